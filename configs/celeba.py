@@ -1,0 +1,19 @@
+"""CelebA faces at 64 x 64.
+
+  python main.py --config=configs/celeba.py --workdir=runs/celeba
+
+TFDS downloads the images (1.4 GB) on the first run. The pixel baseline is
+`--config=configs/celeba.py:mse`.
+"""
+
+import ml_collections
+
+from configs import default
+
+
+def get_config(objective: str = '') -> ml_collections.ConfigDict:
+  """Returns the configuration for CelebA."""
+  config = default.get_config(objective)
+  config.data.name = 'celeb_a'
+  config.data.center_crop = 140  # The face, out of 178 x 218.
+  return config

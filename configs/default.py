@@ -1,0 +1,74 @@
+"""Every configuration field, once, with its default and what it means.
+
+A dataset's own file (`configs/celeba.py`, ...) starts from `get_config()` and
+changes only what differs. The text after a colon, as in
+`--config=configs/celeba.py:mse`, is the objective.
+"""
+
+import ml_collections
+
+
+def get_config(objective: str = '') -> ml_collections.ConfigDict:
+  """Returns the defaults, with the named objective (default: geometric)."""
+  config = ml_collections.ConfigDict()
+
+  config.seed = 0  # Weights, order of the data, flips and latent noise.
+  # 'geometric': distance in the features of a critic trained with the hinge
+  # loss. 'mse': no critic; the distance is measured between the pixels.
+  config.objective = objective or 'geometric'
+  # 'alternating': the distance sees the critic just updated, as in the post.
+  # 'simultaneous': both steps share one critic pass; cheaper.
+  config.update_order = 'alternating'
+  config.ema_decay = 0.999  # Of the autoencoder evaluated; 0: no averaging.
+  config.batch_size = 64  # Images an update, over all devices.
+  config.num_train_steps = 20_000
+  config.log_every_steps = 100
+  config.checkpoint_every_steps = 1_000
+  config.eval_every_steps = 2_000
+  config.figure_every_steps = 1_000
+  config.num_eval_images = 512  # Held out, in training; 0: the whole split.
+  config.num_checkpoints = 3  # How many of the newest are kept.
+  config.max_skipped_steps = 20  # Non-finite updates in a row that end a run.
+
+  data = config.data = ml_collections.ConfigDict()
+  data.name = 'drawn_faces'  # 'drawn_faces', 'image_folder' or a TFDS name.
+  data.path = ''  # The folder of images, for 'image_folder'.
+  data.data_dir = ''  # Where prepared data lives; '': ~/tensorflow_datasets.
+  data.image_size = 64  # Pixels on a side, after the crop.
+  data.channels = 3  # 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA.
+  data.center_crop = 0  # Side of the square crop; 0: the largest that fits.
+  data.train_split = 'train'
+  data.eval_split = 'test'
+  data.random_flip = True  # Mirror half of the training images.
+  data.cache_images = True  # Decode once to a uint8 memory map on disk.
+
+  model = config.model = ml_collections.ConfigDict()
+  model.width = 32  # Channels of the first block.
+  model.depth = 4  # Blocks, each of which halves or doubles the side.
+  model.channel_multipliers = (1, 2, 4, 8)  # One a block, times `width`.
+  model.latent_dim = 128
+  model.norm = 'none'  # 'none', 'group' or 'batch'.
+
+  critic = config.critic = ml_collections.ConfigDict()
+  critic.width = 32
+  critic.depth = 4
+  critic.channel_multipliers = (1, 2, 4, 8)
+  critic.norm = 'none'  # 'batch' lets an image's batch-mates into its features.
+
+  loss = config.loss = ml_collections.ConfigDict()
+  loss.layers = ()  # Critic layers in the distance, by name; (): all.
+  loss.layer_weights = ()  # One a layer; (): all 1.
+  loss.normalize = 'none'  # Critic features: 'none', 'unit' or 'relative'.
+  loss.reduction = 'sum'  # Over one layer's features: 'sum' or 'mean'.
+  loss.pixel_weight = 0.0  # Squared pixel error beside the critic's features.
+  loss.adversarial_weight = 0.0  # Of the critic's verdict.
+  loss.adversarial_ramp_steps = 1_000  # Steps from 0 to that weight, linearly.
+  loss.kl_weight = 1.0
+
+  optimizer = config.optimizer = ml_collections.ConfigDict()  # Adam, twice.
+  optimizer.autoencoder_learning_rate = 2e-4
+  optimizer.critic_learning_rate = 2e-4
+  optimizer.b1 = 0.5
+  optimizer.b2 = 0.999
+
+  return config.lock()

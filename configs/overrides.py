@@ -1,0 +1,66 @@
+"""How `--config.<field>=<value>` flags change a configuration."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from configs.validation import flatten, must_be, nearest
+from vaegan_jax.errors import UserError
+
+_FLAGS = ('config', 'mode', 'workdir', 'workdirs', 'help')
+
+
+def apply_overrides(config: ml_collections.ConfigDict, argv: list[str]) -> None:
+  """Sets the fields named by `--config.<field>` flags, in place.
+
+  Args:
+    config: a locked configuration.
+    argv: the program's name and its `--config.<field>` flags.
+
+  Raises:
+    UserError: a field does not exist, a value is not of its type, or there is
+      anything else among the arguments.
+  """
+  fields = flatten(config)
+  for arg in argv[1:]:
+    name = re.match(r'--?(?:no)?config\.([^=]*)|', arg)[1]
+    if name is not None and name not in fields:
+      guess = _similar_field(name, fields)
+      raise UserError(f'{arg} names no field of the configuration: {guess}')
+  overrides = flags.FlagValues()
+  overrides.set_gnu_getopt(True)
+  config_flags.DEFINE_config_dict(
+    'config', config, flag_values=overrides, sys_argv=argv
+  )
+  try:
+    reject(overrides(argv)[1:])
+  except flags.UnrecognizedFlagError as error:
+    reject([f'--{error.flagname}'])
+  except (flags.Error, ValueError) as error:
+    found = re.match(r'flag --config\.([\w.]+)=', str(error))
+    if not found:
+      raise UserError(f'{error}: see --help') from error
+    name = found[1]
+    flag = f'--config.{name}'
+    arg = next((arg for arg in argv if arg.startswith(flag)), flag)
+    raise UserError(f'{arg} {must_be(name, fields[name])}') from error
+
+
+def _similar_field(name: str, fields: Iterable[str]) -> str:
+  inside = [field for field in fields if field.startswith(f'{name}.')]
+  guess = inside[0] if inside else nearest(name, fields)
+  if not guess:
+    return 'see configs/default.py for them all, such as --config.batch_size=64'
+  return f'did you mean --config.{guess}?'
+
+
+def reject(args: Sequence[str]) -> None:
+  """Raises a UserError for the first of the arguments that nobody wanted."""
+  if not args:
+    return
+  guess = nearest(args[0].strip('-').partition('=')[0], _FLAGS)
+  hint = f'did you mean --{guess}?' if guess else 'see --help'
+  raise UserError(f'{args[0]} is not an option: {hint}')

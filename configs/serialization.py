@@ -1,0 +1,129 @@
+"""How configurations are read from, and written to, files.
+
+A Python file (`configs/celeba.py`) describes a run; `config.json` in a
+workdir records the one that was made.
+"""
+
+import json
+import os
+import runpy
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+from etils import epath
+
+from configs import default
+from configs.validation import flatten, nearest, validate
+from vaegan_jax.errors import UserError
+
+_PROJECT = Path(__file__).resolve().parent.parent
+
+
+def to_json(config: ml_collections.ConfigDict) -> str:
+  """Returns the text of `config.json` for a configuration."""
+  return json.dumps(config.to_dict(), indent=2) + '\n'
+
+
+def load_config(path: os.PathLike | str) -> ml_collections.ConfigDict:
+  """Reads a saved configuration, the inverse of `to_json`.
+
+  Args:
+    path: a `config.json`, on disk or in a bucket (`gs://...`).
+
+  Returns:
+    The configuration, locked and valid.
+
+  Raises:
+    UserError: the file is missing or damaged, or its fields are not those of
+      this version of the code.
+  """
+  path = epath.Path(path)
+  if not path.is_file():
+    raise UserError(
+      f'{path} does not exist: name a workdir that --mode=train has written'
+    )
+  try:
+    saved = json.loads(path.read_text())
+  except ValueError as error:  # Also what is not text.
+    raise UserError(
+      f'{path} is not valid JSON ({error}): restore it, or start a new workdir'
+    ) from error
+  if not isinstance(saved, dict):
+    raise UserError(f'{path} must hold one JSON object, such as {{"seed": 0}}')
+  saved = flatten(saved)
+  _check_fields(saved, path)
+  config = default.get_config()
+  with config.ignore_type():  # `validate` judges types, in one sentence.
+    config.update_from_flattened_dict(
+      {
+        name: _restore(saved[name], value)
+        for name, value in flatten(config).items()
+      }
+    )
+  try:
+    validate(config)
+  except UserError as error:
+    raise UserError(f'{path}: {error}') from error
+  return config
+
+
+def load_config_file(source: str) -> ml_collections.ConfigDict:
+  """Runs `get_config` of a Python file.
+
+  Args:
+    source: `path` or `path:variant`; a relative path is looked for in the
+      working directory and then in the project.
+
+  Returns:
+    The configuration, locked; its values are not yet checked.
+
+  Raises:
+    UserError: no such file, or it does not describe a configuration.
+  """
+  name, _, variant = source.partition(':')
+  path = next((p for p in (Path(name), _PROJECT / name) if p.is_file()), None)
+  if path is None:
+    raise UserError(f'--config={name} does not exist: {_similar_file(name)}')
+  if path.suffix != '.py':
+    raise UserError(
+      f'--config={name} must be a Python file: for example, configs/celeba.py'
+    )
+  get_config = runpy.run_path(str(path)).get('get_config')
+  if get_config is None:
+    raise UserError(
+      f'--config={name} has no get_config() function: for example, '
+      'see configs/celeba.py'
+    )
+  config = get_config(variant) if variant else get_config()
+  _check_fields(flatten(config), path)
+  return config.lock()
+
+
+def _similar_file(name: str) -> str:
+  known = [f'configs/{p.name}' for p in sorted(_PROJECT.glob('configs/*.py'))]
+  return f'did you mean {nearest(name, known) or "configs/quickstart.py"}?'
+
+
+def _check_fields(fields: Iterable[str], path: os.PathLike) -> None:
+  expected = set(flatten(default.get_config()))
+  problems = {
+    'lacks': sorted(expected - set(fields)),
+    'has the unknown': sorted(set(fields) - expected),
+  }
+  for problem, names in problems.items():
+    if names:
+      raise UserError(
+        f'{path} {problem} {", ".join(names)}: its fields must be those of '
+        'configs/default.py, such as data.image_size'
+      )
+
+
+def _restore(value: Any, like: Any) -> Any:
+  """Undoes what JSON, or an editor of it, does to tuples and floats."""
+  if isinstance(like, tuple) and isinstance(value, list):
+    return tuple(value)
+  if isinstance(like, float) and type(value) is int:
+    return float(value)
+  return value

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Trains on this machine.
+#
+#   launch/local.sh                              the quick start: two short
+#                                                runs and their comparison
+#   launch/local.sh --config.num_train_steps=100   the same, with other values
+#   launch/local.sh --config=... --workdir=...   main.py, as it is
+set -euo pipefail
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+"$root/launch/setup.sh"
+
+main() {
+  "$root/.venv/bin/python" "$root/main.py" "$@"
+}
+
+for argument in "$@"; do
+  case "$argument" in
+    --config | --config=* | --mode* | --workdir* | --help*)
+      exec "$root/.venv/bin/python" "$root/main.py" "$@"
+      ;;
+  esac
+done
+
+runs="$root/runs/quickstart"
+for objective in mse geometric; do
+  echo "Training with the $objective objective in $runs/$objective ..."
+  main --config="$root/configs/quickstart.py:$objective" \
+    --workdir="$runs/$objective" "$@"
+done
+echo "Comparing the two on held-out images ..."
+main --mode=compare --workdirs="$runs/mse,$runs/geometric" --workdir="$runs"
+echo "The comparison: $runs/comparison.png"

@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Makes .venv in the project and installs into it what is not yet there.
+#
+#   launch/setup.sh           what training needs
+#   launch/setup.sh --tests   and what the tests need
+#
+# PYTHON names the interpreter; otherwise the newest suitable one is taken.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+fail() {
+  echo "error: $*" >&2
+  exit 2
+}
+
+suitable() {
+  "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+    2>/dev/null
+}
+
+find_python() {
+  if [[ -n "${PYTHON:-}" ]]; then
+    suitable "$PYTHON" ||
+      fail "PYTHON=$PYTHON is not a Python 3.11, 3.12 or 3.13: try, for example, PYTHON=python3.12"
+    echo "$PYTHON"
+    return
+  fi
+  local candidate
+  for candidate in python3.13 python3.12 python3.11 python3; do
+    if suitable "$candidate"; then
+      echo "$candidate"
+      return
+    fi
+  done
+  fail "no Python 3.11, 3.12 or 3.13 was found: install one, or name it, for example, PYTHON=/opt/python3.12/bin/python3"
+}
+
+make_environment() {
+  local python
+  python="$(find_python)"
+  "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+    fail "$python has no venv module: install it, for example, with apt-get install python3-venv"
+  echo "Making .venv with $("$python" --version) ..." >&2
+  "$python" -m venv --clear .venv
+}
+
+case "${1:-}" in
+  '') files=(requirements.txt) ;;
+  --tests) files=(requirements.txt tests/requirements.txt) ;;
+  *) fail "$1 is not an option of launch/setup.sh: use --tests or nothing" ;;
+esac
+
+# A stamp is left only after a complete installation, so that an interrupted
+# one is started again from nothing, and changed requirements are noticed.
+if ! .venv/bin/python -c '' 2>/dev/null ||
+  ! compgen -G '.venv/installed-*' >/dev/null; then
+  make_environment
+fi
+stamp=".venv/installed-$(cat "${files[@]}" | cksum | tr ' ' '-')"
+if [[ ! -e "$stamp" ]]; then
+  echo "Installing ${files[*]} (minutes, the first time) ..." >&2
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+    "${files[@]/#/--requirement=}" >&2
+  touch "$stamp"
+fi

@@ -1,0 +1,158 @@
+"""Trains, evaluates or compares autoencoders.
+
+  python main.py --config=configs/celeba.py --workdir=runs/celeba
+  python main.py --mode=evaluate --workdir=runs/celeba
+  python main.py --mode=compare --workdirs=runs/mse,runs/geometric
+
+Any field of configs/default.py can be set, as in --config.batch_size=128.
+A mistake is told in one sentence, with exit status 2.
+"""
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Iterator, Sequence
+
+import ml_collections
+from absl import app, flags, logging
+from etils import epath
+
+from configs.overrides import apply_overrides, reject
+from configs.serialization import load_config, load_config_file
+from configs.validation import either, nearest, validate
+from vaegan_jax.errors import UserError
+
+MODES = ('train', 'evaluate', 'compare')
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+  """What the command line asks for; `config` is None for 'compare'."""
+
+  mode: str
+  workdir: str
+  workdirs: tuple[str, ...]
+  config: ml_collections.ConfigDict | None
+
+
+def define_flags(flag_values: flags.FlagValues) -> None:
+  """Defines the flags of this program, apart from `--config.<field>`."""
+
+  def define(name: str, value: str, meaning: str) -> None:
+    flags.DEFINE_string(name, value, meaning, flag_values=flag_values)
+
+  define('config', 'configs/quickstart.py', 'Python file, or file:objective.')
+  define('mode', 'train', f'What to do: {either(MODES)}.')
+  define('workdir', '', 'Where a run is kept, or a comparison is written.')
+  define('workdirs', '', 'Runs to compare, separated by commas.')
+
+
+def parse(argv: Sequence[str], flag_values: flags.FlagValues) -> Command:
+  """Turns a command line into a checked command.
+
+  Args:
+    argv: the program's name and its arguments.
+    flag_values: where `define_flags` has put the flags.
+
+  Returns:
+    The command, with a valid configuration.
+
+  Raises:
+    UserError: the command line, a file it names or a value is wrong.
+  """
+  flag_values.set_gnu_getopt(True)
+  try:
+    rest = flag_values(argv, known_only=True)
+  except flags.Error as error:
+    raise UserError(f'{error}: see --help') from error
+  mode, workdir = flag_values.mode, flag_values.workdir
+  if mode not in MODES:
+    guess = nearest(mode, MODES) or 'train'
+    raise UserError(
+      f'--mode={mode} must be {either(MODES)}: did you mean --mode={guess}?'
+    )
+  if mode == 'compare':
+    return _parse_compare(rest, flag_values)
+  if not workdir:
+    raise UserError(
+      f'--mode={mode} needs --workdir: for example, --workdir=runs/first'
+    )
+  if mode == 'evaluate' and not flag_values['config'].present:
+    config = load_config(epath.Path(workdir) / 'config.json')
+  else:
+    config = load_config_file(flag_values.config)
+  apply_overrides(config, rest)
+  validate(config)
+  return Command(mode, workdir, (), config)
+
+
+def _parse_compare(rest: list[str], flag_values: flags.FlagValues) -> Command:
+  if flag_values['config'].present or any(
+    arg.startswith(('--config.', '--noconfig.')) for arg in rest
+  ):
+    raise UserError(
+      '--mode=compare takes no --config, because each workdir has its own: '
+      'for example, --mode=compare --workdirs=runs/mse,runs/geometric'
+    )
+  reject(rest[1:])
+  workdirs = tuple(filter(None, flag_values.workdirs.split(',')))
+  if len(set(workdirs)) < 2:
+    raise UserError(
+      f'--workdirs={flag_values.workdirs} must name two or more runs: for '
+      'example, --workdirs=runs/mse,runs/geometric'
+    )
+  for workdir in workdirs:
+    load_config(epath.Path(workdir) / 'config.json')
+  output = flag_values.workdir or _common_parent(workdirs)
+  return Command('compare', output, workdirs, None)
+
+
+def _common_parent(workdirs: Sequence[str]) -> str:
+  """Returns the deepest folder above all of them; buckets have parents too."""
+  first, *others = (epath.Path(workdir).parents for workdir in workdirs)
+  for parent in first:
+    if all(parent in parents for parents in others):
+      return str(parent)
+  raise UserError(
+    f'--workdirs={",".join(workdirs)} have no folder in common: add --workdir '
+    'for the comparison, such as --workdir=runs/comparison'
+  )
+
+
+def run(command: Command) -> int:
+  """Hands over to the command's module and returns the exit status.
+
+  These modules are imported late because they bring in TensorFlow, and a
+  mistake should be told before that.
+  """
+  if not flags.FLAGS['verbosity'].present:
+    logging.set_verbosity(logging.WARNING)  # Orbax and TFDS tell a lot.
+  if command.mode == 'train':
+    from vaegan_jax import train
+
+    return train.train(command.config, command.workdir)
+  from vaegan_jax import evaluate
+
+  if command.mode == 'evaluate':
+    evaluate.evaluate(command.config, command.workdir)
+  else:
+    evaluate.compare(list(command.workdirs), command.workdir)
+  return 0
+
+
+@contextlib.contextmanager
+def telling_mistakes() -> Iterator[None]:
+  """Turns a user's mistake into one sentence and exit status 2."""
+  try:
+    yield
+  except UserError as error:
+    print('error:', str(error).replace('\n', ' '), file=sys.stderr)
+    sys.exit(2)
+  except KeyboardInterrupt:
+    sys.exit(130)
+
+
+if __name__ == '__main__':
+  define_flags(flags.FLAGS)
+  with telling_mistakes():
+    app.run(run, flags_parser=lambda argv: parse(argv, flags.FLAGS))

@@ -1,0 +1,421 @@
+"""Decoding of every kind of file, the cache, and the order of batches."""
+
+import collections
+import errno
+import functools
+import io
+import itertools
+import os
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from vaegan_jax import datasets, input_pipeline
+from vaegan_jax.errors import UserError
+
+_RED, _BLUE, _WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
+
+
+def _encode(image, file_format='PNG', **options):
+  buffer = io.BytesIO()
+  image.save(buffer, file_format, **options)
+  return buffer.getvalue()
+
+
+def _decode(image, channels=3, size=None, **options):
+  data = image if isinstance(image, bytes) else _encode(image)
+  return input_pipeline.decode_image(
+    data, channels=channels, image_size=size or 4, **options
+  )
+
+
+def _assert_all(pixels, value):
+  assert pixels.dtype == np.uint8
+  np.testing.assert_array_equal(pixels, np.broadcast_to(value, pixels.shape))
+
+
+# Decoding.
+
+
+@pytest.mark.parametrize(
+  ('channels', 'value'),
+  [(1, (76,)), (2, (76, 255)), (3, _RED), (4, (*_RED, 255))],
+)
+@pytest.mark.parametrize('mode', ['RGB', 'RGBA', 'P'])
+def test_red_in_any_mode_becomes_the_channels_asked_for(mode, channels, value):
+  image = Image.new('RGB', (4, 4), _RED).convert(mode)
+  _assert_all(_decode(image, channels), value)
+
+
+@pytest.mark.parametrize(
+  ('channels', 'value'),
+  [(1, (90,)), (2, (90, 255)), (3, (90,) * 3), (4, (90, 90, 90, 255))],
+)
+def test_grey_is_repeated(channels, value):
+  _assert_all(_decode(Image.new('L', (4, 4), 90), channels), value)
+
+
+def test_one_bit_images_are_black_and_white():
+  _assert_all(_decode(Image.new('1', (4, 4), 1), 1), 255)
+  _assert_all(_decode(Image.new('1', (4, 4), 0), 1), 0)
+
+
+@pytest.mark.parametrize('file_format', ['PNG', 'TIFF', 'PPM'])
+@pytest.mark.parametrize(
+  ('value', 'expected'),
+  [(0, 0), (255, 0), (256, 1), (40000, 156), (65535, 255)],
+)
+def test_sixteen_bits_are_scaled_not_clipped(file_format, value, expected):
+  image = Image.fromarray(np.full((4, 4), value, np.uint16))
+  _assert_all(_decode(_encode(image, file_format), 3), expected)
+
+
+def test_cmyk():
+  data = _encode(Image.new('CMYK', (4, 4), (0, 255, 255, 0)), 'TIFF')
+  _assert_all(_decode(data, 3), _RED)
+
+
+def test_float_pixels_are_refused():
+  data = _encode(Image.new('F', (4, 4), 0.5), 'TIFF')
+  with pytest.raises(ValueError, match='floats'):
+    _decode(data)
+
+
+@pytest.mark.parametrize('mode', ['RGBA', 'LA', 'P'])
+def test_transparent_pixels_show_white_without_an_alpha_channel(mode):
+  image = Image.new('RGBA', (4, 4), (0, 0, 0, 0))
+  if mode == 'P':
+    image = Image.new('P', (4, 4), 7)
+    image.putpalette(bytes(768))
+    data = _encode(image, transparency=7)
+  else:
+    data = _encode(image.convert(mode))
+  _assert_all(_decode(data, 3), 255)
+  _assert_all(_decode(data, 1), 255)
+  _assert_all(_decode(data, 4)[..., 3], 0)
+  _assert_all(_decode(data, 2)[..., 1], 0)
+
+
+def test_half_transparent_pixels_are_mixed_with_white():
+  image = Image.new('RGBA', (4, 4), (255, 0, 0, 51))
+  _assert_all(_decode(image, 3), (255, 204, 204))
+
+
+def test_a_camera_held_sideways_gives_an_upright_image():
+  image = Image.new('RGB', (16, 16), _RED)
+  image.paste(_BLUE, (0, 0, 16, 8))  # The upper half, before turning.
+  exif = Image.Exif()
+  exif[0x0112] = 6  # Turn by 90 degrees clockwise.
+  data = _encode(image, exif=exif)
+  pixels = _decode(data, 3, 16)
+  _assert_all(pixels[:, 8:], _BLUE)
+  _assert_all(pixels[:, :8], _RED)
+
+
+def test_an_animation_shows_its_first_frame():
+  frames = [Image.new('RGB', (4, 4), colour) for colour in (_BLUE, _RED)]
+  options = {'save_all': True, 'append_images': frames[1:]}
+  _assert_all(_decode(_encode(frames[0], 'GIF', **options)), _BLUE)
+
+
+def _rings():
+  """A red square of 4, in a blue one of 8, in white: 12 by 20 pixels."""
+  image = Image.new('RGB', (20, 12), _WHITE)
+  image.paste(_BLUE, (6, 2, 14, 10))
+  image.paste(_RED, (8, 4, 12, 8))
+  return image
+
+
+def test_the_crop_is_the_middle_of_the_file():
+  _assert_all(_decode(_rings(), center_crop=4), _RED)
+  pixels = _decode(_rings(), size=8, center_crop=8)
+  _assert_all(pixels[0], _BLUE)
+  _assert_all(pixels[2:6, 2:6], _RED)
+
+
+def test_no_crop_and_too_large_a_crop_take_the_largest_square():
+  whole = _decode(_rings(), size=12)
+  _assert_all(whole[0], _WHITE)
+  _assert_all(whole[2:4, 2:10], _BLUE)
+  np.testing.assert_array_equal(
+    whole, _decode(_rings(), size=12, center_crop=99)
+  )
+
+
+def test_shrinking_averages():
+  checks = np.indices((64, 64)).sum(0) % 2 * 255
+  pixels = _decode(Image.fromarray(checks.astype(np.uint8)), 1, 8)
+  assert np.abs(pixels.astype(int) - 128).max() <= 8
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+  width=st.integers(1, 40),
+  height=st.integers(1, 40),
+  size=st.integers(1, 40),
+  crop=st.integers(0, 50),
+  channels=st.integers(1, 4),
+  mode=st.sampled_from(['1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'I;16']),
+)
+def test_any_image_decodes_to_the_size_asked_for(
+  width, height, size, crop, channels, mode
+):
+  data = _encode(Image.new(mode, (width, height), 1))
+  pixels = _decode(data, channels, size, center_crop=crop)
+  assert pixels.shape == (size, size, channels)
+  assert pixels.dtype == np.uint8
+
+
+# Images of a split.
+
+
+@pytest.fixture
+def builder(tmp_path):
+  folder = tmp_path / 'images'
+  folder.mkdir()
+  rng = np.random.default_rng(0)
+  for i in range(30):
+    pixels = rng.integers(0, 256, (8, 8, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / f'{i:02}.png')
+  return datasets.create_builder(
+    'image_folder', path=str(folder), data_dir=str(tmp_path)
+  )
+
+
+def _load(builder, split='train', **options):
+  options = {'image_size': 8, 'channels': 3, **options}
+  return input_pipeline.load_images(builder, split, **options)
+
+
+def _fail(data, **options):
+  raise OSError('broken')
+
+
+def _caches(builder):
+  return sorted(builder.data_path.glob('*.npy*'))
+
+
+def test_cached_images_equal_decoded_ones(builder):
+  indices = np.array([5, 0, 26, 5])
+  decoded = _load(builder, cache_images=False)
+  assert not _caches(builder)
+  cached = _load(builder)
+  assert len(cached) == len(decoded) == 27
+  assert cached[indices].shape == (4, 8, 8, 3)
+  np.testing.assert_array_equal(cached[indices], decoded[indices])
+  assert cached.fingerprint == decoded.fingerprint
+
+
+def test_images_are_decoded_once(builder, monkeypatch):
+  expected = _load(builder)[np.arange(27)]
+  monkeypatch.setattr(input_pipeline, 'decode_image', _fail)
+  np.testing.assert_array_equal(_load(builder)[np.arange(27)], expected)
+
+
+def test_every_way_to_decode_has_its_own_cache(builder):
+  variants = [
+    {},
+    {'image_size': 4},
+    {'channels': 1},
+    {'center_crop': 4},
+    {'split': 'test'},
+    {'split': 'train[:90%]'},
+    {'split': 'train+test'},
+  ]
+  images = [_load(builder, **variant) for variant in variants]
+  assert len({image.fingerprint for image in images}) == len(variants)
+  assert len(_caches(builder)) == len(variants)
+  assert [len(image) for image in images] == [27, 27, 27, 27, 3, 24, 30]
+
+
+def test_a_copy_of_a_dataset_has_its_fingerprint(builder, tmp_path):
+  shutil.copytree(tmp_path / 'images', tmp_path / 'copy')  # New times.
+  for path in (tmp_path / 'copy').iterdir():
+    path.touch()
+  copy = datasets.create_builder(
+    'image_folder', path=str(tmp_path / 'copy'), data_dir=str(tmp_path)
+  )
+  assert copy.data_path != builder.data_path
+  assert _load(copy).fingerprint == _load(builder).fingerprint
+
+
+def test_without_room_images_are_decoded_on_the_fly(
+  builder, monkeypatch, caplog
+):
+  usage = collections.namedtuple('Usage', 'free')(1000)
+  monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage)
+  images = _load(builder)
+  assert images[np.arange(3)].shape == (3, 8, 8, 3)
+  assert not _caches(builder)
+  assert '1000 are free' in caplog.text
+
+
+def test_a_disk_that_fills_up_leaves_no_cache(builder, monkeypatch, caplog):
+  def fill(descriptor):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  monkeypatch.setattr(os, 'fsync', fill)
+  images = _load(builder)
+  assert images[np.arange(3)].shape == (3, 8, 8, 3)
+  assert not _caches(builder)
+  assert 'No space left on device' in caplog.text
+
+
+def test_an_interrupted_cache_is_never_used(builder, monkeypatch):
+  def interrupt(*args):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(input_pipeline, '_print_progress', interrupt)
+    patch.setattr(input_pipeline, '_CHUNK', 1)
+    patch.setattr(input_pipeline, '_REPORT_SECONDS', 0)
+    with pytest.raises(KeyboardInterrupt):
+      _load(builder)
+  assert not _caches(builder)
+  assert _load(builder)[np.arange(27)].any(axis=(1, 2, 3)).all()
+
+
+@pytest.mark.parametrize(
+  'split', ['valid', 'train[', 'valid[:10%]', 'test[:0]']
+)
+def test_an_unknown_split_names_the_field_and_the_splits(builder, split):
+  message = r"data\.eval_split is '.*'train', 'test'"
+  with pytest.raises(UserError, match=message):
+    _load(builder, split, field='data.eval_split')
+
+
+def test_a_damaged_record_is_named(builder, monkeypatch):
+  monkeypatch.setattr(input_pipeline, 'decode_image', _fail)
+  images = _load(builder, cache_images=False)
+  with pytest.raises(UserError, match=r"Record 3 '\d\d\.png'.*broken"):
+    images[np.array([3])]
+  with pytest.raises(UserError, match='broken'):
+    next(_batches(images))
+
+
+def test_damaged_prepared_data_is_a_users_error(builder):
+  (file,) = builder.data_path.glob('*-train.array_record*')
+  data = bytearray(file.read_bytes())
+  middle = len(data) // 2
+  data[middle : middle + 1000] = bytes(1000)
+  file.write_bytes(data)
+  with pytest.raises(UserError, match=r'image_folder.* is damaged'):
+    _load(builder)
+
+
+# Batches.
+
+
+class _Numbers:
+  """Images whose only pixel is their index."""
+
+  fingerprint = 'numbers'
+
+  def __init__(self, count):
+    self._pixels = np.arange(count, dtype=np.uint8).reshape(count, 1, 1, 1)
+
+  def __len__(self):
+    return len(self._pixels)
+
+  def __getitem__(self, indices):
+    return self._pixels[indices]
+
+
+def _batches(images, **options):
+  options = {'seed': 0, 'batch_size': 4, 'num_devices': 1, **options}
+  return input_pipeline.create_batches(images, **options)
+
+
+def _take(count, images, **options):
+  """The first batches, each flattened to the indices of its images."""
+  batches = _batches(images, **options)
+  return np.stack([b.ravel() for b in itertools.islice(batches, count)])
+
+
+@settings(max_examples=20, deadline=None)
+@given(count=st.integers(1, 30), seed=st.integers(0, 2**32))
+def test_every_epoch_is_a_permutation(count, seed):
+  # Also of fewer images than a batch: epochs follow each other without a gap.
+  stream = _take(count, _Numbers(count), seed=seed).ravel()
+  for epoch in stream.reshape(4, count):
+    np.testing.assert_array_equal(np.sort(epoch), np.arange(count))
+
+
+def test_epochs_and_seeds_have_orders_of_their_own():
+  orders = [
+    tuple(epoch)
+    for seed in range(3)
+    for epoch in _take(10, _Numbers(20), seed=seed).reshape(2, 20)
+  ]
+  assert len(set(orders)) == 6
+
+
+@settings(max_examples=20, deadline=None)
+@given(step=st.integers(0, 25))
+def test_a_resumed_stream_goes_on_where_it_stopped(step):
+  whole = _take(30, _Numbers(17))
+  resumed = _take(30 - step, _Numbers(17), start_step=step)
+  np.testing.assert_array_equal(resumed, whole[step:])
+
+
+def test_resuming_late_is_as_good_as_resuming_early():
+  late = _take(2, _Numbers(17), start_step=10**9)
+  np.testing.assert_array_equal(
+    late[1:], _take(1, _Numbers(17), start_step=10**9 + 1)
+  )
+
+
+@pytest.mark.parametrize('processes', [1, 2, 4])
+def test_the_processes_share_the_batch_of_one(processes):
+  take = functools.partial(_take, 9, _Numbers(30), batch_size=8)
+  parts = [
+    take(process_index=index, process_count=processes)
+    for index in range(processes)
+  ]
+  np.testing.assert_array_equal(np.concatenate(parts, axis=1), take())
+
+
+def test_the_devices_share_the_batch_of_one():
+  batch = next(_batches(_Numbers(30), batch_size=8, num_devices=4))
+  assert batch.shape == (4, 2, 1, 1, 1)
+  assert batch.dtype == np.uint8
+  one = next(_batches(_Numbers(30), batch_size=8))
+  np.testing.assert_array_equal(batch.ravel(), one.ravel())
+
+
+def test_a_batch_that_devices_cannot_share_is_a_users_error():
+  with pytest.raises(UserError, match=r'batch_size is 6.* multiple of 4.*8\.$'):
+    _batches(_Numbers(9), batch_size=6, num_devices=2, process_count=2)
+
+
+def test_the_order_is_the_same_in_every_release():
+  # A change here changes what a resumed run sees: say so in the release notes.
+  assert _take(2, _Numbers(8)).tolist() == [[2, 4, 3, 6], [5, 0, 1, 7]]
+
+
+def test_eval_batches_are_all_images_in_order():
+  batches = list(input_pipeline.eval_batches(_Numbers(10), 4))
+  assert [len(batch) for batch in batches] == [4, 4, 2]
+  np.testing.assert_array_equal(np.concatenate(batches).ravel(), np.arange(10))
+
+
+# On the device.
+
+
+def test_to_float_maps_black_to_minus_one_and_white_to_one():
+  floats = jax.jit(input_pipeline.to_float)(np.array([0, 51, 255], np.uint8))
+  assert floats.dtype == np.float32
+  np.testing.assert_allclose(floats, [-1, -0.6, 1], atol=1e-6)
+
+
+def test_random_flip_mirrors_the_chosen_images_only():
+  images = np.arange(2 * 2 * 3 * 1, dtype=np.float32).reshape(2, 2, 3, 1)
+  flip = np.array([False, True])
+  flipped = jax.jit(input_pipeline.random_flip)(images, flip)
+  np.testing.assert_array_equal(flipped[0], images[0])
+  np.testing.assert_array_equal(flipped[1], images[1, :, ::-1])

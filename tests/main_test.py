@@ -1,0 +1,177 @@
+"""Tests of main.py: what command lines ask for, and what bad ones are told."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+import main
+from configs import default
+from configs.serialization import to_json
+from vaegan_jax.errors import UserError
+
+PROJECT = Path(main.__file__).parent
+
+
+def parse(*args):
+  flag_values = flags.FlagValues()
+  main.define_flags(flag_values)
+  return main.parse(['main.py', *args], flag_values)
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+  """A workdir as training leaves it, with a batch size to know it by."""
+  workdir = tmp_path / 'runs' / 'first'
+  workdir.mkdir(parents=True)
+  config = default.get_config()
+  config.batch_size = 48
+  (workdir / 'config.json').write_text(to_json(config))
+  return workdir
+
+
+def test_training_uses_the_quick_start_unless_told():
+  command = parse('--workdir=runs/a')
+  assert (command.mode, command.workdir) == ('train', 'runs/a')
+  assert command.config.data.name == 'drawn_faces'
+
+
+def test_fields_are_set_in_any_place_and_spelling():
+  config = parse(
+    '--config.batch_size=128',
+    '--config=configs/cifar10.py:mse',
+    '--config.seed',
+    '7',
+    '--workdir=runs/a',
+    '--noconfig.data.random_flip',
+    '--config.optimizer.b1=0',
+    '--config.model.channel_multipliers=1,2,3',
+    "--config.loss.layers=('block_0', 'block_2')",
+  ).config
+  assert config.data.name == 'cifar10'
+  assert (config.batch_size, config.seed) == (128, 7)
+  assert config.data.random_flip is False
+  assert isinstance(config.optimizer.b1, float)
+  assert config.model.channel_multipliers == (1, 2, 3)
+  assert config.loss.layers == ('block_0', 'block_2')
+
+
+def test_evaluation_uses_the_saved_configuration(run_dir):
+  command = parse(
+    '--mode=evaluate', f'--workdir={run_dir}', '--config.num_eval_images=7'
+  )
+  assert command.config.batch_size == 48
+  assert command.config.num_eval_images == 7
+
+
+def test_evaluation_with_a_configuration_uses_that(run_dir):
+  command = parse(
+    '--mode=evaluate', f'--workdir={run_dir}', '--config=configs/cifar10.py'
+  )
+  assert command.config.data.name == 'cifar10'
+
+
+def test_comparison_is_written_to_the_common_parent(run_dir):
+  second = run_dir.parent / 'more' / 'second'
+  second.mkdir(parents=True)
+  (second / 'config.json').write_text((run_dir / 'config.json').read_text())
+  workdirs = (str(run_dir), str(second))
+  arguments = ('--mode=compare', f'--workdirs={",".join(workdirs)}')
+  command = parse(*arguments)
+  assert command.workdirs == workdirs
+  assert command.workdir == str(run_dir.parent)
+  assert parse(*arguments, '--workdir=elsewhere').workdir == 'elsewhere'
+  with pytest.raises(UserError, match='takes no --config'):
+    parse(*arguments, '--config.seed=1')
+  with pytest.raises(UserError, match='is not an option'):
+    parse(*arguments, 'third')
+
+
+WORKDIR = '--workdir=runs/a'
+MISTAKES = (
+  ((), '--mode=train needs --workdir'),
+  (('--mode=evaluate',), '--mode=evaluate needs --workdir'),
+  (('--mode=trian', WORKDIR), 'did you mean --mode=train?'),
+  ((WORKDIR, '--wrkdir=b'), 'did you mean --workdir?'),
+  ((WORKDIR, 'b'), 'b is not an option'),
+  (('--workdir',), 'Missing value for flag --workdir'),
+  ((WORKDIR, '--config=configs/celba.py'), 'did you mean configs/celeba.py?'),
+  ((WORKDIR, '--config=configs/celeba.py:msee'), "did you mean 'mse'?"),
+  ((WORKDIR, '--config='), 'does not exist'),
+  ((WORKDIR, '--config.batchsize=4'), 'did you mean --config.batch_size?'),
+  (
+    (WORKDIR, '--config.model.latentdim=4'),
+    'did you mean --config.model.latent_dim?',
+  ),
+  ((WORKDIR, '--config.model=4'), 'did you mean --config.model.'),
+  ((WORKDIR, '--config.qqq=4'), 'see configs/default.py'),
+  ((WORKDIR, '--config.seed.x=4'), 'names no field'),
+  ((WORKDIR, '--config.batch_size=abc'), 'must be a whole number'),
+  ((WORKDIR, '-config.batch_size=abc'), 'must be a whole number'),
+  ((WORKDIR, '--config.batch_size=1.5'), 'must be a whole number'),
+  ((WORKDIR, '--config.batch_size'), 'Missing value'),
+  ((WORKDIR, '--noconfig.batch_size'), 'is not an option'),
+  ((WORKDIR, '--config.optimizer.b1=x'), 'must be a finite number'),
+  ((WORKDIR, '--config.optimizer.b1=nan'), 'must be a finite number'),
+  ((WORKDIR, '--config.data.random_flip=maybe'), 'must be true or false'),
+  ((WORKDIR, '--config.data.random_flip', 'false'), 'false is not an option'),
+  ((WORKDIR, '--noconfig.data.random_flip=1'), 'does not take an argument'),
+  ((WORKDIR, '--config.loss.layers=(1, 2'), 'must be a tuple'),
+  ((WORKDIR, '--config.loss.layers={[]: 1}'), 'must be a tuple'),
+  ((WORKDIR, '--config.loss.layers=block_0,block_1'), 'but the critic has'),
+  ((WORKDIR, '--config.seed', '-5'), 'seed=-5 must be from 0'),
+  (('--mode=compare',), '--workdirs= must name two or more'),
+  (('--mode=compare', '--workdirs=a'), '--workdirs=a must name two or more'),
+  (('--mode=compare', '--workdirs=a,b'), 'a/config.json does not exist'),
+  (('--mode=evaluate', '--workdir=nowhere'), 'nowhere/config.json'),
+)
+
+
+@pytest.mark.parametrize(('args', 'told'), MISTAKES)
+def test_a_mistake_is_told_in_one_sentence(args, told):
+  with pytest.raises(UserError) as caught:
+    parse(*args)
+  assert told in str(caught.value)
+  assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  ('error', 'status'), ((UserError('two\nlines'), 2), (KeyboardInterrupt, 130))
+)
+def test_mistakes_and_interruptions_end_without_a_traceback(
+  error, status, capsys
+):
+  with pytest.raises(SystemExit) as caught, main.telling_mistakes():
+    raise error
+  assert caught.value.code == status
+  assert capsys.readouterr().err == (
+    'error: two lines\n' if status == 2 else ''
+  )
+
+
+def test_a_bug_is_not_hidden():
+  with pytest.raises(ZeroDivisionError), main.telling_mistakes():
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+  ('args', 'status', 'told'),
+  (
+    ((WORKDIR, '--config.batchsize=4'), 2, 'did you mean --config.batch_size?'),
+    (('--help',), 1, '--workdir'),
+  ),
+)
+def test_the_program_tells_it_so(args, status, told, tmp_path):
+  done = subprocess.run(
+    [sys.executable, PROJECT / 'main.py', *args],
+    capture_output=True,
+    text=True,
+    cwd=tmp_path,
+  )
+  assert done.returncode == status
+  assert told in done.stdout + done.stderr
+  assert 'Traceback' not in done.stderr
+  assert len(done.stderr.splitlines()) == (1 if status == 2 else 0)
+  assert not list(tmp_path.iterdir())

@@ -1,0 +1,420 @@
+"""From a prepared dataset to batches: decoding, caching, order and flips.
+
+Images are uint8 on the host and become float32 in [-1, 1] on the device. The
+batch of a training step is a pure function of the seed, the step and the
+process, so resuming at any step costs the same and repeats the same bits.
+"""
+
+import functools
+import hashlib
+import io
+import os
+import pathlib
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from typing import Protocol
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+from PIL import Image, ImageOps
+
+from vaegan_jax.errors import UserError
+
+_MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}
+_CACHE_VERSION = 1  # Raise it whenever `decode_image` changes its pixels.
+_CHUNK = 256  # Images written to the cache at once.
+_REPORT_SECONDS = 5
+_PREPARE_AGAIN = 'delete that folder to have the data prepared again.'
+_PREFETCH = grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)
+
+
+class Images(Protocol):
+  """All images of one split, by index.
+
+  `fingerprint` names the dataset, the split and the way it is decoded.
+  """
+
+  fingerprint: str
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+    """Returns the images at `indices` [B] as [B, S, S, C] uint8."""
+
+
+# Decoding.
+
+
+def read_image(data: bytes) -> Image.Image:
+  """Reads the first frame of an image file, upright, with every pixel loaded.
+
+  Args:
+    data: an image file in any format that Pillow reads.
+
+  Returns:
+    The image, turned as its EXIF orientation says, with 8 bits a channel.
+
+  Raises:
+    Exception: whatever Pillow raises for a damaged file, or for one that would
+      unpack to more pixels than Pillow deems safe.
+    ValueError: the pixels are floats, which have no fixed white.
+  """
+  image = Image.open(io.BytesIO(data))
+  image.load()
+  image = ImageOps.exif_transpose(image)
+  if image.mode == 'F':
+    raise ValueError('pixels are floats, which have no fixed white')
+  if image.mode.startswith('I'):  # 16 bits: Pillow's own conversion clips.
+    high_bytes = np.asarray(image).astype(np.int64) >> 8
+    image = Image.fromarray(np.clip(high_bytes, 0, 255).astype(np.uint8))
+  return image
+
+
+def decode_image(
+  data: bytes, *, channels: int, image_size: int, center_crop: int = 0
+) -> np.ndarray:
+  """Decodes an image file to a square of pixels.
+
+  Transparent pixels show white where the channels asked for have no alpha.
+  Resizing is Pillow's Lanczos filter, which averages when it shrinks.
+
+  Args:
+    data: an image file in any format that Pillow reads.
+    channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA.
+    image_size: the side of the result, in pixels.
+    center_crop: the side of the square cut from the middle, in pixels of the
+      file; 0, or more than fits: the largest square.
+
+  Returns:
+    [S, S, C] uint8, with S the image size.
+
+  Raises:
+    Exception: whatever Pillow raises for a damaged file.
+  """
+  image = _convert(read_image(data), _MODES[channels])
+  width, height = image.size
+  side = min(center_crop or width, width, height)
+  left, top = (width - side) // 2, (height - side) // 2
+  image = image.crop((left, top, left + side, top + side))
+  if side != image_size:
+    image = image.resize((image_size, image_size), Image.Resampling.LANCZOS)
+  return np.asarray(image).reshape(image_size, image_size, channels)
+
+
+def _convert(image: Image.Image, mode: str) -> Image.Image:
+  if image.has_transparency_data and mode in ('L', 'RGB'):
+    image = image.convert('RGBA')
+    white = Image.new('RGBA', image.size, 'white')
+    image = Image.alpha_composite(white, image)
+  elif image.mode == 'P':  # Pillow has no direct way from P to LA with alpha.
+    image = image.convert('RGBA')
+  return image.convert(mode)
+
+
+# All images of a split.
+
+
+def load_images(
+  builder,
+  split: str,
+  *,
+  image_size: int,
+  channels: int,
+  center_crop: int = 0,
+  cache_images: bool = True,
+  field: str = 'data.train_split',
+) -> Images:
+  """Opens a split of a prepared dataset.
+
+  With `cache_images` every image is decoded once into a uint8 memory map
+  beside the prepared data. Without it, or where the map has no room, images
+  are decoded each time they are asked for.
+
+  Args:
+    builder: a prepared TFDS builder, as from `datasets.create_builder`.
+    split: a TFDS split, such as 'train', 'train[:90%]' or 'train+test'.
+    image_size: the side of the images, in pixels.
+    channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA.
+    center_crop: the side of the square cut from the middle; 0: the largest.
+    cache_images: whether to keep the decoded images on disk.
+    field: the configuration field that holds `split`, for the error message.
+
+  Returns:
+    The images.
+
+  Raises:
+    UserError: the split is unknown or empty, or has no images.
+  """
+  source = _open_split(builder, split, field)
+  decode = functools.partial(
+    decode_image,
+    channels=channels,
+    image_size=image_size,
+    center_crop=center_crop,
+  )
+  info = builder.info
+  # No path and no time of a file: copies of a dataset are the same dataset.
+  parts = (info.name, str(info.version), int(info.dataset_size), split)
+  parts += (len(source), image_size, channels, center_crop, _CACHE_VERSION)
+  fingerprint = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+  images = _DecodedImages(
+    source, decode, fingerprint, (image_size, image_size, channels)
+  )
+  if not cache_images:
+    return images
+  slug = re.sub(r'\W+', '_', split).strip('_')
+  name = f'decoded-{slug}-{image_size}x{channels}-{fingerprint}.npy'
+  path = pathlib.Path(builder.data_path) / name
+  if not path.exists():
+    try:
+      _write_cache(images, path)
+    except OSError as error:
+      logging.warning('Decoding on the fly: no image cache (%s).', error)
+      return images
+  return _CachedImages(path, fingerprint)
+
+
+def _open_split(builder, split: str, field: str):
+  """Returns the split's records: dicts whose 'image' is the file's bytes."""
+  if 'image' not in builder.info.features:
+    raise UserError(
+      f'data.name is {builder.info.name!r}, whose records have no "image"; use '
+      'a dataset of images, such as "cifar10".'
+    )
+  try:
+    source = builder.as_data_source(
+      split, decoders={'image': tfds.decode.SkipDecoding()}
+    )
+    if len(source):
+      return source
+    reason = 'it is empty'
+  except (ValueError, AssertionError) as error:
+    reason = str(error).splitlines()[0].rstrip('.')
+  names = ', '.join(repr(name) for name in builder.info.splits)
+  raise UserError(
+    f'{field} is {split!r}, which cannot be read from {builder.info.name} '
+    f'({reason}); it has the splits {names}, and slices such as '
+    f"'{next(iter(builder.info.splits))}[:90%]'."
+  )
+
+
+class _DecodedImages:
+  """Images decoded each time they are asked for."""
+
+  def __init__(self, source, decode, fingerprint, shape):
+    self._source = source
+    self._name = source.dataset_info.data_dir
+    self._decode = decode
+    self.fingerprint = fingerprint
+    self.shape = (len(source), *shape)
+
+  def __len__(self) -> int:
+    return self.shape[0]
+
+  def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+    images = np.empty((len(indices), *self.shape[1:]), np.uint8)
+    records = self._read([int(index) for index in indices])
+    for row, (index, record) in enumerate(zip(indices, records, strict=True)):
+      try:
+        images[row] = self._decode(record['image'])
+      except Exception as error:  # Pillow raises nearly anything.
+        name = record.get('path', record.get('file_name', b''))
+        name = name.decode(errors='replace')
+        raise UserError(
+          f'Record {index} {name!r} of {self._name} does not decode as an '
+          f'image ({type(error).__name__}: {error}); {_PREPARE_AGAIN}'
+        ) from error
+    return images
+
+  def _read(self, indices: list[int]) -> list[dict]:
+    try:
+      return self._source.__getitems__(indices)
+    except (RuntimeError, ValueError, OSError) as error:
+      raise UserError(
+        f'The prepared data of {self._name} is damaged near record '
+        f'{indices[0]} ({error}); {_PREPARE_AGAIN}'
+      ) from error
+
+
+class _CachedImages:
+  """Images in a memory map on disk."""
+
+  def __init__(self, path: pathlib.Path, fingerprint: str):
+    self._pixels = np.asarray(np.load(path, mmap_mode='r'))
+    self.fingerprint = fingerprint
+
+  def __len__(self) -> int:
+    return len(self._pixels)
+
+  def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+    return self._pixels[indices]
+
+
+def _write_cache(images: _DecodedImages, path: pathlib.Path) -> None:
+  """Decodes all images into `path`, which appears only when it is complete."""
+  size, free = int(np.prod(images.shape)), shutil.disk_usage(path.parent).free
+  if size > 0.95 * free:  # A full disk would break the checkpoints, too.
+    raise OSError(f'{path} needs {size} bytes, of which {free} are free')
+  # Several processes may decode at once; the last rename wins, with equal data.
+  partial = path.with_name(f'{path.name}.{os.getpid()}-{time.time_ns()}')
+  start = time.monotonic()
+  next_report = start + _REPORT_SECONDS
+  try:
+    # Written, not mapped: on a disk that fills up, a map ends the process.
+    with partial.open('wb') as file:
+      header = {'descr': '|u1', 'fortran_order': False, 'shape': images.shape}
+      np.lib.format.write_array_header_1_0(file, header)
+      done = 0
+      for chunk in eval_batches(images, _CHUNK):
+        file.write(chunk.data)
+        done += len(chunk)
+        now = time.monotonic()
+        if now >= next_report:
+          next_report = now + _REPORT_SECONDS
+          _print_progress(done, len(images), now - start)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(partial, path)
+  finally:
+    partial.unlink(missing_ok=True)
+  _print_progress(len(images), len(images), time.monotonic() - start)
+
+
+def _print_progress(done: int, total: int, seconds: float) -> None:
+  rate = done / seconds
+  print(
+    f'Decoded {done:,} of {total:,} images, {rate:,.0f} images/s, '
+    f'{(total - done) / rate:.0f} s remaining.',
+    flush=True,
+  )
+
+
+# Batches.
+
+
+def create_batches(
+  images: Images,
+  *,
+  seed: int,
+  batch_size: int,
+  num_devices: int,
+  start_step: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> Iterator[np.ndarray]:
+  """Returns this process's part of the training batches, without end.
+
+  Each epoch is a new permutation of all images; batches run across the border
+  of two epochs. The parts of processes 0, 1, ... concatenate to the batch that
+  a single process would get.
+
+  Args:
+    images: the training images.
+    seed: fixes the order.
+    batch_size: images a step, over all processes; divisible by their devices.
+    num_devices: this process's devices (D).
+    start_step: the last finished step; the first batch is that of the next.
+    process_index: which process this is.
+    process_count: the number of processes.
+
+  Returns:
+    An iterator of [D, B, S, S, C] uint8, with B images for each device.
+
+  Raises:
+    UserError: the batch cannot be shared out evenly.
+  """
+  total_devices = num_devices * process_count
+  if batch_size < 1 or batch_size % total_devices:
+    raise UserError(
+      f'batch_size is {batch_size}, which {total_devices} devices cannot share '
+      f'evenly; use a multiple of {total_devices}, such as '
+      f'{max(1, round(batch_size / total_devices)) * total_devices}.'
+    )
+  batches = _Batches(
+    images, seed, batch_size, num_devices, process_index, process_count
+  )
+  return iter(batches[start_step:].to_iter_dataset(_PREFETCH))
+
+
+class _Batches(grain.MapDataset):
+  """The batches of all steps, by number from 0; every one a whole element.
+
+  The order is NumPy's permutation, one an epoch: it is several times faster
+  than grain's shuffle, which computes one index at a time, and grain's order
+  has changed between its releases.
+  """
+
+  def __init__(
+    self, images, seed, batch_size, num_devices, process_index, process_count
+  ):
+    super().__init__()
+    self._images = images
+    self._seed = seed
+    self._batch_size = batch_size
+    self._num_devices = num_devices
+    self._local_size = batch_size // process_count
+    self._offset = process_index * self._local_size
+    self._order = functools.lru_cache(maxsize=2)(self._permute)
+
+  def __len__(self) -> int:
+    return sys.maxsize
+
+  def __getitem__(self, index):
+    if isinstance(index, slice):
+      return self.slice(index)
+    first = index * self._batch_size + self._offset
+    epochs, places = np.divmod(
+      np.arange(first, first + self._local_size), len(self._images)
+    )
+    indices = np.empty_like(places)
+    for epoch in np.unique(epochs):
+      chosen = epochs == epoch
+      indices[chosen] = self._order(int(epoch))[places[chosen]]
+    batch = self._images[indices]
+    return batch.reshape(self._num_devices, -1, *batch.shape[1:])
+
+  def _permute(self, epoch: int) -> np.ndarray:
+    rng = np.random.default_rng((self._seed, epoch))
+    return rng.permutation(len(self._images))
+
+
+def eval_batches(images: Images, batch_size: int) -> Iterator[np.ndarray]:
+  """Yields all images once, in order.
+
+  Args:
+    images: the images.
+    batch_size: images a batch.
+
+  Yields:
+    [B, S, S, C] uint8; the last one may be smaller.
+  """
+  for first in range(0, len(images), batch_size):
+    yield images[np.arange(first, min(first + batch_size, len(images)))]
+
+
+# On the device.
+
+
+def to_float(images: jax.Array) -> jax.Array:
+  """Maps [..., H, W, C] uint8 in [0, 255] to float32 in [-1, 1]."""
+  return jnp.asarray(images, jnp.float32) / 127.5 - 1.0
+
+
+def random_flip(images: jax.Array, flip: jax.Array) -> jax.Array:
+  """Mirrors left and right the images whose own bit is set.
+
+  Args:
+    images: [B, H, W, C], of any type.
+    flip: [B] bool.
+
+  Returns:
+    [B, H, W, C].
+  """
+  return jnp.where(flip[:, None, None, None], images[:, :, ::-1], images)

@@ -1,0 +1,72 @@
+"""Blocks: the convolution, norm and activation that every network stacks.
+
+A block's output is taken *after* its activation, so a captured feature is
+what the next layer really sees. Axes: B batch, H height, W width, C channels.
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+NORMS = ('none', 'group', 'batch')
+LEAKY_SLOPE = 0.2
+MAX_GROUPS = 32
+
+
+class Norm(nn.Module):
+  """No norm, GroupNorm (arXiv 1803.08494) or BatchNorm (arXiv 1502.03167).
+
+  Attributes:
+    kind: 'none', 'group' or 'batch'. GroupNorm takes the most groups, up to
+      32, that divide the channels. BatchNorm normalises over the images of
+      one device; its running averages are in the collection `batch_stats`.
+  """
+
+  kind: str = 'none'
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    """Maps x: [B, H, W, C] to the same shape."""
+    if self.kind == 'none':
+      return x
+    if self.kind == 'group':
+      return nn.GroupNorm(num_groups=math.gcd(MAX_GROUPS, x.shape[-1]))(x)
+    if self.kind == 'batch':
+      return nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+    raise ValueError(f'norm is {self.kind!r}; known: {NORMS}')
+
+
+class DownBlock(nn.Module):
+  """Halves height and width: 4x4 convolution of stride 2, norm, leaky ReLU."""
+
+  features: int
+  norm: str = 'none'
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    """Maps x: [B, H, W, C] to [B, H / 2, W / 2, features]."""
+    x = nn.Conv(self.features, (4, 4), strides=2, padding=1)(x)
+    x = Norm(self.norm)(x, train)
+    return nn.leaky_relu(x, LEAKY_SLOPE)
+
+
+class UpBlock(nn.Module):
+  """Doubles height and width: nearest neighbour, 3x3 convolution, norm, ReLU.
+
+  Resizing first gives every output pixel the same number of taps, which a
+  strided transposed convolution does not (its checkerboard:
+  https://distill.pub/2016/deconv-checkerboard).
+  """
+
+  features: int
+  norm: str = 'none'
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    """Maps x: [B, H, W, C] to [B, 2 H, 2 W, features]."""
+    x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+    x = nn.Conv(self.features, (3, 3), padding=1)(x)
+    x = Norm(self.norm)(x, train)
+    return nn.leaky_relu(x, LEAKY_SLOPE)
