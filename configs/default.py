@@ -58,16 +58,18 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   loss = config.loss = ml_collections.ConfigDict()
   loss.layers = ()  # Critic layers in the distance, by name; (): all.
   loss.layer_weights = ()  # One a layer; (): all 1.
-  loss.normalize = 'none'  # Critic features: 'none', 'unit' or 'relative'.
-  loss.reduction = 'sum'  # Over one layer's features: 'sum' or 'mean'.
+  loss.normalize = 'relative'  # Critic features; 'none' (the post), 'unit'.
+  loss.reduction = 'mean'  # Over one layer's features; 'sum' (the post).
   loss.pixel_weight = 0.0  # Squared pixel error beside the critic's features.
   loss.adversarial_weight = 0.0  # Of the critic's verdict.
   loss.adversarial_ramp_steps = 1_000  # Steps from 0 to that weight, linearly.
-  loss.kl_weight = 1.0
+  # Against distances of about 1 (critic) and 0.05 (pixels). With these two
+  # weights both latents hold about as many nats.
+  loss.kl_weight = 1e-4 if config.objective == 'mse' else 1e-3
 
   optimizer = config.optimizer = ml_collections.ConfigDict()  # Adam, twice.
-  optimizer.autoencoder_learning_rate = 2e-4
-  optimizer.critic_learning_rate = 2e-4
+  optimizer.autoencoder_learning_rate = 5e-4
+  optimizer.critic_learning_rate = 5e-4
   optimizer.b1 = 0.5
   optimizer.b2 = 0.999
 

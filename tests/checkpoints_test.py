@@ -283,6 +283,17 @@ def test_another_network_is_refused_by_leaf(tmp_path, other, now):
   assert snapshot(tmp_path) == before
 
 
+def test_what_follows_from_the_configuration_is_not_named(tmp_path):
+  save_all(tmp_path, 10)
+  restore = functools.partial(Checkpoints(tmp_path).restore, make_state(1, 5))
+  config = dict(CONFIG, data={'name': 'cifar10', 'path': ''})
+  with pytest.raises(UserError) as error:
+    restore(config=config, data=dict(DATA, fingerprint='xyz'))
+  message = str(error.value)
+  assert "config.data.name was 'drawn_faces' and is 'cifar10' now" in message
+  assert 'leaves' not in message and 'fingerprint' not in message
+
+
 def test_a_later_format_is_refused(tmp_path, monkeypatch):
   monkeypatch.setattr(checkpoints, '_FORMAT', 2)
   save_all(tmp_path, 10)

@@ -1,9 +1,8 @@
-"""Decoding of every kind of file, the cache, and the order of batches."""
+"""The splits of a dataset, their cache, and the order of batches."""
 
 import collections
 import errno
 import functools
-import io
 import itertools
 import os
 import shutil
@@ -15,161 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vaegan_jax import datasets, input_pipeline
+from configs import default
+from vaegan_jax import datasets, decoding, input_pipeline
 from vaegan_jax.errors import UserError
-
-_RED, _BLUE, _WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
-
-
-def _encode(image, file_format='PNG', **options):
-  buffer = io.BytesIO()
-  image.save(buffer, file_format, **options)
-  return buffer.getvalue()
-
-
-def _decode(image, channels=3, size=None, **options):
-  data = image if isinstance(image, bytes) else _encode(image)
-  return input_pipeline.decode_image(
-    data, channels=channels, image_size=size or 4, **options
-  )
-
-
-def _assert_all(pixels, value):
-  assert pixels.dtype == np.uint8
-  np.testing.assert_array_equal(pixels, np.broadcast_to(value, pixels.shape))
-
-
-# Decoding.
-
-
-@pytest.mark.parametrize(
-  ('channels', 'value'),
-  [(1, (76,)), (2, (76, 255)), (3, _RED), (4, (*_RED, 255))],
-)
-@pytest.mark.parametrize('mode', ['RGB', 'RGBA', 'P'])
-def test_red_in_any_mode_becomes_the_channels_asked_for(mode, channels, value):
-  image = Image.new('RGB', (4, 4), _RED).convert(mode)
-  _assert_all(_decode(image, channels), value)
-
-
-@pytest.mark.parametrize(
-  ('channels', 'value'),
-  [(1, (90,)), (2, (90, 255)), (3, (90,) * 3), (4, (90, 90, 90, 255))],
-)
-def test_grey_is_repeated(channels, value):
-  _assert_all(_decode(Image.new('L', (4, 4), 90), channels), value)
-
-
-def test_one_bit_images_are_black_and_white():
-  _assert_all(_decode(Image.new('1', (4, 4), 1), 1), 255)
-  _assert_all(_decode(Image.new('1', (4, 4), 0), 1), 0)
-
-
-@pytest.mark.parametrize('file_format', ['PNG', 'TIFF', 'PPM'])
-@pytest.mark.parametrize(
-  ('value', 'expected'),
-  [(0, 0), (255, 0), (256, 1), (40000, 156), (65535, 255)],
-)
-def test_sixteen_bits_are_scaled_not_clipped(file_format, value, expected):
-  image = Image.fromarray(np.full((4, 4), value, np.uint16))
-  _assert_all(_decode(_encode(image, file_format), 3), expected)
-
-
-def test_cmyk():
-  data = _encode(Image.new('CMYK', (4, 4), (0, 255, 255, 0)), 'TIFF')
-  _assert_all(_decode(data, 3), _RED)
-
-
-def test_float_pixels_are_refused():
-  data = _encode(Image.new('F', (4, 4), 0.5), 'TIFF')
-  with pytest.raises(ValueError, match='floats'):
-    _decode(data)
-
-
-@pytest.mark.parametrize('mode', ['RGBA', 'LA', 'P'])
-def test_transparent_pixels_show_white_without_an_alpha_channel(mode):
-  image = Image.new('RGBA', (4, 4), (0, 0, 0, 0))
-  if mode == 'P':
-    image = Image.new('P', (4, 4), 7)
-    image.putpalette(bytes(768))
-    data = _encode(image, transparency=7)
-  else:
-    data = _encode(image.convert(mode))
-  _assert_all(_decode(data, 3), 255)
-  _assert_all(_decode(data, 1), 255)
-  _assert_all(_decode(data, 4)[..., 3], 0)
-  _assert_all(_decode(data, 2)[..., 1], 0)
-
-
-def test_half_transparent_pixels_are_mixed_with_white():
-  image = Image.new('RGBA', (4, 4), (255, 0, 0, 51))
-  _assert_all(_decode(image, 3), (255, 204, 204))
-
-
-def test_a_camera_held_sideways_gives_an_upright_image():
-  image = Image.new('RGB', (16, 16), _RED)
-  image.paste(_BLUE, (0, 0, 16, 8))  # The upper half, before turning.
-  exif = Image.Exif()
-  exif[0x0112] = 6  # Turn by 90 degrees clockwise.
-  data = _encode(image, exif=exif)
-  pixels = _decode(data, 3, 16)
-  _assert_all(pixels[:, 8:], _BLUE)
-  _assert_all(pixels[:, :8], _RED)
-
-
-def test_an_animation_shows_its_first_frame():
-  frames = [Image.new('RGB', (4, 4), colour) for colour in (_BLUE, _RED)]
-  options = {'save_all': True, 'append_images': frames[1:]}
-  _assert_all(_decode(_encode(frames[0], 'GIF', **options)), _BLUE)
-
-
-def _rings():
-  """A red square of 4, in a blue one of 8, in white: 12 by 20 pixels."""
-  image = Image.new('RGB', (20, 12), _WHITE)
-  image.paste(_BLUE, (6, 2, 14, 10))
-  image.paste(_RED, (8, 4, 12, 8))
-  return image
-
-
-def test_the_crop_is_the_middle_of_the_file():
-  _assert_all(_decode(_rings(), center_crop=4), _RED)
-  pixels = _decode(_rings(), size=8, center_crop=8)
-  _assert_all(pixels[0], _BLUE)
-  _assert_all(pixels[2:6, 2:6], _RED)
-
-
-def test_no_crop_and_too_large_a_crop_take_the_largest_square():
-  whole = _decode(_rings(), size=12)
-  _assert_all(whole[0], _WHITE)
-  _assert_all(whole[2:4, 2:10], _BLUE)
-  np.testing.assert_array_equal(
-    whole, _decode(_rings(), size=12, center_crop=99)
-  )
-
-
-def test_shrinking_averages():
-  checks = np.indices((64, 64)).sum(0) % 2 * 255
-  pixels = _decode(Image.fromarray(checks.astype(np.uint8)), 1, 8)
-  assert np.abs(pixels.astype(int) - 128).max() <= 8
-
-
-@settings(max_examples=50, deadline=None)
-@given(
-  width=st.integers(1, 40),
-  height=st.integers(1, 40),
-  size=st.integers(1, 40),
-  crop=st.integers(0, 50),
-  channels=st.integers(1, 4),
-  mode=st.sampled_from(['1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'I;16']),
-)
-def test_any_image_decodes_to_the_size_asked_for(
-  width, height, size, crop, channels, mode
-):
-  data = _encode(Image.new(mode, (width, height), 1))
-  pixels = _decode(data, channels, size, center_crop=crop)
-  assert pixels.shape == (size, size, channels)
-  assert pixels.dtype == np.uint8
-
 
 # Images of a split.
 
@@ -200,7 +47,8 @@ def _caches(builder):
   return sorted(builder.data_path.glob('*.npy*'))
 
 
-def test_cached_images_equal_decoded_ones(builder):
+def test_cached_images_equal_decoded_ones(builder, monkeypatch):
+  monkeypatch.setattr(input_pipeline, '_CHUNK', 10)  # The last has 7.
   indices = np.array([5, 0, 26, 5])
   decoded = _load(builder, cache_images=False)
   assert not _caches(builder)
@@ -208,12 +56,13 @@ def test_cached_images_equal_decoded_ones(builder):
   assert len(cached) == len(decoded) == 27
   assert cached[indices].shape == (4, 8, 8, 3)
   np.testing.assert_array_equal(cached[indices], decoded[indices])
+  np.testing.assert_array_equal(cached[np.arange(27)], decoded[np.arange(27)])
   assert cached.fingerprint == decoded.fingerprint
 
 
 def test_images_are_decoded_once(builder, monkeypatch):
   expected = _load(builder)[np.arange(27)]
-  monkeypatch.setattr(input_pipeline, 'decode_image', _fail)
+  monkeypatch.setattr(decoding, 'decode_image', _fail)
   np.testing.assert_array_equal(_load(builder)[np.arange(27)], expected)
 
 
@@ -290,7 +139,7 @@ def test_an_unknown_split_names_the_field_and_the_splits(builder, split):
 
 
 def test_a_damaged_record_is_named(builder, monkeypatch):
-  monkeypatch.setattr(input_pipeline, 'decode_image', _fail)
+  monkeypatch.setattr(decoding, 'decode_image', _fail)
   images = _load(builder, cache_images=False)
   with pytest.raises(UserError, match=r"Record 3 '\d\d\.png'.*broken"):
     images[np.array([3])]
@@ -306,6 +155,18 @@ def test_damaged_prepared_data_is_a_users_error(builder):
   file.write_bytes(data)
   with pytest.raises(UserError, match=r'image_folder.* is damaged'):
     _load(builder)
+
+
+def test_load_splits_reads_the_fields_of_a_configuration(builder, tmp_path):
+  data = default.get_config().data
+  data.update(name='image_folder', path=str(tmp_path / 'images'))
+  data.update(data_dir=str(tmp_path), eval_split='no', cache_images=False)
+  data.update(image_size=4, channels=1, center_crop=6)
+  (images,) = input_pipeline.load_splits(data, ['train_split'])
+  expected = _load(builder, image_size=4, channels=1, center_crop=6)
+  assert images.fingerprint == expected.fingerprint
+  with pytest.raises(UserError, match=r"data\.eval_split is 'no'"):
+    input_pipeline.load_splits(data, ['train_split', 'eval_split'])
 
 
 # Batches.
@@ -396,12 +257,6 @@ def test_a_batch_that_devices_cannot_share_is_a_users_error():
 def test_the_order_is_the_same_in_every_release():
   # A change here changes what a resumed run sees: say so in the release notes.
   assert _take(2, _Numbers(8)).tolist() == [[2, 4, 3, 6], [5, 0, 1, 7]]
-
-
-def test_eval_batches_are_all_images_in_order():
-  batches = list(input_pipeline.eval_batches(_Numbers(10), 4))
-  assert [len(batch) for batch in batches] == [4, 4, 2]
-  np.testing.assert_array_equal(np.concatenate(batches).ravel(), np.arange(10))
 
 
 # On the device.

@@ -28,6 +28,8 @@ from vaegan_jax.errors import UserError
 PyTree = Any
 _FORMAT = 1  # Of `meta`: raised when the code before would misread it.
 _MAX_FAILED_SAVES = 3  # In a row.
+# What differs because something else does is not told beside it.
+_CAUSES = {'leaves.': 'config.', 'data.': 'config.data.'}
 
 
 class Checkpoints:
@@ -239,14 +241,21 @@ def _check_same(path, meta, now, free_fields) -> None:
   was = flax.traverse_util.flatten_dict({k: meta.get(k) for k in now}, sep='.')
   now = flax.traverse_util.flatten_dict(now, sep='.')
   free = tuple(f'config.{field}.' for field in free_fields)
-  differ = [
-    f'{name} was {was.get(name, "absent")!r} and is '
-    f'{now.get(name, "absent")!r} now'
+  names = [
+    name
     for name in sorted(was.keys() | now.keys())
     if was.get(name, 'absent') != now.get(name, 'absent')
     and not f'{name}.'.startswith(free)
   ]
-  if differ:
+  for effect, cause in _CAUSES.items():
+    if any(name.startswith(cause) for name in names):
+      names = [name for name in names if not name.startswith(effect)]
+  if names:
+    differ = [
+      f'{name} was {was.get(name, "absent")!r} and is '
+      f'{now.get(name, "absent")!r} now'
+      for name in names
+    ]
     differ[8:] = [f'{len(differ) - 8} more'] if len(differ) > 8 else []
     raise UserError(
       f'In the checkpoint {path}, {", ".join(differ)}, but a run goes on with '

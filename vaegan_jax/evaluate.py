@@ -8,6 +8,7 @@ function of the checkpoint and the images alone.
 
 import functools
 import json
+import math
 from collections.abc import Callable
 
 import jax
@@ -19,7 +20,6 @@ from etils import epath
 from configs.serialization import load_config
 from vaegan_jax import (
   adversarial,
-  datasets,
   figures,
   input_pipeline,
   metrics,
@@ -93,8 +93,8 @@ class Evaluator:
       distance: from another run's `distance_for`; None: in its own critic.
 
     Returns:
-      `psnr` (dB), `ssim`, `sharpness` (ratio), `kl` (nats), and `distance`,
-      None for a run without a critic.
+      `psnr` (dB), `ssim`, `sharpness` (ratio), `kl` (nats), and `distance`.
+      None for what is not finite, and the distance without a critic.
     """
     variables, _ = _inference_variables(state)
     distance = distance or self.distance_for(state)
@@ -296,13 +296,12 @@ def _summarize(parts) -> Scores:
   sharpness = metrics.sharpness_ratio(
     values.pop('energy'), values.pop('energy_recon')
   )
-  means = {name: float(value.mean()) for name, value in values.items()}
-  return {
-    'psnr': means['psnr'],
-    'ssim': means['ssim'],
-    'sharpness': float(sharpness),
-    'kl': means['kl'],
-    'distance': means.get('distance'),
+  scores = {name: float(value.mean()) for name, value in values.items()}
+  scores['sharpness'] = float(sharpness)
+  names = ('psnr', 'ssim', 'sharpness', 'kl', 'distance')
+  return {  # JSON has no NaN, the sharpness of flat originals.
+    name: scores[name] if math.isfinite(scores.get(name, math.nan)) else None
+    for name in names
   }
 
 
@@ -329,7 +328,7 @@ def _open(config, workdir) -> tuple[Evaluator, TrainState, int]:
       f'--workdir={workdir} has no checkpoint: train it first, with '
       f'--mode=train --workdir={workdir}'
     )
-  (images,) = datasets.load_splits(config.data, ['eval_split'])
+  (images,) = input_pipeline.load_splits(config.data, ['eval_split'])
   return Evaluator(config, modules, images), *restored
 
 

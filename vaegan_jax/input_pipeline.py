@@ -7,15 +7,14 @@ process, so resuming at any step costs the same and repeats the same bits.
 
 import functools
 import hashlib
-import io
 import os
 import pathlib
 import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import grain
 import jax
@@ -23,11 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
-from PIL import Image, ImageOps
 
+from vaegan_jax import datasets, decoding
 from vaegan_jax.errors import UserError
 
-_MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}
 _CACHE_VERSION = 1  # Raise it whenever `decode_image` changes its pixels.
 _CHUNK = 256  # Images written to the cache at once.
 _REPORT_SECONDS = 5
@@ -49,80 +47,41 @@ class Images(Protocol):
     """Returns the images at `indices` [B] as [B, S, S, C] uint8."""
 
 
-# Decoding.
-
-
-def read_image(data: bytes) -> Image.Image:
-  """Reads the first frame of an image file, upright, with every pixel loaded.
-
-  Args:
-    data: an image file in any format that Pillow reads.
-
-  Returns:
-    The image, turned as its EXIF orientation says, with 8 bits a channel.
-
-  Raises:
-    Exception: whatever Pillow raises for a damaged file, or for one that would
-      unpack to more pixels than Pillow deems safe.
-    ValueError: the pixels are floats, which have no fixed white.
-  """
-  image = Image.open(io.BytesIO(data))
-  image.load()
-  image = ImageOps.exif_transpose(image)
-  if image.mode == 'F':
-    raise ValueError('pixels are floats, which have no fixed white')
-  if image.mode.startswith('I'):  # 16 bits: Pillow's own conversion clips.
-    high_bytes = np.asarray(image).astype(np.int64) >> 8
-    image = Image.fromarray(np.clip(high_bytes, 0, 255).astype(np.uint8))
-  return image
-
-
-def decode_image(
-  data: bytes, *, channels: int, image_size: int, center_crop: int = 0
-) -> np.ndarray:
-  """Decodes an image file to a square of pixels.
-
-  Transparent pixels show white where the channels asked for have no alpha.
-  Resizing is Pillow's Lanczos filter, which averages when it shrinks.
-
-  Args:
-    data: an image file in any format that Pillow reads.
-    channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA.
-    image_size: the side of the result, in pixels.
-    center_crop: the side of the square cut from the middle, in pixels of the
-      file; 0, or more than fits: the largest square.
-
-  Returns:
-    [S, S, C] uint8, with S the image size.
-
-  Raises:
-    Exception: whatever Pillow raises for a damaged file.
-  """
-  image = _convert(read_image(data), _MODES[channels])
-  width, height = image.size
-  side = min(center_crop or width, width, height)
-  left, top = (width - side) // 2, (height - side) // 2
-  image = image.crop((left, top, left + side, top + side))
-  if side != image_size:
-    image = image.resize((image_size, image_size), Image.Resampling.LANCZOS)
-  return np.asarray(image).reshape(image_size, image_size, channels)
-
-
-def _convert(image: Image.Image, mode: str) -> Image.Image:
-  if image.has_transparency_data and mode in ('L', 'RGB'):
-    image = image.convert('RGBA')
-    white = Image.new('RGBA', image.size, 'white')
-    image = Image.alpha_composite(white, image)
-  elif image.mode == 'P':  # Pillow has no direct way from P to LA with alpha.
-    image = image.convert('RGBA')
-  return image.convert(mode)
-
-
 # All images of a split.
 
 
+def load_splits(data: Mapping[str, Any], fields: Sequence[str]) -> list[Images]:
+  """Prepares the dataset that a configuration describes; opens its splits.
+
+  Args:
+    data: the fields of `config.data`.
+    fields: which splits: 'train_split', 'eval_split'.
+
+  Returns:
+    The images of each.
+
+  Raises:
+    UserError: as `datasets.create_builder` and `load_images`.
+  """
+  builder = datasets.create_builder(
+    data['name'], path=data['path'], data_dir=data['data_dir']
+  )
+  return [
+    load_images(
+      builder,
+      data[field],
+      image_size=data['image_size'],
+      channels=data['channels'],
+      center_crop=data['center_crop'],
+      cache_images=data['cache_images'],
+      field=f'data.{field}',
+    )
+    for field in fields
+  ]
+
+
 def load_images(
-  builder,
+  builder: tfds.core.DatasetBuilder,
   split: str,
   *,
   image_size: int,
@@ -152,9 +111,9 @@ def load_images(
   Raises:
     UserError: the split is unknown or empty, or has no images.
   """
-  source = _open_split(builder, split, field)
+  source = datasets.open_split(builder, split, field)
   decode = functools.partial(
-    decode_image,
+    decoding.decode_image,
     channels=channels,
     image_size=image_size,
     center_crop=center_crop,
@@ -179,30 +138,6 @@ def load_images(
       logging.warning('Decoding on the fly: no image cache (%s).', error)
       return images
   return _CachedImages(path, fingerprint)
-
-
-def _open_split(builder, split: str, field: str):
-  """Returns the split's records: dicts whose 'image' is the file's bytes."""
-  if 'image' not in builder.info.features:
-    raise UserError(
-      f'data.name is {builder.info.name!r}, whose records have no "image"; use '
-      'a dataset of images, such as "cifar10".'
-    )
-  try:
-    source = builder.as_data_source(
-      split, decoders={'image': tfds.decode.SkipDecoding()}
-    )
-    if len(source):
-      return source
-    reason = 'it is empty'
-  except (ValueError, AssertionError) as error:
-    reason = str(error).splitlines()[0].rstrip('.')
-  names = ', '.join(repr(name) for name in builder.info.splits)
-  raise UserError(
-    f'{field} is {split!r}, which cannot be read from {builder.info.name} '
-    f'({reason}); it has the splits {names}, and slices such as '
-    f"'{next(iter(builder.info.splits))}[:90%]'."
-  )
 
 
 class _DecodedImages:
@@ -271,10 +206,9 @@ def _write_cache(images: _DecodedImages, path: pathlib.Path) -> None:
     with partial.open('wb') as file:
       header = {'descr': '|u1', 'fortran_order': False, 'shape': images.shape}
       np.lib.format.write_array_header_1_0(file, header)
-      done = 0
-      for chunk in eval_batches(images, _CHUNK):
-        file.write(chunk.data)
-        done += len(chunk)
+      for first in range(0, len(images), _CHUNK):
+        done = min(first + _CHUNK, len(images))
+        file.write(images[np.arange(first, done)].data)
         now = time.monotonic()
         if now >= next_report:
           next_report = now + _REPORT_SECONDS
@@ -383,20 +317,6 @@ class _Batches(grain.MapDataset):
   def _permute(self, epoch: int) -> np.ndarray:
     rng = np.random.default_rng((self._seed, epoch))
     return rng.permutation(len(self._images))
-
-
-def eval_batches(images: Images, batch_size: int) -> Iterator[np.ndarray]:
-  """Yields all images once, in order.
-
-  Args:
-    images: the images.
-    batch_size: images a batch.
-
-  Yields:
-    [B, S, S, C] uint8; the last one may be smaller.
-  """
-  for first in range(0, len(images), batch_size):
-    yield images[np.arange(first, min(first + batch_size, len(images)))]
 
 
 # On the device.

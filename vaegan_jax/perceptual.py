@@ -97,7 +97,8 @@ def feature_distance(
     features_x: {layer: [B, ...]} of the reference, whose scale 'relative'
       divides by.
     features_y: the same layers and shapes.
-    weights: one factor a layer; None: 1.
+    weights: one factor a layer, in the order of `features_x`; None: 1. (JAX
+      sorts a dict that passes through `jit` or `jax.tree.map` by its names.)
     normalize: 'none'; 'unit', each position's channel vector to length 1, as
       LPIPS does (arXiv 1801.03924, eq. 1); 'relative', each image's layer
       divided by the mean square of its reference feature.

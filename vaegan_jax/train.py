@@ -14,7 +14,7 @@ from etils import epath
 
 from configs.serialization import to_json
 from configs.validation import validate
-from vaegan_jax import adversarial, datasets, evaluate, input_pipeline, models
+from vaegan_jax import adversarial, evaluate, input_pipeline, models
 from vaegan_jax import update as update_lib
 from vaegan_jax.checkpoints import Checkpoints
 from vaegan_jax.errors import UserError
@@ -65,7 +65,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> int:
   """
   validate(config, num_devices=jax.device_count())
   with _flag_on_sigterm() as sigterm:
-    images, eval_images = datasets.load_splits(
+    images, eval_images = input_pipeline.load_splits(
       config.data, ['train_split', 'eval_split']
     )
     modules = models.create_modules(
@@ -133,21 +133,25 @@ def _loop(
 
   for step in range(start_step + 1, last_step + 1):
     state, metrics = update(state, next(batches))
+    record = {}
     if due(step, config.log_every_steps) or step == start_step + 1:
       metrics = {name: float(value) for name, value in metrics.items()}
       shown = {name: metrics[name] for name in SHOWN if name in metrics}
       speed = progress.update(step, shown)
       if speed is not None:
         metrics['images_per_second'] = speed
-      writers.write_scalars(step, _prefix('train', metrics))
+      record = _prefix('train', metrics)
       if metrics['skipped_in_a_row'] >= config.max_skipped_steps:
+        writers.write_scalars(step, record)
         print(_DIVERGED.format(step=step, **metrics), flush=True)
         return FAILED
     with progress.pause():
       if due(step, config.eval_every_steps) and not sigterm.is_set():
         scores = evaluator.score(state, config.num_eval_images)
-        writers.write_scalars(step, _prefix('eval', scores))
+        record |= _prefix('eval', scores)
         print('evaluated:', evaluate.to_line(scores), flush=True)
+      if record:
+        writers.write_scalars(step, record)
       if due(step, config.figure_every_steps) and not sigterm.is_set():
         writers.write_images(step, evaluator.draw(state))
       if due(step, config.checkpoint_every_steps) or sigterm.is_set():
@@ -233,4 +237,4 @@ def _flag_on_sigterm() -> Iterator[threading.Event]:
 
 
 def _prefix(name: str, metrics):
-  return {f'{name}/{key}': value for key, value in metrics.items()}
+  return {f'{name}/{k}': v for k, v in metrics.items() if v is not None}

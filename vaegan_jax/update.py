@@ -261,10 +261,10 @@ def _judge_features(module, adversarial_loss, loss, networks, x, x_recon):
     )
     return logits, features
 
-  _, features_x = capture(x)
+  _, features_x = capture(jax.lax.stop_gradient(x))
   logits_fake, features_recon = capture(x_recon)
   distance = perceptual.feature_distance(
-    jax.lax.stop_gradient(features_x),
+    features_x,
     features_recon,
     weights=loss.layer_weights or None,
     normalize=loss.normalize,

@@ -1,0 +1,309 @@
+"""Measures the update: its arithmetic, its collectives and its time.
+
+Run from the root of the repository:
+
+    python -m tests.benchmarks.update
+    python -m tests.benchmarks.update --config=configs/celeba.py --order=both
+
+The arithmetic is counted in the program compiled for 8 virtual CPU devices,
+and compared with the least that the network's shapes allow; the time is
+measured on whatever devices there are, the orders taking turns, so that
+another program's load falls on both. Prints one JSON object.
+"""
+
+import argparse
+import functools
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from configs import default, serialization
+from tests.benchmarks import hlo
+from vaegan_jax import adversarial, optimizers, train_state
+from vaegan_jax import update as update_lib
+from vaegan_jax.models import create_modules
+
+_NUM_VIRTUAL_DEVICES = 8
+_STEPS = 5  # In which the update may compile once.
+_RUNS = 7
+_SECONDS_A_RUN = 2
+_COMPILED = '/jax/core/compile/backend_compile_duration'
+
+
+def main(argv: list[str]) -> None:
+  """Prints what the programs hold, and how long they take."""
+  args = _parse_args(argv)
+  if args.programs:
+    print(json.dumps(_describe_programs(args), indent=2))
+    return
+  result = describe_programs(argv)
+  _log('timing')
+  timed = _measure_time(args)
+  for order in result:
+    result[order] |= timed[order]
+  if len(result) == 2:
+    both = [timed[order]['seconds_per_step'] for order in update_lib.ORDERS]
+    result['simultaneous_to_alternating'] = round(both[1] / both[0], 3)
+  config = _load_config(args)
+  result |= {
+    'config': 'small' if args.small else args.config,
+    'image': [config.data.image_size] * 2 + [config.data.channels],
+    'batch_size_per_device': args.batch_size,
+    'device': jax.devices()[0].device_kind,
+    'num_devices': jax.local_device_count(),
+    'cores': len(os.sched_getaffinity(0)),
+    'load_average': round(os.getloadavg()[0], 2),
+    'python': platform.python_version(),
+    'versions': {
+      name: importlib.metadata.version(name)
+      for name in ('jax', 'jaxlib', 'flax', 'optax')
+    },
+  }
+  print(json.dumps(result, indent=2))
+
+
+def describe_programs(argv: list[str]) -> dict[str, dict]:
+  """Compiles each order's update for 8 devices, in a process of its own.
+
+  Args:
+    argv: flags of this program.
+
+  Returns:
+    {order: facts of its compiled program, on one device}.
+  """
+  devices = f'--xla_force_host_platform_device_count={_NUM_VIRTUAL_DEVICES}'
+  process = subprocess.run(
+    [sys.executable, '-m', __spec__.name, *argv, '--programs'],
+    env=os.environ | {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': devices},
+    stdout=subprocess.PIPE,
+    check=True,
+  )
+  return json.loads(process.stdout)
+
+
+def create(
+  config: ml_collections.ConfigDict, order: str
+) -> tuple[Callable, Callable[[], train_state.TrainState]]:
+  """The update over all devices, and what makes the state before step 1."""
+  modules = create_modules(
+    with_critic=config.objective in adversarial.OBJECTIVES,
+    data=config.data,
+    model=config.model,
+    critic=config.critic,
+  )
+  transforms = optimizers.create_optimizers(modules, **config.optimizer)
+  update = update_lib.create_update(
+    modules,
+    transforms,
+    update_lib.LossConfig(**config.loss),
+    objective=adversarial.OBJECTIVES.get(config.objective),
+    order=order,
+    ema_decay=config.ema_decay,
+    seed=config.seed,
+    preprocess=_preprocess,
+  )
+  side, channels = config.data.image_size, config.data.channels
+  create_state = functools.partial(
+    train_state.create_train_state,
+    modules,
+    transforms,
+    seed=config.seed,
+    image_shape=(side, side, channels),
+  )
+  return update_lib.parallelize(update), create_state
+
+
+def minimum_flops(
+  config: ml_collections.ConfigDict, order: str, batch_size: int
+) -> int:
+  """The least convolution and matrix FLOPs of one update, from shapes alone.
+
+  A layer costs F forward, F for its weights' gradient and F for its input's:
+  the same products, paired differently. The first layer of a network that is
+  fed with images owes no input gradient, unless somebody wants it.
+
+    autoencoder       3 F_A - F_first
+    critic step       2 (3 F_D - F_first)       real and fake
+    perceptual step   2 F_L + F_L               forward on both; fake's gradient
+    simultaneous      less 2 F_L                the critic step's forward passes
+
+  F_D is the whole critic, F_L its blocks up to the last that the distance
+  compares. An adversarial term wants the whole critic for the fake instead.
+  """
+  image = (config.data.image_size, config.data.channels)
+  encoder = _down_macs(*image, config.model)
+  decoder = _up_macs(*image, config.model)
+  side = image[0] // 2 ** len(config.model.channel_multipliers)
+  widest = config.model.width * config.model.channel_multipliers[-1]
+  flat, latent = side**2 * widest, config.model.latent_dim
+  autoencoder = sum(encoder) + flat * 2 * latent + latent * flat + sum(decoder)
+  macs = 3 * autoencoder - encoder[0]
+  if config.objective in adversarial.OBJECTIVES:
+    blocks = _down_macs(*image, config.critic)
+    side = image[0] // 2 ** len(blocks)
+    multiplier = config.critic.channel_multipliers[-1]
+    head = side**2 * config.critic.width * multiplier
+    macs += 2 * (3 * (sum(blocks) + head) - blocks[0])
+    names = [f'block_{i}' for i in range(len(blocks))]
+    last = max(names.index(n) for n in config.loss.layers or names)
+    real = fake = sum(blocks[: last + 1])
+    if config.loss.adversarial_weight:
+      fake = sum(blocks) + head
+    macs += fake if order == 'simultaneous' else real + 2 * fake
+  return 2 * batch_size * macs
+
+
+def _down_macs(side: int, channels: int, network) -> list[int]:
+  """Products of each 4x4 convolution of stride 2, for one image.
+
+  Of the 4 taps of each of the side / 2 outputs of a row, the first's first and
+  the last's last fall into the padding.
+  """
+  macs = []
+  for multiplier in network.channel_multipliers:
+    side //= 2
+    features = network.width * multiplier
+    macs.append((4 * side - 2) ** 2 * channels * features)
+    channels = features
+  return macs
+
+
+def _up_macs(side: int, channels: int, network) -> list[int]:
+  """Products of each 3x3 convolution of the decoder, for one image.
+
+  Of a row's 3 * side taps two fall into the padding. The convolutions run
+  after the resizing; the last one, to the image, has the blocks' last width.
+  """
+  widths = [network.width * m for m in network.channel_multipliers]
+  inputs = [*reversed(widths), widths[0]]
+  outputs = [*reversed(widths[:-1]), widths[0], channels]
+  depth = len(widths)
+  sides = [side // 2 ** (depth - 1 - i) for i in range(depth)] + [side]
+  return [
+    (3 * s - 2) ** 2 * i * o
+    for s, i, o in zip(sides, inputs, outputs, strict=True)
+  ]
+
+
+def small_config() -> ml_collections.ConfigDict:
+  """The default configuration with a network that compiles in seconds."""
+  config = default.get_config()
+  config.data.image_size = 32
+  for network in (config.model, config.critic):
+    network.width = 8
+    network.depth = 3
+    network.channel_multipliers = (1, 2, 4)
+  return config
+
+
+def _parse_args(argv: list[str]) -> argparse.Namespace:
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('--order', default='both')
+  parser.add_argument('--config', default='configs/default.py')
+  parser.add_argument('--small', action='store_true', help='a tiny network')
+  parser.add_argument('--batch_size', type=int, help='on each device')
+  parser.add_argument('--programs', action='store_true', help='do not time')
+  args = parser.parse_args(argv)
+  args.orders = update_lib.ORDERS if args.order == 'both' else [args.order]
+  args.batch_size = args.batch_size or (8 if args.small else 32)
+  return args
+
+
+def _load_config(args: argparse.Namespace) -> ml_collections.ConfigDict:
+  if args.small:
+    return small_config()
+  return serialization.load_config_file(args.config)
+
+
+def _describe_programs(args: argparse.Namespace) -> dict[str, dict]:
+  config = _load_config(args)
+  programs = {}
+  for order in args.orders:
+    _log(f'compiling {order} for {jax.local_device_count()} devices')
+    update, create_state = create(config, order)
+    images = jax.eval_shape(lambda: _images(config, args.batch_size))
+    compiled = update.lower(jax.eval_shape(create_state), images).compile()
+    text = compiled.as_text()
+    flops = hlo.count_flops(text)
+    minimum = minimum_flops(config, order, args.batch_size)
+    programs[order] = {
+      'flops': flops,
+      'minimum_flops': minimum,
+      'ratio': round(flops / minimum, 4),
+      'all_reduces': hlo.count_all_reduces(text),
+      'host_transfers': hlo.count_host_transfers(text),
+      'temporary_bytes': compiled.memory_analysis().temp_size_in_bytes,
+    }
+  return programs
+
+
+def _measure_time(args: argparse.Namespace) -> dict[str, dict]:
+  """Counts compilations, then times the orders in turn."""
+  compilations = []
+  jax.monitoring.register_event_duration_secs_listener(
+    lambda event, _, **__: event == _COMPILED and compilations.append(event)
+  )
+  config = _load_config(args)
+  images = _images(config, args.batch_size)
+  steps, timed = {}, {}
+  for order in args.orders:
+    update, create_state = create(config, order)
+    state = jax.block_until_ready(update_lib.replicate(create_state()))
+    compilations.clear()
+    steps[order] = functools.partial(_run, update, [state], images)
+    seconds = steps[order](_STEPS)
+    timed[order] = {'compilations': len(compilations)}
+    _log(f'{order}: {seconds:.1f} s for {_STEPS} steps with the compilation')
+  num_steps = max(1, math.ceil(_SECONDS_A_RUN / steps[args.orders[0]](1)))
+  seconds = {order: [] for order in args.orders}
+  for _ in range(_RUNS):
+    for order in args.orders:
+      seconds[order].append(steps[order](num_steps) / num_steps)
+  for order in args.orders:
+    timed[order] |= {
+      'seconds_per_step': float(f'{statistics.median(seconds[order]):.3g}'),
+      'fastest_and_slowest': [
+        float(f'{f(seconds[order]):.3g}') for f in (min, max)
+      ],
+    }
+  return timed
+
+
+def _run(update, holder, images, num_steps) -> float:
+  """Seconds for some steps; `holder` keeps the newest state."""
+  started = time.perf_counter()
+  for _ in range(num_steps):
+    holder[0], _ = update(holder[0], images)
+  jax.block_until_ready(holder[0])
+  return time.perf_counter() - started
+
+
+def _images(config: ml_collections.ConfigDict, batch_size: int) -> jax.Array:
+  side, channels = config.data.image_size, config.data.channels
+  shape = (jax.local_device_count(), batch_size, side, side, channels)
+  return jax.random.randint(jax.random.key(0), shape, 0, 256).astype('uint8')
+
+
+def _preprocess(images: jax.Array, flip: jax.Array) -> jax.Array:
+  """As training does: flips and [-1, 1]."""
+  flipped = jnp.where(flip[:, None, None, None], images[:, :, ::-1], images)
+  return flipped / 127.5 - 1.0
+
+
+def _log(message: str) -> None:
+  print(message, file=sys.stderr, flush=True)
+
+
+if __name__ == '__main__':
+  main(sys.argv[1:])

@@ -1,0 +1,55 @@
+"""What every test shares: kept compilations, and a run that takes a second."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+# As launch/test.sh has it, for a plain `pytest`. JAX reads it when imported.
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ.setdefault(
+  'JAX_COMPILATION_CACHE_DIR', str(Path(__file__).parent.parent / '.jax_cache')
+)
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
+
+
+@pytest.fixture(scope='session')
+def image_folder(tmp_path_factory):
+  """43 smooth images of 16 x 16, of which five are held out."""
+  folder = tmp_path_factory.mktemp('images')
+  rng = np.random.default_rng(0)
+  for index in range(43):
+    colors = Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8))
+    image = colors.resize((16, 16), Image.Resampling.BICUBIC)
+    image.save(folder / f'{index:02}.png')
+  return folder
+
+
+@pytest.fixture(scope='session')
+def tiny_run(image_folder, tmp_path_factory):
+  """The flags of a tiny run on those images, without a --workdir."""
+  values = {
+    'batch_size': 8,
+    'num_train_steps': 20,
+    'log_every_steps': 1,
+    'checkpoint_every_steps': 10,
+    'eval_every_steps': 100,
+    'figure_every_steps': 100,
+    'data.name': 'image_folder',
+    'data.path': image_folder,
+    'data.data_dir': tmp_path_factory.mktemp('data'),
+    'data.image_size': 16,
+    'model.latent_dim': 4,
+    'loss.adversarial_weight': 0.1,
+  }
+  for network in ('model', 'critic'):
+    values |= {
+      f'{network}.width': 2,
+      f'{network}.depth': 2,
+      f'{network}.channel_multipliers': '1,2',
+    }
+  flags = (f'--config.{name}={value}' for name, value in values.items())
+  return ('--config=configs/default.py', *flags)

@@ -1,0 +1,201 @@
+"""The counter of the benchmark counts right, and the update is minimal."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.benchmarks import hlo
+from tests.benchmarks import update as benchmark
+
+
+def compiled_text(function, *shapes):
+  args = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+  return jax.jit(function).lower(*args).compile().as_text()
+
+
+def conv(x, kernel, **options):
+  return jax.lax.conv_general_dilated(
+    x,
+    kernel,
+    options.pop('strides', (1, 1)),
+    options.pop('padding', 'VALID'),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    **options,
+  )
+
+
+def strided(x, kernel):
+  return conv(x, kernel, strides=(2, 2), padding=((1, 1), (1, 1)))
+
+
+# Of the 4x4 kernel's 4 rows, the first and the last output row miss 1 each:
+# 4 * 4 - 2 = 14 row taps for 8 -> 4 pixels; as many columns.
+STRIDED_FLOPS = 2 * 2 * 3 * 5 * 14 * 14
+
+
+@pytest.mark.parametrize(
+  ('options', 'flops'),
+  [
+    # 6 x 6 outputs, all 9 taps real.
+    ({}, 2 * 2 * 3 * 5 * 36 * 9),
+    # 'SAME': 8 outputs a row, 3 * 8 - 2 taps.
+    ({'padding': ((1, 1), (1, 1))}, 2 * 2 * 3 * 5 * 22 * 22),
+    # Places 0, 2, 4 of 3 taps each.
+    ({'strides': (2, 2)}, 2 * 2 * 3 * 5 * 9 * 9),
+    # Taps 2 apart: outputs 0..3.
+    ({'rhs_dilation': (2, 2)}, 2 * 2 * 3 * 5 * 12 * 12),
+    # Inputs at 0, 2, ..., 14; of 13 outputs 7 are even and meet 2 taps, and
+    # 6 are odd and meet 1: 20.
+    (
+      {'lhs_dilation': (2, 2), 'padding': ((0, 0), (0, 0))},
+      2 * 2 * 3 * 5 * 20 * 20,
+    ),
+  ],
+)
+def test_convolution_flops_equal_a_count_by_hand(options, flops):
+  text = compiled_text(
+    lambda x, k: conv(x, k, **options), (2, 8, 8, 3), (3, 3, 3, 5)
+  )
+  assert hlo.count_flops(text) == flops
+
+
+def test_rectangles_and_groups_are_counted_by_hand():
+  text = compiled_text(
+    lambda x, k: conv(
+      x, k, padding=((0, 0), (2, 0)), feature_group_count=2, strides=(1, 2)
+    ),
+    (2, 5, 8, 4),
+    (2, 3, 2, 6),
+  )
+  # Rows: 4 outputs of 2 taps. Columns: places -2, 0, 2, 4 and (of 10 wide)
+  # no more: 1 + 3 + 3 + 3 taps. Each output sees its group's 2 features.
+  assert hlo.count_flops(text) == 2 * 2 * 6 * 2 * 8 * 10
+
+
+@pytest.mark.parametrize('argnum', [0, 1])
+def test_both_gradients_of_a_convolution_cost_what_the_forward_does(argnum):
+  shapes = (2, 8, 8, 3), (4, 4, 3, 5)
+  assert hlo.count_flops(compiled_text(strided, *shapes)) == STRIDED_FLOPS
+
+  def pull_back(x, kernel, cotangent):
+    return jax.vjp(strided, x, kernel)[1](cotangent)[argnum]
+
+  text = compiled_text(pull_back, *shapes, (2, 4, 4, 5))
+  assert hlo.count_flops(text) == STRIDED_FLOPS
+
+
+def test_batch_groups_and_reversed_windows_are_counted_by_hand():
+  text = """HloModule m
+
+ENTRY %main (a: f32[4,6,6,2], b: f32[4,4,4,4]) -> f32[3,3,2,4] {
+  %a = f32[4,6,6,2]{3,2,1,0} parameter(0)
+  %b = f32[4,4,4,4]{3,2,1,0} parameter(1)
+  ROOT %c = f32[3,3,2,4]{3,2,1,0} convolution(%a, %b), window={size=4x4 rhs_reversal=1x1}, dim_labels=f01b_i01o->01bf, batch_group_count=1
+}
+"""  # noqa: E501
+  # 3 x 3 outputs for each of 2 images and 4 features; 4 inputs, 16 taps each.
+  assert hlo.count_flops(text) == 2 * (3 * 3 * 2 * 4) * 4 * 16
+  # Half of the batch for each half of the features.
+  text = text.replace('f32[3,3,2,4]', 'f32[3,3,1,4]')
+  text = text.replace('batch_group_count=1', 'batch_group_count=2')
+  assert hlo.count_flops(text) == 2 * (3 * 3 * 1 * 4) * 4 * 16
+
+
+def test_dot_flops_equal_a_count_by_hand():
+  text = compiled_text(lambda a, b: a @ b, (3, 40), (40, 50))
+  assert hlo.count_flops(text) == 2 * 3 * 40 * 50
+  text = compiled_text(
+    lambda a, b: jnp.einsum('bij,bkj->bik', a, b), (2, 30, 40), (2, 50, 40)
+  )
+  assert hlo.count_flops(text) == 2 * 2 * 30 * 40 * 50
+
+
+def test_work_in_a_loop_is_counted_once_a_round():
+  def loop(x, kernel):
+    return jax.lax.fori_loop(0, 7, lambda _, x: jnp.tanh(x @ kernel), x)
+
+  text = compiled_text(loop, (30, 40), (40, 40))
+  assert hlo.count_flops(text) == 7 * 2 * 30 * 40 * 40
+
+
+def test_what_may_hide_work_is_an_error_not_a_zero():
+  def loop(x, kernel):
+    return jax.lax.while_loop(
+      lambda x: x.sum() < 1, lambda x: jnp.tanh(x @ kernel), x
+    )
+
+  with pytest.raises(ValueError, match='unknown number'):
+    hlo.count_flops(compiled_text(loop, (30, 40), (40, 40)))
+  text = """HloModule m
+
+ENTRY %main (a: f32[2,3]) -> f32[2,3] {
+  %a = f32[2,3]{1,0} parameter(0)
+  ROOT %c = f32[2,3]{1,0} custom-call(%a), custom_call_target="__gemm"
+}
+"""
+  with pytest.raises(ValueError, match='__gemm'):
+    hlo.count_flops(text)
+  with pytest.raises(ValueError, match='entry'):
+    hlo.count_flops('')
+
+
+def test_an_asynchronous_all_reduce_counts_once():
+  text = """HloModule m
+
+ENTRY %main (a: f32[2]) -> f32[2] {
+  %a = f32[2]{0} parameter(0)
+  %b = f32[2]{0} all-reduce(%a), to_apply=%add
+  %s = (f32[2]{0}, /*index=1*/f32[2]{0}) all-reduce-start(f32[2]{0} %b)
+  ROOT %d = f32[2]{0} all-reduce-done((f32[2]{0}, f32[2]{0}) %s)
+}
+"""
+  assert hlo.count_all_reduces(text) == 2
+
+
+def test_host_callbacks_are_seen():
+  def speak(x):
+    return jax.pure_callback(np.sin, jax.ShapeDtypeStruct((3,), x.dtype), x)
+
+  assert hlo.count_host_transfers(compiled_text(speak, (3,))) == 1
+  assert hlo.count_host_transfers(compiled_text(jnp.sin, (3,))) == 0
+
+
+def test_the_minimum_is_the_count_of_layers_compiled_one_by_one():
+  config = benchmark.small_config()
+  batch, side, width = 8, 32, 8  # small_config's.
+  down = [
+    compiled_text(strided, (batch, s, s, i), (4, 4, i, o))
+    for s, i, o in [
+      (side, 3, width),
+      (side // 2, width, 2 * width),
+      (side // 4, 2 * width, 4 * width),
+    ]
+  ]
+  first, *others = map(hlo.count_flops, down)
+  head = 2 * batch * (side // 8) ** 2 * 4 * width
+  critic_step = 2 * (3 * (first + sum(others) + head) - first)
+  perceptual_step = 3 * (first + sum(others))
+  alternating = benchmark.minimum_flops(config, 'alternating', batch)
+  simultaneous = benchmark.minimum_flops(config, 'simultaneous', batch)
+  assert alternating - simultaneous == 2 * perceptual_step // 3
+  config.objective = 'mse'
+  autoencoder = benchmark.minimum_flops(config, 'alternating', batch)
+  assert alternating - autoencoder == critic_step + perceptual_step
+
+
+@pytest.fixture(scope='module')
+def programs():
+  """What the benchmark says of small updates, compiled for 8 devices."""
+  return benchmark.describe_programs(['--small'])
+
+
+@pytest.mark.parametrize(
+  ('order', 'most', 'all_reduces'),
+  [('alternating', 1.01, 2), ('simultaneous', 1.06, 1)],
+)
+def test_the_update_does_nothing_twice(programs, order, most, all_reduces):
+  program = programs[order]
+  assert 0.99 <= program['ratio'] <= most
+  assert program['all_reduces'] == all_reduces
+  assert program['host_transfers'] == 0

@@ -1,0 +1,400 @@
+"""Runs that are killed, damaged, moved or misled end as if they had not been.
+
+Most go through main.py in a process of their own, forked from one that has
+imported TensorFlow and JAX already.
+"""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import re
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from absl import flags, logging
+from PIL import Image
+
+import main
+from vaegan_jax import train, writers
+
+_MAIN = Path(main.__file__)
+_SPEED = 'train/images_per_second'
+_RATE = '--config.optimizer.autoencoder_learning_rate'
+_LAST_STEP = 300  # Of the run that is killed; a checkpoint every 10.
+_SERVER = multiprocessing.get_context('forkserver')
+_SERVER.set_forkserver_preload([__name__, 'tensorflow', 'clu.metric_writers'])
+
+
+class Process:
+  """`python main.py <args>` with so many virtual devices."""
+
+  def __init__(self, workdir, *args, devices=1):
+    self._out = workdir.with_suffix('.out')
+    self._err = workdir.with_suffix('.err')
+    self._process = _SERVER.Process(
+      target=_become_main,
+      args=((*args, f'--workdir={workdir}'), devices, self._out, self._err),
+    )
+    self._process.start()
+
+  @property
+  def out(self):
+    return self._out.read_text()
+
+  @property
+  def err(self):
+    return self._err.read_text()
+
+  def kill(self):
+    self._process.kill()
+    return self.wait()
+
+  def wait(self):
+    """Returns the exit status."""
+    self._process.join(120)
+    assert not self._process.is_alive(), self.out
+    return self._process.exitcode
+
+
+def _become_main(args, devices, out, err):
+  for path, stream in ((out, sys.stdout), (err, sys.stderr)):
+    with path.open('wb') as file:
+      os.dup2(file.fileno(), stream.fileno())
+  os.environ |= _environment(devices)
+  jax.config.update('jax_platforms', 'cpu')  # It was read when imported.
+  sys.argv = [str(_MAIN), *args]
+  runpy.run_path(str(_MAIN), run_name='__main__')
+
+
+def _environment(devices):
+  flag = f'--xla_force_host_platform_device_count={devices}'
+  return {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flag}
+
+
+@pytest.fixture
+def run():
+  """Returns a function that runs a command line in this process."""
+  verbosity = logging.get_verbosity()
+
+  def run(workdir, *args):
+    values = flags.FlagValues()
+    main.define_flags(values)
+    return main.run(
+      main.parse(['main.py', *args, f'--workdir={workdir}'], values)
+    )
+
+  yield run
+  logging.set_verbosity(verbosity)
+
+
+def _set(**values):
+  """Flags that set top-level fields."""
+  return tuple(f'--config.{name}={value}' for name, value in values.items())
+
+
+@pytest.fixture(scope='module')
+def long_run(tiny_run):
+  return (
+    *tiny_run,
+    *_set(num_train_steps=_LAST_STEP, eval_every_steps=100),
+    *_set(figure_every_steps=150),
+  )
+
+
+@pytest.fixture(scope='module')
+def undisturbed(long_run, tmp_path_factory):
+  """The workdir of a whole run, not to be changed."""
+  workdir = tmp_path_factory.mktemp('runs') / 'undisturbed'
+  process = Process(workdir, *long_run)
+  assert process.wait() == 0, process.err
+  return workdir
+
+
+@pytest.fixture
+def copied(undisturbed, tmp_path):
+  """A copy of that workdir."""
+  return shutil.copytree(undisturbed, tmp_path / 'copied')
+
+
+def _rows(workdir):
+  path = workdir / 'metrics.jsonl'
+  lines = path.read_bytes().splitlines() if path.exists() else []
+  rows = []
+  for line in lines:
+    with contextlib.suppress(ValueError):  # Being written just now.
+      rows.append(json.loads(line))
+  return rows
+
+
+def _steps(workdir):
+  return sorted(int(path.name) for path in workdir.glob('checkpoints/*[0-9]'))
+
+
+def _crc32s(workdir, step=_LAST_STEP):
+  """The CRC32 of every leaf of a checkpoint."""
+  meta = workdir / 'checkpoints' / str(step) / 'meta' / 'metadata'
+  return json.loads(meta.read_text())['content']['crc32s']
+
+
+def _wait_for_step(workdir, step):
+  deadline = time.monotonic() + 120
+  while not (rows := _rows(workdir)) or rows[-1]['step'] < step:
+    assert time.monotonic() < deadline
+    time.sleep(0.005)
+
+
+def _assert_same_run(workdir, undisturbed):
+  """The same bits at the end and the same values on the way."""
+  assert _crc32s(workdir) == _crc32s(undisturbed)
+  rows, want = _rows(workdir), _rows(undisturbed)
+  for row in (*rows, *want):
+    row.pop(_SPEED, None)
+  assert rows == want
+
+
+def _losses(rows):
+  """What is logged, as an array with a line for each step."""
+  names = sorted({*rows[-1]} - {_SPEED})
+  return np.array([[row.get(name, 0.0) for name in names] for row in rows])
+
+
+def _snapshot(workdir):
+  """Every path, when it changed and what it holds."""
+  return {
+    path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes())
+    for path in workdir.rglob('*')
+  }
+
+
+def test_a_workdir_holds_all_that_a_run_leaves(undisturbed):
+  config = json.loads((undisturbed / 'config.json').read_text())
+  assert config['num_train_steps'] == _LAST_STEP
+  assert _steps(undisturbed) == [280, 290, 300]
+  assert list(undisturbed.glob('events.out.tfevents.*'))
+  assert not (undisturbed / 'quarantine').exists()
+  figures = sorted((undisturbed / 'figures').iterdir())
+  assert [path.name for path in figures] == [
+    f'{name}_{step:08}.png'
+    for name in ('interpolation', 'reconstructions', 'samples')
+    for step in (150, 300)
+  ]
+  for path in figures:
+    Image.open(path).verify()
+
+
+def test_metrics_are_one_flat_line_a_step(undisturbed):
+  lines = (undisturbed / 'metrics.jsonl').read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  assert [row['step'] for row in rows] == list(range(1, _LAST_STEP + 1))
+  for row in rows:
+    assert all(type(value) in (int, float) for value in row.values())
+    assert {'train/loss', 'train/kl', 'train/critic_loss'} <= {*row}
+    assert ('eval/psnr' in row) == (row['step'] % 100 == 0)
+    assert (_SPEED in row) == (row['step'] > 1)
+
+
+def test_a_run_killed_five_times_ends_with_the_same_bits(
+  long_run, undisturbed, tmp_path
+):
+  rng = np.random.default_rng(0)
+  workdir = tmp_path / 'killed'
+  process = Process(workdir, *long_run)
+  time.sleep(rng.uniform(0, 3))  # While it starts, or a little later.
+  process.kill()
+  for step in sorted(rng.choice(200, size=4, replace=False)):
+    process = Process(workdir, *long_run)
+    _wait_for_step(workdir, step)
+    time.sleep(rng.uniform(0, 0.1))
+    assert process.kill() == -signal.SIGKILL
+    # Of the two newest checkpoints the last may not have been complete.
+    assert max(_steps(workdir), default=0) >= step // 10 * 10 - 10
+  process = Process(workdir, *long_run)
+  assert process.wait() == 0, process.err
+  assert re.search(r'Resuming after step \d', process.out)
+  _assert_same_run(workdir, undisturbed)
+
+
+def test_sigterm_saves_the_last_step_and_tells_to_try_again(
+  long_run, undisturbed, tmp_path
+):
+  workdir = tmp_path / 'stopped'
+  with subprocess.Popen(
+    [sys.executable, _MAIN, *long_run, f'--workdir={workdir}'],
+    env=os.environ | _environment(1),
+    stdout=subprocess.PIPE,
+    stderr=subprocess.DEVNULL,
+    text=True,
+  ) as process:
+    _wait_for_step(workdir, 33)
+    process.terminate()
+    out, _ = process.communicate(timeout=60)
+  last = _rows(workdir)[-1]['step']
+  assert process.returncode == train.PREEMPTED == 75
+  assert f'SIGTERM: stopped after step {last}' in out
+  assert _steps(workdir)[-1] == last
+  process = Process(workdir, *long_run)
+  assert process.wait() == 0, process.err
+  assert f'Resuming after step {last};' in process.out
+  _assert_same_run(workdir, undisturbed)
+
+
+def _largest_file(folder):
+  files = (path for path in folder.rglob('*') if path.is_file())
+  return max(files, key=lambda path: path.stat().st_size)
+
+
+def _truncate(folder):
+  os.truncate(_largest_file(folder), 100)
+
+
+def _flip_a_bit(folder):
+  path = _largest_file(folder)
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 1
+  path.write_bytes(content)
+
+
+def _empty(folder):
+  shutil.rmtree(folder)
+  folder.mkdir()
+
+
+def test_a_damaged_checkpoint_is_put_aside_and_the_one_before_used(
+  long_run, undisturbed, tmp_path
+):
+  processes = {}
+  for damage in (_truncate, _flip_a_bit, _empty):
+    workdir = shutil.copytree(undisturbed, tmp_path / damage.__name__)
+    damage(workdir / 'checkpoints' / '300')
+    processes[workdir] = Process(workdir, *long_run)
+  for workdir, process in processes.items():
+    assert process.wait() == 0, process.err
+    assert f'{workdir}/checkpoints/300 is damaged' in process.err
+    assert f'Moved the damaged checkpoint to {workdir}/quar' in process.err
+    assert 'Resuming after step 290;' in process.out
+    assert (workdir / 'quarantine' / '300').is_dir()
+    _assert_same_run(workdir, undisturbed)
+
+
+def test_devices_do_not_change_the_losses(tiny_run, tmp_path):
+  workdirs = {devices: tmp_path / f'on_{devices}' for devices in (1, 4, 8)}
+  processes = [
+    Process(workdir, *tiny_run, devices=devices)
+    for devices, workdir in workdirs.items()
+  ]
+  assert [process.wait() for process in processes] == [0, 0, 0]
+  eight = workdirs.pop(8)
+  want = _losses(_rows(eight))
+  assert want.shape[0] == 20 and want.shape[1] > 10
+  for workdir in workdirs.values():
+    np.testing.assert_allclose(
+      _losses(_rows(workdir)), want, rtol=1e-5, atol=1e-5
+    )
+
+  shutil.rmtree(eight / 'checkpoints' / '20')
+  moved = {}
+  for devices in (1, 2, 4):
+    workdir = shutil.copytree(eight, tmp_path / f'moved_to_{devices}')
+    moved[workdir] = Process(workdir, *tiny_run, devices=devices)
+  for workdir, process in moved.items():
+    assert process.wait() == 0, process.err
+    assert 'Resuming after step 10;' in process.out
+    rows = _rows(workdir)
+    assert [row['step'] for row in rows] == list(range(1, 21))
+    np.testing.assert_allclose(_losses(rows), want, rtol=1e-5, atol=1e-5)
+
+
+def test_a_batch_that_devices_cannot_share_is_told(tiny_run, tmp_path):
+  process = Process(
+    tmp_path / 'run', *tiny_run, *_set(batch_size=10), devices=4
+  )
+  assert process.wait() == 2
+  assert process.err == (
+    'error: batch_size=10 must be divisible by 4; 10 / 4 leaves 2: use 8 or 12 '
+    '(the number of devices)\n'
+  )
+  assert not (tmp_path / 'run').exists()
+
+
+def test_another_configuration_is_refused_and_changes_nothing(copied, long_run):
+  before = _snapshot(copied)
+  process = Process(
+    copied, *long_run, *_set(seed=1), '--config.model.latent_dim=5'
+  )
+  assert process.wait() == 2
+  assert process.err.startswith('error: In the checkpoint ')
+  assert process.err.count('\n') == 1
+  assert re.findall(r'([\w./]+) was', process.err) == [
+    'config.model.latent_dim',
+    'config.seed',
+  ]
+  assert _snapshot(copied) == before
+
+
+def test_a_finished_run_says_so(copied, long_run):
+  before = _snapshot(copied)
+  process = Process(copied, *long_run)
+  assert process.wait() == 0, process.err
+  assert 'Nothing to do: step 300 is there already.' in process.out
+  assert _snapshot(copied) == before
+
+
+def test_more_steps_go_on_where_the_run_ended(tiny_run, tmp_path, run, capsys):
+  assert run(tmp_path, *tiny_run) == 0
+  assert run(tmp_path, *tiny_run, *_set(num_train_steps=25)) == 0
+  assert 'Resuming after step 20;' in capsys.readouterr().out
+  assert [row['step'] for row in _rows(tmp_path)] == list(range(1, 26))
+  assert _steps(tmp_path) == [10, 20, 25]
+  config = json.loads((tmp_path / 'config.json').read_text())
+  assert config['num_train_steps'] == 25
+
+
+def test_pixels_alone_train_without_a_critic(tiny_run, tmp_path, run, capsys):
+  args = (*_set(objective='mse', num_train_steps=60), f'{_RATE}=0.01')
+  assert run(tmp_path, *tiny_run, *args) == 0
+  assert 'critic' not in capsys.readouterr().out
+  rows = _rows(tmp_path)
+  assert not any('critic' in name for row in rows for name in row)
+  assert 'eval/psnr' in rows[-1] and 'eval/distance' not in rows[-1]
+  losses = [row['train/loss'] for row in rows]
+  assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
+
+
+def test_records_that_fail_do_not_stop_training(
+  tiny_run, tmp_path, run, monkeypatch, caplog
+):
+  class Board:
+    def __getattr__(self, method):
+      raise ConnectionError('no board')
+
+  def save_png(path, image):
+    raise OSError('no room')
+
+  monkeypatch.setattr(writers, '_tensorboard_writer', lambda _: Board())
+  monkeypatch.setattr(writers.figures, 'save_png', save_png)
+  assert run(tmp_path, *tiny_run, *_set(figure_every_steps=5)) == 0
+  assert len(_rows(tmp_path)) == 20 and _steps(tmp_path)[-1] == 20
+  assert caplog.text.count('no board') == caplog.text.count('no room') == 1
+
+
+def test_updates_that_stay_non_finite_end_the_run(
+  tiny_run, tmp_path, run, capsys
+):
+  args = (*_set(max_skipped_steps=5), f'{_RATE}=1e30')
+  assert run(tmp_path, *tiny_run, *args) == train.FAILED == 1
+  rows = _rows(tmp_path)
+  assert rows[-1]['train/skipped_in_a_row'] == 5
+  assert capsys.readouterr().out.splitlines()[-1] == (
+    f'Stopped at step {len(rows)}: the last 5 updates had a non-finite loss or '
+    'gradient and were not taken; lower optimizer.autoencoder_learning_rate or '
+    "optimizer.critic_learning_rate, or set loss.normalize='relative'."
+  )
