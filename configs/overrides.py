@@ -50,8 +50,10 @@ def apply_overrides(config: ml_collections.ConfigDict, argv: list[str]) -> None:
 
 
 def _similar_field(name: str, fields: Iterable[str]) -> str:
-  inside = [field for field in fields if field.startswith(f'{name}.')]
-  guess = inside[0] if inside else nearest(name, fields)
+  sections = {field.partition('.')[0] for field in fields if '.' in field}
+  guess = nearest(name, [*fields, *sections])
+  if guess in sections:  # A whole section: show one of its fields.
+    guess = next(field for field in fields if field.startswith(f'{guess}.'))
   if not guess:
     return 'see configs/default.py for them all, such as --config.batch_size=64'
   return f'did you mean --config.{guess}?'

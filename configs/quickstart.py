@@ -14,17 +14,19 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   """Returns the configuration of the quick start."""
   config = default.get_config(objective)
   config.batch_size = 32
-  config.num_train_steps = 1_000
+  config.num_train_steps = 1_500
   config.log_every_steps = 50
-  config.checkpoint_every_steps = 250
+  config.checkpoint_every_steps = 500
   config.eval_every_steps = 500
-  config.figure_every_steps = 250
+  config.figure_every_steps = 500
   config.num_eval_images = 256
-  config.data.image_size = 32
+  config.ema_decay = 0.99  # A short run has no time for a longer memory.
+  config.data.image_size = 48
   config.model.latent_dim = 64
   for network in (config.model, config.critic):
     network.width = 16
     network.depth = 3
     network.channel_multipliers = (1, 2, 4)
-  config.loss.adversarial_ramp_steps = 100
+  config.optimizer.autoencoder_learning_rate = 1e-3
+  config.optimizer.critic_learning_rate = 1e-3
   return config

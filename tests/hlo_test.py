@@ -163,6 +163,8 @@ def test_host_callbacks_are_seen():
 
 def test_the_minimum_is_the_count_of_layers_compiled_one_by_one():
   config = benchmark.small_config()
+  config.loss.layers = ()
+  config.loss.adversarial_weight = 0.0
   batch, side, width = 8, 32, 8  # small_config's.
   down = [
     compiled_text(strided, (batch, s, s, i), (4, 4, i, o))

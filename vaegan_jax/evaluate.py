@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from etils import epath
+from tqdm import tqdm
 
 from configs.serialization import load_config
 from vaegan_jax import (
@@ -35,6 +36,7 @@ from vaegan_jax.train_state import TrainState, create_train_state
 
 NUM_COLUMNS = 8  # Of figures.
 NUM_SAMPLES = 64
+_PATIENCE = 5  # Seconds of evaluation before a progress bar is shown.
 # Fields of `config.data` that decide what the held-out images are.
 _SAME_DATA = (
   'name',
@@ -100,7 +102,8 @@ class Evaluator:
     distance = distance or self.distance_for(state)
     num_images = min(num_images or len(self._images), len(self._images))
     parts = []
-    for first in range(0, num_images, self._batch_size):
+    starts = range(0, num_images, self._batch_size)
+    for first in tqdm(starts, 'Evaluating', leave=False, delay=_PATIENCE):
       # The last batch is filled up, so that there is one shape to compile.
       places = np.arange(first, first + self._batch_size)
       x = input_pipeline.to_float(self._images[places % num_images])

@@ -12,6 +12,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core.scope import union_filters
 
 NORMALIZATIONS = ('none', 'unit', 'relative')
 REDUCTIONS = ('sum', 'mean')
@@ -63,13 +64,12 @@ def capture_features(
     return keep
 
   mutable = apply_kwargs.pop('mutable', False)
-  collections = [mutable] if isinstance(mutable, str) else list(mutable or ())
   outputs, collected = module.apply(
     variables,
     images,
     *args,
     capture_intermediates=is_layer,
-    mutable=[*collections, 'intermediates'],
+    mutable=union_filters(mutable, 'intermediates'),
     **apply_kwargs,
   )
   collected = dict(collected)
@@ -77,7 +77,9 @@ def capture_features(
   features = {path: _at(intermediates, path) for path in order}
   if layers is not None:
     features = _select(features, layers)
-  return ((outputs, collected) if mutable else outputs), features
+  if mutable is not False:  # As `module.apply` does.
+    outputs = (outputs, collected)
+  return outputs, features
 
 
 def feature_distance(

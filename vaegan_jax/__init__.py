@@ -1,0 +1,15 @@
+"""The public API: the perceptual distance, for any Flax module.
+
+    from vaegan_jax import perceptual_distance
+    loss = perceptual_distance(critic, variables, x, x_recon).mean()
+
+Importing this imports neither TensorFlow nor orbax.
+"""
+
+from vaegan_jax.perceptual import (
+  capture_features,
+  feature_distance,
+  perceptual_distance,
+)
+
+__all__ = ['capture_features', 'feature_distance', 'perceptual_distance']
