@@ -44,9 +44,10 @@ def apply_overrides(config: ml_collections.ConfigDict, argv: list[str]) -> None:
     if not found:
       raise UserError(f'{error}: see --help') from error
     name = found[1]
-    flag = f'--config.{name}'
-    arg = next((arg for arg in argv if arg.startswith(flag)), flag)
-    raise UserError(f'{arg} {must_be(name, fields[name])}') from error
+    value = str(error).partition('=')[2].partition(':')[0]
+    raise UserError(
+      f'--config.{name}={value} {must_be(name, fields[name])}'
+    ) from error
 
 
 def _similar_field(name: str, fields: Iterable[str]) -> str:

@@ -52,7 +52,7 @@ def _is_weight(value: Any) -> bool:
 
 
 _ANY = _Rule('', lambda value: True)
-_NOT_EMPTY = _Rule('not empty', lambda value: bool(value.strip()))
+_NOT_EMPTY = _Rule('a name', lambda value: bool(value.strip()))
 _COUNT = _between(1, _INT32_MAX)
 _COUNT_OR_ZERO = _between(0, _INT32_MAX)
 _DEPTH = _between(1, 12)

@@ -186,7 +186,9 @@ class Writers:
 
 def _tensorboard_writer(workdir: epath.Path):
   """CLU's writer: TensorBoard events and the INFO log, in a thread."""
-  # Seconds to import: only a process that records pays for TensorFlow.
+  # Seconds to import: only a process that records pays for TensorFlow. It
+  # would tell the user of its CPU kernels, which nothing here runs.
+  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
   import tensorflow as tf
   from clu import metric_writers
 
