@@ -10,6 +10,7 @@ A mistake is told in one sentence, with exit status 2.
 
 import contextlib
 import dataclasses
+import os
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -17,7 +18,7 @@ import ml_collections
 from absl import app, flags, logging
 from etils import epath
 
-from configs.overrides import apply_overrides, reject
+from configs.overrides import apply_overrides, reject, with_objective
 from configs.serialization import load_config, load_config_file
 from configs.validation import either, nearest, validate
 from vaegan_jax.errors import UserError
@@ -65,7 +66,7 @@ def parse(argv: Sequence[str], flag_values: flags.FlagValues) -> Command:
     rest = flag_values(argv, known_only=True)
   except flags.Error as error:
     raise UserError(f'{error}: see --help') from error
-  mode, workdir = flag_values.mode, flag_values.workdir
+  mode, workdir = flag_values.mode, absolute(flag_values.workdir)
   if mode not in MODES:
     guess = nearest(mode, MODES) or 'train'
     raise UserError(
@@ -73,6 +74,11 @@ def parse(argv: Sequence[str], flag_values: flags.FlagValues) -> Command:
     )
   if mode == 'compare':
     return _parse_compare(rest, flag_values)
+  if flag_values.workdirs:
+    raise UserError(
+      f'--workdirs={flag_values.workdirs} is for --mode=compare: add that, or '
+      f'name one run, such as --workdir={flag_values.workdirs.split(",")[0]}'
+    )
   if not workdir:
     raise UserError(
       f'--mode={mode} needs --workdir: for example, --workdir=runs/first'
@@ -80,9 +86,11 @@ def parse(argv: Sequence[str], flag_values: flags.FlagValues) -> Command:
   if mode == 'evaluate' and not flag_values['config'].present:
     config = load_config(epath.Path(workdir) / 'config.json')
   else:
-    config = load_config_file(flag_values.config)
+    config = load_config_file(with_objective(flag_values.config, rest))
   apply_overrides(config, rest)
   validate(config)
+  for field in ('path', 'data_dir'):
+    config.data[field] = absolute(config.data[field])
   return Command(mode, workdir, (), config)
 
 
@@ -95,7 +103,9 @@ def _parse_compare(rest: list[str], flag_values: flags.FlagValues) -> Command:
       'for example, --mode=compare --workdirs=runs/mse,runs/geometric'
     )
   reject(rest[1:])
-  workdirs = tuple(filter(None, flag_values.workdirs.split(',')))
+  workdirs = tuple(
+    absolute(workdir) for workdir in flag_values.workdirs.split(',') if workdir
+  )
   if len(set(workdirs)) < 2:
     raise UserError(
       f'--workdirs={flag_values.workdirs} must name two or more runs: for '
@@ -103,8 +113,15 @@ def _parse_compare(rest: list[str], flag_values: flags.FlagValues) -> Command:
     )
   for workdir in workdirs:
     load_config(epath.Path(workdir) / 'config.json')
-  output = flag_values.workdir or _common_parent(workdirs)
+  output = absolute(flag_values.workdir) or _common_parent(workdirs)
   return Command('compare', output, workdirs, None)
+
+
+def absolute(path: str) -> str:
+  """Makes a local path absolute, `~` expanded; '' and `gs://...` stay."""
+  if not path or '://' in path:
+    return path
+  return os.path.abspath(os.path.expanduser(os.path.expandvars(path)))
 
 
 def _common_parent(workdirs: Sequence[str]) -> str:

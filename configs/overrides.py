@@ -50,6 +50,23 @@ def apply_overrides(config: ml_collections.ConfigDict, argv: list[str]) -> None:
     ) from error
 
 
+def with_objective(source: str, argv: Sequence[str]) -> str:
+  """Names the variant of a configuration file that `--config.objective` asks.
+
+  A file sets other fields by the objective too, such as the weight of the KL,
+  so that `--config.objective=mse` must mean the same as `file.py:mse`.
+
+  Args:
+    source: `path` or `path:variant`, as in `--config`.
+    argv: arguments, among them perhaps that flag.
+
+  Returns:
+    `path:objective` if the flag is there and no variant is, else `source`.
+  """
+  found = re.findall(r'(?:^|\n)--?config\.objective[=\n](\w+)', '\n'.join(argv))
+  return f'{source}:{found[-1]}' if found and ':' not in source else source
+
+
 def _similar_field(name: str, fields: Iterable[str]) -> str:
   sections = {field.partition('.')[0] for field in fields if '.' in field}
   guess = nearest(name, [*fields, *sections])

@@ -90,19 +90,25 @@ def load_config_file(source: str) -> ml_collections.ConfigDict:
     raise UserError(
       f'--config={name} must be a Python file: for example, configs/celeba.py'
     )
-  get_config = runpy.run_path(str(path)).get('get_config')
-  if get_config is None:
+  try:
+    get_config = runpy.run_path(str(path))['get_config']
+    config = get_config(variant) if variant else get_config()
+    fields = flatten(config)
+  except Exception as error:  # It is the user's program: anything may happen.
     raise UserError(
-      f'--config={name} has no get_config() function: for example, '
-      'see configs/celeba.py'
-    )
-  config = get_config(variant) if variant else get_config()
-  _check_fields(flatten(config), path)
+      f'--config={source} is not a configuration ({type(error).__name__}: '
+      f'{error}): it must define get_config(objective), as configs/celeba.py'
+    ) from error
+  _check_fields(fields, path)
   return config.lock()
 
 
 def _similar_file(name: str) -> str:
-  known = [f'configs/{p.name}' for p in sorted(_PROJECT.glob('configs/*.py'))]
+  known = [
+    f'configs/{path.name}'
+    for path in sorted(_PROJECT.glob('configs/*.py'))
+    if 'def get_config(' in path.read_text()
+  ]
   return f'did you mean {nearest(name, known) or "configs/quickstart.py"}?'
 
 

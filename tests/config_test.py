@@ -232,7 +232,7 @@ def test_configuration_files_are_found_from_anywhere(tmp_path, monkeypatch):
   ('name', 'content', 'told'),
   (
     ('mine.txt', '', 'must be a Python file'),
-    ('mine.py', '', 'has no get_config'),
+    ('mine.py', '', 'must define get_config'),
     (
       'mine.py',
       'from configs import default\n'

@@ -34,8 +34,52 @@ def run_dir(tmp_path):
 
 def test_training_uses_the_quick_start_unless_told():
   command = parse('--workdir=runs/a')
-  assert (command.mode, command.workdir) == ('train', 'runs/a')
+  assert command.mode == 'train'
+  assert command.workdir == str(Path('runs/a').absolute())
   assert command.config.data.name == 'drawn_faces'
+
+
+def test_paths_are_absolute_and_buckets_stay(monkeypatch, tmp_path):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv('HOME', '/home/anna')
+  assert parse('--workdir=a').workdir == str(tmp_path / 'a')
+  assert parse('--workdir=~/a').workdir == '/home/anna/a'
+  assert parse('--workdir=gs://b/a').workdir == 'gs://b/a'
+  config = parse(
+    '--workdir=a', '--config=configs/image_folder.py', '--config.data.path=cats'
+  ).config
+  assert config.data.path == str(tmp_path / 'cats')
+
+
+@pytest.mark.parametrize(
+  'flag', (['--config.objective=mse'], ['--config.objective', 'mse'])
+)
+def test_the_objective_as_a_flag_is_the_variant(flag):
+  config = 'configs/celeba.py'
+  assert (
+    parse('--workdir=a', f'--config={config}', *flag).config.to_dict()
+    == parse('--workdir=a', f'--config={config}:mse').config.to_dict()
+  )
+
+
+@pytest.mark.parametrize(
+  'source',
+  (
+    'def get_config(objective=""): return 3',
+    'def get_config(): return 3',
+    'def get_config(objective:',
+    'x = 1',
+  ),
+)
+def test_a_broken_config_file_is_one_sentence(tmp_path, source):
+  (tmp_path / 'mine.py').write_text(source)
+  with pytest.raises(UserError, match='is not a configuration'):
+    parse('--workdir=a', f'--config={tmp_path}/mine.py:mse')
+
+
+def test_workdirs_are_for_compare():
+  with pytest.raises(UserError, match='--workdirs=a,b is for --mode=compare'):
+    parse('--workdir=w', '--workdirs=a,b')
 
 
 def test_fields_are_set_in_any_place_and_spelling():
@@ -82,7 +126,7 @@ def test_comparison_is_written_to_the_common_parent(run_dir):
   command = parse(*arguments)
   assert command.workdirs == workdirs
   assert command.workdir == str(run_dir.parent)
-  assert parse(*arguments, '--workdir=elsewhere').workdir == 'elsewhere'
+  assert parse(*arguments, '--workdir=/elsewhere').workdir == '/elsewhere'
   with pytest.raises(UserError, match='takes no --config'):
     parse(*arguments, '--config.seed=1')
   with pytest.raises(UserError, match='is not an option'):

@@ -18,6 +18,18 @@ from vaegan_jax import update as update_lib
 from vaegan_jax.models import autoencoder as autoencoder_lib
 from vaegan_jax.models import critic as critic_lib
 
+# The post's loss; each test says what it changes.
+POST_LOSS = {
+  'layers': (),
+  'layer_weights': (),
+  'normalize': 'none',
+  'reduction': 'sum',
+  'pixel_weight': 0.0,
+  'adversarial_weight': 0.0,
+  'adversarial_ramp_steps': 1,
+  'kl_weight': 1.0,
+}
+
 SIDE, BATCH, LATENT, SEED = 16, 4, 3, 7
 POISON = 255  # An image whose first pixel is this becomes NaN.
 STREAMS = {'flip': 0, 'noise': 1}
@@ -105,7 +117,7 @@ class Run:
       name: optax.inject_hyperparams(optax.sgd)(rates[name], momentum=0.5)
       for name in self.modules
     }
-    self.loss = update_lib.LossConfig(**loss)
+    self.loss = update_lib.LossConfig(**(POST_LOSS | loss))
     self.order = order
     self.ema_decay = ema_decay
     self.objective = adversarial.OBJECTIVES.get(objective)

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from vaegan_jax import writers
+from vaegan_jax.errors import UserError
 
 _FIGURE = np.zeros((4, 6, 3), np.uint8)
 
@@ -54,6 +55,16 @@ def _rows(workdir):
 
 def _steps(workdir):
   return [row['step'] for row in _rows(workdir)]
+
+
+def test_an_unwritable_workdir_is_told_early(tmp_path):
+  (tmp_path / 'file').touch()
+  writers.check_writable(tmp_path / 'a' / 'b')
+  assert not (tmp_path / 'a').exists()
+  writers.check_writable('gs://bucket/run')
+  for path in (tmp_path / 'file', tmp_path / 'file' / 'run'):
+    with pytest.raises(UserError, match='is not a folder'):
+      writers.check_writable(path)
 
 
 def test_lines_are_on_disk_at_once(tmp_path):

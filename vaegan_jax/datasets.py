@@ -178,6 +178,8 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def __init__(self, images: ImageFiles, *, data_dir: str):
     self._images = images
     super().__init__(data_dir=data_dir)
+    # While preparing, `data_dir` is a temporary folder; this is the last one.
+    self._report = os.path.join(self.data_dir, DAMAGED_FILE)
 
   def _info(self):
     return tfds.core.DatasetInfo(
@@ -191,7 +193,7 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     )
 
   def _split_generators(self, dl_manager):
-    damaged = self._images.find_damaged()
+    damaged = self._images.find_damaged(self._report)
     if damaged:
       lines = [f'{name!r}: {reason}\n' for name, reason in damaged.items()]
       path = pathlib.Path(self.data_dir, DAMAGED_FILE)

@@ -33,6 +33,7 @@ from vaegan_jax.models import autoencoder as autoencoder_lib
 from vaegan_jax.models import blocks
 from vaegan_jax.optimizers import create_optimizers
 from vaegan_jax.train_state import TrainState, create_train_state
+from vaegan_jax.writers import check_writable
 
 NUM_COLUMNS = 8  # Of figures.
 NUM_SAMPLES = 64
@@ -201,6 +202,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str) -> None:
   Raises:
     UserError: there is no whole checkpoint, or it is of another network.
   """
+  check_writable(workdir)
   evaluator, state, step = _open(config, workdir)
   scores = evaluator.score(state)
   line = json.dumps({'step': step, **scores}, allow_nan=False)
@@ -227,6 +229,7 @@ def compare(workdirs: list[str], output_dir: str) -> None:
   Raises:
     UserError: a run has no checkpoint, or the runs' data differ.
   """
+  check_writable(output_dir)
   configs = [load_config(epath.Path(w) / 'config.json') for w in workdirs]
   _check_same_data(configs, workdirs)
   runs = {
@@ -273,7 +276,7 @@ def _measure(x, x_recon):
 
 
 def _create_distance(config, modules):
-  """(critic variables, x, x_recon) -> [B], as the run was trained with."""
+  """(critic variables, x, x_recon) -> [B], with the run's `config.loss`."""
   loss = config.loss
 
   @jax.jit
@@ -325,7 +328,13 @@ def _open(config, workdir) -> tuple[Evaluator, TrainState, int]:
       image_shape=shape,
     )
   )
-  restored = Checkpoints(workdir).restore(template, quarantine=False)
+  restored = Checkpoints(workdir).restore(
+    template,
+    config=config.to_dict(),
+    # Only the networks must be those of the checkpoint.
+    free_fields=tuple(set(config) - {'model', 'critic'}),
+    quarantine=False,
+  )
   if restored is None:
     raise UserError(
       f'--workdir={workdir} has no checkpoint: train it first, with '

@@ -72,7 +72,7 @@ class ImageFiles:
     """Returns the bytes of one file."""
     return (self.root / name).read_bytes()
 
-  def find_damaged(self) -> dict[str, str]:
+  def find_damaged(self, report: str = DAMAGED_FILE) -> dict[str, str]:
     """Decodes every image once.
 
     Returns:
@@ -105,12 +105,12 @@ class ImageFiles:
         'or remove them'
       )
     logging.warning(
-      'Left out %s of %s as damaged: %s%s (all in %s beside the prepared data)',
+      'Left out %s of %s as damaged: %s%s (all of them in %s)',
       count,
       self.root,
       some,
       ', ...' if len(damaged) > 3 else '',
-      DAMAGED_FILE,
+      report,
     )
     return damaged
 

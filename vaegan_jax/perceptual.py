@@ -110,13 +110,15 @@ def feature_distance(
     [B] float32, non-negative.
 
   Raises:
-    ValueError: an unknown `normalize` or `reduction`, or weights that are not
-      one a layer.
+    ValueError: an unknown `normalize` or `reduction`, weights that are not one
+      a layer, or no layer at all.
   """
   if normalize not in NORMALIZATIONS:
     raise ValueError(f'normalize is {normalize!r}; known: {NORMALIZATIONS}')
   if reduction not in REDUCTIONS:
     raise ValueError(f'reduction is {reduction!r}; known: {REDUCTIONS}')
+  if not features_x:
+    raise ValueError('no features to compare: the network needs a layer')
   weights = [1.0] * len(features_x) if weights is None else list(weights)
   if len(weights) != len(features_x):
     raise ValueError(

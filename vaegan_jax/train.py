@@ -1,14 +1,13 @@
 """The training loop: data in, updates, and now and then something to see."""
 
 import contextlib
+import functools
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import ml_collections
-import numpy as np
-from absl import logging
 from clu import parameter_overview
 from etils import epath
 
@@ -20,15 +19,15 @@ from vaegan_jax.checkpoints import Checkpoints
 from vaegan_jax.errors import UserError
 from vaegan_jax.optimizers import create_optimizers
 from vaegan_jax.train_state import TrainState, create_train_state
-from vaegan_jax.writers import Progress, Writers
+from vaegan_jax.writers import Progress, Writers, check_writable
 
 DONE, FAILED, PREEMPTED = 0, 1, 75  # Exit statuses; 75: "try again later".
 
 _DIVERGED = (
   'Stopped at step {step:,}: the last {skipped_in_a_row:.0f} updates had a '
   'non-finite loss or gradient and were not taken; lower '
-  'optimizer.autoencoder_learning_rate or optimizer.critic_learning_rate, or '
-  "set loss.normalize='relative'."
+  'optimizer.autoencoder_learning_rate or optimizer.critic_learning_rate and '
+  'start again in a new --workdir.'
 )
 # What may change when a run is resumed: none of it changes an update.
 FREE_FIELDS = (
@@ -64,7 +63,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> int:
     UserError: the configuration, the data or the workdir is wrong.
   """
   validate(config, num_devices=jax.device_count())
-  with _flag_on_sigterm() as sigterm:
+  check_writable(workdir)
+  with _on_sigterm(_leave):
     images, eval_images = input_pipeline.load_splits(
       config.data, ['train_split', 'eval_split']
     )
@@ -75,25 +75,30 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> int:
       critic=config.critic,
     )
     optimizers = create_optimizers(modules, **config.optimizer)
-    state = create_train_state(
+    create_state = functools.partial(
+      create_train_state,
       modules,
       optimizers,
       seed=config.seed,
-      image_shape=images[np.arange(1)].shape[1:],
+      image_shape=(*[config.data.image_size] * 2, config.data.channels),
     )
     checkpoints = Checkpoints(workdir, max_to_keep=config.num_checkpoints)
     identity = {
       'config': config.to_dict(),
       'data': {'num_images': len(images), 'fingerprint': images.fingerprint},
     }
-    restored = checkpoints.restore(state, free_fields=FREE_FIELDS, **identity)
-    state, start_step = restored or (state, 0)
-    _announce(config, workdir, state, start_step, len(images))
+    # A contradiction is told here, before anything compiles.
+    restored = checkpoints.restore(
+      jax.eval_shape(create_state), free_fields=FREE_FIELDS, **identity
+    )
+    state, start_step = restored or (create_state(), 0)
+    _announce(config, workdir, start_step, len(images))
     if start_step >= config.num_train_steps:
       return DONE
     _write_config(config, workdir)
     with contextlib.closing(Writers(workdir, start_step)) as writers:
       writers.write_hparams(config.to_dict())
+      writers.write_texts(start_step, _describe_networks(state))
       status = _loop(
         config,
         update_lib.replicate(state),
@@ -101,15 +106,22 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> int:
         update=_create_update(config, modules, optimizers),
         batches=_create_batches(config, images, start_step),
         evaluator=evaluate.Evaluator(config, modules, eval_images),
-        save=lambda step, state: checkpoints.save(step, state, **identity),
+        save=functools.partial(_save, checkpoints, identity),
         writers=writers,
-        sigterm=sigterm,
       )
-    if not checkpoints.wait():
-      print('The last checkpoint could not be written; see above.', flush=True)
-      status = FAILED
     checkpoints.close()
   return status
+
+
+def _save(checkpoints, identity, step, state, *, finish: bool) -> bool:
+  """Saves a step; with `finish`, returns whether it is on the disk."""
+  started = checkpoints.save(step, state, **identity)
+  if not finish:
+    return started
+  saved = checkpoints.wait() and started
+  if not saved:
+    print('The last checkpoint could not be written; see above.', flush=True)
+  return saved
 
 
 def _loop(
@@ -122,9 +134,10 @@ def _loop(
   evaluator,
   save,
   writers,
-  sigterm,
 ) -> int:
   """Runs the updates from `start_step` + 1 to the last; returns the status."""
+  sigterm = threading.Event()
+  signal.signal(signal.SIGTERM, lambda *_: sigterm.set())
   last_step = config.num_train_steps
   progress = Progress(last_step, config.batch_size, start_step)
 
@@ -145,21 +158,24 @@ def _loop(
         writers.write_scalars(step, record)
         print(_DIVERGED.format(step=step, **metrics), flush=True)
         return FAILED
+    # Asked once a step, so that what stops the run has also been saved.
+    stop = sigterm.is_set() and step < last_step
     with progress.pause():
-      if due(step, config.eval_every_steps) and not sigterm.is_set():
+      if due(step, config.eval_every_steps) and not stop:
         scores = evaluator.score(state, config.num_eval_images)
         record |= _prefix('eval', scores)
         print('evaluated:', evaluate.to_line(scores), flush=True)
       if record:
         writers.write_scalars(step, record)
-      if due(step, config.figure_every_steps) and not sigterm.is_set():
+      if due(step, config.figure_every_steps) and not stop:
         writers.write_images(step, evaluator.draw(state))
-      if due(step, config.checkpoint_every_steps) or sigterm.is_set():
-        save(step, state)
-    if sigterm.is_set() and step < last_step:
+      saved = True
+      if due(step, config.checkpoint_every_steps) or stop:
+        saved = save(step, state, finish=stop or step == last_step)
+    if stop:
       print(f'SIGTERM: stopped after step {step:,}', flush=True)
-      return PREEMPTED
-  return DONE
+      return PREEMPTED if saved else FAILED
+  return DONE if saved else FAILED
 
 
 def _create_update(config, modules, optimizers):
@@ -190,17 +206,25 @@ def _create_batches(config, images, start_step):
     batch_size=config.batch_size,
     num_devices=jax.local_device_count(),
     start_step=start_step,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
   )
 
 
-def _announce(config, workdir, state, start_step, num_images):
-  """Says what is about to happen."""
+def _describe_networks(state) -> dict[str, str]:
+  """Prints each network's parameters; returns the tables as Markdown."""
+  tables = {}
   for name, network in state.networks.items():
-    count = sum(leaf.size for leaf in jax.tree.leaves(network.params))
-    print(f'{name}: {count:,} parameters')
-    logging.info(
-      '%s\n%s', name, parameter_overview.get_parameter_overview(network.params)
+    table = parameter_overview.get_parameter_overview(
+      network.params, include_stats=False
     )
+    print(f'{name}:\n{table}', flush=True)
+    tables[f'parameters_{name}'] = f'```\n{table}\n```'
+  return tables
+
+
+def _announce(config, workdir, start_step, num_images):
+  """Says what is about to happen."""
   devices = jax.devices()
   print(
     f'objective {config.objective}, {num_images:,} images of '
@@ -215,9 +239,11 @@ def _announce(config, workdir, state, start_step, num_images):
 
 def _write_config(config, workdir):
   path = epath.Path(workdir) / 'config.json'
+  temporary = path.with_name(path.name + '.tmp')  # Never half a file.
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(to_json(config))
+    temporary.write_text(to_json(config))
+    temporary.replace(path)
   except OSError as error:
     raise UserError(
       f'--workdir={workdir} cannot be written ({error}): name a folder on a '
@@ -226,14 +252,18 @@ def _write_config(config, workdir):
 
 
 @contextlib.contextmanager
-def _flag_on_sigterm() -> Iterator[threading.Event]:
-  """Yields an event that SIGTERM sets; the loop looks at it after each step."""
-  event = threading.Event()
-  before = signal.signal(signal.SIGTERM, lambda *_: event.set())
+def _on_sigterm(handler: Callable) -> Iterator[None]:
+  """Handles SIGTERM so, until the context ends."""
+  before = signal.signal(signal.SIGTERM, handler)
   try:
-    yield event
+    yield
   finally:
     signal.signal(signal.SIGTERM, before)
+
+
+def _leave(*_):
+  """Before the first update there is nothing to save."""
+  raise SystemExit(PREEMPTED)
 
 
 def _prefix(name: str, metrics):

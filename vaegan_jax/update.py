@@ -10,8 +10,8 @@ Each network moves by its own loss only: the critic's step sees `x_recon` as a
 constant, and the autoencoder's gradient is pulled back from `x_recon`, so it
 never passes through the critic's weights or the real branch.
 
-This is the only file that knows of devices: it runs under `jax.pmap`, and one
-`pmean` for each network averages its gradient (and its metrics) over them.
+This is the only file that names the device axis: it runs under `jax.pmap`, and
+one `pmean` for each network averages its gradient (and its metrics) over them.
 Axes: B images on one device, H height, W width, C channels, Z latent.
 """
 
@@ -46,14 +46,14 @@ class LossConfig:
   adversarial loss with a weight that rises from 0 over the ramp.
   """
 
-  layers: tuple[str, ...] = ()
-  layer_weights: tuple[float, ...] = ()
-  normalize: str = 'none'
-  reduction: str = 'sum'
-  pixel_weight: float = 0.0
-  adversarial_weight: float = 0.0
-  adversarial_ramp_steps: int = 1
-  kl_weight: float = 1.0
+  layers: tuple[str, ...]
+  layer_weights: tuple[float, ...]
+  normalize: str
+  reduction: str
+  pixel_weight: float
+  adversarial_weight: float
+  adversarial_ramp_steps: int
+  kl_weight: float
 
 
 def create_update(

@@ -21,6 +21,28 @@ from absl import logging
 from etils import epath
 
 from vaegan_jax import figures
+from vaegan_jax.errors import UserError
+
+
+def check_writable(workdir: epath.PathLike) -> None:
+  """Fails early if a folder cannot be made or written; makes nothing.
+
+  Args:
+    workdir: a folder that need not exist; a bucket is taken on trust.
+
+  Raises:
+    UserError: it, or the nearest folder above it, is a file or read-only.
+  """
+  path = epath.Path(workdir)
+  if '://' in os.fspath(path):
+    return
+  while not path.exists() and path != path.parent:
+    path = path.parent
+  if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
+    raise UserError(
+      f'--workdir={workdir} cannot be written, because {path} is not a folder '
+      'or is read-only: name another, such as --workdir=runs/first'
+    )
 
 
 class _WarnOnce:

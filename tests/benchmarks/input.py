@@ -50,7 +50,7 @@ def main() -> None:
     'ratio': round(medians['memory_map'] / medians['on_the_fly'], 1),
     'image': [drawn_faces.SIZE, drawn_faces.SIZE, 3],
     'batch_size': _BATCH_SIZE,
-    'cores': len(os.sched_getaffinity(0)),
+    'cores': os.cpu_count(),
     'load_average': os.getloadavg()[0],
     'python': platform.python_version(),
     'versions': {

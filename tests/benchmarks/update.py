@@ -62,7 +62,7 @@ def main(argv: list[str]) -> None:
     'batch_size_per_device': args.batch_size,
     'device': jax.devices()[0].device_kind,
     'num_devices': jax.local_device_count(),
-    'cores': len(os.sched_getaffinity(0)),
+    'cores': os.cpu_count(),
     'load_average': round(os.getloadavg()[0], 2),
     'python': platform.python_version(),
     'versions': {
