@@ -20,5 +20,5 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
     network.channel_multipliers = (1, 2, 4)
   # On photographs the critic wins outright without it: see the README's
   # results.
-  config.loss.adversarial_weight = 0.1
+  config.loss.adversarial_weight = 0.5
   return config

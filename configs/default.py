@@ -63,9 +63,12 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   loss.pixel_weight = 0.0  # Squared pixel error beside the critic's features.
   loss.adversarial_weight = 0.0  # Of the critic's verdict.
   loss.adversarial_ramp_steps = 1_000  # Steps from 0 to that weight, linearly.
-  # Against distances of about 1 (critic) and 0.05 (pixels). With these two
-  # weights both latents hold about as many nats.
-  loss.kl_weight = 1e-4 if config.objective == 'mse' else 1e-3
+  loss.kl_weight = 1e-3  # Against a distance of about 1.
+  if config.objective == 'mse':
+    # The ordinary VAE: squared errors summed over an image's pixels, plus the
+    # KL in full.
+    loss.reduction = 'sum'
+    loss.kl_weight = 1.0
 
   optimizer = config.optimizer = ml_collections.ConfigDict()  # Adam, twice.
   optimizer.autoencoder_learning_rate = 5e-4

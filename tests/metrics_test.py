@@ -13,8 +13,8 @@ def _images(seed: int, *shape: int) -> np.ndarray:
 
 def _cosine(cycles_x: int, cycles_y: int, side: int = 16) -> np.ndarray:
   """[1, side, side, 1], with so many cycles from edge to edge."""
-  y, x = np.mgrid[:side, :side] / side
-  wave = np.cos(2 * np.pi * (cycles_x * x + cycles_y * y))
+  y, x = (np.mgrid[:side, :side] + 0.5) / side
+  wave = np.cos(2 * np.pi * cycles_x * x) * np.cos(2 * np.pi * cycles_y * y)
   return wave[None, ..., None].astype(np.float32)
 
 
@@ -97,21 +97,37 @@ def test_cosine_above_the_threshold_has_all_its_energy(cycles):
   wave = _cosine(*cycles)
   energy = metrics.high_frequency_energy(wave)
   # The mean square of a cosine is a half.
-  np.testing.assert_allclose(energy, [wave.size / 2], rtol=1e-4)
+  waves = sum(number > 0 for number in cycles)
+  np.testing.assert_allclose(energy, [wave.size / 2**waves], rtol=1e-4)
+
+
+def _dct_matrix(size):
+  """Row k is the orthonormal cosine of k / 2 cycles in `size` pixels."""
+  k, n = np.mgrid[:size, :size]
+  matrix = np.sqrt(2 / size) * np.cos(np.pi * k * (n + 0.5) / size)
+  matrix[0] /= np.sqrt(2)
+  return matrix
 
 
 @pytest.mark.parametrize('size', [(8, 8), (9, 7)])
 def test_energy_is_what_numpy_keeps_of_the_pixels(size):
   x = _images(0, 2, *size, 3)
-  spectrum = np.fft.fft2(x.astype(np.float64), axes=(1, 2))
-  fy, fx = (np.fft.fftfreq(side) for side in size)
-  low = fy[:, None] ** 2 + fx**2 <= 0.25**2
-  low_pass = np.fft.ifft2(spectrum * low[..., None], axes=(1, 2)).real
-  # Parseval: removing the rest removes its energy from the sum of squares.
-  expected = (x**2).sum(axis=(1, 2, 3)) - (low_pass**2).sum(axis=(1, 2, 3))
+  rows, columns = map(_dct_matrix, size)
+  spectrum = np.einsum('kh,lw,bhwc->bklc', rows, columns, x)
+  fy, fx = (np.arange(side) / (2 * side) for side in size)
+  high = fy[:, None] ** 2 + fx**2 > 0.25**2
+  expected = (spectrum**2 * high[..., None]).sum(axis=(1, 2, 3))
   np.testing.assert_allclose(
     metrics.high_frequency_energy(x), expected, rtol=1e-4
   )
+
+
+def test_a_difference_between_opposite_borders_is_no_fine_detail():
+  ramp = np.linspace(-1, 1, 32, dtype=np.float32)
+  ramp = np.broadcast_to(ramp[:, None, None], (1, 32, 32, 1))
+  edge = np.sign(ramp)
+  smooth, sharp = map(metrics.high_frequency_energy, (ramp, edge))
+  assert smooth[0] < 1e-3 * sharp[0]
 
 
 def test_sharpness_ratio_is_of_sums():
