@@ -20,6 +20,7 @@ from vaegan_jax import (
   train,
   writers,
 )
+from vaegan_jax import evaluator as evaluator_lib
 from vaegan_jax.checkpoints import Checkpoints
 from vaegan_jax.errors import UserError
 from vaegan_jax.models import blocks
@@ -75,9 +76,19 @@ def opened(runs, images):
       modules, optimizers, seed=1, image_shape=images.shape[1:]
     )
     state, _ = Checkpoints(workdir).restore(state)
-    evaluator = evaluate.Evaluator(config, modules, images)
+    evaluator = _create_evaluator(config, modules, images)
     opened[objective] = (modules, evaluator, state)
   return opened
+
+
+def _create_evaluator(config, modules, images):
+  return evaluator_lib.Evaluator(
+    modules,
+    images,
+    loss=config.loss,
+    batch_size=config.batch_size,
+    seed=config.seed,
+  )
 
 
 def _expected(modules, state, images):
@@ -167,11 +178,11 @@ def test_the_averaged_weights_are_scored(opened):
 def test_scores_that_json_cannot_hold_are_none(runs, opened):
   modules, _, state = opened['mse']
   flat = np.full((3, 16, 16, 3), 128, np.uint8)
-  evaluator = evaluate.Evaluator(runs['mse'][0], modules, flat)
+  evaluator = _create_evaluator(runs['mse'][0], modules, flat)
   scores = evaluator.score(state)
   assert scores['sharpness'] is scores['distance'] is None
   json.dumps(scores, allow_nan=False)
-  assert evaluate.to_line(scores).startswith('psnr ')
+  assert evaluator_lib.to_line(scores).startswith('psnr ')
 
 
 def test_one_critic_judges_all_runs_compared(runs, opened, tmp_path):

@@ -13,10 +13,11 @@ from etils import epath
 
 from configs.serialization import to_json
 from configs.validation import validate
-from vaegan_jax import adversarial, evaluate, input_pipeline, models
+from vaegan_jax import adversarial, input_pipeline, models
 from vaegan_jax import update as update_lib
 from vaegan_jax.checkpoints import Checkpoints
 from vaegan_jax.errors import UserError
+from vaegan_jax.evaluator import Evaluator, to_line
 from vaegan_jax.optimizers import create_optimizers
 from vaegan_jax.train_state import TrainState, create_train_state
 from vaegan_jax.writers import Progress, Writers, check_writable
@@ -105,7 +106,13 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> int:
         start_step,
         update=_create_update(config, modules, optimizers),
         batches=_create_batches(config, images, start_step),
-        evaluator=evaluate.Evaluator(config, modules, eval_images),
+        evaluator=Evaluator(
+          modules,
+          eval_images,
+          loss=config.loss,
+          batch_size=config.batch_size,
+          seed=config.seed,
+        ),
         save=functools.partial(_save, checkpoints, identity),
         writers=writers,
       )
@@ -164,7 +171,7 @@ def _loop(
       if due(step, config.eval_every_steps) and not stop:
         scores = evaluator.score(state, config.num_eval_images)
         record |= _prefix('eval', scores)
-        print('evaluated:', evaluate.to_line(scores), flush=True)
+        print('evaluated:', to_line(scores), flush=True)
       if record:
         writers.write_scalars(step, record)
       if due(step, config.figure_every_steps) and not stop:
