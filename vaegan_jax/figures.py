@@ -174,7 +174,7 @@ def comparison_figure(
   left = math.ceil(_MARGIN + labels + _LABEL_GAP)
   shapes = [np.shape(images) for images in rows.values()]
   native = max(shape[0] * shape[2] for shape in shapes)
-  scale = max(1, (_WIDTH - left - _MARGIN) // native)
+  scale = max(1, round((_WIDTH - left - _MARGIN) / native))
   grid = image_grid(list(rows.values()), padding=_TILE_GAP, scale=scale)
   grid_height, grid_width = grid.shape[:2]
   width = left + grid_width - 2 * _TILE_GAP + _MARGIN
