@@ -147,6 +147,11 @@ def _loop(
   signal.signal(signal.SIGTERM, lambda *_: sigterm.set())
   last_step = config.num_train_steps
   progress = Progress(last_step, config.batch_size, start_step)
+  pauses = (
+    config.eval_every_steps,
+    config.figure_every_steps,
+    config.checkpoint_every_steps,
+  )
 
   def due(step, every_steps):
     return step % every_steps == 0 or step == last_step
@@ -167,6 +172,8 @@ def _loop(
         return FAILED
     # Asked once a step, so that what stops the run has also been saved.
     stop = sigterm.is_set() and step < last_step
+    if stop or any(due(step, every_steps) for every_steps in pauses):
+      jax.block_until_ready(metrics)  # A pause holds no update's time.
     with progress.pause():
       if due(step, config.eval_every_steps) and not stop:
         scores = evaluator.score(state, config.num_eval_images)
