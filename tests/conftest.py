@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-# As launch/test.sh has it, for a plain `pytest`. JAX reads it when imported.
+# Most of the time goes to compiling: every program is kept for the next run.
+# JAX reads these when it is imported.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault(
   'JAX_COMPILATION_CACHE_DIR', str(Path(__file__).parent.parent / '.jax_cache')
