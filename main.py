@@ -1,10 +1,13 @@
-"""Trains, evaluates or compares autoencoders.
+"""Trains, evaluates or compares autoencoders, or transfers style.
 
   python main.py --config=configs/celeba.py --workdir=runs/celeba
   python main.py --mode=evaluate --workdir=runs/celeba
   python main.py --mode=compare --workdirs=runs/mse,runs/geometric
+  python main.py --mode=style --config.content=photo.jpg \\
+    --config.style=painting.jpg --config.critic=runs/celeba --workdir=runs/style
 
-Any field of configs/default.py can be set, as in --config.batch_size=128.
+Any field of configs/default.py can be set, as in --config.batch_size=128 (for
+--mode=style, of configs/style.py).
 A mistake is told in one sentence, with exit status 2.
 """
 
@@ -12,28 +15,40 @@ import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import ml_collections
 from absl import app, flags, logging
 from etils import epath
 
+from configs import style
 from configs.overrides import apply_overrides, reject, with_objective
+from configs.rules import either, nearest
 from configs.serialization import load_config, load_config_file
-from configs.validation import either, nearest, validate
+from configs.validation import validate, validate_style
 from vaegan_jax.errors import UserError
 
-MODES = ('train', 'evaluate', 'compare')
+MODES = ('train', 'evaluate', 'compare', 'style')
+
+
+_PATHS = (('data', 'path'), ('data', 'data_dir'), ('critic', 'weights'))
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-  """What the command line asks for; `config` is None for 'compare'."""
+  """What the command line asks for.
+
+  Attributes:
+    mode: one of MODES.
+    workdir: where it is written.
+    config: of the command; None for 'compare'.
+    runs: {workdir: configuration} of the finished runs that it reads.
+  """
 
   mode: str
   workdir: str
-  workdirs: tuple[str, ...]
   config: ml_collections.ConfigDict | None
+  runs: Mapping[str, ml_collections.ConfigDict]
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
@@ -83,15 +98,32 @@ def parse(argv: Sequence[str], flag_values: flags.FlagValues) -> Command:
     raise UserError(
       f'--mode={mode} needs --workdir: for example, --workdir=runs/first'
     )
+  if mode == 'style':
+    return _parse_style(rest, flag_values)
   if mode == 'evaluate' and not flag_values['config'].present:
     config = load_config(epath.Path(workdir) / 'config.json')
   else:
     config = load_config_file(with_objective(flag_values.config, rest))
   apply_overrides(config, rest)
   validate(config)
-  for field in ('path', 'data_dir'):
-    config.data[field] = absolute(config.data[field])
-  return Command(mode, workdir, (), config)
+  for section, field in _PATHS:
+    config[section][field] = absolute(config[section][field])
+  return Command(mode, workdir, config, {})
+
+
+def _parse_style(rest: list[str], flag_values: flags.FlagValues) -> Command:
+  if flag_values['config'].present:
+    raise UserError(
+      f'--config={flag_values.config} is not for --mode=style, whose fields '
+      'are in configs/style.py: for example, --config.content=photo.jpg'
+    )
+  config = style.get_config()
+  apply_overrides(config, rest)
+  validate_style(config)
+  for field in ('content', 'style', 'weights', 'critic'):
+    config[field] = absolute(config[field])
+  runs = _load_runs([config.critic] if config.critic else [])
+  return Command('style', absolute(flag_values.workdir), config, runs)
 
 
 def _parse_compare(rest: list[str], flag_values: flags.FlagValues) -> Command:
@@ -111,10 +143,18 @@ def _parse_compare(rest: list[str], flag_values: flags.FlagValues) -> Command:
       f'--workdirs={flag_values.workdirs} must name two or more runs: for '
       'example, --workdirs=runs/mse,runs/geometric'
     )
-  for workdir in workdirs:
-    load_config(epath.Path(workdir) / 'config.json')
+  runs = _load_runs(workdirs)
   output = absolute(flag_values.workdir) or _common_parent(workdirs)
-  return Command('compare', output, workdirs, None)
+  return Command('compare', output, None, runs)
+
+
+def _load_runs(
+  workdirs: Sequence[str],
+) -> dict[str, ml_collections.ConfigDict]:
+  return {
+    workdir: load_config(epath.Path(workdir) / 'config.json')
+    for workdir in workdirs
+  }
 
 
 def absolute(path: str) -> str:
@@ -145,15 +185,20 @@ def run(command: Command) -> int:
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.WARNING)  # Orbax and TFDS tell a lot.
   if command.mode == 'train':
+    import jax
+
     from vaegan_jax import train
 
+    validate(command.config, num_devices=jax.device_count())
     return train.train(command.config, command.workdir)
   from vaegan_jax import evaluate
 
   if command.mode == 'evaluate':
     evaluate.evaluate(command.config, command.workdir)
+  elif command.mode == 'compare':
+    evaluate.compare(command.runs, command.workdir)
   else:
-    evaluate.compare(list(command.workdirs), command.workdir)
+    evaluate.transfer_style(command.config, command.workdir, command.runs)
   return 0
 
 

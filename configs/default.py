@@ -50,6 +50,10 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   model.norm = 'none'  # 'none', 'group' or 'batch'.
 
   critic = config.critic = ml_collections.ConfigDict()
+  # 'blocks': trained beside the autoencoder, of the fields below. 'vgg16',
+  # 'vgg19': frozen, from the file `weights`; the fields below are not read.
+  critic.network = 'blocks'
+  critic.weights = ''  # Of VGG: torchvision's .pth, or .safetensors.
   critic.width = 32
   critic.depth = 4
   critic.channel_multipliers = (1, 2, 4, 8)

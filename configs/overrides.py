@@ -7,7 +7,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from configs.validation import flatten, must_be, nearest
+from configs.rules import flatten, must_be, nearest
 from vaegan_jax.errors import UserError
 
 _FLAGS = ('config', 'mode', 'workdir', 'workdirs', 'help')
@@ -36,9 +36,9 @@ def apply_overrides(config: ml_collections.ConfigDict, argv: list[str]) -> None:
     'config', config, flag_values=overrides, sys_argv=argv
   )
   try:
-    reject(overrides(argv)[1:])
+    rest = overrides(argv)[1:]
   except flags.UnrecognizedFlagError as error:
-    reject([f'--{error.flagname}'])
+    rest = [f'--{error.flagname}']
   except (flags.Error, ValueError) as error:
     found = re.match(r'flag --config\.([\w.]+)=', str(error))
     if not found:
@@ -48,6 +48,7 @@ def apply_overrides(config: ml_collections.ConfigDict, argv: list[str]) -> None:
     raise UserError(
       f'--config.{name}={value} {must_be(name, fields[name])}'
     ) from error
+  reject(rest)
 
 
 def with_objective(source: str, argv: Sequence[str]) -> str:

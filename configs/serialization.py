@@ -1,4 +1,4 @@
-"""How configurations are read from, and written to, files.
+"""How configurations are read from files.
 
 A Python file (`configs/celeba.py`) describes a run; `config.json` in a
 workdir records the one that was made.
@@ -15,19 +15,15 @@ import ml_collections
 from etils import epath
 
 from configs import default
-from configs.validation import flatten, nearest, validate
+from configs.rules import flatten, nearest
+from configs.validation import validate
 from vaegan_jax.errors import UserError
 
 _PROJECT = Path(__file__).resolve().parent.parent
 
 
-def to_json(config: ml_collections.ConfigDict) -> str:
-  """Returns the text of `config.json` for a configuration."""
-  return json.dumps(config.to_dict(), indent=2) + '\n'
-
-
 def load_config(path: os.PathLike | str) -> ml_collections.ConfigDict:
-  """Reads a saved configuration, the inverse of `to_json`.
+  """Reads the configuration that a run has saved in its workdir.
 
   Args:
     path: a `config.json`, on disk or in a bucket (`gs://...`).

@@ -1,150 +1,20 @@
-"""Which values a configuration may hold, and what to say when it does not.
+"""Which configurations make sense, and what to say of one that does not.
 
-`validate` looks at values only: ConfigDict's lock already guards the names.
+One field at a time is the business of `rules.py`; here they meet. Values only:
+ConfigDict's lock already guards the names.
 """
-
-import difflib
-import math
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
 
 import ml_collections
 
-from configs import default
+from configs import default, style
+from configs.rules import (
+  RULES,
+  STYLE_RULES,
+  VGG_CONVOLUTIONS,
+  as_argument,
+  check_fields,
+)
 from vaegan_jax.errors import UserError
-
-OBJECTIVES = ('geometric', 'mse')
-NORMS = ('none', 'group', 'batch')
-
-_INT32_MAX = 2**31 - 1  # JAX counts in 32 bits.
-_KINDS = {
-  bool: 'true or false',
-  int: 'a whole number',
-  float: 'a finite number',
-  str: 'text',
-  tuple: 'a tuple',
-}
-
-
-def either(choices: Iterable[str]) -> str:
-  """Returns the choices, quoted and joined: "'a', 'b' or 'c'"."""
-  *most, last = map(repr, choices)
-  return f'{", ".join(most)} or {last}' if most else last
-
-
-class _Rule(NamedTuple):
-  """What must hold for one field, and how to say so."""
-
-  text: str
-  holds: Callable[[Any], bool]
-
-
-def _between(low: int, high: int) -> _Rule:
-  return _Rule(f'from {low} to {high}', lambda value: low <= value <= high)
-
-
-def _one_of(*choices: str) -> _Rule:
-  return _Rule(either(choices), lambda value: value in choices)
-
-
-def _is_weight(value: Any) -> bool:
-  return _has_type(value, float) and value >= 0
-
-
-_ANY = _Rule('', lambda value: True)
-_NOT_EMPTY = _Rule('a name', lambda value: bool(value.strip()))
-_COUNT = _between(1, _INT32_MAX)
-_COUNT_OR_ZERO = _between(0, _INT32_MAX)
-_DEPTH = _between(1, 12)
-_POSITIVE = _Rule('above 0', lambda value: value > 0)
-_WEIGHT = _Rule('at least 0', _is_weight)
-_DECAY = _Rule('at least 0 and below 1', lambda value: 0 <= value < 1)
-_MULTIPLIERS = _Rule(
-  'whole numbers of at least 1',
-  lambda value: value and all(_has_type(m, int) and m >= 1 for m in value),
-)
-_NAMES = _Rule(
-  'names, each once',
-  lambda value: (
-    all(isinstance(name, str) for name in value)
-    and len(set(value)) == len(value)
-  ),
-)
-_WEIGHTS = _Rule(
-  'numbers of at least 0, one of them above 0',
-  lambda value: not value or (all(map(_is_weight, value)) and any(value)),
-)
-
-RULES = {
-  'seed': _between(0, 2**32 - 1),
-  'objective': _one_of(*OBJECTIVES),
-  'batch_size': _COUNT,
-  'num_train_steps': _COUNT,
-  'log_every_steps': _COUNT,
-  'checkpoint_every_steps': _COUNT,
-  'eval_every_steps': _COUNT,
-  'figure_every_steps': _COUNT,
-  'num_eval_images': _COUNT_OR_ZERO,
-  'num_checkpoints': _COUNT,
-  'max_skipped_steps': _COUNT,
-  'data.name': _NOT_EMPTY,
-  'data.path': _ANY,
-  'data.data_dir': _ANY,
-  'data.image_size': _COUNT,
-  'data.channels': _between(1, 4),
-  'data.center_crop': _COUNT_OR_ZERO,
-  'data.train_split': _NOT_EMPTY,
-  'data.eval_split': _NOT_EMPTY,
-  'data.random_flip': _ANY,
-  'data.cache_images': _ANY,
-  'model.width': _COUNT,
-  'model.depth': _DEPTH,
-  'model.channel_multipliers': _MULTIPLIERS,
-  'model.latent_dim': _COUNT,
-  'model.norm': _one_of(*NORMS),
-  'critic.width': _COUNT,
-  'critic.depth': _DEPTH,
-  'critic.channel_multipliers': _MULTIPLIERS,
-  'critic.norm': _one_of(*NORMS),
-  'loss.layers': _NAMES,
-  'loss.layer_weights': _WEIGHTS,
-  'loss.normalize': _one_of('none', 'unit', 'relative'),
-  'loss.reduction': _one_of('sum', 'mean'),
-  'loss.pixel_weight': _WEIGHT,
-  'loss.adversarial_weight': _WEIGHT,
-  'loss.adversarial_ramp_steps': _COUNT_OR_ZERO,
-  'loss.kl_weight': _WEIGHT,
-  'optimizer.autoencoder_learning_rate': _POSITIVE,
-  'optimizer.critic_learning_rate': _POSITIVE,
-  'optimizer.b1': _DECAY,
-  'optimizer.b2': _DECAY,
-  'update_order': _one_of('alternating', 'simultaneous'),
-  'ema_decay': _DECAY,
-}
-
-
-def nearest(name: str, choices: Iterable[str]) -> str:
-  """Returns the choice most like a misspelt name, or '' where none is."""
-  return next(iter(difflib.get_close_matches(name, list(choices), n=1)), '')
-
-
-def flatten(tree: Any, prefix: str = '') -> dict[str, Any]:
-  """Returns nested dicts or ConfigDicts as {'a.b': value}."""
-  flat = {}
-  for key, value in tree.items():
-    if isinstance(value, (dict, ml_collections.ConfigDict)):
-      flat |= flatten(value, f'{prefix}{key}.')
-    else:
-      flat[f'{prefix}{key}'] = value
-  return flat
-
-
-def must_be(name: str, like: Any) -> str:
-  """Says what kind of value a field takes, with a valid one as example."""
-  return (
-    f'must be {_KINDS[type(like)]}: for example, '
-    f'--config.{name}={_as_argument(like)}'
-  )
 
 
 def validate(
@@ -160,11 +30,12 @@ def validate(
     UserError: a value has the wrong type, is out of range, or contradicts
       another one.
   """
-  defaults = flatten(default.get_config())
-  for name, rule in RULES.items():
-    _check_field(name, _get(config, name), rule, defaults[name])
-  for network in ('model', 'critic'):
-    _check_network(network, config[network], config.data.image_size)
+  check_fields(config, default.get_config(), RULES)
+  _check_network('model', config.model, config.data.image_size)
+  if config.critic.network in VGG_CONVOLUTIONS:
+    _check_frozen_critic(config)
+  else:
+    _check_trained_critic(config)
   _check_layers(config)
   _check_data(config.data)
   if num_devices and config.batch_size % num_devices:
@@ -174,34 +45,33 @@ def validate(
     )
 
 
-def _get(config: ml_collections.ConfigDict, name: str) -> Any:
-  for key in name.split('.'):
-    config = config[key]
-  return config
+def validate_style(config: ml_collections.ConfigDict) -> None:
+  """Checks every value of a configuration of style transfer.
 
+  Args:
+    config: with the fields of `configs/style.py`.
 
-def _has_type(value: Any, kind: type) -> bool:
-  """True for a value of that kind: no bool is a number, no NaN is finite."""
-  if kind is float:
-    return type(value) is int or (type(value) is float and math.isfinite(value))
-  return type(value) is kind
-
-
-def _check_field(name: str, value: Any, rule: _Rule, like: Any) -> None:
-  kind = type(like)
-  if not _has_type(value, kind):
-    raise UserError(f'{name}={value!r} {must_be(name, like)}')
-  if not rule.holds(value):
-    example = f'for example, --config.{name}={_as_argument(like)}'
-    guess = nearest(value, rule.text.split("'")) if kind is str else ''
-    hint = f'did you mean {guess!r}?' if guess else example
-    raise UserError(f'{name}={value!r} must be {rule.text}: {hint}')
-
-
-def _as_argument(value: Any) -> str:
-  """Returns a value as it is typed, quoted for the shell where needed."""
-  text = str(value)
-  return f'"{text}"' if isinstance(value, tuple) else text.lower()
+  Raises:
+    UserError: as `validate`.
+  """
+  check_fields(config, style.get_config(), STYLE_RULES)
+  for field in ('content', 'style'):
+    if not config[field].strip():
+      raise UserError(
+        f'{field}={config[field]!r} must name a picture: for example, '
+        f'--config.{field}=photo.jpg'
+      )
+  if bool(config.critic) == bool(config.weights):
+    raise UserError(
+      f'critic={config.critic!r} and weights={config.weights!r} must be one or '
+      'the other, the workdir of a run or the weights of VGG: for example, '
+      '--config.critic=runs/celeba'
+    )
+  if not config.content_weight + config.style_weight:
+    raise UserError(
+      'content_weight=0.0 and style_weight=0.0 leave nothing to do: for '
+      'example, --config.style_weight=10'
+    )
 
 
 def _not_divisible(name: str, value: int, divisor: int, why: str = '') -> str:
@@ -223,7 +93,7 @@ def _check_network(
     raise UserError(
       f'{name}.channel_multipliers={multipliers} must have one entry for each '
       f'of the {name}.depth={network.depth} blocks: for example, '
-      f'--config.{name}.channel_multipliers={_as_argument(example)}'
+      f'--config.{name}.channel_multipliers={as_argument(example)}'
     )
   if image_size % 2**network.depth:
     why = f'2**{name}.depth=2**{network.depth}='
@@ -232,19 +102,73 @@ def _check_network(
     )
 
 
+def _check_trained_critic(config: ml_collections.ConfigDict) -> None:
+  _check_network('critic', config.critic, config.data.image_size)
+  if config.critic.weights:
+    raise UserError(
+      f'critic.weights={config.critic.weights!r} is only read for '
+      "critic.network='vgg16' or 'vgg19': for example, "
+      '--config.critic.network=vgg16'
+    )
+
+
+def _check_frozen_critic(config: ml_collections.ConfigDict) -> None:
+  network = f'critic.network={config.critic.network!r}'
+  if config.objective == 'mse':
+    raise UserError(
+      f"{network} is a critic, but objective='mse' has none: for example, "
+      '--config.objective=geometric'
+    )
+  if not config.critic.weights.strip():
+    raise UserError(
+      f'critic.weights={config.critic.weights!r} must name the file of '
+      f'weights that {network} needs: for example, '
+      f'--config.critic.weights=/data/{config.critic.network}.pth (see '
+      'vaegan_jax/models/vgg.py for where to get it)'
+    )
+  if config.loss.adversarial_weight:
+    raise UserError(
+      f'loss.adversarial_weight={config.loss.adversarial_weight} must be 0, '
+      f'because {network} is not trained and has no verdict: '
+      '--config.loss.adversarial_weight=0'
+    )
+  if config.data.channels not in (1, 3):
+    raise UserError(
+      f'data.channels={config.data.channels} must be 1 or 3 for {network}: '
+      'for example, --config.data.channels=3'
+    )
+  if config.data.image_size < 16:
+    raise UserError(
+      f'data.image_size={config.data.image_size} must be at least 16 for '
+      f'{network}, which halves it four times: for example, '
+      '--config.data.image_size=64'
+    )
+
+
+def _critic_layers(critic: ml_collections.ConfigDict) -> tuple[str, ...]:
+  """The names that `layer_names` of the critic's module will have."""
+  if critic.network not in VGG_CONVOLUTIONS:
+    return tuple(f'block_{index}' for index in range(critic.depth))
+  return tuple(
+    f'conv{stage}_{index}'
+    for stage, count in enumerate(VGG_CONVOLUTIONS[critic.network], start=1)
+    for index in range(1, count + 1)
+  )
+
+
 def _check_layers(config: ml_collections.ConfigDict) -> None:
-  blocks = tuple(f'block_{index}' for index in range(config.critic.depth))
+  layers = _critic_layers(config.critic)
   for layer in config.loss.layers:
-    if layer not in blocks:
+    if layer not in layers:
       raise UserError(
         f'loss.layers={config.loss.layers} names {layer!r}, but the critic has '
-        f'{", ".join(blocks)}: for example, '
-        f'--config.loss.layers={_as_argument(blocks[-2:])}'
+        f'{", ".join(layers)}: for example, '
+        f'--config.loss.layers={as_argument(layers[-2:])}'
       )
-  chosen = config.loss.layers or blocks
+  chosen = config.loss.layers or layers
   weights = config.loss.layer_weights
   if weights and len(weights) != len(chosen):
-    example = _as_argument((1.0,) * len(chosen))
+    example = as_argument((1.0,) * len(chosen))
     raise UserError(
       f'loss.layer_weights={weights} must have one weight for each of the '
       f'{len(chosen)} layers {", ".join(chosen)}: for example, '

@@ -7,14 +7,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from configs import default, validation
+from configs import default, rules, style, validation
 from configs.overrides import apply_overrides
-from configs.serialization import load_config, load_config_file, to_json
+from configs.serialization import load_config, load_config_file
 from vaegan_jax import adversarial
 from vaegan_jax.errors import UserError
+from vaegan_jax.models import vgg
 
 FILES = ('default', 'quickstart', 'celeba', 'cifar10', 'image_folder')
-FIELDS = validation.flatten(default.get_config())
+FIELDS = rules.flatten(default.get_config())
 
 
 def make_config(**changes):
@@ -28,15 +29,25 @@ def make_config(**changes):
 
 
 def test_every_field_has_one_rule():
-  assert set(validation.RULES) == set(FIELDS)
+  assert set(rules.RULES) == set(FIELDS)
+  assert set(rules.STYLE_RULES) == set(rules.flatten(style.get_config()))
 
 
 def test_objectives_are_the_critics_and_mse():
-  assert set(validation.OBJECTIVES) == {*adversarial.OBJECTIVES, 'mse'}
+  assert set(rules.OBJECTIVES) == {*adversarial.OBJECTIVES, 'mse'}
+
+
+@pytest.mark.parametrize('network', rules.VGG_CONVOLUTIONS)
+def test_the_layers_of_a_frozen_critic_are_those_of_its_module(network):
+  layers = vgg.VGG(int(network.removeprefix('vgg'))).layer_names
+  frozen = {'critic__network': network, 'critic__weights': 'vgg.pth'}
+  validation.validate(make_config(**frozen, loss__layers=layers))
+  with pytest.raises(UserError, match=f'has {", ".join(layers)}: for example'):
+    validation.validate(make_config(**frozen, loss__layers=('block_0',)))
 
 
 @pytest.mark.parametrize('name', FILES)
-@pytest.mark.parametrize('objective', ('', *validation.OBJECTIVES))
+@pytest.mark.parametrize('objective', ('', *rules.OBJECTIVES))
 def test_every_file_is_valid_with_every_objective(name, objective):
   config = load_config_file(f'configs/{name}.py:{objective}')
   if name == 'image_folder':
@@ -44,14 +55,14 @@ def test_every_file_is_valid_with_every_objective(name, objective):
   validation.validate(config, num_devices=8)
   assert config.is_locked
   assert config.objective == (objective or 'geometric')
-  assert set(validation.flatten(config)) == set(FIELDS)
+  assert set(rules.flatten(config)) == set(FIELDS)
 
 
 @pytest.mark.parametrize('field', FIELDS)
 def test_every_field_can_be_set_from_the_command_line(field):
   config = default.get_config()
   apply_overrides(config, ['main.py', f'--config.{field}={FIELDS[field]}'])
-  assert validation.flatten(config) == FIELDS
+  assert rules.flatten(config) == FIELDS
 
 
 BAD_VALUES = {
@@ -73,6 +84,8 @@ BAD_VALUES = {
   'model.channel_multipliers': ((), (1, 2), (1, 2, 4, 0), (1, 2, 4, '8'), [1]),
   'critic.channel_multipliers': ((1, 2, 4, True), (1, 2, 4, 8.0), 'wide'),
   'critic.norm': ('layer',),
+  'critic.network': ('vgg', 'resnet50', ''),
+  'critic.weights': ('vgg16.pth',),
   'loss.layers': (('block_4',), ('block_0', 'block_0'), (0,), 'block_0'),
   'loss.layer_weights': (
     (1.0,),
@@ -102,6 +115,50 @@ def test_a_bad_value_is_told_in_one_sentence(field, value):
   message = str(caught.value)
   assert '\n' not in message
   assert re.search(r'for example|did you mean|use \d|set --config', message)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'told'),
+  (
+    ({'critic.weights': ''}, r"weights='' must name .* critic.network='vgg16'"),
+    ({'objective': 'mse'}, "is a critic, but objective='mse' has none"),
+    ({'loss.adversarial_weight': 0.5}, 'adversarial_weight=0.5 must be 0'),
+    ({'data.channels': 2}, 'data.channels=2 must be 1 or 3'),
+    ({'data.image_size': 8, 'model.depth': 3}, 'image_size=8 must be at least'),
+    ({'loss.layer_weights': (1.0,)}, 'one weight for each of the 13 layers'),
+  ),
+)
+def test_what_a_frozen_critic_rules_out_is_told(changes, told):
+  frozen = {'critic.network': 'vgg16', 'critic.weights': 'vgg16.pth'}
+  validation.validate(make_config(**frozen))
+  if changes.get('model.depth'):
+    changes['model.channel_multipliers'] = (1, 2, 4)
+  with pytest.raises(UserError, match=told) as caught:
+    validation.validate(make_config(**(frozen | changes)))
+  assert re.search(r'for example|: --config', str(caught.value))
+
+
+@pytest.mark.parametrize(
+  ('changes', 'told'),
+  (
+    ({'content': ''}, "content='' must name a picture"),
+    ({'style': ' '}, "style=' ' must name a picture"),
+    ({'critic': ''}, 'must be one or the other'),
+    ({'weights': 'vgg.pth'}, 'must be one or the other'),
+    ({'network': 'vgg17'}, "network='vgg17' must be 'vgg16' or 'vgg19'"),
+    ({'num_steps': 0}, 'num_steps=0 must be from 1'),
+    ({'style_weight': -1.0}, 'style_weight=-1.0 must be at least 0'),
+    ({'content_weight': 0.0, 'style_weight': 0.0}, 'leave nothing to do'),
+  ),
+)
+def test_bad_values_of_style_transfer_are_told(changes, told):
+  config = style.get_config()
+  config.update({'content': 'a', 'style': 'b', 'critic': 'runs/c'})
+  validation.validate_style(config)
+  config.update(changes)
+  with pytest.raises(UserError, match=told) as caught:
+    validation.validate_style(config)
+  assert re.search(r'for example|did you mean', str(caught.value))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +232,7 @@ def test_json_gives_the_same_configuration_back(name, tmp_path):
   config = load_config_file(f'configs/{name}.py')
   config.data.path = '/data/my_photos' if name == 'image_folder' else ''
   path = tmp_path / 'config.json'
-  path.write_text(to_json(config))
+  path.write_text(json.dumps(config.to_dict()))
   loaded = load_config(path)
   assert loaded == config
   assert loaded.is_locked

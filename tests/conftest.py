@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 # Most of the time goes to compiling: every program is kept for the next run.
 # JAX reads these when it is imported.
@@ -29,6 +30,16 @@ def image_folder(tmp_path_factory):
     image = image.resize((16, 16), Image.Resampling.BICUBIC)
     image.save(folder / f'{index:02}.png')
   return folder
+
+
+@pytest.fixture(scope='session')
+def vgg16_file(tmp_path_factory):
+  """VGG16's weights as torchvision names them, but random."""
+  from tests.vgg_test import state_dict
+
+  path = tmp_path_factory.mktemp('weights') / 'vgg16.safetensors'
+  save_file(state_dict(16), path)
+  return path
 
 
 @pytest.fixture(scope='session')

@@ -105,7 +105,7 @@ def _expected(modules, state, images):
       state.networks['critic'].variables,
       x,
       x_recon,
-      layer_type=blocks.DownBlock,
+      layers=blocks.DownBlock,
       normalize='none',
       reduction='sum',
     )
@@ -186,8 +186,8 @@ def test_scores_that_json_cannot_hold_are_none(runs, opened):
 
 
 def test_one_critic_judges_all_runs_compared(runs, opened, tmp_path):
-  workdirs = [str(workdir) for _, workdir in runs.values()]
-  evaluate.compare(workdirs, str(tmp_path / 'out'))
+  configs = {str(workdir): config for config, workdir in runs.values()}
+  evaluate.compare(configs, str(tmp_path / 'out'))
   results = json.loads((tmp_path / 'out' / 'comparison.json').read_text())
   assert list(results) == ['mse', 'geometric']
   _, evaluator, state = opened['geometric']
@@ -202,13 +202,11 @@ def test_one_critic_judges_all_runs_compared(runs, opened, tmp_path):
 
 
 def test_runs_on_other_images_are_not_compared(runs, tmp_path):
-  _, workdir = runs['mse']
-  other = shutil.copytree(workdir, tmp_path / 'other')
-  config = json.loads((other / 'config.json').read_text())
-  config['data']['eval_split'] = 'test'
-  (other / 'config.json').write_text(json.dumps(config))
-  with pytest.raises(UserError, match=r"data\.eval_split is 'test' in"):
-    evaluate.compare([str(workdir), str(other)], str(tmp_path))
+  config, workdir = runs['mse']
+  other = config.copy_and_resolve_references()
+  other.data.eval_split = 'test'
+  with pytest.raises(UserError, match=r"data\.eval_split is 'test' in other"):
+    evaluate.compare({str(workdir): config, 'other': other}, str(tmp_path))
 
 
 def test_a_run_without_a_checkpoint_is_told(runs, tmp_path):
@@ -217,7 +215,9 @@ def test_a_run_without_a_checkpoint_is_told(runs, tmp_path):
   with pytest.raises(UserError, match=r'has no checkpoint.*--mode=train'):
     evaluate.evaluate(config, str(tmp_path))
   with pytest.raises(UserError, match=r'has no checkpoint.*--mode=train'):
-    evaluate.compare([str(workdir), str(tmp_path)], str(tmp_path))
+    evaluate.compare(
+      {str(workdir): config, str(tmp_path): config}, str(tmp_path)
+    )
   assert [path.name for path in tmp_path.iterdir()] == ['config.json']
 
 

@@ -1,5 +1,6 @@
 """Tests of main.py: what command lines ask for, and what bad ones are told."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,6 @@ from absl import flags
 
 import main
 from configs import default
-from configs.serialization import to_json
 from vaegan_jax.errors import UserError
 
 PROJECT = Path(main.__file__).parent
@@ -28,7 +28,7 @@ def run_dir(tmp_path):
   workdir.mkdir(parents=True)
   config = default.get_config()
   config.batch_size = 48
-  (workdir / 'config.json').write_text(to_json(config))
+  (workdir / 'config.json').write_text(json.dumps(config.to_dict()))
   return workdir
 
 
@@ -124,7 +124,7 @@ def test_comparison_is_written_to_the_common_parent(run_dir):
   workdirs = (str(run_dir), str(second))
   arguments = ('--mode=compare', f'--workdirs={",".join(workdirs)}')
   command = parse(*arguments)
-  assert command.workdirs == workdirs
+  assert tuple(command.runs) == workdirs
   assert command.workdir == str(run_dir.parent)
   assert parse(*arguments, '--workdir=/elsewhere').workdir == '/elsewhere'
   with pytest.raises(UserError, match='takes no --config'):
@@ -219,3 +219,21 @@ def test_the_program_tells_it_so(args, status, told, tmp_path):
   assert 'Traceback' not in done.stderr
   assert len(done.stderr.splitlines()) == (1 if status == 2 else 0)
   assert not list(tmp_path.iterdir())
+
+
+def test_style_transfer_has_its_own_fields(run_dir):
+  pictures = ('--config.content=a.jpg', '--config.style=b.jpg')
+  arguments = ('--mode=style', '--workdir=w', *pictures)
+  critic = f'--config.critic={run_dir}'
+  command = parse(*arguments, critic, '--config.num_steps=7')
+  assert command.config.num_steps == 7
+  assert list(command.runs) == [str(run_dir)]
+  assert Path(command.config.content).is_absolute()
+  assert parse(*arguments, '--config.weights=vgg.pth').runs == {}
+  for extra, told in (
+    ('--config=configs/celeba.py', 'is not for --mode=style'),
+    ('--config.batch_size=3', 'names no field'),
+    ('--config.critic=nowhere', 'config.json does not exist'),
+  ):
+    with pytest.raises(UserError, match=told):
+      parse(*arguments, extra)

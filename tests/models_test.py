@@ -55,7 +55,11 @@ def test_images_go_in_and_come_out_in_their_shape(side, channels, depth, norm):
       norm=norm,
     ),
     critic=dict(
-      width=2, depth=depth, channel_multipliers=multipliers, norm=norm
+      network='blocks',
+      width=2,
+      depth=depth,
+      channel_multipliers=multipliers,
+      norm=norm,
     ),
   )
   x = jax.ShapeDtypeStruct((3, side, side, channels), jnp.float32)
@@ -76,7 +80,7 @@ def test_only_an_objective_with_a_critic_has_one():
   sections = dict(
     data={'image_size': 8, 'channels': 1},
     model=dict(depth=2, latent_dim=LATENT, norm='group', **NETWORK),
-    critic=dict(depth=2, norm='none', **NETWORK),
+    critic=dict(network='blocks', depth=2, norm='none', **NETWORK),
   )
   modules = create_modules(with_critic=True, **sections)
   assert list(modules) == ['autoencoder', 'critic']
@@ -174,7 +178,7 @@ def test_a_feature_is_taken_after_its_activation():
   x = images(2, 8, 8, 3)
   variables = critic.init(jax.random.key(0), x)
   logits, features = perceptual.capture_features(
-    critic, variables, x, layer_type=blocks.DownBlock
+    critic, variables, x, layers=blocks.DownBlock
   )
   before = np.asarray(x)
   for name in ('block_0', 'block_1'):

@@ -14,7 +14,7 @@ def create(seed=0, with_critic=True, norm='none'):
     with_critic=with_critic,
     data={'image_size': 4, 'channels': 1},
     model=network | {'latent_dim': 2},
-    critic=network,
+    critic=network | {'network': 'blocks'},
   )
   return train_state.create_train_state(
     modules,

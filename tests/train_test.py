@@ -24,7 +24,10 @@ from absl import flags, logging
 from PIL import Image
 
 import main
-from vaegan_jax import train, writers
+from configs.serialization import load_config
+from vaegan_jax import evaluate, train, writers
+from vaegan_jax.errors import UserError
+from vaegan_jax.models.vgg import load_vgg
 
 _MAIN = Path(main.__file__)
 _SPEED = 'train/images_per_second'
@@ -367,6 +370,31 @@ def test_pixels_alone_train_without_a_critic(tiny_run, tmp_path, run, capsys):
   assert 'eval/psnr' in rows[-1] and 'eval/distance' not in rows[-1]
   losses = [row['train/loss'] for row in rows]
   assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
+
+
+def test_a_frozen_critic_stays_as_its_file_has_it(
+  tiny_run, tmp_path, run, capsys, vgg16_file
+):
+  arguments = (
+    *tiny_run,
+    '--config.critic.network=vgg16',
+    '--config.loss.adversarial_weight=0',
+    "--config.loss.layers=('conv1_2', 'conv3_1')",
+  )
+  given = f'--config.critic.weights={vgg16_file}'
+  assert run(tmp_path, *arguments, given, *_set(num_train_steps=2)) == 0
+  # The weights are in the checkpoint: their file may be gone.
+  gone = '--config.critic.weights=gone.pth'
+  assert run(tmp_path, *arguments, gone, *_set(num_train_steps=3)) == 0
+  assert 'Resuming after step 2' in capsys.readouterr().out
+  config = load_config(tmp_path / 'config.json')
+  _, state, _ = evaluate.load_networks(config, str(tmp_path))
+  expected = load_vgg(vgg16_file, 16)['params']
+  jax.tree.map(
+    np.testing.assert_array_equal, state.networks['critic'].params, expected
+  )
+  with pytest.raises(UserError, match=r'gone\.pth'):
+    run(tmp_path / 'new', *arguments, gone)
 
 
 def test_records_that_fail_do_not_stop_training(

@@ -9,7 +9,15 @@ Importing this imports neither TensorFlow nor orbax.
 from vaegan_jax.perceptual import (
   capture_features,
   feature_distance,
+  gram_distance,
   perceptual_distance,
+  style_and_content_loss,
 )
 
-__all__ = ['capture_features', 'feature_distance', 'perceptual_distance']
+__all__ = [
+  'capture_features',
+  'feature_distance',
+  'gram_distance',
+  'perceptual_distance',
+  'style_and_content_loss',
+]

@@ -1,21 +1,22 @@
-"""The modes `evaluate` and `compare` of `main.py`: finished runs, judged.
+"""The modes of `main.py` after training: finished runs, judged and used.
 
 What is measured and drawn of one run is in `evaluator.py`.
 """
 
 import json
+from collections.abc import Mapping
 
+import flax.linen as nn
 import jax
 import ml_collections
 from etils import epath
 
-from configs.serialization import load_config
-from vaegan_jax import adversarial, figures, input_pipeline, models
+from vaegan_jax import figures, input_pipeline, style_transfer
 from vaegan_jax.checkpoints import Checkpoints
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluator import NUM_COLUMNS, Evaluator
-from vaegan_jax.optimizers import create_optimizers
-from vaegan_jax.train_state import TrainState, create_train_state
+from vaegan_jax.train import create_evaluator, create_networks
+from vaegan_jax.train_state import TrainState
 from vaegan_jax.writers import check_writable
 
 # Fields of `config.data` that decide what the held-out images are.
@@ -55,7 +56,9 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str) -> None:
   print(line, table, f'Figures: {root / "figures"}', sep='\n', flush=True)
 
 
-def compare(workdirs: list[str], output_dir: str) -> None:
+def compare(
+  configs: Mapping[str, ml_collections.ConfigDict], output_dir: str
+) -> None:
   """Puts runs side by side, on the same held-out images.
 
   Every run's distance is measured by one critic, that of the first run that
@@ -63,19 +66,19 @@ def compare(workdirs: list[str], output_dir: str) -> None:
   `comparison.png`, `comparison.json` and `comparison.md`.
 
   Args:
-    workdirs: of the runs; their images must be of the same dataset and shape.
+    configs: {workdir: its configuration}; the images of the runs must be of
+      the same dataset and shape.
     output_dir: where the three files go.
 
   Raises:
     UserError: a run has no checkpoint, or the runs' data differ.
   """
   check_writable(output_dir)
-  configs = [load_config(epath.Path(w) / 'config.json') for w in workdirs]
-  _check_same_data(configs, workdirs)
+  _check_same_data(configs)
   runs = {
     label: _open(config, workdir)
-    for label, config, workdir in zip(
-      _labels(workdirs), configs, workdirs, strict=True
+    for label, (workdir, config) in zip(
+      _labels(list(configs)), configs.items(), strict=True
     )
   }
   judge = next(
@@ -105,28 +108,57 @@ def compare(workdirs: list[str], output_dir: str) -> None:
   print(table, f'Figure: {output / "comparison.png"}', sep='\n', flush=True)
 
 
-def _open(config, workdir) -> tuple[Evaluator, TrainState, int]:
-  """A run's evaluator, and its newest whole checkpoint with its step."""
-  modules = models.create_modules(
-    with_critic=config.objective in adversarial.OBJECTIVES,
-    data=config.data,
-    model=config.model,
-    critic=config.critic,
-  )
-  shape = (*[config.data.image_size] * 2, config.data.channels)
-  template = jax.eval_shape(
-    lambda: create_train_state(
-      modules,
-      create_optimizers(modules, **config.optimizer),
-      seed=config.seed,
-      image_shape=shape,
-    )
-  )
+def transfer_style(
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  runs: Mapping[str, ml_collections.ConfigDict],
+) -> None:
+  """Transfers the style of a picture to another; see `style_transfer.run`.
+
+  Args:
+    config: with the fields of `configs/style.py`.
+    workdir: where the pictures are written.
+    runs: {workdir: configuration} of the run whose critic is the network; {}
+      for VGG.
+
+  Raises:
+    UserError: a file or a value is wrong, or the run has no critic.
+  """
+  network = None
+  for run, run_config in runs.items():
+    modules, state, _ = load_networks(run_config, run)
+    if 'critic' not in modules:
+      raise UserError(
+        f'critic={run!r} has none, because its objective is '
+        f'{run_config.objective!r}: name another run, such as '
+        '--config.critic=runs/celeba'
+      )
+    variables = state.networks['critic'].variables
+    network = modules['critic'], variables, run_config.data.channels
+  style_transfer.run(config, workdir, network)
+
+
+def load_networks(
+  config: ml_collections.ConfigDict, workdir: str
+) -> tuple[dict[str, nn.Module], TrainState, int]:
+  """Restores a run's newest whole checkpoint.
+
+  Args:
+    config: of the run.
+    workdir: of the run.
+
+  Returns:
+    Its modules by name, their state, and the step.
+
+  Raises:
+    UserError: there is no whole checkpoint, or it is of another network.
+  """
+  modules, _, create_state = create_networks(config)
   restored = Checkpoints(workdir).restore(
-    template,
+    jax.eval_shape(create_state),
     config=config.to_dict(),
     # Only the networks must be those of the checkpoint.
-    free_fields=tuple(set(config) - {'model', 'critic'}),
+    free_fields=(*set(config) - {'model', 'critic'}, 'critic.weights'),
     quarantine=False,
   )
   if restored is None:
@@ -134,26 +166,25 @@ def _open(config, workdir) -> tuple[Evaluator, TrainState, int]:
       f'--workdir={workdir} has no checkpoint: train it first, with '
       f'--mode=train --workdir={workdir}'
     )
+  return modules, *restored
+
+
+def _open(config, workdir) -> tuple[Evaluator, TrainState, int]:
+  """A run's evaluator, and its newest whole checkpoint with its step."""
+  modules, state, step = load_networks(config, workdir)
   (images,) = input_pipeline.load_splits(config.data, ['eval_split'])
-  evaluator = Evaluator(
-    modules,
-    images,
-    loss=config.loss,
-    batch_size=config.batch_size,
-    seed=config.seed,
-  )
-  return evaluator, *restored
+  return create_evaluator(config, modules, images), state, step
 
 
-def _check_same_data(configs, workdirs) -> None:
-  first = configs[0].data
-  for config, workdir in zip(configs, workdirs, strict=True):
+def _check_same_data(configs) -> None:
+  (first_workdir, first), *others = configs.items()
+  for workdir, config in others:
     for field in _SAME_DATA:
-      if config.data[field] != first[field]:
+      if config.data[field] != first.data[field]:
         raise UserError(
           f'data.{field} is {config.data[field]!r} in {workdir} and '
-          f'{first[field]!r} in {workdirs[0]}: only runs on the same held-out '
-          'images can be compared'
+          f'{first.data[field]!r} in {first_workdir}: only runs on the same '
+          'held-out images can be compared'
         )
 
 

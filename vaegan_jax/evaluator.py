@@ -18,7 +18,6 @@ from tqdm import tqdm
 
 from vaegan_jax import figures, input_pipeline, metrics, perceptual
 from vaegan_jax.models import autoencoder as autoencoder_lib
-from vaegan_jax.models import blocks
 from vaegan_jax.train_state import TrainState
 
 NUM_COLUMNS = 8  # Of figures.
@@ -196,8 +195,7 @@ def _create_distance(modules, loss):
       variables,
       x,
       x_recon,
-      layers=loss['layers'] or None,
-      layer_type=blocks.DownBlock,
+      layers=loss['layers'] or modules['critic'].layer_names,
       weights=loss['layer_weights'] or None,
       normalize=loss['normalize'],
       reduction=loss['reduction'],

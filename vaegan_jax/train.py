@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -11,8 +12,6 @@ import ml_collections
 from clu import parameter_overview
 from etils import epath
 
-from configs.serialization import to_json
-from configs.validation import validate
 from vaegan_jax import adversarial, input_pipeline, models
 from vaegan_jax import update as update_lib
 from vaegan_jax.checkpoints import Checkpoints
@@ -44,6 +43,7 @@ FREE_FIELDS = (
   'data.data_dir',
   'data.eval_split',
   'data.cache_images',
+  'critic.weights',  # Read once: they are in the checkpoints.
 )
 SHOWN = ('loss', 'distance', 'kl', 'critic_loss')  # On the progress line.
 
@@ -52,7 +52,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> int:
   """Trains to the end, or goes on where the last run in `workdir` stopped.
 
   Args:
-    config: as in `configs/default.py`.
+    config: with the fields of `configs/default.py`, and valid.
     workdir: gets `config.json`, `metrics.jsonl`, TensorBoard events,
       `checkpoints/` and `figures/`.
 
@@ -61,28 +61,14 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> int:
     finished step saved, 1 if updates stayed non-finite or the last save failed.
 
   Raises:
-    UserError: the configuration, the data or the workdir is wrong.
+    UserError: the data, a file of weights or the workdir is wrong.
   """
-  validate(config, num_devices=jax.device_count())
   check_writable(workdir)
   with _on_sigterm(_leave):
     images, eval_images = input_pipeline.load_splits(
       config.data, ['train_split', 'eval_split']
     )
-    modules = models.create_modules(
-      with_critic=config.objective in adversarial.OBJECTIVES,
-      data=config.data,
-      model=config.model,
-      critic=config.critic,
-    )
-    optimizers = create_optimizers(modules, **config.optimizer)
-    create_state = functools.partial(
-      create_train_state,
-      modules,
-      optimizers,
-      seed=config.seed,
-      image_shape=(*[config.data.image_size] * 2, config.data.channels),
-    )
+    modules, optimizers, create_state = create_networks(config)
     checkpoints = Checkpoints(workdir, max_to_keep=config.num_checkpoints)
     identity = {
       'config': config.to_dict(),
@@ -92,7 +78,10 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> int:
     restored = checkpoints.restore(
       jax.eval_shape(create_state), free_fields=FREE_FIELDS, **identity
     )
-    state, start_step = restored or (create_state(), 0)
+    if restored is None:
+      pretrained = models.load_pretrained(modules, config.critic.weights)
+      restored = create_state(pretrained=pretrained), 0
+    state, start_step = restored
     _announce(config, workdir, start_step, len(images))
     if start_step >= config.num_train_steps:
       return DONE
@@ -106,18 +95,53 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> int:
         start_step,
         update=_create_update(config, modules, optimizers),
         batches=_create_batches(config, images, start_step),
-        evaluator=Evaluator(
-          modules,
-          eval_images,
-          loss=config.loss,
-          batch_size=config.batch_size,
-          seed=config.seed,
-        ),
+        evaluator=create_evaluator(config, modules, eval_images),
         save=functools.partial(_save, checkpoints, identity),
         writers=writers,
       )
     checkpoints.close()
   return status
+
+
+def create_networks(
+  config: ml_collections.ConfigDict,
+) -> tuple[dict, dict, Callable[..., TrainState]]:
+  """What a configuration says of the networks; nothing is computed yet.
+
+  Args:
+    config: with the fields of `configs/default.py`.
+
+  Returns:
+    The modules and the optimisers by name, and what creates the state before
+    step 1; it takes the keyword `pretrained` of `create_train_state`.
+  """
+  modules = models.create_modules(
+    with_critic=config.objective in adversarial.OBJECTIVES,
+    data=config.data,
+    model=config.model,
+    critic=config.critic,
+  )
+  trained = [name for name in modules if not models.is_frozen(modules[name])]
+  optimizers = create_optimizers(trained, **config.optimizer)
+  create_state = functools.partial(
+    create_train_state,
+    modules,
+    optimizers,
+    seed=config.seed,
+    image_shape=(*[config.data.image_size] * 2, config.data.channels),
+  )
+  return modules, optimizers, create_state
+
+
+def create_evaluator(config, modules, images) -> Evaluator:
+  """The evaluator of a run, over its held-out images."""
+  return Evaluator(
+    modules,
+    images,
+    loss=config.loss,
+    batch_size=config.batch_size,
+    seed=config.seed,
+  )
 
 
 def _save(checkpoints, identity, step, state, *, finish: bool) -> bool:
@@ -194,6 +218,7 @@ def _loop(
 
 def _create_update(config, modules, optimizers):
   """The compiled update over this process's devices."""
+  trains_critic = 'critic' in optimizers
 
   def preprocess(images, flip):
     flip = flip & config.data.random_flip
@@ -204,7 +229,9 @@ def _create_update(config, modules, optimizers):
       modules,
       optimizers,
       update_lib.LossConfig(**config.loss),
-      objective=adversarial.OBJECTIVES.get(config.objective),
+      objective=adversarial.OBJECTIVES[config.objective]
+      if trains_critic
+      else None,
       order=config.update_order,
       ema_decay=config.ema_decay,
       seed=config.seed,
@@ -256,7 +283,7 @@ def _write_config(config, workdir):
   temporary = path.with_name(path.name + '.tmp')  # Never half a file.
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary.write_text(to_json(config))
+    temporary.write_text(json.dumps(config.to_dict(), indent=2) + '\n')
     temporary.replace(path)
   except OSError as error:
     raise UserError(

@@ -18,7 +18,7 @@ class NetworkState(struct.PyTreeNode):
   Attributes:
     params: trained weights.
     batch_stats: running averages of BatchNorm; {} without it.
-    opt_state: of the network's optax transform.
+    opt_state: of the network's optax transform; () of a frozen network.
   """
 
   params: Params
@@ -53,14 +53,16 @@ def create_train_state(
   *,
   seed: int,
   image_shape: tuple[int, int, int],
+  pretrained: Mapping[str, Params] | None = None,
 ) -> TrainState:
   """Initialises every network.
 
   Args:
     modules: 'autoencoder' and optionally 'critic'.
-    optimizers: one for each module.
+    optimizers: one for each module that is trained.
     seed: of the weights.
     image_shape: (H, W, C).
+    pretrained: {module: variables} of those that are not to be drawn.
 
   Returns:
     The state before step 1.
@@ -73,11 +75,15 @@ def create_train_state(
   networks = {}
   for i, (name, module) in enumerate(modules.items()):
     key = jax.random.fold_in(jax.random.key(seed), i)
-    variables = jax.jit(module.init)(key, *inputs[name])
+    variables = (pretrained or {}).get(name)
+    if variables is None:
+      variables = jax.jit(module.init)(key, *inputs[name])
+    params = variables['params']
+    trained = name in optimizers
     networks[name] = NetworkState(
-      params=variables['params'],
+      params=params,
       batch_stats=variables.get('batch_stats', {}),
-      opt_state=optimizers[name].init(variables['params']),
+      opt_state=optimizers[name].init(params) if trained else (),
     )
   return TrainState(
     step=jnp.int32(0),

@@ -27,7 +27,6 @@ import optax
 
 from vaegan_jax import adversarial, perceptual
 from vaegan_jax.models import autoencoder as autoencoder_lib
-from vaegan_jax.models import blocks
 from vaegan_jax.train_state import NetworkState, TrainState
 
 ORDERS = ('alternating', 'simultaneous')
@@ -70,10 +69,11 @@ def create_update(
   """Builds the update for one device; `parallelize` runs it on all.
 
   Args:
-    modules: 'autoencoder' and, with an objective, 'critic'.
-    optimizers: one for each module.
+    modules: 'autoencoder' and 'critic'; without a critic the distance is
+      measured between the pixels.
+    optimizers: one for each module that is trained.
     loss: what the autoencoder minimises.
-    objective: the critic's; None trains on the distance between the pixels.
+    objective: the critic's; None: it is frozen, or there is none.
     order: 'alternating', the distance sees the critic just updated, or
       'simultaneous', it shares the critic step's forward passes.
     ema_decay: of the averaged autoencoder; see `_average`.
@@ -85,17 +85,16 @@ def create_update(
     (state, images [B, H, W, C] uint8) -> (state after the step, metrics []).
   """
   autoencoder = modules['autoencoder']
-  if objective is None:
-    train_critic = _no_critic
-    judge = functools.partial(_judge_pixels, loss)
-  else:
-    critic = modules['critic']
+  critic = modules.get('critic')
+  train_critic, adversarial_loss = _frozen_critic, None
+  if objective is not None:
     train_critic = functools.partial(
       _train_critic, critic, objective.critic_loss, optimizers['critic']
     )
-    judge = functools.partial(
-      _judge_features, critic, objective.adversarial_loss, loss
-    )
+    adversarial_loss = objective.adversarial_loss
+  judge = functools.partial(_judge_pixels, loss)
+  if critic is not None:
+    judge = functools.partial(_judge_features, critic, adversarial_loss, loss)
 
   def update(
     state: TrainState, images: jax.Array
@@ -228,8 +227,8 @@ def _train_critic(module, critic_loss, optimizer, networks, x, x_recon):
   return {**networks, 'critic': critic}, metrics
 
 
-def _no_critic(networks, x, x_recon):
-  """The critic step of an objective without a critic."""
+def _frozen_critic(networks, x, x_recon):
+  """The critic step where none is trained."""
   del x, x_recon
   return dict(networks), {}
 
@@ -257,8 +256,7 @@ def _judge_features(module, adversarial_loss, loss, networks, x, x_recon):
       module,
       variables,
       images,
-      layers=loss.layers or None,
-      layer_type=blocks.DownBlock,
+      layers=loss.layers or module.layer_names,
       train=True,
       mutable=['batch_stats'],
     )
@@ -273,7 +271,10 @@ def _judge_features(module, adversarial_loss, loss, networks, x, x_recon):
     normalize=loss.normalize,
     reduction=loss.reduction,
   )
-  return {'distance': distance, 'adversarial': adversarial_loss(logits_fake)}
+  terms = {'distance': distance}
+  if adversarial_loss is not None:
+    terms['adversarial'] = adversarial_loss(logits_fake)
+  return terms
 
 
 def _judge_pixels(loss, networks, x, x_recon):

@@ -1,4 +1,8 @@
-"""Networks: plain Flax modules with typed fields, one architecture a file."""
+"""Networks: plain Flax modules with typed fields, one architecture a file.
+
+A critic maps (x: [B, H, W, C] in [-1, 1], train) to logits or features, and
+has `layer_names`, the layers of the perceptual distance in forward order.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,6 +11,9 @@ import flax.linen as nn
 
 from vaegan_jax.models.autoencoder import Autoencoder
 from vaegan_jax.models.critic import Critic
+from vaegan_jax.models.vgg import VGG, load_vgg
+
+_VGG_DEPTHS = {'vgg16': 16, 'vgg19': 19}
 
 
 def create_modules(
@@ -19,23 +26,57 @@ def create_modules(
   """Builds the networks that a configuration describes.
 
   Args:
-    with_critic: whether the objective trains one.
+    with_critic: whether the objective uses one.
     data: the fields of `config.data`.
     model: the fields of `config.model`.
     critic: the fields of `config.critic`.
 
   Returns:
-    {'autoencoder': Autoencoder, 'critic': Critic}, or without the critic.
+    {'autoencoder': Autoencoder, 'critic': Critic or VGG}, or without the
+    critic.
   """
 
-  def fields(section):  # `depth` is how many multipliers there are.
-    return {name: section[name] for name in section if name != 'depth'}
+  def fields(section):
+    names = ('width', 'channel_multipliers', 'norm')
+    return {name: section[name] for name in names}
 
   modules = {
     'autoencoder': Autoencoder(
-      data['image_size'], data['channels'], **fields(model)
+      data['image_size'],
+      data['channels'],
+      model['latent_dim'],
+      **fields(model),
     )
   }
-  if with_critic:
+  if with_critic and critic['network'] in _VGG_DEPTHS:
+    modules['critic'] = VGG(_VGG_DEPTHS[critic['network']])
+  elif with_critic:
     modules['critic'] = Critic(**fields(critic))
   return modules
+
+
+def is_frozen(module: nn.Module) -> bool:
+  """Whether a network is used as it was read from a file, never trained."""
+  return isinstance(module, VGG)
+
+
+def load_pretrained(
+  modules: Mapping[str, nn.Module], weights: str
+) -> dict[str, Any]:
+  """Reads the variables of the frozen networks.
+
+  Args:
+    modules: from `create_modules`.
+    weights: the path in `config.critic.weights`.
+
+  Returns:
+    {name: variables}; {} where nothing is frozen.
+
+  Raises:
+    UserError: the file cannot be read, or is of another network.
+  """
+  return {
+    name: load_vgg(weights, module.depth)
+    for name, module in modules.items()
+    if is_frozen(module)
+  }

@@ -20,18 +20,28 @@ class Critic(nn.Module):
     width: channels of the first block, before its multiplier.
     channel_multipliers: one a block, in forward order.
     norm: 'none', 'group' or 'batch'.
+    head: whether there is the dense layer, which ties a trained critic to one
+      image size. Without it the last block's feature is returned.
   """
 
   width: int
   channel_multipliers: Sequence[int]
   norm: str = 'none'
+  head: bool = True
+
+  @property
+  def layer_names(self) -> tuple[str, ...]:
+    """The layers of the perceptual distance, in forward order."""
+    return tuple(f'block_{i}' for i in range(len(self.channel_multipliers)))
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     """Maps x: [B, H, W, C] in [-1, 1] to logits [B]; positive means real."""
-    for i, multiplier in enumerate(self.channel_multipliers):
-      block = blocks.DownBlock(
-        self.width * multiplier, self.norm, name=f'block_{i}'
-      )
+    for name, multiplier in zip(
+      self.layer_names, self.channel_multipliers, strict=True
+    ):
+      block = blocks.DownBlock(self.width * multiplier, self.norm, name=name)
       x = block(x, train)
+    if not self.head:
+      return x
     return nn.Dense(1)(x.reshape(x.shape[0], -1))[:, 0]

@@ -1,0 +1,217 @@
+"""What one field of a configuration may hold, and how to say so.
+
+`RULES` has an entry for every field of `configs/default.py`, `STYLE_RULES` for
+every field of `configs/style.py`; `validation.py` looks at them together.
+"""
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from vaegan_jax.errors import UserError
+
+OBJECTIVES = ('geometric', 'mse')
+NORMS = ('none', 'group', 'batch')
+# Convolutions in each of the five stages of the frozen critics.
+VGG_CONVOLUTIONS = {'vgg16': (2, 2, 3, 3, 3), 'vgg19': (2, 2, 4, 4, 4)}
+
+_INT32_MAX = 2**31 - 1  # JAX counts in 32 bits.
+_KINDS = {
+  bool: 'true or false',
+  int: 'a whole number',
+  float: 'a finite number',
+  str: 'text',
+  tuple: 'a tuple',
+}
+
+
+def either(choices: Iterable[str]) -> str:
+  """Returns the choices, quoted and joined: "'a', 'b' or 'c'"."""
+  *most, last = map(repr, choices)
+  return f'{", ".join(most)} or {last}' if most else last
+
+
+class Rule(NamedTuple):
+  """What must hold for one field, and how to say so."""
+
+  text: str
+  holds: Callable[[Any], bool]
+
+
+def _between(low: int, high: int) -> Rule:
+  return Rule(f'from {low} to {high}', lambda value: low <= value <= high)
+
+
+def _one_of(*choices: str) -> Rule:
+  return Rule(either(choices), lambda value: value in choices)
+
+
+def _is_weight(value: Any) -> bool:
+  return _has_type(value, float) and value >= 0
+
+
+_ANY = Rule('', lambda value: True)
+_NOT_EMPTY = Rule('a name', lambda value: bool(value.strip()))
+_COUNT = _between(1, _INT32_MAX)
+_COUNT_OR_ZERO = _between(0, _INT32_MAX)
+_DEPTH = _between(1, 12)
+_POSITIVE = Rule('above 0', lambda value: value > 0)
+_WEIGHT = Rule('at least 0', _is_weight)
+_DECAY = Rule('at least 0 and below 1', lambda value: 0 <= value < 1)
+_MULTIPLIERS = Rule(
+  'whole numbers of at least 1',
+  lambda value: value and all(_has_type(m, int) and m >= 1 for m in value),
+)
+_NAMES = Rule(
+  'names, each once',
+  lambda value: (
+    all(isinstance(name, str) for name in value)
+    and len(set(value)) == len(value)
+  ),
+)
+_WEIGHTS = Rule(
+  'numbers of at least 0, one of them above 0',
+  lambda value: not value or (all(map(_is_weight, value)) and any(value)),
+)
+
+RULES = {
+  'seed': _between(0, 2**32 - 1),
+  'objective': _one_of(*OBJECTIVES),
+  'batch_size': _COUNT,
+  'num_train_steps': _COUNT,
+  'log_every_steps': _COUNT,
+  'checkpoint_every_steps': _COUNT,
+  'eval_every_steps': _COUNT,
+  'figure_every_steps': _COUNT,
+  'num_eval_images': _COUNT_OR_ZERO,
+  'num_checkpoints': _COUNT,
+  'max_skipped_steps': _COUNT,
+  'data.name': _NOT_EMPTY,
+  'data.path': _ANY,
+  'data.data_dir': _ANY,
+  'data.image_size': _COUNT,
+  'data.channels': _between(1, 4),
+  'data.center_crop': _COUNT_OR_ZERO,
+  'data.train_split': _NOT_EMPTY,
+  'data.eval_split': _NOT_EMPTY,
+  'data.random_flip': _ANY,
+  'data.cache_images': _ANY,
+  'model.width': _COUNT,
+  'model.depth': _DEPTH,
+  'model.channel_multipliers': _MULTIPLIERS,
+  'model.latent_dim': _COUNT,
+  'model.norm': _one_of(*NORMS),
+  'critic.network': _one_of('blocks', *VGG_CONVOLUTIONS),
+  'critic.weights': _ANY,
+  'critic.width': _COUNT,
+  'critic.depth': _DEPTH,
+  'critic.channel_multipliers': _MULTIPLIERS,
+  'critic.norm': _one_of(*NORMS),
+  'loss.layers': _NAMES,
+  'loss.layer_weights': _WEIGHTS,
+  'loss.normalize': _one_of('none', 'unit', 'relative'),
+  'loss.reduction': _one_of('sum', 'mean'),
+  'loss.pixel_weight': _WEIGHT,
+  'loss.adversarial_weight': _WEIGHT,
+  'loss.adversarial_ramp_steps': _COUNT_OR_ZERO,
+  'loss.kl_weight': _WEIGHT,
+  'optimizer.autoencoder_learning_rate': _POSITIVE,
+  'optimizer.critic_learning_rate': _POSITIVE,
+  'optimizer.b1': _DECAY,
+  'optimizer.b2': _DECAY,
+  'update_order': _one_of('alternating', 'simultaneous'),
+  'ema_decay': _DECAY,
+}
+
+
+STYLE_RULES = {
+  'content': _ANY,
+  'style': _ANY,
+  'critic': _ANY,
+  'network': _one_of(*VGG_CONVOLUTIONS),
+  'weights': _ANY,
+  'image_size': _COUNT,
+  'num_steps': _COUNT,
+  'learning_rate': _POSITIVE,
+  'content_weight': _WEIGHT,
+  'style_weight': _WEIGHT,
+  'content_layers': _NAMES,
+  'style_layers': _NAMES,
+}
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+  """Returns the choice most like a misspelt name, or '' where none is."""
+  return next(iter(difflib.get_close_matches(name, list(choices), n=1)), '')
+
+
+def flatten(tree: Any, prefix: str = '') -> dict[str, Any]:
+  """Returns nested dicts or ConfigDicts as {'a.b': value}."""
+  flat = {}
+  for key, value in tree.items():
+    if isinstance(value, (dict, ml_collections.ConfigDict)):
+      flat |= flatten(value, f'{prefix}{key}.')
+    else:
+      flat[f'{prefix}{key}'] = value
+  return flat
+
+
+def must_be(name: str, like: Any) -> str:
+  """Says what kind of value a field takes, with a valid one as example."""
+  return (
+    f'must be {_KINDS[type(like)]}: for example, '
+    f'--config.{name}={as_argument(like)}'
+  )
+
+
+def check_fields(
+  config: ml_collections.ConfigDict,
+  defaults: ml_collections.ConfigDict,
+  rules: Mapping[str, Rule],
+) -> None:
+  """Checks each field by itself.
+
+  Args:
+    config: what to check.
+    defaults: a valid value of each type.
+    rules: {field: rule}.
+
+  Raises:
+    UserError: a value has the wrong type, or breaks its rule.
+  """
+  examples = flatten(defaults)
+  for name, rule in rules.items():
+    _check_field(name, _get(config, name), rule, examples[name])
+
+
+def _get(config: ml_collections.ConfigDict, name: str) -> Any:
+  for key in name.split('.'):
+    config = config[key]
+  return config
+
+
+def _has_type(value: Any, kind: type) -> bool:
+  """True for a value of that kind: no bool is a number, no NaN is finite."""
+  if kind is float:
+    return type(value) is int or (type(value) is float and math.isfinite(value))
+  return type(value) is kind
+
+
+def _check_field(name: str, value: Any, rule: Rule, like: Any) -> None:
+  kind = type(like)
+  if not _has_type(value, kind):
+    raise UserError(f'{name}={value!r} {must_be(name, like)}')
+  if not rule.holds(value):
+    example = f'for example, --config.{name}={as_argument(like)}'
+    guess = nearest(value, rule.text.split("'")) if kind is str else ''
+    hint = f'did you mean {guess!r}?' if guess else example
+    raise UserError(f'{name}={value!r} must be {rule.text}: {hint}')
+
+
+def as_argument(value: Any) -> str:
+  """Returns a value as it is typed, quoted for the shell where needed."""
+  text = str(value)
+  return f'"{text}"' if isinstance(value, tuple) else text.lower()

@@ -1,0 +1,44 @@
+"""How long the library takes to import, beside Flax alone.
+
+  python -m tests.benchmarks.imports --repeats=9
+
+Prints one JSON object: medians in seconds, of fresh processes that take turns,
+and their ratio.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+
+STATEMENTS = {
+  'flax': 'import flax',
+  'vaegan_jax': 'import vaegan_jax',
+  'vaegan_jax.models.vgg': 'import vaegan_jax.models.vgg',
+}
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--repeats', type=int, default=9)
+  repeats = parser.parse_args().repeats
+  seconds = {name: [] for name in STATEMENTS}
+  for repeat in range(-1, repeats):  # The first round warms the disk's cache.
+    for name, statement in STATEMENTS.items():
+      start = time.perf_counter()
+      subprocess.run([sys.executable, '-c', statement], check=True)
+      if repeat >= 0:
+        seconds[name].append(time.perf_counter() - start)
+  medians = {name: statistics.median(times) for name, times in seconds.items()}
+  ratios = {
+    f'{name}/flax': median / medians['flax']
+    for name, median in medians.items()
+    if name != 'flax'
+  }
+  print(json.dumps({'seconds': medians, 'ratio': ratios}))
+
+
+if __name__ == '__main__':
+  main()

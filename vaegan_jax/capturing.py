@@ -1,0 +1,334 @@
+"""Recording what the layers of a Flax module return, linen and NNX alike.
+
+The two Flax APIs keep intermediate values by layer, not by time. So the order
+of the calls is noted on the side, by name, while Python runs; the values
+themselves travel through Flax, which takes them safely out of `nn.remat`,
+`nn.scan` and their NNX twins. `perceptual.py` is what people call.
+"""
+
+import collections
+import contextlib
+import functools
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import errors
+from flax.core.scope import in_filter, union_filters
+
+# (layer, what it returned) in forward order: a layer is done after those
+# inside it, and called twice it is there twice.
+Calls = list[tuple[str, Any]]
+IsLayer = Callable[[str, Any], bool]  # (path, module) -> whether to record it.
+
+_CALL = '__call__'
+_RUNS = itertools.count()
+
+
+def capture_linen(
+  module: nn.Module,
+  variables: Mapping[str, Any],
+  inputs: tuple[Any, ...],
+  is_layer: IsLayer,
+  *,
+  mutable: Any = False,
+  **apply_kwargs: Any,
+) -> tuple[Any, Calls]:
+  """Applies a linen module under `capture_intermediates`.
+
+  Args:
+    module: any linen module.
+    variables: as for `module.apply`.
+    inputs: positional arguments of the module.
+    is_layer: which submodules to record.
+    mutable: as for `module.apply`.
+    **apply_kwargs: further arguments of `module.apply`.
+
+  Returns:
+    What `module.apply` returns, and the calls.
+  """
+  order = []
+  running = []
+
+  def enter(call, args, kwargs, context):
+    if context.method_name != _CALL:
+      return call(*args, **kwargs)
+    running.append(context.module)
+    try:
+      return call(*args, **kwargs)
+    finally:
+      running.pop()
+
+  def capture(submodule: nn.Module, method_name: str) -> bool:
+    path = '/'.join(submodule.path)
+    # The whole, with an empty path, is no layer of itself.
+    keep = (
+      method_name == _CALL
+      and path
+      and not any(module is submodule for module in running)  # By `super()`.
+      and is_layer(path, submodule)
+    )
+    if keep:
+      order.append(path)
+    return bool(keep)
+
+  # `nn.jit` keeps its trace for as long as the mutable collections are these.
+  fresh = f'capture {next(_RUNS)}'
+  variables = {k: v for k, v in variables.items() if k != 'intermediates'}
+  with nn.intercept_methods(enter):
+    outputs, collected = module.apply(
+      variables,
+      *inputs,
+      capture_intermediates=capture,
+      mutable=union_filters(mutable, ('intermediates', fresh)),
+      **apply_kwargs,
+    )
+  collected = dict(collected)
+  intermediates = collected.pop('intermediates', {})
+  returned = dict(_called(intermediates))
+  if in_filter(mutable, 'intermediates') and (sown := _sown(intermediates)):
+    collected['intermediates'] = sown
+  if mutable is not False:  # As `module.apply` does.
+    outputs = (outputs, collected)
+  return outputs, _in_order(returned, order)
+
+
+def capture_nnx(
+  module: Any,
+  inputs: tuple[Any, ...],
+  is_layer: IsLayer,
+  *,
+  method: str | Callable | None = None,
+  **kwargs: Any,
+) -> tuple[Any, Calls]:
+  """Calls an NNX module whose layers keep what they return.
+
+  Not `nnx.capture`: its `method_outputs` misses an inherited `__call__`, takes
+  in every other method, keeps no order, and fails on `nnx.RNN`, on a bound
+  method under `nnx.remat` and inside another `nnx.capture`.
+
+  The module changes in place, as it does when it is called. Inside a JAX
+  transformation that it was not handed to, it cannot, and a copy runs.
+
+  Args:
+    module: any NNX module.
+    inputs: positional arguments of the module.
+    is_layer: which submodules to record.
+    method: what to call instead of the module: a name, or a function of the
+      module and the inputs.
+    **kwargs: further arguments of that call.
+
+  Returns:
+    What the call returns, and the calls inside it.
+  """
+  from flax import nnx  # Whoever has such a module has imported it.
+
+  class Returned(nnx.Intermediate):
+    """Of its own, so that what the module itself sows stays apart."""
+
+  def call(module, *args, **kwargs):
+    function = getattr(module, method or _CALL)
+    return function(*args, **kwargs)
+
+  def run(module):
+    order = []
+    modules = [(_join(path), part) for path, part in nnx.iter_modules(module)]
+    # It carries its cell through a scan, where nothing can be added.
+    carried = tuple(f'{p}/' for p, part in modules if isinstance(part, nnx.RNN))
+    layers = [
+      (path, part)
+      for path, part in modules
+      if path
+      and not path.startswith(carried)
+      and callable(part)
+      and is_layer(path, part)
+    ]
+    with _instrumented(layers, Returned, order):
+      function = method if callable(method) else call
+      outputs = function(module, *inputs, **kwargs)
+      returned = {
+        path: layer.captured_outputs.get_value() for path, layer in layers
+      }
+    return outputs, _in_order(returned, order)
+
+  try:
+    return run(module)
+  except errors.TraceContextError:
+    return run(nnx.clone(module))
+
+
+def is_nnx(module: Any) -> bool:
+  """Whether this is an NNX module; does not import NNX for linen's users."""
+  nnx = sys.modules.get('flax.nnx')
+  return nnx is not None and isinstance(module, nnx.Module)
+
+
+def copy_network(
+  module: Any, variables: Any, *, frozen: bool
+) -> tuple[Any, Any]:
+  """The same network, whose use changes nothing of the given one.
+
+  Args:
+    module: a linen module, or an NNX module, of which this makes a copy.
+    variables: of the linen module; None for NNX.
+    frozen: whether gradients stop at its variables.
+
+  Returns:
+    (module, variables).
+  """
+  stop = jax.lax.stop_gradient if frozen else (lambda tree: tree)
+  if is_nnx(module):
+    from flax import nnx
+
+    graphdef, state = nnx.split(module)
+    module = nnx.merge(graphdef, stop(state))
+  return module, stop(variables)
+
+
+def selection(layers: Any) -> tuple[list[str] | None, IsLayer]:
+  """What the argument `layers` of `capture_features` asks for.
+
+  Args:
+    layers: names, a module type or several, a predicate, or None.
+
+  Returns:
+    The names to choose from what was recorded (None: all), and which modules
+    to record.
+  """
+  if layers is None:
+    return None, lambda path, module: True
+  if isinstance(layers, type) or (
+    isinstance(layers, tuple) and layers and isinstance(layers[0], type)
+  ):
+    return None, lambda path, module: isinstance(module, layers)
+  if callable(layers):
+    return None, layers
+  return list(layers), lambda path, module: True
+
+
+def name_features(calls: Calls, batch_size: int) -> dict[str, jax.Array]:
+  """Names the arrays that calls returned, as `capture_features` documents.
+
+  Args:
+    calls: in forward order.
+    batch_size: B; what does not begin with it is no feature of images.
+
+  Returns:
+    {name: feature [B, ...]}, in the same order.
+  """
+  counts = collections.Counter(path for path, _ in calls)
+  seen = collections.Counter()
+  features = {}
+  for path, output in calls:
+    call = f':{seen[path]}' if counts[path] > 1 else ''
+    seen[path] += 1
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(output):
+      entry = ''.join(f'.{_key_name(key)}' for key in keys)
+      if _is_feature(leaf, batch_size):
+        features[f'{path}{call}{entry}'] = leaf
+  return features
+
+
+def _is_feature(leaf: Any, batch_size: int) -> bool:
+  return (
+    hasattr(leaf, 'dtype')
+    and jnp.issubdtype(leaf.dtype, jnp.floating)
+    and leaf.ndim > 0
+    and leaf.shape[0] == batch_size
+  )
+
+
+def _key_name(key: Any) -> str:
+  """`0` of a tuple's entry, `hidden` of a dictionary's or dataclass's."""
+  return jax.tree_util.keystr((key,), simple=True)
+
+
+@contextlib.contextmanager
+def _instrumented(layers, variable_type, order) -> Iterator[None]:
+  """Makes NNX layers keep what `__call__` returns, and note when.
+
+  A class is wrapped, not its instances, because Python looks `__call__` up
+  there.
+  """
+  classes = {
+    type(layer): type(layer).__dict__.get(_CALL) for _, layer in layers
+  }
+  try:
+    for path, layer in layers:
+      layer.captured_path = path  # Static, so that copies have it too.
+      layer.captured_outputs = variable_type(())
+    for cls in classes:
+      _wrap_call(cls, variable_type, order)
+    yield
+  finally:
+    for cls, own in classes.items():
+      if _CALL in cls.__dict__:
+        delattr(cls, _CALL)
+      if own is not None:
+        setattr(cls, _CALL, own)
+    for _, layer in layers:
+      for name in ('captured_path', 'captured_outputs'):
+        if hasattr(layer, name):
+          delattr(layer, name)
+
+
+def _wrap_call(cls, variable_type, order) -> None:
+  call = getattr(cls, _CALL)
+
+  @functools.wraps(call)
+  def wrapped(self, *args, **kwargs):
+    outputs = call(self, *args, **kwargs)
+    seen = getattr(self, 'captured_outputs', None)
+    # Of this capture, and not through `super()`.
+    if type(seen) is variable_type and type(self) is cls:
+      order.append(self.captured_path)
+      # Closed over in a transformation, a layer cannot hand its value out.
+      with contextlib.suppress(errors.TraceContextError):
+        seen.set_value((*seen.get_value(), outputs))
+    return outputs
+
+  setattr(cls, _CALL, wrapped)
+
+
+def _called(
+  intermediates: Mapping[Any, Any], path: tuple = ()
+) -> Iterator[tuple[str, tuple]]:
+  """Yields (layer, what each of its calls returned)."""
+  for name, value in intermediates.items():
+    if name == _CALL and isinstance(value, tuple):
+      yield _join(path), value
+    elif isinstance(value, Mapping):
+      yield from _called(value, (*path, name))
+
+
+def _sown(intermediates: Mapping[str, Any]) -> dict[str, Any]:
+  """What the module itself sowed, without what was captured."""
+  sown = {}
+  for name, value in intermediates.items():
+    kept = _sown(value) if isinstance(value, Mapping) else value
+    if name != _CALL and (kept or not isinstance(value, Mapping)):
+      sown[name] = kept
+  return sown
+
+
+def _in_order(returned: Mapping[str, tuple], order: Iterable[str]) -> Calls:
+  """Pairs each noted call with what it returned.
+
+  Flax may trace a layer more often than it runs (`nn.scan`), or take a trace
+  from its cache and tell nobody (`nnx.jit`): what was not noted comes last.
+  """
+  done = collections.Counter()
+  calls = []
+  for path in [*order, *(p for p, outs in returned.items() for _ in outs)]:
+    if done[path] < len(returned.get(path, ())):
+      calls.append((path, returned[path][done[path]]))
+      done[path] += 1
+  return calls
+
+
+def _join(path: Iterable[Any]) -> str:
+  return '/'.join(map(str, path))
