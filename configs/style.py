@@ -19,7 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.image_size = 256  # Pixels on a side, of the largest centred square.
   config.num_steps = 500  # Fewer leave more of the content's colours.
   config.learning_rate = 0.02  # Of Adam; the picture's values are in [-1, 1].
-  # Both parts of the loss are relative, of about 1 at most for a good result.
+  # Both parts of the loss are relative, so that the weights suit any network.
   config.content_weight = 1.0
   config.style_weight = 10.0
   config.content_layers = ()  # By name; (): the last block, conv4_2 of VGG.
