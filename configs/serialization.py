@@ -103,7 +103,7 @@ def _similar_file(name: str) -> str:
   known = [
     f'configs/{path.name}'
     for path in sorted(_PROJECT.glob('configs/*.py'))
-    if 'def get_config(' in path.read_text()
+    if 'def get_config(objective' in path.read_text()
   ]
   return f'did you mean {nearest(name, known) or "configs/quickstart.py"}?'
 

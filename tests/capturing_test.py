@@ -2,6 +2,7 @@
 
 import itertools
 import typing
+from concurrent import futures
 
 import flax.linen as nn
 import flax.struct
@@ -108,8 +109,7 @@ def test_nested_modules_are_named_by_their_path():
     ((nn.LayerNorm, Stage), ['stage/norm', 'stage']),
     (lambda path, module: '/' in path, ['stage/dense', 'stage/norm']),
     (lambda path, module: isinstance(module, Stage), ['stage']),
-    (nn.Conv, []),
-    ([], []),
+    ([nn.LayerNorm, Stage], ['stage/norm', 'stage']),
   ],
 )
 def test_layers_are_chosen_by_name_type_or_predicate(layers, names):
@@ -118,6 +118,46 @@ def test_layers_are_chosen_by_name_type_or_predicate(layers, names):
   assert list(features) == names
   assert_equal(features, {name: everything[name] for name in names})
   np.testing.assert_array_equal(outputs, everything['last'])
+
+
+@pytest.mark.parametrize('layers', [nn.Conv, nnx.Conv, [], lambda *_: False])
+@pytest.mark.parametrize('api', [lambda **kw: capture(Between(), **kw)])
+def test_to_keep_nothing_is_a_mistake(layers, api):
+  with pytest.raises(ValueError, match='keeps nothing'):
+    api(layers=layers)
+  with pytest.raises(ValueError, match='keeps nothing'):
+    capture_nnx(NnxBetween(), layers=layers)
+
+
+class Dotted(nn.Module):
+  """Names as torch has them."""
+
+  @nn.compact
+  def __call__(self, x):
+    return nn.Dense(3, name='layer.norm')(nn.Dense(3, name='layer')(x))
+
+
+def test_a_dot_in_a_name_is_no_entry_of_another_layer():
+  assert list(capture(Dotted(), layers='layer')[1]) == ['layer']
+  assert list(capture(Dotted(), layers='layer.norm')[1]) == ['layer.norm']
+
+
+def test_a_linen_module_needs_variables():
+  with pytest.raises(ValueError, match='needs its own'):
+    perceptual.capture_features(Between(), None, X)
+
+
+def test_threads_capture_the_same_classes_apart():
+  def count(seed):
+    module = nnx.Sequential(*[linear(seed + i) for i in range(4)])
+    expected = capture_nnx(module)[1]
+    for _ in range(5):
+      assert_equal(capture_nnx(module)[1], expected)
+
+  with futures.ThreadPoolExecutor(3) as pool:
+    for result in [pool.submit(count, 10 * seed) for seed in range(3)]:
+      result.result()
+  assert not hasattr(nnx.Linear.__call__, '__wrapped__')
 
 
 def test_the_critics_blocks_are_layers():
@@ -503,7 +543,6 @@ def test_nnx_layers_are_named_by_their_path_in_forward_order():
     (nnx.Linear, ['first', 'stage/dense', 'last']),
     ((nnx.LayerNorm, NnxStage), ['stage/norm', 'stage']),
     (lambda path, module: '/' in path, ['stage/dense', 'stage/norm']),
-    (nnx.Conv, []),
   ],
 )
 def test_nnx_layers_are_chosen_alike(layers, names):
@@ -721,7 +760,12 @@ class NnxMethods(nnx.Module):
 
 @pytest.mark.parametrize(
   'method',
-  ['encode', NnxMethods.encode, lambda m, *args, **kw: m.encode(*args, **kw)],
+  [
+    'encode',
+    NnxMethods.encode,
+    NnxMethods().encode,  # A bound method is that of the module that runs.
+    lambda m, *args, **kw: m.encode(*args, **kw),
+  ],
 )
 def test_another_nnx_method_is_called(method):
   module = NnxMethods()

@@ -558,7 +558,9 @@ def test_images_that_are_none_are_named(api, shape_x, shape_y, dtype, words):
   [
     ({'layers': ['conv_7']}, r"'conv_7'.*'conv_0', 'conv_1', 'dense'"),
     ({'layers': 'conv'}, r"'conv'.*'conv_0', 'conv_1', 'dense'"),
-    ({'layers': nn.LayerNorm}, 'no features to compare'),
+    ({'layers': nn.LayerNorm}, 'keeps nothing'),
+    ({'layers': 'dense', 'weights': 2.0}, 'weights are 2.0; give one weight'),
+    ({'gradients_to': 'xy'}, "'xy'; known: x, y, variables"),
     ({'layers': ['dense'], 'weights': [1, 1]}, '2 weights for 1 layers'),
     ({'gradients_to': ('z',)}, "'z'; known: x, y, variables"),
   ],

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import itertools
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -27,6 +28,7 @@ IsLayer = Callable[[str, Any], bool]  # (path, module) -> whether to record it.
 
 _CALL = '__call__'
 _RUNS = itertools.count()
+_WRAPPING = threading.RLock()  # A class is wrapped for every thread.
 
 
 def capture_linen(
@@ -130,6 +132,8 @@ def capture_nnx(
   class Returned(nnx.Intermediate):
     """Of its own, so that what the module itself sows stays apart."""
 
+  method = getattr(method, '__func__', method)  # Of the module that runs.
+
   def call(module, *args, **kwargs):
     function = getattr(module, method or _CALL)
     return function(*args, **kwargs)
@@ -147,7 +151,7 @@ def capture_nnx(
       and callable(part)
       and is_layer(path, part)
     ]
-    with _instrumented(layers, Returned, order):
+    with _WRAPPING, _instrumented(layers, Returned, order):
       function = method if callable(method) else call
       outputs = function(module, *inputs, **kwargs)
       returned = {
@@ -167,10 +171,8 @@ def is_nnx(module: Any) -> bool:
   return nnx is not None and isinstance(module, nnx.Module)
 
 
-def copy_network(
-  module: Any, variables: Any, *, frozen: bool
-) -> tuple[Any, Any]:
-  """The same network, whose use changes nothing of the given one.
+def as_judge(module: Any, variables: Any, *, frozen: bool) -> tuple[Any, Any]:
+  """The same network for judging, which changes nothing of the given one.
 
   Args:
     module: a linen module, or an NNX module, of which this makes a copy.
@@ -201,16 +203,19 @@ def selection(layers: Any) -> tuple[list[str] | None, IsLayer]:
   """
   if layers is None:
     return None, lambda path, module: True
-  if isinstance(layers, type) or (
-    isinstance(layers, tuple) and layers and isinstance(layers[0], type)
-  ):
-    return None, lambda path, module: isinstance(module, layers)
+  if isinstance(layers, (str, type)):
+    layers = (layers,)
   if callable(layers):
     return None, layers
+  layers = tuple(layers)
+  if layers and all(isinstance(layer, type) for layer in layers):
+    return None, lambda path, module: isinstance(module, layers)
   return list(layers), lambda path, module: True
 
 
-def name_features(calls: Calls, batch_size: int) -> dict[str, jax.Array]:
+def name_features(
+  calls: Calls, batch_size: int
+) -> tuple[dict[str, jax.Array], dict[str, str]]:
   """Names the arrays that calls returned, as `capture_features` documents.
 
   Args:
@@ -218,19 +223,20 @@ def name_features(calls: Calls, batch_size: int) -> dict[str, jax.Array]:
     batch_size: B; what does not begin with it is no feature of images.
 
   Returns:
-    {name: feature [B, ...]}, in the same order.
+    {name: feature [B, ...]} in the same order, and {name: path of its layer}.
   """
   counts = collections.Counter(path for path, _ in calls)
   seen = collections.Counter()
-  features = {}
+  features, paths = {}, {}
   for path, output in calls:
     call = f':{seen[path]}' if counts[path] > 1 else ''
     seen[path] += 1
     for keys, leaf in jax.tree_util.tree_leaves_with_path(output):
       entry = ''.join(f'.{_key_name(key)}' for key in keys)
       if _is_feature(leaf, batch_size):
-        features[f'{path}{call}{entry}'] = leaf
-  return features
+        name = f'{path}{call}{entry}'
+        features[name], paths[name] = leaf, path
+  return features, paths
 
 
 def _is_feature(leaf: Any, batch_size: int) -> bool:

@@ -52,8 +52,8 @@ def capture_features(
     images: [B, ...] the module's input.
     *args: further inputs.
     layers: what to keep. Names: a layer's gives all its features; they come in
-      the order of the names. A module type, or a tuple of them. A predicate
-      (path, module) -> bool. None: every layer.
+      the order of the names. A module type, or several. A predicate (path,
+      module) -> bool. None: every layer.
     **apply_kwargs: passed on to `module.apply` (`method`, `mutable`, `rngs`,
       the module's own), or to the NNX module (`method` is looked at here).
 
@@ -62,13 +62,14 @@ def capture_features(
     {name: feature [B, ...]} in forward order.
 
   Raises:
-    ValueError: not a Flax module, or a name in `layers` that the module has
-      not; it lists those that there are.
+    ValueError: not a Flax module; a name in `layers` of which there is no
+      feature, and it lists those that there are; or nothing is kept.
   """
-  layers = (layers,) if isinstance(layers, str) else layers
   names, is_layer = capturing.selection(layers)
   inputs = (images, *args)
   if isinstance(module, nn.Module):
+    if variables is None:
+      raise ValueError('variables are None; a linen module needs its own')
     outputs, calls = capturing.capture_linen(
       module, variables, inputs, is_layer, **apply_kwargs
     )
@@ -83,8 +84,15 @@ def capture_features(
       f'module is a {type(module).__name__}; expected an instance of '
       'flax.linen.Module or flax.nnx.Module'
     )
-  features = capturing.name_features(calls, len(images))
-  return outputs, features if names is None else _select(features, names)
+  features, paths = capturing.name_features(calls, len(images))
+  if names is not None:
+    features = _select(features, names, paths)
+  if layers is not None and not features:
+    raise ValueError(
+      f'layers={layers!r} keeps nothing: no such layer was called that returns '
+      'a floating-point array [B, ...]'
+    )
+  return outputs, features
 
 
 def feature_distance(
@@ -100,7 +108,8 @@ def feature_distance(
 
   By default it is that of Larsen et al. (arXiv 1512.09300, eq. 7, without its
   factor 1/2) over every given layer. 'unit' and 'spatial' with LPIPS's weights
-  is LPIPS (arXiv 1801.03924, eq. 1). Computed in float32, whatever comes in.
+  is LPIPS (arXiv 1801.03924, eq. 1) up to its epsilon. Computed in float32,
+  whatever comes in.
 
   Args:
     features_x: {layer: [B, ...]} of the reference, whose scale 'relative'
@@ -111,7 +120,8 @@ def feature_distance(
       `jit` or `jax.tree.map` by its names: weigh those by name.)
     normalize: 'none'; 'unit', each position's channel vector to length 1;
       'relative', each image's layer divided by the mean of its reference
-      feature's squares (or absolute values, for 'l1').
+      feature's squares (or absolute values, for 'l1'); with 'sum' a layer
+      still counts by its size, with 'mean' all count alike.
     norm: 'l2', squared differences; 'l1', absolute ones.
     reduction: over one layer's features, 'sum', 'mean', or 'spatial': the sum
       over the channels, the mean over all else.
@@ -161,7 +171,9 @@ def perceptual_distance(
   only judges. An NNX module is left unchanged (its copy runs).
 
   Args:
-    module: any linen or NNX module.
+    module: any linen or NNX module, in the mode in which it is to judge: with
+      BatchNorm or dropout, call `.eval()` of an NNX module first, and pass a
+      linen module's own flag, such as `train=False`.
     variables: its variables; None for NNX.
     x: [B, H, W, C] floating-point reference images.
     y: [B, H, W, C] images to compare, such as reconstructions. (For other
@@ -183,6 +195,8 @@ def perceptual_distance(
       floating-point; or see `capture_features` and `feature_distance`.
   """
   _check_images(x, y)
+  if isinstance(gradients_to, str):
+    gradients_to = (gradients_to,)
   for name in gradients_to:
     _check_choice('gradients_to', name, ('x', 'y', 'variables'))
   stop = jax.lax.stop_gradient
@@ -192,7 +206,7 @@ def perceptual_distance(
   frozen = 'variables' not in gradients_to
 
   def capture(images):
-    judge = capturing.copy_network(module, variables, frozen=frozen)
+    judge = capturing.as_judge(module, variables, frozen=frozen)
     return capture_features(*judge, images, layers=layers, **apply_kwargs)[1]
 
   return feature_distance(
@@ -277,8 +291,9 @@ def style_and_content_loss(
     style_features: {layer: [B or 1, ..., C]} of the style image, of any size.
     content_weight: alpha of the paper.
     style_weight: beta of the paper.
-    normalize: 'none' (the paper), or 'relative': both terms as shares of their
-      reference's size, so that the weights mean the same for any network.
+    normalize: 'none' (the paper), or 'relative': the terms are (half) the
+      share of their reference's size, so that the weights mean the same for any
+      network; about 10 is a style weight then.
 
   Returns:
     [B] float32, non-negative.
@@ -353,14 +368,20 @@ def _gram(feature: jax.Array) -> jax.Array:
   return jnp.einsum('bpc,bpd->bcd', flat, flat) / flat.shape[1]
 
 
-def _select(features: Features, names: Sequence[str]) -> dict[str, jax.Array]:
+def _select(
+  features: Features,
+  names: Sequence[str],
+  paths: Mapping[str, str] | None = None,
+) -> dict[str, jax.Array]:
   """Keeps the named features, or all of a named layer, in the given order."""
   selected = {}
   for name in names:
-    of_layer = (f'{name}:', f'{name}.')
-    found = [f for f in features if f == name or f.startswith(of_layer)]
+    found = [f for f in features if name in (f, (paths or {}).get(f))]
     if not found:
-      raise ValueError(f'no layer {name!r}; there are: {list(features)}')
+      raise ValueError(
+        f'no layer {name!r} that returns a floating-point array [B, ...]; '
+        f'there are: {list(features)}'
+      )
     selected |= {feature: features[feature] for feature in found}
   return selected
 
@@ -370,6 +391,10 @@ def _weigh(features: Features, weights: Weights | None) -> dict[str, Any]:
   if weights is None:
     return dict.fromkeys(features, 1.0)
   if not isinstance(weights, Mapping):
+    if isinstance(weights, (int, float)):
+      raise ValueError(
+        f'weights are {weights!r}; give one weight a layer: {list(features)}'
+      )
     if len(weights) != len(features):
       raise ValueError(
         f'{len(weights)} weights for {len(features)} layers: '
@@ -390,7 +415,7 @@ def _check_choice(what: str, value: Any, known: Sequence[str]) -> None:
 
 def _check_names(features_x: Features, features_y: Features) -> None:
   if not features_x:
-    raise ValueError('no features to compare: the network needs a layer')
+    raise ValueError('no features to compare: there must be a layer')
   if set(features_x) != set(features_y):
     raise ValueError(
       f'the layers differ: {list(features_x)} of x, {list(features_y)} of y'
