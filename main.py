@@ -1,10 +1,12 @@
-"""Trains, evaluates or compares autoencoders, or transfers style.
+"""Trains, evaluates, compares or studies autoencoders, or transfers style.
 
   python main.py --config=configs/celeba.py --workdir=runs/celeba
   python main.py --mode=evaluate --workdir=runs/celeba
   python main.py --mode=compare --workdirs=runs/mse,runs/geometric
   python main.py --mode=style --config.content=photo.jpg \\
     --config.style=painting.jpg --config.critic=runs/celeba --workdir=runs/style
+  python main.py --mode=study --config=configs/celeba.py \\
+    --study.objectives=mse,geometric --study.seeds=0,1,2 --workdir=runs/study
 
 Any field of configs/default.py can be set, as in --config.batch_size=128 (for
 --mode=style, of configs/style.py).
@@ -14,6 +16,7 @@ A mistake is told in one sentence, with exit status 2.
 import contextlib
 import dataclasses
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -21,16 +24,18 @@ import ml_collections
 from absl import app, flags, logging
 from etils import epath
 
-from configs import style
+from configs import grid, style
 from configs.overrides import apply_overrides, reject, with_objective
 from configs.rules import either, nearest
 from configs.serialization import load_config, load_config_file
 from configs.validation import validate, validate_style
 from vaegan_jax.errors import UserError
 
-MODES = ('train', 'evaluate', 'compare', 'style')
-
-
+MODES = ('train', 'evaluate', 'compare', 'style', 'study')
+_STUDY_FLAGS = {
+  'study.objectives': 'mse,geometric',
+  'study.seeds': grid.SEEDS,
+}
 _PATHS = (('data', 'path'), ('data', 'data_dir'), ('critic', 'weights'))
 
 
@@ -41,8 +46,9 @@ class Command:
   Attributes:
     mode: one of MODES.
     workdir: where it is written.
-    config: of the command; None for 'compare'.
-    runs: {workdir: configuration} of the finished runs that it reads.
+    config: of the command; None for 'compare' and 'study'.
+    runs: {workdir: configuration} of the finished runs that it reads, or of
+      the runs that a study makes.
   """
 
   mode: str
@@ -61,6 +67,8 @@ def define_flags(flag_values: flags.FlagValues) -> None:
   define('mode', 'train', f'What to do: {either(MODES)}.')
   define('workdir', '', 'Where a run is kept, or a comparison is written.')
   define('workdirs', '', 'Runs to compare, separated by commas.')
+  define('study.objectives', '', 'Of --mode=study, with commas; empty: all.')
+  define('study.seeds', grid.SEEDS, 'Of --mode=study, separated by commas.')
 
 
 def parse(argv: Sequence[str], flag_values: flags.FlagValues) -> Command:
@@ -87,6 +95,7 @@ def parse(argv: Sequence[str], flag_values: flags.FlagValues) -> Command:
     raise UserError(
       f'--mode={mode} must be {either(MODES)}: did you mean --mode={guess}?'
     )
+  _check_study_flags(mode, rest, flag_values)
   if mode == 'compare':
     return _parse_compare(rest, flag_values)
   if flag_values.workdirs:
@@ -100,15 +109,21 @@ def parse(argv: Sequence[str], flag_values: flags.FlagValues) -> Command:
     )
   if mode == 'style':
     return _parse_style(rest, flag_values)
+  if mode == 'study':
+    return _parse_study(rest, flag_values)
   if mode == 'evaluate' and not flag_values['config'].present:
     config = load_config(epath.Path(workdir) / 'config.json')
   else:
     config = load_config_file(with_objective(flag_values.config, rest))
   apply_overrides(config, rest)
   validate(config)
+  _make_paths_absolute(config)
+  return Command(mode, workdir, config, {})
+
+
+def _make_paths_absolute(config: ml_collections.ConfigDict) -> None:
   for section, field in _PATHS:
     config[section][field] = absolute(config[section][field])
-  return Command(mode, workdir, config, {})
 
 
 def _parse_style(rest: list[str], flag_values: flags.FlagValues) -> Command:
@@ -146,6 +161,53 @@ def _parse_compare(rest: list[str], flag_values: flags.FlagValues) -> Command:
   runs = _load_runs(workdirs)
   output = absolute(flag_values.workdir) or _common_parent(workdirs)
   return Command('compare', output, None, runs)
+
+
+def _check_study_flags(
+  mode: str, rest: list[str], flag_values: flags.FlagValues
+) -> None:
+  """Tells flags of a study that are misspelt, or not of this mode."""
+  for arg in rest[1:]:
+    if arg.startswith(('--study', '-study')):
+      name = arg.strip('-').partition('=')[0]
+      guess = nearest(name, _STUDY_FLAGS) or 'study.objectives'
+      raise UserError(
+        f'{arg} is not an option: did you mean --{guess}={_STUDY_FLAGS[guess]}?'
+      )
+  for name, example in _STUDY_FLAGS.items():
+    if flag_values[name].present and mode != 'study':
+      raise UserError(
+        f'--{name}={flag_values[name].value} is for --mode=study: add that, as '
+        f'in --mode=study --{name}={example}'
+      )
+
+
+def _parse_study(rest: list[str], flag_values: flags.FlagValues) -> Command:
+  """Makes every configuration of the grid, so that none fails later."""
+  source, _, variant = flag_values.config.partition(':')
+  if variant:
+    raise UserError(
+      f'--config={flag_values.config} names an objective, but a study has its '
+      f'own: for example, --config={source} --study.objectives={variant}'
+    )
+  for field in ('objective', 'seed'):
+    if any(re.match(rf'--?config\.{field}(=|$)', arg) for arg in rest):
+      raise UserError(
+        f'--config.{field} is set by --mode=study, from --study.{field}s: for '
+        f'example, --study.{field}s={_STUDY_FLAGS[f"study.{field}s"]}'
+      )
+  configs = grid.create_configs(
+    source,
+    rest,
+    objectives=grid.parse_objectives(flag_values['study.objectives'].value),
+    seeds=grid.parse_seeds(flag_values['study.seeds'].value),
+  )
+  workdir = absolute(flag_values.workdir)
+  runs = {}
+  for (objective, seed), config in configs.items():
+    _make_paths_absolute(config)
+    runs[str(epath.Path(workdir) / objective / f'seed_{seed}')] = config
+  return Command('study', workdir, None, runs)
 
 
 def _load_runs(
@@ -191,6 +253,14 @@ def run(command: Command) -> int:
 
     validate(command.config, num_devices=jax.device_count())
     return train.train(command.config, command.workdir)
+  if command.mode == 'study':
+    import jax
+
+    from vaegan_jax import study
+
+    for config in command.runs.values():
+      validate(config, num_devices=jax.device_count())
+    return study.study(command.runs, command.workdir)
   from vaegan_jax import evaluate
 
   if command.mode == 'evaluate':

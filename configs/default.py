@@ -13,8 +13,9 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict()
 
   config.seed = 0  # Weights, order of the data, flips and latent noise.
-  # 'geometric': distance in the features of a critic trained with the hinge
-  # loss. 'mse': no critic; the distance is measured between the pixels.
+  # What the critic is trained on: 'geometric' (the hinge loss), 'wasserstein',
+  # 'wasserstein_gp', 'vanilla', 'non_saturating' or 'least_squares'; 'mse': no
+  # critic, the distance is measured between the pixels.
   config.objective = objective or 'geometric'
   # 'alternating': the distance sees the critic just updated, as in the post.
   # 'simultaneous': both steps share one critic pass; cheaper.
@@ -58,6 +59,17 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   critic.depth = 4
   critic.channel_multipliers = (1, 2, 4, 8)
   critic.norm = 'none'  # 'batch' lets an image's batch-mates into its features.
+  critic.spectral_norm = False  # Every layer's largest singular value is 1.
+  # How it is trained; a weight of 0 is off.
+  critic.num_steps = 1  # Critic steps an update, each on its own images.
+  critic.long_round_steps = 0  # Critic steps before the first updates; 0: off.
+  critic.weight_clip = 0.0  # Largest absolute weight.
+  critic.gradient_penalty_weight = 0.0  # Between photograph and reconstruction.
+  critic.r1_weight = 0.0  # Gradient penalty at photographs.
+  critic.r1_every_steps = 16
+  critic.lecam_weight = 0.0  # Logits near the other side's moving average.
+  critic.lecam_decay = 0.99
+  critic.prior_fakes = False  # Images decoded from the prior are fakes too.
 
   loss = config.loss = ml_collections.ConfigDict()
   loss.layers = ()  # Critic layers in the distance, by name; (): all.
@@ -67,6 +79,8 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   loss.pixel_weight = 0.0  # Squared pixel error beside the critic's features.
   loss.adversarial_weight = 0.0  # Of the critic's verdict.
   loss.adversarial_ramp_steps = 1_000  # Steps from 0 to that weight, linearly.
+  loss.adversarial_to_encoder = True  # False: it moves the decoder alone.
+  loss.adaptive_weight = False  # Times the ratio of the gradients' lengths.
   loss.kl_weight = 1e-3  # Against a distance of about 1.
   if config.objective == 'mse':
     # The ordinary VAE: squared errors summed over an image's pixels, plus the
@@ -74,10 +88,29 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
     loss.reduction = 'sum'
     loss.kl_weight = 1.0
 
-  optimizer = config.optimizer = ml_collections.ConfigDict()  # Adam, twice.
+  optimizer = config.optimizer = ml_collections.ConfigDict()  # For both.
+  optimizer.name = 'adam'  # Or 'rmsprop', which does not read b1 and b2.
   optimizer.autoencoder_learning_rate = 5e-4
   optimizer.critic_learning_rate = 5e-4
   optimizer.b1 = 0.5
   optimizer.b2 = 0.999
+  optimizer.warmup_steps = 0  # Steps in which the rates rise from 0.
+  optimizer.schedule = 'constant'  # Or 'cosine', to 0 at num_train_steps.
+  optimizer.max_grad_norm = 0.0  # Longer gradients are cut to this; 0: none.
+
+  health = config.health = ml_collections.ConfigDict()
+  health.on_failure = 'warn'  # 'stop', or 'rollback' to a healthy checkpoint.
+  health.patience_steps = 500  # What a dead critic or a collapse must last.
+  health.min_kl = 0.5  # Nats an image; below, the latent has collapsed.
+
+  if config.objective == 'wasserstein':  # The recipe of arXiv 1701.07875.
+    critic.num_steps = 5
+    critic.long_round_steps = 100
+    critic.weight_clip = 0.01
+    optimizer.name = 'rmsprop'
+    optimizer.autoencoder_learning_rate = 5e-5
+    optimizer.critic_learning_rate = 5e-5
+  elif config.objective == 'wasserstein_gp':
+    critic.gradient_penalty_weight = 10.0  # As in arXiv 1704.00028.
 
   return config.lock()

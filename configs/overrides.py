@@ -10,7 +10,10 @@ from ml_collections import config_flags
 from configs.rules import flatten, must_be, nearest
 from vaegan_jax.errors import UserError
 
-_FLAGS = ('config', 'mode', 'workdir', 'workdirs', 'help')
+_FLAGS = (
+  *('config', 'mode', 'workdir', 'workdirs', 'help'),
+  *('study.objectives', 'study.seeds'),
+)
 
 
 def apply_overrides(config: ml_collections.ConfigDict, argv: list[str]) -> None:
@@ -74,7 +77,8 @@ def _similar_field(name: str, fields: Iterable[str]) -> str:
   if guess in sections:  # A whole section: show one of its fields.
     guess = next(field for field in fields if field.startswith(f'{guess}.'))
   if not guess:
-    return 'see configs/default.py for them all, such as --config.batch_size=64'
+    file = 'configs/style.py' if 'content' in fields else 'configs/default.py'
+    return f'see {file} for them all, such as --config.{next(iter(fields))}'
   return f'did you mean --config.{guess}?'
 
 

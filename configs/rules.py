@@ -13,9 +13,13 @@ import ml_collections
 
 from vaegan_jax.errors import UserError
 
-OBJECTIVES = ('geometric', 'mse')
+OBJECTIVES = (
+  *('geometric', 'wasserstein', 'wasserstein_gp'),
+  *('vanilla', 'non_saturating', 'least_squares', 'mse'),
+)
 NORMS = ('none', 'group', 'batch')
-# Convolutions in each of the five stages of the frozen critics.
+# Convolutions in each of the five stages of the frozen critics. The module has
+# them too, but a mistake should be told before JAX is imported.
 VGG_CONVOLUTIONS = {'vgg16': (2, 2, 3, 3, 3), 'vgg19': (2, 2, 4, 4, 4)}
 
 _INT32_MAX = 2**31 - 1  # JAX counts in 32 bits.
@@ -110,6 +114,16 @@ RULES = {
   'critic.depth': _DEPTH,
   'critic.channel_multipliers': _MULTIPLIERS,
   'critic.norm': _one_of(*NORMS),
+  'critic.spectral_norm': _ANY,
+  'critic.num_steps': _between(1, 100),
+  'critic.long_round_steps': _COUNT_OR_ZERO,
+  'critic.weight_clip': _WEIGHT,
+  'critic.gradient_penalty_weight': _WEIGHT,
+  'critic.r1_weight': _WEIGHT,
+  'critic.r1_every_steps': _COUNT,
+  'critic.lecam_weight': _WEIGHT,
+  'critic.lecam_decay': _DECAY,
+  'critic.prior_fakes': _ANY,
   'loss.layers': _NAMES,
   'loss.layer_weights': _WEIGHTS,
   'loss.normalize': _one_of('none', 'unit', 'relative'),
@@ -117,11 +131,20 @@ RULES = {
   'loss.pixel_weight': _WEIGHT,
   'loss.adversarial_weight': _WEIGHT,
   'loss.adversarial_ramp_steps': _COUNT_OR_ZERO,
+  'loss.adversarial_to_encoder': _ANY,
+  'loss.adaptive_weight': _ANY,
   'loss.kl_weight': _WEIGHT,
   'optimizer.autoencoder_learning_rate': _POSITIVE,
   'optimizer.critic_learning_rate': _POSITIVE,
   'optimizer.b1': _DECAY,
   'optimizer.b2': _DECAY,
+  'optimizer.name': _one_of('adam', 'rmsprop'),
+  'optimizer.warmup_steps': _COUNT_OR_ZERO,
+  'optimizer.schedule': _one_of('constant', 'cosine'),
+  'optimizer.max_grad_norm': _WEIGHT,
+  'health.on_failure': _one_of('warn', 'stop', 'rollback'),
+  'health.patience_steps': _COUNT,
+  'health.min_kl': _WEIGHT,
   'update_order': _one_of('alternating', 'simultaneous'),
   'ema_decay': _DECAY,
 }

@@ -36,7 +36,9 @@ def validate(
     _check_frozen_critic(config)
   else:
     _check_trained_critic(config)
+    _check_stabilisers(config)
   _check_layers(config)
+  _check_schedules(config)
   _check_data(config.data)
   if num_devices and config.batch_size % num_devices:
     raise UserError(
@@ -110,6 +112,54 @@ def _check_trained_critic(config: ml_collections.ConfigDict) -> None:
       "critic.network='vgg16' or 'vgg19': for example, "
       '--config.critic.network=vgg16'
     )
+
+
+def _check_stabilisers(config: ml_collections.ConfigDict) -> None:
+  """Refuses what keeps a critic steady in two contradictory ways."""
+  critic = config.critic
+  if critic.weight_clip and critic.spectral_norm:
+    raise UserError(
+      f'critic.weight_clip={critic.weight_clip} contradicts '
+      'critic.spectral_norm=True, which rescales what was clipped: for '
+      'example, --config.critic.weight_clip=0'
+    )
+  for field in ('gradient_penalty_weight', 'r1_weight'):
+    if critic[field] and critic.norm == 'batch':
+      raise UserError(
+        f"critic.{field}={critic[field]} contradicts critic.norm='batch', "
+        "because it needs each image's own gradient and a batch's moments mix "
+        'them: for example, --config.critic.norm=group'
+      )
+  if critic.long_round_steps % critic.num_steps:
+    raise UserError(
+      _not_divisible(
+        'critic.long_round_steps',
+        critic.long_round_steps,
+        critic.num_steps,
+        'critic.num_steps=',
+      )
+    )
+  if config.loss.adaptive_weight and not config.loss.adversarial_weight:
+    raise UserError(
+      'loss.adaptive_weight=True multiplies '
+      f'loss.adversarial_weight={config.loss.adversarial_weight}, which is '
+      'off: for example, --config.loss.adversarial_weight=0.5'
+    )
+
+
+def _check_schedules(config: ml_collections.ConfigDict) -> None:
+  """Refuses a schedule that would not end within the run."""
+  schedules = {'optimizer.warmup_steps': config.optimizer.warmup_steps}
+  if config.loss.adversarial_weight and config.objective != 'mse':
+    ramp_steps = config.loss.adversarial_ramp_steps
+    schedules['loss.adversarial_ramp_steps'] = ramp_steps
+  for field, steps in schedules.items():
+    if steps > config.num_train_steps:
+      raise UserError(
+        f'{field}={steps} must be at most '
+        f'num_train_steps={config.num_train_steps}: for example, '
+        f'--config.{field}={config.num_train_steps // 10}'
+      )
 
 
 def _check_frozen_critic(config: ml_collections.ConfigDict) -> None:

@@ -56,7 +56,7 @@ def told(capsys, tmp_path):
       'data.image_size=18',
       '2**model.depth=2**2=4; 18 / 4 leaves 2: use 16 or 20',
     ),
-    ('objective=hinge', "objective='hinge' must be 'geometric' or 'mse'"),
+    ('objective=hinge', "objective='hinge' must be 'geometric', 'wasserstein'"),
     ("loss.layers=('block_7',)", "'block_7', but the critic has block_0, bloc"),
     ('model.norm=layer', "model.norm='layer' must be 'none', 'group' or"),
     ('data.train_split=tran', "'tran', which cannot be read from image_folder"),

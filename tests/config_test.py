@@ -141,6 +141,54 @@ def test_what_a_frozen_critic_rules_out_is_told(changes, told):
 @pytest.mark.parametrize(
   ('changes', 'told'),
   (
+    (
+      {'critic.weight_clip': 0.01, 'critic.spectral_norm': True},
+      r'weight_clip=0\.01 contradicts critic\.spectral_norm',
+    ),
+    (
+      {'critic.gradient_penalty_weight': 10.0, 'critic.norm': 'batch'},
+      r"gradient_penalty_weight=10\.0 contradicts critic\.norm='batch'",
+    ),
+    (
+      {'critic.r1_weight': 1.0, 'critic.norm': 'batch'},
+      r"r1_weight=1\.0 contradicts critic\.norm='batch'",
+    ),
+    (
+      {'critic.num_steps': 5, 'critic.long_round_steps': 12},
+      r'long_round_steps=12 must be divisible by .*: use 10 or 15',
+    ),
+    ({'loss.adaptive_weight': True}, r'adversarial_weight=0\.0, which is off'),
+    ({'optimizer.warmup_steps': 20_001}, 'at most num_train_steps=20000'),
+    (
+      {'loss.adversarial_weight': 0.5, 'num_train_steps': 999},
+      'ramp_steps=1000 must be at most num_train_steps=999',
+    ),
+    ({'critic.num_steps': 0}, 'num_steps=0 must be from 1 to 100'),
+    ({'health.on_failure': 'rolback'}, "did you mean 'rollback'"),
+    ({'optimizer.schedule': 'linear'}, "must be 'constant' or 'cosine'"),
+  ),
+)
+def test_what_contradicts_is_told(changes, told):
+  with pytest.raises(UserError, match=told) as caught:
+    validation.validate(make_config(**changes))
+  assert re.search(r'for example|did you mean|use \d', str(caught.value))
+
+
+def test_the_wasserstein_gan_comes_with_its_papers_recipe():
+  config = default.get_config('wasserstein')
+  assert config.critic.weight_clip == 0.01
+  assert config.critic.num_steps == 5
+  assert config.critic.long_round_steps == 100
+  assert config.optimizer.name == 'rmsprop'
+  assert config.optimizer.critic_learning_rate == 5e-5
+  assert (
+    default.get_config('wasserstein_gp').critic.gradient_penalty_weight == 10
+  )
+
+
+@pytest.mark.parametrize(
+  ('changes', 'told'),
+  (
     ({'content': ''}, "content='' must name a picture"),
     ({'style': ' '}, "style=' ' must name a picture"),
     ({'critic': ''}, 'must be one or the other'),

@@ -61,6 +61,7 @@ def tiny_run(image_folder, tmp_path_factory):
     'loss.reduction': 'sum',
     'loss.kl_weight': 1,
     'loss.adversarial_weight': 0.1,
+    'loss.adversarial_ramp_steps': 0,
     'optimizer.autoencoder_learning_rate': 1e-3,
     'optimizer.critic_learning_rate': 1e-3,
   }

@@ -12,10 +12,8 @@ from PIL import Image
 
 import main
 from vaegan_jax import (
-  adversarial,
   evaluate,
   metrics,
-  models,
   perceptual,
   train,
   writers,
@@ -24,8 +22,6 @@ from vaegan_jax import evaluator as evaluator_lib
 from vaegan_jax.checkpoints import Checkpoints
 from vaegan_jax.errors import UserError
 from vaegan_jax.models import blocks
-from vaegan_jax.optimizers import create_optimizers
-from vaegan_jax.train_state import create_train_state
 
 _NAMES = ['psnr', 'ssim', 'sharpness', 'kl', 'distance']
 
@@ -65,17 +61,8 @@ def opened(runs, images):
   """{objective: (modules, evaluator, state)}."""
   opened = {}
   for objective, (config, workdir) in runs.items():
-    modules = models.create_modules(
-      with_critic=objective in adversarial.OBJECTIVES,
-      data=config.data,
-      model=config.model,
-      critic=config.critic,
-    )
-    optimizers = create_optimizers(modules, **config.optimizer)
-    state = create_train_state(
-      modules, optimizers, seed=1, image_shape=images.shape[1:]
-    )
-    state, _ = Checkpoints(workdir).restore(state)
+    modules, _, create_state = train.create_networks(config)
+    state, _ = Checkpoints(workdir).restore(jax.eval_shape(create_state))
     evaluator = _create_evaluator(config, modules, images)
     opened[objective] = (modules, evaluator, state)
   return opened

@@ -176,6 +176,19 @@ def test_markdown_table_rounds_and_marks_what_is_missing():
   ]
 
 
+def test_a_spread_has_a_decimal_more_and_no_deviation_of_one_run():
+  table = figures.markdown_table(
+    {
+      'mse': {'runs': 3, 'psnr': figures.Spread(21.449, 0.051)},
+      'geometric': {'runs': 1, 'psnr': figures.Spread(20.0, None)},
+    }
+  )
+  assert table.splitlines()[2:] == [
+    '| mse | 3 | 21.45 ± 0.05 |',
+    '| geometric | 1 | 20.00 |',
+  ]
+
+
 def test_save_png_round_trips_and_leaves_nothing_else(tmp_path):
   image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
   path = tmp_path / 'a' / 'b' / 'figure.png'

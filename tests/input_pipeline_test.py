@@ -249,6 +249,36 @@ def test_the_devices_share_the_batch_of_one():
   np.testing.assert_array_equal(batch.ravel(), one.ravel())
 
 
+@pytest.mark.parametrize('start_step', [0, 2])
+def test_the_parts_of_a_step_are_consecutive_batches(start_step):
+  images = _Numbers(30)
+  steps = _take(4, images, num_parts=3, start_step=start_step)
+  plain = _take(12, images, start_step=3 * start_step)
+  np.testing.assert_array_equal(steps.reshape(12, 4), plain)
+
+
+@pytest.mark.parametrize(
+  ('devices', 'processes'), [(1, 1), (2, 1), (1, 2), (4, 1), (2, 2)]
+)
+def test_each_part_is_the_same_however_it_is_shared_out(devices, processes):
+  take = functools.partial(
+    _batches, _Numbers(30), num_parts=3, num_devices=devices
+  )
+  plain = _take(15, _Numbers(30)).reshape(5, 3, 4)
+  shares = [
+    itertools.islice(take(process_index=i, process_count=processes), 5)
+    for i in range(processes)
+  ]
+  per_device = 4 // (devices * processes)
+  for parts, *step in zip(plain, *shares, strict=True):
+    for share in step:
+      assert share.shape == (devices, 3 * per_device, 1, 1, 1)
+    # [all devices, K, B]: on each device part after part.
+    everywhere = np.concatenate(step).reshape(-1, 3, per_device)
+    for k, part in enumerate(parts):
+      np.testing.assert_array_equal(everywhere[:, k].ravel(), part)
+
+
 def test_a_batch_that_devices_cannot_share_is_a_users_error():
   with pytest.raises(UserError, match=r'batch_size is 6.* multiple of 4.*8\.$'):
     _batches(_Numbers(9), batch_size=6, num_devices=2, process_count=2)

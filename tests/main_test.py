@@ -1,6 +1,7 @@
 """Tests of main.py: what command lines ask for, and what bad ones are told."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from absl import flags
 
 import main
 from configs import default
+from configs.rules import OBJECTIVES
 from vaegan_jax.errors import UserError
 
 PROJECT = Path(main.__file__).parent
@@ -134,6 +136,7 @@ def test_comparison_is_written_to_the_common_parent(run_dir):
 
 
 WORKDIR = '--workdir=runs/a'
+STUDY = ('--mode=study', WORKDIR)
 MISTAKES = (
   ((), '--mode=train needs --workdir'),
   (('--mode=evaluate',), '--mode=evaluate needs --workdir'),
@@ -170,6 +173,24 @@ MISTAKES = (
   (('--mode=compare', '--workdirs=a'), '--workdirs=a must name two or more'),
   (('--mode=compare', '--workdirs=a,b'), 'a/config.json does not exist'),
   (('--mode=evaluate', '--workdir=nowhere'), 'nowhere/config.json'),
+  (('--mode=study',), '--mode=study needs --workdir'),
+  ((*STUDY, '--study.objectives=geometic'), "did you mean 'geometric'?"),
+  ((*STUDY, '--study.objectives=mse,zzz'), "names 'zzz', which must be 'geo"),
+  ((*STUDY, '--study.objectives=mse,mse'), 'example, --study.objectives=mse'),
+  ((*STUDY, '--study.seeds=0,one,2'), 'for example, --study.seeds=0,2'),
+  ((*STUDY, '--study.seeds=1,01'), 'each once: for example, --study.seeds=1'),
+  ((*STUDY, '--study.seeds=-1'), 'must be whole numbers from 0 to 4294967295'),
+  ((*STUDY, '--study.seeds=4294967296'), 'for example, --study.seeds=0,1,2'),
+  ((*STUDY, '--study.seeds='), '--study.seeds= must be whole numbers'),
+  ((*STUDY, '--study.seed=0'), 'did you mean --study.seeds=0,1,2?'),
+  ((WORKDIR, '--study.seeds=0'), '--study.seeds=0 is for --mode=study'),
+  (('--mode=compare', '--study.objectives=mse'), 'is for --mode=study'),
+  ((*STUDY, '--config=configs/celeba.py:mse'), '--study.objectives=mse'),
+  ((*STUDY, '--config.objective=mse'), 'is set by --mode=study, from --study'),
+  ((*STUDY, '--config.seed', '3'), 'for example, --study.seeds=0,1,2'),
+  ((*STUDY, '--config.batchsize=4'), 'did you mean --config.batch_size?'),
+  ((*STUDY, '--config.batch_size=-4'), 'batch_size=-4 must be from 1'),
+  ((*STUDY, '--workdirs=a,b'), '--workdirs=a,b is for --mode=compare'),
 )
 
 
@@ -219,6 +240,67 @@ def test_the_program_tells_it_so(args, status, told, tmp_path):
   assert 'Traceback' not in done.stderr
   assert len(done.stderr.splitlines()) == (1 if status == 2 else 0)
   assert not list(tmp_path.iterdir())
+
+
+def test_a_study_is_a_grid_of_whole_configurations(monkeypatch, tmp_path):
+  monkeypatch.chdir(tmp_path)
+  command = parse(
+    *STUDY,
+    '--config=configs/image_folder.py',
+    '--config.data.path=cats',
+    '--study.objectives=mse, geometric',
+    '--study.seeds=3,0',
+    '--config.batch_size=16',
+  )
+  assert command.mode == 'study' and command.config is None
+  root = tmp_path / 'runs' / 'a'
+  assert command.workdir == str(root)
+  assert list(command.runs) == [
+    str(root / objective / seed)
+    for objective in ('mse', 'geometric')
+    for seed in ('seed_3', 'seed_0')
+  ]
+  for workdir, config in command.runs.items():
+    single = parse(
+      f'--config=configs/image_folder.py:{config.objective}',
+      f'--workdir={workdir}',
+      '--config.data.path=cats',
+      '--config.batch_size=16',
+      f'--config.seed={workdir[-1]}',
+    )
+    assert config.to_dict() == single.config.to_dict()
+
+
+def test_a_study_is_of_all_objectives_and_three_seeds_unless_told():
+  runs = parse(*STUDY).runs.values()
+  assert [(config.objective, config.seed) for config in runs] == [
+    (objective, seed) for objective in OBJECTIVES for seed in range(3)
+  ]
+
+
+@pytest.mark.parametrize(
+  ('statement', 'told'),
+  (
+    (
+      "config.data.image_size = 32 if objective == 'mse' else 64",
+      "data.image_size to 32 for 'mse' and 64 for 'geometric'",
+    ),
+    (
+      "config.objective = 'mse'",
+      "has the objective 'mse' where 'geometric' is asked",
+    ),
+  ),
+)
+def test_a_file_that_no_study_can_use_is_told(tmp_path, statement, told):
+  (tmp_path / 'mine.py').write_text(
+    'from configs import default\n\n\ndef get_config(objective):\n'
+    f'  config = default.get_config(objective)\n  {statement}\n'
+    '  return config\n'
+  )
+  with pytest.raises(UserError, match=re.escape(told)):
+    parse(
+      *STUDY, f'--config={tmp_path}/mine.py', '--study.objectives=mse,geometric'
+    )
 
 
 def test_style_transfer_has_its_own_fields(run_dir):

@@ -1,5 +1,7 @@
 """Networks: shapes, the KL and what a block's feature is."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,6 +58,7 @@ def test_images_go_in_and_come_out_in_their_shape(side, channels, depth, norm):
     ),
     critic=dict(
       network='blocks',
+      spectral_norm=False,
       width=2,
       depth=depth,
       channel_multipliers=multipliers,
@@ -80,7 +83,9 @@ def test_only_an_objective_with_a_critic_has_one():
   sections = dict(
     data={'image_size': 8, 'channels': 1},
     model=dict(depth=2, latent_dim=LATENT, norm='group', **NETWORK),
-    critic=dict(network='blocks', depth=2, norm='none', **NETWORK),
+    critic=dict(
+      network='blocks', spectral_norm=False, depth=2, norm='none', **NETWORK
+    ),
   )
   modules = create_modules(with_critic=True, **sections)
   assert list(modules) == ['autoencoder', 'critic']
@@ -223,3 +228,117 @@ def test_without_batch_norm_an_image_is_judged_alone():
   for i in range(4):
     alone = critic.apply(variables, x[i : i + 1], train=True)
     np.testing.assert_allclose(alone[0], logits[i], rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope='module')
+def spectral():
+  """A critic of spectral norm 1 after many training passes."""
+  critic = critic_lib.Critic(**NETWORK, spectral_norm=True)
+  x = images(2, 8, 8, 3)
+  variables = jax.jit(critic.init)(jax.random.key(0), x)
+  # Louder, so that their singular values are not near 1 to begin with.
+  params = jax.tree.map(lambda w: 2 * w, variables['params'])
+  variables = variables | {'params': params}
+  train = jax.jit(
+    functools.partial(critic.apply, train=True, mutable=['batch_stats'])
+  )
+  stats = variables['batch_stats']
+  for _ in range(300):
+    _, mutated = train({'params': params, 'batch_stats': stats}, x)
+    stats = mutated['batch_stats']
+  return critic, x, variables, stats
+
+
+def test_with_spectral_norm_every_kernel_has_singular_value_one(spectral):
+  """What the layers compute is the forward pass of kernel / sigma, by hand."""
+  critic, x, variables, stats = spectral
+  params = jax.tree.map(np.asarray, variables['params'])
+  normalised = jax.tree.map(np.copy, params)
+  for path in (('block_0', 'Conv_0'), ('block_1', 'Conv_0'), ('Dense_0',)):
+    layer, raw = normalised, params
+    for name in path:
+      layer, raw = layer[name], raw[name]
+    matrix = raw['kernel'].reshape(-1, raw['kernel'].shape[-1])
+    sigma = np.linalg.svd(matrix, compute_uv=False)[0]
+    assert sigma > 1.5  # Or the test would show nothing.
+    layer['kernel'] = raw['kernel'] / sigma
+  trained = {'params': variables['params'], 'batch_stats': stats}
+  plain = critic_lib.Critic(**NETWORK)
+  names = critic.layer_names
+  capture = functools.partial(perceptual.capture_features, layers=names)
+  expected = capture(plain, {'params': normalised}, x)
+  got = capture(critic, trained, x)
+  assert list(got[1]) == ['block_0', 'block_1']
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4),
+    got,
+    expected,
+  )
+
+
+@pytest.mark.parametrize('name', ['block_0', 'block_1'])
+def test_the_linear_map_of_a_spectral_layer_has_norm_one(spectral, name):
+  """The convolution at one place, read off its answers to unit patches."""
+  _, _, variables, stats = spectral
+  conv = variables['params'][name]['Conv_0']
+  channels, features = conv['kernel'].shape[2:]
+  block = blocks.DownBlock(features, spectral_norm=True)
+  scope = {'params': variables['params'][name], 'batch_stats': stats[name]}
+  patches = np.eye(16 * channels).reshape(-1, 4, 4, channels)
+  # Leaky ReLU is undone by adding what it does to the negated kernel.
+  zero = block.apply(scope, jnp.zeros((1, 4, 4, channels)), False)
+  assert not np.any(conv['bias']) and not np.any(zero)
+  padded = np.pad(patches, [(0, 0), (1, 1), (1, 1), (0, 0)])
+  answers = np.asarray(block.apply(scope, jnp.asarray(padded), False))
+  linear = np.where(answers > 0, answers, answers / 0.2)[:, 1, 1]
+  assert linear.shape == (16 * channels, features)
+  sigma = np.linalg.svd(linear, compute_uv=False)[0]
+  np.testing.assert_allclose(sigma, 1, rtol=1e-3)
+
+
+def test_a_judgement_leaves_the_spectral_vectors_alone(spectral):
+  critic, x, variables, stats = spectral
+  trained = {'params': variables['params'], 'batch_stats': stats}
+  logits, same = critic.apply(trained, x, mutable=['batch_stats'])
+  jax.tree.map(np.testing.assert_array_equal, same['batch_stats'], stats)
+  again, moved = critic.apply(trained, x, train=True, mutable=['batch_stats'])
+  np.testing.assert_array_equal(again, logits)
+  assert jax.tree.structure(moved['batch_stats']) == jax.tree.structure(stats)
+
+
+def test_a_spectral_critic_does_not_feel_the_scale_of_its_kernels(spectral):
+  critic, x, variables, stats = spectral
+  scaled = jax.tree.map(
+    lambda w: 3 * w if w.ndim > 1 else w, variables['params']
+  )
+  logits, louder = (
+    critic.apply({'params': params, 'batch_stats': stats}, x)
+    for params in (variables['params'], scaled)
+  )
+  np.testing.assert_allclose(louder, logits, rtol=1e-4, atol=1e-6)
+
+
+def test_spectral_norm_adds_vectors_and_renames_no_weight():
+  x = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
+  plain, logits = abstract_apply(critic_lib.Critic(**NETWORK), x)
+  spectral, same = abstract_apply(
+    critic_lib.Critic(**NETWORK, spectral_norm=True), x
+  )
+  conv = {'kernel': (4, 4, 3, 4), 'bias': (4,)}
+  assert shapes(plain) == {
+    'params': {
+      'block_0': {'Conv_0': conv},
+      'block_1': {'Conv_0': {'kernel': (4, 4, 4, 8), 'bias': (8,)}},
+      'Dense_0': {'kernel': (32, 1), 'bias': (1,)},
+    }
+  }
+  assert shapes(spectral['params']) == shapes(plain['params'])
+  assert shapes(logits) == shapes(same) == (2,)
+  assert list(spectral['batch_stats']['block_0']) == ['SpectralNorm_0']
+  stats = jax.tree.leaves(shapes(spectral['batch_stats']), is_leaf=is_shape)
+  # A sigma and a vector of each of the three layers.
+  assert sorted(stats) == [(), (), (), (1, 1), (1, 4), (1, 8)]
+
+
+def is_shape(node):
+  return isinstance(node, tuple)

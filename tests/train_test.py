@@ -25,7 +25,7 @@ from PIL import Image
 
 import main
 from configs.serialization import load_config
-from vaegan_jax import evaluate, train, writers
+from vaegan_jax import evaluate, health, train, writers
 from vaegan_jax.errors import UserError
 from vaegan_jax.models.vgg import load_vgg
 
@@ -412,6 +412,106 @@ def test_records_that_fail_do_not_stop_training(
   assert run(tmp_path, *tiny_run, *_set(figure_every_steps=5)) == 0
   assert len(_rows(tmp_path)) == 20 and _steps(tmp_path)[-1] == 20
   assert caplog.text.count('no board') == caplog.text.count('no room') == 1
+
+
+def _find_once_at(monkeypatch, *steps):
+  """Makes the health monitor find something at these steps."""
+  due = list(steps)
+
+  def check(self, step, metrics):
+    assert {'kl', 'output_std', 'input_std', 'feature_scale'} <= set(metrics)
+    if due and step >= due[0]:
+      due.pop(0)
+      return [health.Finding('dead_critic', 'It is dead.', since=step - 2)]
+    return []
+
+  monkeypatch.setattr(health.HealthMonitor, 'check', check)
+
+
+def test_an_unhealthy_run_warns_and_goes_on(
+  tiny_run, tmp_path, run, monkeypatch, capsys
+):
+  _find_once_at(monkeypatch, 15)
+  assert run(tmp_path, *tiny_run) == 0
+  assert 'WARNING: It is dead.' in capsys.readouterr().out
+  assert _steps(tmp_path) == [10, 20]
+
+
+def test_an_unhealthy_run_stops_if_asked(
+  tiny_run, tmp_path, run, monkeypatch, capsys
+):
+  _find_once_at(monkeypatch, 15)
+  stop = '--config.health.on_failure=stop'
+  assert run(tmp_path, *tiny_run, stop) == train.FAILED
+  assert 'WARNING: It is dead.' in capsys.readouterr().out
+  assert _rows(tmp_path)[-1]['step'] == 15
+
+
+def test_a_rollback_goes_on_from_before_with_other_noise(
+  tiny_run, tmp_path, run, monkeypatch, capsys
+):
+  rollback = '--config.health.on_failure=rollback'
+  _find_once_at(monkeypatch)
+  assert run(tmp_path / 'well', *tiny_run, rollback) == 0
+  # Found at 20, and once more at 13 on the way back there.
+  _find_once_at(monkeypatch, 20, 13)
+  assert run(tmp_path / 'ill', *tiny_run, rollback) == 0
+  out = capsys.readouterr().out
+  assert out.count('Rolled back to step 10, with other noise.') == 2
+  well, ill = _rows(tmp_path / 'well'), _rows(tmp_path / 'ill')
+  assert [row['step'] for row in ill] == list(range(1, 21))
+
+  def losses(rows):
+    return [row['train/loss'] for row in rows]
+
+  assert losses(ill[:10]) == losses(well[:10])
+  assert all(
+    a != b for a, b in zip(losses(ill[10:]), losses(well[10:]), strict=True)
+  )
+  config = load_config(tmp_path / 'ill' / 'config.json')
+  _, state, _ = evaluate.load_networks(config, str(tmp_path / 'ill'))
+  assert state.num_rollbacks == 2
+
+
+def test_a_run_that_has_nowhere_to_go_back_to_ends(
+  tiny_run, tmp_path, run, monkeypatch, capsys
+):
+  _find_once_at(monkeypatch, 3)
+  rollback = '--config.health.on_failure=rollback'
+  assert run(tmp_path, *tiny_run, rollback) == train.FAILED
+  assert 'no healthy checkpoint' in capsys.readouterr().out
+
+
+def test_a_run_that_falls_ill_again_and_again_ends(
+  tiny_run, tmp_path, run, monkeypatch, capsys
+):
+  _find_once_at(monkeypatch, *[15] * 9)
+  rollback = '--config.health.on_failure=rollback'
+  assert run(tmp_path, *tiny_run, rollback) == train.FAILED
+  assert 'Rolled back 3 times already' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('objective', ['wasserstein', 'wasserstein_gp'])
+def test_the_wasserstein_objectives_train(
+  objective, tiny_run, tmp_path, run, capsys
+):
+  """With several critic steps, and resumed between them."""
+  args = (*tiny_run, *_set(objective=objective))
+  several = (
+    '--config.critic.num_steps=2',
+    '--config.critic.long_round_steps=4',
+  )
+  assert run(tmp_path / 'a', *args, *several) == 0
+  assert run(tmp_path / 'b', *args, *several, *_set(num_train_steps=10)) == 0
+  assert run(tmp_path / 'b', *args, *several) == 0
+  states = []
+  for name in 'ab':
+    config = load_config(tmp_path / name / 'config.json')
+    states.append(evaluate.load_networks(config, str(tmp_path / name))[1])
+  jax.tree.map(np.testing.assert_array_equal, *states)
+  params = jax.tree.leaves(states[0].networks['critic'].params)
+  if objective == 'wasserstein':
+    assert max(np.abs(leaf).max() for leaf in params) <= np.float32(0.01)
 
 
 def test_updates_that_stay_non_finite_end_the_run(

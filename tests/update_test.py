@@ -398,6 +398,7 @@ def test_metrics_are_the_same_for_every_objective_but_for_the_critic():
   assert names['alternating'] == names['simultaneous'] == names['batch_norm']
   assert names['alternating'] - names['mse'] == {
     'adversarial',
+    'feature_scale',
     'critic_loss',
     'critic_grad_norm',
     'critic_logits_real',
@@ -509,7 +510,7 @@ def test_streams_differ_between_images_steps_and_uses():
   def draws(step, stream, draw):
     # `pmap` gives the device axis its name.
     def on_device(_):
-      return update_lib._per_image(SEED, step, 200, stream, draw)
+      return update_lib._per_image((SEED, step, 0), 1, 200, stream, draw)
 
     return jax.pmap(on_device, axis_name=update_lib.AXIS)(jnp.zeros(1))[0]
 

@@ -97,6 +97,14 @@ class Checkpoints:
     """
     return self._pending is None or self._settle(self._finish())
 
+  def remove_after(self, step: int) -> None:
+    """Removes every later step, for a run that goes back to this one."""
+    self.close()
+    for later in self.steps():
+      if later > step:
+        self._discard(later)
+    _every_process(True)  # Nobody may list the steps before they are gone.
+
   def close(self) -> None:
     """Waits, as `wait` does, and frees what orbax holds; a save reopens."""
     self.wait()

@@ -6,20 +6,31 @@ named and rounded wherever results are shown. NumPy and Pillow only.
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from etils import epath
 from PIL import Image, ImageDraw, ImageFont
 
-# A set of results: label -> {metric: value}.
-Results = Mapping[str, Mapping[str, float | None]]
 
-# Metric -> how it is called and how it is rounded; others: own name and '.3g'.
+class Spread(NamedTuple):
+  """A metric over several runs; no deviation of one alone."""
+
+  mean: float
+  deviation: float | None
+
+
+# A set of results: label -> {metric: value}.
+Results = Mapping[str, Mapping[str, float | Spread | None]]
+
+# Metric -> how it is called and its decimals; others: own name and '.3g'.
 _METRICS = {
-  'psnr': ('PSNR (dB)', '.1f'),
-  'ssim': ('SSIM', '.3f'),
-  'sharpness': ('Sharpness', '.2f'),
-  'kl': ('KL (nats)', '.1f'),
+  'runs': ('Runs', 0),
+  'failures': ('Failures', 0),
+  'psnr': ('PSNR (dB)', 1),
+  'ssim': ('SSIM', 3),
+  'sharpness': ('Sharpness', 2),
+  'kl': ('KL (nats)', 1),
 }
 _MISSING = '—'
 
@@ -199,7 +210,7 @@ def markdown_table(results: Results) -> str:
 
   Args:
     results: label -> {metric: value}. A missing value, `None` or NaN is shown
-      as a dash.
+      as a dash, a `Spread` as mean ± deviation with a decimal more.
 
   Returns:
     The table, with a newline at its end.
@@ -242,10 +253,19 @@ def _cells(results: Results) -> list[list[str]]:
   return [header, *body]
 
 
-def _format(metric: str, value: float | None) -> str:
+def _format(metric: str, value: float | Spread | None) -> str:
+  if isinstance(value, Spread):  # A decimal more: deviations are small.
+    parts = (part for part in value if part is not None)
+    return ' ± '.join(_round(metric, part, more=1) for part in parts)
   if value is None or math.isnan(value):
     return _MISSING
-  return format(float(value), _METRICS.get(metric, (metric, '.3g'))[1])
+  return _round(metric, value)
+
+
+def _round(metric: str, value: float, more: int = 0) -> str:
+  _, decimals = _METRICS.get(metric, (metric, None))
+  precision = '.3g' if decimals is None else f'.{decimals + more}f'
+  return format(float(value), precision)
 
 
 def _table_image(

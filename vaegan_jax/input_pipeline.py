@@ -239,6 +239,7 @@ def create_batches(
   seed: int,
   batch_size: int,
   num_devices: int,
+  num_parts: int = 1,
   start_step: int = 0,
   process_index: int = 0,
   process_count: int = 1,
@@ -252,14 +253,16 @@ def create_batches(
   Args:
     images: the training images.
     seed: fixes the order.
-    batch_size: images a step, over all processes; divisible by their devices.
+    batch_size: images a part, over all processes; divisible by their devices.
     num_devices: this process's devices (D).
+    num_parts: batches a step (K), each shared out over the devices.
     start_step: the last finished step; the first batch is that of the next.
     process_index: which process this is.
     process_count: the number of processes.
 
   Returns:
-    An iterator of [D, B, S, S, C] uint8, with B images for each device.
+    An iterator of [D, K B, S, S, C] uint8, with B images of each part for each
+    device, part after part.
 
   Raises:
     UserError: the batch cannot be shared out evenly.
@@ -272,7 +275,13 @@ def create_batches(
       f'{max(1, round(batch_size / total_devices)) * total_devices}.'
     )
   batches = _Batches(
-    images, seed, batch_size, num_devices, process_index, process_count
+    images,
+    seed,
+    batch_size,
+    num_devices,
+    num_parts,
+    process_index,
+    process_count,
   )
   return iter(batches[start_step:].to_iter_dataset(_PREFETCH))
 
@@ -286,13 +295,21 @@ class _Batches(grain.MapDataset):
   """
 
   def __init__(
-    self, images, seed, batch_size, num_devices, process_index, process_count
+    self,
+    images,
+    seed,
+    batch_size,
+    num_devices,
+    num_parts,
+    process_index,
+    process_count,
   ):
     super().__init__()
     self._images = images
     self._seed = seed
     self._batch_size = batch_size
     self._num_devices = num_devices
+    self._num_parts = num_parts
     self._local_size = batch_size // process_count
     self._offset = process_index * self._local_size
     self._order = functools.lru_cache(maxsize=2)(self._permute)
@@ -303,10 +320,13 @@ class _Batches(grain.MapDataset):
   def __getitem__(self, index):
     if isinstance(index, slice):
       return self.slice(index)
-    first = index * self._batch_size + self._offset
-    epochs, places = np.divmod(
-      np.arange(first, first + self._local_size), len(self._images)
-    )
+    parts = np.arange(index * self._num_parts, (index + 1) * self._num_parts)
+    firsts = parts * self._batch_size + self._offset
+    sequence = firsts[:, None] + np.arange(self._local_size)
+    # [K, D, B] to [D, K, B]: a device has its share of every part.
+    sequence = sequence.reshape(self._num_parts, self._num_devices, -1)
+    sequence = sequence.transpose(1, 0, 2).reshape(-1)
+    epochs, places = np.divmod(sequence, len(self._images))
     indices = np.empty_like(places)
     for epoch in np.unique(epochs):
       chosen = epochs == epoch

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from vaegan_jax import decoding, figures
 from vaegan_jax.errors import UserError
 from vaegan_jax.image_files import describe_error
+from vaegan_jax.models import VGG_DEPTHS
 from vaegan_jax.models.critic import Critic
 from vaegan_jax.models.vgg import MIN_SIDE, VGG, load_vgg
 from vaegan_jax.perceptual import capture_features, style_and_content_loss
@@ -37,7 +38,6 @@ Network = tuple[nn.Module, Mapping[str, Any], int]
 
 # Fields of the configuration that `transfer` takes as they are.
 _OPTIONS = ('content_weight', 'style_weight', 'learning_rate', 'num_steps')
-_DEPTHS = {'vgg16': 16, 'vgg19': 19}
 _BRIGHTEST = 0.99  # Of the start: tanh reaches 1 only at infinity.
 _SHIFT = 16  # Pixels; the stride of four blocks.
 _PADDING = 4  # Pixels between the pictures of the figure.
@@ -134,7 +134,7 @@ def run(
     for field in ('content', 'style')
   )
   if critic is None:
-    module = VGG(_DEPTHS[config.network])
+    module = VGG(VGG_DEPTHS[config.network])
     variables = load_vgg(config.weights, module.depth)
   else:
     module, variables, _ = critic

@@ -1,6 +1,7 @@
 """The training loop: data in, updates, and now and then something to see."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 import signal
@@ -9,14 +10,17 @@ from collections.abc import Callable, Iterator
 
 import jax
 import ml_collections
+import numpy as np
 from clu import parameter_overview
 from etils import epath
 
 from vaegan_jax import adversarial, input_pipeline, models
 from vaegan_jax import update as update_lib
 from vaegan_jax.checkpoints import Checkpoints
+from vaegan_jax.critic_step import CriticConfig
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluator import Evaluator, to_line
+from vaegan_jax.health import Finding, HealthMonitor, last_healthy_step
 from vaegan_jax.optimizers import create_optimizers
 from vaegan_jax.train_state import TrainState, create_train_state
 from vaegan_jax.writers import Progress, Writers, check_writable
@@ -43,8 +47,10 @@ FREE_FIELDS = (
   'data.data_dir',
   'data.eval_split',
   'data.cache_images',
+  'health',
   'critic.weights',  # Read once: they are in the checkpoints.
 )
+_MAX_ROLLBACKS = 3
 SHOWN = ('loss', 'distance', 'kl', 'critic_loss')  # On the progress line.
 
 
@@ -64,7 +70,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> int:
     UserError: the data, a file of weights or the workdir is wrong.
   """
   check_writable(workdir)
-  with _on_sigterm(_leave):
+  with on_sigterm(_leave):
     images, eval_images = input_pipeline.load_splits(
       config.data, ['train_split', 'eval_split']
     )
@@ -74,33 +80,85 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> int:
       'config': config.to_dict(),
       'data': {'num_images': len(images), 'fingerprint': images.fingerprint},
     }
-    # A contradiction is told here, before anything compiles.
-    restored = checkpoints.restore(
-      jax.eval_shape(create_state), free_fields=FREE_FIELDS, **identity
+    restore = functools.partial(
+      checkpoints.restore,
+      jax.eval_shape(create_state),
+      free_fields=free_fields(config),
+      **identity,
     )
+    # A contradiction is told here, before anything compiles.
+    restored = restore()
     if restored is None:
       pretrained = models.load_pretrained(modules, config.critic.weights)
       restored = create_state(pretrained=pretrained), 0
-    state, start_step = restored
-    _announce(config, workdir, start_step, len(images))
-    if start_step >= config.num_train_steps:
+    _announce(config, workdir, restored[1], len(images))
+    if restored[1] >= config.num_train_steps:
       return DONE
     _write_config(config, workdir)
-    with contextlib.closing(Writers(workdir, start_step)) as writers:
-      writers.write_hparams(config.to_dict())
-      writers.write_texts(start_step, _describe_networks(state))
-      status = _loop(
-        config,
-        update_lib.replicate(state),
-        start_step,
-        update=_create_update(config, modules, optimizers),
-        batches=_create_batches(config, images, start_step),
-        evaluator=create_evaluator(config, modules, eval_images),
-        save=functools.partial(_save, checkpoints, identity),
-        writers=writers,
-      )
+    run = functools.partial(
+      _run,
+      config,
+      workdir,
+      update=_create_update(config, modules, optimizers),
+      create_batches=functools.partial(
+        _create_batches, config, optimizers, images
+      ),
+      evaluator=create_evaluator(config, modules, eval_images),
+      save=functools.partial(_save, checkpoints, identity),
+    )
+    outcome = run(*restored)
+    num_rollbacks = 0
+    while isinstance(outcome, Finding):
+      num_rollbacks += 1
+      restored = _roll_back(outcome, checkpoints, restore, num_rollbacks)
+      if restored is None:
+        return FAILED
+      outcome = run(*restored)
     checkpoints.close()
-  return status
+  return outcome
+
+
+def _run(
+  config, workdir, state, start_step, *, update, create_batches, **tools
+) -> int | Finding:
+  """Trains from a state on; returns the exit status, or what to mend."""
+  with contextlib.closing(Writers(workdir, start_step)) as writers:
+    writers.write_hparams(config.to_dict())
+    writers.write_texts(start_step, _describe_networks(state))
+    return _loop(
+      config,
+      update_lib.replicate(state),
+      start_step,
+      update=update,
+      batches=create_batches(start_step),
+      writers=writers,
+      **tools,
+    )
+
+
+def _roll_back(finding, checkpoints, restore, num_rollbacks):
+  """Returns (state, step) from before it began, with fresh randomness."""
+  if num_rollbacks > _MAX_ROLLBACKS:
+    print(f'Rolled back {_MAX_ROLLBACKS} times already: enough.', flush=True)
+    return None
+  checkpoints.wait()
+  step = last_healthy_step(checkpoints.steps(), finding.since)
+  if step is None:
+    print('There is no healthy checkpoint to roll back to.', flush=True)
+    return None
+  checkpoints.remove_after(step)
+  state, step = restore()
+  print(f'Rolled back to step {step:,}, with other noise.', flush=True)
+  # The checkpoint may be from before an earlier rollback.
+  fresh = np.asarray(int(state.num_rollbacks) + num_rollbacks, np.int32)
+  return state.replace(num_rollbacks=fresh), step
+
+
+def free_fields(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+  """What may change; the length of the run not, if a schedule hangs on it."""
+  if config.optimizer.schedule == 'constant':
+    return FREE_FIELDS
+  return tuple(f for f in FREE_FIELDS if f != 'num_train_steps')
 
 
 def create_networks(
@@ -122,7 +180,12 @@ def create_networks(
     critic=config.critic,
   )
   trained = [name for name in modules if not models.is_frozen(modules[name])]
-  optimizers = create_optimizers(trained, **config.optimizer)
+  optimizers = create_optimizers(
+    trained,
+    **config.optimizer,
+    num_train_steps=config.num_train_steps,
+    num_critic_steps=config.critic.num_steps,
+  )
   create_state = functools.partial(
     create_train_state,
     modules,
@@ -165,11 +228,19 @@ def _loop(
   evaluator,
   save,
   writers,
-) -> int:
-  """Runs the updates from `start_step` + 1 to the last; returns the status."""
+) -> int | Finding:
+  """Runs the updates from `start_step` + 1 to the last.
+
+  Returns the exit status, or the finding because of which to roll back.
+  """
   sigterm = threading.Event()
   signal.signal(signal.SIGTERM, lambda *_: sigterm.set())
   last_step = config.num_train_steps
+  health = HealthMonitor(
+    objective=config.objective,
+    patience_steps=config.health.patience_steps,
+    min_kl=config.health.min_kl,
+  )
   progress = Progress(last_step, config.batch_size, start_step)
   pauses = (
     config.eval_every_steps,
@@ -194,6 +265,14 @@ def _loop(
         writers.write_scalars(step, record)
         print(_DIVERGED.format(step=step, **metrics), flush=True)
         return FAILED
+      findings = health.check(step, metrics)
+      for finding in findings:
+        print(f'WARNING: {finding.message}', flush=True)
+      if findings and config.health.on_failure != 'warn':
+        writers.write_scalars(step, record)
+        if config.health.on_failure == 'stop':
+          return FAILED
+        return min(findings, key=lambda finding: finding.since)
     # Asked once a step, so that what stops the run has also been saved.
     stop = sigterm.is_set() and step < last_step
     if stop or any(due(step, every_steps) for every_steps in pauses):
@@ -219,6 +298,8 @@ def _loop(
 def _create_update(config, modules, optimizers):
   """The compiled update over this process's devices."""
   trains_critic = 'critic' in optimizers
+  recipe = dataclasses.fields(CriticConfig)
+  critic_config = {field.name: config.critic[field.name] for field in recipe}
 
   def preprocess(images, flip):
     flip = flip & config.data.random_flip
@@ -236,16 +317,18 @@ def _create_update(config, modules, optimizers):
       ema_decay=config.ema_decay,
       seed=config.seed,
       preprocess=preprocess,
+      critic_config=CriticConfig(**critic_config),
     )
   )
 
 
-def _create_batches(config, images, start_step):
+def _create_batches(config, optimizers, images, start_step):
   return input_pipeline.create_batches(
     images,
     seed=config.seed,
     batch_size=config.batch_size,
     num_devices=jax.local_device_count(),
+    num_parts=config.critic.num_steps if 'critic' in optimizers else 1,
     start_step=start_step,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
@@ -293,7 +376,7 @@ def _write_config(config, workdir):
 
 
 @contextlib.contextmanager
-def _on_sigterm(handler: Callable) -> Iterator[None]:
+def on_sigterm(handler: Callable) -> Iterator[None]:
   """Handles SIGTERM so, until the context ends."""
   before = signal.signal(signal.SIGTERM, handler)
   try:

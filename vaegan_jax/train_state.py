@@ -10,6 +10,9 @@ import optax
 from flax import struct
 
 Params = Mapping[str, Any]
+# Moving averages and where they begin: the critic's mean logits (LeCAM), and
+# the factor of the adaptive adversarial weight.
+AVERAGES = {'logits_real': 0.0, 'logits_fake': 0.0, 'adaptive_weight': 1.0}
 
 
 class NetworkState(struct.PyTreeNode):
@@ -31,6 +34,33 @@ class NetworkState(struct.PyTreeNode):
     return {'params': self.params, 'batch_stats': self.batch_stats}
 
 
+def apply_gradients(
+  network: NetworkState,
+  optimizer: optax.GradientTransformation,
+  grads: Params,
+  batch_stats: Params,
+) -> NetworkState:
+  """One optimiser step of one network.
+
+  Args:
+    network: before the step.
+    optimizer: of this network.
+    grads: as its params.
+    batch_stats: what the network holds afterwards.
+
+  Returns:
+    The network after the step.
+  """
+  updates, opt_state = optimizer.update(
+    grads, network.opt_state, network.params
+  )
+  return NetworkState(
+    params=optax.apply_updates(network.params, updates),
+    batch_stats=batch_stats,
+    opt_state=opt_state,
+  )
+
+
 class TrainState(struct.PyTreeNode):
   """The whole state of a run. Randomness is not in it: see `update.py`.
 
@@ -39,12 +69,17 @@ class TrainState(struct.PyTreeNode):
     num_skipped: [] int32, non-finite updates in a row up to now.
     networks: 'autoencoder' and, unless the objective has none, 'critic'.
     ema_params: the autoencoder's weights, averaged over steps.
+    averages: {name: []}, other moving averages; see `AVERAGES`.
+    num_rollbacks: [] int32, how often the run went back to a checkpoint. The
+      randomness of a step depends on it, so that it is not the same again.
   """
 
   step: jax.Array
   num_skipped: jax.Array
   networks: dict[str, NetworkState]
   ema_params: Params
+  averages: dict[str, jax.Array]
+  num_rollbacks: jax.Array
 
 
 def create_train_state(
@@ -90,4 +125,6 @@ def create_train_state(
     num_skipped=jnp.int32(0),
     networks=networks,
     ema_params=jax.tree.map(jnp.copy, networks['autoencoder'].params),
+    averages={name: jnp.float32(value) for name, value in AVERAGES.items()},
+    num_rollbacks=jnp.int32(0),
   )

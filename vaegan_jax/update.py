@@ -8,14 +8,15 @@
 
 Each network moves by its own loss only: the critic's step sees `x_recon` as a
 constant, and the autoencoder's gradient is pulled back from `x_recon`, so it
-never passes through the critic's weights or the real branch.
+never passes through the critic's weights or the real branch. The critic's step
+is in `critic_step.py`, and the terms of the distance's loss are in
+`reconstruction_loss.py`.
 
 This is the only file that names the device axis: it runs under `jax.pmap`, and
 one `pmean` for each network averages its gradient (and its metrics) over them.
 Axes: B images on one device, H height, W width, C channels, Z latent.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 
@@ -25,34 +26,26 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vaegan_jax import adversarial, perceptual
+from vaegan_jax import adversarial
+from vaegan_jax.critic_step import CriticConfig, create_critic_step
 from vaegan_jax.models import autoencoder as autoencoder_lib
-from vaegan_jax.train_state import NetworkState, TrainState
+from vaegan_jax.reconstruction_loss import LossConfig, create_judge, describe
+from vaegan_jax.train_state import TrainState, apply_gradients
 
 ORDERS = ('alternating', 'simultaneous')
 AXIS = 'batch'  # The device axis of `pmap`.
 # One stream of randomness for each use; see `_per_image`.
-FLIP_STREAM, NOISE_STREAM = range(2)
+FLIP_STREAM, NOISE_STREAM, PRIOR_STREAM, MIX_STREAM = range(4)
+NUM_STREAMS = 8
+
+# Of the adaptive weight: how slowly it moves, and its largest value.
+_ADAPTIVE_DECAY, _ADAPTIVE_MAX = 0.99, 10.0
+# The first autoencoder steps, and every so many, wait for a long round of
+# critic steps, where these are on: the schedule of arXiv 1701.07875's authors.
+_LONG_ROUNDS_FIRST, _LONG_ROUND_EVERY = 25, 500
 
 Metrics = dict[str, jax.Array]
-
-
-@dataclasses.dataclass(frozen=True)
-class LossConfig:
-  """What the autoencoder minimises; the fields of `config.loss`.
-
-  The loss is distance + pixel_weight * pixel error + kl_weight * KL, plus the
-  adversarial loss with a weight that rises from 0 over the ramp.
-  """
-
-  layers: tuple[str, ...]
-  layer_weights: tuple[float, ...]
-  normalize: str
-  reduction: str
-  pixel_weight: float
-  adversarial_weight: float
-  adversarial_ramp_steps: int
-  kl_weight: float
+_PLAIN_CRITIC = CriticConfig()
 
 
 def create_update(
@@ -65,6 +58,7 @@ def create_update(
   ema_decay: float,
   seed: int,
   preprocess: Callable[[jax.Array, jax.Array], jax.Array],
+  critic_config: CriticConfig = _PLAIN_CRITIC,
 ) -> Callable[[TrainState, jax.Array], tuple[TrainState, Metrics]]:
   """Builds the update for one device; `parallelize` runs it on all.
 
@@ -80,62 +74,138 @@ def create_update(
     seed: of flips and latent noise.
     preprocess: (images [B, H, W, C] uint8, flip [B] bool) -> x [B, H, W, C]
       float32 in [-1, 1].
+    critic_config: how the critic is trained.
 
   Returns:
-    (state, images [B, H, W, C] uint8) -> (state after the step, metrics []).
+    (state, images [K B, H, W, C] uint8) -> (state after the step, metrics []),
+    with K critic steps, each on B images; the autoencoder's is on the last B.
   """
-  autoencoder = modules['autoencoder']
-  critic = modules.get('critic')
+  autoencoder, critic = modules['autoencoder'], modules.get('critic')
+  num_parts = critic_config.num_steps if objective else 1
+  long_round_steps = critic_config.long_round_steps if objective else 0
+  num_updates_a_round = long_round_steps // num_parts
   train_critic, adversarial_loss = _frozen_critic, None
   if objective is not None:
-    train_critic = functools.partial(
-      _train_critic, critic, objective.critic_loss, optimizers['critic']
-    )
     adversarial_loss = objective.adversarial_loss
-  judge = functools.partial(_judge_pixels, loss)
-  if critic is not None:
-    judge = functools.partial(_judge_features, critic, adversarial_loss, loss)
+    train_critic = functools.partial(
+      _train_critic,
+      create_critic_step(
+        critic,
+        objective.critic_loss,
+        optimizers['critic'],
+        critic_config,
+        functools.partial(jax.lax.pmean, axis_name=AXIS),
+      ),
+    )
+  judge = create_judge(critic, adversarial_loss, loss)
+  autoencode = functools.partial(
+    _autoencode,
+    autoencoder,
+    split=objective is not None
+    and (loss.adaptive_weight or not loss.adversarial_to_encoder),
+    to_encoder=loss.adversarial_to_encoder,
+  )
 
   def update(
     state: TrainState, images: jax.Array
   ) -> tuple[TrainState, Metrics]:
     step, old = state.step + 1, state.networks
-    x, noise = _draw(seed, step, images, preprocess, autoencoder.latent_dim)
-
+    *early, last = _draw(
+      (seed, step, state.num_rollbacks),
+      images,
+      num_parts,
+      preprocess,
+      autoencoder.latent_dim,
+      critic_config.prior_fakes and objective is not None,
+    )
+    networks, averages = old, state.averages
+    first_critic_step = state.step * num_parts + 1
+    # 0. Earlier critic steps, each on images of its own.
+    for part, draw in enumerate(early):
+      fakes, _ = autoencode(old, draw, old['autoencoder'].params)
+      networks, averages, _ = train_critic(
+        networks, averages, first_critic_step + part, draw, fakes
+      )
     # 1. The autoencoder's one forward pass, kept to be pulled back through.
-    (x_recon, kl), pull_back, batch_stats = jax.vjp(
-      functools.partial(_autoencode, autoencoder, old, x, noise),
+    outputs, pull_back, batch_stats = jax.vjp(
+      functools.partial(autoencode, old, last),
       old['autoencoder'].params,
       has_aux=True,
     )
     # 2. The critic's step. It takes x_recon as a constant.
-    updated, critic_metrics = train_critic(old, x, x_recon)
+    updated, averages, critic_metrics = train_critic(
+      networks, averages, first_critic_step + len(early), last, outputs
+    )
     # 3. The frozen critic's verdict, and which way x_recon should move. In the
     # simultaneous order XLA finds step 2's forward passes here again.
-    judging = updated if order == 'alternating' else old
-    (recon_loss, terms), d_recon = jax.value_and_grad(
-      functools.partial(_reconstruction_loss, loss, judge, judging, step, x),
+    judging = updated if order == 'alternating' else networks
+    x_fakes = {name: x for name, x in outputs.items() if name != 'kl'}
+    terms, pull_judge, moments = jax.vjp(
+      functools.partial(judge, judging.get('critic'), last['x']),
+      x_fakes,
       has_aux=True,
-    )(x_recon)
-    # 4. Pull that, and the KL's constant cotangent, into the autoencoder.
-    d_kl = jnp.full_like(kl, loss.kl_weight / kl.size)
-    (grads,) = pull_back((d_recon, d_kl))
-
-    metrics = {name: term.mean() for name, term in (terms | {'kl': kl}).items()}
-    metrics['loss'] = recon_loss + loss.kl_weight * metrics['kl']
-    grads, batch_stats, metrics = jax.lax.pmean(
-      (grads, batch_stats, metrics), AXIS
     )
+    weights, cotangents, averages = _weigh(
+      loss, step, terms, pull_judge, averages
+    )
+    # 4. Pull that, and the KL's constant cotangent, into the autoencoder.
+    kl = outputs['kl']
+    cotangents['kl'] = jnp.full_like(kl, loss.kl_weight / kl.size)
+    (grads,) = pull_back(cotangents)
+
+    terms['kl'] = kl
+    metrics = {name: term.mean() for name, term in terms.items()}
+    if loss.adaptive_weight and adversarial_loss:
+      metrics['adaptive_weight'] = averages['adaptive_weight']
+    metrics['loss'] = sum(weights[name] * metrics[name] for name in terms)
+    grads, batch_stats, metrics, moments = jax.lax.pmean(
+      (grads, batch_stats, metrics, moments), AXIS
+    )
+    metrics |= describe(moments)
     metrics['autoencoder_grad_norm'] = optax.global_norm(grads)
-    updated['autoencoder'] = _apply_gradients(
+    new = apply_gradients(
       old['autoencoder'], optimizers['autoencoder'], grads, batch_stats
     )
-    ema_params = _average(
-      state.ema_params, updated['autoencoder'].params, step, ema_decay
+    ema_params = _average(state.ema_params, new.params, step, ema_decay)
+    if num_updates_a_round > 1:  # The autoencoder waits for the last of them.
+      moves = moves_autoencoder(step, num_updates_a_round)
+      new, ema_params = _where(
+        moves, (new, ema_params), (old['autoencoder'], state.ema_params)
+      )
+    state_after = state.replace(
+      networks={**updated, 'autoencoder': new},
+      ema_params=ema_params,
+      averages=averages,
     )
-    return _keep_if_finite(state, updated, ema_params, metrics | critic_metrics)
+    return _keep_if_finite(state, state_after, metrics | critic_metrics)
 
   return update
+
+
+def moves_autoencoder(step: jax.Array, rounds: int) -> jax.Array:
+  """Whether the autoencoder moves at a step, under long critic rounds.
+
+  The authors of the Wasserstein GAN train the critic for longer before each of
+  the first 25 generator steps, and before every 500th, counted from 0
+  (github.com/martinarjovsky/WassersteinGAN). Here a longer round is `rounds`
+  updates, of which the last alone moves the autoencoder.
+
+  Args:
+    step: [] int32, of the update, from 1.
+    rounds: updates in a long round, at least 1.
+
+  Returns:
+    [] bool.
+  """
+  first = _LONG_ROUNDS_FIRST * rounds  # The updates of the first long rounds.
+  until_next = _LONG_ROUND_EVERY - _LONG_ROUNDS_FIRST
+  cycle = _LONG_ROUND_EVERY - 1 + rounds  # One long round, 499 short ones.
+  later = step - 1 - first - until_next
+  return jnp.where(
+    step <= first,
+    step % rounds == 0,
+    (later < 0) | (later % cycle >= rounds - 1),
+  )
 
 
 def parallelize(update: Callable) -> Callable:
@@ -145,7 +215,7 @@ def parallelize(update: Callable) -> Callable:
     update: from `create_update`.
 
   Returns:
-    (state, images [D, B, H, W, C] uint8) -> (state, metrics []). The given
+    (state, images [D, K B, H, W, C] uint8) -> (state, metrics []). The given
     state's buffers are reused (donated): do not touch it afterwards.
   """
   return jax.pmap(
@@ -168,163 +238,166 @@ def replicate(state: TrainState) -> TrainState:
   return jax.device_put(state, everywhere)
 
 
-def _draw(seed, step, images, preprocess, latent_dim):
-  """Returns the batch, flipped at random: x [B, H, W, C], and noise [B, Z]."""
-  random = functools.partial(_per_image, seed, step, images.shape[0])
+def _draw(
+  origin, images, num_parts, preprocess, latent_dim, with_prior
+) -> list[dict[str, jax.Array]]:
+  """Returns what chance gives each part of the batch.
+
+  Each is a dict: x [B, H, W, C], flipped at random, noise [B, Z], mix [B], and
+  perhaps prior [B, Z].
+  """
+  batch_size = images.shape[0] // num_parts
+  random = functools.partial(_per_image, origin, num_parts, batch_size)
+
+  def normal(key):
+    return jax.random.normal(key, (latent_dim,))
+
   flip = random(FLIP_STREAM, jax.random.bernoulli)
-  noise = random(
-    NOISE_STREAM, lambda key: jax.random.normal(key, (latent_dim,))
+  draws = {
+    'x': preprocess(images, flip),
+    'noise': random(NOISE_STREAM, normal),
+    'mix': random(MIX_STREAM, jax.random.uniform),
+  }
+  if with_prior:
+    draws['prior'] = random(PRIOR_STREAM, normal)
+  parts = jax.tree.map(
+    lambda a: a.reshape(num_parts, batch_size, *a.shape[1:]), draws
   )
-  return preprocess(images, flip), noise
+  return [{k: v[i] for k, v in parts.items()} for i in range(num_parts)]
 
 
-def _autoencode(module, networks, x, noise, params):
-  """Returns ((x_recon [B, H, W, C], kl [B]), new batch_stats)."""
-  (x_recon, mean, logvar), mutated = module.apply(
-    {'params': params, 'batch_stats': networks['autoencoder'].batch_stats},
-    x,
-    noise,
-    train=True,
-    mutable=['batch_stats'],
-  )
-  kl = autoencoder_lib.gaussian_kl(mean, logvar)
-  return (x_recon, kl), mutated.get('batch_stats', {})
+def _autoencode(module, networks, draw, params, *, split, to_encoder):
+  """Returns (outputs, new batch_stats).
 
+  The outputs are x_recon [B, H, W, C] and kl [B]; with `split`, x_adversarial,
+  the same images by themselves to the gradient, which then does not reach the
+  encoder unless `to_encoder`; and x_prior, decoded from the prior, if drawn.
+  """
 
-def _train_critic(module, critic_loss, optimizer, networks, x, x_recon):
-  """One step of the critic. Returns (networks with it updated, metrics)."""
-  critic = networks['critic']
-  x_recon = jax.lax.stop_gradient(x_recon)
-
-  def judge(params, batch_stats, images):
-    logits, mutated = module.apply(
-      {'params': params, 'batch_stats': batch_stats},
-      images,
-      train=True,
-      mutable=['batch_stats'],
-    )
-    return logits, mutated.get('batch_stats', {})
-
-  def loss(params):
-    # Two passes, not one over both: `simultaneous` shares them with the
-    # distance, whose real half needs no gradient.
-    logits_real, batch_stats = judge(params, critic.batch_stats, x)
-    logits_fake, batch_stats = judge(params, batch_stats, x_recon)
-    losses = critic_loss(logits_real, logits_fake)
-    metrics = {
-      'critic_loss': losses.mean(),
-      'critic_logits_real': logits_real.mean(),
-      'critic_logits_fake': logits_fake.mean(),
+  def forward(module, x, noise):
+    mean, logvar = module.encoder(x, True)
+    latents = mean + jnp.exp(0.5 * logvar) * noise
+    x_recon = module.decoder(latents, True)
+    outputs = {
+      'x_recon': x_recon,
+      'kl': autoencoder_lib.gaussian_kl(mean, logvar),
     }
-    return losses.mean(), (batch_stats, metrics)
+    if split:  # XLA finds the same forward pass.
+      outputs['x_adversarial'] = (
+        x_recon
+        if to_encoder
+        else module.decoder(jax.lax.stop_gradient(latents), True)
+      )
+    if 'prior' in draw:
+      outputs['x_prior'] = module.decoder(draw['prior'], True)
+    return outputs
 
-  grads, (batch_stats, metrics) = jax.grad(loss, has_aux=True)(critic.params)
-  grads, batch_stats, metrics = jax.lax.pmean(
-    (grads, batch_stats, metrics), AXIS
+  outputs, mutated = module.apply(
+    {'params': params, 'batch_stats': networks['autoencoder'].batch_stats},
+    draw['x'],
+    draw['noise'],
+    mutable=['batch_stats'],
+    method=forward,
   )
-  metrics['critic_grad_norm'] = optax.global_norm(grads)
-  critic = _apply_gradients(critic, optimizer, grads, batch_stats)
-  return {**networks, 'critic': critic}, metrics
+  return outputs, mutated.get('batch_stats', {})
 
 
-def _frozen_critic(networks, x, x_recon):
+def _train_critic(step_critic, networks, averages, step, draw, outputs):
+  """One critic step. Returns (networks, averages, metrics)."""
+  fakes = [outputs[n] for n in ('x_recon', 'x_prior') if n in outputs]
+  critic, averages, metrics = step_critic(
+    networks['critic'], averages, step, draw['x'], fakes, draw['mix']
+  )
+  return {**networks, 'critic': critic}, averages, metrics
+
+
+def _frozen_critic(networks, averages, step, draw, outputs):
   """The critic step where none is trained."""
-  del x, x_recon
-  return dict(networks), {}
+  del step, draw, outputs
+  return dict(networks), averages, {}
 
 
-def _reconstruction_loss(loss, judge, networks, step, x, x_recon):
-  """What x_recon is to minimise: (mean over the batch, terms each [B])."""
-  terms = judge(networks, x, x_recon)
-  terms['pixel'] = _pixel_distance(x, x_recon, loss.reduction)
-  ramp = _ramp(step, loss.adversarial_ramp_steps)
+def _weigh(loss: LossConfig, step, terms, pull_judge, averages):
+  """What each term counts, and so which way the images should move.
+
+  Returns:
+    ({term: its factor in the loss}, {images: gradient}, new averages).
+  """
   weights = {
     'distance': 1.0,
     'pixel': loss.pixel_weight,
-    'adversarial': ramp * loss.adversarial_weight,
+    'adversarial': _ramp(step, loss.adversarial_ramp_steps)
+    * loss.adversarial_weight,
+    'kl': loss.kl_weight,
   }
-  total = sum(weights[name] * term for name, term in terms.items())  # [B]
-  return total.mean(), terms
-
-
-def _judge_features(module, adversarial_loss, loss, networks, x, x_recon):
-  """What the frozen critic says of the reconstructions: terms, each [B]."""
-  variables = jax.lax.stop_gradient(networks['critic'].variables)
-
-  def capture(images):
-    (logits, _), features = perceptual.capture_features(
-      module,
-      variables,
-      images,
-      layers=loss.layers or module.layer_names,
-      train=True,
-      mutable=['batch_stats'],
-    )
-    return logits, features
-
-  _, features_x = capture(jax.lax.stop_gradient(x))
-  logits_fake, features_recon = capture(x_recon)
-  distance = perceptual.feature_distance(
-    features_x,
-    features_recon,
-    weights=loss.layer_weights or None,
-    normalize=loss.normalize,
-    reduction=loss.reduction,
+  adapt = loss.adaptive_weight and 'adversarial' in terms
+  # An adaptive weight depends on the gradient without it, and is applied to it.
+  at_first = weights | {'adversarial': 1.0} if adapt else weights
+  (cotangents,) = pull_judge(
+    {
+      name: jnp.ones_like(term) * at_first[name] / term.size
+      for name, term in terms.items()
+    }
   )
-  terms = {'distance': distance}
-  if adversarial_loss is not None:
-    terms['adversarial'] = adversarial_loss(logits_fake)
-  return terms
+  if adapt:
+    averages = _adapt(cotangents, averages)
+    weights['adversarial'] *= averages['adaptive_weight']
+    for name in cotangents.keys() - {'x_recon'}:
+      cotangents[name] = weights['adversarial'] * cotangents[name]
+  return weights, cotangents, averages
 
 
-def _judge_pixels(loss, networks, x, x_recon):
-  """Without a critic an image's only feature is itself: terms, each [B]."""
-  del networks
-  return {'distance': _pixel_distance(x, x_recon, loss.reduction)}
+def _adapt(cotangents, averages):
+  """Returns the averages with the new adaptive weight (arXiv 2012.09841).
 
+  The ratio of the lengths of the distance's and the adversarial loss's
+  gradients, over all devices; capped, and smoothed.
+  """
 
-def _pixel_distance(x, x_recon, reduction):
-  """Squared error between the images; [B]."""
-  return perceptual.feature_distance(
-    {'pixels': x}, {'pixels': x_recon}, reduction=reduction
+  def length(x):
+    return jnp.sqrt(jax.lax.psum(jnp.sum(x**2), AXIS))
+
+  ratio = length(cotangents['x_recon']) / (
+    length(cotangents['x_adversarial']) + 1e-8
   )
+  ratio = jnp.minimum(ratio, _ADAPTIVE_MAX)
+  average = optax.incremental_update(
+    ratio, averages['adaptive_weight'], 1.0 - _ADAPTIVE_DECAY
+  )
+  return averages | {'adaptive_weight': average}
 
 
-def _per_image(seed, step, batch_size, stream, draw):
+def _per_image(origin, num_parts, batch_size, stream, draw) -> jax.Array:
   """Draws randomness for each image: a function of (seed, step, image).
 
   The image's place in the global batch is folded in, so that a batch gets the
   same noise on one device and on many.
 
   Args:
-    seed, step, stream: what the draw is for.
-    batch_size: B, images on this device.
+    origin: (seed, step, number of rollbacks); the last gives a step that is
+      taken again other randomness.
+    num_parts: K, parts of the batch, each shared out over the devices.
+    batch_size: B, images of one part on this device.
+    stream: what the draw is for.
     draw: (key) -> array.
 
   Returns:
-    The draws [B, ...].
+    The draws [K B, ...].
   """
+  seed, step, num_rollbacks = origin
   key = jax.random.fold_in(jax.random.key(seed), step)
-  key = jax.random.fold_in(key, stream)
+  key = jax.random.fold_in(key, stream + NUM_STREAMS * num_rollbacks)
+  part_size = jax.lax.psum(batch_size, AXIS)
   place = jax.lax.axis_index(AXIS) * batch_size + jnp.arange(batch_size)
-  return jax.vmap(lambda i: draw(jax.random.fold_in(key, i)))(place)
+  places = jnp.arange(num_parts)[:, None] * part_size + place
+  return jax.vmap(lambda i: draw(jax.random.fold_in(key, i)))(
+    places.reshape(-1)
+  )
 
 
 def _ramp(step, ramp_steps):
   """Rises linearly from 0 to 1 over `ramp_steps` steps; 0 of them: 1."""
   return jnp.minimum(step / max(ramp_steps, 1), 1.0)
-
-
-def _apply_gradients(network, optimizer, grads, batch_stats):
-  """One optimiser step of one network."""
-  updates, opt_state = optimizer.update(
-    grads, network.opt_state, network.params
-  )
-  return NetworkState(
-    params=optax.apply_updates(network.params, updates),
-    batch_stats=batch_stats,
-    opt_state=opt_state,
-  )
 
 
 def _average(ema_params, params, step, decay):
@@ -333,7 +406,7 @@ def _average(ema_params, params, step, decay):
   return optax.incremental_update(params, ema_params, 1.0 - decay)
 
 
-def _keep_if_finite(state, networks, ema_params, metrics):
+def _keep_if_finite(old: TrainState, new: TrainState, metrics: Metrics):
   """Takes the step unless a loss or gradient is not finite, then counts it."""
   # A non-finite gradient norm means a non-finite gradient somewhere.
   ok = functools.reduce(
@@ -344,12 +417,11 @@ def _keep_if_finite(state, networks, ema_params, metrics):
       if k.endswith(('loss', 'norm'))
     ),
   )
-  keep = functools.partial(jax.tree.map, functools.partial(jnp.where, ok))
-  num_skipped = jnp.where(ok, 0, state.num_skipped + 1)
+  num_skipped = jnp.where(ok, 0, old.num_skipped + 1)
   metrics['skipped_in_a_row'] = num_skipped
-  return TrainState(
-    step=state.step + 1,
-    num_skipped=num_skipped,
-    networks=keep(networks, state.networks),
-    ema_params=keep(ema_params, state.ema_params),
-  ), metrics
+  kept = _where(ok, new, old)
+  return kept.replace(step=old.step + 1, num_skipped=num_skipped), metrics
+
+
+def _where(condition, new, old):
+  return jax.tree.map(functools.partial(jnp.where, condition), new, old)

@@ -30,9 +30,8 @@ import ml_collections
 
 from configs import default, serialization
 from tests.benchmarks import hlo
-from vaegan_jax import adversarial, optimizers, train_state
+from vaegan_jax import adversarial, train, train_state
 from vaegan_jax import update as update_lib
-from vaegan_jax.models import create_modules
 
 _NUM_VIRTUAL_DEVICES = 8
 _STEPS = 5  # In which the update may compile once.
@@ -96,13 +95,7 @@ def create(
   config: ml_collections.ConfigDict, order: str
 ) -> tuple[Callable, Callable[[], train_state.TrainState]]:
   """The update over all devices, and what makes the state before step 1."""
-  modules = create_modules(
-    with_critic=config.objective in adversarial.OBJECTIVES,
-    data=config.data,
-    model=config.model,
-    critic=config.critic,
-  )
-  transforms = optimizers.create_optimizers(modules, **config.optimizer)
+  modules, transforms, create_state = train.create_networks(config)
   update = update_lib.create_update(
     modules,
     transforms,
@@ -112,14 +105,6 @@ def create(
     ema_decay=config.ema_decay,
     seed=config.seed,
     preprocess=_preprocess,
-  )
-  side, channels = config.data.image_size, config.data.channels
-  create_state = functools.partial(
-    train_state.create_train_state,
-    modules,
-    transforms,
-    seed=config.seed,
-    image_shape=(side, side, channels),
   )
   return update_lib.parallelize(update), create_state
 

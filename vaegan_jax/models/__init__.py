@@ -13,7 +13,7 @@ from vaegan_jax.models.autoencoder import Autoencoder
 from vaegan_jax.models.critic import Critic
 from vaegan_jax.models.vgg import VGG, load_vgg
 
-_VGG_DEPTHS = {'vgg16': 16, 'vgg19': 19}
+VGG_DEPTHS = {'vgg16': 16, 'vgg19': 19}
 
 
 def create_modules(
@@ -48,10 +48,12 @@ def create_modules(
       **fields(model),
     )
   }
-  if with_critic and critic['network'] in _VGG_DEPTHS:
-    modules['critic'] = VGG(_VGG_DEPTHS[critic['network']])
+  if with_critic and critic['network'] in VGG_DEPTHS:
+    modules['critic'] = VGG(VGG_DEPTHS[critic['network']])
   elif with_critic:
-    modules['critic'] = Critic(**fields(critic))
+    modules['critic'] = Critic(
+      **fields(critic), spectral_norm=critic['spectral_norm']
+    )
   return modules
 
 

@@ -4,7 +4,9 @@ A block's output is taken *after* its activation, so a captured feature is
 what the next layer really sees. Axes: B batch, H height, W width, C channels.
 """
 
+import functools
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -38,16 +40,28 @@ class Norm(nn.Module):
     raise ValueError(f'norm is {self.kind!r}; known: {NORMS}')
 
 
+def spectrally(layer: nn.Module, on: bool, train: bool) -> Callable:
+  """A layer whose kernel has spectral norm 1 (arXiv 1802.05957), if it is on.
+
+  One step of power iteration in training; its vectors are in `batch_stats`.
+  """
+  if not on:
+    return layer
+  return functools.partial(nn.SpectralNorm(layer), update_stats=train)
+
+
 class DownBlock(nn.Module):
   """Halves height and width: 4x4 convolution of stride 2, norm, leaky ReLU."""
 
   features: int
   norm: str = 'none'
+  spectral_norm: bool = False
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps x: [B, H, W, C] to [B, H / 2, W / 2, features]."""
-    x = nn.Conv(self.features, (4, 4), strides=2, padding=1)(x)
+    conv = nn.Conv(self.features, (4, 4), strides=2, padding=1)
+    x = spectrally(conv, self.spectral_norm, train)(x)
     x = Norm(self.norm)(x, train)
     return nn.leaky_relu(x, LEAKY_SLOPE)
 

@@ -20,6 +20,7 @@ class Critic(nn.Module):
     width: channels of the first block, before its multiplier.
     channel_multipliers: one a block, in forward order.
     norm: 'none', 'group' or 'batch'.
+    spectral_norm: whether every layer has spectral norm 1.
     head: whether there is the dense layer, which ties a trained critic to one
       image size. Without it the last block's feature is returned.
   """
@@ -27,6 +28,7 @@ class Critic(nn.Module):
   width: int
   channel_multipliers: Sequence[int]
   norm: str = 'none'
+  spectral_norm: bool = False
   head: bool = True
 
   @property
@@ -40,8 +42,11 @@ class Critic(nn.Module):
     for name, multiplier in zip(
       self.layer_names, self.channel_multipliers, strict=True
     ):
-      block = blocks.DownBlock(self.width * multiplier, self.norm, name=name)
+      block = blocks.DownBlock(
+        self.width * multiplier, self.norm, self.spectral_norm, name=name
+      )
       x = block(x, train)
     if not self.head:
       return x
-    return nn.Dense(1)(x.reshape(x.shape[0], -1))[:, 0]
+    dense = blocks.spectrally(nn.Dense(1), self.spectral_norm, train)
+    return dense(x.reshape(x.shape[0], -1))[:, 0]
