@@ -11,9 +11,10 @@ from safetensors.numpy import save_file
 # Most of the time goes to compiling: every program is kept for the next run.
 # JAX reads these when it is imported.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-os.environ.setdefault(
-  'JAX_COMPILATION_CACHE_DIR', str(Path(__file__).parent.parent / '.jax_cache')
-)
+_CACHE = Path(__file__).parent.parent / '.jax_cache'
+# One for each of pytest-xdist's processes: JAX does not lock it.
+_WORKER = os.environ.get('PYTEST_XDIST_WORKER', 'main')
+os.environ['JAX_COMPILATION_CACHE_DIR'] = str(_CACHE / _WORKER)
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 
