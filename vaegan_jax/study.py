@@ -7,7 +7,6 @@ has the devices to itself: the memory of a GPU and the chips of a TPU are not
 shared out. What dies with the process is resumed, like everything else.
 """
 
-import datetime
 import json
 import statistics
 import time
@@ -25,7 +24,7 @@ from vaegan_jax import evaluate, figures, input_pipeline, train
 from vaegan_jax.checkpoints import Checkpoints
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluator import NUM_COLUMNS
-from vaegan_jax.writers import check_writable
+from vaegan_jax.writers import check_writable, format_duration, write_text
 
 Runs = Mapping[str, ml_collections.ConfigDict]  # {workdir: configuration}
 Outcome = dict[str, Any]  # objective, seed, status, step, and scores or message
@@ -237,18 +236,14 @@ class _Progress:
     elapsed = time.monotonic() - self._start
     done = sum(self._steps[run] for run in runs[:index])
     left = sum(self._steps[run] for run in runs[index:])
-    estimate = _duration(elapsed / done * left) if done else '-:--:--'
+    estimate = format_duration(elapsed / done * left) if done else '-:--:--'
     parts = [
       f'run {index + 1} of {len(runs)}: {name}',
       f'{outcome["status"]} before'
       if outcome
-      else f'{_duration(elapsed)} elapsed  {estimate} left',
+      else f'{format_duration(elapsed)} elapsed  {estimate} left',
     ]
     print('  '.join(parts), flush=True)
-
-
-def _duration(seconds: float) -> str:
-  return str(datetime.timedelta(seconds=round(seconds)))
 
 
 def _write_tables(outcomes: list[Outcome], workdir: str) -> None:
@@ -263,7 +258,7 @@ def _write_tables(outcomes: list[Outcome], workdir: str) -> None:
   if failures:
     text += '\n' + ''.join(failures)
   root = epath.Path(workdir)
-  _write_text(root / 'study.md', text)
+  write_text(root / 'study.md', text)
   objectives = {
     objective: {
       name: value._asdict() if isinstance(value, figures.Spread) else value
@@ -304,14 +299,7 @@ def _reconstruct_first(config, workdir) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _write_json(path: epath.Path, content: Mapping[str, Any]) -> None:
-  _write_text(path, json.dumps(content, indent=2, allow_nan=False) + '\n')
-
-
-def _write_text(path: epath.Path, text: str) -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(path.name + '.tmp')  # Never half a file.
-  temporary.write_text(text)
-  temporary.replace(path)
+  write_text(path, json.dumps(content, indent=2, allow_nan=False) + '\n')
 
 
 def _leave(*_):

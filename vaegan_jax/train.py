@@ -23,7 +23,7 @@ from vaegan_jax.evaluator import Evaluator, to_line
 from vaegan_jax.health import Finding, HealthMonitor, last_healthy_step
 from vaegan_jax.optimizers import create_optimizers
 from vaegan_jax.train_state import TrainState, create_train_state
-from vaegan_jax.writers import Progress, Writers, check_writable
+from vaegan_jax.writers import Progress, Writers, check_writable, write_text
 
 DONE, FAILED, PREEMPTED = 0, 1, 75  # Exit statuses; 75: "try again later".
 
@@ -362,12 +362,9 @@ def _announce(config, workdir, start_step, num_images):
 
 
 def _write_config(config, workdir):
-  path = epath.Path(workdir) / 'config.json'
-  temporary = path.with_name(path.name + '.tmp')  # Never half a file.
+  text = json.dumps(config.to_dict(), indent=2) + '\n'
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary.write_text(json.dumps(config.to_dict(), indent=2) + '\n')
-    temporary.replace(path)
+    write_text(epath.Path(workdir) / 'config.json', text)
   except OSError as error:
     raise UserError(
       f'--workdir={workdir} cannot be written ({error}): name a folder on a '

@@ -283,7 +283,7 @@ class Progress:
       f'step {step:,}/{total:,}',
       f'{step / total:.1%}',
       '- images/s' if speed is None else f'{speed:,.0f} images/s',
-      '-:--:-- left' if left is None else f'{_duration(left)} left',
+      '-:--:-- left' if left is None else f'{format_duration(left)} left',
       *(f'{name} {float(value):.4g}' for name, value in metrics.items()),
     ]
     with self._errors:
@@ -308,6 +308,15 @@ class Progress:
     return speed, left
 
 
-def _duration(seconds: float) -> str:
+def write_text(path: epath.Path, text: str) -> None:
+  """Writes a file whole or not at all, and its folder if need be."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(path.name + '.tmp')
+  temporary.write_text(text)
+  temporary.replace(path)
+
+
+def format_duration(seconds: float) -> str:
+  """Returns hours, minutes and seconds: '1:02:03'."""
   minutes, seconds = divmod(round(seconds), 60)
   return f'{minutes // 60}:{minutes % 60:02}:{seconds:02}'
