@@ -16,7 +16,4 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   config = default.get_config(objective)
   config.data.name = 'celeb_a'
   config.data.center_crop = 140  # The face, out of 178 x 218.
-  # On photographs the critic wins outright without it: see the README's
-  # results.
-  config.loss.adversarial_weight = 0.5
   return config

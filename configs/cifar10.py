@@ -18,7 +18,4 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   for network in (config.model, config.critic):
     network.depth = 3
     network.channel_multipliers = (1, 2, 4)
-  # On photographs the critic wins outright without it: see the README's
-  # results.
-  config.loss.adversarial_weight = 0.5
   return config

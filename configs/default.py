@@ -65,7 +65,7 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   critic.long_round_steps = 0  # Critic steps before the first updates; 0: off.
   critic.weight_clip = 0.0  # Largest absolute weight.
   critic.gradient_penalty_weight = 0.0  # Between photograph and reconstruction.
-  critic.r1_weight = 0.0  # Gradient penalty at photographs.
+  critic.r1_weight = 1.0  # Gradient penalty at photographs.
   critic.r1_every_steps = 16
   critic.lecam_weight = 0.0  # Logits near the other side's moving average.
   critic.lecam_decay = 0.99
@@ -77,11 +77,11 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   loss.normalize = 'relative'  # Critic features; 'none' (the post), 'unit'.
   loss.reduction = 'mean'  # Over one layer's features; 'sum' (the post).
   loss.pixel_weight = 0.0  # Squared pixel error beside the critic's features.
-  loss.adversarial_weight = 0.0  # Of the critic's verdict.
-  loss.adversarial_ramp_steps = 1_000  # Steps from 0 to that weight, linearly.
+  loss.adversarial_weight = 0.5  # Of the critic's verdict.
+  loss.adversarial_ramp_steps = 0  # Steps from 0 to that weight, linearly.
   loss.adversarial_to_encoder = True  # False: it moves the decoder alone.
   loss.adaptive_weight = False  # Times the ratio of the gradients' lengths.
-  loss.kl_weight = 1e-3  # Against a distance of about 1.
+  loss.kl_weight = 1e-2  # Against a distance of about 1.
   if config.objective == 'mse':
     # The ordinary VAE: squared errors summed over an image's pixels, plus the
     # KL in full.
@@ -103,7 +103,9 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   health.patience_steps = 500  # What a dead critic or a collapse must last.
   health.min_kl = 0.5  # Nats an image; below, the latent has collapsed.
 
+  # These bound the critic's slope in a way of their own, in place of R1.
   if config.objective == 'wasserstein':  # The recipe of arXiv 1701.07875.
+    critic.r1_weight = 0.0
     critic.num_steps = 5
     critic.long_round_steps = 100
     critic.weight_clip = 0.01
@@ -111,6 +113,7 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
     optimizer.autoencoder_learning_rate = 5e-5
     optimizer.critic_learning_rate = 5e-5
   elif config.objective == 'wasserstein_gp':
+    critic.r1_weight = 0.0
     critic.gradient_penalty_weight = 10.0  # As in arXiv 1704.00028.
 
   return config.lock()

@@ -13,7 +13,4 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   """Returns the configuration for a folder; `data.path` must be added."""
   config = default.get_config(objective)
   config.data.name = 'image_folder'
-  # On photographs the critic wins outright without it: see the README's
-  # results.
-  config.loss.adversarial_weight = 0.5
   return config

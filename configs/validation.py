@@ -128,7 +128,8 @@ def _check_stabilisers(config: ml_collections.ConfigDict) -> None:
       raise UserError(
         f"critic.{field}={critic[field]} contradicts critic.norm='batch', "
         "because it needs each image's own gradient and a batch's moments mix "
-        'them: for example, --config.critic.norm=group'
+        f'them: use --config.critic.norm=group or, for example, '
+        f'--config.critic.{field}=0'
       )
   if critic.long_round_steps % critic.num_steps:
     raise UserError(

@@ -40,7 +40,11 @@ def test_objectives_are_the_critics_and_mse():
 @pytest.mark.parametrize('network', rules.VGG_CONVOLUTIONS)
 def test_the_layers_of_a_frozen_critic_are_those_of_its_module(network):
   layers = vgg.VGG(int(network.removeprefix('vgg'))).layer_names
-  frozen = {'critic__network': network, 'critic__weights': 'vgg.pth'}
+  frozen = {
+    'critic__network': network,
+    'critic__weights': 'vgg.pth',
+    'loss__adversarial_weight': 0.0,
+  }
   validation.validate(make_config(**frozen, loss__layers=layers))
   with pytest.raises(UserError, match=f'has {", ".join(layers)}: for example'):
     validation.validate(make_config(**frozen, loss__layers=('block_0',)))
@@ -129,7 +133,11 @@ def test_a_bad_value_is_told_in_one_sentence(field, value):
   ),
 )
 def test_what_a_frozen_critic_rules_out_is_told(changes, told):
-  frozen = {'critic.network': 'vgg16', 'critic.weights': 'vgg16.pth'}
+  frozen = {
+    'critic.network': 'vgg16',
+    'critic.weights': 'vgg16.pth',
+    'loss.adversarial_weight': 0.0,
+  }
   validation.validate(make_config(**frozen))
   if changes.get('model.depth'):
     changes['model.channel_multipliers'] = (1, 2, 4)
@@ -150,17 +158,20 @@ def test_what_a_frozen_critic_rules_out_is_told(changes, told):
       r"gradient_penalty_weight=10\.0 contradicts critic\.norm='batch'",
     ),
     (
-      {'critic.r1_weight': 1.0, 'critic.norm': 'batch'},
-      r"r1_weight=1\.0 contradicts critic\.norm='batch'",
+      {'critic.norm': 'batch'},  # R1 is on unless it is turned off.
+      r'r1_weight=1\.0 contradicts .* --config\.critic\.r1_weight=0',
     ),
     (
       {'critic.num_steps': 5, 'critic.long_round_steps': 12},
       r'long_round_steps=12 must be divisible by .*: use 10 or 15',
     ),
-    ({'loss.adaptive_weight': True}, r'adversarial_weight=0\.0, which is off'),
+    (
+      {'loss.adaptive_weight': True, 'loss.adversarial_weight': 0.0},
+      r'adversarial_weight=0\.0, which is off',
+    ),
     ({'optimizer.warmup_steps': 20_001}, 'at most num_train_steps=20000'),
     (
-      {'loss.adversarial_weight': 0.5, 'num_train_steps': 999},
+      {'loss.adversarial_ramp_steps': 1000, 'num_train_steps': 999},
       'ramp_steps=1000 must be at most num_train_steps=999',
     ),
     ({'critic.num_steps': 0}, 'num_steps=0 must be from 1 to 100'),
@@ -174,16 +185,17 @@ def test_what_contradicts_is_told(changes, told):
   assert re.search(r'for example|did you mean|use \d', str(caught.value))
 
 
-def test_the_wasserstein_gan_comes_with_its_papers_recipe():
+def test_the_wasserstein_objectives_come_with_their_papers_recipes():
   config = default.get_config('wasserstein')
   assert config.critic.weight_clip == 0.01
   assert config.critic.num_steps == 5
   assert config.critic.long_round_steps == 100
   assert config.optimizer.name == 'rmsprop'
   assert config.optimizer.critic_learning_rate == 5e-5
-  assert (
-    default.get_config('wasserstein_gp').critic.gradient_penalty_weight == 10
-  )
+  assert config.critic.r1_weight == 0
+  config = default.get_config('wasserstein_gp')
+  assert config.critic.gradient_penalty_weight == 10
+  assert config.critic.r1_weight == 0
 
 
 @pytest.mark.parametrize(
