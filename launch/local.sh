@@ -5,8 +5,14 @@
 #                                                runs and their comparison
 #   launch/local.sh --config.num_train_steps=100   the same, with other values
 #   launch/local.sh --config=... --workdir=...   main.py, as it is
+#   launch/local.sh --helpshort                  what main.py itself says
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+
+if [[ "${1:-}" == --help ]]; then
+  sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+  exit
+fi
 "$root/launch/setup.sh"
 
 main() {

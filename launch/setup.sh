@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # Makes .venv in the project and installs into it what is not yet there.
 #
-#   launch/setup.sh           what training needs
-#   launch/setup.sh --tests   and what the tests need
+#   launch/setup.sh                what training needs
+#   launch/setup.sh --tests        and what the tests need
+#   launch/setup.sh --jax=cuda13   and JAX for a GPU; tpu: for a TPU
 #
 # PYTHON names the interpreter; otherwise the newest suitable one is taken.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+help() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
 fail() {
   echo "error: $*" >&2
@@ -44,11 +47,17 @@ make_environment() {
   "$python" -m venv --clear .venv
 }
 
-case "${1:-}" in
-  '') files=(requirements.txt) ;;
-  --tests) files=(requirements.txt tests/requirements.txt) ;;
-  *) fail "$1 is not an option of launch/setup.sh: use --tests or nothing" ;;
-esac
+files=(requirements.txt)
+extra=''
+for argument in "$@"; do
+  case "$argument" in
+    --help) help && exit ;;
+    --tests) files+=(tests/requirements.txt) ;;
+    --jax=tpu | --jax=cuda12 | --jax=cuda13) extra="${argument#--jax=}" ;;
+    --jax*) fail "$argument must be --jax=tpu, --jax=cuda12 or --jax=cuda13: for example, --jax=cuda13" ;;
+    *) fail "$argument is not an option of launch/setup.sh: use --tests, --jax=cuda13 or nothing" ;;
+  esac
+done
 
 # A stamp is left only after a complete installation, so that an interrupted
 # one is started again from nothing, and changed requirements are noticed.
@@ -56,10 +65,10 @@ if ! .venv/bin/python -c '' 2>/dev/null ||
   ! compgen -G '.venv/installed-*' >/dev/null; then
   make_environment
 fi
-stamp=".venv/installed-$(cat "${files[@]}" | cksum | tr ' ' '-')"
+stamp=".venv/installed-$(cat "${files[@]}" | cksum | tr ' ' '-')${extra:+-$extra}"
 if [[ ! -e "$stamp" ]]; then
   echo "Installing ${files[*]} (minutes, the first time) ..." >&2
   .venv/bin/python -m pip install --quiet --disable-pip-version-check \
-    "${files[@]/#/--requirement=}" >&2
+    "${files[@]/#/--requirement=}" ${extra:+"jax[$extra]"} >&2
   touch "$stamp"
 fi

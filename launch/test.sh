@@ -2,6 +2,11 @@
 # Runs the tests, two files at a time; with arguments, pytest with those alone:
 # launch/test.sh tests/config_test.py
 set -euo pipefail
+
+if [[ "${1:-}" == --help ]]; then
+  sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+  exit
+fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 launch/setup.sh --tests
 

@@ -1,0 +1,237 @@
+#!/usr/bin/env bash
+# Trains on a Cloud TPU, one machine or a pod slice of many, through gcloud.
+#
+#   launch/tpu.sh VERB --name=NAME --zone=ZONE [options] [-- arguments of main.py]
+#
+#   create   makes the TPU: on demand, or with --spot, --queued or both
+#   setup    sends the last commit to all its machines and installs what it needs
+#   run      starts main.py on all of them, and returns; it goes on without you
+#   status   says how the TPU is and, of each machine, how its run is
+#   logs     follows what the first machine prints
+#   stop     has the run save and end
+#   delete   deletes the TPU
+#
+#   --name=NAME               of the TPU
+#   --zone=ZONE               where it is, such as us-west4-a
+#   --project=PROJECT         if not gcloud's default
+#   --accelerator_type=TYPE   for create: v5litepod-8, v4-32, v6e-16, ...
+#   --version=VERSION         for create: a runtime other than the type's usual one
+#   --spot                    for create: cheaper, and can be taken away at any time
+#   --queued                  it is a queued resource: give it to every verb
+#   --workdir=gs://...        for run: the checkpoints must outlive the TPU
+#   --watch                   for run: stays, and does all that the run needs
+#   --dry_run                 prints the commands, and runs none of them
+#
+# For example, from nothing to the end, whatever is taken away on the way:
+#
+#   launch/tpu.sh run --watch --spot --queued --name=faces --zone=us-west4-a \
+#     --accelerator_type=v5litepod-16 --workdir=gs://bucket/runs/faces \
+#     -- --config=configs/celeba.py
+#
+# What is automatic: the run is a systemd service, so that a lost connection
+# does not end it, and launch/restart.sh starts it again after status 75 and, up
+# to three times, after a failure; it goes on from its checkpoint. A TPU that was
+# preempted, or a machine that was rebooted, comes back only with --watch: as
+# long as that runs, it looks every minute, makes the TPU again where it was
+# preempted, sets it up with the same commit and starts the same run. Without
+# it: delete, create, setup and run again, with the same workdir.
+set -euo pipefail
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+
+help() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+
+fail() {
+  echo "error: $*" >&2
+  exit 2
+}
+
+# A shell reads the words again as they were.
+quoted() {
+  local word words='' LC_ALL=C apostrophe="'\\''"
+  for word in "$@"; do
+    case "$word" in
+      '' | *[!A-Za-z0-9_./:=@%+,-]*) word="'${word//\'/$apostrophe}'" ;;
+    esac
+    words+="${words:+ }$word"
+  done
+  printf '%s' "$words"
+}
+
+call() {
+  if [[ -n "$dry_run" ]]; then
+    quoted "$@" && echo
+  else
+    "$@"
+  fi
+}
+
+parse() {
+  verb="${1:-}"
+  name='' zone='' project='' accelerator_type='' version='' workdir=''
+  spot='' queued='' watch='' dry_run=''
+  arguments=()
+  case "$verb" in
+    create | setup | run | status | logs | stop | delete) shift ;;
+    --help | help) help && exit ;;
+    *) fail "'$verb' is not one of create, setup, run, status, logs, stop and delete: for example, launch/tpu.sh status --name=faces --zone=us-west4-a" ;;
+  esac
+  while [[ $# -gt 0 ]]; do
+    case "$1" in
+      --help) help && exit ;;
+      --name=* | --zone=* | --project=* | --accelerator_type=* | --version=* | --workdir=*)
+        printf -v "$(expr "$1" : '--\([a-z_]*\)=')" '%s' "${1#*=}"
+        ;;
+      --spot | --queued | --watch | --dry_run) printf -v "${1#--}" 1 ;;
+      --) shift && arguments=("$@") && break ;;
+      *) fail "$1 is not an option of launch/tpu.sh (see --help); options of main.py come after --, for example, -- --config=configs/celeba.py" ;;
+    esac
+    shift
+  done
+}
+
+check() {
+  [[ "$name" =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]] ||
+    fail "--name=$name must be lower-case letters, digits and hyphens: for example, --name=faces"
+  [[ -n "$zone" ]] || fail "--zone is missing: for example, --zone=us-west4-a"
+  if [[ "$verb" == create || -n "$watch" ]]; then
+    [[ -n "$accelerator_type" ]] ||
+      fail "--accelerator_type is missing: for example, --accelerator_type=v5litepod-8"
+    case "${version:-$accelerator_type}" in
+      "$version") ;;
+      v6e-*) version=v2-alpha-tpuv6e ;;
+      v5p-*) version=v2-alpha-tpuv5 ;;
+      v5litepod-*) version=v2-alpha-tpuv5-lite ;;
+      v[234]-*) version=tpu-ubuntu2204-base ;;
+      *) fail "--accelerator_type=$accelerator_type has no usual runtime here: name one too, for example, --version=v2-alpha-tpuv6e" ;;
+    esac
+  fi
+  if [[ "$verb" == run ]]; then
+    [[ "$workdir" == gs://?*/?* ]] ||
+      fail "--workdir=$workdir must be in a bucket, which all machines reach and which outlives them: for example, --workdir=gs://bucket/runs/faces"
+  elif [[ -n "$watch$workdir" || ${#arguments[@]} -gt 0 ]]; then
+    fail "--watch, --workdir and what comes after -- are for run, not for $verb: for example, launch/tpu.sh run --name=faces --zone=us-west4-a --workdir=gs://bucket/runs/faces -- --config=configs/celeba.py"
+  fi
+  where=("--zone=$zone" ${project:+"--project=$project"})
+}
+
+tpu_vm() { call gcloud compute tpus tpu-vm "$@" "${where[@]}"; }
+
+queued_resources() { call gcloud compute tpus queued-resources "$@" "${where[@]}"; }
+
+on_all() { tpu_vm ssh "$name" --worker=all "--command=$1"; }
+
+create() {
+  if [[ -n "$queued" ]]; then
+    queued_resources create "$name" "--node-id=$name" \
+      "--accelerator-type=$accelerator_type" "--runtime-version=$version" \
+      ${spot:+--spot}
+  else
+    tpu_vm create "$name" "--accelerator-type=$accelerator_type" \
+      "--version=$version" ${spot:+--spot}
+  fi
+}
+
+delete() {
+  if [[ -n "$queued" ]]; then
+    queued_resources delete "$name" --force "$@"
+  else
+    tpu_vm delete "$name" "$@"
+  fi
+}
+
+pack() {
+  archive="$root/build/$name.tar.gz"
+  if [[ -z "$dry_run" && -n "$(git -C "$root" status --porcelain)" ]]; then
+    echo "WARNING: what is not committed is not sent (see git status)." >&2
+  fi
+  call mkdir -p "$root/build"
+  call git -C "$root" archive --format=tar.gz "--output=$archive" HEAD
+}
+
+send() {
+  tpu_vm scp "$archive" "$name:vaegan_jax.tar.gz" --worker=all
+  on_all 'mkdir -p vaegan_jax && tar -xzf vaegan_jax.tar.gz -C vaegan_jax && vaegan_jax/launch/tpu_worker.sh install'
+}
+
+start() {
+  on_all "vaegan_jax/launch/tpu_worker.sh start $(quoted "--workdir=$workdir" ${arguments[@]+"${arguments[@]}"})"
+}
+
+# One word for each machine; on a new one that script is not yet there.
+run_states() {
+  on_all 'vaegan_jax/launch/tpu_worker.sh state || echo run: none'
+}
+
+tpu_state() {
+  local state
+  if [[ -n "$queued" ]]; then
+    state="$(queued_resources describe "$name" '--format=value(state.state)')" ||
+      return
+    if [[ "$state" != ACTIVE ]]; then
+      echo "$state"
+      if [[ -z "$dry_run" ]]; then return; fi
+    fi
+  fi
+  tpu_vm describe "$name" '--format=value(state)'
+}
+
+# What cannot be found out, or done, is tried again a minute later.
+watch() {
+  local state
+  pack
+  if [[ -n "$dry_run" ]]; then
+    tpu_state && create && run_states && send && start
+    return
+  fi
+  while true; do
+    state="$(tpu_state 2>&1)" || true
+    if [[ "$state" == *NOT_FOUND* ]]; then state=missing; fi
+    case "${state##*$'\n'}" in
+      missing)
+        echo "Making $name ..."
+        create || true
+        ;;
+      PREEMPTED | TERMINATED | SUSPENDED)
+        echo "$name was taken away: it is made again ..."
+        delete --quiet || true
+        ;;
+      READY) if look; then return; fi ;;
+      FAILED)
+        echo "error: the queued resource failed: ask gcloud why" >&2
+        exit 1
+        ;;
+      *) echo "$name: $state" ;;
+    esac
+    sleep 60
+  done
+}
+
+# Starts the run where it is not going on; succeeds when it has finished.
+look() {
+  local states
+  if ! states="$(run_states 2>&1)"; then
+    echo "$states" >&2
+  elif [[ "$states" == *'run: failed'* ]]; then
+    echo "$states" >&2
+    exit 1
+  elif [[ "$states" == *'run: none'* ]]; then
+    echo "Starting the run ..."
+    { send && start; } || true
+  elif [[ "$states" != *'run: active'* && "$states" == *'run: finished'* ]]; then
+    echo "It has finished: $workdir"
+    return
+  fi
+  return 1
+}
+
+parse "$@"
+check
+case "$verb" in
+  create) create ;;
+  setup) pack && send ;;
+  run) if [[ -n "$watch" ]]; then watch; else start; fi ;;
+  status) tpu_state && run_states ;;
+  logs) tpu_vm ssh "$name" --worker=0 '--command=vaegan_jax/launch/tpu_worker.sh logs' ;;
+  stop) on_all 'vaegan_jax/launch/tpu_worker.sh stop' ;;
+  delete) delete ;;
+esac
