@@ -42,10 +42,12 @@ def apply_overrides(config: ml_collections.ConfigDict, argv: list[str]) -> None:
     rest = overrides(argv)[1:]
   except flags.UnrecognizedFlagError as error:
     rest = [f'--{error.flagname}']
-  except (flags.Error, ValueError) as error:
+  # The others are of Python's own parser, which reads the tuples.
+  except (flags.Error, ValueError, MemoryError, RecursionError) as error:
     found = re.match(r'flag --config\.([\w.]+)=', str(error))
     if not found:
-      raise UserError(f'{error}: see --help') from error
+      reason = str(error) or 'A value of --config is nested too deeply'
+      raise UserError(f'{reason}: see --help') from error
     name = found[1]
     value = str(error).partition('=')[2].partition(':')[0]
     raise UserError(

@@ -5,7 +5,7 @@ every field of `configs/style.py`; `validation.py` looks at them together.
 """
 
 import difflib
-import math
+import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -23,10 +23,15 @@ NORMS = ('none', 'group', 'batch')
 VGG_CONVOLUTIONS = {'vgg16': (2, 2, 3, 3, 3), 'vgg19': (2, 2, 4, 4, 4)}
 
 _INT32_MAX = 2**31 - 1  # JAX counts in 32 bits.
+_FLOAT32_MAX = 3.4e38  # And it computes in 32: beyond is infinity.
+# Beyond them there is no memory, and the sizes of arrays leave their 64 bits.
+_MAX_BATCH_SIZE = _MAX_LATENT_DIM = 2**16
+_MAX_IMAGE_SIZE = _MAX_WIDTH = 2**13
+_MAX_MULTIPLIER = 2**10
 _KINDS = {
   bool: 'true or false',
   int: 'a whole number',
-  float: 'a finite number',
+  float: 'a finite number of 32 bits',
   str: 'text',
   tuple: 'a tuple',
 }
@@ -57,7 +62,28 @@ def _is_weight(value: Any) -> bool:
   return _has_type(value, float) and value >= 0
 
 
+def _is_path(text: str) -> bool:
+  """True for '', a local path or a bucket's, if the system would take it."""
+  try:
+    encoded = os.fsencode(text)
+  except UnicodeEncodeError:  # A lone surrogate, from JSON.
+    return False
+  scheme, separator, _ = text.partition('://')
+  return (
+    b'\0' not in encoded
+    and len(encoded) < 2048
+    and max(map(len, encoded.split(b'/'))) <= 255
+    and (not separator or scheme == 'gs')
+  )
+
+
+def _is_local_path(text: str) -> bool:
+  return '://' not in text and _is_path(text)
+
+
 _ANY = Rule('', lambda value: True)
+PATH = Rule('a local path or gs://..., of names up to 255 bytes', _is_path)
+_LOCAL_PATH = Rule('a local path of names up to 255 bytes', _is_local_path)
 _NOT_EMPTY = Rule('a name', lambda value: bool(value.strip()))
 _COUNT = _between(1, _INT32_MAX)
 _COUNT_OR_ZERO = _between(0, _INT32_MAX)
@@ -66,8 +92,11 @@ _POSITIVE = Rule('above 0', lambda value: value > 0)
 _WEIGHT = Rule('at least 0', _is_weight)
 _DECAY = Rule('at least 0 and below 1', lambda value: 0 <= value < 1)
 _MULTIPLIERS = Rule(
-  'whole numbers of at least 1',
-  lambda value: value and all(_has_type(m, int) and m >= 1 for m in value),
+  f'whole numbers from 1 to {_MAX_MULTIPLIER}',
+  lambda value: (
+    value
+    and all(_has_type(m, int) and 1 <= m <= _MAX_MULTIPLIER for m in value)
+  ),
 )
 _NAMES = Rule(
   'names, each once',
@@ -84,7 +113,7 @@ _WEIGHTS = Rule(
 RULES = {
   'seed': _between(0, 2**32 - 1),
   'objective': _one_of(*OBJECTIVES),
-  'batch_size': _COUNT,
+  'batch_size': _between(1, _MAX_BATCH_SIZE),
   'num_train_steps': _COUNT,
   'log_every_steps': _COUNT,
   'checkpoint_every_steps': _COUNT,
@@ -94,23 +123,23 @@ RULES = {
   'num_checkpoints': _COUNT,
   'max_skipped_steps': _COUNT,
   'data.name': _NOT_EMPTY,
-  'data.path': _ANY,
-  'data.data_dir': _ANY,
-  'data.image_size': _COUNT,
+  'data.path': _LOCAL_PATH,
+  'data.data_dir': _LOCAL_PATH,
+  'data.image_size': _between(1, _MAX_IMAGE_SIZE),
   'data.channels': _between(1, 4),
   'data.center_crop': _COUNT_OR_ZERO,
   'data.train_split': _NOT_EMPTY,
   'data.eval_split': _NOT_EMPTY,
   'data.random_flip': _ANY,
   'data.cache_images': _ANY,
-  'model.width': _COUNT,
+  'model.width': _between(1, _MAX_WIDTH),
   'model.depth': _DEPTH,
   'model.channel_multipliers': _MULTIPLIERS,
-  'model.latent_dim': _COUNT,
+  'model.latent_dim': _between(1, _MAX_LATENT_DIM),
   'model.norm': _one_of(*NORMS),
   'critic.network': _one_of('blocks', *VGG_CONVOLUTIONS),
-  'critic.weights': _ANY,
-  'critic.width': _COUNT,
+  'critic.weights': _LOCAL_PATH,
+  'critic.width': _between(1, _MAX_WIDTH),
   'critic.depth': _DEPTH,
   'critic.channel_multipliers': _MULTIPLIERS,
   'critic.norm': _one_of(*NORMS),
@@ -151,12 +180,12 @@ RULES = {
 
 
 STYLE_RULES = {
-  'content': _ANY,
-  'style': _ANY,
-  'critic': _ANY,
+  'content': PATH,
+  'style': PATH,
+  'critic': PATH,
   'network': _one_of(*VGG_CONVOLUTIONS),
-  'weights': _ANY,
-  'image_size': _COUNT,
+  'weights': _LOCAL_PATH,
+  'image_size': _between(1, _MAX_IMAGE_SIZE),
   'num_steps': _COUNT,
   'learning_rate': _POSITIVE,
   'content_weight': _WEIGHT,
@@ -219,7 +248,7 @@ def _get(config: ml_collections.ConfigDict, name: str) -> Any:
 def _has_type(value: Any, kind: type) -> bool:
   """True for a value of that kind: no bool is a number, no NaN is finite."""
   if kind is float:
-    return type(value) is int or (type(value) is float and math.isfinite(value))
+    return type(value) in (int, float) and abs(value) <= _FLOAT32_MAX
   return type(value) is kind
 
 

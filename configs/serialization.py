@@ -5,8 +5,10 @@ workdir records the one that was made.
 """
 
 import json
+import math
 import os
 import runpy
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,12 @@ import ml_collections
 from etils import epath
 
 from configs import default
-from configs.rules import flatten, nearest
+from configs.rules import PATH, flatten, nearest
 from configs.validation import validate
 from vaegan_jax.errors import UserError
 
 _PROJECT = Path(__file__).resolve().parent.parent
+_MAX_BYTES = 2**20  # Of a `config.json`, which has about 3,000.
 
 
 def load_config(path: os.PathLike | str) -> ml_collections.ConfigDict:
@@ -36,19 +39,7 @@ def load_config(path: os.PathLike | str) -> ml_collections.ConfigDict:
       this version of the code.
   """
   path = epath.Path(path)
-  if not path.is_file():
-    raise UserError(
-      f'{path} does not exist: name a workdir that --mode=train has written'
-    )
-  try:
-    saved = json.loads(path.read_text())
-  except ValueError as error:  # Also what is not text.
-    raise UserError(
-      f'{path} is not valid JSON ({error}): restore it, or start a new workdir'
-    ) from error
-  if not isinstance(saved, dict):
-    raise UserError(f'{path} must hold one JSON object, such as {{"seed": 0}}')
-  saved = flatten(saved)
+  saved = _read_fields(path)
   _check_fields(saved, path)
   config = default.get_config()
   with config.ignore_type():  # `validate` judges types, in one sentence.
@@ -65,6 +56,31 @@ def load_config(path: os.PathLike | str) -> ml_collections.ConfigDict:
   return config
 
 
+def _read_fields(path: epath.Path) -> dict[str, Any]:
+  try:
+    if not path.is_file():
+      raise UserError(
+        f'{path} does not exist: name a workdir that --mode=train has written'
+      )
+    size = path.stat().length
+    if not 0 < size <= _MAX_BYTES:  # 0 of a pipe, too, which is not waited for.
+      raise ValueError(f'it has {size} bytes')
+    saved = json.loads(path.read_text())
+    if isinstance(saved, dict):
+      return flatten(saved)
+  except UserError:
+    raise
+  except (ValueError, RecursionError) as error:  # Also what is not text.
+    raise UserError(
+      f'{path} is not valid JSON ({error}): restore it, or start a new workdir'
+    ) from error
+  except Exception as error:  # A bucket's errors are of no common class.
+    raise UserError(
+      f'{path} cannot be read ({error}): see that you may read it'
+    ) from error
+  raise UserError(f'{path} must hold one JSON object, such as {{"seed": 0}}')
+
+
 def load_config_file(source: str) -> ml_collections.ConfigDict:
   """Runs `get_config` of a Python file.
 
@@ -79,7 +95,8 @@ def load_config_file(source: str) -> ml_collections.ConfigDict:
     UserError: no such file, or it does not describe a configuration.
   """
   name, _, variant = source.partition(':')
-  path = next((p for p in (Path(name), _PROJECT / name) if p.is_file()), None)
+  paths = (Path(name), _PROJECT / name) if PATH.holds(name) else ()
+  path = next((path for path in paths if path.is_file()), None)
   if path is None:
     raise UserError(f'--config={name} does not exist: {_similar_file(name)}')
   if path.suffix != '.py':
@@ -90,13 +107,15 @@ def load_config_file(source: str) -> ml_collections.ConfigDict:
     get_config = runpy.run_path(str(path))['get_config']
     config = get_config(variant) if variant else get_config()
     fields = flatten(config)
-  except Exception as error:  # It is the user's program: anything may happen.
+    config.lock()
+  # It is the user's program: anything may happen, and it may want to exit.
+  except (Exception, SystemExit) as error:
     raise UserError(
       f'--config={source} is not a configuration ({type(error).__name__}: '
       f'{error}): it must define get_config(objective), as configs/celeba.py'
     ) from error
   _check_fields(fields, path)
-  return config.lock()
+  return config
 
 
 def _similar_file(name: str) -> str:
@@ -127,5 +146,5 @@ def _restore(value: Any, like: Any) -> Any:
   if isinstance(like, tuple) and isinstance(value, list):
     return tuple(value)
   if isinstance(like, float) and type(value) is int:
-    return float(value)
+    return float(value) if abs(value) < sys.float_info.max else math.inf
   return value

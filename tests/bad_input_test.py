@@ -1,40 +1,6 @@
 """Bad input ends with exit status 2 and one sentence, before JAX compiles."""
 
-import jax
 import pytest
-from absl import flags, logging
-
-import main
-
-
-@pytest.fixture
-def told(capsys, tmp_path):
-  """Returns a function that runs a bad command and returns what it is told."""
-  verbosity = logging.get_verbosity()
-  traced = []
-
-  def listen(event, duration, **_):
-    if event.startswith('/jax/core/compile'):  # Tracing is a part of it.
-      traced.append(event)
-
-  def told(*args):
-    values = flags.FlagValues()
-    main.define_flags(values)
-    command = ['main.py', *args, f'--workdir={tmp_path / "run"}']
-    with pytest.raises(SystemExit) as caught, main.telling_mistakes():
-      main.run(main.parse(command, values))
-    assert caught.value.code == 2
-    assert not traced
-    assert not (tmp_path / 'run').exists()
-    # Above it there may be the progress of preparing the data.
-    err = capsys.readouterr().err.splitlines()[-1]
-    assert err.startswith('error: ')
-    return err
-
-  jax.monitoring.register_event_duration_secs_listener(listen)
-  yield told
-  jax.monitoring.unregister_event_duration_listener(listen)
-  logging.set_verbosity(verbosity)
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,10 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 from safetensors.numpy import save_file
+
+from tests.tiny_run import draw_images, tiny_flags
 
 # Most of the time goes to compiling: every program is kept for the next run.
 # JAX reads these when it is imported.
@@ -23,13 +23,7 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 def image_folder(tmp_path_factory):
   """43 images of 16 x 16 that are much alike, of which five are held out."""
   folder = tmp_path_factory.mktemp('images')
-  rng = np.random.default_rng(0)
-  common = rng.integers(0, 200, (4, 4, 3))
-  for index in range(43):
-    colors = common + rng.integers(0, 56, (4, 4, 3))
-    image = Image.fromarray(colors.astype(np.uint8))
-    image = image.resize((16, 16), Image.Resampling.BICUBIC)
-    image.save(folder / f'{index:02}.png')
+  draw_images(folder)
   return folder
 
 
@@ -43,34 +37,50 @@ def vgg16_file(tmp_path_factory):
   return path
 
 
+@pytest.fixture
+def told(capsys, tmp_path):
+  """Returns a function that runs a bad command and returns what it is told.
+
+  It asserts that the command ends with exit status 2, has traced nothing for a
+  compilation and made no workdir. With `alone`, that nothing else was said.
+  """
+  import jax
+  from absl import flags, logging
+
+  import main
+
+  verbosity = logging.get_verbosity()
+  traced = []
+
+  def listen(event, duration, **_):
+    if event.startswith('/jax/core/compile'):  # Tracing is a part of it.
+      traced.append(event)
+
+  def told(*args, alone=False):
+    values = flags.FlagValues()
+    main.define_flags(values)
+    command = ['main.py', f'--workdir={tmp_path / "run"}', *map(str, args)]
+    with pytest.raises(SystemExit) as caught, main.telling_mistakes():
+      main.run(main.parse(command, values))
+    assert caught.value.code == 2
+    assert not traced
+    assert not (tmp_path / 'run').exists()
+    err = capsys.readouterr().err
+    # Above it there may be the progress of preparing the data.
+    sentence = err if alone else err.splitlines()[-1]
+    sentence = sentence.removesuffix('\n')
+    assert sentence.startswith('error: ')
+    assert sentence.isprintable()  # And so one line.
+    assert len(sentence) < 1200
+    return sentence
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  yield told
+  jax.monitoring.unregister_event_duration_listener(listen)
+  logging.set_verbosity(verbosity)
+
+
 @pytest.fixture(scope='session')
 def tiny_run(image_folder, tmp_path_factory):
   """The flags of a tiny run on those images, without a --workdir."""
-  values = {
-    'batch_size': 8,
-    'num_train_steps': 20,
-    'log_every_steps': 1,
-    'checkpoint_every_steps': 10,
-    'eval_every_steps': 100,
-    'figure_every_steps': 100,
-    'data.name': 'image_folder',
-    'data.path': image_folder,
-    'data.data_dir': tmp_path_factory.mktemp('data'),
-    'data.image_size': 16,
-    'model.latent_dim': 4,
-    'loss.normalize': 'none',
-    'loss.reduction': 'sum',
-    'loss.kl_weight': 1,
-    'loss.adversarial_weight': 0.1,
-    'loss.adversarial_ramp_steps': 0,
-    'optimizer.autoencoder_learning_rate': 1e-3,
-    'optimizer.critic_learning_rate': 1e-3,
-  }
-  for network in ('model', 'critic'):
-    values |= {
-      f'{network}.width': 2,
-      f'{network}.depth': 2,
-      f'{network}.channel_multipliers': '1,2',
-    }
-  flags = (f'--config.{name}={value}' for name, value in values.items())
-  return ('--config=configs/default.py', *flags)
+  return tiny_flags(image_folder, tmp_path_factory.mktemp('data'))

@@ -8,6 +8,7 @@ stored as array_record, which is read without importing TensorFlow.
 import difflib
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 
 import tensorflow_datasets as tfds
@@ -21,6 +22,10 @@ from vaegan_jax.image_files import (
   describe_error,
   expand_path,
 )
+
+# A dataset, a configuration and a version. TFDS would take more: the name of a
+# namespace, whose code it downloads and runs, and arguments of the builder.
+_TFDS_NAME = re.compile(r'[A-Za-z]\w*(/\w[\w.+-]*)?(:\d[\d.*]*)?')
 
 
 def create_builder(
@@ -55,7 +60,13 @@ def create_builder(
   folder = builder.data_path  # Appears, by a rename, when all is written.
   if not folder.exists():
     _prepare(builder, name)
-  builder = tfds.builder_from_directory(folder)
+  try:
+    builder = tfds.builder_from_directory(folder)
+  except Exception as error:  # What damage leads to has no common class.
+    raise UserError(
+      f'data.name is {name!r}, whose prepared data in {folder} is damaged '
+      f'({describe_error(error)}); delete that folder to have it made again.'
+    ) from error
   if builder.info.file_format.value != 'array_record':
     raise UserError(
       f'data.name is {name!r}, which {folder} holds as '
@@ -104,6 +115,11 @@ def open_split(
 
 
 def _create_ready_builder(name: str, data_dir: str):
+  if not _TFDS_NAME.fullmatch(name):
+    raise UserError(
+      f'data.name is {name!r}, which is no name of a dataset; write one of '
+      'TFDS, such as "cifar10" or "cifar10:3.0.2".'
+    )
   try:
     return tfds.builder(name, data_dir=data_dir)
   except tfds.core.DatasetNotFoundError as error:

@@ -1,11 +1,25 @@
-"""From the bytes of an image file to pixels."""
+"""From the bytes of an image file to pixels.
 
+What a file claims is checked before memory is given to it: it may be of the
+kinds in `_FORMATS` alone, and of `PIL.Image.MAX_IMAGE_PIXELS` (89 million) at
+most.
+"""
+
+import contextlib
 import io
+from concurrent import futures
 
 import numpy as np
 from PIL import Image, ImageOps
 
 _MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}
+# Told by the content. Pillow knows more, some of which run other programs:
+# an EPS file, whatever its name, is handed to Ghostscript.
+_FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')
+# Pixels; larger images are unpacked one at a time, and always by one thread,
+# because glibc keeps what each thread has once needed.
+_LARGE = 2**24
+_large_images = futures.ThreadPoolExecutor(1)
 
 
 def read_image(data: bytes) -> Image.Image:
@@ -18,17 +32,30 @@ def read_image(data: bytes) -> Image.Image:
     The image, turned as its EXIF orientation says, with 8 bits a channel.
 
   Raises:
-    Exception: whatever Pillow raises for a damaged file, or for one that would
-      unpack to more pixels than Pillow deems safe.
-    ValueError: the pixels are floats, which have no fixed white.
+    Exception: whatever Pillow raises for a damaged file.
+    ValueError: it would unpack to too many pixels, or they are floats, which
+      have no fixed white.
   """
-  image = Image.open(io.BytesIO(data))
+  image = Image.open(io.BytesIO(data), formats=_FORMATS)
+  pixels = image.width * image.height
+  if pixels > Image.MAX_IMAGE_PIXELS:
+    raise ValueError(
+      f'it declares {image.width} x {image.height} pixels, which are more than '
+      f'{Image.MAX_IMAGE_PIXELS:,}'
+    )
+  if pixels > _LARGE:
+    return _large_images.submit(_load, image).result()
+  return _load(image)
+
+
+def _load(image: Image.Image) -> Image.Image:
   image.load()
-  image = ImageOps.exif_transpose(image)
+  with contextlib.suppress(Exception):  # Damaged notes, but whole pixels.
+    ImageOps.exif_transpose(image, in_place=True)
   if image.mode == 'F':
     raise ValueError('pixels are floats, which have no fixed white')
   if image.mode.startswith('I'):  # 16 bits: Pillow's own conversion clips.
-    high_bytes = np.asarray(image).astype(np.int64) >> 8
+    high_bytes = np.asarray(image) >> 8
     image = Image.fromarray(np.clip(high_bytes, 0, 255).astype(np.uint8))
   return image
 
@@ -55,11 +82,12 @@ def decode_image(
   Raises:
     Exception: whatever Pillow raises for a damaged file.
   """
-  image = _convert(read_image(data), _MODES[channels])
+  image = read_image(data)
   width, height = image.size
   side = min(center_crop or width, width, height)
   left, top = (width - side) // 2, (height - side) // 2
   image = image.crop((left, top, left + side, top + side))
+  image = _convert(image, _MODES[channels])
   if side != image_size:
     image = image.resize((image_size, image_size), Image.Resampling.LANCZOS)
   return np.asarray(image).reshape(image_size, image_size, channels)

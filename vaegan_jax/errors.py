@@ -1,4 +1,6 @@
-"""The one exception that means "the user can mend this"."""
+"""The one exception that means "the user can mend this", and how it is told."""
+
+_MAX_LENGTH = 1000  # Of a sentence: a value may be as long as its file.
 
 
 class UserError(ValueError):
@@ -8,3 +10,14 @@ class UserError(ValueError):
   the rule, and what would be right. `main.py` prints it, without a traceback,
   and exits with status 2.
   """
+
+  def __str__(self) -> str:
+    """One line that no terminal obeys, however strange the value it names."""
+    text = ' '.join(map(str.strip, super().__str__().splitlines()))
+    text = ''.join(
+      char if char.isprintable() else repr(char)[1:-1] for char in text
+    )
+    if len(text) <= _MAX_LENGTH:
+      return text
+    half = _MAX_LENGTH // 2
+    return f'{text[:half]} ... {text[-half:]}'

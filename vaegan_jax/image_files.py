@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pathlib
+import stat
 from concurrent import futures
 
 import tqdm
@@ -19,6 +20,7 @@ _TEST_FOLDERS = ('test', 'validation', 'val')
 _TEST_EVERY = 10  # One image in so many is held out.
 _MAX_DAMAGED = 0.1  # Of all images.
 _CHECKED_TOGETHER = 1000  # Bounds the memory that the check takes.
+_MAX_BYTES = 2**28  # Of one file.
 DAMAGED_FILE = 'damaged_images.txt'  # Beside the prepared data.
 
 
@@ -45,8 +47,9 @@ class ImageFiles:
         'your images, such as "~/photos".'
       )
     self.root = pathlib.Path(expand_path(path))
-    if not self.root.is_dir():
-      problem = 'is not a folder' if self.root.exists() else 'does not exist'
+    if not os.path.isdir(self.root):  # Of strange names, `Path`'s own raises.
+      exists = os.path.exists(self.root)
+      problem = 'is not a folder' if exists else 'does not exist'
       raise self._error(
         f'which {problem}; it must be a folder of images, such as "~/photos"'
       )
@@ -69,8 +72,20 @@ class ImageFiles:
     self.fingerprint = hashlib.sha256(listing.encode()).hexdigest()[:16]
 
   def read(self, name: str) -> bytes:
-    """Returns the bytes of one file."""
-    return (self.root / name).read_bytes()
+    """Returns the bytes of one file.
+
+    Raises:
+      OSError: it cannot be read, is a pipe or a device, or is too large.
+    """
+    # A pipe must not keep us waiting for its writer.
+    path = self.root / name
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), 'rb') as file:
+      status = os.fstat(file.fileno())
+      if not stat.S_ISREG(status.st_mode):
+        raise OSError('it is no ordinary file')
+      if status.st_size > _MAX_BYTES:
+        raise OSError(f'it has more than {_MAX_BYTES:,} bytes')
+      return file.read(status.st_size)
 
   def find_damaged(self, report: str = DAMAGED_FILE) -> dict[str, str]:
     """Decodes every image once.
@@ -162,12 +177,14 @@ class ImageFiles:
 def _list_images(root: pathlib.Path) -> dict[str, tuple[int, int]]:
   """Returns (bytes, nanoseconds of the last change) by relative name."""
   images, seen = {}, set()
-  for folder, subfolders, files in os.walk(root, followlinks=True):
-    stat = os.stat(folder)
-    if (stat.st_dev, stat.st_ino) in seen:  # A link back up, or twice here.
+  for folder, subfolders, files in os.walk(
+    root, onerror=_warn_of_folder, followlinks=True
+  ):
+    status = os.stat(folder)
+    if (status.st_dev, status.st_ino) in seen:  # A link up, or twice here.
       subfolders.clear()
       continue
-    seen.add((stat.st_dev, stat.st_ino))
+    seen.add((status.st_dev, status.st_ino))
     subfolders[:] = sorted(s for s in subfolders if not s.startswith('.'))
     for file in files:
       path = pathlib.Path(folder, file)
@@ -176,12 +193,16 @@ def _list_images(root: pathlib.Path) -> dict[str, tuple[int, int]]:
   return images
 
 
+def _warn_of_folder(error: OSError) -> None:
+  logging.warning('Left out a folder that cannot be read: %s', error)
+
+
 def _size_and_time(path: pathlib.Path) -> tuple[int, int]:
   try:
-    stat = path.stat()
+    status = path.stat()
   except OSError:  # A dangling link: listed, and found damaged when read.
     return 0, 0
-  return stat.st_size, stat.st_mtime_ns
+  return status.st_size, status.st_mtime_ns
 
 
 def expand_path(path: str) -> str:

@@ -131,7 +131,7 @@ def load_images(
   slug = re.sub(r'\W+', '_', split).strip('_')
   name = f'decoded-{slug}-{image_size}x{channels}-{fingerprint}.npy'
   path = pathlib.Path(builder.data_path) / name
-  if not path.exists():
+  if not _is_whole(path, images.shape):
     try:
       _write_cache(images, path)
     except OSError as error:
@@ -160,7 +160,8 @@ class _DecodedImages:
       try:
         images[row] = self._decode(record['image'])
       except Exception as error:  # Pillow raises nearly anything.
-        name = record.get('path', record.get('file_name', b''))
+        # A record of zeros has every field, and None in each.
+        name = record.get('path') or record.get('file_name') or b''
         name = name.decode(errors='replace')
         raise UserError(
           f'Record {index} {name!r} of {self._name} does not decode as an '
@@ -182,7 +183,8 @@ class _CachedImages:
   """Images in a memory map on disk."""
 
   def __init__(self, path: pathlib.Path, fingerprint: str):
-    self._pixels = np.asarray(np.load(path, mmap_mode='r'))
+    pixels = np.load(path, mmap_mode='r', allow_pickle=False)
+    self._pixels = np.asarray(pixels)
     self.fingerprint = fingerprint
 
   def __len__(self) -> int:
@@ -190,6 +192,21 @@ class _CachedImages:
 
   def __getitem__(self, indices: np.ndarray) -> np.ndarray:
     return self._pixels[indices]
+
+
+def _is_whole(path: pathlib.Path, shape: tuple[int, ...]) -> bool:
+  """Whether the cache is there, and has all the pixels."""
+  if not path.exists():
+    return False
+  try:
+    pixels = np.load(path, mmap_mode='r', allow_pickle=False)
+    if (pixels.shape, pixels.dtype) == (shape, np.uint8):
+      return True
+    reason = f'it is {pixels.dtype}{list(pixels.shape)}'
+  except Exception as error:  # NumPy parses its header as Python.
+    reason = error
+  logging.warning('%s is damaged (%s); decoding again.', path, reason)
+  return False
 
 
 def _write_cache(images: _DecodedImages, path: pathlib.Path) -> None:

@@ -1,0 +1,273 @@
+"""A bucket on this machine, as Google Cloud Storage is over HTTP.
+
+TensorFlow's `gs://`, which etils, orbax and the TensorBoard writer use, knows
+only Google's own address, but goes through a proxy if it is told to: this one,
+which answers itself. TensorStore, which holds the arrays of a checkpoint, is
+given the address. Objects are whole or not there; there are no folders, no
+appending and no renaming, as in the real one.
+
+It is a process of its own, because TensorFlow may keep Python from answering
+while it waits for the answer. `gs://refused` forbids everything.
+"""
+
+import contextlib
+import http.server
+import json
+import pathlib
+import ssl
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+import urllib.request
+
+_HOSTS = ('www.googleapis.com', 'storage.googleapis.com')
+
+
+class FakeBucket:
+  """Serves the bucket `bucket` until it is closed."""
+
+  def __init__(self, folder):
+    """Starts serving.
+
+    Args:
+      folder: of the certificate that passes for Google's.
+    """
+    names = ','.join(f'DNS:{host}' for host in _HOSTS)
+    subprocess.run(
+      [
+        *('openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes'),
+        *('-keyout', folder / 'key.pem', '-out', folder / 'certificate.pem'),
+        *('-days', '2', '-subj', '/CN=fake'),
+        *('-addext', f'subjectAltName={names}'),
+      ],
+      check=True,
+      capture_output=True,
+    )
+    self._process = subprocess.Popen(
+      [sys.executable, __file__, folder], stdout=subprocess.PIPE, text=True
+    )
+    self._address = f'http://127.0.0.1:{int(self._process.stdout.readline())}'
+    # What makes a process take this for Google's storage.
+    self.environment = {
+      'https_proxy': self._address,
+      'CURL_CA_BUNDLE': str(folder / 'certificate.pem'),
+      'GOOGLE_AUTH_TOKEN_FOR_TESTING': 'anybody',
+      'NO_GCE_CHECK': 'true',
+      'TENSORSTORE_GCS_HTTP_URL': self._address,
+      'STORAGE_EMULATOR_HOST': self._address,  # Of google-cloud-storage.
+      'GOOGLE_CLOUD_PROJECT': 'anything',
+    }
+
+  def names(self):
+    """The names of all objects; of folders' placeholders they end in '/'."""
+    return [item['name'] for item in json.loads(self._ask('o'))['items']]
+
+  def read(self, name):
+    """The bytes of an object."""
+    return self._ask(f'o/{urllib.parse.quote(name, safe="")}?alt=media')
+
+  def write(self, name, content):
+    """Stores an object."""
+    name = urllib.parse.quote(name, safe='')
+    self._ask(f'o?uploadType=media&name={name}', content)
+
+  def _ask(self, what, content=None):
+    url = f'{self._address}/storage/v1/b/bucket/{what}'
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(urllib.request.Request(url, content)) as answer:
+      return answer.read()
+
+  def close(self):
+    """Ends the server."""
+    self._process.kill()
+    self._process.wait()
+    self._process.stdout.close()
+
+
+class _Server(http.server.ThreadingHTTPServer):
+  def __init__(self, folder):
+    super().__init__(('127.0.0.1', 0), _Handler)
+    self.objects = {}  # {name: (content, generation)}
+    self.lock = threading.Lock()
+    self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    self.tls.load_cert_chain(folder / 'certificate.pem', folder / 'key.pem')
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+  """Answers one client: the part of the JSON API that is asked for here."""
+
+  protocol_version = 'HTTP/1.1'
+  wbufsize = -1
+  disable_nagle_algorithm = True  # It would wait 40 ms in every answer.
+
+  def log_message(self, *_):
+    pass
+
+  def handle_expect_100(self):
+    proceed = super().handle_expect_100()
+    self.wfile.flush()  # The client waits a second for it.
+    return proceed
+
+  def do_CONNECT(self):
+    self._answer(200)
+    tls = self.server.tls
+    self.connection = tls.wrap_socket(self.connection, server_side=True)
+    self.rfile = self.connection.makefile('rb')
+    self.wfile = self.connection.makefile('wb')
+    self.close_connection = False
+
+  def handle(self):
+    with contextlib.suppress(OSError, ValueError):  # The client was killed.
+      super().handle()
+
+  def parse_request(self):
+    if not super().parse_request():
+      return False
+    url = urllib.parse.urlsplit(self.path)
+    self.query = dict(urllib.parse.parse_qsl(url.query))
+    self.parts = [urllib.parse.unquote(part) for part in url.path.split('/')]
+    if self.command != 'CONNECT':
+      self.body = b''.join(self._read_body())
+      if 'bucket' not in self.parts:
+        self._answer(403 if 'refused' in self.parts else 404)
+        return False
+    return True
+
+  def _read_body(self):
+    if self.headers.get('Transfer-Encoding') != 'chunked':
+      yield self.rfile.read(int(self.headers.get('Content-Length') or 0))
+      return
+    while size := int(self.rfile.readline(), 16):
+      yield self.rfile.read(size)
+      self.rfile.readline()
+    self.rfile.readline()
+
+  def do_GET(self):
+    bucket = self.server
+    name = self._name()
+    with bucket.lock:
+      if self.parts[-2] == 'b':  # Of the bucket itself.
+        self._answer(200, {'name': 'bucket'})
+      elif self.parts[-1] == 'storageLayout':
+        flat = {'hierarchicalNamespace': {'enabled': False}}
+        self._answer(200, flat)
+      elif name is None:
+        self._answer(200, self._list(bucket.objects))
+      elif name not in bucket.objects:
+        self._answer(404)
+      elif self.query.get('alt') == 'media' or self.parts[1] != 'storage':
+        self._send_content(*bucket.objects[name])
+      else:
+        self._answer(200, _describe(name, *bucket.objects[name]))
+
+  def do_POST(self):
+    if self.query.get('uploadType') == 'resumable':
+      host = f'https://{self.headers["Host"]}'
+      place = f'{host}/upload/storage/v1/b/bucket/o/'
+      quoted = urllib.parse.quote(self.query['name'], safe='')
+      self._answer(200, {}, Location=place + quoted)
+    elif 'rewriteTo' in self.parts:
+      self._copy()
+    else:
+      self._store(self.query['name'])
+
+  def do_PUT(self):
+    self._store(self._name())
+
+  def do_DELETE(self):
+    with self.server.lock:
+      found = self.server.objects.pop(self._name(), None)
+    self._answer(404 if found is None else 204)
+
+  def _name(self):
+    """The object that the path names: None for that of a listing."""
+    if 'o' in self.parts and 'b' in self.parts:
+      name = self.parts[self.parts.index('o') + 1 :]
+      return '/'.join(name) if name else None
+    return '/'.join(self.parts[2:])
+
+  def _store(self, name, content=None):
+    bucket = self.server
+    content = self.body if content is None else content
+    wanted = self.query.get('ifGenerationMatch')
+    with bucket.lock:
+      _, generation = bucket.objects.get(name, (b'', 0))
+      if wanted is not None and int(wanted) != generation:
+        self._answer(412)
+        return
+      bucket.objects[name] = content, time.time_ns() // 1000
+      self._answer(200, _describe(name, *bucket.objects[name]))
+
+  def _copy(self):
+    bucket = self.server
+    start, end = self.parts.index('o') + 1, self.parts.index('rewriteTo')
+    source = '/'.join(self.parts[start:end])
+    target = '/'.join(self.parts[self.parts.index('o', end) + 1 :])
+    with bucket.lock:
+      if source not in bucket.objects:
+        self._answer(404)
+        return
+      bucket.objects[target] = bucket.objects[source]
+    self._answer(200, {'done': True})
+
+  def _list(self, objects):
+    prefix = self.query.get('prefix', '')
+    delimiter = self.query.get('delimiter')
+    first = self.query.get('startOffset', '')
+    items, prefixes = [], {}
+    for name in sorted(objects):
+      if not name.startswith(prefix) or name < first:
+        continue
+      rest = name[len(prefix) :]
+      if delimiter and delimiter in rest:
+        prefixes[prefix + rest.partition(delimiter)[0] + delimiter] = None
+      else:
+        items.append(_describe(name, *objects[name]))
+    limit = int(self.query.get('maxResults', 10_000))
+    return {'items': items[:limit], 'prefixes': [*prefixes][:limit]}
+
+  def _send_content(self, content, generation):
+    headers = {'x-goog-generation': generation, 'ETag': generation}
+    status = 200
+    if 'Range' in self.headers:
+      first, _, last = self.headers['Range'].partition('=')[2].partition('-')
+      if int(first) >= len(content):
+        self._answer(416)
+        return
+      last = min(int(last or len(content)), len(content) - 1)
+      headers['Content-Range'] = f'bytes {first}-{last}/{len(content)}'
+      content, status = content[int(first) : last + 1], 206
+    self._answer(status, content, **headers)
+
+  def _answer(self, status, content=b'', **headers):
+    if isinstance(content, dict):
+      content = json.dumps(content).encode()
+      headers['Content-Type'] = 'application/json'
+    self.send_response(status)
+    for name, value in headers.items():
+      self.send_header(name, str(value))
+    if status != 204:
+      self.send_header('Content-Length', str(len(content)))
+    self.end_headers()
+    self.wfile.write(content)
+    self.wfile.flush()
+
+
+def _describe(name, content, generation):
+  return {
+    'name': name,
+    'bucket': 'bucket',
+    'size': str(len(content)),
+    'generation': str(generation),
+    'metageneration': '1',
+    'updated': '2026-01-01T00:00:00.000Z',
+    'timeCreated': '2026-01-01T00:00:00.000Z',
+  }
+
+
+if __name__ == '__main__':
+  server = _Server(pathlib.Path(sys.argv[1]))
+  print(server.server_port, flush=True)
+  server.serve_forever()
