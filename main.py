@@ -10,6 +10,8 @@
 
 Any field of configs/default.py can be set, as in --config.batch_size=128 (for
 --mode=style, of configs/style.py).
+Several processes train together where a Cloud TPU, SLURM or Open MPI started
+them, or with --coordinator=host:port --num_processes=2 --process_id=0 and 1.
 A mistake is told in one sentence, with exit status 2.
 """
 
@@ -20,18 +22,22 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
+import flax
+import jax
 import ml_collections
 from absl import app, flags, logging
 from etils import epath
 
 from configs import grid, style
 from configs.overrides import apply_overrides, reject, with_objective
-from configs.rules import either, nearest
+from configs.rules import PATH, either, nearest
 from configs.serialization import load_config, load_config_file
 from configs.validation import validate, validate_style
+from vaegan_jax import distributed
 from vaegan_jax.errors import UserError
 
 MODES = ('train', 'evaluate', 'compare', 'style', 'study')
+_SHARED_MODES = ('train', 'study')  # Of several processes.
 _STUDY_FLAGS = {
   'study.objectives': 'mse,geometric',
   'study.seeds': grid.SEEDS,
@@ -49,12 +55,14 @@ class Command:
     config: of the command; None for 'compare' and 'study'.
     runs: {workdir: configuration} of the finished runs that it reads, or of
       the runs that a study makes.
+    processes: that are to be connected by flags, if any.
   """
 
   mode: str
   workdir: str
   config: ml_collections.ConfigDict | None
   runs: Mapping[str, ml_collections.ConfigDict]
+  processes: distributed.Processes | None = None
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
@@ -67,6 +75,9 @@ def define_flags(flag_values: flags.FlagValues) -> None:
   define('mode', 'train', f'What to do: {either(MODES)}.')
   define('workdir', '', 'Where a run is kept, or a comparison is written.')
   define('workdirs', '', 'Runs to compare, separated by commas.')
+  define('coordinator', '', 'host:port of process 0, if there are several.')
+  define('num_processes', '', 'How many processes train together.')
+  define('process_id', '', 'Which of them this is, from 0.')
   define('study.objectives', '', 'Of --mode=study, with commas; empty: all.')
   define('study.seeds', grid.SEEDS, 'Of --mode=study, separated by commas.')
 
@@ -89,15 +100,32 @@ def parse(argv: Sequence[str], flag_values: flags.FlagValues) -> Command:
     rest = flag_values(argv, known_only=True)
   except flags.Error as error:
     raise UserError(f'{error}: see --help') from error
-  mode, workdir = flag_values.mode, absolute(flag_values.workdir)
+  mode = flag_values.mode
   if mode not in MODES:
     guess = nearest(mode, MODES) or 'train'
     raise UserError(
       f'--mode={mode} must be {either(MODES)}: did you mean --mode={guess}?'
     )
+  processes = distributed.parse_flags(
+    flag_values.coordinator, flag_values.num_processes, flag_values.process_id
+  )
   _check_study_flags(mode, rest, flag_values)
+  for path in (flag_values.workdir, *flag_values.workdirs.split(',')):
+    if not PATH.holds(path):
+      raise UserError(
+        f'--workdir={path!r} must be {PATH.text}: for example, '
+        '--workdir=runs/first'
+      )
+  command = _parse_mode(mode, rest, flag_values)
+  return dataclasses.replace(command, processes=processes)
+
+
+def _parse_mode(
+  mode: str, rest: list[str], flag_values: flags.FlagValues
+) -> Command:
   if mode == 'compare':
     return _parse_compare(rest, flag_values)
+  workdir = absolute(flag_values.workdir)
   if flag_values.workdirs:
     raise UserError(
       f'--workdirs={flag_values.workdirs} is for --mode=compare: add that, or '
@@ -246,16 +274,41 @@ def run(command: Command) -> int:
   """
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.WARNING)  # Orbax and TFDS tell a lot.
-  if command.mode == 'train':
-    import jax
+  distributed.initialize(command.processes)
+  with distributed.only_first_prints():
+    _check_processes(command)
+    return _run_mode(command)
 
+
+def _check_processes(command: Command) -> None:
+  """Tells several processes that they are too many, or want not the same."""
+  if jax.process_count() > 1 and command.mode not in _SHARED_MODES:
+    raise UserError(
+      f'--mode={command.mode} is for one process, and '
+      f'{jax.process_count()} were started together: start one alone, without '
+      '--coordinator'
+    )
+  configs = {'': command.config} if command.config else {}
+  for config in command.runs.values():
+    configs[f'{config.objective}, seed {config.seed}: '] = config
+  values = {'--mode': command.mode}
+  for prefix, config in configs.items():
+    fields = flax.traverse_util.flatten_dict(config.to_dict())
+    for path, value in fields.items():
+      if path not in _PATHS:  # Every machine may have its own.
+        values[prefix + '.'.join(path)] = value
+  distributed.check_same(
+    values, 'start all with the same flags, but for --process_id'
+  )
+
+
+def _run_mode(command: Command) -> int:
+  if command.mode == 'train':
     from vaegan_jax import train
 
     validate(command.config, num_devices=jax.device_count())
     return train.train(command.config, command.workdir)
   if command.mode == 'study':
-    import jax
-
     from vaegan_jax import study
 
     for config in command.runs.values():
@@ -279,9 +332,14 @@ def telling_mistakes() -> Iterator[None]:
     yield
   except UserError as error:
     print('error:', str(error).replace('\n', ' '), file=sys.stderr)
+    distributed.leave(2)
     sys.exit(2)
   except KeyboardInterrupt:
+    distributed.leave(130)
     sys.exit(130)
+  except Exception as error:
+    distributed.leave(1, error)
+    raise
 
 
 if __name__ == '__main__':

@@ -15,6 +15,7 @@ from PIL import Image
 import main
 from vaegan_jax import evaluate, figures, study, train, writers
 from vaegan_jax.errors import UserError
+from vaegan_jax.preemption import PREEMPTED
 
 _GRID = [(o, s) for o in ('mse', 'geometric') for s in (0, 1)]
 _STEPS = 4
@@ -67,16 +68,18 @@ class _Fake:
     self.ends = {}
     self.trained, self.evaluated, self.drawn = [], [], []
 
-  def train(self, config, workdir):
+  def train(self, config, workdir, stopper):
     run = (config.objective, config.seed)
     self.trained.append(run)
     _leave_checkpoint(config, workdir, 2)
     if run in self.ends:
-      return self.ends[run](Path(workdir))
+      with stopper.deferred():
+        return self.ends[run](Path(workdir))
     _leave_checkpoint(config, workdir, config.num_train_steps)
     return train.DONE
 
-  def evaluate(self, config, workdir):
+  def evaluate(self, config, workdir, poll):
+    poll()
     self.evaluated.append((config.objective, config.seed))
     scores = _scores(config.objective, config.seed)
     line = json.dumps({'step': config.num_train_steps, **scores})
@@ -164,8 +167,8 @@ def test_what_may_change_the_scores_is_evaluated_again(fake, command):
 
 
 def test_a_stopped_run_stops_the_study_and_goes_on(fake, command, tmp_path):
-  fake.ends['geometric', 0] = lambda workdir: train.PREEMPTED
-  assert command() == train.PREEMPTED == 75
+  fake.ends['geometric', 0] = lambda workdir: PREEMPTED
+  assert command() == PREEMPTED
   assert fake.trained == _GRID[:3]
   assert len(_results(tmp_path)['runs']) == 2
   fake.trained.clear()
@@ -175,10 +178,20 @@ def test_a_stopped_run_stops_the_study_and_goes_on(fake, command, tmp_path):
   assert len(_results(tmp_path)['runs']) == 4
 
 
+def test_sigterm_too_late_for_the_training_stops_the_study(fake, command):
+  def finish(workdir):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return train.DONE
+
+  fake.ends['mse', 1] = finish
+  assert command() == PREEMPTED
+  assert fake.trained == _GRID[:2] and fake.evaluated == _GRID[:1]
+
+
 def test_sigterm_between_trainings_stops_the_study(fake, command, monkeypatch):
   before = signal.getsignal(signal.SIGTERM)
 
-  def terminate(config, workdir):
+  def terminate(config, workdir, poll):
     os.kill(os.getpid(), signal.SIGTERM)
 
   monkeypatch.setattr(evaluate, 'evaluate', terminate)

@@ -1,21 +1,16 @@
 """Runs that are killed, damaged, moved or misled end as if they had not been.
 
-Most go through main.py in a process of their own, forked from one that has
-imported TensorFlow and JAX already.
+Most go through main.py in a process of their own.
 """
 
-import contextlib
 import json
-import multiprocessing
 import os
 import re
-import runpy
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -25,64 +20,23 @@ from PIL import Image
 
 import main
 from configs.serialization import load_config
-from vaegan_jax import evaluate, health, train, writers
+from tests.processes import (
+  MAIN,
+  Process,
+  crc32s,
+  environment,
+  read_rows,
+  saved_steps,
+  wait_for_step,
+)
+from vaegan_jax import evaluate, evaluator, health, train, writers
 from vaegan_jax.errors import UserError
 from vaegan_jax.models.vgg import load_vgg
+from vaegan_jax.preemption import PREEMPTED
 
-_MAIN = Path(main.__file__)
 _SPEED = 'train/images_per_second'
 _RATE = '--config.optimizer.autoencoder_learning_rate'
 _LAST_STEP = 200  # Of the run that is killed; a checkpoint every 10.
-_SERVER = multiprocessing.get_context('forkserver')
-_SERVER.set_forkserver_preload([__name__, 'tensorflow', 'clu.metric_writers'])
-
-
-class Process:
-  """`python main.py <args>` with so many virtual devices."""
-
-  def __init__(self, workdir, *args, devices=1):
-    self._out = workdir.with_suffix('.out')
-    self._err = workdir.with_suffix('.err')
-    for path in (self._out, self._err):
-      path.write_text('')  # Not what the last process said.
-    self._process = _SERVER.Process(
-      target=_become_main,
-      args=((*args, f'--workdir={workdir}'), devices, self._out, self._err),
-    )
-    self._process.start()
-
-  @property
-  def out(self):
-    return self._out.read_text()
-
-  @property
-  def err(self):
-    return self._err.read_text()
-
-  def kill(self):
-    self._process.kill()
-    return self.wait()
-
-  def wait(self):
-    """Returns the exit status."""
-    self._process.join(120)
-    assert not self._process.is_alive(), self.out
-    return self._process.exitcode
-
-
-def _become_main(args, devices, out, err):
-  for path, stream in ((out, sys.stdout), (err, sys.stderr)):
-    with path.open('wb') as file:
-      os.dup2(file.fileno(), stream.fileno())
-  os.environ |= _environment(devices)
-  jax.config.update('jax_platforms', 'cpu')  # It was read when imported.
-  sys.argv = [str(_MAIN), *args]
-  runpy.run_path(str(_MAIN), run_name='__main__')
-
-
-def _environment(devices):
-  flag = f'--xla_force_host_platform_device_count={devices}'
-  return {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flag}
 
 
 @pytest.fixture
@@ -131,47 +85,20 @@ def copied(undisturbed, tmp_path):
   return shutil.copytree(undisturbed, tmp_path / 'copied')
 
 
-def _rows(workdir):
-  path = workdir / 'metrics.jsonl'
-  lines = path.read_bytes().splitlines() if path.exists() else []
-  rows = []
-  for line in lines:
-    with contextlib.suppress(ValueError):  # Being written just now.
-      rows.append(json.loads(line))
-  return rows
-
-
-def _steps(workdir):
-  return sorted(int(path.name) for path in workdir.glob('checkpoints/*[0-9]'))
-
-
-def _crc32s(workdir, step=_LAST_STEP):
-  """The CRC32 of every leaf of a checkpoint."""
-  meta = workdir / 'checkpoints' / str(step) / 'meta' / 'metadata'
-  return json.loads(meta.read_text())['content']['crc32s']
-
-
-def _wait_for_step(workdir, step):
-  deadline = time.monotonic() + 120
-  while not (rows := _rows(workdir)) or rows[-1]['step'] < step:
-    assert time.monotonic() < deadline
-    time.sleep(0.005)
-
-
 def _assert_same_run(workdir, undisturbed):
   """The same bits at the end and the same values on the way."""
-  assert _crc32s(workdir) == _crc32s(undisturbed)
-  rows, want = _rows(workdir), _rows(undisturbed)
-  for row in (*rows, *want):
+  assert crc32s(workdir, _LAST_STEP) == crc32s(undisturbed, _LAST_STEP)
+  got, want = read_rows(workdir), read_rows(undisturbed)
+  for row in (*got, *want):
     row.pop(_SPEED, None)
-  assert rows == want
+  assert got == want
 
 
-def _losses(rows):
+def _losses(lines):
   """What is logged in training, [steps, metrics]."""
-  names = [name for name in sorted(rows[0]) if name.startswith('train/')]
+  names = [name for name in sorted(lines[0]) if name.startswith('train/')]
   assert 'train/loss' in names and len(names) > 10
-  return np.array([[row[name] for name in names] for row in rows])
+  return np.array([[row[name] for name in names] for row in lines])
 
 
 def _snapshot(workdir):
@@ -185,7 +112,7 @@ def _snapshot(workdir):
 def test_a_workdir_holds_all_that_a_run_leaves(undisturbed):
   config = json.loads((undisturbed / 'config.json').read_text())
   assert config['num_train_steps'] == _LAST_STEP
-  assert _steps(undisturbed) == [170, 180, 190, 200]
+  assert saved_steps(undisturbed) == [170, 180, 190, 200]
   assert list(undisturbed.glob('events.out.tfevents.*'))
   assert not (undisturbed / 'quarantine').exists()
   figures = sorted((undisturbed / 'figures').iterdir())
@@ -214,19 +141,19 @@ def test_a_run_stopped_and_killed_again_and_again_ends_with_the_same_bits(
 ):
   workdir = tmp_path / 'run'
   with subprocess.Popen(
-    [sys.executable, _MAIN, *long_run, f'--workdir={workdir}'],
-    env=os.environ | _environment(1),
+    [sys.executable, MAIN, *long_run, f'--workdir={workdir}'],
+    env=os.environ | environment(1),
     stdout=subprocess.PIPE,
     stderr=subprocess.DEVNULL,
     text=True,
   ) as process:
-    _wait_for_step(workdir, 13)
+    wait_for_step(workdir, 13)
     process.terminate()
     out, _ = process.communicate(timeout=60)
-  stopped = _rows(workdir)[-1]['step']
-  assert process.returncode == train.PREEMPTED == 75
+  stopped = read_rows(workdir)[-1]['step']
+  assert process.returncode == PREEMPTED
   assert f'SIGTERM: stopped after step {stopped}' in out
-  assert _steps(workdir)[-1] == stopped < _LAST_STEP
+  assert saved_steps(workdir)[-1] == stopped < _LAST_STEP
 
   rng = np.random.default_rng(0)
   process = Process(workdir, *long_run)
@@ -234,15 +161,15 @@ def test_a_run_stopped_and_killed_again_and_again_ends_with_the_same_bits(
   process.kill()
   for _ in range(4):
     # A step that is not yet in the record that the next process takes over.
-    step = _rows(workdir)[-1]['step'] + rng.integers(1, 20)
+    step = read_rows(workdir)[-1]['step'] + rng.integers(1, 20)
     process = Process(workdir, *long_run)
-    _wait_for_step(workdir, step)
+    wait_for_step(workdir, step)
     time.sleep(rng.uniform(0, 0.05))
     assert process.kill() == -signal.SIGKILL
     resumed = int(re.search(r'Resuming after step (\d+);', process.out)[1])
     assert resumed >= stopped
     # The save after the last finished ten may not be done, the one before is.
-    stopped = max(_steps(workdir))
+    stopped = max(saved_steps(workdir))
     assert stopped >= (step - 1) // 10 * 10 - 10
   process = Process(workdir, *long_run)
   assert process.wait() == 0, process.err
@@ -294,14 +221,14 @@ def test_devices_do_not_change_the_losses(tiny_run, undisturbed, tmp_path):
     for devices, workdir in workdirs.items()
   ]
   assert [process.wait() for process in processes] == [0, 0]
-  on_one = _losses(_rows(undisturbed)[:20])
+  on_one = _losses(read_rows(undisturbed)[:20])
   for workdir in workdirs.values():
     np.testing.assert_allclose(
-      _losses(_rows(workdir)), on_one, rtol=1e-5, atol=1e-5
+      _losses(read_rows(workdir)), on_one, rtol=1e-5, atol=1e-5
     )
 
   eight = workdirs[8]
-  want, scored = _losses(_rows(eight)), _rows(eight)[-1]['eval/psnr']
+  want, scored = _losses(read_rows(eight)), read_rows(eight)[-1]['eval/psnr']
   shutil.rmtree(eight / 'checkpoints' / '20')
   moved = {}
   for devices in (1, 2, 4):
@@ -310,7 +237,7 @@ def test_devices_do_not_change_the_losses(tiny_run, undisturbed, tmp_path):
   for workdir, process in moved.items():
     assert process.wait() == 0, process.err
     assert 'Resuming after step 10;' in process.out
-    rows = _rows(workdir)
+    rows = read_rows(workdir)
     assert [row['step'] for row in rows] == list(range(1, 21))
     np.testing.assert_allclose(_losses(rows), want, rtol=1e-5, atol=1e-5)
     assert rows[-1]['eval/psnr'] == pytest.approx(scored)
@@ -355,8 +282,8 @@ def test_more_steps_go_on_where_the_run_ended(tiny_run, tmp_path, run, capsys):
   assert run(tmp_path, *tiny_run) == 0
   assert run(tmp_path, *tiny_run, *_set(num_train_steps=25)) == 0
   assert 'Resuming after step 20;' in capsys.readouterr().out
-  assert [row['step'] for row in _rows(tmp_path)] == list(range(1, 26))
-  assert _steps(tmp_path) == [10, 20, 25]
+  assert [row['step'] for row in read_rows(tmp_path)] == list(range(1, 26))
+  assert saved_steps(tmp_path) == [10, 20, 25]
   config = json.loads((tmp_path / 'config.json').read_text())
   assert config['num_train_steps'] == 25
 
@@ -365,7 +292,7 @@ def test_pixels_alone_train_without_a_critic(tiny_run, tmp_path, run, capsys):
   args = (*_set(objective='mse', num_train_steps=60), f'{_RATE}=0.01')
   assert run(tmp_path, *tiny_run, *args) == 0
   assert 'critic' not in capsys.readouterr().out
-  rows = _rows(tmp_path)
+  rows = read_rows(tmp_path)
   assert not any('critic' in name for row in rows for name in row)
   assert 'eval/psnr' in rows[-1] and 'eval/distance' not in rows[-1]
   losses = [row['train/loss'] for row in rows]
@@ -410,7 +337,7 @@ def test_records_that_fail_do_not_stop_training(
   monkeypatch.setattr(writers, '_tensorboard_writer', lambda _: Board())
   monkeypatch.setattr(writers.figures, 'save_png', save_png)
   assert run(tmp_path, *tiny_run, *_set(figure_every_steps=5)) == 0
-  assert len(_rows(tmp_path)) == 20 and _steps(tmp_path)[-1] == 20
+  assert len(read_rows(tmp_path)) == 20 and saved_steps(tmp_path)[-1] == 20
   assert caplog.text.count('no board') == caplog.text.count('no room') == 1
 
 
@@ -434,7 +361,7 @@ def test_an_unhealthy_run_warns_and_goes_on(
   _find_once_at(monkeypatch, 15)
   assert run(tmp_path, *tiny_run) == 0
   assert 'WARNING: It is dead.' in capsys.readouterr().out
-  assert _steps(tmp_path) == [10, 20]
+  assert saved_steps(tmp_path) == [10, 20]
 
 
 def test_an_unhealthy_run_stops_if_asked(
@@ -444,7 +371,7 @@ def test_an_unhealthy_run_stops_if_asked(
   stop = '--config.health.on_failure=stop'
   assert run(tmp_path, *tiny_run, stop) == train.FAILED
   assert 'WARNING: It is dead.' in capsys.readouterr().out
-  assert _rows(tmp_path)[-1]['step'] == 15
+  assert read_rows(tmp_path)[-1]['step'] == 15
 
 
 def test_a_rollback_goes_on_from_before_with_other_noise(
@@ -458,7 +385,7 @@ def test_a_rollback_goes_on_from_before_with_other_noise(
   assert run(tmp_path / 'ill', *tiny_run, rollback) == 0
   out = capsys.readouterr().out
   assert out.count('Rolled back to step 10, with other noise.') == 2
-  well, ill = _rows(tmp_path / 'well'), _rows(tmp_path / 'ill')
+  well, ill = read_rows(tmp_path / 'well'), read_rows(tmp_path / 'ill')
   assert [row['step'] for row in ill] == list(range(1, 21))
 
   def losses(rows):
@@ -514,12 +441,36 @@ def test_the_wasserstein_objectives_train(
     assert max(np.abs(leaf).max() for leaf in params) <= np.float32(0.01)
 
 
+def test_sigterm_during_an_evaluation_or_figures_is_heeded_at_once(
+  tiny_run, tmp_path, run, monkeypatch, capsys
+):
+  often = _set(eval_every_steps=5, figure_every_steps=7)
+  score, draw = evaluator.Evaluator.score, evaluator.Evaluator.draw
+
+  def terminate(function):
+    def terminated(*args, **kwargs):
+      os.kill(os.getpid(), signal.SIGTERM)
+      return function(*args, **kwargs)
+
+    return terminated
+
+  monkeypatch.setattr(evaluator.Evaluator, 'score', terminate(score))
+  assert run(tmp_path, *tiny_run, *often) == PREEMPTED
+  monkeypatch.setattr(evaluator.Evaluator, 'score', score)
+  monkeypatch.setattr(evaluator.Evaluator, 'draw', terminate(draw))
+  assert run(tmp_path, *tiny_run, *often) == PREEMPTED
+  out = capsys.readouterr().out
+  assert re.findall(r'SIGTERM: stopped after step (\d+)', out) == ['5', '7']
+  assert 'evaluated:' not in out and not (tmp_path / 'figures').exists()
+  assert saved_steps(tmp_path) == [5, 7]
+
+
 def test_updates_that_stay_non_finite_end_the_run(
   tiny_run, tmp_path, run, capsys
 ):
   args = (*_set(max_skipped_steps=5), f'{_RATE}=1e30')
   assert run(tmp_path, *tiny_run, *args) == train.FAILED == 1
-  rows = _rows(tmp_path)
+  rows = read_rows(tmp_path)
   assert rows[-1]['train/skipped_in_a_row'] == 5
   assert (
     capsys.readouterr()

@@ -8,6 +8,8 @@ is believed before it agrees with `meta`, which carries a CRC32 of its own.
 
 Another configuration, dataset or network is the user's to mend: refused. What
 is damaged moves to `<workdir>/quarantine/`, and the one before it is restored.
+
+Of several processes the first alone writes, all read, and all hear the same.
 """
 
 import contextlib
@@ -21,8 +23,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
-from jax.experimental import multihost_utils
 
+from vaegan_jax import distributed
 from vaegan_jax.errors import UserError
 
 PyTree = Any
@@ -43,11 +45,10 @@ class Checkpoints:
   def __init__(self, workdir: epath.PathLike, *, max_to_keep: int = 3):
     self._directory = epath.Path(workdir) / 'checkpoints'
     self._quarantine_directory = epath.Path(workdir) / 'quarantine'
-    self._options = ocp.CheckpointManagerOptions(
-      max_to_keep=max_to_keep, cleanup_tmp_directories=True
-    )
+    self._max_to_keep = max_to_keep
     self._manager = None  # Opened by the first save, and anew after a failure.
-    self._pending = None  # (step, items) of the save not yet known to be there.
+    # (step, items) of the save not yet known to be there; items in process 0.
+    self._pending = None
     self._failures = 0  # Saves in a row that failed, second attempt included.
 
   def steps(self) -> list[int]:
@@ -61,7 +62,8 @@ class Checkpoints:
     """Ends the last save, then starts this one, which a thread completes.
 
     The state is copied before this returns: its buffers may be donated. A
-    step that is there already is not written again.
+    step that is there already is not written again. All processes must call
+    this, and `wait`, at the same time.
 
     Args:
       step: Number of updates that made `state`.
@@ -77,14 +79,19 @@ class Checkpoints:
       ValueError: A leaf is spread over the devices.
     """
     settled = self.wait()
-    if not _every_process(step not in self.steps()):
+    if distributed.from_first(lambda: step in self.steps()):
       return settled
-    host = jax.tree_util.tree_map_with_path(_host_copy, state)
-    meta = ocp.args.JsonSave(_sealed_meta(step, host, config, data))
-    state = ocp.args.StandardSave(host)
-    self._pending = (step, ocp.args.Composite(state=state, meta=meta))
-    error = self._start()
-    return (error is None or self._settle(error)) and settled
+    error, items = None, None
+    if distributed.is_first():
+      host = jax.tree_util.tree_map_with_path(_host_copy, state)
+      meta = ocp.args.JsonSave(_sealed_meta(step, host, config, data))
+      state = ocp.args.StandardSave(host)
+      items = ocp.args.Composite(state=state, meta=meta)
+    self._pending = (step, items)
+    if items is not None:
+      error = self._start()
+    started = distributed.every_process(error is None)
+    return (started or self._settle(error)) and settled
 
   def wait(self) -> bool:
     """Waits for the last save, sees that it is there, or tries once more.
@@ -95,7 +102,9 @@ class Checkpoints:
     Raises:
       UserError: Three saves in a row failed.
     """
-    return self._pending is None or self._settle(self._finish())
+    if self._pending is None:
+      return True
+    return self._settle(self._finish() if distributed.is_first() else None)
 
   def remove_after(self, step: int) -> None:
     """Removes every later step, for a run that goes back to this one."""
@@ -103,7 +112,8 @@ class Checkpoints:
     for later in self.steps():
       if later > step:
         self._discard(later)
-    _every_process(True)  # Nobody may list the steps before they are gone.
+    # Nobody may list the steps before they are gone.
+    distributed.every_process(True)
 
   def close(self) -> None:
     """Waits, as `wait` does, and frees what orbax holds; a save reopens."""
@@ -145,10 +155,11 @@ class Checkpoints:
     now = {k: v for k, v in now.items() if v is not None} | {'format': _FORMAT}
     now = json.loads(_canonical(now))  # Tuples become lists, as in `meta`.
     damaged = []
-    for step in reversed(self.steps()):
+    for step in reversed(distributed.from_first(self.steps)):
       path = self._directory / str(step)
-      state = _load(path, template, now, free_fields)
-      if _every_process(state is not None):
+      with distributed.together():
+        state = _load(path, template, now, free_fields)
+      if distributed.every_process(state is not None):
         if quarantine:
           self._quarantine(damaged)
         return state, step
@@ -161,12 +172,24 @@ class Checkpoints:
       )
     return None
 
+  def _open(self) -> ocp.CheckpointManager:
+    self._directory.mkdir(parents=True, exist_ok=True)
+    # In process 0 alone: no error on its disk may leave others waiting.
+    alone = ocp.options.MultiprocessingOptions(
+      primary_host=0, active_processes={0}
+    )
+    options = ocp.CheckpointManagerOptions(
+      max_to_keep=self._max_to_keep,
+      cleanup_tmp_directories=True,
+      create=False,
+      multiprocessing_options=alone,
+    )
+    return ocp.CheckpointManager(self._directory, options=options)
+
   def _start(self) -> Exception | None:
     step, items = self._pending
     try:
-      self._manager = self._manager or ocp.CheckpointManager(
-        self._directory, options=self._options
-      )
+      self._manager = self._manager or self._open()
       if not self._manager.save(step, args=items):
         raise RuntimeError(f'a step after {step} is there already')
     except Exception as error:
@@ -175,7 +198,7 @@ class Checkpoints:
   def _finish(self) -> Exception | None:
     try:
       self._manager.wait_until_finished()
-      if jax.process_index() == 0 and self._pending[0] not in self.steps():
+      if self._pending[0] not in self.steps():
         raise FileNotFoundError(f'step {self._pending[0]} was not written')
     except Exception as error:
       return error
@@ -188,37 +211,41 @@ class Checkpoints:
       self._discard(step)
       error = self._start() or self._finish()
     self._pending = None
-    self._failures = self._failures + 1 if error else 0
-    if error is None:
+    # Of process 0: no other has one of its own.
+    message = distributed.gather(repr(error) if error else '')[0]
+    self._failures = self._failures + 1 if message else 0
+    if not message:
       return True
     self._discard(step)
-    logging.error('Step %d is not in %s: %r', step, self._directory, error)
+    logging.error('Step %d is not in %s: %s', step, self._directory, message)
     if self._failures < _MAX_FAILED_SAVES:
       return False
     raise UserError(
       f'The last {self._failures} checkpoints could not be written to '
-      f'{self._directory} (step {step}: {error!r}) and a run must be able to '
+      f'{self._directory} (step {step}: {message}) and a run must be able to '
       'save: free space or mend the disk, and start it again.'
     ) from error
 
   def _discard(self, step: int) -> None:
     """Removes what a failed save left: half a checkpoint takes space too."""
     self._manager = None  # It would go on listing the step.
-    if jax.process_index() == 0 and self._directory.is_dir():
+    if distributed.is_first() and self._directory.is_dir():
       for path in self._directory.iterdir():
         if path.name.split('.')[0] == str(step):  # 20, 20.orbax-...-tmp
-          with contextlib.suppress(OSError):  # The next attempt reports it.
+          # The next attempt reports it; a bucket's errors are no OSErrors.
+          with contextlib.suppress(Exception):
             path.rmtree()
 
   def _quarantine(self, damaged: list[epath.Path]) -> None:
-    for path in damaged if jax.process_index() == 0 else []:
+    for path in damaged if distributed.is_first() else []:
       self._quarantine_directory.mkdir(parents=True, exist_ok=True)
       target = self._quarantine_directory / path.name
       while target.exists():
         target = target.with_name(f'{target.name}-again')
       path.rename(target)
       logging.warning('Moved the damaged checkpoint to %s', target)
-    _every_process(True)  # Nobody may list the steps before they are moved.
+    # Nobody may list the steps before they are moved.
+    distributed.every_process(True)
 
 
 def _load(path, template, now, free_fields) -> PyTree | None:
@@ -310,8 +337,3 @@ def _host_copy(path, x) -> np.ndarray:
     raise ValueError(f'{jax.tree_util.keystr(path)} is spread over the devices')
   x = x.addressable_data(0) if isinstance(x, jax.Array) else x
   return np.array(x)  # A copy always: the next update donates the buffer.
-
-
-def _every_process(ok: bool) -> bool:
-  """Returns whether `ok` holds in all processes, which wait for each other."""
-  return bool(np.all(multihost_utils.process_allgather(np.array(ok))))

@@ -11,10 +11,10 @@ import jax
 import ml_collections
 from etils import epath
 
-from vaegan_jax import figures, input_pipeline, style_transfer
+from vaegan_jax import distributed, figures, input_pipeline, style_transfer
 from vaegan_jax.checkpoints import Checkpoints
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluator import NUM_COLUMNS, Evaluator
+from vaegan_jax.evaluator import NUM_COLUMNS, Evaluator, Poll, go_on
 from vaegan_jax.train import create_evaluator, create_networks
 from vaegan_jax.train_state import TrainState
 from vaegan_jax.writers import check_writable
@@ -30,28 +30,35 @@ _SAME_DATA = (
 )
 
 
-def evaluate(config: ml_collections.ConfigDict, workdir: str) -> None:
+def evaluate(
+  config: ml_collections.ConfigDict, workdir: str, poll: Poll = go_on
+) -> None:
   """Measures a run on the whole held-out split, and draws it.
 
   Writes `evaluation.json` (one line), `evaluation.md` and
-  `figures/evaluation_*.png` into the workdir, and prints the first two.
+  `figures/evaluation_*.png` into the workdir, and prints the first two. Of
+  several processes all compute, and the first writes.
 
   Args:
     config: of the run; its data may be other images of the same shape.
     workdir: of the run.
+    poll: called often; it may raise what is to end the evaluation.
 
   Raises:
     UserError: there is no whole checkpoint, or it is of another network.
   """
   check_writable(workdir)
   evaluator, state, step = _open(config, workdir)
-  scores = evaluator.score(state)
+  scores = evaluator.score(state, poll=poll)
+  drawn = evaluator.draw(state, poll=poll)
+  if not distributed.is_first():
+    return
   line = json.dumps({'step': step, **scores}, allow_nan=False)
   table = figures.markdown_table({epath.Path(workdir).name: scores})
   root = epath.Path(workdir)
   (root / 'evaluation.json').write_text(line + '\n')
   (root / 'evaluation.md').write_text(table)
-  for name, image in evaluator.draw(state).items():
+  for name, image in drawn.items():
     figures.save_png(root / 'figures' / f'evaluation_{name}.png', image)
   print(line, table, f'Figures: {root / "figures"}', sep='\n', flush=True)
 

@@ -25,6 +25,11 @@ NUM_SAMPLES = 64
 _PATIENCE = 5  # Seconds of evaluation before a progress bar is shown.
 Scores = dict[str, float | None]
 Distance = Callable[[jax.Array, jax.Array], jax.Array]  # [B, ...] x 2 -> [B]
+Poll = Callable[[], None]  # Raises what is to end the work.
+
+
+def go_on() -> None:
+  """The poll of work that nothing ends."""
 
 
 class Evaluator:
@@ -73,6 +78,7 @@ class Evaluator:
     state: TrainState,
     num_images: int = 0,
     distance: Distance | None = None,
+    poll: Poll = go_on,
   ) -> Scores:
     """Evaluation metrics over the held-out images.
 
@@ -80,6 +86,7 @@ class Evaluator:
       state: of the run, on the host or on any devices.
       num_images: how many, from the split's beginning; 0: all.
       distance: from another run's `distance_for`; None: in its own critic.
+      poll: called before each batch.
 
     Returns:
       `psnr` (dB), `ssim`, `sharpness` (ratio), `kl` (nats), and `distance`.
@@ -90,7 +97,15 @@ class Evaluator:
     num_images = min(num_images or len(self._images), len(self._images))
     parts = []
     starts = range(0, num_images, self._batch_size)
-    for first in tqdm(starts, 'Evaluating', leave=False, delay=_PATIENCE):
+    starts = tqdm(
+      starts,
+      'Evaluating',
+      leave=False,
+      delay=_PATIENCE,
+      disable=jax.process_index() > 0,
+    )
+    for first in starts:
+      poll()
       # The last batch is filled up, so that there is one shape to compile.
       places = np.arange(first, first + self._batch_size)
       x = input_pipeline.to_float(self._images[places % num_images])
@@ -102,16 +117,26 @@ class Evaluator:
       parts.append({k: v[: num_images - first] for k, v in part.items()})
     return _summarize(parts)
 
-  def draw(self, state: TrainState) -> dict[str, np.ndarray]:
+  def draw(
+    self, state: TrainState, poll: Poll = go_on
+  ) -> dict[str, np.ndarray]:
     """Figures: name -> [H', W', 3] uint8.
 
     Two rows of originals over their reconstructions, samples from the prior,
     and a row that walks from one original's latent to another's.
+
+    Args:
+      state: of the run, on the host or on any devices.
+      poll: called before each of the three is computed.
     """
     variables, _ = _inference_variables(state)
+    poll()
     x, x_recon = self.reconstruct_first(state, 2 * NUM_COLUMNS)
+    poll()
     key = jax.random.key(self._seed)
     latents = jax.random.normal(key, (NUM_SAMPLES, self._latent_dim))
+    samples = np.asarray(self._decode(variables, latents))
+    poll()
     mean, _ = self._encode(variables, x[:2])
     steps = np.linspace(0.0, 1.0, NUM_COLUMNS)[:, None]
     walk = (1 - steps) * np.asarray(mean[0]) + steps * np.asarray(mean[-1])
@@ -120,9 +145,7 @@ class Evaluator:
       'reconstructions': figures.reconstruction_figure(
         x, x_recon, columns=NUM_COLUMNS, scale=scale
       ),
-      'samples': figures.sample_figure(
-        np.asarray(self._decode(variables, latents)), scale=scale
-      ),
+      'samples': figures.sample_figure(samples, scale=scale),
       'interpolation': figures.interpolation_figure(
         np.asarray(self._decode(variables, walk))[None], scale=scale
       ),

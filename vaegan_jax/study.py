@@ -2,9 +2,10 @@
 
 Each run of the grid is one that `--mode=train` could have made, in a workdir
 of its own; its `outcome.json` says what became of it, so that the same command
-goes on where it was stopped. The runs follow each other in one process, which
-has the devices to itself: the memory of a GPU and the chips of a TPU are not
-shared out. What dies with the process is resumed, like everything else.
+goes on where it was stopped. The runs follow each other and each has all the
+devices: the memory of a GPU and the chips of a TPU are not shared out. What
+dies with the process is resumed, like everything else. Of several processes the
+first reads and writes what became of the runs.
 """
 
 import json
@@ -20,10 +21,11 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from vaegan_jax import evaluate, figures, input_pipeline, train
+from vaegan_jax import distributed, evaluate, figures, input_pipeline, train
 from vaegan_jax.checkpoints import Checkpoints
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluator import NUM_COLUMNS
+from vaegan_jax.preemption import PREEMPTED, Preempted, Stopper
 from vaegan_jax.writers import check_writable, format_duration, write_text
 
 Runs = Mapping[str, ml_collections.ConfigDict]  # {workdir: configuration}
@@ -56,11 +58,12 @@ def study(runs: Runs, workdir: str) -> int:
     UserError: as `train.train`, of any run; a workdir that holds another run
       is told before anything is trained.
   """
-  check_writable(workdir)
-  for run, config in runs.items():
-    _check_resumable(config, run)
-  with train.on_sigterm(_leave):
-    outcomes = {run: _recall(config, run) for run, config in runs.items()}
+  with distributed.together():
+    check_writable(workdir)
+  distributed.check_shared(workdir)
+  with Stopper() as stopper:
+    known = distributed.from_first(lambda: _recall_all(runs))
+    outcomes = dict(zip(runs, known, strict=True))
     progress = _Progress(
       {
         run: 0 if outcomes[run] else config.num_train_steps - _newest_step(run)
@@ -70,11 +73,12 @@ def study(runs: Runs, workdir: str) -> int:
     for run, config in runs.items():
       progress.announce(run, _name(config), outcomes[run])
       if outcomes[run] is None:
-        status, outcomes[run] = _run(config, run)
+        status, outcomes[run] = _run(config, run, stopper)
         if outcomes[run] is None:
           return status
         jax.clear_caches()  # Of programs that no other run has.
-      _write_tables(list(filter(None, outcomes.values())), workdir)
+      if distributed.is_first():
+        _write_tables(list(filter(None, outcomes.values())), workdir)
     _draw(runs, outcomes, workdir)
   statuses = [outcome['status'] for outcome in outcomes.values()]
   return train.FAILED if CRASHED in statuses else train.DONE
@@ -115,7 +119,7 @@ def _spread(values: list[float | None]) -> figures.Spread | None:
 
 
 def _run(
-  config: ml_collections.ConfigDict, workdir: str
+  config: ml_collections.ConfigDict, workdir: str, stopper: Stopper
 ) -> tuple[int, Outcome | None]:
   """Trains and evaluates one run.
 
@@ -125,19 +129,22 @@ def _run(
   """
   status = train.FAILED
   try:
-    status = train.train(config, workdir)
+    status = train.train(config, workdir, stopper)
+    stopper.poll()  # SIGTERM came too late for the training to heed it.
     if status == train.DONE:
-      evaluate.evaluate(config, workdir)
-      path = epath.Path(workdir) / 'evaluation.json'
-      scores = json.loads(path.read_text())
-      found = {'status': FINISHED, 'step': scores.pop('step'), 'scores': scores}
-    else:
-      found = _failure(config, workdir) if status == train.FAILED else None
-      if not found:
-        return status, None
+      evaluate.evaluate(config, workdir, stopper.poll)
+      found = distributed.from_first(lambda: _success(workdir))
+    elif status == train.FAILED:
+      found = distributed.from_first(lambda: _failure(config, workdir))
+    if status == PREEMPTED or not found:
+      return status, None
+  except Preempted:
+    return PREEMPTED, None
   except UserError:
     raise
   except Exception as error:  # One run must not cost the others.
+    if jax.process_count() > 1:
+      raise  # The other processes are still in it.
     logging.exception('%s crashed', workdir)
     message = f'{type(error).__name__}: {error}'
     found = {
@@ -146,8 +153,16 @@ def _run(
       'message': message,
     }
   outcome = {'objective': config.objective, 'seed': config.seed} | found
-  _write_json(_outcome_path(workdir), outcome | {'config': config.to_dict()})
+  if distributed.is_first():
+    kept = outcome | {'config': config.to_dict()}
+    _write_json(_outcome_path(workdir), kept)
   return status, outcome
+
+
+def _success(workdir) -> Outcome:
+  """The outcome of a run that was trained and evaluated."""
+  scores = json.loads((epath.Path(workdir) / 'evaluation.json').read_text())
+  return {'status': FINISHED, 'step': scores.pop('step'), 'scores': scores}
 
 
 def _failure(config, workdir) -> Outcome | None:
@@ -167,6 +182,13 @@ def _failure(config, workdir) -> Outcome | None:
   elif step == config.num_train_steps:
     return None
   return {'status': FAILED, 'step': step, 'message': message}
+
+
+def _recall_all(runs: Runs) -> list[Outcome | None]:
+  """What is known of each run already, or that its workdir holds another."""
+  for run, config in runs.items():
+    _check_resumable(config, run)
+  return [_recall(config, run) for run, config in runs.items()]
 
 
 def _recall(config, workdir) -> Outcome | None:
@@ -277,6 +299,8 @@ def _draw(runs: Runs, outcomes: Mapping[str, Outcome], workdir: str) -> None:
     if outcomes[run]['status'] == FINISHED and config.objective not in drawn:
       drawn.add(config.objective)
       originals, rows[_name(config)] = _reconstruct_first(config, run)
+  if not distributed.is_first():
+    return
   root = epath.Path(workdir)
   print((root / 'study.md').read_text(), end='', flush=True)
   if not rows:
@@ -300,8 +324,3 @@ def _reconstruct_first(config, workdir) -> tuple[np.ndarray, np.ndarray]:
 
 def _write_json(path: epath.Path, content: Mapping[str, Any]) -> None:
   write_text(path, json.dumps(content, indent=2, allow_nan=False) + '\n')
-
-
-def _leave(*_):
-  """Between trainings, too, with the status that means "again"."""
-  raise SystemExit(train.PREEMPTED)

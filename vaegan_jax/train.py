@@ -4,17 +4,22 @@ import contextlib
 import dataclasses
 import functools
 import json
-import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 import ml_collections
 import numpy as np
 from clu import parameter_overview
 from etils import epath
+from jax.experimental import multihost_utils
 
-from vaegan_jax import adversarial, input_pipeline, models
+from vaegan_jax import (
+  adversarial,
+  distributed,
+  input_pipeline,
+  models,
+  workdir_lock,
+)
 from vaegan_jax import update as update_lib
 from vaegan_jax.checkpoints import Checkpoints
 from vaegan_jax.critic_step import CriticConfig
@@ -22,10 +27,17 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.evaluator import Evaluator, to_line
 from vaegan_jax.health import Finding, HealthMonitor, last_healthy_step
 from vaegan_jax.optimizers import create_optimizers
+from vaegan_jax.preemption import PREEMPTED, Preempted, Stopper
 from vaegan_jax.train_state import TrainState, create_train_state
-from vaegan_jax.writers import Progress, Writers, check_writable, write_text
+from vaegan_jax.writers import (
+  NoWriters,
+  Progress,
+  Writers,
+  check_writable,
+  write_text,
+)
 
-DONE, FAILED, PREEMPTED = 0, 1, 75  # Exit statuses; 75: "try again later".
+DONE, FAILED = 0, 1  # Exit statuses; the third is PREEMPTED.
 
 _DIVERGED = (
   'Stopped at step {step:,}: the last {skipped_in_a_row:.0f} updates had a '
@@ -54,28 +66,39 @@ _MAX_ROLLBACKS = 3
 SHOWN = ('loss', 'distance', 'kl', 'critic_loss')  # On the progress line.
 
 
-def train(config: ml_collections.ConfigDict, workdir: str) -> int:
+def train(
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  stopper: Stopper | None = None,
+) -> int:
   """Trains to the end, or goes on where the last run in `workdir` stopped.
 
   Args:
     config: with the fields of `configs/default.py`, and valid.
     workdir: gets `config.json`, `metrics.jsonl`, TensorBoard events,
       `checkpoints/` and `figures/`.
+    stopper: what notices SIGTERM, if more than this training hangs on it.
 
   Returns:
     The process's exit status: 0 at the end, 75 after SIGTERM with the last
     finished step saved, 1 if updates stayed non-finite or the last save failed.
 
   Raises:
-    UserError: the data, a file of weights or the workdir is wrong.
+    UserError: the data, a file of weights or the workdir is wrong, or another
+      process trains in the workdir.
   """
-  check_writable(workdir)
-  with on_sigterm(_leave):
-    images, eval_images = input_pipeline.load_splits(
-      config.data, ['train_split', 'eval_split']
-    )
+  with contextlib.ExitStack() as stack:
+    stopper = stopper or stack.enter_context(Stopper())
+    with distributed.together():
+      check_writable(workdir)
+      if distributed.is_first():
+        stack.enter_context(workdir_lock.hold(workdir))
+    distributed.check_shared(workdir)
+    images, eval_images = _load_data(config)
     modules, optimizers, create_state = create_networks(config)
     checkpoints = Checkpoints(workdir, max_to_keep=config.num_checkpoints)
+    if jax.process_count() == 1:  # After an error no other would come to it.
+      stack.callback(checkpoints.close)  # An error must not cost a save.
     identity = {
       'config': config.to_dict(),
       'data': {'num_images': len(images), 'fingerprint': images.fingerprint},
@@ -89,12 +112,11 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> int:
     # A contradiction is told here, before anything compiles.
     restored = restore()
     if restored is None:
-      pretrained = models.load_pretrained(modules, config.critic.weights)
-      restored = create_state(pretrained=pretrained), 0
+      restored = _begin(config, modules, create_state), 0
     _announce(config, workdir, restored[1], len(images))
     if restored[1] >= config.num_train_steps:
       return DONE
-    _write_config(config, workdir)
+    distributed.from_first(lambda: _write_config(config, workdir))
     run = functools.partial(
       _run,
       config,
@@ -105,6 +127,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> int:
       ),
       evaluator=create_evaluator(config, modules, eval_images),
       save=functools.partial(_save, checkpoints, identity),
+      stopper=stopper,
     )
     outcome = run(*restored)
     num_rollbacks = 0
@@ -118,19 +141,46 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> int:
   return outcome
 
 
+def _load_data(config) -> list[input_pipeline.Images]:
+  """Returns the training and the held-out images, the same everywhere."""
+  fields = ('train_split', 'eval_split')
+  with distributed.together(), distributed.after_first():
+    splits = input_pipeline.load_splits(config.data, fields)
+  distributed.check_same(
+    {
+      f'data.{field}': f'{len(images)} images ({images.fingerprint})'
+      for field, images in zip(fields, splits, strict=True)
+    },
+    'give all the same images, such as --config.data.path=/shared/cats',
+  )
+  return splits
+
+
+def _begin(config, modules, create_state) -> TrainState:
+  """The state before the first update, the same bits everywhere."""
+  with distributed.together():
+    pretrained = models.load_pretrained(modules, config.critic.weights)
+  state = create_state(pretrained=pretrained)
+  if jax.process_count() > 1:  # Machines may compute it differently.
+    state = multihost_utils.broadcast_one_to_all(state)
+  return state
+
+
 def _run(
-  config, workdir, state, start_step, *, update, create_batches, **tools
+  config, workdir, state, start_step, *, create_batches, stopper, **tools
 ) -> int | Finding:
   """Trains from a state on; returns the exit status, or what to mend."""
-  with contextlib.closing(Writers(workdir, start_step)) as writers:
+  first = distributed.is_first()
+  writers = Writers(workdir, start_step) if first else NoWriters()
+  with contextlib.closing(writers), stopper.deferred():
     writers.write_hparams(config.to_dict())
     writers.write_texts(start_step, _describe_networks(state))
     return _loop(
       config,
       update_lib.replicate(state),
       start_step,
-      update=update,
       batches=create_batches(start_step),
+      stopper=stopper,
       writers=writers,
       **tools,
     )
@@ -142,7 +192,8 @@ def _roll_back(finding, checkpoints, restore, num_rollbacks):
     print(f'Rolled back {_MAX_ROLLBACKS} times already: enough.', flush=True)
     return None
   checkpoints.wait()
-  step = last_healthy_step(checkpoints.steps(), finding.since)
+  steps = distributed.from_first(checkpoints.steps)
+  step = last_healthy_step(steps, finding.since)
   if step is None:
     print('There is no healthy checkpoint to roll back to.', flush=True)
     return None
@@ -227,14 +278,13 @@ def _loop(
   batches,
   evaluator,
   save,
+  stopper,
   writers,
 ) -> int | Finding:
   """Runs the updates from `start_step` + 1 to the last.
 
   Returns the exit status, or the finding because of which to roll back.
   """
-  sigterm = threading.Event()
-  signal.signal(signal.SIGTERM, lambda *_: sigterm.set())
   last_step = config.num_train_steps
   health = HealthMonitor(
     objective=config.objective,
@@ -273,19 +323,26 @@ def _loop(
         if config.health.on_failure == 'stop':
           return FAILED
         return min(findings, key=lambda finding: finding.since)
-    # Asked once a step, so that what stops the run has also been saved.
-    stop = sigterm.is_set() and step < last_step
+    stop = stopper.requested()
     if stop or any(due(step, every_steps) for every_steps in pauses):
       jax.block_until_ready(metrics)  # A pause holds no update's time.
     with progress.pause():
-      if due(step, config.eval_every_steps) and not stop:
-        scores = evaluator.score(state, config.num_eval_images)
-        record |= _prefix('eval', scores)
-        print('evaluated:', to_line(scores), flush=True)
+      images = {}
+      try:
+        if due(step, config.eval_every_steps) and not stop:
+          scores = evaluator.score(
+            state, config.num_eval_images, poll=stopper.poll
+          )
+          record |= _prefix('eval', scores)
+          print('evaluated:', to_line(scores), flush=True)
+        if due(step, config.figure_every_steps) and not stop:
+          images = evaluator.draw(state, poll=stopper.poll)
+      except Preempted:
+        stop = True
       if record:
         writers.write_scalars(step, record)
-      if due(step, config.figure_every_steps) and not stop:
-        writers.write_images(step, evaluator.draw(state))
+      if images:
+        writers.write_images(step, images)
       saved = True
       if due(step, config.checkpoint_every_steps) or stop:
         saved = save(step, state, finish=stop or step == last_step)
@@ -349,10 +406,12 @@ def _describe_networks(state) -> dict[str, str]:
 
 def _announce(config, workdir, start_step, num_images):
   """Says what is about to happen."""
-  devices = jax.devices()
+  devices, num_processes = jax.devices(), jax.process_count()
+  shared = f' in {num_processes} processes' if num_processes > 1 else ''
   print(
     f'objective {config.objective}, {num_images:,} images of '
-    f'{config.data.name}, {len(devices)} x {devices[0].device_kind}, {workdir}'
+    f'{config.data.name}, {len(devices)} x {devices[0].device_kind}{shared}, '
+    f'{workdir}'
   )
   if start_step >= config.num_train_steps:
     print(f'Nothing to do: step {start_step:,} is there already.', flush=True)
@@ -370,21 +429,6 @@ def _write_config(config, workdir):
       f'--workdir={workdir} cannot be written ({error}): name a folder on a '
       'disk with room, such as --workdir=runs/first'
     ) from error
-
-
-@contextlib.contextmanager
-def on_sigterm(handler: Callable) -> Iterator[None]:
-  """Handles SIGTERM so, until the context ends."""
-  before = signal.signal(signal.SIGTERM, handler)
-  try:
-    yield
-  finally:
-    signal.signal(signal.SIGTERM, before)
-
-
-def _leave(*_):
-  """Before the first update there is nothing to save."""
-  raise SystemExit(PREEMPTED)
 
 
 def _prefix(name: str, metrics):

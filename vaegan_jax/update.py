@@ -231,9 +231,10 @@ def replicate(state: TrainState) -> TrainState:
   """Puts a state where `parallelize`'s function leaves it: on every device.
 
   From anywhere else its first call would compile for that place, and its
-  second call once more.
+  second call once more. Each of several processes puts its own there, which
+  must be the same.
   """
-  mesh = jax.sharding.Mesh(np.array(jax.devices()), (AXIS,))
+  mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
   everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
   return jax.device_put(state, everywhere)
 

@@ -5,7 +5,7 @@ killed and resumed the run), TensorBoard events, the PNG files under `figures/`
 and the line on the terminal. Nothing here ever stops training: a full disk or
 a missing TensorBoard costs one warning.
 
-In a run of several processes the first one alone should have `Writers`.
+In a run of several processes the first one alone has `Writers`.
 """
 
 import contextlib
@@ -28,13 +28,15 @@ def check_writable(workdir: epath.PathLike) -> None:
   """Fails early if a folder cannot be made or written; makes nothing.
 
   Args:
-    workdir: a folder that need not exist; a bucket is taken on trust.
+    workdir: a folder that need not exist, on a disk or in a bucket.
 
   Raises:
-    UserError: it, or the nearest folder above it, is a file or read-only.
+    UserError: it, or the nearest folder above it, is a file or read-only, or
+      the bucket does not take and give back an object.
   """
   path = epath.Path(workdir)
   if '://' in os.fspath(path):
+    _check_bucket(path)
     return
   while not path.exists() and path != path.parent:
     path = path.parent
@@ -43,6 +45,23 @@ def check_writable(workdir: epath.PathLike) -> None:
       f'--workdir={workdir} cannot be written, because {path} is not a folder '
       'or is read-only: name another, such as --workdir=runs/first'
     )
+
+
+def _check_bucket(path: epath.Path) -> None:
+  # One for each process: they ask at the same time.
+  probe = path / f'.probe-{os.getpid()}-{time.time_ns()}'
+  try:
+    # Orbax asks it about the bucket, and does not bring it.
+    import google.cloud.storage  # noqa: F401
+
+    probe.write_text('x')
+    probe.unlink()
+  except Exception as error:  # TensorFlow's errors are of no common class.
+    raise UserError(
+      f'--workdir={path} cannot be written ({error}): see that the bucket '
+      'exists, that you may write to it (gcloud auth application-default '
+      'login) and that google-cloud-storage is installed'
+    ) from error
 
 
 class _WarnOnce:
@@ -204,6 +223,14 @@ class Writers:
       # CLU writes in a thread of its own: an error may be an earlier call's.
       with self._board_errors:
         getattr(self._board, method)(*args)
+
+
+class NoWriters:
+  """What all other processes have: it takes everything and keeps nothing."""
+
+  def __getattr__(self, method: str) -> Callable[..., None]:
+    """Stands for each method of `Writers`."""
+    return lambda *_: None
 
 
 def _tensorboard_writer(workdir: epath.Path):

@@ -1,0 +1,165 @@
+"""Configurations, data and values that are not what a run began with."""
+
+import functools
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from tests.faults.damage import METHODS
+from tests.faults.lab import Lab, check, snapshot
+from tests.processes import MAIN, read_rows
+from vaegan_jax import input_pipeline
+
+_OTHERS = (
+  'batch_size=16',
+  'seed=1',
+  'model.latent_dim=5',
+  'critic.width=4',
+  'data.channels=1',
+  'data.image_size=32',
+  'objective=mse',
+  'ema_decay=0.5',
+)
+
+
+def change_the_configuration(lab: Lab) -> tuple[str, str]:
+  """Resumes with one other field."""
+  workdir = lab.copy('other_configuration')
+  before = snapshot(workdir)
+  for index in lab.count(len(_OTHERS), 'configuration'):
+    field = _OTHERS[index].partition('=')[0]
+    lab.refused(workdir, f'config.{field} was ', f'--config.{_OTHERS[index]}')
+    check(snapshot(workdir) == before, f'{field} has changed something')
+  return (
+    f'{len(_OTHERS)} fields',
+    'refused in a sentence that names the field; nothing was touched',
+  )
+
+
+def change_the_data(lab: Lab) -> tuple[str, str]:
+  """Resumes with an image less, one more, and another in the place of one."""
+  workdir = lab.copy('other_data')
+  before = snapshot(workdir)
+  names = sorted(path.name for path in lab.images.iterdir())
+
+  def replace(images):
+    Image.effect_noise((16, 16), 50).convert('RGB').save(images / names[1])
+
+  changes = {
+    'one less': lambda images: (images / names[1]).unlink(),
+    'one more': lambda images: shutil.copy(
+      images / names[1], images / 'more.png'
+    ),
+    'another': replace,
+  }
+  for name, change in changes.items():
+    images = shutil.copytree(lab.images, lab.new('other_images'))
+    change(images)
+    lab.refused(workdir, 'data.', f'--config.data.path={images}')
+    check(snapshot(workdir) == before, f'{name} has changed something')
+  # The same pictures in another folder are the same dataset.
+  images = shutil.copytree(lab.images, lab.new('other_images'))
+  process = lab.run(workdir, f'--config.data.path={images}')
+  check('Nothing to do' in process.out, process.out)
+  return (
+    f'{len(changes)} changes',
+    'refused by the fingerprint; a copy of the folder was not',
+  )
+
+
+def damage_the_data(lab: Lab) -> tuple[str, str]:
+  """Damages the prepared records and the decoded images."""
+  lab.same(lab.undisturbed)
+  folder = lab.new('damaged_data')
+  flag = f'--config.data.data_dir={folder}'
+  told = 0
+  every = ('*-train.array_record-*', '*-test.array_record-*')
+  for pattern in every:
+    for method in METHODS:
+      shutil.rmtree(folder, ignore_errors=True)
+      shutil.copytree(lab.data, folder)
+      _damage(folder, 'decoded-*', 'deleted')
+      _damage(folder, pattern, method)
+      process = lab.start(
+        workdir := lab.new('on_damaged_data'),
+        flag,
+        '--config.data.cache_images=False',
+      )
+      status = process.wait(600)
+      if status:
+        sentence = process.err.splitlines()[-1]
+        check(status == 2 and sentence.startswith('error: '), process.err)
+        check(not list(workdir.glob('checkpoints/*-tmp*')), 'a save was lost')
+        told += 1
+      else:  # The byte is in none of the images.
+        lab.same(workdir)
+  for method in ('deleted', 'emptied', 'cut in half'):
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(lab.data, folder)
+    _damage(folder, 'decoded-train*', method)
+    lab.run(workdir := lab.new('on_damaged_data'), flag)
+    lab.same(workdir)
+  number = len(every) * len(METHODS)
+  return (
+    f'{number + 3} cases',
+    f'{told} of {number} damaged files of records told with status 2, the '
+    'others not in any image that was read; decoded images decoded again: '
+    'same bits',
+  )
+
+
+def _damage(folder: Path, pattern: str, method: str) -> None:
+  for path in list(folder.rglob(pattern)):
+    METHODS[method](path)
+
+
+def _give_nan(step: int) -> None:
+  """Prepares a process whose batch of a step is not finite."""
+  getitem, to_float = (
+    input_pipeline._Batches.__getitem__,
+    input_pipeline.to_float,
+  )
+
+  def give_white(batches, index):
+    batch = getitem(batches, index)
+    return np.full_like(batch, 255) if index == step - 1 else batch
+
+  def to_nan(images):
+    return jnp.where((images == 255).all(), jnp.nan, to_float(images))
+
+  input_pipeline._Batches.__getitem__ = give_white
+  input_pipeline.to_float = to_nan
+
+
+def give_nan(lab: Lab) -> tuple[str, str]:
+  """A batch that is not finite, and a learning rate that diverges."""
+  lab.run(workdir := lab.new('nan'), prepare=functools.partial(_give_nan, 7))
+  rows = read_rows(workdir)
+  skipped = [row['step'] for row in rows if row['train/skipped_in_a_row']]
+  check(skipped == [7], f'skipped {skipped}')
+  check(None not in rows[-1].values(), f'not finite in the end: {rows[-1]}')
+  process = lab.run(
+    lab.new('diverged'),
+    '--config.optimizer.autoencoder_learning_rate=1e30',
+    '--config.max_skipped_steps=5',
+    status=1,
+  )
+  check('the last 5 updates had a non-finite' in process.out, process.out)
+  return '2 runs', 'that update skipped and counted; five in a row end with 1'
+
+
+def run_tests(*tests: str) -> tuple[str, str]:
+  """Runs tests of the project that do what a row asks for."""
+  done = subprocess.run(
+    [sys.executable, '-m', 'pytest', '-p', 'no:cacheprovider', *tests],
+    cwd=MAIN.parent,
+    capture_output=True,
+    text=True,
+  )
+  check(done.returncode == 0, done.stdout[-2000:])
+  return done.stdout.splitlines()[-1].partition(' in ')[0], 'the tests hold'

@@ -1,0 +1,168 @@
+"""Runs that are killed or stopped at random moments, and go on to the end."""
+
+import functools
+import json
+import re
+import signal
+import time
+
+import numpy as np
+
+from tests.faults.lab import (
+  Lab,
+  check,
+  expect_status,
+  use_cache,
+  wait_for_step,
+)
+from tests.processes import read_rows, saved_steps
+
+
+def kill_randomly(lab: Lab, kills: int) -> tuple[str, str]:
+  """Kills runs with SIGKILL so many times; every second run twice.
+
+  Half of the moments are spread evenly over the time that a whole run takes,
+  and half over its steps. The outcome of every run is appended to
+  `kills.jsonl`, from which a suite that was stopped goes on.
+  """
+  lab.same(lab.undisturbed)
+  path = lab.folder / 'kills.jsonl'
+  lines = path.read_text().splitlines() if path.exists() else []
+  moments = [moment for line in lines for moment in json.loads(line)]
+  counter = lab.count(kills - len(moments), 'kill')
+  trial = len(lines)
+  while len(moments) < kills:
+    wanted = min(1 + trial % 2, kills - len(moments))
+    done = kill_and_resume(lab, f'killed_{trial}', wanted, trial, counter)
+    moments += done
+    with path.open('a') as file:
+      file.write(json.dumps(done) + '\n')
+    trial += 1
+  counts = ', '.join(
+    f'{moments.count(moment)} while {moment}'
+    for moment in ('starting', 'compiling', 'training', 'saving', 'ending')
+  )
+  return (
+    f'{len(moments)} kills of {trial} runs',
+    f'{counts}; no checkpoint lost, all runs ended with the same bits',
+  )
+
+
+def kill_and_resume(lab, name, kills, seed, counter) -> list[str]:
+  """Kills one run so many times and lets it end; returns what it was doing.
+
+  Args:
+    lab: whose undisturbed run it must equal in the end.
+    name: of the workdir.
+    kills: how many times.
+    seed: of the moments.
+    counter: is advanced with every kill.
+
+  Raises:
+    Loss: it did not equal it, or a kill cost a checkpoint that was there.
+  """
+  rng = np.random.default_rng(seed)
+  workdir = lab.new(name)
+  moments = []
+  while len(moments) < kills:
+    before, unfinished = _newest(workdir), _unfinished(workdir)
+    process = lab.start(workdir)
+    _wait_for_a_moment(lab, workdir, rng)
+    status = process.kill()
+    check(status in (0, -signal.SIGKILL), f'exit status {status}')
+    if status == 0:  # It was faster than the run that was measured.
+      lab.same(workdir)
+      workdir = lab.new(name)
+      continue
+    _check_resumed(process, before)
+    moments.append(_moment(lab, process, _unfinished(workdir) - unfinished))
+    next(counter, None)
+    print(f'    while {moments[-1]}, at {_newest(workdir)}', flush=True)
+  before = _newest(workdir)
+  _check_resumed(lab.run(workdir), before)
+  lab.same(workdir)
+  check(not (workdir / 'quarantine').exists(), 'a checkpoint was damaged')
+  lab.new(name)
+  return moments
+
+
+def _wait_for_a_moment(lab, workdir, rng) -> None:
+  """Waits for a random part of a run's time, or as often for a random step.
+
+  By its time alone few runs would be killed in a save, on a busy machine.
+  """
+  rows = read_rows(workdir)
+  recorded = rows[-1]['step'] if rows else 0
+  if rng.integers(2) or recorded == lab.last_step:
+    time.sleep(rng.uniform(0, lab.seconds))
+  else:
+    wait_for_step(workdir, rng.integers(recorded + 1, lab.last_step + 1))
+    time.sleep(rng.uniform(0, 0.1))
+
+
+def _newest(workdir) -> int:
+  return max(saved_steps(workdir), default=0)
+
+
+def _unfinished(workdir) -> set:
+  return set(workdir.glob('checkpoints/*-tmp*'))
+
+
+def _moment(lab, process, unfinished) -> str:
+  """What a process was doing, by what it has said and left."""
+  if 'compiling takes a moment' not in process.out:
+    return 'starting'
+  if not re.search(r'^step \d', process.out, re.MULTILINE):
+    return 'compiling'
+  if unfinished:
+    return 'saving'
+  return 'ending' if f'step {lab.last_step}/' in process.out else 'training'
+
+
+def _check_resumed(process, newest: int) -> None:
+  """Checks that a process began at the newest step that it found."""
+  began = re.search(
+    r'(Resuming after|Nothing to do:) step (\d+)|Starting;', process.out
+  )
+  if began:  # Else it was killed before it said so.
+    step = int(began[2] or 0)
+    check(step == newest, f'it began at {step} and not at {newest}')
+
+
+def terminate_randomly(lab: Lab) -> tuple[str, str]:
+  """SIGTERM at random moments; the last finished step is saved."""
+  lab.same(lab.undisturbed)
+  rng = np.random.default_rng(1)
+  steps = []
+  for _ in lab.count(8, 'SIGTERM'):
+    workdir = lab.new('stopped')
+    process = lab.start(workdir)
+    _wait_for_a_moment(lab, workdir, rng)
+    process.terminate()
+    # -15: it was still importing; 0: it had ended.
+    expect_status([process], 75, 0, -signal.SIGTERM)
+    found = re.search(r'SIGTERM: stopped after step (\d+)', process.out)
+    if found:
+      step = int(found[1])
+      check(_newest(workdir) == step, f'{step} was not saved')
+      check(read_rows(workdir)[-1]['step'] == step, 'the record is not as long')
+      steps.append(step)
+    lab.run(workdir)
+    lab.same(workdir)
+  check(steps, 'no run was stopped while it trained')
+  told = ', '.join(map(str, sorted(steps)))
+  return (
+    '8 runs',
+    f'{len(steps)} were training and saved the last finished step ({told}), '
+    'the others had not begun or had ended; same bits',
+  )
+
+
+def run_again(lab: Lab) -> tuple[str, str]:
+  """The same run once more, and once without kept compilations."""
+  lab.run(again := lab.new('again'))
+  lab.same(again)
+  cache = functools.partial(use_cache, lab.new('empty_cache'))
+  lab.run(cold := lab.new('cold'), prepare=cache)
+  lab.same(cold)
+  return '3 runs', 'same bits and record, with kept and with new compilations'

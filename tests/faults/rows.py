@@ -1,0 +1,155 @@
+"""Every fault of the suite by name, and which function does it."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+from tests.faults import (
+  clock,
+  damage,
+  disks,
+  inputs,
+  kills,
+  locks,
+  several,
+)
+from tests.faults.lab import Lab
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One line of the table.
+
+  Attributes:
+    fault: what goes wrong.
+    done: how.
+    do: does it and returns how often, and what happened; it raises Loss if a
+      run was lost, and Skipped if this machine cannot do it.
+  """
+
+  fault: str
+  done: str
+  do: Callable[[Lab], tuple[str, str]]
+
+
+def _tests(*names: str) -> Callable[[Lab], tuple[str, str]]:
+  return lambda lab: inputs.run_tests(*names)
+
+
+def create_rows(num_kills: int) -> dict[str, Row]:
+  """Returns the rows by name, in the order of the table."""
+  return {
+    'again': Row(
+      'nothing', 'the same run again, with and without cache', kills.run_again
+    ),
+    'kills': Row(
+      'the process is killed',
+      'SIGKILL at random moments of a run; resumed to its end',
+      functools.partial(kills.kill_randomly, kills=num_kills),
+    ),
+    'sigterm': Row(
+      'the process is stopped',
+      'SIGTERM at random moments; resumed to its end',
+      kills.terminate_randomly,
+    ),
+    'damage': Row(
+      'a file of the newest checkpoint is damaged',
+      f'each of its files {", ".join(damage.METHODS)}; resumed',
+      damage.damage_each_file,
+    ),
+    'damaged_checkpoints': Row(
+      'whole checkpoints are damaged',
+      'emptied, without meta or state, a junk one, two in a row; resumed',
+      damage.damage_whole_checkpoints,
+    ),
+    'all_damaged': Row(
+      'every checkpoint is damaged', 'zeros in all files', damage.damage_all
+    ),
+    'full_disk': Row(
+      'the disk is full',
+      'a disk of 4 MB is filled while a run saves',
+      disks.fill_the_disk,
+    ),
+    'read_only': Row(
+      'the workdir is read-only', 'trained there', disks.read_only
+    ),
+    'cache': Row(
+      'the kept compilations are damaged',
+      'SIGKILL while they are written; then garbled',
+      disks.garble_the_cache,
+    ),
+    'tensorboard': Row(
+      'TensorBoard fails', 'every call raises', disks.break_the_board
+    ),
+    'two_trainers': Row(
+      'two trainers on one workdir',
+      'a second is started, twice; then the first is killed',
+      locks.train_twice,
+    ),
+    'stale_lock': Row(
+      'a lock was left behind',
+      'it names a living process, is empty, is garbage',
+      locks.leave_a_lock,
+    ),
+    'clock': Row(
+      'the clock goes back',
+      'by a day, as all of the process sees it, within a run and between two',
+      clock.set_back,
+    ),
+    'configuration': Row(
+      'another configuration',
+      'resumed with one other field',
+      inputs.change_the_configuration,
+    ),
+    'data': Row(
+      'another dataset',
+      'resumed with an image less, more, or another',
+      inputs.change_the_data,
+    ),
+    'damaged_data': Row(
+      'the prepared data is damaged',
+      'each of its files of records, and of decoded images, in several ways',
+      inputs.damage_the_data,
+    ),
+    'bad_input': Row(
+      'a wrong split, folder, size or value',
+      'tests/bad_input_test.py',
+      _tests('tests/bad_input_test.py'),
+    ),
+    'nan': Row(
+      'a batch is not finite',
+      'NaN at step 7; then a learning rate of 1e30',
+      inputs.give_nan,
+    ),
+    'compilations': Row(
+      'an update compiles again',
+      'tests/update_test.py counts',
+      _tests(
+        'tests/update_test.py::'
+        'test_five_steps_compile_once_and_reuse_the_buffers'
+      ),
+    ),
+    'move': Row(
+      'another number of devices or processes', 'resumed there', several.move
+    ),
+    'two_sigterm': Row(
+      'one of two processes is stopped',
+      'SIGTERM to each in turn; resumed',
+      several.terminate_one,
+    ),
+    'two_sigkill': Row(
+      'one of two processes is killed',
+      'SIGKILL to each in turn; resumed',
+      several.kill_one,
+    ),
+    'two_damage': Row(
+      'two processes find a damaged checkpoint',
+      'its largest file cut, or a byte flipped; resumed',
+      several.damage_the_newest,
+    ),
+    'two_blind': Row(
+      'one of two processes cannot read a checkpoint',
+      'its reading fails; resumed',
+      several.blind_one,
+    ),
+  }

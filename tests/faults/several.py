@@ -1,0 +1,101 @@
+"""Two processes that train together, and other numbers of devices."""
+
+import functools
+import time
+
+from tests.faults.damage import METHODS
+from tests.faults.lab import Lab, check, expect_status, slowly, wait_for_step
+from tests.processes import saved_steps
+from vaegan_jax import checkpoints
+
+
+def terminate_one(lab: Lab) -> tuple[str, str]:
+  """SIGTERM to the one, then to the other."""
+  lab.same(lab.undisturbed)
+  workdir = lab.new('two_stopped')
+  steps = []
+  for index in (1, 0):
+    processes = lab.start_two(workdir, prepare=(slowly, slowly))
+    wait_for_step(workdir, (steps[-1] if steps else 0) + 7)
+    processes[index].terminate()
+    expect_status(processes, 75)
+    steps.append(saved_steps(workdir)[-1])
+    check(f'stopped after step {steps[-1]}' in processes[0].out, 'not told')
+  lab.run_two(workdir)
+  lab.same(workdir, lab.undisturbed_two)
+  return '2 runs', f'both left with 75, steps {steps} saved; same bits'
+
+
+def kill_one(lab: Lab) -> tuple[str, str]:
+  """SIGKILL to the second, then to the first, which coordinates."""
+  workdir = lab.new('two_killed')
+  seconds = []
+  for index in (1, 0):
+    processes = lab.start_two(workdir, prepare=(slowly, slowly))
+    wait_for_step(workdir, 7 if index else 20)
+    processes[index].kill()
+    start = time.monotonic()
+    status = processes[1 - index].wait(60)
+    seconds.append(time.monotonic() - start)
+    check(status not in (0, 75), f'the survivor ended with {status}')
+    check(seconds[-1] < 35, f'the survivor took {seconds[-1]:.0f} s')
+  lab.run_two(workdir)
+  lab.same(workdir, lab.undisturbed_two)
+  took = ' and '.join(f'{second:.0f} s' for second in seconds)
+  return '2 runs', f'the survivor ended after {took}; same bits'
+
+
+def damage_the_newest(lab: Lab) -> tuple[str, str]:
+  """The newest checkpoint is cut, and both use the one before."""
+  for method in ('cut in half', 'one byte flipped'):
+    workdir = lab.copy('two_damaged', lab.undisturbed_two)
+    newest = workdir / 'checkpoints' / str(lab.last_step)
+    files = [path for path in newest.rglob('*') if path.is_file()]
+    METHODS[method](max(files, key=lambda path: path.stat().st_size))
+    first, _ = lab.run_two(workdir)
+    check(f'Resuming after step {lab.last_step - 2};' in first.out, first.out)
+    check(
+      (workdir / 'quarantine' / str(lab.last_step)).is_dir(), 'not put aside'
+    )
+    lab.same(workdir, lab.undisturbed_two)
+  return '2 runs', 'both fell back to the same step; same bits'
+
+
+def _cannot_read(step: int) -> None:
+  load = checkpoints._load
+
+  def fail(path, *args):
+    return None if path.name == str(step) else load(path, *args)
+
+  checkpoints._load = fail
+
+
+def blind_one(lab: Lab) -> tuple[str, str]:
+  """One of the two cannot read the newest checkpoint."""
+  workdir = lab.copy('two_blind', lab.undisturbed_two)
+  blind = functools.partial(_cannot_read, lab.last_step)
+  first, _ = lab.run_two(workdir, prepare=(None, blind))
+  check(f'Resuming after step {lab.last_step - 2};' in first.out, first.out)
+  lab.same(workdir, lab.undisturbed_two)
+  return '1 run', 'both fell back together; same bits'
+
+
+def move(lab: Lab) -> tuple[str, str]:
+  """Other numbers of devices and of processes, from the middle on."""
+  middle = lab.last_step // 2
+  half = f'--config.num_train_steps={middle}'
+  lab.run(four := lab.new('on_four'), half, devices=4)
+  for devices in (1, 2, 8):
+    workdir = lab.copy('moved', four)
+    process = lab.run(workdir, devices=devices)
+    check(f'Resuming after step {middle};' in process.out, process.out)
+    lab.close(workdir)
+  lab.run_two(two := lab.new('on_two'), half)
+  lab.run(workdir := lab.copy('moved', two))
+  lab.close(workdir)
+  lab.run_two(workdir := lab.copy('moved', four))
+  lab.close(workdir)
+  return (
+    '4 to 1, 2, 8 devices; 2 to 1 and 1 to 2 processes',
+    'went on; all that is logged agrees to 1e-5',
+  )

@@ -1,0 +1,146 @@
+"""Runs of main.py in processes of their own, for the tests.
+
+They are forked from one that has imported TensorFlow and JAX already.
+"""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import runpy
+import socket
+import sys
+import time
+from pathlib import Path
+
+import jax
+
+import main
+
+MAIN = Path(main.__file__)
+_SERVER = multiprocessing.get_context('forkserver')
+_SERVER.set_forkserver_preload([__name__, 'tensorflow', 'clu.metric_writers'])
+
+
+class Process:
+  """`python main.py <args>` with so many virtual devices."""
+
+  def __init__(self, workdir, *args, devices=1, name=None, prepare=None):
+    """Starts it.
+
+    Args:
+      workdir: of the run; what it says is kept beside it.
+      *args: its flags.
+      devices: how many virtual ones it has.
+      name: of the files beside the workdir; by default that of the workdir.
+      prepare: called there first, to break something; a module's function.
+    """
+    log = workdir.with_name(name or workdir.name)
+    self._out = log.with_suffix('.out')
+    self._err = log.with_suffix('.err')
+    for path in (self._out, self._err):
+      path.write_text('')  # Not what the last process said.
+    self._process = _SERVER.Process(
+      target=_become_main,
+      args=(
+        (*args, f'--workdir={workdir}'),
+        devices,
+        self._out,
+        self._err,
+        prepare,
+      ),
+    )
+    self._process.start()
+
+  @property
+  def out(self):
+    return self._out.read_text()
+
+  @property
+  def err(self):
+    return self._err.read_text()
+
+  def terminate(self):
+    self._process.terminate()
+
+  def kill(self):
+    self._process.kill()
+    return self.wait()
+
+  def wait(self, seconds=120):
+    """Returns the exit status."""
+    self._process.join(seconds)
+    assert not self._process.is_alive(), self.out + self.err
+    return self._process.exitcode
+
+
+def start_two(workdir, *args, devices=2, prepare=(None, None)):
+  """Starts two processes that train together, each prepared in its way."""
+  with socket.socket() as sock:
+    sock.bind(('127.0.0.1', 0))
+    port = sock.getsockname()[1]
+  return [
+    Process(
+      workdir,
+      *args,
+      f'--coordinator=127.0.0.1:{port}',
+      '--num_processes=2',
+      f'--process_id={index}',
+      devices=devices,
+      name=f'{workdir.name}_{index}',
+      prepare=prepare[index],
+    )
+    for index in range(2)
+  ]
+
+
+def _become_main(args, devices, out, err, prepare):
+  for path, stream in ((out, sys.stdout), (err, sys.stderr)):
+    with path.open('wb') as file:
+      os.dup2(file.fileno(), stream.fileno())
+  os.environ |= environment(devices)
+  jax.config.update('jax_platforms', 'cpu')  # It was read when imported.
+  sys.argv = [str(MAIN), *args]
+  if prepare:
+    prepare()
+  runpy.run_path(str(MAIN), run_name='__main__')
+
+
+def environment(devices):
+  flag = f'--xla_force_host_platform_device_count={devices}'
+  return {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flag}
+
+
+def read_rows(workdir):
+  """The lines of the run's metrics that are whole by now."""
+  path = workdir / 'metrics.jsonl'
+  lines = path.read_bytes().splitlines() if path.exists() else []
+  rows = []
+  for line in lines:
+    with contextlib.suppress(ValueError):  # Being written just now.
+      rows.append(json.loads(line))
+  return rows
+
+
+def saved_steps(workdir):
+  """The steps that have a checkpoint."""
+  return sorted(int(path.name) for path in workdir.glob('checkpoints/*[0-9]'))
+
+
+def crc32s(workdir, step):
+  """The CRC32 of every leaf of a checkpoint."""
+  meta = workdir / 'checkpoints' / str(step) / 'meta' / 'metadata'
+  return json.loads(meta.read_text())['content']['crc32s']
+
+
+def wait_for(condition):
+  """Waits until `condition` holds."""
+  deadline = time.monotonic() + 120
+  while not condition():
+    assert time.monotonic() < deadline
+    time.sleep(0.005)
+
+
+def wait_for_step(workdir, step):
+  """Waits until a step is in the record."""
+  wait_for(lambda: (rows := read_rows(workdir)) and rows[-1]['step'] >= step)
