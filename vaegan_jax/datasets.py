@@ -206,10 +206,12 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
           'path': tfds.features.Text(),
         }
       ),
+      metadata=tfds.core.MetadataDict(),
     )
 
   def _split_generators(self, dl_manager):
     damaged = self._images.find_damaged(self._report)
+    self.info.metadata['content_hash'] = self._images.content_hash
     if damaged:
       lines = [f'{name!r}: {reason}\n' for name, reason in damaged.items()]
       path = pathlib.Path(self.data_dir, DAMAGED_FILE)

@@ -70,6 +70,7 @@ class ImageFiles:
     self.names = sorted(sizes_and_times)
     listing = repr([(name, *sizes_and_times[name]) for name in self.names])
     self.fingerprint = hashlib.sha256(listing.encode()).hexdigest()[:16]
+    self.content_hash = ''  # Of all bytes; known when `find_damaged` has read.
 
   def read(self, name: str) -> bytes:
     """Returns the bytes of one file.
@@ -96,7 +97,7 @@ class ImageFiles:
     Raises:
       UserError: more than a tenth of the images are damaged.
     """
-    damaged = {}
+    damaged, content = {}, hashlib.sha256()
     with (
       futures.ThreadPoolExecutor() as pool,
       tqdm.tqdm(
@@ -105,10 +106,13 @@ class ImageFiles:
     ):
       for first in range(0, len(self.names), _CHECKED_TOGETHER):
         names = self.names[first : first + _CHECKED_TOGETHER]
-        reasons = pool.map(self._find_damage, names)
-        found = zip(names, reasons, strict=True)
-        damaged.update((name, reason) for name, reason in found if reason)
+        found = pool.map(self._inspect, names)
+        for name, (digest, reason) in zip(names, found, strict=True):
+          content.update(os.fsencode(name) + digest)
+          if reason:
+            damaged[name] = reason
         progress.update(len(names))
+    self.content_hash = content.hexdigest()[:16]
     if not damaged:
       return damaged
     count = f'{len(damaged)} of {len(self.names)} images'
@@ -162,13 +166,16 @@ class ImageFiles:
         return {'train': 'train', 'test': folder}
     return {}
 
-  def _find_damage(self, name: str) -> str:
-    """Why an image cannot be decoded; '' if it can."""
+  def _inspect(self, name: str) -> tuple[bytes, str]:
+    """A hash of a file, and why it cannot be decoded; '' if it can."""
+    digest = b''
     try:
-      decoding.read_image(self.read(name))
+      data = self.read(name)
+      digest = hashlib.sha256(data).digest()
+      decoding.read_image(data)
     except Exception as error:  # Pillow raises nearly anything.
-      return describe_error(error)
-    return ''
+      return digest, describe_error(error)
+    return digest, ''
 
   def _error(self, complaint: str) -> UserError:
     return UserError(f'data.path is {str(self.root)!r}, {complaint}.')

@@ -122,6 +122,8 @@ def load_images(
   # No path and no time of a file: copies of a dataset are the same dataset.
   parts = (info.name, str(info.version), int(info.dataset_size), split)
   parts += (len(source), image_size, channels, center_crop, _CACHE_VERSION)
+  # Of a folder, which may change without changing any of those.
+  parts += ((info.metadata or {}).get('content_hash'),)
   fingerprint = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
   images = _DecodedImages(
     source, decode, fingerprint, (image_size, image_size, channels)
