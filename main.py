@@ -331,7 +331,7 @@ def telling_mistakes() -> Iterator[None]:
   try:
     yield
   except UserError as error:
-    print('error:', str(error).replace('\n', ' '), file=sys.stderr)
+    print('error:', error, file=sys.stderr)
     distributed.leave(2)
     sys.exit(2)
   except KeyboardInterrupt:

@@ -168,7 +168,7 @@ def test_what_may_change_the_scores_is_evaluated_again(fake, command):
 
 def test_a_stopped_run_stops_the_study_and_goes_on(fake, command, tmp_path):
   fake.ends['geometric', 0] = lambda workdir: PREEMPTED
-  assert command() == PREEMPTED
+  assert command() == PREEMPTED == 75
   assert fake.trained == _GRID[:3]
   assert len(_results(tmp_path)['runs']) == 2
   fake.trained.clear()

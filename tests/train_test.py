@@ -151,7 +151,7 @@ def test_a_run_stopped_and_killed_again_and_again_ends_with_the_same_bits(
     process.terminate()
     out, _ = process.communicate(timeout=60)
   stopped = read_rows(workdir)[-1]['step']
-  assert process.returncode == PREEMPTED
+  assert process.returncode == PREEMPTED == 75
   assert f'SIGTERM: stopped after step {stopped}' in out
   assert saved_steps(workdir)[-1] == stopped < _LAST_STEP
 

@@ -1,5 +1,7 @@
 """The one exception that means "the user can mend this", and how it is told."""
 
+import os
+
 _MAX_LENGTH = 1000  # Of a sentence: a value may be as long as its file.
 
 
@@ -21,3 +23,11 @@ class UserError(ValueError):
       return text
     half = _MAX_LENGTH // 2
     return f'{text[:half]} ... {text[-half:]}'
+
+
+def unwritable(workdir: str | os.PathLike, error: OSError) -> UserError:
+  """What to raise where the first thing in a workdir cannot be written."""
+  return UserError(
+    f'--workdir={workdir} cannot be written ({error}): name a folder on a '
+    'disk with room, such as --workdir=runs/first'
+  )

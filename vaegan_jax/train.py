@@ -23,7 +23,7 @@ from vaegan_jax import (
 from vaegan_jax import update as update_lib
 from vaegan_jax.checkpoints import Checkpoints
 from vaegan_jax.critic_step import CriticConfig
-from vaegan_jax.errors import UserError
+from vaegan_jax.errors import unwritable
 from vaegan_jax.evaluator import Evaluator, to_line
 from vaegan_jax.health import Finding, HealthMonitor, last_healthy_step
 from vaegan_jax.optimizers import create_optimizers
@@ -425,10 +425,7 @@ def _write_config(config, workdir):
   try:
     write_text(epath.Path(workdir) / 'config.json', text)
   except OSError as error:
-    raise UserError(
-      f'--workdir={workdir} cannot be written ({error}): name a folder on a '
-      'disk with room, such as --workdir=runs/first'
-    ) from error
+    raise unwritable(workdir, error) from error
 
 
 def _prefix(name: str, metrics):

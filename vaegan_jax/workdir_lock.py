@@ -25,7 +25,7 @@ from typing import Any
 from absl import logging
 from etils import epath
 
-from vaegan_jax.errors import UserError
+from vaegan_jax.errors import UserError, unwritable
 
 _BEAT_SECONDS = 10.0  # Between two writes of a holder, on a bucket.
 _WATCH_SECONDS = 30.0  # Without one, until its holder counts as dead.
@@ -102,10 +102,7 @@ def _file_lock(workdir: epath.Path) -> Iterator[None]:
   except BlockingIOError as error:
     raise _in_use(workdir, _read(path)) from error
   except OSError as error:
-    raise UserError(
-      f'--workdir={workdir} cannot be written ({error}): name a folder on a '
-      'disk with room, such as --workdir=runs/first'
-    ) from error
+    raise unwritable(workdir, error) from error
   try:
     with contextlib.suppress(OSError):  # A full disk: it locks all the same.
       os.ftruncate(descriptor, 0)
