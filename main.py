@@ -28,13 +28,17 @@ import ml_collections
 from absl import app, flags, logging
 from etils import epath
 
-from configs import grid, style
-from configs.overrides import apply_overrides, reject, with_objective
-from configs.rules import PATH, either, nearest
-from configs.serialization import load_config, load_config_file
-from configs.validation import validate, validate_style
-from vaegan_jax import distributed
+from vaegan_jax.configuration import defaults, grid
+from vaegan_jax.configuration.overrides import (
+  apply_overrides,
+  reject,
+  with_objective,
+)
+from vaegan_jax.configuration.rules import PATH, either, nearest
+from vaegan_jax.configuration.serialization import load_config, load_config_file
+from vaegan_jax.configuration.validation import validate, validate_style
 from vaegan_jax.errors import UserError
+from vaegan_jax.runtime import distributed
 
 MODES = ('train', 'evaluate', 'compare', 'style', 'study')
 _SHARED_MODES = ('train', 'study')  # Of several processes.
@@ -160,7 +164,7 @@ def _parse_style(rest: list[str], flag_values: flags.FlagValues) -> Command:
       f'--config={flag_values.config} is not for --mode=style, whose fields '
       'are in configs/style.py: for example, --config.content=photo.jpg'
     )
-  config = style.get_config()
+  config = defaults.get_style_config()
   apply_overrides(config, rest)
   validate_style(config)
   for field in ('content', 'style', 'weights', 'critic'):
@@ -304,24 +308,28 @@ def _check_processes(command: Command) -> None:
 
 def _run_mode(command: Command) -> int:
   if command.mode == 'train':
-    from vaegan_jax import train
+    from vaegan_jax.modes import train
 
     validate(command.config, num_devices=jax.device_count())
     return train.train(command.config, command.workdir)
   if command.mode == 'study':
-    from vaegan_jax import study
+    from vaegan_jax.modes import study
 
     for config in command.runs.values():
       validate(config, num_devices=jax.device_count())
     return study.study(command.runs, command.workdir)
-  from vaegan_jax import evaluate
-
   if command.mode == 'evaluate':
+    from vaegan_jax.modes import evaluate
+
     evaluate.evaluate(command.config, command.workdir)
   elif command.mode == 'compare':
-    evaluate.compare(command.runs, command.workdir)
+    from vaegan_jax.modes import compare
+
+    compare.compare(command.runs, command.workdir)
   else:
-    evaluate.transfer_style(command.config, command.workdir, command.runs)
+    from vaegan_jax.modes import style
+
+    style.transfer_style(command.config, command.workdir, command.runs)
   return 0
 
 

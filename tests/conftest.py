@@ -30,7 +30,7 @@ def image_folder(tmp_path_factory):
 @pytest.fixture(scope='session')
 def vgg16_file(tmp_path_factory):
   """VGG16's weights as torchvision names them, but random."""
-  from tests.vgg_test import state_dict
+  from tests.models.vgg_test import state_dict
 
   path = tmp_path_factory.mktemp('weights') / 'vgg16.safetensors'
   save_file(state_dict(16), path)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import vaegan_jax
+from vaegan_jax.configuration import defaults
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / 'vaegan_jax'
@@ -62,6 +63,7 @@ def test_every_folder_of_modules_is_packaged():
   pyproject = tomllib.loads((ROOT / 'pyproject.toml').read_text())
   folders = {module.parent.relative_to(ROOT) for module in MODULES}
   expected = {'.'.join(folder.parts) for folder in folders}
+  expected.add('vaegan_jax.configs')  # Beside the package in a clone.
   assert set(pyproject['tool']['setuptools']['packages']) == expected
   for folder in folders:
     assert (ROOT / folder / '__init__.py').exists()
@@ -75,6 +77,11 @@ def test_an_installed_package_is_whole(tmp_path):
   shutil.copytree(  # The build leaves files behind.
     PACKAGE, source / 'vaegan_jax', ignore=shutil.ignore_patterns('__pycache__')
   )
+  shutil.copytree(
+    ROOT / 'configs',
+    source / 'configs',
+    ignore=shutil.ignore_patterns('__pycache__'),
+  )
   shutil.copy(ROOT / 'pyproject.toml', source)
   flags = '--quiet --no-index --no-deps --no-build-isolation --no-compile'
   subprocess.run(
@@ -86,7 +93,25 @@ def test_an_installed_package_is_whole(tmp_path):
     capture_output=True,
   )
   installed = {path.relative_to(target) for path in target.rglob('*.py')}
-  assert installed == {path.relative_to(ROOT) for path in MODULES}
+  configs = {
+    Path('vaegan_jax', path.relative_to(ROOT))
+    for path in ROOT.glob('configs/*.py')
+  }
+  assert installed == {path.relative_to(ROOT) for path in MODULES} | configs
+  # Its configuration is this one's, without the clone.
+  code = 'from vaegan_jax.configuration import defaults, validation;'
+  code += 'config = defaults.get_config("mse"); validation.validate(config);'
+  code += 'print(defaults.PROJECT, config.to_json())'
+  result = subprocess.run(
+    [sys.executable, '-c', code],
+    capture_output=True,
+    text=True,
+    check=True,
+    cwd=tmp_path,
+    env=os.environ | {'PYTHONPATH': str(target)},
+  )
+  wanted = f'{target / "vaegan_jax"} {defaults.get_config("mse").to_json()}'
+  assert result.stdout.strip() == wanted
 
 
 def imported(tree):

@@ -6,7 +6,7 @@
 Importing this imports neither TensorFlow nor orbax.
 """
 
-from vaegan_jax.perceptual import (
+from vaegan_jax.losses.perceptual import (
   capture_features,
   feature_distance,
   gram_distance,

@@ -22,7 +22,7 @@ import time
 
 from PIL import Image
 
-from vaegan_jax import datasets, drawn_faces, input_pipeline
+from vaegan_jax.data import datasets, drawn_faces, input_pipeline
 
 _NUM_IMAGES = 20_000
 _NUM_FACES = 500  # Drawn once; every file is one of them.

@@ -20,7 +20,7 @@ from tests.faults.lab import (
   wait_for,
 )
 from tests.processes import saved_steps
-from vaegan_jax import writers
+from vaegan_jax.runtime import writers
 
 _ROOM = 4  # Megabytes of the small disk.
 

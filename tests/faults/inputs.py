@@ -13,7 +13,7 @@ from PIL import Image
 from tests.faults.damage import METHODS
 from tests.faults.lab import Lab, check, snapshot
 from tests.processes import MAIN, read_rows
-from vaegan_jax import input_pipeline
+from vaegan_jax.data import input_pipeline
 
 _OTHERS = (
   'batch_size=16',

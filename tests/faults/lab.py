@@ -14,13 +14,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from configs.serialization import load_config
 from tests.processes import MAIN, Process, environment, read_rows, start_two
 from tests.tiny_run import draw_images, tiny_flags
-from vaegan_jax.checkpoints import Checkpoints
-from vaegan_jax.preemption import Stopper
-from vaegan_jax.train import create_networks
-from vaegan_jax.writers import format_duration
+from vaegan_jax.configuration.serialization import load_config
+from vaegan_jax.experiment.networks import create_networks
+from vaegan_jax.runtime.checkpoints import Checkpoints
+from vaegan_jax.runtime.preemption import Stopper
+from vaegan_jax.runtime.progress import format_duration
 
 _PATIENCE_SECONDS = 600  # Of a wait for something that will happen.
 _SPEED = 'train/images_per_second'

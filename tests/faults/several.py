@@ -6,7 +6,7 @@ import time
 from tests.faults.damage import METHODS
 from tests.faults.lab import Lab, check, expect_status, slowly, wait_for_step
 from tests.processes import saved_steps
-from vaegan_jax import checkpoints
+from vaegan_jax.runtime import checkpoints
 
 
 def terminate_one(lab: Lab) -> tuple[str, str]:

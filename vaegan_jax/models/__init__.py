@@ -1,5 +1,8 @@
 """Networks: plain Flax modules with typed fields, one architecture a file.
 
+Owns the networks, how a configuration names them, and the reading of weights
+that others have trained. May import: `losses`, `errors`.
+
 A critic maps (x: [B, H, W, C] in [-1, 1], train) to logits or features, and
 has `layer_names`, the layers of the perceptual distance in forward order.
 """

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaegan_jax import weights
 from vaegan_jax.errors import UserError
+from vaegan_jax.models import weights
 
 CONVS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # By depth, in each block.
 WIDTHS = (64, 128, 256, 512, 512)

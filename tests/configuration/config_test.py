@@ -1,0 +1,369 @@
+"""Tests of configs/: the files, their values, and what is said of bad ones."""
+
+import json
+import re
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from configs import default, style
+from vaegan_jax.configuration import rules, validation
+from vaegan_jax.configuration.overrides import apply_overrides
+from vaegan_jax.configuration.serialization import load_config, load_config_file
+from vaegan_jax.errors import UserError
+from vaegan_jax.losses import adversarial
+from vaegan_jax.models import vgg
+
+FILES = ('default', 'quickstart', 'celeba', 'cifar10', 'image_folder')
+FIELDS = rules.flatten(default.get_config())
+
+
+def make_config(**changes):
+  """Returns the defaults with changes, a double underscore for the dot."""
+  config = default.get_config()
+  with config.ignore_type():
+    config.update_from_flattened_dict(
+      {name.replace('__', '.'): value for name, value in changes.items()}
+    )
+  return config
+
+
+def test_every_field_has_one_rule():
+  assert set(rules.RULES) == set(FIELDS)
+  assert set(rules.STYLE_RULES) == set(rules.flatten(style.get_config()))
+
+
+def test_objectives_are_the_critics_and_mse():
+  assert set(rules.OBJECTIVES) == {*adversarial.OBJECTIVES, 'mse'}
+
+
+@pytest.mark.parametrize('network', rules.VGG_CONVOLUTIONS)
+def test_the_layers_of_a_frozen_critic_are_those_of_its_module(network):
+  layers = vgg.VGG(int(network.removeprefix('vgg'))).layer_names
+  frozen = {
+    'critic__network': network,
+    'critic__weights': 'vgg.pth',
+    'loss__adversarial_weight': 0.0,
+  }
+  validation.validate(make_config(**frozen, loss__layers=layers))
+  with pytest.raises(UserError, match=f'has {", ".join(layers)}: for example'):
+    validation.validate(make_config(**frozen, loss__layers=('block_0',)))
+
+
+@pytest.mark.parametrize('name', FILES)
+@pytest.mark.parametrize('objective', ('', *rules.OBJECTIVES))
+def test_every_file_is_valid_with_every_objective(name, objective):
+  config = load_config_file(f'configs/{name}.py:{objective}')
+  if name == 'image_folder':
+    config.data.path = '/data/my_photos'
+  validation.validate(config, num_devices=8)
+  assert config.is_locked
+  assert config.objective == (objective or 'geometric')
+  assert set(rules.flatten(config)) == set(FIELDS)
+
+
+@pytest.mark.parametrize('field', FIELDS)
+def test_every_field_can_be_set_from_the_command_line(field):
+  config = default.get_config()
+  apply_overrides(config, ['main.py', f'--config.{field}={FIELDS[field]}'])
+  assert rules.flatten(config) == FIELDS
+
+
+BAD_VALUES = {
+  'seed': (-1, 2**32, 0.5, '0', None),
+  'objective': ('msee', '', 3),
+  'batch_size': (0, -4, True, 4.0, '64', 2**31),
+  'num_train_steps': (0, 2**31),
+  'log_every_steps': (0,),
+  'checkpoint_every_steps': (-1,),
+  'num_eval_images': (-1,),
+  'data.name': ('', ' ', None),
+  'data.path': ('/data/my_photos',),
+  'data.image_size': (0, 60, 8),
+  'data.channels': (0, 5),
+  'data.center_crop': (-1,),
+  'data.train_split': ('',),
+  'data.random_flip': (1, 'true'),
+  'model.depth': (0, 5, 13),
+  'model.channel_multipliers': ((), (1, 2), (1, 2, 4, 0), (1, 2, 4, '8'), [1]),
+  'critic.channel_multipliers': ((1, 2, 4, True), (1, 2, 4, 8.0), 'wide'),
+  'critic.norm': ('layer',),
+  'critic.network': ('vgg', 'resnet50', ''),
+  'critic.weights': ('vgg16.pth',),
+  'loss.layers': (('block_4',), ('block_0', 'block_0'), (0,), 'block_0'),
+  'loss.layer_weights': (
+    (1.0,),
+    (0, 0, 0, 0),
+    (1, 1, 1, -1),
+    (1, 1, 1, float('nan')),
+    (1, 1, 1, '1'),
+  ),
+  'loss.normalize': ('l2',),
+  'loss.reduction': ('avg',),
+  'loss.pixel_weight': (-0.1, float('nan'), float('inf'), '1'),
+  'loss.adversarial_ramp_steps': (-1,),
+  'optimizer.autoencoder_learning_rate': (0.0, -1e-4, float('inf')),
+  'optimizer.b1': (1.0, -0.1),
+  'update_order': ('both',),
+  'ema_decay': (1, 1.5),
+}
+
+
+@pytest.mark.parametrize(
+  ('field', 'value'),
+  [(field, value) for field, values in BAD_VALUES.items() for value in values],
+)
+def test_a_bad_value_is_told_in_one_sentence(field, value):
+  with pytest.raises(UserError, match=re.escape(field)) as caught:
+    validation.validate(make_config(**{field: value}))
+  message = str(caught.value)
+  assert '\n' not in message
+  assert re.search(r'for example|did you mean|use \d|set --config', message)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'told'),
+  (
+    ({'critic.weights': ''}, r"weights='' must name .* critic.network='vgg16'"),
+    ({'objective': 'mse'}, "is a critic, but objective='mse' has none"),
+    ({'loss.adversarial_weight': 0.5}, 'adversarial_weight=0.5 must be 0'),
+    ({'data.channels': 2}, 'data.channels=2 must be 1 or 3'),
+    ({'data.image_size': 8, 'model.depth': 3}, 'image_size=8 must be at least'),
+    ({'loss.layer_weights': (1.0,)}, 'one weight for each of the 13 layers'),
+  ),
+)
+def test_what_a_frozen_critic_rules_out_is_told(changes, told):
+  frozen = {
+    'critic.network': 'vgg16',
+    'critic.weights': 'vgg16.pth',
+    'loss.adversarial_weight': 0.0,
+  }
+  validation.validate(make_config(**frozen))
+  if changes.get('model.depth'):
+    changes['model.channel_multipliers'] = (1, 2, 4)
+  with pytest.raises(UserError, match=told) as caught:
+    validation.validate(make_config(**(frozen | changes)))
+  assert re.search(r'for example|: --config', str(caught.value))
+
+
+@pytest.mark.parametrize(
+  ('changes', 'told'),
+  (
+    (
+      {'critic.weight_clip': 0.01, 'critic.spectral_norm': True},
+      r'weight_clip=0\.01 contradicts critic\.spectral_norm',
+    ),
+    (
+      {'critic.gradient_penalty_weight': 10.0, 'critic.norm': 'batch'},
+      r"gradient_penalty_weight=10\.0 contradicts critic\.norm='batch'",
+    ),
+    (
+      {'critic.norm': 'batch'},  # R1 is on unless it is turned off.
+      r'r1_weight=1\.0 contradicts .* --config\.critic\.r1_weight=0',
+    ),
+    (
+      {'critic.num_steps': 5, 'critic.long_round_steps': 12},
+      r'long_round_steps=12 must be divisible by .*: use 10 or 15',
+    ),
+    (
+      {'loss.adaptive_weight': True, 'loss.adversarial_weight': 0.0},
+      r'adversarial_weight=0\.0, which is off',
+    ),
+    ({'optimizer.warmup_steps': 20_001}, 'at most num_train_steps=20000'),
+    (
+      {'loss.adversarial_ramp_steps': 1000, 'num_train_steps': 999},
+      'ramp_steps=1000 must be at most num_train_steps=999',
+    ),
+    ({'critic.num_steps': 0}, 'num_steps=0 must be from 1 to 100'),
+    ({'health.on_failure': 'rolback'}, "did you mean 'rollback'"),
+    ({'optimizer.schedule': 'linear'}, "must be 'constant' or 'cosine'"),
+  ),
+)
+def test_what_contradicts_is_told(changes, told):
+  with pytest.raises(UserError, match=told) as caught:
+    validation.validate(make_config(**changes))
+  assert re.search(r'for example|did you mean|use \d', str(caught.value))
+
+
+def test_the_wasserstein_objectives_come_with_their_papers_recipes():
+  config = default.get_config('wasserstein')
+  assert config.critic.weight_clip == 0.01
+  assert config.critic.num_steps == 5
+  assert config.critic.long_round_steps == 100
+  assert config.optimizer.name == 'rmsprop'
+  assert config.optimizer.critic_learning_rate == 5e-5
+  assert config.critic.r1_weight == 0
+  config = default.get_config('wasserstein_gp')
+  assert config.critic.gradient_penalty_weight == 10
+  assert config.critic.r1_weight == 0
+
+
+@pytest.mark.parametrize(
+  ('changes', 'told'),
+  (
+    ({'content': ''}, "content='' must name a picture"),
+    ({'style': ' '}, "style=' ' must name a picture"),
+    ({'critic': ''}, 'must be one or the other'),
+    ({'weights': 'vgg.pth'}, 'must be one or the other'),
+    ({'network': 'vgg17'}, "network='vgg17' must be 'vgg16' or 'vgg19'"),
+    ({'num_steps': 0}, 'num_steps=0 must be from 1'),
+    ({'style_weight': -1.0}, 'style_weight=-1.0 must be at least 0'),
+    ({'content_weight': 0.0, 'style_weight': 0.0}, 'leave nothing to do'),
+  ),
+)
+def test_bad_values_of_style_transfer_are_told(changes, told):
+  config = style.get_config()
+  config.update({'content': 'a', 'style': 'b', 'critic': 'runs/c'})
+  validation.validate_style(config)
+  config.update(changes)
+  with pytest.raises(UserError, match=told) as caught:
+    validation.validate_style(config)
+  assert re.search(r'for example|did you mean', str(caught.value))
+
+
+@pytest.mark.parametrize(
+  'changes',
+  (
+    {'optimizer.b1': 0, 'loss.kl_weight': 1},  # Whole numbers are numbers.
+    {'loss.layers': ('block_3', 'block_1'), 'loss.layer_weights': (0, 2.5)},
+    {'data.name': 'image_folder', 'data.path': '/data/my_photos'},
+    {'data.image_size': 16, 'num_eval_images': 0, 'ema_decay': 0.0},
+  ),
+)
+def test_good_values_pass(changes):
+  validation.validate(make_config(**changes))
+
+
+def test_divisibility_shows_its_arithmetic():
+  with pytest.raises(UserError) as caught:
+    validation.validate(make_config(data__image_size=60))
+  assert str(caught.value) == (
+    'data.image_size=60 must be divisible by 2**model.depth=2**4=16; '
+    '60 / 16 leaves 12: use 48 or 64'
+  )
+
+
+def test_the_batch_must_divide_over_the_devices():
+  config = make_config(batch_size=12)
+  validation.validate(config, num_devices=4)
+  with pytest.raises(UserError, match='12 / 8 leaves 4: use 8 or 16'):
+    validation.validate(config, num_devices=8)
+
+
+def test_a_misspelt_choice_suggests_the_nearest():
+  with pytest.raises(UserError, match="did you mean 'alternating'"):
+    validation.validate(make_config(update_order='alternate'))
+
+
+def test_a_folder_needs_its_path():
+  with pytest.raises(UserError, match=r"data\.path='' must name a folder"):
+    validation.validate(make_config(data__name='image_folder'))
+
+
+scalars = (
+  st.none()
+  | st.booleans()
+  | st.integers()
+  | st.floats()
+  | st.text(max_size=5)
+  | st.sampled_from(('mse', 'group', 'block_0'))
+)
+
+
+# The first draw is slow on a busy machine, whatever is drawn.
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+  st.dictionaries(
+    st.sampled_from(sorted(FIELDS)),
+    scalars | st.lists(scalars, max_size=5).map(tuple) | st.lists(scalars),
+    max_size=4,
+  ),
+  st.none() | st.integers(1, 16),
+)
+def test_malformed_values_raise_nothing_but_user_errors(changes, num_devices):
+  try:
+    validation.validate(make_config(**changes), num_devices=num_devices)
+  except UserError as error:
+    assert len(str(error).splitlines()) == 1
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_json_gives_the_same_configuration_back(name, tmp_path):
+  config = load_config_file(f'configs/{name}.py')
+  config.data.path = '/data/my_photos' if name == 'image_folder' else ''
+  path = tmp_path / 'config.json'
+  path.write_text(json.dumps(config.to_dict()))
+  loaded = load_config(path)
+  assert loaded == config
+  assert loaded.is_locked
+  assert isinstance(loaded.model.channel_multipliers, tuple)
+
+
+def _edited(**changes):
+  return json.dumps(default.get_config().to_dict() | changes)
+
+
+@pytest.mark.parametrize(
+  ('content', 'told'),
+  (
+    (b'', 'not valid JSON'),
+    (b'{"seed": 0', 'not valid JSON'),
+    (b'\xff\xfe', 'not valid JSON'),
+    (b'[1, 2]', 'one JSON object'),
+    (b'{"seed": 0}', 'lacks batch_size'),
+    (_edited(colour='red').encode(), 'unknown colour'),
+    (_edited(batch_size='64').encode(), "batch_size='64'"),
+    (_edited(data=3).encode(), r'lacks data\.cache_images'),
+    (_edited(seed={}).encode(), 'lacks seed'),
+  ),
+)
+def test_a_damaged_saved_configuration_is_told(content, told, tmp_path):
+  path = tmp_path / 'config.json'
+  path.write_bytes(content)
+  with pytest.raises(UserError, match=told) as caught:
+    load_config(path)
+  assert str(path) in str(caught.value)
+
+
+def test_a_saved_whole_number_becomes_the_float_it_stands_for(tmp_path):
+  config = default.get_config().to_dict()
+  config['loss']['kl_weight'] = 2
+  path = tmp_path / 'config.json'
+  path.write_text(json.dumps(config))
+  assert isinstance(load_config(path).loss.kl_weight, float)
+
+
+def test_a_missing_saved_configuration_is_told(tmp_path):
+  with pytest.raises(UserError, match='does not exist'):
+    load_config(tmp_path / 'config.json')
+
+
+def test_configuration_files_are_found_from_anywhere(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert load_config_file('configs/celeba.py').data.name == 'celeb_a'
+  (tmp_path / 'mine.py').write_text('from configs.celeba import get_config')
+  assert load_config_file('mine.py:mse').objective == 'mse'
+
+
+@pytest.mark.parametrize(
+  ('name', 'content', 'told'),
+  (
+    ('mine.txt', '', 'must be a Python file'),
+    ('mine.py', '', 'must define get_config'),
+    (
+      'mine.py',
+      'from configs import default\n'
+      'def get_config():\n'
+      '  config = default.get_config().unlock()\n'
+      '  config.colour = "red"\n'
+      '  return config\n',
+      'unknown colour',
+    ),
+  ),
+)
+def test_a_file_that_is_no_configuration_is_told(name, content, told, tmp_path):
+  path = tmp_path / name
+  path.write_text(content)
+  with pytest.raises(UserError, match=told):
+    load_config_file(str(path))

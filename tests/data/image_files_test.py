@@ -1,0 +1,132 @@
+"""Folders of images of every shape, their splits, and damage."""
+
+import logging
+import os
+
+import pytest
+from PIL import Image
+
+from vaegan_jax.data import image_files
+from vaegan_jax.errors import UserError
+
+
+def _write_images(folder, names, size=8):
+  for shade, name in enumerate(names):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new('RGB', (size, size), (shade, 2 * shade, 0)).save(path)
+
+
+def _split(folder):
+  images = image_files.ImageFiles(str(folder))
+  return images.split(images.find_damaged())
+
+
+def _all(folder):
+  splits = _split(folder)
+  return {*splits['train'], *splits['test']}
+
+
+@pytest.fixture
+def folder(tmp_path):
+  _write_images(tmp_path / 'images', [f'{i:02}.png' for i in range(20)])
+  return tmp_path / 'images'
+
+
+def test_holds_out_every_tenth_image(folder):
+  splits = _split(folder)
+  assert splits['test'] == ['00.png', '10.png']
+  assert len(splits['train']) == 18
+
+
+def test_finds_images_however_deep_and_of_any_case(tmp_path):
+  names = ['a.PNG', 'cats/b.jpg', 'cats/small/c.WebP', 'dogs/d.gif']
+  _write_images(tmp_path / 'images', names)
+  (tmp_path / 'images' / 'notes.txt').write_text('no image')
+  (tmp_path / 'images' / '._a.png').write_text('no image either')
+  assert _all(tmp_path / 'images') == set(names)
+
+
+@pytest.mark.parametrize('test_folder', ['test', 'validation', 'val'])
+def test_takes_the_splits_from_their_folders(tmp_path, test_folder):
+  images = tmp_path / 'images'
+  train = [f'train/{kind}/{i}.png' for kind in 'ab' for i in range(3)]
+  _write_images(images, [*train, f'{test_folder}/x.png', 'stray.png'])
+  splits = _split(images)
+  assert splits['train'] == train
+  assert splits['test'] == [f'{test_folder}/x.png']
+
+
+def test_two_images_are_enough_and_one_is_not(tmp_path):
+  _write_images(tmp_path / 'two', ['a.png', 'b.png'])
+  assert _split(tmp_path / 'two') == {'test': ['a.png'], 'train': ['b.png']}
+  _write_images(tmp_path / 'one', ['a.png'])
+  with pytest.raises(UserError, match=r"data\.path.*no image.*'train'"):
+    _split(tmp_path / 'one')
+
+
+def test_a_touched_or_replaced_file_changes_the_fingerprint(folder):
+  before = image_files.ImageFiles(str(folder)).fingerprint
+  os.utime(folder / '03.png', ns=(0, 1))
+  touched = image_files.ImageFiles(str(folder)).fingerprint
+  _write_images(folder, ['03.png'], size=9)
+  os.utime(folder / '03.png', ns=(0, 1))
+  replaced = image_files.ImageFiles(str(folder)).fingerprint
+  assert len({before, touched, replaced}) == 3
+
+
+def test_damaged_images_are_found_and_left_out(folder, caplog):
+  whole = (folder / '03.png').read_bytes()
+  (folder / '03.png').write_bytes(whole[: len(whole) // 2])
+  (folder / '04.png').write_bytes(b'')
+  images = image_files.ImageFiles(str(folder))
+  with caplog.at_level(logging.WARNING):
+    damaged = images.find_damaged()
+  assert list(damaged) == ['03.png', '04.png']
+  splits = images.split(damaged)
+  assert len(splits['train'] + splits['test']) == 18
+  (warning,) = (line for line in caplog.messages if 'damaged' in line)
+  assert '2 of 20' in warning
+
+
+def test_too_much_damage_is_an_error(folder):
+  (folder / '00.png').write_bytes(b'damaged')
+  (folder / '01.png').write_bytes(b'damaged')
+  assert len(_all(folder)) == 18
+  (folder / '02.png').write_bytes(b'damaged')
+  with pytest.raises(UserError, match=r"3 of 20 images.*'00\.png'"):
+    _split(folder)
+
+
+def test_an_image_that_unpacks_to_a_bomb_is_damaged(folder, monkeypatch):
+  _write_images(folder, ['bomb.png'], size=40)
+  monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 40 * 40 // 2 - 1)
+  assert 'bomb.png' not in _all(folder)
+
+
+def test_links_in_a_circle_end_and_dangling_ones_are_damaged(folder):
+  (folder / 'loop').symlink_to(folder, target_is_directory=True)
+  (folder / 'gone.png').symlink_to(folder / 'nowhere.png')
+  assert len(_all(folder)) == 20
+
+
+@pytest.mark.parametrize(
+  ('path', 'message'),
+  [
+    ('', r'data\.path is empty.*"~/photos"'),
+    ('missing', r"data\.path is .*missing', which does not exist"),
+    ('a_file', r"data\.path is .*a_file', which is not a folder"),
+    ('empty', r'data\.path is .* no image; .*\.jpg'),
+  ],
+)
+def test_a_path_without_images_is_a_users_error(tmp_path, path, message):
+  (tmp_path / 'a_file').touch()
+  (tmp_path / 'empty').mkdir()
+  with pytest.raises(UserError, match=message):
+    image_files.ImageFiles(str(tmp_path / path) if path else '')
+
+
+def test_the_path_may_have_a_home_and_variables(folder, monkeypatch):
+  monkeypatch.setenv('HOME', str(folder.parent))
+  monkeypatch.setenv('WHERE', 'images')
+  assert image_files.ImageFiles('~/$WHERE').root == folder

@@ -1,0 +1,193 @@
+"""The house: wings with one owner each, and imports that run down the floors.
+
+Read from the source, wherever in a file an import stands.
+"""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / 'vaegan_jax'
+# A wing may import those of lower floors, and itself; `main` is the roof.
+FLOORS = (
+  {'errors'},
+  {'losses'},
+  {'configuration', 'data', 'models', 'runtime'},
+  {'experiment'},
+  {'evaluation'},
+  {'training'},
+  {'modes'},
+  {'main'},
+)
+FLOOR = {wing: floor for floor, wings in enumerate(FLOORS) for wing in wings}
+MAX_LINES, MAX_FUNCTION = 350, 60
+LONG = {'vaegan_jax/data/drawn_faces.py'}  # One drawing, part by part.
+
+
+def name_of(path, root=ROOT):
+  """'vaegan_jax.losses.perceptual', of a file."""
+  parts = path.relative_to(root).with_suffix('').parts
+  return '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
+
+
+def imports_of(source, name, modules):
+  """The modules of the house that a source imports, of which there are these.
+
+  A name that is imported from a package may be a module of it.
+  """
+  package = name if name in modules.packages else name.rpartition('.')[0]
+  for node in ast.walk(ast.parse(source)):
+    if isinstance(node, ast.Import):
+      found = [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+      base = node.module or ''
+      if node.level:
+        above = package.split('.')[: len(package.split('.')) - node.level + 1]
+        base = '.'.join([*above, *filter(None, [node.module])])
+      found = [f'{base}.{alias.name}' for alias in node.names]
+      found = [f if f in modules else base for f in found]
+    else:
+      continue
+    yield from (f for f in found if f in modules)
+
+
+class Modules(dict):
+  """{name: source} of the modules of a house; which of them are packages."""
+
+  def __init__(self, sources, packages):
+    super().__init__(sources)
+    self.packages = frozenset(packages)
+
+  def imports(self):
+    """{name: the names of what it imports}."""
+    return {
+      name: set(imports_of(source, name, self)) - {name}
+      for name, source in self.items()
+    }
+
+
+def wing_of(name):
+  """'losses' of 'vaegan_jax.losses.perceptual'; '' of the package itself."""
+  return name if name == 'main' else f'{name}.'.split('.')[1]
+
+
+def faults_of(modules):
+  """What an import does that it may not, one sentence each."""
+  faults = []
+  for name, imported in modules.imports().items():
+    for other in sorted(imported):
+      here, there = wing_of(name), wing_of(other)
+      if here == there or not there:
+        continue
+      # The public API stands for the library alone.
+      allowed = {'losses'} if not here else FLOORS_BELOW[here]
+      if there not in allowed:
+        faults.append(f'{name} imports {other}')
+  return faults
+
+
+FLOORS_BELOW = {
+  wing: {below for below in FLOOR if FLOOR[below] < floor}
+  for wing, floor in FLOOR.items()
+}
+
+
+def circles_of(modules):
+  """Modules that import themselves by way of others."""
+  imports = modules.imports()
+  circular, done = [], set()
+
+  def visit(name, path):
+    if name in path:
+      circular.append(' -> '.join([*path[path.index(name) :], name]))
+    elif name not in done:
+      for other in sorted(imports[name]):
+        visit(other, [*path, name])
+      done.add(name)
+
+  for name in imports:
+    visit(name, [])
+  return circular
+
+
+@pytest.fixture(scope='module')
+def house():
+  paths = [ROOT / 'main.py', *sorted(PACKAGE.rglob('*.py'))]
+  return Modules(
+    {name_of(path): path.read_text() for path in paths},
+    {name_of(path) for path in paths if path.name == '__init__.py'},
+  )
+
+
+def test_every_wing_has_a_floor_and_says_what_it_owns(house):
+  wings = {wing_of(name) for name in house} - {''}
+  assert wings == set(FLOOR)
+  for name in house.packages - {'vaegan_jax'}:
+    docstring = ast.get_docstring(ast.parse(house[name]))
+    assert 'Owns' in docstring or 'the one room' in docstring.lower(), name
+    assert 'May import: ' in docstring, name
+
+
+def test_imports_run_down_the_floors_only(house):
+  assert faults_of(house) == []
+
+
+def test_no_imports_run_in_a_circle(house):
+  assert circles_of(house) == []
+
+
+@pytest.mark.parametrize(
+  ('name', 'source'),
+  [
+    ('losses.new', 'from vaegan_jax.models import critic'),
+    ('losses.new', 'import vaegan_jax.training.update'),
+    ('losses.new', 'def f():\n  from vaegan_jax import runtime'),
+    ('losses.new', 'from ..configuration import rules'),
+    ('losses.new', 'from .. import data'),
+    ('evaluation.new', 'from vaegan_jax.training import loop'),
+    ('data.new', 'from vaegan_jax.models import critic'),
+    ('training.new', 'from vaegan_jax.modes.train import train'),
+    ('modes.new', 'import main'),
+    ('', 'from vaegan_jax.models import critic'),
+  ],
+)
+def test_a_wrong_import_is_noticed(house, name, source):
+  name = f'vaegan_jax.{name}' if name else 'vaegan_jax'
+  extended = Modules(house | {name: source}, house.packages)
+  assert len(faults_of(extended)) == 1
+
+
+def test_an_import_of_below_or_beside_is_no_fault(house):
+  source = 'from vaegan_jax.losses import perceptual\nfrom . import update'
+  extended = Modules(
+    house | {'vaegan_jax.training.new': source}, house.packages
+  )
+  assert faults_of(extended) == []
+
+
+def test_a_circle_is_noticed(house):
+  # Within a wing, where no floor forbids it.
+  changed = {
+    'vaegan_jax.losses.penalties': 'from vaegan_jax.losses import new',
+    'vaegan_jax.losses.new': 'import vaegan_jax.losses.penalties',
+  }
+  (circle,) = circles_of(Modules(house | changed, house.packages))
+  assert circle.count('penalties') == 2 or circle.count('new') == 2
+
+
+def test_files_and_functions_are_short():
+  long = []
+  for path in [ROOT / 'main.py', *PACKAGE.rglob('*.py')]:
+    relative = str(path.relative_to(ROOT))
+    source = path.read_text()
+    limit = 150 if path.name == 'main.py' else MAX_LINES
+    if source.count('\n') > limit and relative not in LONG:
+      long.append(f'{relative}: {source.count(chr(10))} lines')
+    for node in ast.walk(ast.parse(source)):
+      if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        size = node.end_lineno - node.lineno + 1
+        if size > MAX_FUNCTION:
+          long.append(f'{relative}: {node.name} has {size} lines')
+  assert long == []

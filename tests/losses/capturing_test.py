@@ -1,0 +1,924 @@
+"""What layers return, of any Flax module, in any transformation."""
+
+import itertools
+import typing
+from concurrent import futures
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from vaegan_jax.losses import perceptual
+from vaegan_jax.models import blocks
+from vaegan_jax.models import critic as critic_lib
+
+X = np.random.default_rng(0).uniform(-1, 1, (2, 3)).astype(np.float32)
+IMAGES = X[:, None, None]
+
+
+def capture(module, x=X, **options):
+  """(outputs, features) of a linen module with its first variables."""
+  variables = module.init(jax.random.key(0), x)
+  return perceptual.capture_features(module, variables, x, **options)
+
+
+def capture_nnx(module, x=X, **options):
+  return perceptual.capture_features(module, None, x, **options)
+
+
+def linear(seed=0):
+  return nnx.Linear(3, 3, rngs=nnx.Rngs(seed))
+
+
+def assert_equal(got, expected):
+  jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+def assert_close(got, expected):
+  assert list(got) == list(expected)
+  for name, feature in expected.items():
+    np.testing.assert_allclose(
+      got[name], feature, rtol=1e-5, atol=1e-6, err_msg=name
+    )
+
+
+class Chain(nn.Module):
+  """Twelve layers: names that sort as text are not in their order."""
+
+  length: int = 12
+
+  @nn.compact
+  def __call__(self, x):
+    for i in range(self.length):
+      x = nn.Dense(3, name=f'block_{i}')(x)
+    return x
+
+
+class Stage(nn.Module):
+  @nn.compact
+  def __call__(self, x):
+    return nn.LayerNorm(name='norm')(nn.Dense(3, name='dense')(x))
+
+
+class Between(nn.Module):
+  """A layer before and after a stage of some kind."""
+
+  stage: typing.Any = Stage
+
+  @nn.compact
+  def __call__(self, x):
+    x = nn.Dense(3, name='first')(x)
+    x = self.stage(name='stage')(x)
+    return nn.Dense(3, name='last')(x)
+
+
+BETWEEN = ['first', 'stage/dense', 'stage/norm', 'stage', 'last']
+
+
+def test_features_are_in_forward_order_beyond_ten_layers():
+  variables = Chain().init(jax.random.key(0), X)
+  outputs, features = perceptual.capture_features(Chain(), variables, X)
+  assert list(features) == [f'block_{i}' for i in range(12)]
+  x = X
+  for name, feature in features.items():
+    layer = variables['params'][name]
+    x = x @ layer['kernel'] + layer['bias']
+    np.testing.assert_allclose(feature, x, rtol=1e-4, atol=1e-6)
+  np.testing.assert_array_equal(outputs, feature)
+
+
+def test_nested_modules_are_named_by_their_path():
+  """And a module is done after what is inside it."""
+  outputs, features = capture(Between())
+  assert list(features) == BETWEEN
+  np.testing.assert_array_equal(features['stage'], features['stage/norm'])
+  np.testing.assert_array_equal(features['last'], outputs)
+
+
+@pytest.mark.parametrize(
+  ('layers', 'names'),
+  [
+    (['stage/norm', 'first'], ['stage/norm', 'first']),  # In their order.
+    (('last', 'stage'), ['last', 'stage']),
+    ('stage', ['stage']),
+    (nn.Dense, ['first', 'stage/dense', 'last']),
+    ((nn.LayerNorm, Stage), ['stage/norm', 'stage']),
+    (lambda path, module: '/' in path, ['stage/dense', 'stage/norm']),
+    (lambda path, module: isinstance(module, Stage), ['stage']),
+    ([nn.LayerNorm, Stage], ['stage/norm', 'stage']),
+  ],
+)
+def test_layers_are_chosen_by_name_type_or_predicate(layers, names):
+  _, everything = capture(Between())
+  outputs, features = capture(Between(), layers=layers)
+  assert list(features) == names
+  assert_equal(features, {name: everything[name] for name in names})
+  np.testing.assert_array_equal(outputs, everything['last'])
+
+
+@pytest.mark.parametrize('layers', [nn.Conv, nnx.Conv, [], lambda *_: False])
+@pytest.mark.parametrize('api', [lambda **kw: capture(Between(), **kw)])
+def test_to_keep_nothing_is_a_mistake(layers, api):
+  with pytest.raises(ValueError, match='keeps nothing'):
+    api(layers=layers)
+  with pytest.raises(ValueError, match='keeps nothing'):
+    capture_nnx(NnxBetween(), layers=layers)
+
+
+class Dotted(nn.Module):
+  """Names as torch has them."""
+
+  @nn.compact
+  def __call__(self, x):
+    return nn.Dense(3, name='layer.norm')(nn.Dense(3, name='layer')(x))
+
+
+def test_a_dot_in_a_name_is_no_entry_of_another_layer():
+  assert list(capture(Dotted(), layers='layer')[1]) == ['layer']
+  assert list(capture(Dotted(), layers='layer.norm')[1]) == ['layer.norm']
+
+
+def test_a_linen_module_needs_variables():
+  with pytest.raises(ValueError, match='needs its own'):
+    perceptual.capture_features(Between(), None, X)
+
+
+def test_threads_capture_the_same_classes_apart():
+  def count(seed):
+    module = nnx.Sequential(*[linear(seed + i) for i in range(4)])
+    expected = capture_nnx(module)[1]
+    for _ in range(5):
+      assert_equal(capture_nnx(module)[1], expected)
+
+  with futures.ThreadPoolExecutor(3) as pool:
+    for result in [pool.submit(count, 10 * seed) for seed in range(3)]:
+      result.result()
+  assert not hasattr(nnx.Linear.__call__, '__wrapped__')
+
+
+def test_the_critics_blocks_are_layers():
+  critic = critic_lib.Critic(width=2, channel_multipliers=(1, 2))
+  _, features = capture(
+    critic, np.ones((3, 8, 8, 1), np.float32), layers=blocks.DownBlock
+  )
+  shapes = {name: feature.shape for name, feature in features.items()}
+  assert shapes == {'block_0': (3, 4, 4, 2), 'block_1': (3, 2, 2, 4)}
+
+
+class Twice(nn.Module):
+  def setup(self):
+    self.shared = nn.Dense(3)
+    self.other = nn.Dense(3)
+
+  def __call__(self, x):
+    return self.shared(self.other(self.shared(x)))
+
+
+def test_each_call_of_a_module_is_a_feature():
+  outputs, features = capture(Twice())
+  assert list(features) == ['shared:0', 'other', 'shared:1']
+  np.testing.assert_array_equal(features['shared:1'], outputs)
+  assert (features['shared:0'] != features['shared:1']).any()
+  _, chosen = capture(Twice(), layers=['shared'])
+  assert list(chosen) == ['shared:0', 'shared:1']
+  _, chosen = capture(Twice(), layers=['shared:1', 'other'])
+  assert list(chosen) == ['shared:1', 'other']
+
+
+class Inheriting(Stage):
+  def __call__(self, x):
+    return super().__call__(x) + 1
+
+
+def test_what_super_returns_is_no_further_call():
+  _, features = capture(Between(Inheriting))
+  assert list(features) == BETWEEN
+  np.testing.assert_allclose(
+    features['stage'], features['stage/norm'] + 1, rtol=1e-6
+  )
+
+
+@flax.struct.dataclass
+class Encoding:
+  hidden: jax.Array
+  step: int
+
+
+RETURNS = {
+  'tuple': lambda x: (x, (x + 1, 3)),
+  'dict': lambda x: {'b': x, 'a': [x + 1]},
+  'dataclass': lambda x: Encoding(hidden=x, step=3),
+  'none': lambda x: None,
+  'int': lambda x: 3,
+  'scalar': lambda x: x.sum(),
+  'text': lambda x: 'text',
+  'classes': lambda x: x.argmax(-1),
+  'positions': lambda x: x.T,
+  'one': lambda x: x[:, 0],
+}
+RETURNED = {
+  'tuple.0': X,
+  'tuple.1.0': X + 1,
+  'dict.a.0': X + 1,
+  'dict.b': X,
+  'dataclass.hidden': X,
+  'one': X[:, 0],
+}
+
+
+class Returns(nn.Module):
+  kind: str
+
+  @nn.compact
+  def __call__(self, x):
+    return RETURNS[self.kind](x)
+
+
+class Returning(nn.Module):
+  @nn.compact
+  def __call__(self, x):
+    for kind in RETURNS:
+      Returns(kind, name=kind)(x)
+    return x
+
+
+def test_the_floating_point_arrays_with_a_batch_are_features():
+  _, features = capture(Returning())
+  assert_close(features, RETURNED)
+  _, features = capture(Returning(), layers=['dict', 'tuple.1.0'])
+  assert list(features) == ['dict.a.0', 'dict.b', 'tuple.1.0']
+
+
+@pytest.mark.parametrize('transform', [nn.remat, nn.jit])
+def test_what_is_inside_a_transformed_layer_is_seen(transform):
+  module = Between(transform(Stage))
+  variables = module.init(jax.random.key(0), X)
+  # The names inside are the same, so the variables are.
+  _, expected = perceptual.capture_features(Between(), variables, X)
+
+  def features(x):
+    return perceptual.capture_features(module, variables, x)[1]
+
+  assert list(expected) == BETWEEN
+  assert_close(features(X), expected)
+  assert_close(features(X), expected)  # Also when JAX has its trace.
+
+  def loss(module, x):
+    return perceptual.feature_distance(
+      perceptual.capture_features(module, variables, X)[1],
+      perceptual.capture_features(module, variables, x)[1],
+      normalize='relative',
+      reduction='mean',
+    ).sum()
+
+  for grad in (jax.grad, lambda *args: jax.jit(jax.grad(*args))):
+    got, plain = (
+      grad(lambda x, m=m: loss(m, x))(X + 1) for m in (module, Between())
+    )
+    assert (plain != 0).any()
+    np.testing.assert_allclose(got, plain, rtol=1e-3, atol=1e-5)
+
+
+def test_a_jitted_layer_is_not_taken_as_it_was_captured_before():
+  """JAX keeps the trace of a class that is transformed once, for all."""
+  module = Between(nn.jit(Stage))
+  variables = module.init(jax.random.key(0), X)
+  _, expected = perceptual.capture_features(Between(), variables, X)
+  module.apply(variables, X, mutable=['intermediates'])
+  for layers, names in (
+    (nn.Dense, ['first', 'stage/dense', 'last']),
+    (nn.LayerNorm, ['stage/norm']),
+    (None, BETWEEN),
+    ((nn.LayerNorm, Stage), ['stage/norm', 'stage']),
+  ):
+    _, features = perceptual.capture_features(
+      module, variables, X, layers=layers
+    )
+    assert_close(features, {name: expected[name] for name in names})
+
+
+class Step(nn.Module):
+  @nn.compact
+  def __call__(self, x, _):
+    return nn.Dense(3, name='dense')(x), None
+
+
+class Scanned(nn.Module):
+  """A scan over layers, with intermediates or without."""
+
+  length: int = 4
+  axis: int | None = None
+
+  @nn.compact
+  def __call__(self, x):
+    x = nn.Dense(3, name='first')(x)
+    axes = {'params': 0}
+    if self.axis is not None:
+      axes['intermediates'] = self.axis
+    steps = nn.scan(Step, axes, split_rngs={'params': True}, length=self.length)
+    return steps(name='steps')(x, None)[0]
+
+
+def test_a_scan_without_intermediates_hides_what_is_inside():
+  outputs, features = capture(Scanned())
+  assert list(features) == ['first']
+  assert outputs.shape == (2, 3)
+
+
+def test_a_scan_with_intermediates_shows_every_step():
+  outputs, features = capture(Scanned(axis=1))
+  shapes = {name: feature.shape for name, feature in features.items()}
+  assert shapes == {
+    'first': (2, 3),
+    'steps/dense': (2, 4, 3),
+    'steps.0': (2, 4, 3),
+  }
+  np.testing.assert_array_equal(features['steps/dense'][:, -1], outputs)
+
+
+def test_the_steps_of_a_scan_are_not_taken_for_images():
+  _, features = capture(Scanned(axis=0))
+  assert list(features) == ['first']
+
+
+class Stateful(nn.Module):
+  """Has a collection to change, randomness to draw, and another method."""
+
+  def setup(self):
+    self.dense = nn.Dense(3)
+    self.count = self.variable('counts', 'calls', lambda: jnp.zeros(()))
+
+  def __call__(self, x, scale=1.0, *, shift=0.0):
+    self.count.value += 1
+    x = self.dense(scale * x + shift)
+    return x + jax.random.normal(self.make_rng('noise'), x.shape)
+
+  def encode(self, x, scale=1.0):
+    return self.dense(scale * x), scale
+
+
+def stateful_variables():
+  keys = {'params': jax.random.key(0), 'noise': jax.random.key(1)}
+  return Stateful().init(keys, X)
+
+
+@pytest.mark.parametrize('mutable', ['counts', ['counts'], True])
+def test_other_arguments_pass_through(mutable):
+  variables = stateful_variables()
+  options = {'rngs': {'noise': jax.random.key(1)}, 'mutable': mutable}
+  expected = Stateful().apply(variables, X, 2.0, shift=1.0, **options)
+  outputs, features = perceptual.capture_features(
+    Stateful(), variables, X, 2.0, shift=1.0, **options
+  )
+  assert_equal(outputs, expected)
+  dense = variables['params']['dense']
+  feature = (2 * X + 1) @ dense['kernel'] + dense['bias']
+  assert_close(features, {'dense': feature})
+  by_keyword, _ = perceptual.capture_features(
+    Stateful(), variables, X, scale=2.0, shift=1.0, **options
+  )
+  assert_equal(by_keyword, expected)
+
+
+@pytest.mark.parametrize('method', ['encode', Stateful.encode])
+def test_another_method_is_called(method):
+  outputs, features = perceptual.capture_features(
+    Stateful(), stateful_variables(), X, scale=2.0, method=method
+  )
+  assert outputs[1] == 2.0
+  assert list(features) == ['dense']
+  np.testing.assert_array_equal(features['dense'], outputs[0])
+
+
+class Sowing(nn.Module):
+  @nn.compact
+  def __call__(self, x):
+    x = nn.Dense(3, name='dense')(x)
+    self.sow('intermediates', 'own', x)
+    return x
+
+
+@pytest.mark.parametrize('mutable', ['intermediates', ['intermediates'], True])
+def test_what_a_module_sows_itself_comes_back(mutable):
+  variables = Sowing().init(jax.random.key(0), X)
+  expected = Sowing().apply(variables, X, mutable=mutable)
+  outputs, features = perceptual.capture_features(
+    Sowing(), variables, X, mutable=mutable
+  )
+  assert list(features) == ['dense']
+  assert 'own' in expected[1]['intermediates']
+  assert_equal(outputs, expected)
+
+
+def test_what_was_captured_before_is_not_captured_again():
+  variables = Sowing().init(jax.random.key(0), X)
+  _, earlier = Sowing().apply(variables, X + 1, capture_intermediates=True)
+  _, features = perceptual.capture_features(
+    Sowing(), {**variables, **earlier}, X
+  )
+  _, expected = perceptual.capture_features(Sowing(), variables, X)
+  assert_close(features, expected)
+
+
+class Normed(nn.Module):
+  @nn.compact
+  def __call__(self, x, train=False):
+    x = nn.Dense(3, name='dense')(x)
+    return nn.BatchNorm(not train, name='norm')(x)
+
+
+def test_batch_statistics_change_as_without_capturing():
+  variables = Normed().init(jax.random.key(0), X)
+  options = {'train': True, 'mutable': ['batch_stats']}
+  expected = Normed().apply(variables, X, **options)
+  outputs, features = perceptual.capture_features(
+    Normed(), variables, X, **options
+  )
+  assert_equal(outputs, expected)
+  assert list(features) == ['dense', 'norm']
+  np.testing.assert_array_equal(features['norm'], outputs[0])
+  np.testing.assert_allclose(features['norm'].mean(0), 0, atol=1e-5)
+
+
+class FlaxLayers(nn.Module):
+  """Attention, recurrence, and a sequence, as Flax has them."""
+
+  @nn.compact
+  def __call__(self, x):
+    x = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(4)], name='sequence')(x)
+    x = nn.MultiHeadDotProductAttention(num_heads=2, name='attention')(x)
+    return nn.RNN(nn.OptimizedLSTMCell(4), name='recurrent')(x)
+
+
+FLAX_LAYERS = [
+  *(f'attention/{name}' for name in ('query', 'key', 'value', 'out')),
+  'attention',
+  'recurrent',
+]
+
+
+def test_the_layers_of_flax_are_layers():
+  x = np.ones((2, 5, 3), np.float32)
+  _, features = capture(FlaxLayers(), x)
+  # The sequence is given its layers; they are its parent's.
+  assert list(features) == ['Dense_0', 'Dense_1', 'sequence', *FLAX_LAYERS]
+
+
+class NnxFlaxLayers(nnx.Module):
+  def __init__(self):
+    rngs = nnx.Rngs(0)
+    self.sequence = nnx.Sequential(
+      nnx.Linear(3, 4, rngs=rngs), nnx.relu, nnx.Linear(4, 4, rngs=rngs)
+    )
+    self.attention = nnx.MultiHeadAttention(2, 4, rngs=rngs, decode=False)
+    self.recurrent = nnx.RNN(nnx.OptimizedLSTMCell(4, 4, rngs=rngs))
+
+  def __call__(self, x):
+    return self.recurrent(self.attention(self.sequence(x)))
+
+
+def test_the_layers_of_nnx_are_layers():
+  """`nnx.RNN` carries its cell, which so hides what is inside."""
+  _, features = capture_nnx(NnxFlaxLayers(), np.ones((2, 5, 3), np.float32))
+  assert list(features) == [
+    'sequence/layers/0',
+    'sequence/layers/2',
+    'sequence',
+    *FLAX_LAYERS,
+  ]
+
+
+class NnxStage(nnx.Module):
+  def __init__(self):
+    self.dense = linear()
+    self.norm = nnx.LayerNorm(3, rngs=nnx.Rngs(0))
+
+  def __call__(self, x):
+    return self.norm(self.dense(x))
+
+
+class NnxBetween(nnx.Module):
+  def __init__(self, stage=NnxStage):
+    self.last = linear(2)  # Not in forward order.
+    self.stage = stage()
+    self.first = linear(1)
+
+  def __call__(self, x):
+    return self.last(self.stage(self.first(x)))
+
+
+def is_clean(module):
+  """Whether nothing is left of the capturing."""
+  marks = ('captured_path', '__captures__')
+  return not any(
+    mark in vars(part) for _, part in nnx.iter_modules(module) for mark in marks
+  ) and not any(hasattr(t.__call__, '__wrapped__') for t in NNX_TYPES)
+
+
+NNX_TYPES = (NnxBetween, NnxStage, nnx.Linear, nnx.LayerNorm)
+
+
+def test_nnx_layers_are_named_by_their_path_in_forward_order():
+  module = NnxBetween()
+  expected = module(X)
+  outputs, features = capture_nnx(module)
+  assert list(features) == BETWEEN
+  np.testing.assert_array_equal(outputs, expected)
+  x = module.first(X)
+  np.testing.assert_array_equal(features['first'], x)
+  np.testing.assert_array_equal(features['stage/dense'], module.stage.dense(x))
+  np.testing.assert_array_equal(features['stage'], module.stage(x))
+  np.testing.assert_array_equal(features['last'], outputs)
+
+
+@pytest.mark.parametrize(
+  ('layers', 'names'),
+  [
+    (['stage/norm', 'first'], ['stage/norm', 'first']),
+    ('stage', ['stage']),
+    (nnx.Linear, ['first', 'stage/dense', 'last']),
+    ((nnx.LayerNorm, NnxStage), ['stage/norm', 'stage']),
+    (lambda path, module: '/' in path, ['stage/dense', 'stage/norm']),
+  ],
+)
+def test_nnx_layers_are_chosen_alike(layers, names):
+  _, everything = capture_nnx(NnxBetween())
+  _, features = capture_nnx(NnxBetween(), layers=layers)
+  assert list(features) == names
+  assert_equal(features, {name: everything[name] for name in names})
+
+
+def test_an_unknown_nnx_layer_is_named_with_those_there_are():
+  with pytest.raises(ValueError, match=r"'dense'.*'first', 'stage/dense'"):
+    capture_nnx(NnxBetween(), layers=['dense'])
+
+
+class NnxLists(nnx.Module):
+  """Twelve layers in a list, and containers in containers."""
+
+  def __init__(self):
+    self.blocks = nnx.List([linear(i) for i in range(12)])
+    self.pairs = nnx.Dict({'b': nnx.List([linear(12)]), 'a': linear(13)})
+
+  def __call__(self, x):
+    for block in self.blocks:
+      x = block(x)
+    return self.pairs['a'](self.pairs['b'][0](x))
+
+
+def test_lists_and_dictionaries_of_nnx_layers_are_in_forward_order():
+  _, features = capture_nnx(NnxLists())
+  assert list(features) == [
+    *(f'blocks/{i}' for i in range(12)),
+    'pairs/b/0',
+    'pairs/a',
+  ]
+
+
+class NnxTwice(nnx.Module):
+  def __init__(self):
+    self.shared = linear()
+    self.other = self.shared  # The same layer under a second name.
+
+  def __call__(self, x):
+    return self.shared(self.other(self.shared(x)))
+
+
+def test_each_call_of_an_nnx_module_is_a_feature():
+  outputs, features = capture_nnx(NnxTwice())
+  # Its name is one of the two.
+  assert [name.split(':')[1] for name in features] == ['0', '1', '2']
+  np.testing.assert_array_equal(list(features.values())[-1], outputs)
+
+
+class NnxInherited(NnxStage):
+  """Has no `__call__` of its own, and a layer that no method shows."""
+
+  @staticmethod
+  def double(x):
+    return 2 * x
+
+  def unused(self, x):
+    return self.double(x)
+
+
+class NnxInheriting(NnxStage):
+  def __call__(self, x):
+    return NnxInherited.double(super().__call__(x))
+
+
+@pytest.mark.parametrize('stage', [NnxInherited, NnxInheriting])
+def test_an_inherited_call_is_one_call_of_the_nnx_layer(stage):
+  module = NnxBetween(stage)
+  own = stage.__dict__.get('__call__')
+  _, features = capture_nnx(module)
+  assert list(features) == BETWEEN
+  x = module.first(X)
+  np.testing.assert_array_equal(features['stage'], module.stage(x))
+  assert stage.__dict__.get('__call__') is own
+
+
+def test_static_methods_of_an_nnx_layer_work():
+  module = NnxInherited()
+  outputs, features = capture_nnx(module, method='unused')
+  np.testing.assert_array_equal(outputs, 2 * X)
+  assert features == {}
+
+
+class NnxReturns(nnx.Module):
+  def __init__(self, kind):
+    self.kind = kind
+
+  def __call__(self, x):
+    return RETURNS[self.kind](x)
+
+
+class NnxReturning(nnx.Module):
+  def __init__(self):
+    for kind in RETURNS:
+      setattr(self, kind, NnxReturns(kind))
+
+  def __call__(self, x):
+    for kind in RETURNS:
+      getattr(self, kind)(x)
+    return x
+
+
+def test_nnx_layers_may_return_anything():
+  _, features = capture_nnx(NnxReturning())
+  assert_close(features, RETURNED)
+
+
+class NnxRemat(nnx.Module):
+  """One layer is remat as a method, one as a function, with a list in it."""
+
+  def __init__(self):
+    self.method = NnxRematStage()
+    self.sequence = nnx.Sequential(linear(), nnx.tanh, linear(1))
+
+  def __call__(self, x):
+    x = self.method(x)
+    return nnx.remat(lambda layer, x: layer(x))(self.sequence, x)
+
+
+class NnxRematStage(NnxStage):
+  @nnx.remat
+  def __call__(self, x):
+    return super().__call__(x)
+
+
+NNX_REMAT = [
+  'method/dense',
+  'method/norm',
+  'method',
+  'sequence/layers/0',
+  'sequence/layers/2',
+  'sequence',
+]
+
+
+def test_what_is_inside_nnx_remat_is_seen():
+  module = NnxRemat()
+  _, features = capture_nnx(module)
+  assert list(features) == NNX_REMAT
+  inner = module.method.dense(X)
+  np.testing.assert_allclose(features['method/dense'], inner, rtol=1e-6)
+  np.testing.assert_allclose(features['sequence'], module(X), rtol=1e-6)
+
+  def loss(module, x):
+    _, features = capture_nnx(module, x)
+    return sum((feature**2).sum() for feature in features.values())
+
+  def plain(module, x):
+    inner = module.method.dense(x)
+    middle = module.method(x)
+    first, tanh, last = module.sequence.layers
+    first = first(middle)
+    end = last(tanh(first))
+    parts = (inner, middle, middle, first, end, end)
+    return sum((part**2).sum() for part in parts)
+
+  got, expected = (
+    nnx.grad(f, argnums=(0, 1))(module, X) for f in (loss, plain)
+  )
+  for a, b in zip(*map(jax.tree.leaves, (got, expected)), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+class NnxClosure(nnx.Module):
+  """A transformation of JAX's, which knows nothing of modules."""
+
+  def __init__(self):
+    self.first, self.inside = linear(), linear(1)
+
+  def __call__(self, x):
+    return jax.checkpoint(self.inside)(self.first(x))
+
+
+def test_a_layer_that_jax_closes_over_does_no_harm():
+  """Nothing can be taken out of there, but the network runs."""
+  module = NnxClosure()
+  outputs, features = capture_nnx(module)
+  np.testing.assert_allclose(outputs, module(X), rtol=1e-6)
+  assert list(features) == ['first']
+
+
+class NnxScanned(nnx.Module):
+  def __init__(self, length):
+    create = nnx.vmap(lambda rngs: nnx.Linear(3, 3, rngs=rngs))
+    self.first = linear()
+    self.steps = create(nnx.Rngs(0).fork(split=length))
+
+  def __call__(self, x):
+    axes = (nnx.Carry, 0)
+    run = nnx.scan(lambda x, m: m(x), in_axes=axes, out_axes=nnx.Carry)
+    return run(self.first(x), self.steps)
+
+
+def test_the_steps_of_an_nnx_scan_are_not_taken_for_images():
+  module = NnxScanned(length=4)
+  expected = module(X)
+  outputs, features = capture_nnx(module)
+  np.testing.assert_array_equal(outputs, expected)
+  assert list(features) == ['first']
+
+
+class NnxMethods(nnx.Module):
+  def __init__(self):
+    self.dense = linear()
+
+  def encode(self, x, scale=1.0, *, shift=0.0):
+    return self.dense(scale * x + shift)
+
+  def __call__(self, x, method):  # A name of its own for `other`.
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+  'method',
+  [
+    'encode',
+    NnxMethods.encode,
+    NnxMethods().encode,  # A bound method is that of the module that runs.
+    lambda m, *args, **kw: m.encode(*args, **kw),
+  ],
+)
+def test_another_nnx_method_is_called(method):
+  module = NnxMethods()
+  outputs, features = perceptual.capture_features(
+    module, None, X, 2.0, shift=1.0, method=method
+  )
+  np.testing.assert_array_equal(outputs, module.dense(2 * X + 1))
+  assert_equal(features, {'dense': outputs})
+
+
+class NnxNormed(nnx.Module):
+  """Changes statistics, and draws randomness."""
+
+  def __init__(self):
+    self.dense = linear()
+    self.norm = nnx.BatchNorm(3, rngs=nnx.Rngs(0))
+    self.dropout = nnx.Dropout(0.5, rngs=nnx.Rngs(0))
+
+  def __call__(self, x):
+    return self.dropout(self.norm(self.dense(x)))
+
+
+def state_leaves(module):
+  """Of keys, what they are."""
+  leaves = jax.tree.leaves(nnx.to_pure_dict(nnx.state(module)))
+  return [
+    jax.random.key_data(leaf)
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    else leaf
+    for leaf in leaves
+  ]
+
+
+@pytest.mark.parametrize('jit', [lambda f: f, nnx.jit])
+def test_an_nnx_module_changes_as_without_capturing(jit):
+  module, plain = NnxNormed(), NnxNormed()
+
+  @jit
+  def run(module, x):
+    return capture_nnx(module, x)
+
+  @jit
+  def run_plain(module, x):
+    return module(x)
+
+  before = state_leaves(module)
+  for _ in range(3):
+    outputs, features = run(module, X)
+    np.testing.assert_allclose(outputs, run_plain(plain, X), rtol=1e-5)
+  assert set(features) == {'dense', 'norm', 'dropout'}
+  np.testing.assert_array_equal(features['dropout'], outputs)
+  assert any(
+    (a != b).any() for a, b in zip(before, state_leaves(module), strict=True)
+  )
+  for a, b in zip(state_leaves(module), state_leaves(plain), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5)
+  assert is_clean(module)
+
+
+def test_perceptual_distance_changes_nothing_of_an_nnx_module():
+  module = NnxNormed()
+  graphdef, before = nnx.graphdef(module), state_leaves(module)
+  # The same randomness for both, so that an image is itself.
+  for run in (lambda f: f, jax.jit, nnx.jit):
+    distance = run(
+      lambda x: perceptual.perceptual_distance(module, None, x, x)
+    )(IMAGES)
+    np.testing.assert_array_equal(distance, 0)
+  assert_equal(state_leaves(module), before)
+  assert nnx.graphdef(module) == graphdef
+  assert is_clean(module)
+
+
+@pytest.mark.parametrize('create', [NnxBetween, NnxNormed, NnxRemat])
+def test_an_nnx_module_may_be_closed_over(create):
+  """There a copy runs, because what is outside cannot change."""
+  module = create()
+  before = state_leaves(module)
+  expected = capture_nnx(create())[1]
+
+  @jax.jit
+  def features(x):
+    return capture_nnx(module, x)[1]
+
+  got = features(X)
+  assert_close({name: got[name] for name in expected}, expected)
+  gradient = jax.grad(
+    lambda x: sum((f**2).sum() for f in capture_nnx(module, x)[1].values())
+  )(X)
+  assert np.isfinite(gradient).all()
+  assert (gradient != 0).any()
+  assert_equal(state_leaves(module), before)
+  assert is_clean(module)
+
+
+class NnxRaising(NnxBetween):
+  def __call__(self, x):
+    super().__call__(x)
+    raise KeyError('mine')
+
+
+@pytest.mark.parametrize('create', [NnxBetween, NnxRaising, NnxLists])
+def test_an_nnx_module_is_left_clean(create):
+  module = create()
+  graphdef = nnx.graphdef(module)
+  calls = [t.__dict__.get('__call__') for t in NNX_TYPES]
+  if create is NnxRaising:
+    with pytest.raises(KeyError, match='mine'):
+      capture_nnx(module)
+  else:
+    capture_nnx(module)
+  assert [t.__dict__.get('__call__') for t in NNX_TYPES] == calls
+  assert is_clean(module)
+  assert nnx.graphdef(module) == graphdef
+
+
+class NnxSowing(nnx.Module):
+  def __init__(self):
+    self.dense = linear()
+
+  def __call__(self, x):
+    x = self.dense(x)
+    self.sow(nnx.Intermediate, 'own', x)
+    return x
+
+
+def test_inside_another_capture_what_a_module_sows_stays_its_own():
+  module = NnxSowing()
+  (outputs, features), sown = nnx.capture(capture_nnx, nnx.Intermediate)(module)
+  assert list(features) == ['dense']
+  assert nnx.to_pure_dict(sown).keys() == {'own'}
+  np.testing.assert_array_equal(sown['own'].get_value()[0], outputs)
+  assert is_clean(module)
+
+
+def test_two_captures_of_the_same_layers_are_apart():
+  """A layer that is captured inside another's capture."""
+  outer, inner = NnxBetween(), NnxBetween()
+
+  def both(module, x):
+    x = module.first(x)
+    _, features = capture_nnx(inner, x)
+    return module.last(x), features
+
+  (_, inside), features = capture_nnx(outer, method=both)
+  assert list(features) == ['first', 'last']
+  assert_equal(inside, capture_nnx(inner, outer.first(X))[1])
+  assert is_clean(outer)
+  assert is_clean(inner)
+
+
+def test_many_selections_of_one_nnx_module_are_apart():
+  module = NnxBetween()
+  for a, b in itertools.permutations(BETWEEN, 2):
+    _, features = capture_nnx(module, layers=[a, b])
+    assert list(features) == [a, b]

@@ -1,0 +1,344 @@
+"""Networks: shapes, the KL and what a block's feature is."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vaegan_jax.losses import perceptual
+from vaegan_jax.models import autoencoder as autoencoder_lib
+from vaegan_jax.models import blocks, create_modules
+from vaegan_jax.models import critic as critic_lib
+
+LATENT = 5
+NETWORK = dict(width=4, channel_multipliers=(1, 2))
+
+
+def shapes(tree):
+  return jax.tree.map(lambda leaf: leaf.shape, tree)
+
+
+def abstract_apply(module, *inputs):
+  """Shapes of the variables and outputs, without computing anything."""
+  key = jax.random.key(0)
+  variables = jax.eval_shape(module.init, key, *inputs)
+  return variables, jax.eval_shape(module.apply, variables, *inputs)
+
+
+def images(*shape, seed=0):
+  rng = np.random.default_rng(seed)
+  return jnp.asarray(rng.uniform(-1, 1, shape), jnp.float32)
+
+
+@pytest.fixture(scope='module')
+def small():
+  """An autoencoder with its variables."""
+  module = autoencoder_lib.Autoencoder(8, 1, LATENT, **NETWORK)
+  x, noise = images(2, 8, 8, 1), jnp.zeros((2, LATENT))
+  return module, jax.jit(module.init)(jax.random.key(0), x, noise)
+
+
+@pytest.mark.parametrize('norm', blocks.NORMS)
+@pytest.mark.parametrize('depth', [2, 3, 4])
+@pytest.mark.parametrize('channels', [1, 3, 4])
+@pytest.mark.parametrize('side', [16, 32, 64])
+def test_images_go_in_and_come_out_in_their_shape(side, channels, depth, norm):
+  multipliers = tuple(2**i for i in range(depth))
+  modules = create_modules(
+    with_critic=True,
+    data={'image_size': side, 'channels': channels},
+    model=dict(
+      width=4,
+      depth=depth,
+      channel_multipliers=multipliers,
+      latent_dim=LATENT,
+      norm=norm,
+    ),
+    critic=dict(
+      network='blocks',
+      spectral_norm=False,
+      width=2,
+      depth=depth,
+      channel_multipliers=multipliers,
+      norm=norm,
+    ),
+  )
+  x = jax.ShapeDtypeStruct((3, side, side, channels), jnp.float32)
+  noise = jax.ShapeDtypeStruct((3, LATENT), jnp.float32)
+  variables, outputs = abstract_apply(modules['autoencoder'], x, noise)
+  assert shapes(outputs) == (x.shape, noise.shape, noise.shape)
+  assert all(o.dtype == jnp.float32 for o in outputs)
+  encoder = variables['params']['encoder']
+  for i, multiplier in enumerate(multipliers):
+    assert encoder[f'block_{i}']['Conv_0']['kernel'].shape[3] == 4 * multiplier
+  variables, logits = abstract_apply(modules['critic'], x)
+  assert logits.shape == (3,)
+  kernel = variables['params'][f'block_{depth - 1}']['Conv_0']['kernel']
+  assert kernel.shape[3] == 2 * multipliers[-1]
+
+
+def test_only_an_objective_with_a_critic_has_one():
+  sections = dict(
+    data={'image_size': 8, 'channels': 1},
+    model=dict(depth=2, latent_dim=LATENT, norm='group', **NETWORK),
+    critic=dict(
+      network='blocks', spectral_norm=False, depth=2, norm='none', **NETWORK
+    ),
+  )
+  modules = create_modules(with_critic=True, **sections)
+  assert list(modules) == ['autoencoder', 'critic']
+  assert (modules['autoencoder'].norm, modules['critic'].norm) == (
+    'group',
+    'none',
+  )
+  assert list(create_modules(with_critic=False, **sections)) == ['autoencoder']
+
+
+@pytest.mark.parametrize(
+  ('mean', 'logvar', 'kl'),
+  [
+    ([0.0, 0.0], [0.0, 0.0], 0.0),
+    ([3.0, 0.0], [0.0, 0.0], 4.5),  # mean^2 / 2
+    ([0.0, 0.0], [1.0, 0.0], (np.e - 2) / 2),
+    ([1.0, -2.0], [np.log(4.0)] * 2, (5 + 2 * (4 - 1 - np.log(4))) / 2),
+  ],
+)
+def test_kl_by_hand(mean, logvar, kl):
+  got = autoencoder_lib.gaussian_kl(jnp.array([mean]), jnp.array([logvar]))
+  np.testing.assert_allclose(got, [kl], rtol=1e-5, atol=1e-6)
+
+
+def test_kl_equals_the_integral_that_defines_it():
+  mean, logvar = np.array([0.7, -1.5, 0.0]), np.array([-2.0, 0.5, 1.0])
+  z = np.linspace(-20, 20, 40_001)[:, None]
+
+  def log_density(mean, logvar):
+    square = (z - mean) ** 2 / np.exp(logvar)
+    return -(np.log(2 * np.pi) + logvar + square) / 2
+
+  q, p = log_density(mean, logvar), log_density(0.0, 0.0)
+  integral = np.trapezoid(np.exp(q) * (q - p), z, axis=0)
+  got = [
+    autoencoder_lib.gaussian_kl(jnp.array([[m]]), jnp.array([[v]]))[0]
+    for m, v in zip(mean, logvar, strict=True)
+  ]
+  np.testing.assert_allclose(got, integral, rtol=1e-5)
+
+
+def test_zero_noise_reconstructs_from_the_mean(small):
+  module, variables = small
+  x = images(2, 8, 8, 1)
+  x_recon, mean, logvar = module.apply(variables, x, jnp.zeros((2, LATENT)))
+  encoded = module.apply(variables, x, method='encode')
+  np.testing.assert_allclose(encoded, (mean, logvar), rtol=1e-6)
+  decoded = module.apply(variables, mean, method='decode')
+  np.testing.assert_allclose(x_recon, decoded, rtol=1e-5, atol=1e-6)
+  assert np.abs(x_recon).max() <= 1
+
+
+def test_noise_is_scaled_by_the_standard_deviation(small):
+  module, variables = small
+  x, noise = images(2, 8, 8, 1), images(2, LATENT, seed=1)
+  x_recon, mean, logvar = module.apply(variables, x, noise)
+  latents = mean + np.sqrt(np.exp(logvar)) * noise
+  decoded = module.apply(variables, latents, method='decode')
+  np.testing.assert_allclose(x_recon, decoded, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('channels', 'groups'), [(64, 32), (48, 16), (6, 2), (4, 4), (3, 1)]
+)
+def test_group_norm_takes_the_most_groups_that_divide(channels, groups):
+  x = 3 * images(2, 2, 2, channels) + 1
+  y, _ = blocks.Norm('group').init_with_output(jax.random.key(0), x, True)
+  grouped = np.asarray(x).reshape(2, 4, groups, channels // groups)
+  mean = grouped.mean((1, 3), keepdims=True)
+  variance = grouped.var((1, 3), keepdims=True)
+  expected = (grouped - mean) / np.sqrt(variance + 1e-6)
+  np.testing.assert_allclose(y, expected.reshape(x.shape), rtol=1e-3, atol=1e-3)
+
+
+def test_batch_norm_moves_its_averages_in_training_only():
+  x = images(8, 2, 2, 3) + 2
+  norm = blocks.Norm('batch')
+  variables = norm.init(jax.random.key(0), x, False)
+  y, moved = norm.apply(variables, x, True, mutable=['batch_stats'])
+  np.testing.assert_allclose(np.mean(y, (0, 1, 2)), 0, atol=1e-5)
+  mean = moved['batch_stats']['BatchNorm_0']['mean']
+  np.testing.assert_allclose(mean, 0.1 * np.mean(x, (0, 1, 2)), rtol=1e-5)
+  # Averages of 0 and 1 change nothing.
+  np.testing.assert_allclose(norm.apply(variables, x, False), x, rtol=1e-4)
+
+
+def test_an_unknown_norm_is_named():
+  with pytest.raises(ValueError, match=r"'layer'.*'group'"):
+    blocks.Norm('layer').init(jax.random.key(0), images(1, 2, 2, 3), True)
+
+
+def test_a_feature_is_taken_after_its_activation():
+  """Each block's feature is conv + leaky ReLU of the one before, by hand."""
+  critic = critic_lib.Critic(**NETWORK)
+  x = images(2, 8, 8, 3)
+  variables = critic.init(jax.random.key(0), x)
+  logits, features = perceptual.capture_features(
+    critic, variables, x, layers=blocks.DownBlock
+  )
+  before = np.asarray(x)
+  for name in ('block_0', 'block_1'):
+    conv = variables['params'][name]['Conv_0']
+    kernel, padded = (
+      conv['kernel'],
+      np.pad(before, [(0, 0), *[(1, 1)] * 2, (0, 0)]),
+    )
+    side = before.shape[1] // 2
+    linear = np.zeros((2, side, side, kernel.shape[3]))
+    for i in range(side):
+      for j in range(side):
+        patch = padded[:, 2 * i : 2 * i + 4, 2 * j : 2 * j + 4]
+        linear[:, i, j] = np.einsum('bhwi,hwio->bo', patch, kernel)
+    linear += conv['bias']
+    before = np.where(linear > 0, linear, 0.2 * linear)
+    np.testing.assert_allclose(features[name], before, rtol=1e-4, atol=1e-5)
+  dense = variables['params']['Dense_0']
+  by_hand = before.reshape(2, -1) @ dense['kernel'] + dense['bias']
+  np.testing.assert_allclose(logits, by_hand[:, 0], rtol=1e-4, atol=1e-5)
+
+
+def test_an_up_block_repeats_each_pixel_before_it_convolves():
+  block = blocks.UpBlock(2)
+  x = images(1, 2, 3, 2)
+  params = {
+    'kernel': np.zeros((3, 3, 2, 2), np.float32),
+    'bias': np.zeros(2, np.float32),
+  }
+  params['kernel'][1, 1] = np.eye(2)  # Only the middle tap: the resized image.
+  y = block.apply({'params': {'Conv_0': params}}, x, False)
+  resized = np.kron(x[0], np.ones((2, 2, 1)))
+  expected = np.where(resized > 0, resized, 0.2 * resized)
+  np.testing.assert_allclose(y[0], expected, rtol=1e-6)
+
+
+def test_without_batch_norm_an_image_is_judged_alone():
+  critic = critic_lib.Critic(**NETWORK, norm='group')
+  x = images(4, 8, 8, 1)
+  variables = critic.init(jax.random.key(0), x)
+  logits = critic.apply(variables, x, train=True)
+  for i in range(4):
+    alone = critic.apply(variables, x[i : i + 1], train=True)
+    np.testing.assert_allclose(alone[0], logits[i], rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope='module')
+def spectral():
+  """A critic of spectral norm 1 after many training passes."""
+  critic = critic_lib.Critic(**NETWORK, spectral_norm=True)
+  x = images(2, 8, 8, 3)
+  variables = jax.jit(critic.init)(jax.random.key(0), x)
+  # Louder, so that their singular values are not near 1 to begin with.
+  params = jax.tree.map(lambda w: 2 * w, variables['params'])
+  variables = variables | {'params': params}
+  train = jax.jit(
+    functools.partial(critic.apply, train=True, mutable=['batch_stats'])
+  )
+  stats = variables['batch_stats']
+  for _ in range(300):
+    _, mutated = train({'params': params, 'batch_stats': stats}, x)
+    stats = mutated['batch_stats']
+  return critic, x, variables, stats
+
+
+def test_with_spectral_norm_every_kernel_has_singular_value_one(spectral):
+  """What the layers compute is the forward pass of kernel / sigma, by hand."""
+  critic, x, variables, stats = spectral
+  params = jax.tree.map(np.asarray, variables['params'])
+  normalised = jax.tree.map(np.copy, params)
+  for path in (('block_0', 'Conv_0'), ('block_1', 'Conv_0'), ('Dense_0',)):
+    layer, raw = normalised, params
+    for name in path:
+      layer, raw = layer[name], raw[name]
+    matrix = raw['kernel'].reshape(-1, raw['kernel'].shape[-1])
+    sigma = np.linalg.svd(matrix, compute_uv=False)[0]
+    assert sigma > 1.5  # Or the test would show nothing.
+    layer['kernel'] = raw['kernel'] / sigma
+  trained = {'params': variables['params'], 'batch_stats': stats}
+  plain = critic_lib.Critic(**NETWORK)
+  names = critic.layer_names
+  capture = functools.partial(perceptual.capture_features, layers=names)
+  expected = capture(plain, {'params': normalised}, x)
+  got = capture(critic, trained, x)
+  assert list(got[1]) == ['block_0', 'block_1']
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4),
+    got,
+    expected,
+  )
+
+
+@pytest.mark.parametrize('name', ['block_0', 'block_1'])
+def test_the_linear_map_of_a_spectral_layer_has_norm_one(spectral, name):
+  """The convolution at one place, read off its answers to unit patches."""
+  _, _, variables, stats = spectral
+  conv = variables['params'][name]['Conv_0']
+  channels, features = conv['kernel'].shape[2:]
+  block = blocks.DownBlock(features, spectral_norm=True)
+  scope = {'params': variables['params'][name], 'batch_stats': stats[name]}
+  patches = np.eye(16 * channels).reshape(-1, 4, 4, channels)
+  # Leaky ReLU is undone by adding what it does to the negated kernel.
+  zero = block.apply(scope, jnp.zeros((1, 4, 4, channels)), False)
+  assert not np.any(conv['bias']) and not np.any(zero)
+  padded = np.pad(patches, [(0, 0), (1, 1), (1, 1), (0, 0)])
+  answers = np.asarray(block.apply(scope, jnp.asarray(padded), False))
+  linear = np.where(answers > 0, answers, answers / 0.2)[:, 1, 1]
+  assert linear.shape == (16 * channels, features)
+  sigma = np.linalg.svd(linear, compute_uv=False)[0]
+  np.testing.assert_allclose(sigma, 1, rtol=1e-3)
+
+
+def test_a_judgement_leaves_the_spectral_vectors_alone(spectral):
+  critic, x, variables, stats = spectral
+  trained = {'params': variables['params'], 'batch_stats': stats}
+  logits, same = critic.apply(trained, x, mutable=['batch_stats'])
+  jax.tree.map(np.testing.assert_array_equal, same['batch_stats'], stats)
+  again, moved = critic.apply(trained, x, train=True, mutable=['batch_stats'])
+  np.testing.assert_array_equal(again, logits)
+  assert jax.tree.structure(moved['batch_stats']) == jax.tree.structure(stats)
+
+
+def test_a_spectral_critic_does_not_feel_the_scale_of_its_kernels(spectral):
+  critic, x, variables, stats = spectral
+  scaled = jax.tree.map(
+    lambda w: 3 * w if w.ndim > 1 else w, variables['params']
+  )
+  logits, louder = (
+    critic.apply({'params': params, 'batch_stats': stats}, x)
+    for params in (variables['params'], scaled)
+  )
+  np.testing.assert_allclose(louder, logits, rtol=1e-4, atol=1e-6)
+
+
+def test_spectral_norm_adds_vectors_and_renames_no_weight():
+  x = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
+  plain, logits = abstract_apply(critic_lib.Critic(**NETWORK), x)
+  spectral, same = abstract_apply(
+    critic_lib.Critic(**NETWORK, spectral_norm=True), x
+  )
+  conv = {'kernel': (4, 4, 3, 4), 'bias': (4,)}
+  assert shapes(plain) == {
+    'params': {
+      'block_0': {'Conv_0': conv},
+      'block_1': {'Conv_0': {'kernel': (4, 4, 4, 8), 'bias': (8,)}},
+      'Dense_0': {'kernel': (32, 1), 'bias': (1,)},
+    }
+  }
+  assert shapes(spectral['params']) == shapes(plain['params'])
+  assert shapes(logits) == shapes(same) == (2,)
+  assert list(spectral['batch_stats']['block_0']) == ['SpectralNorm_0']
+  stats = jax.tree.leaves(shapes(spectral['batch_stats']), is_leaf=is_shape)
+  # A sigma and a vector of each of the three layers.
+  assert sorted(stats) == [(), (), (), (1, 1), (1, 4), (1, 8)]
+
+
+def is_shape(node):
+  return isinstance(node, tuple)

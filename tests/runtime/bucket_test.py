@@ -1,0 +1,131 @@
+"""Workdirs on gs://, over HTTP, in the bucket of `fake_bucket.py`.
+
+What is not tested is Google's side: permissions, latency, quotas, and buckets
+with a hierarchical namespace.
+"""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import pytest
+from absl import flags
+
+import main
+from tests.fake_bucket import FakeBucket
+from vaegan_jax.configuration.serialization import load_config
+from vaegan_jax.experiment.networks import create_networks
+from vaegan_jax.runtime import workdir_lock
+from vaegan_jax.runtime.checkpoints import Checkpoints
+from vaegan_jax.training import loop
+
+pytest.importorskip('google.cloud.storage')
+pytestmark = [
+  pytest.mark.skipif(not shutil.which('openssl'), reason='needs openssl'),
+  # Orbax leaves tensorstore callbacks behind when an item cannot be read.
+  pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning'),
+]
+
+
+@pytest.fixture(scope='module')
+def bucket(tmp_path_factory):
+  """For all of this process: TensorFlow asks for the address only once."""
+  bucket = FakeBucket(tmp_path_factory.mktemp('bucket'))
+  with pytest.MonkeyPatch.context() as patch:
+    for name, value in bucket.environment.items():
+      patch.setenv(name, value)
+    # How long it watches whether the process that was killed is alive.
+    patch.setattr(workdir_lock, '_BEAT_SECONDS', 0.2)
+    patch.setattr(workdir_lock, '_WATCH_SECONDS', 1)
+    patch.setattr(workdir_lock, '_SETTLE_SECONDS', 0)
+    yield bucket
+    bucket.close()
+
+
+def _run(*args):
+  values = flags.FlagValues()
+  main.define_flags(values)
+  return main.run(main.parse(['main.py', *args], values))
+
+
+def _tell(capsys, *args):
+  with pytest.raises(SystemExit) as caught, main.telling_mistakes():
+    _run(*args)
+  assert caught.value.code == 2
+  return capsys.readouterr().err.splitlines()[-1]
+
+
+def _meta(bucket, workdir):
+  content = bucket.read(f'{workdir}/checkpoints/20/meta/metadata')
+  return json.loads(content)['content']
+
+
+@pytest.fixture(scope='module')
+def whole(bucket, tiny_run):
+  """The bucket with a run from step 1 to 20 in one go."""
+  assert _run(*tiny_run, '--workdir=gs://bucket/whole') == loop.DONE
+  return bucket
+
+
+def test_a_run_leaves_all_that_it_leaves_on_a_disk(whole):
+  names = [
+    name.removeprefix('whole/')
+    for name in whole.names()
+    if name.startswith('whole/') and name != 'whole/'
+  ]
+  tops = {name.partition('/')[0].partition('.tfevents')[0] for name in names}
+  assert tops == {
+    *('checkpoints', 'config.json', 'events.out', 'figures', 'metrics.jsonl'),
+  }
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bits(whole, tiny_run):
+  args = [*tiny_run, '--workdir=gs://bucket/killed']
+  process = subprocess.Popen(
+    [sys.executable, 'main.py', *args],
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
+  )
+  deadline = time.monotonic() + 300
+  saved = 'killed/checkpoints/10/commit_success.txt'
+  while saved not in whole.names() and process.poll() is None:
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+  process.send_signal(signal.SIGKILL)
+  assert process.wait() == -signal.SIGKILL
+  assert not any('killed/checkpoints/20/commit' in n for n in whole.names())
+  assert _run(*args) == loop.DONE
+  assert _meta(whole, 'killed')['crc32s'] == _meta(whole, 'whole')['crc32s']
+  lines = whole.read('killed/metrics.jsonl').splitlines()
+  steps = [json.loads(line)['step'] for line in lines]
+  assert steps == list(range(1, 21))
+
+
+def test_a_damaged_checkpoint_is_put_aside(whole, tiny_run):
+  for name in whole.names():
+    if name.startswith('whole/'):
+      content = whole.read(name)
+      if '/20/state/d/' in name:  # The numbers.
+        content = content[: len(content) // 2]
+      whole.write(name.replace('whole/', 'damaged/', 1), content)
+  config = load_config('gs://bucket/damaged/config.json')
+  _, _, create_state = create_networks(config)
+  checkpoints = Checkpoints('gs://bucket/damaged')
+  _, step = checkpoints.restore(jax.eval_shape(create_state))
+  assert step == 10
+  assert checkpoints.steps() == [10]
+  assert any('damaged/quarantine/20/' in name for name in whole.names())
+  assert not any('damaged/checkpoints/20/' in name for name in whole.names())
+
+
+@pytest.mark.parametrize('name', ('refused', 'absent'))
+def test_a_bucket_that_is_not_yours_or_not_there_is_told(
+  name, bucket, tiny_run, capsys
+):
+  workdir = f'gs://{name}/run'
+  for args in (tiny_run, ['--mode=evaluate']):
+    assert workdir in _tell(capsys, *args, f'--workdir={workdir}')

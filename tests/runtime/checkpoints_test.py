@@ -1,0 +1,354 @@
+"""Checkpoints: what is saved comes back bit for bit, or not at all."""
+
+import functools
+import resource
+import shutil
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from absl import logging
+
+from vaegan_jax.errors import UserError
+from vaegan_jax.runtime import checkpoints
+from vaegan_jax.runtime.checkpoints import Checkpoints
+
+# Orbax leaves tensorstore callbacks behind when an item cannot be read or
+# written; they find their event loop closed and are ignored with a warning.
+pytestmark = pytest.mark.filterwarnings(
+  'ignore::pytest.PytestUnraisableExceptionWarning'
+)
+
+CONFIG = {
+  'batch_size': 8,
+  'num_train_steps': 100,
+  'data': {'name': 'drawn_faces', 'path': ''},
+  'model': {'depth': 2, 'channel_multipliers': (1, 2)},
+}
+DATA = {'fingerprint': 'abc', 'num_examples': 70}
+RUN = {'config': CONFIG, 'data': DATA}
+
+
+@flax.struct.dataclass
+class State:
+  step: Any
+  params: Any
+  opt_state: Any
+  batch_stats: Any
+
+
+def make_state(step, width=700, dtype=jnp.float32):
+  """A state whose kernel is by far its largest leaf."""
+  rng = np.random.default_rng(step)
+  params = {
+    'encoder': {
+      'kernel': jnp.asarray(rng.normal(size=(40, width)), dtype),
+      'bias': jnp.asarray(rng.normal(size=3), jnp.bfloat16),
+    },
+    'critic': {'scale': jnp.asarray(rng.normal(), jnp.float32)},
+  }
+  optimizer = optax.adam(1e-3)
+  return State(jnp.int32(step), params, optimizer.init(params), {})
+
+
+def save_all(workdir, *steps):
+  """Saves each step and waits for it."""
+  saved = Checkpoints(workdir)
+  for step in steps:
+    assert saved.save(step, make_state(step), **RUN) and saved.wait()
+  saved.close()
+
+
+def restore(workdir):
+  return Checkpoints(workdir).restore(make_state(1), **RUN)
+
+
+def assert_same(restored, state):
+  """Asserts numpy arrays with the structure, dtypes and bits of `state`."""
+  assert jax.tree.structure(restored) == jax.tree.structure(state)
+  for got, want in zip(
+    jax.tree.leaves(restored), jax.tree.leaves(state), strict=True
+  ):
+    assert type(got) is np.ndarray
+    assert (got.dtype, got.shape) == (want.dtype, want.shape)
+    assert got.tobytes() == np.asarray(want).tobytes()
+
+
+def snapshot(workdir):
+  """Every path below `workdir`, with its size and time of change."""
+  stats = [(path, path.stat()) for path in sorted(workdir.rglob('*'))]
+  return [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+
+
+def rewrite(directory, change, everything=False):
+  """Changes the bytes of the largest file, or of every file."""
+  files = [path for path in directory.rglob('*') if path.is_file()]
+  files.sort(key=lambda path: path.stat().st_size)
+  for path in files if everything else files[-1:]:
+    path.write_bytes(change(path.read_bytes()))
+
+
+def flip(old, at):
+  return old[:at] + bytes([old[at] ^ 1]) + old[at + 1 :]
+
+
+def empty(directory):
+  shutil.rmtree(directory)
+  directory.mkdir()
+
+
+DAMAGE = {
+  'truncated': lambda d: rewrite(d, lambda old: old[:100]),
+  'halved': lambda d: rewrite(d, lambda old: old[: len(old) // 2]),
+  'bit in array': lambda d: rewrite(d, lambda old: flip(old, len(old) // 2)),
+  'bit in meta': lambda d: rewrite(
+    d / 'meta', lambda old: flip(old, old.index(b'drawn_faces'))
+  ),
+  'empty directory': empty,
+  'no meta': lambda d: shutil.rmtree(d / 'meta'),
+  'no state': lambda d: shutil.rmtree(d / 'state'),
+  'zeros': lambda d: rewrite(d, lambda old: bytes(len(old)), True),
+  'empty files': lambda d: rewrite(d, lambda old: b'', True),
+}
+
+
+@pytest.fixture
+def full_disk():
+  """Returns a function that lets no file grow beyond 50 kB, or lifts that."""
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  verbosity = logging.get_verbosity()
+
+  def set_full(full):
+    # Orbax logs long tracebacks, into a file that would hit the limit too.
+    logging.set_verbosity(logging.FATAL if full else verbosity)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000 if full else soft, hard))
+
+  yield set_full
+  set_full(False)
+
+
+def test_round_trip_is_bit_exact(tmp_path):
+  save_all(tmp_path, 10, 20)
+  template = jax.eval_shape(functools.partial(make_state, 1))
+  restored, step = Checkpoints(tmp_path).restore(template, **RUN)
+  assert step == 20
+  assert_same(restored, make_state(20))
+
+
+def test_no_checkpoint_is_none_and_writes_nothing(tmp_path):
+  assert Checkpoints(tmp_path / 'absent').restore(make_state(1), **RUN) is None
+  assert not (tmp_path / 'absent').exists()
+
+
+def test_buffers_may_be_donated_while_the_save_runs(tmp_path):
+  @functools.partial(
+    jax.pmap, in_axes=(None, 0), out_axes=None, donate_argnums=0
+  )
+  def update(state, _):
+    return jax.tree.map(lambda leaf: leaf + 1, state)
+
+  batch = np.zeros(jax.local_device_count())
+  state = update(make_state(1), batch)
+  want = jax.tree.map(np.array, state)
+  saved = Checkpoints(tmp_path)
+  saved.save(1, state, **RUN)
+  for _ in range(5):
+    state = update(state, batch)
+  restored, _ = saved.restore(want, **RUN)
+  assert_same(restored, want)
+
+
+def test_the_newest_are_kept(tmp_path):
+  saved = Checkpoints(tmp_path, max_to_keep=2)
+  for step in (1, 2, 3, 4):
+    assert saved.save(step, make_state(step), **RUN)
+  saved.close()
+  assert saved.steps() == [3, 4]
+
+
+def test_a_step_that_is_there_is_not_written_again(tmp_path):
+  save_all(tmp_path, 10)
+  before = snapshot(tmp_path)
+  save_all(tmp_path, 10)
+  assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize('damage', DAMAGE)
+def test_damage_is_quarantined_and_the_step_before_restored(
+  tmp_path, damage, caplog
+):
+  save_all(tmp_path, 10, 20)
+  DAMAGE[damage](tmp_path / 'checkpoints' / '20')
+  saved = Checkpoints(tmp_path)
+  restored, step = saved.restore(make_state(1), **RUN)
+  assert step == 10
+  assert_same(restored, make_state(10))
+  assert saved.steps() == [10]
+  assert (tmp_path / 'quarantine' / '20').is_dir()
+  assert f'checkpoint {tmp_path}/checkpoints/20 is damaged' in caplog.text
+
+  # The run reaches the same step again.
+  assert saved.save(20, make_state(20), **RUN)
+  restored, step = saved.restore(make_state(1), **RUN)
+  assert step == 20
+  assert_same(restored, make_state(20))
+
+
+def test_the_quarantine_keeps_every_copy(tmp_path):
+  save_all(tmp_path, 10)
+  for _ in range(3):
+    (tmp_path / 'checkpoints' / '20').mkdir()
+    restore(tmp_path)
+  assert len(list((tmp_path / 'quarantine').iterdir())) == 3
+
+
+def test_all_damaged_is_refused_every_time(tmp_path):
+  save_all(tmp_path, 10, 20)
+  DAMAGE['truncated'](tmp_path / 'checkpoints' / '10')
+  empty(tmp_path / 'checkpoints' / '20')
+  before = snapshot(tmp_path)
+  for _ in range(2):
+    with pytest.raises(UserError, match=r'steps 20, 10.*afresh.*--workdir'):
+      restore(tmp_path)
+  assert snapshot(tmp_path) == before
+
+
+def test_reading_only_changes_nothing(tmp_path):
+  save_all(tmp_path, 10, 20)
+  DAMAGE['bit in array'](tmp_path / 'checkpoints' / '20')
+  (tmp_path / 'checkpoints' / '30.orbax-checkpoint-tmp').mkdir()
+  before = snapshot(tmp_path)
+  restored, step = Checkpoints(tmp_path).restore(
+    make_state(1), quarantine=False
+  )
+  assert step == 10
+  assert_same(restored, make_state(10))
+  assert snapshot(tmp_path) == before
+
+
+def test_an_unfinished_save_is_no_checkpoint(tmp_path):
+  save_all(tmp_path, 10)
+  unfinished = tmp_path / 'checkpoints' / '20.orbax-checkpoint-tmp'
+  shutil.copytree(tmp_path / 'checkpoints' / '10', unfinished)
+  assert restore(tmp_path)[1] == 10
+  save_all(tmp_path, 20)
+  assert restore(tmp_path)[1] == 20
+  assert not unfinished.exists()
+
+
+def test_another_run_is_refused_by_field(tmp_path):
+  save_all(tmp_path, 10, 20)
+  empty(tmp_path / 'checkpoints' / '20')
+  before = snapshot(tmp_path)
+  config = dict(CONFIG, batch_size=16, model={'depth': 2, 'width': 4})
+  data = dict(DATA, fingerprint='xyz')
+  with pytest.raises(UserError) as error:
+    Checkpoints(tmp_path).restore(make_state(1), config=config, data=data)
+  message = str(error.value)
+  assert 'config.batch_size was 8 and is 16 now' in message
+  assert "config.model.width was 'absent' and is 4 now" in message
+  assert 'config.model.channel_multipliers was [1, 2] and is' in message
+  assert "data.fingerprint was 'abc' and is 'xyz' now" in message
+  assert 'depth' not in message and 'num_examples' not in message
+  assert snapshot(tmp_path) == before
+
+
+def test_free_fields_may_differ(tmp_path):
+  save_all(tmp_path, 10)
+  data = {'name': 'drawn_faces', 'path': '/elsewhere'}
+  config = dict(CONFIG, num_train_steps=200, data=data)
+  moved = functools.partial(
+    Checkpoints(tmp_path).restore, make_state(1), config=config, data=DATA
+  )
+  assert moved(free_fields=('num_train_steps', 'data.path'))[1] == 10
+  assert moved(free_fields=('num_train_steps', 'data'))[1] == 10
+  with pytest.raises(UserError, match=r'config\.data\.path was'):
+    moved(free_fields=('num_train_steps', 'data.pat', 'dat'))
+
+
+@pytest.mark.parametrize(
+  ('other', 'now'),
+  [({'width': 5}, r'float32\[40, 5\]'), ({'dtype': jnp.float16}, 'float16')],
+)
+def test_another_network_is_refused_by_leaf(tmp_path, other, now):
+  save_all(tmp_path, 10)
+  before = snapshot(tmp_path)
+  was = r"leaves\.params/encoder/kernel was 'float32\[40, 700\]' and is '"
+  with pytest.raises(UserError, match=was + now):
+    Checkpoints(tmp_path).restore(make_state(1, **other), **RUN)
+  assert snapshot(tmp_path) == before
+
+
+def test_what_follows_from_the_configuration_is_not_named(tmp_path):
+  save_all(tmp_path, 10)
+  restore = functools.partial(Checkpoints(tmp_path).restore, make_state(1, 5))
+  config = dict(CONFIG, data={'name': 'cifar10', 'path': ''})
+  with pytest.raises(UserError) as error:
+    restore(config=config, data=dict(DATA, fingerprint='xyz'))
+  message = str(error.value)
+  assert "config.data.name was 'drawn_faces' and is 'cifar10' now" in message
+  assert 'leaves' not in message and 'fingerprint' not in message
+
+
+def test_a_later_format_is_refused(tmp_path, monkeypatch):
+  monkeypatch.setattr(checkpoints, '_FORMAT', 2)
+  save_all(tmp_path, 10)
+  monkeypatch.undo()
+  with pytest.raises(UserError, match='format was 2 and is 1'):
+    restore(tmp_path)
+
+
+def test_a_failed_save_is_reported_and_the_next_one_works(tmp_path, full_disk):
+  saved = Checkpoints(tmp_path)
+  assert saved.save(10, make_state(10), **RUN) and saved.wait()
+  full_disk(True)
+  saved.save(20, make_state(20), **RUN)
+  assert not saved.wait()
+  full_disk(False)
+  assert [path.name for path in (tmp_path / 'checkpoints').iterdir()] == ['10']
+  assert saved.save(30, make_state(30), **RUN) and saved.wait()
+  assert saved.steps() == [10, 30]
+  assert_same(saved.restore(make_state(1), **RUN)[0], make_state(30))
+
+
+def test_the_next_save_reports_and_mends_the_last(tmp_path, full_disk):
+  saved = Checkpoints(tmp_path)
+  full_disk(True)
+  saved.save(10, make_state(10), **RUN)
+  assert not saved.save(20, make_state(20), **RUN)
+  full_disk(False)
+  assert saved.wait()
+  assert saved.steps() == [20]
+
+
+def test_a_save_that_cannot_start_is_reported(tmp_path):
+  saved = Checkpoints(tmp_path)
+  (tmp_path / 'checkpoints').write_text('A file where the directory goes.')
+  assert not saved.save(10, make_state(10), **RUN)
+  (tmp_path / 'checkpoints').unlink()
+  assert saved.save(20, make_state(20), **RUN) and saved.wait()
+
+
+def test_three_failed_saves_end_the_run(tmp_path, full_disk):
+  saved = Checkpoints(tmp_path, max_to_keep=1)
+  assert saved.save(10, make_state(10), **RUN) and saved.wait()
+  full_disk(True)
+  for step in (20, 30, 40):
+    saved.save(step, make_state(step), **RUN)
+  with pytest.raises(UserError, match=r'last 3 checkpoints .*step 40.*space'):
+    saved.wait()
+  full_disk(False)
+  assert saved.restore(make_state(1), **RUN)[1] == 10
+
+
+@pytest.mark.skipif(jax.device_count() == 1, reason='one device holds all')
+def test_a_leaf_in_pieces_is_refused(tmp_path):
+  mesh = jax.make_mesh((jax.device_count(),), ('d',))
+  spec = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('d'))
+  pieces = jax.device_put(np.zeros(jax.device_count()), spec)
+  with pytest.raises(ValueError, match=r"\['w'\] is spread"):
+    Checkpoints(tmp_path).save(1, {'w': pieces}, **RUN)

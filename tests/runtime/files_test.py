@@ -1,0 +1,41 @@
+"""Files whole or not at all, and folders that cannot be written."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vaegan_jax.errors import UserError
+from vaegan_jax.runtime import files
+
+
+def test_an_unwritable_workdir_is_told_early(tmp_path):
+  (tmp_path / 'file').touch()
+  files.check_writable(tmp_path / 'a' / 'b')
+  assert not (tmp_path / 'a').exists()
+  for path in (tmp_path / 'file', tmp_path / 'file' / 'run'):
+    with pytest.raises(UserError, match='is not a folder'):
+      files.check_writable(path)
+
+
+def test_save_png_round_trips_and_leaves_nothing_else(tmp_path):
+  image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+  path = tmp_path / 'a' / 'b' / 'figure.png'
+  for _ in range(2):  # The second replaces the first.
+    files.save_png(path, image)
+    np.testing.assert_array_equal(np.asarray(Image.open(path)), image)
+  assert [p.name for p in path.parent.iterdir()] == ['figure.png']
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+  path = tmp_path / 'figure.png'
+  path.write_bytes(b'old')
+
+  def fail(self, file, **_):
+    file.write(b'half')
+    raise OSError('disk full')
+
+  monkeypatch.setattr(Image.Image, 'save', fail)
+  with pytest.raises(OSError, match='disk full'):
+    files.save_png(path, np.zeros((2, 2, 3), np.uint8))
+  assert [p.name for p in tmp_path.iterdir()] == ['figure.png']
+  assert path.read_bytes() == b'old'

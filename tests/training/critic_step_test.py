@@ -1,0 +1,397 @@
+"""One critic step: gradients by hand, and what steadies them.
+
+A linear critic with the Wasserstein loss has every gradient in closed form:
+the loss's is mean(fake) - mean(real), R1's is gamma w, and so on.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vaegan_jax.experiment.train_state import NetworkState
+from vaegan_jax.losses import adversarial
+from vaegan_jax.models import critic as critic_lib
+from vaegan_jax.training.critic_step import (
+  CriticConfig,
+  CriticState,
+  create_critic_step,
+)
+
+RATE = 0.5
+W = np.array([0.5, -1.0, 2.0, 0.25], np.float32)
+LENGTH = np.linalg.norm(W)
+AVERAGES = {'logits_real': 0.3, 'logits_fake': -0.4}
+AVERAGES = {name: jnp.float32(value) for name, value in AVERAGES.items()}
+WASSERSTEIN = adversarial.OBJECTIVES['wasserstein'].critic_loss
+
+
+class Linear(nn.Module):
+  """logit = <w, x>."""
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    del train
+    x = x.reshape(len(x), -1)
+    return x @ self.param('w', nn.initializers.ones, x.shape[1:])
+
+
+def create(
+  module=None,
+  loss=WASSERSTEIN,
+  average=lambda tree: tree,
+  max_grad_norm=0.0,
+  **config,
+):
+  """(network, averages, step, x, fakes, mix) -> the three after the step."""
+  step_critic = create_critic_step(
+    Linear() if module is None else module,
+    loss,
+    optax.sgd(RATE),
+    CriticConfig(**config),
+    average,
+    max_grad_norm=max_grad_norm,
+  )
+
+  def step_network(network, averages, step, x, fakes, mix):
+    critic, metrics = step_critic(
+      CriticState(network, averages, step - 1),
+      {'x': x, 'mix': mix},
+      dict(zip(('x_recon', 'x_prior'), fakes, strict=False)),
+    )
+    return critic.network, critic.averages, metrics
+
+  return step_network
+
+
+def network(params, batch_stats=None):
+  return NetworkState(
+    params=params,
+    batch_stats=batch_stats or {},
+    opt_state=optax.sgd(RATE).init(params),
+  )
+
+
+@pytest.fixture
+def batches():
+  """x, x_recon and prior images, [3, 2, 2, 1] each, and mix [3]."""
+  rng = np.random.default_rng(0)
+  x, x_recon, prior = rng.uniform(-1, 1, (3, 3, 2, 2, 1)).astype(np.float32)
+  return x, x_recon, prior, np.array([0.2, 0.5, 1.0], np.float32)
+
+
+def flat(x):
+  return x.reshape(len(x), -1)
+
+
+def gradient(before, after):
+  """What plain gradient descent was given."""
+  return (before - after) / RATE
+
+
+def step_linear(x, fakes, mix, step=1, **config):
+  """One step from W. Returns (gradient, averages, metrics)."""
+  critic, averages, metrics = create(**config)(
+    network({'w': jnp.asarray(W)}), AVERAGES, jnp.int32(step), x, fakes, mix
+  )
+  return gradient(W, critic.params['w']), averages, metrics
+
+
+def test_a_plain_step_by_hand(batches):
+  x, x_recon, _, mix = batches
+  got, _, metrics = step_linear(x, [x_recon], mix)
+  expected = flat(x_recon).mean(0) - flat(x).mean(0)
+  np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+  real, fake = (flat(x) @ W).mean(), (flat(x_recon) @ W).mean()
+  by_hand = {
+    'critic_loss': fake - real,
+    'critic_logits_real': real,
+    'critic_logits_fake': fake,
+    'critic_grad_norm': np.linalg.norm(expected),
+  }
+  assert metrics.keys() == by_hand.keys()
+  for name, value in by_hand.items():
+    np.testing.assert_allclose(metrics[name], value, rtol=1e-5)
+
+
+def test_two_fakes_are_judged_by_the_mean_of_their_losses(batches):
+  x, x_recon, prior, mix = batches
+  got, _, metrics = step_linear(x, [x_recon, prior], mix)
+  fakes = (flat(x_recon).mean(0) + flat(prior).mean(0)) / 2
+  expected = fakes - flat(x).mean(0)
+  np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(
+    metrics['critic_logits_fake'], fakes @ W, rtol=1e-5
+  )
+  np.testing.assert_allclose(
+    metrics['critic_loss'], expected @ W, rtol=1e-5, atol=1e-6
+  )
+
+
+def test_two_fakes_of_a_loss_that_is_not_linear(batches):
+  """The mean of the losses, not the loss of the mean."""
+  x, x_recon, prior, mix = batches
+  hinge = adversarial.hinge_critic_loss
+  _, _, metrics = step_linear(3 * x, [3 * x_recon, 3 * prior], mix, loss=hinge)
+  real, recon, prior = (3 * flat(images) @ W for images in (x, x_recon, prior))
+  expected = (
+    np.maximum(0, 1 - real)
+    + (np.maximum(0, 1 + recon) + np.maximum(0, 1 + prior)) / 2
+  )
+  np.testing.assert_allclose(metrics['critic_loss'], expected.mean(), rtol=1e-5)
+
+
+def test_the_gradient_penalty_by_hand(batches):
+  x, x_recon, prior, mix = batches
+  for fakes in ([x_recon], [x_recon, prior]):
+    without, _, plain = step_linear(x, fakes, mix)
+    got, _, metrics = step_linear(x, fakes, mix, gradient_penalty_weight=10.0)
+    expected = without + 10 * 2 * (LENGTH - 1) * W / LENGTH
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    np.testing.assert_allclose(
+      metrics['gradient_penalty'], (LENGTH - 1) ** 2, rtol=1e-5
+    )
+    assert metrics['critic_loss'] == plain['critic_loss']
+
+
+def test_lecam_by_hand(batches):
+  x, x_recon, _, mix = batches
+  without, _, plain = step_linear(x, [x_recon], mix)
+  got, _, metrics = step_linear(x, [x_recon], mix, lecam_weight=0.7)
+  real, fake = flat(x), flat(x_recon)
+  above = np.maximum(0, real @ W + 0.4)  # The fakes' average is -0.4.
+  below = np.maximum(0, 0.3 - fake @ W)  # The photographs' is 0.3.
+  assert (above > 0).any() and (below > 0).any()
+  expected = without + 0.7 * 2 * (above @ real - below @ fake) / 3
+  np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(
+    metrics['lecam_penalty'], (above**2 + below**2).mean(), rtol=1e-5
+  )
+  assert metrics['critic_loss'] == plain['critic_loss']
+
+
+def test_lecam_holds_each_of_two_fakes_near_the_photographs_past(batches):
+  """A pair on either side of the average must not cancel."""
+  x = batches[0]
+  zeros = np.zeros_like(x)
+  far = np.zeros_like(x)
+  far[:, 0, 1] = 2.0  # W is -1 there: the logit is -2.
+  _, _, metrics = step_linear(
+    zeros, [far, -far], np.ones(3, np.float32), lecam_weight=1.0
+  )
+  photographs = 0.4**2
+  reconstructions, prior = (0.3 + 2.0) ** 2, 0.0  # 0.3 - 2 is below 0.
+  expected = photographs + (reconstructions + prior) / 2
+  np.testing.assert_allclose(metrics['lecam_penalty'], expected, rtol=1e-5)
+
+
+def test_r1_is_taken_on_every_nth_step_and_n_times_as_heavy(batches):
+  x, x_recon, _, mix = batches
+  without, _, _ = step_linear(x, [x_recon], mix)
+  step_critic = jax.jit(create(r1_weight=0.3, r1_every_steps=4))
+  for step in range(1, 14):
+    critic, _, metrics = step_critic(
+      network({'w': jnp.asarray(W)}), AVERAGES, step, x, [x_recon], mix
+    )
+    got = gradient(W, critic.params['w'])
+    heavy = 4 * 0.3 * W if step in (4, 8, 12) else 0
+    np.testing.assert_allclose(got, without + heavy, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+      metrics['critic_grad_norm'], np.linalg.norm(without + heavy), rtol=1e-4
+    )
+    # Half the squared slope, which is |w|^2 everywhere.
+    r1 = LENGTH**2 / 2 if step in (4, 8, 12) else 0
+    np.testing.assert_allclose(metrics['r1_penalty'], r1, rtol=1e-5)
+
+
+def test_a_cut_gradient_is_the_losss_and_not_r1s(batches):
+  """R1, n times as heavy, would all be cut with it otherwise."""
+  x, x_recon, _, mix = batches
+  plain, _, _ = step_linear(x, [x_recon], mix)
+  length, limit = np.linalg.norm(plain), np.linalg.norm(plain) / 3
+  for step, heavy in ((3, 0), (4, 4 * 0.3 * W)):
+    got, _, metrics = step_linear(
+      x,
+      [x_recon],
+      mix,
+      step=step,
+      max_grad_norm=limit,
+      r1_weight=0.3,
+      r1_every_steps=4,
+    )
+    wanted = plain * (limit / length) + heavy
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+      metrics['critic_grad_norm'], np.linalg.norm(plain + heavy), rtol=1e-4
+    )
+
+
+def test_r1_of_every_step_is_a_part_of_the_loss(batches):
+  x, x_recon, _, mix = batches
+  without, _, _ = step_linear(x, [x_recon], mix)
+  for step in (1, 2):
+    got, _, metrics = step_linear(
+      x, [x_recon], mix, step=step, r1_weight=0.3, r1_every_steps=1
+    )
+    np.testing.assert_allclose(got, without + 0.3 * W, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(metrics['r1_penalty'], LENGTH**2 / 2, rtol=1e-5)
+
+
+def test_what_is_off_reports_no_metric_and_draws_on_no_average(batches):
+  x, x_recon, _, mix = batches
+  nowhere = {name: jnp.float32(jnp.nan) for name in AVERAGES}
+  critic, _, metrics = create()(
+    network({'w': jnp.asarray(W)}), nowhere, 16, x, [x_recon], mix * np.nan
+  )
+  assert np.isfinite(critic.params['w']).all()
+  assert not {'gradient_penalty', 'lecam_penalty', 'r1_penalty'} & set(metrics)
+
+
+def test_clipped_weights_never_leave_their_interval(batches):
+  """All in [-0.01, 0.01] after every step (arXiv 1701.07875)."""
+  x, x_recon, _, mix = batches
+  module = critic_lib.Critic(2, (1,))
+  params = module.init(jax.random.key(0), x)['params']
+  assert max(np.abs(w).max() for w in jax.tree.leaves(params)) > 0.1
+  critic, averages = network(params), AVERAGES
+  step_critic = jax.jit(create(module, weight_clip=0.01))
+  for step in range(1, 6):
+    critic, averages, _ = step_critic(critic, averages, step, x, [x_recon], mix)
+    leaves = [np.asarray(w) for w in jax.tree.leaves(critic.params)]
+    assert len(leaves) == 4
+    assert all(np.abs(w).max() <= np.float32(0.01) for w in leaves)
+  assert any((np.abs(w) < 0.01).any() for w in leaves)
+
+
+def test_clipping_is_the_step_and_then_a_cut(batches):
+  x, x_recon, _, mix = batches
+  after, _, _ = step_linear(x, [x_recon], mix)
+  critic, _, _ = create(weight_clip=0.6)(
+    network({'w': jnp.asarray(W)}), AVERAGES, 1, x, [x_recon], mix
+  )
+  expected = np.clip(W - RATE * after, -0.6, 0.6)
+  np.testing.assert_allclose(critic.params['w'], expected, rtol=1e-5)
+  assert 0 < (np.abs(expected) < 0.6).sum() < 4
+
+
+def test_the_logits_moving_averages_decay(batches):
+  """a <- decay a + (1 - decay) mean(logits), of the critic before its step."""
+  x, x_recon, prior, mix = batches
+  _, averages, _ = step_linear(x, [x_recon, prior], mix, lecam_decay=0.9)
+  real = 0.9 * 0.3 + 0.1 * (flat(x) @ W).mean()
+  fakes = np.concatenate([flat(x_recon), flat(prior)])
+  fake = 0.9 * -0.4 + 0.1 * (fakes @ W).mean()
+  np.testing.assert_allclose(averages['logits_real'], real, rtol=1e-5)
+  np.testing.assert_allclose(averages['logits_fake'], fake, rtol=1e-5)
+  assert averages.keys() == AVERAGES.keys()
+
+
+def test_lecam_sees_the_past_only(batches):
+  """The averages of before this step, whatever its own logits are."""
+  x, x_recon, _, mix = batches
+  slow, *_ = step_linear(x, [x_recon], mix, lecam_weight=1.0, lecam_decay=0.9)
+  fast, *_ = step_linear(x, [x_recon], mix, lecam_weight=1.0, lecam_decay=0.0)
+  np.testing.assert_array_equal(slow, fast)
+
+
+def test_no_gradient_flows_into_the_images(batches):
+  x, x_recon, prior, mix = batches
+  step_critic = create(
+    gradient_penalty_weight=10.0, lecam_weight=1.0, r1_weight=1.0
+  )
+
+  def total(x, fakes):
+    critic, averages, metrics = step_critic(
+      network({'w': jnp.asarray(W)}), AVERAGES, 16, x, fakes, mix
+    )
+    outputs = jax.tree.leaves((critic.params, averages, metrics))
+    return sum(output.sum() for output in outputs)
+
+  gradients = jax.jit(jax.grad(total, (0, 1)))(x, [x_recon, prior])
+  for leaf in jax.tree.leaves(gradients):
+    np.testing.assert_array_equal(leaf, np.zeros_like(leaf))
+
+
+def test_a_convolutional_critic_takes_the_gradient_of_the_written_out_loss():
+  """Everything on at once, against differentiating a gradient."""
+  rng = np.random.default_rng(0)
+  x, x_recon, prior = rng.uniform(-1, 1, (3, 3, 4, 4, 1)).astype(np.float32)
+  mix = np.array([0.2, 0.5, 0.9], np.float32)
+  module = critic_lib.Critic(2, (1,))
+  params = jax.jit(module.init)(jax.random.key(0), x)['params']
+
+  def total(params):
+    def judge(x):
+      return module.apply({'params': params}, x)
+
+    def squares(x):
+      return (jax.grad(lambda x: judge(x).sum())(x) ** 2).sum((1, 2, 3))
+
+    real, recon, fake = judge(x), judge(x_recon), judge(prior)
+    losses = nn.relu(1 - real) + (nn.relu(1 + recon) + nn.relu(1 + fake)) / 2
+    between = mix[:, None, None, None] * (x - x_recon) + x_recon
+    penalties = 10 * (jnp.sqrt(squares(between)) - 1) ** 2
+    penalties += 5 * 3 * squares(x) / 2
+    return (losses + penalties).mean()
+
+  step_critic = create(
+    module,
+    adversarial.hinge_critic_loss,
+    gradient_penalty_weight=10.0,
+    r1_weight=3.0,
+    r1_every_steps=5,
+  )
+  critic, *_ = jax.jit(step_critic)(
+    network(params), AVERAGES, 10, x, [x_recon, prior], mix
+  )
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4),
+    jax.tree.map(gradient, params, critic.params),
+    jax.jit(jax.grad(total))(params),
+  )
+
+
+def test_two_devices_take_the_step_of_their_images_together(batches):
+  """With a critic of spectral norm 1, whose vectors must agree too."""
+  x, x_recon, _, _ = batches
+  x, x_recon = (np.concatenate([i, 2 * i[:1]]) for i in (x, x_recon))
+  mix = np.array([0.2, 0.5, 0.8, 0.1], np.float32)
+  module = critic_lib.Critic(2, (1,), spectral_norm=True)
+  variables = jax.jit(module.init)(jax.random.key(0), x)
+  critic = network(variables['params'], variables['batch_stats'])
+  config = dict(
+    module=module,
+    gradient_penalty_weight=1.0,
+    r1_weight=1.0,
+    lecam_weight=1.0,
+    lecam_decay=0.5,
+  )
+  step_one = jax.jit(create(**config))
+  expected = step_one(critic, AVERAGES, 16, x, [x_recon], mix)
+  step_two = jax.jit(
+    jax.vmap(
+      create(
+        **config, average=functools.partial(jax.lax.pmean, axis_name='batch')
+      ),
+      in_axes=(None, None, None, 0, 0, 0),
+      axis_name='batch',
+    )
+  )
+  halves = [leaf.reshape(2, 2, *leaf.shape[1:]) for leaf in (x, x_recon, mix)]
+  got = step_two(critic, AVERAGES, 16, halves[0], [halves[1]], halves[2])
+  for device in range(2):
+    jax.tree.map(
+      functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5),
+      jax.tree.map(lambda leaf, device=device: leaf[device], got),
+      expected,
+    )
+  moved = jax.tree.map(
+    lambda old, new: (old != new).any(),
+    critic.batch_stats['block_0'],
+    expected[0].batch_stats['block_0'],
+  )
+  assert all(jax.tree.leaves(moved))

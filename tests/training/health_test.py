@@ -1,0 +1,450 @@
+"""A run's health: sequences of metrics whose judgement is known by hand."""
+
+import math
+import re
+import subprocess
+import sys
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from configs import default
+from vaegan_jax.configuration import rules
+from vaegan_jax.losses import adversarial
+from vaegan_jax.training import health
+
+_PATIENCE = 500
+_LOG_EVERY = 100
+_HEALTHY = {
+  'loss': 1.5,
+  'distance': 1.4,
+  'kl': 100.0,
+  'critic_loss': 0.8,
+  'critic_logits_real': 0.9,
+  'critic_logits_fake': -0.8,
+  'critic_grad_norm': 5.0,
+  'autoencoder_grad_norm': 2.0,
+  'skipped_in_a_row': 0.0,
+  'feature_scale': 0.2,
+  'output_std': 0.3,
+  'input_std': 0.4,
+}
+# One state of each kind that is ill: (kind, what differs from healthy).
+_ILL = (
+  ('dead_critic', {'critic_loss': 0.004}),
+  ('dead_critic', {'critic_loss': 2.01}),
+  ('latent_collapse', {'kl': 0.02}),
+  ('output_collapse', {'output_std': 0.01}),
+  ('exploding_features', {'feature_scale': 50.0}),
+  ('non_finite', {'loss': math.nan, 'skipped_in_a_row': 7.0}),
+)
+_LASTING = _ILL[:4]
+_URGENT = _ILL[4:]
+# Of the monitor itself.
+_OWN_FIELDS = ('health.on_failure', 'health.patience_steps', 'health.min_kl')
+
+
+def _monitor(objective='geometric', **kwargs):
+  kwargs = {'patience_steps': _PATIENCE, 'min_kl': 0.5} | kwargs
+  return health.HealthMonitor(objective=objective, **kwargs)
+
+
+def _run(monitor, steps, **ill):
+  """Logs the same at each step; returns [(step, kind)] of the findings."""
+  return [
+    (step, finding.kind)
+    for step in steps
+    for finding in monitor.check(step, _HEALTHY | ill)
+  ]
+
+
+def _find(monitor=None, step=100, **ill):
+  """Returns the one finding of a state that lasts from `step` on."""
+  monitor = monitor or _monitor()
+  steps = range(step, step + 20 * _LOG_EVERY, _LOG_EVERY)
+  found = [f for step in steps for f in monitor.check(step, _HEALTHY | ill)]
+  (finding,) = found
+  return finding
+
+
+@pytest.mark.parametrize(('kind', 'ill'), _LASTING)
+def test_what_lasts_is_reported_once_when_patience_ends(kind, ill):
+  monitor = _monitor()
+  assert _run(monitor, range(100, 1001, 100)) == []
+  assert _run(monitor, range(1100, 1600, 100), **ill) == []
+  assert monitor.healthy
+  assert _run(monitor, [1600], **ill) == [(1600, kind)]
+  assert _run(monitor, range(1700, 9000, 100), **ill) == []
+  assert not monitor.healthy
+
+
+@pytest.mark.parametrize(('kind', 'ill'), _LASTING)
+def test_one_healthy_log_starts_patience_again(kind, ill):
+  monitor = _monitor()
+  assert _run(monitor, range(100, 600, 100), **ill) == []
+  assert _run(monitor, [600]) == []
+  assert _run(monitor, range(700, 1200, 100), **ill) == []
+  assert _run(monitor, [1200], **ill) == [(1200, kind)]
+
+
+@pytest.mark.parametrize(('kind', 'ill'), _URGENT)
+def test_what_does_not_pass_by_itself_is_reported_at_once(kind, ill):
+  monitor = _monitor()
+  assert _run(monitor, [1, 100]) == []
+  assert _run(monitor, [200, 300], **ill) == [(200, kind)]
+  assert not monitor.healthy
+
+
+@pytest.mark.parametrize(('kind', 'ill'), _ILL)
+def test_what_recovered_and_came_back_is_reported_again(kind, ill):
+  monitor = _monitor()
+  _run(monitor, [1])
+  assert len(_run(monitor, range(100, 2000, 100), **ill)) == 1
+  assert _run(monitor, [2000]) == []
+  assert monitor.healthy
+  assert [k for _, k in _run(monitor, range(2100, 4000, 100), **ill)] == [kind]
+
+
+@pytest.mark.parametrize(('kind', 'ill'), _ILL)
+def test_a_reset_forgets_what_was_wrong_but_watches_on(kind, ill):
+  monitor = _monitor()
+  _run(monitor, [1])
+  _run(monitor, range(100, 2000, 100), **ill)
+  monitor.reset()
+  assert monitor.healthy
+  # The steps begin again at the checkpoint.
+  assert [k for _, k in _run(monitor, range(100, 2000, 100), **ill)] == [kind]
+
+
+def test_two_kinds_are_told_apart_and_in_one_check():
+  monitor = _monitor()
+  ill = {'kl': 0.0, 'output_std': 0.0}
+  assert _run(monitor, range(100, 700, 100), **ill) == [
+    (600, 'latent_collapse'),
+    (600, 'output_collapse'),
+  ]
+  _run(monitor, [700], kl=0.0)  # The output alone recovers.
+  assert not monitor.healthy
+  _run(monitor, [800])
+  assert monitor.healthy
+
+
+def test_a_run_that_logs_rarely_is_not_judged_by_a_few_values():
+  monitor = _monitor(patience_steps=500)
+  found = _run(monitor, range(1000, 9000, 1000), critic_loss=0.0)
+  assert found == [(5000, 'dead_critic')]
+
+
+def test_a_start_with_constant_outputs_and_no_latent_is_normal():
+  monitor = _monitor()
+  steps = [1, *range(100, 501, 100)]
+  assert _run(monitor, steps, kl=0.4, output_std=0.001) == []
+  assert _run(monitor, range(600, 3000, 100)) == []
+
+
+@pytest.mark.parametrize('name', sorted(adversarial.OBJECTIVES))
+def test_a_critic_that_says_the_same_to_every_image_is_dead(name):
+  logits = np.linspace(-2, 2, 401)  # In steps of 0.01, so 0 and 0.5 as well.
+  losses = adversarial.OBJECTIVES[name].critic_loss(logits, logits)
+  loss = float(np.min(losses))
+  for near in (loss, loss * 1.005):
+    assert _find(_monitor(name), critic_loss=near).kind == 'dead_critic'
+  for far in (loss * 1.05 + 0.001, loss * 0.95 - 0.001):
+    assert _run(_monitor(name), range(0, 5000, 100), critic_loss=far) == []
+
+
+@pytest.mark.parametrize(
+  ('name', 'real', 'fake'),
+  [
+    ('geometric', 5.0, -6.0),
+    ('vanilla', 6.0, -6.0),
+    ('non_saturating', 6.0, -6.0),
+    ('least_squares', 0.95, 0.05),
+  ],
+)
+def test_a_critic_that_separates_without_fail_is_dead(name, real, fake):
+  loss = adversarial.OBJECTIVES[name].critic_loss
+  sure = float(loss(np.array([real]), np.array([fake]))[0])
+  finding = _find(_monitor(name), critic_loss=sure)
+  assert finding.kind == 'dead_critic'
+  assert 'loss.adversarial_weight' in finding.message
+  # A hundredth of the images misjudged: there is something to learn.
+  wrong = float(loss(np.array([fake]), np.array([real]))[0])
+  some = 0.99 * sure + 0.01 * wrong
+  assert _run(_monitor(name), range(0, 5000, 100), critic_loss=some) == []
+
+
+@pytest.mark.parametrize('name', ['wasserstein', 'wasserstein_gp'])
+@pytest.mark.parametrize('loss', [-1e-3, -40.0, 3.0])
+def test_a_wasserstein_critic_may_separate_as_far_as_it_can(name, loss):
+  assert _run(_monitor(name), range(0, 5000, 100), critic_loss=loss) == []
+
+
+def test_a_critic_that_dies_in_the_other_way_has_its_own_patience():
+  monitor = _monitor()
+  assert _run(monitor, range(100, 600, 100), critic_loss=0.0) == []
+  assert _run(monitor, range(600, 1100, 100), critic_loss=2.0) == []
+  assert _run(monitor, [1100], critic_loss=2.0) == [(1100, 'dead_critic')]
+
+
+def test_features_may_drift_but_not_explode():
+  monitor = _monitor()
+  for step, scale in enumerate((0.2, 0.1, 0.3, 0.4, 0.2, 5.0, 19.0)):
+    assert _run(monitor, [step], feature_scale=scale) == []
+  # 100 times the median of the first five, 0.2.
+  found = _run(monitor, [7, 8], feature_scale=20.1)
+  assert found == [(7, 'exploding_features')]
+
+
+def test_features_that_explode_early_are_not_what_is_normal():
+  monitor = _monitor()
+  assert _run(monitor, [1], feature_scale=0.2) == []
+  assert len(_run(monitor, range(2, 20), feature_scale=21.0)) == 1
+
+
+def test_features_that_begin_near_zero_may_grow_to_one():
+  monitor = _monitor()
+  assert _run(monitor, range(5), feature_scale=0.0) == []
+  assert _run(monitor, [5], feature_scale=1.0) == []
+  assert len(_run(monitor, [6], feature_scale=1.1)) == 1
+
+
+def test_features_that_a_resumed_run_finds_exploded_are_found():
+  assert len(_run(_monitor(), [5001], feature_scale=1.1e4)) == 1
+
+
+def test_the_first_scale_survives_a_reset():
+  monitor = _monitor()
+  _run(monitor, range(5), feature_scale=0.2)
+  monitor.reset()
+  found = _run(monitor, [5, 6], feature_scale=25.0)
+  assert found == [(5, 'exploding_features')]
+
+
+@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize('name', sorted(_HEALTHY))
+def test_any_value_that_is_not_finite_is_found_and_named(name, value):
+  ill = {'skipped_in_a_row': 2.0} | {name: value}
+  (finding,) = _monitor().check(100, _HEALTHY | ill)
+  assert finding.kind == 'non_finite'
+  assert f'{name} is not finite' in finding.message
+
+
+def test_one_skipped_update_alone_is_bad_luck():
+  monitor = _monitor()
+  skipped = {'loss': math.inf, 'skipped_in_a_row': 1.0}
+  for step in range(100, 5000, 200):
+    assert _run(monitor, [step], **skipped) == []
+    assert _run(monitor, [step + 100]) == []
+  # But not if every log meets one.
+  assert len(_run(monitor, range(5000, 6000, 100), **skipped)) == 1
+
+
+def test_skipped_updates_in_a_row_are_found_with_every_value_finite():
+  (finding,) = _monitor().check(100, _HEALTHY | {'skipped_in_a_row': 3.0})
+  assert '3 skipped in a row' in finding.message
+
+
+def test_a_value_that_is_unknown_neither_breaks_nor_heals():
+  monitor = _monitor()
+  _run(monitor, range(100, 600, 100), kl=0.0)
+  unknown = {'kl': math.nan, 'skipped_in_a_row': 1.0}
+  assert _run(monitor, [600], **unknown) == []
+  assert _run(monitor, [700], kl=0.0) == [(700, 'latent_collapse')]
+  assert _run(monitor, [800], **unknown) == []
+  assert not monitor.healthy
+
+
+@pytest.mark.parametrize(
+  ('objective', 'absent'),
+  [
+    ('mse', ('critic_', 'feature_scale')),
+    ('geometric', ('critic_',)),  # Frozen.
+  ],
+)
+def test_without_a_critic_the_rest_is_watched(objective, absent):
+  metrics = {k: v for k, v in _HEALTHY.items() if not k.startswith(absent)}
+  monitor = _monitor(objective)
+  found = []
+  for step in range(100, 1000, 100):
+    found += monitor.check(step, metrics | {'kl': 0.1, 'output_std': 0.0})
+  kinds = ['latent_collapse', 'output_collapse']
+  assert [finding.kind for finding in found] == kinds
+  (finding,) = monitor.check(1000, metrics | {'loss': math.nan})
+  assert 'critic_learning_rate' not in finding.message
+
+
+def test_a_min_kl_of_zero_lets_any_latent_be():
+  assert _run(_monitor(min_kl=0.0), range(0, 5000, 100), kl=0.0) == []
+
+
+def test_a_batch_of_one_image_has_no_spread_and_is_let_be():
+  still = {'output_std': 0.0, 'input_std': 0.0}
+  assert _run(_monitor(), range(0, 5000, 100), **still) == []
+
+
+@pytest.mark.parametrize(
+  ('ill', 'start', 'end'),
+  [
+    (
+      {'critic_loss': 0.004},
+      'Dead critic since step 1,200: critic_loss stayed below 0.01 (0.004) at '
+      'step 1,700, likely because ',
+      'for example, --config.loss.adversarial_weight=0.5',
+    ),
+    (
+      {'critic_loss': 2.01},
+      'Dead critic since step 1,200: critic_loss stayed within 0.02 of 2 '
+      '(2.01) at step 1,700, likely because ',
+      'for example, --config.optimizer.critic_learning_rate=1e-4',
+    ),
+    (
+      {'kl': 0.02},
+      'Latent collapse since step 1,200: kl stayed below health.min_kl=0.5 '
+      'nats (0.02) at step 1,700, likely because ',
+      'for example, --config.loss.kl_weight=1e-4',
+    ),
+    (
+      {'output_std': 0.01},
+      'Output collapse since step 1,200: output_std stayed below 5% of '
+      'input_std (0.01 of 0.4) at step 1,700, likely because ',
+      'for example, --config.optimizer.autoencoder_learning_rate=1e-4',
+    ),
+    (
+      {'feature_scale': 50.0},
+      'Exploding features since step 1,200: feature_scale is above 20 (50, '
+      'from 0.2 at first) at step 1,200, likely because ',
+      'for example, --config.optimizer.critic_learning_rate=1e-4',
+    ),
+    (
+      {'loss': math.nan, 'kl': math.inf, 'skipped_in_a_row': 7.0},
+      'Non-finite values since step 1,200: loss and kl are not finite, with 7 '
+      'skipped in a row, at step 1,200, likely because ',
+      'for example, --config.optimizer.autoencoder_learning_rate=1e-4',
+    ),
+  ],
+)
+def test_a_message_names_what_was_seen_since_when_and_what_to_do(
+  ill, start, end
+):
+  monitor = _monitor()
+  _run(monitor, [1, 1100])
+  message = _find(monitor, step=1200, **ill).message
+  assert message.startswith(start)
+  assert message.endswith(end)
+  assert '\n' not in message
+
+
+@pytest.mark.parametrize('objective', ['mse', *sorted(adversarial.OBJECTIVES)])
+@pytest.mark.parametrize(('kind', 'ill'), _ILL)
+def test_a_message_names_fields_that_are_there_and_a_value_they_take(
+  objective, kind, ill
+):
+  monitor = _monitor(objective)
+  _run(monitor, [1])
+  messages = [
+    finding.message
+    for step in range(100, 1000, 100)
+    for finding in monitor.check(step, _HEALTHY | ill)
+  ]
+  defaults = rules.flatten(default.get_config())
+  for message in messages:
+    groups = 'health|critic|loss|optimizer|model|data'
+    fields = re.findall(rf'\b(?:{groups})\.\w+', message)
+    assert set(fields) <= {*defaults, *_OWN_FIELDS}
+    ((field, value),) = re.findall(r'--config\.([\w.]+)=(\S+)$', message)
+    assert fields.count(field) == 2  # Before the example too.
+    assert rules.RULES[field].holds(type(defaults[field])(value))
+  if objective == 'geometric':
+    assert len(messages) == 1
+
+
+def test_the_example_weight_of_the_kl_is_below_the_objectives_default():
+  for objective in ('mse', 'geometric'):
+    message = _find(_monitor(objective), kl=0.0, critic_loss=0.8).message
+    example = float(message.rpartition('=')[2])
+    assert example < default.get_config(objective).loss.kl_weight
+
+
+def test_since_is_the_step_after_the_last_log_without_it():
+  monitor = _monitor()
+  _run(monitor, [1000, 1100])
+  assert _find(monitor, step=1200, kl=0.0).since == 1101
+  # With no such log, it is the first log: what was before, nobody saw.
+  assert _find(step=1200, kl=0.0).since == 1200
+
+
+@pytest.mark.parametrize(
+  ('steps', 'since', 'expected'),
+  [
+    ([1000, 2000, 3000], 2101, 2000),
+    ([3000, 1000, 2000], 2000, 1000),  # In any order, and strictly before.
+    ([1000], 5000, 1000),
+    ([1000, 2000], 1000, None),
+    ([], 10, None),
+  ],
+)
+def test_a_rollback_goes_to_the_newest_checkpoint_before(
+  steps, since, expected
+):
+  assert health.last_healthy_step(steps, since) == expected
+
+
+@hypothesis.settings(deadline=None, max_examples=40)
+@hypothesis.given(
+  seed=st.integers(0, 2**32 - 1),
+  objective=st.sampled_from(['mse', *adversarial.OBJECTIVES]),
+  log_every=st.integers(1, 2000),
+)
+def test_healthy_noise_is_never_reported(seed, objective, log_every):
+  rng = np.random.default_rng(seed)
+  monitor = _monitor(objective)
+  # As in the README's runs: a critic near zero one time in five, and else
+  # anywhere; the other metrics within a factor of about 3.
+  for step in range(1, 100 * log_every, log_every):
+    noise = {k: v * rng.lognormal(0, 0.3) for k, v in _HEALTHY.items()}
+    streak = step // log_every % 5 < 2
+    noise['critic_loss'] = 0.0 if streak else rng.uniform(0.05, 1.2)
+    assert monitor.check(step, noise) == []
+    assert monitor.healthy
+
+
+_VALUES = st.one_of(
+  st.floats(), st.sampled_from([0.0, 0.25, 2.0, math.nan, math.inf])
+)
+
+
+@hypothesis.settings(deadline=None, max_examples=200)
+@hypothesis.given(
+  rows=st.lists(
+    st.dictionaries(st.sampled_from(sorted(_HEALTHY)), _VALUES), max_size=12
+  ),
+  objective=st.sampled_from(['mse', *adversarial.OBJECTIVES]),
+  patience_steps=st.integers(0, 12),
+)
+def test_no_metrics_make_it_fail_or_repeat_itself(
+  rows, objective, patience_steps
+):
+  monitor = _monitor(objective, patience_steps=patience_steps)
+  active = {}
+  for step, metrics in enumerate(rows, start=1):
+    for finding in monitor.check(step, metrics):
+      assert finding.kind in health.KINDS
+      assert 1 <= finding.since <= step
+      assert not monitor.healthy
+      active[finding.kind] = step
+    if monitor.healthy:
+      active.clear()
+  assert monitor.healthy == (not active)
+
+
+def test_it_needs_no_jax():
+  # vaegan_jax/__init__.py imports JAX; this module by itself does not.
+  code = (
+    'import runpy, sys\n'
+    f'runpy.run_path({health.__file__!r})\n'
+    'assert "jax" not in sys.modules and "numpy" not in sys.modules'
+  )
+  subprocess.run([sys.executable, '-c', code], check=True)

@@ -1,0 +1,939 @@
+"""Every option of the update does what the design says, beside a reference.
+
+The networks are tiny, and compiled without LLVM's optimisations: what is
+tested is the program, not its speed.
+"""
+
+import functools
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tests.benchmarks import hlo
+from tests.benchmarks import update as benchmark
+from tests.training import update_test
+from tests.training.assembly import parallel_updates
+from tests.training.update_test import assert_equal, critic_layers, preprocess
+from vaegan_jax.experiment import rounds, train_state
+from vaegan_jax.losses import adversarial
+from vaegan_jax.models import autoencoder as autoencoder_lib
+from vaegan_jax.models import critic as critic_lib
+from vaegan_jax.training import devices
+from vaegan_jax.training.critic_step import CriticConfig
+from vaegan_jax.training.draws import create_draw
+
+SIDE, BATCH, LATENT, SEED, RATE = 8, 4, 2, 7, 0.01
+NUM_DEVICES = 4
+NETWORK = dict(width=2, channel_multipliers=(1, 2))
+MODULES = {
+  'autoencoder': autoencoder_lib.Autoencoder(SIDE, 1, LATENT, **NETWORK),
+  'critic': critic_lib.Critic(**NETWORK),
+}
+# SGD shows a gradient as a difference of parameters; with momentum a second
+# step shows what the first one left behind.
+OPTIMIZERS = {name: optax.sgd(RATE, momentum=0.5) for name in MODULES}
+QUICK = {
+  'xla_backend_optimization_level': 0,
+  'xla_cpu_use_fusion_emitters': False,
+}
+QUICK_FLAGS = [
+  f'--{name}={str(value).lower()}' for name, value in QUICK.items()
+]
+
+quick_jit = functools.partial(jax.jit, compiler_options=QUICK)
+
+PLAIN_LOSS = update_test.POST_LOSS | {
+  'pixel_weight': 0.3,
+  'adversarial_weight': 2.0,
+  'kl_weight': 0.5,
+}
+ROUNDS = 2  # Of case 'rounds'.
+CASES = {
+  'plain': {},
+  'parts': {'num_steps': 3},
+  'decoder_only': {'loss': {'adversarial_to_encoder': False}},
+  'adaptive': {
+    'loss': {
+      'adaptive_weight': True,
+      'adversarial_weight': 0.7,
+      'adversarial_ramp_steps': 2,
+    }
+  },
+  'prior': {'prior_fakes': True},
+  'prior_decoder_only': {
+    'prior_fakes': True,
+    'loss': {'adversarial_to_encoder': False},
+  },
+  'prior_adaptive': {
+    'prior_fakes': True,
+    'loss': {'adaptive_weight': True, 'adversarial_weight': 0.7},
+  },
+  'rounds': {'long_round_steps': ROUNDS},
+  'everything': {
+    'num_steps': 3,
+    'long_round_steps': 6,
+    'weight_clip': 0.5,
+    'gradient_penalty_weight': 0.1,
+    'r1_weight': 0.1,
+    'r1_every_steps': 2,
+    'lecam_weight': 0.1,
+    'prior_fakes': True,
+    'loss': {'adversarial_to_encoder': False, 'adaptive_weight': True},
+  },
+} | {
+  name: {'objective': name}
+  for name in adversarial.OBJECTIVES
+  if name != 'geometric'  # Which is 'plain'.
+}
+
+
+def weights_of(module, *inputs):
+  """Weights of unit variance a layer, without compiling Flax's."""
+  rng = np.random.default_rng(SEED)
+
+  def fill(leaf):
+    size = max(1, leaf.size // leaf.shape[-1])
+    return rng.normal(0, size**-0.5, leaf.shape).astype(np.float32)
+
+  shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)
+  return jax.tree.map(fill, shapes)
+
+
+@functools.cache
+def initial_state():
+  """The state before step 1, of every case."""
+  x, noise = jnp.zeros((1, SIDE, SIDE, 1)), jnp.zeros((1, LATENT))
+  return jax.device_get(
+    train_state.create_train_state(
+      MODULES,
+      OPTIMIZERS,
+      seed=SEED,
+      image_shape=(SIDE, SIDE, 1),
+      pretrained={
+        'autoencoder': weights_of(MODULES['autoencoder'], x, noise),
+        'critic': weights_of(MODULES['critic'], x),
+      },
+    )
+  )
+
+
+def case_updates(*, loss=None, objective='geometric', **critic):
+  """The update over all devices, and the one of a wait; not compiled yet."""
+  critic_config = CriticConfig(**critic)
+  return parallel_updates(
+    MODULES,
+    OPTIMIZERS,
+    PLAIN_LOSS | (loss or {}),
+    objective=adversarial.OBJECTIVES[objective],
+    seed=SEED,
+    preprocess=preprocess,
+    critic_config=critic_config,
+    updates_in_round=rounds.updates_in_round(
+      critic_config.long_round_steps, critic_config.num_steps
+    ),
+  )
+
+
+def choose(name, step, updates):
+  """The one of a case's updates that a step takes, from 1."""
+  case = CASES[name]
+  in_round = rounds.updates_in_round(
+    case.get('long_round_steps', 0), num_parts_of(name)
+  )
+  return updates[0 if rounds.moves_autoencoder(step, in_round) else 1]
+
+
+def num_parts_of(name):
+  return CASES[name].get('num_steps', 1)
+
+
+@functools.cache
+def compiled(name):
+  """The updates of a case, for the devices there are."""
+  num_devices = jax.local_device_count()
+  size = num_parts_of(name) * BATCH // num_devices
+  shape = (num_devices, size, SIDE, SIDE, 1)
+  state = devices.replicate(initial_state())
+  return [
+    update
+    and update.lower(state, jnp.zeros(shape, jnp.uint8)).compile(
+      compiler_options=QUICK
+    )
+    for update in case_updates(**CASES[name])
+  ]
+
+
+def batches(name, number):
+  """[number, K B, S, S, 1] uint8."""
+  shape = (number, num_parts_of(name) * BATCH, SIDE, SIDE, 1)
+  return np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
+
+
+def run(name, images, state=None):
+  """States (on the host, the first is the start) and metrics of each step."""
+  states, metrics = [state or initial_state()], []
+  state = devices.replicate(states[0])
+  for step, batch in enumerate(images, start=1):
+    state, values = choose(name, step, compiled(name))(state, batch[None])
+    states.append(jax.device_get(state))
+    metrics.append({k: float(v) for k, v in values.items()})
+  return states, metrics
+
+
+@functools.cache
+def two_steps(name):
+  return run(name, batches(name, 2))
+
+
+def params_of(state):
+  return {k: network.params for k, network in state.networks.items()}
+
+
+def assert_moved(before, after, wanted):
+  """The parameters went from `before` to `after`; `wanted` is the reference.
+
+  To a thousandth of the way.
+  """
+
+  def compare(old, new, want):
+    way = np.abs(want - old).max()
+    np.testing.assert_allclose(new, want, rtol=0, atol=1e-3 * way + 1e-7)
+
+  jax.tree.map(compare, before, after, wanted)
+
+
+def moves_alike(before, after, wanted):
+  try:
+    assert_moved(before, after, wanted)
+  except AssertionError:
+    return False
+  return True
+
+
+# The reference: losses in plain formulas, differentiated by `jax.grad`.
+
+
+def softplus(x):
+  return jnp.log1p(jnp.exp(x))
+
+
+# (critic's loss of real and fake logits, autoencoder's of the fake ones).
+FORMULAS = {
+  'geometric': (
+    lambda r, f: jnp.maximum(0, 1 - r) + jnp.maximum(0, 1 + f),
+    lambda f: -f,
+  ),
+  'wasserstein': (lambda r, f: f - r, lambda f: -f),
+  'vanilla': (
+    lambda r, f: softplus(-r) + softplus(f),
+    lambda f: jnp.log(1 - 1 / (1 + jnp.exp(-f))),
+  ),
+  'non_saturating': (
+    lambda r, f: softplus(-r) + softplus(f),
+    lambda f: -jnp.log(1 / (1 + jnp.exp(-f))),
+  ),
+  'least_squares': (
+    lambda r, f: ((r - 1) ** 2 + f**2) / 2,
+    lambda f: (f - 1) ** 2 / 2,
+  ),
+}
+
+
+def draw(step, part, images, num_rollbacks=0):
+  """What chance gives the images [K B, ...] of one part at a step."""
+  own = images[part * BATCH : (part + 1) * BATCH]
+  return _draw(step, part * BATCH, own, num_rollbacks)
+
+
+@quick_jit
+def _draw(step, first, images, num_rollbacks):
+  def random(stream, function):
+    key = jax.random.fold_in(jax.random.key(SEED), step)
+    key = jax.random.fold_in(key, stream + 8 * num_rollbacks)
+    keys = [jax.random.fold_in(key, first + i) for i in range(BATCH)]
+    return jnp.stack([function(key) for key in keys])
+
+  def normal(key):
+    return jax.random.normal(key, (LATENT,))
+
+  return {
+    'x': preprocess(images, random(0, jax.random.bernoulli)),
+    'noise': random(1, normal),
+    'prior': random(2, normal),
+  }
+
+
+def reconstruct(params, given):
+  return MODULES['autoencoder'].apply(
+    {'params': params}, given['x'], given['noise']
+  )
+
+
+def fakes_of(params, given):
+  """The reconstructions, and what the decoder makes of the prior."""
+  return {
+    'recon': reconstruct(params, given)[0],
+    'prior': MODULES['autoencoder'].apply(
+      {'params': params}, given['prior'], method='decode'
+    ),
+  }
+
+
+def reference(function):
+  """Compiles (loss, gradient) of the first argument but for the objective."""
+  return quick_jit(jax.value_and_grad(function, argnums=1), static_argnums=0)
+
+
+@reference
+def critic_reference(objective, critic, autoencoder, given, weights):
+  """`weights` of the losses against each kind of fake."""
+  loss, _ = FORMULAS[objective]
+  fakes = fakes_of(autoencoder, given)
+  _, real = critic_layers(critic, given['x'])
+  return sum(
+    weight * loss(real, critic_layers(critic, fakes[name])[1]).mean()
+    for name, weight in weights.items()
+  )
+
+
+@reference
+def autoencoder_reference(objective, autoencoder, critic, given, weights):
+  """`weights` of the adversarial losses of each kind of fake."""
+  _, loss = FORMULAS[objective]
+  _, mean, logvar = reconstruct(autoencoder, given)
+  fakes = fakes_of(autoencoder, given)
+  total = 0.5 * ((jnp.exp(logvar) + mean**2 - 1 - logvar).sum(1) / 2).mean()
+  total += compare_images(fakes['recon'], critic, given['x'])
+  return total + sum(
+    weight * loss(critic_layers(critic, fakes[name])[1]).mean()
+    for name, weight in weights.items()
+  )
+
+
+def compare_images(x_recon, critic, x):
+  """The distance and .3 of the pixels' error, summed; mean over the batch."""
+  total = 0.3 * ((x - x_recon) ** 2).sum()
+  real, fake = (critic_layers(critic, i)[0] for i in (x, x_recon))
+  return (total + sum(((real[k] - fake[k]) ** 2).sum() for k in real)) / BATCH
+
+
+def step_by(params, gradient):
+  """A step of SGD: the optimiser's first, which has no momentum yet."""
+  return jax.tree.map(lambda p, g: p - RATE * np.asarray(g), params, gradient)
+
+
+# Several critic steps.
+
+
+def test_three_critic_steps_equal_three_reference_steps():
+  states, metrics = two_steps('parts')
+  params = params_of(states[0])
+  momenta = jax.tree.map(np.zeros_like, params)
+
+  def move(name, gradient):
+    momenta[name] = jax.tree.map(
+      lambda m, g: 0.5 * m + g, momenta[name], jax.device_get(gradient)
+    )
+    params[name] = step_by(params[name], momenta[name])
+
+  for step, images in enumerate(batches('parts', 2), start=1):
+    before = dict(params)
+    old = params['autoencoder']
+    for part in range(3):
+      given = draw(step, part, images)
+      critic_loss, gradient = critic_reference(
+        'geometric', params['critic'], old, given, {'recon': 1.0}
+      )
+      move('critic', gradient)
+    loss, gradient = autoencoder_reference(
+      'geometric', old, params['critic'], given, {'recon': 2.0}
+    )
+    move('autoencoder', gradient)
+    got = metrics[step - 1]
+    np.testing.assert_allclose(got['critic_loss'], critic_loss, rtol=1e-5)
+    np.testing.assert_allclose(got['loss'], loss, rtol=1e-5)
+    assert_moved(before, params_of(states[step]), params)
+
+
+@pytest.mark.parametrize('part', range(3))
+def test_a_non_finite_part_skips_the_whole_update(part):
+  images = batches('parts', 1)
+  images[0, part * BATCH, 0, 0] = update_test.POISON
+  (before, after), (metrics,) = run('parts', images)
+  assert_equal(after.networks, before.networks)
+  assert_equal(after.averages, before.averages)
+  assert_equal(after.ema_params, before.ema_params)
+  assert (after.step, after.num_skipped) == (1, 1)
+  assert metrics['skipped_in_a_row'] == 1
+
+
+SHARDED = ('parts', 'everything')
+
+
+def sharded_run(name, updates):
+  """Metrics and parameters after 4 updates, split over all devices."""
+  num_devices, parts = jax.local_device_count(), num_parts_of(name)
+  state = devices.replicate(initial_state())
+  metrics = []
+  for step, images in enumerate(batches(name, 4), start=1):
+    images = images.reshape(parts, num_devices, -1, SIDE, SIDE, 1)
+    images = images.swapaxes(0, 1).reshape(num_devices, -1, SIDE, SIDE, 1)
+    state, values = choose(name, step, updates)(state, images)
+    metrics.append({k: float(v) for k, v in values.items()})
+  state = jax.device_get(state)
+  leaves = jax.tree.leaves((params_of(state), state.averages))
+  return {'metrics': metrics, 'leaves': [leaf.tolist() for leaf in leaves]}
+
+
+def sharded_runs():
+  """The runs of all cases, and how often each compiled its update."""
+  runs = {'devices': jax.local_device_count()}
+  devices.replicate(initial_state())
+  compilations = []
+
+  def listen(event, _, **__):
+    if event == '/jax/core/compile/backend_compile_duration':
+      compilations.append(event)
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  for name in SHARDED:
+    compilations.clear()
+    runs[name] = sharded_run(name, case_updates(**CASES[name]))
+    runs[name]['compilations'] = len(compilations)
+  return runs
+
+
+@functools.cache
+def many_devices():
+  flags = [f'--xla_force_host_platform_device_count={NUM_DEVICES}']
+  process = subprocess.run(
+    [sys.executable, __file__],
+    env=os.environ
+    | {
+      'XLA_FLAGS': ' '.join(flags + QUICK_FLAGS),
+      'JAX_PLATFORMS': 'cpu',
+      'PYTHONPATH': os.pathsep.join(filter(None, sys.path)),
+    },
+    stdout=subprocess.PIPE,
+    check=True,
+  )
+  return json.loads(process.stdout)
+
+
+@pytest.mark.parametrize('name', SHARDED)
+def test_many_devices_compute_what_one_does_and_compile_once(name):
+  one = sharded_run(name, compiled(name))
+  many = many_devices()
+  assert (jax.local_device_count(), many['devices']) == (1, NUM_DEVICES)
+  # One for each update that there is: 'everything' has rounds of two.
+  assert many[name]['compilations'] == {'parts': 1, 'everything': 2}[name]
+  for expected, got in zip(one['metrics'], many[name]['metrics'], strict=True):
+    assert set(expected) == set(got)
+    moved = name == 'parts' or 'loss' in got
+    assert moved == ({'output_std', 'input_std', 'feature_scale'} < set(got))
+    for metric, value in expected.items():
+      rtol = 1e-4 if metric.endswith(('norm', 'penalty')) else 1e-5
+      np.testing.assert_allclose(
+        got[metric], value, rtol=rtol, atol=1e-6, err_msg=metric
+      )
+  for got, want in zip(many[name]['leaves'], one['leaves'], strict=True):
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+# Who moves by which loss.
+
+
+@pytest.mark.parametrize('name', adversarial.OBJECTIVES)
+def test_each_loss_moves_only_its_own_network(name):
+  # Two names may have one objective.
+  objectives = adversarial.OBJECTIVES
+  name = next(n for n, o in objectives.items() if o is objectives[name])
+  case = 'plain' if name == 'geometric' else name
+  (before, after, _), (metrics, _) = two_steps(case)
+  old, new = params_of(before), params_of(after)
+  given = draw(1, 0, batches(case, 1)[0])
+  critic_loss, gradient = critic_reference(
+    name, old['critic'], old['autoencoder'], given, {'recon': 1.0}
+  )
+  assert_moved(old['critic'], new['critic'], step_by(old['critic'], gradient))
+  loss, gradient = autoencoder_reference(
+    name, old['autoencoder'], new['critic'], given, {'recon': 2.0}
+  )
+  wanted = step_by(old['autoencoder'], gradient)
+  assert_moved(old['autoencoder'], new['autoencoder'], wanted)
+  np.testing.assert_allclose(metrics['critic_loss'], critic_loss, rtol=1e-5)
+  np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)
+
+
+def autoencoder_steps(name, *weights):
+  """(before, after, the reference's first steps with each of `weights`)."""
+  (before, after, _), _ = two_steps(name)
+  old = before.networks['autoencoder'].params
+  critic = after.networks['critic'].params
+  given = draw(1, 0, batches(name, 1)[0])
+  wanted = [
+    step_by(
+      old, autoencoder_reference('geometric', old, critic, given, weight)[1]
+    )
+    for weight in weights
+  ]
+  return old, after.networks['autoencoder'].params, wanted
+
+
+def test_the_adversarial_loss_can_be_kept_from_the_encoder():
+  old, new, (without, full) = autoencoder_steps(
+    'decoder_only', {'recon': 0.0}, {'recon': 2.0}
+  )
+  assert_moved(old['encoder'], new['encoder'], without['encoder'])
+  assert_moved(old['decoder'], new['decoder'], full['decoder'])
+  # The two can be told apart.
+  for part in ('encoder', 'decoder'):
+    assert not moves_alike(old[part], without[part], full[part])
+
+
+def test_keeping_it_from_the_encoder_changes_neither_losses_nor_the_critic():
+  (_, plain, _), (expected, _) = two_steps('plain')
+  (_, state, _), (metrics, _) = two_steps('decoder_only')
+  for name in ('loss', 'distance', 'adversarial', 'kl', 'critic_loss'):
+    np.testing.assert_allclose(metrics[name], expected[name], rtol=1e-5)
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7),
+    state.networks['critic'].params,
+    plain.networks['critic'].params,
+  )
+
+
+# Samples of the prior as fakes.
+
+
+def test_the_critic_sees_reconstructions_and_samples_alike():
+  (before, after, _), (metrics, _) = two_steps('prior')
+  old = params_of(before)
+  given = draw(1, 0, batches('prior', 1)[0])
+  half = {'recon': 0.5, 'prior': 0.5}
+  loss, gradient = critic_reference(
+    'geometric', old['critic'], old['autoencoder'], given, half
+  )
+  np.testing.assert_allclose(metrics['critic_loss'], loss, rtol=1e-5)
+  new = after.networks['critic'].params
+  assert_moved(old['critic'], new, step_by(old['critic'], gradient))
+  fakes = quick_jit(fakes_of)(old['autoencoder'], given)
+  fake = np.mean(
+    [quick_jit(critic_layers)(old['critic'], f)[1] for f in fakes.values()]
+  )
+  np.testing.assert_allclose(metrics['critic_logits_fake'], fake, rtol=1e-5)
+  judged = np.mean(
+    [quick_jit(critic_layers)(new, f)[1] for f in fakes.values()]
+  )
+  np.testing.assert_allclose(metrics['adversarial'], -judged, rtol=1e-5)
+
+
+@pytest.mark.parametrize('name', ['prior', 'prior_decoder_only'])
+def test_samples_move_the_decoder_and_not_the_encoder(name):
+  old, new, (without, recon_only, both) = autoencoder_steps(
+    name,
+    {'recon': 0.0, 'prior': 0.0},
+    {'recon': 1.0, 'prior': 0.0},
+    {'recon': 1.0, 'prior': 1.0},
+  )
+  to_encoder = recon_only if name == 'prior' else without
+  assert_moved(old['encoder'], new['encoder'], to_encoder['encoder'])
+  assert_moved(old['decoder'], new['decoder'], both['decoder'])
+  assert not moves_alike(old['decoder'], recon_only['decoder'], both['decoder'])
+
+
+# The adaptive weight.
+
+
+def with_scaled_head(scale):
+  """The first state; the critic's logits `scale` times, its layers not."""
+  state = initial_state()
+  critic = state.networks['critic']
+  head = jax.tree.map(lambda w: scale * w, critic.params['Dense_0'])
+  critic = critic.replace(params=critic.params | {'Dense_0': head})
+  return state.replace(networks=state.networks | {'critic': critic})
+
+
+@quick_jit
+def gradients_at_the_images(critic, autoencoder, given):
+  """Of the distance, and of the mean verdict, both at the reconstructions."""
+  x_recon, *_ = reconstruct(autoencoder, given)
+  return (
+    jax.grad(compare_images)(x_recon, critic, given['x']),
+    jax.grad(lambda x: critic_layers(critic, x)[1].mean())(x_recon),
+  )
+
+
+def hand_ratio(before, after, given, share):
+  """Of the lengths; reconstructions are a `share` of the fakes."""
+  distance, verdict = gradients_at_the_images(
+    after.networks['critic'].params,
+    before.networks['autoencoder'].params,
+    given,
+  )
+  verdict = share * np.linalg.norm(verdict.ravel())
+  return np.linalg.norm(distance.ravel()) / verdict
+
+
+@pytest.mark.parametrize(
+  ('name', 'share'), [('adaptive', 1.0), ('prior_adaptive', 0.5)]
+)
+@pytest.mark.parametrize(('scale', 'capped'), [(1.0, True), (50.0, False)])
+def test_the_adaptive_weight_is_the_ratio_of_the_gradients_lengths(
+  name, share, scale, capped
+):
+  images = batches(name, 1)
+  (before, after), _ = run(name, images, with_scaled_head(scale))
+  ratio = hand_ratio(before, after, draw(1, 0, images[0]), share)
+  assert (ratio > 10.0) == capped
+  # A hundredth of the way from 1.
+  wanted = 0.99 + 0.01 * min(ratio, 10.0)
+  np.testing.assert_allclose(
+    after.averages['adaptive_weight'], wanted, rtol=1e-5
+  )
+
+
+@pytest.mark.parametrize('name', ['adaptive', 'prior_adaptive'])
+def test_the_logged_loss_with_an_adaptive_weight_is_what_is_trained(name):
+  images = batches(name, 1)
+  # A factor far from 1, after many steps.
+  state = initial_state()
+  averages = state.averages | {'adaptive_weight': np.float32(5.0)}
+  state = state.replace(averages=averages)
+  (before, after), (metrics,) = run(name, images, state)
+  ramp = 0.5 if name == 'adaptive' else 1.0
+  factor = 0.7 * ramp * after.averages['adaptive_weight']
+  assert factor > 0.7 * ramp * 4.9
+  kinds = {'adaptive': ['recon'], 'prior_adaptive': ['recon', 'prior']}[name]
+  weights = {kind: factor / len(kinds) for kind in kinds}
+  old = before.networks['autoencoder'].params
+  loss, gradient = autoencoder_reference(
+    'geometric',
+    old,
+    after.networks['critic'].params,
+    draw(1, 0, images[0]),
+    weights,
+  )
+  np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)
+  new = after.networks['autoencoder'].params
+  assert_moved(old, new, step_by(old, gradient))
+
+
+# Long rounds of critic steps.
+
+
+def simulate_schedule(num_updates, critic_steps, long_round):
+  """Which updates end in a generator step: the authors' loop, written out."""
+  moving = set()
+  update = generator_steps = 0
+  while update < num_updates:
+    long = generator_steps < 25 or generator_steps % 500 == 0
+    iterations = long_round if long else critic_steps
+    update += iterations // critic_steps
+    moving.add(update)
+    generator_steps += 1
+  return moving & set(range(num_updates + 1))
+
+
+@pytest.mark.parametrize(
+  ('critic_steps', 'long_round'), [(5, 100), (1, 100), (5, 10), (5, 5)]
+)
+def test_the_autoencoder_moves_by_the_published_schedule(
+  critic_steps, long_round
+):
+  in_round = rounds.updates_in_round(long_round, critic_steps)
+  steps = range(1, 3001)
+  moves = [step for step in steps if rounds.moves_autoencoder(step, in_round)]
+  assert set(moves) == simulate_schedule(3000, critic_steps, long_round)
+  assert (len(moves) == 3000) == (critic_steps == long_round)
+  # And how many they are, as the average counts them on the device.
+  counted = jax.jit(rounds.num_moves, static_argnums=1)(
+    np.arange(0, 3001), in_round
+  )
+  wanted = np.searchsorted(moves, np.arange(0, 3001), side='right')
+  np.testing.assert_array_equal(counted, wanted)
+
+
+def test_in_a_long_round_the_critic_moves_alone():
+  (first, second, third), metrics = two_steps('rounds')
+  old, new = (s.networks['autoencoder'] for s in (first, second))
+  assert_equal(new.params, old.params)
+  assert_equal(new.opt_state, old.opt_state)
+  assert_equal(second.ema_params, first.ema_params)
+  critics = [s.networks['critic'].params for s in (first, second, third)]
+  for before, after in itertools.pairwise(critics):
+    assert update_test.differ(before, after)
+  moved = third.networks['autoencoder']
+  assert update_test.differ(moved.params, new.params)
+  assert update_test.differ(third.ema_params, second.ema_params)
+  assert [s.step for s in (first, second, third)] == [0, 1, 2]
+  assert [m['skipped_in_a_row'] for m in metrics] == [0, 0]
+
+
+def test_the_last_update_of_a_long_round_is_an_ordinary_one():
+  (_, second, third), (_, metrics) = two_steps('rounds')
+  old = params_of(second)
+  given = draw(2, 0, batches('rounds', 2)[1])
+  loss, gradient = autoencoder_reference(
+    'geometric',
+    old['autoencoder'],
+    third.networks['critic'].params,
+    given,
+    {'recon': 2.0},
+  )
+  np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)
+  assert_moved(
+    old['autoencoder'],
+    third.networks['autoencoder'].params,
+    step_by(old['autoencoder'], gradient),  # The momentum began at 0.
+  )
+
+
+# Randomness.
+
+
+@functools.cache
+def compiled_draw():
+  """(number of rollbacks) -> the parts of one step, on one device.
+
+  An image is 1, or -1 if it is flipped.
+  """
+
+  draw_parts = create_draw(
+    lambda x, flip: jnp.where(flip, -1.0, 1.0),
+    seed=SEED,
+    latent_dim=LATENT,
+    num_parts=3,
+    with_prior=True,
+  )
+
+  def on_device(num_rollbacks):
+    return draw_parts(1, num_rollbacks, jnp.zeros(3 * BATCH))
+
+  draw_all = jax.pmap(on_device, axis_name=devices.AXIS)
+  return draw_all.lower(jnp.int32([0])).compile(compiler_options=QUICK)
+
+
+def drawn(num_rollbacks):
+  parts = jax.device_get(compiled_draw()(jnp.int32([num_rollbacks])))
+  return [{k: v[0] for k, v in part.items()} for part in parts]
+
+
+@pytest.mark.parametrize('num_rollbacks', [0, 1, 2])
+def test_randomness_is_of_the_seed_the_step_the_place_and_the_rollbacks(
+  num_rollbacks,
+):
+  mirrored = np.zeros((3 * BATCH, 1, 2, 1), np.uint8)
+  mirrored[:, :, 1] = 254
+  for part, got in enumerate(drawn(num_rollbacks)):
+    want = draw(1, part, mirrored, num_rollbacks)
+    np.testing.assert_allclose(got['noise'], want['noise'], rtol=1e-6)
+    np.testing.assert_allclose(got['prior'], want['prior'], rtol=1e-6)
+    flipped = np.sign(want['x'][:, 0, 1, 0] - want['x'][:, 0, 0, 0])
+    np.testing.assert_array_equal(got['x'], flipped)
+    assert ((got['mix'] >= 0) & (got['mix'] <= 1)).all()
+
+
+def test_no_two_draws_are_the_same():
+  draws = [part for rollbacks in range(3) for part in drawn(rollbacks)]
+  for name in ('noise', 'prior', 'mix'):
+    values = np.concatenate([part[name].ravel() for part in draws])
+    assert len(np.unique(values)) == len(values), name
+  flips = [
+    tuple(np.concatenate([part['x'] for part in drawn(rollbacks)]))
+    for rollbacks in range(3)
+  ]
+  assert len(set(flips)) == 3
+
+
+def test_a_rollback_changes_the_step_and_none_leaves_it_as_it_was():
+  images = batches('plain', 1)
+  (_, plain, _), (expected, _) = two_steps('plain')
+  for num_rollbacks in (0, 1):
+    state = initial_state().replace(num_rollbacks=np.int32(num_rollbacks))
+    (before, after), (metrics,) = run('plain', images, state)
+    assert after.num_rollbacks == num_rollbacks
+    given = draw(1, 0, images[0], num_rollbacks)
+    loss, _ = autoencoder_reference(
+      'geometric',
+      before.networks['autoencoder'].params,
+      after.networks['critic'].params,
+      given,
+      {'recon': 2.0},
+    )
+    np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)
+    if not num_rollbacks:
+      assert metrics == expected
+      assert_equal(after.networks, plain.networks)
+    else:
+      assert metrics['loss'] != expected['loss']
+
+
+# What the health of a run is judged by.
+
+
+def test_the_health_metrics_equal_numpy():
+  (before, after, _), (metrics, _) = two_steps('plain')
+  given = draw(1, 0, batches('plain', 1)[0])
+  x_recon, *_ = quick_jit(reconstruct)(
+    before.networks['autoencoder'].params, given
+  )
+  features, _ = quick_jit(critic_layers)(
+    after.networks['critic'].params, given['x']
+  )
+  wanted = {
+    'input_std': np.std(given['x'], axis=0).mean(),
+    'output_std': np.std(x_recon, axis=0).mean(),
+    'feature_scale': np.mean(
+      [np.sqrt(np.square(f).mean()) for f in features.values()]
+    ),
+  }
+  for name, value in wanted.items():
+    np.testing.assert_allclose(metrics[name], value, rtol=1e-4, err_msg=name)
+
+
+def test_images_that_are_all_the_same_have_no_spread():
+  images = np.full((1, BATCH, SIDE, SIDE, 1), 200, np.uint8)
+  _, (metrics,) = run('plain', images)
+  assert metrics['input_std'] < 1e-3
+  assert metrics['output_std'] > 0  # The noise differs.
+
+
+# Arithmetic.
+
+
+def flops_config():
+  config = benchmark.small_config()
+  config.data.image_size, config.data.channels = 16, 3
+  config.model.latent_dim = 4
+  for network in (config.model, config.critic):
+    network.width, network.channel_multipliers = 4, (1, 2)
+  return config
+
+
+@functools.cache
+def flops_program(loss=(), **critic):
+  """The lowered update of that configuration, as the default trains it."""
+  config = flops_config()
+  config.loss.update(dict(loss))
+  network = dict(width=4, channel_multipliers=(1, 2))
+  modules = {
+    'autoencoder': autoencoder_lib.Autoencoder(16, 3, 4, **network),
+    'critic': critic_lib.Critic(**network),
+  }
+  update, _ = parallel_updates(
+    modules,
+    OPTIMIZERS,
+    config.loss,
+    objective=adversarial.OBJECTIVES['geometric'],
+    seed=SEED,
+    preprocess=preprocess,
+    critic_config=CriticConfig(**critic),
+  )
+  state = jax.eval_shape(
+    lambda: train_state.create_train_state(
+      modules, OPTIMIZERS, seed=SEED, image_shape=(16, 16, 3)
+    )
+  )
+  size = BATCH * critic.get('num_steps', 1)
+  images = jax.ShapeDtypeStruct((1, size, 16, 16, 3), jnp.uint8)
+  return update.lower(state, images)
+
+
+@functools.cache
+def flops_text(**options):
+  program = flops_program(**options)
+  return program.compile(compiler_options=QUICK).as_text()
+
+
+def minimum():
+  return benchmark.minimum_flops(flops_config(), 'alternating', BATCH)
+
+
+def critic_step_minimum():
+  """Forward, and both gradients but the images'; for real and fake."""
+  config = flops_config()
+  blocks = benchmark._down_macs(16, 3, config.critic)
+  head = 4 * 4 * 8
+  return 2 * BATCH * 2 * (3 * (sum(blocks) + head) - blocks[0])
+
+
+def autoencoder_forward():
+  config = flops_config()
+  flat, latent = 4 * 4 * 8, 4
+  dense = flat * 2 * latent + latent * flat
+  down = benchmark._down_macs(16, 3, config.model)
+  up = benchmark._up_macs(16, 3, config.model)
+  return 2 * BATCH * (sum(down) + dense + sum(up))
+
+
+def test_the_plain_update_does_the_least():
+  assert 0.99 <= hlo.count_flops(flops_text()) / minimum() <= 1.01
+
+
+def test_options_that_are_off_add_nothing():
+  explicit = flops_program(
+    loss=(('adversarial_to_encoder', True), ('adaptive_weight', False)),
+    num_steps=1,
+    long_round_steps=0,
+    weight_clip=0.0,
+    gradient_penalty_weight=0.0,
+    r1_weight=0.0,
+    r1_every_steps=3,
+    lecam_weight=0.0,
+    prior_fakes=False,
+  )
+  # The very same program, and so the same count.
+  assert explicit.as_text() == flops_program().as_text()
+
+
+def test_a_further_critic_step_adds_a_forward_pass_and_itself():
+  wanted = minimum() + 2 * (autoencoder_forward() + critic_step_minimum())
+  assert 0.99 <= hlo.count_flops(flops_text(num_steps=3)) / wanted <= 1.01
+
+
+def branches(text):
+  """The program with its only conditional replaced by each of its branches."""
+  (line,) = (row for row in text.splitlines() if ' conditional(' in row)
+  names = re.search(
+    r'branch_computations=\{([^}]*)\}'
+    r'|true_computation=([^,]*), false_computation=([^,\s]*)',
+    line,
+  )
+  names = names[1].split(',') if names[1] else [names[3], names[2]]
+  return [
+    text.replace(
+      line,
+      re.sub(r' conditional\(', ' call(', line[: line.index('), ') + 1])
+      + f', to_apply={name.strip()}',
+    )
+    for name in names
+  ]
+
+
+def test_r1_costs_nothing_in_the_steps_that_do_not_take_it():
+  text = flops_text(r1_weight=1.0)
+  with pytest.raises(ValueError, match='may or may not do its work'):
+    hlo.count_flops(text)
+  untaken, taken = map(hlo.count_flops, branches(text))
+  plain = hlo.count_flops(flops_text())
+  assert untaken == plain
+  # The gradient at the images is 2 forward passes' worth, its derivative with
+  # respect to the weights 3 more (along it, and both gradients), of real
+  # images alone.
+  config = flops_config()
+  blocks = sum(benchmark._down_macs(16, 3, config.critic)) + 4 * 4 * 8
+  assert 4 * blocks < (taken - plain) / (2 * BATCH) <= 6 * blocks
+
+
+if __name__ == '__main__':
+  print(json.dumps(sharded_runs()))

@@ -1,0 +1,665 @@
+"""The update does what the method says, and nothing else."""
+
+import functools
+import itertools
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tests.training.assembly import parallel_updates
+from vaegan_jax.experiment import train_state
+from vaegan_jax.experiment.train_state import NetworkState, TrainState
+from vaegan_jax.losses import adversarial
+from vaegan_jax.losses.reconstruction import LossConfig
+from vaegan_jax.models import autoencoder as autoencoder_lib
+from vaegan_jax.models import critic as critic_lib
+from vaegan_jax.training import devices
+from vaegan_jax.training.draws import create_draw
+from vaegan_jax.training.wrappers import averaging
+
+# The post's loss; each test says what it changes.
+POST_LOSS = {
+  'layers': (),
+  'layer_weights': (),
+  'normalize': 'none',
+  'reduction': 'sum',
+  'pixel_weight': 0.0,
+  'adversarial_weight': 0.0,
+  'adversarial_ramp_steps': 1,
+  'kl_weight': 1.0,
+}
+
+SIDE, BATCH, LATENT, SEED = 16, 4, 3, 7
+POISON = 255  # An image whose first pixel is this becomes NaN.
+STREAMS = {'flip': 0, 'noise': 1}
+NUM_DEVICES = 4
+
+# Every weight is at work somewhere. `sum` has gradients of another size than
+# `mean`, hence the learning rates; SGD, because Adam would hide a wrong factor.
+CASES = {
+  'alternating': dict(
+    order='alternating',
+    learning_rate=1e-3,
+    critic_learning_rate=0.1,
+    loss=dict(
+      normalize='relative',
+      pixel_weight=0.3,
+      adversarial_weight=2.0,
+      adversarial_ramp_steps=2,
+      kl_weight=0.5,
+    ),
+  ),
+  'simultaneous': dict(
+    order='simultaneous',
+    learning_rate=0.1,
+    loss=dict(
+      layers=('block_1', 'block_0'),
+      layer_weights=(2.0, 0.25),
+      reduction='mean',
+      adversarial_weight=0.5,
+      adversarial_ramp_steps=0,
+      kl_weight=0.01,
+    ),
+  ),
+  'unit': dict(
+    order='alternating',
+    learning_rate=1e-3,
+    critic_learning_rate=0.1,
+    loss=dict(normalize='unit', layers=('block_1',), kl_weight=2.0),
+  ),
+  'mse': dict(
+    order='alternating',
+    learning_rate=1e-3,
+    objective=None,
+    ema_decay=0.0,
+    loss=dict(kl_weight=0.1),
+  ),
+  'frozen': dict(
+    order='alternating',
+    learning_rate=1e-3,
+    objective=None,
+    frozen=True,
+    loss=dict(normalize='relative', reduction='mean'),
+  ),
+  'batch_norm': dict(
+    order='alternating', learning_rate=1e-4, norm='batch', loss=dict()
+  ),
+}
+
+
+def preprocess(images, flip):
+  flip = flip[:, None, None, None]
+  poisoned = images[:, :1, :1, :1] == POISON
+  x = jnp.where(flip, images[:, :, ::-1], images) / 127.5 - 1.0
+  return jnp.where(poisoned, jnp.nan, x)
+
+
+class Run:
+  """One compiled update, and a fresh state whenever one is asked for."""
+
+  def __init__(
+    self,
+    *,
+    order,
+    loss,
+    learning_rate,
+    critic_learning_rate=None,
+    objective='geometric',
+    frozen=False,
+    ema_decay=0.5,
+    norm='none',
+  ):
+    network = dict(width=3, channel_multipliers=(1, 2), norm=norm)
+    self.modules = {
+      'autoencoder': autoencoder_lib.Autoencoder(SIDE, 1, LATENT, **network)
+    }
+    if objective or frozen:
+      self.modules['critic'] = critic_lib.Critic(**network)
+    rates = {
+      'autoencoder': learning_rate,
+      'critic': critic_learning_rate or learning_rate,
+    }
+    # The learning rate is in the state: another one needs no compilation.
+    self.optimizers = {
+      name: optax.inject_hyperparams(optax.sgd)(rates[name], momentum=0.5)
+      for name in self.modules
+      if objective or name != 'critic'
+    }
+    self.loss = LossConfig(**(POST_LOSS | loss))
+    self.order = order
+    self.ema_decay = ema_decay
+    self.objective = adversarial.OBJECTIVES.get(objective)
+    self.update, _ = parallel_updates(
+      self.modules,
+      self.optimizers,
+      POST_LOSS | loss,
+      objective=self.objective,
+      order=order,
+      ema_decay=ema_decay,
+      seed=SEED,
+      preprocess=preprocess,
+    )
+    self._initial = jax.device_get(
+      train_state.create_train_state(
+        self.modules, self.optimizers, seed=SEED, image_shape=(SIDE, SIDE, 1)
+      )
+    )
+
+  def state(self, **learning_rates):
+    """A state before step 1; the learning rates by network's name."""
+    state = self._initial
+    networks = dict(state.networks)
+    for name, rate in learning_rates.items():
+      opt_state = networks[name].opt_state
+      hyperparams = opt_state.hyperparams | {'learning_rate': np.float32(rate)}
+      networks[name] = networks[name].replace(
+        opt_state=opt_state._replace(hyperparams=hyperparams)
+      )
+    return devices.replicate(state.replace(networks=networks))
+
+  def steps(self, state, batches):
+    """The states (on the host) and metrics after each batch."""
+    states, metrics = [], []
+    for images in batches:
+      state, values = self.update(state, images[None])
+      states.append(jax.device_get(state))
+      metrics.append({k: float(v) for k, v in values.items()})
+    return states, metrics
+
+
+@functools.cache
+def run_of(name):
+  return Run(**CASES[name])
+
+
+@functools.cache
+def three_steps(name):
+  """The initial state, and states and metrics after three steps."""
+  run = run_of(name)
+  initial = jax.device_get(run.state())
+  return initial, *run.steps(run.state(), batches(3))
+
+
+def batches(number, size=BATCH):
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, POISON, (number, size, SIDE, SIDE, 1))
+  return images.astype(np.uint8)
+
+
+def poisoned(images):
+  images = images.copy()
+  images[1, 0, 0] = POISON
+  return images
+
+
+def assert_equal(a, b):
+  """The same structure and bits."""
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def differ(a, b):
+  """Whether every leaf has changed somewhere.
+
+  Biases are let off: while no image is beyond its margin, the hinge's gradient
+  in the critic's last one is -1 + 1.
+  """
+  return jax.tree_util.tree_all(
+    jax.tree_util.tree_map_with_path(
+      lambda path, x, y: path[-1].key == 'bias' or (x != y).any(), a, b
+    )
+  )
+
+
+# The reference: the same step from the text of the design, one thing after
+# another, with everything computed as often as it is needed.
+
+
+def draw(step, stream, function):
+  key = jax.random.fold_in(jax.random.key(SEED), step)
+  key = jax.random.fold_in(key, STREAMS[stream])
+  keys = [jax.random.fold_in(key, i) for i in range(BATCH)]
+  return jnp.stack([function(key) for key in keys])
+
+
+def critic_layers(params, images):
+  """Each block's output, and the logits."""
+  features = []
+  for name in ('block_0', 'block_1'):
+    conv = params[name]['Conv_0']
+    images = jax.lax.conv_general_dilated(
+      images,
+      conv['kernel'],
+      (2, 2),
+      ((1, 1), (1, 1)),
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    )
+    images = images + conv['bias']
+    images = jnp.where(images > 0, images, 0.2 * images)
+    features.append(images)
+  dense = params['Dense_0']
+  logits = images.reshape(BATCH, -1) @ dense['kernel'] + dense['bias']
+  return dict(zip(('block_0', 'block_1'), features, strict=True)), logits[:, 0]
+
+
+def distance_between(x, y, loss):
+  """For each image, from the definition of the options."""
+  axes = (1, 2, 3)
+  if loss.normalize == 'unit':
+    x, y = (f / jnp.sqrt((f**2).sum(3, keepdims=True) + 1e-8) for f in (x, y))
+  square = (x - y) ** 2
+  distance = square.mean(axes) if loss.reduction == 'mean' else square.sum(axes)
+  if loss.normalize == 'relative':
+    distance = distance / ((x**2).mean(axes) + 1e-8)
+  return distance
+
+
+def reference_losses(run, step, images):
+  """(critic's loss of its params, autoencoder's loss of both's params)."""
+  flip = draw(step, 'flip', lambda key: jax.random.bernoulli(key))
+  noise = draw(step, 'noise', lambda key: jax.random.normal(key, (LATENT,)))
+  x = preprocess(jnp.asarray(images), flip)
+  loss = run.loss
+
+  def reconstruct(params):
+    return run.modules['autoencoder'].apply({'params': params}, x, noise)
+
+  def critic_loss(critic, autoencoder):
+    _, real = critic_layers(critic, x)
+    _, fake = critic_layers(critic, reconstruct(autoencoder)[0])
+    return jnp.mean(jnp.maximum(0, 1 - real) + jnp.maximum(0, 1 + fake))
+
+  def autoencoder_loss(autoencoder, critic):
+    x_recon, mean, logvar = reconstruct(autoencoder)
+    kl = (jnp.exp(logvar) + mean**2 - 1 - logvar).sum(1) / 2
+    pixels = ((x - x_recon) ** 2).reshape(BATCH, -1)
+    pixels = pixels.mean(1) if loss.reduction == 'mean' else pixels.sum(1)
+    total = loss.pixel_weight * pixels + loss.kl_weight * kl
+    if critic is None:
+      return jnp.mean(total + pixels)
+    real, _ = critic_layers(critic, x)
+    fake, logits = critic_layers(critic, x_recon)
+    names = loss.layers or ('block_0', 'block_1')
+    for name, weight in zip(names, loss.layer_weights or (1, 1), strict=False):
+      total += weight * distance_between(real[name], fake[name], loss)
+    ramp = min(1, step / max(1, loss.adversarial_ramp_steps))
+    total -= ramp * loss.adversarial_weight * logits
+    return jnp.mean(total)
+
+  return critic_loss, autoencoder_loss
+
+
+def reference_step(run, step, params, opt_states, images):
+  """Returns the new params and optimiser states, and the two losses."""
+  critic_loss, autoencoder_loss = reference_losses(run, step, images)
+  new, new_opt_states, losses = dict(params), {}, {}
+
+  def move(name, gradient):
+    updates, new_opt_states[name] = run.optimizers[name].update(
+      gradient, opt_states[name]
+    )
+    new[name] = optax.apply_updates(params[name], updates)
+
+  if 'critic' in run.optimizers:
+    losses['critic_loss'], gradient = jax.value_and_grad(critic_loss)(
+      params['critic'], params['autoencoder']
+    )
+    move('critic', gradient)
+  judge = (new if run.order == 'alternating' else params).get('critic')
+  losses['loss'], gradient = jax.value_and_grad(autoencoder_loss)(
+    params['autoencoder'], judge
+  )
+  move('autoencoder', gradient)
+  return new, new_opt_states, losses
+
+
+@pytest.mark.parametrize(
+  'name', ['alternating', 'simultaneous', 'unit', 'mse', 'frozen']
+)
+def test_update_equals_a_plain_reference(name):
+  run = run_of(name)
+  initial, states, metrics = three_steps(name)
+  params = {k: v.params for k, v in initial.networks.items()}
+  opt_states = {k: v.opt_state for k, v in initial.networks.items()}
+  if name == 'frozen':
+    assert opt_states['critic'] == ()
+    assert not any('adversarial' in m or 'critic' in m for m in metrics[0])
+  for step, images in enumerate(batches(3), start=1):
+    before = params
+    params, opt_states, losses = reference_step(
+      run, step, params, opt_states, images
+    )
+    for loss, value in losses.items():
+      np.testing.assert_allclose(metrics[step - 1][loss], value, rtol=1e-5)
+    for network in params:
+      got = states[step - 1].networks[network].params
+      if network not in run.optimizers:
+        assert_equal(got, before[network])
+        continue
+      assert differ(got, before[network])
+
+      def compare(got, want, old):
+        moved = np.abs(want - old).max()
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-3 * moved + 1e-7)
+
+      jax.tree.map(compare, got, params[network], before[network])
+
+
+def test_the_orders_differ_only_in_which_critic_judges():
+  """Guards the reference: it must be able to tell the orders apart."""
+  run = run_of('alternating')
+  initial, states, _ = three_steps('alternating')
+  old = {k: v.params for k, v in initial.networks.items()}
+  new = states[0].networks['critic'].params
+  _, loss = reference_losses(run, 1, batches(1)[0])
+  assert not np.isclose(
+    loss(old['autoencoder'], old['critic']),
+    loss(old['autoencoder'], new),
+    rtol=1e-3,
+  )
+
+
+@pytest.mark.parametrize('order', ['alternating', 'simultaneous'])
+@pytest.mark.parametrize('name', ['autoencoder', 'critic'])
+def test_a_network_without_a_learning_rate_stays_and_the_other_moves(
+  order, name
+):
+  run = run_of(order)
+  other = {'autoencoder': 'critic', 'critic': 'autoencoder'}[name]
+  initial, moving, _ = three_steps(order)
+  (state, *_), _ = run.steps(run.state(**{name: 0.0}), batches(1))
+  assert_equal(state.networks[name].params, initial.networks[name].params)
+  assert differ(state.networks[other].params, initial.networks[other].params)
+  if other == 'critic':
+    # Its own step knows of the autoencoder's reconstructions only.
+    assert_equal(state.networks[other].params, moving[0].networks[other].params)
+
+
+@pytest.mark.parametrize('name', list(CASES))
+def test_logged_loss_is_the_sum_of_the_logged_terms(name):
+  loss = run_of(name).loss
+  for step, metrics in enumerate(three_steps(name)[2], start=1):
+    ramp = min(1, step / max(1, loss.adversarial_ramp_steps))
+    total = (
+      metrics['distance']
+      + loss.pixel_weight * metrics['pixel']
+      + loss.kl_weight * metrics['kl']
+      + ramp * loss.adversarial_weight * metrics.get('adversarial', 0)
+    )
+    np.testing.assert_allclose(metrics['loss'], total, rtol=1e-5)
+    assert metrics['skipped_in_a_row'] == 0
+
+
+def test_metrics_are_the_same_for_every_objective_but_for_the_critic():
+  names = {name: set(three_steps(name)[2][0]) for name in CASES}
+  assert names['alternating'] == names['simultaneous'] == names['batch_norm']
+  assert names['alternating'] - names['mse'] == {
+    'adversarial',
+    'feature_scale',
+    'critic_loss',
+    'critic_grad_norm',
+    'critic_logits_real',
+    'critic_logits_fake',
+  }
+
+
+def test_the_verdict_is_of_the_critic_that_judges():
+  for metrics in three_steps('alternating')[2]:
+    assert -metrics['adversarial'] != metrics['critic_logits_fake']
+  for metrics in three_steps('simultaneous')[2]:
+    assert -metrics['adversarial'] == metrics['critic_logits_fake']
+
+
+def test_mse_is_the_update_without_a_critic():
+  initial, _, metrics = three_steps('mse')
+  assert set(initial.networks) == {'autoencoder'}
+  for values in metrics:
+    assert values['distance'] == values['pixel'] > 0
+
+
+@pytest.mark.parametrize('name', ['alternating', 'simultaneous', 'mse'])
+def test_a_non_finite_update_is_skipped_and_counted(name):
+  run = run_of(name)
+  _, (first, *_), _ = three_steps(name)
+  images = batches(4)
+  images[1], images[2] = poisoned(images[1]), poisoned(images[2])
+  states, metrics = run.steps(run.state(), images)
+  assert np.isnan(metrics[1]['loss'])
+  for state in states[:3]:
+    assert_equal(state.networks, first.networks)
+    assert_equal(state.ema_params, first.ema_params)
+  assert [int(s.step) for s in states] == [1, 2, 3, 4]
+  assert [int(s.num_skipped) for s in states] == [0, 1, 2, 0]
+  assert [m['skipped_in_a_row'] for m in metrics] == [0, 1, 2, 0]
+  for key, network in states[3].networks.items():
+    assert differ(network.params, first.networks[key].params)
+
+
+def test_a_non_finite_critic_stops_both_networks():
+  run = run_of('alternating')
+  state = jax.device_get(run.state())
+  critic = state.networks['critic']
+  params = jax.tree.map(np.array, critic.params)
+  params['Dense_0']['bias'][0] = np.inf
+  bad = state.replace(
+    networks=state.networks | {'critic': critic.replace(params=params)}
+  )
+  (after,), _ = run.steps(devices.replicate(bad), batches(1))
+  assert_equal(after.networks, bad.networks)
+  assert after.num_skipped == 1
+
+
+def test_the_average_follows_its_formula():
+  run = run_of('alternating')
+  initial, states, _ = three_steps('alternating')
+  average = initial.networks['autoencoder'].params
+  assert_equal(initial.ema_params, average)
+  for step, state in enumerate(states, start=1):
+    decay = min(run.ema_decay, (1 + step) / (10 + step))
+    params = state.networks['autoencoder'].params
+    average = jax.tree.map(
+      lambda a, p, decay=decay: decay * a + (1 - decay) * p, average, params
+    )
+    jax.tree.map(
+      functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7),
+      state.ema_params,
+      average,
+    )
+
+
+@pytest.mark.parametrize(
+  ('decay', 'step', 'weight'),
+  [(0.0, 5, 0.0), (0.5, 1, 2 / 11), (0.5, 8, 0.5), (0.999, 10**6, 0.999)],
+)
+def test_the_average_warms_up(decay, step, weight):
+  def moves(state, images):
+    del images
+    networks = {'autoencoder': NetworkState(jnp.zeros(3), {}, ())}
+    return state.replace(step=state.step + 1, networks=networks), {}
+
+  averaged = averaging(moves, decay, num_moves=lambda _: step)
+  state = TrainState(0, 0, {}, jnp.ones(3), {}, 0)
+  average = averaged(state, None)[0].ema_params
+  np.testing.assert_allclose(average, weight, rtol=1e-5)
+
+
+def test_no_decay_means_no_average():
+  for state in three_steps('mse')[1]:
+    assert_equal(state.ema_params, state.networks['autoencoder'].params)
+
+
+def test_the_same_start_gives_the_same_bits():
+  run = run_of('alternating')
+  _, states, metrics = three_steps('alternating')
+  again, metrics_again = run.steps(run.state(), batches(3))
+  assert_equal(again, states)
+  assert metrics_again == metrics
+
+
+def test_the_noise_depends_on_the_step():
+  """One batch, and networks that stand still: only noise and flips differ."""
+  run = run_of('alternating')
+  still = run.state(autoencoder=0.0, critic=0.0)
+  images = np.repeat(batches(1), 4, axis=0)
+  images = (images + images[..., ::-1, :]) // 2  # Flips change nothing.
+  images = np.maximum(images, images[..., ::-1, :])
+  states, metrics = run.steps(still, images)
+  kl = [m['kl'] for m in metrics]
+  np.testing.assert_allclose(kl, kl[0], rtol=1e-5)  # The same x ...
+  assert len({m['pixel'] for m in metrics}) == 4  # ... but other noise.
+  assert [int(s.step) for s in states] == [1, 2, 3, 4]
+
+
+def test_streams_differ_between_images_steps_and_uses():
+  draw = create_draw(
+    lambda images, flip: flip,
+    seed=SEED,
+    latent_dim=1,
+    num_parts=1,
+    with_prior=True,
+  )
+
+  def on_device(images):  # `pmap` gives the device axis its name.
+    return [draw(step, 0, images)[0] for step in (1, 2)]
+
+  draws = jax.pmap(on_device, axis_name=devices.AXIS)(jnp.zeros((1, 200)))
+  for drawn in draws:
+    assert 70 < drawn['x'].sum() < 130
+  values = [d[use].ravel() for d in draws for use in ('noise', 'prior', 'mix')]
+  # Two of so many floats may be the same; streams that are would be hundreds.
+  assert len(np.unique(np.concatenate(values))) >= 2 * 3 * 200 - 3
+
+
+def test_five_steps_compile_once_and_reuse_the_buffers():
+  run = Run(**CASES['mse'])
+  state = run.state()
+  images = batches(5)
+  compilations = []
+
+  def listen(event, _, **__):
+    if event == '/jax/core/compile/backend_compile_duration':
+      compilations.append(event)
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  try:
+    for batch in images:
+      given, (state, metrics) = state, run.update(state, batch[None])
+      assert all(leaf.is_deleted() for leaf in jax.tree.leaves(given))
+      jax.block_until_ready(metrics)
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listen)
+  assert len(compilations) == 1
+
+
+def test_batch_norm_keeps_running_averages():
+  initial, states, metrics = three_steps('batch_norm')
+  for name in ('autoencoder', 'critic'):
+    stats = [s.networks[name].batch_stats for s in (initial, *states)]
+    assert jax.tree.leaves(stats[0])
+    for old, new in itertools.pairwise(stats):
+      assert differ(old, new)
+    assert not jax.tree.leaves(
+      three_steps('alternating')[1][0].networks[name].batch_stats
+    )
+  assert all(np.isfinite(m['loss']) for m in metrics)
+
+
+def test_batch_norm_averages_real_then_fake():
+  """The critic's first block: momentum .9 twice, over photographs first."""
+  run = run_of('batch_norm')
+  initial, (state, *_), _ = three_steps('batch_norm')
+  old = {k: v.params for k, v in initial.networks.items()}
+  flip = draw(1, 'flip', lambda key: jax.random.bernoulli(key))
+  noise = draw(1, 'noise', lambda key: jax.random.normal(key, (LATENT,)))
+  x = preprocess(jnp.asarray(batches(1)[0]), flip)
+  (x_recon, *_), _ = run.modules['autoencoder'].apply(
+    initial.networks['autoencoder'].variables,
+    x,
+    noise,
+    train=True,
+    mutable=['batch_stats'],
+  )
+  conv = old['critic']['block_0']['Conv_0']
+  mean = 0.0
+  for images in (x, x_recon):
+    y = jax.lax.conv_general_dilated(
+      images,
+      conv['kernel'],
+      (2, 2),
+      ((1, 1), (1, 1)),
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    )
+    mean = 0.9 * mean + 0.1 * (y + conv['bias']).mean((0, 1, 2))
+  stats = state.networks['critic'].batch_stats['block_0']['Norm_0']
+  np.testing.assert_allclose(
+    stats['BatchNorm_0']['mean'], mean, rtol=1e-4, atol=1e-6
+  )
+
+
+@pytest.mark.parametrize('name', ['unit', 'mse'])
+def test_the_loss_falls_on_one_batch(name):
+  run = run_of(name)
+  # A critic that learns would move the goal.
+  state = run.state(critic=0.0) if 'critic' in run.modules else run.state()
+  _, metrics = run.steps(state, np.repeat(batches(1), 30, axis=0))
+  losses = [m['loss'] for m in metrics]
+  assert np.mean(losses[-5:]) < 0.95 * np.mean(losses[:5])
+
+
+def sharded_run():
+  """Losses and a few weights after 5 batches, split over all devices."""
+  run = run_of('alternating')
+  num_devices = jax.local_device_count()
+  state = run.state()
+  metrics = []
+  images = batches(6)
+  images[3] = poisoned(images[3])  # Only one device sees a NaN.
+  for batch in images:
+    state, values = run.update(
+      state, batch.reshape(num_devices, -1, SIDE, SIDE, 1)
+    )
+    metrics.append({k: float(v) for k, v in values.items()})
+  state = jax.device_get(state)
+  return {
+    'devices': num_devices,
+    'metrics': metrics,
+    'checksums': [
+      float(np.abs(leaf).sum()) for leaf in jax.tree.leaves(state.networks)
+    ],
+  }
+
+
+def test_many_devices_compute_what_one_does():
+  one = sharded_run()
+  flag = f'--xla_force_host_platform_device_count={NUM_DEVICES}'
+  process = subprocess.run(
+    [sys.executable, __file__],
+    env=os.environ
+    | {
+      'XLA_FLAGS': flag,
+      'JAX_PLATFORMS': 'cpu',
+      'PYTHONPATH': os.pathsep.join(filter(None, sys.path)),
+    },
+    stdout=subprocess.PIPE,
+    check=True,
+  )
+  many = json.loads(process.stdout)
+  assert (one['devices'], many['devices']) == (1, NUM_DEVICES)
+  assert [m['skipped_in_a_row'] for m in many['metrics']] == [0, 0, 0, 1, 0, 0]
+  for expected, got in zip(one['metrics'], many['metrics'], strict=True):
+    for name, value in expected.items():
+      np.testing.assert_allclose(
+        got[name], value, rtol=1e-4 if name.endswith('norm') else 1e-5
+      )
+  np.testing.assert_allclose(many['checksums'], one['checksums'], rtol=1e-5)
+
+
+if __name__ == '__main__':
+  print(json.dumps(sharded_run()))

@@ -1,0 +1,241 @@
+"""Which configurations make sense, and what to say of one that does not.
+
+One field at a time is the business of `rules.py`; here they meet. Values only:
+ConfigDict's lock already guards the names.
+"""
+
+import ml_collections
+
+from vaegan_jax.configuration import defaults
+from vaegan_jax.configuration.rules import (
+  RULES,
+  STYLE_RULES,
+  VGG_CONVOLUTIONS,
+  as_argument,
+  check_fields,
+)
+from vaegan_jax.errors import UserError
+
+
+def validate(
+  config: ml_collections.ConfigDict, *, num_devices: int | None = None
+) -> None:
+  """Checks every value of a configuration.
+
+  Args:
+    config: a configuration with the fields of `configs/default.py`.
+    num_devices: if given, the batch must divide evenly over this many.
+
+  Raises:
+    UserError: a value has the wrong type, is out of range, or contradicts
+      another one.
+  """
+  check_fields(config, defaults.get_config(), RULES)
+  _check_network('model', config.model, config.data.image_size)
+  if config.critic.network in VGG_CONVOLUTIONS:
+    _check_frozen_critic(config)
+  else:
+    _check_trained_critic(config)
+    _check_stabilisers(config)
+  _check_layers(config)
+  _check_schedules(config)
+  _check_data(config.data)
+  if num_devices and config.batch_size % num_devices:
+    raise UserError(
+      f'{_not_divisible("batch_size", config.batch_size, num_devices)} '
+      '(the number of devices)'
+    )
+
+
+def validate_style(config: ml_collections.ConfigDict) -> None:
+  """Checks every value of a configuration of style transfer.
+
+  Args:
+    config: with the fields of `configs/style.py`.
+
+  Raises:
+    UserError: as `validate`.
+  """
+  check_fields(config, defaults.get_style_config(), STYLE_RULES)
+  for field in ('content', 'style'):
+    if not config[field].strip():
+      raise UserError(
+        f'{field}={config[field]!r} must name a picture: for example, '
+        f'--config.{field}=photo.jpg'
+      )
+  if bool(config.critic) == bool(config.weights):
+    raise UserError(
+      f'critic={config.critic!r} and weights={config.weights!r} must be one or '
+      'the other, the workdir of a run or the weights of VGG: for example, '
+      '--config.critic=runs/celeba'
+    )
+  if not config.content_weight + config.style_weight:
+    raise UserError(
+      'content_weight=0.0 and style_weight=0.0 leave nothing to do: for '
+      'example, --config.style_weight=10'
+    )
+
+
+def _not_divisible(name: str, value: int, divisor: int, why: str = '') -> str:
+  """Says which multiples of the divisor are near."""
+  below = value // divisor * divisor
+  use = f'{below} or {below + divisor}' if below else f'{divisor}'
+  return (
+    f'{name}={value} must be divisible by {why}{divisor}; '
+    f'{value} / {divisor} leaves {value % divisor}: use {use}'
+  )
+
+
+def _check_network(
+  name: str, network: ml_collections.ConfigDict, image_size: int
+) -> None:
+  multipliers = network.channel_multipliers
+  if len(multipliers) != network.depth:
+    example = tuple(2 ** min(block, 3) for block in range(network.depth))
+    raise UserError(
+      f'{name}.channel_multipliers={multipliers} must have one entry for each '
+      f'of the {name}.depth={network.depth} blocks: for example, '
+      f'--config.{name}.channel_multipliers={as_argument(example)}'
+    )
+  if image_size % 2**network.depth:
+    why = f'2**{name}.depth=2**{network.depth}='
+    raise UserError(
+      _not_divisible('data.image_size', image_size, 2**network.depth, why)
+    )
+
+
+def _check_trained_critic(config: ml_collections.ConfigDict) -> None:
+  _check_network('critic', config.critic, config.data.image_size)
+  if config.critic.weights:
+    raise UserError(
+      f'critic.weights={config.critic.weights!r} is only read for '
+      "critic.network='vgg16' or 'vgg19': for example, "
+      '--config.critic.network=vgg16'
+    )
+
+
+def _check_stabilisers(config: ml_collections.ConfigDict) -> None:
+  """Refuses what keeps a critic steady in two contradictory ways."""
+  critic = config.critic
+  if critic.weight_clip and critic.spectral_norm:
+    raise UserError(
+      f'critic.weight_clip={critic.weight_clip} contradicts '
+      'critic.spectral_norm=True, which rescales what was clipped: for '
+      'example, --config.critic.weight_clip=0'
+    )
+  for field in ('gradient_penalty_weight', 'r1_weight'):
+    if critic[field] and critic.norm == 'batch':
+      raise UserError(
+        f"critic.{field}={critic[field]} contradicts critic.norm='batch', "
+        "because it needs each image's own gradient and a batch's moments mix "
+        f'them: use --config.critic.norm=group or, for example, '
+        f'--config.critic.{field}=0'
+      )
+  if critic.long_round_steps % critic.num_steps:
+    raise UserError(
+      _not_divisible(
+        'critic.long_round_steps',
+        critic.long_round_steps,
+        critic.num_steps,
+        'critic.num_steps=',
+      )
+    )
+  if config.loss.adaptive_weight and not config.loss.adversarial_weight:
+    raise UserError(
+      'loss.adaptive_weight=True multiplies '
+      f'loss.adversarial_weight={config.loss.adversarial_weight}, which is '
+      'off: for example, --config.loss.adversarial_weight=0.5'
+    )
+
+
+def _check_schedules(config: ml_collections.ConfigDict) -> None:
+  """Refuses a schedule that would not end within the run."""
+  schedules = {'optimizer.warmup_steps': config.optimizer.warmup_steps}
+  if config.loss.adversarial_weight and config.objective != 'mse':
+    ramp_steps = config.loss.adversarial_ramp_steps
+    schedules['loss.adversarial_ramp_steps'] = ramp_steps
+  for field, steps in schedules.items():
+    if steps > config.num_train_steps:
+      raise UserError(
+        f'{field}={steps} must be at most '
+        f'num_train_steps={config.num_train_steps}: for example, '
+        f'--config.{field}={config.num_train_steps // 10}'
+      )
+
+
+def _check_frozen_critic(config: ml_collections.ConfigDict) -> None:
+  network = f'critic.network={config.critic.network!r}'
+  if config.objective == 'mse':
+    raise UserError(
+      f"{network} is a critic, but objective='mse' has none: for example, "
+      '--config.objective=geometric'
+    )
+  if not config.critic.weights.strip():
+    raise UserError(
+      f'critic.weights={config.critic.weights!r} must name the file of '
+      f'weights that {network} needs: for example, '
+      f'--config.critic.weights=/data/{config.critic.network}.pth (see '
+      'vaegan_jax/models/vgg.py for where to get it)'
+    )
+  if config.loss.adversarial_weight:
+    raise UserError(
+      f'loss.adversarial_weight={config.loss.adversarial_weight} must be 0, '
+      f'because {network} is not trained and has no verdict: '
+      '--config.loss.adversarial_weight=0'
+    )
+  if config.data.channels not in (1, 3):
+    raise UserError(
+      f'data.channels={config.data.channels} must be 1 or 3 for {network}: '
+      'for example, --config.data.channels=3'
+    )
+  if config.data.image_size < 16:
+    raise UserError(
+      f'data.image_size={config.data.image_size} must be at least 16 for '
+      f'{network}, which halves it four times: for example, '
+      '--config.data.image_size=64'
+    )
+
+
+def _critic_layers(critic: ml_collections.ConfigDict) -> tuple[str, ...]:
+  """The names that `layer_names` of the critic's module will have."""
+  if critic.network not in VGG_CONVOLUTIONS:
+    return tuple(f'block_{index}' for index in range(critic.depth))
+  return tuple(
+    f'conv{stage}_{index}'
+    for stage, count in enumerate(VGG_CONVOLUTIONS[critic.network], start=1)
+    for index in range(1, count + 1)
+  )
+
+
+def _check_layers(config: ml_collections.ConfigDict) -> None:
+  layers = _critic_layers(config.critic)
+  for layer in config.loss.layers:
+    if layer not in layers:
+      raise UserError(
+        f'loss.layers={config.loss.layers} names {layer!r}, but the critic has '
+        f'{", ".join(layers)}: for example, '
+        f'--config.loss.layers={as_argument(layers[-2:])}'
+      )
+  chosen = config.loss.layers or layers
+  weights = config.loss.layer_weights
+  if weights and len(weights) != len(chosen):
+    example = as_argument((1.0,) * len(chosen))
+    raise UserError(
+      f'loss.layer_weights={weights} must have one weight for each of the '
+      f'{len(chosen)} layers {", ".join(chosen)}: for example, '
+      f'--config.loss.layer_weights={example}'
+    )
+
+
+def _check_data(data: ml_collections.ConfigDict) -> None:
+  from_folder = data.name == 'image_folder'
+  if from_folder and not data.path.strip():
+    raise UserError(
+      f'data.path={data.path!r} must name a folder when data.name='
+      "'image_folder': for example, --config.data.path=/data/my_photos"
+    )
+  if data.path and not from_folder:
+    raise UserError(
+      f'data.path={data.path!r} is only read when data.name is '
+      f"'image_folder', not {data.name!r}: set --config.data.name=image_folder"
+    )

@@ -1,0 +1,225 @@
+"""Where images come from: every dataset is a TFDS builder, prepared once.
+
+Beside the datasets that TFDS knows there are two of our own: `image_folder`,
+any directory of images, and `drawn_faces`, which needs no download. All are
+stored as array_record, which is read without importing TensorFlow.
+"""
+
+import difflib
+import os
+import pathlib
+import re
+from collections.abc import Sequence
+
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from vaegan_jax.data import drawn_faces
+from vaegan_jax.data.image_files import (
+  DAMAGED_FILE,
+  ImageFiles,
+  describe_error,
+  expand_path,
+)
+from vaegan_jax.errors import UserError
+
+# A dataset, a configuration and a version. TFDS would take more: the name of a
+# namespace, whose code it downloads and runs, and arguments of the builder.
+_TFDS_NAME = re.compile(r'[A-Za-z]\w*(/\w[\w.+-]*)?(:\d[\d.*]*)?')
+
+
+def create_builder(
+  name: str, *, path: str = '', data_dir: str = ''
+) -> tfds.core.DatasetBuilder:
+  """Opens a dataset, preparing it first if that was never finished.
+
+  Args:
+    name: 'drawn_faces', 'image_folder', or a TFDS name, which may have a
+      configuration and a version: 'cifar10', 'cifar10:3.0.2'.
+    path: the folder of images, for 'image_folder'.
+    data_dir: where prepared data lives, '~' and '$NAME' allowed;
+      '': ~/tensorflow_datasets.
+
+  Returns:
+    A TFDS builder whose data is on disk as array_record.
+
+  Raises:
+    UserError: the name is unknown, the folder has no usable images, or the
+      data cannot be downloaded or written.
+  """
+  data_dir = expand_path(data_dir or '~/tensorflow_datasets')
+  if name == 'image_folder':
+    images = ImageFiles(path)
+    # One data directory for each state of the folder: changed, it is new.
+    data_dir = os.path.join(data_dir, 'image_folder', images.fingerprint)
+    builder = ImageFolder(images, data_dir=data_dir)
+  elif name == 'drawn_faces':
+    builder = DrawnFaces(data_dir=data_dir)
+  else:
+    builder = _create_ready_builder(name, data_dir)
+  folder = builder.data_path  # Appears, by a rename, when all is written.
+  if not folder.exists():
+    _prepare(builder, name)
+  try:
+    builder = tfds.builder_from_directory(folder)
+  except Exception as error:  # What damage leads to has no common class.
+    raise UserError(
+      f'data.name is {name!r}, whose prepared data in {folder} is damaged '
+      f'({describe_error(error)}); delete that folder to have it made again.'
+    ) from error
+  if builder.info.file_format.value != 'array_record':
+    raise UserError(
+      f'data.name is {name!r}, which {folder} holds as '
+      f'{builder.info.file_format.value}; it must be array_record, so delete '
+      'that folder, or set data.data_dir to another, such as "~/arrays".'
+    )
+  return builder
+
+
+def open_split(
+  builder: tfds.core.DatasetBuilder, split: str, field: str
+) -> Sequence[dict]:
+  """Opens the records of one split.
+
+  Args:
+    builder: a prepared builder, as from `create_builder`.
+    split: a TFDS split, such as 'train', 'train[:90%]' or 'train+test'.
+    field: the configuration field that holds `split`, for the error message.
+
+  Returns:
+    Dicts whose 'image' is the bytes of the image's file.
+
+  Raises:
+    UserError: the split is unknown or empty, or has no images.
+  """
+  if 'image' not in builder.info.features:
+    raise UserError(
+      f'data.name is {builder.info.name!r}, whose records have no "image"; use '
+      'a dataset of images, such as "cifar10".'
+    )
+  try:
+    source = builder.as_data_source(
+      split, decoders={'image': tfds.decode.SkipDecoding()}
+    )
+    if len(source):
+      return source
+    reason = 'it is empty'
+  except (ValueError, AssertionError) as error:
+    reason = str(error).splitlines()[0].rstrip('.')
+  names = ', '.join(repr(name) for name in builder.info.splits)
+  raise UserError(
+    f'{field} is {split!r}, which cannot be read from {builder.info.name} '
+    f'({reason}); it has the splits {names}, and slices such as '
+    f"'{next(iter(builder.info.splits))}[:90%]'."
+  )
+
+
+def _create_ready_builder(name: str, data_dir: str):
+  if not _TFDS_NAME.fullmatch(name):
+    raise UserError(
+      f'data.name is {name!r}, which is no name of a dataset; write one of '
+      'TFDS, such as "cifar10" or "cifar10:3.0.2".'
+    )
+  try:
+    return tfds.builder(name, data_dir=data_dir)
+  except tfds.core.DatasetNotFoundError as error:
+    known = [
+      *tfds.list_builders(with_community_datasets=False),
+      'image_folder',
+      'drawn_faces',
+    ]
+    close = difflib.get_close_matches(name, known, cutoff=0.5)
+    raise UserError(
+      f'data.name is {name!r}, which is no dataset; it must be "drawn_faces", '
+      '"image_folder" or a TFDS name, such as '
+      f'{", ".join(close) or "celeb_a, cifar10, lfw"}.'
+    ) from error
+  except (ValueError, AssertionError) as error:  # A bad version or config.
+    raise UserError(
+      f'data.name is {name!r}, which TFDS cannot open '
+      f'({describe_error(error)}); write "cifar10" or "cifar10:3.0.2".'
+    ) from error
+
+
+def _prepare(builder, name: str) -> None:
+  try:
+    builder.download_and_prepare(file_format='array_record')
+  except UserError:
+    raise
+  except Exception as error:  # TFDS and the network raise nearly anything.
+    if builder.data_path.exists():  # Another process was faster.
+      return
+    raise UserError(
+      f'data.name is {name!r}, which could not be prepared in '
+      f'{builder.data_path} ({describe_error(error)}); mend that, or use a '
+      'dataset that needs no download, such as "drawn_faces" or "image_folder".'
+    ) from error
+
+
+class DrawnFaces(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """Cartoon faces of fine detail: 4,000 to train with and 512 held out."""
+
+  VERSION = tfds.core.Version('1.0.0')  # Raise it when the drawing changes.
+  num_images = (('train', 4000), ('test', 512))
+  url_infos = None  # Nothing is downloaded, so there are no checksums to find.
+
+  def _info(self):
+    shape = (drawn_faces.SIZE, drawn_faces.SIZE, 3)
+    return tfds.core.DatasetInfo(
+      builder=self,
+      features=tfds.features.FeaturesDict(
+        {'image': tfds.features.Image(shape=shape, encoding_format='png')}
+      ),
+    )
+
+  def _split_generators(self, dl_manager):
+    splits, first = {}, 0
+    for name, count in self.num_images:
+      splits[name] = self._generate_examples(range(first, first + count))
+      first += count
+    return splits
+
+  def _generate_examples(self, indices):
+    for index in indices:
+      image = Image.fromarray(drawn_faces.draw_face(index))
+      yield index, {'image': image}
+
+
+class ImageFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """A directory of images, whose files are stored as they are."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  url_infos = None  # Nothing is downloaded, so there are no checksums to find.
+
+  def __init__(self, images: ImageFiles, *, data_dir: str):
+    self._images = images
+    super().__init__(data_dir=data_dir)
+    # While preparing, `data_dir` is a temporary folder; this is the last one.
+    self._report = os.path.join(self.data_dir, DAMAGED_FILE)
+
+  def _info(self):
+    return tfds.core.DatasetInfo(
+      builder=self,
+      features=tfds.features.FeaturesDict(
+        {
+          'image': tfds.features.Image(shape=(None, None, None)),
+          'path': tfds.features.Text(),
+        }
+      ),
+      metadata=tfds.core.MetadataDict(),
+    )
+
+  def _split_generators(self, dl_manager):
+    damaged = self._images.find_damaged(self._report)
+    self.info.metadata['content_hash'] = self._images.content_hash
+    if damaged:
+      lines = [f'{name!r}: {reason}\n' for name, reason in damaged.items()]
+      path = pathlib.Path(self.data_dir, DAMAGED_FILE)
+      path.write_text(''.join(lines), encoding='utf-8')
+    splits = self._images.split(damaged)
+    return {key: self._generate_examples(splits[key]) for key in splits}
+
+  def _generate_examples(self, names):
+    for name in names:
+      key = os.fsencode(name)  # A file's name need not be valid text.
+      yield key, {'image': self._images.read(name), 'path': key}

@@ -1,0 +1,161 @@
+"""What the critic is trained on, and what it tells the autoencoder.
+
+Each objective is two small pure functions of logits, per example: one for the
+critic and one for the autoencoder's optional adversarial term. A new objective
+is one more entry in `OBJECTIVES`. What holds a critic back, whatever its
+objective, is in `penalties.py`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+  """A pair of losses that play against each other.
+
+  Attributes:
+    critic_loss: (logits_real [B], logits_fake [B]) -> [B].
+    adversarial_loss: (logits_fake [B]) -> [B], for the autoencoder.
+  """
+
+  critic_loss: Callable[[jax.Array, jax.Array], jax.Array]
+  adversarial_loss: Callable[[jax.Array], jax.Array]
+
+
+def hinge_critic_loss(
+  logits_real: jax.Array, logits_fake: jax.Array
+) -> jax.Array:
+  """The critic's loss of the geometric GAN (arXiv 1705.02894, eq. 19).
+
+  The margin is 1 on both sides; an image outside its margin adds nothing.
+
+  Args:
+    logits_real: [B] for photographs.
+    logits_fake: [B] for reconstructions.
+
+  Returns:
+    [B], non-negative; 2 for a critic that says 0 to everything.
+  """
+  return nn.relu(1.0 - logits_real) + nn.relu(1.0 + logits_fake)
+
+
+def negated_logits(logits_fake: jax.Array) -> jax.Array:
+  """The generator's loss of the geometric GAN (arXiv 1705.02894, eq. 20).
+
+  It is the Wasserstein GAN's too (arXiv 1701.07875, algorithm 1).
+
+  Args:
+    logits_fake: [B] for reconstructions.
+
+  Returns:
+    [B]; lower is more like a photograph.
+  """
+  return -logits_fake
+
+
+def wasserstein_critic_loss(
+  logits_real: jax.Array, logits_fake: jax.Array
+) -> jax.Array:
+  """Minus the Wasserstein GAN's estimate (arXiv 1701.07875, eq. 3).
+
+  It estimates a distance only if the critic is Lipschitz: by clipping its
+  weights, as in that paper, or by `penalties.gradient_penalty`.
+
+  Args:
+    logits_real: [B] for photographs.
+    logits_fake: [B] for reconstructions.
+
+  Returns:
+    [B], of any sign; lower separates better.
+  """
+  return logits_fake - logits_real
+
+
+def cross_entropy_critic_loss(
+  logits_real: jax.Array, logits_fake: jax.Array
+) -> jax.Array:
+  """The first GAN's: the odds of being real are exp(logit) (arXiv 1406.2661).
+
+  Args:
+    logits_real: [B] for photographs.
+    logits_fake: [B] for reconstructions.
+
+  Returns:
+    [B], non-negative; 2 log 2 for a critic that says 0 to everything.
+  """
+  return jax.nn.softplus(-logits_real) + jax.nn.softplus(logits_fake)
+
+
+def minimax_adversarial_loss(logits_fake: jax.Array) -> jax.Array:
+  """log(1 - D), the loss of the first GAN's minimax game (arXiv 1406.2661, 1).
+
+  Its gradient vanishes where the critic is sure.
+
+  Args:
+    logits_fake: [B] for reconstructions.
+
+  Returns:
+    [B], at most 0.
+  """
+  return -jax.nn.softplus(logits_fake)
+
+
+def non_saturating_adversarial_loss(logits_fake: jax.Array) -> jax.Array:
+  """-log D, which that paper trains with instead (arXiv 1406.2661, sec. 3).
+
+  Args:
+    logits_fake: [B] for reconstructions.
+
+  Returns:
+    [B], non-negative.
+  """
+  return jax.nn.softplus(-logits_fake)
+
+
+def least_squares_critic_loss(
+  logits_real: jax.Array, logits_fake: jax.Array
+) -> jax.Array:
+  """Squared distance from 1 and from 0 (arXiv 1611.04076, eq. 2 and 9).
+
+  Args:
+    logits_real: [B] for photographs.
+    logits_fake: [B] for reconstructions.
+
+  Returns:
+    [B], non-negative.
+  """
+  return 0.5 * ((logits_real - 1.0) ** 2 + logits_fake**2)
+
+
+def least_squares_adversarial_loss(logits_fake: jax.Array) -> jax.Array:
+  """Squared distance from 1 (arXiv 1611.04076, eq. 9).
+
+  Args:
+    logits_fake: [B] for reconstructions.
+
+  Returns:
+    [B], non-negative.
+  """
+  return 0.5 * (logits_fake - 1.0) ** 2
+
+
+_WASSERSTEIN = Objective(wasserstein_critic_loss, negated_logits)
+
+# The two Wasserstein objectives differ in what keeps the critic Lipschitz,
+# which `configs/default.py` sets with the name.
+OBJECTIVES = {
+  'geometric': Objective(hinge_critic_loss, negated_logits),
+  'wasserstein': _WASSERSTEIN,
+  'wasserstein_gp': _WASSERSTEIN,
+  'vanilla': Objective(cross_entropy_critic_loss, minimax_adversarial_loss),
+  'non_saturating': Objective(
+    cross_entropy_critic_loss, non_saturating_adversarial_loss
+  ),
+  'least_squares': Objective(
+    least_squares_critic_loss, least_squares_adversarial_loss
+  ),
+}

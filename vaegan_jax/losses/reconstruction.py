@@ -1,0 +1,146 @@
+"""What the reconstructions are to minimise, term by term.
+
+The distance is measured in the features of a critic that is held constant, or
+between the pixels. Axes: B images on one device, H height, W width, C channels.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vaegan_jax.losses import perceptual
+
+# (critic's variables or None, x, x_fakes) -> ({term: [B]}, moments).
+Judge = Callable[..., tuple[dict[str, jax.Array], dict[str, Any]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+  """What the autoencoder minimises; the fields of `config.loss`.
+
+  The loss is distance + pixel_weight * pixel error + kl_weight * KL, plus the
+  adversarial loss with a weight that rises from 0 over the ramp.
+  """
+
+  layers: tuple[str, ...]
+  layer_weights: tuple[float, ...]
+  normalize: str
+  reduction: str
+  pixel_weight: float
+  adversarial_weight: float
+  adversarial_ramp_steps: int
+  kl_weight: float
+  # Whether the adversarial loss moves the encoder too (arXiv 1512.09300,
+  # section 2.3, keeps it from that).
+  adversarial_to_encoder: bool = True
+  # Whether the adversarial weight is multiplied by the ratio of the gradients'
+  # lengths (arXiv 2012.09841, eq. 7), here at x_recon, smoothed and capped.
+  adaptive_weight: bool = False
+
+
+def create_judge(
+  critic: nn.Module | None,
+  adversarial_loss: Callable[[jax.Array], jax.Array] | None,
+  loss: LossConfig,
+) -> Judge:
+  """Builds the judge of reconstructions.
+
+  Args:
+    critic: in whose features the distance is measured; None: the pixels.
+    adversarial_loss: of the objective; None: the critic has no verdict.
+    loss: which layers, and how they are compared.
+
+  Returns:
+    (critic's variables, x [B, H, W, C], x_fakes) -> (terms, moments). The
+    `x_fakes` are `x_recon` and, where they are not the same to the gradient,
+    `x_adversarial` (its copy) and `x_prior` (samples), each [B, H, W, C]. The
+    terms 'distance', 'pixel' and, with its loss, 'adversarial' are [B]; see
+    `describe` for the moments.
+  """
+
+  def judge(variables, x, x_fakes: Mapping[str, jax.Array]):
+    x_recon = x_fakes['x_recon']
+    pixel = _pixel_distance(x, x_recon, loss.reduction)
+    moments = {'output': _moments(x_recon), 'input': _moments(x)}
+    if critic is None:  # An image's only feature is itself.
+      return {'distance': pixel, 'pixel': pixel}, moments
+    variables = jax.lax.stop_gradient(variables)
+    _, features_x = _capture(critic, variables, jax.lax.stop_gradient(x), loss)
+    logits, features_recon = _capture(critic, variables, x_recon, loss)
+    distance = perceptual.feature_distance(
+      features_x,
+      features_recon,
+      weights=loss.layer_weights or None,
+      normalize=loss.normalize,
+      reduction=loss.reduction,
+    )
+    terms = {'distance': distance, 'pixel': pixel}
+    moments['features'] = {k: jnp.mean(f**2) for k, f in features_x.items()}
+    if adversarial_loss is not None:
+      verdicts = [logits]
+      if 'x_adversarial' in x_fakes:  # XLA finds the same forward pass.
+        verdicts = [_judge_alone(critic, variables, x_fakes['x_adversarial'])]
+      if 'x_prior' in x_fakes:
+        verdicts.append(_judge_alone(critic, variables, x_fakes['x_prior']))
+      losses = [adversarial_loss(logits) for logits in verdicts]
+      terms['adversarial'] = sum(losses) / len(losses)
+    return terms, moments
+
+  return judge
+
+
+def describe(moments: Mapping[str, Any]) -> dict[str, jax.Array]:
+  """What the health of a run is judged by, from its judge's moments.
+
+  Args:
+    moments: averaged over the devices: means over the batch of images and of
+      their squares, and mean squares of features.
+
+  Returns:
+    {'output_std', 'input_std'}: how much images differ from each other, 0 if
+    all are the same; 'feature_scale': the root mean square of a layer's
+    features, averaged over the layers. Each is [].
+  """
+  metrics = {}
+  for name in ('output', 'input'):
+    mean, square = moments[name]
+    variance = jnp.maximum(square - mean**2, 0.0)
+    metrics[f'{name}_std'] = jnp.mean(jnp.sqrt(variance))
+  if 'features' in moments:
+    squares = jnp.stack(list(moments['features'].values()))
+    metrics['feature_scale'] = jnp.mean(jnp.sqrt(squares))
+  return metrics
+
+
+def _capture(critic, variables, images, loss):
+  """Returns (logits [B], {layer: feature}), in training mode."""
+  (logits, _), features = perceptual.capture_features(
+    critic,
+    variables,
+    images,
+    layers=loss.layers or critic.layer_names,
+    train=True,
+    mutable=['batch_stats'],
+  )
+  return logits, features
+
+
+def _judge_alone(critic, variables, images):
+  return critic.apply(variables, images, train=True, mutable=['batch_stats'])[0]
+
+
+def _pixel_distance(x, x_recon, reduction):
+  """Squared error between the images; [B]."""
+  return perceptual.feature_distance(
+    {'pixels': x}, {'pixels': x_recon}, reduction=reduction
+  )
+
+
+def _moments(images):
+  """Means over the batch, of the images and of their squares, [H, W, C]."""
+  images = jax.lax.stop_gradient(images)
+  return jnp.mean(images, axis=0), jnp.mean(images**2, axis=0)

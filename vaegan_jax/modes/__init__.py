@@ -1,0 +1,6 @@
+"""What `main.py` can be asked to do, one file a mode.
+
+Owns what each mode reads, writes and prints: it takes the configurations and
+hands plain values down.
+May import: everything but `main.py`.
+"""

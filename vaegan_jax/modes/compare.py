@@ -1,0 +1,91 @@
+"""The mode `compare`: finished runs side by side, on the same images."""
+
+import json
+from collections.abc import Mapping
+
+import ml_collections
+from etils import epath
+
+from vaegan_jax.errors import UserError
+from vaegan_jax.evaluation import figures
+from vaegan_jax.evaluation.evaluator import NUM_COLUMNS
+from vaegan_jax.modes.runs import open_run
+from vaegan_jax.runtime.files import check_writable, save_png
+
+# Fields of `config.data` that decide what the held-out images are.
+_SAME_DATA = (
+  'name',
+  'path',
+  'image_size',
+  'channels',
+  'center_crop',
+  'eval_split',
+)
+
+
+def compare(
+  configs: Mapping[str, ml_collections.ConfigDict], output_dir: str
+) -> None:
+  """Puts runs side by side, on the same held-out images.
+
+  Every run's distance is measured by one critic, that of the first run that
+  has one, as distances in different features cannot be compared. Writes
+  `comparison.png`, `comparison.json` and `comparison.md`.
+
+  Args:
+    configs: {workdir: its configuration}; the images of the runs must be of
+      the same dataset and shape.
+    output_dir: where the three files go.
+
+  Raises:
+    UserError: a run has no checkpoint, or the runs' data differ.
+  """
+  check_writable(output_dir)
+  _check_same_data(configs)
+  runs = {
+    label: open_run(config, workdir)
+    for label, (workdir, config) in zip(
+      _labels(list(configs)), configs.items(), strict=True
+    )
+  }
+  judge = next(
+    (
+      (label, evaluator.distance_for(state))
+      for label, (evaluator, state, _) in runs.items()
+      if 'critic' in state.networks
+    ),
+    None,
+  )
+  rows, results = {}, {}
+  for label, (evaluator, state, _) in runs.items():
+    print(f'Evaluating {label} ...', flush=True)
+    x, rows[label] = evaluator.reconstruct_first(state, NUM_COLUMNS)
+    results[label] = evaluator.score(state, distance=judge and judge[1])
+    distance = results[label].pop('distance')
+    if judge:
+      results[label][f'distance ({judge[0]})'] = distance
+  rows = {'originals': x} | rows
+  output = epath.Path(output_dir)
+  save_png(output / 'comparison.png', figures.comparison_figure(rows, results))
+  table = figures.markdown_table(results)
+  (output / 'comparison.md').write_text(table)
+  (output / 'comparison.json').write_text(json.dumps(results) + '\n')
+  print(table, f'Figure: {output / "comparison.png"}', sep='\n', flush=True)
+
+
+def _check_same_data(configs) -> None:
+  (first_workdir, first), *others = configs.items()
+  for workdir, config in others:
+    for field in _SAME_DATA:
+      if config.data[field] != first.data[field]:
+        raise UserError(
+          f'data.{field} is {config.data[field]!r} in {workdir} and '
+          f'{first.data[field]!r} in {first_workdir}: only runs on the same '
+          'held-out images can be compared'
+        )
+
+
+def _labels(workdirs: list[str]) -> list[str]:
+  """Short names of runs: their folders' names, or paths if those repeat."""
+  names = [epath.Path(workdir).name for workdir in workdirs]
+  return names if len(set(names)) == len(names) else list(workdirs)

@@ -1,0 +1,56 @@
+"""A run and its held-out images, as every mode opens them."""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import ml_collections
+
+from vaegan_jax.data import input_pipeline
+from vaegan_jax.evaluation.evaluator import Evaluator
+from vaegan_jax.experiment.networks import restore_networks
+from vaegan_jax.experiment.train_state import TrainState
+
+
+def create_evaluator(
+  config: ml_collections.ConfigDict,
+  modules: Mapping[str, nn.Module],
+  images: input_pipeline.Images,
+) -> Evaluator:
+  """The evaluator of a run.
+
+  Args:
+    config: of the run.
+    modules: its networks, by name.
+    images: that are held out.
+
+  Returns:
+    The evaluator; nothing is computed yet.
+  """
+  return Evaluator(
+    modules,
+    images,
+    loss=config.loss,
+    batch_size=config.batch_size,
+    seed=config.seed,
+  )
+
+
+def open_run(
+  config: ml_collections.ConfigDict, workdir: str
+) -> tuple[Evaluator, TrainState, int]:
+  """Restores a run's newest whole checkpoint, for its held-out images.
+
+  Args:
+    config: of the run; its data may be other images of the same shape.
+    workdir: of the run.
+
+  Returns:
+    Its evaluator, its state and the step.
+
+  Raises:
+    UserError: there is no whole checkpoint, it is of another network, or the
+      images cannot be read.
+  """
+  modules, state, step = restore_networks(config, workdir)
+  (images,) = input_pipeline.load_splits(config.data, ['eval_split'])
+  return create_evaluator(config, modules, images), state, step

@@ -1,0 +1,329 @@
+"""The mode `study`: how well an objective does, and how surely, over seeds.
+
+Each run of the grid is one that `--mode=train` could have made, in a workdir
+of its own; its `outcome.json` says what became of it, so that the same command
+goes on where it was stopped. The runs follow each other and each has all the
+devices: the memory of a GPU and the chips of a TPU are not shared out. What
+dies with the process is resumed, like everything else. Of several processes the
+first reads and writes what became of the runs.
+"""
+
+import json
+import statistics
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import flax
+import jax
+import ml_collections
+import numpy as np
+from absl import logging
+from etils import epath
+
+from vaegan_jax.errors import UserError
+from vaegan_jax.evaluation import figures
+from vaegan_jax.evaluation.evaluator import NUM_COLUMNS
+from vaegan_jax.modes import evaluate, train
+from vaegan_jax.modes.runs import open_run
+from vaegan_jax.runtime import distributed
+from vaegan_jax.runtime.checkpoints import Checkpoints
+from vaegan_jax.runtime.files import check_writable, save_png, write_text
+from vaegan_jax.runtime.preemption import PREEMPTED, Preempted, Stopper
+from vaegan_jax.runtime.progress import format_duration
+from vaegan_jax.training import loop
+
+Runs = Mapping[str, ml_collections.ConfigDict]  # {workdir: configuration}
+Outcome = dict[str, Any]  # objective, seed, status, step, and scores or message
+
+FINISHED, FAILED, CRASHED = 'finished', 'failed', 'crashed'
+# Not the distance, which each critic measures in features of its own.
+METRICS = ('psnr', 'ssim', 'sharpness', 'kl')
+
+
+def study(runs: Runs, workdir: str) -> int:
+  """Trains what is not yet trained, evaluates it and sums it up.
+
+  A run that gives up, because it diverges, is a result and not trained again;
+  one that crashes is, by the next call. Both count as failures, and the study
+  goes on.
+
+  Args:
+    runs: every run's workdir and valid configuration, in the order of the
+      table; together they differ in the objective, the seed and what a
+      configuration file sets by the objective.
+    workdir: gets `study.json`, `study.md` and `study.png`; the first two after
+      every run.
+
+  Returns:
+    The process's exit status: 0, or 1 if a run crashed; that of `train.train`
+    where a run was stopped from outside, 75 by SIGTERM or 1 by a full disk.
+
+  Raises:
+    UserError: as `train.train`, of any run; a workdir that holds another run
+      is told before anything is trained.
+  """
+  with distributed.together():
+    check_writable(workdir)
+  distributed.check_shared(workdir)
+  with Stopper() as stopper:
+    known = distributed.from_first(lambda: _recall_all(runs))
+    outcomes = dict(zip(runs, known, strict=True))
+    progress = _Progress(
+      {
+        run: 0 if outcomes[run] else config.num_train_steps - _newest_step(run)
+        for run, config in runs.items()
+      }
+    )
+    for run, config in runs.items():
+      progress.announce(run, _name(config), outcomes[run])
+      if outcomes[run] is None:
+        status, outcomes[run] = _run(config, run, stopper)
+        if outcomes[run] is None:
+          return status
+        jax.clear_caches()  # Of programs that no other run has.
+      if distributed.is_first():
+        _write_tables(list(filter(None, outcomes.values())), workdir)
+    _draw(runs, outcomes, workdir)
+  statuses = [outcome['status'] for outcome in outcomes.values()]
+  return loop.FAILED if CRASHED in statuses else loop.DONE
+
+
+def summarize(
+  outcomes: list[Outcome],
+) -> dict[str, dict[str, int | figures.Spread | None]]:
+  """Sums up the outcomes of each objective.
+
+  Args:
+    outcomes: of runs, in any order.
+
+  Returns:
+    objective -> the numbers of `runs` and, among them, `failures`; and each of
+    METRICS as mean and sample standard deviation over the finished runs, None
+    where one of them has no finite value, or there is none.
+  """
+  summary = {}
+  for objective in dict.fromkeys(outcome['objective'] for outcome in outcomes):
+    ended = [o for o in outcomes if o['objective'] == objective]
+    finished = [o['scores'] for o in ended if o['status'] == FINISHED]
+    summary[objective] = {
+      'runs': len(ended),
+      'failures': len(ended) - len(finished),
+    } | {
+      metric: _spread([scores[metric] for scores in finished])
+      for metric in METRICS
+    }
+  return summary
+
+
+def _spread(values: list[float | None]) -> figures.Spread | None:
+  if not values or None in values:
+    return None
+  deviation = statistics.stdev(values) if len(values) > 1 else None
+  return figures.Spread(statistics.fmean(values), deviation)
+
+
+def _run(
+  config: ml_collections.ConfigDict, workdir: str, stopper: Stopper
+) -> tuple[int, Outcome | None]:
+  """Trains and evaluates one run.
+
+  Returns:
+    The exit status of the training, and the outcome, which is also kept in the
+    workdir; None if the run was stopped from outside.
+  """
+  status = loop.FAILED
+  try:
+    status = train.train(config, workdir, stopper)
+    stopper.poll()  # SIGTERM came too late for the training to heed it.
+    if status == loop.DONE:
+      evaluate.evaluate(config, workdir, stopper.poll)
+      found = distributed.from_first(lambda: _success(workdir))
+    elif status == loop.FAILED:
+      found = distributed.from_first(lambda: _failure(config, workdir))
+    if status == PREEMPTED or not found:
+      return status, None
+  except Preempted:
+    return PREEMPTED, None
+  except UserError:
+    raise
+  except Exception as error:  # One run must not cost the others.
+    if jax.process_count() > 1:
+      raise  # The other processes are still in it.
+    logging.exception('%s crashed', workdir)
+    message = f'{type(error).__name__}: {error}'
+    found = {
+      'status': CRASHED,
+      'step': _newest_step(workdir),
+      'message': message,
+    }
+  outcome = {'objective': config.objective, 'seed': config.seed} | found
+  if distributed.is_first():
+    kept = outcome | {'config': config.to_dict()}
+    _write_json(_outcome_path(workdir), kept)
+  return status, outcome
+
+
+def _success(workdir) -> Outcome:
+  """The outcome of a run that was trained and evaluated."""
+  scores = json.loads((epath.Path(workdir) / 'evaluation.json').read_text())
+  return {'status': FINISHED, 'step': scores.pop('step'), 'scores': scores}
+
+
+def _failure(config, workdir) -> Outcome | None:
+  """The outcome of a run that ended itself, by its record.
+
+  None if there is no record, or if it is whole: what failed then is the disk.
+  """
+  try:
+    lines = (epath.Path(workdir) / 'metrics.jsonl').read_text().splitlines()
+    last = json.loads(lines[-1])
+    step, skipped = last['step'], last['train/skipped_in_a_row'] or 0
+  except (OSError, ValueError, LookupError):
+    return None
+  message = 'training gave up, for the reason that it has printed'
+  if skipped >= config.max_skipped_steps:
+    message = f'{skipped:.0f} updates in a row were not finite'
+  elif step == config.num_train_steps:
+    return None
+  return {'status': FAILED, 'step': step, 'message': message}
+
+
+def _recall_all(runs: Runs) -> list[Outcome | None]:
+  """What is known of each run already, or that its workdir holds another."""
+  for run, config in runs.items():
+    _check_resumable(config, run)
+  return [_recall(config, run) for run, config in runs.items()]
+
+
+def _recall(config, workdir) -> Outcome | None:
+  """What became of the very same run; None if that is to be found out."""
+  try:
+    outcome = json.loads(_outcome_path(workdir).read_text())
+    same = outcome.pop('config') == json.loads(json.dumps(config.to_dict()))
+    return outcome if same and outcome['status'] != CRASHED else None
+  except (OSError, ValueError, LookupError):
+    return None
+
+
+def _check_resumable(config, workdir) -> None:
+  """Tells another run in the workdir, as restoring its checkpoint would."""
+  newest = _newest_step(workdir)
+  if not newest:
+    return
+  try:
+    saved = json.loads((epath.Path(workdir) / 'config.json').read_text())
+  except (OSError, ValueError):
+    return  # Restoring the checkpoint will tell.
+  was, now = map(_flatten, (saved, json.loads(json.dumps(config.to_dict()))))
+  free = tuple(f'{field}.' for field in train.free_fields(config))
+  for name, value in now.items():
+    if was.get(name) != value and not f'{name}.'.startswith(free):
+      raise UserError(
+        f'In {workdir}, {name} was {was.get(name)!r} and is {value!r} now, but '
+        'a run goes on with the configuration it began with: restore the old '
+        'value or use a new --workdir, such as --workdir=runs/study_2'
+      )
+  if newest > config.num_train_steps:
+    raise UserError(
+      f'{workdir} is at step {newest} already, but num_train_steps='
+      f'{config.num_train_steps}: use a new --workdir, such as '
+      f'--workdir=runs/study_2, or --config.num_train_steps={newest}'
+    )
+
+
+def _flatten(config):
+  return flax.traverse_util.flatten_dict(config, sep='.')
+
+
+def _newest_step(workdir) -> int:
+  return max(Checkpoints(workdir).steps(), default=0)
+
+
+def _name(config) -> str:
+  return f'{config.objective}, seed {config.seed}'
+
+
+def _outcome_path(workdir) -> epath.Path:
+  return epath.Path(workdir) / 'outcome.json'
+
+
+class _Progress:
+  """A line before each run: which one it is, how long so far, how long yet."""
+
+  def __init__(self, steps: Mapping[str, int]):
+    """Starts the clock; `steps` are what is left of each run, by workdir."""
+    self._steps = steps
+    self._start = time.monotonic()
+
+  def announce(self, run: str, name: str, outcome: Outcome | None) -> None:
+    """Prints the line; `outcome` is what is known of the run already."""
+    runs = list(self._steps)
+    index = runs.index(run)
+    elapsed = time.monotonic() - self._start
+    done = sum(self._steps[run] for run in runs[:index])
+    left = sum(self._steps[run] for run in runs[index:])
+    estimate = format_duration(elapsed / done * left) if done else '-:--:--'
+    parts = [
+      f'run {index + 1} of {len(runs)}: {name}',
+      f'{outcome["status"]} before'
+      if outcome
+      else f'{format_duration(elapsed)} elapsed  {estimate} left',
+    ]
+    print('  '.join(parts), flush=True)
+
+
+def _write_tables(outcomes: list[Outcome], workdir: str) -> None:
+  summary = summarize(outcomes)
+  failures = [
+    f'- {outcome["objective"]}, seed {outcome["seed"]}, {outcome["status"]} '
+    f'after step {outcome["step"]:,}: {" ".join(outcome["message"].split())}\n'
+    for outcome in outcomes
+    if outcome['status'] != FINISHED
+  ]
+  text = figures.markdown_table(summary)
+  if failures:
+    text += '\n' + ''.join(failures)
+  root = epath.Path(workdir)
+  write_text(root / 'study.md', text)
+  objectives = {
+    objective: {
+      name: value._asdict() if isinstance(value, figures.Spread) else value
+      for name, value in row.items()
+    }
+    for objective, row in summary.items()
+  }
+  _write_json(root / 'study.json', {'objectives': objectives, 'runs': outcomes})
+
+
+def _draw(runs: Runs, outcomes: Mapping[str, Outcome], workdir: str) -> None:
+  """Draws the first finished run of each objective, and ends with the table."""
+  originals, rows = None, {}
+  drawn = set()
+  for run, config in runs.items():
+    if outcomes[run]['status'] == FINISHED and config.objective not in drawn:
+      drawn.add(config.objective)
+      originals, rows[_name(config)] = _reconstruct_first(config, run)
+  if not distributed.is_first():
+    return
+  root = epath.Path(workdir)
+  print((root / 'study.md').read_text(), end='', flush=True)
+  if not rows:
+    (root / 'study.png').unlink(missing_ok=True)
+    print('No run finished, so there is no figure.', flush=True)
+    return
+  figure = figures.comparison_figure(
+    {'originals': originals} | rows, summarize(list(outcomes.values()))
+  )
+  save_png(root / 'study.png', figure)
+  print(f'Figure: {root / "study.png"}', flush=True)
+
+
+def _reconstruct_first(config, workdir) -> tuple[np.ndarray, np.ndarray]:
+  """The first held-out images and their reconstructions, [N, S, S, C]."""
+  evaluator, state, _ = open_run(config, workdir)
+  return evaluator.reconstruct_first(state, NUM_COLUMNS)
+
+
+def _write_json(path: epath.Path, content: Mapping[str, Any]) -> None:
+  write_text(path, json.dumps(content, indent=2, allow_nan=False) + '\n')

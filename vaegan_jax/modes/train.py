@@ -1,0 +1,338 @@
+"""The mode `train`: a run from its beginning, or from where it stopped.
+
+Owns what a run is made of, what may change when it is resumed, and rollbacks.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Mapping
+
+import flax.linen as nn
+import jax
+import ml_collections
+import numpy as np
+import optax
+from clu import parameter_overview
+from etils import epath
+from jax.experimental import multihost_utils
+
+from vaegan_jax import models
+from vaegan_jax.data import input_pipeline
+from vaegan_jax.errors import unwritable
+from vaegan_jax.experiment import rounds
+from vaegan_jax.experiment.networks import create_networks, updates_in_round
+from vaegan_jax.experiment.train_state import TrainState
+from vaegan_jax.losses.adversarial import OBJECTIVES
+from vaegan_jax.losses.reconstruction import LossConfig
+from vaegan_jax.modes.runs import create_evaluator
+from vaegan_jax.runtime import distributed, workdir_lock
+from vaegan_jax.runtime.checkpoints import Checkpoints
+from vaegan_jax.runtime.files import check_writable, write_text
+from vaegan_jax.runtime.preemption import Stopper
+from vaegan_jax.runtime.writers import NoWriters, Writers
+from vaegan_jax.training import devices
+from vaegan_jax.training.assemble import compose_updates, create_parts
+from vaegan_jax.training.critic_step import CriticConfig
+from vaegan_jax.training.health import Finding, HealthMonitor, last_healthy_step
+from vaegan_jax.training.loop import DONE, FAILED, Plan, run_loop
+from vaegan_jax.training.wrappers import Update
+
+# What may change when a run is resumed: none of it changes an update.
+FREE_FIELDS = (
+  'num_train_steps',
+  'log_every_steps',
+  'checkpoint_every_steps',
+  'eval_every_steps',
+  'figure_every_steps',
+  'num_eval_images',
+  'num_checkpoints',
+  'max_skipped_steps',
+  'data.path',
+  'data.data_dir',
+  'data.eval_split',
+  'data.cache_images',
+  'health',
+  'critic.weights',  # Read once: they are in the checkpoints.
+)
+_MAX_ROLLBACKS = 3
+
+
+def train(
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  stopper: Stopper | None = None,
+) -> int:
+  """Trains to the end, or goes on where the last run in `workdir` stopped.
+
+  Args:
+    config: with the fields of `configs/default.py`, and valid.
+    workdir: gets `config.json`, `metrics.jsonl`, TensorBoard events,
+      `checkpoints/` and `figures/`.
+    stopper: what notices SIGTERM, if more than this training hangs on it.
+
+  Returns:
+    The process's exit status: 0 at the end, 75 after SIGTERM with the last
+    finished step saved, 1 if updates stayed non-finite or the last save failed.
+
+  Raises:
+    UserError: the data, a file of weights or the workdir is wrong, or another
+      process trains in the workdir.
+  """
+  with contextlib.ExitStack() as stack:
+    stopper = stopper or stack.enter_context(Stopper())
+    with distributed.together():
+      check_writable(workdir)
+      if distributed.is_first():
+        stack.enter_context(workdir_lock.hold(workdir))
+    distributed.check_shared(workdir)
+    images, eval_images = _load_data(config)
+    modules, optimizers, create_state = create_networks(config)
+    checkpoints = Checkpoints(workdir, max_to_keep=config.num_checkpoints)
+    if jax.process_count() == 1:  # After an error no other would come to it.
+      stack.callback(checkpoints.close)  # An error must not cost a save.
+    identity = {
+      'config': config.to_dict(),
+      'data': {'num_images': len(images), 'fingerprint': images.fingerprint},
+    }
+    restore = functools.partial(
+      checkpoints.restore,
+      jax.eval_shape(create_state),
+      free_fields=free_fields(config),
+      **identity,
+    )
+    # A contradiction is told here, before anything compiles.
+    restored = restore()
+    if restored is None:
+      restored = _begin(config, modules, create_state), 0
+    _announce(config, workdir, restored[1], len(images))
+    if restored[1] >= config.num_train_steps:
+      return DONE
+    distributed.from_first(lambda: _write_config(config, workdir))
+    run = functools.partial(
+      _run,
+      config,
+      workdir,
+      choose_update=_create_chooser(config, modules, optimizers),
+      create_batches=functools.partial(
+        _create_batches, config, optimizers, images
+      ),
+      evaluator=create_evaluator(config, modules, eval_images),
+      save=functools.partial(_save, checkpoints, identity),
+      stopper=stopper,
+    )
+    outcome = _run_on(run, restored, checkpoints, restore)
+    checkpoints.close()
+  return outcome
+
+
+def _load_data(config) -> list[input_pipeline.Images]:
+  """Returns the training and the held-out images, the same everywhere."""
+  fields = ('train_split', 'eval_split')
+  with distributed.together(), distributed.after_first():
+    splits = input_pipeline.load_splits(config.data, fields)
+  distributed.check_same(
+    {
+      f'data.{field}': f'{len(images)} images ({images.fingerprint})'
+      for field, images in zip(fields, splits, strict=True)
+    },
+    'give all the same images, such as --config.data.path=/shared/cats',
+  )
+  return splits
+
+
+def _begin(config, modules, create_state) -> TrainState:
+  """The state before the first update, the same bits everywhere."""
+  with distributed.together():
+    pretrained = models.load_pretrained(modules, config.critic.weights)
+  state = create_state(pretrained=pretrained)
+  if jax.process_count() > 1:  # Machines may compute it differently.
+    state = multihost_utils.broadcast_one_to_all(state)
+  return state
+
+
+def _run_on(run, restored, checkpoints, restore) -> int:
+  """Trains to the end, over rollbacks; returns the exit status."""
+  outcome = run(*restored)
+  num_rollbacks = 0
+  while isinstance(outcome, Finding):
+    num_rollbacks += 1
+    restored = _roll_back(outcome, checkpoints, restore, num_rollbacks)
+    if restored is None:
+      return FAILED
+    outcome = run(*restored)
+  return outcome
+
+
+def _run(
+  config, workdir, state, start_step, *, create_batches, stopper, **tools
+) -> int | Finding:
+  """Trains from a state on; returns the exit status, or what to mend."""
+  first = distributed.is_first()
+  writers = Writers(workdir, start_step) if first else NoWriters()
+  with contextlib.closing(writers), stopper.deferred():
+    writers.write_hparams(config.to_dict())
+    writers.write_texts(start_step, _describe_networks(state))
+    return run_loop(
+      _create_plan(config),
+      state,
+      start_step,
+      batches=create_batches(start_step),
+      health=HealthMonitor(
+        objective=config.objective,
+        patience_steps=config.health.patience_steps,
+        min_kl=config.health.min_kl,
+      ),
+      stopper=stopper,
+      writers=writers,
+      **tools,
+    )
+
+
+def _roll_back(finding, checkpoints, restore, num_rollbacks):
+  """Returns (state, step) from before it began, with fresh randomness."""
+  if num_rollbacks > _MAX_ROLLBACKS:
+    print(f'Rolled back {_MAX_ROLLBACKS} times already: enough.', flush=True)
+    return None
+  checkpoints.wait()
+  steps = distributed.from_first(checkpoints.steps)
+  step = last_healthy_step(steps, finding.since)
+  if step is None:
+    print('There is no healthy checkpoint to roll back to.', flush=True)
+    return None
+  checkpoints.remove_after(step)
+  state, step = restore()
+  print(f'Rolled back to step {step:,}, with other noise.', flush=True)
+  # The checkpoint may be from before an earlier rollback.
+  fresh = np.asarray(int(state.num_rollbacks) + num_rollbacks, np.int32)
+  return state.replace(num_rollbacks=fresh), step
+
+
+def free_fields(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+  """What may change; the length of the run not, if a schedule hangs on it."""
+  if config.optimizer.schedule == 'constant':
+    return FREE_FIELDS
+  return tuple(f for f in FREE_FIELDS if f != 'num_train_steps')
+
+
+def _save(checkpoints, identity, step, state, *, finish: bool) -> bool:
+  """Saves a step; with `finish`, returns whether it is on the disk."""
+  started = checkpoints.save(step, state, **identity)
+  if not finish:
+    return started
+  saved = checkpoints.wait() and started
+  if not saved:
+    print('The last checkpoint could not be written; see above.', flush=True)
+  return saved
+
+
+def _create_plan(config) -> Plan:
+  fields = {field.name for field in dataclasses.fields(Plan)} & set(config)
+  return Plan(
+    **{name: config[name] for name in fields},
+    on_failure=config.health.on_failure,
+    lazy_metrics={'r1_penalty': config.critic.r1_every_steps},
+  )
+
+
+def create_updates(
+  config: ml_collections.ConfigDict,
+  modules: Mapping[str, nn.Module],
+  optimizers: Mapping[str, optax.GradientTransformation],
+) -> tuple[Update, Update | None]:
+  """The updates of a run, over this process's devices; nothing is compiled.
+
+  Args:
+    config: of the run.
+    modules: its networks, by name.
+    optimizers: of those that are trained.
+
+  Returns:
+    Those of `compose_updates`, on [D, K B, H, W, C] uint8.
+  """
+
+  def preprocess(images, flip):
+    flip = flip & config.data.random_flip
+    return input_pipeline.to_float(input_pipeline.random_flip(images, flip))
+
+  recipe = [field.name for field in dataclasses.fields(CriticConfig)]
+  trains_critic = 'critic' in optimizers
+  parts = create_parts(
+    modules,
+    optimizers,
+    LossConfig(**config.loss),
+    objective=OBJECTIVES[config.objective] if trains_critic else None,
+    seed=config.seed,
+    preprocess=preprocess,
+    critic_config=CriticConfig(**{k: config.critic[k] for k in recipe}),
+    max_grad_norm=config.optimizer.max_grad_norm,
+  )
+  updates = compose_updates(
+    parts,
+    order=config.update_order,
+    ema_decay=config.ema_decay,
+    updates_in_round=updates_in_round(config, optimizers),
+  )
+  return tuple(update and devices.parallelize(update) for update in updates)
+
+
+def _create_chooser(config, modules, optimizers) -> Callable[[int], Update]:
+  """(step) -> the update that it takes."""
+  update, waiting = create_updates(config, modules, optimizers)
+  in_round = updates_in_round(config, optimizers)
+
+  def choose(step):
+    moves = rounds.moves_autoencoder(step, in_round)
+    return update if moves else waiting
+
+  return choose
+
+
+def _create_batches(config, optimizers, images, start_step):
+  return input_pipeline.create_batches(
+    images,
+    seed=config.seed,
+    batch_size=config.batch_size,
+    num_devices=jax.local_device_count(),
+    num_parts=config.critic.num_steps if 'critic' in optimizers else 1,
+    start_step=start_step,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+
+
+def _describe_networks(state) -> dict[str, str]:
+  """Prints each network's parameters; returns the tables as Markdown."""
+  tables = {}
+  for name, network in state.networks.items():
+    table = parameter_overview.get_parameter_overview(
+      network.params, include_stats=False
+    )
+    print(f'{name}:\n{table}', flush=True)
+    tables[f'parameters_{name}'] = f'```\n{table}\n```'
+  return tables
+
+
+def _announce(config, workdir, start_step, num_images):
+  """Says what is about to happen."""
+  found, num_processes = jax.devices(), jax.process_count()
+  shared = f' in {num_processes} processes' if num_processes > 1 else ''
+  print(
+    f'objective {config.objective}, {num_images:,} images of '
+    f'{config.data.name}, {len(found)} x {found[0].device_kind}{shared}, '
+    f'{workdir}'
+  )
+  if start_step >= config.num_train_steps:
+    print(f'Nothing to do: step {start_step:,} is there already.', flush=True)
+  else:
+    what = f'Resuming after step {start_step:,}' if start_step else 'Starting'
+    print(f'{what}; compiling takes a moment ...', flush=True)
+
+
+def _write_config(config, workdir):
+  text = json.dumps(config.to_dict(), indent=2) + '\n'
+  try:
+    write_text(epath.Path(workdir) / 'config.json', text)
+  except OSError as error:
+    raise unwritable(workdir, error) from error

@@ -1,0 +1,339 @@
+"""Saving and restoring the training state; the only file that imports orbax.
+
+`<workdir>/checkpoints/<step>/` holds `state`, the pytree as orbax writes it,
+and `meta`, a JSON that says what that must be: the CRC32, dtype and shape of
+every leaf, the configuration and the dataset. Orbax alone restores a flipped
+byte, another dtype and (into numpy) another shape without an error, so nothing
+is believed before it agrees with `meta`, which carries a CRC32 of its own.
+
+Another configuration, dataset or network is the user's to mend: refused. What
+is damaged moves to `<workdir>/quarantine/`, and the one before it is restored.
+
+Of several processes the first alone writes, all read, and all hear the same.
+"""
+
+import contextlib
+import json
+import zlib
+from typing import Any
+
+import flax
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from etils import epath
+
+from vaegan_jax.errors import UserError
+from vaegan_jax.runtime import distributed
+
+PyTree = Any
+_FORMAT = 1  # Of `meta`: raised when the code before would misread it.
+_MAX_FAILED_SAVES = 3  # In a row.
+# What differs because something else does is not told beside it.
+_CAUSES = {'leaves.': 'config.', 'data.': 'config.data.'}
+
+
+class Checkpoints:
+  """The checkpoints of one workdir; constructing this touches nothing.
+
+  Args:
+    workdir: Directory of the run, local or `gs://...`.
+    max_to_keep: How many of the newest checkpoints are kept.
+  """
+
+  def __init__(self, workdir: epath.PathLike, *, max_to_keep: int = 3):
+    self._directory = epath.Path(workdir) / 'checkpoints'
+    self._quarantine_directory = epath.Path(workdir) / 'quarantine'
+    self._max_to_keep = max_to_keep
+    self._manager = None  # Opened by the first save, and anew after a failure.
+    # (step, items) of the save not yet known to be there; items in process 0.
+    self._pending = None
+    self._failures = 0  # Saves in a row that failed, second attempt included.
+
+  def steps(self) -> list[int]:
+    """Returns the steps that have a directory, ascending, damaged or not."""
+    if not self._directory.is_dir():
+      return []
+    paths = self._directory.iterdir()
+    return sorted(int(p.name) for p in paths if p.name.isdecimal())
+
+  def save(self, step: int, state: PyTree, *, config: dict, data: dict) -> bool:
+    """Ends the last save, then starts this one, which a thread completes.
+
+    The state is copied before this returns: its buffers may be donated. A
+    step that is there already is not written again. All processes must call
+    this, and `wait`, at the same time.
+
+    Args:
+      step: Number of updates that made `state`.
+      state: Pytree of numpy arrays, or jax arrays that all devices hold whole.
+      config: Configuration of the run: JSON types and tuples.
+      data: What identifies the dataset: JSON types and tuples.
+
+    Returns:
+      False if the last save or the start of this one failed twice (logged).
+
+    Raises:
+      UserError: Three saves in a row failed.
+      ValueError: A leaf is spread over the devices.
+    """
+    settled = self.wait()
+    if distributed.from_first(lambda: step in self.steps()):
+      return settled
+    error, items = None, None
+    if distributed.is_first():
+      host = jax.tree_util.tree_map_with_path(_host_copy, state)
+      meta = ocp.args.JsonSave(_sealed_meta(step, host, config, data))
+      state = ocp.args.StandardSave(host)
+      items = ocp.args.Composite(state=state, meta=meta)
+    self._pending = (step, items)
+    if items is not None:
+      error = self._start()
+    started = distributed.every_process(error is None)
+    return (started or self._settle(error)) and settled
+
+  def wait(self) -> bool:
+    """Waits for the last save, sees that it is there, or tries once more.
+
+    Returns:
+      False if that failed too. The last save of a run must not be ignored.
+
+    Raises:
+      UserError: Three saves in a row failed.
+    """
+    if self._pending is None:
+      return True
+    return self._settle(self._finish() if distributed.is_first() else None)
+
+  def remove_after(self, step: int) -> None:
+    """Removes every later step, for a run that goes back to this one."""
+    self.close()
+    for later in self.steps():
+      if later > step:
+        self._discard(later)
+    # Nobody may list the steps before they are gone.
+    distributed.every_process(True)
+
+  def close(self) -> None:
+    """Waits, as `wait` does, and frees what orbax holds; a save reopens."""
+    self.wait()
+    if self._manager is not None:
+      self._manager.close()
+      self._manager = None
+
+  def restore(
+    self,
+    template: PyTree,
+    *,
+    config: dict | None = None,
+    data: dict | None = None,
+    free_fields: tuple[str, ...] = (),
+    quarantine: bool = True,
+  ) -> tuple[PyTree, int] | None:
+    """Restores the newest checkpoint that is whole.
+
+    Damaged ones move to the quarantine once an older one has proved whole: if
+    none does, all stay, and no restart begins afresh unnoticed.
+
+    Args:
+      template: Pytree of arrays or `jax.ShapeDtypeStruct`.
+      config: Configuration now; None: not compared. `data` likewise.
+      data: What identifies the dataset now.
+      free_fields: Dotted fields, or groups, of `config` that may differ.
+      quarantine: False: changes nothing on disk, for reading beside a trainer.
+
+    Returns:
+      The state, numpy arrays in the structure of `template`, and its step;
+      None if there is no checkpoint at all.
+
+    Raises:
+      UserError: One is of another run, or all are damaged; nothing was moved.
+    """
+    self.close()
+    now = {'leaves': _leaves(template), 'config': config, 'data': data}
+    now = {k: v for k, v in now.items() if v is not None} | {'format': _FORMAT}
+    now = json.loads(_canonical(now))  # Tuples become lists, as in `meta`.
+    damaged = []
+    for step in reversed(distributed.from_first(self.steps)):
+      path = self._directory / str(step)
+      with distributed.together():
+        state = _load(path, template, now, free_fields)
+      if distributed.every_process(state is not None):
+        if quarantine:
+          self._quarantine(damaged)
+        return state, step
+      damaged.append(path)
+    if damaged:
+      raise UserError(
+        f'Every checkpoint in {self._directory} is damaged (steps '
+        f'{", ".join(path.name for path in damaged)}) and a run does not begin '
+        'afresh over them: put a whole one back or use a new --workdir.'
+      )
+    return None
+
+  def _open(self) -> ocp.CheckpointManager:
+    self._directory.mkdir(parents=True, exist_ok=True)
+    # In process 0 alone: no error on its disk may leave others waiting.
+    alone = ocp.options.MultiprocessingOptions(
+      primary_host=0, active_processes={0}
+    )
+    options = ocp.CheckpointManagerOptions(
+      max_to_keep=self._max_to_keep,
+      cleanup_tmp_directories=True,
+      create=False,
+      multiprocessing_options=alone,
+    )
+    return ocp.CheckpointManager(self._directory, options=options)
+
+  def _start(self) -> Exception | None:
+    step, items = self._pending
+    try:
+      self._manager = self._manager or self._open()
+      if not self._manager.save(step, args=items):
+        raise RuntimeError(f'a step after {step} is there already')
+    except Exception as error:
+      return error
+
+  def _finish(self) -> Exception | None:
+    try:
+      self._manager.wait_until_finished()
+      if self._pending[0] not in self.steps():
+        raise FileNotFoundError(f'step {self._pending[0]} was not written')
+    except Exception as error:
+      return error
+
+  def _settle(self, error: Exception | None) -> bool:
+    """Ends the pending save: after an error, with one more attempt."""
+    step, _ = self._pending
+    if error:
+      logging.warning('Saving step %d failed, once more: %r', step, error)
+      self._discard(step)
+      error = self._start() or self._finish()
+    self._pending = None
+    # Of process 0: no other has one of its own.
+    message = distributed.gather(repr(error) if error else '')[0]
+    self._failures = self._failures + 1 if message else 0
+    if not message:
+      return True
+    self._discard(step)
+    logging.error('Step %d is not in %s: %s', step, self._directory, message)
+    if self._failures < _MAX_FAILED_SAVES:
+      return False
+    raise UserError(
+      f'The last {self._failures} checkpoints could not be written to '
+      f'{self._directory} (step {step}: {message}) and a run must be able to '
+      'save: free space or mend the disk, and start it again.'
+    ) from error
+
+  def _discard(self, step: int) -> None:
+    """Removes what a failed save left: half a checkpoint takes space too."""
+    self._manager = None  # It would go on listing the step.
+    if distributed.is_first() and self._directory.is_dir():
+      for path in self._directory.iterdir():
+        if path.name.split('.')[0] == str(step):  # 20, 20.orbax-...-tmp
+          # The next attempt reports it; a bucket's errors are no OSErrors.
+          with contextlib.suppress(Exception):
+            path.rmtree()
+
+  def _quarantine(self, damaged: list[epath.Path]) -> None:
+    for path in damaged if distributed.is_first() else []:
+      self._quarantine_directory.mkdir(parents=True, exist_ok=True)
+      target = self._quarantine_directory / path.name
+      while target.exists():
+        target = target.with_name(f'{target.name}-again')
+      path.rename(target)
+      logging.warning('Moved the damaged checkpoint to %s', target)
+    # Nobody may list the steps before they are moved.
+    distributed.every_process(True)
+
+
+def _load(path, template, now, free_fields) -> PyTree | None:
+  """Returns the state at `path`, or None, with a warning, if it is damaged."""
+  try:
+    # Bare handlers: a Checkpointer would wait for processes that cannot read.
+    sealed = ocp.JsonCheckpointHandler().restore(path / 'meta')
+    meta = sealed['content']
+    if sealed['crc32'] != zlib.crc32(_canonical(meta)):
+      raise ValueError('the CRC32 of meta differs')
+    _check_same(path, meta, now, free_fields)
+    target = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), template)
+    state = ocp.StandardCheckpointHandler().restore(
+      path / 'state', args=ocp.args.StandardRestore(target)
+    )
+    if _crc32s(state) != meta['crc32s']:
+      raise ValueError('the CRC32 of a leaf differs')
+    return state
+  except UserError:
+    raise
+  except Exception as error:  # Orbax has no one family of errors for damage.
+    logging.warning('The checkpoint %s is damaged: %r', path, error)
+    return None
+
+
+def _check_same(path, meta, now, free_fields) -> None:
+  """Raises a UserError that names the fields of `now` that `meta` has not."""
+  was = flax.traverse_util.flatten_dict({k: meta.get(k) for k in now}, sep='.')
+  now = flax.traverse_util.flatten_dict(now, sep='.')
+  free = tuple(f'config.{field}.' for field in free_fields)
+  names = [
+    name
+    for name in sorted(was.keys() | now.keys())
+    if was.get(name, 'absent') != now.get(name, 'absent')
+    and not f'{name}.'.startswith(free)
+  ]
+  for effect, cause in _CAUSES.items():
+    if any(name.startswith(cause) for name in names):
+      names = [name for name in names if not name.startswith(effect)]
+  if names:
+    differ = [
+      f'{name} was {was.get(name, "absent")!r} and is '
+      f'{now.get(name, "absent")!r} now'
+      for name in names
+    ]
+    differ[8:] = [f'{len(differ) - 8} more'] if len(differ) > 8 else []
+    raise UserError(
+      f'In the checkpoint {path}, {", ".join(differ)}, but a run goes on with '
+      'the configuration, dataset and network it began with: restore the old '
+      'values or use a new --workdir.'
+    )
+
+
+def _sealed_meta(step, state, config, data) -> dict:
+  content = {
+    'format': _FORMAT,
+    'step': step,
+    'leaves': _leaves(state),
+    'crc32s': _crc32s(state),
+    'config': config,
+    'data': data,
+    'versions': {m.__name__: m.__version__ for m in (jax, flax, ocp, np)},
+    'devices': jax.device_count(),
+    'processes': jax.process_count(),
+  }
+  return {'crc32': zlib.crc32(_canonical(content)), 'content': content}
+
+
+def _canonical(content: dict) -> bytes:
+  return json.dumps(content, sort_keys=True).encode()
+
+
+def _leaves(tree: PyTree) -> dict[str, str]:
+  """Returns {'params/dense/kernel': 'float32[3, 4]', ...}."""
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): (
+      f'{leaf.dtype}{list(leaf.shape)}'
+    )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }
+
+
+def _crc32s(tree: PyTree) -> list[int]:
+  return [zlib.crc32(leaf.tobytes()) for leaf in jax.tree.leaves(tree)]
+
+
+def _host_copy(path, x) -> np.ndarray:
+  if isinstance(x, jax.Array) and not x.is_fully_replicated:
+    raise ValueError(f'{jax.tree_util.keystr(path)} is spread over the devices')
+  x = x.addressable_data(0) if isinstance(x, jax.Array) else x
+  return np.array(x)  # A copy always: the next update donates the buffer.

@@ -1,0 +1,135 @@
+"""From plain settings to the update of one device: what is on, and what is not.
+
+Every option is a choice made here, before anything is traced.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+
+import flax.linen as nn
+import jax
+import optax
+
+from vaegan_jax.experiment import rounds
+from vaegan_jax.losses.adversarial import Objective
+from vaegan_jax.losses.reconstruction import LossConfig, create_judge
+from vaegan_jax.training import devices
+from vaegan_jax.training.autoencode import create_autoencode
+from vaegan_jax.training.critic_step import CriticConfig, create_critic_step
+from vaegan_jax.training.draws import create_draw
+from vaegan_jax.training.update import (
+  Parts,
+  create_critic_update,
+  create_update,
+)
+from vaegan_jax.training.weighting import create_weigh
+from vaegan_jax.training.wrappers import (
+  Update,
+  averaging,
+  skipping_non_finite,
+)
+
+_PLAIN_CRITIC = CriticConfig()
+
+
+def compose_updates(
+  parts: Parts, *, order: str, ema_decay: float, updates_in_round: int = 1
+) -> tuple[Update, Update | None]:
+  """Builds the updates of a run for one device, with all that is around them.
+
+  `devices.parallelize` runs either on all devices, and
+  `rounds.moves_autoencoder` says which one a step takes.
+
+  Args:
+    parts: from `create_parts`.
+    order: one of `update.ORDERS`.
+    ema_decay: of the averaged autoencoder; see `wrappers.averaging`.
+    updates_in_round: in a long round of critic steps, where the last alone
+      moves the autoencoder; see `experiment/rounds.py`.
+
+  Returns:
+    The update, and the one in which the autoencoder waits; None where there
+    are no long rounds.
+  """
+  update = skipping_non_finite(
+    averaging(
+      create_update(parts, order=order),
+      ema_decay,
+      functools.partial(rounds.num_moves, rounds=updates_in_round),
+    )
+  )
+  if updates_in_round == 1:
+    return update, None
+  return update, skipping_non_finite(create_critic_update(parts))
+
+
+def create_parts(
+  modules: Mapping[str, nn.Module],
+  optimizers: Mapping[str, optax.GradientTransformation],
+  loss: LossConfig,
+  *,
+  objective: Objective | None,
+  seed: int,
+  preprocess: Callable[[jax.Array, jax.Array], jax.Array],
+  critic_config: CriticConfig = _PLAIN_CRITIC,
+  max_grad_norm: float = 0.0,
+) -> Parts:
+  """Builds what an update is made of.
+
+  Args:
+    modules: 'autoencoder' and 'critic'; without a critic the distance is
+      measured between the pixels.
+    optimizers: one for each module that is trained.
+    loss: what the autoencoder minimises.
+    objective: the critic's; None: it is frozen, or there is none.
+    seed: of flips and latent noise.
+    preprocess: (images [B, H, W, C] uint8, flip [B] bool) -> x [B, H, W, C]
+      float32 in [-1, 1].
+    critic_config: how the critic is trained.
+    max_grad_norm: of the critic's loss; see `create_critic_step`. That of the
+      autoencoder is in its optimiser.
+
+  Returns:
+    The parts, each with the options that concern it.
+  """
+  autoencoder, critic = modules['autoencoder'], modules.get('critic')
+  step_critic = _keep_critic
+  if objective is not None:
+    step_critic = create_critic_step(
+      critic,
+      objective.critic_loss,
+      optimizers['critic'],
+      critic_config,
+      devices.pmean,
+      max_grad_norm=max_grad_norm,
+    )
+  if critic_config.num_steps > 1:  # All of them share one trace.
+    step_critic = jax.jit(step_critic)
+  return Parts(
+    draw=create_draw(
+      preprocess,
+      seed=seed,
+      latent_dim=autoencoder.latent_dim,
+      num_parts=critic_config.num_steps if objective else 1,
+      with_prior=critic_config.prior_fakes and objective is not None,
+    ),
+    autoencode=create_autoencode(
+      autoencoder,
+      split=objective is not None
+      and (loss.adaptive_weight or not loss.adversarial_to_encoder),
+      to_encoder=loss.adversarial_to_encoder,
+    ),
+    step_critic=step_critic,
+    judge=create_judge(
+      critic, objective.adversarial_loss if objective else None, loss
+    ),
+    weigh=create_weigh(loss),
+    optimizer=optimizers['autoencoder'],
+    pmean=devices.pmean,
+  )
+
+
+def _keep_critic(critic, draw, x_fakes):
+  """The critic's step where it is frozen, or there is none."""
+  del draw, x_fakes
+  return critic, {}

@@ -1,0 +1,189 @@
+"""The training loop: updates, and now and then something to see."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+
+import jax
+import numpy as np
+
+from vaegan_jax.evaluation.evaluator import Evaluator, to_line
+from vaegan_jax.experiment.train_state import TrainState
+from vaegan_jax.runtime.preemption import PREEMPTED, Preempted, Stopper
+from vaegan_jax.runtime.progress import Progress
+from vaegan_jax.runtime.writers import NoWriters, Writers
+from vaegan_jax.training import devices
+from vaegan_jax.training.health import Finding, HealthMonitor
+from vaegan_jax.training.wrappers import Update
+
+DONE, FAILED = 0, 1  # Exit statuses; the third is PREEMPTED.
+SHOWN = ('loss', 'distance', 'kl', 'critic_loss')  # On the progress line.
+
+_DIVERGED = (
+  'Stopped at step {step:,}: the last {skipped_in_a_row:.0f} updates had a '
+  'non-finite loss or gradient and were not taken; lower '
+  'optimizer.autoencoder_learning_rate or optimizer.critic_learning_rate and '
+  'start again in a new --workdir.'
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """How long to train, and when to do what else.
+
+  Attributes:
+    num_train_steps: the last step; what is done every so often is done then
+      too.
+    batch_size: images an update, over all devices and processes.
+    log_every_steps, eval_every_steps, figure_every_steps,
+      checkpoint_every_steps: fields of the configuration.
+    num_eval_images: of an evaluation; 0: all.
+    max_skipped_steps: non-finite updates in a row that end the run.
+    on_failure: of its health: 'warn', 'stop' or 'rollback'.
+    lazy_metrics: {name: every how many steps it is computed}, 0 on the others.
+  """
+
+  num_train_steps: int
+  batch_size: int
+  log_every_steps: int
+  eval_every_steps: int
+  figure_every_steps: int
+  checkpoint_every_steps: int
+  num_eval_images: int
+  max_skipped_steps: int
+  on_failure: str
+  lazy_metrics: Mapping[str, int]
+
+  def due(self, step: int, every_steps: int) -> bool:
+    """Whether it is time for what is done every so many steps."""
+    return step % every_steps == 0 or step == self.num_train_steps
+
+  def pauses(self, step: int) -> bool:
+    """Whether something other than an update follows a step."""
+    return any(
+      self.due(step, every_steps)
+      for every_steps in (
+        self.eval_every_steps,
+        self.figure_every_steps,
+        self.checkpoint_every_steps,
+      )
+    )
+
+
+def run_loop(
+  plan: Plan,
+  state: TrainState,
+  start_step: int,
+  *,
+  choose_update: Callable[[int], Update],
+  batches: Iterator[np.ndarray],
+  evaluator: Evaluator,
+  health: HealthMonitor,
+  save: Callable[..., bool],
+  stopper: Stopper,
+  writers: Writers | NoWriters,
+) -> int | Finding:
+  """Runs the updates from `start_step` + 1 to the last.
+
+  Args:
+    plan: when to do what.
+    state: after `start_step`; its buffers are reused.
+    start_step: the last finished step.
+    choose_update: (step) -> the update of all devices that it takes.
+    batches: [D, K B, H, W, C] uint8, from that of the first step on.
+    evaluator: of the held-out images.
+    health: what is said of the metrics.
+    save: (step, state, finish=whether to wait) -> whether it succeeded.
+    stopper: what notices SIGTERM.
+    writers: what records.
+
+  Returns:
+    The exit status, or the finding because of which to roll back.
+  """
+  progress = Progress(plan.num_train_steps, plan.batch_size, start_step)
+  latest, saved = {}, True
+  state = devices.replicate(state)
+  for step in range(start_step + 1, plan.num_train_steps + 1):
+    state, metrics = choose_update(step)(state, next(batches))
+    latest |= _take_lazy(metrics, step, plan.lazy_metrics)
+    record = {}
+    if plan.due(step, plan.log_every_steps) or step == start_step + 1:
+      metrics = {k: float(v) for k, v in (metrics | latest).items()}
+      record = _read(metrics, step, progress)
+      ending = _judge(plan, health, step, metrics)
+      if ending is not None:
+        writers.write_scalars(step, record)
+        return ending
+    stop = stopper.requested()
+    if stop or plan.pauses(step):
+      jax.block_until_ready(metrics)  # A pause holds no update's time.
+    with progress.pause():
+      images = {}
+      if not stop:
+        scores, images, stop = _look(plan, step, state, evaluator, stopper)
+        record |= scores
+      if record:
+        writers.write_scalars(step, record)
+      if images:
+        writers.write_images(step, images)
+      if plan.due(step, plan.checkpoint_every_steps) or stop:
+        finish = stop or step == plan.num_train_steps
+        saved = save(step, state, finish=finish)
+    if stop:
+      print(f'SIGTERM: stopped after step {step:,}', flush=True)
+      return PREEMPTED if saved else FAILED
+  return DONE if saved else FAILED
+
+
+def _take_lazy(metrics, step, lazy_metrics) -> dict[str, jax.Array]:
+  """Takes what is not computed every step out, and returns what was."""
+  taken = {name: metrics.pop(name, None) for name in lazy_metrics}
+  return {
+    name: value
+    for name, value in taken.items()
+    if value is not None and step % lazy_metrics[name] == 0
+  }
+
+
+def _read(metrics, step, progress) -> dict[str, float]:
+  """Shows a step on the terminal; returns its record."""
+  shown = {name: metrics[name] for name in SHOWN if name in metrics}
+  speed = progress.update(step, shown)
+  speeds = {} if speed is None else {'images_per_second': speed}
+  return _prefix('train', metrics | speeds)
+
+
+def _judge(plan, health, step, metrics) -> int | Finding | None:
+  """What ends the loop, if anything does: a status, or what to mend."""
+  if metrics['skipped_in_a_row'] >= plan.max_skipped_steps:
+    print(_DIVERGED.format(step=step, **metrics), flush=True)
+    return FAILED
+  findings = health.check(step, metrics)
+  for finding in findings:
+    print(f'WARNING: {finding.message}', flush=True)
+  if not findings or plan.on_failure == 'warn':
+    return None
+  if plan.on_failure == 'stop':
+    return FAILED
+  return min(findings, key=lambda finding: finding.since)
+
+
+def _look(plan, step, state, evaluator, stopper):
+  """Evaluates and draws what is due.
+
+  Returns (record, figures, whether SIGTERM came meanwhile).
+  """
+  record = {}
+  try:
+    if plan.due(step, plan.eval_every_steps):
+      scores = evaluator.score(state, plan.num_eval_images, poll=stopper.poll)
+      record = _prefix('eval', scores)
+      print('evaluated:', to_line(scores), flush=True)
+    if plan.due(step, plan.figure_every_steps):
+      return record, evaluator.draw(state, poll=stopper.poll), False
+  except Preempted:
+    return record, {}, True
+  return record, {}, False
+
+
+def _prefix(name: str, metrics) -> dict[str, float]:
+  return {f'{name}/{k}': v for k, v in metrics.items() if v is not None}

@@ -1,0 +1,162 @@
+"""THE update: (state, images) -> (state, metrics), one compiled function.
+
+    x_recon, kl, pull_back = vjp(autoencoder)(x)   # forward once
+    critic  <- step on critic_loss(x, x_recon)
+    d_recon <- gradient of distance(features(x), features(x_recon)) in the
+               critic just updated, with respect to x_recon alone
+    autoencoder <- step on pull_back(d_recon, kl_weight)
+
+Each network moves by its own loss only: the critic's step sees `x_recon` as a
+constant, and the autoencoder's gradient is pulled back from `x_recon`, so it
+never passes through the critic's weights or the real branch.
+
+This is the method. How its parts are made, with every option that there is, is
+in `assemble.py`; what is done around it in `wrappers.py`.
+Axes: B images on one device, H height, W width, C channels.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import optax
+
+from vaegan_jax.experiment.train_state import NetworkState, apply_gradients
+from vaegan_jax.losses.reconstruction import describe
+from vaegan_jax.training.critic_step import CriticState
+from vaegan_jax.training.wrappers import Update
+
+ORDERS = ('alternating', 'simultaneous')
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+  """What an update is made of; each is built in the room named after it.
+
+  Attributes:
+    draw: (step, number of rollbacks, images) -> draws, one for each step of
+      the critic; the autoencoder's is the last. See `draws.py`.
+    autoencode: (params, batch_stats, draw) -> ((x_fakes, kl [B]), batch_stats).
+      See `autoencode.py`.
+    step_critic: (CriticState, draw, x_fakes) -> (CriticState, metrics []),
+      averaged over the devices. See `critic_step.py`.
+    judge: (critic's variables, x, x_fakes) -> (terms {name: [B]}, moments). See
+      `losses/reconstruction.py`.
+    weigh: (step, terms, pull_judge, kl, averages) -> (cotangents of (x_fakes,
+      kl), metrics [], averages). See `weighting.py`.
+    optimizer: of the autoencoder.
+    pmean: (tree) -> its mean over the devices.
+  """
+
+  draw: Callable
+  autoencode: Callable
+  step_critic: Callable
+  judge: Callable
+  weigh: Callable
+  optimizer: optax.GradientTransformation
+  pmean: Callable
+
+
+def create_update(parts: Parts, *, order: str) -> Update:
+  """Builds the update of one device from its parts.
+
+  Args:
+    parts: what it is made of.
+    order: 'alternating', the distance sees the critic just updated, or
+      'simultaneous', it shares the critic step's forward passes.
+
+  Returns:
+    (state, images [K B, H, W, C] uint8) -> (state after the step, metrics []),
+    with K critic steps, each on B images; the autoencoder's is on the last B.
+  """
+
+  def update(state, images):
+    step, old = state.step + 1, state.networks['autoencoder']
+    *early, last = parts.draw(step, state.num_rollbacks, images)
+    critic = CriticState.of(state, num_steps=len(early) + 1)
+    critic, _ = _step_critic_alone(parts, critic, old, early)
+    # 1. The autoencoder's one forward pass, kept to be pulled back through.
+    (x_fakes, kl), pull_back, batch_stats = jax.vjp(
+      lambda params: parts.autoencode(params, old.batch_stats, last),
+      old.params,
+      has_aux=True,
+    )
+    # 2. The critic's step. It takes x_recon as a constant.
+    updated, critic_metrics = parts.step_critic(critic, last, x_fakes)
+    # 3. The frozen critic's verdict, and which way x_recon should move. In the
+    # simultaneous order XLA finds step 2's forward passes here again.
+    judging = updated if order == 'alternating' else critic
+    terms, pull_judge, moments = jax.vjp(
+      lambda x_fakes: parts.judge(judging.variables, last['x'], x_fakes),
+      x_fakes,
+      has_aux=True,
+    )
+    cotangents, metrics, averages = parts.weigh(
+      step, terms, pull_judge, kl, state.averages
+    )
+    # 4. Pull that, and the KL's constant cotangent, into the autoencoder.
+    (grads,) = pull_back(cotangents)
+    # 5. One mean over the devices for each network: the critic had its own.
+    grads, batch_stats, metrics, moments = parts.pmean(
+      (grads, batch_stats, metrics, moments)
+    )
+    metrics |= describe(moments)
+    metrics['autoencoder_grad_norm'] = optax.global_norm(grads)
+    new = apply_gradients(old, parts.optimizer, grads, batch_stats)
+    return _after(state, new, updated, averages), metrics | critic_metrics
+
+  return update
+
+
+def create_critic_update(parts: Parts) -> Update:
+  """Builds the update in which the autoencoder waits for the critic.
+
+  Args:
+    parts: those of `create_update`; what serves the autoencoder's gradient is
+      not used.
+
+  Returns:
+    As `create_update`, but that the critic alone is trained, on all K parts.
+    The metrics are those of its last step, and `kl`.
+  """
+
+  def update(state, images):
+    autoencoder = state.networks['autoencoder']
+    draws = parts.draw(state.step + 1, state.num_rollbacks, images)
+    critic = CriticState.of(state, num_steps=len(draws))
+    critic, metrics = _step_critic_alone(parts, critic, autoencoder, draws)
+    return _after(state, autoencoder, critic, {}), metrics
+
+  return update
+
+
+def _step_critic_alone(parts, critic, autoencoder: NetworkState, draws):
+  """Critic steps for which the autoencoder only runs forward.
+
+  Returns (critic, metrics of the last). However many there are, one is traced.
+  """
+
+  @jax.jit
+  def step(critic, autoencoder, draw):
+    (x_fakes, kl), _ = parts.autoencode(
+      autoencoder.params, autoencoder.batch_stats, draw
+    )
+    critic, metrics = parts.step_critic(critic, draw, x_fakes)
+    return critic, metrics | {'kl': parts.pmean(kl.mean())}
+
+  metrics = {}
+  for draw in draws:
+    critic, metrics = step(critic, autoencoder, draw)
+  return critic, metrics
+
+
+def _after(state, autoencoder, critic: CriticState, averages):
+  """The state after the step."""
+  networks = {'autoencoder': autoencoder}
+  if critic.network is not None:
+    networks['critic'] = critic.network
+  return state.replace(
+    step=state.step + 1,
+    networks=networks,
+    averages=state.averages | critic.averages | averages,
+  )
