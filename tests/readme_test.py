@@ -1,4 +1,4 @@
-"""The README's Python, run as it stands."""
+"""The Python of README.md and docs/, run as it stands, and their links."""
 
 import re
 from pathlib import Path
@@ -10,19 +10,30 @@ from safetensors.numpy import save_file
 
 from vaegan_jax.models import vgg
 
-README = Path(__file__).parent.parent / 'README.md'
+PROJECT = Path(__file__).resolve().parents[1]
+README = PROJECT / 'README.md'
+LIBRARY = PROJECT / 'docs' / 'library.md'
+PAGES = (README, *sorted(PROJECT.glob('docs/*.md')))
 
 
-def snippets():
-  section = README.read_text().split('## Use the loss in your own model')[1]
-  return re.findall(
-    r'```python\n(.*?)```', section.split('\n## ')[0], re.DOTALL
-  )
+def snippets(page):
+  return re.findall(r'^```python\n(.*?)^```$', page.read_text(), re.S | re.M)
+
+
+def prose(page):
+  """A page's text without its code, in which brackets are no links."""
+  return re.sub(r'^```.*?^```$', '', page.read_text(), flags=re.S | re.M)
+
+
+def anchors(page):
+  """What GitHub makes of the titles of a page."""
+  titles = re.findall(r'^#+ (.*)$', prose(page), re.M)
+  return {re.sub(r'[^\w\- ]', '', t.lower()).replace(' ', '-') for t in titles}
 
 
 @pytest.fixture
 def in_a_folder_with_weights(tmp_path, monkeypatch, vgg16_file):
-  """The files that the third snippet names, with random weights."""
+  """The files that the VGG's snippet names, with random weights."""
   (tmp_path / 'vgg16.pth').symlink_to(vgg16_file)
   heads = {
     f'lin{i}.model.1.weight': np.full((1, width, 1, 1), 0.1, np.float32)
@@ -32,32 +43,42 @@ def in_a_folder_with_weights(tmp_path, monkeypatch, vgg16_file):
   monkeypatch.chdir(tmp_path)
 
 
-def run(code):
+def run(page, index):
   names = {'__name__': 'snippet'}
-  exec(compile(code, str(README), 'exec'), names)
+  exec(compile(snippets(page)[index], str(page), 'exec'), names)
   return names
 
 
-@pytest.mark.parametrize('index', [0, 1])
-def test_the_training_steps_train(index, capsys):
-  names = run(snippets()[index])
+def take_linen_step(names):
+  state = names['params'], names['opt_state']
+  *state, loss = names['train_step'](*state, names['x'])
+  names['params'], names['opt_state'] = state
+  return loss
+
+
+def take_nnx_step(names):
+  return names['train_step'](
+    *(names[n] for n in ('autoencoder', 'critic', 'optimizers', 'x'))
+  )
+
+
+@pytest.mark.parametrize(
+  ('page', 'take_step'),
+  [(README, take_linen_step), (LIBRARY, take_nnx_step)],
+  ids=['linen', 'nnx'],
+)
+def test_the_training_steps_train(page, take_step, capsys):
+  names = run(page, 0)
   assert np.isfinite(float(capsys.readouterr().out))
   before = float(names['loss'])
   for _ in range(20):
-    if index == 0:
-      state = names['params'], names['opt_state']
-      *state, loss = names['train_step'](*state, names['x'])
-      names['params'], names['opt_state'] = state
-    else:
-      loss = names['train_step'](
-        *(names[n] for n in ('autoencoder', 'critic', 'optimizers', 'x'))
-      )
+    loss = take_step(names)
   assert float(loss) != before
   assert np.isfinite(float(loss))
 
 
 def test_the_frozen_networks_judge(in_a_folder_with_weights, capsys):
-  names = run(snippets()[2])
+  names = run(LIBRARY, 1)
   x, x_recon = names['x'], names['x_recon']
   for distance in capsys.readouterr().out.strip().split(']\n['):
     values = np.fromstring(distance.strip('[]\n'), sep=' ')
@@ -68,5 +89,28 @@ def test_the_frozen_networks_judge(in_a_folder_with_weights, capsys):
   assert np.isfinite(gradient).all() and gradient.any()
 
 
-def test_there_are_three_snippets():
-  assert len(snippets()) == 3
+def test_every_snippet_is_one_of_these():
+  counts = {page: len(snippets(page)) for page in PAGES}
+  assert counts == dict.fromkeys(PAGES, 0) | {README: 1, LIBRARY: 2}
+  fences = sum(page.read_text().count('```python') for page in PAGES)
+  assert fences == 3
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+  for link in re.findall(r'\]\(([^)\s]+)\)', prose(page)):
+    if re.match(r'\w+://', link):
+      continue
+    path, _, anchor = link.partition('#')
+    target = (page.parent / path).resolve() if path else page
+    assert target.is_relative_to(PROJECT) and target.exists(), link
+    assert not anchor or anchor in anchors(target), link
+
+
+def test_every_page_is_linked_from_the_readme():
+  linked = re.findall(r'\]\((docs/\w+\.md)\)', prose(README))
+  assert set(linked) == {str(page.relative_to(PROJECT)) for page in PAGES[1:]}
+
+
+def test_the_readme_is_short():
+  assert len(README.read_text().splitlines()) < 220
