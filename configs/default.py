@@ -59,7 +59,9 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   critic.depth = 4
   critic.channel_multipliers = (1, 2, 4, 8)
   critic.norm = 'none'  # 'batch' lets an image's batch-mates into its features.
-  critic.spectral_norm = False  # Every layer's largest singular value is 1.
+  # Every kernel, reshaped to a matrix, has largest singular value 1. A
+  # convolution's own is larger: 1.3 to 2.0 where it was measured.
+  critic.spectral_norm = False
   # How it is trained; a weight of 0 is off.
   critic.num_steps = 1  # Critic steps an update, each on its own images.
   critic.long_round_steps = 0  # Critic steps before the first updates; 0: off.
@@ -74,8 +76,12 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   loss = config.loss = ml_collections.ConfigDict()
   loss.layers = ()  # Critic layers in the distance, by name; (): all.
   loss.layer_weights = ()  # One a layer; (): all 1.
-  loss.normalize = 'relative'  # Critic features; 'none' (the post), 'unit'.
+  # Critic features: 'relative', each image's by their own size, 'batch', by the
+  # whole batch's, 'unit', or 'none' (the post).
+  loss.normalize = 'relative'
   loss.reduction = 'mean'  # Over one layer's features; 'sum' (the post).
+  loss.distance_weight = 1.0  # 0: the critic's verdict and the pixels alone.
+  loss.image_weight = 0.0  # The image as a layer of the distance, too.
   loss.pixel_weight = 0.0  # Squared pixel error beside the critic's features.
   loss.adversarial_weight = 0.5  # Of the critic's verdict.
   loss.adversarial_ramp_steps = 0  # Steps from 0 to that weight, linearly.
@@ -102,6 +108,11 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   health.on_failure = 'warn'  # 'stop', or 'rollback' to a healthy checkpoint.
   health.patience_steps = 500  # What a dead critic or a collapse must last.
   health.min_kl = 0.5  # Nats an image; below, the latent has collapsed.
+
+  evaluation = config.evaluation = ml_collections.ConfigDict()
+  # Judges that the run was not trained with; '': they are not asked.
+  evaluation.lpips_weights = ''  # VGG16's file, a comma, and LPIPS's heads.
+  evaluation.features_weights = ''  # VGG16's file, for the Frechet distance.
 
   # These bound the critic's slope in a way of their own, in place of R1.
   if config.objective == 'wasserstein':  # The recipe of arXiv 1701.07875.

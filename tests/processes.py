@@ -16,6 +16,7 @@ from pathlib import Path
 import jax
 
 import main
+from tests.environment import environment
 
 MAIN = Path(main.__file__)
 _SERVER = multiprocessing.get_context('forkserver')
@@ -98,17 +99,12 @@ def _become_main(args, devices, out, err, prepare):
   for path, stream in ((out, sys.stdout), (err, sys.stderr)):
     with path.open('wb') as file:
       os.dup2(file.fileno(), stream.fileno())
-  os.environ |= environment(devices)
+  os.environ.update(environment(devices))
   jax.config.update('jax_platforms', 'cpu')  # It was read when imported.
   sys.argv = [str(MAIN), *args]
   if prepare:
     prepare()
   runpy.run_path(str(MAIN), run_name='__main__')
-
-
-def environment(devices):
-  flag = f'--xla_force_host_platform_device_count={devices}'
-  return {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flag}
 
 
 def read_rows(workdir):

@@ -6,13 +6,12 @@
 Importing this imports neither TensorFlow nor orbax.
 """
 
-from vaegan_jax.losses.perceptual import (
-  capture_features,
+from vaegan_jax.losses.distances import (
   feature_distance,
   gram_distance,
-  perceptual_distance,
   style_and_content_loss,
 )
+from vaegan_jax.losses.perceptual import capture_features, perceptual_distance
 
 __all__ = [
   'capture_features',

@@ -22,7 +22,9 @@ import time
 
 from PIL import Image
 
-from vaegan_jax.data import datasets, drawn_faces, input_pipeline
+from vaegan_jax.data import datasets, drawn_faces
+from vaegan_jax.data.batches import create_batches
+from vaegan_jax.data.images import load_images
 
 _NUM_IMAGES = 20_000
 _NUM_FACES = 500  # Drawn once; every file is one of them.
@@ -74,8 +76,8 @@ def _create_streams(folder: pathlib.Path) -> dict:
     'image_folder', path=str(images), data_dir=str(folder)
   )
   return {
-    name: input_pipeline.create_batches(
-      input_pipeline.load_images(
+    name: create_batches(
+      load_images(
         builder,
         'train',
         image_size=drawn_faces.SIZE,

@@ -29,11 +29,12 @@ import ml_collections
 
 from configs import default
 from tests.benchmarks import hlo
+from tests.environment import environment
 from vaegan_jax.configuration import serialization
 from vaegan_jax.experiment import train_state
 from vaegan_jax.experiment.networks import create_networks
 from vaegan_jax.losses import adversarial
-from vaegan_jax.modes.train import create_updates
+from vaegan_jax.modes.updates import create_updates
 from vaegan_jax.training import devices
 from vaegan_jax.training.update import ORDERS
 
@@ -85,10 +86,9 @@ def describe_programs(argv: list[str]) -> dict[str, dict]:
   Returns:
     {order: facts of its compiled program, on one device}.
   """
-  devices = f'--xla_force_host_platform_device_count={_NUM_VIRTUAL_DEVICES}'
   process = subprocess.run(
     [sys.executable, '-m', __spec__.name, *argv, '--programs'],
-    env=os.environ | {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': devices},
+    env=environment(_NUM_VIRTUAL_DEVICES),
     stdout=subprocess.PIPE,
     check=True,
   )

@@ -199,6 +199,21 @@ def test_the_wasserstein_objectives_come_with_their_papers_recipes():
   assert config.critic.r1_weight == 0
 
 
+@pytest.mark.parametrize('name', FILES)
+def test_no_file_overwrites_the_recipe_of_wasserstein(name):
+  """Its weights stay within .01, for which longer steps are too long."""
+  recipe = default.get_config('wasserstein')
+  config = load_config_file(f'configs/{name}.py:wasserstein')
+  assert config.optimizer == recipe.optimizer
+  assert config.optimizer.autoencoder_learning_rate == 5e-5
+  assert config.optimizer.critic_learning_rate == 5e-5
+  for field in ('num_steps', 'long_round_steps', 'weight_clip', 'r1_weight'):
+    assert config.critic[field] == recipe.critic[field]
+  if name == 'quickstart':  # Which is in a hurry with all others.
+    config = load_config_file('configs/quickstart.py:wasserstein_gp')
+    assert config.optimizer.critic_learning_rate == 1e-3
+
+
 @pytest.mark.parametrize(
   ('changes', 'told'),
   (

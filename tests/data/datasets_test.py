@@ -145,7 +145,7 @@ def test_data_prepared_in_another_format_is_a_users_error(folder, tmp_path):
 def test_a_killed_preparation_is_done_again(folder, tmp_path):
   code = (
     'import os, sys\n'
-    'from vaegan_jax import datasets\n'
+    'from vaegan_jax.data import datasets\n'
     'def kill(self, names):\n'
     '  yield b"0", {"image": b"", "path": b""}\n'
     '  os._exit(9)\n'
@@ -177,13 +177,13 @@ def test_reading_never_imports_tensorflow(folder, tmp_path):
   _open(folder, tmp_path)
   code = (
     'import sys\n'
-    'from vaegan_jax import datasets, input_pipeline\n'
+    'from vaegan_jax.data import batches, datasets, images\n'
     'builder = datasets.create_builder(\n'
     '  "image_folder", path=sys.argv[1], data_dir=sys.argv[2])\n'
-    'images = input_pipeline.load_images(\n'
+    'split = images.load_images(\n'
     '  builder, "train", image_size=4, channels=3)\n'
-    'next(input_pipeline.create_batches(\n'
-    '  images, seed=0, batch_size=2, num_devices=1))\n'
+    'next(batches.create_batches(\n'
+    '  split, seed=0, batch_size=2, num_devices=1))\n'
     'assert "tensorflow" not in sys.modules\n'
   )
   command = [sys.executable, '-c', code, str(folder), str(tmp_path)]

@@ -163,14 +163,14 @@ def test_comparison_of_any_size(count, side):
 def test_markdown_table_rounds_and_marks_what_is_missing():
   table = figures.markdown_table(
     {
-      'mse': {'psnr': 21.447, 'ssim': 0.68812, 'sharpness': 0.071},
+      'mse': {'psnr': 21.447, 'ssim': 0.68812, 'detail': 0.071},
       'geometric': {'psnr': None, 'ssim': float('nan'), 'fid': 12.345},
     }
   )
   assert table.splitlines() == [
-    '|  | PSNR (dB) | SSIM | Sharpness | fid |',
+    '|  | PSNR (dB) | SSIM | Detail | fid |',
     '| --- | ---: | ---: | ---: | ---: |',
-    '| mse | 21.4 | 0.688 | 0.07 | — |',
+    '| mse | 21.4 | 0.688 | 0.071 | — |',
     '| geometric | — | — | — | 12.3 |',
   ]
 

@@ -85,9 +85,13 @@ def test_ssim_of_identical_images_is_one_at_any_size(shape):
   np.testing.assert_allclose(metrics.ssim(x, x), np.ones(3), atol=1e-5)
 
 
+def _energy(x):
+  return metrics.high_frequency_products(x, x)['energy']
+
+
 @pytest.mark.parametrize('cycles', [(0, 0), (4, 0), (0, 4), (2, 3)])
 def test_cosine_up_to_the_threshold_has_no_energy(cycles):
-  energy = metrics.high_frequency_energy(_cosine(*cycles))
+  energy = _energy(_cosine(*cycles))
   np.testing.assert_allclose(energy, [0], atol=1e-4)
 
 
@@ -95,7 +99,7 @@ def test_cosine_up_to_the_threshold_has_no_energy(cycles):
 @pytest.mark.parametrize('cycles', [(5, 0), (0, 7), (3, 3)])
 def test_cosine_above_the_threshold_has_all_its_energy(cycles):
   wave = _cosine(*cycles)
-  energy = metrics.high_frequency_energy(wave)
+  energy = _energy(wave)
   # The mean square of a cosine is a half.
   waves = sum(number > 0 for number in cycles)
   np.testing.assert_allclose(energy, [wave.size / 2**waves], rtol=1e-4)
@@ -117,36 +121,125 @@ def test_energy_is_what_numpy_keeps_of_the_pixels(size):
   fy, fx = (np.arange(side) / (2 * side) for side in size)
   high = fy[:, None] ** 2 + fx**2 > 0.25**2
   expected = (spectrum**2 * high[..., None]).sum(axis=(1, 2, 3))
-  np.testing.assert_allclose(
-    metrics.high_frequency_energy(x), expected, rtol=1e-4
-  )
+  np.testing.assert_allclose(_energy(x), expected, rtol=1e-4)
 
 
 def test_a_difference_between_opposite_borders_is_no_fine_detail():
   ramp = np.linspace(-1, 1, 32, dtype=np.float32)
   ramp = np.broadcast_to(ramp[:, None, None], (1, 32, 32, 1))
   edge = np.sign(ramp)
-  smooth, sharp = map(metrics.high_frequency_energy, (ramp, edge))
+  smooth, sharp = map(_energy, (ramp, edge))
   assert smooth[0] < 1e-3 * sharp[0]
 
 
-def test_sharpness_ratio_is_of_sums():
+def test_energy_ratio_is_of_sums():
   energy = np.array([1.0, 9.0])
-  assert metrics.sharpness_ratio(energy, energy) == 1
+  assert metrics.energy_ratio(energy, energy) == 1
   np.testing.assert_allclose(
-    metrics.sharpness_ratio(energy, np.array([1.0, 4.0])), 0.5
+    metrics.energy_ratio(energy, np.array([1.0, 4.0])), 0.5
   )
 
 
-def test_blur_lowers_and_noise_raises_the_sharpness_ratio():
-  noise = _images(0, 4, 16, 16, 1) * 0.5
-  blurred = (noise + np.roll(noise, 1, axis=1) + np.roll(noise, 1, axis=2)) / 3
-  energy, less = map(metrics.high_frequency_energy, (noise, blurred))
-  assert metrics.sharpness_ratio(energy, less) < 0.5
-  assert metrics.sharpness_ratio(less, energy) > 2
+def _detail(x, x_recon):
+  products = metrics.high_frequency_products(x, x_recon)
+  return float(metrics.detail_share(**products))
 
 
-@pytest.mark.parametrize('metric', [metrics.psnr, metrics.ssim])
+def _ratio(x, x_recon):
+  products = metrics.high_frequency_products(x, x_recon)
+  del products['energy_common']
+  return float(metrics.energy_ratio(**products))
+
+
+def test_products_are_inner_products_of_the_high_frequencies():
+  """A wave in place, a shifted one, and one that is too coarse to count."""
+  wave, other = _cosine(5, 0), _cosine(0, 7)
+  products = metrics.high_frequency_products(
+    0.5 * wave + 0.25 * other, 0.5 * wave - 0.125 * other + 0.1 * _cosine(2, 0)
+  )
+  norm = wave.size / 2
+  wanted = {
+    'energy': (0.25 + 0.0625) * norm,
+    'energy_recon': (0.25 + 0.015625) * norm,
+    'energy_common': (0.25 - 0.03125) * norm,
+  }
+  for name, value in wanted.items():
+    np.testing.assert_allclose(products[name], [value], rtol=1e-4)
+
+
+# Detail in [-.4, .4]: nothing that is done to it leaves [-1, 1].
+_DETAIL = 0.4 * _images(0, 8, 32, 32, 3)
+
+
+@pytest.mark.parametrize(
+  ('recon', 'detail', 'energy'),
+  [
+    (_DETAIL, 1.0, 1.0),
+    (0 * _DETAIL, 0.0, 0.0),
+    (0.5 * _DETAIL, 0.5, 0.25),
+    (2 * _DETAIL, 0.5, 4.0),
+    (-_DETAIL, -1.0, 1.0),
+    # As much noise as there is detail: 1 / 2, though the energy has doubled.
+    (_DETAIL + 0.4 * _images(1, 8, 32, 32, 3), 0.5, 2.0),
+    (0.4 * _images(2, 8, 32, 32, 3), 0.0, 1.0),  # Noise alone.
+    (_DETAIL[::-1], 0.0, 1.0),  # Other people's.
+    (np.roll(_DETAIL, 4, axis=2), 0.0, 1.0),  # Out of its place.
+  ],
+)
+def test_detail_is_what_is_in_place_and_energy_is_not(recon, detail, energy):
+  np.testing.assert_allclose(_detail(_DETAIL, recon), detail, atol=0.04)
+  np.testing.assert_allclose(_ratio(_DETAIL, recon), energy, rtol=0.05)
+
+
+def test_detail_is_a_ratio_of_sums():
+  share = metrics.detail_share(
+    np.array([1.0, 9.0]), np.array([4.0, 1.0]), np.array([1.0, 2.0])
+  )
+  np.testing.assert_allclose(share, 3 / 10)
+  share = metrics.detail_share(np.ones(2), np.array([9.0, 1.0]), np.ones(2))
+  np.testing.assert_allclose(share, 2 / 10)
+
+
+def test_low_frequency_psnr_is_that_of_block_means():
+  x = 0.5 * _images(0, 2, 16, 24, 3)
+  y = 0.5 * _images(1, 2, 16, 24, 3)
+  means = [i.reshape(2, 2, 8, 3, 8, 3).mean(axis=(2, 4)) for i in (x, y)]
+  error = np.square(means[0] - means[1]).mean(axis=(1, 2, 3))
+  np.testing.assert_allclose(
+    metrics.low_frequency_psnr(x, y), 10 * np.log10(4 / error), rtol=1e-4
+  )
+
+
+def test_low_frequency_psnr_sees_colour_and_no_texture():
+  x = 0.5 * _images(0, 1, 32, 32, 3)
+  stripes = 0.3 * (-1.0) ** np.arange(32, dtype=np.float32)
+  textured = x + stripes[:, None]
+  tinted = x + np.float32([0.1, 0, 0])
+  np.testing.assert_allclose(
+    metrics.low_frequency_psnr(x, textured), 106.02, rtol=1e-3
+  )
+  # 4 / (.01 / 3): 30.8 dB.
+  np.testing.assert_allclose(
+    metrics.low_frequency_psnr(x, tinted), 10 * np.log10(1200), rtol=1e-3
+  )
+  assert metrics.psnr(x, tinted)[0] > metrics.psnr(x, textured)[0]
+
+
+@pytest.mark.parametrize('shape', [(1, 1), (7, 3), (8, 8), (28, 20)])
+def test_low_frequency_psnr_takes_any_size(shape):
+  x = _images(0, 2, *shape, 1)
+  offset = 0.25 * np.sign(-x.mean(axis=(1, 2, 3), keepdims=True))
+  flat = np.zeros_like(x)
+  np.testing.assert_allclose(
+    metrics.low_frequency_psnr(flat, flat + offset),
+    10 * np.log10(4 / 0.0625),
+    rtol=1e-4,
+  )
+
+
+@pytest.mark.parametrize(
+  'metric', [metrics.psnr, metrics.ssim, metrics.low_frequency_psnr]
+)
 def test_each_example_is_judged_alone_and_under_jit(metric):
   x, x_recon = _images(0, 3, 12, 12, 2), _images(1, 3, 12, 12, 2)
   together = jax.jit(metric)(x, x_recon)
@@ -157,8 +250,8 @@ def test_each_example_is_judged_alone_and_under_jit(metric):
 
 def test_energy_of_each_example_is_its_own():
   x = _images(0, 3, 12, 12, 2)
-  together = jax.jit(metrics.high_frequency_energy)(x)
-  alone = [metrics.high_frequency_energy(x[i : i + 1])[0] for i in range(3)]
+  together = jax.jit(_energy)(x)
+  alone = [_energy(x[i : i + 1])[0] for i in range(3)]
   np.testing.assert_allclose(together, alone, rtol=1e-5)
 
 
@@ -166,4 +259,4 @@ def test_low_precision_images_are_judged_in_float32():
   x = jax.numpy.asarray(_images(0, 1, 12, 12, 1), jax.numpy.bfloat16)
   assert metrics.psnr(x, x).dtype == np.float32
   assert metrics.ssim(x, x).dtype == np.float32
-  assert metrics.high_frequency_energy(x).dtype == np.float32
+  assert _energy(x).dtype == np.float32

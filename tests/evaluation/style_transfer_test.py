@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from configs import style as style_config
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import style_transfer
-from vaegan_jax.losses import perceptual
+from vaegan_jax.losses import distances, perceptual
 from vaegan_jax.models import vgg
 from vaegan_jax.models.critic import Critic
 
@@ -64,7 +64,7 @@ def _style_distance(variables, style, picture):
     )[1]
     for image in (style, picture)
   )
-  return float(perceptual.gram_distance(x, y, normalize='relative')[0])
+  return float(distances.gram_distance(x, y, normalize='relative')[0])
 
 
 def test_the_loss_falls_while_the_picture_stays_in_range(pictures, variables):

@@ -13,7 +13,7 @@ from PIL import Image
 from tests.faults.damage import METHODS
 from tests.faults.lab import Lab, check, snapshot
 from tests.processes import MAIN, read_rows
-from vaegan_jax.data import input_pipeline
+from vaegan_jax.data import batches
 
 _OTHERS = (
   'batch_size=16',
@@ -120,20 +120,17 @@ def _damage(folder: Path, pattern: str, method: str) -> None:
 
 def _give_nan(step: int) -> None:
   """Prepares a process whose batch of a step is not finite."""
-  getitem, to_float = (
-    input_pipeline._Batches.__getitem__,
-    input_pipeline.to_float,
-  )
+  getitem, to_float = batches._Batches.__getitem__, batches.to_float
 
-  def give_white(batches, index):
-    batch = getitem(batches, index)
+  def give_white(stream, index):
+    batch = getitem(stream, index)
     return np.full_like(batch, 255) if index == step - 1 else batch
 
   def to_nan(images):
     return jnp.where((images == 255).all(), jnp.nan, to_float(images))
 
-  input_pipeline._Batches.__getitem__ = give_white
-  input_pipeline.to_float = to_nan
+  batches._Batches.__getitem__ = give_white
+  batches.to_float = to_nan
 
 
 def give_nan(lab: Lab) -> tuple[str, str]:

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +13,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from tests.processes import MAIN, Process, environment, read_rows, start_two
+from tests.environment import environment
+from tests.processes import MAIN, Process, read_rows, start_two
 from tests.tiny_run import draw_images, tiny_flags
 from vaegan_jax.configuration.serialization import load_config
 from vaegan_jax.experiment.networks import create_networks
@@ -102,7 +102,7 @@ class Lab:
     """Starts a new Python, with other variables in its environment."""
     return subprocess.Popen(
       [sys.executable, MAIN, *self.flags, *flags, f'--workdir={workdir}'],
-      env=os.environ | environment(1) | variables,
+      env=environment(1) | variables,
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
       text=True,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from vaegan_jax.losses import perceptual
+from vaegan_jax.losses import distances, perceptual
 from vaegan_jax.models import blocks
 from vaegan_jax.models import critic as critic_lib
 
@@ -268,7 +268,7 @@ def test_what_is_inside_a_transformed_layer_is_seen(transform):
   assert_close(features(X), expected)  # Also when JAX has its trace.
 
   def loss(module, x):
-    return perceptual.feature_distance(
+    return distances.feature_distance(
       perceptual.capture_features(module, variables, X)[1],
       perceptual.capture_features(module, variables, x)[1],
       normalize='relative',

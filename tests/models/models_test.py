@@ -296,6 +296,35 @@ def test_the_linear_map_of_a_spectral_layer_has_norm_one(spectral, name):
   np.testing.assert_allclose(sigma, 1, rtol=1e-3)
 
 
+@pytest.mark.parametrize('name', ['block_0', 'block_1'])
+def test_a_spectral_convolution_over_an_image_has_a_larger_norm(spectral, name):
+  """Its reshaped kernel has 1; its patches overlap, a pixel is in up to 4."""
+  _, _, variables, stats = spectral
+  kernel = np.asarray(variables['params'][name]['Conv_0']['kernel'])
+  (sigma,) = (
+    np.asarray(leaf)
+    for leaf in jax.tree.leaves(stats[name])
+    if leaf.shape == ()
+  )
+  kernel = kernel / sigma
+  channels, features = kernel.shape[2:]
+  matrix = kernel.reshape(-1, features)
+  reshaped = np.linalg.svd(matrix, compute_uv=False)[0]
+  np.testing.assert_allclose(reshaped, 1, rtol=1e-3)
+  # The convolution as a matrix: its answers to images of one element.
+  units = np.eye(8 * 8 * channels, dtype=np.float32)
+  answers = jax.lax.conv_general_dilated(
+    units.reshape(-1, 8, 8, channels),
+    kernel,
+    window_strides=(2, 2),
+    padding=((1, 1), (1, 1)),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )
+  linear = np.asarray(answers).reshape(len(units), -1)
+  own = np.linalg.svd(linear, compute_uv=False)[0]
+  assert 1.1 < own <= 2
+
+
 def test_a_judgement_leaves_the_spectral_vectors_alone(spectral):
   critic, x, variables, stats = spectral
   trained = {'params': variables['params'], 'batch_stats': stats}

@@ -184,7 +184,7 @@ def test_reads_what_python_2_wrote(tmp_path):
 def test_safetensors_of_every_type(tmp_path):
   pytest.importorskip('safetensors')
   header, content, expected = {'__metadata__': {'format': 'pt'}}, b'', {}
-  for dtype, _, code in weights._DTYPES:
+  for code, dtype in weights._DTYPES.items():
     if code != 'C128':  # Unknown to it.
       array = np.array([[1, 0, 1]]).astype(dtype)
       offsets = [len(content), len(content) + array.nbytes]

@@ -13,6 +13,7 @@ from absl import flags, logging
 from PIL import Image
 
 import main
+from vaegan_jax.configuration import command_line
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import figures
 from vaegan_jax.modes import evaluate, study, train
@@ -34,7 +35,7 @@ def command(tiny_run, tmp_path, monkeypatch):
 
   def command(*args):
     values = flags.FlagValues()
-    main.define_flags(values)
+    command_line.define_flags(values)
     args = (
       *('main.py', '--mode=study', *tiny_run),
       f'--workdir={tmp_path / "study"}',
@@ -115,7 +116,7 @@ def _scores(objective, seed):
   return {
     'psnr': psnr,
     'ssim': 0.5 + 0.01 * seed,
-    'sharpness': 0.25,
+    'detail': 0.25,
     'kl': 100.0,
     'distance': 7.0,
   }
@@ -284,7 +285,7 @@ def test_without_a_finished_run_there_is_no_figure(
   assert 'No run finished' in capsys.readouterr().out
   assert not (tmp_path / 'study' / 'study.png').exists()
   assert (
-    '| mse | 2 | 2 | — | — | — | — |'
+    '| mse | 2 | 2 | — | — | — | — | — | — |'
     in (tmp_path / 'study' / 'study.md').read_text()
   )
 
@@ -319,7 +320,7 @@ def _outcomes(objective, *rows, status='finished'):
 
 
 def test_the_table_has_means_and_sample_deviations_over_the_seeds():
-  row = {'psnr': 20.0, 'ssim': 0.5, 'sharpness': 0.25, 'kl': 90.0}
+  row = {'psnr': 20.0, 'ssim': 0.5, 'detail': 0.25, 'lpips': 0.125, 'kl': 90.0}
   outcomes = [
     *_outcomes('mse', row, row | {'psnr': 22.0}, row | {'psnr': 24.0}),
     *_outcomes('mse', {}, status='failed'),
@@ -331,19 +332,20 @@ def test_the_table_has_means_and_sample_deviations_over_the_seeds():
   assert summary['mse']['kl'] == (90.0, 0.0)
   assert summary['geometric']['psnr'] == (20.0, None)
   assert figures.markdown_table(summary).splitlines() == [
-    '|  | Runs | Failures | PSNR (dB) | SSIM | Sharpness | KL (nats) |',
-    '| --- | ---: | ---: | ---: | ---: | ---: | ---: |',
-    '| mse | 4 | 1 | 22.00 ± 2.00 | 0.5000 ± 0.0000 | 0.250 ± 0.000 '
-    '| 90.00 ± 0.00 |',
-    '| geometric | 2 | 1 | 20.00 | 0.5000 | 0.250 | 90.00 |',
+    '|  | Runs | Failures | PSNR (dB) | SSIM | 8x8 means (dB) | Detail '
+    '| Energy | LPIPS | KL (nats) |',
+    '| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |',
+    '| mse | 4 | 1 | 22.00 ± 2.00 | 0.5000 ± 0.0000 | — | 0.2500 ± 0.0000 '
+    '| — | 0.1250 ± 0.0000 | 90.00 ± 0.00 |',
+    '| geometric | 2 | 1 | 20.00 | 0.5000 | — | 0.2500 | — | 0.1250 | 90.00 |',
   ]
 
 
 def test_a_score_that_one_run_lacks_has_no_mean():
-  row = {'psnr': 20.0, 'ssim': 0.5, 'sharpness': None, 'kl': 90.0}
-  whole = row | {'sharpness': 0.5}
+  row = {'psnr': 20.0, 'ssim': 0.5, 'detail': None, 'kl': 90.0}
+  whole = row | {'detail': 0.5}
   summary = study.summarize(_outcomes('mse', row, whole))['mse']
-  assert summary['sharpness'] is None and summary['psnr'] == (20.0, 0.0)
+  assert summary['detail'] is None and summary['psnr'] == (20.0, 0.0)
 
 
 def test_the_estimate_goes_by_the_updates_that_are_left(capsys, monkeypatch):

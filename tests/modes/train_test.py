@@ -19,15 +19,16 @@ from absl import flags, logging
 from PIL import Image
 
 import main
+from tests.environment import environment
 from tests.processes import (
   MAIN,
   Process,
   crc32s,
-  environment,
   read_rows,
   saved_steps,
   wait_for_step,
 )
+from vaegan_jax.configuration import command_line
 from vaegan_jax.configuration.serialization import load_config
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import evaluator
@@ -50,7 +51,7 @@ def run(monkeypatch):
 
   def run(workdir, *args):
     values = flags.FlagValues()
-    main.define_flags(values)
+    command_line.define_flags(values)
     return main.run(
       main.parse(['main.py', *args, f'--workdir={workdir}'], values)
     )
@@ -145,7 +146,7 @@ def test_a_run_stopped_and_killed_again_and_again_ends_with_the_same_bits(
   workdir = tmp_path / 'run'
   with subprocess.Popen(
     [sys.executable, MAIN, *long_run, f'--workdir={workdir}'],
-    env=os.environ | environment(1),
+    env=environment(1),
     stdout=subprocess.PIPE,
     stderr=subprocess.DEVNULL,
     text=True,

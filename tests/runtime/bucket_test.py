@@ -17,6 +17,7 @@ from absl import flags
 
 import main
 from tests.fake_bucket import FakeBucket
+from vaegan_jax.configuration import command_line
 from vaegan_jax.configuration.serialization import load_config
 from vaegan_jax.experiment.networks import create_networks
 from vaegan_jax.runtime import workdir_lock
@@ -48,7 +49,7 @@ def bucket(tmp_path_factory):
 
 def _run(*args):
   values = flags.FlagValues()
-  main.define_flags(values)
+  command_line.define_flags(values)
   return main.run(main.parse(['main.py', *args], values))
 
 

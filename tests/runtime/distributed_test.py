@@ -4,11 +4,9 @@ import os
 import re
 import shutil
 import signal
-import socket
 import sys
 import time
 
-import jax
 import numpy as np
 import pytest
 
@@ -21,11 +19,10 @@ from tests.processes import (
   wait_for,
   wait_for_step,
 )
-from vaegan_jax.data import input_pipeline
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import evaluator
-from vaegan_jax.runtime import checkpoints, distributed
-from vaegan_jax.runtime.distributed import Processes
+from vaegan_jax.modes import train
+from vaegan_jax.runtime import checkpoints, distributed, processes
 from vaegan_jax.runtime.preemption import PREEMPTED, Preempted, Stopper
 
 _LAST_STEP = 16
@@ -47,10 +44,10 @@ def flags(tiny_run):
 def undisturbed(flags, tmp_path_factory):
   """The workdir of a whole run of two processes, not to be changed."""
   workdir = tmp_path_factory.mktemp('runs') / 'two'
-  processes = start_two(workdir, *flags)
-  assert [p.wait() for p in processes] == [0, 0], processes[0].err
-  assert 'in 2 processes' in processes[0].out
-  assert 'step' not in processes[1].out
+  both = start_two(workdir, *flags)
+  assert [p.wait() for p in both] == [0, 0], both[0].err
+  assert 'in 2 processes' in both[0].out
+  assert 'step' not in both[1].out
   return workdir
 
 
@@ -137,26 +134,26 @@ def test_sigterm_and_a_checkpoint_that_one_cannot_read_change_no_bit(
   flags, undisturbed, tmp_path
 ):
   workdir = tmp_path / 'run'
-  processes = start_two(workdir, *flags, prepare=(None, _poll_slowly))
+  both = start_two(workdir, *flags, prepare=(None, _poll_slowly))
   wait_for_step(workdir, 2)
-  processes[1].terminate()
-  assert [p.wait() for p in processes] == [75, 75], processes[0].err
+  both[1].terminate()
+  assert [p.wait() for p in both] == [75, 75], both[0].err
   stopped = saved_steps(workdir)[-1]
   assert 2 <= stopped < 8
-  assert f'SIGTERM: stopped after step {stopped}' in processes[0].out
+  assert f'SIGTERM: stopped after step {stopped}' in both[0].out
 
-  processes = start_two(workdir, *flags, prepare=[_evaluate_slowly] * 2)
-  wait_for(lambda: 'evaluating' in processes[1].err)
-  for process in processes:  # As a scheduler does it.
+  both = start_two(workdir, *flags, prepare=[_evaluate_slowly] * 2)
+  wait_for(lambda: 'evaluating' in both[1].err)
+  for process in both:  # As a scheduler does it.
     process.terminate()
-  assert [p.wait(30) for p in processes] == [75, 75], processes[0].err
-  assert f'Resuming after step {stopped};' in processes[0].out
+  assert [p.wait(30) for p in both] == [75, 75], both[0].err
+  assert f'Resuming after step {stopped};' in both[0].out
   assert saved_steps(workdir)[-1] == read_rows(workdir)[-1]['step'] == 8
 
-  processes = start_two(workdir, *flags, prepare=(None, _cannot_read_step_8))
-  assert [p.wait() for p in processes] == [0, 0], processes[0].err
-  assert 'Resuming after step' in processes[0].out
-  assert 'Resuming after step 8' not in processes[0].out
+  both = start_two(workdir, *flags, prepare=(None, _cannot_read_step_8))
+  assert [p.wait() for p in both] == [0, 0], both[0].err
+  assert 'Resuming after step' in both[0].out
+  assert 'Resuming after step 8' not in both[0].out
   assert (workdir / 'quarantine' / '8').is_dir()
   assert crc32s(workdir, _LAST_STEP) == crc32s(undisturbed, _LAST_STEP)
   assert _without_speed(read_rows(workdir)) == _without_speed(
@@ -165,7 +162,7 @@ def test_sigterm_and_a_checkpoint_that_one_cannot_read_change_no_bit(
 
 
 def _miss_it_soon():
-  distributed._HEARTBEAT_SECONDS = 5
+  processes._HEARTBEAT_SECONDS = 5
 
 
 def test_a_run_moves_between_one_process_and_two_until_one_is_killed(
@@ -181,13 +178,13 @@ def test_a_run_moves_between_one_process_and_two_until_one_is_killed(
   workdir = shutil.copytree(alone, tmp_path / 'to_two')
   _keep(workdir, 8)
   more = '--config.num_train_steps=100000'
-  processes = start_two(
+  both = start_two(
     workdir, *flags, more, devices=1, prepare=[_miss_it_soon] * 2
   )
-  wait_for(lambda: f'step {_LAST_STEP}/' in processes[0].out)
-  processes[1].kill()
-  assert processes[0].wait(35) not in (0, 75)
-  assert 'Resuming after step 8;' in processes[0].out
+  wait_for(lambda: f'step {_LAST_STEP}/' in both[0].out)
+  both[1].kill()
+  assert both[0].wait(35) not in (0, 75)
+  assert 'Resuming after step 8;' in both[0].out
   rows, want = read_rows(workdir)[: _LAST_STEP - 1], read_rows(alone)[:-1]
   _assert_close(rows, want, rtol=1e-5)
 
@@ -198,17 +195,17 @@ def _fail_to_load():
   def fail(*_):
     raise ZeroDivisionError('just now')
 
-  input_pipeline.load_splits = fail
+  train.load_splits = fail
 
 
 def test_an_exception_in_one_ends_the_other(flags, tmp_path):
-  processes = start_two(
+  both = start_two(
     tmp_path / 'run', *flags, prepare=(_miss_it_soon, _fail_to_load)
   )
-  assert processes[1].wait() == 1
-  assert 'ZeroDivisionError: just now' in processes[1].err
-  assert 'Process 1 ends, because of the error above' in processes[1].err
-  assert processes[0].wait(35) not in (0, 75)
+  assert both[1].wait() == 1
+  assert 'ZeroDivisionError: just now' in both[1].err
+  assert 'Process 1 ends, because of the error above' in both[1].err
+  assert both[0].wait(35) not in (0, 75)
 
 
 def _start_differently():
@@ -237,16 +234,16 @@ def _write_elsewhere():
   ),
 )
 def test_a_mistake_in_one_is_told_by_both(prepare, told, flags, tmp_path):
-  processes = start_two(tmp_path / 'run', *flags, prepare=(None, prepare))
-  assert [p.wait() for p in processes] == [2, 2], processes[0].err
-  for process in processes:
+  both = start_two(tmp_path / 'run', *flags, prepare=(None, prepare))
+  assert [p.wait() for p in both] == [2, 2], both[0].err
+  for process in both:
     line = process.err.splitlines()[-1]
     assert re.match(f'error: .*{told}', line)
   assert not read_rows(tmp_path / 'run')
 
 
 def _hurry():
-  distributed._START_SECONDS = 1
+  processes._START_SECONDS = 1
 
 
 def test_a_process_that_stays_alone_ends(flags, tmp_path):
@@ -262,76 +259,6 @@ def test_a_process_that_stays_alone_ends(flags, tmp_path):
   )
 
 
-@pytest.mark.parametrize(
-  ('given', 'told'),
-  (
-    (('', '2', '0'), '--coordinator must be given too'),
-    (('a:1', '', ''), '--num_processes and --process_id must be given too'),
-    (('a', '2', '0'), '--coordinator=a must be a host and a port'),
-    (('a:b', '2', '0'), '--coordinator=a:b must be a host and a port'),
-    (('a:99999', '2', '0'), 'a port from 1 to 65535'),
-    (('a:1', '0', '0'), '--num_processes=0 must be a whole number from 1'),
-    (('a:1', 'two', '0'), '--num_processes=two must be a whole number'),
-    (('a:1', '2', '2'), '--process_id=2 must be from 0 to 1, one less than'),
-    (('a:1', '2', '-1'), '--process_id=-1 must be from 0 to 1'),
-  ),
-)
-def test_flags_that_connect_nothing_are_told(given, told):
-  with pytest.raises(UserError, match=re.escape(told)):
-    distributed.parse_flags(*given)
-
-
-def test_the_coordinator_may_be_in_the_environment(monkeypatch):
-  assert distributed.parse_flags('', '', '') is None
-  monkeypatch.setenv('JAX_COORDINATOR_ADDRESS', 'a:1')
-  assert distributed.parse_flags('', '2', '1') == Processes('a:1', 2, 1)
-  assert distributed.parse_flags('b:2', '2', '1') == Processes('b:2', 2, 1)
-  with pytest.raises(UserError, match='--num_processes and --process_id'):
-    distributed.parse_flags('', '', '')
-  monkeypatch.setenv('SLURM_STEP_NUM_TASKS', '2')
-  assert distributed.parse_flags('', '', '') is None
-
-
-@pytest.mark.parametrize(
-  ('environment', 'method'),
-  (
-    ({}, None),
-    ({'SLURM_STEP_NUM_TASKS': '1', 'SLURM_NTASKS': '4'}, None),
-    ({'SLURM_STEP_NUM_TASKS': '4'}, 'slurm'),
-    ({'OMPI_COMM_WORLD_SIZE': '1'}, None),
-    ({'OMPI_COMM_WORLD_SIZE': '2'}, 'ompi'),
-  ),
-)
-def test_jax_is_asked_to_connect_where_several_were_launched(
-  environment, method, monkeypatch
-):
-  asked = []
-  monkeypatch.setattr(
-    jax.distributed, 'initialize', lambda **where: asked.append(where)
-  )
-  for name, value in environment.items():
-    monkeypatch.setenv(name, value)
-  distributed.initialize(None)
-  assert [where['cluster_detection_method'] for where in asked] == (
-    [method] if method else []
-  )
-
-
-def test_what_jax_cannot_connect_is_told(monkeypatch):
-  monkeypatch.setenv('OMPI_COMM_WORLD_SIZE', '2')  # And nothing else of it.
-  with pytest.raises(UserError, match='say where they are, for example, with'):
-    distributed.initialize(None)
-
-
-def test_a_port_that_is_taken_is_told():
-  with socket.socket() as taken:
-    taken.bind(('', 0))
-    taken.listen()
-    address = f'127.0.0.1:{taken.getsockname()[1]}'
-    with pytest.raises(UserError, match=r'in use.*: name another one'):
-      distributed.initialize(Processes(address, 2, 0))
-
-
 def test_a_process_by_itself_asks_nobody():
   assert distributed.is_first() and distributed.every_process(True)
   assert not distributed.every_process(False)
@@ -340,7 +267,6 @@ def test_a_process_by_itself_asks_nobody():
   distributed.check_same({'a': 1}, 'mend that')
   with pytest.raises(UserError, match='wrong'), distributed.together():
     raise UserError('wrong')
-  distributed.leave(1)
 
 
 def test_sigterm_ends_a_process_at_once_unless_deferred():

@@ -21,6 +21,7 @@ from tests.runtime.checkpoints_test import (
   make_state,
   save_all,
 )
+from vaegan_jax.configuration import command_line
 from vaegan_jax.errors import UserError
 from vaegan_jax.modes import train
 from vaegan_jax.runtime import writers
@@ -45,7 +46,7 @@ def run():
 
   def run(*args):
     values = flags.FlagValues()
-    main.define_flags(values)
+    command_line.define_flags(values)
     main.run(main.parse(['main.py', *args], values))
 
   yield run

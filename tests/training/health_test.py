@@ -1,6 +1,7 @@
 """A run's health: sequences of metrics whose judgement is known by hand."""
 
 import math
+import os
 import re
 import subprocess
 import sys
@@ -11,9 +12,11 @@ import pytest
 from hypothesis import strategies as st
 
 from configs import default
-from vaegan_jax.configuration import rules
+from vaegan_jax.configuration import rules, validation
+from vaegan_jax.configuration.overrides import apply_overrides
+from vaegan_jax.errors import UserError
 from vaegan_jax.losses import adversarial
-from vaegan_jax.training import health
+from vaegan_jax.training import advice, health, symptoms
 
 _PATIENCE = 500
 _LOG_EVERY = 100
@@ -42,13 +45,28 @@ _ILL = (
 )
 _LASTING = _ILL[:4]
 _URGENT = _ILL[4:]
-# Of the monitor itself.
-_OWN_FIELDS = ('health.on_failure', 'health.patience_steps', 'health.min_kl')
+_OBJECTIVES = ('mse', *sorted(adversarial.OBJECTIVES))
+_FROZEN = {
+  'critic__network': 'vgg16',
+  'critic__weights': 'vgg16.pth',
+  'loss__adversarial_weight': 0.0,
+}
 
 
-def _monitor(objective='geometric', **kwargs):
-  kwargs = {'patience_steps': _PATIENCE, 'min_kl': 0.5} | kwargs
-  return health.HealthMonitor(objective=objective, **kwargs)
+def _config(objective='geometric', **changes):
+  """Returns the defaults with changes, a double underscore for the dot."""
+  config = default.get_config(objective)
+  config.update_from_flattened_dict(
+    {name.replace('__', '.'): value for name, value in changes.items()}
+  )
+  return config
+
+
+def _monitor(objective='geometric', **changes):
+  """The monitor of a run with these changes to the defaults."""
+  changes = {'health__patience_steps': _PATIENCE} | changes
+  fields = rules.flatten(_config(objective, **changes))
+  return health.HealthMonitor({name: fields[name] for name in health.FIELDS})
 
 
 def _run(monitor, steps, **ill):
@@ -132,7 +150,7 @@ def test_two_kinds_are_told_apart_and_in_one_check():
 
 
 def test_a_run_that_logs_rarely_is_not_judged_by_a_few_values():
-  monitor = _monitor(patience_steps=500)
+  monitor = _monitor(health__patience_steps=500)
   found = _run(monitor, range(1000, 9000, 1000), critic_loss=0.0)
   assert found == [(5000, 'dead_critic')]
 
@@ -258,15 +276,15 @@ def test_a_value_that_is_unknown_neither_breaks_nor_heals():
 
 
 @pytest.mark.parametrize(
-  ('objective', 'absent'),
+  ('objective', 'changes', 'absent'),
   [
-    ('mse', ('critic_', 'feature_scale')),
-    ('geometric', ('critic_',)),  # Frozen.
+    ('mse', {}, ('critic_', 'feature_scale')),
+    ('geometric', _FROZEN, ('critic_',)),
   ],
 )
-def test_without_a_critic_the_rest_is_watched(objective, absent):
+def test_without_a_critic_the_rest_is_watched(objective, changes, absent):
   metrics = {k: v for k, v in _HEALTHY.items() if not k.startswith(absent)}
-  monitor = _monitor(objective)
+  monitor = _monitor(objective, **changes)
   found = []
   for step in range(100, 1000, 100):
     found += monitor.check(step, metrics | {'kl': 0.1, 'output_std': 0.0})
@@ -277,7 +295,7 @@ def test_without_a_critic_the_rest_is_watched(objective, absent):
 
 
 def test_a_min_kl_of_zero_lets_any_latent_be():
-  assert _run(_monitor(min_kl=0.0), range(0, 5000, 100), kl=0.0) == []
+  assert _run(_monitor(health__min_kl=0.0), range(0, 5000, 100), kl=0.0) == []
 
 
 def test_a_batch_of_one_image_has_no_spread_and_is_let_be():
@@ -292,37 +310,48 @@ def test_a_batch_of_one_image_has_no_spread_and_is_let_be():
       {'critic_loss': 0.004},
       'Dead critic since step 1,200: critic_loss stayed below 0.01 (0.004) at '
       'step 1,700, likely because ',
-      'for example, --config.loss.adversarial_weight=0.5',
+      'photograph and has no gradient left to learn from; raise '
+      'loss.adversarial_weight or lower optimizer.critic_learning_rate, in a '
+      'new --workdir: for example, --config.loss.adversarial_weight=1 or '
+      '--config.optimizer.critic_learning_rate=1e-4',
     ),
     (
       {'critic_loss': 2.01},
       'Dead critic since step 1,200: critic_loss stayed within 0.02 of 2 '
       '(2.01) at step 1,700, likely because ',
-      'for example, --config.optimizer.critic_learning_rate=1e-4',
+      'for example, --config.optimizer.critic_learning_rate=1e-4 or '
+      '--config.loss.adversarial_weight=0.1',
     ),
     (
       {'kl': 0.02},
       'Latent collapse since step 1,200: kl stayed below health.min_kl=0.5 '
       'nats (0.02) at step 1,700, likely because ',
-      'for example, --config.loss.kl_weight=1e-4',
+      'for example, --config.loss.kl_weight=1e-3',
     ),
     (
       {'output_std': 0.01},
       'Output collapse since step 1,200: output_std stayed below 5% of '
       'input_std (0.01 of 0.4) at step 1,700, likely because ',
-      'for example, --config.optimizer.autoencoder_learning_rate=1e-4',
+      'for example, --config.optimizer.autoencoder_learning_rate=1e-4 or '
+      '--config.loss.adversarial_weight=0.1',
     ),
     (
       {'feature_scale': 50.0},
       'Exploding features since step 1,200: feature_scale is above 20 (50, '
       'from 0.2 at first) at step 1,200, likely because ',
-      'for example, --config.optimizer.critic_learning_rate=1e-4',
+      'for what holds its weights; lower optimizer.critic_learning_rate, '
+      'raise critic.r1_weight or turn on critic.spectral_norm, in a new '
+      '--workdir: for example, --config.optimizer.critic_learning_rate=1e-4 or '
+      '--config.critic.r1_weight=5 or --config.critic.spectral_norm=True',
     ),
     (
       {'loss': math.nan, 'kl': math.inf, 'skipped_in_a_row': 7.0},
       'Non-finite values since step 1,200: loss and kl are not finite, with 7 '
       'skipped in a row, at step 1,200, likely because ',
-      'for example, --config.optimizer.autoencoder_learning_rate=1e-4',
+      'lower optimizer.autoencoder_learning_rate and lower '
+      'optimizer.critic_learning_rate, in a new --workdir: for example, '
+      '--config.optimizer.autoencoder_learning_rate=1e-4 '
+      '--config.optimizer.critic_learning_rate=1e-4',
     ),
   ],
 )
@@ -337,35 +366,215 @@ def test_a_message_names_what_was_seen_since_when_and_what_to_do(
   assert '\n' not in message
 
 
-@pytest.mark.parametrize('objective', ['mse', *sorted(adversarial.OBJECTIVES)])
-@pytest.mark.parametrize(('kind', 'ill'), _ILL)
-def test_a_message_names_fields_that_are_there_and_a_value_they_take(
-  objective, kind, ill
-):
-  monitor = _monitor(objective)
+def _messages(monitor, ill):
+  """What is said of a state that lasts, after one healthy log."""
   _run(monitor, [1])
-  messages = [
+  return [
     finding.message
     for step in range(100, 1000, 100)
     for finding in monitor.check(step, _HEALTHY | ill)
   ]
-  defaults = rules.flatten(default.get_config())
-  for message in messages:
-    groups = 'health|critic|loss|optimizer|model|data'
-    fields = re.findall(rf'\b(?:{groups})\.\w+', message)
-    assert set(fields) <= {*defaults, *_OWN_FIELDS}
-    ((field, value),) = re.findall(r'--config\.([\w.]+)=(\S+)$', message)
-    assert fields.count(field) == 2  # Before the example too.
-    assert rules.RULES[field].holds(type(defaults[field])(value))
-  if objective == 'geometric':
-    assert len(messages) == 1
 
 
-def test_the_example_weight_of_the_kl_is_below_the_objectives_default():
-  for objective in ('mse', 'geometric'):
-    message = _find(_monitor(objective), kl=0.0, critic_loss=0.8).message
-    example = float(message.rpartition('=')[2])
-    assert example < default.get_config(objective).loss.kl_weight
+def _advice(message):
+  """Returns ({field: verb}, [flag]) of a message."""
+  _, _, remedy = message.partition('; ')
+  said, _, flags = remedy.partition(', in a new --workdir: for example, ')
+  verbs = re.findall(r'(lower|raise|turn on) ([\w.]+)', said)
+  return {field: verb for verb, field in verbs}, re.findall(r'--\S+', flags)
+
+
+@pytest.mark.parametrize(
+  ('ill', 'changes', 'flags'),
+  [
+    # A fifth of the rate that is set, a tenth of the price.
+    (
+      {'critic_loss': 2.0},
+      {'optimizer__critic_learning_rate': 5e-5, 'loss__adversarial_weight': 2},
+      'optimizer.critic_learning_rate=1e-5 loss.adversarial_weight=0.4',
+    ),
+    ({'kl': 0.0}, {'loss__kl_weight': 3e-3}, 'loss.kl_weight=3e-4'),
+    # Without a price it is not the price.
+    (
+      {'kl': 0.0},
+      {'loss__kl_weight': 0.0},
+      'optimizer.autoencoder_learning_rate=1e-4',
+    ),
+    (
+      {'critic_loss': 0.0},
+      {'loss__adversarial_weight': 0.0},
+      'loss.adversarial_weight=0.1 optimizer.critic_learning_rate=1e-4',
+    ),
+    # It is high already, or its ramp may be longer than the run.
+    (
+      {'critic_loss': 0.0},
+      {'loss__adversarial_weight': 1.0},
+      'optimizer.critic_learning_rate=1e-4',
+    ),
+    (
+      {'critic_loss': 0.0},
+      {'loss__adversarial_weight': 0.0, 'loss__adversarial_ramp_steps': 10**6},
+      'optimizer.critic_learning_rate=1e-4',
+    ),
+    # What holds the critic: off, low, on, high, or in another's way.
+    (
+      {'feature_scale': 1e5},
+      {'critic__r1_weight': 0.0},
+      'optimizer.critic_learning_rate=1e-4 critic.r1_weight=1 '
+      'critic.spectral_norm=True',
+    ),
+    (
+      {'feature_scale': 1e5},
+      {'critic__spectral_norm': True, 'critic__r1_weight': 4.0},
+      'optimizer.critic_learning_rate=1e-4 critic.r1_weight=10',
+    ),
+    (
+      {'feature_scale': 1e5},
+      {'critic__spectral_norm': True, 'critic__r1_weight': 10.0},
+      'optimizer.critic_learning_rate=1e-4',
+    ),
+    (
+      {'feature_scale': 1e5},
+      {'critic__norm': 'batch', 'critic__r1_weight': 0.0},
+      'optimizer.critic_learning_rate=1e-4 critic.spectral_norm=True',
+    ),
+    (
+      {'feature_scale': 1e5},
+      {'objective': 'wasserstein_gp', 'critic__r1_weight': 0.0}
+      | {'critic__gradient_penalty_weight': 10.0},
+      'optimizer.critic_learning_rate=1e-4 critic.spectral_norm=True',
+    ),
+    (
+      {'feature_scale': 1e5},
+      {'critic__weight_clip': 0.01},
+      'optimizer.critic_learning_rate=1e-4',
+    ),
+    # Without a critic that learns there is nothing to say of one.
+    (
+      {'output_std': 0.0},
+      _FROZEN,
+      'optimizer.autoencoder_learning_rate=1e-4',
+    ),
+    (
+      {'output_std': 0.0},
+      {'objective': 'mse'},
+      'optimizer.autoencoder_learning_rate=1e-4',
+    ),
+  ],
+)
+def test_advice_is_derived_from_what_is_set(ill, changes, flags):
+  (message,) = _messages(_monitor(**changes), ill)
+  expected = [f'--config.{flag}' for flag in flags.split()]
+  assert _advice(message)[1] == expected
+
+
+def test_the_cause_knows_whether_anything_holds_the_critic():
+  ill = {'feature_scale': 1e5}
+  (held,) = _messages(_monitor(), ill)
+  assert 'too fast for what holds its weights' in held
+  (free,) = _messages(_monitor(critic__r1_weight=0.0), ill)
+  assert "nothing holds the critic's weights" in free
+
+
+def test_a_frozen_critic_cannot_explode():
+  assert _run(_monitor(**_FROZEN), range(0, 900, 100), feature_scale=1e5) == []
+
+
+def test_where_nothing_is_left_to_change_nothing_is_advised():
+  tiny = {
+    'loss__kl_weight': 0.0,
+    'optimizer__autoencoder_learning_rate': 5e-324,
+  }
+  (message,) = _messages(_monitor(**tiny), {'kl': 0.0})
+  assert message.endswith('died of too long a step')
+
+
+def test_a_monitor_that_is_told_too_little_says_so_at_once():
+  with pytest.raises(KeyError, match='critic_learning_rate'):
+    fields = rules.flatten(default.get_config())
+    del fields['optimizer.critic_learning_rate']
+    health.HealthMonitor(fields)
+
+
+_SIZES = st.one_of(
+  st.sampled_from([0.0, 1e-4, 5e-4, 1e-2, 0.1, 0.5, 0.95, 1.0, 9.99, 10.0]),
+  st.floats(0.0, 3.4e38),
+)
+_RATES = _SIZES.filter(bool)
+# Of what advice hangs on, one value as often as another.
+_CHANGES = {
+  'num_train_steps': st.sampled_from([500, 20_000]),
+  'critic__norm': st.sampled_from(rules.NORMS),
+  'critic__spectral_norm': st.booleans(),
+  'critic__weight_clip': st.just(0.0) | _SIZES,
+  'critic__gradient_penalty_weight': st.just(0.0) | _SIZES,
+  'critic__r1_weight': _SIZES,
+  'loss__adversarial_weight': _SIZES,
+  'loss__adversarial_ramp_steps': st.sampled_from([0, 400, 1000]),
+  'loss__adaptive_weight': st.booleans(),
+  'loss__kl_weight': _SIZES,
+  'optimizer__autoencoder_learning_rate': _RATES,
+  'optimizer__critic_learning_rate': _RATES,
+}
+
+
+@hypothesis.settings(
+  deadline=None,
+  max_examples=60,
+  suppress_health_check=[hypothesis.HealthCheck.filter_too_much],
+)
+@hypothesis.given(
+  objective=st.sampled_from(_OBJECTIVES),
+  changes=st.fixed_dictionaries({}, optional=_CHANGES),
+  frozen=st.booleans(),
+)
+# What is ruled out by other fields, and what only counts once it is on.
+@hypothesis.example(
+  'geometric', {'critic__norm': 'batch', 'critic__r1_weight': 0.0}, False
+)
+@hypothesis.example(
+  'geometric',
+  {
+    'num_train_steps': 500,
+    'loss__adversarial_weight': 0.0,
+    'loss__adversarial_ramp_steps': 1000,
+  },
+  False,
+)
+def test_advice_differs_from_what_is_set_in_the_direction_it_says(
+  objective, changes, frozen
+):
+  changes |= _FROZEN if frozen else {}
+  config = _config(objective, **changes)
+  try:
+    validation.validate(config)
+  except UserError:
+    hypothesis.reject()
+  trains_critic = objective != 'mse' and not frozen
+  given = rules.flatten(config)
+  for _, ill in _ILL:
+    for message in _messages(_monitor(objective, **changes), ill):
+      verbs, flags = _advice(message)
+      names = re.findall(r'\b(?:health|critic|loss|optimizer)\.\w+', message)
+      assert set(names) <= set(given)
+      assert [f'--config.{field}' for field in verbs] == [
+        flag.partition('=')[0] for flag in flags
+      ]
+      # As typed, all of them at once; then each by itself.
+      advised = config.copy_and_resolve_references()
+      apply_overrides(advised, ['main.py', *flags])
+      validation.validate(advised)
+      values = rules.flatten(advised)
+      for field, verb in verbs.items():
+        alone = changes | {field.replace('.', '__'): values[field]}
+        validation.validate(_config(objective, **alone))
+        assert {
+          'lower': values[field] < given[field],
+          'raise': values[field] > given[field],
+          'turn on': values[field] and not given[field],
+        }[verb]
+        assert trains_critic or not re.search('critic|adversarial', field)
+      assert 'critic.norm' not in message
 
 
 def test_since_is_the_step_after_the_last_log_without_it():
@@ -395,7 +604,7 @@ def test_a_rollback_goes_to_the_newest_checkpoint_before(
 @hypothesis.settings(deadline=None, max_examples=40)
 @hypothesis.given(
   seed=st.integers(0, 2**32 - 1),
-  objective=st.sampled_from(['mse', *adversarial.OBJECTIVES]),
+  objective=st.sampled_from(_OBJECTIVES),
   log_every=st.integers(1, 2000),
 )
 def test_healthy_noise_is_never_reported(seed, objective, log_every):
@@ -421,13 +630,13 @@ _VALUES = st.one_of(
   rows=st.lists(
     st.dictionaries(st.sampled_from(sorted(_HEALTHY)), _VALUES), max_size=12
   ),
-  objective=st.sampled_from(['mse', *adversarial.OBJECTIVES]),
+  objective=st.sampled_from(_OBJECTIVES),
   patience_steps=st.integers(0, 12),
 )
 def test_no_metrics_make_it_fail_or_repeat_itself(
   rows, objective, patience_steps
 ):
-  monitor = _monitor(objective, patience_steps=patience_steps)
+  monitor = _monitor(objective, health__patience_steps=patience_steps)
   active = {}
   for step, metrics in enumerate(rows, start=1):
     for finding in monitor.check(step, metrics):
@@ -441,10 +650,14 @@ def test_no_metrics_make_it_fail_or_repeat_itself(
 
 
 def test_it_needs_no_jax():
-  # vaegan_jax/__init__.py imports JAX; this module by itself does not.
+  # vaegan_jax/__init__.py imports JAX; these modules by themselves do not.
+  modules = (advice, symptoms, health)
   code = (
-    'import runpy, sys\n'
-    f'runpy.run_path({health.__file__!r})\n'
-    'assert "jax" not in sys.modules and "numpy" not in sys.modules'
+    'import sys, types\n'
+    'for name in ("vaegan_jax", "vaegan_jax.training"):\n'
+    '  sys.modules[name] = types.ModuleType(name)\n'
+    f'  sys.modules[name].__path__ = [{os.path.dirname(health.__file__)!r}]\n'
+    + ''.join(f'import {module.__name__}\n' for module in modules)
+    + 'assert "jax" not in sys.modules and "numpy" not in sys.modules'
   )
   subprocess.run([sys.executable, '-c', code], check=True)

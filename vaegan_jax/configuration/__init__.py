@@ -1,6 +1,6 @@
 """What may be asked for: the rules of every field, and how a mistake is told.
 
-Owns reading and writing configurations, overrides on the command line, and the
-grid of a study. What the fields are is in `configs/`.
+Owns the command line (`command_line.py`), reading and writing configurations,
+overrides, and the grid of a study. What the fields are is in `configs/`.
 May import: `errors`. Nothing of JAX: a mistake is told before that is loaded.
 """

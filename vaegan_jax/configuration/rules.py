@@ -81,9 +81,21 @@ def _is_local_path(text: str) -> bool:
   return '://' not in text and _is_path(text)
 
 
+def _is_two_files(text: str) -> bool:
+  """True for '', and for two paths."""
+  paths = text.split(',')
+  return not text or (
+    len(paths) == 2 and all(p.strip() and _is_local_path(p) for p in paths)
+  )
+
+
 _ANY = Rule('', lambda value: True)
 PATH = Rule('a local path or gs://..., of names up to 255 bytes', _is_path)
 _LOCAL_PATH = Rule('a local path of names up to 255 bytes', _is_local_path)
+_TWO_FILES = Rule(
+  "two local files with a comma between them, VGG16's and LPIPS's heads",
+  _is_two_files,
+)
 _NOT_EMPTY = Rule('a name', lambda value: bool(value.strip()))
 _COUNT = _between(1, _INT32_MAX)
 _COUNT_OR_ZERO = _between(0, _INT32_MAX)
@@ -155,8 +167,10 @@ RULES = {
   'critic.prior_fakes': _ANY,
   'loss.layers': _NAMES,
   'loss.layer_weights': _WEIGHTS,
-  'loss.normalize': _one_of('none', 'unit', 'relative'),
+  'loss.normalize': _one_of('none', 'unit', 'relative', 'batch'),
   'loss.reduction': _one_of('sum', 'mean'),
+  'loss.distance_weight': _WEIGHT,
+  'loss.image_weight': _WEIGHT,
   'loss.pixel_weight': _WEIGHT,
   'loss.adversarial_weight': _WEIGHT,
   'loss.adversarial_ramp_steps': _COUNT_OR_ZERO,
@@ -174,6 +188,8 @@ RULES = {
   'health.on_failure': _one_of('warn', 'stop', 'rollback'),
   'health.patience_steps': _COUNT,
   'health.min_kl': _WEIGHT,
+  'evaluation.lpips_weights': _TWO_FILES,
+  'evaluation.features_weights': _LOCAL_PATH,
   'update_order': _one_of('alternating', 'simultaneous'),
   'ema_decay': _DECAY,
 }

@@ -17,6 +17,7 @@ import ml_collections
 from etils import epath
 
 from vaegan_jax.configuration import defaults
+from vaegan_jax.configuration.migrations import upgrade
 from vaegan_jax.configuration.rules import PATH, flatten, nearest
 from vaegan_jax.configuration.validation import validate
 from vaegan_jax.errors import UserError
@@ -34,8 +35,8 @@ def load_config(path: os.PathLike | str) -> ml_collections.ConfigDict:
     The configuration, locked and valid.
 
   Raises:
-    UserError: the file is missing or damaged, or its fields are not those of
-      this version of the code.
+    UserError: the file is missing or damaged, or has fields that no version up
+      to this one knows.
   """
   path = epath.Path(path)
   saved = _read_fields(path)
@@ -66,7 +67,7 @@ def _read_fields(path: epath.Path) -> dict[str, Any]:
       raise ValueError(f'it has {size} bytes')
     saved = json.loads(path.read_text())
     if isinstance(saved, dict):
-      return flatten(saved)
+      return flatten(upgrade(saved))
   except UserError:
     raise
   except (ValueError, RecursionError) as error:  # Also what is not text.

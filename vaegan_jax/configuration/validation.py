@@ -38,6 +38,7 @@ def validate(
     _check_trained_critic(config)
     _check_stabilisers(config)
   _check_layers(config)
+  _check_terms(config.loss)
   _check_schedules(config)
   _check_data(config.data)
   if num_devices and config.batch_size % num_devices:
@@ -145,6 +146,16 @@ def _check_stabilisers(config: ml_collections.ConfigDict) -> None:
       'loss.adaptive_weight=True multiplies '
       f'loss.adversarial_weight={config.loss.adversarial_weight}, which is '
       'off: for example, --config.loss.adversarial_weight=0.5'
+    )
+
+
+def _check_terms(loss: ml_collections.ConfigDict) -> None:
+  """Refuses a loss to which any picture is as good as the original."""
+  if not loss.distance_weight + loss.pixel_weight:
+    raise UserError(
+      'loss.distance_weight=0.0 and loss.pixel_weight=0.0 leave nothing that '
+      'holds a reconstruction to its original: for example, '
+      '--config.loss.pixel_weight=1'
     )
 
 

@@ -1,32 +1,33 @@
 """One run's held-out images: scored, and drawn.
 
 Serves the training loop and the modes of `evaluate.py`. Everything uses the
-averaged weights (`ema_params`) and reconstructs from the latent's mean, so
-that it is a function of the checkpoint and the images alone.
+averaged weights (`ema_params`), and is a function of the checkpoint, the seed
+and the images alone. What is drawn is reconstructed from the latent's mean.
 """
 
 import functools
-import math
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from vaegan_jax.data import input_pipeline
-from vaegan_jax.evaluation import figures, metrics
+from vaegan_jax.data import batches
+from vaegan_jax.data.images import Images
+from vaegan_jax.evaluation import figures
+from vaegan_jax.evaluation.judges import Judges
+from vaegan_jax.evaluation.scores import Scores, measure, summarize
 from vaegan_jax.experiment.train_state import TrainState
 from vaegan_jax.losses import perceptual
+from vaegan_jax.losses.reconstruction import LossConfig, compare
 from vaegan_jax.models import autoencoder as autoencoder_lib
 
 NUM_COLUMNS = 8  # Of figures.
 NUM_SAMPLES = 64
 _PATIENCE = 5  # Seconds of evaluation before a progress bar is shown.
-Scores = dict[str, float | None]
 Distance = Callable[[jax.Array, jax.Array], jax.Array]  # [B, ...] x 2 -> [B]
+_NO_JUDGES = Judges()
 Poll = Callable[[], None]  # Raises what is to end the work.
 
 
@@ -40,20 +41,23 @@ class Evaluator:
   def __init__(
     self,
     modules: Mapping[str, nn.Module],
-    images: input_pipeline.Images,
+    images: Images,
     *,
-    loss: Mapping[str, Any],
+    loss: LossConfig,
     batch_size: int,
     seed: int,
+    judges: Judges = _NO_JUDGES,
   ):
     """Prepares the compiled functions; nothing is computed yet.
 
     Args:
       modules: the run's networks, by name.
       images: the held-out images, uint8.
-      loss: the fields of `config.loss`, for the distance.
+      loss: how the distance is measured; with `normalize='batch'` over the
+        images of one batch.
       batch_size: images at a time.
-      seed: of the samples from the prior.
+      seed: of the samples from the prior, and of the latent.
+      judges: that are asked too.
     """
     autoencoder = modules['autoencoder']
     self._images = images
@@ -67,7 +71,11 @@ class Evaluator:
     self._decode = jax.jit(
       functools.partial(autoencoder.apply, method='decode')
     )
-    self._measure = jax.jit(_measure)
+    self._draw_noise = jax.jit(
+      functools.partial(_draw_noise, seed, autoencoder.latent_dim)
+    )
+    self._judges = judges
+    self._measure = jax.jit(measure)
     self._distance = _create_distance(modules, loss)
 
   def distance_for(self, state: TrainState) -> Distance | None:
@@ -91,8 +99,7 @@ class Evaluator:
       poll: called before each batch.
 
     Returns:
-      `psnr` (dB), `ssim`, `sharpness` (ratio), `kl` (nats), and `distance`.
-      None for what is not finite, and the distance without a critic.
+      See `scores.summarize`. The distance is None without a critic.
     """
     variables, _ = _inference_variables(state)
     distance = distance or self.distance_for(state)
@@ -109,15 +116,34 @@ class Evaluator:
     for first in starts:
       poll()
       # The last batch is filled up, so that there is one shape to compile.
-      places = np.arange(first, first + self._batch_size)
-      x = input_pipeline.to_float(self._images[places % num_images])
-      x_recon, kl = self._reconstruct(variables, x)
-      part = self._measure(x, x_recon) | {'kl': kl}
-      if distance:
-        part['distance'] = distance(x, x_recon)
+      places = np.arange(first, first + self._batch_size) % num_images
+      part = self._look(variables, places, distance)
       part = {name: np.asarray(value) for name, value in part.items()}
       parts.append({k: v[: num_images - first] for k, v in part.items()})
-    return _summarize(parts)
+    return summarize(
+      {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+    )
+
+  def _look(self, variables, places, distance) -> dict[str, jax.Array]:
+    """What `summarize` needs of the images at `places`, each [B, ...]."""
+    x = batches.to_float(self._images[places])
+    part = {}
+    if self._judges.features:
+      part['features'] = self._judges.features(x)
+    noise = self._draw_noise(places)
+    for suffix, scale in (('', 0.0), ('_sampled', 1.0)):
+      x_recon, kl = self._reconstruct(variables, x, scale * noise)
+      looks = self._measure(x, x_recon)
+      if self._judges.lpips:
+        looks['lpips'] = self._judges.lpips(x, x_recon)
+      if self._judges.features:
+        looks['features_recon'] = self._judges.features(x_recon)
+      part |= {f'{name}{suffix}': value for name, value in looks.items()}
+      if not suffix:
+        part['kl'] = kl
+        if distance:
+          part['distance'] = distance(x, x_recon)
+    return part
 
   def draw(
     self, state: TrainState, poll: Poll = go_on
@@ -159,22 +185,24 @@ class Evaluator:
     """The first held-out images and their reconstructions, [N, S, S, C]."""
     variables, _ = _inference_variables(state)
     places = np.arange(min(num_images, len(self._images)))
-    x = input_pipeline.to_float(self._images[places])
-    return np.asarray(x), np.asarray(self._reconstruct(variables, x)[0])
+    x = batches.to_float(self._images[places])
+    noise = np.zeros((len(x), self._latent_dim), np.float32)
+    x_recon, _ = self._reconstruct(variables, x, noise)
+    return np.asarray(x), np.asarray(x_recon)
 
 
-def reconstruct(autoencoder, variables, x: jax.Array):
-  """Reconstructs from the latent's mean.
+def reconstruct(autoencoder, variables, x: jax.Array, noise: jax.Array):
+  """Reconstructs from the latent's mean, or from a sample of it.
 
   Args:
     autoencoder: the module.
     variables: its variables.
     x: [B, S, S, C] float32 in [-1, 1].
+    noise: [B, Z] standard normal; 0: the mean.
 
   Returns:
     x_recon [B, S, S, C] in [-1, 1] and the latent's kl [B] in nats.
   """
-  noise = jnp.zeros((x.shape[0], autoencoder.latent_dim))
   x_recon, mean, logvar = autoencoder.apply(variables, x, noise)
   return x_recon, autoencoder_lib.gaussian_kl(mean, logvar)
 
@@ -194,51 +222,28 @@ def _inference_variables(state: TrainState):
   return autoencoder, critic.variables if critic else None
 
 
-def to_line(scores: Scores) -> str:
-  """Scores on one line, for people."""
-  shown = {name: value for name, value in scores.items() if value is not None}
-  return '  '.join(f'{name} {value:.4g}' for name, value in shown.items())
-
-
-def _measure(x, x_recon):
-  """Metrics of each image, [B], that need no network."""
-  return {
-    'psnr': metrics.psnr(x, x_recon),
-    'ssim': metrics.ssim(x, x_recon),
-    'energy': metrics.high_frequency_energy(x),
-    'energy_recon': metrics.high_frequency_energy(x_recon),
-  }
+def _draw_noise(seed, latent_dim, places):
+  """Standard normal, [B, Z]; of each image's own place, whatever the batch."""
+  key = jax.random.key(seed)
+  return jax.vmap(
+    lambda i: jax.random.normal(jax.random.fold_in(key, i), (latent_dim,))
+  )(places)
 
 
 def _create_distance(modules, loss):
-  """(critic variables, x, x_recon) -> [B], by the fields of `config.loss`."""
+  """(critic variables, x, x_recon) -> [B], as in training."""
 
   @jax.jit
   def distance(variables, x, x_recon):
-    return perceptual.perceptual_distance(
-      modules['critic'],
-      variables,
-      x,
-      x_recon,
-      layers=loss['layers'] or modules['critic'].layer_names,
-      weights=loss['layer_weights'] or None,
-      normalize=loss['normalize'],
-      reduction=loss['reduction'],
-    )
+    critic = modules['critic']
+    layers = loss.layers or critic.layer_names
+
+    def capture(images):
+      _, features = perceptual.capture_features(
+        critic, variables, images, layers=layers
+      )
+      return features
+
+    return compare(loss, x, x_recon, capture(x), capture(x_recon))
 
   return distance
-
-
-def _summarize(parts) -> Scores:
-  """Means over all images; the sharpness is a ratio of sums."""
-  values = {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
-  sharpness = metrics.sharpness_ratio(
-    values.pop('energy'), values.pop('energy_recon')
-  )
-  scores = {name: float(value.mean()) for name, value in values.items()}
-  scores['sharpness'] = float(sharpness)
-  names = ('psnr', 'ssim', 'sharpness', 'kl', 'distance')
-  return {  # JSON has no NaN, the sharpness of flat originals.
-    name: scores[name] if math.isfinite(scores.get(name, math.nan)) else None
-    for name in names
-  }

@@ -28,9 +28,15 @@ _METRICS = {
   'failures': ('Failures', 0),
   'psnr': ('PSNR (dB)', 1),
   'ssim': ('SSIM', 3),
-  'sharpness': ('Sharpness', 2),
+  'low_frequency_psnr': ('8x8 means (dB)', 1),
+  'detail': ('Detail', 3),
+  'energy': ('Energy', 2),
+  'lpips': ('LPIPS', 3),
+  'frechet': ('Frechet', 1),
+  'frechet_floor': ('its floor', 1),
   'kl': ('KL (nats)', 1),
 }
+_SAMPLED = '_sampled'  # What ends the name of a metric of samples.
 _MISSING = '—'
 
 _PAPER = (255, 255, 255)
@@ -223,12 +229,18 @@ def markdown_table(results: Results) -> str:
 def _cells(results: Results) -> list[list[str]]:
   """The table's text: a header, then a line for each label."""
   metrics = list(dict.fromkeys(m for row in results.values() for m in row))
-  header = ['', *(_METRICS.get(m, (m,))[0] for m in metrics)]
+  header = ['', *map(_title, metrics)]
   body = [
     [label, *(_format(m, row.get(m)) for m in metrics)]
     for label, row in results.items()
   ]
   return [header, *body]
+
+
+def _title(metric: str) -> str:
+  name = metric.removesuffix(_SAMPLED)
+  title, *_ = _METRICS.get(name, (name,))
+  return title if name == metric else f'{title}, sampled'
 
 
 def _format(metric: str, value: float | Spread | None) -> str:
@@ -241,7 +253,8 @@ def _format(metric: str, value: float | Spread | None) -> str:
 
 
 def _round(metric: str, value: float, more: int = 0) -> str:
-  _, decimals = _METRICS.get(metric, (metric, None))
+  name = metric.removesuffix(_SAMPLED)
+  _, decimals = _METRICS.get(name, (name, None))
   precision = '.3g' if decimals is None else f'.{decimals + more}f'
   return format(float(value), precision)
 

@@ -7,6 +7,7 @@ to it first, and the arithmetic is float32.
 """
 
 import dm_pix
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 _MIN_SQUARED_ERROR = 1e-10
 # Side of the Gaussian window of SSIM, in pixels, as in the paper.
 _SSIM_WINDOW = 11
+_BLOCK = 8  # Side of the blocks of `low_frequency_psnr`, in pixels.
 
 
 def psnr(x: jax.Array, x_recon: jax.Array) -> jax.Array:
@@ -56,13 +58,35 @@ def ssim(x: jax.Array, x_recon: jax.Array) -> jax.Array:
   )
 
 
-def high_frequency_energy(x: jax.Array) -> jax.Array:
-  """Energy above a quarter of the sampling frequency: edges and texture.
+def low_frequency_psnr(x: jax.Array, x_recon: jax.Array) -> jax.Array:
+  """PSNR of the means of 8x8 blocks: whether brightness and colour are kept.
 
-  The sum of the squared cosine transform (DCT-II) over channels and over the
-  frequencies with `sqrt(fx^2 + fy^2) > 0.25` cycles a pixel. The transform is
-  orthonormal, so that over all frequencies the sum would be `sum(x^2)`
-  (Parseval).
+  Fine detail, right or wrong, averages out of it.
+
+  Args:
+    x: [B, H, W, C] images in [-1, 1].
+    x_recon: [B, H, W, C] their reconstructions.
+
+  Returns:
+    [B] float32 in dB, as `psnr`. Where a side is no multiple of 8, the last
+    blocks are smaller.
+  """
+
+  def block_means(images):
+    block = (_BLOCK, _BLOCK)
+    return nn.avg_pool(
+      _as_shown(images), block, block, 'SAME', count_include_pad=False
+    )
+
+  return psnr(block_means(x), block_means(x_recon))
+
+
+def high_frequencies(x: jax.Array) -> jax.Array:
+  """What is above a quarter of the sampling frequency: edges and texture.
+
+  The cosine transform (DCT-II), with the frequencies of at most
+  `sqrt(fx^2 + fy^2) = 0.25` cycles a pixel set to 0. It is orthonormal, so that
+  inner products are those of the images (Parseval).
 
   It is not the plain FFT, which takes an image as periodic: the jump from each
   border to the opposite one would count as fine detail, in a blurred image as
@@ -72,32 +96,77 @@ def high_frequency_energy(x: jax.Array) -> jax.Array:
     x: [B, H, W, C] images in [-1, 1].
 
   Returns:
-    [B] float32, at least 0.
+    [B, H, W, C] float32, by frequency.
   """
   height, width = x.shape[1:3]
   frequency = np.hypot(
     np.arange(height)[:, None] / (2 * height), np.arange(width) / (2 * width)
   )
   spectrum = jax.scipy.fft.dctn(_as_shown(x), axes=(1, 2), norm='ortho')
-  power = jnp.square(spectrum).sum(axis=-1)  # [B, H, W].
-  return jnp.where(frequency > 0.25, power, 0).sum(axis=(1, 2))
+  return jnp.where(frequency[..., None] > 0.25, spectrum, 0)
 
 
-def sharpness_ratio(energy: jax.Array, energy_recon: jax.Array) -> jax.Array:
-  """High-frequency energy of the reconstructions, relative to the originals'.
-
-  A ratio of sums over the whole set, not a mean of ratios, in which a few
-  flat originals would outweigh everything else.
+def high_frequency_products(
+  x: jax.Array, x_recon: jax.Array
+) -> dict[str, jax.Array]:
+  """The inner products that `energy_ratio` and `detail_share` are made of.
 
   Args:
-    energy: [B] `high_frequency_energy` of the originals of a set.
-    energy_recon: [B] that of their reconstructions.
+    x: [B, H, W, C] images in [-1, 1].
+    x_recon: [B, H, W, C] their reconstructions.
 
   Returns:
-    [] 1 is as sharp as the originals, less is blurred, more is noisy. Not
-    finite if no original has any such energy.
+    {'energy', 'energy_recon', 'energy_common'}: of the high frequencies of the
+    original with themselves, of the reconstruction's with themselves, and of
+    the one with the other; each [B] float32.
+  """
+  original, recon = high_frequencies(x), high_frequencies(x_recon)
+  products = {
+    'energy': original * original,
+    'energy_recon': recon * recon,
+    'energy_common': original * recon,
+  }
+  return {name: p.sum(axis=(1, 2, 3)) for name, p in products.items()}
+
+
+def energy_ratio(energy: jax.Array, energy_recon: jax.Array) -> jax.Array:
+  """High-frequency energy of the reconstructions, relative to the originals'.
+
+  How much there is, wherever it is: noise has it, and other images have it. A
+  ratio of sums over the whole set, not a mean of ratios, in which a few flat
+  originals would outweigh everything else.
+
+  Args:
+    energy: [B], of the originals of a set; see `high_frequency_products`.
+    energy_recon: [B], of their reconstructions.
+
+  Returns:
+    [] 1 is as much as the originals have. Not finite if they have none.
   """
   return jnp.sum(energy_recon) / jnp.sum(energy)
+
+
+def detail_share(
+  energy: jax.Array, energy_recon: jax.Array, energy_common: jax.Array
+) -> jax.Array:
+  """The share of the originals' fine detail that is there, in its place.
+
+  `<x, y> / max(<x, x>, <y, y>)` of the high frequencies, summed over the set.
+  Half of the detail, blurred, gives 1/2, and so does all of it in as much noise
+  or twice as strong; noise alone and other people's images give 0.
+
+  Args:
+    energy: [B], of the originals of a set; see `high_frequency_products`.
+    energy_recon: [B], of their reconstructions.
+    energy_common: [B], of the one with the other.
+
+  Returns:
+    [] from -1 to 1, which only the originals have. Not finite if they have no
+    such detail.
+  """
+  total = jnp.sum(energy)
+  share = jnp.sum(energy_common) / jnp.maximum(total, jnp.sum(energy_recon))
+  return jnp.where(total > 0, share, jnp.nan)
 
 
 def _as_shown(x: jax.Array) -> jax.Array:

@@ -28,10 +28,8 @@ from vaegan_jax.data import decoding
 from vaegan_jax.data.image_files import describe_error
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import figures
-from vaegan_jax.losses.perceptual import (
-  capture_features,
-  style_and_content_loss,
-)
+from vaegan_jax.losses.distances import style_and_content_loss
+from vaegan_jax.losses.perceptual import capture_features
 from vaegan_jax.models import VGG_DEPTHS
 from vaegan_jax.models.critic import Critic
 from vaegan_jax.models.vgg import MIN_SIDE, VGG, load_vgg
@@ -103,12 +101,16 @@ def transfer(
     spectrum, opt_state, picture, loss = update(
       spectrum, opt_state, shift, variables, content, style_features
     )
-    if not np.isfinite(loss):
-      raise UserError(
-        f'the loss is {loss} at step {step}: lower learning_rate='
-        f'{learning_rate} or the weights, or take another network'
-      )
+    _check_finite(loss, step, learning_rate)
     yield picture, float(loss)
+
+
+def _check_finite(loss: jax.Array, step: int, learning_rate: float) -> None:
+  if not np.isfinite(loss):
+    raise UserError(
+      f'the loss is {loss} at step {step}: lower learning_rate='
+      f'{learning_rate} or the weights, or take another network'
+    )
 
 
 def run(

@@ -11,6 +11,7 @@ import jax
 import ml_collections
 
 from vaegan_jax import models
+from vaegan_jax.configuration.migrations import upgrade
 from vaegan_jax.errors import UserError
 from vaegan_jax.experiment import rounds
 from vaegan_jax.experiment.optimizers import create_optimizers
@@ -91,6 +92,7 @@ def restore_networks(
     config=config.to_dict(),
     # Only the networks must be those of the checkpoint.
     free_fields=(*set(config) - {'model', 'critic'}, 'critic.weights'),
+    upgrade=upgrade,
     quarantine=False,
   )
   if restored is None:

@@ -28,8 +28,7 @@ def create_optimizers(
     names: of the networks: 'autoencoder', 'critic'.
     name: 'adam', or 'rmsprop', as the Wasserstein GAN's authors use it
       (arXiv 1701.07875): decay 0.99, no momentum.
-    autoencoder_learning_rate: step size, at its highest.
-    critic_learning_rate: step size, at its highest.
+    autoencoder_learning_rate, critic_learning_rate: at their highest.
     b1: Adam's decay of the first moment; 0.5 is usual against a critic.
     b2: Adam's decay of the second moment.
     warmup_steps: updates in which the step sizes rise from 0, linearly.
@@ -48,23 +47,16 @@ def create_optimizers(
     'critic': critic_learning_rate,
   }
   optimizers = {}
+  # How many steps a network takes in so many updates: its schedule counts them.
+  own_steps = {
+    'autoencoder': lambda updates: rounds.num_moves(updates, updates_in_round),
+    'critic': lambda updates: num_critic_steps * updates,
+  }
   for network in names:
-
-    def own_steps(updates, is_critic=network == 'critic'):
-      """How many steps the network has taken: what its schedule counts."""
-      if is_critic:
-        return num_critic_steps * updates
-      return rounds.num_moves(updates, updates_in_round)
-
-    rate = _create_schedule(
-      schedule,
-      peaks[network],
-      own_steps(warmup_steps),
-      own_steps(num_train_steps),
-    )
-    if name == 'adam':
-      optimizer = optax.adam(rate, b1=b1, b2=b2)
-    else:
+    own = map(own_steps[network], (warmup_steps, num_train_steps))
+    rate = _create_schedule(schedule, peaks[network], *own)
+    optimizer = optax.adam(rate, b1=b1, b2=b2)
+    if name == 'rmsprop':
       # Outside the root, as in torch: a clipped critic's gradients are tiny.
       optimizer = optax.rmsprop(rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)
     if max_grad_norm:

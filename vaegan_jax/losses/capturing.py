@@ -17,14 +17,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from flax import errors
 from flax.core.scope import in_filter, union_filters
 
-# (layer, what it returned) in forward order: a layer is done after those
-# inside it, and called twice it is there twice.
-Calls = list[tuple[str, Any]]
-IsLayer = Callable[[str, Any], bool]  # (path, module) -> whether to record it.
+from vaegan_jax.losses.layers import Calls, IsLayer
 
 _CALL = '__call__'
 _RUNS = itertools.count()
@@ -53,39 +49,15 @@ def capture_linen(
   Returns:
     What `module.apply` returns, and the calls.
   """
-  order = []
-  running = []
-
-  def enter(call, args, kwargs, context):
-    if context.method_name != _CALL:
-      return call(*args, **kwargs)
-    running.append(context.module)
-    try:
-      return call(*args, **kwargs)
-    finally:
-      running.pop()
-
-  def capture(submodule: nn.Module, method_name: str) -> bool:
-    path = '/'.join(submodule.path)
-    # The whole, with an empty path, is no layer of itself.
-    keep = (
-      method_name == _CALL
-      and path
-      and not any(module is submodule for module in running)  # By `super()`.
-      and is_layer(path, submodule)
-    )
-    if keep:
-      order.append(path)
-    return bool(keep)
-
+  recorder = _Recorder(is_layer)
   # `nn.jit` keeps its trace for as long as the mutable collections are these.
   fresh = f'capture {next(_RUNS)}'
   variables = {k: v for k, v in variables.items() if k != 'intermediates'}
-  with nn.intercept_methods(enter):
+  with nn.intercept_methods(recorder.enter):
     outputs, collected = module.apply(
       variables,
       *inputs,
-      capture_intermediates=capture,
+      capture_intermediates=recorder.capture,
       mutable=union_filters(mutable, ('intermediates', fresh)),
       **apply_kwargs,
     )
@@ -96,7 +68,44 @@ def capture_linen(
     collected['intermediates'] = sown
   if mutable is not False:  # As `module.apply` does.
     outputs = (outputs, collected)
-  return outputs, _in_order(returned, order)
+  return outputs, _in_order(returned, recorder.order)
+
+
+class _Recorder:
+  """Chooses the calls of a linen module that are kept, and notes their order.
+
+  Attributes:
+    order: the path of each.
+  """
+
+  def __init__(self, is_layer: IsLayer):
+    self.order: list[str] = []
+    self._is_layer = is_layer
+    self._running: list[nn.Module] = []
+
+  def enter(self, call, args, kwargs, context) -> Any:
+    """Makes a call of a method, for `nn.intercept_methods`."""
+    if context.method_name != _CALL:
+      return call(*args, **kwargs)
+    self._running.append(context.module)
+    try:
+      return call(*args, **kwargs)
+    finally:
+      self._running.pop()
+
+  def capture(self, submodule: nn.Module, method_name: str) -> bool:
+    """Whether to keep what was returned, for `capture_intermediates`."""
+    path = '/'.join(submodule.path)
+    # The whole, with an empty path, is no layer of itself.
+    keep = (
+      method_name == _CALL
+      and path
+      and not any(m is submodule for m in self._running)  # By `super()`.
+      and self._is_layer(path, submodule)
+    )
+    if keep:
+      self.order.append(path)
+    return bool(keep)
 
 
 def capture_nnx(
@@ -140,17 +149,7 @@ def capture_nnx(
 
   def run(module):
     order = []
-    modules = [(_join(path), part) for path, part in nnx.iter_modules(module)]
-    # It carries its cell through a scan, where nothing can be added.
-    carried = tuple(f'{p}/' for p, part in modules if isinstance(part, nnx.RNN))
-    layers = [
-      (path, part)
-      for path, part in modules
-      if path
-      and not path.startswith(carried)
-      and callable(part)
-      and is_layer(path, part)
-    ]
+    layers = _nnx_layers(module, is_layer)
     with _WRAPPING, _instrumented(layers, Returned, order):
       function = method if callable(method) else call
       outputs = function(module, *inputs, **kwargs)
@@ -163,6 +162,23 @@ def capture_nnx(
     return run(module)
   except errors.TraceContextError:
     return run(nnx.clone(module))
+
+
+def _nnx_layers(module: Any, is_layer: IsLayer) -> list[tuple[str, Any]]:
+  """The layers of an NNX module that can keep what they return, by path."""
+  from flax import nnx
+
+  modules = [(_join(path), part) for path, part in nnx.iter_modules(module)]
+  # It carries its cell through a scan, where nothing can be added.
+  carried = tuple(f'{p}/' for p, part in modules if isinstance(part, nnx.RNN))
+  return [
+    (path, part)
+    for path, part in modules
+    if path
+    and not path.startswith(carried)
+    and callable(part)
+    and is_layer(path, part)
+  ]
 
 
 def is_nnx(module: Any) -> bool:
@@ -189,68 +205,6 @@ def as_judge(module: Any, variables: Any, *, frozen: bool) -> tuple[Any, Any]:
     graphdef, state = nnx.split(module)
     module = nnx.merge(graphdef, stop(state))
   return module, stop(variables)
-
-
-def selection(layers: Any) -> tuple[list[str] | None, IsLayer]:
-  """What the argument `layers` of `capture_features` asks for.
-
-  Args:
-    layers: names, a module type or several, a predicate, or None.
-
-  Returns:
-    The names to choose from what was recorded (None: all), and which modules
-    to record.
-  """
-  if layers is None:
-    return None, lambda path, module: True
-  if isinstance(layers, (str, type)):
-    layers = (layers,)
-  if callable(layers):
-    return None, layers
-  layers = tuple(layers)
-  if layers and all(isinstance(layer, type) for layer in layers):
-    return None, lambda path, module: isinstance(module, layers)
-  return list(layers), lambda path, module: True
-
-
-def name_features(
-  calls: Calls, batch_size: int
-) -> tuple[dict[str, jax.Array], dict[str, str]]:
-  """Names the arrays that calls returned, as `capture_features` documents.
-
-  Args:
-    calls: in forward order.
-    batch_size: B; what does not begin with it is no feature of images.
-
-  Returns:
-    {name: feature [B, ...]} in the same order, and {name: path of its layer}.
-  """
-  counts = collections.Counter(path for path, _ in calls)
-  seen = collections.Counter()
-  features, paths = {}, {}
-  for path, output in calls:
-    call = f':{seen[path]}' if counts[path] > 1 else ''
-    seen[path] += 1
-    for keys, leaf in jax.tree_util.tree_leaves_with_path(output):
-      entry = ''.join(f'.{_key_name(key)}' for key in keys)
-      if _is_feature(leaf, batch_size):
-        name = f'{path}{call}{entry}'
-        features[name], paths[name] = leaf, path
-  return features, paths
-
-
-def _is_feature(leaf: Any, batch_size: int) -> bool:
-  return (
-    hasattr(leaf, 'dtype')
-    and jnp.issubdtype(leaf.dtype, jnp.floating)
-    and leaf.ndim > 0
-    and leaf.shape[0] == batch_size
-  )
-
-
-def _key_name(key: Any) -> str:
-  """`0` of a tuple's entry, `hidden` of a dictionary's or dataclass's."""
-  return jax.tree_util.keystr((key,), simple=True)
 
 
 @contextlib.contextmanager

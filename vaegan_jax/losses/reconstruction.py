@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vaegan_jax.losses import perceptual
+from vaegan_jax.losses import distances, perceptual
 
 # (critic's variables or None, x, x_fakes) -> ({term: [B]}, moments).
 Judge = Callable[..., tuple[dict[str, jax.Array], dict[str, Any]]]
@@ -22,8 +22,9 @@ Judge = Callable[..., tuple[dict[str, jax.Array], dict[str, Any]]]
 class LossConfig:
   """What the autoencoder minimises; the fields of `config.loss`.
 
-  The loss is distance + pixel_weight * pixel error + kl_weight * KL, plus the
-  adversarial loss with a weight that rises from 0 over the ramp.
+  The loss is distance_weight * distance + pixel_weight * pixel error +
+  kl_weight * KL, plus the adversarial loss with a weight that rises from 0 over
+  the ramp.
   """
 
   layers: tuple[str, ...]
@@ -40,12 +41,18 @@ class LossConfig:
   # Whether the adversarial weight is multiplied by the ratio of the gradients'
   # lengths (arXiv 2012.09841, eq. 7), here at x_recon, smoothed and capped.
   adaptive_weight: bool = False
+  # Of the distance; 0: it is not computed, and the other terms are the loss.
+  distance_weight: float = 1.0
+  # Of the image itself as a layer of the distance, before the critic's blocks.
+  image_weight: float = 0.0
 
 
 def create_judge(
   critic: nn.Module | None,
   adversarial_loss: Callable[[jax.Array], jax.Array] | None,
   loss: LossConfig,
+  *,
+  axis_name: str | None = None,
 ) -> Judge:
   """Builds the judge of reconstructions.
 
@@ -53,13 +60,14 @@ def create_judge(
     critic: in whose features the distance is measured; None: the pixels.
     adversarial_loss: of the objective; None: the critic has no verdict.
     loss: which layers, and how they are compared.
+    axis_name: of the devices that share a batch, for `normalize='batch'`.
 
   Returns:
     (critic's variables, x [B, H, W, C], x_fakes) -> (terms, moments). The
     `x_fakes` are `x_recon` and, where they are not the same to the gradient,
     `x_adversarial` (its copy) and `x_prior` (samples), each [B, H, W, C]. The
-    terms 'distance', 'pixel' and, with its loss, 'adversarial' are [B]; see
-    `describe` for the moments.
+    terms 'distance', unless its weight is 0, 'pixel' and, with its loss,
+    'adversarial' are [B]; see `describe` for the moments.
   """
 
   def judge(variables, x, x_fakes: Mapping[str, jax.Array]):
@@ -69,17 +77,17 @@ def create_judge(
     if critic is None:  # An image's only feature is itself.
       return {'distance': pixel, 'pixel': pixel}, moments
     variables = jax.lax.stop_gradient(variables)
-    _, features_x = _capture(critic, variables, jax.lax.stop_gradient(x), loss)
-    logits, features_recon = _capture(critic, variables, x_recon, loss)
-    distance = perceptual.feature_distance(
-      features_x,
-      features_recon,
-      weights=loss.layer_weights or None,
-      normalize=loss.normalize,
-      reduction=loss.reduction,
-    )
-    terms = {'distance': distance, 'pixel': pixel}
-    moments['features'] = {k: jnp.mean(f**2) for k, f in features_x.items()}
+    terms = {'pixel': pixel}
+    if loss.distance_weight:
+      x = jax.lax.stop_gradient(x)
+      _, features_x = _capture(critic, variables, x, loss)
+      logits, features_recon = _capture(critic, variables, x_recon, loss)
+      terms['distance'] = compare(
+        loss, x, x_recon, features_x, features_recon, axis_name=axis_name
+      )
+      moments['features'] = {k: jnp.mean(f**2) for k, f in features_x.items()}
+    else:
+      logits = _judge_alone(critic, variables, x_recon)
     if adversarial_loss is not None:
       verdicts = [logits]
       if 'x_adversarial' in x_fakes:  # XLA finds the same forward pass.
@@ -91,6 +99,50 @@ def create_judge(
     return terms, moments
 
   return judge
+
+
+def compare(
+  loss: LossConfig,
+  x: jax.Array,
+  x_recon: jax.Array,
+  features_x: Mapping[str, jax.Array],
+  features_recon: Mapping[str, jax.Array],
+  *,
+  axis_name: str | None = None,
+) -> jax.Array:
+  """The distance between images and their reconstructions, as configured.
+
+  Args:
+    loss: how the layers are compared.
+    x: [B, H, W, C].
+    x_recon: [B, H, W, C].
+    features_x: {layer: [B, ...]} of x, in the order of `loss.layer_weights`.
+    features_recon: of x_recon.
+    axis_name: see `create_judge`.
+
+  Returns:
+    [B], non-negative.
+  """
+  distance = distances.feature_distance(
+    features_x,
+    features_recon,
+    weights=loss.layer_weights or None,
+    normalize=loss.normalize,
+    reduction=loss.reduction,
+    axis_name=axis_name,
+  )
+  if loss.image_weight:
+    # By the batch's size, whatever the features': by its own, a flat image
+    # outweighs all others, and of unit length it has no contrast.
+    distance += distances.feature_distance(
+      {'image': x},
+      {'image': x_recon},
+      weights=(loss.image_weight,),
+      normalize='none' if loss.normalize == 'none' else 'batch',
+      reduction=loss.reduction,
+      axis_name=axis_name,
+    )
+  return distance
 
 
 def describe(moments: Mapping[str, Any]) -> dict[str, jax.Array]:
@@ -135,7 +187,7 @@ def _judge_alone(critic, variables, images):
 
 def _pixel_distance(x, x_recon, reduction):
   """Squared error between the images; [B]."""
-  return perceptual.feature_distance(
+  return distances.feature_distance(
     {'pixels': x}, {'pixels': x_recon}, reduction=reduction
   )
 

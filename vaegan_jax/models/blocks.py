@@ -41,7 +41,12 @@ class Norm(nn.Module):
 
 
 def spectrally(layer: nn.Module, on: bool, train: bool) -> Callable:
-  """A layer whose kernel has spectral norm 1 (arXiv 1802.05957), if it is on.
+  """A layer with a normalised kernel (arXiv 1802.05957), if it is on.
+
+  Reshaped to [inputs of one output, outputs], the kernel has largest singular
+  value 1, and so has a dense layer. A convolution has it at one place alone:
+  patches overlap, and over a whole image its own is larger. In a `DownBlock` a
+  pixel is in up to four patches, which makes it 2 at most.
 
   One step of power iteration in training; its vectors are in `batch_stats`.
   """
@@ -51,7 +56,13 @@ def spectrally(layer: nn.Module, on: bool, train: bool) -> Callable:
 
 
 class DownBlock(nn.Module):
-  """Halves height and width: 4x4 convolution of stride 2, norm, leaky ReLU."""
+  """Halves height and width: 4x4 convolution of stride 2, norm, leaky ReLU.
+
+  Attributes:
+    features: channels of the output.
+    norm: 'none', 'group' or 'batch'.
+    spectral_norm: whether the kernel is normalised, as `spectrally` says.
+  """
 
   features: int
   norm: str = 'none'

@@ -20,7 +20,8 @@ class Critic(nn.Module):
     width: channels of the first block, before its multiplier.
     channel_multipliers: one a block, in forward order.
     norm: 'none', 'group' or 'batch'.
-    spectral_norm: whether every layer has spectral norm 1.
+    spectral_norm: whether every kernel is divided by the largest singular
+      value that it has as a matrix; see `blocks.spectrally`.
     head: whether there is the dense layer, which ties a trained critic to one
       image size. Without it the last block's feature is returned.
   """

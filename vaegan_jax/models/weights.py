@@ -1,72 +1,40 @@
 """Reading somebody else's weights, without torch and without running code.
 
-A `.pth` or `.pt` file is a pickle beside raw numbers, and a pickle may call
-anything. Here it may only build dicts, lists, tuples, numbers and text, and
-name the few globals of a state dict, in whose place it gets stand-ins that do
-no more than note what a tensor is. A hostile file can waste time; it can run
-nothing. The format is told by the first bytes:
-
-  zip: what `torch.save` writes since torch 1.6.
-  legacy: what it wrote before, torchvision's VGG among them: five pickles (a
-    magic number, a version, the system, the tensors, the keys of the storages)
-    and then each storage, its length before it.
-  safetensors: read by the package of that name.
+Owns what a file of weights is: its path, its checksum, and its format, which is
+told by the first bytes. Torch's own formats are read by `torch_files.py`,
+safetensors by the package of that name.
 """
 
 import hashlib
-import io
-import math
 import os
 import pathlib
-import pickle
-import pickletools
 import re
-import struct
-import zipfile
 from collections.abc import Callable
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import ml_dtypes
 import numpy as np
 
 from vaegan_jax.errors import UserError
+from vaegan_jax.models import torch_files
 
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_LEGACY_VERSION = 1001
 # Torch hub's convention: `vgg16-397923af.pth` begins its SHA-256 with 397923af.
 _CHECKSUM = re.compile(r'-([0-9a-f]{8,64})\.')
-# Ten thousand tensors take 2 MB; numbers and text cost memory as objects.
-_MAX_PICKLE_BYTES = 2**22
-
-# What a state dict is written with. Any other opcode is refused unseen: some
-# allocate whatever length they are told, and a later Python may add more.
-# fmt: off
-_OPCODES = frozenset({
-  'PROTO', 'FRAME', 'STOP', 'MARK', 'NONE', 'NEWTRUE', 'NEWFALSE',
-  'BININT', 'BININT1', 'BININT2', 'LONG1', 'BINFLOAT',
-  'BINUNICODE', 'SHORT_BINUNICODE', 'BINSTRING', 'SHORT_BINSTRING',
-  'EMPTY_TUPLE', 'TUPLE', 'TUPLE1', 'TUPLE2', 'TUPLE3',
-  'EMPTY_LIST', 'APPEND', 'APPENDS', 'EMPTY_DICT', 'SETITEM', 'SETITEMS',
-  'BINPUT', 'LONG_BINPUT', 'MEMOIZE', 'BINGET', 'LONG_BINGET',
-  'GLOBAL', 'STACK_GLOBAL', 'REDUCE', 'BUILD', 'BINPERSID',
-})
-# fmt: on
-
-# What numpy, torch (before `Storage`) and safetensors call each type.
-_DTYPES = (
-  (np.dtype(np.float64), 'Double', 'F64'),
-  (np.dtype(np.float32), 'Float', 'F32'),
-  (np.dtype(np.float16), 'Half', 'F16'),
-  (np.dtype(ml_dtypes.bfloat16), 'BFloat16', 'BF16'),
-  (np.dtype(np.complex64), 'ComplexFloat', 'C64'),
-  (np.dtype(np.complex128), 'ComplexDouble', 'C128'),
-  (np.dtype(np.int64), 'Long', 'I64'),
-  (np.dtype(np.int32), 'Int', 'I32'),
-  (np.dtype(np.int16), 'Short', 'I16'),
-  (np.dtype(np.int8), 'Char', 'I8'),
-  (np.dtype(np.uint8), 'Byte', 'U8'),
-  (np.dtype(np.bool_), 'Bool', 'BOOL'),
-)
+# What safetensors calls each type.
+_DTYPES = {
+  'F64': np.dtype(np.float64),
+  'F32': np.dtype(np.float32),
+  'F16': np.dtype(np.float16),
+  'BF16': np.dtype(ml_dtypes.bfloat16),
+  'C64': np.dtype(np.complex64),
+  'C128': np.dtype(np.complex128),
+  'I64': np.dtype(np.int64),
+  'I32': np.dtype(np.int32),
+  'I16': np.dtype(np.int16),
+  'I8': np.dtype(np.int8),
+  'U8': np.dtype(np.uint8),
+  'BOOL': np.dtype(np.bool_),
+}
 
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -130,9 +98,9 @@ def _reader(f: BinaryIO) -> Callable[[BinaryIO, int], dict[str, np.ndarray]]:
   if head[8:] == b'{':  # After 8 bytes for the length of its JSON.
     return _read_safetensors
   if head.startswith(b'PK\x03\x04'):
-    return _read_zip
+    return torch_files.read_zip
   if head.startswith(b'\x80'):  # A pickle of protocol 2 or later.
-    return _read_legacy
+    return torch_files.read_legacy
   raise ValueError(
     f'it begins with {head!r}, as no .pth, .pt or .safetensors file does'
   )
@@ -146,245 +114,14 @@ def _read_safetensors(f: BinaryIO, size: int) -> dict[str, np.ndarray]:
       f'{f.name} is a safetensors file, and the package that reads it is not '
       'installed: pip install safetensors.'
     ) from error
-  dtypes = {code: dtype for dtype, _, code in _DTYPES}
   arrays = {}
   # Not its `numpy.load`, which has no bfloat16.
   tensors = dict(safetensors.deserialize(f.read(size)))
   for name, tensor in sorted(tensors.items()):  # They come in random order.
     code, shape = tensor['dtype'], tensor['shape']
-    if code not in dtypes:
+    if code not in _DTYPES:
       raise ValueError(
-        f'{name[:80]!r} is of the type {code}; known: {[*dtypes]}'
+        f'{name[:80]!r} is of the type {code}; known: {[*_DTYPES]}'
       )
-    arrays[name] = np.ndarray(shape, dtypes[code], tensor['data'])
+    arrays[name] = np.ndarray(shape, _DTYPES[code], tensor['data'])
   return arrays
-
-
-def _read_zip(f: BinaryIO, size: int) -> dict[str, np.ndarray]:
-  with zipfile.ZipFile(f) as archive:
-    members = archive.infolist()
-    # Torch stores its members as they are; what unpacks to more is a bomb.
-    if any(m.compress_type != zipfile.ZIP_STORED for m in members):
-      raise ValueError(
-        'its members are compressed, which torch.save never does'
-      )
-    if any(m.compress_size != m.file_size for m in members) or (
-      sum(m.file_size for m in members) > size
-    ):
-      raise ValueError('its members claim more bytes than the file has')
-    names = archive.namelist()
-    roots = [n[: -len('data.pkl')] for n in names if n.endswith('/data.pkl')]
-    if len(roots) != 1:
-      raise ValueError('it is a zip archive, but not one that torch.save wrote')
-    root = roots[0]
-    if f'{root}byteorder' in names:
-      _check_little_endian(archive.read(f'{root}byteorder') == b'little')
-    state, _ = _load_pickle(io.BytesIO(archive.read(f'{root}data.pkl')))
-    return _arrays(state, lambda key: archive.read(f'{root}data/{key}'))
-
-
-def _read_legacy(f: BinaryIO, size: int) -> dict[str, np.ndarray]:
-  for expected in (_LEGACY_MAGIC, _LEGACY_VERSION):
-    if _load_pickle(f)[0] != expected:
-      raise ValueError('it is a pickle, but not one that torch.save wrote')
-  system, _ = _load_pickle(f)
-  _check_little_endian(system['little_endian'] is True)
-  state, storages = _load_pickle(f)
-  keys, _ = _load_pickle(f)
-  if set(keys) != storages.keys():
-    raise ValueError('its storages are not those of its tensors')
-  contents = {}
-  for key in keys:
-    numel, num_bytes = storages[key].numel, storages[key].num_bytes
-    # Asked before it is read: `read` allocates whatever it is told.
-    if size - f.tell() < 8 + num_bytes:
-      raise ValueError(
-        f'it ends at byte {size}, within a storage of {num_bytes} bytes'
-      )
-    if struct.unpack('<q', f.read(8))[0] != numel:
-      raise ValueError(f'a storage does not hold its {numel} numbers')
-    contents[key] = f.read(num_bytes)
-  return _arrays(state, contents.__getitem__)
-
-
-def _check_little_endian(is_little: bool) -> None:
-  if not is_little:
-    raise ValueError(
-      'a big-endian machine wrote it, whose numbers are reversed'
-    )
-
-
-# What a pickle gets in the place of torch's classes. A pickle cannot read a
-# named tuple's field or set one, so it can neither use these otherwise nor
-# change them for the next file.
-
-
-class _StorageType(NamedTuple):
-  """In the place of `torch.FloatStorage` and its like."""
-
-  dtype: np.dtype
-
-
-class _Storage(NamedTuple):
-  """A row of numbers, which the file holds elsewhere under `key`."""
-
-  key: str
-  dtype: np.dtype
-  numel: int
-
-  @property
-  def num_bytes(self) -> int:
-    return self.numel * self.dtype.itemsize
-
-
-class _Tensor(NamedTuple):
-  """A view of a storage that lies within it; counted in numbers, not bytes."""
-
-  storage: _Storage
-  offset: int
-  shape: tuple[int, ...]
-  strides: tuple[int, ...]
-
-
-class _Function(NamedTuple):
-  """In the place of a global that is called."""
-
-  function: Callable[..., Any]
-
-  def __call__(self, *args: Any) -> Any:
-    return self.function(*args)
-
-
-class _Dict(dict):
-  """In the place of `collections.OrderedDict`."""
-
-  def __setstate__(self, state: Any) -> None:
-    """Drops the attribute `_metadata` that torch gives to a state dict."""
-
-
-def _rebuild_tensor(
-  storage, offset, shape, strides, requires_grad=None, hooks=None, metadata=None
-) -> _Tensor:
-  """In the place of `torch._utils._rebuild_tensor` and `_rebuild_tensor_v2`."""
-  numbers = (offset, *shape, *strides)
-  if not (
-    isinstance(storage, _Storage)
-    and all(isinstance(n, int) and n >= 0 for n in numbers)
-    and len(shape) == len(strides)
-    and not metadata  # Such as "to be negated".
-  ):
-    raise ValueError('it holds a tensor that torch.save would not write')
-  last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
-  # The second: a few bytes could pass for as many numbers as they like.
-  if 0 not in shape and max(last + 1, math.prod(shape)) > storage.numel:
-    raise ValueError(
-      f'a tensor of shape {list(shape)} reaches beyond the {storage.numel} '
-      'numbers of its storage'
-    )
-  return _Tensor(storage, offset, tuple(shape), tuple(strides))
-
-
-def _rebuild_parameter(tensor, requires_grad=None, hooks=None) -> _Tensor:
-  """In the place of `torch._utils._rebuild_parameter`."""
-  return tensor
-
-
-_GLOBALS = {
-  'collections.OrderedDict': _Function(_Dict),
-  # The first is what torchvision's VGG files, of 2017, were written with.
-  'torch._utils._rebuild_tensor': _Function(_rebuild_tensor),
-  'torch._utils._rebuild_tensor_v2': _Function(_rebuild_tensor),
-  'torch._utils._rebuild_parameter': _Function(_rebuild_parameter),
-  **{f'torch.{name}Storage': _StorageType(d) for d, name, _ in _DTYPES},
-}
-
-
-class _Unpickler(pickle.Unpickler):
-  """Knows the globals of a state dict alone; notes the storages it is told."""
-
-  def __init__(self, f: BinaryIO):
-    super().__init__(f, encoding='utf-8')  # Of what Python 2 wrote.
-    self.storages: dict[str, _Storage] = {}
-
-  def find_class(self, module: str, name: str) -> Any:
-    full_name = f'{module}.{name}'
-    if full_name not in _GLOBALS:
-      raise ValueError(
-        f'it names the Python global {full_name[:80]!r}, which no state dict '
-        'needs and which may run code'
-      )
-    return _GLOBALS[full_name]
-
-  def persistent_load(self, pid: Any) -> _Storage:
-    match pid:
-      case (
-        'storage',
-        _StorageType(dtype),
-        str(key),
-        _,  # The device it was on.
-        int(numel),
-        *view,  # Legacy only: None, or a part of the storage.
-      ) if numel >= 0 and view in ([], [None]):
-        storage = _Storage(key, dtype, numel)
-        if self.storages.setdefault(key, storage) == storage:
-          return storage
-    raise ValueError('it holds a storage that torch.save would not write')
-
-
-def _load_pickle(f: BinaryIO) -> tuple[Any, dict[str, _Storage]]:
-  """Loads the pickle at the file's position, and leaves the file at its end."""
-  start = f.tell()
-  # In memory: a file's `read` makes room for whatever length it is told.
-  pickled = io.BytesIO(f.read(_MAX_PICKLE_BYTES))
-  for count, (opcode, arg, _) in enumerate(pickletools.genops(pickled)):
-    if opcode.name not in _OPCODES:
-      raise ValueError(
-        f'its pickle has the opcode {opcode.name} {str(arg)[:80]!r}, which no '
-        'state dict needs and which may run code'
-      )
-    # Python makes room for all numbers below the one it is told.
-    if opcode.name == 'LONG_BINPUT' and arg > count:
-      raise ValueError(f'its pickle asks for room for {arg} objects')
-  f.seek(start + pickled.tell())
-  pickled.seek(0)
-  unpickler = _Unpickler(pickled)
-  return unpickler.load(), unpickler.storages
-
-
-def _arrays(
-  state: Any, read_storage: Callable[[str], bytes]
-) -> dict[str, np.ndarray]:
-  """Gives the tensors of an unpickled state dict their numbers."""
-  if isinstance(state, dict) and isinstance(state.get('state_dict'), dict):
-    state = state['state_dict']
-  if not isinstance(state, dict):
-    raise ValueError(
-      f'it holds a {type(state).__name__} and no dict of tensors'
-    )
-  contents, arrays = {}, {}
-  for name, tensor in state.items():
-    if not (isinstance(name, str) and isinstance(tensor, _Tensor)):
-      raise ValueError(
-        f'it holds a {type(tensor).__name__.strip("_")} under '
-        f'{str(name)[:80]!r}, where a tensor should be'
-      )
-    storage = tensor.storage
-    if storage.key not in contents:
-      contents[storage.key] = read_storage(storage.key)
-      if len(contents[storage.key]) != storage.num_bytes:
-        raise ValueError(f'a storage does not hold its {storage.numel} numbers')
-    arrays[name] = _array(tensor, contents[storage.key])
-  return arrays
-
-
-def _array(tensor: _Tensor, content: bytes) -> np.ndarray:
-  dtype = tensor.storage.dtype
-  if 0 in tensor.shape:
-    return np.zeros(tensor.shape, dtype)
-  return np.ndarray(
-    tensor.shape,
-    dtype,
-    buffer=content,
-    offset=tensor.offset * dtype.itemsize,
-    strides=[stride * dtype.itemsize for stride in tensor.strides],
-  )

@@ -66,7 +66,8 @@ def compare(
       results[label][f'distance ({judge[0]})'] = distance
   rows = {'originals': x} | rows
   output = epath.Path(output_dir)
-  save_png(output / 'comparison.png', figures.comparison_figure(rows, results))
+  figure = figures.comparison_figure(rows, _without_samples(results))
+  save_png(output / 'comparison.png', figure)
   table = figures.markdown_table(results)
   (output / 'comparison.md').write_text(table)
   (output / 'comparison.json').write_text(json.dumps(results) + '\n')
@@ -83,6 +84,14 @@ def _check_same_data(configs) -> None:
           f'{first.data[field]!r} in {first_workdir}: only runs on the same '
           'held-out images can be compared'
         )
+
+
+def _without_samples(results):
+  """The reconstructions that are drawn are those from the mean."""
+  return {
+    label: {k: v for k, v in row.items() if not k.endswith('_sampled')}
+    for label, row in results.items()
+  }
 
 
 def _labels(workdirs: list[str]) -> list[str]:

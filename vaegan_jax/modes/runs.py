@@ -5,16 +5,18 @@ from collections.abc import Mapping
 import flax.linen as nn
 import ml_collections
 
-from vaegan_jax.data import input_pipeline
+from vaegan_jax.data.images import Images, load_splits
 from vaegan_jax.evaluation.evaluator import Evaluator
+from vaegan_jax.evaluation.judges import load_judges
 from vaegan_jax.experiment.networks import restore_networks
 from vaegan_jax.experiment.train_state import TrainState
+from vaegan_jax.losses.reconstruction import LossConfig
 
 
 def create_evaluator(
   config: ml_collections.ConfigDict,
   modules: Mapping[str, nn.Module],
-  images: input_pipeline.Images,
+  images: Images,
 ) -> Evaluator:
   """The evaluator of a run.
 
@@ -29,9 +31,10 @@ def create_evaluator(
   return Evaluator(
     modules,
     images,
-    loss=config.loss,
+    loss=LossConfig(**config.loss),
     batch_size=config.batch_size,
     seed=config.seed,
+    judges=load_judges(**config.evaluation),
   )
 
 
@@ -52,5 +55,5 @@ def open_run(
       images cannot be read.
   """
   modules, state, step = restore_networks(config, workdir)
-  (images,) = input_pipeline.load_splits(config.data, ['eval_split'])
+  (images,) = load_splits(config.data, ['eval_split'])
   return create_evaluator(config, modules, images), state, step

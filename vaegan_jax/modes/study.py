@@ -21,6 +21,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
+from vaegan_jax.configuration.migrations import upgrade
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import figures
 from vaegan_jax.evaluation.evaluator import NUM_COLUMNS
@@ -38,7 +39,11 @@ Outcome = dict[str, Any]  # objective, seed, status, step, and scores or message
 
 FINISHED, FAILED, CRASHED = 'finished', 'failed', 'crashed'
 # Not the distance, which each critic measures in features of its own.
-METRICS = ('psnr', 'ssim', 'sharpness', 'kl')
+METRICS = (
+  *('psnr', 'ssim', 'low_frequency_psnr', 'detail', 'energy'),
+  *('lpips', 'frechet', 'kl'),
+)
+_JUDGED = ('lpips', 'frechet')  # Where there are judges.
 
 
 def study(runs: Runs, workdir: str) -> int:
@@ -99,10 +104,12 @@ def summarize(
 
   Returns:
     objective -> the numbers of `runs` and, among them, `failures`; and each of
-    METRICS as mean and sample standard deviation over the finished runs, None
-    where one of them has no finite value, or there is none.
+    METRICS, the judges' where they were asked, as mean and sample standard
+    deviation over the finished runs, None where one of them has no finite
+    value, or there is none.
   """
   summary = {}
+  known = set().union(*(outcome.get('scores', ()) for outcome in outcomes))
   for objective in dict.fromkeys(outcome['objective'] for outcome in outcomes):
     ended = [o for o in outcomes if o['objective'] == objective]
     finished = [o['scores'] for o in ended if o['status'] == FINISHED]
@@ -110,8 +117,9 @@ def summarize(
       'runs': len(ended),
       'failures': len(ended) - len(finished),
     } | {
-      metric: _spread([scores[metric] for scores in finished])
+      metric: _spread([scores.get(metric) for scores in finished])
       for metric in METRICS
+      if metric in known or metric not in _JUDGED
     }
   return summary
 
@@ -200,8 +208,10 @@ def _recall(config, workdir) -> Outcome | None:
   """What became of the very same run; None if that is to be found out."""
   try:
     outcome = json.loads(_outcome_path(workdir).read_text())
-    same = outcome.pop('config') == json.loads(json.dumps(config.to_dict()))
-    return outcome if same and outcome['status'] != CRASHED else None
+    same = upgrade(outcome.pop('config')) == _as_json(config)
+    # A version before this one measured less.
+    whole = outcome['status'] != FINISHED or 'detail' in outcome['scores']
+    return outcome if same and whole and outcome['status'] != CRASHED else None
   except (OSError, ValueError, LookupError):
     return None
 
@@ -215,7 +225,7 @@ def _check_resumable(config, workdir) -> None:
     saved = json.loads((epath.Path(workdir) / 'config.json').read_text())
   except (OSError, ValueError):
     return  # Restoring the checkpoint will tell.
-  was, now = map(_flatten, (saved, json.loads(json.dumps(config.to_dict()))))
+  was, now = map(_flatten, (upgrade(saved), _as_json(config)))
   free = tuple(f'{field}.' for field in train.free_fields(config))
   for name, value in now.items():
     if was.get(name) != value and not f'{name}.'.startswith(free):
@@ -230,6 +240,11 @@ def _check_resumable(config, workdir) -> None:
       f'{config.num_train_steps}: use a new --workdir, such as '
       f'--workdir=runs/study_2, or --config.num_train_steps={newest}'
     )
+
+
+def _as_json(config) -> dict[str, Any]:
+  """The configuration as JSON gives it back."""
+  return json.loads(json.dumps(config.to_dict()))
 
 
 def _flatten(config):

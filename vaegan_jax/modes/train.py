@@ -7,37 +7,32 @@ import contextlib
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Mapping
+import math
 
-import flax.linen as nn
 import jax
 import ml_collections
 import numpy as np
-import optax
 from clu import parameter_overview
 from etils import epath
 from jax.experimental import multihost_utils
 
 from vaegan_jax import models
-from vaegan_jax.data import input_pipeline
+from vaegan_jax.configuration.migrations import upgrade
+from vaegan_jax.configuration.rules import flatten
+from vaegan_jax.data import batches
+from vaegan_jax.data.images import Images, load_splits
 from vaegan_jax.errors import unwritable
-from vaegan_jax.experiment import rounds
-from vaegan_jax.experiment.networks import create_networks, updates_in_round
+from vaegan_jax.experiment.networks import create_networks
 from vaegan_jax.experiment.train_state import TrainState
-from vaegan_jax.losses.adversarial import OBJECTIVES
-from vaegan_jax.losses.reconstruction import LossConfig
 from vaegan_jax.modes.runs import create_evaluator
+from vaegan_jax.modes.updates import create_chooser
 from vaegan_jax.runtime import distributed, workdir_lock
 from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.runtime.files import check_writable, write_text
 from vaegan_jax.runtime.preemption import Stopper
 from vaegan_jax.runtime.writers import NoWriters, Writers
-from vaegan_jax.training import devices
-from vaegan_jax.training.assemble import compose_updates, create_parts
-from vaegan_jax.training.critic_step import CriticConfig
-from vaegan_jax.training.health import Finding, HealthMonitor, last_healthy_step
+from vaegan_jax.training import health
 from vaegan_jax.training.loop import DONE, FAILED, Plan, run_loop
-from vaegan_jax.training.wrappers import Update
 
 # What may change when a run is resumed: none of it changes an update.
 FREE_FIELDS = (
@@ -54,6 +49,7 @@ FREE_FIELDS = (
   'data.eval_split',
   'data.cache_images',
   'health',
+  'evaluation',
   'critic.weights',  # Read once: they are in the checkpoints.
 )
 _MAX_ROLLBACKS = 3
@@ -82,30 +78,18 @@ def train(
   """
   with contextlib.ExitStack() as stack:
     stopper = stopper or stack.enter_context(Stopper())
-    with distributed.together():
-      check_writable(workdir)
-      if distributed.is_first():
-        stack.enter_context(workdir_lock.hold(workdir))
-    distributed.check_shared(workdir)
+    _hold_workdir(stack, workdir)
     images, eval_images = _load_data(config)
     modules, optimizers, create_state = create_networks(config)
+    with distributed.together():  # Files are told of before anything compiles.
+      evaluator = create_evaluator(config, modules, eval_images)
     checkpoints = Checkpoints(workdir, max_to_keep=config.num_checkpoints)
     if jax.process_count() == 1:  # After an error no other would come to it.
       stack.callback(checkpoints.close)  # An error must not cost a save.
-    identity = {
-      'config': config.to_dict(),
-      'data': {'num_images': len(images), 'fingerprint': images.fingerprint},
-    }
-    restore = functools.partial(
-      checkpoints.restore,
-      jax.eval_shape(create_state),
-      free_fields=free_fields(config),
-      **identity,
-    )
+    identity = _identify(config, images)
+    restore = _create_restore(config, checkpoints, create_state, identity)
     # A contradiction is told here, before anything compiles.
-    restored = restore()
-    if restored is None:
-      restored = _begin(config, modules, create_state), 0
+    restored = restore() or (_begin(config, modules, create_state), 0)
     _announce(config, workdir, restored[1], len(images))
     if restored[1] >= config.num_train_steps:
       return DONE
@@ -114,11 +98,11 @@ def train(
       _run,
       config,
       workdir,
-      choose_update=_create_chooser(config, modules, optimizers),
+      choose_update=create_chooser(config, modules, optimizers),
       create_batches=functools.partial(
         _create_batches, config, optimizers, images
       ),
-      evaluator=create_evaluator(config, modules, eval_images),
+      evaluator=evaluator,
       save=functools.partial(_save, checkpoints, identity),
       stopper=stopper,
     )
@@ -127,11 +111,39 @@ def train(
   return outcome
 
 
-def _load_data(config) -> list[input_pipeline.Images]:
+def _hold_workdir(stack: contextlib.ExitStack, workdir: str) -> None:
+  """Makes sure of a workdir that all see, and that no other run has."""
+  with distributed.together():
+    check_writable(workdir)
+    if distributed.is_first():
+      stack.enter_context(workdir_lock.hold(workdir))
+  distributed.check_shared(workdir)
+
+
+def _identify(config, images: Images) -> dict[str, dict]:
+  """What a checkpoint is of, beside its state."""
+  return {
+    'config': config.to_dict(),
+    'data': {'num_images': len(images), 'fingerprint': images.fingerprint},
+  }
+
+
+def _create_restore(config, checkpoints, create_state, identity):
+  """() -> (state, step) of the newest whole checkpoint, or None."""
+  return functools.partial(
+    checkpoints.restore,
+    jax.eval_shape(create_state),
+    free_fields=free_fields(config),
+    upgrade=upgrade,
+    **identity,
+  )
+
+
+def _load_data(config) -> list[Images]:
   """Returns the training and the held-out images, the same everywhere."""
   fields = ('train_split', 'eval_split')
   with distributed.together(), distributed.after_first():
-    splits = input_pipeline.load_splits(config.data, fields)
+    splits = load_splits(config.data, fields)
   distributed.check_same(
     {
       f'data.{field}': f'{len(images)} images ({images.fingerprint})'
@@ -156,7 +168,7 @@ def _run_on(run, restored, checkpoints, restore) -> int:
   """Trains to the end, over rollbacks; returns the exit status."""
   outcome = run(*restored)
   num_rollbacks = 0
-  while isinstance(outcome, Finding):
+  while isinstance(outcome, health.Finding):
     num_rollbacks += 1
     restored = _roll_back(outcome, checkpoints, restore, num_rollbacks)
     if restored is None:
@@ -167,7 +179,7 @@ def _run_on(run, restored, checkpoints, restore) -> int:
 
 def _run(
   config, workdir, state, start_step, *, create_batches, stopper, **tools
-) -> int | Finding:
+) -> int | health.Finding:
   """Trains from a state on; returns the exit status, or what to mend."""
   first = distributed.is_first()
   writers = Writers(workdir, start_step) if first else NoWriters()
@@ -179,15 +191,16 @@ def _run(
       state,
       start_step,
       batches=create_batches(start_step),
-      health=HealthMonitor(
-        objective=config.objective,
-        patience_steps=config.health.patience_steps,
-        min_kl=config.health.min_kl,
-      ),
+      health=_create_monitor(config),
       stopper=stopper,
       writers=writers,
       **tools,
     )
+
+
+def _create_monitor(config) -> health.HealthMonitor:
+  fields = flatten(config)
+  return health.HealthMonitor({name: fields[name] for name in health.FIELDS})
 
 
 def _roll_back(finding, checkpoints, restore, num_rollbacks):
@@ -197,7 +210,7 @@ def _roll_back(finding, checkpoints, restore, num_rollbacks):
     return None
   checkpoints.wait()
   steps = distributed.from_first(checkpoints.steps)
-  step = last_healthy_step(steps, finding.since)
+  step = health.last_healthy_step(steps, finding.since)
   if step is None:
     print('There is no healthy checkpoint to roll back to.', flush=True)
     return None
@@ -229,68 +242,17 @@ def _save(checkpoints, identity, step, state, *, finish: bool) -> bool:
 
 def _create_plan(config) -> Plan:
   fields = {field.name for field in dataclasses.fields(Plan)} & set(config)
+  # Counted in steps of the critic; the last of an update's is recorded.
+  critic, every = config.critic, config.critic.r1_every_steps
   return Plan(
     **{name: config[name] for name in fields},
     on_failure=config.health.on_failure,
-    lazy_metrics={'r1_penalty': config.critic.r1_every_steps},
+    lazy_metrics={'r1_penalty': every // math.gcd(every, critic.num_steps)},
   )
-
-
-def create_updates(
-  config: ml_collections.ConfigDict,
-  modules: Mapping[str, nn.Module],
-  optimizers: Mapping[str, optax.GradientTransformation],
-) -> tuple[Update, Update | None]:
-  """The updates of a run, over this process's devices; nothing is compiled.
-
-  Args:
-    config: of the run.
-    modules: its networks, by name.
-    optimizers: of those that are trained.
-
-  Returns:
-    Those of `compose_updates`, on [D, K B, H, W, C] uint8.
-  """
-
-  def preprocess(images, flip):
-    flip = flip & config.data.random_flip
-    return input_pipeline.to_float(input_pipeline.random_flip(images, flip))
-
-  recipe = [field.name for field in dataclasses.fields(CriticConfig)]
-  trains_critic = 'critic' in optimizers
-  parts = create_parts(
-    modules,
-    optimizers,
-    LossConfig(**config.loss),
-    objective=OBJECTIVES[config.objective] if trains_critic else None,
-    seed=config.seed,
-    preprocess=preprocess,
-    critic_config=CriticConfig(**{k: config.critic[k] for k in recipe}),
-    max_grad_norm=config.optimizer.max_grad_norm,
-  )
-  updates = compose_updates(
-    parts,
-    order=config.update_order,
-    ema_decay=config.ema_decay,
-    updates_in_round=updates_in_round(config, optimizers),
-  )
-  return tuple(update and devices.parallelize(update) for update in updates)
-
-
-def _create_chooser(config, modules, optimizers) -> Callable[[int], Update]:
-  """(step) -> the update that it takes."""
-  update, waiting = create_updates(config, modules, optimizers)
-  in_round = updates_in_round(config, optimizers)
-
-  def choose(step):
-    moves = rounds.moves_autoencoder(step, in_round)
-    return update if moves else waiting
-
-  return choose
 
 
 def _create_batches(config, optimizers, images, start_step):
-  return input_pipeline.create_batches(
+  return batches.create_batches(
     images,
     seed=config.seed,
     batch_size=config.batch_size,

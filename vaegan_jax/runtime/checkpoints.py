@@ -15,6 +15,7 @@ Of several processes the first alone writes, all read, and all hear the same.
 import contextlib
 import json
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import flax
@@ -129,6 +130,7 @@ class Checkpoints:
     config: dict | None = None,
     data: dict | None = None,
     free_fields: tuple[str, ...] = (),
+    upgrade: Callable[[dict], dict] = dict,
     quarantine: bool = True,
   ) -> tuple[PyTree, int] | None:
     """Restores the newest checkpoint that is whole.
@@ -141,6 +143,7 @@ class Checkpoints:
       config: Configuration now; None: not compared. `data` likewise.
       data: What identifies the dataset now.
       free_fields: Dotted fields, or groups, of `config` that may differ.
+      upgrade: Adds to a saved configuration the fields that it is too old for.
       quarantine: False: changes nothing on disk, for reading beside a trainer.
 
     Returns:
@@ -158,7 +161,7 @@ class Checkpoints:
     for step in reversed(distributed.from_first(self.steps)):
       path = self._directory / str(step)
       with distributed.together():
-        state = _load(path, template, now, free_fields)
+        state = _load(path, template, now, free_fields, upgrade)
       if distributed.every_process(state is not None):
         if quarantine:
           self._quarantine(damaged)
@@ -248,7 +251,7 @@ class Checkpoints:
     distributed.every_process(True)
 
 
-def _load(path, template, now, free_fields) -> PyTree | None:
+def _load(path, template, now, free_fields, upgrade) -> PyTree | None:
   """Returns the state at `path`, or None, with a warning, if it is damaged."""
   try:
     # Bare handlers: a Checkpointer would wait for processes that cannot read.
@@ -256,7 +259,8 @@ def _load(path, template, now, free_fields) -> PyTree | None:
     meta = sealed['content']
     if sealed['crc32'] != zlib.crc32(_canonical(meta)):
       raise ValueError('the CRC32 of meta differs')
-    _check_same(path, meta, now, free_fields)
+    was = meta | {'config': upgrade(meta.get('config') or {})}
+    _check_same(path, was, now, free_fields)
     target = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), template)
     state = ocp.StandardCheckpointHandler().restore(
       path / 'state', args=ocp.args.StandardRestore(target)

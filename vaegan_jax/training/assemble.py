@@ -77,24 +77,22 @@ def create_parts(
   """Builds what an update is made of.
 
   Args:
-    modules: 'autoencoder' and 'critic'; without a critic the distance is
-      measured between the pixels.
+    modules: 'autoencoder' and, if there is one, 'critic'.
     optimizers: one for each module that is trained.
     loss: what the autoencoder minimises.
     objective: the critic's; None: it is frozen, or there is none.
-    seed: of flips and latent noise.
-    preprocess: (images [B, H, W, C] uint8, flip [B] bool) -> x [B, H, W, C]
-      float32 in [-1, 1].
-    critic_config: how the critic is trained.
-    max_grad_norm: of the critic's loss; see `create_critic_step`. That of the
-      autoencoder is in its optimiser.
+    seed: of all that is drawn.
+    preprocess: (images uint8, flip [B]) -> x [B, H, W, C]; see `create_draw`.
+    critic_config: how it is trained.
+    max_grad_norm: of the critic's loss; the autoencoder's optimiser cuts too.
 
   Returns:
     The parts, each with the options that concern it.
   """
   autoencoder, critic = modules['autoencoder'], modules.get('critic')
-  step_critic = _keep_critic
+  step_critic, adversarial_loss = _keep_critic, None
   if objective is not None:
+    adversarial_loss = objective.adversarial_loss
     step_critic = create_critic_step(
       critic,
       objective.critic_loss,
@@ -120,9 +118,7 @@ def create_parts(
       to_encoder=loss.adversarial_to_encoder,
     ),
     step_critic=step_critic,
-    judge=create_judge(
-      critic, objective.adversarial_loss if objective else None, loss
-    ),
+    judge=create_judge(critic, adversarial_loss, loss, axis_name=devices.AXIS),
     weigh=create_weigh(loss),
     optimizer=optimizers['autoencoder'],
     pmean=devices.pmean,

@@ -166,17 +166,16 @@ def create_critic_step(
     optimizer: of the critic.
     config: how it is trained.
     pmean: (tree) -> its mean over the devices.
-    max_grad_norm: a longer gradient of the loss is cut to this length before
-      the lazy penalties', which are heavy, are added; 0: none is.
+    max_grad_norm: a longer gradient of the loss is cut to this, before those
+      of lazy penalties, which are heavy, are added; 0: none is.
 
   Returns:
-    (critic, draw, x_fakes) -> (critic after the step, metrics []). Of the draw
-    it takes x [B, H, W, C] and mix [B], of the fakes x_recon and, if there are
-    any, x_prior, each [B, H, W, C], constants.
+    (critic, draw, x_fakes) -> (critic after the step, metrics []), of a draw's
+    x [B, H, W, C] and mix [B], and x_recon and perhaps x_prior [B, H, W, C].
   """
-  every_step, lazy = [], []
-  for penalty in create_penalties(config):
-    (lazy if penalty.every > 1 else every_step).append(penalty)
+  found = create_penalties(config)
+  lazy = [penalty for penalty in found if penalty.every > 1]
+  every_step = [penalty for penalty in found if penalty.every == 1]
   total_loss = functools.partial(_total_loss, module, critic_loss, every_step)
 
   def step_critic(critic, draw, x_fakes):
@@ -206,12 +205,7 @@ def create_critic_step(
       network = network.replace(
         params=_clip(network.params, config.weight_clip)
       )
-    averages = {
-      name: optax.incremental_update(
-        metrics[f'critic_{name}'], average, 1.0 - config.lecam_decay
-      )
-      for name, average in critic.averages.items()
-    }
+    averages = _average(critic.averages, metrics, config.lecam_decay)
     return CriticState(network, averages, num_steps), metrics
 
   return step_critic
@@ -284,6 +278,16 @@ def _lecam_penalty(critic, batch: Judged) -> jax.Array:
     penalties.lecam_penalty(batch.logits_real, logits, *past)
     for logits in batch.logits_fakes
   ) / len(batch.logits_fakes)
+
+
+def _average(averages, metrics, decay):
+  """The moving averages of the logits, after a step."""
+  return {
+    name: optax.incremental_update(
+      metrics[f'critic_{name}'], average, 1.0 - decay
+    )
+    for name, average in averages.items()
+  }
 
 
 def _add(tree, *others):

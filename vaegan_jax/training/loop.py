@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 import jax
 import numpy as np
 
-from vaegan_jax.evaluation.evaluator import Evaluator, to_line
+from vaegan_jax.evaluation.evaluator import Evaluator
+from vaegan_jax.evaluation.scores import to_line
 from vaegan_jax.experiment.train_state import TrainState
 from vaegan_jax.runtime.preemption import PREEMPTED, Preempted, Stopper
 from vaegan_jax.runtime.progress import Progress
@@ -39,7 +40,8 @@ class Plan:
     num_eval_images: of an evaluation; 0: all.
     max_skipped_steps: non-finite updates in a row that end the run.
     on_failure: of its health: 'warn', 'stop' or 'rollback'.
-    lazy_metrics: {name: every how many steps it is computed}, 0 on the others.
+    lazy_metrics: {name: every how many steps it is computed}; on the others it
+      is not recorded.
   """
 
   num_train_steps: int
@@ -56,6 +58,16 @@ class Plan:
   def due(self, step: int, every_steps: int) -> bool:
     """Whether it is time for what is done every so many steps."""
     return step % every_steps == 0 or step == self.num_train_steps
+
+  def computed(
+    self, step: int, metrics: Mapping[str, jax.Array]
+  ) -> dict[str, float]:
+    """The metrics of a step, without those that it did not compute."""
+    return {
+      name: float(value)
+      for name, value in metrics.items()
+      if step % self.lazy_metrics.get(name, 1) == 0
+    }
 
   def pauses(self, step: int) -> bool:
     """Whether something other than an update follows a step."""
@@ -86,8 +98,8 @@ def run_loop(
 
   Args:
     plan: when to do what.
-    state: after `start_step`; its buffers are reused.
-    start_step: the last finished step.
+    state: after `start_step`, the last finished step; its buffers are reused.
+    start_step: of the state.
     choose_update: (step) -> the update of all devices that it takes.
     batches: [D, K B, H, W, C] uint8, from that of the first step on.
     evaluator: of the held-out images.
@@ -100,17 +112,14 @@ def run_loop(
     The exit status, or the finding because of which to roll back.
   """
   progress = Progress(plan.num_train_steps, plan.batch_size, start_step)
-  latest, saved = {}, True
-  state = devices.replicate(state)
+  state, saved = devices.replicate(state), True
   for step in range(start_step + 1, plan.num_train_steps + 1):
     state, metrics = choose_update(step)(state, next(batches))
-    latest |= _take_lazy(metrics, step, plan.lazy_metrics)
     record = {}
     if plan.due(step, plan.log_every_steps) or step == start_step + 1:
-      metrics = {k: float(v) for k, v in (metrics | latest).items()}
+      metrics = plan.computed(step, metrics)
       record = _read(metrics, step, progress)
-      ending = _judge(plan, health, step, metrics)
-      if ending is not None:
+      if (ending := _judge(plan, health, step, metrics)) is not None:
         writers.write_scalars(step, record)
         return ending
     stop = stopper.requested()
@@ -126,22 +135,12 @@ def run_loop(
       if images:
         writers.write_images(step, images)
       if plan.due(step, plan.checkpoint_every_steps) or stop:
-        finish = stop or step == plan.num_train_steps
-        saved = save(step, state, finish=finish)
+        last = stop or step == plan.num_train_steps
+        saved = save(step, state, finish=last)
     if stop:
       print(f'SIGTERM: stopped after step {step:,}', flush=True)
       return PREEMPTED if saved else FAILED
   return DONE if saved else FAILED
-
-
-def _take_lazy(metrics, step, lazy_metrics) -> dict[str, jax.Array]:
-  """Takes what is not computed every step out, and returns what was."""
-  taken = {name: metrics.pop(name, None) for name in lazy_metrics}
-  return {
-    name: value
-    for name, value in taken.items()
-    if value is not None and step % lazy_metrics[name] == 0
-  }
 
 
 def _read(metrics, step, progress) -> dict[str, float]:

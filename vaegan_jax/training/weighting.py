@@ -33,7 +33,7 @@ def create_weigh(loss: LossConfig) -> Callable:
 
   def weigh(step, terms, pull_judge, kl, averages):
     weights = {
-      'distance': 1.0,
+      'distance': loss.distance_weight,
       'pixel': loss.pixel_weight,
       'adversarial': _ramp(step, loss.adversarial_ramp_steps)
       * loss.adversarial_weight,

@@ -1,8 +1,8 @@
-"""From a prepared dataset to batches: decoding, caching, order and flips.
+"""The images of one split: read, decoded once, and kept beside the data.
 
-Images are uint8 on the host and become float32 in [-1, 1] on the device. The
-batch of a training step is a pure function of the seed, the step and the
-process, so resuming at any step costs the same and repeats the same bits.
+Images are uint8 on the host. Where there is room, all are decoded into a memory
+map; elsewhere each is decoded when it is asked for. `batches.py` says in which
+order they come.
 """
 
 import functools
@@ -11,14 +11,10 @@ import os
 import pathlib
 import re
 import shutil
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-import grain
-import jax
-import jax.numpy as jnp
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
@@ -30,7 +26,6 @@ _CACHE_VERSION = 1  # Raise it whenever `decode_image` changes its pixels.
 _CHUNK = 256  # Images written to the cache at once.
 _REPORT_SECONDS = 5
 _PREPARE_AGAIN = 'delete that folder to have the data prepared again.'
-_PREFETCH = grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)
 
 
 class Images(Protocol):
@@ -45,9 +40,6 @@ class Images(Protocol):
 
   def __getitem__(self, indices: np.ndarray) -> np.ndarray:
     """Returns the images at `indices` [B] as [B, S, S, C] uint8."""
-
-
-# All images of a split.
 
 
 def load_splits(data: Mapping[str, Any], fields: Sequence[str]) -> list[Images]:
@@ -118,16 +110,9 @@ def load_images(
     image_size=image_size,
     center_crop=center_crop,
   )
-  info = builder.info
-  # No path and no time of a file: copies of a dataset are the same dataset.
-  parts = (info.name, str(info.version), int(info.dataset_size), split)
-  parts += (len(source), image_size, channels, center_crop, _CACHE_VERSION)
-  # Of a folder, which may change without changing any of those.
-  parts += ((info.metadata or {}).get('content_hash'),)
-  fingerprint = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-  images = _DecodedImages(
-    source, decode, fingerprint, (image_size, image_size, channels)
-  )
+  shape = (len(source), image_size, image_size, channels)
+  fingerprint = _fingerprint(builder.info, split, shape, center_crop)
+  images = _DecodedImages(source, decode, fingerprint, shape)
   if not cache_images:
     return images
   slug = re.sub(r'\W+', '_', split).strip('_')
@@ -142,6 +127,22 @@ def load_images(
   return _CachedImages(path, fingerprint)
 
 
+def _fingerprint(
+  info: tfds.core.DatasetInfo,
+  split: str,
+  shape: tuple[int, int, int, int],
+  center_crop: int,
+) -> str:
+  """Names a dataset, one of its splits, and the way it is decoded."""
+  count, image_size, _, channels = shape
+  # No path and no time of a file: copies of a dataset are the same dataset.
+  parts = (info.name, str(info.version), int(info.dataset_size), split)
+  parts += (count, image_size, channels, center_crop, _CACHE_VERSION)
+  # Of a folder, which may change without changing any of those.
+  parts += ((info.metadata or {}).get('content_hash'),)
+  return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
 class _DecodedImages:
   """Images decoded each time they are asked for."""
 
@@ -150,7 +151,7 @@ class _DecodedImages:
     self._name = source.dataset_info.data_dir
     self._decode = decode
     self.fingerprint = fingerprint
-    self.shape = (len(source), *shape)
+    self.shape = shape
 
   def __len__(self) -> int:
     return self.shape[0]
@@ -247,133 +248,3 @@ def _print_progress(done: int, total: int, seconds: float) -> None:
     f'{(total - done) / rate:.0f} s remaining.',
     flush=True,
   )
-
-
-# Batches.
-
-
-def create_batches(
-  images: Images,
-  *,
-  seed: int,
-  batch_size: int,
-  num_devices: int,
-  num_parts: int = 1,
-  start_step: int = 0,
-  process_index: int = 0,
-  process_count: int = 1,
-) -> Iterator[np.ndarray]:
-  """Returns this process's part of the training batches, without end.
-
-  Each epoch is a new permutation of all images; batches run across the border
-  of two epochs. The parts of processes 0, 1, ... concatenate to the batch that
-  a single process would get.
-
-  Args:
-    images: the training images.
-    seed: fixes the order.
-    batch_size: images a part, over all processes; divisible by their devices.
-    num_devices: this process's devices (D).
-    num_parts: batches a step (K), each shared out over the devices.
-    start_step: the last finished step; the first batch is that of the next.
-    process_index: which process this is.
-    process_count: the number of processes.
-
-  Returns:
-    An iterator of [D, K B, S, S, C] uint8, with B images of each part for each
-    device, part after part.
-
-  Raises:
-    UserError: the batch cannot be shared out evenly.
-  """
-  total_devices = num_devices * process_count
-  if batch_size < 1 or batch_size % total_devices:
-    raise UserError(
-      f'batch_size is {batch_size}, which {total_devices} devices cannot share '
-      f'evenly; use a multiple of {total_devices}, such as '
-      f'{max(1, round(batch_size / total_devices)) * total_devices}.'
-    )
-  batches = _Batches(
-    images,
-    seed,
-    batch_size,
-    num_devices,
-    num_parts,
-    process_index,
-    process_count,
-  )
-  return iter(batches[start_step:].to_iter_dataset(_PREFETCH))
-
-
-class _Batches(grain.MapDataset):
-  """The batches of all steps, by number from 0; every one a whole element.
-
-  The order is NumPy's permutation, one an epoch: it is several times faster
-  than grain's shuffle, which computes one index at a time, and grain's order
-  has changed between its releases.
-  """
-
-  def __init__(
-    self,
-    images,
-    seed,
-    batch_size,
-    num_devices,
-    num_parts,
-    process_index,
-    process_count,
-  ):
-    super().__init__()
-    self._images = images
-    self._seed = seed
-    self._batch_size = batch_size
-    self._num_devices = num_devices
-    self._num_parts = num_parts
-    self._local_size = batch_size // process_count
-    self._offset = process_index * self._local_size
-    self._order = functools.lru_cache(maxsize=2)(self._permute)
-
-  def __len__(self) -> int:
-    return sys.maxsize
-
-  def __getitem__(self, index):
-    if isinstance(index, slice):
-      return self.slice(index)
-    parts = np.arange(index * self._num_parts, (index + 1) * self._num_parts)
-    firsts = parts * self._batch_size + self._offset
-    sequence = firsts[:, None] + np.arange(self._local_size)
-    # [K, D, B] to [D, K, B]: a device has its share of every part.
-    sequence = sequence.reshape(self._num_parts, self._num_devices, -1)
-    sequence = sequence.transpose(1, 0, 2).reshape(-1)
-    epochs, places = np.divmod(sequence, len(self._images))
-    indices = np.empty_like(places)
-    for epoch in np.unique(epochs):
-      chosen = epochs == epoch
-      indices[chosen] = self._order(int(epoch))[places[chosen]]
-    batch = self._images[indices]
-    return batch.reshape(self._num_devices, -1, *batch.shape[1:])
-
-  def _permute(self, epoch: int) -> np.ndarray:
-    rng = np.random.default_rng((self._seed, epoch))
-    return rng.permutation(len(self._images))
-
-
-# On the device.
-
-
-def to_float(images: jax.Array) -> jax.Array:
-  """Maps [..., H, W, C] uint8 in [0, 255] to float32 in [-1, 1]."""
-  return jnp.asarray(images, jnp.float32) / 127.5 - 1.0
-
-
-def random_flip(images: jax.Array, flip: jax.Array) -> jax.Array:
-  """Mirrors left and right the images whose own bit is set.
-
-  Args:
-    images: [B, H, W, C], of any type.
-    flip: [B] bool.
-
-  Returns:
-    [B, H, W, C].
-  """
-  return jnp.where(flip[:, None, None, None], images[:, :, ::-1], images)

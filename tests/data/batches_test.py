@@ -1,0 +1,147 @@
+"""The order of batches, how they are shared out, and the device's part."""
+
+import functools
+import itertools
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vaegan_jax.data import batches
+from vaegan_jax.errors import UserError
+
+
+class _Numbers:
+  """Images whose only pixel is their index."""
+
+  fingerprint = 'numbers'
+
+  def __init__(self, count):
+    self._pixels = np.arange(count, dtype=np.uint8).reshape(count, 1, 1, 1)
+
+  def __len__(self):
+    return len(self._pixels)
+
+  def __getitem__(self, indices):
+    return self._pixels[indices]
+
+
+def _batches(images, **options):
+  options = {'seed': 0, 'batch_size': 4, 'num_devices': 1, **options}
+  return batches.create_batches(images, **options)
+
+
+def _take(count, images, **options):
+  """The first batches, each flattened to the indices of its images."""
+  stream = _batches(images, **options)
+  return np.stack([b.ravel() for b in itertools.islice(stream, count)])
+
+
+@settings(max_examples=20, deadline=None)
+@given(count=st.integers(1, 30), seed=st.integers(0, 2**32))
+def test_every_epoch_is_a_permutation(count, seed):
+  # Also of fewer images than a batch: epochs follow each other without a gap.
+  stream = _take(count, _Numbers(count), seed=seed).ravel()
+  for epoch in stream.reshape(4, count):
+    np.testing.assert_array_equal(np.sort(epoch), np.arange(count))
+
+
+def test_epochs_and_seeds_have_orders_of_their_own():
+  orders = [
+    tuple(epoch)
+    for seed in range(3)
+    for epoch in _take(10, _Numbers(20), seed=seed).reshape(2, 20)
+  ]
+  assert len(set(orders)) == 6
+
+
+@settings(max_examples=20, deadline=None)
+@given(step=st.integers(0, 25))
+def test_a_resumed_stream_goes_on_where_it_stopped(step):
+  whole = _take(30, _Numbers(17))
+  resumed = _take(30 - step, _Numbers(17), start_step=step)
+  np.testing.assert_array_equal(resumed, whole[step:])
+
+
+def test_resuming_late_is_as_good_as_resuming_early():
+  late = _take(2, _Numbers(17), start_step=10**9)
+  np.testing.assert_array_equal(
+    late[1:], _take(1, _Numbers(17), start_step=10**9 + 1)
+  )
+
+
+@pytest.mark.parametrize('processes', [1, 2, 4])
+def test_the_processes_share_the_batch_of_one(processes):
+  take = functools.partial(_take, 9, _Numbers(30), batch_size=8)
+  parts = [
+    take(process_index=index, process_count=processes)
+    for index in range(processes)
+  ]
+  np.testing.assert_array_equal(np.concatenate(parts, axis=1), take())
+
+
+def test_the_devices_share_the_batch_of_one():
+  batch = next(_batches(_Numbers(30), batch_size=8, num_devices=4))
+  assert batch.shape == (4, 2, 1, 1, 1)
+  assert batch.dtype == np.uint8
+  one = next(_batches(_Numbers(30), batch_size=8))
+  np.testing.assert_array_equal(batch.ravel(), one.ravel())
+
+
+@pytest.mark.parametrize('start_step', [0, 2])
+def test_the_parts_of_a_step_are_consecutive_batches(start_step):
+  images = _Numbers(30)
+  steps = _take(4, images, num_parts=3, start_step=start_step)
+  plain = _take(12, images, start_step=3 * start_step)
+  np.testing.assert_array_equal(steps.reshape(12, 4), plain)
+
+
+@pytest.mark.parametrize(
+  ('devices', 'processes'), [(1, 1), (2, 1), (1, 2), (4, 1), (2, 2)]
+)
+def test_each_part_is_the_same_however_it_is_shared_out(devices, processes):
+  take = functools.partial(
+    _batches, _Numbers(30), num_parts=3, num_devices=devices
+  )
+  plain = _take(15, _Numbers(30)).reshape(5, 3, 4)
+  shares = [
+    itertools.islice(take(process_index=i, process_count=processes), 5)
+    for i in range(processes)
+  ]
+  per_device = 4 // (devices * processes)
+  for parts, *step in zip(plain, *shares, strict=True):
+    for share in step:
+      assert share.shape == (devices, 3 * per_device, 1, 1, 1)
+    # [all devices, K, B]: on each device part after part.
+    everywhere = np.concatenate(step).reshape(-1, 3, per_device)
+    for k, part in enumerate(parts):
+      np.testing.assert_array_equal(everywhere[:, k].ravel(), part)
+
+
+def test_a_batch_that_devices_cannot_share_is_a_users_error():
+  with pytest.raises(UserError, match=r'batch_size is 6.* multiple of 4.*8\.$'):
+    _batches(_Numbers(9), batch_size=6, num_devices=2, process_count=2)
+
+
+def test_the_order_is_the_same_in_every_release():
+  # A change here changes what a resumed run sees: say so in the release notes.
+  assert _take(2, _Numbers(8)).tolist() == [[2, 4, 3, 6], [5, 0, 1, 7]]
+
+
+# On the device.
+
+
+def test_to_float_maps_black_to_minus_one_and_white_to_one():
+  floats = jax.jit(batches.to_float)(np.array([0, 51, 255], np.uint8))
+  assert floats.dtype == np.float32
+  np.testing.assert_allclose(floats, [-1, -0.6, 1], atol=1e-6)
+
+
+def test_random_flip_mirrors_the_chosen_images_only():
+  images = np.arange(2 * 2 * 3 * 1, dtype=np.float32).reshape(2, 2, 3, 1)
+  flip = np.array([False, True])
+  flipped = jax.jit(batches.random_flip)(images, flip)
+  np.testing.assert_array_equal(flipped[0], images[0])
+  np.testing.assert_array_equal(flipped[1], images[1, :, ::-1])

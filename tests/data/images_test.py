@@ -1,0 +1,176 @@
+"""The splits of a dataset, and their cache."""
+
+import collections
+import errno
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import default
+from vaegan_jax.data import datasets, decoding, images
+from vaegan_jax.data.batches import create_batches
+from vaegan_jax.errors import UserError
+
+
+@pytest.fixture
+def builder(tmp_path):
+  folder = tmp_path / 'images'
+  folder.mkdir()
+  rng = np.random.default_rng(0)
+  for i in range(30):
+    pixels = rng.integers(0, 256, (8, 8, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / f'{i:02}.png')
+  return datasets.create_builder(
+    'image_folder', path=str(folder), data_dir=str(tmp_path)
+  )
+
+
+def _load(builder, split='train', **options):
+  options = {'image_size': 8, 'channels': 3, **options}
+  return images.load_images(builder, split, **options)
+
+
+def _fail(data, **options):
+  raise OSError('broken')
+
+
+def _caches(builder):
+  return sorted(builder.data_path.glob('*.npy*'))
+
+
+def test_cached_images_equal_decoded_ones(builder, monkeypatch):
+  monkeypatch.setattr(images, '_CHUNK', 10)  # The last has 7.
+  indices = np.array([5, 0, 26, 5])
+  decoded = _load(builder, cache_images=False)
+  assert not _caches(builder)
+  cached = _load(builder)
+  assert len(cached) == len(decoded) == 27
+  assert cached[indices].shape == (4, 8, 8, 3)
+  np.testing.assert_array_equal(cached[indices], decoded[indices])
+  np.testing.assert_array_equal(cached[np.arange(27)], decoded[np.arange(27)])
+  assert cached.fingerprint == decoded.fingerprint
+
+
+def test_images_are_decoded_once(builder, monkeypatch):
+  expected = _load(builder)[np.arange(27)]
+  monkeypatch.setattr(decoding, 'decode_image', _fail)
+  np.testing.assert_array_equal(_load(builder)[np.arange(27)], expected)
+
+
+def test_every_way_to_decode_has_its_own_cache(builder):
+  variants = [
+    {},
+    {'image_size': 4},
+    {'channels': 1},
+    {'center_crop': 4},
+    {'split': 'test'},
+    {'split': 'train[:90%]'},
+    {'split': 'train+test'},
+  ]
+  images = [_load(builder, **variant) for variant in variants]
+  assert len({image.fingerprint for image in images}) == len(variants)
+  assert len(_caches(builder)) == len(variants)
+  assert [len(image) for image in images] == [27, 27, 27, 27, 3, 24, 30]
+
+
+def test_a_copy_of_a_dataset_has_its_fingerprint(builder, tmp_path):
+  shutil.copytree(tmp_path / 'images', tmp_path / 'copy')  # New times.
+  for path in (tmp_path / 'copy').iterdir():
+    path.touch()
+  copy = datasets.create_builder(
+    'image_folder', path=str(tmp_path / 'copy'), data_dir=str(tmp_path)
+  )
+  assert copy.data_path != builder.data_path
+  assert _load(copy).fingerprint == _load(builder).fingerprint
+
+
+def test_another_image_of_as_many_bytes_is_another_dataset(builder, tmp_path):
+  shutil.copytree(tmp_path / 'images', tmp_path / 'copy')
+  first = min((tmp_path / 'copy').iterdir())
+  before = first.read_bytes()
+  # The checksum of PNG's end mark, at which Pillow does not look.
+  first.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+  changed = datasets.create_builder(
+    'image_folder', path=str(tmp_path / 'copy'), data_dir=str(tmp_path)
+  )
+  assert changed.info.dataset_size == builder.info.dataset_size
+  assert _load(changed).fingerprint != _load(builder).fingerprint
+
+
+def test_without_room_images_are_decoded_on_the_fly(
+  builder, monkeypatch, caplog
+):
+  usage = collections.namedtuple('Usage', 'free')(1000)
+  monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage)
+  images = _load(builder)
+  assert images[np.arange(3)].shape == (3, 8, 8, 3)
+  assert not _caches(builder)
+  assert '1000 are free' in caplog.text
+
+
+def test_a_disk_that_fills_up_leaves_no_cache(builder, monkeypatch, caplog):
+  def fill(descriptor):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  monkeypatch.setattr(os, 'fsync', fill)
+  images = _load(builder)
+  assert images[np.arange(3)].shape == (3, 8, 8, 3)
+  assert not _caches(builder)
+  assert 'No space left on device' in caplog.text
+
+
+def test_an_interrupted_cache_is_never_used(builder, monkeypatch):
+  def interrupt(*args):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(images, '_print_progress', interrupt)
+    patch.setattr(images, '_CHUNK', 1)
+    patch.setattr(images, '_REPORT_SECONDS', 0)
+    with pytest.raises(KeyboardInterrupt):
+      _load(builder)
+  assert not _caches(builder)
+  assert _load(builder)[np.arange(27)].any(axis=(1, 2, 3)).all()
+
+
+@pytest.mark.parametrize(
+  'split', ['valid', 'train[', 'valid[:10%]', 'test[:0]']
+)
+def test_an_unknown_split_names_the_field_and_the_splits(builder, split):
+  message = r"data\.eval_split is '.*'train', 'test'"
+  with pytest.raises(UserError, match=message):
+    _load(builder, split, field='data.eval_split')
+
+
+def test_a_damaged_record_is_named(builder, monkeypatch):
+  monkeypatch.setattr(decoding, 'decode_image', _fail)
+  images = _load(builder, cache_images=False)
+  with pytest.raises(UserError, match=r"Record 3 '\d\d\.png'.*broken"):
+    images[np.array([3])]
+  with pytest.raises(UserError, match='broken'):
+    next(create_batches(images, seed=0, batch_size=4, num_devices=1))
+
+
+def test_damaged_prepared_data_is_a_users_error(builder):
+  (file,) = builder.data_path.glob('*-train.array_record*')
+  data = bytearray(file.read_bytes())
+  middle = len(data) // 2
+  data[middle : middle + 1000] = bytes(1000)
+  file.write_bytes(data)
+  with pytest.raises(UserError, match=r'image_folder.* is damaged'):
+    _load(builder)
+
+
+def test_load_splits_reads_the_fields_of_a_configuration(builder, tmp_path):
+  data = default.get_config().data
+  data.update(name='image_folder', path=str(tmp_path / 'images'))
+  data.update(data_dir=str(tmp_path), eval_split='no', cache_images=False)
+  data.update(image_size=4, channels=1, center_crop=6)
+  (split,) = images.load_splits(data, ['train_split'])
+  expected = _load(builder, image_size=4, channels=1, center_crop=6)
+  assert split.fingerprint == expected.fingerprint
+  with pytest.raises(UserError, match=r"data\.eval_split is 'no'"):
+    images.load_splits(data, ['train_split', 'eval_split'])

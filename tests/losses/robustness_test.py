@@ -1,0 +1,183 @@
+"""No picture in a batch breaks the distance, and it grows with the error.
+
+The photographs are faces as the quick start draws them; the critics have random
+weights, as at the start of a run.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vaegan_jax.data import drawn_faces
+from vaegan_jax.losses import distances, perceptual
+from vaegan_jax.losses.reconstruction import LossConfig, compare
+from vaegan_jax.models.blocks import NORMS
+from vaegan_jax.models.critic import Critic
+
+SIDE, NUMBER = 32, 12
+LOSS = LossConfig(
+  layers=(),
+  layer_weights=(),
+  normalize='batch',
+  reduction='mean',
+  pixel_weight=0.0,
+  adversarial_weight=0.0,
+  adversarial_ramp_steps=0,
+  kl_weight=0.0,
+)
+CHECKERBOARD = np.indices((SIDE, SIDE)).sum(axis=0) % 2 * 255
+STRANGE = {
+  **{f'constant {level}': level for level in (0, 110, 127, 128, 255)},
+  'checkerboard': CHECKERBOARD[..., None],
+  'noise': np.random.default_rng(1).integers(0, 256, (SIDE, SIDE, 3)),
+}
+
+
+@functools.cache
+def photographs():
+  """[NUMBER, SIDE, SIDE, 3] in [-1, 1]."""
+  step = drawn_faces.SIZE // SIDE
+  faces = [drawn_faces.draw_face(i)[::step, ::step] for i in range(NUMBER)]
+  return np.stack(faces)[:, :SIDE, :SIDE].astype(np.float32) / 127.5 - 1
+
+
+def blurred(x):
+  """As a reconstruction is at first, and a little of everything else."""
+  kernel = np.ones(5) / 5
+  for axis in (1, 2):
+    x = np.apply_along_axis(np.convolve, axis, x, kernel, 'same')
+  noise = np.random.default_rng(2).normal(0, 0.05, x.shape)
+  return (x + noise).astype(np.float32)
+
+
+@functools.cache
+def critic(norm):
+  module = Critic(8, (1, 2, 4), norm=norm)
+  with jax.ensure_compile_time_eval():  # It may be asked for under `jit`.
+    variables = jax.jit(module.init)(jax.random.key(0), photographs()[:1])
+  return module, jax.device_get(variables)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def distance_of(norm, loss, x, y):
+  module, variables = critic(norm)
+
+  def capture(images):
+    return perceptual.capture_features(
+      module, variables, images, layers=module.layer_names
+    )[1]
+
+  return compare(loss, x, y, capture(x), capture(y))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def gradient_lengths(loss, x, y):
+  gradients = jax.grad(lambda y: distance_of('none', loss, x, y).sum())(y)
+  return jnp.sqrt(jnp.sum(gradients**2, axis=(1, 2, 3)))
+
+
+def with_one(strange):
+  x = photographs().copy()
+  x[5] = np.asarray(STRANGE[strange], np.float32) / 127.5 - 1
+  return x
+
+
+@pytest.mark.parametrize('image_weight', [0.0, 3.0])
+@pytest.mark.parametrize('strange', STRANGE)
+def test_no_image_pulls_ten_times_as_hard_as_the_median(strange, image_weight):
+  loss = dataclasses.replace(LOSS, image_weight=image_weight)
+  x = with_one(strange)
+  lengths = np.asarray(gradient_lengths(loss, x, blurred(x)))
+  assert np.isfinite(lengths).all()
+  assert lengths.max() <= 10 * np.median(lengths)
+
+
+def test_by_its_own_size_an_almost_grey_image_outweighs_all_others():
+  """Why 'batch' is there: the test above can fail."""
+  x = with_one('constant 127')
+  relative = dataclasses.replace(LOSS, normalize='relative')
+  lengths = np.asarray(gradient_lengths(relative, x, blurred(x)))
+  assert np.argmax(lengths) == 5 and lengths[5] > 100 * np.median(lengths)
+
+
+@pytest.mark.parametrize('normalize', distances.NORMALIZATIONS)
+@pytest.mark.parametrize('norm', NORMS)
+@pytest.mark.parametrize('error', ['noise', 'blur', 'brightness', 'contrast'])
+def test_the_distance_grows_with_the_error(error, norm, normalize):
+  """With the image as a layer, whatever the critic is blind to."""
+  loss = dataclasses.replace(LOSS, normalize=normalize, image_weight=1.0)
+  x = photographs()
+  towards = {
+    'noise': x + np.random.default_rng(3).normal(0, 0.5, x.shape),
+    'blur': blurred(x),
+    'brightness': x + 0.5,
+    'contrast': 0.1 * x,
+  }[error].astype(np.float32)
+  found = [
+    distance_of(norm, loss, x, x + share * (towards - x)).mean()
+    for share in np.float32([0, 0.05, 0.2, 0.5, 1])
+  ]
+  assert abs(found[0]) < 1e-6
+  assert (np.diff(found) > 0).all()
+
+
+@pytest.mark.parametrize('norm', ['group', 'batch'])
+def test_a_norm_divides_the_contrast_away_and_the_image_keeps_it(norm):
+  x = photographs()
+  blind, seeing = (
+    dataclasses.replace(LOSS, image_weight=weight) for weight in (0.0, 1.0)
+  )
+  grey = distance_of(norm, blind, x, 0.1 * x).mean()
+  other = distance_of(norm, blind, x, x[::-1]).mean()
+  if norm == 'group':
+    assert grey < 0.05 * other
+  assert distance_of(norm, seeing, x, 0.1 * x).mean() > 0.5
+
+
+def test_the_batch_reaches_over_all_devices_that_are_named():
+  """Two halves with an `axis_name` are compared as the whole is."""
+  x = photographs()
+  y = blurred(x)
+  whole = perceptual.perceptual_distance(
+    *critic('none'), x, y, normalize='batch', reduction='mean'
+  )
+
+  def half(x, y, axis_name):
+    return perceptual.perceptual_distance(
+      *critic('none'),
+      x,
+      y,
+      normalize='batch',
+      reduction='mean',
+      axis_name=axis_name,
+    )
+
+  halves = [i.reshape(2, -1, *i.shape[1:]) for i in (x, y)]
+  for axis_name in ('devices', None):
+    found = jax.jit(
+      jax.vmap(
+        functools.partial(half, axis_name=axis_name), axis_name='devices'
+      )
+    )(*halves).reshape(-1)
+    same = np.allclose(found, whole, rtol=1e-4)
+    assert same == (axis_name is not None)
+
+
+def test_the_scale_is_a_constant_to_the_gradient():
+  x, y = photographs()[:4], blurred(photographs()[:4])
+  features = {'layer': jnp.asarray(x)}
+  options = dict(normalize='batch', reduction='mean')
+  scale = np.square(x).mean()
+
+  def total(x):
+    given = {'layer': x}
+    return distances.feature_distance(given, {'layer': y}, **options).sum()
+
+  wanted = 2 * (x - y) / x[0].size / scale
+  np.testing.assert_allclose(
+    jax.grad(total)(features['layer']), wanted, rtol=1e-4, atol=1e-8
+  )

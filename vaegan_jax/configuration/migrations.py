@@ -1,0 +1,39 @@
+"""What the configuration of an earlier version says, in the fields of today.
+
+A workdir outlives the code that made it. A field that its `config.json`, or a
+checkpoint of it, lacks takes the value that means what that version did, which
+need not be today's default. What a field meant then it means now: a new meaning
+is a new name.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+# Every field that is newer than the first version, and what was done before it.
+MEANT = {
+  'loss.distance_weight': 1.0,
+  'loss.image_weight': 0.0,
+  'evaluation.lpips_weights': '',
+  'evaluation.features_weights': '',
+}
+
+
+def upgrade(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Adds the fields that a configuration is too old to have.
+
+  Args:
+    config: nested, of any version: from JSON, or a ConfigDict's dictionary.
+
+  Returns:
+    A copy with the fields of today, if it had those of its version.
+  """
+  upgraded = {
+    name: dict(value) if isinstance(value, Mapping) else value
+    for name, value in config.items()
+  }
+  for name, value in MEANT.items():
+    section, _, field = name.partition('.')
+    fields = upgraded.setdefault(section, {}) if field else upgraded
+    if isinstance(fields, dict):  # Else it is no configuration of ours.
+      fields.setdefault(field or section, value)
+  return upgraded

@@ -1,0 +1,29 @@
+"""The paths that a command line names, as every mode takes them."""
+
+import os
+
+import ml_collections
+
+# Fields that are paths, of which the last has two with a comma between them.
+# Every machine may have its own.
+_TWO = 'evaluation.lpips_weights'
+PATHS = (
+  *('data.path', 'data.data_dir', 'critic.weights'),
+  *('evaluation.features_weights', _TWO),
+)
+
+
+def absolute(path: str) -> str:
+  """Makes a local path absolute, `~` expanded; '' and `gs://...` stay."""
+  if not path or '://' in path:
+    return path
+  return os.path.abspath(os.path.expanduser(os.path.expandvars(path)))
+
+
+def make_paths_absolute(config: ml_collections.ConfigDict) -> None:
+  """Makes the paths of a run's configuration absolute, in place."""
+  for name in PATHS:
+    section, field = name.split('.')
+    value = config[section][field]
+    paths = value.split(',') if name == _TWO else [value]
+    config[section][field] = ','.join(map(absolute, paths))

@@ -1,0 +1,147 @@
+"""The order of the training images, and what the device does to a batch.
+
+Images are uint8 on the host and become float32 in [-1, 1] on the device. The
+batch of a training step is a pure function of the seed, the step and the
+process, so resuming at any step costs the same and repeats the same bits.
+"""
+
+import functools
+import sys
+from collections.abc import Iterator
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vaegan_jax.data.images import Images
+from vaegan_jax.errors import UserError
+
+_PREFETCH = grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)
+
+
+def create_batches(
+  images: Images,
+  *,
+  seed: int,
+  batch_size: int,
+  num_devices: int,
+  num_parts: int = 1,
+  start_step: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> Iterator[np.ndarray]:
+  """Returns this process's part of the training batches, without end.
+
+  Each epoch is a new permutation of all images; batches run across the border
+  of two epochs. The parts of processes 0, 1, ... concatenate to the batch that
+  a single process would get.
+
+  Args:
+    images: the training images.
+    seed: fixes the order.
+    batch_size: images a part, over all processes; divisible by their devices.
+    num_devices: this process's devices (D).
+    num_parts: batches a step (K), each shared out over the devices.
+    start_step: the last finished step; the first batch is that of the next.
+    process_index: which process this is.
+    process_count: the number of processes.
+
+  Returns:
+    An iterator of [D, K B, S, S, C] uint8, with B images of each part for each
+    device, part after part.
+
+  Raises:
+    UserError: the batch cannot be shared out evenly.
+  """
+  total_devices = num_devices * process_count
+  if batch_size < 1 or batch_size % total_devices:
+    raise UserError(
+      f'batch_size is {batch_size}, which {total_devices} devices cannot share '
+      f'evenly; use a multiple of {total_devices}, such as '
+      f'{max(1, round(batch_size / total_devices)) * total_devices}.'
+    )
+  batches = _Batches(
+    images,
+    seed,
+    batch_size,
+    num_devices,
+    num_parts,
+    process_index,
+    process_count,
+  )
+  return iter(batches[start_step:].to_iter_dataset(_PREFETCH))
+
+
+class _Batches(grain.MapDataset):
+  """The batches of all steps, by number from 0; every one a whole element.
+
+  The order is NumPy's permutation, one an epoch: it is several times faster
+  than grain's shuffle, which computes one index at a time, and grain's order
+  has changed between its releases.
+  """
+
+  def __init__(
+    self,
+    images,
+    seed,
+    batch_size,
+    num_devices,
+    num_parts,
+    process_index,
+    process_count,
+  ):
+    super().__init__()
+    self._images = images
+    self._seed = seed
+    self._batch_size = batch_size
+    self._num_devices = num_devices
+    self._num_parts = num_parts
+    self._local_size = batch_size // process_count
+    self._offset = process_index * self._local_size
+    self._order = functools.lru_cache(maxsize=2)(self._permute)
+
+  def __len__(self) -> int:
+    return sys.maxsize
+
+  def __getitem__(self, index):
+    if isinstance(index, slice):
+      return self.slice(index)
+    parts = np.arange(index * self._num_parts, (index + 1) * self._num_parts)
+    firsts = parts * self._batch_size + self._offset
+    sequence = firsts[:, None] + np.arange(self._local_size)
+    # [K, D, B] to [D, K, B]: a device has its share of every part.
+    sequence = sequence.reshape(self._num_parts, self._num_devices, -1)
+    sequence = sequence.transpose(1, 0, 2).reshape(-1)
+    epochs, places = np.divmod(sequence, len(self._images))
+    indices = np.empty_like(places)
+    for epoch in np.unique(epochs):
+      chosen = epochs == epoch
+      indices[chosen] = self._order(int(epoch))[places[chosen]]
+    batch = self._images[indices]
+    return batch.reshape(self._num_devices, -1, *batch.shape[1:])
+
+  def _permute(self, epoch: int) -> np.ndarray:
+    rng = np.random.default_rng((self._seed, epoch))
+    return rng.permutation(len(self._images))
+
+
+# On the device.
+
+
+def to_float(images: jax.Array) -> jax.Array:
+  """Maps [..., H, W, C] uint8 in [0, 255] to float32 in [-1, 1]."""
+  return jnp.asarray(images, jnp.float32) / 127.5 - 1.0
+
+
+def random_flip(images: jax.Array, flip: jax.Array) -> jax.Array:
+  """Mirrors left and right the images whose own bit is set.
+
+  Args:
+    images: [B, H, W, C], of any type.
+    flip: [B] bool.
+
+  Returns:
+    [B, H, W, C].
+  """
+  return jnp.where(flip[:, None, None, None], images[:, :, ::-1], images)

@@ -1,0 +1,106 @@
+"""The numbers that are reported of a run: from images to one line.
+
+Owns their names, their order, and how each is summed up over a set.
+Axes: B images, N images of a set, F features.
+"""
+
+import math
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from absl import logging
+
+from vaegan_jax.evaluation import metrics
+from vaegan_jax.evaluation.judges import frechet_distance, frechet_floor
+
+Scores = dict[str, float | None]
+# In the order of the tables. Each but the rate and the distance is told of
+# reconstructions from the latent's mean and, as `..._sampled`, from a sample.
+_QUALITY = (
+  *('psnr', 'ssim', 'low_frequency_psnr', 'detail', 'energy'),
+  *('lpips', 'frechet'),
+)
+
+
+def measure(x: jax.Array, x_recon: jax.Array) -> dict[str, jax.Array]:
+  """What is measured of each image without a network.
+
+  Args:
+    x: [B, H, W, C] in [-1, 1].
+    x_recon: [B, H, W, C] its reconstructions.
+
+  Returns:
+    {name: [B]}: metrics, and the energies that `summarize` makes some of.
+  """
+  return {
+    'psnr': metrics.psnr(x, x_recon),
+    'ssim': metrics.ssim(x, x_recon),
+    'low_frequency_psnr': metrics.low_frequency_psnr(x, x_recon),
+  } | metrics.high_frequency_products(x, x_recon)
+
+
+def summarize(values: Mapping[str, np.ndarray]) -> Scores:
+  """Sums a set of images up.
+
+  Args:
+    values: of every image: those of `measure`, and `lpips` and
+      `features_recon`, if it was asked for, each a second time with `_sampled`;
+      `features` of the originals; `kl`; perhaps `distance`.
+
+  Returns:
+    `psnr` (dB), `ssim`, `low_frequency_psnr` (dB), `detail` and `energy`
+    (shares), with judges `lpips` and `frechet` with its `frechet_floor`; `kl`
+    (nats) and `distance`; and all but the last three of samples. Means over the
+    set, and ratios of sums. None for what is not finite, as JSON has no NaN.
+  """
+  found, sampled = (_of_one_kind(values, kind) for kind in ('', '_sampled'))
+  if 'features' in values:
+    _warn_of_few(values['features'])
+    found['frechet_floor'] = frechet_floor(values['features'])
+  for name in ('kl', 'distance'):
+    found[name] = values[name].mean() if name in values else math.nan
+  return {
+    name: float(value) if math.isfinite(value) else None
+    for name, value in (found | sampled).items()
+  }
+
+
+def _of_one_kind(values, suffix) -> dict[str, float]:
+  """{name + suffix: value} of the reconstructions of one kind, in order."""
+  own = {
+    name: values[f'{name}{suffix}']
+    for name in (*_QUALITY, 'energy_recon', 'energy_common', 'features_recon')
+    if f'{name}{suffix}' in values
+  }
+  scores = {name: own[name].mean() for name in _QUALITY if name in own}
+  energies = own['energy'], own['energy_recon']
+  scores['detail'] = metrics.detail_share(*energies, own['energy_common'])
+  scores['energy'] = metrics.energy_ratio(*energies)
+  if 'features_recon' in own:
+    scores['frechet'] = frechet_distance(
+      values['features'], own['features_recon']
+    )
+  return {
+    f'{name}{suffix}': scores[name] for name in _QUALITY if name in scores
+  }
+
+
+def _warn_of_few(features: np.ndarray) -> None:
+  num_images, num_features = features.shape
+  if num_images <= num_features:
+    logging.warning(
+      'The Frechet distance of %d images in %d features says little: there '
+      'should be more images than features.',
+      num_images,
+      num_features,
+    )
+
+
+def to_line(scores: Scores) -> str:
+  """Scores on one line, for people; those of samples are left out."""
+  return '  '.join(
+    f'{name} {value:.4g}'
+    for name, value in scores.items()
+    if value is not None and not name.endswith('_sampled')
+  )

@@ -1,0 +1,284 @@
+"""How far apart two sets of features are, whatever they are features of.
+
+Owns the distance of the features themselves (`feature_distance`), of their
+correlations (`gram_distance`), and what style transfer makes of the two.
+Axes: B batch, C channels; a feature is [B, ..., C].
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vaegan_jax.losses.layers import Features, select
+
+NORMALIZATIONS = ('none', 'unit', 'relative', 'batch')
+NORMS = ('l2', 'l1')
+REDUCTIONS = ('sum', 'mean', 'spatial')
+
+# One factor a layer, in order or by name; a vector [C] weights channels.
+Weights = Sequence[float | jax.Array] | Mapping[str, float | jax.Array]
+
+
+def feature_distance(
+  features_x: Features,
+  features_y: Features,
+  *,
+  weights: Weights | None = None,
+  normalize: str = 'none',
+  norm: str = 'l2',
+  reduction: str = 'sum',
+  axis_name: str | None = None,
+) -> jax.Array:
+  """Distance between two sets of features, summed over the layers.
+
+  By default it is that of Larsen et al. (arXiv 1512.09300, eq. 7, without its
+  factor 1/2) over every given layer. 'unit' and 'spatial' with LPIPS's weights
+  is LPIPS (arXiv 1801.03924, eq. 1) up to its epsilon. Computed in float32,
+  whatever comes in.
+
+  Args:
+    features_x: {layer: [B, ...]} of the reference, whose scale 'relative'
+      divides by.
+    features_y: the same layers and shapes.
+    weights: one factor a layer, in the order of `features_x` or by name, each
+      a number or a vector [C]; None: 1. (JAX sorts a dict that passes through
+      `jit` or `jax.tree.map` by its names: weigh those by name.)
+    normalize: 'none'; 'unit', each position's channel vector to length 1;
+      'batch', each layer divided by the mean of the references' squares (or
+      absolute values, for 'l1') over the whole batch, a constant to the
+      gradient; 'relative', each image's layer by that of its own reference, so
+      that one almost flat image can outweigh all others. With 'sum' a layer
+      still counts by its size then, with 'mean' all count alike.
+    norm: 'l2', squared differences; 'l1', absolute ones.
+    reduction: over one layer's features, 'sum', 'mean', or 'spatial': the sum
+      over the channels, the mean over all else.
+    axis_name: of the `pmap`, `vmap` or `shard_map` over whose devices or
+      examples the batch of 'batch' reaches; None: it is what is given here.
+
+  Returns:
+    [B] float32, non-negative if the weights are.
+
+  Raises:
+    ValueError: an unknown option, weights that are not one a layer, layers or
+      shapes that differ, or no layer at all.
+  """
+  check_choice('normalize', normalize, NORMALIZATIONS)
+  check_choice('norm', norm, NORMS)
+  check_choice('reduction', reduction, REDUCTIONS)
+  _check_features(features_x, features_y)
+  total = 0.0
+  for name, weight in _weigh(features_x, weights).items():
+    total = total + _layer_distance(
+      name,
+      features_x[name],
+      features_y[name],
+      weight,
+      normalize,
+      norm,
+      reduction,
+      axis_name,
+    )
+  return total
+
+
+def gram_distance(
+  features_x: Features,
+  features_y: Features,
+  *,
+  weights: Weights | None = None,
+  normalize: str = 'none',
+) -> jax.Array:
+  """Style distance: between the features' correlations, wherever they occur.
+
+  Gatys et al. (arXiv 1508.06576, eq. 4 and 5), with each Gram matrix divided
+  by its number of positions, so that images of two sizes can be compared; for
+  images of one size that is the paper's.
+
+  Args:
+    features_x: {layer: [B, ..., C]} of the style; B may be 1, for one style.
+    features_y: the same layers and channels; any size.
+    weights: one factor a layer, in order or by name; None: one over their
+      number, as the paper.
+    normalize: 'none' (the paper), or 'relative': each layer's squared
+      difference divided by the sum of the squares of x's Gram matrix.
+
+  Returns:
+    [B] float32, non-negative if the weights are.
+
+  Raises:
+    ValueError: an unknown option, or layers, batches or channels that differ.
+  """
+  check_choice('normalize', normalize, ('none', 'relative'))
+  _check_names(features_x, features_y)
+  if weights is None:
+    weights = [1.0 / len(features_x)] * len(features_x)
+  total = 0.0
+  for name, weight in _weigh(features_x, weights).items():
+    x, y = (
+      f[name][:, None] if f[name].ndim == 1 else f[name]
+      for f in (features_x, features_y)
+    )
+    if x.shape[-1] != y.shape[-1] or x.shape[0] not in (1, y.shape[0]):
+      raise ValueError(
+        f'layer {name!r} is {x.shape} for x and {y.shape} for y: for a Gram '
+        'distance the channels must be equal, and the batches, unless x has '
+        'one image'
+      )
+    scale = 4.0 * x.shape[-1] ** 2
+    x, y = _gram(x), _gram(y)
+    if normalize == 'relative':
+      scale = jnp.sum(x**2, axis=(1, 2)) + _epsilon(jnp.float32)
+    total = total + weight * jnp.sum((x - y) ** 2, axis=(1, 2)) / scale
+  return total
+
+
+def style_and_content_loss(
+  features: Features,
+  content_features: Features,
+  style_features: Features,
+  *,
+  content_weight: float = 1.0,
+  style_weight: float = 1e4,
+  normalize: str = 'none',
+) -> jax.Array:
+  """What style transfer minimises (Gatys et al., arXiv 1508.06576, eq. 7).
+
+  The content term is eq. 1: half the squared difference, summed, over the
+  layers given. The style term is `gram_distance`.
+
+  Args:
+    features: {layer: [B, ..., C]} of the image that is made, with every layer
+      of the next two.
+    content_features: {layer: [B, ..., C]} of the content image.
+    style_features: {layer: [B or 1, ..., C]} of the style image, of any size.
+    content_weight: alpha of the paper.
+    style_weight: beta of the paper.
+    normalize: 'none' (the paper), or 'relative': the terms are (half) the
+      share of their reference's size, so that the weights mean the same for any
+      network; about 10 is a style weight then.
+
+  Returns:
+    [B] float32, non-negative.
+
+  Raises:
+    ValueError: an unknown option, a missing layer, or shapes that differ.
+  """
+  content = feature_distance(
+    content_features,
+    select(features, list(content_features)),
+    normalize=normalize,
+    reduction='sum' if normalize == 'none' else 'mean',
+  )
+  style = gram_distance(
+    style_features,
+    select(features, list(style_features)),
+    normalize=normalize,
+  )
+  return content_weight * content / 2 + style_weight * style
+
+
+def _layer_distance(
+  name, x, y, weight, normalize, norm, reduction, axis_name
+) -> jax.Array:
+  """One layer's distance [B]; x, y: [B, ...]."""
+  epsilon = _epsilon(jnp.promote_types(x.dtype, y.dtype))
+  if x.ndim == 1:  # One number an image is one channel.
+    x, y = x[:, None], y[:, None]
+  if jnp.ndim(weight) and jnp.shape(weight) != x.shape[-1:]:
+    raise ValueError(
+      f'the weight of layer {name!r} has the shape {jnp.shape(weight)}; '
+      f'expected a number or {x.shape[-1:]}, one a channel'
+    )
+  x, y = x.astype(jnp.float32), y.astype(jnp.float32)
+  if normalize == 'unit':
+    x, y = _unit(x, epsilon), _unit(y, epsilon)
+  magnitude = jnp.square if norm == 'l2' else _absolute
+  difference = weight * magnitude(x - y)
+  if reduction == 'spatial':
+    difference = jnp.sum(difference, axis=-1, keepdims=True)
+  axes = tuple(range(1, x.ndim))
+  reduce = jnp.sum if reduction == 'sum' else jnp.mean
+  distance = reduce(difference, axis=axes)
+  if normalize == 'relative':
+    distance = distance / (jnp.mean(magnitude(x), axis=axes) + epsilon)
+  if normalize == 'batch':
+    scale = jnp.mean(magnitude(jax.lax.stop_gradient(x)))
+    if axis_name is not None:
+      scale = jax.lax.pmean(scale, axis_name)
+    distance = distance / (scale + epsilon)
+  return distance
+
+
+def _absolute(x: jax.Array) -> jax.Array:
+  """|x|, whose gradient at 0 is 0; that of `jnp.abs` is 1."""
+  return x * jnp.sign(x)
+
+
+def _unit(feature: jax.Array, epsilon: float) -> jax.Array:
+  """Scales channel vectors to length 1; feature: [B, ..., C]."""
+  square = jnp.sum(feature**2, axis=-1, keepdims=True)
+  return feature * jax.lax.rsqrt(square + epsilon)
+
+
+def _epsilon(dtype) -> float:
+  """What is added under roots and to denominators, for all-zero features.
+
+  Larger for float16, whose range 1 / 1e-8, and so a gradient, would leave.
+  """
+  return max(1e-8, 2 * float(jnp.finfo(dtype).tiny))
+
+
+def _gram(feature: jax.Array) -> jax.Array:
+  """Correlations of the channels over positions: [B, ..., C] to [B, C, C]."""
+  flat = feature.astype(jnp.float32)
+  flat = flat.reshape(flat.shape[0], -1, flat.shape[-1])
+  return jnp.einsum('bpc,bpd->bcd', flat, flat) / flat.shape[1]
+
+
+def _weigh(features: Features, weights: Weights | None) -> dict[str, Any]:
+  """Returns {layer: weight}, each layer once."""
+  if weights is None:
+    return dict.fromkeys(features, 1.0)
+  if not isinstance(weights, Mapping):
+    if isinstance(weights, (int, float)):
+      raise ValueError(
+        f'weights are {weights!r}; give one weight a layer: {list(features)}'
+      )
+    if len(weights) != len(features):
+      raise ValueError(
+        f'{len(weights)} weights for {len(features)} layers: '
+        f'{list(features)}; give one weight a layer'
+      )
+    return dict(zip(features, weights, strict=True))
+  if set(weights) != set(features):
+    raise ValueError(
+      f'weights are of {sorted(weights)}; the layers are {list(features)}'
+    )
+  return {name: weights[name] for name in features}
+
+
+def check_choice(what: str, value: Any, known: Sequence[str]) -> None:
+  """Raises a ValueError, which lists them, unless a value is a known one."""
+  if value not in known:
+    raise ValueError(f'{what} is {value!r}; known: {", ".join(known)}')
+
+
+def _check_names(features_x: Features, features_y: Features) -> None:
+  if not features_x:
+    raise ValueError('no features to compare: there must be a layer')
+  if set(features_x) != set(features_y):
+    raise ValueError(
+      f'the layers differ: {list(features_x)} of x, {list(features_y)} of y'
+    )
+
+
+def _check_features(features_x: Features, features_y: Features) -> None:
+  _check_names(features_x, features_y)
+  for name, x in features_x.items():
+    if x.shape != features_y[name].shape:
+      raise ValueError(
+        f'layer {name!r} is {x.shape} for x and {features_y[name].shape} for '
+        'y: their shapes must be equal'
+      )

@@ -1,0 +1,115 @@
+"""Which layers are asked for, and what their features are called.
+
+Owns the meaning of the argument `layers` and the names of the features that
+`perceptual.capture_features` documents. A feature is [B, ..., C].
+"""
+
+import collections
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Features = Mapping[str, jax.Array]
+# Names, module types, or (path, module) -> whether it is a layer.
+Layers = Sequence[str] | type | tuple[type, ...] | Callable[[str, Any], bool]
+# (layer, what it returned) in forward order: a layer is done after those
+# inside it, and called twice it is there twice.
+Calls = list[tuple[str, Any]]
+IsLayer = Callable[[str, Any], bool]  # (path, module) -> whether to record it.
+
+
+def selection(
+  layers: Layers | None,
+) -> tuple[list[str] | None, IsLayer]:
+  """What the argument `layers` of `capture_features` asks for.
+
+  Args:
+    layers: names, a module type or several, a predicate, or None.
+
+  Returns:
+    The names to choose from what was recorded (None: all), and which modules
+    to record.
+  """
+  if layers is None:
+    return None, lambda path, module: True
+  if isinstance(layers, (str, type)):
+    layers = (layers,)
+  if callable(layers):
+    return None, layers
+  layers = tuple(layers)
+  if layers and all(isinstance(layer, type) for layer in layers):
+    return None, lambda path, module: isinstance(module, layers)
+  return list(layers), lambda path, module: True
+
+
+def name_features(
+  calls: Calls, batch_size: int
+) -> tuple[dict[str, jax.Array], dict[str, str]]:
+  """Names the arrays that calls returned, as `capture_features` documents.
+
+  Args:
+    calls: in forward order.
+    batch_size: B; what does not begin with it is no feature of images.
+
+  Returns:
+    {name: feature [B, ...]} in the same order, and {name: path of its layer}.
+  """
+  counts = collections.Counter(path for path, _ in calls)
+  seen = collections.Counter()
+  features, paths = {}, {}
+  for path, output in calls:
+    call = f':{seen[path]}' if counts[path] > 1 else ''
+    seen[path] += 1
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(output):
+      entry = ''.join(f'.{_key_name(key)}' for key in keys)
+      if _is_feature(leaf, batch_size):
+        name = f'{path}{call}{entry}'
+        features[name], paths[name] = leaf, path
+  return features, paths
+
+
+def select(
+  features: Features,
+  names: Sequence[str],
+  paths: Mapping[str, str] | None = None,
+) -> dict[str, jax.Array]:
+  """Keeps the named features, or all of a named layer, in the given order.
+
+  Args:
+    features: {name: feature}.
+    names: of features, or of layers.
+    paths: {name: path of its layer}, as from `name_features`; None: only
+      features have names.
+
+  Returns:
+    {name: feature}, those of each of `names` in turn.
+
+  Raises:
+    ValueError: there is no such feature; it lists those that there are.
+  """
+  selected = {}
+  for name in names:
+    found = [f for f in features if name in (f, (paths or {}).get(f))]
+    if not found:
+      raise ValueError(
+        f'no layer {name!r} that returns a floating-point array [B, ...]; '
+        f'there are: {list(features)}'
+      )
+    selected |= {feature: features[feature] for feature in found}
+  return selected
+
+
+def _is_feature(leaf: Any, batch_size: int) -> bool:
+  return (
+    hasattr(leaf, 'dtype')
+    and jnp.issubdtype(leaf.dtype, jnp.floating)
+    and leaf.ndim > 0
+    and leaf.shape[0] == batch_size
+  )
+
+
+def _key_name(key: Any) -> str:
+  """`0` of a tuple's entry, `hidden` of a dictionary's or dataclass's."""
+  return jax.tree_util.keystr((key,), simple=True)

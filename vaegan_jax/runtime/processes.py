@@ -1,0 +1,170 @@
+"""How several processes find each other, and how they end.
+
+Owns the start, in which all must come, and the end, in which one that fails
+takes the others with it. What they agree on in between is `distributed.py`;
+SIGTERM is the business of `preemption.py`.
+"""
+
+import contextlib
+import importlib.util
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+from absl import logging
+
+from vaegan_jax.errors import UserError
+from vaegan_jax.runtime.distributed import is_first
+
+_START_SECONDS = 300  # For all processes to be there.
+_HEARTBEAT_SECONDS = 30  # Until one that died is missed, and all others end.
+_LAST_WORDS_SECONDS = 2  # For the others to tell the same mistake.
+_FLAGS = '--coordinator=10.0.0.1:1234 --num_processes=2 --process_id=0'
+# What each launcher that JAX knows says of the number of its processes.
+_LAUNCHERS = {'slurm': 'SLURM_STEP_NUM_TASKS', 'ompi': 'OMPI_COMM_WORLD_SIZE'}
+
+
+def initialize(
+  coordinator: str = '', num_processes: int = 0, process_id: int = 0
+) -> None:
+  """Connects this process to the others, if there are any.
+
+  Call it before anything uses a device. Without arguments JAX finds the others
+  by itself on a Cloud TPU, and under SLURM and Open MPI where these started
+  more than one; anywhere else nothing happens.
+
+  Args:
+    coordinator: 'host:port' of process 0, free to be listened on; '': none.
+    num_processes: how many there are.
+    process_id: which this is, from 0.
+
+  Raises:
+    UserError: they could not be connected, or have not as many devices each.
+      If others are missing, the process ends with that sentence and status 1.
+  """
+  if coordinator:
+    if process_id == 0:
+      _check_port(coordinator)
+    method = 'deactivate'
+    where = {
+      'coordinator_address': coordinator,
+      'num_processes': num_processes,
+      'process_id': process_id,
+    }
+  else:
+    method, where = launched_by(), {}
+  if method:
+    _connect(method, where)
+
+
+def _connect(method: str, where: Mapping[str, Any]) -> None:
+  """Waits for the others, and makes sure that all are alike."""
+  timer = threading.Timer(_START_SECONDS, _give_up_waiting)
+  timer.daemon = True
+  timer.start()
+  try:
+    jax.distributed.initialize(
+      **where,
+      cluster_detection_method=None if method == 'tpu' else method,
+      # Its own end is an abort with a page of C++: the timer comes first.
+      initialization_timeout=_START_SECONDS + 60,
+      heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+      shutdown_timeout_seconds=_HEARTBEAT_SECONDS,
+    )
+  except (RuntimeError, ValueError) as error:
+    raise UserError(
+      f'The processes could not be connected ({" ".join(str(error).split())}): '
+      f'say where they are, for example, with {_FLAGS}'
+    ) from error
+  finally:
+    timer.cancel()
+  here, all_devices = jax.local_device_count(), jax.device_count()
+  if here * jax.process_count() != all_devices:
+    raise UserError(
+      f'Process {jax.process_index()} has {here} of all {all_devices} devices, '
+      f'but each of {jax.process_count()} processes must have as many: start '
+      'them on equal machines, or choose with, for example, '
+      'JAX_LOCAL_DEVICE_IDS=0,1'
+    )
+
+
+def _check_port(coordinator: str) -> None:
+  """Tells a port that cannot be listened on: JAX dies of it."""
+  try:
+    with socket.socket() as sock:
+      sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+      sock.bind(('', int(coordinator.rpartition(':')[2])))
+  except OSError as error:
+    raise UserError(
+      f'--coordinator={coordinator} names a port that process 0 cannot listen '
+      f'on ({error.strerror}): name another one for all processes, such as '
+      '--coordinator=10.0.0.1:1235'
+    ) from error
+
+
+def launched_by() -> str | None:
+  """What started several processes, by JAX's name for it; 'tpu': a TPU did."""
+  for method, variable in _LAUNCHERS.items():
+    count = os.environ.get(variable, '')
+    if count.isdecimal() and int(count) > 1:
+      return method
+  # JAX sets the variable, when imported, where it finds no chips of a TPU.
+  on_tpu = 'TPU_SKIP_MDS_QUERY' not in os.environ or any(
+    ',' in os.environ.get(f'TPU_{name}', '')
+    for name in ('PROCESS_ADDRESSES', 'WORKER_HOSTNAMES')
+  )
+  on_tpu = on_tpu and jax.config.jax_platforms != 'cpu'
+  return 'tpu' if on_tpu and importlib.util.find_spec('libtpu') else None
+
+
+def _give_up_waiting() -> None:
+  print(
+    f'error: Not all processes were there after {_START_SECONDS} s: start all '
+    'of them at once, with the same --coordinator, which every machine must '
+    f'reach, and the same --num_processes: for example, {_FLAGS}',
+    file=sys.stderr,
+    flush=True,
+  )
+  os._exit(1)
+
+
+@contextlib.contextmanager
+def only_first_prints() -> Iterator[None]:
+  """Drops what the other processes write to stdout; their errors are kept."""
+  with contextlib.ExitStack() as stack:
+    if not is_first():
+      nowhere = stack.enter_context(open(os.devnull, 'w'))
+      stack.enter_context(contextlib.redirect_stdout(nowhere))
+    yield
+
+
+def leave(status: int, error: Exception | None = None) -> None:
+  """Ends this process now if there are others; they end by that.
+
+  Python's own exit would wait for them, and they for this one's next update.
+
+  Args:
+    status: the exit status.
+    error: to be shown with its traceback, if it is no user's mistake.
+  """
+  if not jax.distributed.is_initialized() or jax.process_count() == 1:
+    return
+  if error:
+    traceback.print_exception(error)
+    print(
+      f'Process {jax.process_index()} ends, because of the error above, and '
+      'the others with it.',
+      file=sys.stderr,
+    )
+  sys.stdout.flush()
+  sys.stderr.flush()
+  logging.flush()
+  if is_first():  # The others abort at once when it has gone.
+    time.sleep(_LAST_WORDS_SECONDS)
+  os._exit(status)
