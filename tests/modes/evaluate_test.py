@@ -164,6 +164,7 @@ def test_evaluation_is_the_plain_average_over_all_images(
   assert _without_samples(scores) == pytest.approx(expected, rel=1e-4)
   table = (workdir / 'evaluation.md').read_text()
   assert '| run |' in table and f'{scores["psnr"]:.1f}' in table
+  assert f'- {len(images)} held-out images of 16x16x3' in table
   for name in ('reconstructions', 'samples', 'interpolation'):
     Image.open(workdir / 'figures' / f'evaluation_{name}.png').verify()
 
@@ -209,7 +210,8 @@ def test_one_critic_judges_all_runs_compared(runs, opened, tmp_path):
     expected = pytest.approx(_without_samples(expected), rel=1e-4)
     assert _without_samples(results[objective]) == expected
   table = (tmp_path / 'out' / 'comparison.md').read_text()
-  assert table.count('\n') == 4 and '| mse |' in table
+  assert table.count('\n|') == 3 and '| mse |' in table
+  assert 'held-out images of' in table
   Image.open(tmp_path / 'out' / 'comparison.png').verify()
 
 

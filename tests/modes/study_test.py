@@ -16,7 +16,7 @@ import main
 from vaegan_jax.configuration import command_line
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import figures
-from vaegan_jax.modes import evaluate, study, train
+from vaegan_jax.modes import evaluate, study, study_report, train
 from vaegan_jax.runtime import writers
 from vaegan_jax.runtime.preemption import PREEMPTED
 from vaegan_jax.training import loop
@@ -215,6 +215,7 @@ def test_a_run_that_gives_up_is_a_result(fake, command, tmp_path):
   assert not fake.trained
   result = _results(tmp_path)
   assert result['runs'][0] == {
+    'label': 'mse',
     'objective': 'mse',
     'seed': 0,
     'status': 'failed',
@@ -314,9 +315,7 @@ def test_other_runs_in_the_workdir_are_told_before_any_training(
 
 
 def _outcomes(objective, *rows, status='finished'):
-  return [
-    {'objective': objective, 'status': status, 'scores': row} for row in rows
-  ]
+  return [{'label': objective, 'status': status, 'scores': row} for row in rows]
 
 
 def test_the_table_has_means_and_sample_deviations_over_the_seeds():
@@ -327,7 +326,7 @@ def test_the_table_has_means_and_sample_deviations_over_the_seeds():
     *_outcomes('geometric', row),
     *_outcomes('geometric', {}, status='crashed'),
   ]
-  summary = study.summarize(outcomes)
+  summary = study_report.summarize(outcomes)
   assert summary['mse']['psnr'] == (22.0, 2.0)
   assert summary['mse']['kl'] == (90.0, 0.0)
   assert summary['geometric']['psnr'] == (20.0, None)
@@ -344,7 +343,7 @@ def test_the_table_has_means_and_sample_deviations_over_the_seeds():
 def test_a_score_that_one_run_lacks_has_no_mean():
   row = {'psnr': 20.0, 'ssim': 0.5, 'detail': None, 'kl': 90.0}
   whole = row | {'detail': 0.5}
-  summary = study.summarize(_outcomes('mse', row, whole))['mse']
+  summary = study_report.summarize(_outcomes('mse', row, whole))['mse']
   assert summary['detail'] is None and summary['psnr'] == (20.0, 0.0)
 
 
@@ -387,3 +386,61 @@ def test_a_real_study_is_what_its_runs_are(command, tmp_path):
   shutil.rmtree(folder / 'mse' / 'seed_1')
   assert command() == loop.DONE
   assert _results(tmp_path) == result
+
+
+def test_a_sweep_trains_every_value_and_draws_curves(
+  fake, command, tmp_path, capsys
+):
+  """Of every objective and seed; and goes on where it was stopped."""
+  args = ('--study.seeds=0,1', '--study.sweep=loss.kl_weight=1e-3,0.5')
+  fake.ends['geometric', 1] = _crash
+  assert command(*args) == loop.FAILED
+  assert len(fake.trained) == 8
+  del fake.ends['geometric', 1]
+  fake.trained.clear()
+  assert command(*args) == loop.DONE
+  assert len(fake.trained) == 2  # What crashed, with either value.
+  folder = tmp_path / 'study'
+  workdirs = {path.parent for path in folder.rglob('outcome.json')}
+  assert workdirs == {
+    folder / objective / f'loss.kl_weight={value}' / f'seed_{seed}'
+    for objective in ('mse', 'geometric')
+    for value in ('1e-3', '0.5')
+    for seed in (0, 1)
+  }
+  rows = _results(tmp_path)['objectives']
+  assert list(rows) == [
+    f'{objective}, loss.kl_weight={value}'
+    for objective in ('mse', 'geometric')
+    for value in ('1e-3', '0.5')
+  ]
+  assert rows['mse, loss.kl_weight=0.5']['psnr'] == {
+    'mean': 20.5,
+    'deviation': pytest.approx(0.5**0.5),
+  }
+  config = json.loads(
+    (folder / 'mse/loss.kl_weight=0.5/seed_0/outcome.json').read_text()
+  )['config']
+  assert config['loss']['kl_weight'] == 0.5
+  with Image.open(folder / 'study_curves.png') as picture:
+    assert picture.width > 600
+  assert 'study_curves.png' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  ('sweep', 'told'),
+  [
+    ('loss.kl_weight', 'must be a field and its values'),
+    ('loss.kl_weight=', 'must be a field and its values'),
+    ('=1,2', 'must be a field and its values'),
+    ('loss.kl_weight=1,1', 'must name each value once'),
+    ('seed=1,2', r'--study.seeds=1,2'),
+    ('loss.kl_wait=1,2', r'did you mean --config\.loss\.kl_weight'),
+    ('loss.kl_weight=1,-2', r'loss\.kl_weight=-2.0 must be at least 0'),
+    ('data.image_size=16,8', 'needs the same images for all'),
+  ],
+)
+def test_a_wrong_sweep_is_told_before_any_training(sweep, told, fake, command):
+  with pytest.raises(UserError, match=told):
+    command(f'--study.sweep={sweep}')
+  assert not fake.trained

@@ -65,6 +65,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
   define('num_processes', '', 'How many processes train together.')
   define('process_id', '', 'Which of them this is, from 0.')
   define('study.objectives', '', 'Of --mode=study, with commas; empty: all.')
+  define('study.sweep', '', 'Of --mode=study: field=value,value,...')
   define('study.seeds', grid.SEEDS, 'Of --mode=study, separated by commas.')
 
 

@@ -1,7 +1,11 @@
-"""The configurations of a study: every objective with every seed."""
+"""The configurations of a study: every objective with every seed.
+
+And with every value of one field, if a sweep names one.
+"""
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import ml_collections
 
@@ -12,6 +16,20 @@ from vaegan_jax.configuration.validation import validate
 from vaegan_jax.errors import UserError
 
 SEEDS = '0,1,2'  # As `parse_seeds` takes them.
+SWEEP = 'loss.kl_weight=1e-3,1e-2'  # As `parse_sweep` takes it.
+_RESERVED = ('objective', 'seed')  # A study has flags of its own for these.
+
+
+class Member(NamedTuple):
+  """One run of the grid.
+
+  Attributes:
+    label: of its line in the table: the objective and, in a sweep, the value.
+    seed: of the run.
+  """
+
+  label: str
+  seed: int
 
 
 def create_configs(
@@ -20,7 +38,8 @@ def create_configs(
   *,
   objectives: Sequence[str],
   seeds: Sequence[int],
-) -> dict[tuple[str, int], ml_collections.ConfigDict]:
+  sweep: Sequence[str] = (),
+) -> dict[Member, ml_collections.ConfigDict]:
   """Makes every configuration of the grid, so that none fails later.
 
   Args:
@@ -28,18 +47,22 @@ def create_configs(
     argv: the program's name and its `--config.<field>` flags.
     objectives: by name.
     seeds: of every objective.
+    sweep: 'field=value' of every run of an objective and a seed; (): one run.
 
   Returns:
-    {(objective, seed): a valid configuration}.
+    {member of the grid: its valid configuration}.
 
   Raises:
     UserError: one is not valid, or they are not on the same images.
   """
-  configs = {
-    (objective, seed): _create_config(source, argv, objective, seed)
-    for objective in objectives
-    for seed in seeds
-  }
+  configs = {}
+  for objective in objectives:
+    for change in sweep or ('',):
+      label = f'{objective}, {change}' if change else objective
+      changed = [*argv, f'--config.{change}'] if change else argv
+      for seed in seeds:
+        config = _create_config(source, changed, objective, seed)
+        configs[Member(label, seed)] = config
   first, *others = configs.values()
   for config in others:
     for field, value in config.data.items():
@@ -111,6 +134,38 @@ def parse_seeds(text: str) -> list[int]:
       f'example, --study.seeds={example}'
     )
   return seeds
+
+
+def parse_sweep(text: str) -> list[str]:
+  """Reads 'field=value,value,...' as one 'field=value' each; '' as none.
+
+  Whether there is such a field, and a value is valid, is told when the
+  configurations are made.
+
+  Raises:
+    UserError: it has no field or no value, one twice, or is of the objective or
+      the seed.
+  """
+  if not text:
+    return []
+  field, separator, rest = text.strip().partition('=')
+  values = _split(rest)
+  if not field or not separator or not values:
+    raise UserError(
+      f'--study.sweep={text} must be a field and its values: for example, '
+      f'--study.sweep={SWEEP}'
+    )
+  if field in _RESERVED:
+    raise UserError(
+      f'--study.sweep={text} sweeps {field!r}, for which a study has a flag of '
+      f'its own: for example, --study.{field}s={rest}'
+    )
+  if len(set(values)) < len(values):
+    raise UserError(
+      f'--study.sweep={text} must name each value once: for example, '
+      f'--study.sweep={field}={",".join(dict.fromkeys(values))}'
+    )
+  return [f'{field}={value}' for value in values]
 
 
 def _split(text: str) -> list[str]:

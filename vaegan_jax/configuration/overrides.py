@@ -12,7 +12,7 @@ from vaegan_jax.errors import UserError
 
 _FLAGS = (
   *('config', 'mode', 'workdir', 'workdirs', 'help'),
-  *('study.objectives', 'study.seeds'),
+  *('study.objectives', 'study.seeds', 'study.sweep'),
 )
 
 

@@ -17,6 +17,7 @@ from vaegan_jax.errors import UserError
 _EXAMPLES = {
   'study.objectives': 'mse,geometric',
   'study.seeds': grid.SEEDS,
+  'study.sweep': grid.SWEEP,
 }
 
 
@@ -80,10 +81,12 @@ def parse_study(
     argv,
     objectives=grid.parse_objectives(flag_values['study.objectives'].value),
     seeds=grid.parse_seeds(flag_values['study.seeds'].value),
+    sweep=grid.parse_sweep(flag_values['study.sweep'].value),
   )
   workdir = absolute(flag_values.workdir)
   runs = {}
-  for (objective, seed), config in configs.items():
+  for member, config in configs.items():
     make_paths_absolute(config)
-    runs[str(epath.Path(workdir) / objective / f'seed_{seed}')] = config
+    folder = epath.Path(workdir, *member.label.split(', '))
+    runs[str(folder / f'seed_{member.seed}')] = config
   return runs

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from vaegan_jax.data import batches
 from vaegan_jax.data.images import Images
 from vaegan_jax.evaluation import figures
-from vaegan_jax.evaluation.judges import Judges
+from vaegan_jax.evaluation.judges import MIN_SIDE, Judges
 from vaegan_jax.evaluation.scores import Scores, measure, summarize
 from vaegan_jax.experiment.train_state import TrainState
 from vaegan_jax.losses import perceptual
@@ -123,6 +123,21 @@ class Evaluator:
     return summarize(
       {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
     )
+
+  @property
+  def protocol(self) -> str:
+    """How the scores of all images come about, as a Markdown list."""
+    shape = 'x'.join(map(str, self._images[np.arange(1)].shape[1:]))
+    lines = (
+      f'{len(self._images):,} held-out images of {shape}, the crops that the '
+      'autoencoder is fed with',
+      "reconstructions from the latent's mean or, where it says sampled, from a "
+      'sample of it, with the averaged weights',
+      'judges see pictures clipped, rounded to 8 bits and enlarged to at least '
+      f'{MIN_SIDE} pixels',
+      *self._judges.protocol,
+    )
+    return ''.join(f'- {line}\n' for line in lines)
 
   def _look(self, variables, places, distance) -> dict[str, jax.Array]:
     """What `summarize` needs of the images at `places`, each [B, ...]."""

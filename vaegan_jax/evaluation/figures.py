@@ -229,7 +229,7 @@ def markdown_table(results: Results) -> str:
 def _cells(results: Results) -> list[list[str]]:
   """The table's text: a header, then a line for each label."""
   metrics = list(dict.fromkeys(m for row in results.values() for m in row))
-  header = ['', *map(_title, metrics)]
+  header = ['', *map(title_of, metrics)]
   body = [
     [label, *(_format(m, row.get(m)) for m in metrics)]
     for label, row in results.items()
@@ -237,7 +237,8 @@ def _cells(results: Results) -> list[list[str]]:
   return [header, *body]
 
 
-def _title(metric: str) -> str:
+def title_of(metric: str) -> str:
+  """How a metric is called in tables and figures."""
   name = metric.removesuffix(_SAMPLED)
   title, *_ = _METRICS.get(name, (name,))
   return title if name == metric else f'{title}, sampled'

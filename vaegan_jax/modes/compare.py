@@ -68,7 +68,7 @@ def compare(
   output = epath.Path(output_dir)
   figure = figures.comparison_figure(rows, _without_samples(results))
   save_png(output / 'comparison.png', figure)
-  table = figures.markdown_table(results)
+  table = figures.markdown_table(results) + '\n' + evaluator.protocol
   (output / 'comparison.md').write_text(table)
   (output / 'comparison.json').write_text(json.dumps(results) + '\n')
   print(table, f'Figure: {output / "comparison.png"}', sep='\n', flush=True)

@@ -40,6 +40,7 @@ def evaluate(
     return
   line = json.dumps({'step': step, **scores}, allow_nan=False)
   table = figures.markdown_table({epath.Path(workdir).name: scores})
+  table += '\n' + evaluator.protocol
   root = epath.Path(workdir)
   (root / 'evaluation.json').write_text(line + '\n')
   (root / 'evaluation.md').write_text(table)

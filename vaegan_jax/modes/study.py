@@ -9,7 +9,6 @@ first reads and writes what became of the runs.
 """
 
 import json
-import statistics
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -23,27 +22,21 @@ from etils import epath
 
 from vaegan_jax.configuration.migrations import upgrade
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation import figures
 from vaegan_jax.evaluation.evaluator import NUM_COLUMNS
 from vaegan_jax.modes import evaluate, train
+from vaegan_jax.modes import study_report as report
 from vaegan_jax.modes.runs import open_run
+from vaegan_jax.modes.study_report import FINISHED, Outcome
 from vaegan_jax.runtime import distributed
 from vaegan_jax.runtime.checkpoints import Checkpoints
-from vaegan_jax.runtime.files import check_writable, save_png, write_text
+from vaegan_jax.runtime.files import check_writable, write_text
 from vaegan_jax.runtime.preemption import PREEMPTED, Preempted, Stopper
 from vaegan_jax.runtime.progress import format_duration
 from vaegan_jax.training import loop
 
 Runs = Mapping[str, ml_collections.ConfigDict]  # {workdir: configuration}
-Outcome = dict[str, Any]  # objective, seed, status, step, and scores or message
 
-FINISHED, FAILED, CRASHED = 'finished', 'failed', 'crashed'
-# Not the distance, which each critic measures in features of its own.
-METRICS = (
-  *('psnr', 'ssim', 'low_frequency_psnr', 'detail', 'energy'),
-  *('lpips', 'frechet', 'kl'),
-)
-_JUDGED = ('lpips', 'frechet')  # Where there are judges.
+FAILED, CRASHED = 'failed', 'crashed'  # What became of a run; or FINISHED.
 
 
 def study(runs: Runs, workdir: str) -> int:
@@ -55,10 +48,12 @@ def study(runs: Runs, workdir: str) -> int:
 
   Args:
     runs: every run's workdir and valid configuration, in the order of the
-      table; together they differ in the objective, the seed and what a
-      configuration file sets by the objective.
-    workdir: gets `study.json`, `study.md` and `study.png`; the first two after
-      every run.
+      table, `<workdir>/<objective>/seed_0` or, in a sweep,
+      `<workdir>/<objective>/<field>=<value>/seed_0`; together they differ in
+      the objective, that field, the seed and what a configuration file sets by
+      the objective.
+    workdir: gets `study.json`, `study.md`, `study.png` and, of several labels,
+      `study_curves.png`; the first two after every run.
 
   Returns:
     The process's exit status: 0, or 1 if a run crashed; that of `train.train`
@@ -73,7 +68,10 @@ def study(runs: Runs, workdir: str) -> int:
   distributed.check_shared(workdir)
   with Stopper() as stopper:
     known = distributed.from_first(lambda: _recall_all(runs))
-    outcomes = dict(zip(runs, known, strict=True))
+    outcomes = {
+      run: outcome and outcome | {'label': _label(run, workdir)}
+      for run, outcome in zip(runs, known, strict=True)
+    }
     progress = _Progress(
       {
         run: 0 if outcomes[run] else config.num_train_steps - _newest_step(run)
@@ -81,54 +79,19 @@ def study(runs: Runs, workdir: str) -> int:
       }
     )
     for run, config in runs.items():
-      progress.announce(run, _name(config), outcomes[run])
+      name = f'{_label(run, workdir)}, seed {config.seed}'
+      progress.announce(run, name, outcomes[run])
       if outcomes[run] is None:
         status, outcomes[run] = _run(config, run, stopper)
         if outcomes[run] is None:
           return status
+        outcomes[run]['label'] = _label(run, workdir)
         jax.clear_caches()  # Of programs that no other run has.
       if distributed.is_first():
-        _write_tables(list(filter(None, outcomes.values())), workdir)
+        report.write_tables(list(filter(None, outcomes.values())), workdir)
     _draw(runs, outcomes, workdir)
   statuses = [outcome['status'] for outcome in outcomes.values()]
   return loop.FAILED if CRASHED in statuses else loop.DONE
-
-
-def summarize(
-  outcomes: list[Outcome],
-) -> dict[str, dict[str, int | figures.Spread | None]]:
-  """Sums up the outcomes of each objective.
-
-  Args:
-    outcomes: of runs, in any order.
-
-  Returns:
-    objective -> the numbers of `runs` and, among them, `failures`; and each of
-    METRICS, the judges' where they were asked, as mean and sample standard
-    deviation over the finished runs, None where one of them has no finite
-    value, or there is none.
-  """
-  summary = {}
-  known = set().union(*(outcome.get('scores', ()) for outcome in outcomes))
-  for objective in dict.fromkeys(outcome['objective'] for outcome in outcomes):
-    ended = [o for o in outcomes if o['objective'] == objective]
-    finished = [o['scores'] for o in ended if o['status'] == FINISHED]
-    summary[objective] = {
-      'runs': len(ended),
-      'failures': len(ended) - len(finished),
-    } | {
-      metric: _spread([scores.get(metric) for scores in finished])
-      for metric in METRICS
-      if metric in known or metric not in _JUDGED
-    }
-  return summary
-
-
-def _spread(values: list[float | None]) -> figures.Spread | None:
-  if not values or None in values:
-    return None
-  deviation = statistics.stdev(values) if len(values) > 1 else None
-  return figures.Spread(statistics.fmean(values), deviation)
 
 
 def _run(
@@ -255,8 +218,9 @@ def _newest_step(workdir) -> int:
   return max(Checkpoints(workdir).steps(), default=0)
 
 
-def _name(config) -> str:
-  return f'{config.objective}, seed {config.seed}'
+def _label(run: str, workdir: str) -> str:
+  """Of its line in the table: the folders between the study's and its own."""
+  return ', '.join(epath.Path(run).relative_to(workdir).parts[:-1])
 
 
 def _outcome_path(workdir) -> epath.Path:
@@ -288,57 +252,24 @@ class _Progress:
     print('  '.join(parts), flush=True)
 
 
-def _write_tables(outcomes: list[Outcome], workdir: str) -> None:
-  summary = summarize(outcomes)
-  failures = [
-    f'- {outcome["objective"]}, seed {outcome["seed"]}, {outcome["status"]} '
-    f'after step {outcome["step"]:,}: {" ".join(outcome["message"].split())}\n'
-    for outcome in outcomes
-    if outcome['status'] != FINISHED
-  ]
-  text = figures.markdown_table(summary)
-  if failures:
-    text += '\n' + ''.join(failures)
-  root = epath.Path(workdir)
-  write_text(root / 'study.md', text)
-  objectives = {
-    objective: {
-      name: value._asdict() if isinstance(value, figures.Spread) else value
-      for name, value in row.items()
-    }
-    for objective, row in summary.items()
-  }
-  _write_json(root / 'study.json', {'objectives': objectives, 'runs': outcomes})
+def _write_json(path: epath.Path, content: Mapping[str, Any]) -> None:
+  write_text(path, json.dumps(content, indent=2, allow_nan=False) + '\n')
 
 
 def _draw(runs: Runs, outcomes: Mapping[str, Outcome], workdir: str) -> None:
-  """Draws the first finished run of each objective, and ends with the table."""
-  originals, rows = None, {}
-  drawn = set()
+  """Draws the first finished run of each label, and ends with the table."""
+  originals, rows, drawn = None, {}, set()
   for run, config in runs.items():
-    if outcomes[run]['status'] == FINISHED and config.objective not in drawn:
-      drawn.add(config.objective)
-      originals, rows[_name(config)] = _reconstruct_first(config, run)
-  if not distributed.is_first():
-    return
-  root = epath.Path(workdir)
-  print((root / 'study.md').read_text(), end='', flush=True)
-  if not rows:
-    (root / 'study.png').unlink(missing_ok=True)
-    print('No run finished, so there is no figure.', flush=True)
-    return
-  figure = figures.comparison_figure(
-    {'originals': originals} | rows, summarize(list(outcomes.values()))
-  )
-  save_png(root / 'study.png', figure)
-  print(f'Figure: {root / "study.png"}', flush=True)
+    label = _label(run, workdir)
+    if outcomes[run]['status'] == FINISHED and label not in drawn:
+      drawn.add(label)
+      name = f'{label}, seed {config.seed}'
+      originals, rows[name] = _reconstruct_first(config, run)
+  if distributed.is_first():
+    report.show(list(outcomes.values()), originals, rows, workdir)
 
 
 def _reconstruct_first(config, workdir) -> tuple[np.ndarray, np.ndarray]:
   """The first held-out images and their reconstructions, [N, S, S, C]."""
   evaluator, state, _ = open_run(config, workdir)
   return evaluator.reconstruct_first(state, NUM_COLUMNS)
-
-
-def _write_json(path: epath.Path, content: Mapping[str, Any]) -> None:
-  write_text(path, json.dumps(content, indent=2, allow_nan=False) + '\n')

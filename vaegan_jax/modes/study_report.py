@@ -1,0 +1,135 @@
+"""What a study says: tables, the figure and the curves, with the spread."""
+
+import json
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from vaegan_jax.evaluation import curves, figures
+from vaegan_jax.runtime.files import save_png, write_text
+
+# label, objective, seed, status, step, and scores or message.
+Outcome = dict[str, Any]
+Summary = dict[str, dict[str, int | figures.Spread | None]]
+
+FINISHED = 'finished'  # The status of a run that was trained and evaluated.
+# Not the distance, which each critic measures in features of its own.
+METRICS = (
+  *('psnr', 'ssim', 'low_frequency_psnr', 'detail', 'energy'),
+  *('lpips', 'frechet', 'kl'),
+)
+_JUDGED = ('lpips', 'frechet')  # Where there are judges.
+_CURVES = ('psnr', 'low_frequency_psnr', 'detail', 'lpips', 'frechet')
+
+
+def summarize(outcomes: list[Outcome]) -> Summary:
+  """Sums up the outcomes of each label.
+
+  Args:
+    outcomes: of runs, in any order.
+
+  Returns:
+    label -> the numbers of `runs` and, among them, `failures`; and each of
+    METRICS, the judges' where they were asked, as mean and sample standard
+    deviation over the finished runs, None where one of them has no finite
+    value, or there is none.
+  """
+  summary = {}
+  known = set().union(*(outcome.get('scores', ()) for outcome in outcomes))
+  for label in dict.fromkeys(outcome['label'] for outcome in outcomes):
+    ended = [o for o in outcomes if o['label'] == label]
+    finished = [o['scores'] for o in ended if o['status'] == FINISHED]
+    summary[label] = {
+      'runs': len(ended),
+      'failures': len(ended) - len(finished),
+    } | {
+      metric: _spread([scores.get(metric) for scores in finished])
+      for metric in METRICS
+      if metric in known or metric not in _JUDGED
+    }
+  return summary
+
+
+def _spread(values: list[float | None]) -> figures.Spread | None:
+  if not values or None in values:
+    return None
+  deviation = statistics.stdev(values) if len(values) > 1 else None
+  return figures.Spread(statistics.fmean(values), deviation)
+
+
+def write_tables(outcomes: list[Outcome], workdir: str) -> None:
+  """Writes `study.md` and `study.json`.
+
+  Args:
+    outcomes: of the runs so far.
+    workdir: of the study.
+  """
+  summary = summarize(outcomes)
+  failures = [
+    f'- {outcome["label"]}, seed {outcome["seed"]}, {outcome["status"]} '
+    f'after step {outcome["step"]:,}: {" ".join(outcome["message"].split())}\n'
+    for outcome in outcomes
+    if outcome['status'] != FINISHED
+  ]
+  text = figures.markdown_table(summary)
+  if failures:
+    text += '\n' + ''.join(failures)
+  root = epath.Path(workdir)
+  write_text(root / 'study.md', text)
+  rows = {
+    label: {
+      name: value._asdict() if isinstance(value, figures.Spread) else value
+      for name, value in row.items()
+    }
+    for label, row in summary.items()
+  }
+  content = {'objectives': rows, 'runs': outcomes}
+  text = json.dumps(content, indent=2, allow_nan=False) + '\n'
+  write_text(root / 'study.json', text)
+
+
+def show(
+  outcomes: list[Outcome],
+  originals: np.ndarray | None,
+  rows: Mapping[str, np.ndarray],
+  workdir: str,
+) -> None:
+  """Prints the table, and draws `study.png` and, of a sweep, the curves.
+
+  Args:
+    outcomes: of all runs.
+    originals: [N, H, W, C] in [-1, 1]; None: no run finished.
+    rows: {label and seed: their reconstructions}.
+    workdir: of the study.
+  """
+  root = epath.Path(workdir)
+  print((root / 'study.md').read_text(), end='', flush=True)
+  if not rows:
+    (root / 'study.png').unlink(missing_ok=True)
+    print('No run finished, so there is no figure.', flush=True)
+    return
+  summary = summarize(outcomes)
+  figure = figures.comparison_figure({'originals': originals} | rows, summary)
+  save_png(root / 'study.png', figure)
+  print(f'Figure: {root / "study.png"}', flush=True)
+  lines = _lines(summary)
+  if lines:
+    picture = curves.rate_figure(lines, _CURVES)
+    save_png(root / 'study_curves.png', picture)
+    print(f'Curves: {root / "study_curves.png"}', flush=True)
+
+
+def _lines(summary: Summary) -> dict[str, list[curves.Point]]:
+  """{objective: its points, by rate} of a sweep; {} where there is none."""
+  lines = {}
+  for label, row in summary.items():
+    objective, _, value = label.partition(', ')
+    if value and row['kl'] is not None:
+      lines.setdefault(objective, []).append(row)
+  return {
+    objective: sorted(points, key=lambda row: row['kl'].mean)
+    for objective, points in lines.items()
+  }
