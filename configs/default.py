@@ -82,6 +82,7 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   loss.reduction = 'mean'  # Over one layer's features; 'sum' (the post).
   loss.distance_weight = 1.0  # 0: the critic's verdict and the pixels alone.
   loss.image_weight = 0.0  # The image as a layer of the distance, too.
+  loss.variance = 'half'  # Of the pixels, for 'mse'; 'optimal': the errors'.
   loss.pixel_weight = 0.0  # Squared pixel error beside the critic's features.
   loss.adversarial_weight = 0.5  # Of the critic's verdict.
   loss.adversarial_ramp_steps = 0  # Steps from 0 to that weight, linearly.

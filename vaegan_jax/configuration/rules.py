@@ -171,6 +171,7 @@ RULES = {
   'loss.reduction': _one_of('sum', 'mean'),
   'loss.distance_weight': _WEIGHT,
   'loss.image_weight': _WEIGHT,
+  'loss.variance': _one_of('half', 'optimal'),
   'loss.pixel_weight': _WEIGHT,
   'loss.adversarial_weight': _WEIGHT,
   'loss.adversarial_ramp_steps': _COUNT_OR_ZERO,

@@ -38,7 +38,7 @@ def validate(
     _check_trained_critic(config)
     _check_stabilisers(config)
   _check_layers(config)
-  _check_terms(config.loss)
+  _check_terms(config)
   _check_schedules(config)
   _check_data(config.data)
   if num_devices and config.batch_size % num_devices:
@@ -149,8 +149,17 @@ def _check_stabilisers(config: ml_collections.ConfigDict) -> None:
     )
 
 
-def _check_terms(loss: ml_collections.ConfigDict) -> None:
-  """Refuses a loss to which any picture is as good as the original."""
+def _check_terms(config: ml_collections.ConfigDict) -> None:
+  """Refuses a loss to which any picture is as good, or that is none."""
+  loss = config.loss
+  if loss.variance == 'optimal' and (
+    config.objective != 'mse' or loss.reduction != 'sum'
+  ):
+    raise UserError(
+      "loss.variance='optimal' is of the summed errors of the pixels, not of "
+      f'objective={config.objective!r} with loss.reduction={loss.reduction!r}: '
+      'for example, --config.objective=mse'
+    )
   if not loss.distance_weight + loss.pixel_weight:
     raise UserError(
       'loss.distance_weight=0.0 and loss.pixel_weight=0.0 leave nothing that '

@@ -131,8 +131,8 @@ class Evaluator:
     lines = (
       f'{len(self._images):,} held-out images of {shape}, the crops that the '
       'autoencoder is fed with',
-      "reconstructions from the latent's mean or, where it says sampled, from a "
-      'sample of it, with the averaged weights',
+      "reconstructions from the latent's mean or, where it says sampled, from "
+      'a sample of it, with the averaged weights',
       'judges see pictures clipped, rounded to 8 bits and enlarged to at least '
       f'{MIN_SIDE} pixels',
       *self._judges.protocol,

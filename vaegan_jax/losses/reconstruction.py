@@ -5,6 +5,7 @@ between the pixels. Axes: B images on one device, H height, W width, C channels.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 
 from vaegan_jax.losses import distances, perceptual
 
+_MIN_VARIANCE = 1e-6  # A deviation of a seventh of an 8-bit level.
 # (critic's variables or None, x, x_fakes) -> ({term: [B]}, moments).
 Judge = Callable[..., tuple[dict[str, jax.Array], dict[str, Any]]]
 
@@ -45,6 +47,10 @@ class LossConfig:
   distance_weight: float = 1.0
   # Of the image itself as a layer of the distance, before the critic's blocks.
   image_weight: float = 0.0
+  # Of the pixels' Gaussian, without a critic: 'half', under which the summed
+  # squared error is its negative log likelihood, or 'optimal', the one that the
+  # batch's errors have (arXiv 2006.13202, eq. 4).
+  variance: str = 'half'
 
 
 def create_judge(
@@ -75,7 +81,10 @@ def create_judge(
     pixel = _pixel_distance(x, x_recon, loss.reduction)
     moments = {'output': _moments(x_recon), 'input': _moments(x)}
     if critic is None:  # An image's only feature is itself.
-      return {'distance': pixel, 'pixel': pixel}, moments
+      distance = pixel
+      if loss.variance == 'optimal':
+        distance = negative_log_likelihood(x, x_recon, axis_name=axis_name)
+      return {'distance': distance, 'pixel': pixel}, moments
     variables = jax.lax.stop_gradient(variables)
     terms = {'pixel': pixel}
     if loss.distance_weight:
@@ -143,6 +152,32 @@ def compare(
       axis_name=axis_name,
     )
   return distance
+
+
+def negative_log_likelihood(
+  x: jax.Array, x_recon: jax.Array, *, axis_name: str | None = None
+) -> jax.Array:
+  """Of images under a Gaussian around their reconstructions, at its best.
+
+  Its variance, one number, is the mean squared error of the batch, which makes
+  the batch likeliest (arXiv 2006.13202, eq. 4 and 5). To the gradient it is a
+  constant: there the derivative with respect to it is 0.
+
+  Args:
+    x: [B, H, W, C].
+    x_recon: [B, H, W, C].
+    axis_name: of the devices that share the batch; None: it is all here.
+
+  Returns:
+    [B] in nats, of either sign.
+  """
+  errors = jnp.square(x - x_recon)
+  variance = jax.lax.stop_gradient(errors.mean())
+  if axis_name is not None:
+    variance = jax.lax.pmean(variance, axis_name)
+  variance = jnp.maximum(variance, _MIN_VARIANCE)
+  log_norm = 0.5 * math.prod(x.shape[1:]) * jnp.log(2 * math.pi * variance)
+  return errors.sum(axis=(1, 2, 3)) / (2 * variance) + log_norm
 
 
 def describe(moments: Mapping[str, Any]) -> dict[str, jax.Array]:

@@ -1,0 +1,121 @@
+"""The judge of reconstructions: which terms there are, and what they are."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vaegan_jax.losses import reconstruction
+from vaegan_jax.losses.reconstruction import LossConfig, create_judge
+from vaegan_jax.models.critic import Critic
+
+LOSS = LossConfig(
+  layers=(),
+  layer_weights=(),
+  normalize='none',
+  reduction='sum',
+  pixel_weight=0.0,
+  adversarial_weight=1.0,
+  adversarial_ramp_steps=0,
+  kl_weight=1.0,
+)
+X, Y = (
+  np.random.default_rng(0).uniform(-1, 1, (2, 3, 8, 8, 2)).astype('float32')
+)
+
+
+@pytest.fixture(scope='module')
+def critic():
+  module = Critic(2, (1, 2))
+  return module, jax.jit(module.init)(jax.random.key(0), X)
+
+
+def terms_of(module, variables, **loss):
+  judge = create_judge(
+    module, lambda logits: -logits, dataclasses.replace(LOSS, **loss)
+  )
+  return jax.jit(lambda y: judge(variables, X, {'x_recon': y}))(Y)
+
+
+def test_the_likelihood_is_numpys_at_the_variance_of_the_errors():
+  variance = np.square(X - Y).mean()
+  wanted = [
+    0.5 * (np.square(x - y) / variance + np.log(2 * np.pi * variance)).sum()
+    for x, y in zip(X, Y, strict=True)
+  ]
+  got = reconstruction.negative_log_likelihood(X, Y)
+  np.testing.assert_allclose(got, wanted, rtol=1e-5)
+  terms, _ = terms_of(None, None, variance='optimal')
+  np.testing.assert_allclose(terms['distance'], wanted, rtol=1e-5)
+
+
+def test_no_other_variance_makes_the_batch_likelier():
+  def mean(variance):
+    return np.mean(
+      0.5 * (np.square(X - Y) / variance + np.log(2 * np.pi * variance))
+    )
+
+  best = np.square(X - Y).mean()
+  got = reconstruction.negative_log_likelihood(X, Y).mean() / X[0].size
+  np.testing.assert_allclose(got, mean(best), rtol=1e-5)
+  assert got < min(mean(0.9 * best), mean(1.1 * best), mean(0.5))
+
+
+def test_its_gradient_is_that_of_the_logarithm_of_the_error():
+  """d/dy of D / 2 log(mean squared error), though the variance is constant."""
+
+  def logarithm(y):
+    return 0.5 * X[0].size * jnp.log(jnp.square(X - y).mean())
+
+  got = jax.grad(lambda y: reconstruction.negative_log_likelihood(X, y).mean())(
+    Y
+  )
+  np.testing.assert_allclose(got, jax.grad(logarithm)(Y), rtol=1e-4, atol=1e-7)
+
+
+def test_the_variance_is_of_all_devices_that_are_named():
+  halves = [np.concatenate([i, i[:1]]).reshape(2, 2, 8, 8, 2) for i in (X, Y)]
+  got = jax.vmap(
+    lambda x, y: reconstruction.negative_log_likelihood(
+      x, y, axis_name='devices'
+    ),
+    axis_name='devices',
+  )(*halves)
+  whole = [i.reshape(4, 8, 8, 2) for i in halves]
+  wanted = reconstruction.negative_log_likelihood(*whole)
+  np.testing.assert_allclose(got.reshape(-1), wanted, rtol=1e-5)
+
+
+def test_a_perfect_reconstruction_is_finite():
+  value, slope = jax.value_and_grad(
+    lambda y: reconstruction.negative_log_likelihood(X, y).mean()
+  )(X)
+  assert np.isfinite(value) and np.isfinite(slope).all()
+
+
+def test_the_image_is_a_layer_of_its_own_weight(critic):
+  without, _ = terms_of(*critic)
+  terms, _ = terms_of(*critic, image_weight=0.5)
+  errors = np.square(X - Y).sum(axis=(1, 2, 3))
+  np.testing.assert_allclose(
+    terms['distance'], without['distance'] + 0.5 * errors, rtol=1e-5
+  )
+  for normalize in ('unit', 'relative', 'batch'):  # By the batch's in each.
+    options = dict(normalize=normalize, reduction='mean')
+    without, _ = terms_of(*critic, **options)
+    terms, _ = terms_of(*critic, **options, image_weight=0.5)
+    share = errors / X[0].size / np.square(X).mean()
+    np.testing.assert_allclose(
+      terms['distance'], without['distance'] + 0.5 * share, rtol=1e-4
+    )
+
+
+def test_without_the_distance_only_the_verdict_and_the_pixels_are_there(critic):
+  terms, moments = terms_of(*critic, distance_weight=0.0)
+  whole, _ = terms_of(*critic)
+  assert terms.keys() == {'pixel', 'adversarial'}
+  assert 'features' not in moments
+  for name, term in terms.items():
+    np.testing.assert_allclose(term, whole[name], rtol=1e-5)
