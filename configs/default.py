@@ -58,7 +58,8 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   critic.width = 32
   critic.depth = 4
   critic.channel_multipliers = (1, 2, 4, 8)
-  critic.norm = 'none'  # 'batch' lets an image's batch-mates into its features.
+  # 'group' and 'batch' divide contrast away: loss.image_weight brings it back.
+  critic.norm = 'none'
   # Every kernel, reshaped to a matrix, has largest singular value 1. A
   # convolution's own is larger: 1.3 to 2.0 where it was measured.
   critic.spectral_norm = False

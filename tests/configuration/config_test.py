@@ -382,3 +382,20 @@ def test_a_file_that_is_no_configuration_is_told(name, content, told, tmp_path):
   path.write_text(content)
   with pytest.raises(UserError, match=told):
     load_config_file(str(path))
+
+
+def test_a_critic_that_is_blind_to_contrast_may_go_on_but_not_begin():
+  config = default.get_config()
+  config.critic.norm = 'group'
+  validation.validate(config)  # As of a run that an earlier version began.
+  with pytest.raises(UserError, match=r'--config\.loss\.image_weight=1'):
+    validation.validate_beginning(config)
+  for field, value in (
+    ('loss.image_weight', 1.0),
+    ('loss.distance_weight', 0.0),
+    ('critic.norm', 'none'),
+    ('objective', 'mse'),
+  ):
+    seeing = config.copy_and_resolve_references()
+    seeing.update_from_flattened_dict({field: value})
+    validation.validate_beginning(seeing)

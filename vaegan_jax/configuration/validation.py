@@ -48,6 +48,30 @@ def validate(
     )
 
 
+def validate_beginning(config: ml_collections.ConfigDict) -> None:
+  """Checks what only a run that begins must heed.
+
+  A norm divides the contrast of an image away, and BatchNorm mixes it with its
+  batch-mates: the distance in such a critic's features alone does not see them.
+  A run of an earlier version that began with one may go on.
+
+  Args:
+    config: a valid configuration.
+
+  Raises:
+    UserError: the critic is blind.
+  """
+  critic, loss = config.critic, config.loss
+  sees = critic.norm == 'none' or loss.image_weight or not loss.distance_weight
+  trained = config.objective != 'mse' and critic.network == 'blocks'
+  if trained and not sees:
+    raise UserError(
+      f'critic.norm={critic.norm!r} divides the contrast of the images away, '
+      'so that the distance cannot see it, unless the image itself is a layer: '
+      'for example, --config.loss.image_weight=1 or --config.critic.norm=none'
+    )
+
+
 def validate_style(config: ml_collections.ConfigDict) -> None:
   """Checks every value of a configuration of style transfer.
 

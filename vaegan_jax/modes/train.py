@@ -19,6 +19,7 @@ from jax.experimental import multihost_utils
 from vaegan_jax import models
 from vaegan_jax.configuration.migrations import upgrade
 from vaegan_jax.configuration.rules import flatten
+from vaegan_jax.configuration.validation import validate_beginning
 from vaegan_jax.data import batches
 from vaegan_jax.data.images import Images, load_splits
 from vaegan_jax.errors import unwritable
@@ -84,6 +85,8 @@ def train(
     with distributed.together():  # Files are told of before anything compiles.
       evaluator = create_evaluator(config, modules, eval_images)
     checkpoints = Checkpoints(workdir, max_to_keep=config.num_checkpoints)
+    if not distributed.from_first(checkpoints.steps):
+      validate_beginning(config)
     if jax.process_count() == 1:  # After an error no other would come to it.
       stack.callback(checkpoints.close)  # An error must not cost a save.
     identity = _identify(config, images)
