@@ -67,8 +67,9 @@ def _check_processes(command: Command) -> None:
       '--coordinator'
     )
   configs = {'': command.config} if command.config else {}
-  for config in command.runs.values():
-    configs[f'{config.objective}, seed {config.seed}: '] = config
+  for i, config in enumerate(command.runs.values(), start=1):
+    name = f'run {i} ({config.objective}, seed {config.seed}): '
+    configs[name] = config
   values = {'--mode': command.mode}
   for prefix, config in configs.items():
     for field, value in flatten(config.to_dict()).items():

@@ -392,7 +392,7 @@ def test_a_critic_that_is_blind_to_contrast_may_go_on_but_not_begin():
     validation.validate_beginning(config)
   for field, value in (
     ('loss.image_weight', 1.0),
-    ('loss.distance_weight', 0.0),
+    ('loss.pixel_weight', 1.0),
     ('critic.norm', 'none'),
     ('objective', 'mse'),
   ):

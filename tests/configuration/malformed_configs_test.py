@@ -169,7 +169,7 @@ def test_flags(args, told):
   'name',
   (
     *('', '.', '/', ':', ':mse', 'configs', '/dev/null', '/dev/zero'),
-    *('missing.py', 'configs/celba.py', 'README.md', 'configs/rules.py'),
+    *('missing.py', 'configs/celba.py', 'README.md', 'tests/tiny_run.py'),
     *('configs/style.py', 'configs/default.py:nope', 'x' * 300),
     *('x/' * 3000, 'a\0b', 'a\nb.py', '\udcff.py', 'http://x/y.py'),
   ),

@@ -49,6 +49,16 @@ def test_a_set_is_at_no_distance_from_itself_even_with_few_images():
   assert judges.frechet_distance(features, features + 1) > 19
 
 
+@pytest.mark.parametrize('number', [0, 1])
+def test_too_few_images_or_what_is_not_finite_have_no_distance(number):
+  features = np.random.default_rng(0).normal(size=(6, 3))
+  assert np.isnan(judges.frechet_distance(features[:number], features))
+  assert np.isnan(judges.frechet_floor(features[:3]))
+  bad = features.copy()
+  bad[number, 1] = [np.nan, np.inf][number]
+  assert np.isnan(judges.frechet_distance(features, bad))
+
+
 def test_the_floor_falls_with_the_number_of_images():
   features = np.random.default_rng(0).normal(size=(4000, 8))
   few, many = (judges.frechet_floor(features[:n]) for n in (40, 4000))

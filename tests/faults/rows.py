@@ -113,8 +113,8 @@ def create_rows(num_kills: int) -> dict[str, Row]:
     ),
     'bad_input': Row(
       'a wrong split, folder, size or value',
-      'tests/bad_input_test.py',
-      _tests('tests/bad_input_test.py'),
+      'tests/modes/bad_input_test.py',
+      _tests('tests/modes/bad_input_test.py'),
     ),
     'nan': Row(
       'a batch is not finite',
@@ -123,9 +123,9 @@ def create_rows(num_kills: int) -> dict[str, Row]:
     ),
     'compilations': Row(
       'an update compiles again',
-      'tests/update_test.py counts',
+      'tests/training/update_test.py counts',
       _tests(
-        'tests/update_test.py::'
+        'tests/training/update_test.py::'
         'test_five_steps_compile_once_and_reuse_the_buffers'
       ),
     ),

@@ -15,12 +15,14 @@ from vaegan_jax.configuration import command_line
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import evaluator as evaluator_lib
 from vaegan_jax.evaluation import metrics
+from vaegan_jax.evaluation.judges import Judges
 from vaegan_jax.evaluation.scores import to_line
 from vaegan_jax.experiment.networks import create_networks
 from vaegan_jax.losses import perceptual
 from vaegan_jax.losses.reconstruction import LossConfig
 from vaegan_jax.models import blocks
 from vaegan_jax.modes import compare, evaluate, train
+from vaegan_jax.modes import runs as runs_lib
 from vaegan_jax.runtime import writers
 from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.training import loop
@@ -242,3 +244,36 @@ def test_another_network_is_told(runs):
   with pytest.raises(UserError, match='latent_dim was 4 and is 5 now'):
     evaluate.evaluate(config, str(workdir))
   assert not (workdir / 'evaluation.json').exists()
+
+
+def test_the_judges_are_asked_in_every_mode(runs, tmp_path, monkeypatch):
+  """By stand-ins: what they compute is tested beside them."""
+
+  def load(*, lpips_weights, features_weights):
+    assert lpips_weights == 'a,b' or not lpips_weights
+    if not lpips_weights:
+      return Judges()
+    return Judges(
+      lpips=lambda x, y: np.abs(x - y).mean((1, 2, 3)),
+      features=lambda x: np.asarray(x).mean((1, 2)),
+      protocol=('lpips: a stand-in',),
+    )
+
+  monkeypatch.setattr(runs_lib, 'load_judges', load)
+  monkeypatch.setattr(compare, 'load_judges', load)
+  configs = {}
+  for objective, (config, workdir) in runs.items():
+    config = config.copy_and_resolve_references()
+    if objective == 'geometric':  # The other has none of its own.
+      config.evaluation.lpips_weights = 'a,b'
+    configs[str(shutil.copytree(workdir, tmp_path / objective))] = config
+  compare.compare(configs, str(tmp_path))
+  results = json.loads((tmp_path / 'comparison.json').read_text())
+  for row in results.values():
+    assert row['lpips'] > 0 and row['lpips_sampled'] > 0
+    assert row['frechet'] > row['frechet_floor'] > 0
+  assert 'a stand-in' in (tmp_path / 'comparison.md').read_text()
+  workdir, config = list(configs.items())[1]
+  evaluate.evaluate(config, workdir)
+  scores = json.loads((tmp_path / 'geometric' / 'evaluation.json').read_text())
+  assert scores['lpips'] == pytest.approx(results['geometric']['lpips'])

@@ -69,3 +69,18 @@ def test_a_launcher_connects_processes_without_flags(monkeypatch):
     parse()
   monkeypatch.setenv('SLURM_STEP_NUM_TASKS', '2')
   assert parse().processes is None
+
+
+def test_processes_compare_every_run_of_a_sweep(monkeypatch):
+  """Not only the last of each objective and seed."""
+  found = []
+  monkeypatch.setattr(
+    main.distributed, 'check_same', lambda values, _: found.append(values)
+  )
+  for sweep in ('1e-3,3e-3', '7,3e-3'):
+    values = flags.FlagValues()
+    command_line.define_flags(values)
+    args = ('--mode=study', '--workdir=any', '--study.objectives=mse')
+    sweep = f'--study.sweep=loss.kl_weight={sweep}'
+    main._check_processes(main.parse(['main.py', *args, sweep], values))
+  assert found[0] != found[1]

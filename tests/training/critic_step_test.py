@@ -230,7 +230,7 @@ def test_a_cut_gradient_is_the_losss_and_not_r1s(batches):
     )
 
 
-def test_r1_of_every_step_is_a_part_of_the_loss(batches):
+def test_r1_of_every_step_is_not_cut_either(batches):
   x, x_recon, _, mix = batches
   without, _, _ = step_linear(x, [x_recon], mix)
   for step in (1, 2):
@@ -238,6 +238,17 @@ def test_r1_of_every_step_is_a_part_of_the_loss(batches):
       x, [x_recon], mix, step=step, r1_weight=0.3, r1_every_steps=1
     )
     np.testing.assert_allclose(got, without + 0.3 * W, rtol=1e-4, atol=1e-5)
+    limit = np.linalg.norm(without) / 3
+    cut, _, _ = step_linear(
+      x,
+      [x_recon],
+      mix,
+      step=step,
+      r1_weight=0.3,
+      r1_every_steps=1,
+      max_grad_norm=limit,
+    )
+    np.testing.assert_allclose(cut, without / 3 + 0.3 * W, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(metrics['r1_penalty'], LENGTH**2 / 2, rtol=1e-5)
 
 

@@ -2,5 +2,5 @@
 
 Owns the command line (`command_line.py`), reading and writing configurations,
 overrides, and the grid of a study. What the fields are is in `configs/`.
-May import: `errors`. Nothing of JAX: a mistake is told before that is loaded.
+May import: `errors`. It imports nothing of JAX itself: nothing here computes.
 """

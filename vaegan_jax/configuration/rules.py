@@ -19,7 +19,7 @@ OBJECTIVES = (
 )
 NORMS = ('none', 'group', 'batch')
 # Convolutions in each of the five stages of the frozen critics. The module has
-# them too, but a mistake should be told before JAX is imported.
+# them too, but this wing knows no networks.
 VGG_CONVOLUTIONS = {'vgg16': (2, 2, 3, 3, 3), 'vgg19': (2, 2, 4, 4, 4)}
 
 _INT32_MAX = 2**31 - 1  # JAX counts in 32 bits.

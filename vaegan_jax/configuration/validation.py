@@ -62,7 +62,7 @@ def validate_beginning(config: ml_collections.ConfigDict) -> None:
     UserError: the critic is blind.
   """
   critic, loss = config.critic, config.loss
-  sees = critic.norm == 'none' or loss.image_weight or not loss.distance_weight
+  sees = critic.norm == 'none' or loss.image_weight or loss.pixel_weight
   trained = config.objective != 'mse' and critic.network == 'blocks'
   if trained and not sees:
     raise UserError(
@@ -183,6 +183,12 @@ def _check_terms(config: ml_collections.ConfigDict) -> None:
       "loss.variance='optimal' is of the summed errors of the pixels, not of "
       f'objective={config.objective!r} with loss.reduction={loss.reduction!r}: '
       'for example, --config.objective=mse'
+    )
+  if loss.image_weight and not loss.distance_weight:
+    raise UserError(
+      f'loss.image_weight={loss.image_weight} is of a layer of the distance, '
+      'which loss.distance_weight=0.0 turns off: for example, '
+      f'--config.loss.image_weight=0 --config.loss.pixel_weight=1'
     )
   if not loss.distance_weight + loss.pixel_weight:
     raise UserError(

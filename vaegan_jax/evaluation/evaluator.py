@@ -1,6 +1,6 @@
 """One run's held-out images: scored, and drawn.
 
-Serves the training loop and the modes of `evaluate.py`. Everything uses the
+Serves the training loop, `evaluate`, `compare` and `study`. Everything uses the
 averaged weights (`ema_params`), and is a function of the checkpoint, the seed
 and the images alone. What is drawn is reconstructed from the latent's mean.
 """

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -146,12 +147,16 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
   `|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2))`, in float64 throughout.
 
   Args:
-    a: [N, F] features of a set, N at least 2.
+    a: [N, F] features of a set.
     b: [M, F] of another.
 
   Returns:
-    At least 0; 0 between a set and itself. It is biased: it falls with N.
+    At least 0; 0 between a set and itself. It is biased: it falls with N. NaN
+    where N or M is below 2, or a feature is not finite.
   """
+  enough = min(len(a), len(b)) > 1
+  if not enough or not (np.isfinite(a).all() and np.isfinite(b).all()):
+    return math.nan
   (mean_a, cov_a), (mean_b, cov_b) = map(_moments, (a, b))
   # The root's trace is that of the symmetric S_a^(1/2) S_b S_a^(1/2).
   values, vectors = np.linalg.eigh(cov_a)
@@ -167,7 +172,7 @@ def frechet_floor(features: np.ndarray) -> float:
   """What the distance cannot be expected to fall below, with so many images.
 
   Args:
-    features: [N, F] of the originals, N at least 4.
+    features: [N, F] of the originals.
 
   Returns:
     The distance between every second one and the others.

@@ -68,8 +68,8 @@ def low_frequency_psnr(x: jax.Array, x_recon: jax.Array) -> jax.Array:
     x_recon: [B, H, W, C] their reconstructions.
 
   Returns:
-    [B] float32 in dB, as `psnr`. Where a side is no multiple of 8, the last
-    blocks are smaller.
+    [B] float32 in dB, as `psnr`. Where a side is no multiple of 8, the blocks
+    at its ends are smaller.
   """
 
   def block_means(images):

@@ -15,12 +15,16 @@ from vaegan_jax.evaluation import metrics
 from vaegan_jax.evaluation.judges import frechet_distance, frechet_floor
 
 Scores = dict[str, float | None]
-# In the order of the tables. Each but the rate and the distance is told of
-# reconstructions from the latent's mean and, as `..._sampled`, from a sample.
-_QUALITY = (
-  *('psnr', 'ssim', 'low_frequency_psnr', 'detail', 'energy'),
-  *('lpips', 'frechet'),
-)
+# Of each image, by name: (x, x_recon), each [B, H, W, C] in [-1, 1] -> [B].
+_METRICS = {
+  'psnr': metrics.psnr,
+  'ssim': metrics.ssim,
+  'low_frequency_psnr': metrics.low_frequency_psnr,
+}
+# In the order of the tables. Each is told of reconstructions from the latent's
+# mean and, as `..._sampled`, from a sample. The last two are the judges'.
+QUALITY = (*_METRICS, 'detail', 'energy', 'lpips', 'frechet')
+JUDGED = ('lpips', 'frechet', 'frechet_floor')
 
 
 def measure(x: jax.Array, x_recon: jax.Array) -> dict[str, jax.Array]:
@@ -33,11 +37,8 @@ def measure(x: jax.Array, x_recon: jax.Array) -> dict[str, jax.Array]:
   Returns:
     {name: [B]}: metrics, and the energies that `summarize` makes some of.
   """
-  return {
-    'psnr': metrics.psnr(x, x_recon),
-    'ssim': metrics.ssim(x, x_recon),
-    'low_frequency_psnr': metrics.low_frequency_psnr(x, x_recon),
-  } | metrics.high_frequency_products(x, x_recon)
+  measured = {name: metric(x, x_recon) for name, metric in _METRICS.items()}
+  return measured | metrics.high_frequency_products(x, x_recon)
 
 
 def summarize(values: Mapping[str, np.ndarray]) -> Scores:
@@ -70,10 +71,10 @@ def _of_one_kind(values, suffix) -> dict[str, float]:
   """{name + suffix: value} of the reconstructions of one kind, in order."""
   own = {
     name: values[f'{name}{suffix}']
-    for name in (*_QUALITY, 'energy_recon', 'energy_common', 'features_recon')
+    for name in (*QUALITY, 'energy_recon', 'energy_common', 'features_recon')
     if f'{name}{suffix}' in values
   }
-  scores = {name: own[name].mean() for name in _QUALITY if name in own}
+  scores = {name: own[name].mean() for name in QUALITY if name in own}
   energies = own['energy'], own['energy_recon']
   scores['detail'] = metrics.detail_share(*energies, own['energy_common'])
   scores['energy'] = metrics.energy_ratio(*energies)
@@ -81,17 +82,17 @@ def _of_one_kind(values, suffix) -> dict[str, float]:
     scores['frechet'] = frechet_distance(
       values['features'], own['features_recon']
     )
-  return {
-    f'{name}{suffix}': scores[name] for name in _QUALITY if name in scores
-  }
+  return {f'{name}{suffix}': scores[name] for name in QUALITY if name in scores}
 
 
 def _warn_of_few(features: np.ndarray) -> None:
   num_images, num_features = features.shape
   if num_images <= num_features:
-    logging.warning(
+    logging.log_first_n(
+      logging.WARNING,
       'The Frechet distance of %d images in %d features says little: there '
       'should be more images than features.',
+      1,
       num_images,
       num_features,
     )

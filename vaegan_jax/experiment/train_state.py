@@ -62,7 +62,7 @@ def apply_gradients(
 
 
 class TrainState(struct.PyTreeNode):
-  """The whole state of a run. Randomness is not in it: see `update.py`.
+  """The whole state of a run. Randomness is not in it: see `training/draws.py`.
 
   Attributes:
     step: [] int32, the last finished step; steps count 1..N.

@@ -9,8 +9,9 @@ from etils import epath
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import figures
 from vaegan_jax.evaluation.evaluator import NUM_COLUMNS
+from vaegan_jax.evaluation.judges import Judges, load_judges
 from vaegan_jax.modes.runs import open_run
-from vaegan_jax.runtime.files import check_writable, save_png
+from vaegan_jax.runtime.files import check_writable, save_png, write_text
 
 # Fields of `config.data` that decide what the held-out images are.
 _SAME_DATA = (
@@ -29,7 +30,8 @@ def compare(
   """Puts runs side by side, on the same held-out images.
 
   Every run's distance is measured by one critic, that of the first run that
-  has one, as distances in different features cannot be compared. Writes
+  has one, as distances in different features cannot be compared, and all are
+  looked at by the judges of the first run that names any. Writes
   `comparison.png`, `comparison.json` and `comparison.md`.
 
   Args:
@@ -42,8 +44,12 @@ def compare(
   """
   check_writable(output_dir)
   _check_same_data(configs)
+  options = {
+    'judges': _create_judges(configs.values()),
+    'batch_size': next(iter(configs.values())).batch_size,
+  }
   runs = {
-    label: open_run(config, workdir)
+    label: open_run(config, workdir, **options)
     for label, (workdir, config) in zip(
       _labels(list(configs)), configs.items(), strict=True
     )
@@ -69,8 +75,8 @@ def compare(
   figure = figures.comparison_figure(rows, _without_samples(results))
   save_png(output / 'comparison.png', figure)
   table = figures.markdown_table(results) + '\n' + evaluator.protocol
-  (output / 'comparison.md').write_text(table)
-  (output / 'comparison.json').write_text(json.dumps(results) + '\n')
+  write_text(output / 'comparison.md', table)
+  write_text(output / 'comparison.json', json.dumps(results) + '\n')
   print(table, f'Figure: {output / "comparison.png"}', sep='\n', flush=True)
 
 
@@ -84,6 +90,12 @@ def _check_same_data(configs) -> None:
           f'{first.data[field]!r} in {first_workdir}: only runs on the same '
           'held-out images can be compared'
         )
+
+
+def _create_judges(configs) -> Judges:
+  sections = [config.evaluation for config in configs]
+  named = (section for section in sections if any(section.values()))
+  return load_judges(**next(named, sections[0]))
 
 
 def _without_samples(results):

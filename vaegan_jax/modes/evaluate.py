@@ -12,7 +12,7 @@ from vaegan_jax.evaluation import figures
 from vaegan_jax.evaluation.evaluator import Poll, go_on
 from vaegan_jax.modes.runs import open_run
 from vaegan_jax.runtime import distributed
-from vaegan_jax.runtime.files import check_writable, save_png
+from vaegan_jax.runtime.files import check_writable, save_png, write_text
 
 
 def evaluate(
@@ -42,8 +42,8 @@ def evaluate(
   table = figures.markdown_table({epath.Path(workdir).name: scores})
   table += '\n' + evaluator.protocol
   root = epath.Path(workdir)
-  (root / 'evaluation.json').write_text(line + '\n')
-  (root / 'evaluation.md').write_text(table)
+  write_text(root / 'evaluation.json', line + '\n')
+  write_text(root / 'evaluation.md', table)
   for name, image in drawn.items():
     save_png(root / 'figures' / f'evaluation_{name}.png', image)
   print(line, table, f'Figures: {root / "figures"}', sep='\n', flush=True)

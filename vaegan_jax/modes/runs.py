@@ -1,13 +1,14 @@
 """A run and its held-out images, as every mode opens them."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import ml_collections
 
 from vaegan_jax.data.images import Images, load_splits
 from vaegan_jax.evaluation.evaluator import Evaluator
-from vaegan_jax.evaluation.judges import load_judges
+from vaegan_jax.evaluation.judges import Judges, load_judges
 from vaegan_jax.experiment.networks import restore_networks
 from vaegan_jax.experiment.train_state import TrainState
 from vaegan_jax.losses.reconstruction import LossConfig
@@ -17,6 +18,9 @@ def create_evaluator(
   config: ml_collections.ConfigDict,
   modules: Mapping[str, nn.Module],
   images: Images,
+  *,
+  judges: Judges | None = None,
+  batch_size: int = 0,
 ) -> Evaluator:
   """The evaluator of a run.
 
@@ -24,6 +28,8 @@ def create_evaluator(
     config: of the run.
     modules: its networks, by name.
     images: that are held out.
+    judges: that are asked; None: those of the configuration.
+    batch_size: images at a time; 0: that of the configuration.
 
   Returns:
     The evaluator; nothing is computed yet.
@@ -32,20 +38,21 @@ def create_evaluator(
     modules,
     images,
     loss=LossConfig(**config.loss),
-    batch_size=config.batch_size,
+    batch_size=batch_size or config.batch_size,
     seed=config.seed,
-    judges=load_judges(**config.evaluation),
+    judges=judges or load_judges(**config.evaluation),
   )
 
 
 def open_run(
-  config: ml_collections.ConfigDict, workdir: str
+  config: ml_collections.ConfigDict, workdir: str, **options: Any
 ) -> tuple[Evaluator, TrainState, int]:
   """Restores a run's newest whole checkpoint, for its held-out images.
 
   Args:
     config: of the run; its data may be other images of the same shape.
     workdir: of the run.
+    **options: those of `create_evaluator`.
 
   Returns:
     Its evaluator, its state and the step.
@@ -56,4 +63,4 @@ def open_run(
   """
   modules, state, step = restore_networks(config, workdir)
   (images,) = load_splits(config.data, ['eval_split'])
-  return create_evaluator(config, modules, images), state, step
+  return create_evaluator(config, modules, images, **options), state, step

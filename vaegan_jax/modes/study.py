@@ -13,7 +13,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import flax
 import jax
 import ml_collections
 import numpy as np
@@ -21,8 +20,11 @@ from absl import logging
 from etils import epath
 
 from vaegan_jax.configuration.migrations import upgrade
+from vaegan_jax.configuration.rules import flatten
+from vaegan_jax.configuration.validation import validate_beginning
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation.evaluator import NUM_COLUMNS
+from vaegan_jax.evaluation.judges import Judges
 from vaegan_jax.modes import evaluate, train
 from vaegan_jax.modes import study_report as report
 from vaegan_jax.modes.runs import open_run
@@ -52,7 +54,7 @@ def study(runs: Runs, workdir: str) -> int:
       `<workdir>/<objective>/<field>=<value>/seed_0`; together they differ in
       the objective, that field, the seed and what a configuration file sets by
       the objective.
-    workdir: gets `study.json`, `study.md`, `study.png` and, of several labels,
+    workdir: gets `study.json`, `study.md`, `study.png` and, in a sweep,
       `study_curves.png`; the first two after every run.
 
   Returns:
@@ -163,7 +165,10 @@ def _failure(config, workdir) -> Outcome | None:
 def _recall_all(runs: Runs) -> list[Outcome | None]:
   """What is known of each run already, or that its workdir holds another."""
   for run, config in runs.items():
-    _check_resumable(config, run)
+    if _newest_step(run):
+      _check_resumable(config, run)
+    else:
+      validate_beginning(config)
   return [_recall(config, run) for run, config in runs.items()]
 
 
@@ -171,10 +176,13 @@ def _recall(config, workdir) -> Outcome | None:
   """What became of the very same run; None if that is to be found out."""
   try:
     outcome = json.loads(_outcome_path(workdir).read_text())
-    same = upgrade(outcome.pop('config')) == _as_json(config)
-    # A version before this one measured less.
-    whole = outcome['status'] != FINISHED or 'detail' in outcome['scores']
-    return outcome if same and whole and outcome['status'] != CRASHED else None
+    was, now = upgrade(outcome.pop('config')), _as_json(config)
+    if outcome['status'] == FINISHED:
+      # A version before this one measured less.
+      return outcome if was == now and 'detail' in outcome['scores'] else None
+    was.pop('evaluation')  # Which no training depends on.
+    now.pop('evaluation')
+    return outcome if was == now and outcome['status'] == FAILED else None
   except (OSError, ValueError, LookupError):
     return None
 
@@ -182,13 +190,11 @@ def _recall(config, workdir) -> Outcome | None:
 def _check_resumable(config, workdir) -> None:
   """Tells another run in the workdir, as restoring its checkpoint would."""
   newest = _newest_step(workdir)
-  if not newest:
-    return
   try:
     saved = json.loads((epath.Path(workdir) / 'config.json').read_text())
   except (OSError, ValueError):
     return  # Restoring the checkpoint will tell.
-  was, now = map(_flatten, (upgrade(saved), _as_json(config)))
+  was, now = map(flatten, (upgrade(saved), _as_json(config)))
   free = tuple(f'{field}.' for field in train.free_fields(config))
   for name, value in now.items():
     if was.get(name) != value and not f'{name}.'.startswith(free):
@@ -208,10 +214,6 @@ def _check_resumable(config, workdir) -> None:
 def _as_json(config) -> dict[str, Any]:
   """The configuration as JSON gives it back."""
   return json.loads(json.dumps(config.to_dict()))
-
-
-def _flatten(config):
-  return flax.traverse_util.flatten_dict(config, sep='.')
 
 
 def _newest_step(workdir) -> int:
@@ -271,5 +273,5 @@ def _draw(runs: Runs, outcomes: Mapping[str, Outcome], workdir: str) -> None:
 
 def _reconstruct_first(config, workdir) -> tuple[np.ndarray, np.ndarray]:
   """The first held-out images and their reconstructions, [N, S, S, C]."""
-  evaluator, state, _ = open_run(config, workdir)
+  evaluator, state, _ = open_run(config, workdir, judges=Judges())
   return evaluator.reconstruct_first(state, NUM_COLUMNS)

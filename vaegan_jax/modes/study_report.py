@@ -9,6 +9,7 @@ import numpy as np
 from etils import epath
 
 from vaegan_jax.evaluation import curves, figures
+from vaegan_jax.evaluation.scores import JUDGED, QUALITY
 from vaegan_jax.runtime.files import save_png, write_text
 
 # label, objective, seed, status, step, and scores or message.
@@ -17,11 +18,7 @@ Summary = dict[str, dict[str, int | figures.Spread | None]]
 
 FINISHED = 'finished'  # The status of a run that was trained and evaluated.
 # Not the distance, which each critic measures in features of its own.
-METRICS = (
-  *('psnr', 'ssim', 'low_frequency_psnr', 'detail', 'energy'),
-  *('lpips', 'frechet', 'kl'),
-)
-_JUDGED = ('lpips', 'frechet')  # Where there are judges.
+METRICS = (*QUALITY, 'frechet_floor', 'kl')
 _CURVES = ('psnr', 'low_frequency_psnr', 'detail', 'lpips', 'frechet')
 
 
@@ -48,7 +45,7 @@ def summarize(outcomes: list[Outcome]) -> Summary:
     } | {
       metric: _spread([scores.get(metric) for scores in finished])
       for metric in METRICS
-      if metric in known or metric not in _JUDGED
+      if metric in known or metric not in JUDGED
     }
   return summary
 

@@ -80,13 +80,13 @@ def train(
   with contextlib.ExitStack() as stack:
     stopper = stopper or stack.enter_context(Stopper())
     _hold_workdir(stack, workdir)
+    checkpoints = Checkpoints(workdir, max_to_keep=config.num_checkpoints)
+    if not distributed.from_first(checkpoints.steps):
+      validate_beginning(config)
     images, eval_images = _load_data(config)
     modules, optimizers, create_state = create_networks(config)
     with distributed.together():  # Files are told of before anything compiles.
       evaluator = create_evaluator(config, modules, eval_images)
-    checkpoints = Checkpoints(workdir, max_to_keep=config.num_checkpoints)
-    if not distributed.from_first(checkpoints.steps):
-      validate_beginning(config)
     if jax.process_count() == 1:  # After an error no other would come to it.
       stack.callback(checkpoints.close)  # An error must not cost a save.
     identity = _identify(config, images)

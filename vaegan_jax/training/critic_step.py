@@ -91,7 +91,7 @@ class Judged(NamedTuple):
     fakes: one or two batches [B, H, W, C], constants.
     mix: [B] uniform in [0, 1].
     averages: moving averages of the critic's logits.
-    logits_real: [B]; None where a penalty does not come every step.
+    logits_real: [B]; None for a penalty that is apart.
     logits_fakes: [B] of each batch of fakes; () likewise.
   """
 
@@ -109,14 +109,16 @@ class Penalty(NamedTuple):
   Attributes:
     name: of its metric.
     weight: of its mean.
-    every: steps; what comes every step is a part of the loss, and what comes
-      less often has a gradient of its own, so much heavier.
+    every: how many steps it is taken once, and is so much heavier.
+    apart: whether it has a gradient of its own, which is never cut, and not a
+      part in the loss; what does not come every step must.
     function: (critic: images -> logits [B], Judged) -> [B].
   """
 
   name: str
   weight: float
   every: int
+  apart: bool
   function: Callable[[Callable, Judged], jax.Array]
 
 
@@ -134,15 +136,17 @@ def create_penalties(config: CriticConfig) -> tuple[Penalty, ...]:
       'gradient_penalty',
       config.gradient_penalty_weight,
       1,
+      False,
       lambda critic, batch: penalties.gradient_penalty(
         critic, batch.x, batch.fakes[0], batch.mix
       ),
     ),
-    Penalty('lecam_penalty', config.lecam_weight, 1, _lecam_penalty),
+    Penalty('lecam_penalty', config.lecam_weight, 1, False, _lecam_penalty),
     Penalty(
       'r1_penalty',
       config.r1_weight,
       config.r1_every_steps,
+      True,
       lambda critic, batch: penalties.r1_penalty(critic, batch.x),
     ),
   )
@@ -167,16 +171,16 @@ def create_critic_step(
     config: how it is trained.
     pmean: (tree) -> its mean over the devices.
     max_grad_norm: a longer gradient of the loss is cut to this, before those
-      of lazy penalties, which are heavy, are added; 0: none is.
+      of penalties apart, which are heavy, are added; 0: none is.
 
   Returns:
     (critic, draw, x_fakes) -> (critic after the step, metrics []), of a draw's
     x [B, H, W, C] and mix [B], and x_recon and perhaps x_prior [B, H, W, C].
   """
   found = create_penalties(config)
-  lazy = [penalty for penalty in found if penalty.every > 1]
-  every_step = [penalty for penalty in found if penalty.every == 1]
-  total_loss = functools.partial(_total_loss, module, critic_loss, every_step)
+  apart = [penalty for penalty in found if penalty.apart]
+  added = [penalty for penalty in found if not penalty.apart]
+  total_loss = functools.partial(_total_loss, module, critic_loss, added)
 
   def step_critic(critic, draw, x_fakes):
     network, num_steps = critic.network, critic.num_steps + 1
@@ -186,20 +190,20 @@ def create_critic_step(
     grads, (batch_stats, metrics) = jax.grad(total_loss, has_aux=True)(
       network.params, network.batch_stats, batch
     )
-    lazy_grads = []
-    for penalty in lazy:
-      more, metrics[penalty.name] = _lazy_gradient(
+    own_grads = []
+    for penalty in apart:
+      more, metrics[penalty.name] = _own_gradient(
         module, penalty, network, num_steps, batch
       )
-      lazy_grads.append(more)
+      own_grads.append(more)
     if not max_grad_norm:  # One mean does for their sum.
-      grads, lazy_grads = _add(grads, *lazy_grads), []
-    grads, lazy_grads, batch_stats, metrics = pmean(
-      (grads, lazy_grads, batch_stats, metrics)
+      grads, own_grads = _add(grads, *own_grads), []
+    grads, own_grads, batch_stats, metrics = pmean(
+      (grads, own_grads, batch_stats, metrics)
     )
-    metrics['critic_grad_norm'] = optax.global_norm(_add(grads, *lazy_grads))
+    metrics['critic_grad_norm'] = optax.global_norm(_add(grads, *own_grads))
     if max_grad_norm:
-      grads = _add(_cut(grads, max_grad_norm), *lazy_grads)
+      grads = _add(_cut(grads, max_grad_norm), *own_grads)
     network = apply_gradients(network, optimizer, grads, batch_stats)
     if config.weight_clip:
       network = network.replace(
@@ -251,7 +255,7 @@ def _total_loss(module, critic_loss, added, params, batch_stats, batch: Judged):
   return total.mean(), (batch_stats, metrics)
 
 
-def _lazy_gradient(module, penalty, network: NetworkState, num_steps, batch):
+def _own_gradient(module, penalty, network: NetworkState, num_steps, batch):
   """Gradient and mean of a penalty on every n-th step; 0 on the others."""
 
   def weighted(params):
@@ -262,6 +266,8 @@ def _lazy_gradient(module, penalty, network: NetworkState, num_steps, batch):
     mean = values.mean()
     return penalty.weight * penalty.every * mean, mean
 
+  if penalty.every == 1:
+    return jax.grad(weighted, has_aux=True)(network.params)
   # A branch that is not taken costs nothing, which a factor of 0 would.
   return jax.lax.cond(
     num_steps % penalty.every == 0,

@@ -28,7 +28,7 @@ KINDS = {
 
 # What lasts must also have been seen this often, as a run that logs rarely has
 # few values within its patience. A critic in good health may be near zero one
-# time in five: 16 of 82 logs of the README's `geometric_0`, two in a row.
+# time in five: 16 of 82 logs of `geometric_0` in docs/results.md, two in a row.
 _MIN_SIGHTINGS = 5
 
 

@@ -15,7 +15,7 @@ from vaegan_jax.training.advice import Advisor, Change, join
 # about 1, the chance of a batch alone carries it further than this.
 _UNDECIDED_TOLERANCE = 0.01  # Of that loss ...
 _UNDECIDED_MARGIN = 1e-6  # ... but where that is 0, a float32's noise about 1.
-# The critics of the README's runs had 0.07 to 0.3 on smooth patterns, and came
+# The critics of docs/results.md had 0.07 to 0.3 on smooth patterns, and came
 # to a third of where they began in 8,000 steps: this is no drift any more.
 _MAX_GROWTH = 100.0
 _NUM_FIRST_SCALES = 5  # Whose median the growth is measured from.
