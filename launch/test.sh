@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the tests, two files at a time; with arguments, pytest with those alone:
-# launch/test.sh tests/config_test.py
+# launch/test.sh tests/configuration/config_test.py
 set -euo pipefail
 
 if [[ "${1:-}" == --help ]]; then
@@ -11,6 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 launch/setup.sh --tests
 
 if [[ $# -eq 0 ]]; then
-  set -- --numprocesses=2 --dist=loadfile
+  # In the order of tests/conftest.py: the slowest files first.
+  set -- --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=10
 fi
 exec .venv/bin/python -m pytest "$@"

@@ -8,8 +8,13 @@ from safetensors.numpy import save_file
 
 from tests.tiny_run import draw_images, tiny_flags
 
-# Most of the time goes to compiling: every program is kept for the next run.
-# JAX reads these when it is imported.
+# Most of the time goes to compiling. Every program is kept for the next run and
+# compiled without LLVM's optimisations: how fast it is, is not tested here. JAX
+# reads these when it is imported.
+_QUICK = (
+  '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'
+)
+os.environ['XLA_FLAGS'] = f'{_QUICK} {os.environ.get("XLA_FLAGS", "")}'.strip()
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 _CACHE = Path(__file__).parent.parent / '.jax_cache'
 # One for each of pytest-xdist's processes: JAX does not lock it.
@@ -17,6 +22,26 @@ _WORKER = os.environ.get('PYTEST_XDIST_WORKER', 'main')
 os.environ['JAX_COMPILATION_CACHE_DIR'] = str(_CACHE / _WORKER)
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
+
+# The files that take longest, which would otherwise be waited for in the end.
+_SLOW = (
+  'train_test.py',
+  'distributed_test.py',
+  'update_options_test.py',
+  'faults_test.py',
+  'bucket_test.py',
+  'update_test.py',
+  'many_devices_test.py',
+  'study_test.py',
+  'perceptual_test.py',
+  'models_test.py',
+)
+
+
+def pytest_collection_modifyitems(items):
+  """Puts the slow files first, for the processes of pytest-xdist."""
+  ranks = {name: rank for rank, name in enumerate(_SLOW)}
+  items.sort(key=lambda item: ranks.get(item.path.name, len(_SLOW)))
 
 
 @pytest.fixture(scope='session')
@@ -48,6 +73,7 @@ def told(capsys, tmp_path):
   from absl import flags, logging
 
   import main
+  from vaegan_jax.configuration import command_line
 
   verbosity = logging.get_verbosity()
   traced = []
@@ -58,7 +84,7 @@ def told(capsys, tmp_path):
 
   def told(*args, alone=False):
     values = flags.FlagValues()
-    main.define_flags(values)
+    command_line.define_flags(values)
     command = ['main.py', f'--workdir={tmp_path / "run"}', *map(str, args)]
     with pytest.raises(SystemExit) as caught, main.telling_mistakes():
       main.run(main.parse(command, values))

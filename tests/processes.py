@@ -20,7 +20,9 @@ from tests.environment import environment
 
 MAIN = Path(main.__file__)
 _SERVER = multiprocessing.get_context('forkserver')
-_SERVER.set_forkserver_preload([__name__, 'tensorflow', 'clu.metric_writers'])
+_SERVER.set_forkserver_preload(
+  [__name__, 'tensorflow', 'clu.metric_writers', 'vaegan_jax.modes.train']
+)
 
 
 class Process:

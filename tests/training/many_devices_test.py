@@ -1,0 +1,102 @@
+"""Updates over many devices compute what they do on one.
+
+Those of many are run in a process that has them: this module as a program.
+"""
+
+import functools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from tests.environment import environment
+from tests.training import update_options_test as options
+from tests.training.update_test import poisoned
+from vaegan_jax.training import devices
+
+NUM_DEVICES = 4
+SKIPPING = 'batch'  # The case in which an update is skipped.
+CASES = {SKIPPING: 1, 'parts': 1, 'everything': 2}  # And their updates.
+
+
+def split(images, parts):
+  """[K B, ...] -> [D, K B/D, ...], for each device its share of every part."""
+  num_devices = jax.local_device_count()
+  images = images.reshape(parts, num_devices, -1, *images.shape[1:])
+  return images.swapaxes(0, 1).reshape(num_devices, -1, *images.shape[3:])
+
+
+def run(name, updates):
+  """Metrics and parameters after 6 updates of a case."""
+  images = options.batches(name, 6)
+  if name == SKIPPING:
+    images[3] = poisoned(images[3])  # Only one device sees a NaN.
+  state, metrics = devices.replicate(options.initial_state()), []
+  for step, batch in enumerate(images, start=1):
+    update = options.choose(name, step, updates)
+    state, values = update(state, split(batch, options.num_parts_of(name)))
+    metrics.append({k: float(v) for k, v in values.items()})
+  state = jax.device_get(state)
+  leaves = jax.tree.leaves((options.params_of(state), state.averages))
+  return {'metrics': metrics, 'leaves': [leaf.tolist() for leaf in leaves]}
+
+
+def run_all():
+  """The runs of all cases, and how often each compiled its updates."""
+  runs = {'devices': jax.local_device_count()}
+  devices.replicate(options.initial_state())
+  compilations = []
+
+  def listen(event, _, **__):
+    if event == '/jax/core/compile/backend_compile_duration':
+      compilations.append(event)
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  for name in CASES:
+    compilations.clear()
+    runs[name] = run(name, options.case_updates(**options.CASES[name]))
+    runs[name]['compilations'] = len(compilations)
+  return runs
+
+
+@functools.cache
+def on_many():
+  """What `run_all` returns where there are many devices."""
+  process = subprocess.run(
+    [sys.executable, '-m', 'tests.training.many_devices_test'],
+    cwd=Path(__file__).parents[2],
+    env=environment(NUM_DEVICES),
+    stdout=subprocess.PIPE,
+    check=True,
+  )
+  runs = json.loads(process.stdout)
+  assert (jax.local_device_count(), runs['devices']) == (1, NUM_DEVICES)
+  return runs
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_many_devices_compute_what_one_does_and_compile_once(name):
+  one, many = run(name, options.compiled(name)), on_many()[name]
+  # One for each update that there is: 'everything' has rounds of two.
+  assert many['compilations'] == CASES[name]
+  skipped = [m['skipped_in_a_row'] for m in many['metrics']]
+  assert skipped == [0, 0, 0, name == SKIPPING, 0, 0]
+  for expected, got in zip(one['metrics'], many['metrics'], strict=True):
+    assert set(expected) == set(got)
+    moved = name != 'everything' or 'loss' in got
+    assert moved == ({'output_std', 'input_std', 'feature_scale'} < set(got))
+    for metric, value in expected.items():
+      rtol = 1e-4 if metric.endswith(('norm', 'penalty')) else 1e-5
+      np.testing.assert_allclose(
+        got[metric], value, rtol=rtol, atol=1e-6, err_msg=metric
+      )
+  for got, want in zip(many['leaves'], one['leaves'], strict=True):
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+if __name__ == '__main__':
+  print(json.dumps(run_all()))
