@@ -6,15 +6,14 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import save_file
 
+from tests.environment import QUICK_FLAGS
 from tests.tiny_run import draw_images, tiny_flags
 
-# Most of the time goes to compiling. Every program is kept for the next run and
-# compiled without LLVM's optimisations: how fast it is, is not tested here. JAX
-# reads these when it is imported.
-_QUICK = (
-  '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'
+# Most of the time goes to compiling: every program is kept for the next run.
+# JAX reads these when it is imported.
+os.environ['XLA_FLAGS'] = (
+  f'{QUICK_FLAGS} {os.environ.get("XLA_FLAGS", "")}'.strip()
 )
-os.environ['XLA_FLAGS'] = f'{_QUICK} {os.environ.get("XLA_FLAGS", "")}'.strip()
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 _CACHE = Path(__file__).parent.parent / '.jax_cache'
 # One for each of pytest-xdist's processes: JAX does not lock it.

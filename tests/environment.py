@@ -1,6 +1,14 @@
 """The variables of the processes that the tests start."""
 
+import importlib.metadata
 import os
+
+# An option that later versions of XLA do not know, and end with the process.
+HAS_FUSION_EMITTERS = importlib.metadata.version('jaxlib').startswith('0.10.')
+# How fast a program is, is not tested: it is compiled without optimisations.
+QUICK_FLAGS = '--xla_backend_optimization_level=0'
+if HAS_FUSION_EMITTERS:
+  QUICK_FLAGS += ' --xla_cpu_use_fusion_emitters=false'
 
 
 def environment(devices: int) -> dict[str, str]:

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests.environment import HAS_FUSION_EMITTERS
 from tests.training.assembly import parallel_updates
 from vaegan_jax.experiment import train_state
 from vaegan_jax.experiment.train_state import NetworkState, TrainState
@@ -495,7 +496,7 @@ def test_no_decay_means_no_average():
   run = run_of('mse')
   state = run.state()
   # Without fused programs XLA may compute, and so round, the two apart.
-  fused = {'xla_cpu_use_fusion_emitters': True}
+  fused = {'xla_cpu_use_fusion_emitters': True} if HAS_FUSION_EMITTERS else {}
   lowered = run.update.lower(state, batches(1))
   update = lowered.compile(compiler_options=fused)
   for images in batches(3):
