@@ -1,6 +1,7 @@
 """Checkpoints: what is saved comes back bit for bit, or not at all."""
 
 import functools
+import gc
 import resource
 import shutil
 from typing import Any
@@ -129,6 +130,7 @@ def full_disk():
 
   yield set_full
   set_full(False)
+  gc.collect()  # What failed in another thread is told here, not at the end.
 
 
 def test_round_trip_is_bit_exact(tmp_path):
