@@ -20,7 +20,7 @@ WORKDIR = '--workdir=gs://bucket/runs/faces'
 WORDS = ["it's", 'two  words', '$HOME', '`id`', '"', '*', '', 'a\nb', '\\', '~']
 
 # Notes its arguments, then answers as the first of its answers that fits says.
-RECORDER = """#!{python} -IS
+RECORDER = """#!/usr/bin/env -S "{python}" -IS
 import json, pathlib, sys
 folder = pathlib.Path({folder!r})
 argv = [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]

@@ -130,7 +130,7 @@ def full_disk():
 
   yield set_full
   set_full(False)
-  gc.collect()  # What failed in another thread is told here, not at the end.
+  gc.collect()  # What failed in another thread says so here.
 
 
 def test_round_trip_is_bit_exact(tmp_path):
