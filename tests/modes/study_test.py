@@ -13,7 +13,8 @@ from absl import flags, logging
 from PIL import Image
 
 import main
-from vaegan_jax.configuration import command_line
+from configs.default import get_config
+from vaegan_jax.configuration import command_line, grid
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import figures
 from vaegan_jax.modes import evaluate, study, study_report, train
@@ -427,6 +428,30 @@ def test_a_sweep_trains_every_value_and_draws_curves(
   assert 'study_curves.png' in capsys.readouterr().out
 
 
+def test_a_factor_is_of_each_objectives_own_value():
+  configs = grid.create_configs(
+    'configs/default.py',
+    ['main.py', '--config.model.latent_dim=64'],
+    objectives=['mse', 'geometric'],
+    seeds=[0],
+    sweep=grid.parse_sweep('loss.kl_weight=0.3x,1x'),
+  )
+  own = {name: get_config(name).loss.kl_weight for name in ('mse', 'geometric')}
+  assert own['mse'] != own['geometric']
+  for (label, _), config in configs.items():
+    objective, _, change = label.partition(', ')
+    factor = {'loss.kl_weight=0.3x': 0.3, 'loss.kl_weight=1x': 1.0}[change]
+    assert config.loss.kl_weight == pytest.approx(factor * own[objective])
+  sizes = grid.create_configs(
+    'configs/default.py',
+    ['main.py', '--config.model.latent_dim=64'],
+    objectives=['mse'],
+    seeds=[0],
+    sweep=['model.latent_dim=2x'],
+  )
+  assert [c.model.latent_dim for c in sizes.values()] == [128]
+
+
 @pytest.mark.parametrize(
   ('sweep', 'told'),
   [
@@ -438,6 +463,11 @@ def test_a_sweep_trains_every_value_and_draws_curves(
     ('loss.kl_wait=1,2', r'did you mean --config\.loss\.kl_weight'),
     ('loss.kl_weight=1,-2', r'loss\.kl_weight=-2.0 must be at least 0'),
     ('data.image_size=16,8', 'needs the same images for all'),
+    ('loss.normalize=2x', r"multiplies loss\.normalize, which is '\w+' and no"),
+    ('data.random_flip=2x', 'multiplies data.random_flip, which is True'),
+    ('model.latent_dim=0.3x', r'model\.latent_dim=1.2 must be a whole number'),
+    ('loss.kl_wait=2x', r'did you mean --config\.loss\.kl_weight'),
+    ('loss.kl_weight=2.2.2x', 'which is 1.0 and no number|must be a finite'),
   ],
 )
 def test_a_wrong_sweep_is_told_before_any_training(sweep, told, fake, command):

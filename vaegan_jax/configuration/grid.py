@@ -4,19 +4,27 @@ And with every value of one field, if a sweep names one.
 """
 
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import ml_collections
 
 from vaegan_jax.configuration.overrides import apply_overrides
-from vaegan_jax.configuration.rules import OBJECTIVES, RULES, either, nearest
+from vaegan_jax.configuration.rules import (
+  OBJECTIVES,
+  RULES,
+  either,
+  flatten,
+  nearest,
+)
 from vaegan_jax.configuration.serialization import load_config_file
 from vaegan_jax.configuration.validation import validate
 from vaegan_jax.errors import UserError
 
 SEEDS = '0,1,2'  # As `parse_seeds` takes them.
 SWEEP = 'loss.kl_weight=1e-3,1e-2'  # As `parse_sweep` takes it.
+# A value that is so many times the objective's own.
+_TIMES = re.compile(r'([0-9.]+(?:e[+-]?[0-9]+)?)x')
 _RESERVED = ('objective', 'seed')  # A study has flags of its own for these.
 
 
@@ -47,7 +55,8 @@ def create_configs(
     argv: the program's name and its `--config.<field>` flags.
     objectives: by name.
     seeds: of every objective.
-    sweep: 'field=value' of every run of an objective and a seed; (): one run.
+    sweep: 'field=value' of every run of an objective and a seed, or
+      'field=0.3x', that many times the objective's own value; (): one run.
 
   Returns:
     {member of the grid: its valid configuration}.
@@ -59,9 +68,8 @@ def create_configs(
   for objective in objectives:
     for change in sweep or ('',):
       label = f'{objective}, {change}' if change else objective
-      changed = [*argv, f'--config.{change}'] if change else argv
       for seed in seeds:
-        config = _create_config(source, changed, objective, seed)
+        config = _create_config(source, argv, objective, seed, change)
         configs[Member(label, seed)] = config
   first, *others = configs.values()
   for config in others:
@@ -77,10 +85,13 @@ def create_configs(
 
 
 def _create_config(
-  source: str, argv: Sequence[str], objective: str, seed: int
+  source: str, argv: Sequence[str], objective: str, seed: int, change: str
 ) -> ml_collections.ConfigDict:
   config = load_config_file(f'{source}:{objective}')
   apply_overrides(config, list(argv))
+  if change:
+    change = _resolve(change, flatten(config))
+    apply_overrides(config, [argv[0], f'--config.{change}'])
   if config.objective != objective:
     raise UserError(
       f'--config={source} has the objective {config.objective!r} where '
@@ -93,6 +104,28 @@ def _create_config(
   except UserError as error:
     raise UserError(f'For the objective {objective!r}, {error}') from error
   return config
+
+
+def _resolve(change: str, fields: Mapping[str, Any]) -> str:
+  """Multiplies 'field=0.3x' out, by the field's value; leaves all else.
+
+  The objectives' losses are of different sizes, and so are their KL weights: a
+  factor sweeps the rate of each around its own.
+  """
+  field, _, value = change.partition('=')
+  factor, own = _TIMES.fullmatch(value), fields.get(field)
+  if factor is None or field not in fields:
+    return change
+  try:
+    if isinstance(own, bool):
+      raise ValueError
+    number = float(f'{float(factor[1]) * own:.6g}')
+    return f'{field}={type(own)(number) if number.is_integer() else number}'
+  except (TypeError, ValueError):
+    raise UserError(
+      f'--study.sweep={change} multiplies {field}, which is {own!r} and no '
+      f'number: for example, --study.sweep={SWEEP}'
+    ) from None
 
 
 def parse_objectives(text: str) -> list[str]:
