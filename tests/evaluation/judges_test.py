@@ -1,14 +1,20 @@
 """The judges against closed forms, and what they are shown."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 import scipy.linalg
 from safetensors.numpy import save_file
 
+from tests.models.inception_test import random_state_dict
+from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import judges
-from vaegan_jax.losses.perceptual import perceptual_distance
+from vaegan_jax.losses.perceptual import capture_features, perceptual_distance
+from vaegan_jax.models import inception
 from vaegan_jax.models.vgg import LPIPS_LAYERS, VGG, WIDTHS, load_vgg
+from vaegan_jax.models.weights import read_state_dict
 
 
 def _images(seed, *shape):
@@ -90,15 +96,6 @@ def test_which_channels_a_judge_sees(channels, pictures, shown):
   np.testing.assert_allclose(judged[:, 5, 9], wanted, atol=0.005)
 
 
-@pytest.mark.parametrize(
-  ('sides', 'enlarged'),
-  [((32, 48), (64, 96)), ((64, 64), (64, 64)), ((128, 70), (128, 70))],
-)
-def test_small_pictures_are_enlarged(sides, enlarged):
-  judged = judges.as_judged(_images(0, 1, *sides, 3))
-  assert judged.shape == (1, *enlarged, 3)
-
-
 @pytest.fixture(scope='module')
 def heads():
   rng = np.random.default_rng(1)
@@ -116,15 +113,26 @@ def lpips_files(vgg16_file, heads, tmp_path_factory):
   return f'{vgg16_file},{path}'
 
 
-def test_both_judges_are_what_they_say(lpips_files, vgg16_file, heads):
-  found = judges.load_judges(
+@pytest.fixture(scope='module')
+def all_judges(lpips_files, vgg16_file):
+  """LPIPS and the Frechet distance's features, in one VGG16."""
+  return judges.load_judges(
     lpips_weights=lpips_files, features_weights=str(vgg16_file)
   )
-  assert len(found.protocol) == 2 and 'sha256' in found.protocol[0]
-  x, y = (np.round(127 * _images(i, 2, 64, 64, 5)) / 127.5 for i in range(2))
-  got = np.asarray(found.lpips(x, y))
-  features = np.asarray(found.features(x))
-  assert got.shape == (2,) and features.shape == (2, 5 * 512)
+
+
+def _shown(seed, *shape):
+  """Of 8 bits, as a judge sees them anyway."""
+  return np.round(127.5 * (_images(seed, *shape) + 1)) / 127.5 - 1
+
+
+def test_both_judges_are_what_they_say(all_judges, vgg16_file, heads):
+  assert len(all_judges.protocol) == 2 and 'sha256' in all_judges.protocol[0]
+  x, y = (_shown(seed, 2, 64, 64, 5) for seed in range(2))
+  seen = all_judges.look(x)
+  found = all_judges.compare(seen, y)
+  assert found['lpips'].shape == (2,)
+  assert seen['features'].shape == (2, 5 * 512)
   variables = load_vgg(vgg16_file, 16)
 
   @jax.jit
@@ -142,14 +150,89 @@ def test_both_judges_are_what_they_say(lpips_files, vgg16_file, heads):
     )
 
   bands = [band(x[..., i : i + 1], y[..., i : i + 1]) for i in range(5)]
-  np.testing.assert_allclose(got, np.mean(bands, axis=0), rtol=1e-4)
-  first = np.asarray(found.features(x[..., :1]))
-  np.testing.assert_allclose(features[:, :512], first, rtol=1e-3, atol=1e-5)
+  expected = np.mean(bands, axis=0)
+  np.testing.assert_allclose(found['lpips'], expected, rtol=1e-4)
+  _, features = jax.jit(
+    functools.partial(capture_features, VGG(16), variables, layers=('conv5_3',))
+  )(judges.as_judged(y[..., 3:4]))
+  np.testing.assert_allclose(
+    found['features_recon'][:, 3 * 512 : 4 * 512],
+    features['conv5_3'].mean((1, 2)),
+    rtol=1e-3,
+    atol=1e-5,
+  )
+
+
+def test_either_judge_alone_says_what_both_say(
+  all_judges, lpips_files, vgg16_file
+):
+  """And no network sees a picture twice."""
+  # Of 32 pixels, which both enlarge.
+  x, y = (_shown(seed, 2, 32, 32, 3) for seed in range(2))
+  seen = all_judges.look(x)
+  together = all_judges.compare(seen, y) | {'features': seen['features']}
+  apart = {}
+  for files in (
+    {'lpips_weights': lpips_files, 'features_weights': ''},
+    {'lpips_weights': '', 'features_weights': str(vgg16_file)},
+  ):
+    found = judges.load_judges(**files)
+    seen = found.look(x)
+    seen_recon = found.compare(seen, y)
+    assert len(found.protocol) == len(found.looks) == len(seen_recon) == 1
+    apart |= seen_recon
+    apart |= {name: seen[name] for name in seen if name == 'features'}
+  assert len(all_judges.looks) == 1
+  assert together.keys() == apart.keys()
+  for name, value in together.items():
+    np.testing.assert_allclose(value, apart[name], rtol=1e-5, atol=1e-6)
+
+
+def test_other_weights_of_vgg_look_for_themselves(lpips_files, tmp_path):
+  state = {
+    n: 2 * a for n, a in read_state_dict(lpips_files.split(',')[0]).items()
+  }
+  save_file(state, tmp_path / 'other.safetensors')
+  found = judges.load_judges(
+    lpips_weights=lpips_files,
+    features_weights=str(tmp_path / 'other.safetensors'),
+  )
+  assert len(found.looks) == 2
+
+
+def test_fid_is_in_the_inception_of_2015(tmp_path, monkeypatch):
+  path = tmp_path / 'any_name.safetensors'
+  save_file(random_state_dict(), path)
+  found = judges.load_judges(lpips_weights='', features_weights=str(path))
+  assert 'FID (arXiv 1706.08500)' in found.protocol[0]
+  assert 'any_name.safetensors (sha256' in found.protocol[0]
+  # The smallest that it takes: its own size takes seconds.
+  monkeypatch.setattr(inception, 'SIDE', inception.MIN_SIDE)
+  x = _shown(0, 2, 16, 24, 1)
+  variables = inception.to_variables(path, random_state_dict())
+  # Not enlarged to 64 in between.
+  wide = jax.image.resize(x, (2, 75, 75, 1), 'bilinear', antialias=False)
+  expected = jax.jit(inception.Inception().apply)(variables, wide)
+  seen = found.look(x)
+  np.testing.assert_allclose(seen['features'], expected, rtol=1e-3, atol=1e-4)
+  assert list(found.compare(seen, x)) == ['features_recon']
 
 
 def test_no_files_ask_no_judges():
   found = judges.load_judges(lpips_weights='', features_weights='')
-  assert (found.lpips, found.features, found.protocol) == (None, None, ())
+  assert (found.look(None), found.protocol) == ({}, ())
+  assert found.compare({}, None) == {}
+
+
+def test_a_file_of_neither_network_is_told(tmp_path):
+  path = tmp_path / 'resnet.safetensors'
+  save_file({'conv1.weight': np.zeros(3, np.float32)}, path)
+  with pytest.raises(UserError) as caught:
+    judges.load_judges(lpips_weights='', features_weights=str(path))
+  sentence = str(caught.value)
+  assert sentence.startswith(f'evaluation.features_weights={path} cannot be')
+  assert 'neither' in sentence and "'conv1.weight'" in sentence
+  assert 'vgg16' in sentence and 'pt_inception' in sentence
 
 
 @pytest.mark.parametrize(

@@ -253,11 +253,11 @@ def test_the_judges_are_asked_in_every_mode(runs, tmp_path, monkeypatch):
     assert lpips_weights == 'a,b' or not lpips_weights
     if not lpips_weights:
       return Judges()
-    return Judges(
-      lpips=lambda x, y: np.abs(x - y).mean((1, 2, 3)),
-      features=lambda x: np.asarray(x).mean((1, 2)),
-      protocol=('lpips: a stand-in',),
-    )
+
+    def look(x):
+      return {'lpips': {'pixels': x[:, None]}, 'features': x.mean((1, 2))}
+
+    return Judges(looks=(look,), protocol=('lpips: a stand-in',))
 
   monkeypatch.setattr(runs_lib, 'load_judges', load)
   monkeypatch.setattr(compare, 'load_judges', load)

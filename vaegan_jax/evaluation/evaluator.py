@@ -16,7 +16,7 @@ from tqdm import tqdm
 from vaegan_jax.data import batches
 from vaegan_jax.data.images import Images
 from vaegan_jax.evaluation import figures
-from vaegan_jax.evaluation.judges import MIN_SIDE, Judges
+from vaegan_jax.evaluation.judges import Judges
 from vaegan_jax.evaluation.scores import Scores, measure, summarize
 from vaegan_jax.experiment.train_state import TrainState
 from vaegan_jax.losses import perceptual
@@ -133,8 +133,7 @@ class Evaluator:
       'autoencoder is fed with',
       "reconstructions from the latent's mean or, where it says sampled, from "
       'a sample of it, with the averaged weights',
-      'judges see pictures clipped, rounded to 8 bits and enlarged to at least '
-      f'{MIN_SIDE} pixels',
+      'judges see pictures clipped and rounded to 8 bits',
       *self._judges.protocol,
     )
     return ''.join(f'- {line}\n' for line in lines)
@@ -142,18 +141,13 @@ class Evaluator:
   def _look(self, variables, places, distance) -> dict[str, jax.Array]:
     """What `summarize` needs of the images at `places`, each [B, ...]."""
     x = batches.to_float(self._images[places])
-    part = {}
-    if self._judges.features:
-      part['features'] = self._judges.features(x)
+    seen = self._judges.look(x)
+    part = {'features': seen['features']} if 'features' in seen else {}
     noise = self._draw_noise(places)
     for suffix, scale in (('', 0.0), ('_sampled', 1.0)):
       x_recon, kl = self._reconstruct(variables, x, scale * noise)
-      looks = self._measure(x, x_recon)
-      if self._judges.lpips:
-        looks['lpips'] = self._judges.lpips(x, x_recon)
-      if self._judges.features:
-        looks['features_recon'] = self._judges.features(x_recon)
-      part |= {f'{name}{suffix}': value for name, value in looks.items()}
+      found = self._measure(x, x_recon) | self._judges.compare(seen, x_recon)
+      part |= {f'{name}{suffix}': value for name, value in found.items()}
       if not suffix:
         part['kl'] = kl
         if distance:

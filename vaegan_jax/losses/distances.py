@@ -193,7 +193,7 @@ def _layer_distance(
     )
   x, y = x.astype(jnp.float32), y.astype(jnp.float32)
   if normalize == 'unit':
-    x, y = _unit(x, epsilon), _unit(y, epsilon)
+    x, y = to_unit_length(x, epsilon), to_unit_length(y, epsilon)
   magnitude = jnp.square if norm == 'l2' else _absolute
   difference = weight * magnitude(x - y)
   if reduction == 'spatial':
@@ -216,8 +216,16 @@ def _absolute(x: jax.Array) -> jax.Array:
   return x * jnp.sign(x)
 
 
-def _unit(feature: jax.Array, epsilon: float) -> jax.Array:
-  """Scales channel vectors to length 1; feature: [B, ..., C]."""
+def to_unit_length(feature: jax.Array, epsilon: float = 1e-8) -> jax.Array:
+  """Scales channel vectors to length 1.
+
+  Args:
+    feature: [B, ..., C].
+    epsilon: added to the squared lengths, for vectors of zeros.
+
+  Returns:
+    [B, ..., C].
+  """
   square = jnp.sum(feature**2, axis=-1, keepdims=True)
   return feature * jax.lax.rsqrt(square + epsilon)
 

@@ -1,13 +1,14 @@
-"""VGG16 and VGG19 (arXiv 1409.1556), the convolutions alone, and its weights.
+"""VGG16 and VGG19 (arXiv 1409.1556), the convolutions alone, and their weights.
 
-Its layers have the names of style transfer (arXiv 1508.06576): `conv3_2` is
-the second convolution of the third block, *after* its ReLU. The weights come
-from torchvision's files, which `vaegan_jax.weights` reads without torch, and
-the factors of LPIPS (arXiv 1801.03924) from its authors'.
+Their layers have the names of style transfer (arXiv 1508.06576): `conv3_2` is
+the second convolution of the third block, *after* its ReLU. The weights
+come from torchvision's files, which `weights.py` reads without torch, and the
+factors of LPIPS (arXiv 1801.03924) from its authors'.
 """
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -25,7 +26,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 LPIPS_LAYERS = ('conv1_2', 'conv2_2', 'conv3_3', 'conv4_3', 'conv5_3')
 
-_URLS = {
+URLS = {
   16: 'https://download.pytorch.org/models/vgg16-397923af.pth',
   19: 'https://download.pytorch.org/models/vgg19-dcbb9e9d.pth',
 }
@@ -64,7 +65,6 @@ class VGG(nn.Module):
     """`conv1_1`, `conv1_2`, `conv2_1`, ... in forward order."""
     return tuple(_indices(self.depth))
 
-  @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     """Runs every block, in the dtype of x.
 
@@ -79,13 +79,18 @@ class VGG(nn.Module):
     Raises:
       ValueError: x is no such images.
     """
-    x = _normalize(x)
+    return max_pool(self.features(x)[self.layer_names[-1]])
+
+  @nn.compact
+  def features(self, x: jax.Array) -> dict[str, jax.Array]:
+    """Returns {layer: [B, H', W', C']} in forward order; see `__call__`."""
+    x, features = _normalize(x), {}
     for block, num_convs in enumerate(CONVS[self.depth]):
+      x = max_pool(x) if block else x
       for conv in range(num_convs):
         name = f'conv{block + 1}_{conv + 1}'
-        x = ConvReLU(WIDTHS[block], name=name)(x)
-      x = max_pool(x)
-    return x
+        x = features[name] = ConvReLU(WIDTHS[block], name=name)(x)
+    return features
 
 
 def max_pool(x: jax.Array) -> jax.Array:
@@ -105,31 +110,49 @@ def max_pool(x: jax.Array) -> jax.Array:
   return x.reshape(batch, height, 2, width, 2, channels).max((2, 4))
 
 
-def load_vgg(path: str | os.PathLike, depth: int) -> dict[str, dict]:
+def load_vgg(path: str | os.PathLike, depth: int) -> dict[str, Any]:
   """Reads the variables of `VGG(depth)` from torchvision's file.
 
   Args:
-    path: of the file; the classifier in it is ignored.
+    path: of the file.
     depth: 16 or 19.
 
   Returns:
-    {'params': {layer: {'Conv_0': {'kernel', 'bias'}}}}, numpy, float32.
+    See `to_variables`.
 
   Raises:
     UserError: the file is damaged or of another network.
     ValueError: the depth is neither 16 nor 19.
   """
   _check_depth(depth)
-  state = weights.read_state_dict(path)
+  return to_variables(path, weights.read_state_dict(path), depth)
+
+
+def to_variables(
+  path: str | os.PathLike, state: Mapping[str, np.ndarray], depth: int
+) -> dict[str, Any]:
+  """Makes variables of `VGG(depth)` of what torchvision's file holds.
+
+  Args:
+    path: of the file, to name it.
+    state: {name: tensor} from it; the classifier is ignored.
+    depth: 16 or 19.
+
+  Returns:
+    {'params': {layer: {'Conv_0': {'kernel', 'bias'}}}}, numpy, float32.
+
+  Raises:
+    UserError: it is another network.
+  """
   features = {n: a for n, a in state.items() if n.startswith('features.')}
   for other in CONVS:
     if other != depth and features.keys() == _shapes(other).keys():
       raise UserError(
         f'{path} holds VGG{other} and not VGG{depth}: set the depth to {other} '
-        f'or download {_URLS[depth]}.'
+        f'or download {URLS[depth]}.'
       )
   title = f"torchvision's VGG{depth}"
-  tensors = _select(path, features, _shapes(depth), title, _URLS[depth])
+  tensors = weights.select(path, features, _shapes(depth), title, URLS[depth])
   params = {}
   for layer, index in _indices(depth).items():
     # [O, I, H, W], and Flax has [H, W, I, O].
@@ -159,7 +182,9 @@ def load_lpips_weights(path: str | os.PathLike) -> tuple[np.ndarray, ...]:
   }
   # A whole LPIPS holds more: its network, and these a second time.
   state = {name: a for name, a in state.items() if name in shapes} or state
-  tensors = _select(path, state, shapes, "LPIPS's VGG weights", _LPIPS_URL)
+  tensors = weights.select(
+    path, state, shapes, "LPIPS's VGG weights", _LPIPS_URL
+  )
   for name, tensor in tensors.items():
     if tensor.min() < 0:
       raise UserError(
@@ -213,39 +238,3 @@ def _shapes(depth: int) -> dict[str, tuple[int, ...]]:
     shapes[f'features.{index}.bias'] = (width,)
     channels = width
   return shapes
-
-
-def _select(
-  path: str | os.PathLike,
-  state: Mapping[str, np.ndarray],
-  shapes: Mapping[str, tuple[int, ...]],
-  title: str,
-  url: str,
-) -> dict[str, np.ndarray]:
-  """Copies the tensors of `shapes`, in its order, if the state is just them."""
-  try:
-    for name in shapes:
-      if name not in state:
-        some = ', '.join(list(state)[:3])[:80] or 'none at all'
-        raise ValueError(f'it has no {name} and has {some!r}')
-    for name in state:
-      if name not in shapes:  # Such as a layer more.
-        raise ValueError(f'it has {name[:80]!r}, which that network has not')
-    return {name: _float32(name, state[name], shapes[name]) for name in shapes}
-  except ValueError as error:
-    raise UserError(
-      f'{path} does not hold {title}, because {error}: download {url}.'
-    ) from None
-
-
-def _float32(name: str, array: np.ndarray, shape: tuple) -> np.ndarray:
-  """Returns a copy, or raises a ValueError that says what is wrong with it."""
-  if array.shape != shape:
-    raise ValueError(f'{name} is {list(array.shape)} and not {list(shape)}')
-  if not jnp.issubdtype(array.dtype, jnp.floating):
-    raise ValueError(f'{name} is {array.dtype} and not float32')
-  with np.errstate(over='ignore'):  # Told right below.
-    array = np.array(array, np.float32)
-  if not np.isfinite(array).all():
-    raise ValueError(f'{name} has numbers that are not finite')
-  return array

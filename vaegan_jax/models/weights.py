@@ -1,17 +1,18 @@
 """Reading somebody else's weights, without torch and without running code.
 
-Owns what a file of weights is: its path, its checksum, and its format, which is
-told by the first bytes. Torch's own formats are read by `torch_files.py`,
-safetensors by the package of that name.
+Owns what a file of weights is: its path, its checksum, its format, which is
+told by the first bytes, and whether it holds what a network has. Torch's own
+formats are read by `torch_files.py`, safetensors by the package of that name.
 """
 
 import hashlib
 import os
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import BinaryIO
 
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
@@ -77,6 +78,44 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
     ) from error
 
 
+def select(
+  path: str | os.PathLike,
+  state: Mapping[str, np.ndarray],
+  shapes: Mapping[str, tuple[int, ...]],
+  title: str,
+  url: str,
+) -> dict[str, np.ndarray]:
+  """Copies the tensors of a network, if a file's are just those.
+
+  Args:
+    path: of the file, to name it.
+    state: {name: tensor}, what it holds.
+    shapes: {name: shape}, what the network has.
+    title: what the network is called.
+    url: where its file is to be had.
+
+  Returns:
+    The tensors in the order of `shapes`, float32.
+
+  Raises:
+    UserError: a tensor is missing, too many, of another shape or type, or not
+      finite.
+  """
+  try:
+    for name in shapes:
+      if name not in state:
+        some = ', '.join(list(state)[:3])[:80] or 'none at all'
+        raise ValueError(f'it has no {name} and has {some!r}')
+    for name in state:
+      if name not in shapes:  # Such as a layer more.
+        raise ValueError(f'it has {name[:80]!r}, which that network has not')
+    return {name: _float32(name, state[name], shapes[name]) for name in shapes}
+  except ValueError as error:
+    raise UserError(
+      f'{path} does not hold {title}, because {error}: download {url}.'
+    ) from None
+
+
 def _check_checksum(path: pathlib.Path, f: BinaryIO) -> None:
   expected = _CHECKSUM.search(path.name)
   if expected is None:
@@ -125,3 +164,16 @@ def _read_safetensors(f: BinaryIO, size: int) -> dict[str, np.ndarray]:
       )
     arrays[name] = np.ndarray(shape, _DTYPES[code], tensor['data'])
   return arrays
+
+
+def _float32(name: str, array: np.ndarray, shape: tuple) -> np.ndarray:
+  """Returns a copy, or raises a ValueError that says what is wrong with it."""
+  if array.shape != shape:
+    raise ValueError(f'{name} is {list(array.shape)} and not {list(shape)}')
+  if not jnp.issubdtype(array.dtype, jnp.floating):
+    raise ValueError(f'{name} is {array.dtype} and not float32')
+  with np.errstate(over='ignore'):  # Told right below.
+    array = np.array(array, np.float32)
+  if not np.isfinite(array).all():
+    raise ValueError(f'{name} has numbers that are not finite')
+  return array

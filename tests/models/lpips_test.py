@@ -1,0 +1,86 @@
+"""LPIPS as a network: its layers' plain distance is the paper's."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.models.vgg_test import factors, images, state_dict, zero_state_dict
+from vaegan_jax.losses.perceptual import perceptual_distance
+from vaegan_jax.models import lpips, vgg, weights
+
+
+@pytest.fixture(scope='module')
+def variables():
+  files = {'vgg16.pth': state_dict(16), 'heads.pth': factors()}
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(weights, 'read_state_dict', files.get)
+    return lpips.load_lpips('vgg16.pth', 'heads.pth')
+
+
+@pytest.fixture(scope='module')
+def distance(variables):
+  @jax.jit
+  def distance(variables, x, y):
+    return perceptual_distance(
+      lpips.LPIPS(),
+      variables,
+      x,
+      y,
+      layers=vgg.LPIPS_LAYERS,
+      reduction='spatial',
+    )
+
+  return functools.partial(distance, variables)
+
+
+@pytest.mark.parametrize('shape', [(2, 64, 64, 3), (2, 64, 80, 1)])
+def test_it_is_equation_1_in_vgg(shape, variables, distance):
+  """In NumPy on VGG's own features."""
+  x, y = images(*shape), images(*shape, seed=1)
+  run = jax.jit(functools.partial(vgg.VGG(16).apply, method='features'))
+  trunk = {'params': variables['params']['vgg']}
+  features = zip(run(trunk, x).items(), run(trunk, y).values(), strict=True)
+  features = {name: (np.asarray(a), np.asarray(b)) for (name, a), b in features}
+  expected = 0
+  for layer, factor in zip(vgg.LPIPS_LAYERS, factors().values(), strict=True):
+    a, b = (
+      f / np.linalg.norm(f, axis=-1, keepdims=True) for f in features[layer]
+    )
+    squares = (factor.reshape(-1) * (a - b) ** 2).sum(axis=-1)
+    expected += squares.mean(axis=(1, 2))
+  np.testing.assert_allclose(distance(x, y), expected, rtol=1e-3)
+
+
+def test_small_pictures_are_enlarged(distance):
+  x, y = images(2, 16, 24, 3), images(2, 16, 24, 3, seed=1)
+  wide = [jax.image.resize(i, (2, 64, 96, 3), 'bilinear') for i in (x, y)]
+  np.testing.assert_allclose(distance(x, y), distance(*wide), rtol=1e-4)
+  for sides, enlarged in {
+    (32, 48): (64, 96),
+    (64, 64): (64, 64),
+    (128, 70): (128, 70),
+    (1, 1): (64, 64),
+  }.items():
+    assert lpips.enlarge(images(1, *sides, 2)).shape == (1, *enlarged, 2)
+
+
+def test_the_variables_are_those_of_the_module(monkeypatch):
+  files = {'vgg16.pth': zero_state_dict(16), 'heads.pth': factors()}
+  monkeypatch.setattr(weights, 'read_state_dict', files.get)
+  loaded = lpips.load_lpips('vgg16.pth', 'heads.pth')
+  module = lpips.LPIPS()
+  expected = jax.eval_shape(module.init, jax.random.key(0), images(1, 8, 8, 1))
+  assert jax.tree.map(np.shape, loaded) == jax.tree.map(np.shape, expected)
+  assert all(x.dtype == np.float32 for x in jax.tree.leaves(loaded))
+  assert {*module.layer_names, 'vgg'} == set(loaded['params'])
+
+
+def test_the_gradient_of_flat_and_of_equal_pictures_is_finite(distance):
+  flat = jnp.stack([jnp.full((16, 16, 3), v) for v in (-1.0, 0.0, 1.0)])
+  gradient = jax.jit(jax.grad(lambda y, x: distance(x, y).sum()))
+  assert np.isfinite(gradient(flat, flat)).all()
+  assert np.abs(gradient(flat, flat)).max() < 1e-3
+  assert np.isfinite(gradient(flat, images(3, 16, 16, 3))).all()
