@@ -36,6 +36,7 @@ from vaegan_jax.experiment.networks import create_networks
 from vaegan_jax.losses import adversarial
 from vaegan_jax.modes.updates import create_updates
 from vaegan_jax.training import devices
+from vaegan_jax.training.turns import Turn
 from vaegan_jax.training.update import ORDERS
 
 _NUM_VIRTUAL_DEVICES = 8
@@ -100,13 +101,14 @@ def create(
 ) -> tuple[Callable, Callable[[], train_state.TrainState]]:
   """The update over all devices, and what makes the state before step 1.
 
-  Without the lazy penalty, which most updates do not take.
+  That of a step without the lazy penalty, as most are.
   """
   config = config.copy_and_resolve_references()
   config.update_order = order
-  config.critic.r1_weight = 0.0
   modules, optimizers, create_state = create_networks(config)
-  return create_updates(config, modules, optimizers)[0], create_state
+  num_steps = config.critic.num_steps if 'critic' in optimizers else 1
+  update_of = create_updates(config, modules, optimizers)
+  return update_of(Turn(True, (False,) * num_steps)), create_state
 
 
 def minimum_flops(

@@ -1,8 +1,13 @@
 """Updates over all devices, from their options."""
 
+import functools
+
 from vaegan_jax.losses.reconstruction import LossConfig
 from vaegan_jax.training import devices
-from vaegan_jax.training.assemble import compose_updates, create_parts
+from vaegan_jax.training.assemble import compose_update, create_parts
+from vaegan_jax.training.turns import Turn
+
+PLAIN = Turn(moves=True, lazy=(False,))  # Of one critic step, without R1.
 
 
 def parallel_updates(
@@ -15,16 +20,23 @@ def parallel_updates(
   updates_in_round=1,
   **options,
 ):
-  """Returns the update, and the one in which the autoencoder waits, or None.
+  """Returns (turn) -> the update that does it; nothing is compiled yet.
 
   `loss` are the fields of a LossConfig; the options are those of
-  `create_parts`. Nothing is compiled yet.
+  `create_parts`.
   """
   parts = create_parts(modules, optimizers, LossConfig(**loss), **options)
-  updates = compose_updates(
-    parts,
-    order=order,
-    ema_decay=ema_decay,
-    updates_in_round=updates_in_round,
-  )
-  return tuple(u and devices.parallelize(u) for u in updates)
+
+  @functools.cache
+  def update_of(turn):
+    return devices.parallelize(
+      compose_update(
+        parts,
+        turn,
+        order=order,
+        ema_decay=ema_decay,
+        updates_in_round=updates_in_round,
+      )
+    )
+
+  return update_of

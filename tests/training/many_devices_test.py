@@ -37,7 +37,7 @@ def run(name, updates):
     images[3] = poisoned(images[3])  # Only one device sees a NaN.
   state, metrics = devices.replicate(options.initial_state()), []
   for step, batch in enumerate(images, start=1):
-    update = options.choose(name, step, updates)
+    update = updates(options.turn_at(name, step))
     state, values = update(state, split(batch, options.num_parts_of(name)))
     metrics.append({k: float(v) for k, v in values.items()})
   state = jax.device_get(state)
@@ -81,7 +81,7 @@ def on_many():
 @pytest.mark.parametrize('name', CASES)
 def test_many_devices_compute_what_one_does_and_compile_once(name):
   one, many = run(name, options.compiled(name)), on_many()[name]
-  # One for each update that there is: 'everything' has rounds of two.
+  # One for each kind that there is: 'everything' has rounds of two.
   assert many['compilations'] == CASES[name]
   skipped = [m['skipped_in_a_row'] for m in many['metrics']]
   assert skipped == [0, 0, 0, name == SKIPPING, 0, 0]

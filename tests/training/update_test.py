@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from tests.environment import HAS_FUSION_EMITTERS
-from tests.training.assembly import parallel_updates
+from tests.training.assembly import PLAIN, parallel_updates
 from vaegan_jax.experiment import train_state
 from vaegan_jax.experiment.train_state import NetworkState, TrainState
 from vaegan_jax.losses import adversarial
@@ -132,7 +132,7 @@ class Run:
     self.order = order
     self.ema_decay = ema_decay
     self.objective = adversarial.OBJECTIVES.get(objective)
-    self.update, _ = parallel_updates(
+    self.update = parallel_updates(
       self.modules,
       self.optimizers,
       POST_LOSS | loss,
@@ -141,7 +141,7 @@ class Run:
       ema_decay=ema_decay,
       seed=SEED,
       preprocess=preprocess,
-    )
+    )(PLAIN)
     self._initial = jax.device_get(
       train_state.create_train_state(
         self.modules, self.optimizers, seed=SEED, image_shape=(SIDE, SIDE, 1)

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import functools
 import json
-import math
 
 import jax
 import ml_collections
@@ -245,12 +244,9 @@ def _save(checkpoints, identity, step, state, *, finish: bool) -> bool:
 
 def _create_plan(config) -> Plan:
   fields = {field.name for field in dataclasses.fields(Plan)} & set(config)
-  # Counted in steps of the critic; the last of an update's is recorded.
-  critic, every = config.critic, config.critic.r1_every_steps
   return Plan(
     **{name: config[name] for name in fields},
     on_failure=config.health.on_failure,
-    lazy_metrics={'r1_penalty': every // math.gcd(every, critic.num_steps)},
   )
 
 

@@ -1,6 +1,7 @@
 """From a run's configuration to its updates, over this process's devices."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 
 import flax.linen as nn
@@ -8,13 +9,13 @@ import ml_collections
 import optax
 
 from vaegan_jax.data import batches
-from vaegan_jax.experiment import rounds
 from vaegan_jax.experiment.networks import updates_in_round
 from vaegan_jax.losses.adversarial import OBJECTIVES
 from vaegan_jax.losses.reconstruction import LossConfig
 from vaegan_jax.training import devices
-from vaegan_jax.training.assemble import compose_updates, create_parts
+from vaegan_jax.training.assemble import compose_update, create_parts
 from vaegan_jax.training.critic_step import CriticConfig
+from vaegan_jax.training.turns import Turn, turn_of
 from vaegan_jax.training.wrappers import Update
 
 
@@ -22,8 +23,8 @@ def create_updates(
   config: ml_collections.ConfigDict,
   modules: Mapping[str, nn.Module],
   optimizers: Mapping[str, optax.GradientTransformation],
-) -> tuple[Update, Update | None]:
-  """The updates of a run, over this process's devices; nothing is compiled.
+) -> Callable[[Turn], Update]:
+  """The updates of a run, over this process's devices.
 
   Args:
     config: of the run.
@@ -31,14 +32,14 @@ def create_updates(
     optimizers: of those that are trained.
 
   Returns:
-    Those of `compose_updates`, on [D, K B, H, W, C] uint8.
+    (turn) -> the update that does it, on [D, K B, H, W, C] uint8; each is
+    built once, and compiled when it is first called.
   """
 
   def preprocess(images, flip):
     flip = flip & config.data.random_flip
     return batches.to_float(batches.random_flip(images, flip))
 
-  recipe = [field.name for field in dataclasses.fields(CriticConfig)]
   trains_critic = 'critic' in optimizers
   parts = create_parts(
     modules,
@@ -47,16 +48,22 @@ def create_updates(
     objective=OBJECTIVES[config.objective] if trains_critic else None,
     seed=config.seed,
     preprocess=preprocess,
-    critic_config=CriticConfig(**{k: config.critic[k] for k in recipe}),
+    critic_config=_critic_config(config, optimizers),
     max_grad_norm=config.optimizer.max_grad_norm,
   )
-  updates = compose_updates(
-    parts,
-    order=config.update_order,
-    ema_decay=config.ema_decay,
-    updates_in_round=updates_in_round(config, optimizers),
-  )
-  return tuple(update and devices.parallelize(update) for update in updates)
+
+  @functools.cache
+  def create(turn):
+    update = compose_update(
+      parts,
+      turn,
+      order=config.update_order,
+      ema_decay=config.ema_decay,
+      updates_in_round=updates_in_round(config, optimizers),
+    )
+    return devices.parallelize(update)
+
+  return create
 
 
 def create_chooser(
@@ -74,11 +81,14 @@ def create_chooser(
   Returns:
     That function, of steps from 1.
   """
-  update, waiting = create_updates(config, modules, optimizers)
-  in_round = updates_in_round(config, optimizers)
+  update_of = create_updates(config, modules, optimizers)
+  critic_config = _critic_config(config, optimizers)
+  return lambda step: update_of(turn_of(step, critic_config))
 
-  def choose(step):
-    moves = rounds.moves_autoencoder(step, in_round)
-    return update if moves else waiting
 
-  return choose
+def _critic_config(config, optimizers) -> CriticConfig:
+  """How the critic is trained; that of none where it is not."""
+  if 'critic' not in optimizers:
+    return CriticConfig()
+  recipe = [field.name for field in dataclasses.fields(CriticConfig)]
+  return CriticConfig(**{name: config.critic[name] for name in recipe})

@@ -17,6 +17,7 @@ from vaegan_jax.training import devices
 from vaegan_jax.training.autoencode import create_autoencode
 from vaegan_jax.training.critic_step import CriticConfig, create_critic_step
 from vaegan_jax.training.draws import create_draw
+from vaegan_jax.training.turns import Turn
 from vaegan_jax.training.update import (
   Parts,
   create_critic_update,
@@ -32,35 +33,38 @@ from vaegan_jax.training.wrappers import (
 _PLAIN_CRITIC = CriticConfig()
 
 
-def compose_updates(
-  parts: Parts, *, order: str, ema_decay: float, updates_in_round: int = 1
-) -> tuple[Update, Update | None]:
-  """Builds the updates of a run for one device, with all that is around them.
+def compose_update(
+  parts: Parts,
+  turn: Turn,
+  *,
+  order: str,
+  ema_decay: float,
+  updates_in_round: int = 1,
+) -> Update:
+  """Builds an update of a run for one device, with all that is around it.
 
-  `devices.parallelize` runs either on all devices, and
-  `rounds.moves_autoencoder` says which one a step takes.
+  `devices.parallelize` runs it on all devices.
 
   Args:
     parts: from `create_parts`.
+    turn: what it does; `turns.turn_of` says which one a step takes.
     order: one of `update.ORDERS`.
     ema_decay: of the averaged autoencoder; see `wrappers.averaging`.
     updates_in_round: in a long round of critic steps, where the last alone
       moves the autoencoder; see `experiment/rounds.py`.
 
   Returns:
-    The update, and the one in which the autoencoder waits; None where there
-    are no long rounds.
+    The update.
   """
-  update = skipping_non_finite(
+  if not turn.moves:
+    return skipping_non_finite(create_critic_update(parts, lazy=turn.lazy))
+  return skipping_non_finite(
     averaging(
-      create_update(parts, order=order),
+      create_update(parts, order=order, lazy=turn.lazy),
       ema_decay,
       functools.partial(rounds.num_moves, rounds=updates_in_round),
     )
   )
-  if updates_in_round == 1:
-    return update, None
-  return update, skipping_non_finite(create_critic_update(parts))
 
 
 def create_parts(
@@ -101,8 +105,8 @@ def create_parts(
       devices.pmean,
       max_grad_norm=max_grad_norm,
     )
-  if critic_config.num_steps > 1:  # All of them share one trace.
-    step_critic = jax.jit(step_critic)
+  if critic_config.num_steps > 1:  # All of a kind share one trace.
+    step_critic = jax.jit(step_critic, static_argnums=3)
   return Parts(
     draw=create_draw(
       preprocess,
@@ -125,7 +129,7 @@ def create_parts(
   )
 
 
-def _keep_critic(critic, draw, x_fakes):
+def _keep_critic(critic, draw, x_fakes, lazy):
   """The critic's step where it is frozen, or there is none."""
-  del draw, x_fakes
+  del draw, x_fakes, lazy
   return critic, {}

@@ -60,21 +60,18 @@ class CriticState(struct.PyTreeNode):
   Attributes:
     network: its weights and optimiser; None: there is no critic.
     averages: {name: []}, moving averages of its logits.
-    num_steps: [] int32, steps that it has taken.
   """
 
   network: NetworkState | None
   averages: dict[str, jax.Array]
-  num_steps: jax.Array
 
   @classmethod
-  def of(cls, state: TrainState, num_steps: int) -> 'CriticState':
-    """That of a run which takes `num_steps` critic steps an update."""
+  def of(cls, state: TrainState) -> 'CriticState':
+    """That of a run."""
     names = ('logits_real', 'logits_fake')
     return cls(
       network=state.networks.get('critic'),
       averages={name: state.averages[name] for name in names},
-      num_steps=state.step * num_steps,
     )
 
   @property
@@ -109,7 +106,8 @@ class Penalty(NamedTuple):
   Attributes:
     name: of its metric.
     weight: of its mean.
-    every: how many steps it is taken once, and is so much heavier.
+    every: how many steps it is taken once, and is so much heavier; see
+      `turns.py`.
     apart: whether it has a gradient of its own, which is never cut, and not a
       part in the loss; what does not come every step must.
     function: (critic: images -> logits [B], Judged) -> [B].
@@ -174,16 +172,17 @@ def create_critic_step(
       of penalties apart, which are heavy, are added; 0: none is.
 
   Returns:
-    (critic, draw, x_fakes) -> (critic after the step, metrics []), of a draw's
-    x [B, H, W, C] and mix [B], and x_recon and perhaps x_prior [B, H, W, C].
+    (critic, draw, x_fakes, lazy) -> (critic after the step, metrics []), of a
+    draw's x [B, H, W, C] and mix [B], x_recon and perhaps x_prior [B, H, W, C],
+    and whether (a bool) it takes the penalties of every n-th step.
   """
   found = create_penalties(config)
   apart = [penalty for penalty in found if penalty.apart]
   added = [penalty for penalty in found if not penalty.apart]
   total_loss = functools.partial(_total_loss, module, critic_loss, added)
 
-  def step_critic(critic, draw, x_fakes):
-    network, num_steps = critic.network, critic.num_steps + 1
+  def step_critic(critic, draw, x_fakes, lazy):
+    network = critic.network
     fakes = [x_fakes[n] for n in ('x_recon', 'x_prior') if n in x_fakes]
     x, *fakes = jax.lax.stop_gradient((draw['x'], *fakes))
     batch = Judged(x, fakes, draw['mix'], critic.averages)
@@ -191,11 +190,10 @@ def create_critic_step(
       network.params, network.batch_stats, batch
     )
     own_grads = []
-    for penalty in apart:
-      more, metrics[penalty.name] = _own_gradient(
-        module, penalty, network, num_steps, batch
-      )
+    for penalty in (p for p in apart if lazy or p.every == 1):
+      more, mean = _own_gradient(module, penalty, network, batch)
       own_grads.append(more)
+      metrics[penalty.name] = mean
     if not max_grad_norm:  # One mean does for their sum.
       grads, own_grads = _add(grads, *own_grads), []
     grads, own_grads, batch_stats, metrics = pmean(
@@ -210,7 +208,7 @@ def create_critic_step(
         params=_clip(network.params, config.weight_clip)
       )
     averages = _average(critic.averages, metrics, config.lecam_decay)
-    return CriticState(network, averages, num_steps), metrics
+    return CriticState(network, averages), metrics
 
   return step_critic
 
@@ -255,8 +253,8 @@ def _total_loss(module, critic_loss, added, params, batch_stats, batch: Judged):
   return total.mean(), (batch_stats, metrics)
 
 
-def _own_gradient(module, penalty, network: NetworkState, num_steps, batch):
-  """Gradient and mean of a penalty on every n-th step; 0 on the others."""
+def _own_gradient(module, penalty, network: NetworkState, batch):
+  """Returns (gradient, mean) of a penalty that is apart."""
 
   def weighted(params):
     variables = {'params': params, 'batch_stats': network.batch_stats}
@@ -266,15 +264,7 @@ def _own_gradient(module, penalty, network: NetworkState, num_steps, batch):
     mean = values.mean()
     return penalty.weight * penalty.every * mean, mean
 
-  if penalty.every == 1:
-    return jax.grad(weighted, has_aux=True)(network.params)
-  # A branch that is not taken costs nothing, which a factor of 0 would.
-  return jax.lax.cond(
-    num_steps % penalty.every == 0,
-    jax.grad(weighted, has_aux=True),
-    lambda params: (jax.tree.map(jnp.zeros_like, params), jnp.float32(0)),
-    network.params,
-  )
+  return jax.grad(weighted, has_aux=True)(network.params)
 
 
 def _lecam_penalty(critic, batch: Judged) -> jax.Array:

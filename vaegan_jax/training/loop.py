@@ -1,7 +1,8 @@
 """The training loop: updates, and now and then something to see."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -40,8 +41,6 @@ class Plan:
     num_eval_images: of an evaluation; 0: all.
     max_skipped_steps: non-finite updates in a row that end the run.
     on_failure: of its health: 'warn', 'stop' or 'rollback'.
-    lazy_metrics: {name: every how many steps it is computed}; on the others it
-      is not recorded.
   """
 
   num_train_steps: int
@@ -53,21 +52,10 @@ class Plan:
   num_eval_images: int
   max_skipped_steps: int
   on_failure: str
-  lazy_metrics: Mapping[str, int]
 
   def due(self, step: int, every_steps: int) -> bool:
     """Whether it is time for what is done every so many steps."""
     return step % every_steps == 0 or step == self.num_train_steps
-
-  def computed(
-    self, step: int, metrics: Mapping[str, jax.Array]
-  ) -> dict[str, float]:
-    """The metrics of a step, without those that it did not compute."""
-    return {
-      name: float(value)
-      for name, value in metrics.items()
-      if step % self.lazy_metrics.get(name, 1) == 0
-    }
 
   def pauses(self, step: int) -> bool:
     """Whether something other than an update follows a step."""
@@ -112,12 +100,14 @@ def run_loop(
     The exit status, or the finding because of which to roll back.
   """
   progress = Progress(plan.num_train_steps, plan.batch_size, start_step)
-  state, saved = devices.replicate(state), True
+  state, saved, compiled = devices.replicate(state), True, set()
   for step in range(start_step + 1, plan.num_train_steps + 1):
-    state, metrics = choose_update(step)(state, next(batches))
+    batch, update = next(batches), choose_update(step)
+    with _compilation(update, compiled, progress):
+      state, metrics = update(state, batch)
     record = {}
     if plan.due(step, plan.log_every_steps) or step == start_step + 1:
-      metrics = plan.computed(step, metrics)
+      metrics = {name: float(value) for name, value in metrics.items()}
       record = _read(metrics, step, progress)
       if (ending := _judge(plan, health, step, metrics)) is not None:
         writers.write_scalars(step, record)
@@ -126,10 +116,8 @@ def run_loop(
     if stop or plan.pauses(step):
       jax.block_until_ready(metrics)  # A pause holds no update's time.
     with progress.pause():
-      images = {}
-      if not stop:
-        scores, images, stop = _look(plan, step, state, evaluator, stopper)
-        record |= scores
+      scores, images, stop = _look(plan, step, state, evaluator, stopper, stop)
+      record |= scores
       if record:
         writers.write_scalars(step, record)
       if images:
@@ -141,6 +129,14 @@ def run_loop(
       print(f'SIGTERM: stopped after step {step:,}', flush=True)
       return PREEMPTED if saved else FAILED
   return DONE if saved else FAILED
+
+
+def _compilation(update, compiled: set, progress):
+  """A context; a pause if the update, new to the run, compiles within it."""
+  if update in compiled:
+    return contextlib.nullcontext()
+  compiled.add(update)
+  return progress.pause()
 
 
 def _read(metrics, step, progress) -> dict[str, float]:
@@ -166,12 +162,14 @@ def _judge(plan, health, step, metrics) -> int | Finding | None:
   return min(findings, key=lambda finding: finding.since)
 
 
-def _look(plan, step, state, evaluator, stopper):
-  """Evaluates and draws what is due.
+def _look(plan, step, state, evaluator, stopper, stop):
+  """Evaluates and draws what is due, unless it is to `stop`.
 
-  Returns (record, figures, whether SIGTERM came meanwhile).
+  Returns (record, figures, whether to stop: SIGTERM may come meanwhile).
   """
   record = {}
+  if stop:
+    return record, {}, True
   try:
     if plan.due(step, plan.eval_every_steps):
       scores = evaluator.score(state, plan.num_eval_images, poll=stopper.poll)

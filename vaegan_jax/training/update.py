@@ -16,7 +16,8 @@ Axes: B images on one device, H height, W width, C channels.
 """
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import optax
@@ -38,8 +39,8 @@ class Parts:
       the critic; the autoencoder's is the last. See `draws.py`.
     autoencode: (params, batch_stats, draw) -> ((x_fakes, kl [B]), batch_stats).
       See `autoencode.py`.
-    step_critic: (CriticState, draw, x_fakes) -> (CriticState, metrics []),
-      averaged over the devices. See `critic_step.py`.
+    step_critic: (CriticState, draw, x_fakes, lazy) -> (CriticState, metrics
+      []), averaged over the devices. See `critic_step.py`.
     judge: (critic's variables, x, x_fakes) -> (terms {name: [B]}, moments). See
       `losses/reconstruction.py`.
     weigh: (step, terms, pull_judge, kl, averages) -> (cotangents of (x_fakes,
@@ -57,13 +58,14 @@ class Parts:
   pmean: Callable
 
 
-def create_update(parts: Parts, *, order: str) -> Update:
+def create_update(parts: Parts, *, order: str, lazy: Sequence[bool]) -> Update:
   """Builds the update of one device from its parts.
 
   Args:
     parts: what it is made of.
     order: 'alternating', the distance sees the critic just updated, or
       'simultaneous', it shares the critic step's forward passes.
+    lazy: K, as of a `Turn`.
 
   Returns:
     (state, images [K B, H, W, C] uint8) -> (state after the step, metrics []),
@@ -73,8 +75,8 @@ def create_update(parts: Parts, *, order: str) -> Update:
   def update(state, images):
     step, old = state.step + 1, state.networks['autoencoder']
     *early, last = parts.draw(step, state.num_rollbacks, images)
-    critic = CriticState.of(state, num_steps=len(early) + 1)
-    critic, _ = _step_critic_alone(parts, critic, old, early)
+    critic = CriticState.of(state)
+    critic, _ = _step_critic_alone(parts, critic, old, early, lazy[:-1])
     # 1. The autoencoder's one forward pass, kept to be pulled back through.
     (x_fakes, kl), pull_back, batch_stats = jax.vjp(
       lambda params: parts.autoencode(params, old.batch_stats, last),
@@ -82,7 +84,7 @@ def create_update(parts: Parts, *, order: str) -> Update:
       has_aux=True,
     )
     # 2. The critic's step. It takes x_recon as a constant.
-    updated, critic_metrics = parts.step_critic(critic, last, x_fakes)
+    updated, critic_metrics = parts.step_critic(critic, last, x_fakes, lazy[-1])
     # 3. The frozen critic's verdict, and which way x_recon should move. In the
     # simultaneous order XLA finds step 2's forward passes here again.
     judging = updated if order == 'alternating' else critic
@@ -108,12 +110,13 @@ def create_update(parts: Parts, *, order: str) -> Update:
   return update
 
 
-def create_critic_update(parts: Parts) -> Update:
+def create_critic_update(parts: Parts, *, lazy: Sequence[bool]) -> Update:
   """Builds the update in which the autoencoder waits for the critic.
 
   Args:
     parts: those of `create_update`; what serves the autoencoder's gradient is
       not used.
+    lazy: K, as of a `Turn`.
 
   Returns:
     As `create_update`, but that the critic alone is trained, on all K parts.
@@ -123,30 +126,32 @@ def create_critic_update(parts: Parts) -> Update:
   def update(state, images):
     autoencoder = state.networks['autoencoder']
     draws = parts.draw(state.step + 1, state.num_rollbacks, images)
-    critic = CriticState.of(state, num_steps=len(draws))
-    critic, metrics = _step_critic_alone(parts, critic, autoencoder, draws)
+    critic, metrics = _step_critic_alone(
+      parts, CriticState.of(state), autoencoder, draws, lazy
+    )
     return _after(state, autoencoder, critic, {}), metrics
 
   return update
 
 
-def _step_critic_alone(parts, critic, autoencoder: NetworkState, draws):
+def _step_critic_alone(parts, critic, autoencoder: NetworkState, draws, lazy):
   """Critic steps for which the autoencoder only runs forward.
 
-  Returns (critic, metrics of the last). However many there are, one is traced.
+  Returns (critic, metrics of the last). However many there are, one of each
+  kind is traced.
   """
 
-  @jax.jit
-  def step(critic, autoencoder, draw):
+  @functools.partial(jax.jit, static_argnums=3)
+  def step(critic, autoencoder, draw, lazy):
     (x_fakes, kl), _ = parts.autoencode(
       autoencoder.params, autoencoder.batch_stats, draw
     )
-    critic, metrics = parts.step_critic(critic, draw, x_fakes)
+    critic, metrics = parts.step_critic(critic, draw, x_fakes, lazy)
     return critic, metrics | {'kl': parts.pmean(kl.mean())}
 
   metrics = {}
-  for draw in draws:
-    critic, metrics = step(critic, autoencoder, draw)
+  for draw, takes_lazy in zip(draws, lazy, strict=True):
+    critic, metrics = step(critic, autoencoder, draw, takes_lazy)
   return critic, metrics
 
 
