@@ -77,13 +77,16 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   loss = config.loss = ml_collections.ConfigDict()
   loss.layers = ()  # Critic layers in the distance, by name; (): all.
   loss.layer_weights = ()  # One a layer; (): all 1.
-  # Critic features: 'relative', each image's by their own size, 'batch', by the
-  # whole batch's, 'unit', or 'none' (the post).
-  loss.normalize = 'relative'
+  # What the critic's features are divided by: 'local', each place's own size
+  # and some of the batch's, 'batch', the batch's, 'relative', each image's,
+  # 'unit', each place's own, or 'none' (the post).
+  loss.normalize = 'local'
   loss.reduction = 'mean'  # Over one layer's features; 'sum' (the post).
   loss.distance_weight = 1.0  # 0: the critic's verdict and the pixels alone.
-  loss.image_weight = 0.0  # The image as a layer of the distance, too.
-  loss.variance = 'half'  # Of the pixels, for 'mse'; 'optimal': the errors'.
+  loss.image_weight = 1.0  # The image as a layer of the distance, too,
+  loss.image_halvings = 3  # and so often again, each time at half its sides.
+  # Of the pixels, for 'mse': 'optimal', the errors' own, or 'half'.
+  loss.variance = 'half'
   loss.pixel_weight = 0.0  # Squared pixel error beside the critic's features.
   loss.adversarial_weight = 0.5  # Of the critic's verdict.
   loss.adversarial_ramp_steps = 0  # Steps from 0 to that weight, linearly.
@@ -91,10 +94,11 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   loss.adaptive_weight = False  # Times the ratio of the gradients' lengths.
   loss.kl_weight = 1e-2  # Against a distance of about 1.
   if config.objective == 'mse':
-    # The ordinary VAE: squared errors summed over an image's pixels, plus the
-    # KL in full.
+    # The likelihood of the pixels, summed over an image, and so much of the KL
+    # that about as many nats are left as with a critic; 1: the likelihood's.
     loss.reduction = 'sum'
-    loss.kl_weight = 1.0
+    loss.variance = 'optimal'
+    loss.kl_weight = 4.0
 
   optimizer = config.optimizer = ml_collections.ConfigDict()  # For both.
   optimizer.name = 'adam'  # Or 'rmsprop', which does not read b1 and b2.

@@ -384,9 +384,19 @@ def test_a_file_that_is_no_configuration_is_told(name, content, told, tmp_path):
     load_config_file(str(path))
 
 
+def test_the_image_can_only_be_halved_down_to_a_pixel():
+  config = default.get_config()
+  config.data.image_size, config.loss.image_halvings = 48, 5
+  validation.validate(config)
+  config.loss.image_halvings = 6
+  with pytest.raises(UserError, match=r'image_halvings=6 .* halvings=5$'):
+    validation.validate(config)
+
+
 def test_a_critic_that_is_blind_to_contrast_may_go_on_but_not_begin():
   config = default.get_config()
   config.critic.norm = 'group'
+  config.loss.image_weight = 0.0
   validation.validate(config)  # As of a run that an earlier version began.
   with pytest.raises(UserError, match=r'--config\.loss\.image_weight=1'):
     validation.validate_beginning(config)

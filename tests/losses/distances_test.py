@@ -43,6 +43,10 @@ def by_loop(features_x, features_y, weights, normalize, norm, reduction):
       for u, v in positions:
         if normalize == 'unit':
           u, v = (w / np.sqrt((w**2).sum() + EPSILON) for w in (u, v))
+        if normalize == 'local':
+          whole = np.asarray(features_x[name], np.float64)
+          least = 0.1 * (whole**2).mean() + EPSILON
+          u, v = (w / np.sqrt((w**2).mean() + least) for w in (u, v))
         sums.append((weight * np.abs(u - v) ** power).sum())
       count = {'sum': 1, 'mean': a.size, 'spatial': len(positions)}[reduction]
       scale = 1
@@ -78,6 +82,24 @@ BY_HAND = {
   ('relative', 'l2'): ((68 / 29, 17 / 29, 34 / 29), (9, 9 / 2, 9)),
   ('relative', 'l1'): ((20 / 9, 5 / 9, 10 / 9), (3, 3 / 2, 3)),
 }
+# 'local': the reference's mean squares are 29 / 4 and 1, of which a tenth is
+# added to those of each position: 12.5 and 2, 4.5 and .5; 1, and 8.5.
+_ROOTS = [(square + 0.725) ** 0.5 for square in (12.5, 2, 4.5, 0.5)]
+_LOCAL_MAP = [
+  3 / _ROOTS[2] - 3 / _ROOTS[0],
+  4 / _ROOTS[0],
+  2 / _ROOTS[1] - 1 / _ROOTS[3],
+]
+_LOCAL_FLAT = [1 / 1.1**0.5 - 1 / 8.6**0.5, 4 / 8.6**0.5 - 1 / 1.1**0.5]
+for _norm, _power in (('l2', 2), ('l1', 1)):
+  _map, _flat = (
+    sum(abs(d) ** _power for d in differences)
+    for differences in (_LOCAL_MAP, _LOCAL_FLAT)
+  )
+  BY_HAND['local', _norm] = (
+    (_map, _map / 4, _map / 2),
+    (_flat, _flat / 2, _flat),
+  )
 # It is a batch of one.
 BY_HAND |= {('batch', n): BY_HAND['relative', n] for n in ('l2', 'l1')}
 

@@ -14,7 +14,11 @@ import pytest
 
 from vaegan_jax.data import drawn_faces
 from vaegan_jax.losses import distances, perceptual
-from vaegan_jax.losses.reconstruction import LossConfig, compare
+from vaegan_jax.losses.reconstruction import (
+  LossConfig,
+  compare,
+  image_layers,
+)
 from vaegan_jax.models.blocks import NORMS
 from vaegan_jax.models.critic import Critic
 
@@ -87,9 +91,14 @@ def with_one(strange):
 
 
 @pytest.mark.parametrize('image_weight', [0.0, 3.0])
+@pytest.mark.parametrize('normalize', ['batch', 'local'])
 @pytest.mark.parametrize('strange', STRANGE)
-def test_no_image_pulls_ten_times_as_hard_as_the_median(strange, image_weight):
-  loss = dataclasses.replace(LOSS, image_weight=image_weight)
+def test_no_image_pulls_ten_times_as_hard_as_the_median(
+  strange, normalize, image_weight
+):
+  loss = dataclasses.replace(
+    LOSS, normalize=normalize, image_weight=image_weight, image_halvings=3
+  )
   x = with_one(strange)
   lengths = np.asarray(gradient_lengths(loss, x, blurred(x)))
   assert np.isfinite(lengths).all()
@@ -97,7 +106,7 @@ def test_no_image_pulls_ten_times_as_hard_as_the_median(strange, image_weight):
 
 
 def test_by_its_own_size_an_almost_grey_image_outweighs_all_others():
-  """Why 'batch' is there: the test above can fail."""
+  """Why 'batch' and 'local' are there: the test above can fail."""
   x = with_one('constant 127')
   relative = dataclasses.replace(LOSS, normalize='relative')
   lengths = np.asarray(gradient_lengths(relative, x, blurred(x)))
@@ -138,12 +147,13 @@ def test_a_norm_divides_the_contrast_away_and_the_image_keeps_it(norm):
   assert distance_of(norm, seeing, x, 0.1 * x).mean() > 0.5
 
 
-def test_the_batch_reaches_over_all_devices_that_are_named():
+@pytest.mark.parametrize('normalize', ['batch', 'local'])
+def test_the_batch_reaches_over_all_devices_that_are_named(normalize):
   """Two halves with an `axis_name` are compared as the whole is."""
   x = photographs()
   y = blurred(x)
   whole = perceptual.perceptual_distance(
-    *critic('none'), x, y, normalize='batch', reduction='mean'
+    *critic('none'), x, y, normalize=normalize, reduction='mean'
   )
 
   def half(x, y, axis_name):
@@ -151,7 +161,7 @@ def test_the_batch_reaches_over_all_devices_that_are_named():
       *critic('none'),
       x,
       y,
-      normalize='batch',
+      normalize=normalize,
       reduction='mean',
       axis_name=axis_name,
     )
@@ -181,3 +191,27 @@ def test_the_scale_is_a_constant_to_the_gradient():
   np.testing.assert_allclose(
     jax.grad(total)(features['layer']), wanted, rtol=1e-4, atol=1e-8
   )
+
+
+def test_an_error_of_brightness_counts_in_every_layer_of_the_image():
+  """And one of the finest detail in the first alone, by hand."""
+  x = np.zeros((1, 8, 8, 1), np.float32)
+  x[:, ::2] = 1.0  # Its mean square is 1/2, and that of its means 1/4.
+  detail = x * 1.0
+  detail[:, :, ::2] += 0.2
+  detail[:, :, 1::2] -= 0.2
+  for halvings, wanted in ((0, 0.08), (1, 0.08 + 0.16), (3, 0.08 + 3 * 0.16)):
+    loss = dataclasses.replace(LOSS, image_weight=1.0, image_halvings=halvings)
+    brighter = compare(loss, x, x + 0.2, {'a': x}, {'a': x})
+    np.testing.assert_allclose(brighter, [wanted], rtol=1e-5)
+    finer = compare(loss, x, detail, {'a': x}, {'a': x})
+    np.testing.assert_allclose(finer, [0.08], rtol=1e-5)
+
+
+def test_the_image_layers_of_an_odd_side_keep_its_edge():
+  x = jnp.arange(5.0).reshape(1, 5, 1)  # One axis of space.
+  layers = image_layers(x, 3)
+  assert list(layers) == ['image', 'image_1', 'image_2', 'image_3']
+  np.testing.assert_allclose(layers['image_1'][0, :, 0], [0.5, 2.5, 4.0])
+  np.testing.assert_allclose(layers['image_2'][0, :, 0], [1.5, 4.0])
+  np.testing.assert_allclose(layers['image_3'][0, :, 0], [2.75])

@@ -13,6 +13,7 @@ from typing import Any
 MEANT = {
   'loss.distance_weight': 1.0,
   'loss.image_weight': 0.0,
+  'loss.image_halvings': 0,
   'loss.variance': 'half',
   'evaluation.lpips_weights': '',
   'evaluation.features_weights': '',

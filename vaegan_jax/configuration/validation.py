@@ -4,6 +4,8 @@ One field at a time is the business of `rules.py`; here they meet. Values only:
 ConfigDict's lock already guards the names.
 """
 
+import math
+
 import ml_collections
 
 from vaegan_jax.configuration import defaults
@@ -189,6 +191,13 @@ def _check_terms(config: ml_collections.ConfigDict) -> None:
       f'loss.image_weight={loss.image_weight} is of a layer of the distance, '
       'which loss.distance_weight=0.0 turns off: for example, '
       f'--config.loss.image_weight=0 --config.loss.pixel_weight=1'
+    )
+  if 2**loss.image_halvings > config.data.image_size:
+    most = int(math.log2(config.data.image_size))
+    raise UserError(
+      f'loss.image_halvings={loss.image_halvings} halves '
+      f'data.image_size={config.data.image_size} to less than a pixel: for '
+      f'example, --config.loss.image_halvings={most}'
     )
   if not loss.distance_weight + loss.pixel_weight:
     raise UserError(

@@ -13,9 +13,22 @@ import jax.numpy as jnp
 
 from vaegan_jax.losses.layers import Features, select
 
-NORMALIZATIONS = ('none', 'unit', 'relative', 'batch')
+# What a layer's features are divided by; x is the reference.
+# 'none': nothing.
+# 'unit': at each position, the length of the channel vector, x's and y's own.
+# 'relative': in each image, the mean of x's squares (or absolute values, for
+#   'l1'): one almost flat image can outweigh all others.
+# 'batch': that mean over the whole batch, a constant to the gradient.
+# 'local': at each position, the root of the channels' own mean square and a
+#   share of the batch's. Faint texture counts beside strong edges, as it does to
+#   the eye (divisive normalisation: Carandini & Heeger, 2012), and no picture
+#   outweighs the others.
+NORMALIZATIONS = ('none', 'unit', 'relative', 'batch', 'local')
 NORMS = ('l2', 'l1')
 REDUCTIONS = ('sum', 'mean', 'spatial')
+# Of the batch's mean square, in 'local': what bounds the gradient of a position
+# where there is next to nothing, at three times that of an average one.
+_BATCH_SHARE = 0.1
 
 # One factor a layer, in order or by name; a vector [C] weights channels.
 Weights = Sequence[float | jax.Array] | Mapping[str, float | jax.Array]
@@ -45,17 +58,14 @@ def feature_distance(
     weights: one factor a layer, in the order of `features_x` or by name, each
       a number or a vector [C]; None: 1. (JAX sorts a dict that passes through
       `jit` or `jax.tree.map` by its names: weigh those by name.)
-    normalize: 'none'; 'unit', each position's channel vector to length 1;
-      'batch', each layer divided by the mean of the references' squares (or
-      absolute values, for 'l1') over the whole batch, a constant to the
-      gradient; 'relative', each image's layer by that of its own reference, so
-      that one almost flat image can outweigh all others. With 'sum' a layer
-      still counts by its size then, with 'mean' all count alike.
+    normalize: what the features are divided by, one of `NORMALIZATIONS`. With
+      'sum' a layer counts by its size then, with 'mean' all count alike.
     norm: 'l2', squared differences; 'l1', absolute ones.
     reduction: over one layer's features, 'sum', 'mean', or 'spatial': the sum
       over the channels, the mean over all else.
     axis_name: of the `pmap`, `vmap` or `shard_map` over whose devices or
-      examples the batch of 'batch' reaches; None: it is what is given here.
+      examples the batch of 'batch' and 'local' reaches; None: it is what is
+      given here.
 
   Returns:
     [B] float32, non-negative if the weights are.
@@ -194,6 +204,9 @@ def _layer_distance(
   x, y = x.astype(jnp.float32), y.astype(jnp.float32)
   if normalize == 'unit':
     x, y = to_unit_length(x, epsilon), to_unit_length(y, epsilon)
+  if normalize == 'local':
+    size = _batch_mean(jnp.square(x), axis_name)
+    x, y = (_to_local_size(f, _BATCH_SHARE * size + epsilon) for f in (x, y))
   magnitude = jnp.square if norm == 'l2' else _absolute
   difference = weight * magnitude(x - y)
   if reduction == 'spatial':
@@ -204,11 +217,20 @@ def _layer_distance(
   if normalize == 'relative':
     distance = distance / (jnp.mean(magnitude(x), axis=axes) + epsilon)
   if normalize == 'batch':
-    scale = jnp.mean(magnitude(jax.lax.stop_gradient(x)))
-    if axis_name is not None:
-      scale = jax.lax.pmean(scale, axis_name)
-    distance = distance / (scale + epsilon)
+    distance = distance / (_batch_mean(magnitude(x), axis_name) + epsilon)
   return distance
+
+
+def _batch_mean(values: jax.Array, axis_name: str | None) -> jax.Array:
+  """The mean [] over the whole batch, a constant to the gradient."""
+  mean = jnp.mean(jax.lax.stop_gradient(values))
+  return mean if axis_name is None else jax.lax.pmean(mean, axis_name)
+
+
+def _to_local_size(feature: jax.Array, least: jax.Array) -> jax.Array:
+  """Divides channel vectors by the root of their mean square plus `least`."""
+  square = jnp.mean(feature**2, axis=-1, keepdims=True)
+  return feature * jax.lax.rsqrt(square + least)
 
 
 def _absolute(x: jax.Array) -> jax.Array:

@@ -113,10 +113,10 @@ def perceptual_distance(
       `capture_features` and `feature_distance`.)
     layers: see `capture_features`; None: every captured layer.
     weights: see `feature_distance`, as `normalize`, `norm` and `reduction`.
-    normalize: 'none', 'unit', 'batch' or 'relative'.
+    normalize: 'none', 'unit', 'batch', 'local' or 'relative'.
     norm: 'l2' or 'l1'.
     reduction: 'sum', 'mean' or 'spatial'.
-    axis_name: of the devices that share a batch, for 'batch'.
+    axis_name: of the devices that share a batch, for 'batch' and 'local'.
     gradients_to: of 'x', 'y' and 'variables' (an NNX module's own).
     **apply_kwargs: passed on to `capture_features`.
 

@@ -47,6 +47,8 @@ class LossConfig:
   distance_weight: float = 1.0
   # Of the image itself as a layer of the distance, before the critic's blocks.
   image_weight: float = 0.0
+  # Further such layers, the image at half its sides, at a quarter and so on.
+  image_halvings: int = 0
   # Of the pixels' Gaussian, without a critic: 'half', under which the summed
   # squared error is its negative log likelihood, or 'optimal', the one that the
   # batch's errors have (arXiv 2006.13202, eq. 4).
@@ -66,7 +68,8 @@ def create_judge(
     critic: in whose features the distance is measured; None: the pixels.
     adversarial_loss: of the objective; None: the critic has no verdict.
     loss: which layers, and how they are compared.
-    axis_name: of the devices that share a batch, for `normalize='batch'`.
+    axis_name: of the devices that share a batch, by whose features some of
+      `loss.normalize` divide.
 
   Returns:
     (critic's variables, x [B, H, W, C], x_fakes) -> (terms, moments). The
@@ -143,15 +146,41 @@ def compare(
   if loss.image_weight:
     # By the batch's size, whatever the features': by its own, a flat image
     # outweighs all others, and of unit length it has no contrast.
+    images, images_recon = (
+      image_layers(i, loss.image_halvings) for i in (x, x_recon)
+    )
     distance += distances.feature_distance(
-      {'image': x},
-      {'image': x_recon},
-      weights=(loss.image_weight,),
+      images,
+      images_recon,
+      weights=(loss.image_weight,) * len(images),
       normalize='none' if loss.normalize == 'none' else 'batch',
       reduction=loss.reduction,
       axis_name=axis_name,
     )
   return distance
+
+
+def image_layers(images: jax.Array, num_halvings: int) -> dict[str, jax.Array]:
+  """The image as layers of the distance: its own, and its means over squares.
+
+  Of an error that is the same all over a square nothing averages out, so that
+  colour and brightness count in every layer, and fine detail in the first alone
+  (the Gaussian pyramid of Burt & Adelson, 1983, with squares for Gaussians).
+
+  Args:
+    images: [B, H, W, C].
+    num_halvings: layers beyond the first.
+
+  Returns:
+    {'image': [B, H, W, C], 'image_1': [B, ceil(H / 2), ceil(W / 2), C], ...}.
+  """
+  layers, square = {'image': images}, (2,) * (images.ndim - 2)
+  for halving in range(1, num_halvings + 1):
+    images = nn.avg_pool(
+      images, square, square, 'SAME', count_include_pad=False
+    )
+    layers[f'image_{halving}'] = images
+  return layers
 
 
 def negative_log_likelihood(
