@@ -20,9 +20,9 @@ from vaegan_jax.losses.layers import Features, select
 #   'l1'): one almost flat image can outweigh all others.
 # 'batch': that mean over the whole batch, a constant to the gradient.
 # 'local': at each position, the root of the channels' own mean square and a
-#   share of the batch's. Faint texture counts beside strong edges, as it does to
-#   the eye (divisive normalisation: Carandini & Heeger, 2012), and no picture
-#   outweighs the others.
+#   share of the batch's. Faint texture counts beside strong edges, as it does
+#   to the eye (divisive normalisation: Carandini & Heeger, 2012), and no
+#   picture outweighs the others.
 NORMALIZATIONS = ('none', 'unit', 'relative', 'batch', 'local')
 NORMS = ('l2', 'l1')
 REDUCTIONS = ('sum', 'mean', 'spatial')
