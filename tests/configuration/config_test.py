@@ -389,7 +389,7 @@ def test_the_image_can_only_be_halved_down_to_a_pixel():
   config.data.image_size, config.loss.image_halvings = 48, 5
   validation.validate(config)
   config.loss.image_halvings = 6
-  with pytest.raises(UserError, match=r'image_halvings=6 .* halvings=5'):
+  with pytest.raises(UserError, match=r'image_halvings=6 .*halvings=5'):
     validation.validate(config)
 
 
