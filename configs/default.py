@@ -52,9 +52,10 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
 
   critic = config.critic = ml_collections.ConfigDict()
   # 'blocks': trained beside the autoencoder, of the fields below. 'vgg16',
-  # 'vgg19': frozen, from the file `weights`; the fields below are not read.
+  # 'vgg19', 'lpips': frozen, from `weights`; the fields below are not read.
   critic.network = 'blocks'
-  critic.weights = ''  # Of VGG: torchvision's .pth, or .safetensors.
+  # Of VGG: torchvision's .pth, or .safetensors. LPIPS: VGG16's, a comma, heads.
+  critic.weights = ''
   critic.width = 32
   critic.depth = 4
   critic.channel_multipliers = (1, 2, 4, 8)
@@ -80,7 +81,9 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   # Critic features: 'relative', each image's by their own size, 'batch', by the
   # whole batch's, 'unit', or 'none' (the post).
   loss.normalize = 'relative'
-  loss.reduction = 'mean'  # Over one layer's features; 'sum' (the post).
+  # Over one layer's features: 'mean', 'sum' (the post), or 'spatial', the sum
+  # over the channels and the mean over the places.
+  loss.reduction = 'mean'
   loss.distance_weight = 1.0  # 0: the critic's verdict and the pixels alone.
   loss.image_weight = 0.0  # The image as a layer of the distance, too.
   loss.variance = 'half'  # Of the pixels, for 'mse'; 'optimal': the errors'.
@@ -114,7 +117,7 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   evaluation = config.evaluation = ml_collections.ConfigDict()
   # Judges that the run was not trained with; '': they are not asked.
   evaluation.lpips_weights = ''  # VGG16's file, a comma, and LPIPS's heads.
-  evaluation.features_weights = ''  # VGG16's file, for the Frechet distance.
+  evaluation.features_weights = ''  # Frechet's: VGG16, or FID's Inception.
 
   # These bound the critic's slope in a way of their own, in place of R1.
   if config.objective == 'wasserstein':  # The recipe of arXiv 1701.07875.
