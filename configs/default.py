@@ -52,9 +52,10 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
 
   critic = config.critic = ml_collections.ConfigDict()
   # 'blocks': trained beside the autoencoder, of the fields below. 'vgg16',
-  # 'vgg19': frozen, from the file `weights`; the fields below are not read.
+  # 'vgg19', 'lpips': frozen, from `weights`; the fields below are not read.
   critic.network = 'blocks'
-  critic.weights = ''  # Of VGG: torchvision's .pth, or .safetensors.
+  # Of VGG: torchvision's .pth, or .safetensors. LPIPS: VGG16's, a comma, heads.
+  critic.weights = ''
   critic.width = 32
   critic.depth = 4
   critic.channel_multipliers = (1, 2, 4, 8)
@@ -81,14 +82,16 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   # and some of the batch's, 'batch', the batch's, 'relative', each image's,
   # 'unit', each place's own, or 'none' (the post).
   loss.normalize = 'local'
-  loss.reduction = 'mean'  # Over one layer's features; 'sum' (the post).
+  # Over one layer's features: 'mean', 'sum' (the post), or 'spatial', the sum
+  # over the channels and the mean over the places.
+  loss.reduction = 'mean'
   loss.distance_weight = 1.0  # 0: the critic's verdict and the pixels alone.
   loss.image_weight = 1.0  # The image as a layer of the distance, too,
   loss.image_halvings = 3  # and so often again, each time at half its sides.
   # Of the pixels, for 'mse': 'optimal', the errors' own, or 'half'.
   loss.variance = 'half'
   loss.pixel_weight = 0.0  # Squared pixel error beside the critic's features.
-  loss.adversarial_weight = 0.5  # Of the critic's verdict.
+  loss.adversarial_weight = 0.2  # Of the critic's verdict.
   loss.adversarial_ramp_steps = 0  # Steps from 0 to that weight, linearly.
   loss.adversarial_to_encoder = True  # False: it moves the decoder alone.
   loss.adaptive_weight = False  # Times the ratio of the gradients' lengths.
@@ -102,8 +105,8 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
 
   optimizer = config.optimizer = ml_collections.ConfigDict()  # For both.
   optimizer.name = 'adam'  # Or 'rmsprop', which does not read b1 and b2.
-  optimizer.autoencoder_learning_rate = 5e-4
-  optimizer.critic_learning_rate = 5e-4
+  optimizer.autoencoder_learning_rate = 1e-3
+  optimizer.critic_learning_rate = 1e-3
   optimizer.b1 = 0.5
   optimizer.b2 = 0.999
   optimizer.warmup_steps = 0  # Steps in which the rates rise from 0.
@@ -118,7 +121,7 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   evaluation = config.evaluation = ml_collections.ConfigDict()
   # Judges that the run was not trained with; '': they are not asked.
   evaluation.lpips_weights = ''  # VGG16's file, a comma, and LPIPS's heads.
-  evaluation.features_weights = ''  # VGG16's file, for the Frechet distance.
+  evaluation.features_weights = ''  # Frechet's: VGG16, or FID's Inception.
 
   # These bound the critic's slope in a way of their own, in place of R1.
   if config.objective == 'wasserstein':  # The recipe of arXiv 1701.07875.

@@ -61,6 +61,16 @@ def vgg16_file(tmp_path_factory):
   return path
 
 
+@pytest.fixture(scope='session')
+def lpips_files(vgg16_file, tmp_path_factory):
+  """VGG16's file, a comma, and that of LPIPS's heads, of random weights."""
+  from tests.models.vgg_test import factors
+
+  path = tmp_path_factory.mktemp('heads') / 'heads.safetensors'
+  save_file(factors(), path)
+  return f'{vgg16_file},{path}'
+
+
 @pytest.fixture
 def told(capsys, tmp_path):
   """Returns a function that runs a bad command and returns what it is told.

@@ -49,6 +49,26 @@ def test_paths_are_absolute_and_buckets_stay(monkeypatch, tmp_path):
   assert config.data.path == str(tmp_path / 'cats')
 
 
+def test_two_paths_with_a_comma_are_absolute_where_there_are_two(
+  monkeypatch, tmp_path
+):
+  monkeypatch.chdir(tmp_path)
+  two = f'{tmp_path}/a.pth,{tmp_path}/b.pth'
+  arguments = (
+    *('--workdir=a', '--config.critic.weights=a.pth,b.pth'),
+    *('--config.evaluation.lpips_weights=a.pth,b.pth',),
+    *('--config.loss.adversarial_weight=0', '--config.loss.normalize=none'),
+    '--config.loss.reduction=spatial',
+  )
+  for network, weights in (
+    ('lpips', two),
+    ('vgg16', f'{tmp_path}/a.pth,b.pth'),  # A file with such a name.
+  ):
+    config = parse(*arguments, f'--config.critic.network={network}').config
+    assert config.critic.weights == weights
+    assert config.evaluation.lpips_weights == two
+
+
 @pytest.mark.parametrize(
   'flag', (['--config.objective=mse'], ['--config.objective', 'mse'])
 )

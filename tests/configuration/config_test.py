@@ -13,7 +13,7 @@ from vaegan_jax.configuration.overrides import apply_overrides
 from vaegan_jax.configuration.serialization import load_config, load_config_file
 from vaegan_jax.errors import UserError
 from vaegan_jax.losses import adversarial
-from vaegan_jax.models import vgg
+from vaegan_jax.models import create_modules
 
 FILES = ('default', 'quickstart', 'celeba', 'cifar10', 'image_folder')
 FIELDS = rules.flatten(default.get_config())
@@ -38,14 +38,26 @@ def test_objectives_are_the_critics_and_mse():
   assert set(rules.OBJECTIVES) == {*adversarial.OBJECTIVES, 'mse'}
 
 
-@pytest.mark.parametrize('network', rules.VGG_CONVOLUTIONS)
+LPIPS = {
+  'critic__network': 'lpips',
+  'critic__weights': 'vgg.pth,heads.pth',
+  'loss__adversarial_weight': 0.0,
+  'loss__normalize': 'none',
+  'loss__reduction': 'spatial',
+}
+
+
+@pytest.mark.parametrize('network', rules.FROZEN)
 def test_the_layers_of_a_frozen_critic_are_those_of_its_module(network):
-  layers = vgg.VGG(int(network.removeprefix('vgg'))).layer_names
-  frozen = {
-    'critic__network': network,
-    'critic__weights': 'vgg.pth',
-    'loss__adversarial_weight': 0.0,
-  }
+  frozen = LPIPS
+  if network != 'lpips':
+    frozen = LPIPS | {'critic__weights': 'vgg.pth', 'critic__network': network}
+  modules = create_modules(
+    with_critic=True,
+    **{name: default.get_config()[name] for name in ('data', 'model')},
+    critic={'network': network},
+  )
+  layers = modules['critic'].layer_names
   validation.validate(make_config(**frozen, loss__layers=layers))
   with pytest.raises(UserError, match=f'has {", ".join(layers)}: for example'):
     validation.validate(make_config(**frozen, loss__layers=('block_0',)))
@@ -120,6 +132,31 @@ def test_a_bad_value_is_told_in_one_sentence(field, value):
   message = str(caught.value)
   assert '\n' not in message
   assert re.search(r'for example|did you mean|use \d|set --config', message)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'told'),
+  (
+    ({'critic__weights': 'vgg.pth'}, 'must name two files for critic.network='),
+    ({'critic__weights': 'a,b,c'}, 'weights=/data/vgg16.pth,/data/lpips_vgg'),
+    ({'critic__weights': 'a,gs://b'}, 'must name two files'),
+    (
+      {'loss__normalize': 'relative'},
+      "'relative' and loss.reduction='spatial'",
+    ),
+    ({'loss__reduction': 'mean'}, '--config.loss.reduction=spatial'),
+    ({'data__channels': 4}, 'must be 1 or 3'),
+    ({'loss__adversarial_weight': 0.5}, 'adversarial_weight=0.5 must be 0'),
+    ({'loss__layers': ('conv1_1',)}, 'the critic has conv1_2, conv2_2'),
+  ),
+)
+def test_what_is_no_lpips_is_told(changes, told):
+  small = {'data__image_size': 8, 'model__depth': 3}  # It enlarges.
+  small['model__channel_multipliers'] = (1, 2, 4)
+  validation.validate(make_config(**LPIPS, **small))
+  with pytest.raises(UserError, match=told) as caught:
+    validation.validate(make_config(**(LPIPS | changes)))
+  assert re.search(r'for example|: --config', str(caught.value))
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,15 @@ from tests.models.inception_test import random_state_dict
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import judges
 from vaegan_jax.losses.perceptual import capture_features, perceptual_distance
+from vaegan_jax.losses.reconstruction import LossConfig, create_judge
 from vaegan_jax.models import inception
-from vaegan_jax.models.vgg import LPIPS_LAYERS, VGG, WIDTHS, load_vgg
+from vaegan_jax.models.lpips import LPIPS, load_lpips
+from vaegan_jax.models.vgg import (
+  LPIPS_LAYERS,
+  VGG,
+  load_lpips_weights,
+  load_vgg,
+)
 from vaegan_jax.models.weights import read_state_dict
 
 
@@ -97,23 +104,6 @@ def test_which_channels_a_judge_sees(channels, pictures, shown):
 
 
 @pytest.fixture(scope='module')
-def heads():
-  rng = np.random.default_rng(1)
-  return [rng.uniform(0, 1, width).astype(np.float32) for width in WIDTHS]
-
-
-@pytest.fixture(scope='module')
-def lpips_files(vgg16_file, heads, tmp_path_factory):
-  path = tmp_path_factory.mktemp('heads') / 'heads.safetensors'
-  names = [f'lin{i}.model.1.weight' for i in range(5)]
-  tensors = {
-    n: h.reshape(1, -1, 1, 1) for n, h in zip(names, heads, strict=True)
-  }
-  save_file(tensors, path)
-  return f'{vgg16_file},{path}'
-
-
-@pytest.fixture(scope='module')
 def all_judges(lpips_files, vgg16_file):
   """LPIPS and the Frechet distance's features, in one VGG16."""
   return judges.load_judges(
@@ -126,14 +116,15 @@ def _shown(seed, *shape):
   return np.round(127.5 * (_images(seed, *shape) + 1)) / 127.5 - 1
 
 
-def test_both_judges_are_what_they_say(all_judges, vgg16_file, heads):
+def test_both_judges_are_what_they_say(all_judges, lpips_files):
   assert len(all_judges.protocol) == 2 and 'sha256' in all_judges.protocol[0]
   x, y = (_shown(seed, 2, 64, 64, 5) for seed in range(2))
   seen = all_judges.look(x)
   found = all_judges.compare(seen, y)
   assert found['lpips'].shape == (2,)
   assert seen['features'].shape == (2, 5 * 512)
-  variables = load_vgg(vgg16_file, 16)
+  trunk, heads = lpips_files.split(',')
+  variables, heads = load_vgg(trunk, 16), load_lpips_weights(heads)
 
   @jax.jit
   def band(x, y):
@@ -186,6 +177,30 @@ def test_either_judge_alone_says_what_both_say(
   assert together.keys() == apart.keys()
   for name, value in together.items():
     np.testing.assert_allclose(value, apart[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('shape', [(2, 32, 32, 1), (2, 64, 64, 3)])
+def test_what_a_run_minimises_in_lpips_is_what_the_judge_says(
+  shape, all_judges, lpips_files
+):
+  """Of images of 8 bits; a run's reconstructions are not rounded."""
+  loss = LossConfig(
+    layers=(),
+    layer_weights=(),
+    normalize='none',
+    reduction='spatial',
+    pixel_weight=0.0,
+    adversarial_weight=0.0,
+    adversarial_ramp_steps=0,
+    kl_weight=1e-2,
+  )
+  judge = jax.jit(create_judge(LPIPS(), None, loss))
+  variables = load_lpips(*lpips_files.split(','))
+  x, y = (_shown(seed, *shape) for seed in range(2))
+  terms, _ = judge(variables, x, {'x_recon': y})
+  verdict = all_judges.compare(all_judges.look(x), y)
+  np.testing.assert_allclose(terms['distance'], verdict['lpips'], rtol=1e-5)
+  assert (verdict['lpips'] > 0.01).all()
 
 
 def test_other_weights_of_vgg_look_for_themselves(lpips_files, tmp_path):

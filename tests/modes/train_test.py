@@ -345,6 +345,24 @@ def test_a_frozen_critic_stays_as_its_file_has_it(
     run(tmp_path / 'new', *arguments, gone)
 
 
+def test_a_run_trained_on_lpips_is_judged_by_what_it_minimised(
+  tiny_run, tmp_path, run, lpips_files
+):
+  fields = ('critic.weights', 'evaluation.lpips_weights')
+  arguments = (
+    *tiny_run,
+    *('--config.critic.network=lpips', '--config.loss.adversarial_weight=0'),
+    *('--config.loss.reduction=spatial', '--config.data.image_size=8'),
+    *_set(batch_size=4, num_train_steps=1, num_eval_images=4),
+    *(f'--config.{field}={lpips_files}' for field in fields),
+  )
+  assert run(tmp_path, *arguments) == 0
+  *_, row = read_rows(tmp_path)
+  assert row['train/distance'] > 0
+  # Up to the rounding to 8 bits of what the judge sees.
+  assert row['eval/distance'] == pytest.approx(row['eval/lpips'], rel=0.02)
+
+
 def test_records_that_fail_do_not_stop_training(
   tiny_run, tmp_path, run, monkeypatch, caplog
 ):

@@ -4,12 +4,10 @@ import os
 
 import ml_collections
 
-# Fields that are paths, of which the last has two with a comma between them.
-# Every machine may have its own.
-_TWO = 'evaluation.lpips_weights'
+# Fields that are paths. Every machine may have its own.
 PATHS = (
   *('data.path', 'data.data_dir', 'critic.weights'),
-  *('evaluation.features_weights', _TWO),
+  *('evaluation.features_weights', 'evaluation.lpips_weights'),
 )
 
 
@@ -22,8 +20,11 @@ def absolute(path: str) -> str:
 
 def make_paths_absolute(config: ml_collections.ConfigDict) -> None:
   """Makes the paths of a run's configuration absolute, in place."""
+  pairs = ['evaluation.lpips_weights']  # Two, with a comma between them.
+  if config.critic.network == 'lpips':
+    pairs.append('critic.weights')
   for name in PATHS:
     section, field = name.split('.')
     value = config[section][field]
-    paths = value.split(',') if name == _TWO else [value]
+    paths = value.split(',') if name in pairs else [value]
     config[section][field] = ','.join(map(absolute, paths))

@@ -21,6 +21,7 @@ NORMS = ('none', 'group', 'batch')
 # Convolutions in each of the five stages of the frozen critics. The module has
 # them too, but this wing knows no networks.
 VGG_CONVOLUTIONS = {'vgg16': (2, 2, 3, 3, 3), 'vgg19': (2, 2, 4, 4, 4)}
+FROZEN = (*VGG_CONVOLUTIONS, 'lpips')  # The last looks through VGG16.
 
 _INT32_MAX = 2**31 - 1  # JAX counts in 32 bits.
 _FLOAT32_MAX = 3.4e38  # And it computes in 32: beyond is infinity.
@@ -81,12 +82,10 @@ def _is_local_path(text: str) -> bool:
   return '://' not in text and _is_path(text)
 
 
-def _is_two_files(text: str) -> bool:
-  """True for '', and for two paths."""
+def is_two_files(text: str) -> bool:
+  """True for two local paths with a comma between them."""
   paths = text.split(',')
-  return not text or (
-    len(paths) == 2 and all(p.strip() and _is_local_path(p) for p in paths)
-  )
+  return len(paths) == 2 and all(p.strip() and _is_local_path(p) for p in paths)
 
 
 _ANY = Rule('', lambda value: True)
@@ -94,7 +93,7 @@ PATH = Rule('a local path or gs://..., of names up to 255 bytes', _is_path)
 _LOCAL_PATH = Rule('a local path of names up to 255 bytes', _is_local_path)
 _TWO_FILES = Rule(
   "two local files with a comma between them, VGG16's and LPIPS's heads",
-  _is_two_files,
+  lambda text: not text or is_two_files(text),
 )
 _NOT_EMPTY = Rule('a name', lambda value: bool(value.strip()))
 _COUNT = _between(1, _INT32_MAX)
@@ -149,7 +148,7 @@ RULES = {
   'model.channel_multipliers': _MULTIPLIERS,
   'model.latent_dim': _between(1, _MAX_LATENT_DIM),
   'model.norm': _one_of(*NORMS),
-  'critic.network': _one_of('blocks', *VGG_CONVOLUTIONS),
+  'critic.network': _one_of('blocks', *FROZEN),
   'critic.weights': _LOCAL_PATH,
   'critic.width': _between(1, _MAX_WIDTH),
   'critic.depth': _DEPTH,
@@ -167,8 +166,13 @@ RULES = {
   'critic.prior_fakes': _ANY,
   'loss.layers': _NAMES,
   'loss.layer_weights': _WEIGHTS,
+<<<<<<< HEAD
   'loss.normalize': _one_of('none', 'unit', 'relative', 'batch', 'local'),
   'loss.reduction': _one_of('sum', 'mean'),
+=======
+  'loss.normalize': _one_of('none', 'unit', 'relative', 'batch'),
+  'loss.reduction': _one_of('sum', 'mean', 'spatial'),
+>>>>>>> wt-judges
   'loss.distance_weight': _WEIGHT,
   'loss.image_weight': _WEIGHT,
   'loss.image_halvings': _between(0, 12),

@@ -9,12 +9,14 @@ import math
 import ml_collections
 
 from vaegan_jax.configuration import defaults
+from vaegan_jax.configuration.frozen import check_frozen_critic, frozen_layers
 from vaegan_jax.configuration.rules import (
+  FROZEN,
   RULES,
   STYLE_RULES,
-  VGG_CONVOLUTIONS,
   as_argument,
   check_fields,
+  either,
 )
 from vaegan_jax.errors import UserError
 
@@ -34,8 +36,8 @@ def validate(
   """
   check_fields(config, defaults.get_config(), RULES)
   _check_network('model', config.model, config.data.image_size)
-  if config.critic.network in VGG_CONVOLUTIONS:
-    _check_frozen_critic(config)
+  if config.critic.network in FROZEN:
+    check_frozen_critic(config)
   else:
     _check_trained_critic(config)
     _check_stabilisers(config)
@@ -136,7 +138,7 @@ def _check_trained_critic(config: ml_collections.ConfigDict) -> None:
   if config.critic.weights:
     raise UserError(
       f'critic.weights={config.critic.weights!r} is only read for '
-      "critic.network='vgg16' or 'vgg19': for example, "
+      f'critic.network={either(FROZEN)}: for example, '
       '--config.critic.network=vgg16'
     )
 
@@ -222,52 +224,11 @@ def _check_schedules(config: ml_collections.ConfigDict) -> None:
       )
 
 
-def _check_frozen_critic(config: ml_collections.ConfigDict) -> None:
-  network = f'critic.network={config.critic.network!r}'
-  if config.objective == 'mse':
-    raise UserError(
-      f"{network} is a critic, but objective='mse' has none: for example, "
-      '--config.objective=geometric'
-    )
-  if not config.critic.weights.strip():
-    raise UserError(
-      f'critic.weights={config.critic.weights!r} must name the file of '
-      f'weights that {network} needs: for example, '
-      f'--config.critic.weights=/data/{config.critic.network}.pth (see '
-      'vaegan_jax/models/vgg.py for where to get it)'
-    )
-  if config.loss.adversarial_weight:
-    raise UserError(
-      f'loss.adversarial_weight={config.loss.adversarial_weight} must be 0, '
-      f'because {network} is not trained and has no verdict: '
-      '--config.loss.adversarial_weight=0'
-    )
-  if config.data.channels not in (1, 3):
-    raise UserError(
-      f'data.channels={config.data.channels} must be 1 or 3 for {network}: '
-      'for example, --config.data.channels=3'
-    )
-  if config.data.image_size < 16:
-    raise UserError(
-      f'data.image_size={config.data.image_size} must be at least 16 for '
-      f'{network}, which halves it four times: for example, '
-      '--config.data.image_size=64'
-    )
-
-
-def _critic_layers(critic: ml_collections.ConfigDict) -> tuple[str, ...]:
-  """The names that `layer_names` of the critic's module will have."""
-  if critic.network not in VGG_CONVOLUTIONS:
-    return tuple(f'block_{index}' for index in range(critic.depth))
-  return tuple(
-    f'conv{stage}_{index}'
-    for stage, count in enumerate(VGG_CONVOLUTIONS[critic.network], start=1)
-    for index in range(1, count + 1)
-  )
-
-
 def _check_layers(config: ml_collections.ConfigDict) -> None:
-  layers = _critic_layers(config.critic)
+  critic = config.critic
+  layers = frozen_layers(critic.network) or tuple(
+    f'block_{index}' for index in range(critic.depth)
+  )
   for layer in config.loss.layers:
     if layer not in layers:
       raise UserError(

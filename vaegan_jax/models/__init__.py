@@ -14,6 +14,7 @@ import flax.linen as nn
 
 from vaegan_jax.models.autoencoder import Autoencoder
 from vaegan_jax.models.critic import Critic
+from vaegan_jax.models.lpips import LPIPS, load_lpips
 from vaegan_jax.models.vgg import VGG, load_vgg
 
 VGG_DEPTHS = {'vgg16': 16, 'vgg19': 19}
@@ -35,8 +36,8 @@ def create_modules(
     critic: the fields of `config.critic`.
 
   Returns:
-    {'autoencoder': Autoencoder, 'critic': Critic or VGG}, or without the
-    critic.
+    {'autoencoder': Autoencoder, 'critic': Critic, VGG or LPIPS}, or without
+    the critic.
   """
 
   def fields(section):
@@ -51,8 +52,11 @@ def create_modules(
       **fields(model),
     )
   }
-  if with_critic and critic['network'] in VGG_DEPTHS:
-    modules['critic'] = VGG(VGG_DEPTHS[critic['network']])
+  network = critic['network']
+  if with_critic and network in VGG_DEPTHS:
+    modules['critic'] = VGG(VGG_DEPTHS[network])
+  elif with_critic and network == 'lpips':
+    modules['critic'] = LPIPS()
   elif with_critic:
     modules['critic'] = Critic(
       **fields(critic), spectral_norm=critic['spectral_norm']
@@ -62,7 +66,7 @@ def create_modules(
 
 def is_frozen(module: nn.Module) -> bool:
   """Whether a network is used as it was read from a file, never trained."""
-  return isinstance(module, VGG)
+  return isinstance(module, (VGG, LPIPS))
 
 
 def load_pretrained(
@@ -72,16 +76,19 @@ def load_pretrained(
 
   Args:
     modules: from `create_modules`.
-    weights: the path in `config.critic.weights`.
+    weights: what is in `config.critic.weights`: of LPIPS two paths, with a
+      comma between them.
 
   Returns:
     {name: variables}; {} where nothing is frozen.
 
   Raises:
-    UserError: the file cannot be read, or is of another network.
+    UserError: a file cannot be read, or is of another network.
   """
-  return {
-    name: load_vgg(weights, module.depth)
-    for name, module in modules.items()
-    if is_frozen(module)
-  }
+
+  def load(module):
+    if isinstance(module, LPIPS):
+      return load_lpips(*weights.split(','))
+    return load_vgg(weights, module.depth)
+
+  return {name: load(m) for name, m in modules.items() if is_frozen(m)}

@@ -7,6 +7,8 @@ import ml_collections
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import style_transfer
 from vaegan_jax.experiment.networks import restore_networks
+from vaegan_jax.models.lpips import LPIPS
+from vaegan_jax.models.vgg import VGG
 
 
 def transfer_style(
@@ -34,6 +36,9 @@ def transfer_style(
         f'{run_config.objective!r}: name another run, such as '
         '--config.critic=runs/celeba'
       )
+    module = modules['critic']
     variables = state.networks['critic'].variables
-    network = modules['critic'], variables, run_config.data.channels
+    if isinstance(module, LPIPS):  # It enlarges and scales: VGG alone does not.
+      module, variables = VGG(16), {'params': variables['params']['vgg']}
+    network = module, variables, run_config.data.channels
   style_transfer.run(config, workdir, network)
