@@ -166,13 +166,8 @@ RULES = {
   'critic.prior_fakes': _ANY,
   'loss.layers': _NAMES,
   'loss.layer_weights': _WEIGHTS,
-<<<<<<< HEAD
   'loss.normalize': _one_of('none', 'unit', 'relative', 'batch', 'local'),
-  'loss.reduction': _one_of('sum', 'mean'),
-=======
-  'loss.normalize': _one_of('none', 'unit', 'relative', 'batch'),
   'loss.reduction': _one_of('sum', 'mean', 'spatial'),
->>>>>>> wt-judges
   'loss.distance_weight': _WEIGHT,
   'loss.image_weight': _WEIGHT,
   'loss.image_halvings': _between(0, 12),
