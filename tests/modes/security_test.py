@@ -322,7 +322,7 @@ def test_prepared_data_names_no_code_of_others(
   folder.mkdir(parents=True)
   (folder / 'features.json').write_text(features)
   (folder / 'dataset_info.json').write_text(json.dumps(info))
-  with pytest.raises(UserError, match="names the class 'evil.Image'"):
+  with pytest.raises(UserError, match=r"names the class 'evil\.Image'"):
     datasets.create_builder('Faces' + version, data_dir=str(tmp_path))
   # Nor where TFDS is led to: outside of what was looked at.
   (tmp_path / 'a').mkdir()
@@ -330,7 +330,7 @@ def test_prepared_data_names_no_code_of_others(
   default = tmp_path / 'faces' / '.config' / 'metadata.json'
   default.parent.mkdir()
   default.write_text(json.dumps({'default_config_name': '../a'}))
-  with pytest.raises(UserError, match="names the folder '../a'"):
+  with pytest.raises(UserError, match=r"names the folder '\.\./a'"):
     datasets.create_builder('faces' + version, data_dir=str(tmp_path))
 
 
