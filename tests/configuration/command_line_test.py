@@ -1,6 +1,7 @@
 """What command lines ask for, and what bad ones are told."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -47,6 +48,19 @@ def test_paths_are_absolute_and_buckets_stay(monkeypatch, tmp_path):
     '--workdir=a', '--config=configs/image_folder.py', '--config.data.path=cats'
   ).config
   assert config.data.path == str(tmp_path / 'cats')
+
+
+def test_paths_that_a_locale_changes_are_refused(monkeypatch):
+  assert parse('--workdir=caf\u00e9').workdir.endswith('caf\u00e9')
+  told = 'has letters that mean something else.*set PYTHONUTF8=1'
+  # As an ASCII locale hands on the same bytes, and then a Latin one.
+  with pytest.raises(UserError, match=told):
+    parse('--workdir=caf\udcc3\udca9')
+  monkeypatch.setattr(os, 'fsencode', lambda path: path.encode('latin-1'))
+  parse('--workdir=/runs')
+  for flag in ('--workdir', '--config.data.data_dir'):
+    with pytest.raises(UserError, match=told):
+      parse('--workdir=/runs', f'{flag}=/caf\u00c3\u00a9')
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from vaegan_jax.configuration.overrides import (
 from vaegan_jax.configuration.paths import (
   absolute,
   check_data_outside,
+  check_encoding,
   make_paths_absolute,
 )
 from vaegan_jax.configuration.process_flags import Processes, parse_flags
@@ -114,6 +115,7 @@ def parse(
         f'--workdir={path!r} must be {PATH.text}: for example, '
         '--workdir=runs/first'
       )
+    check_encoding('workdir', path)
   command = _parse_mode(mode, rest, flag_values)
   return dataclasses.replace(command, processes=processes)
 
@@ -144,6 +146,7 @@ def _parse_mode(
     config = load_config_file(with_objective(flag_values.config, rest))
   apply_overrides(config, rest)
   validate(config)
+  check_encoding('config.data.data_dir', config.data.data_dir)
   make_paths_absolute(config)
   return Command(mode, workdir, config, {})
 

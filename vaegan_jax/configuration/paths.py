@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator
 
 import ml_collections
@@ -31,6 +32,32 @@ def make_paths_absolute(config: ml_collections.ConfigDict) -> None:
     value = config[section][field]
     paths = value.split(',') if name == _TWO else [value]
     config[section][field] = ','.join(map(absolute, paths))
+
+
+def check_encoding(flag: str, path: str) -> None:
+  """Refuses a path that is another one to the libraries that write there.
+
+  These take every path as UTF-8, whatever the locale, and Python does not.
+
+  Args:
+    flag: that names it.
+    path: as it was given; '' is none.
+
+  Raises:
+    UserError: some letter of it is not the same to both.
+  """
+  path = absolute(path)
+  try:
+    same = path.encode() == os.fsencode(path)
+  except UnicodeEncodeError:
+    same = False
+  if not same:
+    encoding = sys.getfilesystemencoding()
+    raise UserError(
+      f'--{flag}={path} has letters that mean something else in this locale, '
+      f'whose encoding is {encoding}, than in UTF-8: set PYTHONUTF8=1 in the '
+      'environment, or name a folder of ASCII letters, such as /tmp/first'
+    )
 
 
 def check_data_outside(
