@@ -45,6 +45,7 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.modes.dispatch import run_mode
 from vaegan_jax.runtime import distributed, processes
 from vaegan_jax.runtime.preemption import INTERRUPTED, answering_interrupts
+from vaegan_jax.runtime.terminal import keep_printing
 
 _SHARED_MODES = ('train', 'study')  # Of several processes.
 
@@ -114,6 +115,11 @@ def telling_mistakes() -> Iterator[None]:
 
 
 if __name__ == '__main__':
+  keep_printing()
   command_line.define_flags(flags.FLAGS)
-  with answering_interrupts(), telling_mistakes():
+  with (
+    processes.ending_at_once(),
+    answering_interrupts(),
+    telling_mistakes(),
+  ):
     app.run(run, flags_parser=lambda argv: parse(argv, flags.FLAGS))

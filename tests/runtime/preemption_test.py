@@ -66,11 +66,5 @@ def test_ctrl_c_is_answered_at_once_and_a_second_one_obeyed(monkeypatch, capfd):
       assert capfd.readouterr().err.startswith('Ctrl-C: stopping;')
       os.kill(os.getpid(), signal.SIGINT)
       assert ended.get(timeout=60) == INTERRUPTED == 130
-    with pytest.raises(SystemExit), preemption.answering_interrupts():
-      raise SystemExit(PREEMPTED)
-    assert ended.get(timeout=60) == PREEMPTED == 75
-    with pytest.raises(SystemExit), preemption.answering_interrupts():
-      raise SystemExit(1)
-    assert ended.empty()
   finally:
     signal.signal(signal.SIGINT, before)

@@ -67,7 +67,8 @@ def study(runs: Runs, workdir: str) -> int:
       is told before anything is trained.
   """
   with distributed.together():
-    check_writable(workdir)
+    folders = (epath.Path(run).relative_to(workdir) for run in runs)
+    check_writable(workdir, *(f'{run}/checkpoints' for run in folders))
   distributed.check_shared(workdir)
   with Stopper() as stopper:
     known = distributed.from_first(lambda: _recall_all(runs))

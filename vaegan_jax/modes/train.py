@@ -118,7 +118,7 @@ def train(
 def _hold_workdir(stack: contextlib.ExitStack, workdir: str) -> None:
   """Makes sure of a workdir that all see, and that no other run has."""
   with distributed.together():
-    check_writable(workdir)
+    check_writable(workdir, 'checkpoints')
     if distributed.is_first():
       stack.enter_context(workdir_lock.hold(workdir))
   distributed.check_shared(workdir)

@@ -11,10 +11,8 @@ import contextlib
 import itertools
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
-from typing import NoReturn
 
 import jax
 from jax.experimental import multihost_utils
@@ -124,9 +122,7 @@ def answering_interrupts() -> Iterator[None]:
   """A context that answers Ctrl-C at once, and ends the process at a second.
 
   Python hears of a signal between two of its own instructions, and one that
-  compiles may take minutes; a thread hears of it in the meantime. A process
-  that a signal has stopped ends here, without Python's own end: libraries that
-  were interrupted while they were loaded crash in it.
+  compiles may take minutes; a thread hears of it in the meantime.
   """
   reader, writer = os.pipe()
   os.set_blocking(writer, False)
@@ -134,11 +130,6 @@ def answering_interrupts() -> Iterator[None]:
   threading.Thread(target=_watch, args=(reader,), daemon=True).start()
   try:
     yield
-  except SystemExit as error:
-    stopped = error.code in (PREEMPTED, INTERRUPTED)
-    if stopped and not jax.distributed.is_initialized():
-      _end(error.code)
-    raise
   finally:
     signal.set_wakeup_fd(before)
     os.close(writer)
@@ -151,19 +142,11 @@ def _watch(reader: int) -> None:
     if number[0] == signal.SIGINT:
       interruptions += 1
       if interruptions > 1:
-        say('Ctrl-C again: ended at once.')
+        _say('Ctrl-C again: ended at once.')
         os._exit(INTERRUPTED)
-      say('Ctrl-C: stopping; once more to end at once.')
+      _say('Ctrl-C: stopping; once more to end at once.')
 
 
-def say(text: str) -> None:
-  """Tells the terminal at once, past Python, whatever it is doing."""
+def _say(text: str) -> None:
   with contextlib.suppress(OSError):  # Nobody may be there to read it.
     os.write(2, f'{text}\n'.encode())
-
-
-def _end(status: int) -> NoReturn:
-  for stream in (sys.stdout, sys.stderr):
-    with contextlib.suppress(OSError, ValueError):
-      stream.flush()
-  os._exit(status)
