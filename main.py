@@ -17,8 +17,22 @@ A mistake is told in one sentence, with exit status 2.
 
 import contextlib
 import dataclasses
+import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
+
+
+def _stop_loading(*_) -> None:
+  """Ends the process at Ctrl-C while there is nothing to be put in order."""
+  with contextlib.suppress(OSError):
+    os.write(2, b'Stopped by Ctrl-C.\n')
+  os._exit(130)
+
+
+# Libraries that are interrupted while they are loaded may crash.
+if __name__ == '__main__' and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+  signal.signal(signal.SIGINT, _stop_loading)
 
 import jax
 from absl import app, flags, logging
@@ -30,6 +44,8 @@ from vaegan_jax.configuration.rules import flatten
 from vaegan_jax.errors import UserError
 from vaegan_jax.modes.dispatch import run_mode
 from vaegan_jax.runtime import distributed, processes
+from vaegan_jax.runtime.preemption import INTERRUPTED, answering_interrupts
+from vaegan_jax.runtime.terminal import keep_printing
 
 _SHARED_MODES = ('train', 'study')  # Of several processes.
 
@@ -90,14 +106,20 @@ def telling_mistakes() -> Iterator[None]:
     processes.leave(2)
     sys.exit(2)
   except KeyboardInterrupt:
-    processes.leave(130)
-    sys.exit(130)
+    print('Stopped by Ctrl-C.', file=sys.stderr)
+    processes.leave(INTERRUPTED)
+    sys.exit(INTERRUPTED)
   except Exception as error:
     processes.leave(1, error)
     raise
 
 
 if __name__ == '__main__':
+  keep_printing()
   command_line.define_flags(flags.FLAGS)
-  with telling_mistakes():
+  with (
+    processes.ending_at_once(),
+    answering_interrupts(),
+    telling_mistakes(),
+  ):
     app.run(run, flags_parser=lambda argv: parse(argv, flags.FLAGS))

@@ -6,11 +6,12 @@
 #   launch/restart.sh --status_file=FILE COMMAND ...   leaves there its status
 #
 # main.py ends with status
-#   75   when SIGTERM had it save and leave: it is run again, without limit;
+#   75   when SIGTERM or SIGHUP had it save and leave: it is run again, without
+#        limit;
 #   1, or a signal's, when it failed: it is run again up to 3 times, a count
 #        that begins anew after an hour without a failure;
-#   0, done, or 2, a user's mistake: that is the end.
-# A SIGTERM or Ctrl-C to this script is handed on, and is the end too.
+#   0, done, 2, a user's mistake, or 130, Ctrl-C: that is the end.
+# A SIGTERM, SIGHUP or Ctrl-C to this script is handed on, and is the end too.
 set -uo pipefail
 
 help() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
@@ -35,7 +36,7 @@ hand_on() {
   interrupted=1
   if [[ -n "$child" ]]; then kill -TERM "$child" 2>/dev/null; fi
 }
-trap hand_on TERM INT
+trap hand_on TERM INT HUP
 
 run() {
   "$@" &
@@ -58,7 +59,7 @@ while true; do
   run "$@"
   if ((SECONDS - started > 3600)); then failures=0; fi
   case "$status" in
-    0 | 2) break ;;
+    0 | 2 | 130) break ;;
     75) ;;
     *) if ((++failures > 3)); then break; fi ;;
   esac

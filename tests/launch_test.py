@@ -322,6 +322,7 @@ def assert_told(result, told):
     ([75, 75, 75, 75, 75, 0], 6, 0),
     ([1, 75, 0], 3, 0),
     ([75, 2], 2, 2),
+    ([75, 130], 2, 130),
     ([1, 134, 1, 1, 0], 4, 1),
   ],
 )
@@ -339,14 +340,14 @@ def test_a_command_is_run_again_only_where_that_helps(
   assert (machine.root / 'status').read_text() == f'{end}\n'
 
 
-def test_sigterm_is_handed_on_and_is_the_end(machine):
-  # It saves for a while, as main.py does, and SIGTERM may come twice.
+def test_signals_are_handed_on_and_are_the_end(machine):
+  # It saves for a while, as main.py does, and another may come meanwhile.
   saving = (
     'trap "read -t 1 <> <(:); exit 75" TERM; echo ready; while :; do :; done'
   )
   process = machine.start('launch/restart.sh', 'bash', '-c', saving)
   assert process.stdout.readline() == 'ready\n'
-  process.send_signal(signal.SIGTERM)
+  process.send_signal(signal.SIGHUP)
   process.send_signal(signal.SIGTERM)
   output, error = process.communicate(timeout=60)
   assert (process.returncode, output, error) == (75, '', '')

@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import runpy
+import signal
 import socket
 import sys
 import time
@@ -63,8 +64,11 @@ class Process:
   def err(self):
     return self._err.read_text()
 
+  def send_signal(self, number):
+    os.kill(self._process.pid, number)
+
   def terminate(self):
-    self._process.terminate()
+    self.send_signal(signal.SIGTERM)
 
   def kill(self):
     self._process.kill()

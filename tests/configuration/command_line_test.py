@@ -1,6 +1,7 @@
 """What command lines ask for, and what bad ones are told."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -67,6 +68,19 @@ def test_two_paths_with_a_comma_are_absolute_where_there_are_two(
     config = parse(*arguments, f'--config.critic.network={network}').config
     assert config.critic.weights == weights
     assert config.evaluation.lpips_weights == two
+
+
+def test_paths_that_a_locale_changes_are_refused(monkeypatch):
+  assert parse('--workdir=caf\u00e9').workdir.endswith('caf\u00e9')
+  told = 'has letters that mean something else.*set PYTHONUTF8=1'
+  # As an ASCII locale hands on the same bytes, and then a Latin one.
+  with pytest.raises(UserError, match=told):
+    parse('--workdir=caf\udcc3\udca9')
+  monkeypatch.setattr(os, 'fsencode', lambda path: path.encode('latin-1'))
+  parse('--workdir=/runs')
+  for flag in ('--workdir', '--config.data.data_dir'):
+    with pytest.raises(UserError, match=told):
+      parse('--workdir=/runs', f'{flag}=/caf\u00c3\u00a9')
 
 
 @pytest.mark.parametrize(

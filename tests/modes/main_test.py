@@ -23,9 +23,8 @@ def test_mistakes_and_interruptions_end_without_a_traceback(
   with pytest.raises(SystemExit) as caught, main.telling_mistakes():
     raise error
   assert caught.value.code == status
-  assert capsys.readouterr().err == (
-    'error: two lines\n' if status == 2 else ''
-  )
+  told = 'error: two lines\n' if status == 2 else 'Stopped by Ctrl-C.\n'
+  assert capsys.readouterr().err == told
 
 
 def test_a_bug_is_not_hidden():

@@ -13,11 +13,14 @@ import os
 import pathlib
 import pickle
 import shutil
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from vaegan_jax.configuration.paths import check_data_outside
+from vaegan_jax.configuration.serialization import load_config
 from vaegan_jax.data import datasets, decoding, image_files
 from vaegan_jax.data.images import load_images
 from vaegan_jax.errors import UserError
@@ -278,6 +281,89 @@ def test_a_name_of_a_dataset_is_no_path_and_no_code(
   data = [f'--config.data.data_dir={tmp_path / "data"}', '--config.data.path=']
   assert 'data.name' in told(*tiny_run, *data, f'--config.data.name={name}')
   assert not (tmp_path / 'data').exists()
+
+
+def _features(name):
+  """`features.json` of a class, in every way that TFDS reads it."""
+  image = {'pythonClassName': name, 'image': {'encodingFormat': 'png'}}
+  inner = json.dumps({'image': image})
+  known = 'tensorflow_datasets.core.features.features_dict.FeaturesDict'
+  legacy = 'tensorflow_datasets.core.features.sequence_feature.Sequence'
+  return (
+    {
+      'pythonClassName': known,
+      'featuresDict': {'features': {'image': image}},
+    },
+    {'type': known, 'content': {'image': {'type': name, 'content': {}}}},
+    {'type': known, 'content': {'image': {'python_class_name': name}}},
+    {
+      'type': legacy,
+      'content': json.dumps({'feature': image, 'length': 2}),
+      'proto_cls': 'tensorflow_datasets.Sequence',
+    },
+    {'pythonClassName': known, 'jsonFeature': {'json': inner}},
+  )
+
+
+@pytest.mark.parametrize('way', range(5))
+@pytest.mark.parametrize('version', ('', ':1.0.0'))
+def test_prepared_data_names_no_code_of_others(
+  way, version, marker, tmp_path, monkeypatch
+):
+  (tmp_path / 'evil.py').write_text(
+    f'import pathlib\npathlib.Path({str(marker)!r}).touch()\n'
+  )
+  monkeypatch.syspath_prepend(tmp_path)
+  # TFDS imports no module twice.
+  monkeypatch.delitem(sys.modules, 'evil', raising=False)
+  features = json.dumps(_features('evil.Image')[way])
+  info = {'name': 'faces', 'version': '1.0.0', 'moduleName': 'evil'}
+  folder = tmp_path / 'faces' / '1.0.0'
+  folder.mkdir(parents=True)
+  (folder / 'features.json').write_text(features)
+  (folder / 'dataset_info.json').write_text(json.dumps(info))
+  with pytest.raises(UserError, match=r"names the class 'evil\.Image'"):
+    datasets.create_builder('Faces' + version, data_dir=str(tmp_path))
+  # Nor where TFDS is led to: outside of what was looked at.
+  (tmp_path / 'a').mkdir()
+  folder.rename(tmp_path / 'a' / '1.0.0')
+  default = tmp_path / 'faces' / '.config' / 'metadata.json'
+  default.parent.mkdir()
+  default.write_text(json.dumps({'default_config_name': '../a'}))
+  with pytest.raises(UserError, match=r"names the folder '\.\./a'"):
+    datasets.create_builder('faces' + version, data_dir=str(tmp_path))
+
+
+def test_a_run_has_no_data_within_itself(told, tmp_path, monkeypatch):
+  from configs import default
+
+  workdir = tmp_path / 'run_of_somebody'
+  (workdir / 'cats').mkdir(parents=True)
+  (tmp_path / 'link').symlink_to(workdir)
+  monkeypatch.chdir(workdir)
+  saved = json.loads(json.dumps(default.get_config().to_dict()))
+  saved['data'] |= {'name': 'image_folder', 'path': str(tmp_path)}
+
+  def refused(*args, **data):
+    content = json.dumps(saved | {'data': saved['data'] | data})
+    (workdir / 'config.json').write_text(content)
+    return told(*args)
+
+  evaluate = '--mode=evaluate', f'--workdir={workdir}'
+  for path in ('.', 'cats', str(workdir / 'cats'), str(tmp_path / 'link/cats')):
+    for field in ('path', 'data_dir'):
+      sentence = f"has data.{field}='{path}', which is in that run"
+      assert sentence in refused(*evaluate, **{field: path})
+  # It is the folder of the dataset whose name is that of the run.
+  name = {'name': 'run_of_somebody:1.0.0', 'path': ''}
+  assert 'in that run' in refused(*evaluate, data_dir=str(tmp_path), **name)
+  style = '--mode=style', '--config.content=a', '--config.style=b'
+  style += (f'--config.critic={workdir}',)
+  assert 'in that run' in refused(*style, path='cats')
+  # What the command line says is the user's own.
+  config = load_config(workdir / 'config.json')
+  flag = f'--config.data.path={config.data.path}'
+  check_data_outside(config, str(workdir), [flag])
 
 
 def test_a_run_that_was_tampered_with_writes_nowhere_else(told, tmp_path):

@@ -37,7 +37,7 @@ from vaegan_jax.experiment.networks import restore_networks
 from vaegan_jax.models.vgg import load_vgg
 from vaegan_jax.modes import train, updates
 from vaegan_jax.runtime import writers
-from vaegan_jax.runtime.preemption import PREEMPTED
+from vaegan_jax.runtime.preemption import INTERRUPTED, PREEMPTED
 from vaegan_jax.training import health, loop
 
 _SPEED = 'train/images_per_second'
@@ -197,9 +197,17 @@ def test_a_run_stopped_and_killed_again_and_again_ends_with_the_same_bits(
     # The save after the last finished ten may not be done, the one before is.
     stopped = max(saved_steps(workdir))
     assert stopped >= (step - 1) // 10 * 10 - 10
-  process = Process(workdir, *long_run)
+  # Nor does it cost the run that nobody reads what it says any more.
+  process = Process(workdir, *long_run, prepare=_close_the_pipes)
   assert process.wait() == 0, process.err
   _assert_same_run(workdir, undisturbed)
+
+
+def _close_the_pipes():
+  reader, writer = os.pipe()
+  os.close(reader)
+  for number in (1, 2):
+    os.dup2(writer, number)
 
 
 def _largest_file(folder):
@@ -486,20 +494,23 @@ def test_sigterm_during_an_evaluation_or_figures_is_heeded_at_once(
   often = _set(eval_every_steps=5, figure_every_steps=7)
   score, draw = evaluator.Evaluator.score, evaluator.Evaluator.draw
 
-  def terminate(function):
-    def terminated(*args, **kwargs):
-      os.kill(os.getpid(), signal.SIGTERM)
+  def stop(function, number):
+    def stopped(*args, **kwargs):
+      os.kill(os.getpid(), number)
       return function(*args, **kwargs)
 
-    return terminated
+    return stopped
 
-  monkeypatch.setattr(evaluator.Evaluator, 'score', terminate(score))
-  assert run(tmp_path, *tiny_run, *often) == PREEMPTED
+  interrupted = stop(score, signal.SIGINT)
+  monkeypatch.setattr(evaluator.Evaluator, 'score', interrupted)
+  assert run(tmp_path, *tiny_run, *often) == INTERRUPTED == 130
   monkeypatch.setattr(evaluator.Evaluator, 'score', score)
-  monkeypatch.setattr(evaluator.Evaluator, 'draw', terminate(draw))
+  hung_up = stop(draw, signal.SIGHUP)
+  monkeypatch.setattr(evaluator.Evaluator, 'draw', hung_up)
   assert run(tmp_path, *tiny_run, *often) == PREEMPTED
   out = capsys.readouterr().out
-  assert re.findall(r'SIGTERM: stopped after step (\d+)', out) == ['5', '7']
+  told = re.findall(r'(\S+): stopped after step (\d+)', out)
+  assert told == [('Ctrl-C', '5'), ('SIGHUP', '7')]
   assert 'evaluated:' not in out and not (tmp_path / 'figures').exists()
   assert saved_steps(tmp_path) == [5, 7]
 

@@ -272,6 +272,65 @@ def test_free_fields_may_differ(tmp_path):
     moved(free_fields=('num_train_steps', 'data.pat', 'dat'))
 
 
+def _rename(workdir, step, name):
+  folder = workdir / 'checkpoints'
+  (folder / str(step)).rename(folder / name)
+
+
+# The newest by its name, the oldest, and one that no save has given.
+@pytest.mark.parametrize('name', ('99', '7', '099'))
+def test_a_renamed_checkpoint_is_put_aside_and_costs_no_other(tmp_path, name):
+  save_all(tmp_path, 10, 20, 30)
+  _rename(tmp_path, 30 if name == '7' else 10, name)
+  whole = [10, 20] if name == '7' else [20, 30]
+  # Whoever reads beside a trainer changes nothing.
+  reader = Checkpoints(tmp_path).restore(
+    make_state(1), quarantine=False, config=CONFIG
+  )
+  assert reader[1] == whole[-1]
+  assert (tmp_path / 'checkpoints' / name).is_dir()
+  saved = Checkpoints(tmp_path, max_to_keep=3)
+  restored, step = saved.restore(make_state(1), **RUN)
+  assert step == whole[-1]
+  assert_same(restored, make_state(step))
+  assert [p.name for p in (tmp_path / 'quarantine').iterdir()] == [name]
+  assert saved.save(40, make_state(40), **RUN) and saved.wait()
+  assert saved.steps() == [*whole, 40]  # Nothing made room for the other.
+
+
+def test_a_lone_renamed_checkpoint_is_no_beginning(tmp_path, caplog):
+  save_all(tmp_path, 10)
+  _rename(tmp_path, 10, '90')
+  with pytest.raises(UserError, match=r'is damaged \(steps 90\)'):
+    restore(tmp_path)
+  assert 'the folder was renamed: it holds step 10' in caplog.text
+
+
+def test_a_checkpoint_that_vanishes_while_it_is_read_leads_to_the_next(
+  tmp_path, monkeypatch, caplog
+):
+  save_all(tmp_path / 'later', 30, 40)
+  save_all(tmp_path / 'run', 10, 20)
+  folder = tmp_path / 'run' / 'checkpoints'
+  load = checkpoints._load
+
+  def train_on(path, *args):
+    if path.name == '20':  # The trainer has saved two, and keeps two.
+      for step in ('30', '40'):
+        shutil.move(tmp_path / 'later' / 'checkpoints' / step, folder / step)
+      for step in ('10', '20'):
+        shutil.rmtree(folder / step)
+    return load(path, *args)
+
+  monkeypatch.setattr(checkpoints, '_load', train_on)
+  reader = Checkpoints(tmp_path / 'run')
+  restored, step = reader.restore(make_state(1), quarantine=False)
+  assert step == 40
+  assert_same(restored, make_state(40))
+  assert 'removed while it was read' in caplog.text
+  assert 'damaged' not in caplog.text
+
+
 @pytest.mark.parametrize(
   ('other', 'now'),
   [({'width': 5}, r'float32\[40, 5\]'), ({'dtype': jnp.float16}, 'float16')],

@@ -1,5 +1,6 @@
 """How a process finds the others, and what it tells where it cannot."""
 
+import os
 import socket
 
 import jax
@@ -52,3 +53,19 @@ def test_a_port_that_is_taken_is_told():
 
 def test_a_process_by_itself_takes_nobody_with_it():
   processes.leave(1)
+
+
+@pytest.mark.parametrize(
+  ('error', 'status'),
+  ((SystemExit(75), 75), (SystemExit(), 0), (ZeroDivisionError('bug'), 1)),
+)
+def test_a_process_by_itself_ends_at_once_with_all_it_said(
+  error, status, monkeypatch, capsys
+):
+  ended = []
+  monkeypatch.setattr(os, '_exit', ended.append)
+  with processes.ending_at_once():
+    raise error
+  assert ended == [status]
+  err = capsys.readouterr().err
+  assert ('Traceback' in err and 'bug' in err) == (status == 1)

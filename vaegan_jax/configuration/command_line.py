@@ -18,7 +18,12 @@ from vaegan_jax.configuration.overrides import (
   reject,
   with_objective,
 )
-from vaegan_jax.configuration.paths import absolute, make_paths_absolute
+from vaegan_jax.configuration.paths import (
+  absolute,
+  check_data_outside,
+  check_encoding,
+  make_paths_absolute,
+)
 from vaegan_jax.configuration.process_flags import Processes, parse_flags
 from vaegan_jax.configuration.rules import PATH, either, nearest
 from vaegan_jax.configuration.serialization import load_config, load_config_file
@@ -110,6 +115,7 @@ def parse(
         f'--workdir={path!r} must be {PATH.text}: for example, '
         '--workdir=runs/first'
       )
+    check_encoding('workdir', path)
   command = _parse_mode(mode, rest, flag_values)
   return dataclasses.replace(command, processes=processes)
 
@@ -135,10 +141,12 @@ def _parse_mode(
     return Command(mode, workdir, None, parse_study(rest, flag_values))
   if mode == 'evaluate' and not flag_values['config'].present:
     config = load_config(epath.Path(workdir) / 'config.json')
+    check_data_outside(config, workdir, rest)
   else:
     config = load_config_file(with_objective(flag_values.config, rest))
   apply_overrides(config, rest)
   validate(config)
+  check_encoding('config.data.data_dir', config.data.data_dir)
   make_paths_absolute(config)
   return Command(mode, workdir, config, {})
 
@@ -183,10 +191,13 @@ def _parse_compare(rest: list[str], flag_values: flags.FlagValues) -> Command:
 def _load_runs(
   workdirs: Sequence[str],
 ) -> dict[str, ml_collections.ConfigDict]:
-  return {
+  runs = {
     workdir: load_config(epath.Path(workdir) / 'config.json')
     for workdir in workdirs
   }
+  for workdir, config in runs.items():
+    check_data_outside(config, workdir)
+  return runs
 
 
 def _common_parent(workdirs: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import tensorflow_datasets as tfds
 from PIL import Image
+from tensorflow_datasets.core import naming
 
 from vaegan_jax.data import drawn_faces
 from vaegan_jax.data.image_files import (
@@ -21,6 +22,7 @@ from vaegan_jax.data.image_files import (
   describe_error,
   expand_path,
 )
+from vaegan_jax.data.prepared_files import check_prepared
 from vaegan_jax.errors import UserError
 
 # A dataset, a configuration and a version. TFDS would take more: the name of a
@@ -44,8 +46,9 @@ def create_builder(
     A TFDS builder whose data is on disk as array_record.
 
   Raises:
-    UserError: the name is unknown, the folder has no usable images, or the
-      data cannot be downloaded or written.
+    UserError: the name is unknown, the folder has no usable images, the data
+      cannot be downloaded or written, or what is prepared there names code
+      other than that of TFDS.
   """
   data_dir = expand_path(data_dir or '~/tensorflow_datasets')
   if name == 'image_folder':
@@ -60,6 +63,7 @@ def create_builder(
   folder = builder.data_path  # Appears, by a rename, when all is written.
   if not folder.exists():
     _prepare(builder, name)
+  check_prepared(folder)
   try:
     builder = tfds.builder_from_directory(folder)
   except Exception as error:  # What damage leads to has no common class.
@@ -120,6 +124,9 @@ def _create_ready_builder(name: str, data_dir: str):
       f'data.name is {name!r}, which is no name of a dataset; write one of '
       'TFDS, such as "cifar10" or "cifar10:3.0.2".'
     )
+  # A version, or a dataset that TFDS does not know, is read from its files.
+  dataset, _ = naming.parse_builder_name_kwargs(name)
+  check_prepared(os.path.join(data_dir, dataset.name))
   try:
     return tfds.builder(name, data_dir=data_dir)
   except tfds.core.DatasetNotFoundError as error:

@@ -8,6 +8,7 @@ import jax
 
 from vaegan_jax.configuration.command_line import Command
 from vaegan_jax.configuration.validation import validate
+from vaegan_jax.runtime.preemption import interruptible
 
 
 def run_mode(command: Command) -> int:
@@ -36,13 +37,16 @@ def run_mode(command: Command) -> int:
   if command.mode == 'evaluate':
     from vaegan_jax.modes import evaluate
 
-    evaluate.evaluate(command.config, command.workdir)
+    with interruptible():
+      evaluate.evaluate(command.config, command.workdir)
   elif command.mode == 'compare':
     from vaegan_jax.modes import compare
 
-    compare.compare(command.runs, command.workdir)
+    with interruptible():
+      compare.compare(command.runs, command.workdir)
   else:
     from vaegan_jax.modes import style
 
-    style.transfer_style(command.config, command.workdir, command.runs)
+    with interruptible():
+      style.transfer_style(command.config, command.workdir, command.runs)
   return 0

@@ -32,7 +32,7 @@ def evaluate(
   Raises:
     UserError: there is no whole checkpoint, or it is of another network.
   """
-  check_writable(workdir)
+  check_writable(workdir, 'figures')
   evaluator, state, step = open_run(config, workdir)
   scores = evaluator.score(state, poll=poll)
   drawn = evaluator.draw(state, poll=poll)

@@ -32,7 +32,7 @@ from vaegan_jax.modes.study_report import FINISHED, Outcome
 from vaegan_jax.runtime import distributed
 from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.runtime.files import check_writable, write_text
-from vaegan_jax.runtime.preemption import PREEMPTED, Preempted, Stopper
+from vaegan_jax.runtime.preemption import Preempted, Stopper
 from vaegan_jax.runtime.progress import format_duration
 from vaegan_jax.training import loop
 
@@ -59,14 +59,16 @@ def study(runs: Runs, workdir: str) -> int:
 
   Returns:
     The process's exit status: 0, or 1 if a run crashed; that of `train.train`
-    where a run was stopped from outside, 75 by SIGTERM or 1 by a full disk.
+    where a run was stopped from outside, 75 by SIGTERM, 130 by Ctrl-C or 1 by
+    a full disk.
 
   Raises:
     UserError: as `train.train`, of any run; a workdir that holds another run
       is told before anything is trained.
   """
   with distributed.together():
-    check_writable(workdir)
+    folders = (epath.Path(run).relative_to(workdir) for run in runs)
+    check_writable(workdir, *(f'{run}/checkpoints' for run in folders))
   distributed.check_shared(workdir)
   with Stopper() as stopper:
     known = distributed.from_first(lambda: _recall_all(runs))
@@ -105,19 +107,19 @@ def _run(
     The exit status of the training, and the outcome, which is also kept in the
     workdir; None if the run was stopped from outside.
   """
-  status = loop.FAILED
+  status, found = loop.FAILED, None
   try:
     status = train.train(config, workdir, stopper)
-    stopper.poll()  # SIGTERM came too late for the training to heed it.
+    stopper.poll()  # A signal came too late for the training to heed it.
     if status == loop.DONE:
       evaluate.evaluate(config, workdir, stopper.poll)
       found = distributed.from_first(lambda: _success(workdir))
     elif status == loop.FAILED:
       found = distributed.from_first(lambda: _failure(config, workdir))
-    if status == PREEMPTED or not found:
+    if found is None:
       return status, None
   except Preempted:
-    return PREEMPTED, None
+    return stopper.status, None
   except UserError:
     raise
   except Exception as error:  # One run must not cost the others.

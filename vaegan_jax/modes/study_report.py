@@ -103,7 +103,7 @@ def show(
     workdir: of the study.
   """
   root = epath.Path(workdir)
-  print((root / 'study.md').read_text(), end='', flush=True)
+  print((root / 'study.md').read_bytes().decode(), end='', flush=True)
   if not rows:
     (root / 'study.png').unlink(missing_ok=True)
     print('No run finished, so there is no figure.', flush=True)

@@ -66,11 +66,12 @@ def train(
     config: with the fields of `configs/default.py`, and valid.
     workdir: gets `config.json`, `metrics.jsonl`, TensorBoard events,
       `checkpoints/` and `figures/`.
-    stopper: what notices SIGTERM, if more than this training hangs on it.
+    stopper: what notices signals, if more than this training hangs on it.
 
   Returns:
-    The process's exit status: 0 at the end, 75 after SIGTERM with the last
-    finished step saved, 1 if updates stayed non-finite or the last save failed.
+    The process's exit status: 0 at the end, 75 after SIGTERM or SIGHUP and 130
+    after Ctrl-C, with the last finished step saved, 1 if updates stayed
+    non-finite or the last save failed.
 
   Raises:
     UserError: the data, a file of weights or the workdir is wrong, or another
@@ -116,7 +117,7 @@ def train(
 def _hold_workdir(stack: contextlib.ExitStack, workdir: str) -> None:
   """Makes sure of a workdir that all see, and that no other run has."""
   with distributed.together():
-    check_writable(workdir)
+    check_writable(workdir, 'checkpoints')
     if distributed.is_first():
       stack.enter_context(workdir_lock.hold(workdir))
   distributed.check_shared(workdir)

@@ -14,7 +14,6 @@ Of several processes the first alone writes, all read, and all hear the same.
 
 import contextlib
 import json
-import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -26,13 +25,11 @@ from absl import logging
 from etils import epath
 
 from vaegan_jax.errors import UserError
-from vaegan_jax.runtime import distributed
+from vaegan_jax.runtime import checkpoint_meta, distributed
 
 PyTree = Any
 _FORMAT = 1  # Of `meta`: raised when the code before would misread it.
 _MAX_FAILED_SAVES = 3  # In a row.
-# What differs because something else does is not told beside it.
-_CAUSES = {'leaves.': 'config.', 'data.': 'config.data.'}
 
 
 class Checkpoints:
@@ -85,7 +82,8 @@ class Checkpoints:
     error, items = None, None
     if distributed.is_first():
       host = jax.tree_util.tree_map_with_path(_host_copy, state)
-      meta = ocp.args.JsonSave(_sealed_meta(step, host, config, data))
+      meta = _meta(step, host, config, data)
+      meta = ocp.args.JsonSave(checkpoint_meta.seal(meta))
       state = ocp.args.StandardSave(host)
       items = ocp.args.Composite(state=state, meta=meta)
     self._pending = (step, items)
@@ -154,26 +152,49 @@ class Checkpoints:
       UserError: One is of another run, or all are damaged; nothing was moved.
     """
     self.close()
-    now = {'leaves': _leaves(template), 'config': config, 'data': data}
+    leaves = checkpoint_meta.leaves(template)
+    now = {'leaves': leaves, 'config': config, 'data': data}
     now = {k: v for k, v in now.items() if v is not None} | {'format': _FORMAT}
-    now = json.loads(_canonical(now))  # Tuples become lists, as in `meta`.
-    damaged = []
-    for step in reversed(distributed.from_first(self.steps)):
+    # Tuples become lists, as in `meta`.
+    now = json.loads(checkpoint_meta.canonical(now))
+    tried = []
+    # Beside a trainer, newer steps come and older ones go.
+    while (step := self._newest(but=tried)) is not None:
       path = self._directory / str(step)
       with distributed.together():
         state = _load(path, template, now, free_fields, upgrade)
       if distributed.every_process(state is not None):
         if quarantine:
-          self._quarantine(damaged)
+          self._quarantine([*tried, *self._misnamed(before=step)])
         return state, step
-      damaged.append(path)
-    if damaged:
+      tried.append(step)
+    left = distributed.from_first(self.steps)
+    if damaged := [str(step) for step in tried if step in left]:
       raise UserError(
         f'Every checkpoint in {self._directory} is damaged (steps '
-        f'{", ".join(path.name for path in damaged)}) and a run does not begin '
-        'afresh over them: put a whole one back or use a new --workdir.'
+        f'{", ".join(damaged)}) and a run does not begin afresh over them: put '
+        'a whole one back or use a new --workdir.'
       )
     return None
+
+  def _newest(self, but: list[int]) -> int | None:
+    return distributed.from_first(
+      lambda: max(set(self.steps()) - set(but), default=None)
+    )
+
+  def _misnamed(self, before: int) -> list[int]:
+    """Earlier steps that hold another one; orbax would go by their names."""
+    misnamed = []
+    for step in self.steps() if distributed.is_first() else []:
+      try:
+        if step < before:
+          _read_meta(self._directory / str(step))
+      except _Misnamed as error:
+        logging.warning('In %s/%d, %s', self._directory, step, error)
+        misnamed.append(step)
+      except Exception:  # Damaged: it is in the way of nothing.
+        pass
+    return misnamed
 
   def _open(self) -> ocp.CheckpointManager:
     self._directory.mkdir(parents=True, exist_ok=True)
@@ -239,8 +260,12 @@ class Checkpoints:
           with contextlib.suppress(Exception):
             path.rmtree()
 
-  def _quarantine(self, damaged: list[epath.Path]) -> None:
-    for path in damaged if distributed.is_first() else []:
+  def _quarantine(self, steps: list[int]) -> None:
+    here = list(self._directory.iterdir()) if distributed.is_first() else []
+    for path in here:
+      # By its number: '010' is no name that a save gives.
+      if not path.name.isdecimal() or int(path.name) not in steps:
+        continue
       self._quarantine_directory.mkdir(parents=True, exist_ok=True)
       target = self._quarantine_directory / path.name
       while target.exists():
@@ -254,86 +279,53 @@ class Checkpoints:
 def _load(path, template, now, free_fields, upgrade) -> PyTree | None:
   """Returns the state at `path`, or None, with a warning, if it is damaged."""
   try:
-    # Bare handlers: a Checkpointer would wait for processes that cannot read.
-    sealed = ocp.JsonCheckpointHandler().restore(path / 'meta')
-    meta = sealed['content']
-    if sealed['crc32'] != zlib.crc32(_canonical(meta)):
-      raise ValueError('the CRC32 of meta differs')
+    meta = _read_meta(path)
     was = meta | {'config': upgrade(meta.get('config') or {})}
-    _check_same(path, was, now, free_fields)
+    checkpoint_meta.check_same(path, was, now, free_fields)
     target = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), template)
     state = ocp.StandardCheckpointHandler().restore(
       path / 'state', args=ocp.args.StandardRestore(target)
     )
-    if _crc32s(state) != meta['crc32s']:
+    if checkpoint_meta.crc32s(state) != meta['crc32s']:
       raise ValueError('the CRC32 of a leaf differs')
     return state
   except UserError:
     raise
   except Exception as error:  # Orbax has no one family of errors for damage.
-    logging.warning('The checkpoint %s is damaged: %r', path, error)
+    if path.exists():
+      logging.warning('The checkpoint %s is damaged: %r', path, error)
+    else:
+      logging.warning('The checkpoint %s was removed while it was read', path)
     return None
 
 
-def _check_same(path, meta, now, free_fields) -> None:
-  """Raises a UserError that names the fields of `now` that `meta` has not."""
-  was = flax.traverse_util.flatten_dict({k: meta.get(k) for k in now}, sep='.')
-  now = flax.traverse_util.flatten_dict(now, sep='.')
-  free = tuple(f'config.{field}.' for field in free_fields)
-  names = [
-    name
-    for name in sorted(was.keys() | now.keys())
-    if was.get(name, 'absent') != now.get(name, 'absent')
-    and not f'{name}.'.startswith(free)
-  ]
-  for effect, cause in _CAUSES.items():
-    if any(name.startswith(cause) for name in names):
-      names = [name for name in names if not name.startswith(effect)]
-  if names:
-    differ = [
-      f'{name} was {was.get(name, "absent")!r} and is '
-      f'{now.get(name, "absent")!r} now'
-      for name in names
-    ]
-    differ[8:] = [f'{len(differ) - 8} more'] if len(differ) > 8 else []
-    raise UserError(
-      f'In the checkpoint {path}, {", ".join(differ)}, but a run goes on with '
-      'the configuration, dataset and network it began with: restore the old '
-      'values or use a new --workdir.'
-    )
+class _Misnamed(ValueError):
+  """A checkpoint is not of the step that its folder is named after."""
 
 
-def _sealed_meta(step, state, config, data) -> dict:
-  content = {
+def _read_meta(path: epath.Path) -> dict:
+  """Returns what a checkpoint must be; raises nearly anything for damage."""
+  # A bare handler: a Checkpointer would wait for processes that cannot read.
+  meta = checkpoint_meta.unseal(
+    ocp.JsonCheckpointHandler().restore(path / 'meta')
+  )
+  if meta['step'] != int(path.name):
+    raise _Misnamed(f'the folder was renamed: it holds step {meta["step"]}')
+  return meta
+
+
+def _meta(step, state, config, data) -> dict:
+  return {
     'format': _FORMAT,
     'step': step,
-    'leaves': _leaves(state),
-    'crc32s': _crc32s(state),
+    'leaves': checkpoint_meta.leaves(state),
+    'crc32s': checkpoint_meta.crc32s(state),
     'config': config,
     'data': data,
     'versions': {m.__name__: m.__version__ for m in (jax, flax, ocp, np)},
     'devices': jax.device_count(),
     'processes': jax.process_count(),
   }
-  return {'crc32': zlib.crc32(_canonical(content)), 'content': content}
-
-
-def _canonical(content: dict) -> bytes:
-  return json.dumps(content, sort_keys=True).encode()
-
-
-def _leaves(tree: PyTree) -> dict[str, str]:
-  """Returns {'params/dense/kernel': 'float32[3, 4]', ...}."""
-  return {
-    jax.tree_util.keystr(path, simple=True, separator='/'): (
-      f'{leaf.dtype}{list(leaf.shape)}'
-    )
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-  }
-
-
-def _crc32s(tree: PyTree) -> list[int]:
-  return [zlib.crc32(leaf.tobytes()) for leaf in jax.tree.leaves(tree)]
 
 
 def _host_copy(path, x) -> np.ndarray:

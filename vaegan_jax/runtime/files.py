@@ -1,7 +1,11 @@
 """Files written whole or not at all, and whether a folder can be written."""
 
+import contextlib
 import os
+import secrets
+import tempfile
 import time
+from collections.abc import Iterator
 
 import numpy as np
 from etils import epath
@@ -10,27 +14,34 @@ from PIL import Image
 from vaegan_jax.errors import UserError
 
 
-def check_writable(workdir: epath.PathLike) -> None:
-  """Fails early if a folder cannot be made or written; makes nothing.
+def check_writable(workdir: epath.PathLike, *folders: str) -> None:
+  """Fails early if a folder cannot be made or written; leaves nothing there.
 
   Args:
     workdir: a folder that need not exist, on a disk or in a bucket.
+    *folders: in it, that need not exist and will be written too.
 
   Raises:
-    UserError: it, or the nearest folder above it, is a file or read-only, or
+    UserError: one, or the nearest folder above it, is a file or read-only, or
       the bucket does not take and give back an object.
   """
   path = epath.Path(workdir)
   if '://' in os.fspath(path):
     _check_bucket(path)
     return
-  while not path.exists() and path != path.parent:
-    path = path.parent
-  if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
-    raise UserError(
-      f'--workdir={workdir} cannot be written, because {path} is not a folder '
-      'or is read-only: name another, such as --workdir=runs/first'
-    )
+  for folder in (path, *(path / name for name in folders)):
+    while not folder.exists() and folder != folder.parent:
+      folder = folder.parent
+    try:
+      # To ask is not enough: the answer is not that of every disk.
+      with tempfile.TemporaryFile(dir=folder):
+        pass
+    except OSError as error:
+      raise UserError(
+        f'--workdir={workdir} cannot be written, because {folder} is not a '
+        f'folder or is read-only ({error.strerror}): mend that, or name '
+        'another, such as --workdir=runs/first'
+      ) from error
 
 
 def _check_bucket(path: epath.Path) -> None:
@@ -50,12 +61,35 @@ def _check_bucket(path: epath.Path) -> None:
     ) from error
 
 
-def write_text(path: epath.Path, text: str) -> None:
-  """Writes a file whole or not at all, and its folder if need be."""
+@contextlib.contextmanager
+def replacing(path: epath.PathLike) -> Iterator[epath.Path]:
+  """A context that replaces a file, and makes its folder, whole or not at all.
+
+  Several processes may do so at once: the last one's file stays.
+
+  Args:
+    path: where; any path that etils knows, a bucket's included.
+
+  Yields:
+    A path beside it, of nobody else's, to be written there.
+
+  Raises:
+    OSError: the file cannot be written.
+  """
+  path = epath.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(path.name + '.tmp')
-  temporary.write_text(text)
-  temporary.replace(path)
+  temporary = path.with_name(f'{path.name}.{secrets.token_hex(8)}.tmp')
+  try:
+    yield temporary
+    temporary.replace(path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def write_text(path: epath.PathLike, text: str) -> None:
+  """Writes a file whole or not at all, and its folder if need be."""
+  with replacing(path) as temporary:
+    temporary.write_bytes(text.encode())  # The locale may know less.
 
 
 def save_png(path: epath.PathLike, image: np.ndarray) -> None:
@@ -68,12 +102,5 @@ def save_png(path: epath.PathLike, image: np.ndarray) -> None:
   Raises:
     OSError: the file cannot be written.
   """
-  path = epath.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(path.name + '.tmp')
-  try:
-    with temporary.open('wb') as file:
-      Image.fromarray(image).save(file, format='PNG', optimize=True)
-    temporary.replace(path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  with replacing(path) as temporary, temporary.open('wb') as file:
+    Image.fromarray(image).save(file, format='PNG', optimize=True)

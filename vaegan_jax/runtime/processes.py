@@ -144,6 +144,27 @@ def only_first_prints() -> Iterator[None]:
     yield
 
 
+@contextlib.contextmanager
+def ending_at_once() -> Iterator[None]:
+  """A context at whose end this process ends, if it is by itself.
+
+  Python's own end is left out: it waits, for minutes, for what orbax began and
+  could not save, and libraries that were interrupted while they were loaded
+  crash in it. Several processes must wait for each other there.
+  """
+  try:
+    yield
+  except BaseException as error:
+    if jax.distributed.is_initialized():
+      raise
+    if not isinstance(error, SystemExit):
+      traceback.print_exception(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    logging.flush()
+    os._exit(getattr(error, 'code', 1) or 0)
+
+
 def leave(status: int, error: Exception | None = None) -> None:
   """Ends this process now if there are others; they end by that.
 

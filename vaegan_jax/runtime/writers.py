@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from vaegan_jax.runtime.files import save_png
+from vaegan_jax.runtime.files import replacing, save_png
 from vaegan_jax.runtime.progress import WarnOnce
 
 
@@ -69,9 +69,8 @@ class MetricsFile:
     kept = [ln for ln in content.splitlines() if self._is_past(ln)]
     kept = b''.join(line + b'\n' for line in kept)
     if kept != content:
-      temporary = self._path.with_name(self._path.name + '.tmp')
-      temporary.write_bytes(kept)
-      temporary.replace(self._path)
+      with replacing(self._path) as temporary:
+        temporary.write_bytes(kept)
     self._size = len(kept)
 
   def _is_past(self, line: bytes) -> bool:

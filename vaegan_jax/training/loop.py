@@ -10,14 +10,14 @@ import numpy as np
 from vaegan_jax.evaluation.evaluator import Evaluator
 from vaegan_jax.evaluation.scores import to_line
 from vaegan_jax.experiment.train_state import TrainState
-from vaegan_jax.runtime.preemption import PREEMPTED, Preempted, Stopper
+from vaegan_jax.runtime.preemption import Preempted, Stopper
 from vaegan_jax.runtime.progress import Progress
 from vaegan_jax.runtime.writers import NoWriters, Writers
 from vaegan_jax.training import devices
 from vaegan_jax.training.health import Finding, HealthMonitor
 from vaegan_jax.training.wrappers import Update
 
-DONE, FAILED = 0, 1  # Exit statuses; the third is PREEMPTED.
+DONE, FAILED = 0, 1  # Exit statuses; a Stopper has the others.
 SHOWN = ('loss', 'distance', 'kl', 'critic_loss')  # On the progress line.
 
 _DIVERGED = (
@@ -93,7 +93,7 @@ def run_loop(
     evaluator: of the held-out images.
     health: what is said of the metrics.
     save: (step, state, finish=whether to wait) -> whether it succeeded.
-    stopper: what notices SIGTERM.
+    stopper: what notices the signals that stop it.
     writers: what records.
 
   Returns:
@@ -126,8 +126,8 @@ def run_loop(
         last = stop or step == plan.num_train_steps
         saved = save(step, state, finish=last)
     if stop:
-      print(f'SIGTERM: stopped after step {step:,}', flush=True)
-      return PREEMPTED if saved else FAILED
+      print(f'{stopper.cause}: stopped after step {step:,}', flush=True)
+      return stopper.status if saved else FAILED
   return DONE if saved else FAILED
 
 
@@ -165,7 +165,7 @@ def _judge(plan, health, step, metrics) -> int | Finding | None:
 def _look(plan, step, state, evaluator, stopper, stop):
   """Evaluates and draws what is due, unless it is to `stop`.
 
-  Returns (record, figures, whether to stop: SIGTERM may come meanwhile).
+  Returns (record, figures, whether a signal came meanwhile).
   """
   record = {}
   if stop:
