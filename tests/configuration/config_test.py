@@ -80,6 +80,8 @@ BAD_VALUES = {
   'num_eval_images': (-1,),
   'data.name': ('', ' ', None),
   'data.path': ('/data/my_photos',),
+  'data.folder_rules': (0, 3, '2'),
+  'data.allow_growth': ('yes',),
   'data.image_size': (0, 60, 8),
   'data.channels': (0, 5),
   'data.center_crop': (-1,),
@@ -329,7 +331,7 @@ def _edited(**changes):
     (b'{"seed": 0}', 'lacks batch_size'),
     (_edited(colour='red').encode(), 'unknown colour'),
     (_edited(batch_size='64').encode(), "batch_size='64'"),
-    (_edited(data=3).encode(), r'lacks data\.cache_images'),
+    (_edited(data=3).encode(), r'lacks data\.allow_growth'),
     (_edited(seed={}).encode(), 'lacks seed'),
   ),
 )

@@ -17,8 +17,8 @@ def _write_images(folder, names, size=8):
     Image.new('RGB', (size, size), (shade, 2 * shade, 0)).save(path)
 
 
-def _split(folder):
-  images = image_files.ImageFiles(str(folder))
+def _split(folder, rules=2):
+  images = image_files.ImageFiles(str(folder), rules)
   return images.split(images.find_damaged())
 
 
@@ -33,10 +33,41 @@ def folder(tmp_path):
   return tmp_path / 'images'
 
 
-def test_holds_out_every_tenth_image(folder):
-  splits = _split(folder)
+def test_the_first_rules_hold_out_every_tenth_image(folder):
+  splits = _split(folder, rules=1)
   assert splits['test'] == ['00.png', '10.png']
   assert len(splits['train']) == 18
+
+
+def test_no_image_changes_sides_when_others_come_and_go(tmp_path):
+  folder = tmp_path / 'images'
+  # Bytes that no version of an encoder changes.
+  texts = {f'{i:03}.pgm': f'P2 2 1 999 {i} 0' for i in range(300)}
+  folder.mkdir()
+  for name, text in texts.items():
+    if name >= '100':
+      (folder / name).write_text(text)
+  before = _split(folder)
+  assert 10 < len(before['test']) < 30
+  for name, text in texts.items():  # A third of all sorts first.
+    (folder / name).write_text(text)
+  after = _split(folder)
+  for split, members in before.items():
+    assert set(members) == {n for n in after[split] if n >= '100'}
+  for name in before['train'][::2]:
+    (folder / name).unlink()
+  assert {n for n in _split(folder)['test'] if n >= '100'} == {*before['test']}
+
+
+def test_an_image_and_its_copies_are_on_one_side_whatever_their_names(folder):
+  before = _split(folder)
+  for path in list(folder.iterdir()):
+    (folder / f'copy of {path.name}').write_bytes(path.read_bytes())
+    path.rename(folder / f'{99 - int(path.stem)}.png')
+  for split, members in _split(folder).items():
+    wanted = {f'copy of {name}' for name in before[split]}
+    wanted |= {f'{99 - int(name[:2])}.png' for name in before[split]}
+    assert set(members) == wanted
 
 
 def test_finds_images_however_deep_and_of_any_case(tmp_path):
@@ -59,7 +90,12 @@ def test_takes_the_splits_from_their_folders(tmp_path, test_folder):
 
 def test_two_images_are_enough_and_one_is_not(tmp_path):
   _write_images(tmp_path / 'two', ['a.png', 'b.png'])
-  assert _split(tmp_path / 'two') == {'test': ['a.png'], 'train': ['b.png']}
+  splits = _split(tmp_path / 'two')
+  assert sorted(map(len, splits.values())) == [1, 1]
+  twins = tmp_path / 'two' / 'a.png', tmp_path / 'two' / 'b.png'
+  twins[1].write_bytes(twins[0].read_bytes())
+  with pytest.raises(UserError, match=r"no image for the split 'train'"):
+    _split(tmp_path / 'two')
   _write_images(tmp_path / 'one', ['a.png'])
   with pytest.raises(UserError, match=r"data\.path.*no image.*'train'"):
     _split(tmp_path / 'one')

@@ -17,6 +17,7 @@ from PIL import Image
 from vaegan_jax.data import drawn_faces
 from vaegan_jax.data.image_files import (
   DAMAGED_FILE,
+  RULES,
   ImageFiles,
   describe_error,
   expand_path,
@@ -29,7 +30,7 @@ _TFDS_NAME = re.compile(r'[A-Za-z]\w*(/\w[\w.+-]*)?(:\d[\d.*]*)?')
 
 
 def create_builder(
-  name: str, *, path: str = '', data_dir: str = ''
+  name: str, *, path: str = '', data_dir: str = '', folder_rules: int = RULES
 ) -> tfds.core.DatasetBuilder:
   """Opens a dataset, preparing it first if that was never finished.
 
@@ -39,6 +40,7 @@ def create_builder(
     path: the folder of images, for 'image_folder'.
     data_dir: where prepared data lives, '~' and '$NAME' allowed;
       '': ~/tensorflow_datasets.
+    folder_rules: how a folder is read, as `ImageFiles` has it.
 
   Returns:
     A TFDS builder whose data is on disk as array_record.
@@ -49,7 +51,7 @@ def create_builder(
   """
   data_dir = expand_path(data_dir or '~/tensorflow_datasets')
   if name == 'image_folder':
-    images = ImageFiles(path)
+    images = ImageFiles(path, folder_rules)
     # One data directory for each state of the folder: changed, it is new.
     data_dir = os.path.join(data_dir, 'image_folder', images.fingerprint)
     builder = ImageFolder(images, data_dir=data_dir)

@@ -18,6 +18,7 @@ _SUFFIXES = (
 )
 _TEST_FOLDERS = ('test', 'validation', 'val')
 _TEST_EVERY = 10  # One image in so many is held out.
+RULES = 2  # By which a folder is read today; earlier runs keep theirs.
 _MAX_DAMAGED = 0.1  # Of all images.
 _CHECKED_TOGETHER = 1000  # Bounds the memory that the check takes.
 _MAX_BYTES = 2**28  # Of one file.
@@ -28,15 +29,20 @@ class ImageFiles:
   """The image files of a folder, however deep, by name relative to it.
 
   If there is a `train` folder and one of `test`, `validation` or `val`, these
-  are the splits, and files elsewhere are left out. Otherwise every tenth image
-  in the order of their names is held out as 'test'. Hidden files are left out.
+  are the splits, and files elsewhere are left out. Otherwise about one image in
+  ten is held out as 'test', chosen by a hash of its file's content alone: no
+  image changes sides when others come or go, copies of one are on one side, and
+  names do not matter. Of so few that none would be, the one with the smallest
+  hash is. Hidden files are left out.
   """
 
-  def __init__(self, path: str):
+  def __init__(self, path: str, rules: int = RULES):
     """Lists a folder.
 
     Args:
       path: the folder, '~' and '$NAME' allowed.
+      rules: 2; or 1, as the first versions did: every tenth image in the order
+        of their names is held out, so that one that is added moves others.
 
     Raises:
       UserError: the path is empty, no folder, or has no images.
@@ -47,6 +53,7 @@ class ImageFiles:
         'your images, such as "~/photos".'
       )
     self.root = pathlib.Path(expand_path(path))
+    self._rules = rules
     if not os.path.isdir(self.root):  # Of strange names, `Path`'s own raises.
       exists = os.path.exists(self.root)
       problem = 'is not a folder' if exists else 'does not exist'
@@ -69,8 +76,12 @@ class ImageFiles:
       )
     self.names = sorted(sizes_and_times)
     listing = repr([(name, *sizes_and_times[name]) for name in self.names])
+    if rules > 1:
+      listing += f' rules {rules}'
     self.fingerprint = hashlib.sha256(listing.encode()).hexdigest()[:16]
-    self.content_hash = ''  # Of all bytes; known when `find_damaged` has read.
+    # Of all bytes, and of each file's; known when `find_damaged` has read.
+    self.content_hash = ''
+    self._digests = {}
 
   def read(self, name: str) -> bytes:
     """Returns the bytes of one file.
@@ -98,6 +109,8 @@ class ImageFiles:
       UserError: more than a tenth of the images are damaged.
     """
     damaged, content = {}, hashlib.sha256()
+    if self._rules > 1 and not self._folders:
+      content.update(f'rules {self._rules}'.encode())
     with (
       futures.ThreadPoolExecutor() as pool,
       tqdm.tqdm(
@@ -109,6 +122,7 @@ class ImageFiles:
         found = pool.map(self._inspect, names)
         for name, (digest, reason) in zip(names, found, strict=True):
           content.update(os.fsencode(name) + digest)
+          self._digests[name] = digest
           if reason:
             damaged[name] = reason
         progress.update(len(names))
@@ -136,6 +150,9 @@ class ImageFiles:
   def split(self, damaged) -> dict[str, list[str]]:
     """Returns the names of each split's images, without the damaged ones.
 
+    Args:
+      damaged: what `find_damaged` has returned.
+
     Raises:
       UserError: a split would be empty.
     """
@@ -146,16 +163,25 @@ class ImageFiles:
         for split, folder in self._folders.items()
       }
     else:
-      test = names[::_TEST_EVERY]
+      test = self._hold_out(names)
       splits = {'train': sorted(set(names) - set(test)), 'test': test}
     for split, members in splits.items():
       if not members:
         raise self._error(
           f'which leaves no image for the split {split!r}; it must hold at '
-          'least one image to train with and one to hold out, such as '
+          'least one image to train with and another to hold out, such as '
           '"cat.jpg" and "dog.jpg"'
         )
     return splits
+
+  def _hold_out(self, names: list[str]) -> list[str]:
+    """Which of these images are held out."""
+    if self._rules == 1 or not names:
+      return names[::_TEST_EVERY]
+    numbers = {n: int.from_bytes(self._digests[n][:8]) for n in names}
+    test = [name for name in names if numbers[name] % _TEST_EVERY == 0]
+    least = min(numbers.values())
+    return test or [name for name in names if numbers[name] == least]
 
   def _find_split_folders(self) -> dict[str, str]:
     """The folders of 'train' and 'test', or none where one is missing."""
