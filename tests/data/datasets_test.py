@@ -141,8 +141,8 @@ def test_a_crash_while_preparing_leaves_nothing_that_looks_prepared(tmp_path):
 
 def test_data_prepared_in_another_format_is_a_users_error(folder, tmp_path):
   info = _open(folder, tmp_path).data_path / 'dataset_info.json'
-  info.write_text(info.read_text().replace('array_record', 'tfrecord'))
-  with pytest.raises(UserError, match=r'as tfrecord; .*data\.data_dir'):
+  info.write_text(info.read_text().replace('array_record', 'riegeli'))
+  with pytest.raises(UserError, match=r'as riegeli; .*data\.data_dir'):
     _open(folder, tmp_path)
 
 

@@ -2,7 +2,8 @@
 
 Beside the datasets that TFDS knows there are two of our own: `image_folder`,
 any directory of images, and `drawn_faces`, which needs no download. All are
-stored as array_record, which is read without importing TensorFlow.
+stored as array_record; data that TFDS has prepared as tfrecord, its default, is
+read as it is. Neither needs TensorFlow.
 """
 
 import difflib
@@ -22,6 +23,7 @@ from vaegan_jax.data.image_files import (
   describe_error,
   expand_path,
 )
+from vaegan_jax.data.tfrecords import TFRecords
 from vaegan_jax.errors import UserError
 
 # A dataset, a configuration and a version. TFDS would take more: the name of a
@@ -43,7 +45,7 @@ def create_builder(
     folder_rules: how a folder is read, as `ImageFiles` has it.
 
   Returns:
-    A TFDS builder whose data is on disk as array_record.
+    A TFDS builder whose data is on disk, as array_record or tfrecord.
 
   Raises:
     UserError: the name is unknown, the folder has no usable images, or the
@@ -69,11 +71,11 @@ def create_builder(
       f'data.name is {name!r}, whose prepared data in {folder} is damaged '
       f'({describe_error(error)}); delete that folder to have it made again.'
     ) from error
-  if builder.info.file_format.value != 'array_record':
+  if builder.info.file_format.value not in ('array_record', 'tfrecord'):
     raise UserError(
       f'data.name is {name!r}, which {folder} holds as '
-      f'{builder.info.file_format.value}; it must be array_record, so delete '
-      'that folder, or set data.data_dir to another, such as "~/arrays".'
+      f'{builder.info.file_format.value}; it must be array_record or tfrecord, '
+      'so set data.data_dir to another, such as "~/arrays".'
     )
   return builder
 
@@ -100,9 +102,12 @@ def open_split(
       'a dataset of images, such as "cifar10".'
     )
   try:
-    source = builder.as_data_source(
-      split, decoders={'image': tfds.decode.SkipDecoding()}
-    )
+    if builder.info.file_format.value == 'tfrecord':
+      source = TFRecords(builder.info, split)
+    else:
+      source = builder.as_data_source(
+        split, decoders={'image': tfds.decode.SkipDecoding()}
+      )
     if len(source):
       return source
     reason = 'it is empty'
