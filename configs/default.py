@@ -33,7 +33,7 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
 
   data = config.data = ml_collections.ConfigDict()
   data.name = 'drawn_faces'  # 'drawn_faces', 'image_folder' or a TFDS name.
-  data.path = ''  # The folder of images, for 'image_folder'.
+  data.path = ''  # The folder of images, for 'image_folder' and 'celeb_a'.
   data.data_dir = ''  # Where prepared data lives; '': ~/tensorflow_datasets.
   # How a folder is read and split. 1: as the first versions did, whose runs
   # keep it; there, an image that is added moves what is held out.

@@ -245,6 +245,7 @@ def test_bad_values_of_style_transfer_are_told(changes, told):
     {'optimizer.b1': 0, 'loss.kl_weight': 1},  # Whole numbers are numbers.
     {'loss.layers': ('block_3', 'block_1'), 'loss.layer_weights': (0, 2.5)},
     {'data.name': 'image_folder', 'data.path': '/data/my_photos'},
+    {'data.name': 'celeb_a', 'data.path': '/data/celeba'},
     {'data.image_size': 16, 'num_eval_images': 0, 'ema_decay': 0.0},
   ),
 )

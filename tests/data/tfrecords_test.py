@@ -1,4 +1,4 @@
-"""Data that TFDS has prepared as tfrecord is read as it is, every image of it."""
+"""Data that TFDS has prepared as tfrecord is read as it is, all of it."""
 
 import numpy as np
 import pytest

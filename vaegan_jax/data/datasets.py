@@ -1,7 +1,8 @@
 """Where images come from: every dataset is a TFDS builder, prepared once.
 
-Beside the datasets that TFDS knows there are two of our own: `image_folder`,
-any directory of images, and `drawn_faces`, which needs no download. All are
+Beside the datasets that TFDS knows there are our own: `image_folder`, any
+directory of images, `celeb_a` out of one, where a path is given, and
+`drawn_faces`, which needs no download. All are
 stored as array_record; data that TFDS has prepared as tfrecord, its default, is
 read as it is. Neither needs TensorFlow.
 """
@@ -16,6 +17,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from vaegan_jax.data import drawn_faces
+from vaegan_jax.data.celeba_files import CelebAFiles
 from vaegan_jax.data.image_files import (
   DAMAGED_FILE,
   RULES,
@@ -39,7 +41,8 @@ def create_builder(
   Args:
     name: 'drawn_faces', 'image_folder', or a TFDS name, which may have a
       configuration and a version: 'cifar10', 'cifar10:3.0.2'.
-    path: the folder of images, for 'image_folder'.
+    path: the folder of images, for 'image_folder', and for 'celeb_a' if it is
+      not to be TFDS's.
     data_dir: where prepared data lives, '~' and '$NAME' allowed;
       '': ~/tensorflow_datasets.
     folder_rules: how a folder is read, as `ImageFiles` has it.
@@ -53,10 +56,9 @@ def create_builder(
   """
   data_dir = expand_path(data_dir or '~/tensorflow_datasets')
   if name == 'image_folder':
-    images = ImageFiles(path, folder_rules)
-    # One data directory for each state of the folder: changed, it is new.
-    data_dir = os.path.join(data_dir, 'image_folder', images.fingerprint)
-    builder = ImageFolder(images, data_dir=data_dir)
+    builder = ImageFolder(ImageFiles(path, folder_rules), data_dir=data_dir)
+  elif name == 'celeb_a' and path:
+    builder = CelebAFolder(CelebAFiles(path), data_dir=data_dir)
   elif name == 'drawn_faces':
     builder = DrawnFaces(data_dir=data_dir)
   else:
@@ -200,7 +202,10 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def __init__(self, images: ImageFiles, *, data_dir: str):
     self._images = images
-    super().__init__(data_dir=data_dir)
+    # One data directory for each state of the folder: changed, it is new.
+    super().__init__(
+      data_dir=os.path.join(data_dir, self.name, images.fingerprint)
+    )
     # While preparing, `data_dir` is a temporary folder; this is the last one.
     self._report = os.path.join(self.data_dir, DAMAGED_FILE)
 
@@ -230,3 +235,7 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     for name in names:
       key = os.fsencode(name)  # A file's name need not be valid text.
       yield key, {'image': self._images.read(name), 'path': key}
+
+
+class CelebAFolder(ImageFolder, skip_registration=True):
+  """CelebA out of its own files, with the splits of its authors."""
