@@ -8,6 +8,7 @@ read as it is. Neither needs TensorFlow.
 """
 
 import difflib
+import errno
 import os
 import pathlib
 import re
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from vaegan_jax.data import drawn_faces
+from vaegan_jax.data import downloads, drawn_faces
 from vaegan_jax.data.celeba_files import CelebAFiles
 from vaegan_jax.data.image_files import (
   DAMAGED_FILE,
@@ -152,17 +153,37 @@ def _create_ready_builder(name: str, data_dir: str):
 
 def _prepare(builder, name: str) -> None:
   try:
-    builder.download_and_prepare(file_format='array_record')
+    with downloads.impatient():
+      builder.download_and_prepare(file_format='array_record')
   except UserError:
     raise
   except Exception as error:  # TFDS and the network raise nearly anything.
     if builder.data_path.exists():  # Another process was faster.
       return
+    if _is_of_disk(error):
+      raise UserError(
+        f'data.data_dir is {str(builder.data_dir_root)!r}, which cannot be '
+        f'written ({describe_error(error)}); name a folder on a disk with '
+        'room, such as --config.data.data_dir=/scratch/data.'
+      ) from error
+    if told := downloads.by_hand(builder, error):
+      raise UserError(f'data.name is {name!r}, {told}.') from error
     raise UserError(
       f'data.name is {name!r}, which could not be prepared in '
-      f'{builder.data_path} ({describe_error(error)}); mend that, or use a '
-      'dataset that needs no download, such as "drawn_faces" or "image_folder".'
+      f'{builder.data_path} ({describe_error(error)}); mend that, or use other '
+      'data, such as "image_folder".'
     ) from error
+
+
+def _is_of_disk(error: BaseException | None) -> bool:
+  """Whether a folder that cannot be written is the cause."""
+  codes = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+  codes += (errno.ENOSPC, errno.EDQUOT)
+  while error is not None:
+    if isinstance(error, OSError) and error.errno in codes:
+      return True
+    error = error.__cause__ or error.__context__
+  return False
 
 
 class DrawnFaces(tfds.core.GeneratorBasedBuilder, skip_registration=True):
