@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from vaegan_jax.data import downloads, drawn_faces
+from vaegan_jax.data import downloads, drawn_faces, prepared_copies
 from vaegan_jax.data.celeba_files import CelebAFiles
 from vaegan_jax.data.image_files import (
   DAMAGED_FILE,
@@ -65,8 +65,13 @@ def create_builder(
   else:
     builder = _create_ready_builder(name, data_dir)
   folder = builder.data_path  # Appears, by a rename, when all is written.
+  copy = isinstance(builder, ImageFolder) and (builder.copy, builder.source)
+  if copy:
+    prepared_copies.hold(*copy)
   if not folder.exists():
     _prepare(builder, name)
+  if copy:
+    prepared_copies.remove_older(*copy)
   try:
     builder = tfds.builder_from_directory(folder)
   except Exception as error:  # What damage leads to has no common class.
@@ -224,9 +229,9 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def __init__(self, images: ImageFiles, *, data_dir: str):
     self._images = images
     # One data directory for each state of the folder: changed, it is new.
-    super().__init__(
-      data_dir=os.path.join(data_dir, self.name, images.fingerprint)
-    )
+    self.copy = pathlib.Path(data_dir, self.name, images.fingerprint)
+    self.source = prepared_copies.describe_source(images.root, images.rules)
+    super().__init__(data_dir=os.fspath(self.copy))
     # While preparing, `data_dir` is a temporary folder; this is the last one.
     self._report = os.path.join(self.data_dir, DAMAGED_FILE)
 

@@ -70,6 +70,7 @@ class ImageFiles:
       raise self._error(
         f'which {problem}; it must be a folder of images, such as "~/photos"'
       )
+    self.rules = rules
     self._kinds = decoding.FIRST_KINDS if rules == 1 else None
     self._folders = self._find_split_folders()
     # Of what makes other splits of the same files.
