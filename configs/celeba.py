@@ -2,7 +2,10 @@
 
   python main.py --config=configs/celeba.py --workdir=runs/celeba
 
-TFDS downloads the images (1.4 GB) on the first run. The pixel baseline is
+TFDS downloads the images (1.4 GB) on the first run, if Google Drive lets it.
+Images that you have, `img_align_celeba` (a folder or a .zip) and
+`list_eval_partition.txt` in one folder, need no download:
+`--config.data.path=/data/celeba`. The pixel baseline is
 `--config=configs/celeba.py:mse`.
 """
 

@@ -33,8 +33,12 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
 
   data = config.data = ml_collections.ConfigDict()
   data.name = 'drawn_faces'  # 'drawn_faces', 'image_folder' or a TFDS name.
-  data.path = ''  # The folder of images, for 'image_folder'.
+  data.path = ''  # The folder of images, for 'image_folder' and 'celeb_a'.
   data.data_dir = ''  # Where prepared data lives; '': ~/tensorflow_datasets.
+  # How a folder is read and split. 1: as the first versions did, whose runs
+  # keep it; there, an image that is added moves what is held out.
+  data.folder_rules = 2
+  data.allow_growth = False  # A run whose folder has more images now goes on.
   data.image_size = 64  # Pixels on a side, after the crop.
   data.channels = 3  # 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA.
   data.center_crop = 0  # Side of the square crop; 0: the largest that fits.

@@ -92,6 +92,8 @@ BAD_VALUES = {
   'num_eval_images': (-1,),
   'data.name': ('', ' ', None),
   'data.path': ('/data/my_photos',),
+  'data.folder_rules': (0, 3, '2'),
+  'data.allow_growth': ('yes',),
   'data.image_size': (0, 60, 8),
   'data.channels': (0, 5),
   'data.center_crop': (-1,),
@@ -280,6 +282,7 @@ def test_bad_values_of_style_transfer_are_told(changes, told):
     {'optimizer.b1': 0, 'loss.kl_weight': 1},  # Whole numbers are numbers.
     {'loss.layers': ('block_3', 'block_1'), 'loss.layer_weights': (0, 2.5)},
     {'data.name': 'image_folder', 'data.path': '/data/my_photos'},
+    {'data.name': 'celeb_a', 'data.path': '/data/celeba'},
     {'data.image_size': 16, 'num_eval_images': 0, 'ema_decay': 0.0},
   ),
 )
@@ -366,7 +369,7 @@ def _edited(**changes):
     (b'{"seed": 0}', 'lacks batch_size'),
     (_edited(colour='red').encode(), 'unknown colour'),
     (_edited(batch_size='64').encode(), "batch_size='64'"),
-    (_edited(data=3).encode(), r'lacks data\.cache_images'),
+    (_edited(data=3).encode(), r'lacks data\.allow_growth'),
     (_edited(seed={}).encode(), 'lacks seed'),
   ),
 )

@@ -42,9 +42,9 @@ def _write_images(folder, names, size=8):
     Image.new('RGB', (size, size), (shade, 2 * shade, 0)).save(path)
 
 
-def _open(folder, data_dir):
+def _open(folder, data_dir, **options):
   return datasets.create_builder(
-    'image_folder', path=str(folder), data_dir=str(data_dir)
+    'image_folder', path=str(folder), data_dir=str(data_dir), **options
   )
 
 
@@ -60,10 +60,14 @@ def folder(tmp_path):
   return tmp_path / 'images'
 
 
-def test_the_splits_are_those_of_the_folder(folder, tmp_path):
-  builder = _open(folder, tmp_path)
-  assert _paths(builder, 'test') == {'00.png', '10.png'}
-  assert len(_paths(builder, 'train')) == 18
+@pytest.mark.parametrize('rules', (1, 2))
+def test_the_splits_are_those_of_the_folder(rules, folder, tmp_path):
+  images = image_files.ImageFiles(str(folder), rules)
+  splits = images.split(images.find_damaged())
+  builder = _open(folder, tmp_path, folder_rules=rules)
+  for name, members in splits.items():
+    assert _paths(builder, name) == set(members)
+  assert len(_paths(builder, 'train+test')) == 20
 
 
 def test_stores_the_files_as_they_are(folder, tmp_path):
@@ -137,8 +141,8 @@ def test_a_crash_while_preparing_leaves_nothing_that_looks_prepared(tmp_path):
 
 def test_data_prepared_in_another_format_is_a_users_error(folder, tmp_path):
   info = _open(folder, tmp_path).data_path / 'dataset_info.json'
-  info.write_text(info.read_text().replace('array_record', 'tfrecord'))
-  with pytest.raises(UserError, match=r'as tfrecord; .*data\.data_dir'):
+  info.write_text(info.read_text().replace('array_record', 'riegeli'))
+  with pytest.raises(UserError, match=r'as riegeli; .*data\.data_dir'):
     _open(folder, tmp_path)
 
 

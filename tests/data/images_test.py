@@ -42,22 +42,24 @@ def _caches(builder):
 
 
 def test_cached_images_equal_decoded_ones(builder, monkeypatch):
-  monkeypatch.setattr(images, '_CHUNK', 10)  # The last has 7.
-  indices = np.array([5, 0, 26, 5])
+  monkeypatch.setattr(images, '_CHUNK', 11)  # The last has fewer.
+  indices = np.array([5, 0, 20, 5])
   decoded = _load(builder, cache_images=False)
   assert not _caches(builder)
   cached = _load(builder)
-  assert len(cached) == len(decoded) == 27
+  number = builder.info.splits['train'].num_examples
+  assert len(cached) == len(decoded) == number
   assert cached[indices].shape == (4, 8, 8, 3)
   np.testing.assert_array_equal(cached[indices], decoded[indices])
-  np.testing.assert_array_equal(cached[np.arange(27)], decoded[np.arange(27)])
+  everywhere = np.arange(number)
+  np.testing.assert_array_equal(cached[everywhere], decoded[everywhere])
   assert cached.fingerprint == decoded.fingerprint
 
 
 def test_images_are_decoded_once(builder, monkeypatch):
-  expected = _load(builder)[np.arange(27)]
+  expected = _load(builder)[np.arange(20)]
   monkeypatch.setattr(decoding, 'decode_image', _fail)
-  np.testing.assert_array_equal(_load(builder)[np.arange(27)], expected)
+  np.testing.assert_array_equal(_load(builder)[np.arange(20)], expected)
 
 
 def test_every_way_to_decode_has_its_own_cache(builder):
@@ -73,7 +75,11 @@ def test_every_way_to_decode_has_its_own_cache(builder):
   images = [_load(builder, **variant) for variant in variants]
   assert len({image.fingerprint for image in images}) == len(variants)
   assert len(_caches(builder)) == len(variants)
-  assert [len(image) for image in images] == [27, 27, 27, 27, 3, 24, 30]
+  number = builder.info.splits['train'].num_examples
+  assert [len(image) for image in images] == [
+    *[number] * 4,
+    *(30 - number, round(0.9 * number), 30),
+  ]
 
 
 def test_a_copy_of_a_dataset_has_its_fingerprint(builder, tmp_path):
@@ -133,7 +139,7 @@ def test_an_interrupted_cache_is_never_used(builder, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
       _load(builder)
   assert not _caches(builder)
-  assert _load(builder)[np.arange(27)].any(axis=(1, 2, 3)).all()
+  assert _load(builder)[np.arange(20)].any(axis=(1, 2, 3)).all()
 
 
 @pytest.mark.parametrize(

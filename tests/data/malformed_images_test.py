@@ -76,6 +76,7 @@ def _damaged():
   for suffix, file_format in (
     *(('jpg', 'JPEG'), ('png', 'PNG'), ('webp', 'WEBP'), ('bmp', 'BMP')),
     *(('gif', 'GIF'), ('tif', 'TIFF'), ('ppm', 'PPM')),
+    *(('avif', 'AVIF'), ('jp2', 'JPEG2000')),
   ):
     data = _encode(_noise(), file_format)
     for percent in (0, 1, 10, 50, 90):
@@ -252,10 +253,14 @@ def test_a_file_that_changes_after_the_check(change, told, tiny_run, tmp_path):
   folder = tmp_path / 'images'
   folder.mkdir()
   for index in range(4):
-    (folder / f'{index}.png').write_bytes(_WHOLE['one.png'][0])
+    image = Image.new('RGB', (8, 8), (index, 0, 0))
+    (folder / f'{index}.png').write_bytes(_encode(image, 'PNG'))
   victim = folder / '2.png'
 
-  def find_damaged(self, report):
+  find_damaged = image_files.ImageFiles.find_damaged
+
+  def find_damaged_before(self, report):
+    assert find_damaged(self, report) == {}
     victim.unlink()
     if change == 'is cut':
       victim.write_bytes(b'\x89PNG')
@@ -264,7 +269,7 @@ def test_a_file_that_changes_after_the_check(change, told, tiny_run, tmp_path):
     return {}
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(image_files.ImageFiles, 'find_damaged', find_damaged)
+    patch.setattr(image_files.ImageFiles, 'find_damaged', find_damaged_before)
     data = f'--config.data.data_dir={tmp_path / "data"}'
     sentence = told(*tiny_run, f'--config.data.path={folder}', data)
   assert 'could not be prepared' in sentence or 'does not decode' in sentence

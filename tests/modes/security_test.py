@@ -234,8 +234,8 @@ def test_names_of_images_are_only_names(marker, tmp_path, monkeypatch):
     f'{text}.png' for text in ('$(touch it_ran)', '`touch it_ran`', '|x')
   ]
   names += ['a ... .png', '{0.__class__}.png', '%s%n.png']
-  for name in names:
-    Image.new('RGB', (4, 4)).save(folder / name)
+  for shade, name in enumerate(names):
+    Image.new('RGB', (4, 4), (shade, 0, 0)).save(folder / name)
   builder = datasets.create_builder(
     'image_folder', path=str(folder), data_dir=str(tmp_path / 'data')
   )

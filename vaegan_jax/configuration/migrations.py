@@ -11,6 +11,8 @@ from typing import Any
 
 # Every field that is newer than the first version, and what was done before it.
 MEANT = {
+  'data.folder_rules': 1,
+  'data.allow_growth': False,
   'loss.distance_weight': 1.0,
   'loss.image_weight': 0.0,
   'loss.image_halvings': 0,

@@ -136,6 +136,8 @@ RULES = {
   'data.name': _NOT_EMPTY,
   'data.path': _LOCAL_PATH,
   'data.data_dir': _LOCAL_PATH,
+  'data.folder_rules': _between(1, 2),
+  'data.allow_growth': _ANY,
   'data.image_size': _between(1, _MAX_IMAGE_SIZE),
   'data.channels': _between(1, 4),
   'data.center_crop': _COUNT_OR_ZERO,

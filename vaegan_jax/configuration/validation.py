@@ -254,8 +254,8 @@ def _check_data(data: ml_collections.ConfigDict) -> None:
       f'data.path={data.path!r} must name a folder when data.name='
       "'image_folder': for example, --config.data.path=/data/my_photos"
     )
-  if data.path and not from_folder:
+  if data.path and not from_folder and data.name != 'celeb_a':
     raise UserError(
-      f'data.path={data.path!r} is only read when data.name is '
-      f"'image_folder', not {data.name!r}: set --config.data.name=image_folder"
+      f"data.path={data.path!r} is only read when data.name is 'image_folder' "
+      f"or 'celeb_a', not {data.name!r}: set --config.data.name=image_folder"
     )

@@ -1,11 +1,14 @@
 """Where images come from: every dataset is a TFDS builder, prepared once.
 
-Beside the datasets that TFDS knows there are two of our own: `image_folder`,
-any directory of images, and `drawn_faces`, which needs no download. All are
-stored as array_record, which is read without importing TensorFlow.
+Beside the datasets that TFDS knows there are our own: `image_folder`, any
+directory of images, `celeb_a` out of one, where a path is given, and
+`drawn_faces`, which needs no download. All are
+stored as array_record; data that TFDS has prepared as tfrecord, its default, is
+read as it is. Neither needs TensorFlow.
 """
 
 import difflib
+import errno
 import os
 import pathlib
 import re
@@ -15,14 +18,17 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.core import naming
 
-from vaegan_jax.data import drawn_faces
+from vaegan_jax.data import downloads, drawn_faces, prepared_copies
+from vaegan_jax.data.celeba_files import CelebAFiles
 from vaegan_jax.data.image_files import (
   DAMAGED_FILE,
+  RULES,
   ImageFiles,
   describe_error,
   expand_path,
 )
 from vaegan_jax.data.prepared_files import check_prepared
+from vaegan_jax.data.tfrecords import TFRecords
 from vaegan_jax.errors import UserError
 
 # A dataset, a configuration and a version. TFDS would take more: the name of a
@@ -31,19 +37,21 @@ _TFDS_NAME = re.compile(r'[A-Za-z]\w*(/\w[\w.+-]*)?(:\d[\d.*]*)?')
 
 
 def create_builder(
-  name: str, *, path: str = '', data_dir: str = ''
+  name: str, *, path: str = '', data_dir: str = '', folder_rules: int = RULES
 ) -> tfds.core.DatasetBuilder:
   """Opens a dataset, preparing it first if that was never finished.
 
   Args:
     name: 'drawn_faces', 'image_folder', or a TFDS name, which may have a
       configuration and a version: 'cifar10', 'cifar10:3.0.2'.
-    path: the folder of images, for 'image_folder'.
+    path: the folder of images, for 'image_folder', and for 'celeb_a' if it is
+      not to be TFDS's.
     data_dir: where prepared data lives, '~' and '$NAME' allowed;
       '': ~/tensorflow_datasets.
+    folder_rules: how a folder is read, as `ImageFiles` has it.
 
   Returns:
-    A TFDS builder whose data is on disk as array_record.
+    A TFDS builder whose data is on disk, as array_record or tfrecord.
 
   Raises:
     UserError: the name is unknown, the folder has no usable images, the data
@@ -52,18 +60,22 @@ def create_builder(
   """
   data_dir = expand_path(data_dir or '~/tensorflow_datasets')
   if name == 'image_folder':
-    images = ImageFiles(path)
-    # One data directory for each state of the folder: changed, it is new.
-    data_dir = os.path.join(data_dir, 'image_folder', images.fingerprint)
-    builder = ImageFolder(images, data_dir=data_dir)
+    builder = ImageFolder(ImageFiles(path, folder_rules), data_dir=data_dir)
+  elif name == 'celeb_a' and path:
+    builder = CelebAFolder(CelebAFiles(path), data_dir=data_dir)
   elif name == 'drawn_faces':
     builder = DrawnFaces(data_dir=data_dir)
   else:
     builder = _create_ready_builder(name, data_dir)
   folder = builder.data_path  # Appears, by a rename, when all is written.
+  copy = isinstance(builder, ImageFolder) and (builder.copy, builder.source)
+  if copy:
+    prepared_copies.hold(*copy)
   if not folder.exists():
     _prepare(builder, name)
   check_prepared(folder)
+  if copy:
+    prepared_copies.remove_older(*copy)
   try:
     builder = tfds.builder_from_directory(folder)
   except Exception as error:  # What damage leads to has no common class.
@@ -71,11 +83,11 @@ def create_builder(
       f'data.name is {name!r}, whose prepared data in {folder} is damaged '
       f'({describe_error(error)}); delete that folder to have it made again.'
     ) from error
-  if builder.info.file_format.value != 'array_record':
+  if builder.info.file_format.value not in ('array_record', 'tfrecord'):
     raise UserError(
       f'data.name is {name!r}, which {folder} holds as '
-      f'{builder.info.file_format.value}; it must be array_record, so delete '
-      'that folder, or set data.data_dir to another, such as "~/arrays".'
+      f'{builder.info.file_format.value}; it must be array_record or tfrecord, '
+      'so set data.data_dir to another, such as "~/arrays".'
     )
   return builder
 
@@ -102,9 +114,12 @@ def open_split(
       'a dataset of images, such as "cifar10".'
     )
   try:
-    source = builder.as_data_source(
-      split, decoders={'image': tfds.decode.SkipDecoding()}
-    )
+    if builder.info.file_format.value == 'tfrecord':
+      source = TFRecords(builder.info, split)
+    else:
+      source = builder.as_data_source(
+        split, decoders={'image': tfds.decode.SkipDecoding()}
+      )
     if len(source):
       return source
     reason = 'it is empty'
@@ -150,17 +165,37 @@ def _create_ready_builder(name: str, data_dir: str):
 
 def _prepare(builder, name: str) -> None:
   try:
-    builder.download_and_prepare(file_format='array_record')
+    with downloads.impatient():
+      builder.download_and_prepare(file_format='array_record')
   except UserError:
     raise
   except Exception as error:  # TFDS and the network raise nearly anything.
     if builder.data_path.exists():  # Another process was faster.
       return
+    if _is_of_disk(error):
+      raise UserError(
+        f'data.data_dir is {str(builder.data_dir_root)!r}, which cannot be '
+        f'written ({describe_error(error)}); name a folder on a disk with '
+        'room, such as --config.data.data_dir=/scratch/data.'
+      ) from error
+    if told := downloads.by_hand(builder, error):
+      raise UserError(f'data.name is {name!r}, {told}.') from error
     raise UserError(
       f'data.name is {name!r}, which could not be prepared in '
-      f'{builder.data_path} ({describe_error(error)}); mend that, or use a '
-      'dataset that needs no download, such as "drawn_faces" or "image_folder".'
+      f'{builder.data_path} ({describe_error(error)}); mend that, or use other '
+      'data, such as "image_folder".'
     ) from error
+
+
+def _is_of_disk(error: BaseException | None) -> bool:
+  """Whether a folder that cannot be written is the cause."""
+  codes = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+  codes += (errno.ENOSPC, errno.EDQUOT)
+  while error is not None:
+    if isinstance(error, OSError) and error.errno in codes:
+      return True
+    error = error.__cause__ or error.__context__
+  return False
 
 
 class DrawnFaces(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -200,7 +235,10 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def __init__(self, images: ImageFiles, *, data_dir: str):
     self._images = images
-    super().__init__(data_dir=data_dir)
+    # One data directory for each state of the folder: changed, it is new.
+    self.copy = pathlib.Path(data_dir, self.name, images.fingerprint)
+    self.source = prepared_copies.describe_source(images.root, images.rules)
+    super().__init__(data_dir=os.fspath(self.copy))
     # While preparing, `data_dir` is a temporary folder; this is the last one.
     self._report = os.path.join(self.data_dir, DAMAGED_FILE)
 
@@ -230,3 +268,7 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     for name in names:
       key = os.fsencode(name)  # A file's name need not be valid text.
       yield key, {'image': self._images.read(name), 'path': key}
+
+
+class CelebAFolder(ImageFolder, skip_registration=True):
+  """CelebA out of its own files, with the splits of its authors."""

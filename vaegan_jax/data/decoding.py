@@ -1,42 +1,115 @@
 """From the bytes of an image file to pixels.
 
 What a file claims is checked before memory is given to it: it may be of the
-kinds in `_FORMATS` alone, and of `PIL.Image.MAX_IMAGE_PIXELS` (89 million) at
-most.
+kinds below alone, and of `PIL.Image.MAX_IMAGE_PIXELS` (89 million) at most.
 """
 
 import contextlib
+import functools
 import io
 from concurrent import futures
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 _MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}
 # Told by the content. Pillow knows more, some of which run other programs:
 # an EPS file, whatever its name, is handed to Ghostscript.
-_FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')
+FIRST_KINDS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')
+# And what each of these needs, which is not everywhere.
+_NEEDS = {
+  'AVIF': 'a Pillow that was built with AVIF',
+  'JPEG2000': 'a Pillow that was built with OpenJPEG',
+  'HEIF': 'pillow-heif (pip install pillow-heif)',
+  'JPEG XL': 'another program to make it a JPEG or PNG',
+}
+# How files begin that are images whatever their names say. (BMP, TIFF and PPM
+# begin as other files do too.)
+_BEGINNINGS = (
+  (b'\xff\xd8\xff', 'JPEG'),
+  (b'\x89PNG\r\n\x1a\n', 'PNG'),
+  (b'GIF87a', 'GIF'),
+  (b'GIF89a', 'GIF'),
+  (b'\0\0\0\x0cjP  \r\n\x87\n', 'JPEG2000'),
+  (b'\xff\x4f\xff\x51\0', 'JPEG2000'),
+  (b'\0\0\0\x0cJXL \r\n\x87\n', 'JPEG XL'),
+)
+_HEIF_BRANDS = (
+  *(b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'hevm', b'hevs'),
+  *(b'mif1', b'msf1'),
+)
 # Pixels; larger images are unpacked one at a time, and always by one thread,
 # because glibc keeps what each thread has once needed.
 _LARGE = 2**24
 _large_images = futures.ThreadPoolExecutor(1)
 
 
-def read_image(data: bytes) -> Image.Image:
+class UnreadableKind(ValueError):
+  """A whole image, perhaps, of a kind that cannot be read here."""
+
+
+def find_kind(data: bytes) -> str:
+  """What the first bytes of a file say that it is.
+
+  Args:
+    data: the file, or its first 64 bytes.
+
+  Returns:
+    Pillow's name of the kind; '' if it is none, or one not sure from these.
+  """
+  for beginning, kind in _BEGINNINGS:
+    if data.startswith(beginning):
+      return kind
+  if data[:4] == b'RIFF' and data[8:12] == b'WEBP':
+    return 'WEBP'
+  if data[4:8] != b'ftyp':
+    return ''
+  # A brand, a version, and more brands: an AVIF may begin as any HEIF.
+  size = min(int.from_bytes(data[:4]), len(data), 64)
+  brands = [data[i : i + 4] for i in (8, *range(16, size, 4))]
+  if b'avif' in brands or b'avis' in brands:
+    return 'AVIF'
+  return 'HEIF' if brands[0] in _HEIF_BRANDS else ''
+
+
+@functools.cache
+def readable_kinds() -> tuple[str, ...]:
+  """Pillow's names of the kinds that are read here."""
+  kinds = list(FIRST_KINDS)
+  for kind, feature in (('AVIF', 'avif'), ('JPEG2000', 'jpg_2000')):
+    if features.check(feature):
+      kinds.append(kind)
+  with contextlib.suppress(ImportError):  # It is nobody's requirement.
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    kinds.append('HEIF')
+  return tuple(kinds)
+
+
+def read_image(
+  data: bytes, kinds: tuple[str, ...] | None = None
+) -> Image.Image:
   """Reads the first frame of an image file, upright, with every pixel loaded.
 
   Args:
-    data: an image file in any format that Pillow reads.
+    data: an image file.
+    kinds: Pillow's names of those that are read; None: `readable_kinds`.
 
   Returns:
     The image, turned as its EXIF orientation says, with 8 bits a channel.
 
   Raises:
     Exception: whatever Pillow raises for a damaged file.
+    UnreadableKind: it is of a kind that something is needed for.
     ValueError: it would unpack to too many pixels, or they are floats, which
       have no fixed white.
   """
-  image = Image.open(io.BytesIO(data), formats=_FORMATS)
+  if kinds is None:
+    kinds, kind = readable_kinds(), find_kind(data)
+    if kind and kind not in kinds:
+      raise UnreadableKind(f'it is {kind}, which needs {_NEEDS[kind]}')
+  image = Image.open(io.BytesIO(data), formats=kinds)
   pixels = image.width * image.height
   if pixels > Image.MAX_IMAGE_PIXELS:
     raise ValueError(

@@ -4,6 +4,7 @@ import hashlib
 import os
 import pathlib
 import stat
+from collections.abc import Callable, Collection, Mapping
 from concurrent import futures
 
 import tqdm
@@ -12,31 +13,47 @@ from absl import logging
 from vaegan_jax.data import decoding
 from vaegan_jax.errors import UserError
 
-_SUFFIXES = (
+# Files of these names are images, and damaged if their content is not.
+_FIRST_SUFFIXES = (
   *('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif'),
   *('.tif', '.tiff', '.ppm', '.pgm'),
 )
+_SUFFIXES = (
+  *_FIRST_SUFFIXES,
+  *('.jfif', '.jpe', '.avif', '.heic', '.heif', '.hif', '.jxl'),
+  *('.jp2', '.j2k', '.jpf', '.jpx'),
+)
+# Of thumbnails and notes, which a Synology and a Mac add.
+_OTHER_FOLDERS = ('@eaDir', '__MACOSX')
 _TEST_FOLDERS = ('test', 'validation', 'val')
 _TEST_EVERY = 10  # One image in so many is held out.
 _MAX_DAMAGED = 0.1  # Of all images.
 _CHECKED_TOGETHER = 1000  # Bounds the memory that the check takes.
 _MAX_BYTES = 2**28  # Of one file.
 DAMAGED_FILE = 'damaged_images.txt'  # Beside the prepared data.
+RULES = 2  # By which a folder is read today; earlier runs keep theirs.
 
 
 class ImageFiles:
   """The image files of a folder, however deep, by name relative to it.
 
-  If there is a `train` folder and one of `test`, `validation` or `val`, these
-  are the splits, and files elsewhere are left out. Otherwise every tenth image
-  in the order of their names is held out as 'test'. Hidden files are left out.
+  A file is an image by its suffix or, whatever its name, by its content. If
+  there is a `train` folder and one of `test`, `validation` or `val`, these are
+  the splits, and files elsewhere are left out. Otherwise about one image in ten
+  is held out as 'test', chosen by a hash of its file's content alone: no image
+  changes sides when others come or go, copies of one are on one side, and names
+  do not matter. Of so few that none would be, the one with the smallest hash
+  is. Hidden files are left out.
   """
 
-  def __init__(self, path: str):
+  def __init__(self, path: str, rules: int = RULES):
     """Lists a folder.
 
     Args:
       path: the folder, '~' and '$NAME' allowed.
+      rules: 2; or 1, as the first versions did: files of fewer suffixes, of
+        which every tenth in the order of their names is held out, so that one
+        that is added moves others.
 
     Raises:
       UserError: the path is empty, no folder, or has no images.
@@ -53,24 +70,20 @@ class ImageFiles:
       raise self._error(
         f'which {problem}; it must be a folder of images, such as "~/photos"'
       )
+    self.rules = rules
+    self._kinds = decoding.FIRST_KINDS if rules == 1 else None
     self._folders = self._find_split_folders()
-    sizes_and_times = _list_images(self.root)
-    if self._folders:
-      prefixes = tuple(f'{folder}/' for folder in self._folders.values())
-      sizes_and_times = {
-        name: stat
-        for name, stat in sizes_and_times.items()
-        if name.startswith(prefixes)
-      }
-    if not sizes_and_times:
-      raise self._error(
-        'in which there is no image; it must hold files that end in '
-        f'{", ".join(_SUFFIXES)}, such as "cat.jpg"'
-      )
+    # Of what makes other splits of the same files.
+    self._marker = '' if rules == 1 or self._folders else f'rules {rules}'
+    sizes_and_times = self._list()
     self.names = sorted(sizes_and_times)
     listing = repr([(name, *sizes_and_times[name]) for name in self.names])
+    if rules > 1:  # What cannot be read today may be tomorrow.
+      listing += repr((self._marker, decoding.readable_kinds()))
     self.fingerprint = hashlib.sha256(listing.encode()).hexdigest()[:16]
-    self.content_hash = ''  # Of all bytes; known when `find_damaged` has read.
+    # Of all bytes, and of each file's; known when `find_damaged` has read.
+    self.content_hash = ''
+    self._digests = {}
 
   def read(self, name: str) -> bytes:
     """Returns the bytes of one file.
@@ -84,20 +97,24 @@ class ImageFiles:
       status = os.fstat(file.fileno())
       if not stat.S_ISREG(status.st_mode):
         raise OSError('it is no ordinary file')
-      if status.st_size > _MAX_BYTES:
-        raise OSError(f'it has more than {_MAX_BYTES:,} bytes')
+      check_size(status.st_size)
       return file.read(status.st_size)
 
   def find_damaged(self, report: str = DAMAGED_FILE) -> dict[str, str]:
-    """Decodes every image once.
+    """Decodes every image once, and warns of those that are left out.
+
+    Args:
+      report: the file that will name them all, for the warning.
 
     Returns:
-      Why an image is damaged, by name; few enough to go on without them.
+      Why an image is left out, by name: few because they are damaged, and any
+      number because something is needed to read them.
 
     Raises:
-      UserError: more than a tenth of the images are damaged.
+      UserError: more than a tenth of the images are damaged, or none is left.
     """
-    damaged, content = {}, hashlib.sha256()
+    damaged, unreadable = {}, {}
+    content = hashlib.sha256(self._marker.encode())
     with (
       futures.ThreadPoolExecutor() as pool,
       tqdm.tqdm(
@@ -107,55 +124,65 @@ class ImageFiles:
       for first in range(0, len(self.names), _CHECKED_TOGETHER):
         names = self.names[first : first + _CHECKED_TOGETHER]
         found = pool.map(self._inspect, names)
-        for name, (digest, reason) in zip(names, found, strict=True):
+        for name, (digest, error) in zip(names, found, strict=True):
           content.update(os.fsencode(name) + digest)
-          if reason:
-            damaged[name] = reason
+          self._digests[name] = digest
+          if isinstance(error, decoding.UnreadableKind):
+            unreadable[name] = str(error)
+          elif error:
+            damaged[name] = describe_error(error)
         progress.update(len(names))
     self.content_hash = content.hexdigest()[:16]
-    if not damaged:
-      return damaged
-    count = f'{len(damaged)} of {len(self.names)} images'
-    some = ', '.join(repr(name) for name in list(damaged)[:3])
-    if len(damaged) > _MAX_DAMAGED * len(self.names):
-      raise self._error(
-        f'in which {count} are damaged, such as {some} '
-        f'({next(iter(damaged.values()))}); at most one in ten may be, so mend '
-        'or remove them'
-      )
-    logging.warning(
-      'Left out %s of %s as damaged: %s%s (all of them in %s)',
-      count,
-      self.root,
-      some,
-      ', ...' if len(damaged) > 3 else '',
-      report,
-    )
-    return damaged
+    self._check_left_out(damaged, unreadable)
+    for left_out, why in ((damaged, 'damaged'), (unreadable, 'not readable')):
+      if left_out:
+        logging.warning(
+          'Left out %s of %s as %s: %s%s (all of them in %s)',
+          self._count(left_out),
+          self.root,
+          why,
+          _some(left_out),
+          ', ...' if len(left_out) > 3 else '',
+          report,
+        )
+    return damaged | unreadable
 
-  def split(self, damaged) -> dict[str, list[str]]:
+  def split(self, damaged: Collection[str]) -> dict[str, list[str]]:
     """Returns the names of each split's images, without the damaged ones.
+
+    Args:
+      damaged: what `find_damaged` has returned.
 
     Raises:
       UserError: a split would be empty.
     """
-    names = [name for name in self.names if name not in damaged]
-    if self._folders:
-      splits = {
-        split: [name for name in names if name.startswith(f'{folder}/')]
-        for split, folder in self._folders.items()
-      }
-    else:
-      test = names[::_TEST_EVERY]
-      splits = {'train': sorted(set(names) - set(test)), 'test': test}
+    splits = self._split([name for name in self.names if name not in damaged])
     for split, members in splits.items():
       if not members:
         raise self._error(
           f'which leaves no image for the split {split!r}; it must hold at '
-          'least one image to train with and one to hold out, such as '
-          '"cat.jpg" and "dog.jpg"'
+          'least one image to train with and another, no copy of it, to hold '
+          'out, such as "cat.jpg" and "dog.jpg"'
         )
     return splits
+
+  def _split(self, names: list[str]) -> dict[str, list[str]]:
+    if self._folders:
+      return {
+        split: [name for name in names if name.startswith(f'{folder}/')]
+        for split, folder in self._folders.items()
+      }
+    test = self._hold_out(names)
+    return {'train': sorted(set(names) - set(test)), 'test': test}
+
+  def _hold_out(self, names: list[str]) -> list[str]:
+    """Which of these images are held out."""
+    if not self._marker or not names:
+      return names[::_TEST_EVERY]
+    numbers = {n: int.from_bytes(self._digests[n][:8]) for n in names}
+    test = [name for name in names if numbers[name] % _TEST_EVERY == 0]
+    least = min(numbers.values())
+    return test or [name for name in names if numbers[name] == least]
 
   def _find_split_folders(self) -> dict[str, str]:
     """The folders of 'train' and 'test', or none where one is missing."""
@@ -166,23 +193,71 @@ class ImageFiles:
         return {'train': 'train', 'test': folder}
     return {}
 
-  def _inspect(self, name: str) -> tuple[bytes, str]:
-    """A hash of a file, and why it cannot be decoded; '' if it can."""
+  def _list(self) -> dict[str, tuple[int, int]]:
+    """Returns (bytes, nanoseconds of the last change) by relative name."""
+    found = (
+      list_files(self.root, _has_first_suffix)
+      if self._kinds
+      else list_files(self.root, _is_image, _OTHER_FOLDERS)
+    )
+    if self._folders:
+      prefixes = tuple(f'{folder}/' for folder in self._folders.values())
+      found = {n: stat for n, stat in found.items() if n.startswith(prefixes)}
+    if not found:
+      raise self._error(
+        'in which there is no image; it must hold JPEG, PNG or other images, '
+        'such as "cat.jpg"'
+      )
+    return found
+
+  def _inspect(self, name: str) -> tuple[bytes, Exception | None]:
+    """A hash of a file, and why it cannot be decoded; None if it can."""
     digest = b''
     try:
       data = self.read(name)
       digest = hashlib.sha256(data).digest()
-      decoding.read_image(data)
+      decoding.read_image(data, self._kinds)
     except Exception as error:  # Pillow raises nearly anything.
-      return digest, describe_error(error)
-    return digest, ''
+      return digest, error
+    return digest, None
+
+  def _check_left_out(
+    self, damaged: Mapping[str, str], unreadable: Mapping[str, str]
+  ) -> None:
+    if len(damaged) > _MAX_DAMAGED * len(self.names):
+      raise self._error(
+        f'in which {self._count(damaged)} are damaged, such as '
+        f'{_some(damaged)} ({next(iter(damaged.values()))}); at most one in '
+        'ten may be, so mend or remove them'
+      )
+    if len(unreadable) == len(self.names):
+      raise self._error(
+        f'in which {self._count(unreadable)} cannot be read here, such as '
+        f'{_some(unreadable)}: {next(iter(unreadable.values()))}'
+      )
+
+  def _count(self, names: Collection[str]) -> str:
+    return f'{len(names)} of {len(self.names)} images'
 
   def _error(self, complaint: str) -> UserError:
     return UserError(f'data.path is {str(self.root)!r}, {complaint}.')
 
 
-def _list_images(root: pathlib.Path) -> dict[str, tuple[int, int]]:
-  """Returns (bytes, nanoseconds of the last change) by relative name."""
+def list_files(
+  root: pathlib.Path,
+  is_image: Callable[[pathlib.Path], bool],
+  other_folders: Collection[str] = (),
+) -> dict[str, tuple[int, int]]:
+  """Finds files in a folder, however deep, but hidden ones.
+
+  Args:
+    root: the folder.
+    is_image: says which of them.
+    other_folders: names of folders that are left out.
+
+  Returns:
+    (bytes, nanoseconds of the last change) by name relative to the folder.
+  """
   images, seen = {}, set()
   for folder, subfolders, files in os.walk(
     root, onerror=_warn_of_folder, followlinks=True
@@ -192,12 +267,28 @@ def _list_images(root: pathlib.Path) -> dict[str, tuple[int, int]]:
       subfolders.clear()
       continue
     seen.add((status.st_dev, status.st_ino))
-    subfolders[:] = sorted(s for s in subfolders if not s.startswith('.'))
+    subfolders[:] = sorted(
+      s for s in subfolders if s[0] != '.' and s not in other_folders
+    )
     for file in files:
       path = pathlib.Path(folder, file)
-      if path.suffix.lower() in _SUFFIXES and not file.startswith('.'):
+      if not file.startswith('.') and is_image(path):
         images[path.relative_to(root).as_posix()] = _size_and_time(path)
   return images
+
+
+def _has_first_suffix(path: pathlib.Path) -> bool:
+  return path.suffix.lower() in _FIRST_SUFFIXES
+
+
+def _is_image(path: pathlib.Path) -> bool:
+  if path.suffix.lower() in _SUFFIXES:
+    return True
+  try:  # Of a pipe nothing is there to be read, and not waited for.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), 'rb') as file:
+      return bool(decoding.find_kind(file.read(64) or b''))
+  except OSError:
+    return False
 
 
 def _warn_of_folder(error: OSError) -> None:
@@ -212,6 +303,12 @@ def _size_and_time(path: pathlib.Path) -> tuple[int, int]:
   return status.st_size, status.st_mtime_ns
 
 
+def check_size(size: int) -> None:
+  """Raises an OSError if a file has too many bytes to be an image."""
+  if size > _MAX_BYTES:
+    raise OSError(f'it has more than {_MAX_BYTES:,} bytes')
+
+
 def expand_path(path: str) -> str:
   """Replaces '~' and '$NAME'."""
   return os.path.expanduser(os.path.expandvars(path))
@@ -222,3 +319,7 @@ def describe_error(error: Exception) -> str:
   lines = str(error).strip().splitlines() or ['no message']
   line = lines[0].partition(' <_io.')[0]  # Pillow names the buffer's address.
   return f'{type(error).__name__}: {line.rstrip(".:")}'
+
+
+def _some(names: Collection[str]) -> str:
+  return ', '.join(repr(name) for name in list(names)[:3])

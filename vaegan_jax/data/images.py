@@ -56,7 +56,10 @@ def load_splits(data: Mapping[str, Any], fields: Sequence[str]) -> list[Images]:
     UserError: as `datasets.create_builder` and `load_images`.
   """
   builder = datasets.create_builder(
-    data['name'], path=data['path'], data_dir=data['data_dir']
+    data['name'],
+    path=data['path'],
+    data_dir=data['data_dir'],
+    folder_rules=data['folder_rules'],
   )
   return [
     load_images(

@@ -6,7 +6,7 @@ and the images alone. What is drawn is reconstructed from the latent's mean.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import flax.linen as nn
 import jax
@@ -47,6 +47,7 @@ class Evaluator:
     batch_size: int,
     seed: int,
     judges: Judges = _NO_JUDGES,
+    notes: Sequence[str] = (),
   ):
     """Prepares the compiled functions; nothing is computed yet.
 
@@ -58,6 +59,7 @@ class Evaluator:
       batch_size: images at a time.
       seed: of the samples from the prior, and of the latent.
       judges: that are asked too.
+      notes: what else is to be known of the scores, for the protocol.
     """
     autoencoder = modules['autoencoder']
     self._images = images
@@ -75,8 +77,14 @@ class Evaluator:
       functools.partial(_draw_noise, seed, autoencoder.latent_dim)
     )
     self._judges = judges
+    self._notes = notes
     self._measure = jax.jit(measure)
     self._distance = _create_distance(modules, loss)
+
+  @property
+  def fingerprint(self) -> str:
+    """Names the images, and the way they are decoded."""
+    return self._images.fingerprint
 
   def distance_for(self, state: TrainState) -> Distance | None:
     """The distance in a state's own critic; None if it has none."""
@@ -135,6 +143,7 @@ class Evaluator:
       'a sample of it, with the averaged weights',
       'judges see pictures clipped and rounded to 8 bits',
       *self._judges.protocol,
+      *self._notes,
     )
     return ''.join(f'- {line}\n' for line in lines)
 

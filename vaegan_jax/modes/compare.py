@@ -54,6 +54,7 @@ def compare(
       _labels(list(configs)), configs.items(), strict=True
     )
   }
+  _check_same_images(configs, runs)
   judge = next(
     (
       (label, evaluator.distance_for(state))
@@ -90,6 +91,20 @@ def _check_same_data(configs) -> None:
           f'{first.data[field]!r} in {first_workdir}: only runs on the same '
           'held-out images can be compared'
         )
+
+
+def _check_same_images(configs, runs) -> None:
+  """Of a folder, which runs of two versions may split otherwise."""
+  (first_label, first), *others = runs.items()
+  if len({config.data.folder_rules for config in configs.values()}) == 1:
+    return
+  for label, run in others:
+    if run[0].fingerprint != first[0].fingerprint:
+      raise UserError(
+        f'the held-out images of {label} are not those of {first_label}, '
+        'because their data.folder_rules differ: only runs on the same '
+        'held-out images can be compared'
+      )
 
 
 def _create_judges(configs) -> Judges:

@@ -1,10 +1,11 @@
 """A run and its held-out images, as every mode opens them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import ml_collections
+from absl import logging
 
 from vaegan_jax.data.images import Images, load_splits
 from vaegan_jax.evaluation.evaluator import Evaluator
@@ -12,6 +13,7 @@ from vaegan_jax.evaluation.judges import Judges, load_judges
 from vaegan_jax.experiment.networks import restore_networks
 from vaegan_jax.experiment.train_state import TrainState
 from vaegan_jax.losses.reconstruction import LossConfig
+from vaegan_jax.modes.same_images import describe_change, keep_rules
 
 
 def create_evaluator(
@@ -21,6 +23,7 @@ def create_evaluator(
   *,
   judges: Judges | None = None,
   batch_size: int = 0,
+  notes: Sequence[str] = (),
 ) -> Evaluator:
   """The evaluator of a run.
 
@@ -30,6 +33,7 @@ def create_evaluator(
     images: that are held out.
     judges: that are asked; None: those of the configuration.
     batch_size: images at a time; 0: that of the configuration.
+    notes: what else is to be known of its scores.
 
   Returns:
     The evaluator; nothing is computed yet.
@@ -41,6 +45,7 @@ def create_evaluator(
     batch_size=batch_size or config.batch_size,
     seed=config.seed,
     judges=judges or load_judges(**config.evaluation),
+    notes=notes,
   )
 
 
@@ -48,6 +53,9 @@ def open_run(
   config: ml_collections.ConfigDict, workdir: str, **options: Any
 ) -> tuple[Evaluator, TrainState, int]:
   """Restores a run's newest whole checkpoint, for its held-out images.
+
+  Images that are not those of its training are told of, here and in the
+  evaluator's protocol.
 
   Args:
     config: of the run; its data may be other images of the same shape.
@@ -62,5 +70,10 @@ def open_run(
       images cannot be read.
   """
   modules, state, step = restore_networks(config, workdir)
+  config = keep_rules(config, workdir)
   (images,) = load_splits(config.data, ['eval_split'])
+  change = describe_change(config, workdir, step)
+  if change:
+    logging.warning('Of %s: %s.', workdir, change)
+    options['notes'] = (change,)
   return create_evaluator(config, modules, images, **options), state, step

@@ -28,6 +28,7 @@ from vaegan_jax.evaluation.judges import Judges
 from vaegan_jax.modes import evaluate, train
 from vaegan_jax.modes import study_report as report
 from vaegan_jax.modes.runs import open_run
+from vaegan_jax.modes.same_images import keep_rules
 from vaegan_jax.modes.study_report import FINISHED, Outcome
 from vaegan_jax.runtime import distributed
 from vaegan_jax.runtime.checkpoints import Checkpoints
@@ -70,6 +71,7 @@ def study(runs: Runs, workdir: str) -> int:
     folders = (epath.Path(run).relative_to(workdir) for run in runs)
     check_writable(workdir, *(f'{run}/checkpoints' for run in folders))
   distributed.check_shared(workdir)
+  runs = {run: keep_rules(config, run) for run, config in runs.items()}
   with Stopper() as stopper:
     known = distributed.from_first(lambda: _recall_all(runs))
     outcomes = {

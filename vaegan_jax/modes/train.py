@@ -25,6 +25,7 @@ from vaegan_jax.errors import unwritable
 from vaegan_jax.experiment.networks import create_networks
 from vaegan_jax.experiment.train_state import TrainState
 from vaegan_jax.modes.runs import create_evaluator
+from vaegan_jax.modes.same_images import keep_rules, may_have_grown
 from vaegan_jax.modes.updates import create_chooser
 from vaegan_jax.runtime import distributed, workdir_lock
 from vaegan_jax.runtime.checkpoints import Checkpoints
@@ -46,6 +47,7 @@ FREE_FIELDS = (
   'max_skipped_steps',
   'data.path',
   'data.data_dir',
+  'data.allow_growth',
   'data.eval_split',
   'data.cache_images',
   'health',
@@ -81,8 +83,7 @@ def train(
     stopper = stopper or stack.enter_context(Stopper())
     _hold_workdir(stack, workdir)
     checkpoints = Checkpoints(workdir, max_to_keep=config.num_checkpoints)
-    if not distributed.from_first(checkpoints.steps):
-      validate_beginning(config)
+    config = _settle(config, workdir, checkpoints)
     images, eval_images = _load_data(config)
     modules, optimizers, create_state = create_networks(config)
     with distributed.together():  # Files are told of before anything compiles.
@@ -90,7 +91,9 @@ def train(
     if jax.process_count() == 1:  # After an error no other would come to it.
       stack.callback(checkpoints.close)  # An error must not cost a save.
     identity = _identify(config, images)
-    restore = _create_restore(config, checkpoints, create_state, identity)
+    restore = _create_restore(
+      config, workdir, checkpoints, create_state, identity
+    )
     # A contradiction is told here, before anything compiles.
     restored = restore() or (_begin(config, modules, create_state), 0)
     _announce(config, workdir, restored[1], len(images))
@@ -131,8 +134,18 @@ def _identify(config, images: Images) -> dict[str, dict]:
   }
 
 
-def _create_restore(config, checkpoints, create_state, identity):
+def _settle(config, workdir, checkpoints) -> ml_collections.ConfigDict:
+  """The configuration of a run that begins, or of one that goes on."""
+  if distributed.from_first(checkpoints.steps):
+    return keep_rules(config, workdir)
+  validate_beginning(config)
+  return config
+
+
+def _create_restore(config, workdir, checkpoints, create_state, identity):
   """() -> (state, step) of the newest whole checkpoint, or None."""
+  if may_have_grown(config, workdir, identity['data']):
+    identity = identity | {'data': None}  # Not compared.
   return functools.partial(
     checkpoints.restore,
     jax.eval_shape(create_state),

@@ -1,0 +1,117 @@
+"""CelebA as people have it on disk, with the splits of its authors.
+
+That is `img_align_celeba`, a folder or a .zip, and `list_eval_partition.txt`
+(or .csv, as Kaggle has it), in one folder or in folders of it:
+https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html
+"""
+
+import hashlib
+import pathlib
+import re
+import zipfile
+from collections.abc import Iterator
+
+from absl import logging
+
+from vaegan_jax.data.image_files import (
+  DAMAGED_FILE,
+  ImageFiles,
+  check_size,
+  list_files,
+)
+
+_IMAGES = 'img_align_celeba'
+_LISTS = ('list_eval_partition.txt', 'list_eval_partition.csv')
+_SPLITS = {'0': 'train', '1': 'validation', '2': 'test'}
+_SUFFIXES = ('.jpg', '.png')
+
+
+class CelebAFiles(ImageFiles):
+  """The images that the list of splits names, those that are there."""
+
+  def read(self, name: str) -> bytes:
+    """Returns the bytes of one image; see `ImageFiles.read`."""
+    if self._zip is None:
+      return super().read(name)
+    check_size(self._zip.getinfo(name).file_size)
+    return self._zip.read(name)
+
+  def find_damaged(self, report: str = DAMAGED_FILE) -> dict[str, str]:
+    """Decodes every image once; see `ImageFiles.find_damaged`."""
+    missing = len(self._splits) - len(self.names)
+    if missing:
+      logging.warning(
+        '%d of the %d images that %s names are not in %s',
+        missing,
+        len(self._splits),
+        self._list_path,
+        self.root,
+      )
+    return super().find_damaged(report)
+
+  def _list(self) -> dict[str, tuple[int, int]]:
+    self._list_path = self._find(*_LISTS)
+    text = self._list_path.read_bytes()
+    self._splits = dict(_parse(text.decode(errors='replace')))
+    self._marker = hashlib.sha256(text).hexdigest()
+    images = self._find(_IMAGES, f'{_IMAGES}.zip')
+    self._zip = None
+    if images.is_dir():
+      prefix = images.relative_to(self.root)
+      found = list_files(images, lambda path: path.suffix.lower() in _SUFFIXES)
+      found = {(prefix / n).as_posix(): stat for n, stat in found.items()}
+    else:
+      self._zip = self._open_zip(images)
+      found = {i.filename: (i.file_size, i.CRC) for i in self._zip.infolist()}
+    found = {n: stat for n, stat in found.items() if _base(n) in self._splits}
+    if not found:
+      raise self._error(
+        f'where {images} has none of the images that {self._list_path} names; '
+        'it must have them, such as "000001.jpg"'
+      )
+    return found
+
+  def _split(self, names: list[str]) -> dict[str, list[str]]:
+    splits = {split: [] for split in _SPLITS.values()}
+    for name in names:
+      splits[self._splits[_base(name)]].append(name)
+    return splits
+
+  def _find_split_folders(self) -> dict[str, str]:
+    return {}  # The list says it.
+
+  def _find(self, *names: str) -> pathlib.Path:
+    """The first of these that there is, here or one folder down.
+
+    Raises:
+      UserError: there is none.
+    """
+    for pattern in ('', '*/'):
+      for name in names:
+        for path in sorted(self.root.glob(pattern + name)):
+          return path
+    raise self._error(
+      f'in which there is no {names[0]}; it must hold {_IMAGES}, a folder or '
+      f'.zip, and {_LISTS[0]}, as '
+      'https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html has them'
+    )
+
+  def _open_zip(self, path: pathlib.Path) -> zipfile.ZipFile:
+    try:
+      return zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile) as error:
+      raise self._error(
+        f'where {path} cannot be read ({error}); fetch it again'
+      ) from error
+
+
+def _parse(text: str) -> Iterator[tuple[str, str]]:
+  """Yields (name, split) of the lines '000001.jpg 0' or '000001.jpg,0'."""
+  for line in text.splitlines():
+    name, _, number = re.sub(r'[\s,]+', ' ', line.strip()).partition(' ')
+    if number in _SPLITS:
+      yield name, _SPLITS[number]
+
+
+def _base(name: str) -> str:
+  return name.rpartition('/')[2]

@@ -1,0 +1,152 @@
+"""Whether the images of a run are those that it began with.
+
+Owns what becomes of a run whose folder has changed: it keeps the rules by which
+the folder was read, goes on with more images where that is asked for, and its
+scores say so. What else may not change is `runtime/checkpoints.py`'s.
+"""
+
+from typing import Any
+
+import ml_collections
+
+from vaegan_jax.configuration.migrations import upgrade
+from vaegan_jax.data.images import load_splits
+from vaegan_jax.errors import UserError
+from vaegan_jax.runtime import distributed
+from vaegan_jax.runtime.recorded import read_identity
+
+# Fields of `config.data` by which a folder has the same training images.
+_SAME = ('name', 'train_split', 'image_size', 'channels', 'center_crop')
+
+
+def keep_rules(
+  config: ml_collections.ConfigDict, workdir: str
+) -> ml_collections.ConfigDict:
+  """The configuration with the `data.folder_rules` that a run began with.
+
+  By others its training images would be held out, so that they are no choice of
+  the command line. All processes must call this at the same time.
+
+  Args:
+    config: that is asked for.
+    workdir: of the run, which need not have begun.
+
+  Returns:
+    A copy, or the same if nothing differs.
+  """
+  recorded = distributed.from_first(lambda: _read(workdir))
+  rules = recorded and recorded['config'].get('data', {}).get('folder_rules')
+  if rules in (None, config.data.folder_rules):
+    return config
+  if config.data.path:
+    print(
+      f'{workdir} began with data.folder_rules={rules}, and keeps it and its '
+      'held-out images.',
+      flush=True,
+    )
+  config = config.copy_and_resolve_references()
+  config.data.folder_rules = rules
+  return config
+
+
+def may_have_grown(
+  config: ml_collections.ConfigDict, workdir: str, data: dict[str, Any]
+) -> bool:
+  """Whether a run may go on with images that are more than they were.
+
+  Args:
+    config: of the run.
+    workdir: of the run.
+    data: what identifies its training images now: 'num_images', 'fingerprint'.
+
+  Returns:
+    True if they are more, and `data.allow_growth` is set, which is told; False
+    if they are the same, or not just more: restoring tells that.
+
+  Raises:
+    UserError: they are more, and it is not set.
+  """
+  recorded = distributed.from_first(lambda: _read(workdir))
+  if not (recorded and config.data.path):
+    return False
+  was, now = recorded['data']['num_images'], data['num_images']
+  began = recorded['config']['data']
+  if now <= was or any(began[name] != config.data[name] for name in _SAME):
+    return False
+  found = (
+    f'data.path is {config.data.path!r}, which has {now:,} training images now '
+    f'and had {was:,} at step {recorded["step"]:,} of the run in {workdir}'
+  )
+  if not config.data.allow_growth:
+    raise UserError(
+      f'{found}: to go on with the {now - was:,} new ones, in another order '
+      'from here, add --config.data.allow_growth=true, or else restore the '
+      'folder or use a new --workdir'
+    )
+  moved = ''
+  if config.data.folder_rules == 1:
+    moved = (
+      '; what is held out now may have been trained on, because '
+      'data.folder_rules is 1'
+    )
+  print(
+    f'{found}: {now - was:,} are new, and the order of all is another from '
+    f'here{moved}.',
+    flush=True,
+  )
+  return True
+
+
+def describe_change(
+  config: ml_collections.ConfigDict, workdir: str, step: int
+) -> str:
+  """Says in a sentence if a run's images are not those that it was trained on.
+
+  Args:
+    config: of the run; its data may be other images.
+    workdir: of the run.
+    step: of the checkpoint that is looked at.
+
+  Returns:
+    The sentence; '' if they are the same.
+
+  Raises:
+    UserError: the images cannot be read.
+  """
+  recorded = _read(workdir, step)
+  if recorded is None:  # It was there a moment ago; a trainer may prune it.
+    return ''
+  trained, now = recorded['config']['data'], config.data
+  if trained['name'] != now.name:
+    return f'the run was trained on other data, {trained["name"]}'
+  # The training images then, as they would be now.
+  fields = trained | {
+    'path': now.path,
+    'data_dir': now.data_dir,
+    'cache_images': False,
+  }
+  (images,) = load_splits(fields, ['train_split'])
+  was = recorded['data']
+  if was['fingerprint'] == images.fingerprint:
+    return ''
+  sentence = (
+    'the images are not those that the run was trained on, '
+    f'{was["num_images"]:,} then and {len(images):,} now'
+  )
+  if not now.path:
+    return sentence
+  if now.folder_rules == 1:
+    return (
+      f'{sentence}: what is held out may have been trained on, because '
+      'data.folder_rules is 1'
+    )
+  return (
+    f'{sentence}: those that were added have moved none of the others from one '
+    'side to the other'
+  )
+
+
+def _read(workdir: str, step: int | None = None) -> dict[str, Any] | None:
+  """What a checkpoint is of, in the fields of today."""
+  recorded = read_identity(workdir, step)
+  return recorded and recorded | {'config': upgrade(recorded['config'])}

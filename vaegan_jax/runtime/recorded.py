@@ -1,0 +1,34 @@
+"""What a checkpoint says of the run that it is of, read without its state.
+
+Nothing here is proved whole: that is `Checkpoints.restore`'s to do.
+"""
+
+import json
+from typing import Any
+
+from etils import epath
+
+from vaegan_jax.runtime.checkpoints import Checkpoints
+
+
+def read_identity(
+  workdir: epath.PathLike, step: int | None = None
+) -> dict[str, Any] | None:
+  """Reads the configuration and the dataset that a checkpoint is of.
+
+  Args:
+    workdir: of the run, local or `gs://...`.
+    step: of the checkpoint; None: the newest that can be read.
+
+  Returns:
+    'config', as saved by its version, 'data' and 'step'; None if there is none.
+  """
+  steps = Checkpoints(workdir).steps() if step is None else [step]
+  for step in reversed(steps):
+    path = epath.Path(workdir) / 'checkpoints' / str(step) / 'meta/metadata'
+    try:
+      content = json.loads(path.read_text())['content']
+      return {'step': step} | {key: content[key] for key in ('config', 'data')}
+    except Exception:  # Of damage, or of a bucket: there is no common class.
+      continue
+  return None
