@@ -13,6 +13,8 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict()
 
   config.seed = 0  # Weights, order of the data, flips and latent noise.
+  # The workdir of a run from whose weights this one starts; '': from the seed.
+  config.init_from = ''
   # What the critic is trained on: 'geometric' (the hinge loss), 'wasserstein',
   # 'wasserstein_gp', 'vanilla', 'non_saturating' or 'least_squares'; 'mse': no
   # critic, the distance is measured between the pixels.

@@ -17,7 +17,10 @@ from vaegan_jax.configuration.rules import RULES, flatten
 
 _DEFAULTS = flatten(default.get_config())
 # A field of one of these takes any text, or any that is a path.
-_TEXTS = ('data.path', 'data.data_dir', 'critic.weights', 'data.name')
+_TEXTS = (
+  *('init_from', 'data.path', 'data.data_dir', 'critic.weights'),
+  'data.name',
+)
 _SPLITS = ('data.train_split', 'data.eval_split')
 
 # A tilde makes it no number, no choice and no name that anything here has.
@@ -97,8 +100,8 @@ def test_names_of_datasets_and_splits(field, value, told, tiny_run):
 @pytest.mark.parametrize(
   'override',
   (
-    *(f'{field}=/{"x" * 300}' for field in _TEXTS[:3]),
-    *(f'{field}={"x/" * 3000}' for field in _TEXTS[:3]),
+    *(f'{field}=/{"x" * 300}' for field in _TEXTS[:4]),
+    *(f'{field}={"x/" * 3000}' for field in _TEXTS[:4]),
     *(f'{field}=\0' for field in _TEXTS),
     *(f'data.data_dir={scheme}://a/b' for scheme in ('gs', 's3', 'http')),
     *('data.path=', 'data.path= ', 'data.path=/dev/null', 'data.path=gs://a'),

@@ -8,7 +8,7 @@ import ml_collections
 # Every machine may have its own.
 _TWO = 'evaluation.lpips_weights'
 PATHS = (
-  *('data.path', 'data.data_dir', 'critic.weights'),
+  *('init_from', 'data.path', 'data.data_dir', 'critic.weights'),
   *('evaluation.features_weights', _TWO),
 )
 
@@ -23,7 +23,7 @@ def absolute(path: str) -> str:
 def make_paths_absolute(config: ml_collections.ConfigDict) -> None:
   """Makes the paths of a run's configuration absolute, in place."""
   for name in PATHS:
-    section, field = name.split('.')
-    value = config[section][field]
-    paths = value.split(',') if name == _TWO else [value]
-    config[section][field] = ','.join(map(absolute, paths))
+    section, _, field = name.rpartition('.')
+    fields = config[section] if section else config
+    paths = fields[field].split(',') if name == _TWO else [fields[field]]
+    fields[field] = ','.join(map(absolute, paths))

@@ -124,6 +124,7 @@ _WEIGHTS = Rule(
 
 RULES = {
   'seed': _between(0, 2**32 - 1),
+  'init_from': PATH,
   'objective': _one_of(*OBJECTIVES),
   'batch_size': _between(1, _MAX_BATCH_SIZE),
   'num_train_steps': _COUNT,

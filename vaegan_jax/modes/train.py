@@ -23,6 +23,11 @@ from vaegan_jax.configuration.validation import validate_beginning
 from vaegan_jax.data import batches
 from vaegan_jax.data.images import Images, load_splits
 from vaegan_jax.errors import unwritable
+from vaegan_jax.experiment.initial_weights import (
+  InitialWeights,
+  check_other_run,
+  read_initial_weights,
+)
 from vaegan_jax.experiment.networks import create_networks
 from vaegan_jax.experiment.train_state import TrainState
 from vaegan_jax.modes.runs import create_evaluator
@@ -51,7 +56,9 @@ FREE_FIELDS = (
   'data.cache_images',
   'health',
   'evaluation',
-  'critic.weights',  # Read once: they are in the checkpoints.
+  # Read once: they are in the checkpoints.
+  'critic.weights',
+  'init_from',
 )
 _MAX_ROLLBACKS = 3
 
@@ -77,12 +84,12 @@ def train(
     UserError: the data, a file of weights or the workdir is wrong, or another
       process trains in the workdir.
   """
+  check_other_run(config.init_from, workdir)
   with contextlib.ExitStack() as stack:
     stopper = stopper or stack.enter_context(Stopper())
     _hold_workdir(stack, workdir)
     checkpoints = Checkpoints(workdir, max_to_keep=config.num_checkpoints)
-    if not distributed.from_first(checkpoints.steps):
-      validate_beginning(config)
+    initial = _prepare_beginning(config, checkpoints)
     images, eval_images = _load_data(config)
     modules, optimizers, create_state = create_networks(config)
     with distributed.together():  # Files are told of before anything compiles.
@@ -92,11 +99,14 @@ def train(
     identity = _identify(config, images)
     restore = _create_restore(config, checkpoints, create_state, identity)
     # A contradiction is told here, before anything compiles.
-    restored = restore() or (_begin(config, modules, create_state), 0)
+    begin = functools.partial(_begin, config, modules, create_state, initial)
+    restored = restore() or (begin(), 0)
     _announce(config, workdir, restored[1], len(images))
     if restored[1] >= config.num_train_steps:
       return DONE
     distributed.from_first(lambda: _write_config(config, workdir))
+    if initial:  # From here on the other run may go on, or be removed.
+      _save(checkpoints, identity, 0, restored[0], finish=True)
     run = functools.partial(
       _run,
       config,
@@ -121,6 +131,20 @@ def _hold_workdir(stack: contextlib.ExitStack, workdir: str) -> None:
     if distributed.is_first():
       stack.enter_context(workdir_lock.hold(workdir))
   distributed.check_shared(workdir)
+
+
+def _prepare_beginning(config, checkpoints) -> InitialWeights | None:
+  """Checks what only a run that begins must heed; reads what it begins with."""
+  if not distributed.from_first(checkpoints.steps):
+    validate_beginning(config)
+    return read_initial_weights(config)
+  if config.init_from:
+    print(
+      f'init_from={config.init_from!r} is not read again: this run goes on '
+      'with weights of its own.',
+      flush=True,
+    )
+  return None
 
 
 def _identify(config, images: Images) -> dict[str, dict]:
@@ -157,11 +181,18 @@ def _load_data(config) -> list[Images]:
   return splits
 
 
-def _begin(config, modules, create_state) -> TrainState:
+def _begin(
+  config, modules, create_state, initial: InitialWeights | None
+) -> TrainState:
   """The state before the first update, the same bits everywhere."""
   with distributed.together():
     pretrained = models.load_pretrained(modules, config.critic.weights)
-  state = create_state(pretrained=pretrained)
+  if initial:
+    state = create_state(pretrained=pretrained | initial.variables)
+    state = state.replace(ema_params=initial.ema_params)
+    print(initial.told, flush=True)
+  else:
+    state = create_state(pretrained=pretrained)
   if jax.process_count() > 1:  # Machines may compute it differently.
     state = multihost_utils.broadcast_one_to_all(state)
   return state
