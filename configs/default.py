@@ -35,8 +35,12 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
 
   data = config.data = ml_collections.ConfigDict()
   data.name = 'drawn_faces'  # 'drawn_faces', 'image_folder' or a TFDS name.
-  data.path = ''  # The folder of images, for 'image_folder'.
-  data.data_dir = ''  # Where prepared data lives; '': ~/tensorflow_datasets.
+  data.path = ''  # The folder of images, for 'image_folder'; or gs://...
+  # Where prepared data lives, or gs://...; '': ~/tensorflow_datasets.
+  data.data_dir = ''
+  # Where copies of what is in a bucket live; '': data_dir, if that is on a
+  # disk, or ~/tensorflow_datasets.
+  data.copy_dir = ''
   data.image_size = 64  # Pixels on a side, after the crop.
   data.channels = 3  # 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA.
   data.center_crop = 0  # Side of the square crop; 0: the largest that fits.

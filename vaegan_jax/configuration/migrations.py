@@ -12,6 +12,7 @@ from typing import Any
 # Every field that is newer than the first version, and what was done before it.
 MEANT = {
   'init_from': '',
+  'data.copy_dir': '',
   'loss.distance_weight': 1.0,
   'loss.image_weight': 0.0,
   'loss.variance': 'half',

@@ -8,8 +8,8 @@ import ml_collections
 # Every machine may have its own.
 _TWO = 'evaluation.lpips_weights'
 PATHS = (
-  *('init_from', 'data.path', 'data.data_dir', 'critic.weights'),
-  *('evaluation.features_weights', _TWO),
+  *('init_from', 'data.path', 'data.data_dir', 'data.copy_dir'),
+  *('critic.weights', 'evaluation.features_weights', _TWO),
 )
 
 

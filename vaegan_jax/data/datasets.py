@@ -23,6 +23,7 @@ from vaegan_jax.data.image_files import (
 )
 from vaegan_jax.errors import UserError
 
+HOME_DATA_DIR = '~/tensorflow_datasets'  # As TFDS has it.
 # A dataset, a configuration and a version. TFDS would take more: the name of a
 # namespace, whose code it downloads and runs, and arguments of the builder.
 _TFDS_NAME = re.compile(r'[A-Za-z]\w*(/\w[\w.+-]*)?(:\d[\d.*]*)?')
@@ -47,19 +48,45 @@ def create_builder(
     UserError: the name is unknown, the folder has no usable images, or the
       data cannot be downloaded or written.
   """
-  data_dir = expand_path(data_dir or '~/tensorflow_datasets')
+  data_dir = expand_path(data_dir or HOME_DATA_DIR)
   if name == 'image_folder':
     images = ImageFiles(path)
     # One data directory for each state of the folder: changed, it is new.
     data_dir = os.path.join(data_dir, 'image_folder', images.fingerprint)
     builder = ImageFolder(images, data_dir=data_dir)
-  elif name == 'drawn_faces':
-    builder = DrawnFaces(data_dir=data_dir)
   else:
-    builder = _create_ready_builder(name, data_dir)
+    builder = create_unprepared(name, data_dir)
   folder = builder.data_path  # Appears, by a rename, when all is written.
   if not folder.exists():
     _prepare(builder, name)
+  return open_prepared(name, folder)
+
+
+def create_unprepared(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
+  """The builder of a dataset that needs no folder of images; nothing is made.
+
+  Args:
+    name: as `create_builder` takes it, but for 'image_folder'.
+    data_dir: where its `data_path` is, prepared or not.
+
+  Raises:
+    UserError: the name is unknown.
+  """
+  if name == 'drawn_faces':
+    return DrawnFaces(data_dir=data_dir)
+  return _create_ready_builder(name, data_dir)
+
+
+def open_prepared(name: str, folder: os.PathLike) -> tfds.core.DatasetBuilder:
+  """Opens the data of a builder that is on disk.
+
+  Args:
+    name: of the dataset, for the error message.
+    folder: with its `dataset_info.json`.
+
+  Raises:
+    UserError: it is damaged, or not stored as array_record.
+  """
   try:
     builder = tfds.builder_from_directory(folder)
   except Exception as error:  # What damage leads to has no common class.

@@ -52,6 +52,7 @@ FREE_FIELDS = (
   'max_skipped_steps',
   'data.path',
   'data.data_dir',
+  'data.copy_dir',
   'data.eval_split',
   'data.cache_images',
   'health',
@@ -170,7 +171,9 @@ def _load_data(config) -> list[Images]:
   """Returns the training and the held-out images, the same everywhere."""
   fields = ('train_split', 'eval_split')
   with distributed.together(), distributed.after_first():
-    splits = load_splits(config.data, fields)
+    splits = load_splits(
+      config.data, fields, fill_bucket=distributed.is_first()
+    )
   distributed.check_same(
     {
       f'data.{field}': f'{len(images)} images ({images.fingerprint})'
