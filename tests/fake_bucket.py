@@ -55,15 +55,19 @@ class FakeBucket:
       [sys.executable, __file__, folder], stdout=subprocess.PIPE, text=True
     )
     self._address = f'http://127.0.0.1:{int(self._process.stdout.readline())}'
-    # What makes a process take this for Google's storage.
-    self.environment = {
+    # What makes google-cloud-storage take this for Google's. A proxy would
+    # keep the processes of JAX from finding each other.
+    self.client_environment = {
+      'STORAGE_EMULATOR_HOST': self._address,
+      'GOOGLE_CLOUD_PROJECT': 'anything',
+    }
+    # And TensorFlow and TensorStore, too.
+    self.environment = self.client_environment | {
       'https_proxy': self._address,
       'CURL_CA_BUNDLE': str(folder / 'certificate.pem'),
       'GOOGLE_AUTH_TOKEN_FOR_TESTING': 'anybody',
       'NO_GCE_CHECK': 'true',
       'TENSORSTORE_GCS_HTTP_URL': self._address,
-      'STORAGE_EMULATOR_HOST': self._address,  # Of google-cloud-storage.
-      'GOOGLE_CLOUD_PROJECT': 'anything',
     }
 
   def items(self):

@@ -33,7 +33,7 @@ _FILES = {
 
 @pytest.fixture(autouse=True)
 def bucket(fake_bucket, monkeypatch):
-  for name, value in fake_bucket.environment.items():
+  for name, value in fake_bucket.client_environment.items():
     monkeypatch.setenv(name, value)
   return fake_bucket
 
