@@ -181,6 +181,28 @@ def test_what_cannot_be_read_is_told(url, tmp_path, monkeypatch):
     _open(url, tmp_path)
 
 
+def test_an_error_ends_what_goes_on_beside_it(url, tmp_path):
+  folder, path = _open(url, tmp_path), tmp_path / 'large'
+  ended = []
+
+  def work(name):
+    if name == 'fails':
+      while not path.exists():
+        time.sleep(0.01)
+      raise OSError('cut off')
+    try:
+      with folder._open(path, 'wb') as file:
+        while True:
+          file.write(b'x')
+          time.sleep(0.001)
+    except ValueError:  # It was closed.
+      ended.append(name)
+
+  with pytest.raises(OSError, match='cut off'):
+    folder._do('Copied', {'fails': 1, 'large': 1}, work)
+  assert ended == ['large']
+
+
 def test_one_process_of_a_machine_copies_and_others_wait(
   url, tmp_path, downloads, capsys
 ):

@@ -192,7 +192,7 @@ def test_a_run_moves_between_one_process_and_two_until_one_is_killed(
 def _fail_to_load():
   _miss_it_soon()
 
-  def fail(*_):
+  def fail(*_, **__):
     raise ZeroDivisionError('just now')
 
   train.load_splits = fail

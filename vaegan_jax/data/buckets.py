@@ -283,8 +283,11 @@ class BucketFolder:
         )
         results |= {pending.pop(each): each.result() for each in ready}
         self._report(done, sizes, results, time.monotonic() - start)
-    finally:
-      pool.shutdown(cancel_futures=True)
+    finally:  # After an error, or SIGTERM, nobody waits for a large file.
+      pool.shutdown(wait=False, cancel_futures=True)
+      for file in tuple(self._files_open):
+        file.close()
+      pool.shutdown()
     return results
 
   def _report(self, done, sizes, results, seconds) -> None:
