@@ -8,9 +8,10 @@ import ml_collections
 # Every machine may have its own.
 _TWO = 'evaluation.lpips_weights'
 PATHS = (
-  *('init_from', 'data.path', 'data.data_dir', 'data.copy_dir'),
-  *('critic.weights', 'evaluation.features_weights', _TWO),
+  *('data.path', 'data.data_dir', 'data.copy_dir', 'critic.weights'),
+  *('evaluation.features_weights', _TWO),
 )
+_SHARED = 'init_from'  # It is of all machines, as the workdir is.
 
 
 def absolute(path: str) -> str:
@@ -22,7 +23,7 @@ def absolute(path: str) -> str:
 
 def make_paths_absolute(config: ml_collections.ConfigDict) -> None:
   """Makes the paths of a run's configuration absolute, in place."""
-  for name in PATHS:
+  for name in (*PATHS, _SHARED):
     section, _, field = name.rpartition('.')
     fields = config[section] if section else config
     paths = fields[field].split(',') if name == _TWO else [fields[field]]

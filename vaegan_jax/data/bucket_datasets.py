@@ -103,16 +103,17 @@ def _fill(
   """Prepares a dataset here, and stores it in its folder of the bucket."""
   if images:
     path = str(images.copy(exactly=True))
-  # What is prepared of a folder gets another name here: that of its place.
-  made_in = os.path.join(data_dir, 'preparing') if path else data_dir
+  place = prepared.folder
+  # Of a folder, TFDS's name for it is not that of its place on all machines.
+  made_in = f'{place}-preparing' if path else data_dir
   with prepared.alone():
-    prepared.list()
+    prepared.refresh()
     if LAST_FILE in prepared.files:  # Another run was faster.
       return
     builder = datasets.create_builder(name, path=path, data_dir=made_in)
     prepared.fill(builder.data_path, leave_out='decoded-')
     if path:
-      shutil.rmtree(prepared.folder, ignore_errors=True)
-      os.makedirs(prepared.folder.parent, exist_ok=True)
-      os.replace(builder.data_path, prepared.folder)
+      shutil.rmtree(place, ignore_errors=True)
+      os.replace(builder.data_path, place)
       shutil.rmtree(made_in)
+  print(f'What was prepared is in the bucket, and here in {place}.', flush=True)

@@ -93,7 +93,7 @@ class BucketFolder:
 
       self._bucket = storage.Client().bucket(bucket)
       self._retry = DEFAULT_RETRY.with_timeout(_RETRY_SECONDS)
-      self.list()
+      self.refresh()
 
   @property
   def fingerprint(self) -> str:
@@ -101,7 +101,7 @@ class BucketFolder:
     listing = repr(sorted(self.files.items()))
     return hashlib.sha256(listing.encode()).hexdigest()[:16]
 
-  def list(self) -> None:
+  def refresh(self) -> None:
     """Looks again at what is in the bucket; raises as `__init__`."""
     with self._telling('be read'):
       blobs = self._bucket.list_blobs(
@@ -199,7 +199,7 @@ class BucketFolder:
     with self._telling('be written'):
       self._do('Uploaded', sizes, upload)
       self._do('Uploaded', last, upload)
-    self.list()
+    self.refresh()
 
   def _sizes(self, names: Iterable[str]) -> dict[str, int]:
     return {name: self.files[name].size for name in names}
