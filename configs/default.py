@@ -13,6 +13,8 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict()
 
   config.seed = 0  # Weights, order of the data, flips and latent noise.
+  # The workdir of a run from whose weights this one starts; '': from the seed.
+  config.init_from = ''
   # What the critic is trained on: 'geometric' (the hinge loss), 'wasserstein',
   # 'wasserstein_gp', 'vanilla', 'non_saturating' or 'least_squares'; 'mse': no
   # critic, the distance is measured between the pixels.
@@ -33,12 +35,17 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
 
   data = config.data = ml_collections.ConfigDict()
   data.name = 'drawn_faces'  # 'drawn_faces', 'image_folder' or a TFDS name.
-  data.path = ''  # The folder of images, for 'image_folder' and 'celeb_a'.
-  data.data_dir = ''  # Where prepared data lives; '': ~/tensorflow_datasets.
+  # The folder of images, for 'image_folder' and 'celeb_a'; or gs://...
+  data.path = ''
   # How a folder is read and split. 1: as the first versions did, whose runs
   # keep it; there, an image that is added moves what is held out.
   data.folder_rules = 2
   data.allow_growth = False  # A run whose folder has more images now goes on.
+  # Where prepared data lives, or gs://...; '': ~/tensorflow_datasets.
+  data.data_dir = ''
+  # Where copies of what is in a bucket live; '': data_dir, if that is on a
+  # disk, or ~/tensorflow_datasets.
+  data.copy_dir = ''
   data.image_size = 64  # Pixels on a side, after the crop.
   data.channels = 3  # 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA.
   data.center_crop = 0  # Side of the square crop; 0: the largest that fits.

@@ -71,6 +71,15 @@ def lpips_files(vgg16_file, tmp_path_factory):
   return f'{vgg16_file},{path}'
 
 
+def fake_bucket(tmp_path_factory):
+  """One for all of this process: TensorFlow asks for the address only once."""
+  from tests.fake_bucket import FakeBucket
+
+  bucket = FakeBucket(tmp_path_factory.mktemp('bucket'))
+  yield bucket
+  bucket.close()
+
+
 @pytest.fixture
 def told(capsys, tmp_path):
   """Returns a function that runs a bad command and returns what it is told.

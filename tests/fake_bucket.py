@@ -6,11 +6,15 @@ which answers itself. TensorStore, which holds the arrays of a checkpoint, is
 given the address. Objects are whole or not there; there are no folders, no
 appending and no renaming, as in the real one.
 
+Google's own client, which copies data, is given the address as well.
+
 It is a process of its own, because TensorFlow may keep Python from answering
 while it waits for the answer. `gs://refused` forbids everything.
 """
 
+import base64
 import contextlib
+import functools
 import http.server
 import json
 import pathlib
@@ -21,6 +25,8 @@ import threading
 import time
 import urllib.parse
 import urllib.request
+
+import google_crc32c
 
 _HOSTS = ('www.googleapis.com', 'storage.googleapis.com')
 
@@ -49,20 +55,28 @@ class FakeBucket:
       [sys.executable, __file__, folder], stdout=subprocess.PIPE, text=True
     )
     self._address = f'http://127.0.0.1:{int(self._process.stdout.readline())}'
-    # What makes a process take this for Google's storage.
-    self.environment = {
+    # What makes google-cloud-storage take this for Google's. A proxy would
+    # keep the processes of JAX from finding each other.
+    self.client_environment = {
+      'STORAGE_EMULATOR_HOST': self._address,
+      'GOOGLE_CLOUD_PROJECT': 'anything',
+    }
+    # And TensorFlow and TensorStore, too.
+    self.environment = self.client_environment | {
       'https_proxy': self._address,
       'CURL_CA_BUNDLE': str(folder / 'certificate.pem'),
       'GOOGLE_AUTH_TOKEN_FOR_TESTING': 'anybody',
       'NO_GCE_CHECK': 'true',
       'TENSORSTORE_GCS_HTTP_URL': self._address,
-      'STORAGE_EMULATOR_HOST': self._address,  # Of google-cloud-storage.
-      'GOOGLE_CLOUD_PROJECT': 'anything',
     }
+
+  def items(self):
+    """All objects, as Google describes them."""
+    return json.loads(self._ask('o'))['items']
 
   def names(self):
     """The names of all objects; of folders' placeholders they end in '/'."""
-    return [item['name'] for item in json.loads(self._ask('o'))['items']]
+    return [item['name'] for item in self.items()]
 
   def read(self, name):
     """The bytes of an object."""
@@ -170,6 +184,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
       self._answer(200, {}, Location=place + quoted)
     elif 'rewriteTo' in self.parts:
       self._copy()
+    elif self.query.get('uploadType') == 'multipart':
+      self._store(*self._split_parts())
     else:
       self._store(self.query['name'])
 
@@ -199,6 +215,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return
       bucket.objects[name] = content, time.time_ns() // 1000
       self._answer(200, _describe(name, *bucket.objects[name]))
+
+  def _split_parts(self):
+    """The name and the content of an upload that has both in its body."""
+    boundary = self.headers['Content-Type'].partition('boundary=')[2]
+    separator = b'--' + boundary.strip('"').encode()
+    _, head, rest = self.body.split(separator, 2)
+    about = json.loads(head.partition(b'\r\n\r\n')[2])
+    content = rest.partition(b'\r\n\r\n')[2]
+    return about['name'], content.rpartition(b'\r\n' + separator)[0]
 
   def _copy(self):
     bucket = self.server
@@ -255,11 +280,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     self.wfile.flush()
 
 
+@functools.lru_cache(maxsize=4096)
+def _crc32c(content):
+  return google_crc32c.Checksum(content).digest()
+
+
 def _describe(name, content, generation):
   return {
     'name': name,
     'bucket': 'bucket',
     'size': str(len(content)),
+    'crc32c': base64.b64encode(_crc32c(content)).decode(),
     'generation': str(generation),
     'metageneration': '1',
     'updated': '2026-01-01T00:00:00.000Z',

@@ -84,6 +84,7 @@ def test_every_field_can_be_set_from_the_command_line(field):
 
 BAD_VALUES = {
   'seed': (-1, 2**32, 0.5, '0', None),
+  'init_from': ('s3://bucket/run', None),
   'objective': ('msee', '', 3),
   'batch_size': (0, -4, True, 4.0, '64', 2**31),
   'num_train_steps': (0, 2**31),

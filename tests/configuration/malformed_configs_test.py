@@ -17,7 +17,10 @@ from vaegan_jax.configuration.rules import RULES, flatten
 
 _DEFAULTS = flatten(default.get_config())
 # A field of one of these takes any text, or any that is a path.
-_TEXTS = ('data.path', 'data.data_dir', 'critic.weights', 'data.name')
+_TEXTS = (
+  *('init_from', 'data.path', 'data.data_dir', 'data.copy_dir'),
+  *('critic.weights', 'data.name'),
+)
 _SPLITS = ('data.train_split', 'data.eval_split')
 
 # A tilde makes it no number, no choice and no name that anything here has.
@@ -97,11 +100,14 @@ def test_names_of_datasets_and_splits(field, value, told, tiny_run):
 @pytest.mark.parametrize(
   'override',
   (
-    *(f'{field}=/{"x" * 300}' for field in _TEXTS[:3]),
-    *(f'{field}={"x/" * 3000}' for field in _TEXTS[:3]),
+    *(f'{field}=/{"x" * 300}' for field in _TEXTS[:5]),
+    *(f'{field}={"x/" * 3000}' for field in _TEXTS[:5]),
     *(f'{field}=\0' for field in _TEXTS),
-    *(f'data.data_dir={scheme}://a/b' for scheme in ('gs', 's3', 'http')),
-    *('data.path=', 'data.path= ', 'data.path=/dev/null', 'data.path=gs://a'),
+    *(f'data.data_dir={scheme}://a/b' for scheme in ('s3', 'http')),
+    *('data.path=', 'data.path= ', 'data.path=/dev/null', 'data.path=gs://'),
+    *('data.path=gs://a/../b', 'data.data_dir=gs://a//b'),
+    'data.copy_dir=gs://a/b',
+    'data.path=gs://a/b --config.data.data_dir=gs://a/b/c',
     *('data.path=/proc/self/fd', 'data.path=$NOWHERE/~', 'data.path=a\nb'),
     *('data.path=\x1b[31m', 'data.path=\u202egnp', 'data.path=\udcff'),
     *('data.train_split=train[:0]', 'data.eval_split=test[9999:]'),

@@ -5,6 +5,7 @@ import functools
 from collections.abc import Callable
 
 from tests.faults import (
+  buckets,
   clock,
   damage,
   disks,
@@ -151,5 +152,11 @@ def create_rows(num_kills: int) -> dict[str, Row]:
       'one of two processes cannot read a checkpoint',
       'its reading fails; resumed',
       several.blind_one,
+    ),
+    'bucket': Row(
+      'one of two processes is killed while it copies data of a bucket',
+      'SIGKILL while it copies the images, stores the prepared data, copies '
+      'that; then every file of a copy is damaged; resumed',
+      buckets.kill_while_copying,
     ),
   }

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from vaegan_jax.configuration.serialization import load_config
+from vaegan_jax.experiment.initial_weights import read_initial_weights
 from vaegan_jax.experiment.networks import restore_networks
 from vaegan_jax.modes import evaluate, train
 from vaegan_jax.runtime import writers
@@ -49,6 +50,14 @@ def test_an_old_workdir_goes_on_as_its_own_version_did(
   _, state, step = restore_networks(config, str(workdir))
   assert step == 10
   before = leaves(state)
+  # Another run may start from it.
+  config.init_from = str(workdir)
+  initial = read_initial_weights(config)
+  jax.tree.map(
+    np.testing.assert_array_equal, initial.ema_params, state.ema_params
+  )
+  assert set(initial.variables) == set(state.networks)
+  config.init_from = ''
   assert train.train(config, str(workdir)) == 0
   _, state, step = restore_networks(config, str(workdir))
   assert step == 20

@@ -15,10 +15,8 @@ import time
 import jax
 import numpy as np
 import pytest
-from absl import flags, logging
 from PIL import Image
 
-import main
 from tests.environment import environment
 from tests.processes import (
   MAIN,
@@ -28,14 +26,11 @@ from tests.processes import (
   saved_steps,
   wait_for_step,
 )
-from vaegan_jax.configuration import command_line
-from vaegan_jax.configuration.rules import flatten
 from vaegan_jax.configuration.serialization import load_config
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import evaluator
 from vaegan_jax.experiment.networks import restore_networks
 from vaegan_jax.models.vgg import load_vgg
-from vaegan_jax.modes import train, updates
 from vaegan_jax.runtime import writers
 from vaegan_jax.runtime.preemption import INTERRUPTED, PREEMPTED
 from vaegan_jax.training import health, loop
@@ -43,43 +38,6 @@ from vaegan_jax.training import health, loop
 _SPEED = 'train/images_per_second'
 _RATE = '--config.optimizer.autoencoder_learning_rate'
 _LAST_STEP = 200  # Of the run that is killed; a checkpoint every 10.
-
-
-_create_updates = updates.create_updates
-_updates = {}  # By the fields that may not change while a run goes on.
-
-
-def _create_updates_once(config, modules, optimizers):
-  free = train.free_fields(config)
-  key = frozenset(
-    (name, repr(value))
-    for name, value in flatten(config).items()
-    if name not in free and name.partition('.')[0] not in free
-  )
-  if key not in _updates:
-    _updates[key] = _create_updates(config, modules, optimizers)
-  return _updates[key]
-
-
-@pytest.fixture
-def run(monkeypatch):
-  """Returns a function that runs a command line here, without TensorBoard.
-
-  What it has compiled is kept, or the next run would trace it again.
-  """
-  verbosity = logging.get_verbosity()
-  monkeypatch.setattr(writers, '_tensorboard_writer', lambda _: None)
-  monkeypatch.setattr(updates, 'create_updates', _create_updates_once)
-
-  def run(workdir, *args):
-    values = flags.FlagValues()
-    command_line.define_flags(values)
-    return main.run(
-      main.parse(['main.py', *args, f'--workdir={workdir}'], values)
-    )
-
-  yield run
-  logging.set_verbosity(verbosity)
 
 
 def _set(**values):

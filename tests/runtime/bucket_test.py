@@ -4,6 +4,7 @@ What is not tested is Google's side: permissions, latency, quotas, and buckets
 with a hierarchical namespace.
 """
 
+import functools
 import json
 import shutil
 import signal
@@ -12,14 +13,14 @@ import sys
 import time
 
 import jax
+import numpy as np
 import pytest
 from absl import flags
 
 import main
-from tests.fake_bucket import FakeBucket
 from vaegan_jax.configuration import command_line
 from vaegan_jax.configuration.serialization import load_config
-from vaegan_jax.experiment.networks import create_networks
+from vaegan_jax.experiment.networks import create_networks, restore_networks
 from vaegan_jax.runtime import workdir_lock
 from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.training import loop
@@ -33,18 +34,16 @@ pytestmark = [
 
 
 @pytest.fixture(scope='module')
-def bucket(tmp_path_factory):
-  """For all of this process: TensorFlow asks for the address only once."""
-  bucket = FakeBucket(tmp_path_factory.mktemp('bucket'))
+def bucket(fake_bucket):
+  """The bucket, as all of this process sees it."""
   with pytest.MonkeyPatch.context() as patch:
-    for name, value in bucket.environment.items():
+    for name, value in fake_bucket.environment.items():
       patch.setenv(name, value)
     # How long it watches whether the process that was killed is alive.
     patch.setattr(workdir_lock, '_BEAT_SECONDS', 0.2)
     patch.setattr(workdir_lock, '_WATCH_SECONDS', 1)
     patch.setattr(workdir_lock, '_SETTLE_SECONDS', 0)
-    yield bucket
-    bucket.close()
+    yield fake_bucket
 
 
 def _run(*args):
@@ -121,6 +120,21 @@ def test_a_damaged_checkpoint_is_put_aside(whole, tiny_run):
   assert checkpoints.steps() == [10]
   assert any('damaged/quarantine/20/' in name for name in whole.names())
   assert not any('damaged/checkpoints/20/' in name for name in whole.names())
+
+
+def test_a_run_starts_from_one_in_a_bucket(whole, tiny_run):
+  start = ('--config.init_from=gs://bucket/whole/', '--config.seed=1')
+  few = '--config.num_train_steps=1'
+  assert _run(*tiny_run, *start, few, '--workdir=gs://bucket/next') == loop.DONE
+  states = [
+    restore_networks(load_config(f'{run}/config.json'), run)[1]
+    for run in ('gs://bucket/whole', 'gs://bucket/next')
+  ]
+  # After one small step.
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, atol=0.01),
+    *(state.networks['autoencoder'].params for state in states),
+  )
 
 
 @pytest.mark.parametrize('name', ('refused', 'absent'))

@@ -191,7 +191,7 @@ def test_a_run_moves_between_one_process_and_two_until_one_is_killed(
 def _fail_to_load():
   _miss_it_soon()
 
-  def fail(*_):
+  def fail(*_, **__):
     raise ZeroDivisionError('just now')
 
   train.load_splits = fail
@@ -208,7 +208,7 @@ def test_an_exception_in_one_ends_the_other(flags, tmp_path):
 
 
 def _start_differently():
-  sys.argv += ['--config.seed=3', '--config.loss.kl_weight=2']
+  sys.argv += ['--config.seed=3', '--config.init_from=/other']
 
 
 def _mislay_the_images():
@@ -226,7 +226,7 @@ def _write_elsewhere():
   (
     (
       _start_differently,
-      r'loss\.kl_weight is 1\.0 in process 0 and 2\.0 ',
+      r"init_from is '' in process 0 and '/other' ",
     ),
     (_mislay_the_images, r'/nowhere'),
     (_write_elsewhere, r'not the same folder in process 0 and in 1: name one'),

@@ -13,6 +13,8 @@ from typing import Any
 MEANT = {
   'data.folder_rules': 1,
   'data.allow_growth': False,
+  'init_from': '',
+  'data.copy_dir': '',
   'loss.distance_weight': 1.0,
   'loss.image_weight': 0.0,
   'loss.image_halvings': 0,

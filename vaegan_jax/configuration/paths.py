@@ -11,9 +11,10 @@ from vaegan_jax.errors import UserError
 
 # Fields that are paths. Every machine may have its own.
 PATHS = (
-  *('data.path', 'data.data_dir', 'critic.weights'),
+  *('data.path', 'data.data_dir', 'data.copy_dir', 'critic.weights'),
   *('evaluation.features_weights', 'evaluation.lpips_weights'),
 )
+_SHARED = 'init_from'  # It is of all machines, as the workdir is.
 
 
 def absolute(path: str) -> str:
@@ -28,11 +29,11 @@ def make_paths_absolute(config: ml_collections.ConfigDict) -> None:
   pairs = ['evaluation.lpips_weights']  # Two, with a comma between them.
   if config.critic.network == 'lpips':
     pairs.append('critic.weights')
-  for name in PATHS:
-    section, field = name.split('.')
-    value = config[section][field]
-    paths = value.split(',') if name in pairs else [value]
-    config[section][field] = ','.join(map(absolute, paths))
+  for name in (*PATHS, _SHARED):
+    section, _, field = name.rpartition('.')
+    fields = config[section] if section else config
+    paths = fields[field].split(',') if name in pairs else [fields[field]]
+    fields[field] = ','.join(map(absolute, paths))
 
 
 def check_encoding(flag: str, path: str) -> None:

@@ -123,6 +123,7 @@ _WEIGHTS = Rule(
 
 RULES = {
   'seed': _between(0, 2**32 - 1),
+  'init_from': PATH,
   'objective': _one_of(*OBJECTIVES),
   'batch_size': _between(1, _MAX_BATCH_SIZE),
   'num_train_steps': _COUNT,
@@ -134,10 +135,11 @@ RULES = {
   'num_checkpoints': _COUNT,
   'max_skipped_steps': _COUNT,
   'data.name': _NOT_EMPTY,
-  'data.path': _LOCAL_PATH,
-  'data.data_dir': _LOCAL_PATH,
   'data.folder_rules': _between(1, 2),
   'data.allow_growth': _ANY,
+  'data.path': PATH,
+  'data.data_dir': PATH,
+  'data.copy_dir': _LOCAL_PATH,
   'data.image_size': _between(1, _MAX_IMAGE_SIZE),
   'data.channels': _between(1, 4),
   'data.center_crop': _COUNT_OR_ZERO,

@@ -31,6 +31,7 @@ from vaegan_jax.data.prepared_files import check_prepared
 from vaegan_jax.data.tfrecords import TFRecords
 from vaegan_jax.errors import UserError
 
+HOME_DATA_DIR = '~/tensorflow_datasets'  # As TFDS has it.
 # A dataset, a configuration and a version. TFDS would take more: the name of a
 # namespace, whose code it downloads and runs, and arguments of the builder.
 _TFDS_NAME = re.compile(r'[A-Za-z]\w*(/\w[\w.+-]*)?(:\d[\d.*]*)?')
@@ -58,24 +59,67 @@ def create_builder(
       cannot be downloaded or written, or what is prepared there names code
       other than that of TFDS.
   """
-  data_dir = expand_path(data_dir or '~/tensorflow_datasets')
-  if name == 'image_folder':
-    builder = ImageFolder(ImageFiles(path, folder_rules), data_dir=data_dir)
-  elif name == 'celeb_a' and path:
-    builder = CelebAFolder(CelebAFiles(path), data_dir=data_dir)
-  elif name == 'drawn_faces':
-    builder = DrawnFaces(data_dir=data_dir)
+  data_dir = expand_path(data_dir or HOME_DATA_DIR)
+  files = list_files(name, path, folder_rules)
+  if files is None:
+    builder = create_unprepared(name, data_dir)
   else:
-    builder = _create_ready_builder(name, data_dir)
+    folder_type = CelebAFolder if name == 'celeb_a' else ImageFolder
+    builder = folder_type(files, data_dir=data_dir)
   folder = builder.data_path  # Appears, by a rename, when all is written.
   copy = isinstance(builder, ImageFolder) and (builder.copy, builder.source)
   if copy:
     prepared_copies.hold(*copy)
   if not folder.exists():
     _prepare(builder, name)
-  check_prepared(folder)
   if copy:
     prepared_copies.remove_older(*copy)
+  return open_prepared(name, folder)
+
+
+def list_files(
+  name: str, path: str, folder_rules: int = RULES
+) -> ImageFiles | None:
+  """The files of a dataset of the user's own; None of any other.
+
+  Args:
+    name: as `create_builder` takes it, as are `path` and `folder_rules`.
+
+  Raises:
+    UserError: the folder has no usable images.
+  """
+  if name == 'image_folder':
+    return ImageFiles(path, folder_rules)
+  return CelebAFiles(path) if name == 'celeb_a' and path else None
+
+
+def create_unprepared(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
+  """The builder of a dataset that needs no folder of images; nothing is made.
+
+  Args:
+    name: as `create_builder` takes it, but for 'image_folder'.
+    data_dir: where its `data_path` is, prepared or not.
+
+  Raises:
+    UserError: the name is unknown.
+  """
+  if name == 'drawn_faces':
+    return DrawnFaces(data_dir=data_dir)
+  return _create_ready_builder(name, data_dir)
+
+
+def open_prepared(name: str, folder: os.PathLike) -> tfds.core.DatasetBuilder:
+  """Opens the data of a builder that is on disk.
+
+  Args:
+    name: of the dataset, for the error message.
+    folder: with its `dataset_info.json`.
+
+  Raises:
+    UserError: it is damaged, in no format that is read here, or names code
+      other than that of TFDS.
+  """
+  check_prepared(folder)
   try:
     builder = tfds.builder_from_directory(folder)
   except Exception as error:  # What damage leads to has no common class.

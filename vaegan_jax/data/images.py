@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from vaegan_jax.data import datasets, decoding
+from vaegan_jax.data import bucket_datasets, datasets, decoding
 from vaegan_jax.errors import UserError
 
 _CACHE_VERSION = 1  # Raise it whenever `decode_image` changes its pixels.
@@ -42,25 +42,23 @@ class Images(Protocol):
     """Returns the images at `indices` [B] as [B, S, S, C] uint8."""
 
 
-def load_splits(data: Mapping[str, Any], fields: Sequence[str]) -> list[Images]:
+def load_splits(
+  data: Mapping[str, Any], fields: Sequence[str], *, fill_bucket: bool = False
+) -> list[Images]:
   """Prepares the dataset that a configuration describes; opens its splits.
 
   Args:
     data: the fields of `config.data`.
     fields: which splits: 'train_split', 'eval_split'.
+    fill_bucket: as `bucket_datasets.open_dataset`.
 
   Returns:
     The images of each.
 
   Raises:
-    UserError: as `datasets.create_builder` and `load_images`.
+    UserError: as `bucket_datasets.open_dataset` and `load_images`.
   """
-  builder = datasets.create_builder(
-    data['name'],
-    path=data['path'],
-    data_dir=data['data_dir'],
-    folder_rules=data['folder_rules'],
-  )
+  builder = bucket_datasets.open_dataset(data, fill_bucket=fill_bucket)
   return [
     load_images(
       builder,

@@ -22,6 +22,11 @@ from vaegan_jax.configuration.validation import validate_beginning
 from vaegan_jax.data import batches
 from vaegan_jax.data.images import Images, load_splits
 from vaegan_jax.errors import unwritable
+from vaegan_jax.experiment.initial_weights import (
+  InitialWeights,
+  check_other_run,
+  read_initial_weights,
+)
 from vaegan_jax.experiment.networks import create_networks
 from vaegan_jax.experiment.train_state import TrainState
 from vaegan_jax.modes.runs import create_evaluator
@@ -48,11 +53,14 @@ FREE_FIELDS = (
   'data.path',
   'data.data_dir',
   'data.allow_growth',
+  'data.copy_dir',
   'data.eval_split',
   'data.cache_images',
   'health',
   'evaluation',
-  'critic.weights',  # Read once: they are in the checkpoints.
+  # Read once: they are in the checkpoints.
+  'critic.weights',
+  'init_from',
 )
 _MAX_ROLLBACKS = 3
 
@@ -79,11 +87,13 @@ def train(
     UserError: the data, a file of weights or the workdir is wrong, or another
       process trains in the workdir.
   """
+  check_other_run(config.init_from, workdir)
   with contextlib.ExitStack() as stack:
     stopper = stopper or stack.enter_context(Stopper())
     _hold_workdir(stack, workdir)
     checkpoints = Checkpoints(workdir, max_to_keep=config.num_checkpoints)
     config = _settle(config, workdir, checkpoints)
+    initial = _prepare_beginning(config, checkpoints)
     images, eval_images = _load_data(config)
     modules, optimizers, create_state = create_networks(config)
     with distributed.together():  # Files are told of before anything compiles.
@@ -95,11 +105,14 @@ def train(
       config, workdir, checkpoints, create_state, identity
     )
     # A contradiction is told here, before anything compiles.
-    restored = restore() or (_begin(config, modules, create_state), 0)
+    begin = functools.partial(_begin, config, modules, create_state, initial)
+    restored = restore() or (begin(), 0)
     _announce(config, workdir, restored[1], len(images))
     if restored[1] >= config.num_train_steps:
       return DONE
     distributed.from_first(lambda: _write_config(config, workdir))
+    if initial:  # From here on the other run may go on, or be removed.
+      _save(checkpoints, identity, 0, restored[0], finish=True)
     run = functools.partial(
       _run,
       config,
@@ -126,6 +139,20 @@ def _hold_workdir(stack: contextlib.ExitStack, workdir: str) -> None:
   distributed.check_shared(workdir)
 
 
+def _prepare_beginning(config, checkpoints) -> InitialWeights | None:
+  """Checks what only a run that begins must heed; reads what it begins with."""
+  if not distributed.from_first(checkpoints.steps):
+    validate_beginning(config)
+    return read_initial_weights(config)
+  if config.init_from:
+    print(
+      f'init_from={config.init_from!r} is not read again: this run goes on '
+      'with weights of its own.',
+      flush=True,
+    )
+  return None
+
+
 def _identify(config, images: Images) -> dict[str, dict]:
   """What a checkpoint is of, beside its state."""
   return {
@@ -136,10 +163,8 @@ def _identify(config, images: Images) -> dict[str, dict]:
 
 def _settle(config, workdir, checkpoints) -> ml_collections.ConfigDict:
   """The configuration of a run that begins, or of one that goes on."""
-  if distributed.from_first(checkpoints.steps):
-    return keep_rules(config, workdir)
-  validate_beginning(config)
-  return config
+  begun = distributed.from_first(checkpoints.steps)
+  return keep_rules(config, workdir) if begun else config
 
 
 def _create_restore(config, workdir, checkpoints, create_state, identity):
@@ -159,7 +184,9 @@ def _load_data(config) -> list[Images]:
   """Returns the training and the held-out images, the same everywhere."""
   fields = ('train_split', 'eval_split')
   with distributed.together(), distributed.after_first():
-    splits = load_splits(config.data, fields)
+    splits = load_splits(
+      config.data, fields, fill_bucket=distributed.is_first()
+    )
   distributed.check_same(
     {
       f'data.{field}': f'{len(images)} images ({images.fingerprint})'
@@ -170,11 +197,18 @@ def _load_data(config) -> list[Images]:
   return splits
 
 
-def _begin(config, modules, create_state) -> TrainState:
+def _begin(
+  config, modules, create_state, initial: InitialWeights | None
+) -> TrainState:
   """The state before the first update, the same bits everywhere."""
   with distributed.together():
     pretrained = models.load_pretrained(modules, config.critic.weights)
-  state = create_state(pretrained=pretrained)
+  if initial:
+    state = create_state(pretrained=pretrained | initial.variables)
+    state = state.replace(ema_params=initial.ema_params)
+    print(initial.told, flush=True)
+  else:
+    state = create_state(pretrained=pretrained)
   if jax.process_count() > 1:  # Machines may compute it differently.
     state = multihost_utils.broadcast_one_to_all(state)
   return state

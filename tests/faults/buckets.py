@@ -1,0 +1,144 @@
+"""Data in a bucket: machines that are killed while they copy it."""
+
+import contextlib
+import functools
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from tests.fake_bucket import FakeBucket
+from tests.faults.damage import METHODS
+from tests.faults.lab import Lab, Skipped, check, wait_for
+from vaegan_jax.data.buckets import LAST_FILE, BucketFolder
+from vaegan_jax.runtime import processes
+
+COPYING = '.copying'  # So begins the name of a file that is not yet whole.
+
+
+def _be_machine(
+  environment: Mapping[str, str], copies: Path, held: str
+) -> None:
+  """Prepares a process that knows the bucket, with copies of its own.
+
+  Args:
+    environment: what leads to the bucket.
+    copies: where they are.
+    held: it comes to a halt where it would check a file whose name begins so.
+  """
+  os.environ.update(environment)
+  sys.argv.append(f'--config.data.copy_dir={copies}')
+  processes._HEARTBEAT_SECONDS = 5
+  describe = BucketFolder._describe
+
+  def describe_or_halt(self, path):
+    while held and path.name.startswith(held):
+      time.sleep(1)
+    return describe(self, path)
+
+  BucketFolder._describe = describe_or_halt
+
+
+class Machines:
+  """Two machines, and a bucket with images, which they prepare there.
+
+  Attributes:
+    copies: where each has its own.
+    flags: of a run on the images.
+  """
+
+  def __init__(self, bucket: FakeBucket, images: Path, folder: Path):
+    """Fills the bucket with the images; `folder` is of all copies."""
+    self.copies = folder / 'machine_0', folder / 'machine_1'
+    self.flags = (
+      '--config.data.path=gs://bucket/images',
+      '--config.data.data_dir=gs://bucket/prepared',
+    )
+    self._bucket = bucket
+    for path in images.iterdir():
+      bucket.write(f'images/{path.name}', path.read_bytes())
+
+  def prepare(self, *held: str) -> list[Callable[[], None]]:
+    """What prepares the two processes; see `_be_machine` for `held`."""
+    return [
+      functools.partial(
+        _be_machine, self._bucket.client_environment, copies, name
+      )
+      for copies, name in zip(self.copies, held or ('', ''), strict=True)
+    ]
+
+  def stored(self) -> dict[str, str]:
+    """What is prepared in the bucket, and the generation of each object."""
+    return {
+      item['name']: item['generation']
+      for item in self._bucket.items()
+      if item['name'].startswith('prepared/')
+    }
+
+  def partial(self, index: int) -> list[Path]:
+    """The files that a machine has not yet copied whole."""
+    return list(self.copies[index].rglob(f'{COPYING}*'))
+
+  def prepared(self, index: int) -> Path:
+    """The copy that a machine has of what was prepared."""
+    (folder,) = self.copies[index].glob(
+      'buckets/bucket/prepared/image_folder/*'
+    )
+    return folder
+
+
+@contextlib.contextmanager
+def _bucket(folder: Path) -> Iterator[FakeBucket]:
+  if not shutil.which('openssl'):
+    raise Skipped('there is no `openssl` here')
+  folder.mkdir()
+  bucket = FakeBucket(folder)
+  try:
+    yield bucket
+  finally:
+    bucket.close()
+
+
+def kill_while_copying(lab: Lab) -> tuple[str, str]:
+  """Kills one of two at each part of the way, and then damages every file."""
+  workdir, copies = lab.new('from_bucket'), lab.new('copies')
+  with _bucket(lab.new('bucket')) as bucket:
+    machines = Machines(bucket, lab.images, copies)
+    moments = (
+      ((COPYING, ''), 0, lambda: machines.partial(0)),  # The images.
+      ((LAST_FILE, ''), 0, lambda: len(machines.stored()) == 4),
+      (('', COPYING), 1, lambda: len(machines.partial(1)) == 4),
+    )
+    for held, victim, reached in moments:
+      both = lab.start_two(
+        workdir, *machines.flags, prepare=machines.prepare(*held)
+      )
+      wait_for(reached)
+      both[victim].kill()
+      status = both[1 - victim].wait(60)
+      check(status not in (0, 75), f'the survivor ended with {status}')
+      check(
+        not (workdir / 'metrics.jsonl').exists(), 'half a copy was believed'
+      )
+    stored = machines.stored()
+    files = sorted(
+      path.name
+      for path in machines.prepared(0).iterdir()
+      if not path.name.startswith(COPYING)
+    )
+    lab.run_two(workdir, *machines.flags, prepare=machines.prepare())
+    lab.same(workdir, lab.undisturbed_two)
+    for index, name in enumerate(files):
+      method = list(METHODS)[index % len(METHODS)]
+      METHODS[method](machines.prepared(1) / name)
+    shutil.rmtree(workdir)
+    lab.run_two(workdir, *machines.flags, prepare=machines.prepare())
+    lab.same(workdir, lab.undisturbed_two)
+    check(machines.stored() == stored, 'it was prepared more than once')
+  return (
+    f'{len(moments)} kills, {len(files)} damaged files',
+    'no partial copy was believed, in the bucket or out of it; prepared there '
+    'once; same bits',
+  )

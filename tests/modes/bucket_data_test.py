@@ -1,0 +1,62 @@
+"""Two machines train on data in a bucket; one is killed while it copies.
+
+What a copy is worth is in `tests/data/buckets_test.py`, and more kills are in
+`python -m tests.faults --rows=bucket`.
+"""
+
+import shutil
+
+import pytest
+
+from tests.faults.buckets import COPYING, Machines
+from tests.processes import read_rows, start_two, wait_for
+from vaegan_jax.data.buckets import LAST_FILE
+
+pytest.importorskip('google.cloud.storage')
+pytestmark = pytest.mark.skipif(
+  not shutil.which('openssl'), reason='needs openssl'
+)
+
+
+def _files(folder):
+  return {
+    path.relative_to(folder).as_posix(): path.read_bytes()
+    for path in folder.rglob('*')
+    if path.is_file() and not path.name.startswith('decoded-')
+  }
+
+
+def test_a_machine_that_was_killed_while_it_copied_copies_again(
+  fake_bucket, tiny_run, image_folder, run, tmp_path
+):
+  machines = Machines(fake_bucket, image_folder, tmp_path)
+  workdir, first = tmp_path / 'run', tmp_path / 'first'
+  args = (
+    *(*tiny_run, '--config.num_train_steps=2'),
+    '--config.checkpoint_every_steps=2',
+  )
+  both = start_two(
+    workdir, *args, *machines.flags, prepare=machines.prepare('', COPYING)
+  )
+  # The first has prepared the data; the second copies it.
+  wait_for(lambda: len(machines.partial(1)) == 4)
+  both[1].kill()
+  assert both[0].wait(35) not in (0, 75)
+  assert all(
+    path.name.startswith(COPYING) for path in machines.prepared(1).iterdir()
+  )
+  stored = machines.stored()
+  assert sum(name.endswith(LAST_FILE) for name in stored) == 1
+
+  # They go on; the run starts from the weights of one on a disk.
+  assert run(first, *args) == 0
+  start = f'--config.init_from={first}'
+  both = start_two(
+    workdir, *args, *machines.flags, start, prepare=machines.prepare()
+  )
+  assert [p.wait() for p in both] == [0, 0], both[0].err
+  assert f'Starting from step 2 of {first}.' in both[0].out
+  assert [row['step'] for row in read_rows(workdir)] == [1, 2]
+  assert machines.stored() == stored
+  assert not list(machines.copies[1].rglob('*.png'))
+  assert _files(machines.prepared(0)) == _files(machines.prepared(1))
