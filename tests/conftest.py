@@ -71,6 +71,7 @@ def lpips_files(vgg16_file, tmp_path_factory):
   return f'{vgg16_file},{path}'
 
 
+@pytest.fixture(scope='session')
 def fake_bucket(tmp_path_factory):
   """One for all of this process: TensorFlow asks for the address only once."""
   from tests.fake_bucket import FakeBucket

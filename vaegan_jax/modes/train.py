@@ -92,38 +92,35 @@ def train(
     stopper = stopper or stack.enter_context(Stopper())
     _hold_workdir(stack, workdir)
     checkpoints = Checkpoints(workdir, max_to_keep=config.num_checkpoints)
-    config = _settle(config, workdir, checkpoints)
-    initial = _prepare_beginning(config, checkpoints)
+    if jax.process_count() == 1:  # After an error no other would come to it.
+      stack.callback(checkpoints.close)  # An error must not cost a save.
+    config, initial = _settle(config, workdir, checkpoints)
     images, eval_images = _load_data(config)
     modules, optimizers, create_state = create_networks(config)
     with distributed.together():  # Files are told of before anything compiles.
       evaluator = create_evaluator(config, modules, eval_images)
-    if jax.process_count() == 1:  # After an error no other would come to it.
-      stack.callback(checkpoints.close)  # An error must not cost a save.
     identity = _identify(config, images)
     restore = _create_restore(
       config, workdir, checkpoints, create_state, identity
     )
     # A contradiction is told here, before anything compiles.
-    begin = functools.partial(_begin, config, modules, create_state, initial)
-    restored = restore() or (begin(), 0)
+    restored = restore() or (_begin(config, modules, create_state, initial), 0)
     _announce(config, workdir, restored[1], len(images))
     if restored[1] >= config.num_train_steps:
       return DONE
     distributed.from_first(lambda: _write_config(config, workdir))
+    save = functools.partial(_save, checkpoints, identity)
     if initial:  # From here on the other run may go on, or be removed.
-      _save(checkpoints, identity, 0, restored[0], finish=True)
+      save(0, restored[0], finish=True)
+    feed = functools.partial(_create_batches, config, optimizers, images)
+    tools = dict(evaluator=evaluator, save=save, stopper=stopper)
     run = functools.partial(
       _run,
       config,
       workdir,
       choose_update=create_chooser(config, modules, optimizers),
-      create_batches=functools.partial(
-        _create_batches, config, optimizers, images
-      ),
-      evaluator=evaluator,
-      save=functools.partial(_save, checkpoints, identity),
-      stopper=stopper,
+      create_batches=feed,
+      **tools,
     )
     outcome = _run_on(run, restored, checkpoints, restore)
     checkpoints.close()
@@ -139,18 +136,20 @@ def _hold_workdir(stack: contextlib.ExitStack, workdir: str) -> None:
   distributed.check_shared(workdir)
 
 
-def _prepare_beginning(config, checkpoints) -> InitialWeights | None:
-  """Checks what only a run that begins must heed; reads what it begins with."""
+def _settle(
+  config, workdir, checkpoints
+) -> tuple[ml_collections.ConfigDict, InitialWeights | None]:
+  """What a run that begins must heed, and begins with, or one that goes on."""
   if not distributed.from_first(checkpoints.steps):
     validate_beginning(config)
-    return read_initial_weights(config)
+    return config, read_initial_weights(config)
   if config.init_from:
     print(
       f'init_from={config.init_from!r} is not read again: this run goes on '
       'with weights of its own.',
       flush=True,
     )
-  return None
+  return keep_rules(config, workdir), None
 
 
 def _identify(config, images: Images) -> dict[str, dict]:
@@ -159,12 +158,6 @@ def _identify(config, images: Images) -> dict[str, dict]:
     'config': config.to_dict(),
     'data': {'num_images': len(images), 'fingerprint': images.fingerprint},
   }
-
-
-def _settle(config, workdir, checkpoints) -> ml_collections.ConfigDict:
-  """The configuration of a run that begins, or of one that goes on."""
-  begun = distributed.from_first(checkpoints.steps)
-  return keep_rules(config, workdir) if begun else config
 
 
 def _create_restore(config, workdir, checkpoints, create_state, identity):
