@@ -4,13 +4,14 @@ import collections
 import errno
 import os
 import shutil
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from configs import default
-from vaegan_jax.data import datasets, decoding, images
+from vaegan_jax.data import datasets, decoded_cache, decoding, images
 from vaegan_jax.data.batches import create_batches
 from vaegan_jax.errors import UserError
 
@@ -42,7 +43,7 @@ def _caches(builder):
 
 
 def test_cached_images_equal_decoded_ones(builder, monkeypatch):
-  monkeypatch.setattr(images, '_CHUNK', 11)  # The last has fewer.
+  monkeypatch.setattr(decoded_cache, '_CHUNK', 11)  # The last has fewer.
   indices = np.array([5, 0, 20, 5])
   decoded = _load(builder, cache_images=False)
   assert not _caches(builder)
@@ -60,6 +61,57 @@ def test_images_are_decoded_once(builder, monkeypatch):
   expected = _load(builder)[np.arange(20)]
   monkeypatch.setattr(decoding, 'decode_image', _fail)
   np.testing.assert_array_equal(_load(builder)[np.arange(20)], expected)
+
+
+@pytest.mark.parametrize('place', ('first', 'middle', 'last', 'checksum'))
+def test_a_byte_that_flips_in_the_cache_is_noticed(
+  place, builder, monkeypatch, caplog
+):
+  everywhere = np.arange(20)
+  expected = _load(builder)[everywhere]
+  (path,) = _caches(builder)
+  data = bytearray(path.read_bytes())
+  number = builder.info.splits['train'].num_examples
+  size = 8 * 8 * 3
+  start = len(data) - number * (size + 4)  # Of the pixels.
+  at = {
+    'first': 0,
+    'middle': 11 * size,
+    'last': 12 * size - 1,
+    'checksum': number * size + 11 * 4,
+  }[place]
+  data[start + at] ^= 4
+  path.write_bytes(data)
+  images = _load(builder)
+  for _ in range(2):
+    np.testing.assert_array_equal(images[everywhere], expected)
+    np.testing.assert_array_equal(images[everywhere[::-1]], expected[::-1])
+  index = 0 if place == 'first' else 11
+  assert f'Image {index} of {path} is damaged: decoded again' in caplog.text
+  assert not path.exists()  # The next start writes it anew.
+  caplog.clear()
+  np.testing.assert_array_equal(_load(builder)[everywhere], expected)
+  assert 'damaged' not in caplog.text and path.exists()
+
+
+def test_an_image_is_checked_once(builder, monkeypatch):
+  images = _load(builder)
+  crc32, checked = zlib.crc32, []
+  monkeypatch.setattr(
+    zlib, 'crc32', lambda data: checked.append(1) or crc32(data)
+  )
+  for indices in ([3, 4], [4, 5], [3, 5], [5, 6]):
+    images[np.array(indices)]
+  assert len(checked) == 4
+
+
+def test_a_cache_of_an_earlier_version_is_written_anew(builder, caplog):
+  expected = _load(builder)[np.arange(20)]
+  (path,) = _caches(builder)
+  np.save(path, np.load(path))  # Without checksums.
+  np.testing.assert_array_equal(_load(builder)[np.arange(20)], expected)
+  number = builder.info.splits['train'].num_examples
+  assert f'it has 0 of {number} checksums' in caplog.text
 
 
 def test_every_way_to_decode_has_its_own_cache(builder):
@@ -133,9 +185,9 @@ def test_an_interrupted_cache_is_never_used(builder, monkeypatch):
     raise KeyboardInterrupt
 
   with monkeypatch.context() as patch:
-    patch.setattr(images, '_print_progress', interrupt)
-    patch.setattr(images, '_CHUNK', 1)
-    patch.setattr(images, '_REPORT_SECONDS', 0)
+    patch.setattr(decoded_cache, '_print_progress', interrupt)
+    patch.setattr(decoded_cache, '_CHUNK', 1)
+    patch.setattr(decoded_cache, '_REPORT_SECONDS', 0)
     with pytest.raises(KeyboardInterrupt):
       _load(builder)
   assert not _caches(builder)

@@ -7,11 +7,8 @@ order they come.
 
 import functools
 import hashlib
-import os
 import pathlib
 import re
-import shutil
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -19,12 +16,15 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from vaegan_jax.data import bucket_datasets, datasets, decoding
+from vaegan_jax.data import (
+  bucket_datasets,
+  datasets,
+  decoded_cache,
+  decoding,
+)
 from vaegan_jax.errors import UserError
 
 _CACHE_VERSION = 1  # Raise it whenever `decode_image` changes its pixels.
-_CHUNK = 256  # Images written to the cache at once.
-_REPORT_SECONDS = 5
 _PREPARE_AGAIN = 'delete that folder to have the data prepared again.'
 
 
@@ -119,13 +119,13 @@ def load_images(
   slug = re.sub(r'\W+', '_', split).strip('_')
   name = f'decoded-{slug}-{image_size}x{channels}-{fingerprint}.npy'
   path = pathlib.Path(builder.data_path) / name
-  if not _is_whole(path, images.shape):
+  if not decoded_cache.is_whole(path, images.shape):
     try:
-      _write_cache(images, path)
+      decoded_cache.write(images, path)
     except OSError as error:
       logging.warning('Decoding on the fly: no image cache (%s).', error)
       return images
-  return _CachedImages(path, fingerprint)
+  return decoded_cache.CachedImages(path, images)
 
 
 def _fingerprint(
@@ -181,71 +181,3 @@ class _DecodedImages:
         f'The prepared data of {self._name} is damaged near record '
         f'{indices[0]} ({error}); {_PREPARE_AGAIN}'
       ) from error
-
-
-class _CachedImages:
-  """Images in a memory map on disk."""
-
-  def __init__(self, path: pathlib.Path, fingerprint: str):
-    pixels = np.load(path, mmap_mode='r', allow_pickle=False)
-    self._pixels = np.asarray(pixels)
-    self.fingerprint = fingerprint
-
-  def __len__(self) -> int:
-    return len(self._pixels)
-
-  def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-    return self._pixels[indices]
-
-
-def _is_whole(path: pathlib.Path, shape: tuple[int, ...]) -> bool:
-  """Whether the cache is there, and has all the pixels."""
-  if not path.exists():
-    return False
-  try:
-    pixels = np.load(path, mmap_mode='r', allow_pickle=False)
-    if (pixels.shape, pixels.dtype) == (shape, np.uint8):
-      return True
-    reason = f'it is {pixels.dtype}{list(pixels.shape)}'
-  except Exception as error:  # NumPy parses its header as Python.
-    reason = error
-  logging.warning('%s is damaged (%s); decoding again.', path, reason)
-  return False
-
-
-def _write_cache(images: _DecodedImages, path: pathlib.Path) -> None:
-  """Decodes all images into `path`, which appears only when it is complete."""
-  size, free = int(np.prod(images.shape)), shutil.disk_usage(path.parent).free
-  if size > 0.95 * free:  # A full disk would break the checkpoints, too.
-    raise OSError(f'{path} needs {size} bytes, of which {free} are free')
-  # Several processes may decode at once; the last rename wins, with equal data.
-  partial = path.with_name(f'{path.name}.{os.getpid()}-{time.time_ns()}')
-  start = time.monotonic()
-  next_report = start + _REPORT_SECONDS
-  try:
-    # Written, not mapped: on a disk that fills up, a map ends the process.
-    with partial.open('wb') as file:
-      header = {'descr': '|u1', 'fortran_order': False, 'shape': images.shape}
-      np.lib.format.write_array_header_1_0(file, header)
-      for first in range(0, len(images), _CHUNK):
-        done = min(first + _CHUNK, len(images))
-        file.write(images[np.arange(first, done)].data)
-        now = time.monotonic()
-        if now >= next_report:
-          next_report = now + _REPORT_SECONDS
-          _print_progress(done, len(images), now - start)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)
-  _print_progress(len(images), len(images), time.monotonic() - start)
-
-
-def _print_progress(done: int, total: int, seconds: float) -> None:
-  rate = done / seconds
-  print(
-    f'Decoded {done:,} of {total:,} images, {rate:,.0f} images/s, '
-    f'{(total - done) / rate:.0f} s remaining.',
-    flush=True,
-  )
