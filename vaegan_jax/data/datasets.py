@@ -9,6 +9,7 @@ import difflib
 import os
 import pathlib
 import re
+import sys
 from collections.abc import Sequence
 
 import tensorflow_datasets as tfds
@@ -149,6 +150,8 @@ def _create_ready_builder(name: str, data_dir: str):
 
 
 def _prepare(builder, name: str) -> None:
+  if not sys.stderr.isatty():
+    tfds.disable_progress_bar()  # Of bars a file has every state.
   try:
     builder.download_and_prepare(file_format='array_record')
   except UserError:

@@ -32,7 +32,7 @@ from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.runtime.files import check_writable, write_text
 from vaegan_jax.runtime.preemption import Stopper
 from vaegan_jax.runtime.writers import NoWriters, Writers
-from vaegan_jax.training import health
+from vaegan_jax.training import health, memory
 from vaegan_jax.training.loop import DONE, FAILED, Plan, run_loop
 
 # What may change when a run is resumed: none of it changes an update.
@@ -88,10 +88,12 @@ def train(
     modules, optimizers, create_state = create_networks(config)
     with distributed.together():  # Files are told of before anything compiles.
       evaluator = create_evaluator(config, modules, eval_images)
+      template = jax.eval_shape(create_state)
+      _check_memory(config, modules, template)
     if jax.process_count() == 1:  # After an error no other would come to it.
       stack.callback(checkpoints.close)  # An error must not cost a save.
     identity = _identify(config, images)
-    restore = _create_restore(config, checkpoints, create_state, identity)
+    restore = _create_restore(config, checkpoints, template, identity)
     # A contradiction is told here, before anything compiles.
     restored = restore() or (_begin(config, modules, create_state), 0)
     _announce(config, workdir, restored[1], len(images))
@@ -124,6 +126,12 @@ def _hold_workdir(stack: contextlib.ExitStack, workdir: str) -> None:
   distributed.check_shared(workdir)
 
 
+def _check_memory(config, modules, state) -> None:
+  shape = (*[config.data.image_size] * 2, config.data.channels)
+  per_device = config.batch_size // jax.device_count()
+  memory.check_memory(modules, state, shape, per_device)
+
+
 def _identify(config, images: Images) -> dict[str, dict]:
   """What a checkpoint is of, beside its state."""
   return {
@@ -132,11 +140,11 @@ def _identify(config, images: Images) -> dict[str, dict]:
   }
 
 
-def _create_restore(config, checkpoints, create_state, identity):
+def _create_restore(config, checkpoints, template, identity):
   """() -> (state, step) of the newest whole checkpoint, or None."""
   return functools.partial(
     checkpoints.restore,
-    jax.eval_shape(create_state),
+    template,
     free_fields=free_fields(config),
     upgrade=upgrade,
     **identity,
