@@ -99,6 +99,29 @@ def damage_whole_checkpoints(lab: Lab) -> tuple[str, str]:
   return f'{len(ways) + 1} cases', 'put aside, an earlier one used; same bits'
 
 
+def rename_checkpoints(lab: Lab) -> tuple[str, str]:
+  """The oldest as if it were the newest, and the newest as if the oldest."""
+  lab.same(lab.undisturbed)
+  last, before = lab.last_step, lab.last_step - 2
+  renamed = {
+    (last - 4, last + 99): f'Nothing to do: step {last}',
+    (last, 1): f'Resuming after step {before};',
+  }
+  for (step, name), told in renamed.items():
+    workdir = lab.copy('renamed')
+    folder = workdir / 'checkpoints'
+    (folder / str(step)).rename(folder / str(name))
+    process = lab.run(workdir)
+    check(told in process.out, f'{step} as {name}: {process.out}')
+    check((workdir / 'quarantine' / str(name)).is_dir(), 'not put aside')
+    check(f'it holds step {step}' in process.err, process.err)
+    lab.same(workdir)
+  return (
+    f'{len(renamed)} cases',
+    'put aside, and the newest of the others used and kept; same bits',
+  )
+
+
 def damage_all(lab: Lab) -> tuple[str, str]:
   """No whole checkpoint is left: that is told, and nothing is overwritten."""
   workdir = lab.copy('all_damaged')

@@ -70,10 +70,46 @@ def read_only(lab: Lab) -> tuple[str, str]:
     lab.refused(workdir, 'cannot be written')
   else:  # No folder is read-only to the superuser.
     with mounted(workdir, 1):
-      command = ['mount', '-o', 'remount,ro', workdir]
-      subprocess.run(command, check=True)
+      _remount(workdir, 'ro')
       lab.refused(workdir, 'cannot be written')
   return '1 run', 'refused in a sentence with status 2, before compiling'
+
+
+def read_only_checkpoints(lab: Lab) -> tuple[str, str]:
+  """Only `checkpoints/` is read-only: from the beginning, and while it runs."""
+  lab.same(lab.undisturbed)
+  workdir = lab.new('read_only_checkpoints')
+  folder = workdir / 'checkpoints'
+  with mounted(folder, _ROOM):
+    _remount(folder, 'ro')
+    lab.refused(workdir, f'because {folder} is not a folder or is read-only')
+    _remount(folder, 'rw')
+    process = lab.start(workdir, prepare=slowly)
+    wait_for(lambda: len(saved_steps(workdir)) >= 2)
+    _remount(folder, 'ro')
+    wait_for(lambda: 'could not be written to' in process.err)
+    start = time.monotonic()
+    expect_status([process], 2)
+    seconds = time.monotonic() - start
+    check(seconds < 30, f'it ended {seconds:.0f} s after its last word')
+    check('never awaited' not in process.err, process.err)
+    kept = saved_steps(workdir)
+    _remount(folder, 'rw')
+    process = lab.run(workdir)
+    check(f'Resuming after step {kept[-1]};' in process.out, process.out)
+    lab.same(workdir)
+  return (
+    '2 runs',
+    'refused in a sentence with status 2, before compiling; within a run it '
+    f'ended with status 2, {seconds:.0f} s after its last word, and was '
+    'resumed: same bits',
+  )
+
+
+def _remount(folder: Path, how: str) -> None:
+  """Makes a mounted disk 'ro' or 'rw', as soon as no file is being written."""
+  command = ['mount', '-o', f'remount,{how}', folder]
+  wait_for(lambda: not subprocess.run(command, capture_output=True).returncode)
 
 
 def garble_the_cache(lab: Lab) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """Runs that are killed or stopped at random moments, and go on to the end."""
 
+import collections
 import functools
 import json
 import re
@@ -156,6 +157,70 @@ def terminate_randomly(lab: Lab) -> tuple[str, str]:
     f'{len(steps)} were training and saved the last finished step ({told}), '
     'the others had not begun or had ended; same bits',
   )
+
+
+def interrupt_randomly(lab: Lab, times: int) -> tuple[str, str]:
+  """Ctrl-C at random moments of new Pythons, until a run is at its end.
+
+  Every fifth is a closed terminal, SIGHUP, and every seventh a second Ctrl-C.
+  """
+  lab.same(lab.undisturbed)
+  rng = np.random.default_rng(3)
+  workdir = lab.new('interrupted')
+  seen = collections.Counter()
+  for index in lab.count(times, 'Ctrl-C'):
+    if _newest(workdir) == lab.last_step:
+      lab.same(workdir)
+      workdir = lab.new('interrupted')
+    hung_up, twice = index % 5 == 4, index % 7 == 6
+    process = lab.run_plain(workdir)
+    _wait_for_a_moment(lab, workdir, rng)
+    number = signal.SIGHUP if hung_up else signal.SIGINT
+    process.send_signal(number)
+    if twice:
+      process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=600)
+    status = process.returncode
+    # Negative: it was Python itself that was starting. 0: it had ended.
+    check(status in (0, 75, 130, -number), f'exit status {status}: {out}')
+    check('Fatal' not in out and 'rror:' not in out, out)
+    found = re.search(r'(Ctrl-C|SIGHUP): stopped after step (\d+)', out)
+    if found:
+      step = int(found[2])
+      check(_newest(workdir) == step, f'{step} was not saved')
+      check(status == (75 if hung_up else 130), f'exit status {status}')
+    seen[_moment_of(lab, out, status)] += 1
+  lab.run(workdir)
+  lab.same(workdir)
+  counts = ', '.join(f'{n} while {moment}' for moment, n in seen.items())
+  return (
+    f'{times} signals',
+    f'{counts}; the last finished step saved with status 130 (75 after '
+    'SIGHUP), no crash, same bits',
+  )
+
+
+def _moment_of(lab, out, status) -> str:
+  if status == 0:
+    return 'ending'
+  if 'compiling takes a moment' not in out:
+    return 'starting'
+  return (
+    'training' if re.search(r'^step \d', out, re.MULTILINE) else 'compiling'
+  )
+
+
+def stop_reading(lab: Lab) -> tuple[str, str]:
+  """Somebody reads three lines of what a run says, as `| head -3` does."""
+  lab.same(lab.undisturbed)
+  process = lab.run_plain(workdir := lab.new('unheard'))
+  for _ in range(3):
+    process.stdout.readline()
+  process.stdout.close()
+  status = process.wait(600)
+  check(status == 0, f'exit status {status}')
+  lab.same(workdir)
+  return '1 run', 'ended with status 0; same bits and record'
 
 
 def run_again(lab: Lab) -> tuple[str, str]:

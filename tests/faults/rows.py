@@ -12,6 +12,7 @@ from tests.faults import (
   inputs,
   kills,
   locks,
+  readers,
   several,
 )
 from tests.faults.lab import Lab
@@ -53,6 +54,17 @@ def create_rows(num_kills: int) -> dict[str, Row]:
       'SIGTERM at random moments; resumed to its end',
       kills.terminate_randomly,
     ),
+    'ctrl_c': Row(
+      'Ctrl-C, or the terminal is closed',
+      'SIGINT and SIGHUP at random moments, imports included, some twice; '
+      'resumed',
+      functools.partial(kills.interrupt_randomly, times=20),
+    ),
+    'unheard': Row(
+      'nobody reads what it says',
+      'stdout and stderr closed after three lines',
+      kills.stop_reading,
+    ),
     'damage': Row(
       'a file of the newest checkpoint is damaged',
       f'each of its files {", ".join(damage.METHODS)}; resumed',
@@ -62,6 +74,11 @@ def create_rows(num_kills: int) -> dict[str, Row]:
       'whole checkpoints are damaged',
       'emptied, without meta or state, a junk one, two in a row; resumed',
       damage.damage_whole_checkpoints,
+    ),
+    'renamed': Row(
+      'a checkpoint is renamed',
+      'the oldest to be the newest, the newest to be the oldest; resumed',
+      damage.rename_checkpoints,
     ),
     'all_damaged': Row(
       'every checkpoint is damaged', 'zeros in all files', damage.damage_all
@@ -74,6 +91,11 @@ def create_rows(num_kills: int) -> dict[str, Row]:
     'read_only': Row(
       'the workdir is read-only', 'trained there', disks.read_only
     ),
+    'read_only_checkpoints': Row(
+      'checkpoints/ is read-only',
+      'from the beginning, and from the middle of a run on',
+      disks.read_only_checkpoints,
+    ),
     'cache': Row(
       'the kept compilations are damaged',
       'SIGKILL while they are written; then garbled',
@@ -81,6 +103,11 @@ def create_rows(num_kills: int) -> dict[str, Row]:
     ),
     'tensorboard': Row(
       'TensorBoard fails', 'every call raises', disks.break_the_board
+    ),
+    'readers': Row(
+      'several read one workdir',
+      'evaluations at once, of a finished run and beside a trainer',
+      readers.read_together,
     ),
     'two_trainers': Row(
       'two trainers on one workdir',

@@ -31,9 +31,10 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import evaluator
 from vaegan_jax.experiment.networks import restore_networks
 from vaegan_jax.models.vgg import load_vgg
+from vaegan_jax.modes import beginning
 from vaegan_jax.runtime import writers
 from vaegan_jax.runtime.preemption import INTERRUPTED, PREEMPTED
-from vaegan_jax.training import health, loop
+from vaegan_jax.training import health, loop, memory
 
 _SPEED = 'train/images_per_second'
 _RATE = '--config.optimizer.autoencoder_learning_rate'
@@ -471,6 +472,18 @@ def test_sigterm_during_an_evaluation_or_figures_is_heeded_at_once(
   assert told == [('Ctrl-C', '5'), ('SIGHUP', '7')]
   assert 'evaluated:' not in out and not (tmp_path / 'figures').exists()
   assert saved_steps(tmp_path) == [5, 7]
+
+
+def test_too_little_memory_is_a_sentence(tiny_run, tmp_path, run, monkeypatch):
+  def exhaust(*_):
+    raise RuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 7 bytes.')
+
+  monkeypatch.setattr(beginning, 'begin', exhaust)
+  with pytest.raises(UserError, match=r'7 bytes.* for batch_size=8, data\.im'):
+    run(tmp_path / 'run', *tiny_run)
+  monkeypatch.setattr(memory, '_available', lambda: 1000)
+  with pytest.raises(UserError, match='An update needs at least'):
+    run(tmp_path / 'run', *tiny_run)
 
 
 def test_updates_that_stay_non_finite_end_the_run(

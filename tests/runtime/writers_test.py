@@ -286,3 +286,28 @@ def test_a_closed_terminal_costs_a_warning(monkeypatch, warnings):
   progress.update(1, {})
   progress.update(2, {})
   assert len(warnings) == 1
+
+
+def test_long_work_shows_plain_lines_where_no_terminal_is(capsys):
+  clock = _Clock()
+  done = []
+  for step in progress_lib.track(
+    range(1, 5), 'Looking', 4, lambda step: f'at {step}', clock=clock
+  ):
+    done.append(step)
+    clock.now += 3
+  assert done == [1, 2, 3, 4]
+  printed = capsys.readouterr()
+  assert printed.err == ''  # Where bars are.
+  assert printed.out.splitlines() == [
+    'Looking: 2 of 4  0:00:06 left  at 2',
+    'Looking: 4 of 4  0:00:00 left  at 4',
+  ]
+
+
+def test_long_work_shows_a_bar_on_a_terminal(monkeypatch, capsys):
+  monkeypatch.setattr(sys.stderr, 'isatty', lambda: True)
+  monkeypatch.setattr(progress_lib, '_PATIENCE', 0)
+  assert list(progress_lib.track(range(2), 'Looking', 2)) == [0, 1]
+  printed = capsys.readouterr()
+  assert 'Looking:   0%|' in printed.err and printed.out == ''

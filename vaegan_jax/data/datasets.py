@@ -12,6 +12,7 @@ import errno
 import os
 import pathlib
 import re
+import sys
 from collections.abc import Sequence
 
 import tensorflow_datasets as tfds
@@ -208,6 +209,8 @@ def _create_ready_builder(name: str, data_dir: str):
 
 
 def _prepare(builder, name: str) -> None:
+  if not sys.stderr.isatty():
+    tfds.disable_progress_bar()  # Of bars a file has every state.
   try:
     with downloads.impatient():
       builder.download_and_prepare(file_format='array_record')

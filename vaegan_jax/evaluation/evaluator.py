@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 import flax.linen as nn
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from vaegan_jax.data import batches
 from vaegan_jax.data.images import Images
@@ -22,10 +21,10 @@ from vaegan_jax.experiment.train_state import TrainState
 from vaegan_jax.losses import perceptual
 from vaegan_jax.losses.reconstruction import LossConfig, compare
 from vaegan_jax.models import autoencoder as autoencoder_lib
+from vaegan_jax.runtime.progress import track
 
 NUM_COLUMNS = 8  # Of figures.
 NUM_SAMPLES = 64
-_PATIENCE = 5  # Seconds of evaluation before a progress bar is shown.
 Distance = Callable[[jax.Array, jax.Array], jax.Array]  # [B, ...] x 2 -> [B]
 _NO_JUDGES = Judges()
 Poll = Callable[[], None]  # Raises what is to end the work.
@@ -114,14 +113,7 @@ class Evaluator:
     num_images = min(num_images or len(self._images), len(self._images))
     parts = []
     starts = range(0, num_images, self._batch_size)
-    starts = tqdm(
-      starts,
-      'Evaluating',
-      leave=False,
-      delay=_PATIENCE,
-      disable=jax.process_index() > 0,
-    )
-    for first in starts:
+    for first in track(starts, 'Evaluating', len(starts)):
       poll()
       # The last batch is filled up, so that there is one shape to compile.
       places = np.arange(first, first + self._batch_size) % num_images

@@ -22,7 +22,6 @@ import numpy as np
 import optax
 from etils import epath
 from jax.scipy import fft
-from tqdm import tqdm
 
 from vaegan_jax.data import decoding
 from vaegan_jax.data.image_files import describe_error
@@ -34,6 +33,7 @@ from vaegan_jax.models import VGG_DEPTHS
 from vaegan_jax.models.critic import Critic
 from vaegan_jax.models.vgg import MIN_SIDE, VGG, load_vgg
 from vaegan_jax.runtime.files import check_writable, save_png
+from vaegan_jax.runtime.progress import track
 
 # A network, its variables, and the channels of the images it sees.
 Network = tuple[nn.Module, Mapping[str, Any], int]
@@ -283,11 +283,12 @@ def _check_size(image_size: int, module: nn.Module) -> None:
 def _last_picture(steps, num_steps: int) -> jax.Array:
   """Runs the steps, or those before Ctrl-C, and shows how far they are."""
   picture = None
-  progress = tqdm(steps, 'Transferring', num_steps, mininterval=0.5)
+  steps = track(
+    steps, 'Transferring', num_steps, lambda step: f'loss {step[1]:.4g}'
+  )
   try:
-    for step in progress:
-      picture, loss = step
-      progress.set_postfix(loss=f'{loss:.4g}', refresh=False)
+    for step in steps:
+      picture = step[0]
   except KeyboardInterrupt:
     if picture is None:
       raise

@@ -4,11 +4,21 @@ These are imported late because they bring in TensorFlow, and a mistake should
 be told before that.
 """
 
+from typing import Any
+
 import jax
+import ml_collections
 
 from vaegan_jax.configuration.command_line import Command
+from vaegan_jax.configuration.rules import flatten
 from vaegan_jax.configuration.validation import validate
 from vaegan_jax.runtime.preemption import interruptible
+from vaegan_jax.training.memory import telling_exhaustion
+
+_SIZES = (
+  *('batch_size', 'data.image_size', 'model.width', 'critic.width'),
+  'image_size',  # Of style transfer.
+)
 
 
 def run_mode(command: Command) -> int:
@@ -23,6 +33,17 @@ def run_mode(command: Command) -> int:
   Raises:
     UserError: a file or a value is wrong.
   """
+  with telling_exhaustion(_sizes(command.config)):
+    return _run_mode(command)
+
+
+def _sizes(config: ml_collections.ConfigDict | None) -> dict[str, Any]:
+  """What memory goes to, by the names of the fields."""
+  fields = flatten(config) if config else {}
+  return {name: fields[name] for name in _SIZES if name in fields}
+
+
+def _run_mode(command: Command) -> int:
   if command.mode == 'train':
     from vaegan_jax.modes import train
 

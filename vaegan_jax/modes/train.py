@@ -13,24 +13,17 @@ import ml_collections
 import numpy as np
 from clu import parameter_overview
 from etils import epath
-from jax.experimental import multihost_utils
 
-from vaegan_jax import models
 from vaegan_jax.configuration.migrations import upgrade
 from vaegan_jax.configuration.rules import flatten
-from vaegan_jax.configuration.validation import validate_beginning
 from vaegan_jax.data import batches
 from vaegan_jax.data.images import Images, load_splits
 from vaegan_jax.errors import unwritable
-from vaegan_jax.experiment.initial_weights import (
-  InitialWeights,
-  check_other_run,
-  read_initial_weights,
-)
+from vaegan_jax.experiment.initial_weights import check_other_run
 from vaegan_jax.experiment.networks import create_networks
-from vaegan_jax.experiment.train_state import TrainState
+from vaegan_jax.modes import beginning
 from vaegan_jax.modes.runs import create_evaluator
-from vaegan_jax.modes.same_images import keep_rules, may_have_grown
+from vaegan_jax.modes.same_images import may_have_grown
 from vaegan_jax.modes.updates import create_chooser
 from vaegan_jax.runtime import distributed, workdir_lock
 from vaegan_jax.runtime.checkpoints import Checkpoints
@@ -94,17 +87,18 @@ def train(
     checkpoints = Checkpoints(workdir, max_to_keep=config.num_checkpoints)
     if jax.process_count() == 1:  # After an error no other would come to it.
       stack.callback(checkpoints.close)  # An error must not cost a save.
-    config, initial = _settle(config, workdir, checkpoints)
+    config, initial = beginning.settle(config, workdir, checkpoints)
     images, eval_images = _load_data(config)
     modules, optimizers, create_state = create_networks(config)
     with distributed.together():  # Files are told of before anything compiles.
       evaluator = create_evaluator(config, modules, eval_images)
+      template = jax.eval_shape(create_state)
+      beginning.check_memory(config, modules, template)
     identity = _identify(config, images)
-    restore = _create_restore(
-      config, workdir, checkpoints, create_state, identity
-    )
+    restore = _create_restore(config, workdir, checkpoints, template, identity)
     # A contradiction is told here, before anything compiles.
-    restored = restore() or (_begin(config, modules, create_state, initial), 0)
+    begin = functools.partial(beginning.begin, config, modules, create_state)
+    restored = restore() or (begin(initial), 0)
     _announce(config, workdir, restored[1], len(images))
     if restored[1] >= config.num_train_steps:
       return DONE
@@ -136,22 +130,6 @@ def _hold_workdir(stack: contextlib.ExitStack, workdir: str) -> None:
   distributed.check_shared(workdir)
 
 
-def _settle(
-  config, workdir, checkpoints
-) -> tuple[ml_collections.ConfigDict, InitialWeights | None]:
-  """What a run that begins must heed, and begins with, or one that goes on."""
-  if not distributed.from_first(checkpoints.steps):
-    validate_beginning(config)
-    return config, read_initial_weights(config)
-  if config.init_from:
-    print(
-      f'init_from={config.init_from!r} is not read again: this run goes on '
-      'with weights of its own.',
-      flush=True,
-    )
-  return keep_rules(config, workdir), None
-
-
 def _identify(config, images: Images) -> dict[str, dict]:
   """What a checkpoint is of, beside its state."""
   return {
@@ -160,13 +138,13 @@ def _identify(config, images: Images) -> dict[str, dict]:
   }
 
 
-def _create_restore(config, workdir, checkpoints, create_state, identity):
+def _create_restore(config, workdir, checkpoints, template, identity):
   """() -> (state, step) of the newest whole checkpoint, or None."""
   if may_have_grown(config, workdir, identity['data']):
     identity = identity | {'data': None}  # Not compared.
   return functools.partial(
     checkpoints.restore,
-    jax.eval_shape(create_state),
+    template,
     free_fields=free_fields(config),
     upgrade=upgrade,
     **identity,
@@ -188,23 +166,6 @@ def _load_data(config) -> list[Images]:
     'give all the same images, such as --config.data.path=/shared/cats',
   )
   return splits
-
-
-def _begin(
-  config, modules, create_state, initial: InitialWeights | None
-) -> TrainState:
-  """The state before the first update, the same bits everywhere."""
-  with distributed.together():
-    pretrained = models.load_pretrained(modules, config.critic.weights)
-  if initial:
-    state = create_state(pretrained=pretrained | initial.variables)
-    state = state.replace(ema_params=initial.ema_params)
-    print(initial.told, flush=True)
-  else:
-    state = create_state(pretrained=pretrained)
-  if jax.process_count() > 1:  # Machines may compute it differently.
-    state = multihost_utils.broadcast_one_to_all(state)
-  return state
 
 
 def _run_on(run, restored, checkpoints, restore) -> int:

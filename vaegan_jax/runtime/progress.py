@@ -1,11 +1,17 @@
 """What long work says of itself on the terminal, without ever ending it."""
 
 import contextlib
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
+import jax
 from absl import logging
+from tqdm import tqdm
+
+_PATIENCE = 5  # Seconds of silence.
+Step = TypeVar('Step')
 
 
 class WarnOnce:
@@ -117,6 +123,46 @@ class Progress:
       pace = (now - first_time) / (step - first_step)
       left = pace * (self._num_train_steps - step)
     return speed, left
+
+
+def track(
+  steps: Iterable[Step],
+  what: str,
+  total: int,
+  describe: Callable[[Step], str] = lambda step: '',
+  *,
+  clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Step]:
+  """Yields steps, and says how far they are once that takes some seconds.
+
+  On a terminal that is a bar; a file or a pipe gets a line now and then. Of
+  several processes the first one speaks.
+
+  Args:
+    steps: to be yielded.
+    what: is being done: 'Evaluating'.
+    total: how many steps there are.
+    describe: what to say of the last one.
+    clock: seconds, from any moment on.
+
+  Yields:
+    The steps.
+  """
+  on_terminal = sys.stderr.isatty()
+  quiet = not on_terminal or jax.process_index() > 0
+  start = said = clock()
+  with tqdm(
+    desc=what, total=total, leave=False, delay=_PATIENCE, disable=quiet
+  ) as progress:
+    for done, step in enumerate(steps, start=1):
+      yield step
+      progress.set_postfix_str(describe(step), refresh=False)
+      progress.update()
+      if not on_terminal and (now := clock()) - said >= _PATIENCE:
+        said = now
+        left = format_duration((now - start) / done * (total - done))
+        parts = [f'{what}: {done:,} of {total:,}', f'{left} left']
+        print('  '.join([*parts, describe(step)]).rstrip(), flush=True)
 
 
 def format_duration(seconds: float) -> str:
