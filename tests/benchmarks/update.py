@@ -167,19 +167,20 @@ def _down_macs(side: int, channels: int, network) -> list[int]:
 
 
 def _up_macs(side: int, channels: int, network) -> list[int]:
-  """Products of each 3x3 convolution of the decoder, for one image.
+  """Products of each convolution of the decoder, for one image.
 
-  Of a row's 3 * side taps two fall into the padding. The convolutions run
-  after the resizing; the last one, to the image, has the blocks' last width.
+  One of 3x3 after doubling is one of 2x2 for each of the four sub-pixels. Of
+  a row's 2 * side taps two fall into the padding, and of the 3 * side of the
+  last, to the image, which is not doubled.
   """
   widths = [network.width * m for m in network.channel_multipliers]
   inputs = [*reversed(widths), widths[0]]
   outputs = [*reversed(widths[:-1]), widths[0], channels]
   depth = len(widths)
-  sides = [side // 2 ** (depth - 1 - i) for i in range(depth)] + [side]
+  taps = [2 * side // 2 ** (depth - 1 - i) - 2 for i in range(depth)]
   return [
-    (3 * s - 2) ** 2 * i * o
-    for s, i, o in zip(sides, inputs, outputs, strict=True)
+    t**2 * i * o
+    for t, i, o in zip([*taps, 3 * side - 2], inputs, outputs, strict=True)
   ]
 
 

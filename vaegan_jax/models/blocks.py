@@ -7,10 +7,13 @@ what the next layer really sees. Axes: B batch, H height, W width, C channels.
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
+
+from vaegan_jax.models.doubling import double_and_convolve
+from vaegan_jax.models.halving import halve
 
 NORMS = ('none', 'group', 'batch')
 LEAKY_SLOPE = 0.2
@@ -55,6 +58,26 @@ def spectrally(layer: nn.Module, on: bool, train: bool) -> Callable:
   return functools.partial(nn.SpectralNorm(layer), update_stats=train)
 
 
+def convolution(
+  features: int, taps: int, function: Callable[[jax.Array, jax.Array], Any]
+) -> nn.Conv:
+  """A convolution's parameters in Flax's names, at work in an equal form.
+
+  Args:
+    features: channels of the output.
+    taps: of the kernel, on each axis.
+    function: (x, kernel [taps, taps, C, features]) -> what the layer gives,
+      but for the bias.
+  """
+  return nn.Conv(
+    features,
+    (taps, taps),
+    conv_general_dilated_cls=lambda: (
+      lambda x, kernel, *_, **__: function(x, kernel)
+    ),
+  )
+
+
 class DownBlock(nn.Module):
   """Halves height and width: 4x4 convolution of stride 2, norm, leaky ReLU.
 
@@ -71,7 +94,7 @@ class DownBlock(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps x: [B, H, W, C] to [B, H / 2, W / 2, features]."""
-    conv = nn.Conv(self.features, (4, 4), strides=2, padding=1)
+    conv = convolution(self.features, 4, halve)
     x = spectrally(conv, self.spectral_norm, train)(x)
     x = Norm(self.norm)(x, train)
     return nn.leaky_relu(x, LEAKY_SLOPE)
@@ -91,7 +114,6 @@ class UpBlock(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps x: [B, H, W, C] to [B, 2 H, 2 W, features]."""
-    x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-    x = nn.Conv(self.features, (3, 3), padding=1)(x)
+    x = convolution(self.features, 3, double_and_convolve)(x)
     x = Norm(self.norm)(x, train)
     return nn.leaky_relu(x, LEAKY_SLOPE)
