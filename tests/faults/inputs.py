@@ -12,8 +12,9 @@ from PIL import Image
 
 from tests.faults.damage import METHODS
 from tests.faults.lab import Lab, check, snapshot
-from tests.processes import MAIN, read_rows
+from tests.processes import MAIN, read_rows, saved_steps
 from vaegan_jax.data import batches
+from vaegan_jax.data.image_files import ImageFiles
 
 _OTHERS = (
   'batch_size=16',
@@ -72,6 +73,51 @@ def change_the_data(lab: Lab) -> tuple[str, str]:
   )
 
 
+def grow_the_data(lab: Lab) -> tuple[str, str]:
+  """Adds photos that sort first, and evaluates and resumes."""
+  workdir = lab.copy('grown_data')
+  images = shutil.copytree(lab.images, lab.new('grown_images'))
+  flag = f'--config.data.path={images}'
+  before = _split(images)
+  for index in range(10):
+    picture = Image.new('RGB', (16, 16), (9 * index, 99, 0))
+    picture.save(images / f'{index:03}.png')
+  after = _split(images)
+  seen = {*before['train'], *before['test']}
+  check(
+    {name for name in after['test'] if name in seen} == {*before['test']},
+    f'held out were {before["test"]} and are {after["test"]}',
+  )
+  new = len(after['train']) - len(before['train'])
+  check(new > 0, 'none of those that came is trained with')
+
+  untouched = snapshot(workdir)
+  number = len(after['train'])
+  lab.refused(workdir, f'has {number} images to train with', flag)
+  check(snapshot(workdir) == untouched, 'the refused run changed something')
+  process = lab.run(workdir, flag, '--mode=evaluate')
+  told = f'{len(before["train"])} then and {number} now'
+  check(told in process.err, process.err)
+  check(told in (workdir / 'evaluation.md').read_text(), 'not in the protocol')
+  longer = f'--config.num_train_steps={lab.last_step + 2}'
+  grow = '--config.data.allow_growth=true'
+  process = lab.run(workdir, flag, longer, grow)
+  check(f'{new} are new, and the order' in process.out, process.out)
+  check(saved_steps(workdir)[-1] == lab.last_step + 2, process.out)
+  process = lab.run(workdir, flag, '--mode=evaluate')
+  check(told not in process.err, process.err)
+  return (
+    f'10 photos, {new} of them to train with',
+    'none of the others changed sides; resuming was refused in a sentence, '
+    'evaluation said so, and with data.allow_growth the run went on',
+  )
+
+
+def _split(folder: Path) -> dict[str, list[str]]:
+  images = ImageFiles(str(folder))
+  return images.split(images.find_damaged())
+
+
 def damage_the_data(lab: Lab) -> tuple[str, str]:
   """Damages the prepared records and the decoded images."""
   lab.same(lab.undisturbed)
@@ -98,7 +144,7 @@ def damage_the_data(lab: Lab) -> tuple[str, str]:
         told += 1
       else:  # The byte is in none of the images.
         lab.same(workdir)
-  for method in ('deleted', 'emptied', 'cut in half'):
+  for method in METHODS:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(lab.data, folder)
     _damage(folder, 'decoded-train*', method)
@@ -106,7 +152,7 @@ def damage_the_data(lab: Lab) -> tuple[str, str]:
     lab.same(workdir)
   number = len(every) * len(METHODS)
   return (
-    f'{number + 3} cases',
+    f'{number + len(METHODS)} cases',
     f'{told} of {number} damaged files of records told with status 2, the '
     'others not in any image that was read; decoded images decoded again: '
     'same bits',

@@ -134,6 +134,11 @@ def create_rows(num_kills: int) -> dict[str, Row]:
       'resumed with an image less, more, or another',
       inputs.change_the_data,
     ),
+    'grown_data': Row(
+      'the folder of images grows',
+      'photos that sort first are added; evaluated and resumed',
+      inputs.grow_the_data,
+    ),
     'damaged_data': Row(
       'the prepared data is damaged',
       'each of its files of records, and of decoded images, in several ways',

@@ -66,12 +66,12 @@ def test_a_folder_that_grows_under_a_run(
   assert 0 < new <= 10
 
   said = (
-    f'has {len(after["train"])} training images now and had '
-    f'{len(before["train"])} at step 1 of the run'
+    f'has {len(after["train"])} images to train with and had '
+    f'{len(before["train"])}, not all the same, at step 1 of the run'
   )
   with pytest.raises(UserError, match=said) as error:
     run(*flags, f'{few[1]}=2', few[0])
-  assert 'add --config.data.allow_growth=true' in str(error.value)
+  assert '--config.data.allow_growth=true goes on' in str(error.value)
 
   run('--mode=evaluate', f'--workdir={workdir}')
   told = f'{len(before["train"])} then and {len(after["train"])} now'
@@ -90,10 +90,19 @@ def test_a_folder_that_grows_under_a_run(
   assert 'then and' not in caplog.text  # They are those of the newest step.
   assert 'then and' not in (workdir / 'evaluation.md').read_text()
 
+  # One that is held out is one more, too.
+  for shade in range(256):
+    Image.new('RGB', (16, 16), (0, 0, shade)).save(images / 'blue.png')
+    if 'blue.png' in split(images)['test']:
+      break
+  with pytest.raises(UserError, match='images to train with'):
+    run(*flags, f'{few[1]}=3', few[0])
+  assert run(*flags, f'{few[1]}=3', few[0], grow) == 0
+
   # Fewer are no growth.
   (images / after['train'][0]).unlink()
   with pytest.raises(UserError, match=r'data\.num_images was'):
-    run(*flags, f'{few[1]}=3', few[0], grow)
+    run(*flags, f'{few[1]}=4', few[0], grow)
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def keep_rules(
 def may_have_grown(
   config: ml_collections.ConfigDict, workdir: str, data: dict[str, Any]
 ) -> bool:
-  """Whether a run may go on with images that are more than they were.
+  """Whether a run may go on with a folder that has more images than it had.
 
   Args:
     config: of the run.
@@ -60,27 +60,31 @@ def may_have_grown(
     data: what identifies its training images now: 'num_images', 'fingerprint'.
 
   Returns:
-    True if they are more, and `data.allow_growth` is set, which is told; False
-    if they are the same, or not just more: restoring tells that.
+    True if it has, and `data.allow_growth` is set, which is told; False if they
+    are the same, or fewer: restoring tells that.
 
   Raises:
-    UserError: they are more, and it is not set.
+    UserError: it has, and that is not set.
   """
   recorded = distributed.from_first(lambda: _read(workdir))
   if not (recorded and config.data.path):
     return False
   was, now = recorded['data']['num_images'], data['num_images']
   began = recorded['config']['data']
-  if now <= was or any(began[name] != config.data[name] for name in _SAME):
+  if any(began[name] != config.data[name] for name in _SAME):
+    return False
+  # As many: those that were added are held out.
+  if now < was or recorded['data'] == data:
     return False
   found = (
-    f'data.path is {config.data.path!r}, which has {now:,} training images now '
-    f'and had {was:,} at step {recorded["step"]:,} of the run in {workdir}'
+    f'data.path is {config.data.path!r}, which has {now:,} images to train '
+    f'with and had {was:,}, not all the same, at step {recorded["step"]:,} of '
+    f'the run in {workdir}'
   )
   if not config.data.allow_growth:
     raise UserError(
-      f'{found}: to go on with the {now - was:,} new ones, in another order '
-      'from here, add --config.data.allow_growth=true, or else restore the '
+      f'{found}: if images were only added, --config.data.allow_growth=true '
+      'goes on with them, in another order from here; or else restore the '
       'folder or use a new --workdir'
     )
   moved = ''
