@@ -94,8 +94,7 @@ def train(
       evaluator = create_evaluator(config, modules, eval_images)
       template = jax.eval_shape(create_state)
       beginning.check_memory(config, modules, template)
-    identity = _identify(config, images)
-    restore = _create_restore(config, workdir, checkpoints, template, identity)
+    restore = _create_restore(config, workdir, checkpoints, template, images)
     # A contradiction is told here, before anything compiles.
     begin = functools.partial(beginning.begin, config, modules, create_state)
     restored = restore() or (begin(initial), 0)
@@ -103,7 +102,7 @@ def train(
     if restored[1] >= config.num_train_steps:
       return DONE
     distributed.from_first(lambda: _write_config(config, workdir))
-    save = functools.partial(_save, checkpoints, identity)
+    save = functools.partial(_save, checkpoints, _identify(config, images))
     if initial:  # From here on the other run may go on, or be removed.
       save(0, restored[0], finish=True)
     feed = functools.partial(_create_batches, config, optimizers, images)
@@ -138,8 +137,9 @@ def _identify(config, images: Images) -> dict[str, dict]:
   }
 
 
-def _create_restore(config, workdir, checkpoints, template, identity):
+def _create_restore(config, workdir, checkpoints, template, images: Images):
   """() -> (state, step) of the newest whole checkpoint, or None."""
+  identity = _identify(config, images)
   if may_have_grown(config, workdir, identity['data']):
     identity = identity | {'data': None}  # Not compared.
   return functools.partial(
