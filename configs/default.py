@@ -97,13 +97,12 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   # over the channels and the mean over the places.
   loss.reduction = 'mean'
   loss.distance_weight = 1.0  # 0: the critic's verdict and the pixels alone.
-  loss.image_weight = 0.25  # The image as a layer of the distance, too,
-  # and so often again, each time at half its sides and with twice the weight.
-  loss.image_halvings = 3
+  loss.image_weight = 1.0  # The image as a layer of the distance, too,
+  loss.image_halvings = 3  # and so often again, each time at half its sides.
   # Of the pixels, for 'mse': 'optimal', the errors' own, or 'half'.
   loss.variance = 'half'
   loss.pixel_weight = 0.0  # Squared pixel error beside the critic's features.
-  loss.adversarial_weight = 0.5  # Of the critic's verdict.
+  loss.adversarial_weight = 0.2  # Of the critic's verdict.
   loss.adversarial_ramp_steps = 0  # Steps from 0 to that weight, linearly.
   loss.adversarial_to_encoder = True  # False: it moves the decoder alone.
   loss.adaptive_weight = False  # Times the ratio of the gradients' lengths.

@@ -200,8 +200,7 @@ def test_an_error_of_brightness_counts_in_every_layer_of_the_image():
   detail = x * 1.0
   detail[:, :, ::2] += 0.2
   detail[:, :, 1::2] -= 0.2
-  whole = {0: 0.08, 1: 0.08 + 2 * 0.16, 3: 0.08 + (2 + 4 + 8) * 0.16}
-  for halvings, wanted in whole.items():
+  for halvings, wanted in ((0, 0.08), (1, 0.08 + 0.16), (3, 0.08 + 3 * 0.16)):
     loss = dataclasses.replace(LOSS, image_weight=1.0, image_halvings=halvings)
     brighter = compare(loss, x, x + 0.2, {'a': x}, {'a': x})
     np.testing.assert_allclose(brighter, [wanted], rtol=1e-5)

@@ -47,8 +47,7 @@ class LossConfig:
   distance_weight: float = 1.0
   # Of the image itself as a layer of the distance, before the critic's blocks.
   image_weight: float = 0.0
-  # Further such layers, the image at half its sides, at a quarter and so on,
-  # each with twice the weight of the one before.
+  # Further such layers, the image at half its sides, at a quarter and so on.
   image_halvings: int = 0
   # Of the pixels' Gaussian, without a critic: 'half', under which the summed
   # squared error is its negative log likelihood, or 'optimal', the one that the
@@ -153,7 +152,7 @@ def compare(
     distance += distances.feature_distance(
       images,
       images_recon,
-      weights=[loss.image_weight * 2**k for k in range(len(images))],
+      weights=(loss.image_weight,) * len(images),
       normalize='none' if loss.normalize == 'none' else 'batch',
       reduction=loss.reduction,
       axis_name=axis_name,
