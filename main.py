@@ -45,7 +45,7 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.modes.dispatch import run_mode
 from vaegan_jax.runtime import distributed, processes
 from vaegan_jax.runtime.preemption import INTERRUPTED, answering_interrupts
-from vaegan_jax.runtime.terminal import keep_printing
+from vaegan_jax.runtime.terminal import keep_printing, quiet_orbax
 
 _SHARED_MODES = ('train', 'study')  # Of several processes.
 
@@ -116,6 +116,7 @@ def telling_mistakes() -> Iterator[None]:
 
 if __name__ == '__main__':
   keep_printing()
+  quiet_orbax()
   command_line.define_flags(flags.FLAGS)
   with (
     processes.ending_at_once(),

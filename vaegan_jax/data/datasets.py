@@ -201,7 +201,7 @@ def _create_ready_builder(name: str, data_dir: str):
       '"image_folder" or a TFDS name, such as '
       f'{", ".join(close) or "celeb_a, cifar10, lfw"}.'
     ) from error
-  except (ValueError, AssertionError) as error:  # A bad version or config.
+  except Exception as error:  # A bad version or configuration, or damage.
     raise UserError(
       f'data.name is {name!r}, which TFDS cannot open '
       f'({describe_error(error)}); write "cifar10" or "cifar10:3.0.2".'

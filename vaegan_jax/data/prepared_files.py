@@ -59,8 +59,9 @@ def _read(path: epath.Path, find: Callable[[Any], Iterable[str]]) -> list[str]:
 
 
 def _folder_names(content: Any) -> Iterator[str]:
-  name = content.get('default_config_name') if isinstance(content, dict) else 0
-  if name is not None:
+  if not isinstance(content, dict):
+    raise ValueError('it is no JSON object')
+  if (name := content.get('default_config_name')) is not None:
     yield str(name)
 
 

@@ -102,7 +102,7 @@ class Stopper:
 def _handled(number: int, handler) -> Iterator[None]:
   """A context in which a signal goes to a handler, unless it is ignored."""
   before = signal.getsignal(number)
-  if before is signal.SIG_IGN:
+  if before in (signal.SIG_IGN, None):  # None: it is not Python's to handle.
     yield
     return
   signal.signal(number, handler)
@@ -145,6 +145,7 @@ def _watch(reader: int) -> None:
         _say('Ctrl-C again: ended at once.')
         os._exit(INTERRUPTED)
       _say('Ctrl-C: stopping; once more to end at once.')
+  os.close(reader)
 
 
 def _say(text: str) -> None:

@@ -5,9 +5,17 @@ may know no letter of a folder's name.
 """
 
 import contextlib
+import logging as python_logging
 import os
 import sys
+import threading
+import traceback
+import warnings
 from typing import Any, TextIO
+
+from absl import logging
+
+_ORBAX = f'{os.sep}orbax{os.sep}'  # In the paths of its files.
 
 
 class LenientStream:
@@ -48,3 +56,26 @@ def keep_printing() -> None:
       stream = open(os.devnull, 'w')  # noqa: SIM115
     stream.reconfigure(errors='backslashreplace')
     setattr(sys, name, LenientStream(stream))
+
+
+def quiet_orbax() -> None:
+  """Keeps from the terminal what orbax says of a save that failed.
+
+  On a full disk that is thousands of lines, of several of its threads; ours is
+  one. With --verbosity=0 all of it is shown.
+  """
+  logging.get_absl_handler().addFilter(_is_shown)
+  threading.excepthook = _tell_of_thread
+  warnings.filterwarnings('ignore', r'coroutine .* was never', RuntimeWarning)
+
+
+def _is_shown(record: python_logging.LogRecord) -> bool:
+  of_orbax = record.name == 'asyncio' or _ORBAX in record.pathname
+  return logging.level_info() or not of_orbax
+
+
+def _tell_of_thread(args: threading.ExceptHookArgs) -> None:
+  frames = traceback.extract_tb(args.exc_traceback)
+  of_orbax = any(_ORBAX in frame.filename for frame in frames)
+  if logging.level_info() or not of_orbax:
+    threading.__excepthook__(args)
