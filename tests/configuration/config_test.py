@@ -251,7 +251,7 @@ def test_no_file_overwrites_the_recipe_of_wasserstein(name):
     assert config.critic[field] == recipe.critic[field]
   if name == 'quickstart':  # Which is in a hurry with all others.
     config = load_config_file('configs/quickstart.py:wasserstein_gp')
-    assert config.optimizer.critic_learning_rate == 1e-3
+    assert config.optimizer.critic_learning_rate == 2e-3
 
 
 @pytest.mark.parametrize(
