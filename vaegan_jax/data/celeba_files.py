@@ -39,7 +39,7 @@ class CelebAFiles(ImageFiles):
   def find_damaged(self, report: str = DAMAGED_FILE) -> dict[str, str]:
     """Decodes every image once; see `ImageFiles.find_damaged`."""
     missing = len(self._splits) - len(self.names)
-    if missing:
+    if missing > 0:
       logging.warning(
         '%d of the %d images that %s names are not in %s',
         missing,

@@ -2,9 +2,9 @@
 
 Beside the datasets that TFDS knows there are our own: `image_folder`, any
 directory of images, `celeb_a` out of one, where a path is given, and
-`drawn_faces`, which needs no download. All are
-stored as array_record; data that TFDS has prepared as tfrecord, its default, is
-read as it is. Neither needs TensorFlow.
+`drawn_faces`, which needs no download. All are stored as array_record; what
+TFDS has prepared as tfrecord, its default, is read as it is. Neither needs
+TensorFlow.
 """
 
 import difflib
@@ -219,7 +219,7 @@ def _prepare(builder, name: str) -> None:
   except Exception as error:  # TFDS and the network raise nearly anything.
     if builder.data_path.exists():  # Another process was faster.
       return
-    if _is_of_disk(error):
+    if _is_of_disk(error, os.fspath(builder.data_dir_root)):
       raise UserError(
         f'data.data_dir is {str(builder.data_dir_root)!r}, which cannot be '
         f'written ({describe_error(error)}); name a folder on a disk with '
@@ -234,13 +234,14 @@ def _prepare(builder, name: str) -> None:
     ) from error
 
 
-def _is_of_disk(error: BaseException | None) -> bool:
-  """Whether a folder that cannot be written is the cause."""
+def _is_of_disk(error: BaseException | None, data_dir: str) -> bool:
+  """Whether the cause is that this folder cannot be written."""
   codes = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
   codes += (errno.ENOSPC, errno.EDQUOT)
   while error is not None:
     if isinstance(error, OSError) and error.errno in codes:
-      return True
+      # Not of an image that cannot be read.
+      return str(error.filename or data_dir).startswith(data_dir)
     error = error.__cause__ or error.__context__
   return False
 

@@ -68,28 +68,34 @@ def remove_older(copy: pathlib.Path, source: str) -> None:
     older = path.with_suffix('')
     if older == copy or _read_lines(path) != [source]:
       continue
-    with contextlib.suppress(BlockingIOError), path.open() as file:
+    # Nothing is removed of what is in use, or on a disk without locks.
+    with contextlib.suppress(OSError), path.open() as file:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      try:
+      # As it is now: another process may have been here in between.
+      same = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+      if same and _read_lines(path) == [source]:
         _remove(older)
         path.unlink()
-      except OSError as error:
-        logging.warning('%s could not be removed (%s)', older, error)
 
 
 def _remove(copy: pathlib.Path) -> None:
   # Under another name: half a copy must not be found in its place.
   removed = copy.with_suffix('.removed')
-  if copy.exists():
-    size = sum(p.stat().st_size for p in copy.rglob('*') if p.is_file())
-    copy.rename(removed)
-    print(
-      f'Removed {copy}, prepared of an earlier state of the folder '
-      f'({size / 2**20:,.0f} MiB).',
-      flush=True,
-    )
-  if removed.exists():
-    shutil.rmtree(removed)
+  try:
+    if removed.exists():  # By a process that was killed meanwhile.
+      shutil.rmtree(removed)
+    if copy.exists():
+      size = sum(p.stat().st_size for p in copy.rglob('*') if p.is_file())
+      copy.rename(removed)
+      shutil.rmtree(removed)
+      print(
+        f'Removed {copy}, prepared of an earlier state of the folder '
+        f'({size / 2**20:,.0f} MiB).',
+        flush=True,
+      )
+  except OSError as error:
+    logging.warning('%s could not be removed (%s)', copy, error)
+    raise
 
 
 def _open_locked(path: pathlib.Path) -> int:

@@ -121,10 +121,11 @@ def describe_change(
   if recorded is None:  # It was there a moment ago; a trainer may prune it.
     return ''
   trained, now = recorded['config']['data'], config.data
-  if trained['name'] != now.name:
+  if _without_version(trained['name']) != _without_version(now.name):
     return f'the run was trained on other data, {trained["name"]}'
   # The training images then, as they would be now.
   fields = trained | {
+    'name': now.name,
     'path': now.path,
     'data_dir': now.data_dir,
     'cache_images': False,
@@ -137,7 +138,7 @@ def describe_change(
     'the images are not those that the run was trained on, '
     f'{was["num_images"]:,} then and {len(images):,} now'
   )
-  if not now.path:
+  if now.name != 'image_folder':
     return sentence
   if now.folder_rules == 1:
     return (
@@ -148,6 +149,10 @@ def describe_change(
     f'{sentence}: those that were added have moved none of the others from one '
     'side to the other'
   )
+
+
+def _without_version(name: str) -> str:
+  return name.partition(':')[0]
 
 
 def _read(workdir: str, step: int | None = None) -> dict[str, Any] | None:
