@@ -287,6 +287,28 @@ def test_pixels_alone_train_without_a_critic(tiny_run, tmp_path, run, capsys):
   assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
 
 
+@pytest.mark.parametrize('order', ['alternating', 'simultaneous'])
+def test_pixels_and_a_verdict_train_without_the_distance(
+  order, tiny_run, tmp_path, run
+):
+  arguments = (
+    *tiny_run,
+    *_set(num_train_steps=40, update_order=order, checkpoint_every_steps=100),
+    *('--config.loss.distance_weight=0', '--config.loss.pixel_weight=1'),
+    *('--config.loss.kl_weight=0.1', f'{_RATE}=0.01'),
+  )
+  assert run(tmp_path, *arguments) == 0
+  rows = read_rows(tmp_path)
+  assert all('train/distance' not in row for row in rows)
+  for row in rows:
+    loss = row['train/pixel'] + 0.1 * row['train/adversarial']
+    loss += 0.1 * row['train/kl']
+    assert row['train/loss'] == pytest.approx(loss, rel=1e-4)
+  errors = [row['train/pixel'] for row in rows]
+  assert np.mean(errors[-10:]) < 0.9 * np.mean(errors[:10])
+  assert rows[-1]['eval/distance'] > 0  # It is measured all the same.
+
+
 def test_a_frozen_critic_stays_as_its_file_has_it(
   tiny_run, tmp_path, run, capsys, vgg16_file
 ):
