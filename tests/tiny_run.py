@@ -31,6 +31,8 @@ def tiny_flags(path, data_dir):
     'model.latent_dim': 4,
     'loss.normalize': 'none',
     'loss.reduction': 'sum',
+    'loss.image_weight': 0,
+    'loss.image_halvings': 0,
     'loss.kl_weight': 1,
     'loss.adversarial_weight': 0.1,
     'loss.adversarial_ramp_steps': 0,

@@ -234,6 +234,7 @@ def data(bucket, image_folder, tmp_path):
     'path': f'gs://bucket/{name}',
     'data_dir': f'gs://bucket/{name}_prepared',
     'copy_dir': str(tmp_path / 'first'),
+    'folder_rules': 2,
     'train_split': 'train',
     'eval_split': 'test',
     'image_size': 16,

@@ -54,8 +54,12 @@ _FROZEN = {
 
 
 def _config(objective='geometric', **changes):
-  """Returns the defaults with changes, a double underscore for the dot."""
+  """Returns a recipe with changes, a double underscore for the dot."""
   config = default.get_config(objective)
+  config.loss.adversarial_weight = 0.5
+  if config.optimizer.name == 'adam':
+    config.optimizer.autoencoder_learning_rate = 5e-4
+    config.optimizer.critic_learning_rate = 5e-4
   config.update_from_flattened_dict(
     {name.replace('__', '.'): value for name, value in changes.items()}
   )

@@ -10,6 +10,7 @@ Written over one to three axes of space.
 import itertools
 
 import jax
+from jax.custom_derivatives import SymbolicZero
 
 
 @jax.custom_jvp
@@ -26,7 +27,6 @@ def halve(x: jax.Array, kernel: jax.Array) -> jax.Array:
   return _convolve(x, kernel, stride=2, padding=[(1, 1)] * (x.ndim - 2))
 
 
-@halve.defjvp
 def _halve_jvp(primals, tangents):
   """The tangent of x takes the form whose transpose is the fast gradient.
 
@@ -39,7 +39,15 @@ def _halve_jvp(primals, tangents):
   odd = any(size % 2 for size in x.shape[1:-1])
   is_plain = odd or jax.default_backend() != 'cpu'
   linear = halve.fun if is_plain else _halve_by_phase
-  return halve(x, kernel), linear(dx, kernel) + halve.fun(x, dkernel)
+  tangent = 0  # Of what does not move there is none, and it costs nothing.
+  if not isinstance(dx, SymbolicZero):
+    tangent += linear(dx, kernel)
+  if not isinstance(dkernel, SymbolicZero):
+    tangent += halve.fun(x, dkernel)
+  return halve(x, kernel), tangent
+
+
+halve.defjvp(_halve_jvp, symbolic_zeros=True)
 
 
 def _halve_by_phase(x: jax.Array, kernel: jax.Array) -> jax.Array:
