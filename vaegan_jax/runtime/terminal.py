@@ -54,7 +54,8 @@ def keep_printing() -> None:
     stream = getattr(sys, name)
     if stream is None:  # It was closed when Python began.
       stream = open(os.devnull, 'w')  # noqa: SIM115
-    stream.reconfigure(errors='backslashreplace')
+    with contextlib.suppress(OSError):  # It may be less than it was opened as.
+      stream.reconfigure(errors='backslashreplace')
     setattr(sys, name, LenientStream(stream))
 
 
