@@ -79,8 +79,8 @@ def grow_the_data(lab: Lab) -> tuple[str, str]:
   images = shutil.copytree(lab.images, lab.new('grown_images'))
   flag = f'--config.data.path={images}'
   before = _split(images)
-  for index in range(10):
-    picture = Image.new('RGB', (16, 16), (9 * index, 99, 0))
+  for index in range(40):
+    picture = Image.new('RGB', (16, 16), (6 * index, 99, 0))
     picture.save(images / f'{index:03}.png')
   after = _split(images)
   seen = {*before['train'], *before['test']}
@@ -107,7 +107,7 @@ def grow_the_data(lab: Lab) -> tuple[str, str]:
   process = lab.run(workdir, flag, '--mode=evaluate')
   check(told not in process.err, process.err)
   return (
-    f'10 photos, {new} of them to train with',
+    f'40 photos, {new} of them to train with',
     'none of the others changed sides; resuming was refused in a sentence, '
     'evaluation said so, and with data.allow_growth the run went on',
   )
