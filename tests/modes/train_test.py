@@ -31,7 +31,7 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import evaluator
 from vaegan_jax.experiment.networks import restore_networks
 from vaegan_jax.models.vgg import load_vgg
-from vaegan_jax.modes import beginning
+from vaegan_jax.modes import train
 from vaegan_jax.runtime import writers
 from vaegan_jax.runtime.preemption import INTERRUPTED, PREEMPTED
 from vaegan_jax.training import health, loop, memory
@@ -500,7 +500,7 @@ def test_too_little_memory_is_a_sentence(tiny_run, tmp_path, run, monkeypatch):
   def exhaust(*_):
     raise RuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 7 bytes.')
 
-  monkeypatch.setattr(beginning, 'begin', exhaust)
+  monkeypatch.setattr(train, 'begin', exhaust)
   with pytest.raises(UserError, match=r'7 bytes.* for batch_size=8, data\.im'):
     run(tmp_path / 'run', *tiny_run)
   monkeypatch.setattr(memory, '_available', lambda: 1000)

@@ -79,9 +79,9 @@ def check_data_outside(
     UserError: a path leads there, by a link or a relative name too.
   """
   named = {arg.lstrip('-').partition('=')[0] for arg in args}
-  root = _resolve(workdir)
+  root = resolve(workdir)
   for field, path in _data_paths(config.data):
-    within = f'{_resolve(path)}/'.startswith(f'{root}/')
+    within = f'{resolve(path)}/'.startswith(f'{root}/')
     if within and f'config.{field}' not in named:
       raise UserError(
         f'{workdir}/config.json has {field}={path!r}, which is in that run '
@@ -101,6 +101,10 @@ def _data_paths(data: ml_collections.ConfigDict) -> Iterator[tuple[str, str]]:
     yield 'data.data_dir', os.path.join(data.data_dir, name)
 
 
-def _resolve(path: str) -> str:
+def resolve(path: str) -> str:
+  """The same text for the same folder: absolute, without links or a last '/'.
+
+  A bucket's folder has no links.
+  """
   path = absolute(path)
   return (path if '://' in path else os.path.realpath(path)).rstrip('/')

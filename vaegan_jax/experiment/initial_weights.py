@@ -6,7 +6,6 @@ moving averages of the losses and the steps begin anew.
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ import ml_collections
 from etils import epath
 
 from vaegan_jax import models
+from vaegan_jax.configuration.paths import resolve
 from vaegan_jax.configuration.serialization import load_config
 from vaegan_jax.errors import UserError
 from vaegan_jax.experiment.networks import create_networks, restore_networks
@@ -50,7 +50,7 @@ def check_other_run(init_from: str, workdir: str) -> None:
   Raises:
     UserError: they are the same folder, be it by a link.
   """
-  if init_from and _resolve(init_from) == _resolve(workdir):
+  if init_from and resolve(init_from) == resolve(workdir):
     raise UserError(
       f'init_from={init_from!r} is --workdir={workdir} itself: leave it out to '
       'go on with that run, or start another one from it, such as '
@@ -133,8 +133,3 @@ def _naming(path: str) -> Iterator[None]:
     yield
   except UserError as error:
     raise UserError(f'init_from={path!r}: {error}') from error
-
-
-def _resolve(path: str) -> str:
-  """A folder without links; a bucket's has none."""
-  return path.rstrip('/') if '://' in path else os.path.realpath(path)

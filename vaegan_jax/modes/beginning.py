@@ -74,7 +74,7 @@ def begin(
   modules: Mapping[str, nn.Module],
   create_state: Callable[..., TrainState],
   initial: InitialWeights | None,
-) -> TrainState:
+) -> tuple[TrainState, int]:
   """The state before the first update, the same bits in all processes.
 
   Args:
@@ -82,6 +82,9 @@ def begin(
     modules: its networks, by name.
     create_state: from `create_networks`.
     initial: from `settle`.
+
+  Returns:
+    That state, and 0, the step it is of.
 
   Raises:
     UserError: a file of weights cannot be used.
@@ -96,4 +99,4 @@ def begin(
     state = create_state(pretrained=pretrained)
   if jax.process_count() > 1:  # Machines may compute it differently.
     state = multihost_utils.broadcast_one_to_all(state)
-  return state
+  return state, 0

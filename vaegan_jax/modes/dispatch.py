@@ -55,19 +55,22 @@ def _run_mode(command: Command) -> int:
     for config in command.runs.values():
       validate(config, num_devices=jax.device_count())
     return study.study(command.runs, command.workdir)
+  with interruptible():
+    _look_at_runs(command)
+  return 0
+
+
+def _look_at_runs(command: Command) -> None:
+  """The modes that train nothing, and have nothing to save."""
   if command.mode == 'evaluate':
     from vaegan_jax.modes import evaluate
 
-    with interruptible():
-      evaluate.evaluate(command.config, command.workdir)
+    evaluate.evaluate(command.config, command.workdir)
   elif command.mode == 'compare':
     from vaegan_jax.modes import compare
 
-    with interruptible():
-      compare.compare(command.runs, command.workdir)
+    compare.compare(command.runs, command.workdir)
   else:
     from vaegan_jax.modes import style
 
-    with interruptible():
-      style.transfer_style(command.config, command.workdir, command.runs)
-  return 0
+    style.transfer_style(command.config, command.workdir, command.runs)

@@ -21,7 +21,7 @@ from vaegan_jax.data.images import Images, load_splits
 from vaegan_jax.errors import unwritable
 from vaegan_jax.experiment.initial_weights import check_other_run
 from vaegan_jax.experiment.networks import create_networks
-from vaegan_jax.modes import beginning
+from vaegan_jax.modes.beginning import begin, check_memory, settle
 from vaegan_jax.modes.runs import create_evaluator
 from vaegan_jax.modes.same_images import may_have_grown
 from vaegan_jax.modes.updates import create_chooser
@@ -87,33 +87,33 @@ def train(
     checkpoints = Checkpoints(workdir, max_to_keep=config.num_checkpoints)
     if jax.process_count() == 1:  # After an error no other would come to it.
       stack.callback(checkpoints.close)  # An error must not cost a save.
-    config, initial = beginning.settle(config, workdir, checkpoints)
+    config, initial = settle(config, workdir, checkpoints)
     images, eval_images = _load_data(config)
     modules, optimizers, create_state = create_networks(config)
     with distributed.together():  # Files are told of before anything compiles.
       evaluator = create_evaluator(config, modules, eval_images)
       template = jax.eval_shape(create_state)
-      beginning.check_memory(config, modules, template)
-    restore = _create_restore(config, workdir, checkpoints, template, images)
+      check_memory(config, modules, template)
+    identity = _identify(config, images)
+    restore = _create_restore(config, workdir, checkpoints, template, identity)
     # A contradiction is told here, before anything compiles.
-    begin = functools.partial(beginning.begin, config, modules, create_state)
-    restored = restore() or (begin(initial), 0)
+    restored = restore() or begin(config, modules, create_state, initial)
     _announce(config, workdir, restored[1], len(images))
     if restored[1] >= config.num_train_steps:
       return DONE
-    distributed.from_first(lambda: _write_config(config, workdir))
-    save = functools.partial(_save, checkpoints, _identify(config, images))
-    if initial:  # From here on the other run may go on, or be removed.
-      save(0, restored[0], finish=True)
-    feed = functools.partial(_create_batches, config, optimizers, images)
-    tools = dict(evaluator=evaluator, save=save, stopper=stopper)
+    save = functools.partial(_save, checkpoints, identity)
+    _record_beginning(config, workdir, restored[0], save if initial else None)
     run = functools.partial(
       _run,
       config,
       workdir,
       choose_update=create_chooser(config, modules, optimizers),
-      create_batches=feed,
-      **tools,
+      create_batches=functools.partial(
+        _create_batches, config, optimizers, images
+      ),
+      evaluator=evaluator,
+      save=save,
+      stopper=stopper,
     )
     outcome = _run_on(run, restored, checkpoints, restore)
     checkpoints.close()
@@ -137,9 +137,8 @@ def _identify(config, images: Images) -> dict[str, dict]:
   }
 
 
-def _create_restore(config, workdir, checkpoints, template, images: Images):
+def _create_restore(config, workdir, checkpoints, template, identity):
   """() -> (state, step) of the newest whole checkpoint, or None."""
-  identity = _identify(config, images)
   if may_have_grown(config, workdir, identity['data']):
     identity = identity | {'data': None}  # Not compared.
   return functools.partial(
@@ -291,6 +290,13 @@ def _announce(config, workdir, start_step, num_images):
   else:
     what = f'Resuming after step {start_step:,}' if start_step else 'Starting'
     print(f'{what}; compiling takes a moment ...', flush=True)
+
+
+def _record_beginning(config, workdir, state, save) -> None:
+  """Writes the configuration and, to `save`, weights of another run."""
+  distributed.from_first(lambda: _write_config(config, workdir))
+  if save:  # From here on the other run may go on, or be removed.
+    save(0, state, finish=True)
 
 
 def _write_config(config, workdir):

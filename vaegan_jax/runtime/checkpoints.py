@@ -188,7 +188,7 @@ class Checkpoints:
     for step in self.steps() if distributed.is_first() else []:
       try:
         if step < before:
-          _read_meta(self._directory / str(step))
+          read_meta(self._directory / str(step))
       except _Misnamed as error:
         logging.warning('In %s/%d, %s', self._directory, step, error)
         misnamed.append(step)
@@ -279,7 +279,7 @@ class Checkpoints:
 def _load(path, template, now, free_fields, upgrade) -> PyTree | None:
   """Returns the state at `path`, or None, with a warning, if it is damaged."""
   try:
-    meta = _read_meta(path)
+    meta = read_meta(path)
     was = meta | {'config': upgrade(meta.get('config') or {})}
     checkpoint_meta.check_same(path, was, now, free_fields)
     target = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), template)
@@ -303,8 +303,15 @@ class _Misnamed(ValueError):
   """A checkpoint is not of the step that its folder is named after."""
 
 
-def _read_meta(path: epath.Path) -> dict:
-  """Returns what a checkpoint must be; raises nearly anything for damage."""
+def read_meta(path: epath.Path) -> dict:
+  """Returns what a checkpoint must be, the content of its `meta`.
+
+  Args:
+    path: of the checkpoint, `<workdir>/checkpoints/<step>`.
+
+  Raises:
+    Exception: of nearly any class, where it is damaged or of another step.
+  """
   # A bare handler: a Checkpointer would wait for processes that cannot read.
   meta = checkpoint_meta.unseal(
     ocp.JsonCheckpointHandler().restore(path / 'meta')

@@ -1,14 +1,13 @@
 """What a checkpoint says of the run that it is of, read without its state.
 
-Nothing here is proved whole: that is `Checkpoints.restore`'s to do.
+The leaves are not proved whole: that is `Checkpoints.restore`'s to do.
 """
 
-import json
 from typing import Any
 
 from etils import epath
 
-from vaegan_jax.runtime.checkpoints import Checkpoints
+from vaegan_jax.runtime.checkpoints import Checkpoints, read_meta
 
 
 def read_identity(
@@ -25,10 +24,10 @@ def read_identity(
   """
   steps = Checkpoints(workdir).steps() if step is None else [step]
   for step in reversed(steps):
-    path = epath.Path(workdir) / 'checkpoints' / str(step) / 'meta/metadata'
+    path = epath.Path(workdir) / 'checkpoints' / str(step)
     try:
-      content = json.loads(path.read_text())['content']
-      return {'step': step} | {key: content[key] for key in ('config', 'data')}
+      meta = read_meta(path)
+      return {key: meta[key] for key in ('step', 'config', 'data')}
     except Exception:  # Of damage, or of a bucket: there is no common class.
       continue
   return None
