@@ -484,16 +484,39 @@ def test_sigterm_during_an_evaluation_or_figures_is_heeded_at_once(
 
   interrupted = stop(score, signal.SIGINT)
   monkeypatch.setattr(evaluator.Evaluator, 'score', interrupted)
-  assert run(tmp_path, *tiny_run, *often) == INTERRUPTED == 130
+  assert run(tmp_path / 'a', *tiny_run, *often) == INTERRUPTED == 130
   monkeypatch.setattr(evaluator.Evaluator, 'score', score)
+  assert 'evaluated:' not in capsys.readouterr().out
   hung_up = stop(draw, signal.SIGHUP)
   monkeypatch.setattr(evaluator.Evaluator, 'draw', hung_up)
-  assert run(tmp_path, *tiny_run, *often) == PREEMPTED
+  assert run(tmp_path / 'a', *tiny_run, *often) == PREEMPTED
+  assert saved_steps(tmp_path / 'a') == [5, 7]
+  monkeypatch.setattr(evaluator.Evaluator, 'draw', draw)
+  monkeypatch.setattr(evaluator.Evaluator, 'score', interrupted)
+  assert (
+    run(tmp_path / 'a', *tiny_run, *often, *_set(num_train_steps=10))
+    == INTERRUPTED
+  )
+  monkeypatch.setattr(evaluator.Evaluator, 'score', score)
   out = capsys.readouterr().out
   told = re.findall(r'(\S+): stopped after step (\d+)', out)
-  assert told == [('Ctrl-C', '5'), ('SIGHUP', '7')]
-  assert 'evaluated:' not in out and not (tmp_path / 'figures').exists()
-  assert saved_steps(tmp_path) == [5, 7]
+  assert told == [('SIGHUP', '7'), ('Ctrl-C', '10')]
+  # What a signal left out is made up for, in the last step too.
+  assert run(tmp_path / 'a', *tiny_run, *often, *_set(num_train_steps=10)) == 0
+  assert run(tmp_path / 'b', *tiny_run, *often, *_set(num_train_steps=10)) == 0
+  records, figures = [], []
+  for name in 'ab':
+    rows = read_rows(tmp_path / name)
+    records.append([{k: row[k] for k in row if 'eval' in k} for row in rows])
+    figures.append(sorted(os.listdir(tmp_path / name / 'figures')))
+  assert [bool(row) for row in records[1]].count(True) == 2
+  assert [row for row in records[0] if row] == [
+    row for row in records[1] if row
+  ]
+  assert figures[0] == figures[1] and len(figures[0]) >= 2
+  capsys.readouterr()
+  assert run(tmp_path / 'a', *tiny_run, *often, *_set(num_train_steps=10)) == 0
+  assert 'Nothing to do' in capsys.readouterr().out
 
 
 def test_too_little_memory_is_a_sentence(tiny_run, tmp_path, run, monkeypatch):

@@ -89,6 +89,23 @@ def test_resuming_drops_the_steps_to_come(tmp_path, start_step, kept):
   assert [p.name for p in tmp_path.iterdir()] == ['metrics.jsonl']
 
 
+def test_what_a_signal_left_out_of_a_step_is_added_to_its_line(tmp_path):
+  file = writers.MetricsFile(tmp_path)
+  file.write(1, {'loss': 1})
+  file.write(2, {'loss': 2})
+  resumed = writers.MetricsFile(tmp_path, 2)
+  assert not writers.has_scores(tmp_path, 2)
+  resumed.write(2, {'eval/psnr': 20})
+  resumed.write(3, {'loss': 3})
+  assert _rows(tmp_path) == [
+    {'step': 1, 'loss': 1},
+    {'step': 2, 'loss': 2, 'eval/psnr': 20},
+    {'step': 3, 'loss': 3},
+  ]
+  assert writers.has_scores(tmp_path, 2)
+  assert not writers.has_scores(tmp_path, 9)
+
+
 @pytest.mark.parametrize(
   'torn', [b'{"step": 2, "lo', b'\xff\xfe', b'7\n', b'\n']
 )

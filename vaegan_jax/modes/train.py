@@ -29,7 +29,12 @@ from vaegan_jax.runtime import distributed, workdir_lock
 from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.runtime.files import check_writable, write_text
 from vaegan_jax.runtime.preemption import Stopper
-from vaegan_jax.runtime.writers import NoWriters, Writers
+from vaegan_jax.runtime.writers import (
+  NoWriters,
+  Writers,
+  has_figures,
+  has_scores,
+)
 from vaegan_jax.training import health
 from vaegan_jax.training.loop import DONE, FAILED, Plan, run_loop
 
@@ -98,8 +103,8 @@ def train(
     restore = _create_restore(config, workdir, checkpoints, template, identity)
     # A contradiction is told here, before anything compiles.
     restored = restore() or begin(config, modules, create_state, initial)
-    _announce(config, workdir, restored[1], len(images))
-    if restored[1] >= config.num_train_steps:
+    unseen = _is_unseen(config, workdir, restored[1])
+    if not _announce(config, workdir, restored[1], len(images), unseen):
       return DONE
     save = functools.partial(_save, checkpoints, identity)
     _record_beginning(config, workdir, restored[0], save if initial else None)
@@ -197,8 +202,23 @@ def _run(
       health=_create_monitor(config),
       stopper=stopper,
       writers=writers,
+      unseen=_is_unseen(config, workdir, start_step),
       **tools,
     )
+
+
+def _is_unseen(config, workdir, step: int) -> bool:
+  """Whether a signal came between a step and its evaluation or figures."""
+  if not step:
+    return False
+  plan = _create_plan(config)
+  due = functools.partial(plan.due, step)
+  return distributed.from_first(
+    lambda: (
+      (due(plan.eval_every_steps) and not has_scores(workdir, step))
+      or (due(plan.figure_every_steps) and not has_figures(workdir, step))
+    )
+  )
 
 
 def _create_monitor(config) -> health.HealthMonitor:
@@ -276,8 +296,8 @@ def _describe_networks(state) -> dict[str, str]:
   return tables
 
 
-def _announce(config, workdir, start_step, num_images):
-  """Says what is about to happen."""
+def _announce(config, workdir, start_step, num_images, unseen) -> bool:
+  """Says what is about to happen; returns whether there is anything."""
   found, num_processes = jax.devices(), jax.process_count()
   shared = f' in {num_processes} processes' if num_processes > 1 else ''
   print(
@@ -285,11 +305,12 @@ def _announce(config, workdir, start_step, num_images):
     f'{config.data.name}, {len(found)} x {found[0].device_kind}{shared}, '
     f'{workdir}'
   )
-  if start_step >= config.num_train_steps:
+  if start_step >= config.num_train_steps and not unseen:
     print(f'Nothing to do: step {start_step:,} is there already.', flush=True)
-  else:
-    what = f'Resuming after step {start_step:,}' if start_step else 'Starting'
-    print(f'{what}; compiling takes a moment ...', flush=True)
+    return False
+  what = f'Resuming after step {start_step:,}' if start_step else 'Starting'
+  print(f'{what}; compiling takes a moment ...', flush=True)
+  return True
 
 
 def _record_beginning(config, workdir, state, save) -> None:

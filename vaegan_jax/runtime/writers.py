@@ -48,7 +48,7 @@ class MetricsFile:
       self._cut()
 
   def write(self, step: int, metrics: Mapping[str, Any]) -> None:
-    """Appends one line.
+    """Appends one line, or adds to that of the step before the first.
 
     Args:
       step: which update.
@@ -59,15 +59,21 @@ class MetricsFile:
     for name, value in metrics.items():
       value = float(value)
       row[name] = value if math.isfinite(value) else None
-    self._pending += json.dumps(row, allow_nan=False).encode() + b'\n'
+    with self._errors:
+      if step == self._start_step:  # Its row is there already.
+        row = read_row(self._path.parent, step) | row
+        self._start_step -= 1
+        self._cut(then=_to_line(row))
+        return
+    self._pending += _to_line(row)
     with self._errors:
       self._append()
 
-  def _cut(self) -> None:
+  def _cut(self, then: bytes = b'') -> None:
     self._path.parent.mkdir(parents=True, exist_ok=True)
     content = self._path.read_bytes() if self._path.exists() else b''
     kept = [ln for ln in content.splitlines() if self._is_past(ln)]
-    kept = b''.join(line + b'\n' for line in kept)
+    kept = b''.join(line + b'\n' for line in kept) + then
     if kept != content:
       with replacing(self._path) as temporary:
         temporary.write_bytes(kept)
@@ -89,6 +95,31 @@ class MetricsFile:
       file.flush()
       self._size = file.tell()
     self._pending = b''
+
+
+def _to_line(row) -> bytes:
+  return json.dumps(row, allow_nan=False).encode() + b'\n'
+
+
+def read_row(workdir: epath.PathLike, step: int) -> dict[str, Any]:
+  """Returns what `metrics.jsonl` has of a step; {} if it has nothing."""
+  path = epath.Path(workdir) / 'metrics.jsonl'
+  for line in reversed(path.read_bytes().splitlines() if path.exists() else []):
+    with contextlib.suppress(ValueError, TypeError, KeyError):  # Torn.
+      if (row := json.loads(line))['step'] == step:
+        return row
+  return {}
+
+
+def has_scores(workdir: epath.PathLike, step: int) -> bool:
+  """Whether a step's evaluation is in the record."""
+  return any(name.startswith('eval/') for name in read_row(workdir, step))
+
+
+def has_figures(workdir: epath.PathLike, step: int) -> bool:
+  """Whether there is a figure of a step."""
+  figures = epath.Path(workdir) / 'figures'
+  return any(figures.glob(f'*_{step:08d}.png'))
 
 
 class Writers:

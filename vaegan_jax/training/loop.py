@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 
 import jax
@@ -81,6 +82,7 @@ def run_loop(
   save: Callable[..., bool],
   stopper: Stopper,
   writers: Writers | NoWriters,
+  unseen: bool = False,
 ) -> int | Finding:
   """Runs the updates from `start_step` + 1 to the last.
 
@@ -95,12 +97,16 @@ def run_loop(
     save: (step, state, finish=whether to wait) -> whether it succeeded.
     stopper: what notices the signals that stop it.
     writers: what records.
+    unseen: whether `start_step` itself is to be evaluated and drawn first.
 
   Returns:
     The exit status, or the finding because of which to roll back.
   """
   progress = Progress(plan.num_train_steps, plan.batch_size, start_step)
   state, saved, compiled = devices.replicate(state), True, set()
+  show = functools.partial(_show, plan, evaluator, stopper, writers)
+  if unseen and show(start_step, state, {}, stopper.requested()):
+    return _stop(stopper, start_step)
   for step in range(start_step + 1, plan.num_train_steps + 1):
     batch, update = next(batches), choose_update(step)
     with _compilation(update, compiled, progress):
@@ -116,18 +122,13 @@ def run_loop(
     if stop or plan.pauses(step):
       jax.block_until_ready(metrics)  # A pause holds no update's time.
     with progress.pause():
-      scores, images, stop = _look(plan, step, state, evaluator, stopper, stop)
-      record |= scores
-      if record:
-        writers.write_scalars(step, record)
-      if images:
-        writers.write_images(step, images)
+      stop = show(step, state, record, stop)
       if plan.due(step, plan.checkpoint_every_steps) or stop:
         last = stop or step == plan.num_train_steps
         saved = save(step, state, finish=last)
     if stop:
-      print(f'{stopper.cause}: stopped after step {step:,}', flush=True)
-      return stopper.status if saved else FAILED
+      status = _stop(stopper, step)
+      return status if saved else FAILED
   return DONE if saved else FAILED
 
 
@@ -160,6 +161,23 @@ def _judge(plan, health, step, metrics) -> int | Finding | None:
   if plan.on_failure == 'stop':
     return FAILED
   return min(findings, key=lambda finding: finding.since)
+
+
+def _show(plan, evaluator, stopper, writers, step, state, record, stop) -> bool:
+  """Records a step with what is due at it; returns whether to stop."""
+  scores, images, stop = _look(plan, step, state, evaluator, stopper, stop)
+  record |= scores
+  if record:
+    writers.write_scalars(step, record)
+  if images:
+    writers.write_images(step, images)
+  return stop
+
+
+def _stop(stopper, step) -> int:
+  """Says so; returns the exit status."""
+  print(f'{stopper.cause}: stopped after step {step:,}', flush=True)
+  return stopper.status
 
 
 def _look(plan, step, state, evaluator, stopper, stop):
