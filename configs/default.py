@@ -58,7 +58,15 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   model.width = 32  # Channels of the first block.
   model.depth = 4  # Blocks, each of which halves or doubles the side.
   model.channel_multipliers = (1, 2, 4, 8)  # One a block, times `width`.
-  model.latent_dim = 128
+  # 'gaussian'; codes: 'vq' (a learnt codebook), 'fsq' (rounded), 'lfq' (signs);
+  # or 'none', a plain autoencoder.
+  model.latent = 'gaussian'
+  model.latent_shape = 'flat'  # One an image; or 'map', one a place.
+  model.latent_dim = 128  # Entries of an image's latent, or of each place's.
+  model.code_dim = 8  # Entries of a code: 'vq'; bits: 'lfq'.
+  model.codebook_size = 512  # Codes of 'vq'.
+  model.unit_codes = False  # Of 'vq': codes of length 1.
+  model.fsq_levels = (8, 6, 5)  # Of 'fsq', one an entry of a code: 240 codes.
   model.norm = 'none'  # 'none', 'group' or 'batch'.
 
   critic = config.critic = ml_collections.ConfigDict()
@@ -107,6 +115,8 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   loss.adversarial_to_encoder = True  # False: it moves the decoder alone.
   loss.adaptive_weight = False  # Times the ratio of the gradients' lengths.
   loss.kl_weight = 1e-2  # Against a distance of about 1.
+  loss.commitment_weight = 0.25  # Of 'vq' and 'lfq': tokens near their codes.
+  loss.entropy_weight = 0.1  # Of 'lfq': sure tokens, evenly used codes.
   if config.objective == 'mse':
     # The likelihood of the pixels, summed over an image, and so much of the KL
     # that about as many nats are left as with a critic; 1: the likelihood's.
@@ -128,6 +138,7 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   health.on_failure = 'warn'  # 'stop', or 'rollback' to a healthy checkpoint.
   health.patience_steps = 500  # What a dead critic or a collapse must last.
   health.min_kl = 0.5  # Nats an image; below, the latent has collapsed.
+  health.min_usage = 0.1  # Share of the codes; below, the codebook has.
 
   evaluation = config.evaluation = ml_collections.ConfigDict()
   # Judges that the run was not trained with; '': they are not asked.

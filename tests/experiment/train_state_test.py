@@ -5,6 +5,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests import networks
 from vaegan_jax.experiment import train_state
 from vaegan_jax.models import create_modules
 
@@ -14,7 +15,7 @@ def create(seed=0, with_critic=True, norm='none'):
   modules = create_modules(
     with_critic=with_critic,
     data={'image_size': 4, 'channels': 1},
-    model=network | {'latent_dim': 2},
+    model=networks.model_fields(latent_dim=2, **network),
     critic=network | {'network': 'blocks', 'spectral_norm': False},
   )
   return train_state.create_train_state(

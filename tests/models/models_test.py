@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests import networks
 from vaegan_jax.losses import perceptual
-from vaegan_jax.models import autoencoder as autoencoder_lib
 from vaegan_jax.models import blocks, create_modules
 from vaegan_jax.models import critic as critic_lib
+from vaegan_jax.models.latents import gaussian_kl
 
 LATENT = 5
 NETWORK = dict(width=4, channel_multipliers=(1, 2))
@@ -35,7 +36,7 @@ def images(*shape, seed=0):
 @pytest.fixture(scope='module')
 def small():
   """An autoencoder with its variables."""
-  module = autoencoder_lib.Autoencoder(8, 1, LATENT, **NETWORK)
+  module = networks.autoencoder(8, 1, LATENT, **NETWORK)
   x, noise = images(2, 8, 8, 1), jnp.zeros((2, LATENT))
   return module, jax.jit(module.init)(jax.random.key(0), x, noise)
 
@@ -49,7 +50,7 @@ def test_images_go_in_and_come_out_in_their_shape(side, channels, depth, norm):
   modules = create_modules(
     with_critic=True,
     data={'image_size': side, 'channels': channels},
-    model=dict(
+    model=networks.model_fields(
       width=4,
       depth=depth,
       channel_multipliers=multipliers,
@@ -68,8 +69,8 @@ def test_images_go_in_and_come_out_in_their_shape(side, channels, depth, norm):
   x = jax.ShapeDtypeStruct((3, side, side, channels), jnp.float32)
   noise = jax.ShapeDtypeStruct((3, LATENT), jnp.float32)
   variables, outputs = abstract_apply(modules['autoencoder'], x, noise)
-  assert shapes(outputs) == (x.shape, noise.shape, noise.shape)
-  assert all(o.dtype == jnp.float32 for o in outputs)
+  assert shapes(outputs) == (x.shape, {'kl': (3,)}, {'rate': ()})
+  assert all(o.dtype == jnp.float32 for o in jax.tree.leaves(outputs))
   encoder = variables['params']['encoder']
   for i, multiplier in enumerate(multipliers):
     assert encoder[f'block_{i}']['Conv_0']['kernel'].shape[3] == 4 * multiplier
@@ -82,14 +83,16 @@ def test_images_go_in_and_come_out_in_their_shape(side, channels, depth, norm):
 def test_only_an_objective_with_a_critic_has_one():
   sections = dict(
     data={'image_size': 8, 'channels': 1},
-    model=dict(depth=2, latent_dim=LATENT, norm='group', **NETWORK),
+    model=networks.model_fields(
+      depth=2, latent_dim=LATENT, norm='group', **NETWORK
+    ),
     critic=dict(
       network='blocks', spectral_norm=False, depth=2, norm='none', **NETWORK
     ),
   )
   modules = create_modules(with_critic=True, **sections)
   assert list(modules) == ['autoencoder', 'critic']
-  assert (modules['autoencoder'].norm, modules['critic'].norm) == (
+  assert (modules['autoencoder'].encoder.norm, modules['critic'].norm) == (
     'group',
     'none',
   )
@@ -106,7 +109,7 @@ def test_only_an_objective_with_a_critic_has_one():
   ],
 )
 def test_kl_by_hand(mean, logvar, kl):
-  got = autoencoder_lib.gaussian_kl(jnp.array([mean]), jnp.array([logvar]))
+  got = gaussian_kl(jnp.array([mean]), jnp.array([logvar]))
   np.testing.assert_allclose(got, [kl], rtol=1e-5, atol=1e-6)
 
 
@@ -121,7 +124,7 @@ def test_kl_equals_the_integral_that_defines_it():
   q, p = log_density(mean, logvar), log_density(0.0, 0.0)
   integral = np.trapezoid(np.exp(q) * (q - p), z, axis=0)
   got = [
-    autoencoder_lib.gaussian_kl(jnp.array([[m]]), jnp.array([[v]]))[0]
+    gaussian_kl(jnp.array([[m]]), jnp.array([[v]]))[0]
     for m, v in zip(mean, logvar, strict=True)
   ]
   np.testing.assert_allclose(got, integral, rtol=1e-5)
@@ -130,9 +133,11 @@ def test_kl_equals_the_integral_that_defines_it():
 def test_zero_noise_reconstructs_from_the_mean(small):
   module, variables = small
   x = images(2, 8, 8, 1)
-  x_recon, mean, logvar = module.apply(variables, x, jnp.zeros((2, LATENT)))
-  encoded = module.apply(variables, x, method='encode')
-  np.testing.assert_allclose(encoded, (mean, logvar), rtol=1e-6)
+  zeros = jnp.zeros((2, LATENT))
+  x_recon, mean, _ = networks.reconstruct(module, variables, x, zeros)
+  plain, losses, _ = module.apply(variables, x)
+  np.testing.assert_allclose(plain, x_recon, rtol=1e-5, atol=1e-6)
+  assert losses['kl'].shape == (2,)
   decoded = module.apply(variables, mean, method='decode')
   np.testing.assert_allclose(x_recon, decoded, rtol=1e-5, atol=1e-6)
   assert np.abs(x_recon).max() <= 1
@@ -141,7 +146,7 @@ def test_zero_noise_reconstructs_from_the_mean(small):
 def test_noise_is_scaled_by_the_standard_deviation(small):
   module, variables = small
   x, noise = images(2, 8, 8, 1), images(2, LATENT, seed=1)
-  x_recon, mean, logvar = module.apply(variables, x, noise)
+  x_recon, mean, logvar = networks.reconstruct(module, variables, x, noise)
   latents = mean + np.sqrt(np.exp(logvar)) * noise
   decoded = module.apply(variables, latents, method='decode')
   np.testing.assert_allclose(x_recon, decoded, rtol=1e-5, atol=1e-6)

@@ -1,5 +1,6 @@
 """Scores are plain averages over all held-out images, of averaged weights."""
 
+import functools
 import json
 import shutil
 
@@ -11,6 +12,7 @@ from absl import flags
 from PIL import Image
 
 import main
+from tests import networks
 from vaegan_jax.configuration import command_line
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import evaluator as evaluator_lib
@@ -29,7 +31,7 @@ from vaegan_jax.training import loop
 
 _QUALITY = ['psnr', 'ssim', 'low_frequency_psnr', 'detail', 'energy']
 _SAMPLED = [f'{name}_sampled' for name in _QUALITY]
-_NAMES = [*_QUALITY, 'kl', 'distance', *_SAMPLED]
+_NAMES = [*_QUALITY, 'kl', 'rate', 'distance', *_SAMPLED]
 
 
 def _config(tiny_run, *args):
@@ -90,7 +92,9 @@ def _expected(modules, state, images):
   frequency = np.arange(16) / 32
   high = np.hypot(frequency[:, None], frequency[None, :]) > 0.25
   # Compiled, or each operation would be on its own.
-  reconstruct = jax.jit(modules['autoencoder'].apply)
+  reconstruct = jax.jit(
+    functools.partial(networks.reconstruct, modules['autoencoder'])
+  )
   distance = jax.jit(
     lambda x, x_recon: perceptual.perceptual_distance(
       modules['critic'],
@@ -136,6 +140,7 @@ def _expected(modules, state, images):
     ):
       scores[f'{name}{suffix}'] = value
   scores['kl'], scores['distance'] = np.mean(rates, axis=0)
+  scores['rate'] = scores['kl'] / np.log(2)
   return scores
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests import networks
 from tests.benchmarks import hlo
 from tests.benchmarks import update as benchmark
 from tests.training import update_test
@@ -17,7 +18,6 @@ from tests.training.assembly import PLAIN, parallel_updates
 from tests.training.update_test import assert_equal, critic_layers, preprocess
 from vaegan_jax.experiment import rounds, train_state
 from vaegan_jax.losses import adversarial
-from vaegan_jax.models import autoencoder as autoencoder_lib
 from vaegan_jax.models import critic as critic_lib
 from vaegan_jax.training import devices
 from vaegan_jax.training.critic_step import CriticConfig
@@ -27,7 +27,7 @@ from vaegan_jax.training.turns import Turn, turn_of
 SIDE, BATCH, LATENT, SEED, RATE = 8, 4, 2, 7, 0.01
 NETWORK = dict(width=2, channel_multipliers=(1, 2))
 MODULES = {
-  'autoencoder': autoencoder_lib.Autoencoder(SIDE, 1, LATENT, **NETWORK),
+  'autoencoder': networks.autoencoder(SIDE, 1, LATENT, **NETWORK),
   'critic': critic_lib.Critic(**NETWORK),
 }
 # SGD shows a gradient as a difference of parameters; with momentum a second
@@ -260,8 +260,8 @@ def _draw(step, first, images, num_rollbacks):
 
 
 def reconstruct(params, given):
-  return MODULES['autoencoder'].apply(
-    {'params': params}, given['x'], given['noise']
+  return networks.reconstruct(
+    MODULES['autoencoder'], {'params': params}, given['x'], given['noise']
   )
 
 
@@ -652,7 +652,7 @@ def compiled_draw():
   draw_parts = create_draw(
     lambda x, flip: jnp.where(flip, -1.0, 1.0),
     seed=SEED,
-    latent_dim=LATENT,
+    autoencoder=MODULES['autoencoder'],
     num_parts=3,
     with_prior=True,
   )
@@ -768,7 +768,7 @@ def flops_program(loss=(), lazy=False, **critic):
   config.loss.update(dict(loss))
   network = dict(width=4, channel_multipliers=(1, 2))
   modules = {
-    'autoencoder': autoencoder_lib.Autoencoder(16, 3, 4, **network),
+    'autoencoder': networks.autoencoder(16, 3, 4, **network),
     'critic': critic_lib.Critic(**network),
   }
   num_steps = critic.get('num_steps', 1)

@@ -9,13 +9,13 @@ import numpy as np
 import optax
 import pytest
 
+from tests import networks
 from tests.environment import HAS_FUSION_EMITTERS
 from tests.training.assembly import PLAIN, parallel_updates
 from vaegan_jax.experiment import train_state
 from vaegan_jax.experiment.train_state import NetworkState, TrainState
 from vaegan_jax.losses import adversarial
 from vaegan_jax.losses.reconstruction import LossConfig
-from vaegan_jax.models import autoencoder as autoencoder_lib
 from vaegan_jax.models import critic as critic_lib
 from vaegan_jax.training import devices
 from vaegan_jax.training.draws import create_draw
@@ -114,7 +114,7 @@ class Run:
   ):
     network = dict(width=3, channel_multipliers=(1, 2), norm=norm)
     self.modules = {
-      'autoencoder': autoencoder_lib.Autoencoder(SIDE, 1, LATENT, **network)
+      'autoencoder': networks.autoencoder(SIDE, 1, LATENT, **network)
     }
     if objective or frozen:
       self.modules['critic'] = critic_lib.Critic(**network)
@@ -265,7 +265,9 @@ def reference_losses(run, step, images):
   loss = run.loss
 
   def reconstruct(params):
-    return run.modules['autoencoder'].apply({'params': params}, x, noise)
+    return networks.reconstruct(
+      run.modules['autoencoder'], {'params': params}, x, noise
+    )
 
   def critic_loss(critic, autoencoder):
     _, real = critic_layers(critic, x)
@@ -533,7 +535,7 @@ def test_streams_differ_between_images_steps_and_uses():
   draw = create_draw(
     lambda images, flip: flip,
     seed=SEED,
-    latent_dim=1,
+    autoencoder=networks.autoencoder(SIDE, 1, 1),
     num_parts=1,
     with_prior=True,
   )

@@ -109,6 +109,13 @@ _MULTIPLIERS = Rule(
     and all(_has_type(m, int) and 1 <= m <= _MAX_MULTIPLIER for m in value)
   ),
 )
+_LEVELS = Rule(
+  'one to 16 whole numbers from 3 to 1024',
+  lambda value: (
+    1 <= len(value) <= 16
+    and all(_has_type(n, int) and 3 <= n <= 1024 for n in value)
+  ),
+)
 _NAMES = Rule(
   'names, each once',
   lambda value: (
@@ -151,6 +158,12 @@ RULES = {
   'model.depth': _DEPTH,
   'model.channel_multipliers': _MULTIPLIERS,
   'model.latent_dim': _between(1, _MAX_LATENT_DIM),
+  'model.latent': _one_of('gaussian', 'vq', 'fsq', 'lfq', 'none'),
+  'model.latent_shape': _one_of('flat', 'map'),
+  'model.code_dim': _between(1, 2**10),
+  'model.codebook_size': _between(2, 2**24),
+  'model.unit_codes': _ANY,
+  'model.fsq_levels': _LEVELS,
   'model.norm': _one_of(*NORMS),
   'critic.network': _one_of('blocks', *FROZEN),
   'critic.weights': _LOCAL_PATH,
@@ -182,6 +195,8 @@ RULES = {
   'loss.adversarial_to_encoder': _ANY,
   'loss.adaptive_weight': _ANY,
   'loss.kl_weight': _WEIGHT,
+  'loss.commitment_weight': _WEIGHT,
+  'loss.entropy_weight': _WEIGHT,
   'optimizer.autoencoder_learning_rate': _POSITIVE,
   'optimizer.critic_learning_rate': _POSITIVE,
   'optimizer.b1': _DECAY,
@@ -193,6 +208,7 @@ RULES = {
   'health.on_failure': _one_of('warn', 'stop', 'rollback'),
   'health.patience_steps': _COUNT,
   'health.min_kl': _WEIGHT,
+  'health.min_usage': _between(0, 1),
   'evaluation.lpips_weights': _TWO_FILES,
   'evaluation.features_weights': _LOCAL_PATH,
   'update_order': _one_of('alternating', 'simultaneous'),

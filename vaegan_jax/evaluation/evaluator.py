@@ -20,7 +20,6 @@ from vaegan_jax.evaluation.scores import Scores, measure, summarize
 from vaegan_jax.experiment.train_state import TrainState
 from vaegan_jax.losses import perceptual
 from vaegan_jax.losses.reconstruction import LossConfig, compare
-from vaegan_jax.models import autoencoder as autoencoder_lib
 from vaegan_jax.runtime.progress import track
 
 NUM_COLUMNS = 8  # Of figures.
@@ -64,16 +63,18 @@ class Evaluator:
     self._images = images
     self._batch_size = batch_size
     self._seed = seed
-    self._latent_dim = autoencoder.latent_dim
+    self._latent = autoencoder.latent
+    self._latent_space = autoencoder.latent_space
     self._reconstruct = jax.jit(functools.partial(reconstruct, autoencoder))
+    self._sample = jax.jit(functools.partial(_sample, autoencoder, seed))
     self._encode = jax.jit(
       functools.partial(autoencoder.apply, method='encode')
     )
     self._decode = jax.jit(
       functools.partial(autoencoder.apply, method='decode')
     )
-    self._draw_noise = jax.jit(
-      functools.partial(_draw_noise, seed, autoencoder.latent_dim)
+    self._from_prior = jax.jit(
+      functools.partial(autoencoder.apply, method='from_prior')
     )
     self._judges = judges
     self._notes = notes
@@ -121,7 +122,8 @@ class Evaluator:
       part = {name: np.asarray(value) for name, value in part.items()}
       parts.append({k: v[: num_images - first] for k, v in part.items()})
     return summarize(
-      {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+      {k: np.concatenate([part[k] for part in parts]) for k in parts[0]},
+      num_codes=getattr(self._latent, 'codebook_size', 0),
     )
 
   @property
@@ -144,15 +146,16 @@ class Evaluator:
     x = batches.to_float(self._images[places])
     seen = self._judges.look(x)
     part = {'features': seen['features']} if 'features' in seen else {}
-    noise = self._draw_noise(places)
-    for suffix, scale in (('', 0.0), ('_sampled', 1.0)):
-      x_recon, kl = self._reconstruct(variables, x, scale * noise)
+    x_recon, facts = self._reconstruct(variables, x)
+    part |= facts
+    if distance:
+      part['distance'] = distance(x, x_recon)
+    kinds = {'': x_recon}
+    if self._latent.is_random:
+      kinds['_sampled'] = self._sample(variables, x, places)
+    for suffix, x_recon in kinds.items():
       found = self._measure(x, x_recon) | self._judges.compare(seen, x_recon)
       part |= {f'{name}{suffix}': value for name, value in found.items()}
-      if not suffix:
-        part['kl'] = kl
-        if distance:
-          part['distance'] = distance(x, x_recon)
     return part
 
   def draw(
@@ -172,12 +175,15 @@ class Evaluator:
     x, x_recon = self.reconstruct_first(state, 2 * NUM_COLUMNS)
     poll()
     key = jax.random.key(self._seed)
-    latents = jax.random.normal(key, (NUM_SAMPLES, self._latent_dim))
-    samples = np.asarray(self._decode(variables, latents))
+    prior = self._latent.draw_prior(
+      key, np.arange(NUM_SAMPLES), self._latent_space(x.shape[1:-1])
+    )
+    samples = np.asarray(self._from_prior(variables, prior))
     poll()
-    mean, _ = self._encode(variables, x[:2])
-    steps = np.linspace(0.0, 1.0, NUM_COLUMNS)[:, None]
-    walk = (1 - steps) * np.asarray(mean[0]) + steps * np.asarray(mean[-1])
+    ends = np.asarray(self._encode(variables, x[:2])['latents'])
+    steps = np.linspace(0.0, 1.0, NUM_COLUMNS)
+    steps = steps.reshape(-1, *[1] * (ends.ndim - 1))
+    walk = (1 - steps) * ends[0] + steps * ends[-1]
     scale = max(1, 128 // x.shape[1])
     return {
       'reconstructions': figures.reconstruction_figure(
@@ -196,25 +202,36 @@ class Evaluator:
     variables, _ = _inference_variables(state)
     places = np.arange(min(num_images, len(self._images)))
     x = batches.to_float(self._images[places])
-    noise = np.zeros((len(x), self._latent_dim), np.float32)
-    x_recon, _ = self._reconstruct(variables, x, noise)
+    x_recon, _ = self._reconstruct(variables, x)
     return np.asarray(x), np.asarray(x_recon)
 
 
-def reconstruct(autoencoder, variables, x: jax.Array, noise: jax.Array):
-  """Reconstructs from the latent's mean, or from a sample of it.
+def reconstruct(
+  autoencoder, variables, x: jax.Array
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """Reconstructs without chance: of a Gaussian, from its mean.
 
   Args:
     autoencoder: the module.
     variables: its variables.
-    x: [B, S, S, C] float32 in [-1, 1].
-    noise: [B, Z] standard normal; 0: the mean.
+    x: [B, *S, C] float32 in [-1, 1].
 
   Returns:
-    x_recon [B, S, S, C] in [-1, 1] and the latent's kl [B] in nats.
+    x_recon [B, *S, C] in [-1, 1], and what is to be known of the latent,
+    {name: [B, ...]}: its `rate` in bits, `kl` in nats, `indices` of codes.
   """
-  x_recon, mean, logvar = autoencoder.apply(variables, x, noise)
-  return x_recon, autoencoder_lib.gaussian_kl(mean, logvar)
+  encoded = autoencoder.apply(variables, x, method='encode')
+  x_recon = autoencoder.apply(variables, encoded['latents'], method='decode')
+  return x_recon, autoencoder.latent.measure(encoded)
+
+
+def _sample(autoencoder, seed, variables, x, places) -> jax.Array:
+  """Reconstructs from a sample, which is of each image's own place."""
+  space = autoencoder.latent_space(x.shape[1:-1])
+  noise = autoencoder.latent.draw_noise(
+    jax.random.key(seed), places, len(x), space
+  )
+  return autoencoder.apply(variables, x, noise)[0]
 
 
 def _inference_variables(state: TrainState):
@@ -230,14 +247,6 @@ def _inference_variables(state: TrainState):
   autoencoder = {'params': state.ema_params, 'batch_stats': batch_stats}
   critic = state.networks.get('critic')
   return autoencoder, critic.variables if critic else None
-
-
-def _draw_noise(seed, latent_dim, places):
-  """Standard normal, [B, Z]; of each image's own place, whatever the batch."""
-  key = jax.random.key(seed)
-  return jax.vmap(
-    lambda i: jax.random.normal(jax.random.fold_in(key, i), (latent_dim,))
-  )(places)
 
 
 def _create_distance(modules, loss):

@@ -35,6 +35,10 @@ _METRICS = {
   'frechet': ('Frechet', 1),
   'frechet_floor': ('its floor', 1),
   'kl': ('KL (nats)', 1),
+  'rate': ('Rate (bits)', 1),
+  'perplexity': ('Perplexity', 1),
+  'usage': ('Codes used', 3),
+  'largest_share': ('Largest share', 3),
 }
 _SAMPLED = '_sampled'  # What ends the name of a metric of samples.
 _MISSING = '—'

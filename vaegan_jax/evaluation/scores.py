@@ -41,29 +41,39 @@ def measure(x: jax.Array, x_recon: jax.Array) -> dict[str, jax.Array]:
   return measured | metrics.high_frequency_products(x, x_recon)
 
 
-def summarize(values: Mapping[str, np.ndarray]) -> Scores:
+def summarize(
+  values: Mapping[str, np.ndarray], *, num_codes: int = 0
+) -> Scores:
   """Sums a set of images up.
 
   Args:
     values: of every image: those of `measure`, and `lpips` and
       `features_recon`, if it was asked for, each a second time with `_sampled`;
-      `features` of the originals; `kl`; perhaps `distance`.
+      `features` of the originals; perhaps `kl`, `rate`, `distance` and the
+      `indices` of codes, of which there are
+    num_codes: in the codebook.
 
   Returns:
     `psnr` (dB), `ssim`, `low_frequency_psnr` (dB), `detail` and `energy`
     (shares), with judges `lpips` and `frechet` with its `frechet_floor`; `kl`
-    (nats) and `distance`; and all but the last three of samples. Means over the
+    (nats), `rate` (bits) and `distance`; of codes how they are used over the
+    set; and, where there are samples, the first ones of samples. Means over the
     set, and ratios of sums. None for what is not finite, as JSON has no NaN.
   """
-  found, sampled = (_of_one_kind(values, kind) for kind in ('', '_sampled'))
+  kinds = [kind for kind in ('', '_sampled') if f'psnr{kind}' in values]
+  found, *sampled = (_of_one_kind(values, kind) for kind in kinds)
   if 'features' in values:
     _warn_of_few(values['features'])
     found['frechet_floor'] = frechet_floor(values['features'])
-  for name in ('kl', 'distance'):
+  for name in ('kl', 'rate', 'distance'):
     found[name] = values[name].mean() if name in values else math.nan
+  if 'indices' in values:
+    found |= _of_codes(values['indices'], num_codes)
+  for scores in sampled:
+    found |= scores
   return {
     name: float(value) if math.isfinite(value) else None
-    for name, value in (found | sampled).items()
+    for name, value in found.items()
   }
 
 
@@ -83,6 +93,17 @@ def _of_one_kind(values, suffix) -> dict[str, float]:
       values['features'], own['features_recon']
     )
   return {f'{name}{suffix}': scores[name] for name in QUALITY if name in scores}
+
+
+def _of_codes(indices: np.ndarray, num_codes: int) -> dict[str, float]:
+  """How a codebook is used, over a whole set; `usage` counts each code once."""
+  shares = np.bincount(indices.reshape(-1), minlength=num_codes) / indices.size
+  used = shares[shares > 0]
+  return {
+    'perplexity': np.exp(-np.sum(used * np.log(used))),
+    'usage': len(used) / num_codes,
+    'largest_share': shares.max(),
+  }
 
 
 def _warn_of_few(features: np.ndarray) -> None:

@@ -20,7 +20,7 @@ class NetworkState(struct.PyTreeNode):
 
   Attributes:
     params: trained weights.
-    batch_stats: running averages of BatchNorm; {} without it.
+    batch_stats: running averages of BatchNorm and of a codebook, or {}.
     opt_state: of the network's optax transform; () of a frozen network.
   """
 
@@ -103,16 +103,12 @@ def create_train_state(
     The state before step 1.
   """
   x = jnp.zeros((1, *image_shape))
-  inputs = {
-    'autoencoder': (x, jnp.zeros((1, modules['autoencoder'].latent_dim))),
-    'critic': (x,),
-  }
   networks = {}
   for i, (name, module) in enumerate(modules.items()):
     key = jax.random.fold_in(jax.random.key(seed), i)
     variables = (pretrained or {}).get(name)
     if variables is None:
-      variables = jax.jit(module.init)(key, *inputs[name])
+      variables = jax.jit(module.init)(key, x)
     params = variables['params']
     trained = name in optimizers
     networks[name] = NetworkState(

@@ -53,6 +53,10 @@ class LossConfig:
   # squared error is its negative log likelihood, or 'optimal', the one that the
   # batch's errors have (arXiv 2006.13202, eq. 4).
   variance: str = 'half'
+  # Of discrete latents: how near the encoder is held to the codes, and, without
+  # a codebook of its own (lfq), how surely and evenly they are used.
+  commitment_weight: float = 0.25
+  entropy_weight: float = 0.1
 
 
 def create_judge(

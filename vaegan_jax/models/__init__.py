@@ -12,10 +12,15 @@ from typing import Any
 
 import flax.linen as nn
 
+from vaegan_jax.models import plain
 from vaegan_jax.models.autoencoder import Autoencoder
 from vaegan_jax.models.critic import Critic
+from vaegan_jax.models.fsq import FSQ
+from vaegan_jax.models.latents import Gaussian, Plain
+from vaegan_jax.models.lfq import LFQ
 from vaegan_jax.models.lpips import LPIPS, load_lpips
 from vaegan_jax.models.vgg import VGG, load_vgg
+from vaegan_jax.models.vq import VQ
 
 VGG_DEPTHS = {'vgg16': 16, 'vgg19': 19}
 
@@ -40,16 +45,9 @@ def create_modules(
     the critic.
   """
 
-  def fields(section):
-    names = ('width', 'channel_multipliers', 'norm')
-    return {name: section[name] for name in names}
-
   modules = {
-    'autoencoder': Autoencoder(
-      data['image_size'],
-      data['channels'],
-      model['latent_dim'],
-      **fields(model),
+    'autoencoder': create_autoencoder(
+      data['image_size'], data['channels'], **model
     )
   }
   network = critic['network']
@@ -58,10 +56,49 @@ def create_modules(
   elif with_critic and network == 'lpips':
     modules['critic'] = LPIPS()
   elif with_critic:
-    modules['critic'] = Critic(
-      **fields(critic), spectral_norm=critic['spectral_norm']
-    )
+    names = ('width', 'channel_multipliers', 'norm', 'spectral_norm')
+    modules['critic'] = Critic(**{name: critic[name] for name in names})
   return modules
+
+
+def create_autoencoder(
+  image_size: int, channels: int, **model: Any
+) -> Autoencoder:
+  """Builds the autoencoder that a configuration describes.
+
+  Args:
+    image_size: side of the images, in pixels.
+    channels: of the images.
+    **model: the fields of `config.model`.
+
+  Returns:
+    The module.
+  """
+  latent = _create_latent(**model)
+  flat = model['latent_shape'] == 'flat'
+  sides = (image_size // 2 ** model['depth'],) * 2
+  fields = {
+    name: model[name] for name in ('width', 'channel_multipliers', 'norm')
+  }
+  return Autoencoder(
+    encoder=plain.Encoder(latent.num_inputs, flat, **fields),
+    latent=latent,
+    decoder=plain.Decoder(channels, sides if flat else (), **fields),
+  )
+
+
+def _create_latent(latent: str, latent_dim: int, **model) -> nn.Module:
+  """By its name; see `latents.py` and `codes.py`."""
+  if latent == 'gaussian':
+    return Gaussian(latent_dim)
+  if latent == 'none':
+    return Plain(latent_dim)
+  if latent == 'fsq':
+    return FSQ(latent_dim, model['fsq_levels'])
+  if latent == 'lfq':
+    return LFQ(latent_dim, model['code_dim'])
+  names = ('codebook_size', 'code_dim', 'unit_codes')
+  return VQ(latent_dim, **{name: model[name] for name in names})
 
 
 def is_frozen(module: nn.Module) -> bool:

@@ -1,138 +1,73 @@
-"""The variational autoencoder: encoder, flat Gaussian latent, decoder.
+"""The autoencoder: an encoder, a latent of any kind, a decoder.
 
 Kingma & Welling, "Auto-Encoding Variational Bayes" (arXiv 1312.6114). Axes:
-B batch, S height and width, C channels, Z latent.
+B batch, S axes of space, C channels, Z entries of a latent.
 """
-
-from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from vaegan_jax.models import blocks
-
-
-class Encoder(nn.Module):
-  """Down-blocks, then one dense layer to the Gaussian's mean and log variance.
-
-  Attributes:
-    latent_dim: Z.
-    width: channels of the first block, before its multiplier.
-    channel_multipliers: one a block, in forward order.
-    norm: 'none', 'group' or 'batch'.
-  """
-
-  latent_dim: int
-  width: int
-  channel_multipliers: Sequence[int]
-  norm: str = 'none'
-
-  @nn.compact
-  def __call__(
-    self, x: jax.Array, train: bool = False
-  ) -> tuple[jax.Array, jax.Array]:
-    """Maps x: [B, S, S, C] in [-1, 1] to mean and logvar, each [B, Z]."""
-    for i, multiplier in enumerate(self.channel_multipliers):
-      block = blocks.DownBlock(
-        self.width * multiplier, self.norm, name=f'block_{i}'
-      )
-      x = block(x, train)
-    moments = nn.Dense(2 * self.latent_dim)(x.reshape(x.shape[0], -1))
-    mean, logvar = jnp.split(moments, 2, axis=-1)
-    return mean, logvar
-
-
-class Decoder(nn.Module):
-  """A dense layer to the smallest feature map, then up-blocks, then pixels.
-
-  The blocks mirror the encoder's; the last two have the encoder's first width.
-
-  Attributes:
-    image_size: S, divisible by 2 ** the number of blocks.
-    channels: C.
-    width, channel_multipliers, norm: as the encoder's.
-  """
-
-  image_size: int
-  channels: int
-  width: int
-  channel_multipliers: Sequence[int]
-  norm: str = 'none'
-
-  @nn.compact
-  def __call__(self, latents: jax.Array, train: bool = False) -> jax.Array:
-    """Maps latents: [B, Z] to images [B, S, S, C] in [-1, 1]."""
-    widths = [self.width * m for m in self.channel_multipliers]
-    side = self.image_size // 2 ** len(widths)
-    x = nn.Dense(side * side * widths[-1])(latents)
-    x = nn.leaky_relu(x, blocks.LEAKY_SLOPE)
-    x = x.reshape(-1, side, side, widths[-1])
-    for i, features in enumerate([*reversed(widths[:-1]), widths[0]]):
-      x = blocks.UpBlock(features, self.norm, name=f'block_{i}')(x, train)
-    return nn.tanh(
-      nn.Conv(self.channels, (3, 3), padding=1, name='to_image')(x)
-    )
+from vaegan_jax.models.latents import Losses, Stats
 
 
 class Autoencoder(nn.Module):
-  """Encoder and decoder with the reparameterised latent between them.
+  """Encoder and decoder with the latent between them.
 
-  Attributes: those of `Encoder` and `Decoder`.
+  Attributes:
+    encoder: x -> what the latent takes; it has `factor` and `flat`.
+    latent: see `latents.py`.
+    decoder: latents -> images.
   """
 
-  image_size: int
-  channels: int
-  latent_dim: int
-  width: int
-  channel_multipliers: Sequence[int]
-  norm: str = 'none'
-
-  def setup(self):
-    network = dict(
-      width=self.width,
-      channel_multipliers=self.channel_multipliers,
-      norm=self.norm,
-    )
-    self.encoder = Encoder(self.latent_dim, **network)
-    self.decoder = Decoder(self.image_size, self.channels, **network)
+  encoder: nn.Module
+  latent: nn.Module
+  decoder: nn.Module
 
   def __call__(
-    self, x: jax.Array, noise: jax.Array, train: bool = False
-  ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    self, x: jax.Array, noise=None, train: bool = False
+  ) -> tuple[jax.Array, Losses, Stats]:
     """Encodes, samples and decodes.
 
     Args:
-      x: [B, S, S, C] float32 in [-1, 1].
-      noise: [B, Z] standard normal; zeros reconstruct from the mean.
-      train: whether BatchNorm uses (and updates) the batch's own moments.
+      x: [B, *S, C] float32 in [-1, 1]; S as the training's, or, where the
+        latent is a map, any that `encoder.factor` divides.
+      noise: from `latent.draw_noise`; None reconstructs without chance.
+      train: whether BatchNorm uses (and updates) the batch's own moments, and a
+        codebook learns.
 
     Returns:
-      x_recon [B, S, S, C] in [-1, 1], mean [B, Z], logvar [B, Z].
+      x_recon [B, *S, C] in [-1, 1], the latent's losses {name: [B]}, and its
+      stats {name: []}.
     """
-    mean, logvar = self.encoder(x, train)
-    latents = mean + jnp.exp(0.5 * logvar) * noise
-    return self.decoder(latents, train), mean, logvar
+    latents, losses, stats = self.latent(self.encoder(x, train), noise, train)
+    return self.decoder(latents, train), losses, stats
 
-  def encode(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Maps x: [B, S, S, C] to mean and logvar, each [B, Z]."""
-    return self.encoder(x)
+  def encode(self, x: jax.Array) -> dict[str, jax.Array]:
+    """Maps x: [B, *S, C] to what is known of its latent.
+
+    Always `latents`, without chance, as `decode` takes them; a Gaussian's
+    `mean` and `logvar`, [B, *S, Z] each, and the `indices` of codes.
+    """
+    return self.latent.encode(self.encoder(x))
 
   def decode(self, latents: jax.Array) -> jax.Array:
-    """Maps latents: [B, Z] to images [B, S, S, C] in [-1, 1]."""
+    """Maps latents: [B, Z] or [B, *S, Z] to images [B, *S', C] in [-1, 1]."""
     return self.decoder(latents)
 
+  def from_prior(self, prior: jax.Array) -> jax.Array:
+    """Decodes what `latent.draw_prior` gave, as `decode` does."""
+    return self.decoder(self.latent.from_prior(prior))
 
-def gaussian_kl(mean: jax.Array, logvar: jax.Array) -> jax.Array:
-  """KL of N(mean, exp(logvar)) from the standard normal prior, in nats.
+  @nn.nowrap
+  def over(self, axis_name: str) -> 'Autoencoder':
+    """The same, for devices of that axis which share a batch."""
+    if not hasattr(self.latent, 'axis_name'):
+      return self
+    return self.clone(latent=self.latent.clone(axis_name=axis_name))
 
-  arXiv 1312.6114, appendix B, summed over the latent's dimensions.
-
-  Args:
-    mean: [B, Z].
-    logvar: [B, Z].
-
-  Returns:
-    [B], non-negative.
-  """
-  return 0.5 * jnp.sum(jnp.exp(logvar) + mean**2 - 1.0 - logvar, axis=-1)
+  @nn.nowrap
+  def latent_space(self, space: tuple[int, ...]) -> tuple[int, ...]:
+    """The sides of the latent's map, of images of such sides; () if flat."""
+    if self.encoder.flat:
+      return ()
+    return tuple(side // self.encoder.factor for side in space)

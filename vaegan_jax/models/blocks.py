@@ -1,7 +1,8 @@
 """Blocks: the convolution, norm and activation that every network stacks.
 
 A block's output is taken *after* its activation, so a captured feature is
-what the next layer really sees. Axes: B batch, H height, W width, C channels.
+what the next layer really sees. Written over one to three axes of space.
+Axes: B batch, S the axes of space, C channels.
 """
 
 import functools
@@ -11,6 +12,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from vaegan_jax.models.doubling import double_and_convolve
 from vaegan_jax.models.halving import halve
@@ -33,7 +35,7 @@ class Norm(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    """Maps x: [B, H, W, C] to the same shape."""
+    """Maps x: [B, *S, C] to the same shape."""
     if self.kind == 'none':
       return x
     if self.kind == 'group':
@@ -59,19 +61,26 @@ def spectrally(layer: nn.Module, on: bool, train: bool) -> Callable:
 
 
 def convolution(
-  features: int, taps: int, function: Callable[[jax.Array, jax.Array], Any]
+  features: int,
+  taps: int,
+  num_axes: int,
+  function: Callable[[jax.Array, jax.Array], Any],
+  dtype: Any = None,
 ) -> nn.Conv:
   """A convolution's parameters in Flax's names, at work in an equal form.
 
   Args:
     features: channels of the output.
     taps: of the kernel, on each axis.
-    function: (x, kernel [taps, taps, C, features]) -> what the layer gives,
+    num_axes: of space.
+    function: (x, kernel [taps, ..., C, features]) -> what the layer gives,
       but for the bias.
+    dtype: that it computes in; None: that of x and the kernel.
   """
   return nn.Conv(
     features,
-    (taps, taps),
+    (taps,) * num_axes,
+    dtype=dtype,
     conv_general_dilated_cls=lambda: (
       lambda x, kernel, *_, **__: function(x, kernel)
     ),
@@ -79,29 +88,31 @@ def convolution(
 
 
 class DownBlock(nn.Module):
-  """Halves height and width: 4x4 convolution of stride 2, norm, leaky ReLU.
+  """Halves every axis of space: 4x4 convolution of stride 2, norm, leaky ReLU.
 
   Attributes:
     features: channels of the output.
     norm: 'none', 'group' or 'batch'.
     spectral_norm: whether the kernel is normalised, as `spectrally` says.
+    dtype: that the convolution computes in; None: that of x.
   """
 
   features: int
   norm: str = 'none'
   spectral_norm: bool = False
+  dtype: Any = None
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    """Maps x: [B, H, W, C] to [B, H / 2, W / 2, features]."""
-    conv = convolution(self.features, 4, halve)
+    """Maps x: [B, *S, C] to [B, *(S / 2), features]."""
+    conv = convolution(self.features, 4, x.ndim - 2, halve, self.dtype)
     x = spectrally(conv, self.spectral_norm, train)(x)
     x = Norm(self.norm)(x, train)
     return nn.leaky_relu(x, LEAKY_SLOPE)
 
 
 class UpBlock(nn.Module):
-  """Doubles height and width: nearest neighbour, 3x3 convolution, norm, ReLU.
+  """Doubles all axes of space: nearest neighbour, 3x3 convolution, norm, ReLU.
 
   Resizing first gives every output pixel the same number of taps, which a
   strided transposed convolution does not (its checkerboard:
@@ -110,10 +121,62 @@ class UpBlock(nn.Module):
 
   features: int
   norm: str = 'none'
+  dtype: Any = None
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    """Maps x: [B, H, W, C] to [B, 2 H, 2 W, features]."""
-    x = convolution(self.features, 3, double_and_convolve)(x)
+    """Maps x: [B, *S, C] to [B, *(2 S), features]."""
+    num_axes = x.ndim - 2
+    conv = convolution(
+      self.features, 3, num_axes, double_and_convolve, self.dtype
+    )
+    x = conv(x)
     x = Norm(self.norm)(x, train)
     return nn.leaky_relu(x, LEAKY_SLOPE)
+
+
+def to_latent(
+  x: jax.Array, size: int, *, flat: bool, dtype: Any = None
+) -> jax.Array:
+  """The last layer of an encoder; called within its `__call__`.
+
+  Args:
+    x: [B, *S, C] its smallest feature map.
+    size: entries that the latent takes, of the image or of each place.
+    flat: whether one latent is of the whole image.
+    dtype: that the convolution computes in.
+
+  Returns:
+    [B, size] if it is flat, else [B, *S, size]; float32.
+  """
+  if flat:
+    return nn.Dense(size)(x.reshape(x.shape[0], -1).astype(jnp.float32))
+  conv = nn.Conv(size, (1,) * (x.ndim - 2), dtype=dtype, name='to_latent')
+  return conv(x).astype(jnp.float32)
+
+
+def from_latent(
+  latents: jax.Array,
+  features: int,
+  *,
+  flat_space: tuple[int, ...],
+  dtype: Any = None,
+) -> jax.Array:
+  """The first layer of a decoder; called within its `__call__`.
+
+  Args:
+    latents: [B, Z] or [B, *S, Z].
+    features: channels of its smallest feature map.
+    flat_space: S of that map, where the latent is flat; (): it is a map.
+    dtype: that the convolution computes in.
+
+  Returns:
+    [B, *S, features].
+  """
+  if not flat_space:
+    num_axes = latents.ndim - 2
+    return nn.Conv(features, (3,) * num_axes, dtype=dtype, name='from_latent')(
+      latents
+    )
+  x = nn.Dense(math.prod(flat_space) * features)(latents)
+  return x.reshape(-1, *flat_space, features)

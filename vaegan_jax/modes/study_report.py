@@ -18,7 +18,7 @@ Summary = dict[str, dict[str, int | figures.Spread | None]]
 
 FINISHED = 'finished'  # The status of a run that was trained and evaluated.
 # Not the distance, which each critic measures in features of its own.
-METRICS = (*QUALITY, 'frechet_floor', 'kl')
+METRICS = (*QUALITY, 'frechet_floor', 'kl', 'rate')
 _CURVES = ('psnr', 'low_frequency_psnr', 'detail', 'lpips', 'frechet')
 
 

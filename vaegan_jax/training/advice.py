@@ -20,6 +20,9 @@ FIELDS = (
   'loss.adversarial_weight',
   'loss.adversarial_ramp_steps',
   'loss.kl_weight',
+  'loss.entropy_weight',
+  'model.latent',
+  'model.codebook_size',
   'optimizer.autoencoder_learning_rate',
   'optimizer.critic_learning_rate',
 )
@@ -130,6 +133,19 @@ class Advisor:
     """A lower price of the latent, if it has one."""
     return self._divide('loss.kl_weight', 10)
 
+  def open_codebook(self) -> tuple[Change, ...]:
+    """Fewer codes, or a higher price of uneven ones; a slower encoder."""
+    changes = self.slow_autoencoder()
+    kind = self._fields['model.latent']
+    size = self._fields['model.codebook_size']
+    if kind == 'vq' and size >= 8:
+      changes = (Change('lower', 'model.codebook_size', size // 4), *changes)
+    if kind == 'lfq':
+      field = 'loss.entropy_weight'
+      weight = _raise(field, self._fields[field], 3, 0.1, 3e38)
+      changes = (weight, *changes)
+    return changes
+
   def _divide(self, field: str, divisor: float) -> tuple[Change, ...]:
     now = self._fields[field]
     value = _round(now / divisor)
@@ -173,7 +189,9 @@ def _round(value: float) -> float:
 
 def _as_typed(value: float | bool) -> str:
   """Returns 'True', '0.5', '20' or '1e-4', of one digit."""
-  text = str(value) if isinstance(value, bool) else f'{value:g}'
+  if isinstance(value, int):  # A bool is one.
+    return str(value)
+  text = f'{value:g}'
   if len(text) <= 4:
     return text
   digit, exponent = f'{value:.0e}'.split('e')

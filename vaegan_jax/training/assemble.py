@@ -86,19 +86,19 @@ def create_parts(
     loss: what the autoencoder minimises.
     objective: the critic's; None: it is frozen, or there is none.
     seed: of all that is drawn.
-    preprocess: (images uint8, flip [B]) -> x [B, H, W, C]; see `create_draw`.
+    preprocess: see `create_draw`.
     critic_config: how it is trained.
     max_grad_norm: of the critic's loss; the autoencoder's optimiser cuts too.
 
   Returns:
-    The parts, each with the options that concern it.
+    The parts.
   """
-  autoencoder, critic = modules['autoencoder'], modules.get('critic')
+  autoencoder = modules['autoencoder'].over(devices.AXIS)
   step_critic, adversarial_loss = _keep_critic, None
   if objective is not None:
     adversarial_loss = objective.adversarial_loss
     step_critic = create_critic_step(
-      critic,
+      modules['critic'],
       objective.critic_loss,
       optimizers['critic'],
       critic_config,
@@ -107,22 +107,24 @@ def create_parts(
     )
   if critic_config.num_steps > 1:  # All of a kind share one trace.
     step_critic = jax.jit(step_critic, static_argnums=3)
+  by_itself = loss.adaptive_weight or not loss.adversarial_to_encoder
   return Parts(
     draw=create_draw(
       preprocess,
       seed=seed,
-      latent_dim=autoencoder.latent_dim,
+      autoencoder=autoencoder,
       num_parts=critic_config.num_steps if objective else 1,
       with_prior=critic_config.prior_fakes and objective is not None,
     ),
     autoencode=create_autoencode(
       autoencoder,
-      split=objective is not None
-      and (loss.adaptive_weight or not loss.adversarial_to_encoder),
+      split=by_itself and objective is not None,
       to_encoder=loss.adversarial_to_encoder,
     ),
     step_critic=step_critic,
-    judge=create_judge(critic, adversarial_loss, loss, axis_name=devices.AXIS),
+    judge=create_judge(
+      modules.get('critic'), adversarial_loss, loss, axis_name=devices.AXIS
+    ),
     weigh=create_weigh(loss),
     optimizer=optimizers['autoencoder'],
     pmean=devices.pmean,

@@ -1,15 +1,12 @@
 """The autoencoder's pass, and which images come out of it.
 
-Axes: B images on one device, H height, W width, C channels, Z latent.
+Axes: B images on one device, S axes of space, C channels.
 """
 
 from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
-
-from vaegan_jax.models.autoencoder import gaussian_kl
 
 
 def create_autoencode(
@@ -24,15 +21,15 @@ def create_autoencode(
       1512.09300, section 2.3, keeps it from that).
 
   Returns:
-    (params, batch_stats, draw) -> ((x_fakes, kl [B]), new batch_stats). The
-    `x_fakes`, each [B, H, W, C], are 'x_recon'; with `split` 'x_adversarial',
+    (params, batch_stats, draw) -> ((x_fakes, the latent's losses {name: [B]}),
+    (new batch_stats, the latent's stats {name: []})). The `x_fakes`, each
+    [B, *S, C], are 'x_recon'; with `split` 'x_adversarial',
     the same images by themselves to the gradient; and 'x_prior', decoded from
     the prior, if the draw has it.
   """
 
   def forward(module, x, noise, prior):
-    mean, logvar = module.encoder(x, True)
-    latents = mean + jnp.exp(0.5 * logvar) * noise
+    latents, losses, stats = module.latent(module.encoder(x, True), noise, True)
     x_recon = module.decoder(latents, True)
     x_fakes = {'x_recon': x_recon}
     if split:  # XLA finds the same forward pass.
@@ -42,11 +39,11 @@ def create_autoencode(
         else module.decoder(jax.lax.stop_gradient(latents), True)
       )
     if prior is not None:
-      x_fakes['x_prior'] = module.decoder(prior, True)
-    return x_fakes, gaussian_kl(mean, logvar)
+      x_fakes['x_prior'] = module.decoder(module.latent.from_prior(prior), True)
+    return (x_fakes, losses), stats
 
   def autoencode(params, batch_stats, draw: Mapping[str, jax.Array]):
-    outputs, mutated = module.apply(
+    (outputs, stats), mutated = module.apply(
       {'params': params, 'batch_stats': batch_stats},
       draw['x'],
       draw['noise'],
@@ -54,6 +51,6 @@ def create_autoencode(
       mutable=['batch_stats'],
       method=forward,
     )
-    return outputs, mutated.get('batch_stats', {})
+    return outputs, (mutated.get('batch_stats', {}), stats)
 
   return autoencode

@@ -16,13 +16,17 @@ from vaegan_jax.training import advice
 from vaegan_jax.training.symptoms import Looks, Metrics, Symptom
 
 # What it must know of a run's configuration.
-FIELDS = (*advice.FIELDS, 'health.patience_steps', 'health.min_kl')
+FIELDS = (
+  *advice.FIELDS,
+  *('health.patience_steps', 'health.min_kl', 'health.min_usage'),
+)
 # Every kind of finding, and how its message begins.
 KINDS = {
   'non_finite': 'Non-finite values',
   'exploding_features': 'Exploding features',
   'dead_critic': 'Dead critic',
   'latent_collapse': 'Latent collapse',
+  'codebook_collapse': 'Codebook collapse',
   'output_collapse': 'Output collapse',
 }
 
@@ -97,7 +101,8 @@ class HealthMonitor:
         logs. At the start of a run a decoder outputs nearly the same for all
         images, which is ill only if it stays so. Exploding features and
         updates that stay non-finite are reported at once. A latent with less
-        than `health.min_kl` nats an image has collapsed. 0: none has.
+        than `health.min_kl` nats an image has collapsed, and a codebook of
+        which less than `health.min_usage` is used. 0: none has.
     """
     # One that lacks is told here; in a look it would pass for a metric.
     looks = Looks({field: fields[field] for field in FIELDS})
@@ -108,6 +113,7 @@ class HealthMonitor:
       ('dead_critic', looks.for_separation),
       ('dead_critic', looks.for_indecision),
       ('latent_collapse', looks.at_latent),
+      ('codebook_collapse', looks.at_codebook),
       ('output_collapse', looks.at_output),
     )
     self.reset()

@@ -70,11 +70,8 @@ def _num_bytes(tree: Any) -> int:
 
 def _kept_bytes(module, variables, image_shape, batch_size) -> int:
   """Of the products in one pass forward; nothing is computed."""
-  inputs = [jax.ShapeDtypeStruct((batch_size, *image_shape), jnp.float32)]
-  if hasattr(module, 'latent_dim'):  # An autoencoder takes its noise.
-    shape = (batch_size, module.latent_dim)
-    inputs.append(jax.ShapeDtypeStruct(shape, jnp.float32))
-  return _product_bytes(jax.make_jaxpr(module.apply)(variables, *inputs).jaxpr)
+  x = jax.ShapeDtypeStruct((batch_size, *image_shape), jnp.float32)
+  return _product_bytes(jax.make_jaxpr(module.apply)(variables, x).jaxpr)
 
 
 def _product_bytes(jaxpr) -> int:

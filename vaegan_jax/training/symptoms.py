@@ -88,6 +88,7 @@ class Looks:
     self._advisor = Advisor(fields)
     self._objective = fields['objective']
     self._min_kl = fields['health.min_kl']
+    self._min_usage = fields['health.min_usage']
     self._first_scales = []
 
   def at_non_finite(self, metrics: Metrics) -> Symptom | None:
@@ -183,6 +184,20 @@ class Looks:
       f'kl stayed below health.min_kl={self._min_kl:g} nats ({kl:.3g})',
       cause,
       changes,
+    )
+
+  def at_codebook(self, metrics: Metrics) -> Symptom | None:
+    """Whether next to all tokens become a few of the codes."""
+    usage = metrics['usage']
+    if usage >= self._min_usage:
+      return None
+    return Symptom(
+      f'usage stayed below health.min_usage={self._min_usage:g} of the codes '
+      f'({usage:.3g}; the most common one takes '
+      f'{metrics["largest_share"]:.0%})',
+      cause='the encoder keeps to a corner of the codebook, or the images need '
+      'no more codes',
+      changes=self._advisor.open_codebook(),
     )
 
   def at_output(self, metrics: Metrics) -> Symptom | None:

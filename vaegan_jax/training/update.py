@@ -1,10 +1,10 @@
 """THE update: (state, images) -> (state, metrics), one compiled function.
 
-    x_recon, kl, pull_back = vjp(autoencoder)(x)   # forward once
+    x_recon, losses, pull_back = vjp(autoencoder)(x)   # forward once
     critic  <- step on critic_loss(x, x_recon)
     d_recon <- gradient of distance(features(x), features(x_recon)) in the
                critic just updated, with respect to x_recon alone
-    autoencoder <- step on pull_back(d_recon, kl_weight)
+    autoencoder <- step on pull_back(d_recon, weights of the latent's losses)
 
 Each network moves by its own loss only: the critic's step sees `x_recon` as a
 constant, and the autoencoder's gradient is pulled back from `x_recon`, so it
@@ -37,14 +37,14 @@ class Parts:
   Attributes:
     draw: (step, number of rollbacks, images) -> draws, one for each step of
       the critic; the autoencoder's is the last. See `draws.py`.
-    autoencode: (params, batch_stats, draw) -> ((x_fakes, kl [B]), batch_stats).
-      See `autoencode.py`.
+    autoencode: (params, batch_stats, draw) -> ((x_fakes, latent's losses {name:
+      [B]}), (batch_stats, latent's stats)). See `autoencode.py`.
     step_critic: (CriticState, draw, x_fakes, lazy) -> (CriticState, metrics
       []), averaged over the devices. See `critic_step.py`.
     judge: (critic's variables, x, x_fakes) -> (terms {name: [B]}, moments). See
       `losses/reconstruction.py`.
-    weigh: (step, terms, pull_judge, kl, averages) -> (cotangents of (x_fakes,
-      kl), metrics [], averages). See `weighting.py`.
+    weigh: (step, terms, pull_judge, latent's losses, averages) -> (cotangents
+      of (x_fakes, those), metrics [], averages). See `weighting.py`.
     optimizer: of the autoencoder.
     pmean: (tree) -> its mean over the devices.
   """
@@ -78,7 +78,7 @@ def create_update(parts: Parts, *, order: str, lazy: Sequence[bool]) -> Update:
     critic = CriticState.of(state)
     critic, _ = _step_critic_alone(parts, critic, old, early, lazy[:-1])
     # 1. The autoencoder's one forward pass, kept to be pulled back through.
-    (x_fakes, kl), pull_back, batch_stats = jax.vjp(
+    (x_fakes, losses), pull_back, (batch_stats, stats) = jax.vjp(
       lambda params: parts.autoencode(params, old.batch_stats, last),
       old.params,
       has_aux=True,
@@ -94,13 +94,13 @@ def create_update(parts: Parts, *, order: str, lazy: Sequence[bool]) -> Update:
       has_aux=True,
     )
     cotangents, metrics, averages = parts.weigh(
-      step, terms, pull_judge, kl, state.averages
+      step, terms, pull_judge, losses, state.averages
     )
-    # 4. Pull that, and the KL's constant cotangent, into the autoencoder.
+    # 4. Pull that, and the latent's own weights, into the autoencoder.
     (grads,) = pull_back(cotangents)
     # 5. One mean over the devices for each network: the critic had its own.
     grads, batch_stats, metrics, moments = parts.pmean(
-      (grads, batch_stats, metrics, moments)
+      (grads, batch_stats, metrics | stats, moments)
     )
     metrics |= describe(moments)
     metrics['autoencoder_grad_norm'] = optax.global_norm(grads)
@@ -120,7 +120,7 @@ def create_critic_update(parts: Parts, *, lazy: Sequence[bool]) -> Update:
 
   Returns:
     As `create_update`, but that the critic alone is trained, on all K parts.
-    The metrics are those of its last step, and `kl`.
+    The metrics are those of its last step, and the latent's losses.
   """
 
   def update(state, images):
@@ -143,11 +143,12 @@ def _step_critic_alone(parts, critic, autoencoder: NetworkState, draws, lazy):
 
   @functools.partial(jax.jit, static_argnums=3)
   def step(critic, autoencoder, draw, lazy):
-    (x_fakes, kl), _ = parts.autoencode(
+    (x_fakes, losses), _ = parts.autoencode(
       autoencoder.params, autoencoder.batch_stats, draw
     )
     critic, metrics = parts.step_critic(critic, draw, x_fakes, lazy)
-    return critic, metrics | {'kl': parts.pmean(kl.mean())}
+    means = {name: loss.mean() for name, loss in losses.items()}
+    return critic, metrics | parts.pmean(means)
 
   metrics = {}
   for draw, takes_lazy in zip(draws, lazy, strict=True):

@@ -25,19 +25,22 @@ def create_weigh(loss: LossConfig) -> Callable:
     loss: the weights.
 
   Returns:
-    (step [], terms {name: [B]}, pull_judge, kl [B], averages) -> (cotangents of
-    (x_fakes, kl), metrics {name: []}, averages that changed). `pull_judge` maps
+    (step [], terms {name: [B]}, pull_judge, the latent's losses {name: [B]},
+    averages) -> (cotangents of (x_fakes, the latent's losses), metrics {name:
+    []}, averages that changed). `pull_judge` maps
     cotangents of the terms to those of x_fakes. The metrics are the mean of
     each term, and `loss`, the sum that the cotangents are the gradient of.
   """
 
-  def weigh(step, terms, pull_judge, kl, averages):
+  def weigh(step, terms, pull_judge, latent, averages):
     weights = {
       'distance': loss.distance_weight,
       'pixel': loss.pixel_weight,
       'adversarial': _ramp(step, loss.adversarial_ramp_steps)
       * loss.adversarial_weight,
       'kl': loss.kl_weight,
+      'commitment': loss.commitment_weight,
+      'entropy': loss.entropy_weight,
     }
     adapts = loss.adaptive_weight and 'adversarial' in terms
     # An adaptive one depends on the gradient without it, and is applied to it.
@@ -55,11 +58,14 @@ def create_weigh(loss: LossConfig) -> Callable:
       weights['adversarial'] *= factor
       for name in x_cotangents.keys() - {'x_recon'}:
         x_cotangents[name] = weights['adversarial'] * x_cotangents[name]
-    means = {name: term.mean() for name, term in (terms | {'kl': kl}).items()}
+    means = {name: term.mean() for name, term in (terms | latent).items()}
     metrics = means | adapted
     metrics['loss'] = sum(weights[name] * mean for name, mean in means.items())
-    kl_cotangent = jnp.full_like(kl, loss.kl_weight / kl.size)
-    return (x_cotangents, kl_cotangent), metrics, adapted
+    latent_cotangents = {
+      name: jnp.full_like(term, weights[name] / term.size)
+      for name, term in latent.items()
+    }
+    return (x_cotangents, latent_cotangents), metrics, adapted
 
   return weigh
 
