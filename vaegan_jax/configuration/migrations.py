@@ -9,7 +9,8 @@ is a new name.
 from collections.abc import Mapping
 from typing import Any
 
-# Every field that is newer than the first version, and what was done before it.
+# Every field that is newer than the first version, and what was done before it,
+# as JSON has it.
 MEANT = {
   'data.folder_rules': 1,
   'data.allow_growth': False,
@@ -26,7 +27,7 @@ MEANT = {
   'model.code_dim': 8,
   'model.codebook_size': 512,
   'model.unit_codes': False,
-  'model.fsq_levels': (8, 6, 5),
+  'model.fsq_levels': [8, 6, 5],
   'health.min_usage': 0.1,
   'evaluation.lpips_weights': '',
   'evaluation.features_weights': '',

@@ -58,6 +58,11 @@ class LossConfig:
   commitment_weight: float = 0.25
   entropy_weight: float = 0.1
 
+  @property
+  def parts_verdict(self) -> bool:
+    """Whether the adversarial loss needs a gradient of its own."""
+    return self.adaptive_weight or not self.adversarial_to_encoder
+
 
 def create_judge(
   critic: nn.Module | None,

@@ -107,7 +107,6 @@ def create_parts(
     )
   if critic_config.num_steps > 1:  # All of a kind share one trace.
     step_critic = jax.jit(step_critic, static_argnums=3)
-  by_itself = loss.adaptive_weight or not loss.adversarial_to_encoder
   return Parts(
     draw=create_draw(
       preprocess,
@@ -118,7 +117,7 @@ def create_parts(
     ),
     autoencode=create_autoencode(
       autoencoder,
-      split=by_itself and objective is not None,
+      split=objective is not None and loss.parts_verdict,
       to_encoder=loss.adversarial_to_encoder,
     ),
     step_critic=step_critic,
