@@ -10,6 +10,7 @@ import ml_collections
 
 from vaegan_jax.configuration import defaults
 from vaegan_jax.configuration.frozen import check_frozen_critic, frozen_layers
+from vaegan_jax.configuration.latent import check_latent
 from vaegan_jax.configuration.rules import (
   FROZEN,
   RULES,
@@ -36,6 +37,7 @@ def validate(
   """
   check_fields(config, defaults.get_config(), RULES)
   _check_network('model', config.model, config.data.image_size)
+  check_latent(config)
   if config.critic.network in FROZEN:
     check_frozen_critic(config)
   else:
