@@ -147,7 +147,7 @@ def _check_fields(fields: Iterable[str], path: os.PathLike) -> None:
 
 def _restore(value: Any, like: Any) -> Any:
   """Undoes what JSON, or an editor of it, does to tuples and floats."""
-  if isinstance(like, tuple) and isinstance(value, list):
+  if isinstance(value, list):  # No field holds one.
     return tuple(value)
   if isinstance(like, float) and type(value) is int:
     return float(value) if abs(value) < sys.float_info.max else math.inf

@@ -18,6 +18,7 @@ from vaegan_jax.configuration.rules import (
   as_argument,
   check_fields,
   either,
+  sides_of,
 )
 from vaegan_jax.errors import UserError
 
@@ -118,7 +119,9 @@ def _not_divisible(name: str, value: int, divisor: int, why: str = '') -> str:
 
 
 def _check_network(
-  name: str, network: ml_collections.ConfigDict, image_size: int
+  name: str,
+  network: ml_collections.ConfigDict,
+  image_size: int | tuple[int, int],
 ) -> None:
   multipliers = network.channel_multipliers
   if len(multipliers) != network.depth:
@@ -128,11 +131,12 @@ def _check_network(
       f'of the {name}.depth={network.depth} blocks: for example, '
       f'--config.{name}.channel_multipliers={as_argument(example)}'
     )
-  if image_size % 2**network.depth:
-    why = f'2**{name}.depth=2**{network.depth}='
-    raise UserError(
-      _not_divisible('data.image_size', image_size, 2**network.depth, why)
-    )
+  for side in sides_of(image_size):
+    if side % 2**network.depth:
+      why = f'2**{name}.depth=2**{network.depth}='
+      raise UserError(
+        _not_divisible('data.image_size', side, 2**network.depth, why)
+      )
 
 
 def _check_trained_critic(config: ml_collections.ConfigDict) -> None:
@@ -196,8 +200,9 @@ def _check_terms(config: ml_collections.ConfigDict) -> None:
       'which loss.distance_weight=0.0 turns off: for example, '
       f'--config.loss.image_weight=0 --config.loss.pixel_weight=1'
     )
-  if 2**loss.image_halvings > config.data.image_size:
-    most = int(math.log2(config.data.image_size))
+  shorter = min(sides_of(config.data.image_size))
+  if 2**loss.image_halvings > shorter:
+    most = int(math.log2(shorter))
     raise UserError(
       f'loss.image_halvings={loss.image_halvings} halves '
       f'data.image_size={config.data.image_size} to less than a pixel: for '

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
 
 from vaegan_jax.models import plain
 from vaegan_jax.models.autoencoder import Autoencoder
@@ -62,12 +64,12 @@ def create_modules(
 
 
 def create_autoencoder(
-  image_size: int, channels: int, **model: Any
+  image_size: int | tuple[int, int], channels: int, **model: Any
 ) -> Autoencoder:
   """Builds the autoencoder that a configuration describes.
 
   Args:
-    image_size: side of the images, in pixels.
+    image_size: sides of the images, in pixels, or one for both.
     channels: of the images.
     **model: the fields of `config.model`.
 
@@ -76,14 +78,16 @@ def create_autoencoder(
   """
   latent = _create_latent(**model)
   flat = model['latent_shape'] == 'flat'
-  sides = (image_size // 2 ** model['depth'],) * 2
-  fields = {
-    name: model[name] for name in ('width', 'channel_multipliers', 'norm')
-  }
+  factor = 2 ** model['depth']
+  sides = [side // factor for side in np.broadcast_to(image_size, 2).tolist()]
+  names = ('width', 'channel_multipliers', 'norm', 'remat')
+  fields = {name: model[name] for name in names}
+  # None is float32 here, and what a library's user has in another program.
+  fields['dtype'] = jnp.bfloat16 if model['dtype'] == 'bfloat16' else None
   return Autoencoder(
     encoder=plain.Encoder(latent.num_inputs, flat, **fields),
     latent=latent,
-    decoder=plain.Decoder(channels, sides if flat else (), **fields),
+    decoder=plain.Decoder(channels, tuple(sides) if flat else (), **fields),
   )
 
 
