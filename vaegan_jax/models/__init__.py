@@ -3,16 +3,17 @@
 Owns the networks, how a configuration names them, and the reading of weights
 that others have trained. May import: `losses`, `errors`.
 
-A critic maps (x: [B, H, W, C] in [-1, 1], train) to logits or features, and
-has `layer_names`, the layers of the perceptual distance in forward order.
+A critic maps (x: [B, *S, C] in [-1, 1], train) to logits or features, and has
+`layer_names`, the layers of the perceptual distance in forward order. Logits
+are [B], or of each place [B, *S']; an example's verdict is their mean.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 
-from vaegan_jax.models import plain
+from vaegan_jax.models import plain, residual
 from vaegan_jax.models.autoencoder import Autoencoder
 from vaegan_jax.models.critic import Critic
 from vaegan_jax.models.fsq import FSQ
@@ -23,6 +24,10 @@ from vaegan_jax.models.vgg import VGG, load_vgg
 from vaegan_jax.models.vq import VQ
 
 VGG_DEPTHS = {'vgg16': 16, 'vgg19': 19}
+_OF_CRITIC = (
+  *('network', 'width', 'channel_multipliers', 'norm', 'spectral_norm'),
+  *('head', 'num_scales'),
+)
 
 
 def create_modules(
@@ -56,8 +61,7 @@ def create_modules(
   elif with_critic and network == 'lpips':
     modules['critic'] = LPIPS()
   elif with_critic:
-    names = ('width', 'channel_multipliers', 'norm', 'spectral_norm')
-    modules['critic'] = Critic(**{name: critic[name] for name in names})
+    modules['critic'] = Critic(**{name: critic[name] for name in _OF_CRITIC})
   return modules
 
 
@@ -77,14 +81,29 @@ def create_autoencoder(
   latent = _create_latent(**model)
   flat = model['latent_shape'] == 'flat'
   sides = (image_size // 2 ** model['depth'],) * 2
-  fields = {
-    name: model[name] for name in ('width', 'channel_multipliers', 'norm')
-  }
+  names = ['width', 'channel_multipliers']
+  if model['network'] == 'plain':
+    network, names = plain, [*names, 'norm']
+    fields = {}
+  else:
+    network = residual
+    names += ['num_res_blocks', 'middle_attention', 'layout']
+    fields = {'attention_levels': _attention_levels(image_size, **model)}
+  fields |= {name: model[name] for name in names}
   return Autoencoder(
-    encoder=plain.Encoder(latent.num_inputs, flat, **fields),
+    encoder=network.Encoder(latent.num_inputs, flat, **fields),
     latent=latent,
-    decoder=plain.Decoder(channels, sides if flat else (), **fields),
+    decoder=network.Decoder(channels, sides if flat else (), **fields),
   )
+
+
+def _attention_levels(
+  image_size: int, depth: int, attention_sides: Sequence[int], **model
+) -> tuple[int, ...]:
+  """The levels whose maps have these sides, of images of the training's."""
+  del model
+  sides = [image_size // 2**level for level in range(depth + 1)]
+  return tuple(i for i, side in enumerate(sides) if side in attention_sides)
 
 
 def _create_latent(latent: str, latent_dim: int, **model) -> nn.Module:
