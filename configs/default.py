@@ -56,9 +56,21 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   data.cache_images = True  # Decode once to a uint8 memory map on disk.
 
   model = config.model = ml_collections.ConfigDict()
+  # 'plain', a stack of convolutions; 'residual', blocks with a way around them,
+  # and attention.
+  model.network = 'plain'
   model.width = 32  # Channels of the first block.
-  model.depth = 4  # Blocks, each of which halves or doubles the side.
-  model.channel_multipliers = (1, 2, 4, 8)  # One a block, times `width`.
+  model.depth = 4  # How often the side is halved, and doubled again.
+  # Times `width`: one a halving; of 'residual' one more, the first, of the
+  # image's own side.
+  model.channel_multipliers = (1, 2, 4, 8)
+  # Of 'residual': blocks at each side; sides of the maps, of images of
+  # data.image_size, at which attention follows them; whether two more blocks
+  # stand at the smallest, with attention between them.
+  model.num_res_blocks = 1
+  model.attention_sides = ()
+  model.middle_attention = False
+  model.layout = 'own'  # Or 'ldm', latent-diffusion's, layer by layer.
   # 'gaussian'; codes: 'vq' (a learnt codebook), 'fsq' (rounded), 'lfq' (signs);
   # or 'none', a plain autoencoder.
   model.latent = 'gaussian'
@@ -68,24 +80,28 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   model.codebook_size = 512  # Codes of 'vq'.
   model.unit_codes = False  # Of 'vq': codes of length 1.
   model.fsq_levels = (8, 6, 5)  # Of 'fsq', one an entry of a code: 240 codes.
-  model.norm = 'none'  # 'none', 'group' or 'batch'.
+  # Of 'plain': 'none', 'group' or 'batch'. 'residual' has GroupNorm.
+  model.norm = 'none'
   model.dtype = 'float32'  # Of its convolutions alone; or 'bfloat16'.
   model.remat = False  # Blocks computed twice, and not kept: less memory.
 
   critic = config.critic = ml_collections.ConfigDict()
-  # 'blocks': trained beside the autoencoder, of the fields below. 'vgg16',
-  # 'vgg19', 'lpips': frozen, from `weights`; the fields below are not read.
-  critic.network = 'blocks'
+  # 'plain', 'residual': trained beside the autoencoder, of the fields below.
+  # 'vgg16', 'vgg19', 'lpips': frozen, from `weights`; those are not read.
+  critic.network = 'plain'
   # Of VGG: torchvision's .pth, or .safetensors. LPIPS: VGG16's, a comma, heads.
   critic.weights = ''
   critic.width = 32
-  critic.depth = 4
-  critic.channel_multipliers = (1, 2, 4, 8)
+  critic.depth = 4  # Its blocks, each of which halves the side.
+  critic.channel_multipliers = (1, 2, 4, 8)  # As the model's.
   # 'group' and 'batch' divide contrast away: loss.image_weight brings it back.
   critic.norm = 'none'
   # Every kernel, reshaped to a matrix, has largest singular value 1. A
   # convolution's own is larger: 1.3 to 2.0 where it was measured.
   critic.spectral_norm = False
+  critic.head = 'dense'  # One logit an image; or 'patch', a map of them.
+  # Critics, each of the image at half the sides of the one before; of 'patch'.
+  critic.num_scales = 1
   # How it is trained; a weight of 0 is off.
   critic.num_steps = 1  # Critic steps an update, each on its own images.
   critic.long_round_steps = 0  # Critic steps before the first updates; 0: off.

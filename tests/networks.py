@@ -8,12 +8,18 @@ from vaegan_jax import models
 def model_fields(**fields) -> dict[str, Any]:
   """The fields of `config.model` of a small network, with changes."""
   multipliers = fields.get('channel_multipliers', (1, 2))
+  is_residual = fields.get('network') == 'residual'
   return {
+    'network': 'plain',
+    'num_res_blocks': 1,
+    'attention_sides': (),
+    'middle_attention': False,
+    'layout': 'own',
     'latent': 'gaussian',
     'latent_shape': 'flat',
     'latent_dim': 4,
     'width': 2,
-    'depth': len(multipliers),
+    'depth': len(multipliers) - is_residual,
     'channel_multipliers': multipliers,
     'norm': 'none',
     'dtype': 'float32',
@@ -22,6 +28,19 @@ def model_fields(**fields) -> dict[str, Any]:
     'codebook_size': 8,
     'unit_codes': False,
     'fsq_levels': (3, 4),
+  } | fields
+
+
+def critic_fields(**fields) -> dict[str, Any]:
+  """The fields of `config.critic` of a small network, with changes."""
+  return {
+    'network': 'plain',
+    'width': 2,
+    'channel_multipliers': (1, 2),
+    'norm': 'none',
+    'spectral_norm': False,
+    'head': 'dense',
+    'num_scales': 1,
   } | fields
 
 

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from configs import default, style
 from vaegan_jax.configuration import rules, validation
+from vaegan_jax.configuration.migrations import upgrade
+from vaegan_jax.configuration.networks import layer_names
 from vaegan_jax.configuration.overrides import apply_overrides
 from vaegan_jax.configuration.serialization import load_config, load_config_file
 from vaegan_jax.errors import UserError
@@ -63,6 +65,29 @@ def test_the_layers_of_a_frozen_critic_are_those_of_its_module(network):
     validation.validate(make_config(**frozen, loss__layers=('block_0',)))
 
 
+@pytest.mark.parametrize(
+  'changes',
+  (
+    {},
+    {
+      'critic__network': 'residual',
+      'critic__channel_multipliers': (1, 2, 4, 8, 8),
+      'critic__head': 'patch',
+      'critic__num_scales': 3,
+    },
+  ),
+)
+def test_the_layers_of_a_trained_critic_are_those_of_its_module(changes):
+  config = make_config(**changes)
+  modules = create_modules(
+    with_critic=True,
+    **{name: config[name] for name in ('data', 'model', 'critic')},
+  )
+  assert layer_names(config.critic) == modules['critic'].layer_names
+  # And so is what it halves, by which the image must be divisible.
+  assert config.data.image_size % 2 ** modules['critic'].num_halvings == 0
+
+
 @pytest.mark.parametrize('name', FILES)
 @pytest.mark.parametrize('objective', ('', *rules.OBJECTIVES))
 def test_every_file_is_valid_with_every_objective(name, objective):
@@ -104,7 +129,14 @@ BAD_VALUES = {
   'model.channel_multipliers': ((), (1, 2), (1, 2, 4, 0), (1, 2, 4, '8'), [1]),
   'critic.channel_multipliers': ((1, 2, 4, True), (1, 2, 4, 8.0), 'wide'),
   'critic.norm': ('layer',),
-  'critic.network': ('vgg', 'resnet50', ''),
+  'critic.network': ('vgg', 'resnet50', '', 'blocks'),
+  'critic.head': ('conv', ''),
+  'critic.num_scales': (0, 2, 9),  # 2 of one logit an image.
+  'model.network': ('resnet',),
+  'model.layout': ('taming', 'ldm'),  # The other fields are not its.
+  'model.num_res_blocks': (0, 2),  # 'plain' has none.
+  'model.attention_sides': ((0,), (16, 16), (16.0,), (16,)),
+  'model.middle_attention': (1, True),
   'critic.weights': ('vgg16.pth',),
   'loss.layers': (('block_4',), ('block_0', 'block_0'), (0,), 'block_0'),
   'loss.layer_weights': (
@@ -187,6 +219,17 @@ def test_what_a_frozen_critic_rules_out_is_told(changes, told):
   assert re.search(r'for example|: --config', str(caught.value))
 
 
+RESIDUAL = {
+  'model.network': 'residual',
+  'model.channel_multipliers': (1, 2, 4, 8, 8),
+}
+LDM = RESIDUAL | {
+  'model.layout': 'ldm',
+  'model.latent_shape': 'map',
+  'model.middle_attention': True,
+}
+
+
 @pytest.mark.parametrize(
   ('changes', 'told'),
   (
@@ -215,6 +258,39 @@ def test_what_a_frozen_critic_rules_out_is_told(changes, told):
       {'loss.adversarial_ramp_steps': 1000, 'num_train_steps': 999},
       'ramp_steps=1000 must be at most num_train_steps=999',
     ),
+    (
+      {'critic.num_scales': 2},
+      r"num_scales=2 joins 2 maps .* critic\.head='dense' gives one logit",
+    ),
+    (
+      {'critic.num_scales': 4, 'critic.head': 'patch'},
+      r'=64 must be divisible by 2\*\*\(critic\.depth \+ critic\.num_scales - '
+      r'1\)=2\*\*7=128; 64 / 128 leaves 64: use 128',
+    ),
+    (
+      {'critic.network': 'residual'},
+      r'critic\.channel_multipliers=\(1, 2, 4, 8\) must have one entry for the '
+      r"image's own side and each of the critic\.depth=4 halvings, 4 \+ 1 = 5: "
+      r'.*="\(1, 2, 4, 8, 8\)"',
+    ),
+    (
+      RESIDUAL | {'model.channel_multipliers': (1, 2, 4, 8)},
+      r'model\.depth=4 halvings, 4 \+ 1 = 5',
+    ),
+    (
+      RESIDUAL | {'model.attention_sides': (16, 10)},
+      r'names 10, but data\.image_size=64 halved model\.depth=4 times has the '
+      r'sides 64, 32, 16, 8 and 4: for example, .*="\(4,\)"',
+    ),
+    (RESIDUAL | {'model.norm': 'batch'}, 'the residual network has GroupNorm'),
+    (
+      LDM | {'model.latent': 'vq'},
+      "model.latent='vq' must be 'gaussian' for model.layout='ldm'",
+    ),
+    (LDM | {'model.latent_shape': 'flat'}, '--config.model.latent_shape=map'),
+    (LDM | {'model.network': 'plain'}, '--config.model.network=residual'),
+    (LDM | {'model.attention_sides': (16,)}, r'attention_sides="\(\)"'),
+    (LDM | {'model.middle_attention': False}, 'middle_attention=true'),
     ({'critic.num_steps': 0}, 'num_steps=0 must be from 1 to 100'),
     ({'health.on_failure': 'rolback'}, "did you mean 'rollback'"),
     ({'optimizer.schedule': 'linear'}, "must be 'constant' or 'cosine'"),
@@ -285,6 +361,15 @@ def test_bad_values_of_style_transfer_are_told(changes, told):
     {'data.name': 'image_folder', 'data.path': '/data/my_photos'},
     {'data.name': 'celeb_a', 'data.path': '/data/celeba'},
     {'data.image_size': 16, 'num_eval_images': 0, 'ema_decay': 0.0},
+    RESIDUAL | {'model.attention_sides': (16, 64), 'model.num_res_blocks': 2},
+    LDM,
+    {
+      'critic.network': 'residual',
+      'critic.channel_multipliers': (1, 2, 4, 8, 8),
+      'critic.head': 'patch',
+      'critic.num_scales': 3,
+      'loss.layers': ('block_3', 'scale_2/block_0'),
+    },
   ),
 )
 def test_good_values_pass(changes):
@@ -432,6 +517,20 @@ def test_the_image_can_only_be_halved_down_to_a_pixel():
   config.loss.image_halvings = 6
   with pytest.raises(UserError, match=r'image_halvings=6 .*halvings=5'):
     validation.validate(config)
+
+
+def test_what_an_earlier_version_called_blocks_is_plain_now(tmp_path):
+  saved = json.loads(default.get_config().to_json())
+  saved['critic']['network'] = 'blocks'
+  for section, field in (('critic', 'head'), ('model', 'network')):
+    del saved[section][field]
+  path = tmp_path / 'config.json'
+  path.write_text(json.dumps(saved))
+  assert load_config(path) == default.get_config()
+  # As of a checkpoint, whose configuration is translated too.
+  assert upgrade(saved)['critic']['network'] == 'plain'
+  assert saved['critic']['network'] == 'blocks'
+  assert upgrade({'critic': 'no section'})['critic'] == 'no section'
 
 
 def test_a_critic_that_is_blind_to_contrast_may_go_on_but_not_begin():

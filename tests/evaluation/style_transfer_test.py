@@ -48,7 +48,7 @@ def _transfer(pictures, variables, num_steps=60, **options):
   } | options
   steps = style_transfer.transfer(
     *pictures,
-    _CRITIC.clone(head=False),
+    _CRITIC.clone(head='none'),
     variables,
     num_steps=num_steps,
     **options,

@@ -16,7 +16,7 @@ def create(seed=0, with_critic=True, norm='none'):
     with_critic=with_critic,
     data={'image_size': 4, 'channels': 1},
     model=networks.model_fields(latent_dim=2, **network),
-    critic=network | {'network': 'blocks', 'spectral_norm': False},
+    critic=networks.critic_fields(**network),
   )
   return train_state.create_train_state(
     modules,

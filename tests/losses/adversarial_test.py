@@ -41,6 +41,13 @@ def test_every_loss_is_per_example(objective):
   np.testing.assert_allclose(losses, alone, rtol=1e-6)
 
 
+def test_a_map_says_of_an_example_its_mean():
+  values = jnp.arange(12.0).reshape(2, 3, 2)
+  np.testing.assert_array_equal(adversarial.mean_over_map(values), [2.5, 8.5])
+  one = jnp.array([0.1, -3.0])
+  np.testing.assert_array_equal(adversarial.mean_over_map(one), one)
+
+
 @pytest.mark.parametrize('objective', adversarial.OBJECTIVES.values())
 def test_the_networks_pull_in_opposite_directions(objective):
   logits = jnp.zeros(1)

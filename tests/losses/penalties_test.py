@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaegan_jax.losses import penalties
+from vaegan_jax.losses import adversarial, penalties
 from vaegan_jax.models import critic as critic_lib
 
 # A linear critic's gradient is w everywhere: every penalty has a closed form.
@@ -60,6 +60,11 @@ class SmoothCritic(nn.Module):
     return nn.Dense(1)(x.reshape(len(x), -1))[:, 0]
 
 
+MODULES = [
+  SmoothCritic(),
+  critic_lib.Critic(2, (1,)),
+  critic_lib.Critic(2, (1, 2), network='residual', head='patch'),
+]
 PENALTIES = {
   'r1': lambda critic, x, y, mix: penalties.r1_penalty(critic, x),
   'gp': penalties.gradient_penalty,
@@ -77,7 +82,7 @@ def plain(name, critic, x, y, mix):
 
 
 @pytest.mark.parametrize('name', PENALTIES)
-@pytest.mark.parametrize('module', [SmoothCritic(), critic_lib.Critic(2, (1,))])
+@pytest.mark.parametrize('module', MODULES)
 def test_a_penalty_equals_plain_double_differentiation(module, name):
   """And finite differences, in double precision."""
   with jax.enable_x64(True):
@@ -87,7 +92,9 @@ def test_a_penalty_equals_plain_double_differentiation(module, name):
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), shapes)
 
     def mean(penalty, params):
-      critic = functools.partial(module.apply, {'params': params})
+      def critic(x):
+        return adversarial.mean_over_map(module.apply({'params': params}, x))
+
       return penalty(critic, *inputs).mean()
 
     ours = functools.partial(mean, PENALTIES[name])

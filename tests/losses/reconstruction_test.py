@@ -119,3 +119,22 @@ def test_without_the_distance_only_the_verdict_and_the_pixels_are_there(critic):
   assert 'features' not in moments
   for name, term in terms.items():
     np.testing.assert_allclose(term, whole[name], rtol=1e-5)
+
+
+def test_the_verdict_on_a_map_of_logits_is_the_mean_of_their_losses():
+  module = Critic(2, (1, 2), head='patch', num_scales=2)
+  variables = jax.jit(module.init)(jax.random.key(0), X)
+  for distance_weight in (0.0, 1.0):
+    judge = create_judge(
+      module,
+      lambda logits: logits**2,
+      dataclasses.replace(LOSS, distance_weight=distance_weight),
+    )
+    fakes = {'x_recon': Y, 'x_prior': X}
+    terms, _ = jax.jit(judge)(variables, X, fakes)
+    wanted = [
+      np.square(module.apply(variables, fake)).reshape(3, -1).mean(1)
+      for fake in (Y, X)
+    ]
+    assert module.apply(variables, Y).shape == (3, 2, 2, 2)
+    np.testing.assert_allclose(terms['adversarial'], sum(wanted) / 2, rtol=1e-4)

@@ -57,14 +57,7 @@ def test_images_go_in_and_come_out_in_their_shape(side, channels, depth, norm):
       latent_dim=LATENT,
       norm=norm,
     ),
-    critic=dict(
-      network='blocks',
-      spectral_norm=False,
-      width=2,
-      depth=depth,
-      channel_multipliers=multipliers,
-      norm=norm,
-    ),
+    critic=networks.critic_fields(channel_multipliers=multipliers, norm=norm),
   )
   x = jax.ShapeDtypeStruct((3, side, side, channels), jnp.float32)
   noise = jax.ShapeDtypeStruct((3, LATENT), jnp.float32)
@@ -86,9 +79,7 @@ def test_only_an_objective_with_a_critic_has_one():
     model=networks.model_fields(
       depth=2, latent_dim=LATENT, norm='group', **NETWORK
     ),
-    critic=dict(
-      network='blocks', spectral_norm=False, depth=2, norm='none', **NETWORK
-    ),
+    critic=networks.critic_fields(**NETWORK),
   )
   modules = create_modules(with_critic=True, **sections)
   assert list(modules) == ['autoencoder', 'critic']

@@ -41,6 +41,16 @@ class Linear(nn.Module):
     return x @ self.param('w', nn.initializers.ones, x.shape[1:])
 
 
+class LinearMap(nn.Module):
+  """A map [B, 2, 2] of logits: w x, of each pixel its own."""
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    del train
+    w = self.param('w', nn.initializers.ones, (x[0].size,))
+    return x[..., 0] * w.reshape(x.shape[1:-1])
+
+
 def create(
   module=None,
   loss=WASSERSTEIN,
@@ -178,6 +188,58 @@ def test_lecam_by_hand(batches):
     metrics['lecam_penalty'], (above**2 + below**2).mean(), rtol=1e-5
   )
   assert metrics['critic_loss'] == plain['critic_loss']
+
+
+def test_a_map_of_logits_is_judged_by_the_mean_of_its_losses(batches):
+  """Not by the loss of its mean, which here has no gradient at all."""
+  x = np.zeros((2, 2, 2, 1), np.float32)
+  x[:, 0, 0], x[:, 0, 1] = 8.0, 6.0  # Logits of 4 and -6, and of 0.
+  fakes = np.zeros_like(x)
+  fakes[:, 1, 0] = -2.0  # A logit of -4.
+  hinge = adversarial.hinge_critic_loss
+  mix = np.ones(2, np.float32)
+  got, averages, metrics = step_linear(
+    x, [fakes], mix, loss=hinge, module=LinearMap(), lecam_decay=0.0
+  )
+  # Of the four places: 1 - 4 < 0, 1 + 6, and twice 1; fakes 1, 1, 0 and 1.
+  np.testing.assert_allclose(metrics['critic_loss'], (7 + 2) / 4 + 3 / 4)
+  # Only the second is beyond its margin with an input that is not 0.
+  np.testing.assert_allclose(got, [0, -6 / 4, 0, 0], atol=1e-6)
+  np.testing.assert_allclose(averages['logits_real'], (4 - 6) / 4)
+  np.testing.assert_allclose(averages['logits_fake'], -4 / 4)
+
+
+def test_what_steadies_a_map_of_logits_holds_its_mean(batches):
+  x, x_recon, _, mix = batches
+  module = LinearMap()
+  without, _, _ = step_linear(x, [x_recon], mix, module=module)
+  real, fake = flat(x) / 4, flat(x_recon) / 4  # The verdict is <w, x> / 4.
+  np.testing.assert_allclose(without, fake.mean(0) - real.mean(0), rtol=1e-4)
+  length = LENGTH / 4
+  got, _, metrics = step_linear(
+    x, [x_recon], mix, module=module, r1_weight=3.0, r1_every_steps=1
+  )
+  np.testing.assert_allclose(metrics['r1_penalty'], length**2 / 2, rtol=1e-5)
+  np.testing.assert_allclose(got, without + 3 * W / 16, rtol=1e-4, atol=1e-5)
+  got, _, metrics = step_linear(
+    x, [x_recon], mix, module=module, gradient_penalty_weight=10.0
+  )
+  np.testing.assert_allclose(
+    metrics['gradient_penalty'], (length - 1) ** 2, rtol=1e-5
+  )
+  expected = without + 10 * 2 * (length - 1) * W / LENGTH / 4
+  np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+  got, _, metrics = step_linear(
+    x, [x_recon], mix, module=module, lecam_weight=0.7
+  )
+  above = np.maximum(0, real @ W + 0.4)
+  below = np.maximum(0, 0.3 - fake @ W)
+  assert (above > 0).any() and (below > 0).any()
+  np.testing.assert_allclose(
+    metrics['lecam_penalty'], (above**2 + below**2).mean(), rtol=1e-5
+  )
+  expected = without + 0.7 * 2 * (above @ real - below @ fake) / 3
+  np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_lecam_holds_each_of_two_fakes_near_the_photographs_past(batches):

@@ -37,7 +37,7 @@ def _networks():
     with_critic=True,
     data={'image_size': 16, 'channels': 3},
     model=networks.model_fields(**sizes),
-    critic=sizes | {'network': 'blocks', 'spectral_norm': False},
+    critic=networks.critic_fields(**sizes),
   )
   return modules, jax.eval_shape(
     lambda: create_train_state(modules, {}, seed=0, image_shape=_SHAPE)

@@ -22,6 +22,13 @@ MEANT = {
   'loss.variance': 'half',
   'loss.commitment_weight': 0.25,
   'loss.entropy_weight': 0.1,
+  'critic.head': 'dense',
+  'critic.num_scales': 1,
+  'model.network': 'plain',
+  'model.layout': 'own',
+  'model.num_res_blocks': 1,
+  'model.attention_sides': [],
+  'model.middle_attention': False,
   'model.latent': 'gaussian',
   'model.latent_shape': 'flat',
   'model.code_dim': 8,
@@ -34,10 +41,12 @@ MEANT = {
   'evaluation.lpips_weights': '',
   'evaluation.features_weights': '',
 }
+# Values that have another name now.
+RENAMED = {('critic.network', 'blocks'): 'plain'}
 
 
 def upgrade(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Adds the fields that a configuration is too old to have.
+  """Adds the fields that a configuration is too old to have, and renames.
 
   Args:
     config: nested, of any version: from JSON, or a ConfigDict's dictionary.
@@ -54,4 +63,9 @@ def upgrade(config: Mapping[str, Any]) -> dict[str, Any]:
     fields = upgraded.setdefault(section, {}) if field else upgraded
     if isinstance(fields, dict):  # Else it is no configuration of ours.
       fields.setdefault(field or section, value)
+  for (name, was), value in RENAMED.items():
+    section, field = name.split('.')
+    fields = upgraded.get(section)
+    if isinstance(fields, dict) and fields.get(field) == was:
+      fields[field] = value
   return upgraded

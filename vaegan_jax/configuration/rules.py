@@ -128,6 +128,13 @@ _LEVELS = Rule(
     and all(_has_type(n, int) and 3 <= n <= 1024 for n in value)
   ),
 )
+_SIDES = Rule(
+  f'whole numbers from 1 to {_MAX_IMAGE_SIZE}, each once',
+  lambda value: (
+    all(_has_type(n, int) and 1 <= n <= _MAX_IMAGE_SIZE for n in value)
+    and len(set(value)) == len(value)
+  ),
+)
 _NAMES = Rule(
   'names, each once',
   lambda value: (
@@ -166,9 +173,14 @@ RULES = {
   'data.eval_split': _NOT_EMPTY,
   'data.random_flip': _ANY,
   'data.cache_images': _ANY,
+  'model.network': _one_of('plain', 'residual'),
+  'model.layout': _one_of('own', 'ldm'),
   'model.width': _between(1, _MAX_WIDTH),
   'model.depth': _DEPTH,
   'model.channel_multipliers': _MULTIPLIERS,
+  'model.num_res_blocks': _between(1, 16),
+  'model.attention_sides': _SIDES,
+  'model.middle_attention': _ANY,
   'model.latent_dim': _between(1, _MAX_LATENT_DIM),
   'model.latent': _one_of('gaussian', 'vq', 'fsq', 'lfq', 'none'),
   'model.latent_shape': _one_of('flat', 'map'),
@@ -179,13 +191,15 @@ RULES = {
   'model.norm': _one_of(*NORMS),
   'model.dtype': _one_of('float32', 'bfloat16'),
   'model.remat': _ANY,
-  'critic.network': _one_of('blocks', *FROZEN),
+  'critic.network': _one_of('plain', 'residual', *FROZEN),
   'critic.weights': _LOCAL_PATH,
   'critic.width': _between(1, _MAX_WIDTH),
   'critic.depth': _DEPTH,
   'critic.channel_multipliers': _MULTIPLIERS,
   'critic.norm': _one_of(*NORMS),
   'critic.spectral_norm': _ANY,
+  'critic.head': _one_of('dense', 'patch'),
+  'critic.num_scales': _between(1, 4),
   'critic.num_steps': _between(1, 100),
   'critic.long_round_steps': _COUNT_OR_ZERO,
   'critic.weight_clip': _WEIGHT,

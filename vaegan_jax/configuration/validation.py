@@ -9,8 +9,14 @@ import math
 import ml_collections
 
 from vaegan_jax.configuration import defaults
-from vaegan_jax.configuration.frozen import check_frozen_critic, frozen_layers
+from vaegan_jax.configuration.frozen import check_frozen_critic
 from vaegan_jax.configuration.latent import check_latent
+from vaegan_jax.configuration.networks import (
+  check_autoencoder,
+  check_trained_critic,
+  layer_names,
+  not_divisible,
+)
 from vaegan_jax.configuration.rules import (
   FROZEN,
   RULES,
@@ -37,7 +43,7 @@ def validate(
       another one.
   """
   check_fields(config, defaults.get_config(), RULES)
-  _check_network('model', config.model, config.data.image_size)
+  check_autoencoder(config.model, config.data.image_size)
   check_latent(config)
   if config.critic.network in FROZEN:
     check_frozen_critic(config)
@@ -50,7 +56,7 @@ def validate(
   _check_data(config.data)
   if num_devices and config.batch_size % num_devices:
     raise UserError(
-      f'{_not_divisible("batch_size", config.batch_size, num_devices)} '
+      f'{not_divisible("batch_size", config.batch_size, num_devices)} '
       '(the number of devices)'
     )
 
@@ -70,7 +76,7 @@ def validate_beginning(config: ml_collections.ConfigDict) -> None:
   """
   critic, loss = config.critic, config.loss
   sees = critic.norm == 'none' or loss.image_weight or loss.pixel_weight
-  trained = config.objective != 'mse' and critic.network == 'blocks'
+  trained = config.objective != 'mse' and critic.network not in FROZEN
   if trained and not sees:
     raise UserError(
       f'critic.norm={critic.norm!r} divides the contrast of the images away, '
@@ -108,39 +114,8 @@ def validate_style(config: ml_collections.ConfigDict) -> None:
     )
 
 
-def _not_divisible(name: str, value: int, divisor: int, why: str = '') -> str:
-  """Says which multiples of the divisor are near."""
-  below = value // divisor * divisor
-  use = f'{below} or {below + divisor}' if below else f'{divisor}'
-  return (
-    f'{name}={value} must be divisible by {why}{divisor}; '
-    f'{value} / {divisor} leaves {value % divisor}: use {use}'
-  )
-
-
-def _check_network(
-  name: str,
-  network: ml_collections.ConfigDict,
-  image_size: int | tuple[int, int],
-) -> None:
-  multipliers = network.channel_multipliers
-  if len(multipliers) != network.depth:
-    example = tuple(2 ** min(block, 3) for block in range(network.depth))
-    raise UserError(
-      f'{name}.channel_multipliers={multipliers} must have one entry for each '
-      f'of the {name}.depth={network.depth} blocks: for example, '
-      f'--config.{name}.channel_multipliers={as_argument(example)}'
-    )
-  for side in sides_of(image_size):
-    if side % 2**network.depth:
-      why = f'2**{name}.depth=2**{network.depth}='
-      raise UserError(
-        _not_divisible('data.image_size', side, 2**network.depth, why)
-      )
-
-
 def _check_trained_critic(config: ml_collections.ConfigDict) -> None:
-  _check_network('critic', config.critic, config.data.image_size)
+  check_trained_critic(config.critic, config.data.image_size)
   if config.critic.weights:
     raise UserError(
       f'critic.weights={config.critic.weights!r} is only read for '
@@ -168,7 +143,7 @@ def _check_stabilisers(config: ml_collections.ConfigDict) -> None:
       )
   if critic.long_round_steps % critic.num_steps:
     raise UserError(
-      _not_divisible(
+      not_divisible(
         'critic.long_round_steps',
         critic.long_round_steps,
         critic.num_steps,
@@ -232,10 +207,7 @@ def _check_schedules(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_layers(config: ml_collections.ConfigDict) -> None:
-  critic = config.critic
-  layers = frozen_layers(critic.network) or tuple(
-    f'block_{index}' for index in range(critic.depth)
-  )
+  layers = layer_names(config.critic)
   for layer in config.loss.layers:
     if layer not in layers:
       raise UserError(

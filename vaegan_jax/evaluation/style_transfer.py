@@ -145,7 +145,7 @@ def run(
   else:
     module, variables, _ = critic
   if isinstance(module, Critic):  # Its head is for one size of image.
-    module = module.clone(head=False)
+    module = module.clone(head='none')
   _check_size(config.image_size, module)
   steps = transfer(
     content,
@@ -268,7 +268,7 @@ def _check_size(image_size: int, module: nn.Module) -> None:
     rule, example = f'at least {MIN_SIDE} for VGG', MIN_SIDE
     holds = image_size >= MIN_SIDE
   else:
-    halvings = len(module.layer_names)
+    halvings = module.num_halvings
     divisor = 2**halvings
     rule = f'divisible by {divisor}, as the critic halves it {halvings} times'
     example = max(image_size // divisor, 1) * divisor

@@ -4,6 +4,10 @@ Each objective is two small pure functions of logits, per example: one for the
 critic and one for the autoencoder's optional adversarial term. A new objective
 is one more entry in `OBJECTIVES`. What holds a critic back, whatever its
 objective, is in `penalties.py`.
+
+A critic may give each example a map of logits. Then the losses are of its
+entries, and the example's is `mean_over_map` of them.
+Axes: B batch, S the axes of a map; none where there is one logit an example.
 """
 
 import dataclasses
@@ -11,6 +15,7 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,12 +23,24 @@ class Objective:
   """A pair of losses that play against each other.
 
   Attributes:
-    critic_loss: (logits_real [B], logits_fake [B]) -> [B].
-    adversarial_loss: (logits_fake [B]) -> [B], for the autoencoder.
+    critic_loss: (logits_real [B, *S], logits_fake [B, *S]) -> [B, *S].
+    adversarial_loss: (logits_fake [B, *S]) -> [B, *S], for the autoencoder.
   """
 
   critic_loss: Callable[[jax.Array, jax.Array], jax.Array]
   adversarial_loss: Callable[[jax.Array], jax.Array]
+
+
+def mean_over_map(values: jax.Array) -> jax.Array:
+  """What a map of logits, or of their losses, says of an example.
+
+  Args:
+    values: [B, *S].
+
+  Returns:
+    [B]; of one entry an example, the entry.
+  """
+  return jnp.mean(values, axis=range(1, values.ndim))
 
 
 def hinge_critic_loss(
@@ -34,11 +51,11 @@ def hinge_critic_loss(
   The margin is 1 on both sides; an image outside its margin adds nothing.
 
   Args:
-    logits_real: [B] for photographs.
-    logits_fake: [B] for reconstructions.
+    logits_real: [B, *S] for photographs.
+    logits_fake: [B, *S] for reconstructions.
 
   Returns:
-    [B], non-negative; 2 for a critic that says 0 to everything.
+    [B, *S], non-negative; 2 for a critic that says 0 to everything.
   """
   return nn.relu(1.0 - logits_real) + nn.relu(1.0 + logits_fake)
 
@@ -49,10 +66,10 @@ def negated_logits(logits_fake: jax.Array) -> jax.Array:
   It is the Wasserstein GAN's too (arXiv 1701.07875, algorithm 1).
 
   Args:
-    logits_fake: [B] for reconstructions.
+    logits_fake: [B, *S] for reconstructions.
 
   Returns:
-    [B]; lower is more like a photograph.
+    [B, *S]; lower is more like a photograph.
   """
   return -logits_fake
 
@@ -66,11 +83,11 @@ def wasserstein_critic_loss(
   weights, as in that paper, or by `penalties.gradient_penalty`.
 
   Args:
-    logits_real: [B] for photographs.
-    logits_fake: [B] for reconstructions.
+    logits_real: [B, *S] for photographs.
+    logits_fake: [B, *S] for reconstructions.
 
   Returns:
-    [B], of any sign; lower separates better.
+    [B, *S], of any sign; lower separates better.
   """
   return logits_fake - logits_real
 
@@ -81,11 +98,11 @@ def cross_entropy_critic_loss(
   """The first GAN's: the odds of being real are exp(logit) (arXiv 1406.2661).
 
   Args:
-    logits_real: [B] for photographs.
-    logits_fake: [B] for reconstructions.
+    logits_real: [B, *S] for photographs.
+    logits_fake: [B, *S] for reconstructions.
 
   Returns:
-    [B], non-negative; 2 log 2 for a critic that says 0 to everything.
+    [B, *S], non-negative; 2 log 2 for a critic that says 0 to everything.
   """
   return jax.nn.softplus(-logits_real) + jax.nn.softplus(logits_fake)
 
@@ -96,10 +113,10 @@ def minimax_adversarial_loss(logits_fake: jax.Array) -> jax.Array:
   Its gradient vanishes where the critic is sure.
 
   Args:
-    logits_fake: [B] for reconstructions.
+    logits_fake: [B, *S] for reconstructions.
 
   Returns:
-    [B], at most 0.
+    [B, *S], at most 0.
   """
   return -jax.nn.softplus(logits_fake)
 
@@ -108,10 +125,10 @@ def non_saturating_adversarial_loss(logits_fake: jax.Array) -> jax.Array:
   """-log D, which that paper trains with instead (arXiv 1406.2661, sec. 3).
 
   Args:
-    logits_fake: [B] for reconstructions.
+    logits_fake: [B, *S] for reconstructions.
 
   Returns:
-    [B], non-negative.
+    [B, *S], non-negative.
   """
   return jax.nn.softplus(-logits_fake)
 
@@ -122,11 +139,11 @@ def least_squares_critic_loss(
   """Squared distance from 1 and from 0 (arXiv 1611.04076, eq. 2 and 9).
 
   Args:
-    logits_real: [B] for photographs.
-    logits_fake: [B] for reconstructions.
+    logits_real: [B, *S] for photographs.
+    logits_fake: [B, *S] for reconstructions.
 
   Returns:
-    [B], non-negative.
+    [B, *S], non-negative.
   """
   return 0.5 * ((logits_real - 1.0) ** 2 + logits_fake**2)
 
@@ -135,10 +152,10 @@ def least_squares_adversarial_loss(logits_fake: jax.Array) -> jax.Array:
   """Squared distance from 1 (arXiv 1611.04076, eq. 9).
 
   Args:
-    logits_fake: [B] for reconstructions.
+    logits_fake: [B, *S] for reconstructions.
 
   Returns:
-    [B], non-negative.
+    [B, *S], non-negative.
   """
   return 0.5 * (logits_fake - 1.0) ** 2
 

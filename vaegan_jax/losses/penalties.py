@@ -1,7 +1,9 @@
 """What holds a critic back: penalties on its slope and on its logits.
 
 Pure functions, per example, whatever the objective. A new one is a function
-here, and a line in `training/critic_step.py`.
+here, and a line in `training/critic_step.py`. The logits [B] are the critic's
+verdicts: of one that gives a map of them, `adversarial.mean_over_map`.
+Axes: B batch, S the axes of space, C channels.
 """
 
 from collections.abc import Callable
@@ -23,8 +25,8 @@ def squared_gradient_norm(
   them into dilated ones, which measured five times slower on a CPU.
 
   Args:
-    critic: (images [B, H, W, C]) -> logits [B], each of its own image alone.
-    x: [B, H, W, C].
+    critic: (images [B, *S, C]) -> logits [B], each of its own image alone.
+    x: [B, *S, C].
 
   Returns:
     [B], non-negative.
@@ -40,8 +42,8 @@ def r1_penalty(
   """Half the squared gradient at photographs (arXiv 1801.04406, eq. 9).
 
   Args:
-    critic: (images [B, H, W, C]) -> logits [B].
-    x: [B, H, W, C] photographs.
+    critic: (images [B, *S, C]) -> logits [B].
+    x: [B, *S, C] photographs.
 
   Returns:
     [B], non-negative; the weight is that paper's gamma.
@@ -60,15 +62,15 @@ def gradient_penalty(
   Taken on the straight line between a photograph and a reconstruction.
 
   Args:
-    critic: (images [B, H, W, C]) -> logits [B].
-    x: [B, H, W, C] photographs.
-    x_recon: [B, H, W, C] reconstructions.
+    critic: (images [B, *S, C]) -> logits [B].
+    x: [B, *S, C] photographs.
+    x_recon: [B, *S, C] reconstructions.
     mix: [B] uniform in [0, 1]; 1 is the photograph.
 
   Returns:
     [B], non-negative; the weight is that paper's lambda.
   """
-  mix = mix[:, None, None, None]
+  mix = mix.reshape(-1, *[1] * (x.ndim - 1))
   norm2 = squared_gradient_norm(critic, mix * x + (1.0 - mix) * x_recon)
   # The root has no derivative at 0: an exactly flat critic gets none.
   safe = jnp.where(norm2 > 0, norm2, 1.0)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from vaegan_jax.losses import distances, perceptual
+from vaegan_jax.losses.adversarial import mean_over_map
 
 _MIN_VARIANCE = 1e-6  # A deviation of a seventh of an 8-bit level.
 # (critic's variables or None, x, x_fakes) -> ({term: [B]}, moments).
@@ -75,7 +76,8 @@ def create_judge(
 
   Args:
     critic: in whose features the distance is measured; None: the pixels.
-    adversarial_loss: of the objective; None: the critic has no verdict.
+    adversarial_loss: of the objective, of each logit; None: the critic has no
+      verdict.
     loss: which layers, and how they are compared.
     axis_name: of the devices that share a batch, by whose features some of
       `loss.normalize` divide.
@@ -115,7 +117,7 @@ def create_judge(
         verdicts = [_judge_alone(critic, variables, x_fakes['x_adversarial'])]
       if 'x_prior' in x_fakes:
         verdicts.append(_judge_alone(critic, variables, x_fakes['x_prior']))
-      losses = [adversarial_loss(logits) for logits in verdicts]
+      losses = [mean_over_map(adversarial_loss(v)) for v in verdicts]
       terms['adversarial'] = sum(losses) / len(losses)
     return terms, moments
 
@@ -242,7 +244,7 @@ def describe(moments: Mapping[str, Any]) -> dict[str, jax.Array]:
 
 
 def _capture(critic, variables, images, loss):
-  """Returns (logits [B], {layer: feature}), in training mode."""
+  """Returns (logits [B, ...], {layer: feature}), in training mode."""
   (logits, _), features = perceptual.capture_features(
     critic,
     variables,

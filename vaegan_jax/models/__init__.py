@@ -3,18 +3,19 @@
 Owns the networks, how a configuration names them, and the reading of weights
 that others have trained. May import: `losses`, `errors`.
 
-A critic maps (x: [B, H, W, C] in [-1, 1], train) to logits or features, and
-has `layer_names`, the layers of the perceptual distance in forward order.
+A critic maps (x: [B, *S, C] in [-1, 1], train) to logits or features, and has
+`layer_names`, the layers of the perceptual distance in forward order. Logits
+are [B], or of each place [B, *S']; an example's verdict is their mean.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from vaegan_jax.models import plain
+from vaegan_jax.models import plain, residual
 from vaegan_jax.models.autoencoder import Autoencoder
 from vaegan_jax.models.critic import Critic
 from vaegan_jax.models.fsq import FSQ
@@ -25,6 +26,10 @@ from vaegan_jax.models.vgg import VGG, load_vgg
 from vaegan_jax.models.vq import VQ
 
 VGG_DEPTHS = {'vgg16': 16, 'vgg19': 19}
+_OF_CRITIC = (
+  *('network', 'width', 'channel_multipliers', 'norm', 'spectral_norm'),
+  *('head', 'num_scales'),
+)
 
 
 def create_modules(
@@ -58,8 +63,7 @@ def create_modules(
   elif with_critic and network == 'lpips':
     modules['critic'] = LPIPS()
   elif with_critic:
-    names = ('width', 'channel_multipliers', 'norm', 'spectral_norm')
-    modules['critic'] = Critic(**{name: critic[name] for name in names})
+    modules['critic'] = Critic(**{name: critic[name] for name in _OF_CRITIC})
   return modules
 
 
@@ -79,16 +83,33 @@ def create_autoencoder(
   latent = _create_latent(**model)
   flat = model['latent_shape'] == 'flat'
   factor = 2 ** model['depth']
-  sides = [side // factor for side in np.broadcast_to(image_size, 2).tolist()]
-  names = ('width', 'channel_multipliers', 'norm', 'remat')
-  fields = {name: model[name] for name in names}
+  sides = np.broadcast_to(image_size, 2).tolist()
+  names = ['width', 'channel_multipliers', 'remat']
+  if model['network'] == 'plain':
+    network, names = plain, [*names, 'norm']
+    fields = {}
+  else:
+    network = residual
+    names += ['num_res_blocks', 'middle_attention', 'layout']
+    fields = {'attention_levels': _attention_levels(min(sides), **model)}
+  fields |= {name: model[name] for name in names}
   # None is float32 here, and what a library's user has in another program.
   fields['dtype'] = jnp.bfloat16 if model['dtype'] == 'bfloat16' else None
+  flat_space = tuple(side // factor for side in sides) if flat else ()
   return Autoencoder(
-    encoder=plain.Encoder(latent.num_inputs, flat, **fields),
+    encoder=network.Encoder(latent.num_inputs, flat, **fields),
     latent=latent,
-    decoder=plain.Decoder(channels, tuple(sides) if flat else (), **fields),
+    decoder=network.Decoder(channels, flat_space, **fields),
   )
+
+
+def _attention_levels(
+  side: int, depth: int, attention_sides: Sequence[int], **model
+) -> tuple[int, ...]:
+  """The levels whose maps have these shorter sides, at the training's size."""
+  del model
+  sides = [side // 2**level for level in range(depth + 1)]
+  return tuple(i for i, side in enumerate(sides) if side in attention_sides)
 
 
 def _create_latent(latent: str, latent_dim: int, **model) -> nn.Module:

@@ -22,6 +22,11 @@ LEAKY_SLOPE = 0.2
 MAX_GROUPS = 32
 
 
+def at_least_float32(x: jax.Array) -> jax.Array:
+  """The same, if it was of fewer bits in float32."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 class Norm(nn.Module):
   """No norm, GroupNorm (arXiv 1803.08494) or BatchNorm (arXiv 1502.03167).
 
@@ -66,6 +71,7 @@ def convolution(
   num_axes: int,
   function: Callable[[jax.Array, jax.Array], Any],
   dtype: Any = None,
+  name: str | None = None,
 ) -> nn.Conv:
   """A convolution's parameters in Flax's names, at work in an equal form.
 
@@ -76,6 +82,7 @@ def convolution(
     function: (x, kernel [taps, ..., C, features]) -> what the layer gives,
       but for the bias.
     dtype: that it computes in; None: that of x and the kernel.
+    name: of the layer; None: Flax gives it one.
   """
   return nn.Conv(
     features,
@@ -84,6 +91,7 @@ def convolution(
     conv_general_dilated_cls=lambda: (
       lambda x, kernel, *_, **__: function(x, kernel)
     ),
+    name=name,
   )
 
 

@@ -1,7 +1,9 @@
 """One step of the critic: its loss, what steadies it, and its update.
 
 Everything that is off costs nothing: it is left out when the step is built.
-Axes: B images on one device, H height, W width, C channels.
+An example's verdict, which the penalties hold, is the mean of its logits.
+Axes: B images on one device, H height, W width, C channels, M axes of a map of
+logits, none where there is one an image.
 """
 
 import dataclasses
@@ -21,6 +23,7 @@ from vaegan_jax.experiment.train_state import (
   apply_gradients,
 )
 from vaegan_jax.losses import penalties
+from vaegan_jax.losses.adversarial import mean_over_map
 
 Metrics = dict[str, jax.Array]
 
@@ -88,16 +91,16 @@ class Judged(NamedTuple):
     fakes: one or two batches [B, H, W, C], constants.
     mix: [B] uniform in [0, 1].
     averages: moving averages of the critic's logits.
-    logits_real: [B]; None for a penalty that is apart.
-    logits_fakes: [B] of each batch of fakes; () likewise.
+    verdicts_real: [B]; None for a penalty that is apart.
+    verdicts_fakes: [B] of each batch of fakes; () likewise.
   """
 
   x: jax.Array
   fakes: list[jax.Array]
   mix: jax.Array
   averages: Mapping[str, jax.Array]
-  logits_real: jax.Array | None = None
-  logits_fakes: tuple[jax.Array, ...] = ()
+  verdicts_real: jax.Array | None = None
+  verdicts_fakes: tuple[jax.Array, ...] = ()
 
 
 class Penalty(NamedTuple):
@@ -110,7 +113,7 @@ class Penalty(NamedTuple):
       `turns.py`.
     apart: whether it has a gradient of its own, which is never cut, and not a
       part in the loss; what does not come every step must.
-    function: (critic: images -> logits [B], Judged) -> [B].
+    function: (critic: images -> verdicts [B], Judged) -> [B].
   """
 
   name: str
@@ -164,7 +167,7 @@ def create_critic_step(
 
   Args:
     module: the critic.
-    critic_loss: of the objective.
+    critic_loss: of the objective, (logits [B, *M] real, fake) -> [B, *M].
     optimizer: of the critic.
     config: how it is trained.
     pmean: (tree) -> its mean over the devices.
@@ -234,6 +237,7 @@ def _total_loss(module, critic_loss, added, params, batch_stats, batch: Judged):
     logits_fakes.append(logits)
   num_fakes = len(logits_fakes)
   losses = sum(critic_loss(logits_real, f) for f in logits_fakes) / num_fakes
+  losses = mean_over_map(losses)
   logits_fake = sum(logits_fakes) / num_fakes
   metrics = {
     'critic_loss': losses.mean(),
@@ -241,12 +245,13 @@ def _total_loss(module, critic_loss, added, params, batch_stats, batch: Judged):
     'critic_logits_fake': logits_fake.mean(),
   }
   batch = batch._replace(
-    logits_real=logits_real, logits_fakes=tuple(logits_fakes)
+    verdicts_real=mean_over_map(logits_real),
+    verdicts_fakes=tuple(map(mean_over_map, logits_fakes)),
   )
   total = losses
   for penalty in added:
     values = penalty.function(
-      lambda images: judge(batch_stats, images)[0], batch
+      lambda images: mean_over_map(judge(batch_stats, images)[0]), batch
     )
     metrics[penalty.name] = values.mean()
     total = total + penalty.weight * values
@@ -259,7 +264,7 @@ def _own_gradient(module, penalty, network: NetworkState, batch):
   def weighted(params):
     variables = {'params': params, 'batch_stats': network.batch_stats}
     values = penalty.function(
-      lambda images: module.apply(variables, images), batch
+      lambda images: mean_over_map(module.apply(variables, images)), batch
     )
     mean = values.mean()
     return penalty.weight * penalty.every * mean, mean
@@ -268,12 +273,12 @@ def _own_gradient(module, penalty, network: NetworkState, batch):
 
 
 def _lecam_penalty(critic, batch: Judged) -> jax.Array:
-  del critic  # Its logits are known.
+  del critic  # Its verdicts are known.
   past = batch.averages['logits_real'], batch.averages['logits_fake']
   return sum(
-    penalties.lecam_penalty(batch.logits_real, logits, *past)
-    for logits in batch.logits_fakes
-  ) / len(batch.logits_fakes)
+    penalties.lecam_penalty(batch.verdicts_real, verdicts, *past)
+    for verdicts in batch.verdicts_fakes
+  ) / len(batch.verdicts_fakes)
 
 
 def _average(averages, metrics, decay):

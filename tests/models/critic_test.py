@@ -1,0 +1,192 @@
+"""Critics of either kind of block: axes, heads, scales and dtypes."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import networks
+from tests.models.residual_test import equations, random, random_variables
+from vaegan_jax import models
+from vaegan_jax.losses import perceptual
+from vaegan_jax.models.critic import Critic
+
+KINDS = {
+  'plain': Critic(2, (1, 2)),
+  'residual': Critic(2, (1, 1, 2), network='residual'),
+}
+
+
+@pytest.mark.parametrize('network', KINDS)
+@pytest.mark.parametrize('num_axes', [1, 2, 3])
+@pytest.mark.parametrize('head', ['dense', 'patch', 'none'])
+def test_critics_work_over_one_to_three_axes_of_space(network, num_axes, head):
+  critic = KINDS[network].clone(head=head)
+  space = (8, 12, 16)[:num_axes]
+  x = jax.ShapeDtypeStruct((3, *space, 2), jnp.float32)
+  variables = jax.eval_shape(critic.init, jax.random.key(0), x)
+  logits = jax.eval_shape(critic.apply, variables, x)
+  smallest = tuple(side // 4 for side in space)
+  wanted = {'dense': (3,), 'patch': (3, *smallest), 'none': (3, *smallest, 4)}
+  assert logits.shape == wanted[head]
+  assert critic.num_halvings == 2
+
+
+def test_a_residual_block_is_two_convolutions_and_a_way_around():
+  critic = KINDS['residual']
+  x = random(2, 8, 8, 3)
+  variables = random_variables(critic, x)
+  params = variables['params']
+  features = capture(critic, variables, x)[1]
+  assert list(features) == list(critic.layer_names) == ['block_0', 'block_1']
+
+  def conv(x, layer, stride=1):
+    return jax.lax.conv_general_dilated(
+      x,
+      layer['kernel'],
+      (stride, stride),
+      ((1, 1), (1, 1)),
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    ) + layer.get('bias', 0)
+
+  def leaky(x):
+    return np.where(x > 0, x, 0.2 * x)
+
+  h = leaky(conv(x, params['from_image']))
+  for name in critic.layer_names:
+    layers = params[name]
+    inner = conv(leaky(conv(h, layers['conv_0'])), layers['conv_1'], 2)
+    squares = h.reshape(2, h.shape[1] // 2, 2, -1, 2, h.shape[3]).mean((2, 4))
+    around = squares @ layers['shortcut']['kernel'][0, 0]
+    h = leaky((inner + around) / np.sqrt(2))
+    np.testing.assert_allclose(features[name], h, rtol=1e-4, atol=1e-5)
+
+
+def capture(critic, variables, x):
+  return jax.jit(
+    functools.partial(
+      perceptual.capture_features, critic, layers=critic.layer_names
+    )
+  )(variables, x)
+
+
+@pytest.mark.parametrize('network', KINDS)
+def test_features_grow_with_the_contrast_of_an_image(network):
+  """Without a norm and biases every feature of 2 x is twice that of x."""
+  critic = KINDS[network]
+  x = random(2, 8, 8, 1)
+  variables = jax.jit(critic.init)(jax.random.key(0), x)
+  one, two = (capture(critic, variables, i)[1] for i in (x, 2 * x))
+  for name in critic.layer_names:
+    np.testing.assert_allclose(two[name], 2 * one[name], rtol=1e-4, atol=1e-6)
+    assert np.abs(one[name]).max() > 0.01
+
+
+@pytest.mark.parametrize('network', KINDS)
+def test_a_map_of_logits_is_the_same_layer_at_each_place_of_any_size(network):
+  critic = KINDS[network].clone(head='patch')
+  x = random(2, 8, 8, 1)
+  variables = random_variables(critic, x)
+  larger = random(2, 12, 20, 1)
+  logits = jax.jit(critic.apply)(variables, larger)
+  assert logits.shape == (2, 3, 5)
+  feature = critic.clone(head='none').apply(variables, larger)
+  dense = variables['params']['Dense_0']
+  by_hand = feature @ dense['kernel'][:, 0] + dense['bias']
+  np.testing.assert_allclose(logits, by_hand, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('network', KINDS)
+@pytest.mark.parametrize('num_axes', [1, 2])
+def test_each_scale_is_a_critic_of_the_image_so_often_halved(network, num_axes):
+  one = KINDS[network].clone(head='patch')
+  critic = one.clone(num_scales=3)
+  assert critic.num_halvings == 4
+  assert critic.layer_names[2:4] == ('scale_1/block_0', 'scale_1/block_1')
+  x = random(2, *(16, 32)[:num_axes], 1)
+  variables = random_variables(critic, x)
+  logits, features = capture(critic, variables, x)
+  assert logits.shape == (2, *(4, 8)[:num_axes], 3)
+  assert list(features) == list(critic.layer_names)
+  params, halved = variables['params'], np.asarray(x)
+  for scale in range(3):
+    if scale:
+      for axis in range(1, num_axes + 1):
+        pairs = halved.reshape(
+          *halved.shape[:axis], -1, 2, *halved.shape[axis + 1 :]
+        )
+        halved = pairs.mean(axis + 1)
+    of_scale = params[f'scale_{scale}'] if scale else params
+    wanted, layers = capture(one, {'params': of_scale}, halved)
+    # However few places it has, they count as much in the mean of all.
+    np.testing.assert_allclose(
+      logits[..., scale].mean(range(1, num_axes + 1)),
+      wanted.mean(range(1, num_axes + 1)),
+      rtol=1e-4,
+      atol=1e-5,
+    )
+    prefix = f'scale_{scale}/' if scale else ''
+    for name, layer in layers.items():
+      np.testing.assert_allclose(
+        features[prefix + name], layer, rtol=1e-4, atol=1e-5
+      )
+  assert (logits[:, 0, ..., 1] == logits[:, 1, ..., 1]).all()
+
+
+def test_every_kernel_of_a_residual_critic_can_be_spectral():
+  critic = KINDS['residual'].clone(spectral_norm=True)
+  x = random(2, 8, 8, 1)
+  variables = jax.jit(critic.init)(jax.random.key(0), x)
+  stats = jax.tree.leaves(variables['batch_stats'])
+  # Of 2 blocks 3 each, of the first layer and the head: a sigma and a vector.
+  assert len(stats) == 2 * (2 * 3 + 2)
+  plain = jax.eval_shape(KINDS['residual'].init, jax.random.key(0), x)
+  assert jax.tree.structure(plain['params']) == jax.tree.structure(
+    variables['params']
+  )
+  louder = jax.tree.map(
+    lambda w: 3 * w if w.ndim > 1 else w, variables['params']
+  )
+  logits, same = (
+    critic.apply(variables | {'params': params}, x)
+    for params in (variables['params'], louder)
+  )
+  np.testing.assert_allclose(same, logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('network', KINDS)
+def test_convolutions_alone_are_of_another_dtype(network):
+  exact = KINDS[network].clone(head='patch', num_scales=2)
+  critic = exact.clone(dtype=jnp.bfloat16)
+  x = random(2, 8, 8, 1)
+  variables = random_variables(exact, x)
+  jaxpr = jax.make_jaxpr(critic.apply)(variables, x)
+  for equation in equations(jaxpr.jaxpr):
+    types = {v.aval.dtype for v in equation.invars}
+    if equation.primitive.name == 'conv_general_dilated':
+      assert types == {jnp.dtype('bfloat16')}
+    if equation.primitive.name == 'dot_general':
+      assert types == {jnp.dtype('float32')}
+  got = jax.jit(critic.apply)(variables, x)
+  want = jax.jit(exact.apply)(variables, x)
+  assert got.dtype == jnp.float32
+  assert 0 < np.abs(got - want).max() < 0.05 * np.abs(want).max()
+
+
+def test_a_configuration_describes_the_critic():
+  critic = models.create_modules(
+    with_critic=True,
+    data={'image_size': 16, 'channels': 1},
+    model=networks.model_fields(),
+    critic=networks.critic_fields(
+      network='residual',
+      channel_multipliers=(1, 2, 2),
+      head='patch',
+      num_scales=2,
+    ),
+  )['critic']
+  assert critic == Critic(
+    2, (1, 2, 2), network='residual', head='patch', num_scales=2
+  )

@@ -1,0 +1,260 @@
+"""The residual networks: blocks by hand, axes, dtypes, and what remat keeps."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import networks
+from vaegan_jax.models import plain, residual, residual_blocks
+
+ENCODERS = {
+  'plain': plain.Encoder(3, False, 4, (1, 2)),
+  'residual': residual.Encoder(3, False, 4, (1, 2, 2), 1, (2,), True),
+}
+DECODERS = {
+  'plain': plain.Decoder(2, (), 4, (1, 2)),
+  'residual': residual.Decoder(2, (), 4, (1, 2, 2), 1, (2,), True),
+}
+
+
+def random(*shape, seed=0):
+  values = np.random.default_rng(seed).uniform(-1, 1, shape)
+  return jnp.asarray(values, jnp.float32)
+
+
+def random_variables(module, *inputs):
+  """Of no zeros, without compiling Flax's own."""
+  rng = np.random.default_rng(1)
+  shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)
+  return jax.tree.map(
+    lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(np.float32), shapes
+  )
+
+
+def shapes(tree):
+  return jax.tree.map(lambda leaf: leaf.shape, tree)
+
+
+def by_hand_norm(x, params, num_groups):
+  """GroupNorm of [B, *S, C], its own moments of each image and group."""
+  grouped = np.asarray(x).reshape(
+    len(x), -1, num_groups, x.shape[-1] // num_groups
+  )
+  mean = grouped.mean((1, 3), keepdims=True)
+  std = np.sqrt(grouped.var((1, 3), keepdims=True) + 1e-6)
+  normed = ((grouped - mean) / std).reshape(x.shape)
+  return normed * params['scale'] + params['bias']
+
+
+def by_hand_conv(x, params):
+  """3 taps an axis with zeros around, of [B, H, W, C]."""
+  padded = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+  h, w = x.shape[1:3]
+  total = sum(
+    padded[:, i : i + h, j : j + w] @ params['kernel'][i, j]
+    for i in range(3)
+    for j in range(3)
+  )
+  return total + params['bias']
+
+
+def swish(x):
+  return x / (1 + np.exp(-x))
+
+
+@pytest.mark.parametrize('features', [8, 12])
+def test_a_block_is_two_convolutions_and_a_way_around(features):
+  block = residual_blocks.ResidualBlock(features)
+  x = random(2, 4, 5, 8)
+  variables = random_variables(block, x)
+  params = variables['params']
+  h = by_hand_conv(
+    swish(by_hand_norm(x, params['norm_0'], 2)), params['conv_0']
+  )
+  groups = {8: 2, 12: 1}[features]  # Of 12 / 4 groups up to 32, a power of 2.
+  h = swish(by_hand_norm(h, params['norm_1'], groups))
+  h = by_hand_conv(h, params['conv_1'])
+  around = np.asarray(x)
+  assert ('shortcut' in params) == (features != 8)
+  if features != 8:
+    around = x @ params['shortcut']['kernel'][0, 0] + params['shortcut']['bias']
+  got = jax.jit(block.apply)(variables, x)
+  np.testing.assert_allclose(got, around + h, rtol=1e-4, atol=1e-5)
+
+
+def test_attention_is_a_softmax_over_all_places():
+  module = residual_blocks.Attention()
+  x = random(2, 2, 3, 8)
+  variables = random_variables(module, x)
+  params = variables['params']
+  normed = by_hand_norm(x, params['norm'], 2).reshape(2, 6, 8)
+  query, key, value = (
+    normed @ params[name]['kernel'] + params[name]['bias']
+    for name in ('query', 'key', 'value')
+  )
+  wanted = np.array(x).reshape(2, 6, 8)
+  for image in range(2):
+    for place in range(6):
+      scores = key[image] @ query[image, place] / np.sqrt(8)
+      weights = np.exp(scores) / np.exp(scores).sum()
+      seen = weights @ value[image]
+      wanted[image, place] += (
+        seen @ params['out']['kernel'] + params['out']['bias']
+      )
+  got = jax.jit(module.apply)(variables, x)
+  np.testing.assert_allclose(got.reshape(2, 6, 8), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  'module', [residual_blocks.ResidualBlock(4), residual_blocks.Middle()]
+)
+def test_at_first_a_block_changes_nothing(module):
+  x = random(1, 4, 4, 4)
+  got = jax.jit(lambda x: module.init_with_output(jax.random.key(0), x)[0])(x)
+  np.testing.assert_array_equal(got, x)
+
+
+def test_no_group_is_so_small_that_a_norm_divides_its_channel_away():
+  """Of groups of one, an image brighter by a constant would be the same."""
+  x = random(1, 4, 4, 8)
+  norm = residual_blocks.ResidualBlock(8)
+  scale = jnp.arange(8.0)  # A brightness of each channel's own.
+  variables = random_variables(norm, x)
+  dark, bright = (norm.apply(variables, x + b) - b for b in (0.0, scale))
+  assert np.abs(dark - bright).max() > 0.1
+
+
+@pytest.mark.parametrize('network', ['plain', 'residual'])
+@pytest.mark.parametrize('num_axes', [1, 2, 3])
+def test_networks_work_over_one_to_three_axes_of_space(network, num_axes):
+  encoder, decoder = ENCODERS[network], DECODERS[network]
+  space = (8, 12, 16)[:num_axes]
+  x = random(2, *space, 2)
+  variables = random_variables(encoder, x)
+  h = jax.jit(encoder.apply)(variables, x)
+  assert h.shape == (2, *(side // 4 for side in space), 3)
+  assert encoder.factor == 4
+  variables = random_variables(decoder, h)
+  x_recon = jax.jit(decoder.apply)(variables, h)
+  assert x_recon.shape == x.shape
+  assert np.isfinite(x_recon).all() and np.abs(x_recon).max() <= 1
+  assert x_recon.std() > 0
+
+
+def test_a_line_is_a_picture_of_one_column():
+  """In 1-D a block computes what it does in 2-D, of kernels that repeat it."""
+  block = residual_blocks.ResidualBlock(4)
+  line = random(2, 6, 8)
+  params = random_variables(block, line)['params']
+  square = jax.tree.map(np.copy, params)
+  for name in ('conv_0', 'conv_1'):
+    kernel = params[name]['kernel']
+    square[name]['kernel'] = np.zeros((3, *kernel.shape), np.float32)
+    square[name]['kernel'][1] = kernel
+  square['shortcut']['kernel'] = params['shortcut']['kernel'][None]
+  got = block.apply({'params': params}, line)
+  same = block.apply({'params': square}, line[:, None])
+  np.testing.assert_allclose(got, same[:, 0], rtol=1e-4, atol=1e-5)
+
+
+def test_attention_stands_at_the_sides_that_are_named():
+  module = networks.autoencoder(
+    16,
+    1,
+    network='residual',
+    channel_multipliers=(1, 1, 2),
+    attention_sides=(8, 4),
+    num_res_blocks=2,
+  )
+  assert module.encoder.attention_levels == (1, 2)
+  x = jax.ShapeDtypeStruct((1, 16, 16, 1), jnp.float32)
+  variables = jax.eval_shape(module.init, jax.random.key(0), x)
+  for half in ('encoder', 'decoder'):
+    params = variables['params'][half]
+    assert 'middle' not in params
+    for level in range(3):
+      names = {f'block_{i}' for i in range(2)}
+      if level:
+        names |= {f'attention_{i}' for i in range(2)}
+      assert set(params[f'level_{level}']) == names
+
+
+def test_a_map_takes_images_of_any_size_that_it_divides():
+  module = networks.autoencoder(
+    16,
+    1,
+    network='residual',
+    channel_multipliers=(1, 2),
+    latent_shape='map',
+    attention_sides=(8,),
+  )
+  x = jax.ShapeDtypeStruct((1, 16, 16, 1), jnp.float32)
+  variables = jax.eval_shape(module.init, jax.random.key(0), x)
+  other = jax.ShapeDtypeStruct((1, 6, 10, 1), jnp.float32)
+  x_recon, *_ = jax.eval_shape(module.apply, variables, other)
+  assert x_recon.shape == other.shape
+  encoded = jax.eval_shape(
+    lambda v, x: module.apply(v, x, method='encode'), variables, other
+  )
+  assert encoded['mean'].shape == (1, *module.latent_space((6, 10)), 4)
+
+
+@pytest.mark.parametrize('network', ['plain', 'residual'])
+def test_remat_changes_no_name_and_no_gradient(network):
+  kept = ENCODERS[network]
+  module = kept.clone(remat=True)
+  x = random(2, 8, 8, 2)
+  variables = random_variables(kept, x)
+  assert shapes(random_variables(module, x)) == shapes(variables)
+
+  def gradient(module):
+    def loss(variables):
+      return jnp.square(module.apply(variables, x)).sum()
+
+    return jax.jit(jax.grad(loss))(variables)
+
+  jax.tree.map(
+    lambda got, want: np.testing.assert_allclose(
+      got, want, rtol=1e-3, atol=1e-4
+    ),
+    gradient(module),
+    gradient(kept),
+  )
+  again = jax.make_jaxpr(module.apply)(variables, x)
+  assert 'remat' in str(again) or 'checkpoint' in str(again)
+
+
+@pytest.mark.parametrize('make', [ENCODERS, DECODERS])
+def test_convolutions_alone_are_of_another_dtype(make):
+  module = make['residual'].clone(dtype=jnp.bfloat16)
+  exact = make['residual']
+  x = random(2, 8, 8, 2 if make is ENCODERS else 3)
+  variables = random_variables(exact, x)
+  assert all(
+    leaf.dtype == jnp.float32
+    for leaf in jax.tree.leaves(
+      jax.eval_shape(module.init, jax.random.key(0), x)
+    )
+  )
+  jaxpr = jax.make_jaxpr(module.apply)(variables, x)
+  for equation in equations(jaxpr.jaxpr):
+    types = {v.aval.dtype for v in equation.invars}
+    if equation.primitive.name == 'conv_general_dilated':
+      assert types == {jnp.dtype('bfloat16')}
+    if equation.primitive.name in ('exp', 'rsqrt', 'reduce_sum'):
+      assert types == {jnp.dtype('float32')}
+  got = jax.jit(module.apply)(variables, x)
+  assert got.dtype == jnp.float32
+  want = jax.jit(exact.apply)(variables, x)
+  assert 0 < np.abs(got - want).max() < 0.05 * np.abs(want).max()
+
+
+def equations(jaxpr):
+  """All, those of inner functions too."""
+  for equation in jaxpr.eqns:
+    yield equation
+    for value in equation.params.values():
+      inner = getattr(value, 'jaxpr', value)
+      if hasattr(inner, 'eqns'):
+        yield from equations(inner)
