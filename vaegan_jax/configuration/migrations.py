@@ -35,6 +35,7 @@ MEANT = {
   'model.codebook_size': 512,
   'model.unit_codes': False,
   'model.dtype': 'float32',
+  'critic.dtype': 'float32',
   'model.remat': False,
   'model.fsq_levels': [8, 6, 5],
   'health.min_usage': 0.1,

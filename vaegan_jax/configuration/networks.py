@@ -87,13 +87,11 @@ def check_autoencoder(
           '--config.model.network=residual'
         )
   _check_sizes('model', model, image_size)
-  if model.network == 'residual':
-    if model.norm == 'batch':
-      raise UserError(
-        "model.norm='batch' is of model.network='plain'; the residual network "
-        'has GroupNorm: for example, --config.model.norm=group'
-      )
-    _check_attention(model, image_size)
+  if model.network == 'residual' and model.norm == 'batch':
+    raise UserError(
+      "model.norm='batch' is of model.network='plain'; the residual network "
+      'has GroupNorm: for example, --config.model.norm=group'
+    )
 
 
 def check_trained_critic(
@@ -145,8 +143,18 @@ def _check_sizes(name, network, image_size, scales=1):
       raise UserError(not_divisible('data.image_size', side, 2**halvings, why))
 
 
-def _check_attention(model, image_size):
-  """That the sides at which attention is to stand are sides of maps."""
+def check_attention(
+  model: ml_collections.ConfigDict, image_size: int | tuple[int, int]
+) -> None:
+  """Checks the sides at which attention is to stand, of the training's images.
+
+  Args:
+    model: the fields of `config.model`.
+    image_size: in pixels, a side or a pair.
+
+  Raises:
+    UserError: no map has one of them.
+  """
   shorter = min(sides_of(image_size))
   sides = [shorter // 2**level for level in range(model.depth + 1)]
   for side in model.attention_sides:

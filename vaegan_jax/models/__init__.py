@@ -63,7 +63,8 @@ def create_modules(
   elif with_critic and network == 'lpips':
     modules['critic'] = LPIPS()
   elif with_critic:
-    modules['critic'] = Critic(**{name: critic[name] for name in _OF_CRITIC})
+    fields = {name: critic[name] for name in _OF_CRITIC}
+    modules['critic'] = Critic(dtype=_dtype(critic['dtype']), **fields)
   return modules
 
 
@@ -93,14 +94,18 @@ def create_autoencoder(
     names += ['num_res_blocks', 'middle_attention', 'layout']
     fields = {'attention_levels': _attention_levels(min(sides), **model)}
   fields |= {name: model[name] for name in names}
-  # None is float32 here, and what a library's user has in another program.
-  fields['dtype'] = jnp.bfloat16 if model['dtype'] == 'bfloat16' else None
+  fields['dtype'] = _dtype(model['dtype'])
   flat_space = tuple(side // factor for side in sides) if flat else ()
   return Autoencoder(
     encoder=network.Encoder(latent.num_inputs, flat, **fields),
     latent=latent,
     decoder=network.Decoder(channels, flat_space, **fields),
   )
+
+
+def _dtype(name: str) -> Any:
+  """None is float32 here, and in other programs what their images have."""
+  return jnp.bfloat16 if name == 'bfloat16' else None
 
 
 def _attention_levels(
