@@ -12,7 +12,8 @@ from concurrent import futures
 import numpy as np
 from PIL import Image, ImageOps, features
 
-_MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}
+# Pillow's, by the number of channels.
+MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}
 # Told by the content. Pillow knows more, some of which run other programs:
 # an EPS file, whatever its name, is handed to Ghostscript.
 FIRST_KINDS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')
@@ -155,12 +156,31 @@ def decode_image(
   Raises:
     Exception: whatever Pillow raises for a damaged file.
   """
-  image = read_image(data)
+  return to_square(
+    read_image(data),
+    channels=channels,
+    image_size=image_size,
+    center_crop=center_crop,
+  )
+
+
+def to_square(
+  image: Image.Image, *, channels: int, image_size: int, center_crop: int = 0
+) -> np.ndarray:
+  """Cuts, converts and resizes an image that is read, as `decode_image`.
+
+  Args:
+    image: upright, with 8 bits a channel.
+    channels, image_size, center_crop: as `decode_image` takes them.
+
+  Returns:
+    [S, S, C] uint8, with S the image size.
+  """
   width, height = image.size
   side = min(center_crop or width, width, height)
   left, top = (width - side) // 2, (height - side) // 2
   image = image.crop((left, top, left + side, top + side))
-  image = _convert(image, _MODES[channels])
+  image = _convert(image, MODES[channels])
   if side != image_size:
     image = image.resize((image_size, image_size), Image.Resampling.LANCZOS)
   return np.asarray(image).reshape(image_size, image_size, channels)

@@ -1,0 +1,78 @@
+"""What the modes that use a finished model share."""
+
+import ml_collections
+from absl import logging
+from etils import epath
+
+from vaegan_jax.configuration.use_flags import Use
+from vaegan_jax.data.images import Images, load_splits
+from vaegan_jax.errors import UserError
+from vaegan_jax.experiment.latent_statistics import FILE
+from vaegan_jax.experiment.loading import load_model
+from vaegan_jax.experiment.trained_model import TrainedModel
+from vaegan_jax.modes.measure_latents import measure
+from vaegan_jax.modes.same_images import keep_rules
+from vaegan_jax.runtime.files import check_writable
+
+
+def open_model(
+  config: ml_collections.ConfigDict, workdir: str, use: Use
+) -> TrainedModel:
+  """Loads the model, when it is sure that its output can be written.
+
+  Args:
+    config: of the run.
+    workdir: of the run, or an export.
+    use: what it is for.
+
+  Returns:
+    The model.
+
+  Raises:
+    UserError: it cannot be loaded, or the output is a run or cannot be written.
+  """
+  check_writable(use.output)
+  if (epath.Path(use.output) / 'checkpoints').exists():
+    raise UserError(
+      f'--output={use.output} is a run itself, which is not to be changed: '
+      f'name another folder, such as --output={use.output}_2'
+    )
+  return load_model(workdir, config)
+
+
+def open_split(
+  config: ml_collections.ConfigDict, workdir: str, split: str
+) -> Images:
+  """The images of a split of a run's own dataset.
+
+  Args:
+    config: of the run.
+    workdir: of the run.
+    split: 'train' or 'eval'.
+
+  Returns:
+    The images.
+
+  Raises:
+    UserError: they cannot be read.
+  """
+  config = keep_rules(config, workdir)
+  (images,) = load_splits(config.data, [f'{split}_split'])
+  return images
+
+
+def measured(
+  model: TrainedModel, config: ml_collections.ConfigDict
+) -> TrainedModel:
+  """The model with the statistics of its latents, if they can be had.
+
+  A run of an earlier version was not measured: that is made up for, if its
+  training images are here. If not, that is told.
+  """
+  if model.statistics:
+    return model
+  try:
+    return measure(model, open_split(config, model.source, 'train'))
+  except (UserError, OSError) as error:
+    logging.warning('%s was not written: %s', FILE, error)
+    return model
