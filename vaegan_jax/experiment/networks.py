@@ -93,6 +93,7 @@ def restore_networks(
     # Only the networks must be those of the checkpoint.
     free_fields=(*set(config) - {'model', 'critic'}, 'critic.weights'),
     upgrade=upgrade,
+    initial=create_state,
     quarantine=False,
   )
   if restored is None:

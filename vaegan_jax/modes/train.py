@@ -83,8 +83,7 @@ def train(
     non-finite or the last save failed.
 
   Raises:
-    UserError: the data, a file of weights or the workdir is wrong, or another
-      process trains in the workdir.
+    UserError: the data, weights or the workdir are wrong, or it is in use.
   """
   check_other_run(config.init_from, workdir)
   with contextlib.ExitStack() as stack:
@@ -101,7 +100,8 @@ def train(
       template = jax.eval_shape(create_state)
       check_memory(config, modules, template)
     identity = _identify(config, images)
-    restore = _create_restore(config, workdir, checkpoints, template, identity)
+    restore = functools.partial(checkpoints.restore, template)
+    restore = _create_restore(config, workdir, restore, create_state, identity)
     # A contradiction is told here, before anything compiles.
     restored = restore() or begin(config, modules, create_state, initial)
     unseen = _is_unseen(config, workdir, restored[1])
@@ -143,15 +143,15 @@ def _identify(config, images: Images) -> dict[str, dict]:
   }
 
 
-def _create_restore(config, workdir, checkpoints, template, identity):
+def _create_restore(config, workdir, restore, create_state, identity):
   """() -> (state, step) of the newest whole checkpoint, or None."""
   if may_have_grown(config, workdir, identity['data']):
     identity = identity | {'data': None}  # Not compared.
   return functools.partial(
-    checkpoints.restore,
-    template,
+    restore,
     free_fields=free_fields(config),
     upgrade=upgrade,
+    initial=create_state,
     **identity,
   )
 
