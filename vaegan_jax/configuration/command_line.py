@@ -151,7 +151,11 @@ def _parse_mode(
     return _parse_style(rest, flag_values)
   if mode == 'study':
     return Command(mode, workdir, None, parse_study(rest, flag_values))
-  use = parse_use(mode, workdir, flag_values) if mode in USES else None
+  use = None
+  if mode in USES:
+    own = ('--config.', '-config.', '--noconfig.', '-noconfig.')
+    reject([a for a in rest[1:] if a.startswith('-') and not a.startswith(own)])
+    use = parse_use(mode, workdir, flag_values)
   if (mode == 'evaluate' or use) and not flag_values['config'].present:
     config = load_config(epath.Path(workdir) / 'config.json')
     check_data_outside(config, workdir, rest)

@@ -120,25 +120,45 @@ def compute_statistics(
 
   number = min(NUM_IMAGES, len(images))
   chosen = np.arange(number) * len(images) // number
-  moments = np.zeros(3)  # Numbers, sums, sums of squares; [3] or [3, Z].
+  moments = 0.0
   for first in track(range(0, number, batch_size)):
     # The last batch is filled up, so that there is one shape to compile.
     places = chosen[np.arange(first, first + batch_size) % number]
     encoded = jax.device_get(encode(variables, images[places]))
     encoded = {k: v[: number - first] for k, v in encoded.items()}
-    latents = np.asarray(encoded['latents'], np.float64)
-    latents = latents.reshape(-1, latents.shape[-1])
-    squares = latents**2
-    if 'logvar' in encoded:  # The variance of a sample, without chance.
-      logvar = np.asarray(encoded['logvar'], np.float64)
-      squares = squares + np.exp(logvar).reshape(latents.shape)
-    counts = np.full(latents.shape[-1], float(len(latents)))
-    part = np.stack([counts, latents.sum(0), squares.sum(0)])
-    moments = part if first == 0 else moments + part
-  return _summarize(moments, step, number)
+    moments += moments_of(encoded['latents'], encoded.get('logvar'))
+  return summarize(moments, step=step, num_images=number)
 
 
-def _summarize(moments: np.ndarray, step: int, number: int) -> LatentStatistics:
+def moments_of(latents: np.ndarray, logvar: np.ndarray | None) -> np.ndarray:
+  """What `summarize` needs; of parts of a set it is to be added up.
+
+  Args:
+    latents: [B, *S, Z] of a Gaussian, its means.
+    logvar: [B, *S, Z] of a Gaussian; None of anything else.
+
+  Returns:
+    [3, Z] float64: how many, sums, sums of squares.
+  """
+  latents = np.asarray(latents, np.float64)
+  squares = latents**2
+  if logvar is not None:  # The variance of a sample, without chance.
+    squares = squares + np.exp(np.asarray(logvar, np.float64))
+  latents, squares = (a.reshape(-1, a.shape[-1]) for a in (latents, squares))
+  counts = np.full(latents.shape[-1], float(len(latents)))
+  return np.stack([counts, latents.sum(0), squares.sum(0)])
+
+
+def summarize(
+  moments: np.ndarray, *, step: int, num_images: int
+) -> LatentStatistics:
+  """The statistics of a set.
+
+  Args:
+    moments: [3, Z] of the set; see `moments_of`.
+    step: of the weights.
+    num_images: of the set.
+  """
   counts, sums, squares = moments
   mean = sums / counts
   variance = np.maximum(squares / counts - mean**2, 0.0)
@@ -148,5 +168,5 @@ def _summarize(moments: np.ndarray, step: int, number: int) -> LatentStatistics:
     std=np.float32(np.sqrt(variance)),
     scaling_factor=np.float32(1 / np.sqrt(max(together, 1e-12))),
     step=step,
-    num_images=number,
+    num_images=num_images,
   )

@@ -25,44 +25,8 @@ from flax import struct
 from vaegan_jax.data import pixels
 from vaegan_jax.errors import UserError
 from vaegan_jax.experiment.latent_statistics import LatentStatistics
+from vaegan_jax.experiment.posterior import Posterior
 from vaegan_jax.losses import perceptual, reconstruction
-
-
-class Posterior(struct.PyTreeNode):
-  """What the encoder knows of the latents of a batch.
-
-  Attributes:
-    latents: [B, *S, Z] float32, without chance, as `decode` takes them.
-    mean, logvar: [B, *S, Z] of a Gaussian, whose latents are its mean; None of
-      other latents.
-    indices: [B, *S, Z / T] int32 of codes ('vq', 'fsq', 'lfq'), which `decode`
-      takes too; None of other latents.
-  """
-
-  latents: jax.Array
-  mean: jax.Array | None = None
-  logvar: jax.Array | None = None
-  indices: jax.Array | None = None
-
-  @property
-  def codes(self) -> jax.Array | None:
-    """The codes' vectors, [B, *S, Z]; None where there are none."""
-    return None if self.indices is None else self.latents
-
-  def mode(self) -> jax.Array:
-    """The likeliest latents, [B, *S, Z]."""
-    return self.latents
-
-  def sample(self, key: jax.Array) -> jax.Array:
-    """Latents [B, *S, Z] by chance; `mode()` where there is none.
-
-    Args:
-      key: of `jax.random`.
-    """
-    if self.logvar is None:
-      return self.latents
-    noise = jax.random.normal(key, self.mean.shape)
-    return self.mean + jnp.exp(0.5 * self.logvar) * noise
 
 
 class TrainedModel(struct.PyTreeNode):
@@ -213,11 +177,22 @@ class TrainedModel(struct.PyTreeNode):
       key: of `jax.random`.
       n: how many images.
     """
-    space = self.latent_shape[:-1]
-    prior = self.autoencoder.latent.draw_prior(key, jnp.arange(n), space)
     return self.autoencoder.apply(
-      self.variables['autoencoder'], prior, method='from_prior'
+      self.variables['autoencoder'],
+      self.draw_prior(key, n),
+      method='from_prior',
     )
+
+  @functools.partial(jax.jit, static_argnums=2)
+  def draw_prior(self, key: jax.Array, n: int) -> jax.Array:
+    """What `decode` makes samples of: [n, *S, Z], or [n, *S, Z / T] of codes.
+
+    Args:
+      key: of `jax.random`.
+      n: how many; the first of more are the same.
+    """
+    space = self.latent_shape[:-1]
+    return self.autoencoder.latent.draw_prior(key, jnp.arange(n), space)
 
   @jax.jit
   def features(self, x: jax.Array) -> dict[str, jax.Array]:

@@ -1,18 +1,22 @@
 """What the modes that use a finished model share."""
 
+from collections.abc import Iterable
+
 import ml_collections
+import numpy as np
 from absl import logging
 from etils import epath
 
 from vaegan_jax.configuration.use_flags import Use
 from vaegan_jax.data.images import Images, load_splits
+from vaegan_jax.data.pictures import Pictures, encode_pngs
 from vaegan_jax.errors import UserError
 from vaegan_jax.experiment.latent_statistics import FILE
 from vaegan_jax.experiment.loading import load_model
 from vaegan_jax.experiment.trained_model import TrainedModel
 from vaegan_jax.modes.measure_latents import measure
 from vaegan_jax.modes.same_images import keep_rules
-from vaegan_jax.runtime.files import check_writable
+from vaegan_jax.runtime.files import check_writable, replacing
 
 
 def open_model(
@@ -59,6 +63,40 @@ def open_split(
   config = keep_rules(config, workdir)
   (images,) = load_splits(config.data, [f'{split}_split'])
   return images
+
+
+def open_pictures(config: ml_collections.ConfigDict, path: str) -> Pictures:
+  """The images of a file or a folder, as training would decode them.
+
+  Args:
+    config: of the run.
+    path: of a file or a folder on a disk.
+
+  Raises:
+    UserError: there is no image.
+  """
+  data = config.data
+  return Pictures(
+    path,
+    channels=data.channels,
+    image_size=data.image_size,
+    center_crop=data.center_crop,
+  )
+
+
+def write_pictures(
+  folder: str, names: Iterable[str], images: np.ndarray
+) -> None:
+  """Writes images as PNG files.
+
+  Args:
+    folder: local or `gs://...`.
+    names: of the files, relative to the folder.
+    images: [B, H, W, C] float in [-1, 1].
+  """
+  for name, content in zip(names, encode_pngs(images), strict=True):
+    with replacing(epath.Path(folder) / name) as path:
+      path.write_bytes(content)
 
 
 def measured(
