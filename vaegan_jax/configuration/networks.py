@@ -6,7 +6,8 @@ The module knows the fields alone: this wing knows no networks.
 import ml_collections
 
 from vaegan_jax.configuration.frozen import frozen_layers
-from vaegan_jax.configuration.rules import as_argument, sides_of
+from vaegan_jax.configuration.rules import as_argument
+from vaegan_jax.configuration.sides import sides_of
 from vaegan_jax.errors import UserError
 
 # What layout='ldm' takes, whose architecture is latent-diffusion's own.

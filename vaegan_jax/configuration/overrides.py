@@ -19,6 +19,7 @@ from vaegan_jax.errors import UserError
 _FLAGS = (
   *('config', 'mode', 'workdir', 'workdirs', 'help'),
   *('study.objectives', 'study.seeds', 'study.sweep'),
+  *('input', 'split', 'output', 'num_samples', 'with_critic'),
 )
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
+from vaegan_jax.configuration.sides import sides_of
 from vaegan_jax.errors import UserError
 
 OBJECTIVES = (
@@ -259,11 +260,6 @@ STYLE_RULES = {
   'content_layers': _NAMES,
   'style_layers': _NAMES,
 }
-
-
-def sides_of(image_size: int | tuple[int, int]) -> tuple[int, ...]:
-  """Returns the sides (height, width) that `data.image_size` stands for."""
-  return image_size if isinstance(image_size, tuple) else (image_size,) * 2
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -25,8 +25,8 @@ from vaegan_jax.configuration.rules import (
   as_argument,
   check_fields,
   either,
-  sides_of,
 )
+from vaegan_jax.configuration.sides import sides_of
 from vaegan_jax.errors import UserError
 
 
