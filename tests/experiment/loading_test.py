@@ -234,6 +234,20 @@ def test_a_map_takes_other_sides_and_codes_their_indices(models):
     model.decode(jnp.zeros((1, 4, 4, 3), jnp.int32))
 
 
+def test_a_map_reconstructs_what_the_encoder_would_not_take(models):
+  """The last row and column are repeated, and cut off again."""
+  model = models['gaussian_map']
+  x = np.random.default_rng(0).uniform(-1, 1, (2, 13, 22, 3))
+  x = x.astype(np.float32)
+  larger = np.concatenate([x, *[x[:, -1:]] * 3], axis=1)
+  larger = np.concatenate([larger, *[larger[:, :, -1:]] * 2], axis=2)
+  got = model.reconstruct(x)
+  assert got.shape == x.shape
+  np.testing.assert_allclose(
+    got, model.reconstruct(larger)[:, :13, :22], atol=1e-6
+  )
+
+
 def test_numpy_alone_reads_the_weights(runs, models):
   """As the model card says, which is run as it stands."""
   _, workdir = runs['vq']
