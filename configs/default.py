@@ -46,7 +46,8 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   # Where copies of what is in a bucket live; '': data_dir, if that is on a
   # disk, or ~/tensorflow_datasets.
   data.copy_dir = ''
-  data.image_size = 64  # Pixels on a side, after the crop.
+  # Pixels on a side, after the crop; or a pair, (height, width).
+  data.image_size = ml_collections.FieldReference(64, field_type=object)
   data.channels = 3  # 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA.
   data.center_crop = 0  # Side of the square crop; 0: the largest that fits.
   data.train_split = 'train'
@@ -81,6 +82,8 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   model.fsq_levels = (8, 6, 5)  # Of 'fsq', one an entry of a code: 240 codes.
   # Of 'plain': 'none', 'group' or 'batch'. 'residual' has GroupNorm.
   model.norm = 'none'
+  model.dtype = 'float32'  # Of its convolutions alone; or 'bfloat16'.
+  model.remat = False  # Blocks computed twice, and not kept: less memory.
 
   critic = config.critic = ml_collections.ConfigDict()
   # 'plain', 'residual': trained beside the autoencoder, of the fields below.

@@ -22,6 +22,8 @@ def model_fields(**fields) -> dict[str, Any]:
     'depth': len(multipliers) - is_residual,
     'channel_multipliers': multipliers,
     'norm': 'none',
+    'dtype': 'float32',
+    'remat': False,
     'code_dim': 2,
     'codebook_size': 8,
     'unit_codes': False,

@@ -5,6 +5,7 @@ They are forked from one that has imported TensorFlow and JAX already.
 
 import contextlib
 import json
+import logging
 import multiprocessing
 import os
 import runpy
@@ -107,10 +108,18 @@ def _become_main(args, devices, out, err, prepare):
       os.dup2(file.fileno(), stream.fileno())
   os.environ.update(environment(devices))
   jax.config.update('jax_platforms', 'cpu')  # It was read when imported.
+  logging.root.handlers.clear()  # Orbax, loaded before absl, has added one.
+  heed_signals()
   sys.argv = [str(MAIN), *args]
   if prepare:
     prepare()
   runpy.run_path(str(MAIN), run_name='__main__')
+
+
+def heed_signals():
+  """Undoes what `nohup` and a shell's `&` do to the processes they start."""
+  for number in (signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
 
 
 def read_rows(workdir):

@@ -192,6 +192,7 @@ def interrupt_randomly(lab: Lab, times: int) -> tuple[str, str]:
     seen[_moment_of(lab, out, status)] += 1
   lab.run(workdir)
   lab.same(workdir)
+  check(seen['training'], f'no run was stopped while it trained: {seen}')
   counts = ', '.join(f'{n} while {moment}' for moment, n in seen.items())
   return (
     f'{times} signals',

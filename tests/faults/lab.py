@@ -14,7 +14,13 @@ import jax
 import numpy as np
 
 from tests.environment import environment
-from tests.processes import MAIN, Process, read_rows, start_two
+from tests.processes import (
+  MAIN,
+  Process,
+  heed_signals,
+  read_rows,
+  start_two,
+)
 from tests.tiny_run import draw_images, tiny_flags
 from vaegan_jax.configuration.serialization import load_config
 from vaegan_jax.experiment.networks import create_networks
@@ -106,6 +112,7 @@ class Lab:
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
       text=True,
+      preexec_fn=heed_signals,
     )
 
   def refused(self, workdir: Path, told: str, *flags, **options) -> Process:

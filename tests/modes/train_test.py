@@ -469,6 +469,35 @@ def test_the_wasserstein_objectives_train(
     assert max(np.abs(leaf).max() for leaf in params) <= np.float32(0.01)
 
 
+def test_a_map_of_codes_of_oblong_images_resumes_bit_for_bit(
+  tiny_run, tmp_path, run
+):
+  args = (
+    '--config=configs/default.py:vq_f8',
+    *tiny_run[1:],
+    *('--config.data.image_size=(16,24)', '--config.model.codebook_size=20'),
+    '--config.model.code_dim=2',
+  )
+  assert run(tmp_path / 'a', *args) == 0
+  assert run(tmp_path / 'b', *args, *_set(num_train_steps=10)) == 0
+  assert run(tmp_path / 'b', *args) == 0
+  states = []
+  for name in 'ab':
+    config = load_config(tmp_path / name / 'config.json')
+    assert config.data.image_size == (16, 24)
+    states.append(restore_networks(config, str(tmp_path / name))[1])
+  jax.tree.map(np.testing.assert_array_equal, *states)
+  codebook = states[0].networks['autoencoder'].batch_stats['latent']
+  assert codebook['sums'].shape == (20, 2)
+  row = read_rows(tmp_path / 'a')[-1]
+  assert row['train/rate'] == pytest.approx(4 * 6 * 2 * np.log2(20))
+  assert row['eval/rate'] == row['train/rate']
+  assert 1 < row['eval/perplexity'] <= 20 * row['eval/usage'] + 1e-6
+  assert 'eval/psnr_sampled' not in row
+  with Image.open(tmp_path / 'a/figures/samples_00000020.png') as picture:
+    assert picture.width > picture.height
+
+
 def test_sigterm_during_an_evaluation_or_figures_is_heeded_at_once(
   tiny_run, tmp_path, run, monkeypatch, capsys
 ):

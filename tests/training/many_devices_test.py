@@ -11,16 +11,27 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 import pytest
 
+from tests import networks
 from tests.environment import environment
 from tests.training import update_options_test as options
-from tests.training.update_test import poisoned
+from tests.training.assembly import parallel_updates
+from tests.training.update_test import POST_LOSS, poisoned, preprocess
+from vaegan_jax.experiment.train_state import create_train_state
 from vaegan_jax.training import devices
+from vaegan_jax.training.turns import Turn
 
 NUM_DEVICES = 4
 SKIPPING = 'batch'  # The case in which an update is skipped.
 CASES = {SKIPPING: 1, 'parts': 1, 'everything': 2}  # And their updates.
+# Fields of the model: latents whose batch is that of all devices.
+CODES = {
+  'vq': {'latent': 'vq', 'latent_dim': 4, 'codebook_size': 16},
+  'lfq': {'latent': 'lfq', 'latent_dim': 4},
+  'fsq': {'latent': 'fsq', 'latent_dim': 2},
+}
 
 
 def split(images, parts):
@@ -45,6 +56,34 @@ def run(name, updates):
   return {'metrics': metrics, 'leaves': [leaf.tolist() for leaf in leaves]}
 
 
+def run_codes(name):
+  """Metrics and the state of the autoencoder after 6 updates with codes."""
+  modules = {
+    'autoencoder': networks.autoencoder(
+      options.SIDE, 1, latent_shape='map', **CODES[name]
+    )
+  }
+  optimizers = {'autoencoder': optax.sgd(0.01)}
+  update = parallel_updates(
+    modules,
+    optimizers,
+    POST_LOSS | {'entropy_weight': 0.5},
+    objective=None,
+    seed=options.SEED,
+    preprocess=preprocess,
+  )(Turn(True, (False,)))
+  state = create_train_state(
+    modules, optimizers, seed=0, image_shape=(options.SIDE, options.SIDE, 1)
+  )
+  state, metrics = devices.replicate(state), []
+  for batch in options.batches(SKIPPING, 6):
+    state, values = update(state, split(batch, 1))
+    metrics.append({k: float(v) for k, v in values.items()})
+  network = jax.device_get(state.networks['autoencoder'])
+  leaves = jax.tree.leaves((network.params, network.batch_stats))
+  return {'metrics': metrics, 'leaves': [leaf.tolist() for leaf in leaves]}
+
+
 def run_all():
   """The runs of all cases, and how often each compiled its updates."""
   runs = {'devices': jax.local_device_count()}
@@ -60,7 +99,7 @@ def run_all():
     compilations.clear()
     runs[name] = run(name, options.case_updates(**options.CASES[name]))
     runs[name]['compilations'] = len(compilations)
-  return runs
+  return runs | {name: run_codes(name) for name in CODES}
 
 
 @functools.cache
@@ -94,6 +133,17 @@ def test_many_devices_compute_what_one_does_and_compile_once(name):
       np.testing.assert_allclose(
         got[metric], value, rtol=rtol, atol=1e-6, err_msg=metric
       )
+  for got, want in zip(many['leaves'], one['leaves'], strict=True):
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', CODES)
+def test_codebooks_of_many_devices_are_that_of_one(name):
+  one, many = run_codes(name), on_many()[name]
+  for expected, got in zip(one['metrics'], many['metrics'], strict=True):
+    assert {'perplexity', 'usage', 'largest_share', 'rate'} < set(expected)
+    assert got == pytest.approx(expected, rel=1e-5, abs=1e-6)
+  assert one['metrics'][-1]['usage'] > 0.1
   for got, want in zip(many['leaves'], one['leaves'], strict=True):
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 

@@ -1,4 +1,4 @@
-"""Where the configurations that come with the project are, and two of them.
+"""Where the configurations that come with the project are, and some of them.
 
 They are in `configs/`, beside this package in a clone, and in an installation
 within it.
@@ -8,6 +8,7 @@ import functools
 import runpy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ml_collections
 
@@ -26,15 +27,19 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   Args:
     objective: the variant; '': geometric.
   """
-  return _load('default')(objective)
+  return _run('default')['get_config'](objective)
+
+
+def get_presets() -> dict[str, Callable[[ml_collections.ConfigDict], None]]:
+  """Returns what `configs/presets.py` has: {name: what changes a config}."""
+  return _run('presets')['PRESETS']
 
 
 def get_style_config() -> ml_collections.ConfigDict:
   """Returns the fields of `--mode=style`, of `configs/style.py`, locked."""
-  return _load('style')()
+  return _run('style')['get_config']()
 
 
 @functools.cache
-def _load(name: str) -> Callable[..., ml_collections.ConfigDict]:
-  path = PROJECT / 'configs' / f'{name}.py'
-  return runpy.run_path(str(path))['get_config']
+def _run(name: str) -> dict[str, Any]:
+  return runpy.run_path(str(PROJECT / 'configs' / f'{name}.py'))

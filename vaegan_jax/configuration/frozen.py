@@ -2,7 +2,11 @@
 
 import ml_collections
 
-from vaegan_jax.configuration.rules import VGG_CONVOLUTIONS, is_two_files
+from vaegan_jax.configuration.rules import (
+  VGG_CONVOLUTIONS,
+  is_two_files,
+  sides_of,
+)
 from vaegan_jax.errors import UserError
 
 
@@ -60,7 +64,8 @@ def check_frozen_critic(config: ml_collections.ConfigDict) -> None:
       f'data.channels={config.data.channels} must be 1 or 3 for {network}: '
       'for example, --config.data.channels=3'
     )
-  if config.data.image_size < 16 and config.critic.network != 'lpips':
+  shorter = min(sides_of(config.data.image_size))
+  if shorter < 16 and config.critic.network != 'lpips':
     raise UserError(
       f'data.image_size={config.data.image_size} must be at least 16 for '
       f'{network}, which halves it four times: for example, '

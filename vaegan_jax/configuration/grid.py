@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
+from vaegan_jax.configuration import variants
 from vaegan_jax.configuration.overrides import apply_overrides
 from vaegan_jax.configuration.rules import (
   OBJECTIVES,
@@ -51,7 +52,7 @@ def create_configs(
   """Makes every configuration of the grid, so that none fails later.
 
   Args:
-    source: the Python file, without a variant.
+    source: the Python file, perhaps with presets, without an objective.
     argv: the program's name and its `--config.<field>` flags.
     objectives: by name.
     seeds: of every objective.
@@ -87,7 +88,7 @@ def create_configs(
 def _create_config(
   source: str, argv: Sequence[str], objective: str, seed: int, change: str
 ) -> ml_collections.ConfigDict:
-  config = load_config_file(f'{source}:{objective}')
+  config = load_config_file(variants.add(source, objective))
   apply_overrides(config, list(argv))
   if change:
     change = _resolve(change, flatten(config))

@@ -34,6 +34,8 @@ MEANT = {
   'model.code_dim': 8,
   'model.codebook_size': 512,
   'model.unit_codes': False,
+  'model.dtype': 'float32',
+  'model.remat': False,
   'model.fsq_levels': [8, 6, 5],
   'health.min_usage': 0.1,
   'evaluation.lpips_weights': '',

@@ -6,7 +6,7 @@ The module knows the fields alone: this wing knows no networks.
 import ml_collections
 
 from vaegan_jax.configuration.frozen import frozen_layers
-from vaegan_jax.configuration.rules import as_argument
+from vaegan_jax.configuration.rules import as_argument, sides_of
 from vaegan_jax.errors import UserError
 
 # What layout='ldm' takes, whose architecture is latent-diffusion's own.
@@ -59,13 +59,13 @@ def layer_names(critic: ml_collections.ConfigDict) -> tuple[str, ...]:
 
 
 def check_autoencoder(
-  model: ml_collections.ConfigDict, image_size: int
+  model: ml_collections.ConfigDict, image_size: int | tuple[int, int]
 ) -> None:
   """Checks the autoencoder's sizes.
 
   Args:
     model: the fields of `config.model`, valid by themselves.
-    image_size: in pixels.
+    image_size: the field `data.image_size`.
 
   Raises:
     UserError: two of them contradict each other.
@@ -97,13 +97,13 @@ def check_autoencoder(
 
 
 def check_trained_critic(
-  critic: ml_collections.ConfigDict, image_size: int
+  critic: ml_collections.ConfigDict, image_size: int | tuple[int, int]
 ) -> None:
   """Checks the sizes of a critic that is trained.
 
   Args:
     critic: the fields of `config.critic`, valid by themselves.
-    image_size: in pixels.
+    image_size: the field `data.image_size`.
 
   Raises:
     UserError: two of them contradict each other.
@@ -139,16 +139,16 @@ def _check_sizes(name, network, image_size, scales=1):
   halvings, power = depth + scales - 1, f'{name}.depth'
   if scales > 1:
     power = f'({name}.depth + {name}.num_scales - 1)'
-  if image_size % 2**halvings:
-    why = f'2**{power}=2**{halvings}='
-    raise UserError(
-      not_divisible('data.image_size', image_size, 2**halvings, why)
-    )
+  for side in sides_of(image_size):
+    if side % 2**halvings:
+      why = f'2**{power}=2**{halvings}='
+      raise UserError(not_divisible('data.image_size', side, 2**halvings, why))
 
 
 def _check_attention(model, image_size):
   """That the sides at which attention is to stand are sides of maps."""
-  sides = [image_size // 2**level for level in range(model.depth + 1)]
+  shorter = min(sides_of(image_size))
+  sides = [shorter // 2**level for level in range(model.depth + 1)]
   for side in model.attention_sides:
     if side not in sides:
       *most, last = sides

@@ -7,6 +7,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
+from vaegan_jax.configuration import variants
 from vaegan_jax.configuration.rules import flatten, must_be, nearest
 from vaegan_jax.errors import UserError
 
@@ -67,10 +68,12 @@ def with_objective(source: str, argv: Sequence[str]) -> str:
     argv: arguments, among them perhaps that flag.
 
   Returns:
-    `path:objective` if the flag is there and no variant is, else `source`.
+    The source with the objective if the flag is there and the source names no
+    variant but presets, else as it is.
   """
   found = re.findall(r'(?:^|\n)--?config\.objective[=\n](\w+)', '\n'.join(argv))
-  return f'{source}:{found[-1]}' if found and ':' not in source else source
+  _, variant, _ = variants.split(source)
+  return variants.add(source, found[-1]) if found and not variant else source
 
 
 def _similar_field(name: str, fields: Iterable[str]) -> str:

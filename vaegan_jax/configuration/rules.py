@@ -49,6 +49,7 @@ class Rule(NamedTuple):
 
   text: str
   holds: Callable[[Any], bool]
+  also: tuple[type, ...] = ()  # Types that it takes beside its example's.
 
 
 def _between(low: int, high: int) -> Rule:
@@ -109,6 +110,17 @@ _MULTIPLIERS = Rule(
     and all(_has_type(m, int) and 1 <= m <= _MAX_MULTIPLIER for m in value)
   ),
 )
+_SIDES = Rule(
+  f'from 1 to {_MAX_IMAGE_SIZE}, or two of that, "(height, width)"',
+  lambda value: (
+    all(
+      _has_type(side, int) and 1 <= side <= _MAX_IMAGE_SIZE
+      for side in sides_of(value)
+    )
+    and len(sides_of(value)) == 2
+  ),
+  also=(tuple,),
+)
 _LEVELS = Rule(
   'one to 16 whole numbers from 3 to 1024',
   lambda value: (
@@ -154,7 +166,7 @@ RULES = {
   'data.path': PATH,
   'data.data_dir': PATH,
   'data.copy_dir': _LOCAL_PATH,
-  'data.image_size': _between(1, _MAX_IMAGE_SIZE),
+  'data.image_size': _SIDES,
   'data.channels': _between(1, 4),
   'data.center_crop': _COUNT_OR_ZERO,
   'data.train_split': _NOT_EMPTY,
@@ -177,6 +189,8 @@ RULES = {
   'model.unit_codes': _ANY,
   'model.fsq_levels': _LEVELS,
   'model.norm': _one_of(*NORMS),
+  'model.dtype': _one_of('float32', 'bfloat16'),
+  'model.remat': _ANY,
   'critic.network': _one_of('plain', 'residual', *FROZEN),
   'critic.weights': _LOCAL_PATH,
   'critic.width': _between(1, _MAX_WIDTH),
@@ -246,6 +260,11 @@ STYLE_RULES = {
 }
 
 
+def sides_of(image_size: int | tuple[int, int]) -> tuple[int, ...]:
+  """Returns the sides (height, width) that `data.image_size` stands for."""
+  return image_size if isinstance(image_size, tuple) else (image_size,) * 2
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
   """Returns the choice most like a misspelt name, or '' where none is."""
   return next(iter(difflib.get_close_matches(name, list(choices), n=1)), '')
@@ -305,7 +324,7 @@ def _has_type(value: Any, kind: type) -> bool:
 
 def _check_field(name: str, value: Any, rule: Rule, like: Any) -> None:
   kind = type(like)
-  if not _has_type(value, kind):
+  if not _has_type(value, kind) and not isinstance(value, rule.also):
     raise UserError(f'{name}={value!r} {must_be(name, like)}')
   if not rule.holds(value):
     example = f'for example, --config.{name}={as_argument(like)}'

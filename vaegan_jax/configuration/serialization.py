@@ -16,7 +16,7 @@ from typing import Any
 import ml_collections
 from etils import epath
 
-from vaegan_jax.configuration import defaults
+from vaegan_jax.configuration import defaults, variants
 from vaegan_jax.configuration.migrations import upgrade
 from vaegan_jax.configuration.rules import PATH, flatten, nearest
 from vaegan_jax.configuration.validation import validate
@@ -85,8 +85,9 @@ def load_config_file(source: str) -> ml_collections.ConfigDict:
   """Runs `get_config` of a Python file.
 
   Args:
-    source: `path` or `path:variant`; a relative path is looked for in the
-      working directory and then in the project.
+    source: `path` or `path:words`, an objective and presets with commas between
+      them; a relative path is looked for in the working directory and then in
+      the project.
 
   Returns:
     The configuration, locked; its values are not yet checked.
@@ -94,7 +95,7 @@ def load_config_file(source: str) -> ml_collections.ConfigDict:
   Raises:
     UserError: no such file, or it does not describe a configuration.
   """
-  name, _, variant = source.partition(':')
+  name, variant, presets = variants.split(source)
   paths = (Path(name), defaults.PROJECT / name) if PATH.holds(name) else ()
   path = next((path for path in paths if path.is_file()), None)
   if path is None:
@@ -107,6 +108,8 @@ def load_config_file(source: str) -> ml_collections.ConfigDict:
     get_config = runpy.run_path(str(path))['get_config']
     config = get_config(variant) if variant else get_config()
     fields = flatten(config)
+    for preset in presets:
+      variants.apply_preset(preset, config)
     config.lock()
   # It is the user's program: anything may happen, and it may want to exit.
   except (Exception, SystemExit) as error:
@@ -115,6 +118,7 @@ def load_config_file(source: str) -> ml_collections.ConfigDict:
       f'{error}): it must define get_config(objective), as configs/celeba.py'
     ) from error
   _check_fields(fields, path)
+  variants.check_objective(config.objective, variant)
   return config
 
 
@@ -143,7 +147,7 @@ def _check_fields(fields: Iterable[str], path: os.PathLike) -> None:
 
 def _restore(value: Any, like: Any) -> Any:
   """Undoes what JSON, or an editor of it, does to tuples and floats."""
-  if isinstance(like, tuple) and isinstance(value, list):
+  if isinstance(value, list):  # No field holds one.
     return tuple(value)
   if isinstance(like, float) and type(value) is int:
     return float(value) if abs(value) < sys.float_info.max else math.inf

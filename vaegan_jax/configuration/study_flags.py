@@ -9,7 +9,7 @@ import ml_collections
 from absl import flags
 from etils import epath
 
-from vaegan_jax.configuration import grid
+from vaegan_jax.configuration import grid, variants
 from vaegan_jax.configuration.paths import absolute, make_paths_absolute
 from vaegan_jax.configuration.rules import nearest
 from vaegan_jax.errors import UserError
@@ -64,11 +64,12 @@ def parse_study(
   Raises:
     UserError: a flag is not a study's, or a configuration is not valid.
   """
-  source, _, variant = flag_values.config.partition(':')
+  source = flag_values.config
+  name, variant, _ = variants.split(source)
   if variant:
     raise UserError(
       f'--config={flag_values.config} names an objective, but a study has its '
-      f'own: for example, --config={source} --study.objectives={variant}'
+      f'own: for example, --config={name} --study.objectives={variant}'
     )
   for field in ('objective', 'seed'):
     if any(re.match(rf'--?config\.{field}(=|$)', arg) for arg in argv):

@@ -10,6 +10,7 @@ import ml_collections
 
 from vaegan_jax.configuration import defaults
 from vaegan_jax.configuration.frozen import check_frozen_critic
+from vaegan_jax.configuration.latent import check_latent
 from vaegan_jax.configuration.networks import (
   check_autoencoder,
   check_trained_critic,
@@ -23,6 +24,7 @@ from vaegan_jax.configuration.rules import (
   as_argument,
   check_fields,
   either,
+  sides_of,
 )
 from vaegan_jax.errors import UserError
 
@@ -42,6 +44,7 @@ def validate(
   """
   check_fields(config, defaults.get_config(), RULES)
   check_autoencoder(config.model, config.data.image_size)
+  check_latent(config)
   if config.critic.network in FROZEN:
     check_frozen_critic(config)
   else:
@@ -172,8 +175,9 @@ def _check_terms(config: ml_collections.ConfigDict) -> None:
       'which loss.distance_weight=0.0 turns off: for example, '
       f'--config.loss.image_weight=0 --config.loss.pixel_weight=1'
     )
-  if 2**loss.image_halvings > config.data.image_size:
-    most = int(math.log2(config.data.image_size))
+  shorter = min(sides_of(config.data.image_size))
+  if 2**loss.image_halvings > shorter:
+    most = int(math.log2(shorter))
     raise UserError(
       f'loss.image_halvings={loss.image_halvings} halves '
       f'data.image_size={config.data.image_size} to less than a pixel: for '

@@ -134,9 +134,13 @@ def _load(image: Image.Image) -> Image.Image:
 
 
 def decode_image(
-  data: bytes, *, channels: int, image_size: int, center_crop: int = 0
+  data: bytes,
+  *,
+  channels: int,
+  image_size: int | tuple[int, int],
+  center_crop: int = 0,
 ) -> np.ndarray:
-  """Decodes an image file to a square of pixels.
+  """Decodes an image file to so many pixels, without a change of proportions.
 
   Transparent pixels show white where the channels asked for have no alpha.
   Resizing is Pillow's Lanczos filter, which averages when it shrinks and
@@ -145,25 +149,29 @@ def decode_image(
   Args:
     data: an image file in any format that Pillow reads.
     channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA.
-    image_size: the side of the result, in pixels; may exceed the file's.
-    center_crop: the side of the square cut from the middle, in pixels of the
-      file; 0, or more than fits: the largest square.
+    image_size: the sides (height, width) of the result, in pixels, or one for
+      both; they may exceed the file's.
+    center_crop: the shorter side of what is cut from the middle, in pixels of
+      the file; 0, or more than fits: the largest that does.
 
   Returns:
-    [S, S, C] uint8, with S the image size.
+    [H, W, C] uint8, with H and W the image size.
 
   Raises:
     Exception: whatever Pillow raises for a damaged file.
   """
   image = read_image(data)
-  width, height = image.size
-  side = min(center_crop or width, width, height)
-  left, top = (width - side) // 2, (height - side) // 2
-  image = image.crop((left, top, left + side, top + side))
+  height, width = np.broadcast_to(image_size, 2).tolist()
+  scale = min(image.width / width, image.height / height)
+  if center_crop:
+    scale = min(scale, center_crop / min(height, width))
+  cut = [max(1, round(scale * side)) for side in (width, height)]
+  left, top = (image.width - cut[0]) // 2, (image.height - cut[1]) // 2
+  image = image.crop((left, top, left + cut[0], top + cut[1]))
   image = _convert(image, _MODES[channels])
-  if side != image_size:
-    image = image.resize((image_size, image_size), Image.Resampling.LANCZOS)
-  return np.asarray(image).reshape(image_size, image_size, channels)
+  if image.size != (width, height):
+    image = image.resize((width, height), Image.Resampling.LANCZOS)
+  return np.asarray(image).reshape(height, width, channels)
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:

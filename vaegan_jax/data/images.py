@@ -39,7 +39,7 @@ class Images(Protocol):
   def __len__(self) -> int: ...
 
   def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-    """Returns the images at `indices` [B] as [B, S, S, C] uint8."""
+    """Returns the images at `indices` [B] as [B, H, W, C] uint8."""
 
 
 def load_splits(
@@ -77,7 +77,7 @@ def load_images(
   builder: tfds.core.DatasetBuilder,
   split: str,
   *,
-  image_size: int,
+  image_size: int | tuple[int, int],
   channels: int,
   center_crop: int = 0,
   cache_images: bool = True,
@@ -92,9 +92,9 @@ def load_images(
   Args:
     builder: a prepared TFDS builder, as from `datasets.create_builder`.
     split: a TFDS split, such as 'train', 'train[:90%]' or 'train+test'.
-    image_size: the side of the images, in pixels.
+    image_size: sides of the images, in pixels; see `decode_image`.
     channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA.
-    center_crop: the side of the square cut from the middle; 0: the largest.
+    center_crop: the shorter side of what is cut from the middle; 0: all.
     cache_images: whether to keep the decoded images on disk.
     field: the configuration field that holds `split`, for the error message.
 
@@ -111,13 +111,15 @@ def load_images(
     image_size=image_size,
     center_crop=center_crop,
   )
-  shape = (len(source), image_size, image_size, channels)
+  sides = np.broadcast_to(image_size, 2).tolist()
+  shape = (len(source), *sides, channels)
   fingerprint = _fingerprint(builder.info, split, shape, center_crop)
   images = _DecodedImages(source, decode, fingerprint, shape)
   if not cache_images:
     return images
   slug = re.sub(r'\W+', '_', split).strip('_')
-  name = f'decoded-{slug}-{image_size}x{channels}-{fingerprint}.npy'
+  size = 'x'.join(map(str, dict.fromkeys(sides)))  # Of a square, its side.
+  name = f'decoded-{slug}-{size}x{channels}-{fingerprint}.npy'
   path = pathlib.Path(builder.data_path) / name
   if not decoded_cache.is_whole(path, images.shape):
     try:
@@ -135,7 +137,8 @@ def _fingerprint(
   center_crop: int,
 ) -> str:
   """Names a dataset, one of its splits, and the way it is decoded."""
-  count, image_size, _, channels = shape
+  count, *sides, channels = shape
+  image_size = sides if sides[0] != sides[1] else sides[0]
   # No path and no time of a file: copies of a dataset are the same dataset.
   parts = (info.name, str(info.version), int(info.dataset_size), split)
   parts += (count, image_size, channels, center_crop, _CACHE_VERSION)

@@ -12,6 +12,7 @@ import ml_collections
 
 from vaegan_jax import models
 from vaegan_jax.configuration.migrations import upgrade
+from vaegan_jax.configuration.rules import sides_of
 from vaegan_jax.errors import UserError
 from vaegan_jax.experiment import rounds
 from vaegan_jax.experiment.optimizers import create_optimizers
@@ -51,9 +52,14 @@ def create_networks(
     modules,
     optimizers,
     seed=config.seed,
-    image_shape=(*[config.data.image_size] * 2, config.data.channels),
+    image_shape=image_shape(config.data),
   )
   return modules, optimizers, create_state
+
+
+def image_shape(data: ml_collections.ConfigDict) -> tuple[int, ...]:
+  """Returns (H, W, C) of the images that `config.data` describes."""
+  return (*sides_of(data.image_size), data.channels)
 
 
 def updates_in_round(

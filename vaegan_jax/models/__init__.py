@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
 
 from vaegan_jax.models import plain, residual
 from vaegan_jax.models.autoencoder import Autoencoder
@@ -66,12 +68,12 @@ def create_modules(
 
 
 def create_autoencoder(
-  image_size: int, channels: int, **model: Any
+  image_size: int | tuple[int, int], channels: int, **model: Any
 ) -> Autoencoder:
   """Builds the autoencoder that a configuration describes.
 
   Args:
-    image_size: side of the images, in pixels.
+    image_size: sides of the images, in pixels, or one for both.
     channels: of the images.
     **model: the fields of `config.model`.
 
@@ -80,29 +82,38 @@ def create_autoencoder(
   """
   latent = _create_latent(**model)
   flat = model['latent_shape'] == 'flat'
-  sides = (image_size // 2 ** model['depth'],) * 2
-  names = ['width', 'channel_multipliers']
+  sides = np.broadcast_to(image_size, 2) // 2 ** model['depth']
+  names = ['width', 'channel_multipliers', 'remat']
+  # None is float32 here, and what a library's user has in another program.
+  fields = {'dtype': jnp.bfloat16 if model['dtype'] == 'bfloat16' else None}
   if model['network'] == 'plain':
     network, names = plain, [*names, 'norm']
-    fields = {}
   else:
     network = residual
     names += ['num_res_blocks', 'middle_attention', 'layout']
-    fields = {'attention_levels': _attention_levels(image_size, **model)}
+    fields['attention_levels'] = _attention_levels(image_size, **model)
   fields |= {name: model[name] for name in names}
   return Autoencoder(
     encoder=network.Encoder(latent.num_inputs, flat, **fields),
     latent=latent,
-    decoder=network.Decoder(channels, sides if flat else (), **fields),
+    decoder=network.Decoder(
+      channels, tuple(sides.tolist()) if flat else (), **fields
+    ),
   )
 
 
 def _attention_levels(
-  image_size: int, depth: int, attention_sides: Sequence[int], **model
+  image_size: int | tuple[int, int],
+  depth: int,
+  attention_sides: Sequence[int],
+  **model,
 ) -> tuple[int, ...]:
-  """The levels whose maps have these sides, of images of the training's."""
+  """The levels whose maps, of the training's images, have these shorter sides.
+
+  Levels, because a map of latents takes images of other sizes too.
+  """
   del model
-  sides = [image_size // 2**level for level in range(depth + 1)]
+  sides = [np.min(image_size) // 2**level for level in range(depth + 1)]
   return tuple(i for i, side in enumerate(sides) if side in attention_sides)
 
 

@@ -13,6 +13,7 @@ from vaegan_jax.experiment.initial_weights import (
   InitialWeights,
   read_initial_weights,
 )
+from vaegan_jax.experiment.networks import image_shape
 from vaegan_jax.experiment.train_state import TrainState
 from vaegan_jax.modes.same_images import keep_rules
 from vaegan_jax.runtime import distributed
@@ -64,7 +65,7 @@ def check_memory(
   Raises:
     UserError: it does.
   """
-  shape = (*[config.data.image_size] * 2, config.data.channels)
+  shape = image_shape(config.data)
   per_device = config.batch_size // jax.device_count()
   memory.check_memory(modules, state, shape, per_device)
 

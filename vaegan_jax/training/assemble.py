@@ -85,8 +85,7 @@ def create_parts(
     optimizers: one for each module that is trained.
     loss: what the autoencoder minimises.
     objective: the critic's; None: it is frozen, or there is none.
-    seed: of all that is drawn.
-    preprocess: see `create_draw`.
+    seed, preprocess: see `create_draw`.
     critic_config: how it is trained.
     max_grad_norm: of the critic's loss; the autoencoder's optimiser cuts too.
 
