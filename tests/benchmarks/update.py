@@ -29,11 +29,11 @@ import ml_collections
 
 from configs import default
 from tests.benchmarks import hlo
+from tests.benchmarks.minimum import minimum_flops
 from tests.environment import environment
 from vaegan_jax.configuration import serialization
 from vaegan_jax.experiment import train_state
 from vaegan_jax.experiment.networks import create_networks
-from vaegan_jax.losses import adversarial
 from vaegan_jax.modes.updates import create_updates
 from vaegan_jax.training import devices
 from vaegan_jax.training.turns import Turn
@@ -111,79 +111,6 @@ def create(
   return update_of(Turn(True, (False,) * num_steps)), create_state
 
 
-def minimum_flops(
-  config: ml_collections.ConfigDict, order: str, batch_size: int
-) -> int:
-  """The least convolution and matrix FLOPs of one update, from shapes alone.
-
-  A layer costs F forward, F for its weights' gradient and F for its input's:
-  the same products, paired differently. The first layer of a network that is
-  fed with images owes no input gradient, unless somebody wants it.
-
-    autoencoder       3 F_A - F_first
-    critic step       2 (3 F_D - F_first)       real and fake
-    perceptual step   2 F_L + F_L               forward on both; fake's gradient
-    simultaneous      less 2 F_L                the critic step's forward passes
-
-  F_D is the whole critic, F_L its blocks up to the last that the distance
-  compares. An adversarial term wants the whole critic for the fake instead.
-  """
-  image = (config.data.image_size, config.data.channels)
-  encoder = _down_macs(*image, config.model)
-  decoder = _up_macs(*image, config.model)
-  side = image[0] // 2 ** len(config.model.channel_multipliers)
-  widest = config.model.width * config.model.channel_multipliers[-1]
-  flat, latent = side**2 * widest, config.model.latent_dim
-  autoencoder = sum(encoder) + flat * 2 * latent + latent * flat + sum(decoder)
-  macs = 3 * autoencoder - encoder[0]
-  if config.objective in adversarial.OBJECTIVES:
-    blocks = _down_macs(*image, config.critic)
-    side = image[0] // 2 ** len(blocks)
-    multiplier = config.critic.channel_multipliers[-1]
-    head = side**2 * config.critic.width * multiplier
-    macs += 2 * (3 * (sum(blocks) + head) - blocks[0])
-    names = [f'block_{i}' for i in range(len(blocks))]
-    last = max(names.index(n) for n in config.loss.layers or names)
-    real = fake = sum(blocks[: last + 1])
-    if config.loss.adversarial_weight:
-      fake = sum(blocks) + head
-    macs += fake if order == 'simultaneous' else real + 2 * fake
-  return 2 * batch_size * macs
-
-
-def _down_macs(side: int, channels: int, network) -> list[int]:
-  """Products of each 4x4 convolution of stride 2, for one image.
-
-  Of the 4 taps of each of the side / 2 outputs of a row, the first's first and
-  the last's last fall into the padding.
-  """
-  macs = []
-  for multiplier in network.channel_multipliers:
-    side //= 2
-    features = network.width * multiplier
-    macs.append((4 * side - 2) ** 2 * channels * features)
-    channels = features
-  return macs
-
-
-def _up_macs(side: int, channels: int, network) -> list[int]:
-  """Products of each convolution of the decoder, for one image.
-
-  One of 3x3 after doubling is one of 2x2 for each of the four sub-pixels. Of
-  a row's 2 * side taps two fall into the padding, and of the 3 * side of the
-  last, to the image, which is not doubled.
-  """
-  widths = [network.width * m for m in network.channel_multipliers]
-  inputs = [*reversed(widths), widths[0]]
-  outputs = [*reversed(widths[:-1]), widths[0], channels]
-  depth = len(widths)
-  taps = [2 * side // 2 ** (depth - 1 - i) - 2 for i in range(depth)]
-  return [
-    t**2 * i * o
-    for t, i, o in zip([*taps, 3 * side - 2], inputs, outputs, strict=True)
-  ]
-
-
 def small_config() -> ml_collections.ConfigDict:
   """The default configuration with a network that compiles in seconds."""
   config = default.get_config()
@@ -220,7 +147,7 @@ def _describe_programs(args: argparse.Namespace) -> dict[str, dict]:
   for order in args.orders:
     _log(f'compiling {order} for {jax.local_device_count()} devices')
     update, create_state = create(config, order)
-    images = jax.eval_shape(lambda: _images(config, args.batch_size))
+    images = jax.eval_shape(lambda: images_of(config, args.batch_size))
     compiled = update.lower(jax.eval_shape(create_state), images).compile()
     text = compiled.as_text()
     flops = hlo.count_flops(text)
@@ -243,7 +170,7 @@ def _measure_time(args: argparse.Namespace) -> dict[str, dict]:
     lambda event, _, **__: event == _COMPILED and compilations.append(event)
   )
   config = _load_config(args)
-  images = _images(config, args.batch_size)
+  images = images_of(config, args.batch_size)
   steps, timed = {}, {}
   for order in args.orders:
     update, create_state = create(config, order)
@@ -277,7 +204,7 @@ def _run(update, holder, images, num_steps) -> float:
   return time.perf_counter() - started
 
 
-def _images(config: ml_collections.ConfigDict, batch_size: int) -> jax.Array:
+def images_of(config: ml_collections.ConfigDict, batch_size: int) -> jax.Array:
   side, channels = config.data.image_size, config.data.channels
   shape = (jax.local_device_count(), batch_size, side, side, channels)
   return jax.random.randint(jax.random.key(0), shape, 0, 256).astype('uint8')

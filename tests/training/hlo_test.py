@@ -7,6 +7,7 @@ import pytest
 
 from tests.benchmarks import hlo
 from tests.benchmarks import update as benchmark
+from tests.benchmarks.minimum import minimum_flops
 
 
 def compiled_text(function, *shapes):
@@ -178,11 +179,11 @@ def test_the_minimum_is_the_count_of_layers_compiled_one_by_one():
   head = 2 * batch * (side // 8) ** 2 * 4 * width
   critic_step = 2 * (3 * (first + sum(others) + head) - first)
   perceptual_step = 3 * (first + sum(others))
-  alternating = benchmark.minimum_flops(config, 'alternating', batch)
-  simultaneous = benchmark.minimum_flops(config, 'simultaneous', batch)
+  alternating = minimum_flops(config, 'alternating', batch)
+  simultaneous = minimum_flops(config, 'simultaneous', batch)
   assert alternating - simultaneous == 2 * perceptual_step // 3
   config.objective = 'mse'
-  autoencoder = benchmark.minimum_flops(config, 'alternating', batch)
+  autoencoder = minimum_flops(config, 'alternating', batch)
   assert alternating - autoencoder == critic_step + perceptual_step
 
 

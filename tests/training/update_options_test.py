@@ -12,6 +12,7 @@ import pytest
 
 from tests import networks
 from tests.benchmarks import hlo
+from tests.benchmarks import minimum as least
 from tests.benchmarks import update as benchmark
 from tests.training import update_test
 from tests.training.assembly import PLAIN, parallel_updates
@@ -758,6 +759,7 @@ def flops_config():
   config.model.latent_dim = 4
   for network in (config.model, config.critic):
     network.width, network.channel_multipliers = 4, (1, 2)
+    network.depth = 2
   return config
 
 
@@ -797,24 +799,18 @@ def flops_text(**options):
 
 
 def minimum():
-  return benchmark.minimum_flops(flops_config(), 'alternating', BATCH)
+  return least.minimum_flops(flops_config(), 'alternating', BATCH)
 
 
 def critic_step_minimum():
   """Forward, and both gradients but the images'; for real and fake."""
-  config = flops_config()
-  blocks = benchmark._down_macs(16, 3, config.critic)
-  head = 4 * 4 * 8
-  return 2 * BATCH * 2 * (3 * (sum(blocks) + head) - blocks[0])
+  return 2 * BATCH * least.critic_step_products(flops_config())
 
 
 def autoencoder_forward():
   config = flops_config()
-  flat, latent = 4 * 4 * 8, 4
-  dense = flat * 2 * latent + latent * flat
-  down = benchmark._down_macs(16, 3, config.model)
-  up = benchmark._up_macs(16, 3, config.model)
-  return 2 * BATCH * (sum(down) + dense + sum(up))
+  layers = least.encoder_products(config) + least.decoder_products(config)
+  return 2 * BATCH * sum(layers)
 
 
 def test_the_plain_update_does_the_least():
@@ -850,6 +846,6 @@ def test_r1_costs_nothing_in_the_steps_that_do_not_take_it():
   # The loss has passed the real images already. The gradient at them is one
   # such pass, along it another, and that one's two gradients are two more, less
   # the first layer's input gradient. A head's gradient of 1 is no product.
-  first, *others = benchmark._down_macs(16, 3, flops_config().critic)
-  wanted = 2 * BATCH * (3 * first + 4 * (sum(others) + 4 * 4 * 8))
+  ((first, *others),) = least.critic_products(flops_config())
+  wanted = 2 * BATCH * (3 * first + 4 * sum(others))
   assert 0.99 <= (taken - plain) / wanted <= 1.0

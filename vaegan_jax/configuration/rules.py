@@ -129,7 +129,7 @@ _LEVELS = Rule(
     and all(_has_type(n, int) and 3 <= n <= 1024 for n in value)
   ),
 )
-_SIDES = Rule(
+_ATTENTION_SIDES = Rule(
   f'whole numbers from 1 to {_MAX_IMAGE_SIZE}, each once',
   lambda value: (
     all(_has_type(n, int) and 1 <= n <= _MAX_IMAGE_SIZE for n in value)
@@ -180,7 +180,7 @@ RULES = {
   'model.depth': _DEPTH,
   'model.channel_multipliers': _MULTIPLIERS,
   'model.num_res_blocks': _between(1, 16),
-  'model.attention_sides': _SIDES,
+  'model.attention_sides': _ATTENTION_SIDES,
   'model.middle_attention': _ANY,
   'model.latent_dim': _between(1, _MAX_LATENT_DIM),
   'model.latent': _one_of('gaussian', 'vq', 'fsq', 'lfq', 'none'),

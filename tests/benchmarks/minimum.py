@@ -1,0 +1,233 @@
+"""The least arithmetic of an update, from the shapes of its networks alone.
+
+In products of one image, of which a floating-point count has two: the product
+and its sum. What meets a padding is none.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import ml_collections
+
+from vaegan_jax.configuration.rules import sides_of
+from vaegan_jax.losses import adversarial
+
+Sides = tuple[int, ...]
+
+
+def minimum_flops(
+  config: ml_collections.ConfigDict, order: str, batch_size: int
+) -> int:
+  """The least convolution and matrix FLOPs of one update.
+
+  A layer costs F forward, F for its weights' gradient and F for its input's:
+  the same products, paired differently. So do the two products of attention,
+  which have two inputs each. The first layer of a network that is fed with
+  images owes no input gradient, unless somebody wants it; and the search for
+  the nearest code of 'vq', N, owes none at all.
+
+    autoencoder       3 F_A - F_first + N
+    critic step       2 (3 F_D - F_first)       real and fake
+    perceptual step   2 F_L + F_L               forward on both; fake's gradient
+    simultaneous      less 2 F_L                the critic step's forward passes
+
+  F_D is the whole critic, F_L its blocks up to the last that the distance
+  compares. An adversarial term wants the whole critic for the fake instead.
+  """
+  encoder, decoder = encoder_products(config), decoder_products(config)
+  products = 3 * (sum(encoder) + sum(decoder)) - encoder[0]
+  products += search_products(config)
+  if config.objective in adversarial.OBJECTIVES:
+    scales = critic_products(config)
+    products += critic_step_products(config)
+    real = fake = sum(_seen(config, i, s) for i, s in enumerate(scales))
+    if config.loss.adversarial_weight:
+      fake = sum(map(sum, scales))
+    products += fake if order == 'simultaneous' else real + 2 * fake
+  return 2 * batch_size * products
+
+
+def critic_step_products(config: ml_collections.ConfigDict) -> int:
+  """Of real and fake images: forward, and both gradients but the images'."""
+  return 2 * sum(3 * sum(s) - s[0] for s in critic_products(config))
+
+
+def encoder_products(config: ml_collections.ConfigDict) -> list[int]:
+  """Of each layer, the first first, the one to the latent last."""
+  model, sides = config.model, sides_of(config.data.image_size)
+  widths = [model.width * m for m in model.channel_multipliers]
+  channels, size = config.data.channels, _num_inputs(model)
+  if model.network == 'plain':
+    products = _halvings(sides, channels, widths)
+    sides = _divide(sides, 2 ** len(widths))
+  else:
+    products = [_conv(sides, _same, channels, widths[0])]
+    before = widths[0]
+    halve = _halved_from_four if model.layout == 'own' else _halved_from_three
+    for level, width in enumerate(widths):
+      if level:
+        products.append(_conv(sides, halve, before, before))
+        sides = _divide(sides, 2)
+      count = model.num_res_blocks
+      products += _level(config, sides, before, width, count)
+      before = width
+    products += _middle(model, sides, before)
+    if model.layout == 'ldm':
+      products.append(_conv(sides, _same, before, size))
+      before = size
+    widths = [before]
+  # A dense layer, or one of 1x1: as many products.
+  return [*products, math.prod(sides) * widths[-1] * size]
+
+
+def decoder_products(config: ml_collections.ConfigDict) -> list[int]:
+  """Of each layer, the one from the latent first, the image's last."""
+  model = config.model
+  widths = [model.width * m for m in model.channel_multipliers]
+  sides = _divide(sides_of(config.data.image_size), 2**model.depth)
+  products, size = [], model.latent_dim
+  if model.layout == 'ldm':
+    products.append(math.prod(sides) * size * size)
+  if model.latent_shape == 'flat':
+    products.append(math.prod(sides) * size * widths[-1])
+  else:
+    products.append(_conv(sides, _same, size, widths[-1]))
+  before = widths[-1]
+  if model.network == 'plain':
+    for width in [*reversed(widths[:-1]), widths[0]]:
+      products.append(_conv(sides, _doubled, before, width))
+      sides, before = tuple(2 * s for s in sides), width
+  else:
+    products += _middle(model, sides, before)
+    for level in reversed(range(len(widths))):
+      count = model.num_res_blocks + (model.layout == 'ldm')
+      products += _level(config, sides, before, widths[level], count)
+      before = widths[level]
+      if level:
+        products.append(_conv(sides, _doubled, before, before))
+        sides = tuple(2 * s for s in sides)
+  return [*products, _conv(sides, _same, before, config.data.channels)]
+
+
+def critic_products(config: ml_collections.ConfigDict) -> list[list[int]]:
+  """Of each scale: of the first layer, the blocks in order, and the head.
+
+  A residual critic's blocks are single numbers, all of their layers together;
+  a plain one's first layer is its first block.
+  """
+  critic, scales = config.critic, []
+  for scale in range(critic.num_scales):
+    sides = _divide(sides_of(config.data.image_size), 2**scale)
+    widths = [critic.width * m for m in critic.channel_multipliers]
+    channels = config.data.channels
+    if critic.network == 'plain':
+      products = _halvings(sides, channels, widths)
+    else:
+      products = [_conv(sides, _same, channels, widths[0])]
+      for before, width, halving in zip(
+        widths[:-1], widths[1:], range(critic.depth), strict=True
+      ):
+        at = _divide(sides, 2**halving)
+        products.append(
+          _conv(at, _same, before, before)
+          + _conv(at, _halved_from_four, before, width)
+          + math.prod(_divide(at, 2)) * before * width
+        )
+    smallest = math.prod(_divide(sides, 2**critic.depth))
+    scales.append([*products, smallest * widths[-1]])
+  return scales
+
+
+def search_products(config: ml_collections.ConfigDict) -> int:
+  """Of all tokens with all codes, where the nearest of a codebook is sought."""
+  model = config.model
+  if model.latent != 'vq':
+    return 0
+  places = 1
+  if model.latent_shape == 'map':
+    places = math.prod(
+      _divide(sides_of(config.data.image_size), 2**model.depth)
+    )
+  return places * model.latent_dim * model.codebook_size
+
+
+def _seen(config, scale: int, products: list[int]) -> int:
+  """Of a scale's layers up to the last block that the distance compares."""
+  critic = config.critic
+  prefix = f'scale_{scale}/' if scale else ''
+  names = [f'{prefix}block_{i}' for i in range(critic.depth)]
+  compared = [n in (config.loss.layers or names) for n in names]
+  if not any(compared):
+    return 0
+  last = critic.depth - compared[::-1].index(True)
+  return sum(products[: last + (critic.network == 'residual')])
+
+
+def _num_inputs(model) -> int:
+  return model.latent_dim * (2 if model.latent == 'gaussian' else 1)
+
+
+def _halvings(sides, channels, widths) -> list[int]:
+  """Of a stack of convolutions of 4 taps and stride 2."""
+  inputs = [channels, *widths[:-1]]
+  return [
+    _conv(_divide(sides, 2**i), _halved_from_four, *ends)
+    for i, ends in enumerate(zip(inputs, widths, strict=True))
+  ]
+
+
+def _level(config, sides, before, width, num_blocks) -> list[int]:
+  """Of a level's residual blocks and attention, layer by layer."""
+  products = []
+  for _ in range(num_blocks):
+    products += [_conv(sides, _same, before, width)]
+    products += [_conv(sides, _same, width, width)]
+    if before != width:
+      products.append(math.prod(sides) * before * width)
+    if min(sides) in config.model.attention_sides:
+      products += _attention(sides, width)
+    before = width
+  return products
+
+
+def _middle(model, sides, width) -> list[int]:
+  if not model.middle_attention:
+    return []
+  return [_conv(sides, _same, width, width)] * 4 + _attention(sides, width)
+
+
+def _attention(sides, width) -> list[int]:
+  """Four layers of 1x1, and two products of all places with all places."""
+  places = math.prod(sides)
+  return [places * width * width] * 4 + [places * places * width] * 2
+
+
+def _conv(
+  sides: Sequence[int], taps: Callable[[int], int], inputs: int, outputs: int
+) -> int:
+  """Of one convolution; `taps` maps a side to how many meet a pixel."""
+  return math.prod(map(taps, sides)) * inputs * outputs
+
+
+def _same(side: int) -> int:
+  """Of 3 taps; the first's first and the last's last fall into the padding."""
+  return 3 * side - 2
+
+
+def _halved_from_four(side: int) -> int:
+  """Of 4 taps and stride 2, and a padding of 1."""
+  return 4 * (side // 2) - 2
+
+
+def _halved_from_three(side: int) -> int:
+  """Of 3 taps and stride 2, and a padding of 1 behind."""
+  return 3 * (side // 2) - 1
+
+
+def _doubled(side: int) -> int:
+  """Of 3 taps after doubling, which are 2 for each of the sub-pixels."""
+  return 2 * (2 * side) - 2
+
+
+def _divide(sides: Sequence[int], by: int) -> Sides:
+  return tuple(side // by for side in sides)

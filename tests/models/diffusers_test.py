@@ -1,0 +1,132 @@
+"""Weights go to diffusers' AutoencoderKL and back; both compute the same."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import networks
+from tests.models.residual_test import random, random_variables
+from vaegan_jax.errors import UserError
+from vaegan_jax.models import diffusers as weights
+
+WIDTH, MULTIPLIERS, LATENT = 32, (1, 2, 2), 3
+
+
+@functools.cache
+def created():
+  """An autoencoder of the layout, and weights without zeros."""
+  module = networks.autoencoder(
+    16,
+    3,
+    LATENT,
+    network='residual',
+    layout='ldm',
+    width=WIDTH,
+    channel_multipliers=MULTIPLIERS,
+    num_res_blocks=2,
+    middle_attention=True,
+    latent_shape='map',
+  )
+  x = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
+  params = random_variables(module, x)['params']
+  # Of about unit variance through all layers.
+  return module, jax.tree.map(
+    lambda w: w * 3 / np.sqrt(w[..., 0].size) if w.ndim > 1 else w, params
+  )
+
+
+def test_weights_come_back_as_they_were():
+  _, params = created()
+  state = weights.to_diffusers(params)
+  assert len(state) == len(jax.tree.leaves(params))
+  back = weights.from_diffusers(state)
+  assert jax.tree.structure(back) == jax.tree.structure(params)
+  jax.tree.map(np.testing.assert_array_equal, back, params)
+
+
+def test_names_and_shapes_are_those_that_are_known():
+  state = weights.to_diffusers(created()[1])
+  for name, shape in {
+    'encoder.conv_in.weight': (32, 3, 3, 3),
+    'encoder.down_blocks.1.resnets.0.conv_shortcut.weight': (64, 32, 1, 1),
+    'encoder.down_blocks.0.downsamplers.0.conv.weight': (32, 32, 3, 3),
+    'encoder.mid_block.attentions.0.to_q.weight': (64, 64),
+    'encoder.mid_block.attentions.0.group_norm.weight': (64,),
+    'encoder.conv_out.weight': (2 * LATENT, 64, 3, 3),
+    'quant_conv.weight': (2 * LATENT, 2 * LATENT, 1, 1),
+    'post_quant_conv.bias': (LATENT,),
+    'decoder.conv_in.weight': (64, LATENT, 3, 3),
+    'decoder.up_blocks.1.upsamplers.0.conv.weight': (64, 64, 3, 3),
+    'decoder.up_blocks.2.resnets.2.norm1.bias': (32,),
+    'decoder.conv_out.bias': (3,),
+  }.items():
+    assert state[name].shape == shape, name
+  assert 'encoder.down_blocks.2.downsamplers.0.conv.weight' not in state
+  assert 'decoder.up_blocks.2.upsamplers.0.conv.weight' not in state
+
+
+def test_names_of_earlier_files_are_known():
+  _, params = created()
+  earlier = {
+    'to_q': 'query',
+    'to_k': 'key',
+    'to_v': 'value',
+    'to_out.0': 'proj_attn',
+  }
+
+  def rename(name):
+    for today, was in earlier.items():
+      name = name.replace(f'.{today}.', f'.{was}.')
+    return name
+
+  state = weights.to_diffusers(params)
+  renamed = {rename(name): value for name, value in state.items()}
+  assert len(renamed.keys() - state.keys()) == 2 * 4 * 2
+  jax.tree.map(
+    np.testing.assert_array_equal, weights.from_diffusers(renamed), params
+  )
+
+
+def test_weights_of_another_network_are_told():
+  with pytest.raises(UserError, match='is none of an AutoencoderKL'):
+    plain = networks.autoencoder(8, 1)
+    x = jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32)
+    weights.to_diffusers(random_variables(plain, x)['params'])
+  with pytest.raises(UserError, match=r"'encoder\.down_blocks\.0\.attentions"):
+    weights.from_diffusers({'encoder.down_blocks.0.attentions.0.x': 1.0})
+
+
+def test_latents_and_images_are_those_of_diffusers():
+  torch = pytest.importorskip('torch')
+  diffusers = pytest.importorskip('diffusers')
+  module, params = created()
+  theirs = diffusers.AutoencoderKL(
+    block_out_channels=[WIDTH * m for m in MULTIPLIERS],
+    layers_per_block=2,
+    latent_channels=LATENT,
+    norm_num_groups=32,
+    down_block_types=['DownEncoderBlock2D'] * len(MULTIPLIERS),
+    up_block_types=['UpDecoderBlock2D'] * len(MULTIPLIERS),
+  )
+  state = weights.to_diffusers(params)
+  # Strict: every weight that it has, and no other.
+  theirs.load_state_dict({k: torch.tensor(v) for k, v in state.items()})
+  x = random(2, 16, 24, 3)
+  encoded = module.apply({'params': params}, x, method='encode')
+  images = module.apply({'params': params}, encoded['mean'], method='decode')
+  with torch.no_grad():
+    channels_first = torch.tensor(np.moveaxis(np.asarray(x), -1, 1))
+    latents = theirs.encode(channels_first).latent_dist
+    decoded = theirs.decode(latents.mode()).sample
+  assert np.abs(encoded['mean']).max() > 0.1 and np.abs(images).max() > 0.1
+  for ours, other in (
+    (encoded['mean'], latents.mean),
+    (encoded['logvar'], latents.logvar),
+    (images, decoded),
+  ):
+    np.testing.assert_allclose(
+      ours, np.moveaxis(other.numpy(), 1, -1), rtol=1e-4, atol=1e-4
+    )

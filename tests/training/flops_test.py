@@ -1,0 +1,56 @@
+"""Whatever the networks, the update does nothing twice."""
+
+import jax
+import pytest
+
+from tests.benchmarks import hlo
+from tests.benchmarks import update as benchmark
+from tests.benchmarks.minimum import minimum_flops
+from vaegan_jax.configuration.validation import validate
+
+BATCH = 4
+RESIDUAL = {'network': 'residual', 'channel_multipliers': (1, 2)}
+CASES = {
+  'residual, flat; residual': {
+    'model': RESIDUAL | {'attention_sides': (4,), 'latent_dim': 6},
+    'critic': RESIDUAL,
+  },
+  'plain, map of codes; patch': {
+    'model': {
+      'latent': 'vq',
+      'latent_shape': 'map',
+      'latent_dim': 8,
+      'codebook_size': 32,
+    },
+    'critic': {'head': 'patch'},
+  },
+  'ldm; residual patches at two scales': {
+    'model': RESIDUAL
+    | {'layout': 'ldm', 'middle_attention': True, 'latent_shape': 'map'},
+    'critic': RESIDUAL | {'head': 'patch', 'num_scales': 2},
+  },
+}
+
+
+def config_of(model, critic):
+  """Of images of 8x8, with networks of one halving."""
+  config = benchmark.small_config()
+  config.data.image_size = 8
+  config.model.latent_dim = 4
+  for name, fields in (('model', model), ('critic', critic)):
+    config[name].depth = 1
+    config[name].channel_multipliers = (2,)
+    config[name].update(fields)
+  return config
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_the_update_of_any_networks_does_nothing_twice(name):
+  config = config_of(**CASES[name])
+  validate(config)
+  update, create_state = benchmark.create(config, 'alternating')
+  images = jax.eval_shape(lambda: benchmark.images_of(config, BATCH))
+  compiled = update.lower(jax.eval_shape(create_state), images).compile()
+  flops = hlo.count_flops(compiled.as_text())
+  least = minimum_flops(config, 'alternating', BATCH)
+  assert 0.98 <= flops / least <= 1.01
