@@ -22,6 +22,7 @@ from vaegan_jax.evaluation import figures, metrics
 from vaegan_jax.experiment.loading import EXPORT_VERSION
 from vaegan_jax.experiment.networks import restore_networks
 from vaegan_jax.models import safetensors_files
+from vaegan_jax.models.diffusers import from_diffusers
 from vaegan_jax.modes import evaluate
 from vaegan_jax.modes.runs import create_evaluator, open_run
 
@@ -291,6 +292,29 @@ def _rewrite(path, change=lambda tensors: None, **metadata):
   change(tensors)
   with path.open('wb') as file:
     safetensors_files.write(file, tensors, old | metadata)
+
+
+def test_the_layout_of_latent_diffusion_is_exported_for_diffusers(
+  tiny_run, tmp_path
+):
+  fields = ('model.network=residual', 'model.layout=ldm', 'model.width=8')
+  # The flag comes a second time, and adds to (1, 2).
+  fields += ('model.channel_multipliers=2', 'model.latent_shape=map')
+  finish(tmp_path, tiny_run, *fields, 'model.middle_attention=true')
+  use(tmp_path, '--mode=export')
+  folder = tmp_path / 'export' / 'diffusers'
+  about = json.loads((folder / 'config.json').read_text())
+  assert about['block_out_channels'] == [8, 16, 16]
+  assert about['scaling_factor'] > 0
+  content = folder / 'diffusion_pytorch_model.safetensors'
+  state, metadata = safetensors_files.read(content.read_bytes())
+  assert metadata == {'format': 'pt'}
+  model = vaegan_jax.load(tmp_path / 'export')
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    from_diffusers(state),
+    model.variables['autoencoder']['params'],
+  )
 
 
 @pytest.mark.parametrize(

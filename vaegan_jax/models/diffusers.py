@@ -10,9 +10,10 @@ Both are latent-diffusion's autoencoder (arXiv 2112.10752), layer by layer:
       up_block_types=['UpDecoderBlock2D'] * len(channel_multipliers))
 
 The f4 of that paper has width 128, multipliers 1, 2, 4 and latent_dim 3; its f8
-1, 2, 4, 4 and 4; both 2 blocks a level. Only numpy is needed here.
+1, 2, 4, 4 and 4; both 2 blocks a level. Both ways it is NumPy's work.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 from flax import traverse_util
 
 from vaegan_jax.errors import UserError
+from vaegan_jax.models.blocks import MAX_GROUPS
 
 Path = tuple[str, ...]
 
@@ -54,6 +56,39 @@ _EARLIER = {
   '.value.': '.to_v.',
   '.proj_attn.': '.to_out.0.',
 }
+
+
+def describe(
+  model: Mapping[str, Any],
+  image_shape: tuple[int, ...],
+  scaling_factor: float | None,
+) -> dict[str, Any]:
+  """What AutoencoderKL's `config.json` says of such a network.
+
+  Args:
+    model: the fields of `config.model`, of the layout 'ldm'.
+    image_shape: (H, W, C) of the training.
+    scaling_factor: 1 / the deviation of the latents; None: not known.
+
+  Returns:
+    Plain values, as in JSON.
+  """
+  num_levels = len(model['channel_multipliers'])
+  return {
+    '_class_name': 'AutoencoderKL',
+    'act_fn': 'silu',
+    'in_channels': image_shape[-1],
+    'out_channels': image_shape[-1],
+    'latent_channels': model['latent_dim'],
+    'block_out_channels': [
+      model['width'] * m for m in model['channel_multipliers']
+    ],
+    'layers_per_block': model['num_res_blocks'],
+    'norm_num_groups': math.gcd(MAX_GROUPS, model['width']),
+    'down_block_types': ['DownEncoderBlock2D'] * num_levels,
+    'up_block_types': ['UpDecoderBlock2D'] * num_levels,
+    'sample_size': image_shape[0],
+  } | ({'scaling_factor': scaling_factor} if scaling_factor else {})
 
 
 def to_diffusers(params: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -2,7 +2,8 @@
 
 `model.safetensors` (the averaged weights), `config.json`, `latents.json` and a
 model card, `README.md`, with the figures: NumPy alone reads the weights, and
-`vaegan_jax.load` opens the folder without orbax.
+`vaegan_jax.load` opens the folder without orbax. Of the layout 'ldm',
+`diffusers/` is an AutoencoderKL.
 """
 
 import json
@@ -21,10 +22,12 @@ from vaegan_jax.experiment.loading import (
   to_tensors,
 )
 from vaegan_jax.experiment.trained_model import TrainedModel
-from vaegan_jax.models import safetensors_files
+from vaegan_jax.models import diffusers, safetensors_files
 from vaegan_jax.modes.model_card import write_card
 from vaegan_jax.modes.using import measured, open_model
 from vaegan_jax.runtime.files import replacing, write_text
+
+_OF_DIFFUSERS = 'diffusion_pytorch_model.safetensors'
 
 
 def export(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
@@ -49,6 +52,8 @@ def export(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
     write_text(folder / FILE, model.statistics.to_json())
   write_card(model, to_tensors(variables), folder)
   _write_weights(model, to_tensors(variables), folder)
+  if config.model.layout == 'ldm':
+    _write_for_diffusers(model, folder / 'diffusers')
   print(f'Exported step {model.step:,} of {workdir} to {folder}', flush=True)
 
 
@@ -62,6 +67,18 @@ def _write_weights(model: TrainedModel, tensors, folder: epath.Path) -> None:
   }
   with replacing(folder / WEIGHTS_FILE) as path, path.open('wb') as file:
     safetensors_files.write(file, tensors, metadata)
+
+
+def _write_for_diffusers(model: TrainedModel, folder: epath.Path) -> None:
+  """The autoencoder as `AutoencoderKL.from_pretrained` opens it."""
+  known = model.statistics and float(model.scaling_factor)
+  about = diffusers.describe(model.config.model, model.image_shape, known)
+  write_text(folder / 'config.json', json.dumps(about, indent=2) + '\n')
+  params = model.variables['autoencoder']['params']
+  with replacing(folder / _OF_DIFFUSERS) as path, path.open('wb') as file:
+    safetensors_files.write(
+      file, diffusers.to_diffusers(params), {'format': 'pt'}
+    )
 
 
 def _without_paths(config: ml_collections.ConfigDict) -> dict:
