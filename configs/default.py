@@ -32,6 +32,7 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   config.num_eval_images = 512  # Held out, in training; 0: the whole split.
   config.num_checkpoints = 3  # How many of the newest are kept.
   config.max_skipped_steps = 20  # Non-finite updates in a row that end a run.
+  config.profile_steps = ()  # First and last of those traced; (): none.
 
   data = config.data = ml_collections.ConfigDict()
   data.name = 'drawn_faces'  # 'drawn_faces', 'image_folder' or a TFDS name.

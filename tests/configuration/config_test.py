@@ -116,6 +116,7 @@ BAD_VALUES = {
   'log_every_steps': (0,),
   'checkpoint_every_steps': (-1,),
   'num_eval_images': (-1,),
+  'profile_steps': ((10,), (0, 2), (5, 3), (1, 2, 3), (1.0, 2), '10'),
   'data.name': ('', ' ', None),
   'data.path': ('/data/my_photos',),
   'data.folder_rules': (0, 3, '2'),

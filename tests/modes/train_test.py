@@ -276,6 +276,30 @@ def test_more_steps_go_on_where_the_run_ended(tiny_run, tmp_path, run, capsys):
   assert config['num_train_steps'] == 25
 
 
+def _traced_steps(workdir):
+  """The steps in the only trace of a workdir, which is removed."""
+  (path,) = workdir.glob('plugins/profile/*/*.xplane.pb')
+  events = [
+    event
+    for plane in jax.profiler.ProfileData.from_file(str(path)).planes
+    for line in plane.lines
+    for event in line.events
+    if event.name == 'train'
+  ]
+  shutil.rmtree(workdir / 'plugins')
+  return sorted(dict(event.stats)['step_num'] for event in events)
+
+
+def test_the_steps_that_were_asked_for_are_traced(tiny_run, tmp_path, run):
+  steps = (('2,3', 4), ('6,9', 7))  # The second is cut short.
+  traced = []
+  for profile_steps, last in steps:
+    changed = _set(profile_steps=profile_steps, num_train_steps=last)
+    assert run(tmp_path, *tiny_run, *changed) == 0
+    traced.append(_traced_steps(tmp_path))
+  assert traced == [[2, 3], [6, 7]]
+
+
 def test_pixels_alone_train_without_a_critic(tiny_run, tmp_path, run, capsys):
   args = (*_set(objective='mse', num_train_steps=60), f'{_RATE}=0.01')
   assert run(tmp_path, *tiny_run, *args) == 0

@@ -19,6 +19,7 @@ MEANT = {
   'data.allow_growth': False,
   'init_from': '',
   'data.copy_dir': '',
+  'profile_steps': [],
   'loss.distance_weight': 1.0,
   'loss.image_weight': 0.0,
   'loss.image_halvings': 0,

@@ -136,6 +136,17 @@ _ATTENTION_SIDES = Rule(
     and len(set(value)) == len(value)
   ),
 )
+_STEPS = Rule(
+  'two steps, the first not after the last, such as 10,15',
+  lambda value: (
+    not value
+    or (
+      len(value) == 2
+      and all(_has_type(n, int) for n in value)
+      and 1 <= value[0] <= value[1] <= _INT32_MAX
+    )
+  ),
+)
 _NAMES = Rule(
   'names, each once',
   lambda value: (
@@ -161,6 +172,7 @@ RULES = {
   'num_eval_images': _COUNT_OR_ZERO,
   'num_checkpoints': _COUNT,
   'max_skipped_steps': _COUNT,
+  'profile_steps': _STEPS,
   'data.name': _NOT_EMPTY,
   'data.folder_rules': _between(1, 2),
   'data.allow_growth': _ANY,

@@ -30,6 +30,7 @@ from vaegan_jax.runtime import distributed, workdir_lock
 from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.runtime.files import check_writable, write_text
 from vaegan_jax.runtime.preemption import Stopper
+from vaegan_jax.runtime.profiling import Profiler
 from vaegan_jax.runtime.writers import (
   NoWriters,
   Writers,
@@ -48,6 +49,7 @@ FREE_FIELDS = (
   'figure_every_steps',
   'num_eval_images',
   'num_checkpoints',
+  'profile_steps',
   'max_skipped_steps',
   'data.path',
   'data.data_dir',
@@ -192,7 +194,12 @@ def _run(
   """Trains from a state on; returns the exit status, or what to mend."""
   first = distributed.is_first()
   writers = Writers(workdir, start_step) if first else NoWriters()
-  with contextlib.closing(writers), stopper.deferred():
+  profiler = Profiler(workdir, config.profile_steps if first else ())
+  with (
+    contextlib.closing(writers),
+    contextlib.closing(profiler),
+    stopper.deferred(),
+  ):
     writers.write_hparams(config.to_dict())
     writers.write_texts(start_step, _describe_networks(state))
     return run_loop(
@@ -201,6 +208,7 @@ def _run(
       start_step,
       batches=create_batches(start_step),
       health=_create_monitor(config),
+      profiler=profiler,
       stopper=stopper,
       writers=writers,
       unseen=_is_unseen(config, workdir, start_step),

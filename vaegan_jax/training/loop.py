@@ -12,6 +12,7 @@ from vaegan_jax.evaluation.evaluator import Evaluator
 from vaegan_jax.evaluation.scores import to_line
 from vaegan_jax.experiment.train_state import TrainState
 from vaegan_jax.runtime.preemption import Preempted, Stopper
+from vaegan_jax.runtime.profiling import Profiler
 from vaegan_jax.runtime.progress import Progress
 from vaegan_jax.runtime.writers import NoWriters, Writers
 from vaegan_jax.training import devices
@@ -80,6 +81,7 @@ def run_loop(
   evaluator: Evaluator,
   health: HealthMonitor,
   save: Callable[..., bool],
+  profiler: Profiler,
   stopper: Stopper,
   writers: Writers | NoWriters,
   unseen: bool = False,
@@ -95,6 +97,7 @@ def run_loop(
     evaluator: of the held-out images.
     health: what is said of the metrics.
     save: (step, state, finish=whether to wait) -> whether it succeeded.
+    profiler: what traces some steps.
     stopper: what notices the signals that stop it.
     writers: what records.
     unseen: whether `start_step` itself is to be evaluated and drawn first.
@@ -103,14 +106,13 @@ def run_loop(
     The exit status, or the finding because of which to roll back.
   """
   progress = Progress(plan.num_train_steps, plan.batch_size, start_step)
-  state, saved, compiled = devices.replicate(state), True, set()
+  take = _create_take(choose_update, batches, progress, profiler)
+  state, saved = devices.replicate(state), True
   show = functools.partial(_show, plan, evaluator, stopper, writers)
   if unseen and show(start_step, state, {}, stopper.requested()):
     return _stop(stopper, start_step)
   for step in range(start_step + 1, plan.num_train_steps + 1):
-    batch, update = next(batches), choose_update(step)
-    with _compilation(update, compiled, progress):
-      state, metrics = update(state, batch)
+    state, metrics = take(step, state)
     record = {}
     if plan.due(step, plan.log_every_steps) or step == start_step + 1:
       metrics = {name: float(value) for name, value in metrics.items()}
@@ -124,20 +126,32 @@ def run_loop(
     with progress.pause():
       stop = show(step, state, record, stop)
       if plan.due(step, plan.checkpoint_every_steps) or stop:
-        last = stop or step == plan.num_train_steps
-        saved = save(step, state, finish=last)
+        saved = save(step, state, finish=stop or step == plan.num_train_steps)
     if stop:
       status = _stop(stopper, step)
       return status if saved else FAILED
   return DONE if saved else FAILED
 
 
-def _compilation(update, compiled: set, progress):
-  """A context; a pause if the update, new to the run, compiles within it."""
-  if update in compiled:
-    return contextlib.nullcontext()
-  compiled.add(update)
-  return progress.pause()
+def _create_take(choose_update, batches, progress, profiler):
+  """(step, state) -> (state, metrics) after the update, perhaps traced."""
+  compiled = set()
+
+  def take(step, state):
+    update, batch = choose_update(step), next(batches)
+    profiler.begin(step)
+    with contextlib.ExitStack() as stack:
+      if update not in compiled:  # It compiles, which is no update's time.
+        stack.enter_context(progress.pause())
+        compiled.add(update)
+      stack.enter_context(
+        jax.profiler.StepTraceAnnotation('train', step_num=step)
+      )
+      state, metrics = update(state, batch)
+    profiler.end(step, metrics)
+    return state, metrics
+
+  return take
 
 
 def _read(metrics, step, progress) -> dict[str, float]:

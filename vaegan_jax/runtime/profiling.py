@@ -1,0 +1,50 @@
+"""A trace of some steps: where their time goes, on the host and the devices.
+
+TensorBoard opens it with its plug-in `xprof`.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from etils import epath
+
+from vaegan_jax.runtime.progress import WarnOnce
+
+
+class Profiler:
+  """Traces from one step to another; that it fails costs one warning."""
+
+  def __init__(self, workdir: epath.PathLike, steps: Sequence[int]):
+    """Traces nothing yet.
+
+    Args:
+      workdir: gets `plugins/profile/<time>/`.
+      steps: the first and the last; (): none.
+    """
+    self._workdir = os.fspath(workdir)
+    self._first, self._last = steps or (0, 0)
+    self._errors = WarnOnce('Tracing for config.profile_steps')
+    self._is_tracing = False
+
+  def begin(self, step: int) -> None:
+    """Is told of every step before it is dispatched."""
+    if self._first <= step <= self._last and not self._is_tracing:
+      with self._errors:
+        jax.profiler.start_trace(self._workdir)
+        self._is_tracing = True
+
+  def end(self, step: int, outputs: Any) -> None:
+    """Is told of it afterwards, with the arrays that it computes."""
+    if self._is_tracing and step >= self._last:
+      jax.block_until_ready(outputs)
+      self.close()
+
+  def close(self) -> None:
+    """Writes what was traced, if something was and is not written."""
+    if self._is_tracing:
+      self._is_tracing = False
+      with self._errors:
+        jax.profiler.stop_trace()
+        print(f'wrote {self._workdir}/plugins/profile', flush=True)
