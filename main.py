@@ -1,4 +1,4 @@
-"""Trains, evaluates, compares or studies autoencoders, or transfers style.
+"""Trains, evaluates, compares, studies or uses autoencoders; transfers style.
 
   python main.py --config=configs/celeba.py --workdir=runs/celeba
   python main.py --mode=evaluate --workdir=runs/celeba
@@ -7,7 +7,10 @@
     --config.style=painting.jpg --config.critic=runs/celeba --workdir=runs/style
   python main.py --mode=study --config=configs/celeba.py \\
     --study.objectives=mse,geometric --study.seeds=0,1,2 --workdir=runs/study
+  python main.py --mode=encode --input=/data/my_photos --workdir=runs/celeba
+  python main.py --mode=export --workdir=runs/celeba
 
+`decode`, `reconstruct` and `sample` use a finished model as the last two do.
 Any field of configs/default.py can be set, as in --config.batch_size=128 (for
 --mode=style, of configs/style.py).
 Several processes train together where a Cloud TPU, SLURM or Open MPI started

@@ -99,6 +99,7 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   # Every kernel, reshaped to a matrix, has largest singular value 1. A
   # convolution's own is larger: 1.3 to 2.0 where it was measured.
   critic.spectral_norm = False
+  critic.dtype = 'float32'  # As the autoencoder's; the penalties are float32.
   critic.head = 'dense'  # One logit an image; or 'patch', a map of them.
   # Critics, each of the image at half the sides of the one before; of 'patch'.
   critic.num_scales = 1

@@ -32,10 +32,24 @@ def fsq_f8(config: ml_collections.ConfigDict) -> None:
   config.model.latent = 'fsq'
 
 
+def residual(config: ml_collections.ConfigDict) -> None:
+  """Residual blocks, and attention in the middle, for the autoencoder."""
+  if config.model.network != 'residual':
+    config.model.network, config.model.middle_attention = 'residual', True
+    _set_multipliers(config.model, config.model.channel_multipliers)
+
+
 def _map(config, *, multipliers, latent_dim):
-  model = config.model
-  model.latent_shape, model.latent_dim = 'map', latent_dim
-  model.channel_multipliers, model.depth = multipliers, len(multipliers)
+  config.model.latent_shape, config.model.latent_dim = 'map', latent_dim
+  _set_multipliers(config.model, multipliers)
+
+
+def _set_multipliers(model, multipliers):
+  """Of plain blocks; residual ones have one more, at the image's own side."""
+  model.depth = len(multipliers)
+  if model.network == 'residual':
+    multipliers = (*multipliers, min(2 * multipliers[-1], 4))
+  model.channel_multipliers = multipliers
 
 
 PRESETS = {
@@ -43,4 +57,5 @@ PRESETS = {
   'kl_f8': kl_f8,
   'vq_f8': vq_f8,
   'fsq_f8': fsq_f8,
+  'residual': residual,
 }

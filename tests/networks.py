@@ -39,6 +39,7 @@ def critic_fields(**fields) -> dict[str, Any]:
     'channel_multipliers': (1, 2),
     'norm': 'none',
     'spectral_norm': False,
+    'dtype': 'float32',
     'head': 'dense',
     'num_scales': 1,
   } | fields

@@ -1,9 +1,13 @@
-"""The public API: the perceptual distance, for any Flax module.
+"""The public API: the perceptual distance, and the models that were trained.
 
     from vaegan_jax import perceptual_distance
     loss = perceptual_distance(critic, variables, x, x_recon).mean()
 
-Importing this imports neither TensorFlow nor orbax.
+    model = vaegan_jax.load('runs/celeba')
+    latents = model.encode(model.preprocess(images)).mode()
+
+Importing this imports neither TensorFlow nor orbax; `load` needs what
+`pip install '.[load]'` brings, which has no TensorFlow either.
 """
 
 from vaegan_jax.losses.distances import (
@@ -17,6 +21,30 @@ __all__ = [
   'capture_features',
   'feature_distance',
   'gram_distance',
+  'load',
   'perceptual_distance',
   'style_and_content_loss',
 ]
+
+
+def load(path):
+  """Loads a finished model, from a run's workdir or from an export.
+
+  Neither its data nor TensorFlow is needed, and of an export no orbax.
+
+  Args:
+    path: of the folder, local or `gs://...`.
+
+  Returns:
+    An `experiment.trained_model.TrainedModel`, with the averaged weights of the
+    newest whole checkpoint: `encode`, `decode`, `reconstruct`, `sample`,
+    `features`, `distance`, `preprocess`, `config`, `step`, `latent_mean`,
+    `latent_std` and `scaling_factor`.
+
+  Raises:
+    UserError: the folder is neither, is damaged, or of a newer version.
+  """
+  # Late: who wants the distance alone need not wait for it.
+  from vaegan_jax.experiment.loading import load_model
+
+  return load_model(path)

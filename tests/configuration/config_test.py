@@ -303,6 +303,7 @@ LDM = RESIDUAL | {
 def test_what_contradicts_is_told(changes, told):
   with pytest.raises(UserError, match=told) as caught:
     validation.validate(make_config(**changes))
+    validation.validate_beginning(make_config(**changes))
   assert re.search(r'for example|did you mean|use \d', str(caught.value))
 
 

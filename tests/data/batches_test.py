@@ -1,9 +1,8 @@
-"""The order of batches, how they are shared out, and the device's part."""
+"""The order of batches, and how they are shared out."""
 
 import functools
 import itertools
 
-import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -128,20 +127,3 @@ def test_a_batch_that_devices_cannot_share_is_a_users_error():
 def test_the_order_is_the_same_in_every_release():
   # A change here changes what a resumed run sees: say so in the release notes.
   assert _take(2, _Numbers(8)).tolist() == [[2, 4, 3, 6], [5, 0, 1, 7]]
-
-
-# On the device.
-
-
-def test_to_float_maps_black_to_minus_one_and_white_to_one():
-  floats = jax.jit(batches.to_float)(np.array([0, 51, 255], np.uint8))
-  assert floats.dtype == np.float32
-  np.testing.assert_allclose(floats, [-1, -0.6, 1], atol=1e-6)
-
-
-def test_random_flip_mirrors_the_chosen_images_only():
-  images = np.arange(2 * 2 * 3 * 1, dtype=np.float32).reshape(2, 2, 3, 1)
-  flip = np.array([False, True])
-  flipped = jax.jit(batches.random_flip)(images, flip)
-  np.testing.assert_array_equal(flipped[0], images[0])
-  np.testing.assert_array_equal(flipped[1], images[1, :, ::-1])

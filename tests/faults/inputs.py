@@ -13,7 +13,7 @@ from PIL import Image
 from tests.faults.damage import METHODS
 from tests.faults.lab import Lab, check, snapshot
 from tests.processes import MAIN, read_rows, saved_steps
-from vaegan_jax.data import batches
+from vaegan_jax.data import batches, pixels
 from vaegan_jax.data.image_files import ImageFiles
 
 _OTHERS = (
@@ -166,7 +166,7 @@ def _damage(folder: Path, pattern: str, method: str) -> None:
 
 def _give_nan(step: int) -> None:
   """Prepares a process whose batch of a step is not finite."""
-  getitem, to_float = batches._Batches.__getitem__, batches.to_float
+  getitem, to_float = batches._Batches.__getitem__, pixels.to_float
 
   def give_white(stream, index):
     batch = getitem(stream, index)
@@ -176,7 +176,7 @@ def _give_nan(step: int) -> None:
     return jnp.where((images == 255).all(), jnp.nan, to_float(images))
 
   batches._Batches.__getitem__ = give_white
-  batches.to_float = to_nan
+  pixels.to_float = to_nan
 
 
 def give_nan(lab: Lab) -> tuple[str, str]:

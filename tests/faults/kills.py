@@ -170,6 +170,7 @@ def interrupt_randomly(lab: Lab, times: int) -> tuple[str, str]:
   seen = collections.Counter()
   for index in lab.count(times, 'Ctrl-C'):
     if _newest(workdir) == lab.last_step:
+      lab.run(workdir)  # It may have been stopped in its last evaluation.
       lab.same(workdir)
       workdir = lab.new('interrupted')
     hung_up, twice = index % 5 == 4, index % 7 == 6

@@ -162,8 +162,16 @@ class Lab:
     expected = expected or self.undisturbed
     got, want = self.digest(workdir), self.digest(expected)
     check(got == want, f'{workdir.name}: the state is {got}, not {want}')
+    got, want = _record(workdir), _record(expected)
+    other = [
+      pair
+      for pair in zip(got, want, strict=False)
+      if len(set(map(str, pair))) > 1
+    ]
     check(
-      _record(workdir) == _record(expected), f'{workdir.name}: another record'
+      got == want,
+      f'{workdir.name}: another record, of {len(got)} rows for {len(want)}: '
+      f'{other[:1]}',
     )
 
   def close(self, workdir: Path, expected: Path | None = None) -> None:

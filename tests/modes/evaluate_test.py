@@ -245,6 +245,11 @@ def test_a_run_without_a_checkpoint_is_told(runs, tmp_path):
 def test_another_network_is_told(runs):
   config, workdir = runs['geometric']
   config = config.copy_and_resolve_references()
+  config.data.image_size = 32
+  told = r'image_size=32 must be 16, which .* latent is flat; .*size="16"'
+  with pytest.raises(UserError, match=told):
+    evaluate.evaluate(config, str(workdir))
+  config.data.image_size = 16
   config.model.latent_dim = 5
   with pytest.raises(UserError, match='latent_dim was 4 and is 5 now'):
     evaluate.evaluate(config, str(workdir))

@@ -31,7 +31,7 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import evaluator
 from vaegan_jax.experiment.networks import restore_networks
 from vaegan_jax.models.vgg import load_vgg
-from vaegan_jax.modes import train
+from vaegan_jax.modes import evaluate, train
 from vaegan_jax.runtime import writers
 from vaegan_jax.runtime.preemption import INTERRUPTED, PREEMPTED
 from vaegan_jax.training import health, loop, memory
@@ -496,6 +496,13 @@ def test_a_map_of_codes_of_oblong_images_resumes_bit_for_bit(
   assert 'eval/psnr_sampled' not in row
   with Image.open(tmp_path / 'a/figures/samples_00000020.png') as picture:
     assert picture.width > picture.height
+  # Another size is another map, of the same networks.
+  config.data.image_size = 32
+  evaluate.evaluate(config, str(tmp_path / 'b'))
+  scores = json.loads((tmp_path / 'b/evaluation.json').read_text())
+  assert scores['rate'] == pytest.approx(8 * 8 * 2 * np.log2(20))
+  assert scores['psnr'] > 5
+  assert scores['distance'] is None  # Its critic has one logit an image.
 
 
 def test_sigterm_during_an_evaluation_or_figures_is_heeded_at_once(

@@ -355,6 +355,32 @@ def test_what_follows_from_the_configuration_is_not_named(tmp_path):
   assert 'leaves' not in message and 'fingerprint' not in message
 
 
+def test_a_leaf_that_is_new_begins_as_in_a_new_run(tmp_path, caplog):
+  save_all(tmp_path, 10)
+  initial = make_state(1).replace(
+    batch_stats={'usage': np.arange(4.0), 'deep': {'count': np.int32(7)}}
+  )
+  restored, step = Checkpoints(tmp_path).restore(
+    initial, **RUN, initial=lambda: initial
+  )
+  assert step == 10
+  assert_same(restored, make_state(10).replace(batch_stats=initial.batch_stats))
+  assert 'than batch_stats/deep/count, batch_stats/usage: new' in caplog.text
+  # From now on it is one of them.
+  saved = Checkpoints(tmp_path)
+  assert saved.save(20, restored, **RUN) and saved.wait()
+  again, _ = saved.restore(initial, **RUN)
+  assert_same(again, restored)
+
+
+def test_weights_that_are_new_are_another_network(tmp_path):
+  save_all(tmp_path, 10)
+  initial = make_state(1)
+  initial.params['decoder'] = {'kernel': np.ones(3)}
+  with pytest.raises(UserError, match='params/decoder/kernel was'):
+    Checkpoints(tmp_path).restore(initial, **RUN, initial=lambda: initial)
+
+
 def test_a_later_format_is_refused(tmp_path, monkeypatch):
   monkeypatch.setattr(checkpoints, '_FORMAT', 2)
   save_all(tmp_path, 10)

@@ -33,6 +33,8 @@ _HEALTHY = {
   'feature_scale': 0.2,
   'output_std': 0.3,
   'input_std': 0.4,
+  'usage': 0.9,
+  'largest_share': 0.25,
 }
 # One state of each kind that is ill: (kind, what differs from healthy).
 _ILL = (
@@ -40,11 +42,12 @@ _ILL = (
   ('dead_critic', {'critic_loss': 2.01}),
   ('latent_collapse', {'kl': 0.02}),
   ('output_collapse', {'output_std': 0.01}),
+  ('codebook_collapse', {'usage': 0.02}),
   ('exploding_features', {'feature_scale': 50.0}),
   ('non_finite', {'loss': math.nan, 'skipped_in_a_row': 7.0}),
 )
-_LASTING = _ILL[:4]
-_URGENT = _ILL[4:]
+_LASTING = _ILL[:5]
+_URGENT = _ILL[5:]
 _OBJECTIVES = ('mse', *sorted(adversarial.OBJECTIVES))
 _FROZEN = {
   'critic__network': 'vgg16',
@@ -340,6 +343,13 @@ def test_a_batch_of_one_image_has_no_spread_and_is_let_be():
       '--config.loss.adversarial_weight=0.1',
     ),
     (
+      {'usage': 0.02},
+      'Codebook collapse since step 1,200: usage stayed below '
+      'health.min_usage=0.1 of the codes (0.02; the most common one takes 25%) '
+      'at step 1,700, likely because ',
+      'for example, --config.optimizer.autoencoder_learning_rate=1e-4',
+    ),
+    (
       {'feature_scale': 50.0},
       'Exploding features since step 1,200: feature_scale is above 20 (50, '
       'from 0.2 at first) at step 1,200, likely because ',
@@ -453,6 +463,17 @@ def _advice(message):
       {'critic__weight_clip': 0.01},
       'optimizer.critic_learning_rate=1e-4',
     ),
+    # Fewer codes, where they are learnt; a higher price of uneven ones.
+    (
+      {'usage': 0.0},
+      {'model__latent': 'vq', 'model__codebook_size': 16384},
+      'model.codebook_size=4096 optimizer.autoencoder_learning_rate=1e-4',
+    ),
+    (
+      {'usage': 0.0},
+      {'model__latent': 'lfq', 'loss__entropy_weight': 0.1},
+      'loss.entropy_weight=0.3 optimizer.autoencoder_learning_rate=1e-4',
+    ),
     # Without a critic that learns there is nothing to say of one.
     (
       {'output_std': 0.0},
@@ -517,6 +538,8 @@ _CHANGES = {
   'loss__adversarial_ramp_steps': st.sampled_from([0, 400, 1000]),
   'loss__adaptive_weight': st.booleans(),
   'loss__kl_weight': _SIZES,
+  'loss__entropy_weight': _SIZES,
+  'model__latent': st.sampled_from(['gaussian', 'vq', 'lfq', 'none']),
   'optimizer__autoencoder_learning_rate': _RATES,
   'optimizer__critic_learning_rate': _RATES,
 }
@@ -559,7 +582,9 @@ def test_advice_differs_from_what_is_set_in_the_direction_it_says(
   for _, ill in _ILL:
     for message in _messages(_monitor(objective, **changes), ill):
       verbs, flags = _advice(message)
-      names = re.findall(r'\b(?:health|critic|loss|optimizer)\.\w+', message)
+      names = re.findall(
+        r'\b(?:health|critic|loss|model|optimizer)\.\w+', message
+      )
       assert set(names) <= set(given)
       assert [f'--config.{field}' for field in verbs] == [
         flag.partition('=')[0] for flag in flags

@@ -1,8 +1,9 @@
 """What the command line means: a mode, a workdir, and valid configurations.
 
 Owns the flags of `main.py`, apart from `--config.<field>`, and what each mode
-makes of them. A study's are in `study_flags.py`, those that connect processes
-in `process_flags.py`.
+makes of them. A study's are in `study_flags.py`, those of the modes that use a
+finished model in `use_flags.py`, those that connect processes in
+`process_flags.py`.
 """
 
 import dataclasses
@@ -28,10 +29,17 @@ from vaegan_jax.configuration.process_flags import Processes, parse_flags
 from vaegan_jax.configuration.rules import PATH, either, nearest
 from vaegan_jax.configuration.serialization import load_config, load_config_file
 from vaegan_jax.configuration.study_flags import check_study_flags, parse_study
+from vaegan_jax.configuration.use_flags import (
+  USES,
+  Use,
+  check_use_flags,
+  define_use_flags,
+  parse_use,
+)
 from vaegan_jax.configuration.validation import validate, validate_style
 from vaegan_jax.errors import UserError
 
-MODES = ('train', 'evaluate', 'compare', 'style', 'study')
+MODES = ('train', 'evaluate', 'compare', 'style', 'study', *USES)
 
 flags.disclaim_key_flags()  # For --help they are of the program.
 
@@ -47,6 +55,7 @@ class Command:
     runs: {workdir: configuration} of the finished runs that it reads, or of
       the runs that a study makes.
     processes: that are to be connected by flags, if any.
+    use: what a finished model is to be used for, of the modes that do.
   """
 
   mode: str
@@ -54,6 +63,7 @@ class Command:
   config: ml_collections.ConfigDict | None
   runs: Mapping[str, ml_collections.ConfigDict]
   processes: Processes | None = None
+  use: Use | None = None
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
@@ -72,6 +82,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
   define('study.objectives', '', 'Of --mode=study, with commas; empty: all.')
   define('study.sweep', '', 'Of --mode=study: field=value,value,...')
   define('study.seeds', grid.SEEDS, 'Of --mode=study, separated by commas.')
+  define_use_flags(flag_values)
 
 
 def parse(
@@ -109,6 +120,7 @@ def parse(
     launched=launched,
   )
   check_study_flags(mode, rest, flag_values)
+  check_use_flags(mode, flag_values)
   for path in (flag_values.workdir, *flag_values.workdirs.split(',')):
     if not PATH.holds(path):
       raise UserError(
@@ -139,7 +151,12 @@ def _parse_mode(
     return _parse_style(rest, flag_values)
   if mode == 'study':
     return Command(mode, workdir, None, parse_study(rest, flag_values))
-  if mode == 'evaluate' and not flag_values['config'].present:
+  use = None
+  if mode in USES:
+    own = ('--config.', '-config.', '--noconfig.', '-noconfig.')
+    reject([a for a in rest[1:] if a.startswith('-') and not a.startswith(own)])
+    use = parse_use(mode, workdir, flag_values)
+  if (mode == 'evaluate' or use) and not flag_values['config'].present:
     config = load_config(epath.Path(workdir) / 'config.json')
     check_data_outside(config, workdir, rest)
   else:
@@ -148,7 +165,7 @@ def _parse_mode(
   validate(config)
   check_encoding('config.data.data_dir', config.data.data_dir)
   make_paths_absolute(config)
-  return Command(mode, workdir, config, {})
+  return Command(mode, workdir, config, {}, use=use)
 
 
 def _parse_style(rest: list[str], flag_values: flags.FlagValues) -> Command:

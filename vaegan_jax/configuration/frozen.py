@@ -5,8 +5,8 @@ import ml_collections
 from vaegan_jax.configuration.rules import (
   VGG_CONVOLUTIONS,
   is_two_files,
-  sides_of,
 )
+from vaegan_jax.configuration.sides import sides_of
 from vaegan_jax.errors import UserError
 
 

@@ -3,11 +3,14 @@
 A workdir outlives the code that made it. A field that its `config.json`, or a
 checkpoint of it, lacks takes the value that means what that version did, which
 need not be today's default. What a field meant then it means now: a new meaning
-is a new name.
+is a new name. What became of fields that were removed or renamed is said by
+`MIGRATIONS`, for which a configuration is written with its version.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from vaegan_jax.errors import UserError
 
 # Every field that is newer than the first version, and what was done before it,
 # as JSON has it.
@@ -35,37 +38,65 @@ MEANT = {
   'model.codebook_size': 512,
   'model.unit_codes': False,
   'model.dtype': 'float32',
+  'critic.dtype': 'float32',
   'model.remat': False,
   'model.fsq_levels': [8, 6, 5],
   'health.min_usage': 0.1,
   'evaluation.lpips_weights': '',
   'evaluation.features_weights': '',
 }
-# Values that have another name now.
-RENAMED = {('critic.network', 'blocks'): 'plain'}
+
+
+def _name_networks(config: dict[str, Any]) -> dict[str, Any]:
+  """The first version's critic had one kind of blocks, without a name."""
+  critic = config.get('critic')
+  if isinstance(critic, dict) and critic.get('network') == 'blocks':
+    critic['network'] = 'plain'
+  return config
+
+
+# What each version but the last has to go through to become the next, from 1
+# on: a function of nested fields, its own to change, that returns them. A new
+# field alone is no new version: `MEANT` has it.
+MIGRATIONS: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = (
+  _name_networks,
+)
+_VERSION = 'version'  # Beside the fields; files without one are of version 1.
+
+
+def stamp(config: Mapping[str, Any]) -> dict[str, Any]:
+  """The fields of today with their version, as they are written."""
+  return {_VERSION: 1 + len(MIGRATIONS), **config}
 
 
 def upgrade(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Adds the fields that a configuration is too old to have, and renames.
+  """Translates a configuration into the fields of today.
 
   Args:
     config: nested, of any version: from JSON, or a ConfigDict's dictionary.
 
   Returns:
-    A copy with the fields of today, if it had those of its version.
+    A copy with the fields of today, if it had those of its version, and without
+    the version.
+
+  Raises:
+    UserError: it is of a newer version than this.
   """
   upgraded = {
     name: dict(value) if isinstance(value, Mapping) else value
     for name, value in config.items()
   }
+  version, newest = upgraded.pop(_VERSION, 1), 1 + len(MIGRATIONS)
+  if type(version) is not int or not 1 <= version <= newest:
+    raise UserError(
+      f'config.json has version={version!r}, which must be from 1 to {newest}: '
+      'install the vaegan_jax that wrote it, or a newer one'
+    )
+  for migrate in MIGRATIONS[version - 1 :]:
+    upgraded = migrate(upgraded)
   for name, value in MEANT.items():
     section, _, field = name.partition('.')
     fields = upgraded.setdefault(section, {}) if field else upgraded
     if isinstance(fields, dict):  # Else it is no configuration of ours.
       fields.setdefault(field or section, value)
-  for (name, was), value in RENAMED.items():
-    section, field = name.split('.')
-    fields = upgraded.get(section)
-    if isinstance(fields, dict) and fields.get(field) == was:
-      fields[field] = value
   return upgraded

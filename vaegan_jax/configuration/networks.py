@@ -6,7 +6,8 @@ The module knows the fields alone: this wing knows no networks.
 import ml_collections
 
 from vaegan_jax.configuration.frozen import frozen_layers
-from vaegan_jax.configuration.rules import as_argument, sides_of
+from vaegan_jax.configuration.rules import as_argument
+from vaegan_jax.configuration.sides import sides_of
 from vaegan_jax.errors import UserError
 
 # What layout='ldm' takes, whose architecture is latent-diffusion's own.
@@ -65,7 +66,7 @@ def check_autoencoder(
 
   Args:
     model: the fields of `config.model`, valid by themselves.
-    image_size: the field `data.image_size`.
+    image_size: in pixels, a side or a pair.
 
   Raises:
     UserError: two of them contradict each other.
@@ -87,13 +88,12 @@ def check_autoencoder(
           '--config.model.network=residual'
         )
   _check_sizes('model', model, image_size)
-  if model.network == 'residual':
-    if model.norm in ('instance', 'batch'):
-      raise UserError(
-        f"model.norm={model.norm!r} is of model.network='plain'; the residual "
-        'network has GroupNorm: for example, --config.model.norm=group'
-      )
-    _check_attention(model, image_size)
+  is_residual = model.network == 'residual'
+  if is_residual and model.norm in ('instance', 'batch'):
+    raise UserError(
+      f"model.norm={model.norm!r} is of model.network='plain'; the residual "
+      'network has GroupNorm: for example, --config.model.norm=group'
+    )
 
 
 def check_trained_critic(
@@ -103,7 +103,7 @@ def check_trained_critic(
 
   Args:
     critic: the fields of `config.critic`, valid by themselves.
-    image_size: the field `data.image_size`.
+    image_size: in pixels, a side or a pair.
 
   Raises:
     UserError: two of them contradict each other.
@@ -152,8 +152,18 @@ def _check_sizes(name, network, image_size, scales=1):
       raise UserError(not_divisible('data.image_size', side, 2**halvings, why))
 
 
-def _check_attention(model, image_size):
-  """That the sides at which attention is to stand are sides of maps."""
+def check_attention(
+  model: ml_collections.ConfigDict, image_size: int | tuple[int, int]
+) -> None:
+  """Checks the sides at which attention is to stand, of the training's images.
+
+  Args:
+    model: the fields of `config.model`.
+    image_size: in pixels, a side or a pair.
+
+  Raises:
+    UserError: no map has one of them.
+  """
   shorter = min(sides_of(image_size))
   sides = [shorter // 2**level for level in range(model.depth + 1)]
   for side in model.attention_sides:

@@ -8,12 +8,18 @@ from absl import flags
 from ml_collections import config_flags
 
 from vaegan_jax.configuration import variants
-from vaegan_jax.configuration.rules import flatten, must_be, nearest
+from vaegan_jax.configuration.rules import (
+  OBJECTIVES,
+  flatten,
+  must_be,
+  nearest,
+)
 from vaegan_jax.errors import UserError
 
 _FLAGS = (
   *('config', 'mode', 'workdir', 'workdirs', 'help'),
   *('study.objectives', 'study.seeds', 'study.sweep'),
+  *('input', 'split', 'output', 'num_samples', 'with_critic'),
 )
 
 
@@ -73,7 +79,8 @@ def with_objective(source: str, argv: Sequence[str]) -> str:
   """
   found = re.findall(r'(?:^|\n)--?config\.objective[=\n](\w+)', '\n'.join(argv))
   _, variant, _ = variants.split(source)
-  return variants.add(source, found[-1]) if found and not variant else source
+  known = found and found[-1] in OBJECTIVES  # Another is told by its rule.
+  return variants.add(source, found[-1]) if known and not variant else source
 
 
 def _similar_field(name: str, fields: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
+from vaegan_jax.configuration.sides import sides_of
 from vaegan_jax.errors import UserError
 
 OBJECTIVES = (
@@ -110,7 +111,7 @@ _MULTIPLIERS = Rule(
     and all(_has_type(m, int) and 1 <= m <= _MAX_MULTIPLIER for m in value)
   ),
 )
-_SIDES = Rule(
+_IMAGE_SIZE = Rule(
   f'from 1 to {_MAX_IMAGE_SIZE}, or two of that, "(height, width)"',
   lambda value: (
     all(
@@ -166,7 +167,7 @@ RULES = {
   'data.path': PATH,
   'data.data_dir': PATH,
   'data.copy_dir': _LOCAL_PATH,
-  'data.image_size': _SIDES,
+  'data.image_size': _IMAGE_SIZE,
   'data.channels': _between(1, 4),
   'data.center_crop': _COUNT_OR_ZERO,
   'data.train_split': _NOT_EMPTY,
@@ -198,6 +199,7 @@ RULES = {
   'critic.channel_multipliers': _MULTIPLIERS,
   'critic.norm': _one_of(*NORMS),
   'critic.spectral_norm': _ANY,
+  'critic.dtype': _one_of('float32', 'bfloat16'),
   'critic.head': _one_of('dense', 'patch'),
   'critic.num_scales': _between(1, 4),
   'critic.num_steps': _between(1, 100),
@@ -258,11 +260,6 @@ STYLE_RULES = {
   'content_layers': _NAMES,
   'style_layers': _NAMES,
 }
-
-
-def sides_of(image_size: int | tuple[int, int]) -> tuple[int, ...]:
-  """Returns the sides (height, width) that `data.image_size` stands for."""
-  return image_size if isinstance(image_size, tuple) else (image_size,) * 2
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

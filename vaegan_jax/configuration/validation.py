@@ -12,6 +12,7 @@ from vaegan_jax.configuration import defaults
 from vaegan_jax.configuration.frozen import check_frozen_critic
 from vaegan_jax.configuration.latent import check_latent
 from vaegan_jax.configuration.networks import (
+  check_attention,
   check_autoencoder,
   check_trained_critic,
   layer_names,
@@ -24,8 +25,8 @@ from vaegan_jax.configuration.rules import (
   as_argument,
   check_fields,
   either,
-  sides_of,
 )
+from vaegan_jax.configuration.sides import sides_of
 from vaegan_jax.errors import UserError
 
 
@@ -72,8 +73,9 @@ def validate_beginning(config: ml_collections.ConfigDict) -> None:
     config: a valid configuration.
 
   Raises:
-    UserError: the critic is blind.
+    UserError: the critic is blind, or no map has a side that attention is for.
   """
+  check_attention(config.model, config.data.image_size)
   critic, loss = config.critic, config.loss
   sees = critic.norm == 'none' or loss.image_weight or loss.pixel_weight
   trained = config.objective != 'mse' and critic.network not in FROZEN

@@ -1,6 +1,6 @@
-"""The order of the training images, and what the device does to a batch.
+"""The order of the training images.
 
-Images are uint8 on the host and become float32 in [-1, 1] on the device. The
+Images are uint8 here; `pixels.py` makes floats of them, on the device. The
 batch of a training step is a pure function of the seed, the step and the
 process, so resuming at any step costs the same and repeats the same bits.
 """
@@ -10,8 +10,6 @@ import sys
 from collections.abc import Iterator
 
 import grain
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vaegan_jax.data.images import Images
@@ -124,24 +122,3 @@ class _Batches(grain.MapDataset):
   def _permute(self, epoch: int) -> np.ndarray:
     rng = np.random.default_rng((self._seed, epoch))
     return rng.permutation(len(self._images))
-
-
-# On the device.
-
-
-def to_float(images: jax.Array) -> jax.Array:
-  """Maps [..., H, W, C] uint8 in [0, 255] to float32 in [-1, 1]."""
-  return jnp.asarray(images, jnp.float32) / 127.5 - 1.0
-
-
-def random_flip(images: jax.Array, flip: jax.Array) -> jax.Array:
-  """Mirrors left and right the images whose own bit is set.
-
-  Args:
-    images: [B, H, W, C], of any type.
-    flip: [B] bool.
-
-  Returns:
-    [B, H, W, C].
-  """
-  return jnp.where(flip[:, None, None, None], images[:, :, ::-1], images)

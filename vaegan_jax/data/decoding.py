@@ -12,7 +12,8 @@ from concurrent import futures
 import numpy as np
 from PIL import Image, ImageOps, features
 
-_MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}
+# Pillow's, by the number of channels.
+MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}
 # Told by the content. Pillow knows more, some of which run other programs:
 # an EPS file, whatever its name, is handed to Ghostscript.
 FIRST_KINDS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')
@@ -160,7 +161,30 @@ def decode_image(
   Raises:
     Exception: whatever Pillow raises for a damaged file.
   """
-  image = read_image(data)
+  return to_size(
+    read_image(data),
+    channels=channels,
+    image_size=image_size,
+    center_crop=center_crop,
+  )
+
+
+def to_size(
+  image: Image.Image,
+  *,
+  channels: int,
+  image_size: int | tuple[int, int],
+  center_crop: int = 0,
+) -> np.ndarray:
+  """Cuts, converts and resizes an image that is read, as `decode_image`.
+
+  Args:
+    image: upright, with 8 bits a channel.
+    channels, image_size, center_crop: as `decode_image` takes them.
+
+  Returns:
+    [H, W, C] uint8, with H and W the image size.
+  """
   height, width = np.broadcast_to(image_size, 2).tolist()
   scale = min(image.width / width, image.height / height)
   if center_crop:
@@ -168,7 +192,7 @@ def decode_image(
   cut = [max(1, round(scale * side)) for side in (width, height)]
   left, top = (image.width - cut[0]) // 2, (image.height - cut[1]) // 2
   image = image.crop((left, top, left + cut[0], top + cut[1]))
-  image = _convert(image, _MODES[channels])
+  image = _convert(image, MODES[channels])
   if image.size != (width, height):
     image = image.resize((width, height), Image.Resampling.LANCZOS)
   return np.asarray(image).reshape(height, width, channels)

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from vaegan_jax.data import batches
+from vaegan_jax.data import pixels
 from vaegan_jax.data.images import Images
 from vaegan_jax.evaluation import figures
 from vaegan_jax.evaluation.judges import Judges
@@ -143,7 +143,7 @@ class Evaluator:
 
   def _look(self, variables, places, distance) -> dict[str, jax.Array]:
     """What `summarize` needs of the images at `places`, each [B, ...]."""
-    x = batches.to_float(self._images[places])
+    x = pixels.to_float(self._images[places])
     seen = self._judges.look(x)
     part = {'features': seen['features']} if 'features' in seen else {}
     x_recon, facts = self._reconstruct(variables, x)
@@ -201,7 +201,7 @@ class Evaluator:
     """The first held-out images and their reconstructions, [N, S, S, C]."""
     variables, _ = _inference_variables(state)
     places = np.arange(min(num_images, len(self._images)))
-    x = batches.to_float(self._images[places])
+    x = pixels.to_float(self._images[places])
     x_recon, _ = self._reconstruct(variables, x)
     return np.asarray(x), np.asarray(x_recon)
 

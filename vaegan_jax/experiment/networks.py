@@ -12,7 +12,7 @@ import ml_collections
 
 from vaegan_jax import models
 from vaegan_jax.configuration.migrations import upgrade
-from vaegan_jax.configuration.rules import sides_of
+from vaegan_jax.configuration.sides import image_shape
 from vaegan_jax.errors import UserError
 from vaegan_jax.experiment import rounds
 from vaegan_jax.experiment.optimizers import create_optimizers
@@ -57,11 +57,6 @@ def create_networks(
   return modules, optimizers, create_state
 
 
-def image_shape(data: ml_collections.ConfigDict) -> tuple[int, ...]:
-  """Returns (H, W, C) of the images that `config.data` describes."""
-  return (*sides_of(data.image_size), data.channels)
-
-
 def updates_in_round(
   config: ml_collections.ConfigDict, trained: Container[str]
 ) -> int:
@@ -99,6 +94,7 @@ def restore_networks(
     # Only the networks must be those of the checkpoint.
     free_fields=(*set(config) - {'model', 'critic'}, 'critic.weights'),
     upgrade=upgrade,
+    initial=create_state,
     quarantine=False,
   )
   if restored is None:

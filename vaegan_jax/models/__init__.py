@@ -63,7 +63,8 @@ def create_modules(
   elif with_critic and network == 'lpips':
     modules['critic'] = LPIPS()
   elif with_critic:
-    modules['critic'] = Critic(**{name: critic[name] for name in _OF_CRITIC})
+    fields = {name: critic[name] for name in _OF_CRITIC}
+    modules['critic'] = Critic(dtype=_dtype(critic['dtype']), **fields)
   return modules
 
 
@@ -82,38 +83,37 @@ def create_autoencoder(
   """
   latent = _create_latent(**model)
   flat = model['latent_shape'] == 'flat'
-  sides = np.broadcast_to(image_size, 2) // 2 ** model['depth']
+  factor = 2 ** model['depth']
+  sides = np.broadcast_to(image_size, 2).tolist()
   names = ['width', 'channel_multipliers', 'remat']
-  # None is float32 here, and what a library's user has in another program.
-  fields = {'dtype': jnp.bfloat16 if model['dtype'] == 'bfloat16' else None}
   if model['network'] == 'plain':
     network, names = plain, [*names, 'norm']
+    fields = {}
   else:
     network = residual
     names += ['num_res_blocks', 'middle_attention', 'layout']
-    fields['attention_levels'] = _attention_levels(image_size, **model)
+    fields = {'attention_levels': _attention_levels(min(sides), **model)}
   fields |= {name: model[name] for name in names}
+  fields['dtype'] = _dtype(model['dtype'])
+  flat_space = tuple(side // factor for side in sides) if flat else ()
   return Autoencoder(
     encoder=network.Encoder(latent.num_inputs, flat, **fields),
     latent=latent,
-    decoder=network.Decoder(
-      channels, tuple(sides.tolist()) if flat else (), **fields
-    ),
+    decoder=network.Decoder(channels, flat_space, **fields),
   )
 
 
-def _attention_levels(
-  image_size: int | tuple[int, int],
-  depth: int,
-  attention_sides: Sequence[int],
-  **model,
-) -> tuple[int, ...]:
-  """The levels whose maps, of the training's images, have these shorter sides.
+def _dtype(name: str) -> Any:
+  """None is float32 here, and in other programs what their images have."""
+  return jnp.bfloat16 if name == 'bfloat16' else None
 
-  Levels, because a map of latents takes images of other sizes too.
-  """
+
+def _attention_levels(
+  side: int, depth: int, attention_sides: Sequence[int], **model
+) -> tuple[int, ...]:
+  """The levels whose maps have these shorter sides, at the training's size."""
   del model
-  sides = [np.min(image_size) // 2**level for level in range(depth + 1)]
+  sides = [side // 2**level for level in range(depth + 1)]
   return tuple(i for i, side in enumerate(sides) if side in attention_sides)
 
 

@@ -8,12 +8,12 @@ import ml_collections
 from jax.experimental import multihost_utils
 
 from vaegan_jax import models
+from vaegan_jax.configuration.sides import image_shape
 from vaegan_jax.configuration.validation import validate_beginning
 from vaegan_jax.experiment.initial_weights import (
   InitialWeights,
   read_initial_weights,
 )
-from vaegan_jax.experiment.networks import image_shape
 from vaegan_jax.experiment.train_state import TrainState
 from vaegan_jax.modes.same_images import keep_rules
 from vaegan_jax.runtime import distributed

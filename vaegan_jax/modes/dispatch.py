@@ -4,6 +4,7 @@ These are imported late because they bring in TensorFlow, and a mistake should
 be told before that.
 """
 
+import importlib
 from typing import Any
 
 import jax
@@ -70,6 +71,10 @@ def _look_at_runs(command: Command) -> None:
     from vaegan_jax.modes import compare
 
     compare.compare(command.runs, command.workdir)
+  elif command.use:
+    # One file for each of them, with a function of its name.
+    mode = importlib.import_module(f'vaegan_jax.modes.{command.mode}')
+    getattr(mode, command.mode)(command.config, command.workdir, command.use)
   else:
     from vaegan_jax.modes import style
 

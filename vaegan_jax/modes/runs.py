@@ -10,9 +10,9 @@ from absl import logging
 from vaegan_jax.data.images import Images, load_splits
 from vaegan_jax.evaluation.evaluator import Evaluator
 from vaegan_jax.evaluation.judges import Judges, load_judges
-from vaegan_jax.experiment.networks import restore_networks
 from vaegan_jax.experiment.train_state import TrainState
 from vaegan_jax.losses.reconstruction import LossConfig
+from vaegan_jax.modes.other_sizes import restore_for_size
 from vaegan_jax.modes.same_images import describe_change, keep_rules
 
 
@@ -58,7 +58,8 @@ def open_run(
   evaluator's protocol.
 
   Args:
-    config: of the run; its data may be other images of the same shape.
+    config: of the run; its data may be other images, and, where the latent is
+      a map, of another size.
     workdir: of the run.
     **options: those of `create_evaluator`.
 
@@ -69,7 +70,7 @@ def open_run(
     UserError: there is no whole checkpoint, it is of another network, or the
       images cannot be read.
   """
-  modules, state, step = restore_networks(config, workdir)
+  modules, state, step = restore_for_size(config, workdir)
   config = keep_rules(config, workdir)
   (images,) = load_splits(config.data, ['eval_split'])
   change = describe_change(config, workdir, step)

@@ -14,7 +14,7 @@ import numpy as np
 from clu import parameter_overview
 from etils import epath
 
-from vaegan_jax.configuration.migrations import upgrade
+from vaegan_jax.configuration.migrations import stamp, upgrade
 from vaegan_jax.configuration.rules import flatten
 from vaegan_jax.data import batches
 from vaegan_jax.data.images import Images, load_splits
@@ -22,6 +22,7 @@ from vaegan_jax.errors import unwritable
 from vaegan_jax.experiment.initial_weights import check_other_run
 from vaegan_jax.experiment.networks import create_networks
 from vaegan_jax.modes.beginning import begin, check_memory, settle
+from vaegan_jax.modes.measure_latents import measure_finished
 from vaegan_jax.modes.runs import create_evaluator
 from vaegan_jax.modes.same_images import may_have_grown
 from vaegan_jax.modes.updates import create_chooser
@@ -36,7 +37,7 @@ from vaegan_jax.runtime.writers import (
   has_scores,
 )
 from vaegan_jax.training import health
-from vaegan_jax.training.loop import DONE, FAILED, Plan, run_loop
+from vaegan_jax.training.loop import FAILED, Plan, run_loop
 
 # What may change when a run is resumed: none of it changes an update.
 FREE_FIELDS = (
@@ -73,7 +74,7 @@ def train(
   Args:
     config: with the fields of `configs/default.py`, and valid.
     workdir: gets `config.json`, `metrics.jsonl`, TensorBoard events,
-      `checkpoints/` and `figures/`.
+      `checkpoints/`, `figures/` and, in the end, `latents.json`.
     stopper: what notices signals, if more than this training hangs on it.
 
   Returns:
@@ -82,8 +83,7 @@ def train(
     non-finite or the last save failed.
 
   Raises:
-    UserError: the data, a file of weights or the workdir is wrong, or another
-      process trains in the workdir.
+    UserError: the data, weights or the workdir are wrong, or it is in use.
   """
   check_other_run(config.init_from, workdir)
   with contextlib.ExitStack() as stack:
@@ -100,12 +100,13 @@ def train(
       template = jax.eval_shape(create_state)
       check_memory(config, modules, template)
     identity = _identify(config, images)
-    restore = _create_restore(config, workdir, checkpoints, template, identity)
+    restore = functools.partial(checkpoints.restore, template)
+    restore = _create_restore(config, workdir, restore, create_state, identity)
     # A contradiction is told here, before anything compiles.
     restored = restore() or begin(config, modules, create_state, initial)
     unseen = _is_unseen(config, workdir, restored[1])
     if not _announce(config, workdir, restored[1], len(images), unseen):
-      return DONE
+      return measure_finished(config, workdir, images, stopper)
     save = functools.partial(_save, checkpoints, identity)
     _record_beginning(config, workdir, restored[0], save if initial else None)
     run = functools.partial(
@@ -122,7 +123,7 @@ def train(
     )
     outcome = _run_on(run, restored, checkpoints, restore)
     checkpoints.close()
-  return outcome
+    return outcome or measure_finished(config, workdir, images, stopper)
 
 
 def _hold_workdir(stack: contextlib.ExitStack, workdir: str) -> None:
@@ -142,15 +143,15 @@ def _identify(config, images: Images) -> dict[str, dict]:
   }
 
 
-def _create_restore(config, workdir, checkpoints, template, identity):
+def _create_restore(config, workdir, restore, create_state, identity):
   """() -> (state, step) of the newest whole checkpoint, or None."""
   if may_have_grown(config, workdir, identity['data']):
     identity = identity | {'data': None}  # Not compared.
   return functools.partial(
-    checkpoints.restore,
-    template,
+    restore,
     free_fields=free_fields(config),
     upgrade=upgrade,
+    initial=create_state,
     **identity,
   )
 
@@ -254,6 +255,7 @@ def free_fields(config: ml_collections.ConfigDict) -> tuple[str, ...]:
 
 def _save(checkpoints, identity, step, state, *, finish: bool) -> bool:
   """Saves a step; with `finish`, returns whether it is on the disk."""
+  identity = identity | {'config': stamp(identity['config'])}
   started = checkpoints.save(step, state, **identity)
   if not finish:
     return started
@@ -321,7 +323,7 @@ def _record_beginning(config, workdir, state, save) -> None:
 
 
 def _write_config(config, workdir):
-  text = json.dumps(config.to_dict(), indent=2) + '\n'
+  text = json.dumps(stamp(config.to_dict()), indent=2) + '\n'
   try:
     write_text(epath.Path(workdir) / 'config.json', text)
   except OSError as error:

@@ -8,7 +8,7 @@ import flax.linen as nn
 import ml_collections
 import optax
 
-from vaegan_jax.data import batches
+from vaegan_jax.data import pixels
 from vaegan_jax.experiment.networks import updates_in_round
 from vaegan_jax.losses.adversarial import OBJECTIVES
 from vaegan_jax.losses.reconstruction import LossConfig
@@ -38,7 +38,7 @@ def create_updates(
 
   def preprocess(images, flip):
     flip = flip & config.data.random_flip
-    return batches.to_float(batches.random_flip(images, flip))
+    return pixels.to_float(pixels.random_flip(images, flip))
 
   trains_critic = 'critic' in optimizers
   parts = create_parts(

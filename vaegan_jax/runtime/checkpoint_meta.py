@@ -43,16 +43,23 @@ def canonical(content: Mapping[str, Any]) -> bytes:
 def leaves(tree: PyTree) -> dict[str, str]:
   """Returns {'params/dense/kernel': 'float32[3, 4]', ...}."""
   return {
-    jax.tree_util.keystr(path, simple=True, separator='/'): (
-      f'{leaf.dtype}{list(leaf.shape)}'
-    )
+    name: f'{leaf.dtype}{list(leaf.shape)}'
+    for name, leaf in named(tree).items()
+  }
+
+
+def named(tree: PyTree) -> dict[str, Any]:
+  """Returns {'params/dense/kernel': leaf, ...}."""
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
   }
 
 
-def crc32s(tree: PyTree) -> list[int]:
-  """Returns the CRC32 of every leaf, numpy arrays."""
-  return [zlib.crc32(leaf.tobytes()) for leaf in jax.tree.leaves(tree)]
+def crc32s(tree: PyTree, names: Iterable[str]) -> list[int]:
+  """Returns the CRC32 of the leaves of such names, numpy arrays."""
+  arrays = named(tree)
+  return [zlib.crc32(arrays[name].tobytes()) for name in names]
 
 
 def check_same(

@@ -26,6 +26,7 @@ from etils import epath
 
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import checkpoint_meta, distributed
+from vaegan_jax.runtime.new_leaves import complete, new_leaves
 
 PyTree = Any
 _FORMAT = 1  # Of `meta`: raised when the code before would misread it.
@@ -129,6 +130,7 @@ class Checkpoints:
     data: dict | None = None,
     free_fields: tuple[str, ...] = (),
     upgrade: Callable[[dict], dict] = dict,
+    initial: Callable[[], PyTree] | None = None,
     quarantine: bool = True,
   ) -> tuple[PyTree, int] | None:
     """Restores the newest checkpoint that is whole.
@@ -142,6 +144,8 @@ class Checkpoints:
       data: What identifies the dataset now.
       free_fields: Dotted fields, or groups, of `config` that may differ.
       upgrade: Adds to a saved configuration the fields that it is too old for.
+      initial: the state before step 1, for leaves that an earlier version had
+        not; weights are never taken from it. None: all must be there.
       quarantine: False: changes nothing on disk, for reading beside a trainer.
 
     Returns:
@@ -160,9 +164,9 @@ class Checkpoints:
     tried = []
     # Beside a trainer, newer steps come and older ones go.
     while (step := self._newest(but=tried)) is not None:
-      path = self._directory / str(step)
       with distributed.together():
-        state = _load(path, template, now, free_fields, upgrade)
+        path = self._directory / str(step)
+        state = _load(path, template, now, free_fields, upgrade, initial)
       if distributed.every_process(state is not None):
         if quarantine:
           self._quarantine([*tried, *self._misnamed(before=step)])
@@ -276,18 +280,22 @@ class Checkpoints:
     distributed.every_process(True)
 
 
-def _load(path, template, now, free_fields, upgrade) -> PyTree | None:
+def _load(path, template, now, free_fields, upgrade, initial) -> PyTree | None:
   """Returns the state at `path`, or None, with a warning, if it is damaged."""
   try:
     meta = read_meta(path)
     was = meta | {'config': upgrade(meta.get('config') or {})}
+    new = new_leaves(meta['leaves'], now['leaves']) if initial else {}
+    was['leaves'] = meta['leaves'] | new
     checkpoint_meta.check_same(path, was, now, free_fields)
     target = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), template)
-    state = ocp.StandardCheckpointHandler().restore(
-      path / 'state', args=ocp.args.StandardRestore(target)
-    )
-    if checkpoint_meta.crc32s(state) != meta['crc32s']:
+    args = ocp.args.StandardRestore(None if new else target)
+    state = ocp.StandardCheckpointHandler().restore(path / 'state', args=args)
+    if checkpoint_meta.crc32s(state, meta['leaves']) != meta['crc32s']:
       raise ValueError('the CRC32 of a leaf differs')
+    if new:
+      logging.warning('%s is older than %s: new here.', path, ', '.join(new))
+      return complete(state, template, initial())
     return state
   except UserError:
     raise
@@ -326,7 +334,7 @@ def _meta(step, state, config, data) -> dict:
     'format': _FORMAT,
     'step': step,
     'leaves': checkpoint_meta.leaves(state),
-    'crc32s': checkpoint_meta.crc32s(state),
+    'crc32s': checkpoint_meta.crc32s(state, checkpoint_meta.leaves(state)),
     'config': config,
     'data': data,
     'versions': {m.__name__: m.__version__ for m in (jax, flax, ocp, np)},

@@ -29,6 +29,7 @@ FIELDS = (
 # From here on the verdict outweighs the distance, which is about 1.
 _HIGH_ADVERSARIAL_WEIGHT = 1.0
 _FIRST_ADVERSARIAL_WEIGHT = 0.1  # Where it is off, or next to nothing.
+_FIRST_ENTROPY_WEIGHT, _HIGH_ENTROPY_WEIGHT = 0.1, 10.0
 _HIGH_R1_WEIGHT = 10.0  # As in arXiv 1801.04406.
 _FIRST_R1_WEIGHT = 1.0
 
@@ -140,10 +141,11 @@ class Advisor:
     size = self._fields['model.codebook_size']
     if kind == 'vq' and size >= 8:
       changes = (Change('lower', 'model.codebook_size', size // 4), *changes)
-    if kind == 'lfq':
-      field = 'loss.entropy_weight'
-      weight = _raise(field, self._fields[field], 3, 0.1, 3e38)
-      changes = (weight, *changes)
+    field = 'loss.entropy_weight'
+    weight = self._fields[field]
+    if kind == 'lfq' and weight < _HIGH_ENTROPY_WEIGHT:
+      limits = _FIRST_ENTROPY_WEIGHT, _HIGH_ENTROPY_WEIGHT
+      changes = (_raise(field, weight, 3, *limits), *changes)
     return changes
 
   def _divide(self, field: str, divisor: float) -> tuple[Change, ...]:

@@ -259,7 +259,9 @@ def _total_loss(module, critic_loss, added, params, batch_stats, batch: Judged):
 
 
 def _own_gradient(module, penalty, network: NetworkState, batch):
-  """Returns (gradient, mean) of a penalty that is apart."""
+  """Returns (gradient, mean) of a penalty that is apart, in float32."""
+  if module.dtype is not None:
+    module = module.clone(dtype=None)
 
   def weighted(params):
     variables = {'params': params, 'batch_stats': network.batch_stats}

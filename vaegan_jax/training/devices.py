@@ -49,6 +49,24 @@ def replicate(state: Any) -> Any:
   second call once more. Each of several processes puts its own there, which
   must be the same.
   """
+  return jax.device_put(state, _sharding(jax.sharding.PartitionSpec()))
+
+
+def share_out(batch: np.ndarray) -> jax.Array:
+  """Puts a part of a batch on each device, for a function without `AXIS`.
+
+  Args:
+    batch: [D B, ...], with B examples for each of this process's D devices.
+  """
+  return jax.device_put(batch, _sharding(jax.sharding.PartitionSpec(AXIS)))
+
+
+def shareable(batch_size: int) -> int:
+  """The next size of a batch that this process's devices share evenly."""
+  number = jax.local_device_count()
+  return -(-batch_size // number) * number
+
+
+def _sharding(spec: jax.sharding.PartitionSpec) -> jax.sharding.NamedSharding:
   mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
-  everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-  return jax.device_put(state, everywhere)
+  return jax.sharding.NamedSharding(mesh, spec)

@@ -1,0 +1,20 @@
+"""What the device does to pixels."""
+
+import jax
+import numpy as np
+
+from vaegan_jax.data import pixels
+
+
+def test_to_float_maps_black_to_minus_one_and_white_to_one():
+  floats = jax.jit(pixels.to_float)(np.array([0, 51, 255], np.uint8))
+  assert floats.dtype == np.float32
+  np.testing.assert_allclose(floats, [-1, -0.6, 1], atol=1e-6)
+
+
+def test_random_flip_mirrors_the_chosen_images_only():
+  images = np.arange(2 * 2 * 3 * 1, dtype=np.float32).reshape(2, 2, 3, 1)
+  flip = np.array([False, True])
+  flipped = jax.jit(pixels.random_flip)(images, flip)
+  np.testing.assert_array_equal(flipped[0], images[0])
+  np.testing.assert_array_equal(flipped[1], images[1, :, ::-1])

@@ -1,0 +1,61 @@
+"""A finished run without its training: drawn weights, saved as a run's are."""
+
+import json
+
+import jax
+import numpy as np
+from absl import flags
+
+import main
+from vaegan_jax.configuration import command_line
+from vaegan_jax.configuration.migrations import stamp
+from vaegan_jax.experiment.networks import create_networks
+from vaegan_jax.runtime.checkpoints import Checkpoints
+
+STEP = 20
+# Flags of a run with each kind of latent; the dimensions are the tiny run's.
+LATENTS = {
+  'gaussian': ('model.latent=gaussian',),
+  'gaussian_map': ('model.latent=gaussian', 'model.latent_shape=map'),
+  'none': ('model.latent=none',),
+  'vq': ('model.latent=vq', 'model.latent_shape=map', 'model.code_dim=2'),
+  'fsq': ('model.latent=fsq', 'model.fsq_levels=(5, 4)'),
+  'lfq': ('model.latent=lfq', 'model.latent_shape=map', 'model.code_dim=4'),
+}
+
+
+def parse(workdir, *args):
+  """The command that such arguments are."""
+  values = flags.FlagValues()
+  command_line.define_flags(values)
+  return main.parse(['main.py', *args, f'--workdir={workdir}'], values)
+
+
+def finish(workdir, tiny_run, *fields):
+  """Leaves a run in `workdir`, of a step that it never took.
+
+  Its averaged weights are not the last ones, its critic has some contrast, and
+  the latents of its images differ.
+  """
+  args = (f'--config.{field}' for field in fields)
+  config = parse(workdir, *tiny_run, *args).config
+  _, _, create_state = create_networks(config)
+  state = jax.tree.map(np.asarray, create_state())
+  rng = np.random.default_rng(0)
+  ema_params = jax.tree.map(
+    lambda leaf: np.float32(1.5 * leaf + 0.05 * rng.normal(size=leaf.shape)),
+    state.ema_params,
+  )
+  state = state.replace(ema_params=ema_params, step=np.int32(STEP))
+  checkpoints = Checkpoints(workdir)
+  data = {'num_images': 38, 'fingerprint': 'any'}
+  fields = stamp(config.to_dict())
+  assert checkpoints.save(STEP, state, config=fields, data=data)
+  checkpoints.close()
+  (workdir / 'config.json').write_text(json.dumps(fields))
+  return config
+
+
+def use(workdir, *args):
+  """Runs a command on a finished run, here."""
+  assert main.run(parse(workdir, *args)) == 0

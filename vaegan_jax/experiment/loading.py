@@ -1,0 +1,157 @@
+"""Opens a finished model, from the workdir of a run or from an export of one.
+
+An export is a folder of `config.json`, `model.safetensors` and `latents.json`;
+`modes/export.py` writes it. Of a run the newest whole checkpoint is read, by
+orbax, which an export does not need; neither needs TensorFlow, or the data.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from etils import epath
+
+from vaegan_jax import models
+from vaegan_jax.configuration.paths import absolute
+from vaegan_jax.configuration.serialization import load_config
+from vaegan_jax.configuration.sides import image_shape
+from vaegan_jax.errors import UserError
+from vaegan_jax.experiment.latent_statistics import read_statistics
+from vaegan_jax.experiment.trained_model import TrainedModel
+from vaegan_jax.losses.adversarial import OBJECTIVES
+from vaegan_jax.losses.reconstruction import LossConfig
+from vaegan_jax.models import safetensors_files
+
+WEIGHTS_FILE = 'model.safetensors'
+EXPORT_VERSION = 1  # Raised when the code before would misread an export.
+
+
+def load_model(
+  path: os.PathLike | str, config: ml_collections.ConfigDict | None = None
+) -> TrainedModel:
+  """Loads a model; see `vaegan_jax.load`.
+
+  Args:
+    path: of the workdir or the export, local or `gs://...`.
+    config: of the run; None: as its folder has it.
+
+  Returns:
+    The model, whose arrays are on the default device.
+
+  Raises:
+    UserError: the folder is neither, is damaged, or of a newer version.
+  """
+  path = absolute(os.fspath(path))
+  root = epath.Path(path)
+  if not (root / 'config.json').exists():
+    raise UserError(
+      f'{path} is neither a run nor an export, because it has no config.json: '
+      'name the --workdir of --mode=train, or the --output of --mode=export'
+    )
+  config = config or load_config(root / 'config.json')
+  if (root / WEIGHTS_FILE).exists():
+    modules, variables, step = _read_export(root, config)
+  else:
+    modules, variables, step = _read_run(path, config)
+  statistics = read_statistics(root)
+  if statistics and statistics.step != step:
+    statistics = None  # The run has gone on since.
+  return TrainedModel(
+    variables=jax.tree.map(jnp.asarray, variables),
+    statistics=statistics and jax.tree.map(jnp.asarray, statistics),
+    autoencoder=modules['autoencoder'],
+    critic=modules.get('critic') if 'critic' in variables else None,
+    loss=LossConfig(**config.loss),
+    config=ml_collections.FrozenConfigDict(config),
+    step=step,
+    source=path,
+  )
+
+
+def _read_run(path: str, config):
+  """Returns (modules, their variables, step) of the newest checkpoint."""
+  from vaegan_jax.experiment.networks import restore_networks  # With orbax.
+
+  modules, state, step = restore_networks(config, path)
+  variables = {name: state.networks[name].variables for name in modules}
+  variables['autoencoder'] |= {'params': state.ema_params}
+  return modules, variables, step
+
+
+def _read_export(root: epath.Path, config):
+  """The same of an export; its critic may be left out."""
+  path = root / WEIGHTS_FILE
+  try:
+    tensors, metadata = safetensors_files.read(path.read_bytes())
+    version, step = int(metadata['version']), int(metadata['step'])
+    if version <= EXPORT_VERSION and metadata['sha256'] != digest(tensors):
+      raise ValueError('its SHA-256 differs')
+  except (ValueError, LookupError) as error:
+    raise UserError(
+      f'{path} is not an export that can be read ({error}): export the run '
+      'again, with --mode=export'
+    ) from error
+  if version > EXPORT_VERSION:
+    raise UserError(
+      f'{path} is an export of version {version}, and this code knows those up '
+      f'to {EXPORT_VERSION}: install a newer vaegan_jax'
+    )
+  modules = models.create_modules(
+    with_critic=config.objective in OBJECTIVES,
+    data=config.data,
+    model=config.model,
+    critic=config.critic,
+  )
+  if not any(name.startswith('critic.') for name in tensors):
+    modules.pop('critic', None)
+  _check_tensors(path, tensors, modules, config)
+  return modules, from_tensors(tensors), step
+
+
+def to_tensors(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """{'autoencoder.params.encoder.block_0...kernel': array} of variables."""
+  flat = flax.traverse_util.flatten_dict(variables, sep='.')
+  return {name: np.asarray(value) for name, value in flat.items()}
+
+
+def from_tensors(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+  """Undoes `to_tensors`; networks without `batch_stats` have them empty."""
+  variables = flax.traverse_util.unflatten_dict(tensors, sep='.')
+  return {name: {'batch_stats': {}} | own for name, own in variables.items()}
+
+
+def digest(tensors: Mapping[str, np.ndarray]) -> str:
+  """The SHA-256 of tensors and their names, in hexadecimal digits."""
+  whole = hashlib.sha256()
+  for name in sorted(tensors):
+    array = tensors[name]
+    whole.update(f'{name} {array.dtype.name} {array.shape} '.encode())
+    whole.update(array.tobytes())
+  return whole.hexdigest()
+
+
+def _check_tensors(path, tensors, modules, config) -> None:
+  """Tells tensors that are not those of the networks."""
+  x = jnp.zeros((1, *image_shape(config.data)))
+  wanted = {
+    name: jax.eval_shape(module.init, jax.random.key(0), x)
+    for name, module in modules.items()
+  }
+  wanted = {
+    name: leaf.shape
+    for name, leaf in flax.traverse_util.flatten_dict(wanted, sep='.').items()
+  }
+  found = {name: array.shape for name, array in tensors.items()}
+  for name in sorted(wanted.keys() | found.keys()):
+    was, now = (shapes.get(name, 'absent') for shapes in (found, wanted))
+    if was != now:
+      raise UserError(
+        f'{path} does not hold the networks of its config.json, as {name} is '
+        f'{was} and not {now}: export the run again, with --mode=export'
+      )

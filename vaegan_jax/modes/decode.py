@@ -1,0 +1,48 @@
+"""The mode `decode`: latents back to pictures."""
+
+import ml_collections
+import numpy as np
+
+from vaegan_jax.configuration.use_flags import Use
+from vaegan_jax.data.pictures import png_names
+from vaegan_jax.errors import UserError
+from vaegan_jax.modes.latent_files import read_latents
+from vaegan_jax.modes.using import open_model, write_pictures
+from vaegan_jax.runtime.progress import track
+from vaegan_jax.training import devices
+
+
+def decode(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
+  """Decodes latents into PNG files, named as the images were, or by number.
+
+  Args:
+    config: of the run.
+    workdir: of the run, or an export.
+    use: which latents, and where the pictures go.
+
+  Raises:
+    UserError: the model or the latents cannot be read, they are of another
+      model, or the folder cannot be written.
+  """
+  model = open_model(config, workdir, use)
+  everywhere, number = devices.replicate(model), 0
+  for latents, names in read_latents(use.input, model):
+    if not latents.ndim or latents.dtype.kind not in 'fiu':
+      raise UserError(
+        f'--input={use.input} holds {latents.dtype} of shape {latents.shape}, '
+        'and latents are an array of numbers, such as --mode=encode writes'
+      )
+    if latents.dtype.kind == 'f':
+      latents = latents.astype(np.float32)
+    names = png_names(
+      names or [f'{i:08}.png' for i in range(number, number + len(latents))]
+    )
+    size = devices.shareable(config.batch_size)
+    firsts = range(0, len(latents), size)
+    for first in track(firsts, 'Decoding', len(firsts)):
+      places = np.arange(first, min(first + size, len(latents)))
+      batch = devices.share_out(latents[np.resize(places, size)])
+      images = np.asarray(everywhere.decode(batch))[: len(places)]
+      write_pictures(use.output, names[first : first + size], images)
+    number += len(latents)
+  print(f'Decoded {number:,} pictures: {use.output}', flush=True)

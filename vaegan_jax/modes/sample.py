@@ -1,0 +1,47 @@
+"""The mode `sample`: pictures decoded from the prior."""
+
+import jax
+import ml_collections
+import numpy as np
+from etils import epath
+
+from vaegan_jax.configuration.use_flags import Use
+from vaegan_jax.evaluation.figures import sample_figure
+from vaegan_jax.modes.using import open_model, write_pictures
+from vaegan_jax.runtime.files import save_png
+from vaegan_jax.runtime.progress import track
+from vaegan_jax.training import devices
+
+_IN_FIGURE = 64  # As evaluation draws.
+
+
+def sample(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
+  """Draws samples: a PNG each, and the first together in `samples.png`.
+
+  The first are those that evaluation draws; `--config.seed` gives others.
+
+  Args:
+    config: of the run.
+    workdir: of the run, or an export.
+    use: how many, and where the pictures go.
+
+  Raises:
+    UserError: the model cannot be read, or the folder cannot be written.
+  """
+  model = open_model(config, workdir, use)
+  prior = np.asarray(
+    model.draw_prior(jax.random.key(config.seed), use.num_samples)
+  )
+  everywhere, first_images = devices.replicate(model), []
+  size = devices.shareable(config.batch_size)
+  firsts = range(0, len(prior), size)
+  for first in track(firsts, 'Sampling', len(firsts)):
+    places = np.arange(first, min(first + size, len(prior)))
+    batch = devices.share_out(prior[np.resize(places, size)])
+    images = np.asarray(everywhere.decode(batch))[: len(places)]
+    write_pictures(use.output, [f'{i:08}.png' for i in places], images)
+    first_images.extend(images[: max(0, _IN_FIGURE - first)])
+  scale = max(1, 128 // images.shape[1])
+  figure = sample_figure(np.stack(first_images), scale=scale)
+  save_png(epath.Path(use.output) / 'samples.png', figure)
+  print(f'Drew {len(prior):,} samples: {use.output}', flush=True)

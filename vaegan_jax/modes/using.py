@@ -1,0 +1,116 @@
+"""What the modes that use a finished model share."""
+
+from collections.abc import Iterable
+
+import ml_collections
+import numpy as np
+from absl import logging
+from etils import epath
+
+from vaegan_jax.configuration.use_flags import Use
+from vaegan_jax.data.images import Images, load_splits
+from vaegan_jax.data.pictures import Pictures, encode_pngs
+from vaegan_jax.errors import UserError
+from vaegan_jax.experiment.latent_statistics import FILE
+from vaegan_jax.experiment.loading import load_model
+from vaegan_jax.experiment.trained_model import TrainedModel
+from vaegan_jax.modes.measure_latents import measure
+from vaegan_jax.modes.same_images import keep_rules
+from vaegan_jax.runtime.files import check_writable, replacing
+
+
+def open_model(
+  config: ml_collections.ConfigDict, workdir: str, use: Use
+) -> TrainedModel:
+  """Loads the model, when it is sure that its output can be written.
+
+  Args:
+    config: of the run.
+    workdir: of the run, or an export.
+    use: what it is for.
+
+  Returns:
+    The model.
+
+  Raises:
+    UserError: it cannot be loaded, or the output is a run or cannot be written.
+  """
+  check_writable(use.output)
+  if (epath.Path(use.output) / 'checkpoints').exists():
+    raise UserError(
+      f'--output={use.output} is a run itself, which is not to be changed: '
+      f'name another folder, such as --output={use.output}_2'
+    )
+  return load_model(workdir, config)
+
+
+def open_split(
+  config: ml_collections.ConfigDict, workdir: str, split: str
+) -> Images:
+  """The images of a split of a run's own dataset.
+
+  Args:
+    config: of the run.
+    workdir: of the run.
+    split: 'train' or 'eval'.
+
+  Returns:
+    The images.
+
+  Raises:
+    UserError: they cannot be read.
+  """
+  config = keep_rules(config, workdir)
+  (images,) = load_splits(config.data, [f'{split}_split'])
+  return images
+
+
+def open_pictures(config: ml_collections.ConfigDict, path: str) -> Pictures:
+  """The images of a file or a folder, as training would decode them.
+
+  Args:
+    config: of the run.
+    path: of a file or a folder on a disk.
+
+  Raises:
+    UserError: there is no image.
+  """
+  data = config.data
+  return Pictures(
+    path,
+    channels=data.channels,
+    image_size=data.image_size,
+    center_crop=data.center_crop,
+  )
+
+
+def write_pictures(
+  folder: str, names: Iterable[str], images: np.ndarray
+) -> None:
+  """Writes images as PNG files.
+
+  Args:
+    folder: local or `gs://...`.
+    names: of the files, relative to the folder.
+    images: [B, H, W, C] float in [-1, 1].
+  """
+  for name, content in zip(names, encode_pngs(images), strict=True):
+    with replacing(epath.Path(folder) / name) as path:
+      path.write_bytes(content)
+
+
+def measured(
+  model: TrainedModel, config: ml_collections.ConfigDict
+) -> TrainedModel:
+  """The model with the statistics of its latents, if they can be had.
+
+  A run of an earlier version was not measured: that is made up for, if its
+  training images are here. If not, that is told.
+  """
+  if model.statistics:
+    return model
+  try:
+    return measure(model, open_split(config, model.source, 'train'))
+  except (UserError, OSError) as error:
+    logging.warning('%s was not written: %s', FILE, error)
+    return model
