@@ -32,11 +32,29 @@ def fsq_f8(config: ml_collections.ConfigDict) -> None:
   config.model.latent = 'fsq'
 
 
+def ldm_f4(config: ml_collections.ConfigDict) -> None:
+  """Latent-diffusion's autoencoder of a quarter, layer by layer."""
+  _ldm(config, multipliers=(1, 2, 4), latent_dim=3)
+
+
+def ldm_f8(config: ml_collections.ConfigDict) -> None:
+  """Latent-diffusion's autoencoder of an eighth, layer by layer."""
+  _ldm(config, multipliers=(1, 2, 4, 4), latent_dim=4)
+
+
 def residual(config: ml_collections.ConfigDict) -> None:
   """Residual blocks, and attention in the middle, for the autoencoder."""
   if config.model.network != 'residual':
     config.model.network, config.model.middle_attention = 'residual', True
     _set_multipliers(config.model, config.model.channel_multipliers)
+
+
+def _ldm(config, *, multipliers, latent_dim):
+  model = config.model
+  model.network, model.layout, model.middle_attention = 'residual', 'ldm', True
+  model.width, model.num_res_blocks = 128, 2
+  model.depth, model.channel_multipliers = len(multipliers) - 1, multipliers
+  model.latent_shape, model.latent_dim = 'map', latent_dim
 
 
 def _map(config, *, multipliers, latent_dim):
@@ -57,5 +75,7 @@ PRESETS = {
   'kl_f8': kl_f8,
   'vq_f8': vq_f8,
   'fsq_f8': fsq_f8,
+  'ldm_f4': ldm_f4,
+  'ldm_f8': ldm_f8,
   'residual': residual,
 }

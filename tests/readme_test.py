@@ -13,6 +13,7 @@ from vaegan_jax.models import vgg
 PROJECT = Path(__file__).resolve().parents[1]
 README = PROJECT / 'README.md'
 LIBRARY = PROJECT / 'docs' / 'library.md'
+USE = PROJECT / 'docs' / 'use.md'  # Of which `use_page_test.py` runs all.
 PAGES = (README, *sorted(PROJECT.glob('docs/*.md')))
 
 
@@ -91,9 +92,10 @@ def test_the_frozen_networks_judge(in_a_folder_with_weights, capsys):
 
 def test_every_snippet_is_one_of_these():
   counts = {page: len(snippets(page)) for page in PAGES}
-  assert counts == dict.fromkeys(PAGES, 0) | {README: 1, LIBRARY: 2}
+  expected = {README: 1, LIBRARY: 2, USE: 4}
+  assert counts == dict.fromkeys(PAGES, 0) | expected
   fences = sum(page.read_text().count('```python') for page in PAGES)
-  assert fences == 3
+  assert fences == sum(expected.values())
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)

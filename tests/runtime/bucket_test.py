@@ -18,6 +18,7 @@ import pytest
 from absl import flags
 
 import main
+import vaegan_jax
 from vaegan_jax.configuration import command_line
 from vaegan_jax.configuration.serialization import load_config
 from vaegan_jax.experiment.networks import create_networks, restore_networks
@@ -136,6 +137,17 @@ def test_a_run_starts_from_one_in_a_bucket(whole, tiny_run):
     functools.partial(np.testing.assert_allclose, atol=0.01),
     *(state.networks['autoencoder'].params for state in states),
   )
+
+
+def test_a_model_is_loaded_from_a_bucket_and_exported_to_one(whole):
+  flags = ('--mode=export', '--workdir=gs://bucket/whole')
+  assert _run(*flags, '--output=gs://bucket/export') == 0
+  run, export = map(
+    vaegan_jax.load, ('gs://bucket/whole', 'gs://bucket/export')
+  )
+  assert run.step == 20 and run.statistics.num_images == 38
+  jax.tree.map(np.testing.assert_array_equal, run.variables, export.variables)
+  assert 'export/README.md' in whole.names()
 
 
 @pytest.mark.parametrize('name', ('refused', 'absent'))

@@ -15,6 +15,7 @@ import optax
 import pytest
 
 from tests import networks
+from tests.benchmarks import hlo
 from tests.environment import environment
 from tests.training import update_options_test as options
 from tests.training.assembly import parallel_updates
@@ -76,12 +77,18 @@ def run_codes(name):
     modules, optimizers, seed=0, image_shape=(options.SIDE, options.SIDE, 1)
   )
   state, metrics = devices.replicate(state), []
-  for batch in options.batches(SKIPPING, 6):
+  batches = options.batches(SKIPPING, 6)
+  program = update.lower(state, split(batches[0], 1)).compile().as_text()
+  for batch in batches:
     state, values = update(state, split(batch, 1))
     metrics.append({k: float(v) for k, v in values.items()})
   network = jax.device_get(state.networks['autoencoder'])
   leaves = jax.tree.leaves((network.params, network.batch_stats))
-  return {'metrics': metrics, 'leaves': [leaf.tolist() for leaf in leaves]}
+  return {
+    'metrics': metrics,
+    'leaves': [leaf.tolist() for leaf in leaves],
+    'all_reduces': hlo.count_all_reduces(program),
+  }
 
 
 def run_all():
@@ -144,6 +151,8 @@ def test_codebooks_of_many_devices_are_that_of_one(name):
     assert {'perplexity', 'usage', 'largest_share', 'rate'} < set(expected)
     assert got == pytest.approx(expected, rel=1e-5, abs=1e-6)
   assert one['metrics'][-1]['usage'] > 0.1
+  # A codebook rides with the gradients; an entropy of all codes cannot.
+  assert many['all_reduces'] == (2 if name == 'lfq' else 1)
   for got, want in zip(many['leaves'], one['leaves'], strict=True):
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 

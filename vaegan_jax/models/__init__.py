@@ -83,18 +83,17 @@ def create_autoencoder(
   """
   latent = _create_latent(**model)
   flat = model['latent_shape'] == 'flat'
-  factor = 2 ** model['depth']
   sides = np.broadcast_to(image_size, 2).tolist()
   names = ['width', 'channel_multipliers', 'remat']
+  fields = {'dtype': _dtype(model['dtype'])}
   if model['network'] == 'plain':
     network, names = plain, [*names, 'norm']
-    fields = {}
   else:
     network = residual
     names += ['num_res_blocks', 'middle_attention', 'layout']
-    fields = {'attention_levels': _attention_levels(min(sides), **model)}
+    fields['attention_levels'] = _attention_levels(min(sides), **model)
   fields |= {name: model[name] for name in names}
-  fields['dtype'] = _dtype(model['dtype'])
+  factor = 2 ** model['depth']
   flat_space = tuple(side // factor for side in sides) if flat else ()
   return Autoencoder(
     encoder=network.Encoder(latent.num_inputs, flat, **fields),
@@ -111,7 +110,10 @@ def _dtype(name: str) -> Any:
 def _attention_levels(
   side: int, depth: int, attention_sides: Sequence[int], **model
 ) -> tuple[int, ...]:
-  """The levels whose maps have these shorter sides, at the training's size."""
+  """The levels whose maps, of the training's images, have these shorter sides.
+
+  Levels, because a map of latents takes images of other sizes too.
+  """
   del model
   sides = [side // 2**level for level in range(depth + 1)]
   return tuple(i for i, side in enumerate(sides) if side in attention_sides)

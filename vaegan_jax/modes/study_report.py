@@ -18,7 +18,9 @@ Summary = dict[str, dict[str, int | figures.Spread | None]]
 
 FINISHED = 'finished'  # The status of a run that was trained and evaluated.
 # Not the distance, which each critic measures in features of its own.
-METRICS = (*QUALITY, 'frechet_floor', 'kl', 'rate')
+_OF_CODES = ('rate', 'perplexity', 'usage')
+METRICS = (*QUALITY, 'frechet_floor', 'kl', *_OF_CODES)
+_IF_KNOWN = (*JUDGED, *_OF_CODES)  # Others are shown where they are missing.
 _CURVES = ('psnr', 'low_frequency_psnr', 'detail', 'lpips', 'frechet')
 
 
@@ -45,7 +47,7 @@ def summarize(outcomes: list[Outcome]) -> Summary:
     } | {
       metric: _spread([scores.get(metric) for scores in finished])
       for metric in METRICS
-      if metric in known or metric not in JUDGED
+      if metric in known or metric not in _IF_KNOWN
     }
   return summary
 

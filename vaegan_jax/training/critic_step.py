@@ -260,7 +260,7 @@ def _total_loss(module, critic_loss, added, params, batch_stats, batch: Judged):
 
 def _own_gradient(module, penalty, network: NetworkState, batch):
   """Returns (gradient, mean) of a penalty that is apart, in float32."""
-  if module.dtype is not None:
+  if getattr(module, 'dtype', None) is not None:
     module = module.clone(dtype=None)
 
   def weighted(params):

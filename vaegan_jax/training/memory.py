@@ -59,8 +59,8 @@ def check_memory(
     raise UserError(
       f'An update needs at least {needed / 1e9:,.1f} GB of memory on each '
       f'device ({told}), which has {available / 1e9:,.1f}: lower batch_size, '
-      'data.image_size, model.width or critic.width, as in '
-      '--config.batch_size=16'
+      'data.image_size, model.width, model.codebook_size or critic.width, as '
+      'in --config.batch_size=16'
     )
 
 

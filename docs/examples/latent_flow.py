@@ -1,0 +1,207 @@
+"""A generative model of latents: flow matching (arXiv 2210.02747).
+
+    python main.py --mode=encode --split=train --workdir=runs/celeba
+    PYTHONPATH=. python docs/examples/latent_flow.py --workdir=runs/celeba \
+      --output=runs/flow
+
+A small network learns the velocity that carries noise to latents along straight
+lines, from the folder that `--mode=encode` has written. Its samples, decoded,
+are drawn beside those of the VAE's own prior and, with `--features_weights`
+(VGG16's file), judged by their Frechet distances to training images. For
+continuous latents, flat or a map. Axes: B batch, Z all entries of a latent.
+"""
+
+import argparse
+import functools
+import json
+import time
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import vaegan_jax
+from vaegan_jax.data.images import load_splits
+from vaegan_jax.evaluation import figures
+from vaegan_jax.evaluation.judges import frechet_distance, load_judges
+
+NUM_COLUMNS = 8  # Of the figure.
+
+
+class Velocity(nn.Module):
+  """A residual network of (z [B, Z], time [B]) -> velocity [B, Z]."""
+
+  width: int = 512
+  depth: int = 3
+
+  @nn.compact
+  def __call__(self, z, time):
+    angles = time[:, None] * 2.0 ** jnp.arange(-2, 6) * jnp.pi
+    h = jnp.concatenate([z, jnp.sin(angles), jnp.cos(angles)], axis=-1)
+    h = nn.Dense(self.width)(h)
+    for _ in range(self.depth):
+      update = nn.silu(nn.Dense(self.width)(nn.LayerNorm()(h)))
+      h += nn.Dense(self.width)(update)
+    return nn.Dense(z.shape[-1])(nn.LayerNorm()(h))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+def train_step(network, optimizer, state, key, mean, std):
+  """One update of (params, opt_state, averaged params) on a batch."""
+  params, opt_state, averaged = state
+  keys = jax.random.split(key, 3)
+  z = mean + std * jax.random.normal(keys[0], mean.shape)  # Of the posterior.
+  noise = jax.random.normal(keys[1], z.shape)
+  time = jax.random.uniform(keys[2], (len(z),))
+  between = (1 - time[:, None]) * noise + time[:, None] * z
+
+  def loss(params):
+    velocity = network.apply(params, between, time)
+    return jnp.square(velocity - (z - noise)).mean()
+
+  value, grads = jax.value_and_grad(loss)(params)
+  updates, opt_state = optimizer.update(grads, opt_state)
+  params = optax.apply_updates(params, updates)
+  averaged = optax.incremental_update(params, averaged, 0.005)
+  return (params, opt_state, averaged), value
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def flow(network, params, noise, num_steps=50):
+  """Carries noise [B, Z] to latents, by the midpoint rule."""
+  dt = 1 / num_steps
+
+  def move(z, time):
+    half = z + 0.5 * dt * network.apply(params, z, jnp.full(len(z), time))
+    middle = jnp.full(len(z), time + 0.5 * dt)
+    return z + dt * network.apply(params, half, middle), None
+
+  return jax.lax.scan(move, noise, dt * jnp.arange(num_steps))[0]
+
+
+def read(latents):
+  """(means, deviations), [N, *S, Z] each, of a folder of latents."""
+  found = {
+    name: [np.load(path) for path in sorted(latents.glob(f'{name}-*.npy'))]
+    for name in ('mean', 'logvar', 'latents')
+  }
+  if not found['mean']:
+    means = np.concatenate(found['latents'])
+    return means, np.zeros_like(means)
+  logvar = np.concatenate(found['logvar'])
+  return np.concatenate(found['mean']), np.exp(0.5 * logvar)
+
+
+def train(network, mean, std, num_steps, batch_size=256):
+  """Trains on normalised latents [N, Z]; returns (params, loss)."""
+  rate = optax.cosine_decay_schedule(1e-3, num_steps)
+  optimizer = optax.adam(rate)
+  params = network.init(jax.random.key(0), mean[:1], jnp.zeros(1))
+  state = (params, optimizer.init(params), jax.tree.map(jnp.copy, params))
+  rng, losses = np.random.default_rng(0), []
+  for step in range(1, num_steps + 1):
+    rows = rng.integers(len(mean), size=batch_size)
+    key = jax.random.fold_in(jax.random.key(1), step)
+    state, loss = train_step(
+      network, optimizer, state, key, mean[rows], std[rows]
+    )
+    losses.append(loss)
+    if step % 500 == 0 or step == num_steps:
+      recent = float(np.mean(losses[-500:]))
+      print(f'step {step:,}/{num_steps:,}  loss {recent:.4f}', flush=True)
+  return state[2], recent
+
+
+def judge(sets, weights, batch_size=50):
+  """{name: Frechet distance to the first of the sets of images}."""
+  judges = load_judges(lpips_weights='', features_weights=weights)
+  features = {
+    name: np.concatenate(
+      [
+        judges.look(images[first : first + batch_size])['features']
+        for first in range(0, len(images), batch_size)
+      ]
+    )
+    for name, images in sets.items()
+  }
+  first, *others = features
+  return {n: frechet_distance(features[first], features[n]) for n in others}
+
+
+def main(argv=None) -> None:
+  """Trains, samples, draws and judges."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--workdir', required=True, help='of the run')
+  parser.add_argument('--latents', help='of --mode=encode; in the workdir')
+  parser.add_argument('--output', required=True)
+  parser.add_argument('--num_steps', type=int, default=4000)
+  parser.add_argument('--num_samples', type=int, default=1500)
+  parser.add_argument('--features_weights', default='', help="VGG16's file")
+  args = parser.parse_args(argv)
+  model = vaegan_jax.load(args.workdir)
+  mean, std = read(Path(args.latents or Path(args.workdir, 'latents')))
+  # Of mean 0 and deviation 1, and flat.
+  own = [np.asarray(model.latent_mean), np.asarray(model.latent_std) + 1e-6]
+  mean, std = (mean - own[0]) / own[1], std / own[1]
+  mean, std = (array.reshape(len(array), -1) for array in (mean, std))
+  start = time.monotonic()
+  network = Velocity()
+  params, loss = train(network, mean, std, args.num_steps)
+  seconds = time.monotonic() - start
+
+  noise = jax.random.normal(
+    jax.random.key(2), (args.num_samples, mean.shape[-1])
+  )
+  z = flow(network, params, noise)
+  z = z.reshape(-1, *model.latent_shape) * own[1] + own[0]
+  decode = functools.partial(in_batches, model.decode)
+  (images,) = load_splits(model.config.data, ['train_split'])
+  places = np.random.default_rng(0).permutation(len(images))
+  halves = [places[: args.num_samples], places[-args.num_samples :]]
+  x, other = (np.asarray(model.preprocess(images[half])) for half in halves)
+  sets = {
+    'training images': x,
+    'other training images': other,
+    'reconstructions': in_batches(model.reconstruct, other),
+    "the VAE's prior": decode(
+      np.asarray(model.draw_prior(jax.random.key(3), args.num_samples))
+    ),
+    'flow in its latents': decode(z),
+  }
+  distances = {}
+  if args.features_weights:
+    distances = judge(sets, args.features_weights)
+  write(args.output, sets, distances, loss=loss, train_seconds=seconds)
+
+
+def in_batches(function, arrays, batch_size=50):
+  """What a function makes of [N, ...] arrays, a batch at a time."""
+  parts = [
+    np.asarray(function(jnp.asarray(arrays[first : first + batch_size])))
+    for first in range(0, len(arrays), batch_size)
+  ]
+  return np.concatenate(parts)
+
+
+def write(output, sets, distances, **facts) -> None:
+  """Writes `latent_flow.png` and `latent_flow.json`."""
+  folder = Path(output)
+  folder.mkdir(parents=True, exist_ok=True)
+  rows = {
+    name: images[:NUM_COLUMNS]
+    for name, images in sets.items()
+    if name != 'other training images'
+  }
+  results = {name: {'frechet': value} for name, value in distances.items()}
+  figure = figures.comparison_figure(rows, results)
+  figures.Image.fromarray(figure).save(folder / 'latent_flow.png')
+  facts |= {'num_images': len(sets['training images']), 'frechet': distances}
+  (folder / 'latent_flow.json').write_text(json.dumps(facts, indent=2) + '\n')
+  print(json.dumps(facts, indent=2))
+
+
+if __name__ == '__main__':
+  main()
