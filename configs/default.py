@@ -81,7 +81,7 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   model.codebook_size = 512  # Codes of 'vq'.
   model.unit_codes = False  # Of 'vq': codes of length 1.
   model.fsq_levels = (8, 6, 5)  # Of 'fsq', one an entry of a code: 240 codes.
-  # Of 'plain': 'none', 'group' or 'batch'. 'residual' has GroupNorm.
+  # 'none', 'group', 'instance' or 'batch'; 'residual' has GroupNorm.
   model.norm = 'none'
   model.dtype = 'float32'  # Of its convolutions alone; or 'bfloat16'.
   model.remat = False  # Blocks computed twice, and not kept: less memory.
@@ -95,7 +95,7 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   critic.width = 32
   critic.depth = 4  # Its blocks, each of which halves the side.
   critic.channel_multipliers = (1, 2, 4, 8)  # As the model's.
-  # 'group' and 'batch' divide contrast away: loss.image_weight brings it back.
+  # The others divide contrast away: loss.image_weight brings it back.
   critic.norm = 'none'
   # Every kernel, reshaped to a matrix, has largest singular value 1. A
   # convolution's own is larger: 1.3 to 2.0 where it was measured.

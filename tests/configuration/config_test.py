@@ -283,6 +283,10 @@ LDM = RESIDUAL | {
       r'names 10, but data\.image_size=64 halved model\.depth=4 times has the '
       r'sides 64, 32, 16, 8 and 4: for example, .*="\(4,\)"',
     ),
+    (
+      {'critic.norm': 'instance', 'data.image_size': 16},
+      'makes 0 of a map of one pixel',
+    ),
     (RESIDUAL | {'model.norm': 'batch'}, 'the residual network has GroupNorm'),
     (
       LDM | {'model.latent': 'vq'},

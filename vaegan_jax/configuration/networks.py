@@ -88,10 +88,11 @@ def check_autoencoder(
           '--config.model.network=residual'
         )
   _check_sizes('model', model, image_size)
-  if model.network == 'residual' and model.norm == 'batch':
+  is_residual = model.network == 'residual'
+  if is_residual and model.norm in ('instance', 'batch'):
     raise UserError(
-      "model.norm='batch' is of model.network='plain'; the residual network "
-      'has GroupNorm: for example, --config.model.norm=group'
+      f"model.norm={model.norm!r} is of model.network='plain'; the residual "
+      'network has GroupNorm: for example, --config.model.norm=group'
     )
 
 
@@ -134,6 +135,13 @@ def _check_sizes(name, network, image_size, scales=1):
       f'{name}.channel_multipliers={multipliers} must have one entry for '
       f'{of_each}: for example, '
       f'--config.{name}.channel_multipliers={as_argument(example)}'
+    )
+  smallest = min(sides_of(image_size)) // 2 ** (depth + scales - 1)
+  if network.norm == 'instance' and smallest == 1:
+    raise UserError(
+      f"{name}.norm='instance' makes 0 of a map of one pixel, to which "
+      f'data.image_size={image_size} is halved: for example, '
+      f'--config.{name}.norm=group'
     )
   halvings, power = depth + scales - 1, f'{name}.depth'
   if scales > 1:

@@ -18,7 +18,7 @@ OBJECTIVES = (
   *('geometric', 'wasserstein', 'wasserstein_gp'),
   *('vanilla', 'non_saturating', 'least_squares', 'mse'),
 )
-NORMS = ('none', 'group', 'batch')
+NORMS = ('none', 'group', 'instance', 'batch')
 # Convolutions in each of the five stages of the frozen critics. The module has
 # them too, but this wing knows no networks.
 VGG_CONVOLUTIONS = {'vgg16': (2, 2, 3, 3, 3), 'vgg19': (2, 2, 4, 4, 4)}

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from vaegan_jax.models.doubling import double_and_convolve
 from vaegan_jax.models.halving import halve
 
-NORMS = ('none', 'group', 'batch')
+NORMS = ('none', 'group', 'instance', 'batch')
 LEAKY_SLOPE = 0.2
 MAX_GROUPS = 32
 
@@ -28,12 +28,14 @@ def at_least_float32(x: jax.Array) -> jax.Array:
 
 
 class Norm(nn.Module):
-  """No norm, GroupNorm (arXiv 1803.08494) or BatchNorm (arXiv 1502.03167).
+  """A norm: by a group of channels, by each (instance), by the batch, or none.
 
   Attributes:
-    kind: 'none', 'group' or 'batch'. GroupNorm takes the most groups, up to
-      32, that divide the channels. BatchNorm normalises over the images of
-      one device; its running averages are in the collection `batch_stats`.
+    kind: 'none', 'group', 'instance' or 'batch'. GroupNorm (arXiv 1803.08494)
+      takes the most groups, up to 32, that divide the channels. InstanceNorm
+      (arXiv 1607.08022) has no parameters. BatchNorm (arXiv 1502.03167)
+      normalises over the images of one device; its running averages are in the
+      collection `batch_stats`.
   """
 
   kind: str = 'none'
@@ -45,6 +47,8 @@ class Norm(nn.Module):
       return x
     if self.kind == 'group':
       return nn.GroupNorm(num_groups=math.gcd(MAX_GROUPS, x.shape[-1]))(x)
+    if self.kind == 'instance':
+      return nn.InstanceNorm(epsilon=1e-5, use_bias=False, use_scale=False)(x)
     if self.kind == 'batch':
       return nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
     raise ValueError(f'norm is {self.kind!r}; known: {NORMS}')
@@ -100,7 +104,7 @@ class DownBlock(nn.Module):
 
   Attributes:
     features: channels of the output.
-    norm: 'none', 'group' or 'batch'.
+    norm: 'none', 'group', 'instance' or 'batch'.
     spectral_norm: whether the kernel is normalised, as `spectrally` says.
     dtype: that the convolution computes in; None: that of x.
   """

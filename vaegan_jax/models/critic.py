@@ -29,7 +29,7 @@ class Critic(nn.Module):
     width: channels of the first block, before its multiplier.
     channel_multipliers: one a block, in forward order; before them, of a
       residual critic, one of the layer that the image passes first.
-    norm: 'none', 'group' or 'batch'.
+    norm: 'none', 'group', 'instance' or 'batch'.
     spectral_norm: whether every kernel is divided by the largest singular
       value that it has as a matrix; see `blocks.spectrally`.
     head: 'dense', one logit an image, which ties a trained critic to one image

@@ -21,7 +21,7 @@ class Encoder(nn.Module):
     flat: whether one latent is of the whole image; else there is one a place.
     width: channels of the first block, before its multiplier.
     channel_multipliers: one a block, in forward order.
-    norm: 'none', 'group' or 'batch'.
+    norm: 'none', 'group', 'instance' or 'batch'.
     dtype: that the convolutions compute in; None: that of x.
     remat: whether its blocks are computed again for the gradient, and not kept.
   """

@@ -182,7 +182,7 @@ class ResidualDownBlock(nn.Module):
 
   Attributes:
     features: channels of the output.
-    norm: 'none', 'group' or 'batch'.
+    norm: 'none', 'group', 'instance' or 'batch'.
     spectral_norm: whether every kernel is normalised; see `blocks.spectrally`.
     dtype: that the convolutions compute in; None: that of x.
   """

@@ -1,0 +1,87 @@
+"""The distance of the post's own critic, against numbers that PyTorch gave.
+
+They are of a critic as in the post's first trainer (mauicv/vaegan, October
+2022), with this recipe, in PyTorch 2.13 on a CPU:
+
+- numpy's default_rng(0) draws normal weights, each of variance 1 / fan-in, in
+  this order: [2, 3, 1, 1] of `nn.Conv2d(3, 2, 1)`; then, of each of three
+  `nn.Conv2d(i, o, 4, 2, 1)` from 2 to 4, 8 and 16 channels, the weight
+  [o, i, 4, 4] and the bias [o]; then, uniform in [-1, 1], x and y, each
+  [2, 3, 16, 16];
+- each of the three is followed by `nn.InstanceNorm2d(o)` and
+  `nn.LeakyReLU(0.2)`, and the sum of the squared differences after each is
+  below, for both images.
+
+The first convolution has no activation and, here, no bias: it is part of the
+kernel that comes after it.
+"""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from vaegan_jax import perceptual_distance
+from vaegan_jax.losses import reconstruction
+from vaegan_jax.models.critic import Critic
+
+WIDTHS = (2, 4, 8, 16)
+SUMS = {
+  'block_0': (209.9782257080078, 242.3216552734375),
+  'block_1': (86.07609558105469, 112.96672821044922),
+  'block_2': (37.2738151550293, 59.573753356933594),
+}
+
+
+@pytest.fixture(scope='module')
+def drawn():
+  """The critic, its variables, and both batches of images."""
+  rng = np.random.default_rng(0)
+
+  def draw(*shape, fan):
+    return rng.normal(0, fan**-0.5, shape).astype(np.float32)
+
+  first = draw(2, 3, 1, 1, fan=3)[:, :, 0, 0]
+  params = {}
+  for i, (before, features) in enumerate(itertools.pairwise(WIDTHS)):
+    fan = 16 * before
+    kernel = draw(features, before, 4, 4, fan=fan)
+    if i == 0:
+      kernel = np.einsum('oihw,ic->ochw', kernel, first)
+    params[f'block_{i}'] = {
+      'Conv_0': {
+        'kernel': kernel.transpose(2, 3, 1, 0),
+        'bias': draw(features, fan=fan),
+      }
+    }
+  x, y = (
+    rng.uniform(-1, 1, (2, 3, 16, 16)).astype(np.float32).transpose(0, 2, 3, 1)
+    for _ in range(2)
+  )
+  critic = Critic(4, (1, 2, 4), norm='instance', head='none')
+  shapes = jax.eval_shape(critic.init, jax.random.key(0), x)['params']
+  assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, shapes)
+  return critic, {'params': params}, x, y
+
+
+@pytest.mark.parametrize('layers', [('block_1', 'block_2'), tuple(SUMS)])
+def test_the_distance_is_that_of_the_posts_own_critic(drawn, layers):
+  wanted = np.sum([SUMS[layer] for layer in layers], axis=0)
+  got = perceptual_distance(*drawn, layers=layers)
+  np.testing.assert_allclose(got, wanted, rtol=1e-4)
+  # And the term that trains, of the fields that the documentation names.
+  critic, variables, x, y = drawn
+  loss = reconstruction.LossConfig(
+    layers=layers,
+    layer_weights=(),
+    normalize='none',
+    reduction='sum',
+    pixel_weight=0.0,
+    adversarial_weight=0.0,
+    adversarial_ramp_steps=0,
+    kl_weight=1.0,
+  )
+  judge = reconstruction.create_judge(critic, None, loss)
+  terms, _ = jax.jit(judge)(variables, x, {'x_recon': y})
+  np.testing.assert_allclose(terms['distance'], wanted, rtol=1e-4)
