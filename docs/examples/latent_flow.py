@@ -156,9 +156,12 @@ def main(argv=None) -> None:
     jax.random.key(2), (args.num_samples, mean.shape[-1])
   )
   z = flow(network, params, noise)
+  copies = distance_to_nearest(z, mean)
   z = z.reshape(-1, *model.latent_shape) * own[1] + own[0]
   decode = functools.partial(in_batches, model.decode)
-  (images,) = load_splits(model.config.data, ['train_split'])
+  images, held_out = load_splits(
+    model.config.data, ['train_split', 'eval_split']
+  )
   places = np.random.default_rng(0).permutation(len(images))
   halves = [places[: args.num_samples], places[-args.num_samples :]]
   x, other = (np.asarray(model.preprocess(images[half])) for half in halves)
@@ -171,10 +174,29 @@ def main(argv=None) -> None:
     ),
     'flow in its latents': decode(z),
   }
+  unseen = in_batches(
+    lambda images: model.encode(model.preprocess(images)).mode(),
+    held_out[np.arange(len(held_out))],
+  )
+  unseen = ((unseen - own[0]) / own[1]).reshape(len(unseen), -1)
+  nearest = {
+    'samples': copies,
+    'held-out images': distance_to_nearest(unseen, mean),
+  }
   distances = {}
   if args.features_weights:
     distances = judge(sets, args.features_weights)
-  write(args.output, sets, distances, loss=loss, train_seconds=seconds)
+  facts = {'loss': loss, 'train_seconds': seconds, 'nearest': nearest}
+  write(args.output, sets, distances, **facts)
+
+
+def distance_to_nearest(z, mean):
+  """The median of z's [M, Z] to the nearest training latent [N, Z].
+
+  Copies of training images would be nearer to them than others are.
+  """
+  squares = (np.square(mean - row).sum(axis=1) for row in np.asarray(z))
+  return float(np.sqrt(np.median([row.min() for row in squares])))
 
 
 def in_batches(function, arrays, batch_size=50):

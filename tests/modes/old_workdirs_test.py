@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 
+import vaegan_jax
 from vaegan_jax.configuration.serialization import load_config
 from vaegan_jax.experiment.initial_weights import read_initial_weights
 from vaegan_jax.experiment.networks import restore_networks
@@ -50,6 +51,11 @@ def test_an_old_workdir_goes_on_as_its_own_version_did(
   _, state, step = restore_networks(config, str(workdir))
   assert step == 10
   before = leaves(state)
+  # One's own code may load it; nobody has measured its latents.
+  model = vaegan_jax.load(workdir)
+  assert model.step == 10 and model.statistics is None
+  params = model.variables['autoencoder']['params']
+  jax.tree.map(np.testing.assert_array_equal, params, state.ema_params)
   # Another run may start from it.
   config.init_from = str(workdir)
   initial = read_initial_weights(config)
@@ -69,6 +75,7 @@ def test_an_old_workdir_goes_on_as_its_own_version_did(
       after[name], want, rtol=0, atol=0.01 * way + 1e-6, err_msg=name
     )
   assert any((after[name] != before[name]).any() for name in after)
+  assert vaegan_jax.load(workdir).statistics.step == 20
   # And what it has recorded, of the steps before too.
   recorded = rows(workdir / 'metrics.jsonl')
   assert [row['step'] for row in recorded] == list(range(1, 21))

@@ -4,7 +4,6 @@ These are imported late because they bring in TensorFlow, and a mistake should
 be told before that.
 """
 
-import importlib
 from typing import Any
 
 import jax
@@ -72,10 +71,22 @@ def _look_at_runs(command: Command) -> None:
 
     compare.compare(command.runs, command.workdir)
   elif command.use:
-    # One file for each of them, with a function of its name.
-    mode = importlib.import_module(f'vaegan_jax.modes.{command.mode}')
-    getattr(mode, command.mode)(command.config, command.workdir, command.use)
+    _use_model(command)
   else:
     from vaegan_jax.modes import style
 
     style.transfer_style(command.config, command.workdir, command.runs)
+
+
+def _use_model(command: Command) -> None:
+  """The modes that use a finished model."""
+  from vaegan_jax.modes import decode, encode, export, reconstruct, sample
+
+  mode = {
+    'encode': encode.encode,
+    'decode': decode.decode,
+    'reconstruct': reconstruct.reconstruct,
+    'sample': sample.sample,
+    'export': export.export,
+  }[command.mode]
+  mode(command.config, command.workdir, command.use)

@@ -4,6 +4,7 @@ The folder is described in `latent_files.py`.
 """
 
 import collections
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any
@@ -110,8 +111,7 @@ def write_latents(
   encoded = encode_batches(model, images, batches, batch_size)
   encoded = track(encoded, 'Encoding', len(batches))
   for index, part in enumerate(parts[done:], start=done):
-    # No generator's: one that ends early would lose a batch.
-    found = [next(encoded) for _ in part.batches]
+    found = list(itertools.islice(encoded, len(part.batches)))
     arrays = {
       name: np.concatenate([batch[name] for batch in found])
       for name in found[0]
@@ -123,6 +123,7 @@ def write_latents(
     if part.names is not None:
       arrays['names'] = np.array(part.names)
     writer.write(index, part.described, arrays, moments)
+  next(encoded, None)  # Lets its threads and its progress end.
   return writer.finish()
 
 
