@@ -174,8 +174,9 @@ def main(argv=None) -> None:
     ),
     'flow in its latents': decode(z),
   }
+  noise_key = jax.random.key(4)  # Samples have the posterior's noise, too.
   unseen = in_batches(
-    lambda images: model.encode(model.preprocess(images)).mode(),
+    lambda images: model.encode(model.preprocess(images)).sample(noise_key),
     held_out[np.arange(len(held_out))],
   )
   unseen = ((unseen - own[0]) / own[1]).reshape(len(unseen), -1)
