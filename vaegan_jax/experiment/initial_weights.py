@@ -15,6 +15,7 @@ from etils import epath
 
 from vaegan_jax import models
 from vaegan_jax.configuration.paths import resolve
+from vaegan_jax.configuration.rules import flatten
 from vaegan_jax.configuration.serialization import load_config
 from vaegan_jax.errors import UserError
 from vaegan_jax.experiment.networks import create_networks, restore_networks
@@ -81,8 +82,9 @@ def read_initial_weights(
   modules, _, _ = create_networks(config)
   with distributed.together(), _naming(path):
     source = load_config(epath.Path(path) / 'config.json')
-    others, _, _ = create_networks(source)
-    _check_autoencoder(modules['autoencoder'], others['autoencoder'])
+    others, _, _ = create_networks(_computing_alike(source, config))
+    if modules['autoencoder'] != others['autoencoder']:
+      _refuse_autoencoder(config, source)
   with _naming(path):
     _, state, step = restore_networks(source, path)
   names, told = ['autoencoder'], f'Starting from step {step:,} of {path}'
@@ -95,14 +97,26 @@ def read_initial_weights(
   return InitialWeights(variables, state.ema_params, f'{told}.')
 
 
-def _check_autoencoder(module: nn.Module, other: nn.Module) -> None:
-  for field, is_now, was in _differences(module, other):
-    section = 'data' if field in _OF_DATA else 'model'
-    raise UserError(
-      f'{section}.{field} is {was!r} there and {is_now!r} here, but weights '
-      'are of one network: take the same value, or leave '
-      '--config.init_from out'
-    )
+def _computing_alike(source, config):
+  """The other run's configuration, but for what no weight depends on."""
+  source = source.copy_and_resolve_references()
+  source.model.remat = config.model.remat
+  for section in ('model', 'critic'):
+    source[section].dtype = config[section].dtype
+  return source
+
+
+def _refuse_autoencoder(config, source) -> None:
+  """Names the first field that differs; only some of them matter."""
+  was, now = (
+    flatten({'model': c.model, 'data': {k: c.data[k] for k in _OF_DATA}})
+    for c in (source, config)
+  )
+  field = next(field for field in now if was[field] != now[field])
+  raise UserError(
+    f'{field} is {was[field]!r} there and {now[field]!r} here, but weights are '
+    'of one network: take the same value, or leave --config.init_from out'
+  )
 
 
 def _compare_critics(module, others, source) -> str:
