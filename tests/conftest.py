@@ -1,6 +1,7 @@
 """What every test shares: kept compilations, and a run that takes a second."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,11 @@ _WORKER = os.environ.get('PYTEST_XDIST_WORKER', 'main')
 os.environ['JAX_COMPILATION_CACHE_DIR'] = str(_CACHE / _WORKER)
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
+
+# In the background of a shell they are ignored, by all that is started there.
+for _number in (signal.SIGINT, signal.SIGHUP):
+  if signal.getsignal(_number) == signal.SIG_IGN:
+    signal.signal(_number, signal.SIG_DFL)
 
 # The files that take longest, which would otherwise be waited for in the end.
 _SLOW = (

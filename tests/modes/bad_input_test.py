@@ -25,7 +25,7 @@ import pytest
     ('objective=hinge', "objective='hinge' must be 'geometric', 'wasserstein'"),
     ("loss.layers=('block_7',)", "'block_7', but the critic has block_0, bloc"),
     ('critic.norm=group', "critic.norm='group' divides the contrast of the"),
-    ('model.norm=layer', "model.norm='layer' must be 'none', 'group' or"),
+    ('model.norm=layer', "model.norm='layer' must be 'none', 'group', 'inst"),
     ('data.train_split=tran', "'tran', which cannot be read from image_folder"),
   ),
 )
