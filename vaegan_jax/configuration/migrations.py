@@ -19,6 +19,8 @@ MEANT = {
   'data.allow_growth': False,
   'init_from': '',
   'data.copy_dir': '',
+  'data.value_range': 'dtype',
+  'data.flip_axes': [],
   'loss.distance_weight': 1.0,
   'loss.image_weight': 0.0,
   'loss.image_halvings': 0,

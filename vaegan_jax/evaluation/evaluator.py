@@ -44,6 +44,7 @@ class Evaluator:
     loss: LossConfig,
     batch_size: int,
     seed: int,
+    value_range: pixels.ValueRange = 'dtype',
     judges: Judges = _NO_JUDGES,
     notes: Sequence[str] = (),
   ):
@@ -51,16 +52,18 @@ class Evaluator:
 
     Args:
       modules: the run's networks, by name.
-      images: the held-out images, uint8.
+      images: that are held out, uint8 or, with a range, of any type.
       loss: how the distance is measured; with `normalize='batch'` over the
         images of one batch.
       batch_size: images at a time.
       seed: of the samples from the prior, and of the latent.
+      value_range: as `pixels.to_float` takes it.
       judges: that are asked too.
       notes: what else is to be known of the scores, for the protocol.
     """
     autoencoder = modules['autoencoder']
     self._images = images
+    self._value_range = value_range
     self._batch_size = batch_size
     self._seed = seed
     self._latent = autoencoder.latent
@@ -143,7 +146,7 @@ class Evaluator:
 
   def _look(self, variables, places, distance) -> dict[str, jax.Array]:
     """What `summarize` needs of the images at `places`, each [B, ...]."""
-    x = pixels.to_float(self._images[places])
+    x = pixels.to_float(self._images[places], self._value_range)
     seen = self._judges.look(x)
     part = {'features': seen['features']} if 'features' in seen else {}
     x_recon, facts = self._reconstruct(variables, x)
@@ -201,7 +204,7 @@ class Evaluator:
     """The first held-out images and their reconstructions, [N, S, S, C]."""
     variables, _ = _inference_variables(state)
     places = np.arange(min(num_images, len(self._images)))
-    x = pixels.to_float(self._images[places])
+    x = pixels.to_float(self._images[places], self._value_range)
     x_recon, _ = self._reconstruct(variables, x)
     return np.asarray(x), np.asarray(x_recon)
 

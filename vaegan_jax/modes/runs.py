@@ -44,6 +44,7 @@ def create_evaluator(
     loss=LossConfig(**config.loss),
     batch_size=batch_size or config.batch_size,
     seed=config.seed,
+    value_range=config.data.value_range,
     judges=judges or load_judges(**config.evaluation),
     notes=notes,
   )

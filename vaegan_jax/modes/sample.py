@@ -39,7 +39,8 @@ def sample(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
     places = np.arange(first, min(first + size, len(prior)))
     batch = devices.share_out(prior[np.resize(places, size)])
     images = np.asarray(everywhere.decode(batch))[: len(places)]
-    write_pictures(use.output, [f'{i:08}.png' for i in places], images)
+    names = [f'{i:08}.png' for i in places]
+    write_pictures(use.output, names, images, model.config.data)
     first_images.extend(images[: max(0, _IN_FIGURE - first)])
   scale = max(1, 128 // images.shape[1])
   figure = sample_figure(np.stack(first_images), scale=scale)
