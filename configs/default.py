@@ -54,6 +54,9 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   # What becomes [-1, 1]: 'dtype', all that whole numbers of the files' type can
   # be, 'percentiles', 0.1 to 99.9 of the training split, or a pair (low, high).
   data.value_range = ml_collections.FieldReference('dtype', field_type=object)
+  # Bands that figures show as red, green and blue, or the one that is grey; ():
+  # all of images, and the first of arrays.
+  data.shown_bands = ()
   data.center_crop = 0  # Side of the square crop; 0: the largest that fits.
   data.train_split = 'train'
   data.eval_split = 'test'

@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 import main
 import vaegan_jax
@@ -63,7 +64,12 @@ def train(tmp_path_factory):
 def test_values_come_back_in_their_own_units(kind, train, tmp_path):
   root, _ = train(kind)
   workdir = root / 'run'
-  use(workdir, '--mode=evaluate')
+  bands = '(12, 0, 3)' if kind == 'bands' else '(0,)'
+  use(workdir, '--mode=evaluate', f'--config.data.shown_bands={bands}')
+  figure = workdir / 'figures' / 'evaluation_reconstructions.png'
+  red, green, blue = np.moveaxis(np.asarray(Image.open(figure)), -1, 0)
+  is_grey = (red == green).all() and (green == blue).all()
+  assert is_grey == (kind != 'bands')
   scores = json.loads((workdir / 'evaluation.json').read_text())
   use(workdir, '--mode=export', f'--output={tmp_path / "export"}')
   model = vaegan_jax.load(tmp_path / 'export')

@@ -21,6 +21,7 @@ MEANT = {
   'data.copy_dir': '',
   'data.value_range': 'dtype',
   'data.flip_axes': [],
+  'data.shown_bands': [],
   'loss.distance_weight': 1.0,
   'loss.image_weight': 0.0,
   'loss.image_halvings': 0,

@@ -179,6 +179,7 @@ RULES = {
   'data.image_size': _IMAGE_SIZE,
   'data.channels': _between(1, 2**10),
   'data.value_range': _VALUE_RANGE,
+  'data.shown_bands': _each_once(0, 2**10 - 1),
   'data.center_crop': _COUNT_OR_ZERO,
   'data.train_split': _NOT_EMPTY,
   'data.eval_split': _NOT_EMPTY,

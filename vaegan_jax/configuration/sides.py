@@ -22,3 +22,10 @@ def flip_axes(data: Any) -> tuple[int, ...]:
     return tuple(data.flip_axes)
   photographs = data.name != 'array_folder'
   return (1,) if photographs and data.random_flip else ()
+
+
+def shown_bands(data: Any) -> tuple[int, ...]:
+  """Returns the channels that figures show; () if all, as of images."""
+  if data.shown_bands:
+    return tuple(data.shown_bands)
+  return (0,) if data.name == 'array_folder' else ()

@@ -241,6 +241,13 @@ def _check_data(data: ml_collections.ConfigDict) -> None:
       f"'array_folder' or 'celeb_a', not {data.name!r}: set "
       '--config.data.name=image_folder'
     )
+  bands = data.shown_bands
+  if len(bands) not in (0, 1, 3) or max(bands, default=0) >= data.channels:
+    raise UserError(
+      f'data.shown_bands={bands} must be one or three of the '
+      f'data.channels={data.channels} bands, from 0 on: for example, '
+      '--config.data.shown_bands="(0,)"'
+    )
   if data.name != 'array_folder':
     if data.channels > 4:
       raise UserError(

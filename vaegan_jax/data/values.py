@@ -52,7 +52,8 @@ def find_range(
     f'{values.size:,} values looked at, from {least:g} to {most:g}, '
     f'{outside:.2%} are beyond and cut'
   )
-  use = f'--config.data.value_range="({least:g}, {most:g})"'
+  # With as many digits as float32 has, or the ends would be beyond.
+  use = f'--config.data.value_range="({least:.9g}, {most:.9g})"'
   if outside > _MAX_OUTSIDE:
     raise UserError(
       f'data.value_range={given!r} is left by {outside:.1%} of the values of '

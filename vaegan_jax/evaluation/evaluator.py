@@ -45,6 +45,7 @@ class Evaluator:
     batch_size: int,
     seed: int,
     value_range: pixels.ValueRange = 'dtype',
+    bands: Sequence[int] = (),
     judges: Judges = _NO_JUDGES,
     notes: Sequence[str] = (),
   ):
@@ -58,12 +59,14 @@ class Evaluator:
       batch_size: images at a time.
       seed: of the samples from the prior, and of the latent.
       value_range: as `pixels.to_float` takes it.
+      bands: that are drawn, as `figures.choose_bands` takes them.
       judges: that are asked too.
       notes: what else is to be known of the scores, for the protocol.
     """
     autoencoder = modules['autoencoder']
     self._images = images
     self._value_range = value_range
+    self._bands = bands
     self._batch_size = batch_size
     self._seed = seed
     self._latent = autoencoder.latent
@@ -190,13 +193,18 @@ class Evaluator:
     scale = max(1, 128 // x.shape[1])
     return {
       'reconstructions': figures.reconstruction_figure(
-        x, x_recon, columns=NUM_COLUMNS, scale=scale
+        self.shown(x), self.shown(x_recon), columns=NUM_COLUMNS, scale=scale
       ),
-      'samples': figures.sample_figure(samples, scale=scale),
+      'samples': figures.sample_figure(self.shown(samples), scale=scale),
       'interpolation': figures.interpolation_figure(
-        np.asarray(self._decode(variables, walk))[None], scale=scale
+        self.shown(np.asarray(self._decode(variables, walk)))[None],
+        scale=scale,
       ),
     }
+
+  def shown(self, images: np.ndarray) -> np.ndarray:
+    """Of images [N, S, S, C], the channels that figures show."""
+    return figures.choose_bands(images, self._bands)
 
   def reconstruct_first(
     self, state: TrainState, num_images: int

@@ -66,7 +66,10 @@ def compare(
   rows, results = {}, {}
   for label, (evaluator, state, _) in runs.items():
     print(f'Evaluating {label} ...', flush=True)
-    x, rows[label] = evaluator.reconstruct_first(state, NUM_COLUMNS)
+    x, x_recon = map(
+      evaluator.shown, evaluator.reconstruct_first(state, NUM_COLUMNS)
+    )
+    rows[label] = x_recon
     results[label] = evaluator.score(state, distance=judge and judge[1])
     distance = results[label].pop('distance')
     if judge:

@@ -55,6 +55,7 @@ FREE_FIELDS = (
   'data.allow_growth',
   'data.copy_dir',
   'data.eval_split',
+  'data.shown_bands',
   'data.cache_images',
   'health',
   'evaluation',
