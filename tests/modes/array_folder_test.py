@@ -11,6 +11,8 @@ import main
 import vaegan_jax
 from tests.finished_run import parse, use
 from tests.tiny_run import tiny_flags
+from vaegan_jax.modes import study
+from vaegan_jax.modes.same_images import keep_rules
 
 # dtype, channels, the value at 0 and at 1, data.value_range, objective: with a
 # critic, which takes long to compile, once.
@@ -92,6 +94,13 @@ def test_values_come_back_in_their_own_units(kind, train, tmp_path):
   error = np.square(np.asarray(x_recon, np.float64) - originals)
   psnr = 10 * np.log10((high - low) ** 2 / error.mean(axis=(1, 2, 3)))
   assert psnr.mean() == pytest.approx(scores['psnr'], abs=1e-3)
+  bands = 10 * np.log10((high - low) ** 2 / error.mean(axis=(0, 1, 2)))
+  named = [f'psnr_band_{band}' for band in range(13)]
+  if kind == 'bands':
+    found = [scores[name] for name in named]
+    np.testing.assert_allclose(found, bands, atol=1e-3)
+  else:
+    assert not set(named) & set(scores)
   written = np.load(tmp_path / 'reconstructions' / names[0].name)
   np.testing.assert_allclose(written, x_recon[0], atol=1e-5 * (high - low))
   assert written.dtype == np.float32
@@ -105,6 +114,14 @@ def test_the_range_is_found_once_and_kept(train, capsys):
   values = [np.load(path) for path in (root / 'arrays').glob('*.npy')]
   assert np.min(values) <= low < high <= np.max(values)
   assert high < 4096  # Not 65,535, in which all would be dark.
+  # A study that asks for the same finds its run there.
+  config = parse(workdir, *flags).config
+  outcome = {'status': study.FINISHED, 'scores': {'detail': 0.5}}
+  content = json.dumps(outcome | {'config': config.to_dict()})
+  (workdir / 'outcome.json').write_text(content)
+  config = keep_rules(config, workdir)
+  study._check_resumable(config, str(workdir))
+  assert study._recall(config, str(workdir)) == outcome
   longer = '--config.num_train_steps=4'
   assert main.run(parse(workdir, *flags, longer)) == 0  # Still 'percentiles'.
   told = capsys.readouterr().out

@@ -59,7 +59,8 @@ class Evaluator:
       batch_size: images at a time.
       seed: of the samples from the prior, and of the latent.
       value_range: as `pixels.to_float` takes it.
-      bands: that are drawn, as `figures.choose_bands` takes them.
+      bands: that are drawn, as `figures.choose_bands` takes them; if there are
+        any, each band is measured too.
       judges: that are asked too.
       notes: what else is to be known of the scores, for the protocol.
     """
@@ -84,7 +85,7 @@ class Evaluator:
     )
     self._judges = judges
     self._notes = notes
-    self._measure = jax.jit(measure)
+    self._measure = jax.jit(functools.partial(measure, by_band=bool(bands)))
     self._distance = _create_distance(modules, loss)
 
   @property
