@@ -35,8 +35,9 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   config.profile_steps = ()  # First and last of those traced; (): none.
 
   data = config.data = ml_collections.ConfigDict()
-  data.name = 'drawn_faces'  # 'drawn_faces', 'image_folder' or a TFDS name.
-  # The folder of images, for 'image_folder' and 'celeb_a'; or gs://...
+  # 'drawn_faces', 'image_folder', 'array_folder' or a TFDS name.
+  data.name = 'drawn_faces'
+  # The folder, for 'image_folder', 'array_folder' and 'celeb_a'; or gs://...
   data.path = ''
   # How a folder is read and split. 1: as the first versions did, whose runs
   # keep it; there, an image that is added moves what is held out.
@@ -49,11 +50,21 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   data.copy_dir = ''
   # Pixels on a side, after the crop; or a pair, (height, width).
   data.image_size = ml_collections.FieldReference(64, field_type=object)
-  data.channels = 3  # 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA.
+  # 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA; of 'array_folder' any number.
+  data.channels = 3
+  # What becomes [-1, 1]: 'dtype', all that whole numbers of the files' type can
+  # be, 'percentiles', 0.1 to 99.9 of the training split, or a pair (low, high).
+  data.value_range = ml_collections.FieldReference('dtype', field_type=object)
+  # Bands that figures show as red, green and blue, or the one that is grey; ():
+  # all of images, and the first of arrays.
+  data.shown_bands = ()
   data.center_crop = 0  # Side of the square crop; 0: the largest that fits.
   data.train_split = 'train'
   data.eval_split = 'test'
-  data.random_flip = True  # Mirror half of the training images.
+  data.random_flip = True  # Mirror half of the training images; of no arrays.
+  # Axes along each of which half of the examples are mirrored, 0 the height, 1
+  # the width; (): the width, if random_flip says so.
+  data.flip_axes = ()
   data.cache_images = True  # Decode once to a uint8 memory map on disk.
 
   model = config.model = ml_collections.ConfigDict()

@@ -1,6 +1,7 @@
 """Tests of configs/: the files, their values, and what is said of bad ones."""
 
 import json
+import math
 import re
 
 import pytest
@@ -13,11 +14,13 @@ from vaegan_jax.configuration.migrations import upgrade
 from vaegan_jax.configuration.networks import layer_names
 from vaegan_jax.configuration.overrides import apply_overrides
 from vaegan_jax.configuration.serialization import load_config, load_config_file
+from vaegan_jax.configuration.sides import flip_axes
 from vaegan_jax.errors import UserError
 from vaegan_jax.losses import adversarial
 from vaegan_jax.models import create_modules
 
-FILES = ('default', 'quickstart', 'celeba', 'cifar10', 'image_folder')
+FOLDERS = ('image_folder', 'array_folder')
+FILES = ('default', 'quickstart', 'celeba', 'cifar10', *FOLDERS)
 FIELDS = rules.flatten(default.get_config())
 
 
@@ -92,7 +95,7 @@ def test_the_layers_of_a_trained_critic_are_those_of_its_module(changes):
 @pytest.mark.parametrize('objective', ('', *rules.OBJECTIVES))
 def test_every_file_is_valid_with_every_objective(name, objective):
   config = load_config_file(f'configs/{name}.py:{objective}')
-  if name == 'image_folder':
+  if name in FOLDERS:
     config.data.path = '/data/my_photos'
   validation.validate(config, num_devices=8)
   assert config.is_locked
@@ -122,7 +125,10 @@ BAD_VALUES = {
   'data.folder_rules': (0, 3, '2'),
   'data.allow_growth': ('yes',),
   'data.image_size': (0, 60, 8),
-  'data.channels': (0, 5),
+  'data.channels': (0, 5, 1025),
+  'data.value_range': ('float', (0,), (2, 1), (0, 'a'), (0, math.inf), 3),
+  'data.shown_bands': ((0, 1), (3,), (0, 0, 1), (-1,), ('red',), 0),
+  'data.flip_axes': ((2,), (0, 0), (-1,), ('width',), 1),
   'data.center_crop': (-1,),
   'data.train_split': ('',),
   'data.random_flip': (1, 'true'),
@@ -366,6 +372,9 @@ def test_bad_values_of_style_transfer_are_told(changes, told):
     {'loss.layers': ('block_3', 'block_1'), 'loss.layer_weights': (0, 2.5)},
     {'data.name': 'image_folder', 'data.path': '/data/my_photos'},
     {'data.name': 'celeb_a', 'data.path': '/data/celeba'},
+    {'data.value_range': (-1e-6, 2), 'data.flip_axes': (1, 0)},
+    {'data.value_range': 'percentiles', 'data.shown_bands': (2, 0, 1)},
+    {'data.name': 'array_folder', 'data.path': '/a', 'data.channels': 13},
     {'data.image_size': 16, 'num_eval_images': 0, 'ema_decay': 0.0},
     RESIDUAL | {'model.attention_sides': (16, 64), 'model.num_res_blocks': 2},
     LDM,
@@ -408,6 +417,25 @@ def test_a_folder_needs_its_path():
     validation.validate(make_config(data__name='image_folder'))
 
 
+def test_arrays_have_any_number_of_bands_and_images_four():
+  arrays = {'data__name': 'array_folder', 'data__path': '/data/bands'}
+  validation.validate(make_config(**arrays, data__channels=13))
+  with pytest.raises(UserError, match=r"'array_folder' takes any number"):
+    validation.validate(make_config(data__channels=13))
+  with pytest.raises(UserError, match=r'data\.center_crop=8 is of images'):
+    validation.validate(make_config(**arrays, data__center_crop=8))
+
+
+def test_photographs_are_mirrored_left_and_right_and_arrays_are_not():
+  config = make_config()
+  assert flip_axes(config.data) == (1,)
+  config.data.random_flip = False
+  assert flip_axes(config.data) == ()
+  config.data.flip_axes = (0, 1)
+  assert flip_axes(config.data) == (0, 1)
+  assert flip_axes(make_config(data__name='array_folder').data) == ()
+
+
 scalars = (
   st.none()
   | st.booleans()
@@ -438,7 +466,7 @@ def test_malformed_values_raise_nothing_but_user_errors(changes, num_devices):
 @pytest.mark.parametrize('name', FILES)
 def test_json_gives_the_same_configuration_back(name, tmp_path):
   config = load_config_file(f'configs/{name}.py')
-  config.data.path = '/data/my_photos' if name == 'image_folder' else ''
+  config.data.path = '/data/my_photos' if name in FOLDERS else ''
   path = tmp_path / 'config.json'
   path.write_text(json.dumps(config.to_dict()))
   loaded = load_config(path)

@@ -64,6 +64,17 @@ def test_sixteen_bits_are_scaled_not_clipped(file_format, value, expected):
   _assert_all(_decode(_encode(image, file_format), 3), expected)
 
 
+def test_that_half_of_16_bits_is_lost_is_told(monkeypatch):
+  told = []
+  monkeypatch.setattr(
+    decoding.logging, 'log_first_n', lambda *args: told.append(args[1])
+  )
+  _decode(Image.fromarray(np.full((4, 4), 200, np.uint8)), 1)
+  assert not told
+  _decode(Image.fromarray(np.full((4, 4), 4095, np.uint16)), 1)
+  assert len(told) == 1 and "'array_folder' keeps them all" in told[0]
+
+
 def test_cmyk():
   data = _encode(Image.new('CMYK', (4, 4), (0, 255, 255, 0)), 'TIFF')
   _assert_all(_decode(data, 3), _RED)

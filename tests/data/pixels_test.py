@@ -18,3 +18,6 @@ def test_random_flip_mirrors_the_chosen_images_only():
   flipped = jax.jit(pixels.random_flip)(images, flip)
   np.testing.assert_array_equal(flipped[0], images[0])
   np.testing.assert_array_equal(flipped[1], images[1, :, ::-1])
+  flipped = pixels.random_flip(images, flip, 0)  # Up and down.
+  np.testing.assert_array_equal(flipped[0], images[0])
+  np.testing.assert_array_equal(flipped[1], images[1, ::-1])

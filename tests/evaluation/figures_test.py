@@ -22,6 +22,14 @@ def test_to_uint8_covers_the_range_and_survives_what_is_outside():
   np.testing.assert_array_equal(pixels[0].T, [expected] * 3)
 
 
+def test_chosen_bands_are_red_green_and_blue_or_grey():
+  images = np.arange(2 * 3 * 13).reshape(2, 3, 13)
+  shown = figures.choose_bands(images, (12, 0, 3))
+  np.testing.assert_array_equal(shown[0, 0], [12, 0, 3])
+  assert figures.choose_bands(images, (7,)).shape == (2, 3, 1)
+  assert figures.choose_bands(images, ()) is images
+
+
 def test_every_byte_comes_back():
   levels = np.arange(256, dtype=np.uint8)
   images = (levels / np.float32(127.5) - 1).reshape(16, 16, 1)

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from vaegan_jax.data import drawn_faces
 from vaegan_jax.evaluation import judges
-from vaegan_jax.evaluation.scores import measure, summarize
+from vaegan_jax.evaluation.scores import measure, summarize, to_line
 
 NUMBER = 12
 # Each is better the higher; `energy` is reported beside them and is none.
@@ -64,6 +64,19 @@ def test_noise_raises_no_quality(blur, deviation):
     # in the original.
     stays = name == 'detail' and noisy['energy'] < 1
     assert noisy[name] < plain[name] + (0.01 if stays else 0), name
+
+
+def test_each_band_has_the_psnr_of_its_mean_error():
+  x = np.zeros((2, 8, 8, 3), np.float32)
+  offsets = np.array([[0.1, 0.2, 0.0], [0.3, 0.2, 0.0]], np.float32)
+  x_recon = x + offsets[:, None, None]
+  measured = jax.device_get(measure(x, x_recon, by_band=True))
+  scores = summarize(measured)
+  want = 10 * np.log10(4 / np.array([0.05, 0.04, 1e-10]))
+  found = [scores[f'psnr_band_{band}'] for band in range(3)]
+  np.testing.assert_allclose(found, want, rtol=1e-5)
+  assert 'psnr_band' not in to_line(scores)
+  assert not any(name.startswith('psnr_band') for name in scores_of(faces()))
 
 
 def test_only_the_right_picture_in_its_place_has_quality():

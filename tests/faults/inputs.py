@@ -172,8 +172,9 @@ def _give_nan(step: int) -> None:
     batch = getitem(stream, index)
     return np.full_like(batch, 255) if index == step - 1 else batch
 
-  def to_nan(images):
-    return jnp.where((images == 255).all(), jnp.nan, to_float(images))
+  def to_nan(images, *value_range):
+    x = to_float(images, *value_range)
+    return jnp.where((images == 255).all(), jnp.nan, x)
 
   batches._Batches.__getitem__ = give_white
   pixels.to_float = to_nan

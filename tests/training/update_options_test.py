@@ -685,6 +685,30 @@ def test_randomness_is_of_the_seed_the_step_the_place_and_the_rollbacks(
     assert ((got['mix'] >= 0) & (got['mix'] <= 1)).all()
 
 
+def test_each_axis_is_mirrored_by_a_bit_of_its_own():
+  draw_parts = create_draw(
+    lambda x, *flips: jnp.stack(flips, axis=-1),
+    seed=SEED,
+    autoencoder=MODULES['autoencoder'],
+    num_parts=1,
+    with_prior=False,
+    num_flips=2,
+  )
+  draw_all = jax.pmap(
+    lambda step: draw_parts(step, 0, jnp.zeros(64))[0]['x'],
+    axis_name=devices.AXIS,
+  )
+  flips = np.asarray(draw_all(jnp.int32([1])))[0]
+  key = jax.random.fold_in(jax.random.key(SEED), 1)
+  for axis, stream in enumerate((0, 4)):  # The first is that of photographs.
+    keys = [
+      jax.random.fold_in(jax.random.fold_in(key, stream), i) for i in range(64)
+    ]
+    want = jax.vmap(jax.random.bernoulli)(jnp.stack(keys))
+    np.testing.assert_array_equal(flips[:, axis], want)
+  assert 0.3 < np.mean(flips[:, 0] == flips[:, 1]) < 0.7
+
+
 def test_no_two_draws_are_the_same():
   draws = [part for rollbacks in range(3) for part in drawn(rollbacks)]
   for name in ('noise', 'prior', 'mix'):

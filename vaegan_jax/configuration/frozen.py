@@ -2,10 +2,8 @@
 
 import ml_collections
 
-from vaegan_jax.configuration.rules import (
-  VGG_CONVOLUTIONS,
-  is_two_files,
-)
+from vaegan_jax.configuration.path_names import is_two_files
+from vaegan_jax.configuration.rules import VGG_CONVOLUTIONS
 from vaegan_jax.configuration.sides import sides_of
 from vaegan_jax.errors import UserError
 

@@ -5,12 +5,16 @@ every field of `configs/style.py`; `validation.py` looks at them together.
 """
 
 import difflib
-import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import ml_collections
 
+from vaegan_jax.configuration.path_names import (
+  is_local_path,
+  is_path,
+  is_two_files,
+)
 from vaegan_jax.configuration.sides import sides_of
 from vaegan_jax.errors import UserError
 
@@ -57,6 +61,19 @@ def _between(low: int, high: int) -> Rule:
   return Rule(f'from {low} to {high}', lambda value: low <= value <= high)
 
 
+def _each_once(low: int, high: int) -> Rule:
+  return Rule(
+    f'whole numbers from {low} to {high}, each once',
+    lambda value: (
+      _all_within(value, low, high) and len(set(value)) == len(value)
+    ),
+  )
+
+
+def _all_within(values: Iterable[Any], low: int, high: int) -> bool:
+  return all(_has_type(n, int) and low <= n <= high for n in values)
+
+
 def _one_of(*choices: str) -> Rule:
   return Rule(either(choices), lambda value: value in choices)
 
@@ -65,34 +82,14 @@ def _is_weight(value: Any) -> bool:
   return _has_type(value, float) and value >= 0
 
 
-def _is_path(text: str) -> bool:
-  """True for '', a local path or a bucket's, if the system would take it."""
-  try:
-    encoded = os.fsencode(text)
-  except UnicodeEncodeError:  # A lone surrogate, from JSON.
-    return False
-  scheme, separator, _ = text.partition('://')
-  return (
-    b'\0' not in encoded
-    and len(encoded) < 2048
-    and max(map(len, encoded.split(b'/'))) <= 255
-    and (not separator or scheme == 'gs')
-  )
-
-
-def _is_local_path(text: str) -> bool:
-  return '://' not in text and _is_path(text)
-
-
-def is_two_files(text: str) -> bool:
-  """True for two local paths with a comma between them."""
-  paths = text.split(',')
-  return len(paths) == 2 and all(p.strip() and _is_local_path(p) for p in paths)
+def _is_pair(value: Any) -> bool:
+  numbers = isinstance(value, tuple) and all(_has_type(v, float) for v in value)
+  return numbers and len(value) == 2 and value[0] < value[1]
 
 
 _ANY = Rule('', lambda value: True)
-PATH = Rule('a local path or gs://..., of names up to 255 bytes', _is_path)
-_LOCAL_PATH = Rule('a local path of names up to 255 bytes', _is_local_path)
+PATH = Rule('a local path or gs://..., of names up to 255 bytes', is_path)
+_LOCAL_PATH = Rule('a local path of names up to 255 bytes', is_local_path)
 _TWO_FILES = Rule(
   "two local files with a comma between them, VGG16's and LPIPS's heads",
   lambda text: not text or is_two_files(text),
@@ -106,36 +103,27 @@ _WEIGHT = Rule('at least 0', _is_weight)
 _DECAY = Rule('at least 0 and below 1', lambda value: 0 <= value < 1)
 _MULTIPLIERS = Rule(
   f'whole numbers from 1 to {_MAX_MULTIPLIER}',
-  lambda value: (
-    value
-    and all(_has_type(m, int) and 1 <= m <= _MAX_MULTIPLIER for m in value)
-  ),
+  lambda value: value and _all_within(value, 1, _MAX_MULTIPLIER),
 )
 _IMAGE_SIZE = Rule(
   f'from 1 to {_MAX_IMAGE_SIZE}, or two of that, "(height, width)"',
   lambda value: (
-    all(
-      _has_type(side, int) and 1 <= side <= _MAX_IMAGE_SIZE
-      for side in sides_of(value)
-    )
+    _all_within(sides_of(value), 1, _MAX_IMAGE_SIZE)
     and len(sides_of(value)) == 2
   ),
   also=(tuple,),
 )
+_VALUE_RANGE = Rule(
+  "'dtype', 'percentiles' or two numbers that rise, such as \"(0, 4095)\"",
+  lambda value: value in ('dtype', 'percentiles') or _is_pair(value),
+  also=(tuple,),
+)
 _LEVELS = Rule(
   'one to 16 whole numbers from 3 to 1024',
-  lambda value: (
-    1 <= len(value) <= 16
-    and all(_has_type(n, int) and 3 <= n <= 1024 for n in value)
-  ),
+  lambda value: 1 <= len(value) <= 16 and _all_within(value, 3, 1024),
 )
-_ATTENTION_SIDES = Rule(
-  f'whole numbers from 1 to {_MAX_IMAGE_SIZE}, each once',
-  lambda value: (
-    all(_has_type(n, int) and 1 <= n <= _MAX_IMAGE_SIZE for n in value)
-    and len(set(value)) == len(value)
-  ),
-)
+_ATTENTION_SIDES = _each_once(1, _MAX_IMAGE_SIZE)
+_FLIP_AXES = _each_once(0, 1)
 _STEPS = Rule(
   'two steps, the first not after the last, such as 10,15',
   lambda value: (
@@ -180,11 +168,14 @@ RULES = {
   'data.data_dir': PATH,
   'data.copy_dir': _LOCAL_PATH,
   'data.image_size': _IMAGE_SIZE,
-  'data.channels': _between(1, 4),
+  'data.channels': _between(1, 2**10),
+  'data.value_range': _VALUE_RANGE,
+  'data.shown_bands': _each_once(0, 2**10 - 1),
   'data.center_crop': _COUNT_OR_ZERO,
   'data.train_split': _NOT_EMPTY,
   'data.eval_split': _NOT_EMPTY,
   'data.random_flip': _ANY,
+  'data.flip_axes': _FLIP_AXES,
   'data.cache_images': _ANY,
   'model.network': _one_of('plain', 'residual'),
   'model.layout': _one_of('own', 'ldm'),

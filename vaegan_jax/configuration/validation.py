@@ -229,14 +229,35 @@ def _check_layers(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_data(data: ml_collections.ConfigDict) -> None:
-  from_folder = data.name == 'image_folder'
+  from_folder = data.name in ('image_folder', 'array_folder')
   if from_folder and not data.path.strip():
     raise UserError(
       f'data.path={data.path!r} must name a folder when data.name='
-      "'image_folder': for example, --config.data.path=/data/my_photos"
+      f'{data.name!r}: for example, --config.data.path=/data/my_photos'
     )
   if data.path and not from_folder and data.name != 'celeb_a':
     raise UserError(
-      f"data.path={data.path!r} is only read when data.name is 'image_folder' "
-      f"or 'celeb_a', not {data.name!r}: set --config.data.name=image_folder"
+      f"data.path={data.path!r} is only read when data.name is 'image_folder', "
+      f"'array_folder' or 'celeb_a', not {data.name!r}: set "
+      '--config.data.name=image_folder'
+    )
+  bands = data.shown_bands
+  if len(bands) not in (0, 1, 3) or max(bands, default=0) >= data.channels:
+    raise UserError(
+      f'data.shown_bands={bands} must be one or three of the '
+      f'data.channels={data.channels} bands, from 0 on: for example, '
+      '--config.data.shown_bands="(0,)"'
+    )
+  if data.name != 'array_folder':
+    if data.channels > 4:
+      raise UserError(
+        f'data.channels={data.channels} must be from 1 to 4, as data.name='
+        f"{data.name!r} is of images; 'array_folder' takes any number: for "
+        'example, --config.data.channels=3'
+      )
+  elif data.center_crop:
+    raise UserError(
+      f'data.center_crop={data.center_crop} is of images, which are resized; '
+      "of data.name='array_folder' data.image_size is cut from the middle: for "
+      'example, --config.data.center_crop=0'
     )

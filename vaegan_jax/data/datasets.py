@@ -1,10 +1,10 @@
 """Where images come from: every dataset is a TFDS builder, prepared once.
 
 Beside the datasets that TFDS knows there are our own: `image_folder`, any
-directory of images, `celeb_a` out of one, where a path is given, and
-`drawn_faces`, which needs no download. All are stored as array_record; what
-TFDS has prepared as tfrecord, its default, is read as it is. Neither needs
-TensorFlow.
+directory of images, `array_folder`, one of arrays, `celeb_a` out of one, where
+a path is given, and `drawn_faces`, which needs no download. All are stored as
+array_record; what TFDS has prepared as tfrecord, its default, is read as it is.
+Neither needs TensorFlow.
 """
 
 import difflib
@@ -20,6 +20,7 @@ from PIL import Image
 from tensorflow_datasets.core import naming
 
 from vaegan_jax.data import downloads, drawn_faces, prepared_copies
+from vaegan_jax.data.array_files import ArrayFiles
 from vaegan_jax.data.celeba_files import CelebAFiles
 from vaegan_jax.data.image_files import (
   DAMAGED_FILE,
@@ -44,10 +45,10 @@ def create_builder(
   """Opens a dataset, preparing it first if that was never finished.
 
   Args:
-    name: 'drawn_faces', 'image_folder', or a TFDS name, which may have a
-      configuration and a version: 'cifar10', 'cifar10:3.0.2'.
-    path: the folder of images, for 'image_folder', and for 'celeb_a' if it is
-      not to be TFDS's.
+    name: 'drawn_faces', 'image_folder', 'array_folder', or a TFDS name, which
+      may have a configuration and a version: 'cifar10', 'cifar10:3.0.2'.
+    path: the folder, for 'image_folder' and 'array_folder', and for 'celeb_a'
+      if it is not to be TFDS's.
     data_dir: where prepared data lives, '~' and '$NAME' allowed;
       '': ~/tensorflow_datasets.
     folder_rules: how a folder is read, as `ImageFiles` has it.
@@ -65,8 +66,7 @@ def create_builder(
   if files is None:
     builder = create_unprepared(name, data_dir)
   else:
-    folder_type = CelebAFolder if name == 'celeb_a' else ImageFolder
-    builder = folder_type(files, data_dir=data_dir)
+    builder = _FOLDERS[name](files, data_dir=data_dir)
   folder = builder.data_path  # Appears, by a rename, when all is written.
   copy = isinstance(builder, ImageFolder) and (builder.copy, builder.source)
   if copy:
@@ -91,6 +91,8 @@ def list_files(
   """
   if name == 'image_folder':
     return ImageFiles(path, folder_rules)
+  if name == 'array_folder':
+    return ArrayFiles(path)
   return CelebAFiles(path) if name == 'celeb_a' and path else None
 
 
@@ -98,7 +100,7 @@ def create_unprepared(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
   """The builder of a dataset that needs no folder of images; nothing is made.
 
   Args:
-    name: as `create_builder` takes it, but for 'image_folder'.
+    name: as `create_builder` takes it, but for those of a folder.
     data_dir: where its `data_path` is, prepared or not.
 
   Raises:
@@ -148,7 +150,7 @@ def open_split(
     field: the configuration field that holds `split`, for the error message.
 
   Returns:
-    Dicts whose 'image' is the bytes of the image's file.
+    Dicts whose 'image' is the bytes of the image's, or array's, file.
 
   Raises:
     UserError: the split is unknown or empty, or has no images.
@@ -192,8 +194,7 @@ def _create_ready_builder(name: str, data_dir: str):
   except tfds.core.DatasetNotFoundError as error:
     known = [
       *tfds.list_builders(with_community_datasets=False),
-      'image_folder',
-      'drawn_faces',
+      *('image_folder', 'array_folder', 'drawn_faces'),
     ]
     close = difflib.get_close_matches(name, known, cutoff=0.5)
     raise UserError(
@@ -294,13 +295,13 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return tfds.core.DatasetInfo(
       builder=self,
       features=tfds.features.FeaturesDict(
-        {
-          'image': tfds.features.Image(shape=(None, None, None)),
-          'path': tfds.features.Text(),
-        }
+        {'image': self._feature(), 'path': tfds.features.Text()}
       ),
       metadata=tfds.core.MetadataDict(),
     )
+
+  def _feature(self):
+    return tfds.features.Image(shape=(None, None, None))
 
   def _split_generators(self, dl_manager):
     damaged = self._images.find_damaged(self._report)
@@ -320,3 +321,23 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 class CelebAFolder(ImageFolder, skip_registration=True):
   """CelebA out of its own files, with the splits of its authors."""
+
+
+class ArrayFolder(ImageFolder, skip_registration=True):
+  """A directory of arrays, whose files are stored as they are."""
+
+  def _feature(self):
+    return tfds.features.Text()  # Any bytes.
+
+  def _split_generators(self, dl_manager):
+    generators = super()._split_generators(dl_manager)
+    self.info.metadata['dtype'] = self._images.dtype
+    self.info.metadata['shape'] = list(self._images.shape)
+    return generators
+
+
+_FOLDERS = {
+  'image_folder': ImageFolder,
+  'celeb_a': CelebAFolder,
+  'array_folder': ArrayFolder,
+}

@@ -24,10 +24,11 @@ class DecodedImages(Protocol):
   """Images that are decoded when they are asked for."""
 
   shape: tuple[int, ...]  # [N, S, S, C]
+  dtype: np.dtype
   fingerprint: str
 
   def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-    """Returns the images at `indices` [B] as [B, S, S, C] uint8."""
+    """Returns the images at `indices` [B] as [B, S, S, C] of that dtype."""
 
 
 class CachedImages:
@@ -40,18 +41,19 @@ class CachedImages:
       path: of the file, which `is_whole`.
       images: that were written into it.
     """
-    pixels, self._crc32s = _open(path, images.shape)
+    pixels, self._crc32s = _open(path, images.shape, images.dtype)
     self._pixels = np.asarray(pixels)
     self._whole = np.zeros(len(pixels), bool)  # So far as it is known.
     self._path = path
     self._images = images
     self.fingerprint = images.fingerprint
+    self.dtype = images.dtype
 
   def __len__(self) -> int:
     return len(self._pixels)
 
   def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-    """Returns the images at `indices` [B] as [B, S, S, C] uint8.
+    """Returns the images at `indices` [B] as [B, S, S, C] of their dtype.
 
     Raises:
       UserError: one that is damaged cannot be decoded again.
@@ -77,17 +79,20 @@ class CachedImages:
     return self._images[np.array([index])][0]
 
 
-def is_whole(path: pathlib.Path, shape: tuple[int, ...]) -> bool:
+def is_whole(
+  path: pathlib.Path, shape: tuple[int, ...], dtype: np.dtype
+) -> bool:
   """Whether the file is there, and has everything; its pixels are not read.
 
   Args:
     path: of the file.
     shape: [N, S, S, C] that it must have.
+    dtype: of its pixels.
   """
   if not path.exists():
     return False
   try:
-    _open(path, shape)
+    _open(path, shape, dtype)
     return True
   except Exception as error:  # NumPy parses its header as Python.
     logging.warning('%s is damaged (%s); decoding again.', path, error)
@@ -95,7 +100,7 @@ def is_whole(path: pathlib.Path, shape: tuple[int, ...]) -> bool:
 
 
 def _open(
-  path: pathlib.Path, shape: tuple[int, ...]
+  path: pathlib.Path, shape: tuple[int, ...], dtype: np.dtype
 ) -> tuple[np.memmap, np.ndarray]:
   """Returns the pixels [N, S, S, C], mapped, and the CRC32s [N].
 
@@ -103,7 +108,7 @@ def _open(
     ValueError: the file has something else.
   """
   pixels = np.load(path, mmap_mode='r', allow_pickle=False)
-  if (pixels.shape, pixels.dtype) != (shape, np.uint8):
+  if (pixels.shape, pixels.dtype) != (shape, dtype):
     raise ValueError(f'it is {pixels.dtype}{list(pixels.shape)}')
   crc32s = np.fromfile(path, _CRC32, offset=pixels.offset + pixels.nbytes)
   if len(crc32s) != len(pixels):
@@ -123,7 +128,8 @@ def write(images: DecodedImages, path: pathlib.Path) -> None:
     UserError: an image cannot be decoded.
   """
   number = images.shape[0]
-  size = int(np.prod(images.shape)) + number * _CRC32.itemsize
+  size = int(np.prod(images.shape)) * images.dtype.itemsize
+  size += number * _CRC32.itemsize
   free = shutil.disk_usage(path.parent).free
   if size > 0.95 * free:  # A full disk would break the checkpoints, too.
     raise OSError(f'{path} needs {size} bytes, of which {free} are free')
@@ -135,7 +141,8 @@ def write(images: DecodedImages, path: pathlib.Path) -> None:
   try:
     # Written, not mapped: on a disk that fills up, a map ends the process.
     with partial.open('wb') as file:
-      header = {'descr': '|u1', 'fortran_order': False, 'shape': images.shape}
+      descr = np.lib.format.dtype_to_descr(images.dtype)
+      header = {'descr': descr, 'fortran_order': False, 'shape': images.shape}
       np.lib.format.write_array_header_1_0(file, header)
       for first in range(0, number, _CHUNK):
         done = min(first + _CHUNK, number)

@@ -10,6 +10,7 @@ import io
 from concurrent import futures
 
 import numpy as np
+from absl import logging
 from PIL import Image, ImageOps, features
 
 # Pillow's, by the number of channels.
@@ -129,6 +130,12 @@ def _load(image: Image.Image) -> Image.Image:
   if image.mode == 'F':
     raise ValueError('pixels are floats, which have no fixed white')
   if image.mode.startswith('I'):  # 16 bits: Pillow's own conversion clips.
+    logging.log_first_n(
+      logging.WARNING,
+      'Of images with 16 bits the upper 8 are kept, which are nearly black if '
+      "12 are used: data.name='array_folder' keeps them all.",
+      1,
+    )
     high_bytes = np.asarray(image) >> 8
     image = Image.fromarray(np.clip(high_bytes, 0, 255).astype(np.uint8))
   return image

@@ -46,6 +46,8 @@ class ImageFiles:
   is. Hidden files are left out.
   """
 
+  noun = 'images'  # What the files are called.
+
   def __init__(self, path: str, rules: int = RULES):
     """Lists a folder.
 
@@ -79,7 +81,7 @@ class ImageFiles:
     self.names = sorted(sizes_and_times)
     listing = repr([(name, *sizes_and_times[name]) for name in self.names])
     if rules > 1:  # What cannot be read today may be tomorrow.
-      listing += repr((self._marker, decoding.readable_kinds()))
+      listing += repr((self._marker, self._readable_kinds()))
     self.fingerprint = hashlib.sha256(listing.encode()).hexdigest()[:16]
     # Of all bytes, and of each file's; known when `find_damaged` has read.
     self.content_hash = ''
@@ -118,7 +120,7 @@ class ImageFiles:
     with (
       futures.ThreadPoolExecutor() as pool,
       tqdm.tqdm(
-        total=len(self.names), desc='Checking images', disable=None
+        total=len(self.names), desc=f'Checking {self.noun}', disable=None
       ) as progress,
     ):
       for first in range(0, len(self.names), _CHECKED_TOGETHER):
@@ -200,9 +202,7 @@ class ImageFiles:
       if self._kinds
       else find_images(self.root)
     )
-    if self._folders:
-      prefixes = tuple(f'{folder}/' for folder in self._folders.values())
-      found = {n: stat for n, stat in found.items() if n.startswith(prefixes)}
+    found = self._of_splits(found)
     if not found:
       raise self._error(
         'in which there is no image; it must hold JPEG, PNG or other images, '
@@ -210,16 +210,33 @@ class ImageFiles:
       )
     return found
 
+  def _of_splits(
+    self, found: dict[str, tuple[int, int]]
+  ) -> dict[str, tuple[int, int]]:
+    """Without what is beside the folders of the splits, if there are any."""
+    if not self._folders:
+      return found
+    prefixes = tuple(f'{folder}/' for folder in self._folders.values())
+    return {n: stat for n, stat in found.items() if n.startswith(prefixes)}
+
   def _inspect(self, name: str) -> tuple[bytes, Exception | None]:
     """A hash of a file, and why it cannot be decoded; None if it can."""
     digest = b''
     try:
       data = self.read(name)
       digest = hashlib.sha256(data).digest()
-      decoding.read_image(data, self._kinds)
+      self._check(name, data)
     except Exception as error:  # Pillow raises nearly anything.
       return digest, error
     return digest, None
+
+  def _readable_kinds(self) -> tuple[str, ...]:
+    return decoding.readable_kinds()
+
+  def _check(self, name: str, data: bytes) -> None:
+    """Raises what is wrong with a file, if anything is."""
+    del name  # Of those that keep what they have found.
+    decoding.read_image(data, self._kinds)
 
   def _check_left_out(
     self, damaged: Mapping[str, str], unreadable: Mapping[str, str]
@@ -237,7 +254,7 @@ class ImageFiles:
       )
 
   def _count(self, names: Collection[str]) -> str:
-    return f'{len(names)} of {len(self.names)} images'
+    return f'{len(names)} of {len(self.names)} {self.noun}'
 
   def _error(self, complaint: str) -> UserError:
     return UserError(f'data.path is {str(self.root)!r}, {complaint}.')

@@ -1,15 +1,15 @@
 """The images of one split: read, decoded once, and kept beside the data.
 
-Images are uint8 on the host. Where there is room, all are decoded into a memory
-map; elsewhere each is decoded when it is asked for. `batches.py` says in which
-order they come.
+Images are uint8 on the host, arrays of the dtype of their files. Where there is
+room, all are decoded into a memory map; elsewhere each is decoded when it is
+asked for. `batches.py` says in which order they come.
 """
 
 import functools
 import hashlib
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from vaegan_jax.data import (
+  arrays,
   bucket_datasets,
   datasets,
   decoded_cache,
@@ -34,12 +35,13 @@ class Images(Protocol):
   `fingerprint` names the dataset, the split and the way it is decoded.
   """
 
+  dtype: np.dtype
   fingerprint: str
 
   def __len__(self) -> int: ...
 
   def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-    """Returns the images at `indices` [B] as [B, H, W, C] uint8."""
+    """Returns the images at `indices` [B] as [B, H, W, C] of `dtype`."""
 
 
 def load_splits(
@@ -85,15 +87,15 @@ def load_images(
 ) -> Images:
   """Opens a split of a prepared dataset.
 
-  With `cache_images` every image is decoded once into a uint8 memory map
-  beside the prepared data. Without it, or where the map has no room, images
-  are decoded each time they are asked for.
+  With `cache_images` every image is decoded once into a memory map beside the
+  prepared data. Without it, or where the map has no room, images are decoded
+  each time they are asked for.
 
   Args:
     builder: a prepared TFDS builder, as from `datasets.create_builder`.
     split: a TFDS split, such as 'train', 'train[:90%]' or 'train+test'.
     image_size: sides of the images, in pixels; see `decode_image`.
-    channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA.
+    channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA; of arrays any number.
     center_crop: the shorter side of what is cut from the middle; 0: all.
     cache_images: whether to keep the decoded images on disk.
     field: the configuration field that holds `split`, for the error message.
@@ -102,11 +104,12 @@ def load_images(
     The images.
 
   Raises:
-    UserError: the split is unknown or empty, or has no images.
+    UserError: the split is unknown or empty, or has no images, or such cannot
+      be cut out of arrays.
   """
   source = datasets.open_split(builder, split, field)
-  decode = functools.partial(
-    decoding.decode_image,
+  decode, dtype = _create_decode(
+    builder.info,
     channels=channels,
     image_size=image_size,
     center_crop=center_crop,
@@ -114,20 +117,34 @@ def load_images(
   sides = np.broadcast_to(image_size, 2).tolist()
   shape = (len(source), *sides, channels)
   fingerprint = _fingerprint(builder.info, split, shape, center_crop)
-  images = _DecodedImages(source, decode, fingerprint, shape)
+  images = _DecodedImages(source, decode, fingerprint, shape, dtype)
   if not cache_images:
     return images
   slug = re.sub(r'\W+', '_', split).strip('_')
   size = 'x'.join(map(str, dict.fromkeys(sides)))  # Of a square, its side.
   name = f'decoded-{slug}-{size}x{channels}-{fingerprint}.npy'
   path = pathlib.Path(builder.data_path) / name
-  if not decoded_cache.is_whole(path, images.shape):
+  if not decoded_cache.is_whole(path, images.shape, dtype):
     try:
       decoded_cache.write(images, path)
     except OSError as error:
       logging.warning('Decoding on the fly: no image cache (%s).', error)
       return images
   return decoded_cache.CachedImages(path, images)
+
+
+def _create_decode(
+  info: tfds.core.DatasetInfo, *, center_crop: int, **shape: Any
+) -> tuple[Callable[[bytes], np.ndarray], np.dtype]:
+  """What makes an example of a file, and the dtype that it has."""
+  if info.name != 'array_folder':
+    decode = functools.partial(
+      decoding.decode_image, center_crop=center_crop, **shape
+    )
+    return decode, np.dtype(np.uint8)
+  arrays.check_shape(tuple(info.metadata['shape']), **shape)
+  decode = functools.partial(arrays.decode_array, **shape)
+  return decode, np.dtype(info.metadata['dtype'])
 
 
 def _fingerprint(
@@ -150,18 +167,19 @@ def _fingerprint(
 class _DecodedImages:
   """Images decoded each time they are asked for."""
 
-  def __init__(self, source, decode, fingerprint, shape):
+  def __init__(self, source, decode, fingerprint, shape, dtype):
     self._source = source
     self._name = source.dataset_info.data_dir
     self._decode = decode
     self.fingerprint = fingerprint
     self.shape = shape
+    self.dtype = dtype
 
   def __len__(self) -> int:
     return self.shape[0]
 
   def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-    images = np.empty((len(indices), *self.shape[1:]), np.uint8)
+    images = np.empty((len(indices), *self.shape[1:]), self.dtype)
     records = self._read([int(index) for index in indices])
     for row, (index, record) in enumerate(zip(indices, records, strict=True)):
       try:

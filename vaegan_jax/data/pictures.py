@@ -1,4 +1,4 @@
-"""Pictures that are no data set: files in, files out.
+"""Pictures, or arrays, that are no data set: files in, files out.
 
 What comes in is decoded as training decodes its images; nothing is prepared or
 kept, and nothing is held out.
@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vaegan_jax.data import decoding
+from vaegan_jax.data import arrays, decoding, pixels
+from vaegan_jax.data.array_files import find_arrays
 from vaegan_jax.data.image_files import (
   check_size,
   describe_error,
@@ -40,12 +41,15 @@ class Pictures:
     channels: int,
     image_size: int | tuple[int, int],
     center_crop: int,
+    of_arrays: bool = False,
   ):
     """Lists them; nothing is decoded yet.
 
     Args:
       path: of a file or a folder.
       channels, image_size, center_crop: as `decoding.decode_image` takes them.
+      of_arrays: whether they are read by `arrays.decode_array`, which crops
+        nothing else.
 
     Raises:
       UserError: there is nothing, or no image.
@@ -56,7 +60,7 @@ class Pictures:
       found = {root.name: (status.st_size, status.st_mtime_ns)}
       root = root.parent
     elif os.path.isdir(root):
-      found = find_images(root)
+      found = find_arrays(root) if of_arrays else find_images(root)
     else:
       raise UserError(
         f'--input={path} does not exist: name an image, or a folder of images '
@@ -69,12 +73,11 @@ class Pictures:
       )
     self._root, self._found = root, found
     self._decoding = (channels, image_size, center_crop)
-    self._decode = functools.partial(
-      decoding.decode_image,
-      channels=channels,
-      image_size=image_size,
-      center_crop=center_crop,
-    )
+    shape = {'channels': channels, 'image_size': image_size}
+    self._decode = functools.partial(arrays.decode_array, **shape)
+    if not of_arrays:
+      shape['center_crop'] = center_crop
+      self._decode = functools.partial(decoding.decode_image, **shape)
     self._pool = futures.ThreadPoolExecutor()
     self.names = sorted(found)
 
@@ -82,7 +85,7 @@ class Pictures:
     return len(self.names)
 
   def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-    """Decodes the images at `indices` [B] as [B, S, S, C] uint8.
+    """Decodes the images at `indices` [B] as [B, S, S, C], uint8 if no arrays.
 
     Raises:
       UserError: one cannot be read.
@@ -142,3 +145,17 @@ def encode_pngs(images: Any) -> Iterable[bytes]:
     content = io.BytesIO()
     Image.fromarray(image).save(content, format='PNG')
     yield content.getvalue()
+
+
+def encode_npys(images: Any, value_range: pixels.ValueRange) -> Iterable[bytes]:
+  """`.npy` files of examples, as float32 in the units of their data.
+
+  Args:
+    images: [B, H, W, C] float in [-1, 1].
+    value_range: as `pixels.to_values` takes it.
+
+  Yields:
+    The content of each.
+  """
+  for values in np.asarray(pixels.to_values(images, value_range)):
+    yield arrays.encode_npy(values)

@@ -44,6 +44,8 @@ class Evaluator:
     loss: LossConfig,
     batch_size: int,
     seed: int,
+    value_range: pixels.ValueRange = 'dtype',
+    bands: Sequence[int] = (),
     judges: Judges = _NO_JUDGES,
     notes: Sequence[str] = (),
   ):
@@ -51,16 +53,21 @@ class Evaluator:
 
     Args:
       modules: the run's networks, by name.
-      images: the held-out images, uint8.
+      images: that are held out, uint8 or, with a range, of any type.
       loss: how the distance is measured; with `normalize='batch'` over the
         images of one batch.
       batch_size: images at a time.
       seed: of the samples from the prior, and of the latent.
+      value_range: as `pixels.to_float` takes it.
+      bands: that are drawn, as `figures.choose_bands` takes them; if there are
+        any, each band is measured too.
       judges: that are asked too.
       notes: what else is to be known of the scores, for the protocol.
     """
     autoencoder = modules['autoencoder']
     self._images = images
+    self._value_range = value_range
+    self._bands = bands
     self._batch_size = batch_size
     self._seed = seed
     self._latent = autoencoder.latent
@@ -78,7 +85,7 @@ class Evaluator:
     )
     self._judges = judges
     self._notes = notes
-    self._measure = jax.jit(measure)
+    self._measure = jax.jit(functools.partial(measure, by_band=bool(bands)))
     self._distance = _create_distance(modules, loss)
 
   @property
@@ -143,7 +150,7 @@ class Evaluator:
 
   def _look(self, variables, places, distance) -> dict[str, jax.Array]:
     """What `summarize` needs of the images at `places`, each [B, ...]."""
-    x = pixels.to_float(self._images[places])
+    x = pixels.to_float(self._images[places], self._value_range)
     seen = self._judges.look(x)
     part = {'features': seen['features']} if 'features' in seen else {}
     x_recon, facts = self._reconstruct(variables, x)
@@ -187,13 +194,18 @@ class Evaluator:
     scale = max(1, 128 // x.shape[1])
     return {
       'reconstructions': figures.reconstruction_figure(
-        x, x_recon, columns=NUM_COLUMNS, scale=scale
+        self.shown(x), self.shown(x_recon), columns=NUM_COLUMNS, scale=scale
       ),
-      'samples': figures.sample_figure(samples, scale=scale),
+      'samples': figures.sample_figure(self.shown(samples), scale=scale),
       'interpolation': figures.interpolation_figure(
-        np.asarray(self._decode(variables, walk))[None], scale=scale
+        self.shown(np.asarray(self._decode(variables, walk)))[None],
+        scale=scale,
       ),
     }
+
+  def shown(self, images: np.ndarray) -> np.ndarray:
+    """Of images [N, S, S, C], the channels that figures show."""
+    return figures.choose_bands(images, self._bands)
 
   def reconstruct_first(
     self, state: TrainState, num_images: int
@@ -201,7 +213,7 @@ class Evaluator:
     """The first held-out images and their reconstructions, [N, S, S, C]."""
     variables, _ = _inference_variables(state)
     places = np.arange(min(num_images, len(self._images)))
-    x = pixels.to_float(self._images[places])
+    x = pixels.to_float(self._images[places], self._value_range)
     x_recon, _ = self._reconstruct(variables, x)
     return np.asarray(x), np.asarray(x_recon)
 

@@ -82,6 +82,16 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
   return np.broadcast_to(pixels, (*pixels.shape[:-1], 3))
 
 
+def choose_bands(images: np.ndarray, bands: Sequence[int]) -> np.ndarray:
+  """Leaves the channels that are to be shown.
+
+  Args:
+    images: [..., C].
+    bands: of C, three for red, green and blue or one for grey; (): all.
+  """
+  return images[..., list(bands)] if bands else images
+
+
 def image_grid(
   rows: Sequence[np.ndarray], *, padding: int = 2, scale: int = 1
 ) -> np.ndarray:

@@ -34,6 +34,31 @@ def psnr(x: jax.Array, x_recon: jax.Array) -> jax.Array:
   return 10 * jnp.log10(4 / jnp.maximum(error, _MIN_SQUARED_ERROR))
 
 
+def band_errors(x: jax.Array, x_recon: jax.Array) -> jax.Array:
+  """Mean squared errors of each channel, of which `band_psnr` makes dB.
+
+  Args:
+    x: [B, H, W, C] in [-1, 1].
+    x_recon: [B, H, W, C] their reconstructions.
+
+  Returns:
+    [B, C] float32.
+  """
+  return jnp.square(_as_shown(x) - _as_shown(x_recon)).mean(axis=(1, 2))
+
+
+def band_psnr(errors: np.ndarray) -> np.ndarray:
+  """PSNR of each channel over a whole set, of its mean squared error.
+
+  Args:
+    errors: [N, C], of `band_errors`.
+
+  Returns:
+    [C] in dB, floored as `psnr`.
+  """
+  return 10 * np.log10(4 / np.maximum(errors.mean(0), _MIN_SQUARED_ERROR))
+
+
 def ssim(x: jax.Array, x_recon: jax.Array) -> jax.Array:
   """Structural similarity, equation 13 of Wang et al. (2004).
 

@@ -24,20 +24,27 @@ _METRICS = {
 # In the order of the tables. Each is told of reconstructions from the latent's
 # mean and, as `..._sampled`, from a sample. The last two are the judges'.
 QUALITY = (*_METRICS, 'detail', 'energy', 'lpips', 'frechet')
+_BAND = 'psnr_band_'  # And its number, from 0.
 JUDGED = ('lpips', 'frechet', 'frechet_floor')
 
 
-def measure(x: jax.Array, x_recon: jax.Array) -> dict[str, jax.Array]:
+def measure(
+  x: jax.Array, x_recon: jax.Array, by_band: bool = False
+) -> dict[str, jax.Array]:
   """What is measured of each image without a network.
 
   Args:
     x: [B, H, W, C] in [-1, 1].
     x_recon: [B, H, W, C] its reconstructions.
+    by_band: whether each of several channels is measured too.
 
   Returns:
-    {name: [B]}: metrics, and the energies that `summarize` makes some of.
+    {name: [B]}: metrics, and the energies that `summarize` makes some of; and
+    `band_errors` [B, C].
   """
   measured = {name: metric(x, x_recon) for name, metric in _METRICS.items()}
+  if by_band and x.shape[-1] > 1:
+    measured['band_errors'] = metrics.band_errors(x, x_recon)
   return measured | metrics.high_frequency_products(x, x_recon)
 
 
@@ -56,9 +63,10 @@ def summarize(
   Returns:
     `psnr` (dB), `ssim`, `low_frequency_psnr` (dB), `detail` and `energy`
     (shares), with judges `lpips` and `frechet` with its `frechet_floor`; `kl`
-    (nats), `rate` (bits) and `distance`; of codes how they are used over the
-    set; and, where there are samples, the first ones of samples. Means over the
-    set, and ratios of sums. None for what is not finite, as JSON has no NaN.
+    (nats), `rate` (bits) and `distance`; PSNR by band; of codes how they are
+    used over the set; and, where there are samples, the first ones of samples.
+    Means over the set, and ratios of sums. None for what is not finite, as JSON
+    has no NaN.
   """
   kinds = [kind for kind in ('', '_sampled') if f'psnr{kind}' in values]
   found, *sampled = (_of_one_kind(values, kind) for kind in kinds)
@@ -67,6 +75,9 @@ def summarize(
     found['frechet_floor'] = frechet_floor(values['features'])
   for name in ('kl', 'rate', 'distance'):
     found[name] = values[name].mean() if name in values else math.nan
+  if 'band_errors' in values:
+    for band, value in enumerate(metrics.band_psnr(values['band_errors'])):
+      found[f'{_BAND}{band}'] = value
   if 'indices' in values:
     found |= _of_codes(values['indices'], num_codes)
   for scores in sampled:
@@ -120,9 +131,14 @@ def _warn_of_few(features: np.ndarray) -> None:
 
 
 def to_line(scores: Scores) -> str:
-  """Scores on one line, for people; those of samples are left out."""
+  """Scores on one line, for people, without those of samples and bands."""
   return '  '.join(
     f'{name} {value:.4g}'
     for name, value in scores.items()
-    if value is not None and not name.endswith('_sampled')
+    if value is not None and is_main(name)
   )
+
+
+def is_main(name: str) -> bool:
+  """Whether a score is neither of samples nor of one band."""
+  return not name.endswith('_sampled') and not name.startswith(_BAND)

@@ -96,6 +96,7 @@ def compute_statistics(
   *,
   step: int,
   batch_size: int,
+  value_range: pixels.ValueRange = 'dtype',
   track: Callable[[range], Any] = iter,
 ) -> LatentStatistics:
   """Encodes images, and measures their latents.
@@ -103,10 +104,11 @@ def compute_statistics(
   Args:
     autoencoder: the module.
     variables: its variables, averaged over the steps.
-    images: the training images: a length, and uint8 by index. Of more than
-      `NUM_IMAGES` as many are taken, evenly.
+    images: the training images: a length, and uint8 by index or, with a range,
+      any type. Of more than `NUM_IMAGES` as many are taken, evenly.
     step: of the weights.
     batch_size: images at a time.
+    value_range: as `pixels.to_float` takes it.
     track: what to make of the range of batches, to say how far they are.
 
   Returns:
@@ -115,7 +117,7 @@ def compute_statistics(
 
   @jax.jit
   def encode(variables, batch):
-    x = pixels.to_float(batch)
+    x = pixels.to_float(batch, value_range)
     return autoencoder.apply(variables, x, method='encode')
 
   number = min(NUM_IMAGES, len(images))

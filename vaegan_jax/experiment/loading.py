@@ -54,7 +54,12 @@ def load_model(
       f'{path} is neither a run nor an export, because it has no config.json: '
       'name the --workdir of --mode=train, or the --output of --mode=export'
     )
-  config = config or load_config(root / 'config.json')
+  own = load_config(root / 'config.json')
+  config = config or own
+  if config.data.value_range != own.data.value_range:  # It was found once.
+    config = config.copy_and_resolve_references()
+    with config.ignore_type():
+      config.data.value_range = own.data.value_range
   if (root / WEIGHTS_FILE).exists():
     modules, variables, step = _read_export(root, config)
   else:

@@ -101,16 +101,20 @@ class TrainedModel(struct.PyTreeNode):
         sizes, or of Pillow's images. Another size than the training's is cut
         and resized as there, with Pillow, another number of channels converted;
         flips are left out. Within `jax.jit`: an array of the training's shape.
+        Of a run on arrays: such, in their own units; the middle is cut out.
 
     Returns:
       [B, H, W, C] float32 in [-1, 1], of the training's shape.
 
     Raises:
-      UserError: they are not uint8.
+      UserError: they are not uint8, or cannot be cut.
     """
     if not isinstance(images, (list, tuple)):
       images = images if np.ndim(images) == 4 else [images]
-    if not isinstance(images, jax.core.Tracer):
+    data = self.config.data
+    if data.name == 'array_folder':
+      images = self._cut(images)
+    elif not isinstance(images, jax.core.Tracer):
       kinds = {str(getattr(image, 'dtype', 'uint8')) for image in images}
       if kinds - {'uint8'}:
         raise UserError(
@@ -119,7 +123,11 @@ class TrainedModel(struct.PyTreeNode):
         )
       if getattr(images, 'shape', ())[1:] != self.image_shape:
         images = np.stack([self._to_size(image) for image in images])
-    return pixels.to_float(images)
+    return pixels.to_float(images, data.value_range)
+
+  def to_values(self, x: jax.Array) -> jax.Array:
+    """Maps [..., C] in [-1, 1] to the data's own units, as float32."""
+    return pixels.to_values(x, self.config.data.value_range)
 
   @jax.jit
   def encode(self, x: jax.Array) -> Posterior:
@@ -266,6 +274,14 @@ class TrainedModel(struct.PyTreeNode):
         'latents.json'
       )
     return self.statistics
+
+  def _cut(self, values: Any) -> Any:
+    if getattr(values, 'shape', ())[1:] == self.image_shape:
+      return values
+    from vaegan_jax.data import arrays  # With Pillow.
+
+    data = self.config.data
+    return arrays.cut(values, data.channels, data.image_size)
 
   def _to_size(self, image: Any) -> np.ndarray:
     from PIL import Image  # Only where an image has another shape.

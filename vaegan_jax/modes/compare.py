@@ -10,6 +10,7 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import figures
 from vaegan_jax.evaluation.evaluator import NUM_COLUMNS
 from vaegan_jax.evaluation.judges import Judges, load_judges
+from vaegan_jax.evaluation.scores import is_main
 from vaegan_jax.modes.runs import open_run
 from vaegan_jax.runtime.files import check_writable, save_png, write_text
 
@@ -66,7 +67,8 @@ def compare(
   rows, results = {}, {}
   for label, (evaluator, state, _) in runs.items():
     print(f'Evaluating {label} ...', flush=True)
-    x, rows[label] = evaluator.reconstruct_first(state, NUM_COLUMNS)
+    x, x_recon = evaluator.reconstruct_first(state, NUM_COLUMNS)
+    x, rows[label] = evaluator.shown(x), evaluator.shown(x_recon)
     results[label] = evaluator.score(state, distance=judge and judge[1])
     distance = results[label].pop('distance')
     if judge:
@@ -116,7 +118,7 @@ def _create_judges(configs) -> Judges:
 def _without_samples(results):
   """The reconstructions that are drawn are those from the mean."""
   return {
-    label: {k: v for k, v in row.items() if not k.endswith('_sampled')}
+    label: {k: v for k, v in row.items() if is_main(k)}
     for label, row in results.items()
   }
 

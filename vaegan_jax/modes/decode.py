@@ -15,6 +15,8 @@ from vaegan_jax.training import devices
 def decode(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
   """Decodes latents into PNG files, named as the images were, or by number.
 
+  Latents of arrays become `.npy` files.
+
   Args:
     config: of the run.
     workdir: of the run, or an export.
@@ -43,6 +45,7 @@ def decode(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
       places = np.arange(first, min(first + size, len(latents)))
       batch = devices.share_out(latents[np.resize(places, size)])
       images = np.asarray(everywhere.decode(batch))[: len(places)]
-      write_pictures(use.output, names[first : first + size], images)
+      part = names[first : first + size]
+      write_pictures(use.output, part, images, model.config.data)
     number += len(latents)
   print(f'Decoded {number:,} pictures: {use.output}', flush=True)

@@ -191,4 +191,5 @@ def encode_batches(
 
 @jax.jit
 def _encode(model: TrainedModel, batch: jax.Array) -> Posterior:
-  return model.encode(pixels.to_float(batch))
+  x = pixels.to_float(batch, model.config.data.value_range)
+  return model.encode(x)

@@ -99,6 +99,7 @@ def measure(
     images,
     step=model.step,
     batch_size=max(1, model.config.batch_size // jax.device_count()),
+    value_range=model.config.data.value_range,
     track=polled,
   )
   try:

@@ -17,7 +17,7 @@ _CARD = """# {title}
 An autoencoder that `vaegan_jax` has trained: objective `{objective}`, step
 {step:,}, on `{data}`.
 
-- images: {image}, floats in [-1, 1]: `uint8 / 127.5 - 1`
+- {images}
 - latents: {latent}, `{kind}`{statistics}
 - weights: {sizes}
 
@@ -25,9 +25,9 @@ An autoencoder that `vaegan_jax` has trained: objective `{objective}`, step
 import vaegan_jax
 
 model = vaegan_jax.load('.')  # This folder.
-x = model.preprocess(images)  # uint8, [B, H, W, C]
+x = model.preprocess(images)  # [B, H, W, C]
 latents = model.encode(x).mode()
-x_recon = model.decode(latents)
+x_recon = model.decode(latents)  # In [-1, 1]; model.to_values undoes it.
 ```
 
 ## Measured
@@ -85,7 +85,7 @@ def write_card(
     objective=config.objective,
     step=model.step,
     data=config.data.name,
-    image='x'.join(map(str, model.image_shape)),
+    images=_describe_images(model),
     latent='x'.join(map(str, model.latent_shape)),
     kind=config.model.latent,
     statistics=_describe_statistics(model),
@@ -117,6 +117,18 @@ def _read_evaluation(
   protocol = ''.join(f'{line}\n' for line in lines if line.startswith('- '))
   figures = sorted((source / 'figures').glob('evaluation_*.png'))
   return scores, f'{protocol}\n', figures
+
+
+def _describe_images(model: TrainedModel) -> str:
+  shape = 'x'.join(map(str, model.image_shape))
+  value_range = model.config.data.value_range
+  if value_range == 'dtype':
+    return f'images: {shape}, floats in [-1, 1]: `uint8 / 127.5 - 1`'
+  low, high = value_range
+  return (
+    f'examples: {shape}, floats in [-1, 1], which are {low:g} to {high:g} in '
+    'the units of the data'
+  )
 
 
 def _describe_statistics(model: TrainedModel) -> str:

@@ -1,8 +1,8 @@
 """The mode `reconstruct`: images and what the autoencoder makes of them.
 
-Two folders of PNG files, `originals` (the crops that it is fed with) and
-`reconstructions`, whose files have the same names: fit for any tool that
-compares folders.
+Two folders of PNG files, or of arrays `.npy` files: `originals` (the crops that
+it is fed with) and `reconstructions`, whose files have the same names: fit for
+any tool that compares folders.
 """
 
 import ml_collections
@@ -43,16 +43,19 @@ def reconstruct(
   else:
     images = open_pictures(config, use.input)
     names = png_names(images.names)
+  data = model.config.data
   size = devices.shareable(config.batch_size)
   firsts = range(0, len(images), size)
   for first in track(firsts, 'Reconstructing', len(firsts)):
     places = np.arange(first, min(first + size, len(images)))
-    x = pixels.to_float(devices.share_out(images[np.resize(places, size)]))
+    batch = devices.share_out(images[np.resize(places, size)])
+    x = pixels.to_float(batch, data.value_range)
     pictures = {'originals': x, 'reconstructions': model.reconstruct(x)}
     for folder, whole in pictures.items():
       write_pictures(
         epath.Path(use.output) / folder,
         names[first : first + size],
         np.asarray(whole)[: len(places)],
+        data,
       )
   print(f'Reconstructed {len(images):,} pictures: {use.output}', flush=True)

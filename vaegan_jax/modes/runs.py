@@ -7,6 +7,7 @@ import flax.linen as nn
 import ml_collections
 from absl import logging
 
+from vaegan_jax.configuration.sides import shown_bands
 from vaegan_jax.data.images import Images, load_splits
 from vaegan_jax.evaluation.evaluator import Evaluator
 from vaegan_jax.evaluation.judges import Judges, load_judges
@@ -44,6 +45,8 @@ def create_evaluator(
     loss=LossConfig(**config.loss),
     batch_size=batch_size or config.batch_size,
     seed=config.seed,
+    value_range=config.data.value_range,
+    bands=shown_bands(config.data),
     judges=judges or load_judges(**config.evaluation),
     notes=notes,
   )

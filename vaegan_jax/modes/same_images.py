@@ -12,6 +12,7 @@ import ml_collections
 from vaegan_jax.configuration.migrations import upgrade
 from vaegan_jax.data.images import load_splits
 from vaegan_jax.errors import UserError
+from vaegan_jax.modes.value_ranges import with_range
 from vaegan_jax.runtime import distributed
 from vaegan_jax.runtime.recorded import read_identity
 
@@ -22,10 +23,11 @@ _SAME = ('name', 'train_split', 'image_size', 'channels', 'center_crop')
 def keep_rules(
   config: ml_collections.ConfigDict, workdir: str
 ) -> ml_collections.ConfigDict:
-  """The configuration with the `data.folder_rules` that a run began with.
+  """The configuration with the rules of the data that a run began with.
 
-  By others its training images would be held out, so that they are no choice of
-  the command line. All processes must call this at the same time.
+  By other `data.folder_rules` its training images would be held out, so that
+  they are no choice of the command line, nor is a `data.value_range` that it
+  has found. All processes must call this at the same time.
 
   Args:
     config: that is asked for.
@@ -35,7 +37,9 @@ def keep_rules(
     A copy, or the same if nothing differs.
   """
   recorded = distributed.from_first(lambda: _read(workdir))
-  rules = recorded and recorded['config'].get('data', {}).get('folder_rules')
+  began = recorded['config'].get('data', {}) if recorded else {}
+  config = _keep_range(config, began.get('value_range'))
+  rules = began.get('folder_rules')
   if rules in (None, config.data.folder_rules):
     return config
   if config.data.path:
@@ -46,6 +50,13 @@ def keep_rules(
     )
   config = config.copy_and_resolve_references()
   config.data.folder_rules = rules
+  return config
+
+
+def _keep_range(config, began) -> ml_collections.ConfigDict:
+  """With the range that a run has found, unless another one is asked for."""
+  if isinstance(began, list) and isinstance(config.data.value_range, str):
+    return with_range(config, tuple(began))
   return config
 
 
@@ -138,7 +149,7 @@ def describe_change(
     'the images are not those that the run was trained on, '
     f'{was["num_images"]:,} then and {len(images):,} now'
   )
-  if now.name != 'image_folder':
+  if now.name not in ('image_folder', 'array_folder'):
     return sentence
   if now.folder_rules == 1:
     return (

@@ -5,8 +5,9 @@ import ml_collections
 import numpy as np
 from etils import epath
 
+from vaegan_jax.configuration.sides import shown_bands
 from vaegan_jax.configuration.use_flags import Use
-from vaegan_jax.evaluation.figures import sample_figure
+from vaegan_jax.evaluation.figures import choose_bands, sample_figure
 from vaegan_jax.modes.using import open_model, write_pictures
 from vaegan_jax.runtime.files import save_png
 from vaegan_jax.runtime.progress import track
@@ -39,9 +40,13 @@ def sample(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
     places = np.arange(first, min(first + size, len(prior)))
     batch = devices.share_out(prior[np.resize(places, size)])
     images = np.asarray(everywhere.decode(batch))[: len(places)]
-    write_pictures(use.output, [f'{i:08}.png' for i in places], images)
+    names = [f'{i:08}.png' for i in places]
+    write_pictures(use.output, names, images, model.config.data)
     first_images.extend(images[: max(0, _IN_FIGURE - first)])
   scale = max(1, 128 // images.shape[1])
-  figure = sample_figure(np.stack(first_images), scale=scale)
+  first_images = choose_bands(
+    np.stack(first_images), shown_bands(model.config.data)
+  )
+  figure = sample_figure(first_images, scale=scale)
   save_png(epath.Path(use.output) / 'samples.png', figure)
   print(f'Drew {len(prior):,} samples: {use.output}', flush=True)

@@ -181,6 +181,8 @@ def _recall(config, workdir) -> Outcome | None:
   try:
     outcome = json.loads(_outcome_path(workdir).read_text())
     was, now = upgrade(outcome.pop('config')), _as_json(config)
+    if isinstance(was['data']['value_range'], str):  # Found since, and kept.
+      was['data']['value_range'] = now['data']['value_range']
     if outcome['status'] == FINISHED:
       # A version before this one measured less.
       return outcome if was == now and 'detail' in outcome['scores'] else None
@@ -276,6 +278,7 @@ def _draw(runs: Runs, outcomes: Mapping[str, Outcome], workdir: str) -> None:
 
 
 def _reconstruct_first(config, workdir) -> tuple[np.ndarray, np.ndarray]:
-  """The first held-out images and their reconstructions, [N, S, S, C]."""
+  """The first held-out images and their reconstructions, as they are shown."""
   evaluator, state, _ = open_run(config, workdir, judges=Judges())
-  return evaluator.reconstruct_first(state, NUM_COLUMNS)
+  x, x_recon = evaluator.reconstruct_first(state, NUM_COLUMNS)
+  return evaluator.shown(x), evaluator.shown(x_recon)

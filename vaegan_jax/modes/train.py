@@ -26,6 +26,7 @@ from vaegan_jax.modes.measure_latents import measure_finished
 from vaegan_jax.modes.runs import create_evaluator
 from vaegan_jax.modes.same_images import may_have_grown
 from vaegan_jax.modes.updates import create_chooser
+from vaegan_jax.modes.value_ranges import settle_range
 from vaegan_jax.runtime import distributed, workdir_lock
 from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.runtime.files import check_writable, write_text
@@ -56,6 +57,7 @@ FREE_FIELDS = (
   'data.allow_growth',
   'data.copy_dir',
   'data.eval_split',
+  'data.shown_bands',
   'data.cache_images',
   'health',
   'evaluation',
@@ -95,7 +97,7 @@ def train(
     if jax.process_count() == 1:  # After an error no other would come to it.
       stack.callback(checkpoints.close)  # An error must not cost a save.
     config, initial = settle(config, workdir, checkpoints)
-    images, eval_images = _load_data(config)
+    config, images, eval_images = _load_data(config)
     modules, optimizers, create_state = create_networks(config)
     with distributed.together():  # Files are told of before anything compiles.
       evaluator = create_evaluator(config, modules, eval_images)
@@ -158,8 +160,13 @@ def _create_restore(config, workdir, restore, create_state, identity):
   )
 
 
-def _load_data(config) -> list[Images]:
-  """Returns the training and the held-out images, the same everywhere."""
+def _load_data(
+  config,
+) -> tuple[ml_collections.ConfigDict, Images, Images]:
+  """Returns the training and the held-out images, the same everywhere.
+
+  Before them the configuration, with the range that their values have.
+  """
   fields = ('train_split', 'eval_split')
   with distributed.together(), distributed.after_first():
     splits = load_splits(
@@ -172,7 +179,7 @@ def _load_data(config) -> list[Images]:
     },
     'give all the same images, such as --config.data.path=/shared/cats',
   )
-  return splits
+  return settle_range(config, splits[0]), *splits
 
 
 def _run_on(run, restored, checkpoints, restore) -> int:

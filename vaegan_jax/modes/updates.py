@@ -8,6 +8,7 @@ import flax.linen as nn
 import ml_collections
 import optax
 
+from vaegan_jax.configuration.sides import flip_axes
 from vaegan_jax.data import pixels
 from vaegan_jax.experiment.networks import updates_in_round
 from vaegan_jax.losses.adversarial import OBJECTIVES
@@ -32,13 +33,16 @@ def create_updates(
     optimizers: of those that are trained.
 
   Returns:
-    (turn) -> the update that does it, on [D, K B, H, W, C] uint8; each is
+    (turn) -> the update that does it, on [D, K B, H, W, C] of any type; each is
     built once, and compiled when it is first called.
   """
 
-  def preprocess(images, flip):
-    flip = flip & config.data.random_flip
-    return pixels.to_float(pixels.random_flip(images, flip))
+  axes = flip_axes(config.data)
+
+  def preprocess(images, *flips):
+    for axis, flip in zip(axes, flips, strict=True):
+      images = pixels.random_flip(images, flip, axis)
+    return pixels.to_float(images, config.data.value_range)
 
   trains_critic = 'critic' in optimizers
   parts = create_parts(
@@ -48,6 +52,7 @@ def create_updates(
     objective=OBJECTIVES[config.objective] if trains_critic else None,
     seed=config.seed,
     preprocess=preprocess,
+    num_flips=len(axes),
     critic_config=_critic_config(config, optimizers),
     max_grad_norm=config.optimizer.max_grad_norm,
   )

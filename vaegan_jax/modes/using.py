@@ -1,6 +1,7 @@
 """What the modes that use a finished model share."""
 
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 
 import ml_collections
 import numpy as np
@@ -9,7 +10,7 @@ from etils import epath
 
 from vaegan_jax.configuration.use_flags import Use
 from vaegan_jax.data.images import Images, load_splits
-from vaegan_jax.data.pictures import Pictures, encode_pngs
+from vaegan_jax.data.pictures import Pictures, encode_npys, encode_pngs
 from vaegan_jax.errors import UserError
 from vaegan_jax.experiment.latent_statistics import FILE
 from vaegan_jax.experiment.loading import load_model
@@ -81,20 +82,30 @@ def open_pictures(config: ml_collections.ConfigDict, path: str) -> Pictures:
     channels=data.channels,
     image_size=data.image_size,
     center_crop=data.center_crop,
+    of_arrays=data.name == 'array_folder',
   )
 
 
 def write_pictures(
-  folder: str, names: Iterable[str], images: np.ndarray
+  folder: str,
+  names: Iterable[str],
+  images: np.ndarray,
+  data: ml_collections.FrozenConfigDict,
 ) -> None:
-  """Writes images as PNG files.
+  """Writes images as PNG files, or arrays as `.npy` in the data's own units.
 
   Args:
     folder: local or `gs://...`.
-    names: of the files, relative to the folder.
+    names: of PNG files, relative to the folder.
     images: [B, H, W, C] float in [-1, 1].
+    data: the fields `data` of the model's configuration.
   """
-  for name, content in zip(names, encode_pngs(images), strict=True):
+  if data.name == 'array_folder':
+    names = [str(PurePosixPath(name).with_suffix('.npy')) for name in names]
+    contents = encode_npys(images, data.value_range)
+  else:
+    contents = encode_pngs(images)
+  for name, content in zip(names, contents, strict=True):
     with replacing(epath.Path(folder) / name) as path:
       path.write_bytes(content)
 

@@ -74,7 +74,8 @@ def create_parts(
   *,
   objective: Objective | None,
   seed: int,
-  preprocess: Callable[[jax.Array, jax.Array], jax.Array],
+  preprocess: Callable[..., jax.Array],
+  num_flips: int = 1,
   critic_config: CriticConfig = _PLAIN_CRITIC,
   max_grad_norm: float = 0.0,
 ) -> Parts:
@@ -85,7 +86,7 @@ def create_parts(
     optimizers: one for each module that is trained.
     loss: what the autoencoder minimises.
     objective: the critic's; None: it is frozen, or there is none.
-    seed, preprocess: see `create_draw`.
+    seed, preprocess, num_flips: see `create_draw`.
     critic_config: how it is trained.
     max_grad_norm: of the critic's loss; the autoencoder's optimiser cuts too.
 
@@ -93,19 +94,10 @@ def create_parts(
     The parts.
   """
   autoencoder = modules['autoencoder'].over(devices.AXIS)
-  step_critic, adversarial_loss = _keep_critic, None
-  if objective is not None:
-    adversarial_loss = objective.adversarial_loss
-    step_critic = create_critic_step(
-      modules['critic'],
-      objective.critic_loss,
-      optimizers['critic'],
-      critic_config,
-      devices.pmean,
-      max_grad_norm=max_grad_norm,
-    )
-  if critic_config.num_steps > 1:  # All of a kind share one trace.
-    step_critic = jax.jit(step_critic, static_argnums=3)
+  step_critic = _create_step_critic(
+    modules, optimizers, objective, critic_config, max_grad_norm
+  )
+  adversarial_loss = objective and objective.adversarial_loss
   return Parts(
     draw=create_draw(
       preprocess,
@@ -113,6 +105,7 @@ def create_parts(
       autoencoder=autoencoder,
       num_parts=critic_config.num_steps if objective else 1,
       with_prior=critic_config.prior_fakes and objective is not None,
+      num_flips=num_flips,
     ),
     autoencode=create_autoencode(
       autoencoder,
@@ -127,6 +120,25 @@ def create_parts(
     optimizer=optimizers['autoencoder'],
     pmean=devices.pmean,
   )
+
+
+def _create_step_critic(
+  modules, optimizers, objective, critic_config, max_grad_norm
+):
+  """The critic's step, if it is trained."""
+  step_critic = _keep_critic
+  if objective is not None:
+    step_critic = create_critic_step(
+      modules['critic'],
+      objective.critic_loss,
+      optimizers['critic'],
+      critic_config,
+      devices.pmean,
+      max_grad_norm=max_grad_norm,
+    )
+  if critic_config.num_steps > 1:  # All of a kind share one trace.
+    step_critic = jax.jit(step_critic, static_argnums=3)
+  return step_critic
 
 
 def _keep_critic(critic, draw, x_fakes, lazy):

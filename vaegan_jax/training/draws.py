@@ -17,31 +17,34 @@ from vaegan_jax.training import devices
 
 # One stream of randomness for each use.
 FLIP_STREAM, NOISE_STREAM, PRIOR_STREAM, MIX_STREAM = range(4)
+_FLIP_STREAMS = (FLIP_STREAM, 4, 5)  # Of each axis that is mirrored.
 NUM_STREAMS = 8  # Room for more, without a change to what these draw.
 
 Draw = dict[str, Any]
 
 
 def create_draw(
-  preprocess: Callable[[jax.Array, jax.Array], jax.Array],
+  preprocess: Callable[..., jax.Array],
   *,
   seed: int,
   autoencoder: Autoencoder,
   num_parts: int,
   with_prior: bool,
+  num_flips: int = 1,
 ) -> Callable[[jax.Array, jax.Array, jax.Array], list[Draw]]:
   """Builds what draws for one update on one device.
 
   Args:
-    preprocess: (images [B, *S, C] uint8, flip [B] bool) -> x [B, *S, C]
-      float32 in [-1, 1].
+    preprocess: (images [B, *S, C] of any type, a flip [B] bool for each axis
+      that is mirrored) -> x [B, *S, C] float32 in [-1, 1].
     seed: of everything that is drawn.
     autoencoder: for whose latent noise and prior are drawn.
     num_parts: K, parts of the batch, one a critic step.
     with_prior: whether samples of the prior are drawn.
+    num_flips: axes that are mirrored.
 
   Returns:
-    (step [], number of rollbacks [], images [K B, *S, C] uint8) -> K dicts:
+    (step [], number of rollbacks [], images [K B, *S, C]) -> K dicts:
     x [B, *S, C], flipped at random, mix [B] uniform in [0, 1], and the latent's
     noise, and perhaps prior.
   """
@@ -61,15 +64,13 @@ def create_draw(
       keys = jax.vmap(lambda i: jax.random.fold_in(key_of(stream), i))
       return jax.vmap(function)(keys(places.reshape(-1)))
 
-    flip = random(FLIP_STREAM, jax.random.bernoulli)
+    streams = _FLIP_STREAMS[:num_flips]
+    flips = [random(stream, jax.random.bernoulli) for stream in streams]
     draws = {
-      'x': preprocess(images, flip),
+      'x': preprocess(images, *flips),
       'mix': random(MIX_STREAM, jax.random.uniform),
     }
-    parts = jax.tree.map(
-      lambda a: a.reshape(num_parts, batch_size, *a.shape[1:]), draws
-    )
-    parts = [{k: v[i] for k, v in parts.items()} for i in range(num_parts)]
+    parts = _split(draws, num_parts)
     for part, own in zip(parts, places, strict=True):
       part['noise'] = autoencoder.latent.draw_noise(
         key_of(NOISE_STREAM), own, part_size, space
@@ -81,6 +82,12 @@ def create_draw(
     return parts
 
   return draw
+
+
+def _split(draws: Draw, num_parts: int) -> list[Draw]:
+  """The draws [K B, ...] of each of the K parts, [B, ...]."""
+  parts = jax.tree.map(lambda a: a.reshape(num_parts, -1, *a.shape[1:]), draws)
+  return [{k: v[i] for k, v in parts.items()} for i in range(num_parts)]
 
 
 def _places(num_parts, batch_size, part_size) -> jax.Array:

@@ -1,0 +1,253 @@
+"""Files of arrays: every kind and dtype, damage, folders of them."""
+
+import io
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vaegan_jax.data import array_files, arrays, datasets, images
+from vaegan_jax.data.decoding import UnreadableKind
+from vaegan_jax.errors import UserError
+
+DTYPES = (
+  *('uint8', 'uint16', 'uint32', 'int8', 'int16', 'int32'),
+  *('float16', 'float32', '>u2', '>f4'),
+)
+
+
+def bands(dtype='uint16', shape=(10, 8, 13), seed=0):
+  values = np.random.default_rng(seed).integers(0, 120, shape)
+  values[-1] = 0  # A file that ends with zeros.
+  return values.astype(dtype)
+
+
+def npz(**members):
+  content = io.BytesIO()
+  np.savez_compressed(content, **members)
+  return content.getvalue()
+
+
+def png(array):
+  content = io.BytesIO()
+  Image.fromarray(array).save(content, format='PNG')
+  return content.getvalue()
+
+
+def tiff(array, **options):
+  tifffile = pytest.importorskip('tifffile')
+  content = io.BytesIO()
+  tifffile.imwrite(content, array, **options)
+  return content.getvalue()
+
+
+def write(folder, count=30, name='{:02}.npy', make=bands):
+  folder.mkdir(exist_ok=True)
+  for index in range(count):
+    content = arrays.encode_npy(make(seed=index))
+    (folder / name.format(index)).write_bytes(content)
+  return folder
+
+
+def open_folder(folder, tmp_path):
+  return datasets.create_builder(
+    'array_folder', path=str(folder), data_dir=str(tmp_path / 'data')
+  )
+
+
+@pytest.mark.parametrize('dtype', DTYPES)
+def test_arrays_keep_their_values_and_dtype(dtype):
+  array = bands(dtype)
+  for data in (arrays.encode_npy(array), npz(any_name=array)):
+    read = arrays.read_array(data)
+    np.testing.assert_array_equal(read, array)
+    assert read.dtype == np.dtype(dtype).newbyteorder('=')
+
+
+def test_64_bits_become_32_and_bool_a_byte():
+  array = bands('float64') / 7
+  read = arrays.read_array(arrays.encode_npy(array))
+  np.testing.assert_array_equal(read, array.astype(np.float32))
+  read = arrays.read_array(arrays.encode_npy(array > 9))
+  assert read.dtype == np.uint8 and read.max() == 1
+
+
+@pytest.mark.parametrize('dtype', ('uint8', 'uint16', 'int16', 'float32'))
+def test_a_tiff_has_its_bands_last(dtype):
+  array = bands(dtype)
+  interleaved = tiff(array, photometric='minisblack', planarconfig='contig')
+  planes = np.ascontiguousarray(np.moveaxis(array, -1, 0))
+  pages = tiff(planes, photometric='minisblack', metadata={'axes': 'CYX'})
+  for data in (interleaved, pages):
+    read = arrays.read_array(data)
+    np.testing.assert_array_equal(read, array)
+    assert read.dtype == dtype
+
+
+def test_a_png_of_16_bits_keeps_them():
+  array = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+  read = arrays.read_array(png(array))
+  np.testing.assert_array_equal(read, array)
+  assert read.dtype == np.uint16
+  color = bands('uint8', (6, 5, 3))
+  np.testing.assert_array_equal(arrays.read_array(png(color)), color)
+
+
+def test_a_png_of_16_bits_of_colour_is_not_read_as_8():
+  data = bytearray(png(bands('uint8', (6, 5, 3))))
+  data[24] = 16
+  with pytest.raises(UnreadableKind, match='16 bits of each colour'):
+    arrays.read_array(bytes(data))
+
+
+def test_an_example_is_the_middle():
+  array = bands(shape=(10, 8, 13))
+  cut = arrays.to_example(array, channels=13, image_size=(4, 6))
+  np.testing.assert_array_equal(cut, array[3:7, 1:7])
+  first = np.moveaxis(array, -1, 0)
+  cut = arrays.to_example(first, channels=13, image_size=8)
+  np.testing.assert_array_equal(cut, array[1:9])
+  grey = arrays.to_example(array[..., 0], channels=1, image_size=(10, 8))
+  np.testing.assert_array_equal(grey, array[..., :1])
+
+
+class Trap:
+  def __reduce__(self):
+    return print, ('unpickled',)
+
+
+def encrypted():
+  data = bytearray(npz(x=bands()))
+  with zipfile.ZipFile(io.BytesIO(data)) as archive:
+    start = archive.start_dir
+  data[start + 8] |= 1
+  return bytes(data)
+
+
+def _damaged():
+  objects = np.empty((2, 2), object)
+  objects[:] = Trap()
+  pickled = io.BytesIO()
+  np.save(pickled, objects, allow_pickle=True)
+  whole = arrays.encode_npy(bands())
+  huge = whole.replace(b'(10, 8, 13)', b'(99999, 9999, 9999)')
+  return {
+    'Object arrays cannot be loaded': pickled.getvalue(),
+    'a pickle is not loaded': pickle.dumps(Trap()),
+    'EOF|read|reshape': whole[:-100],
+    'read|reshape|allocate|EOF|header': huge,
+    'it has 2 arrays, and must have one': npz(a=bands(), b=bands()),
+    'it is encrypted': encrypted(),
+    'complex64, and must hold real': arrays.encode_npy(bands('complex64')),
+    r'the shape \[3, 2, 2, 2\]': arrays.encode_npy(np.zeros((3, 2, 2, 2))),
+    r'the shape \[0, 2\]': arrays.encode_npy(np.zeros((0, 2))),
+    'is truncated|not enough|unrecognized': png(bands('uint16', (9, 8)))[:-30],
+  }
+
+
+@pytest.mark.parametrize(('reason', 'data'), _damaged().items())
+def test_damage_is_told_and_nothing_is_unpickled(reason, data, capsys):
+  with pytest.raises((ValueError, OSError, MemoryError), match=reason):
+    arrays.read_array(data)
+  assert 'unpickled' not in capsys.readouterr().out
+
+
+def test_a_truncated_tiff_is_damaged():
+  data = tiff(bands(), photometric='minisblack')
+  with pytest.raises(Exception, match=r'failed|read|buffer|size'):
+    arrays.read_array(data[: len(data) // 2])
+
+
+def test_without_its_library_a_tiff_is_left_out(monkeypatch):
+  monkeypatch.setitem(__import__('sys').modules, 'tifffile', None)
+  with pytest.raises(UnreadableKind, match='pip install tifffile'):
+    arrays.read_array(b'II*\0' + bytes(100))
+
+
+def test_a_map_keeps_the_dtype_of_the_files(tmp_path):
+  folder = write(tmp_path / 'arrays')
+  builder = open_folder(folder, tmp_path)
+  shape = {'image_size': (10, 8), 'channels': 13}
+  decoded = images.load_images(
+    builder, 'train+test', cache_images=False, **shape
+  )
+  cached = images.load_images(builder, 'train+test', **shape)
+  everywhere = np.arange(30)
+  assert cached.dtype == decoded.dtype == np.uint16
+  assert cached[everywhere].dtype == np.uint16
+  np.testing.assert_array_equal(cached[everywhere], decoded[everywhere])
+  wanted = {bands(seed=index).tobytes() for index in range(30)}
+  assert {example.tobytes() for example in cached[everywhere]} == wanted
+  (path,) = builder.data_path.glob('decoded-*.npy')
+  data = bytearray(path.read_bytes())
+  data[200] ^= 1  # One bit of a pixel: decoded again.
+  path.write_bytes(data)
+  again = images.load_images(builder, 'train+test', **shape)
+  np.testing.assert_array_equal(again[everywhere], decoded[everywhere])
+
+
+def test_an_array_is_held_out_by_its_content(tmp_path):
+  files = array_files.ArrayFiles(str(write(tmp_path / 'a')))
+  splits = files.split(files.find_damaged())
+  renamed = array_files.ArrayFiles(str(write(tmp_path / 'b', name='x{}.npy')))
+  others = renamed.split(renamed.find_damaged())
+  assert len(splits['test']) == len(others['test']) > 0
+  assert {f'x{int(n[:2])}.npy' for n in splits['test']} == set(others['test'])
+
+
+def test_what_is_damaged_or_not_finite_is_left_out_and_named(tmp_path, caplog):
+  folder = write(tmp_path / 'a', make=lambda seed: bands('float32', seed=seed))
+  values = bands('float32')
+  values[0, 0, :3] = np.nan
+  values[1, 0, 0] = -np.inf
+  np.save(folder / 'nan.npy', values)
+  (folder / 'cut.npy').write_bytes(arrays.encode_npy(values)[:300])
+  files = array_files.ArrayFiles(str(folder))
+  damaged = files.find_damaged()
+  assert set(damaged) == {'nan.npy', 'cut.npy'}
+  assert 'of 1,040 values 3 are NaN and 1 infinite' in damaged['nan.npy']
+  assert 'Left out 2 of 32 arrays' in caplog.text
+  for index in range(3):
+    np.save(folder / f'nan{index}.npy', values + index)
+  files = array_files.ArrayFiles(str(folder))
+  message = r'5 of 35 arrays are damaged, such as .*cut\.npy'
+  with pytest.raises(UserError, match=message):
+    files.find_damaged()
+
+
+@pytest.mark.parametrize(
+  ('other', 'told'),
+  [
+    (bands('int16'), r"3 are not, such as 'other0\.npy' \(int16 \[10, 8, 13\]"),
+    (bands(shape=(9, 8, 13)), r'\(uint16 \[9, 8, 13\]\); all must be alike'),
+  ],
+)
+def test_arrays_that_are_not_alike_are_counted_and_named(other, told, tmp_path):
+  folder = write(tmp_path / 'a')
+  for index in range(3):
+    np.save(folder / f'other{index}.npy', other + other.dtype.type(index))
+  files = array_files.ArrayFiles(str(folder))
+  with pytest.raises(UserError, match=told) as caught:
+    files.find_damaged()
+  assert '30 arrays are uint16 [10, 8, 13]' in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  ('fields', 'told'),
+  [
+    ({'channels': 3, 'image_size': 8}, r'--config\.data\.channels=10'),
+    ({'channels': 13, 'image_size': 16}, r'--config\.data\.image_size=8'),
+  ],
+)
+def test_a_shape_that_does_not_fit_is_one_sentence(fields, told, tmp_path):
+  builder = open_folder(write(tmp_path / 'a'), tmp_path)
+  with pytest.raises(UserError, match=told) as caught:
+    images.load_images(builder, 'train', **fields)
+  assert '[10, 8, 13]' in str(caught.value)
+
+
+def test_a_folder_without_arrays_is_one_sentence(tmp_path):
+  with pytest.raises(UserError, match='no array; it must hold'):
+    array_files.ArrayFiles(str(tmp_path))
