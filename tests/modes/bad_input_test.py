@@ -12,7 +12,7 @@ import pytest
     ('batch_size=0', 'batch_size=0 must be from 1 to'),
     ('num_train_steps=0', 'num_train_steps=0 must be from 1 to'),
     ('data.image_size=-16', 'data.image_size=-16 must be from 1 to'),
-    ('data.channels=0', 'data.channels=0 must be from 1 to 4'),
+    ('data.channels=0', 'data.channels=0 must be from 1 to 1024'),
     ('model.width=0', 'model.width=0 must be from 1 to'),
     ('model.latent_dim=-1', 'model.latent_dim=-1 must be from 1 to'),
     ('critic.depth=0', 'critic.depth=0 must be from 1 to'),
