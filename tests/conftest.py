@@ -47,6 +47,7 @@ _SLOW = (
   'use_page_test.py',
   'hlo_test.py',
   'same_images_test.py',
+  'migrations_test.py',
   'array_folder_test.py',
   'judges_test.py',
   'perceptual_test.py',
