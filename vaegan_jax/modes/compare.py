@@ -116,9 +116,17 @@ def _create_judges(configs) -> Judges:
 
 
 def _without_samples(results):
-  """The reconstructions that are drawn are those from the mean."""
+  """The reconstructions that are drawn are those from the mean.
+
+  A rate that all have in nats is not told in bits again.
+  """
+  in_nats = all(row.get('kl') is not None for row in results.values())
   return {
-    label: {k: v for k, v in row.items() if is_main(k)}
+    label: {
+      k: v
+      for k, v in row.items()
+      if is_main(k) and not (in_nats and k == 'rate')
+    }
     for label, row in results.items()
   }
 
