@@ -50,13 +50,14 @@ def measure_finished(
   """
   if distributed.from_first(lambda: _is_measured(workdir)):
     return DONE
+  status = DONE
   try:
     with stopper.deferred():
       stopper.poll()
       model = load_model(workdir, config)
       measure(model, images, stopper)
   except Preempted:
-    return stopper.status
+    status = stopper.status
   except (UserError, OSError) as error:
     logging.warning(
       '%s was not written (%s); --mode=encode --split=train --workdir=%s does '
@@ -65,7 +66,9 @@ def measure_finished(
       error,
       workdir,
     )
-  return DONE
+  # Whoever leaves while another computes takes that one along.
+  distributed.every_process(True)
+  return status
 
 
 def measure(
