@@ -14,26 +14,20 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vaegan_jax.models.latents import Stats
+from vaegan_jax.models.latents import Latent, Stats
 
 DECAY = 0.99  # Of the moving averages.
 DEAD_SHARE = 0.1  # A code with less of its fair share than this is dead.
 
 
-class Codes(nn.Module):
+class Codes(Latent):
   """What all discrete latents share.
+
+  A kind has `_to_indices(tokens)`, and `_to_codes(indices)`, [..., code_dim].
 
   Attributes:
     size: Z, entries of an example's vector, or of each place's.
   """
-
-  size: int
-  is_random = False
-
-  @property
-  def num_inputs(self) -> int:
-    """The entries themselves."""
-    return self.size
 
   @property
   def code_dim(self) -> int:
@@ -51,10 +45,6 @@ class Codes(nn.Module):
     return math.prod(space) * self.size // self.code_dim
 
   @nn.nowrap
-  def draw_noise(self, key, places, num_examples, space) -> None:
-    """Nothing is drawn."""
-
-  @nn.nowrap
   def draw_prior(
     self, key: jax.Array, places: jax.Array, space: tuple[int, ...]
   ) -> jax.Array:
@@ -70,13 +60,28 @@ class Codes(nn.Module):
     """Returns the codes' vectors, as `from_indices`."""
     return self.from_indices(prior)
 
+  def from_indices(self, indices: jax.Array) -> jax.Array:
+    """Maps indices [B, *S, Z / code_dim] to latents [B, *S, Z]."""
+    codes = self._to_codes(indices)
+    return codes.reshape(*indices.shape[:-1], self.size)
+
+  def encode(self, h: jax.Array) -> dict[str, jax.Array]:
+    """Maps h to `latents` [B, *S, Z] and `indices` [B, *S, Z / code_dim]."""
+    indices = self._to_indices(self._tokens(h))
+    return {'latents': self.from_indices(indices), 'indices': indices}
+
   @nn.nowrap
   def measure(self, encoded: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """Its `rate` in bits [B], of a code of one length, and `indices` [B, T]."""
     indices = encoded['indices']
     indices = indices.reshape(indices.shape[0], -1)
-    bits = indices.shape[1] * math.log2(self.codebook_size)
-    return {'rate': jnp.full(len(indices), bits), 'indices': indices}
+    rate = jnp.full(len(indices), self._num_bits(indices))
+    return {'rate': rate, 'indices': indices}
+
+  @nn.nowrap
+  def _num_bits(self, indices: jax.Array) -> float:
+    """Of the codes of one example."""
+    return indices[0].size * math.log2(self.codebook_size)
 
   def setup(self):
     self.usage = self.variable(
@@ -95,8 +100,7 @@ class Codes(nn.Module):
     """
     usage = self.usage
     stats = describe_usage(usage.value)
-    num_tokens = indices[0].size
-    stats['rate'] = jnp.float32(num_tokens * math.log2(self.codebook_size))
+    stats['rate'] = jnp.float32(self._num_bits(indices))
     shares = (
       jnp.zeros(self.codebook_size)
       .at[indices.reshape(-1)]

@@ -40,21 +40,17 @@ class FSQ(Codes):
     del noise
     tokens = self._bound(self._tokens(h))
     rounded = jnp.round(tokens)
-    _, stats = self._follow(self._to_indices(rounded), train)
+    _, stats = self._follow(self._index(rounded), train)
     latents = pass_through(tokens, rounded) / self._halves
     return latents.reshape(h.shape), {}, stats
 
-  def from_indices(self, indices: jax.Array) -> jax.Array:
-    """Maps indices [B, *S, Z / code_dim] to latents [B, *S, Z] in [-1, 1]."""
+  def _to_indices(self, tokens: jax.Array) -> jax.Array:
+    return self._index(jnp.round(self._bound(tokens)))
+
+  def _to_codes(self, indices: jax.Array) -> jax.Array:
     digits = indices[..., None] // self._basis % np.array(self.levels)
     codes = (digits - self._halves) / self._halves
-    return codes.astype(jnp.float32).reshape(*indices.shape[:-1], self.size)
-
-  def encode(self, h: jax.Array) -> dict[str, jax.Array]:
-    """Maps h to `latents` [B, *S, Z] and `indices` [B, *S, Z / code_dim]."""
-    rounded = jnp.round(self._bound(self._tokens(h)))
-    indices = self._to_indices(rounded)
-    return {'latents': self.from_indices(indices), 'indices': indices}
+    return codes.astype(jnp.float32)
 
   def _bound(self, tokens):
     """Into as many whole numbers as there are levels, when rounded.
@@ -68,8 +64,8 @@ class FSQ(Codes):
     shift = np.arctanh(offset / half)
     return jnp.tanh(tokens + shift) * half - offset
 
-  def _to_indices(self, rounded):
-    digits = jnp.round(rounded).astype(jnp.int32) + self._halves
+  def _index(self, rounded):
+    digits = rounded.astype(jnp.int32) + self._halves
     return jnp.sum(digits * self._basis, axis=-1)
 
   @property

@@ -35,14 +35,54 @@ Losses = dict[str, jax.Array]
 Stats = dict[str, jax.Array]
 
 
-class Gaussian(nn.Module):
-  """A normal distribution of each entry, reparameterised (arXiv 1312.6114).
+class Latent(nn.Module):
+  """A latent without chance, whose prior is standard normal.
 
   Attributes:
     size: Z.
   """
 
   size: int
+  is_random = False
+
+  @property
+  def num_inputs(self) -> int:
+    """The entries themselves."""
+    return self.size
+
+  @nn.nowrap
+  def draw_noise(self, key, places, num_examples, space) -> None:
+    """Nothing is drawn."""
+
+  @nn.nowrap
+  def draw_prior(
+    self, key: jax.Array, places: jax.Array, space: tuple[int, ...]
+  ) -> jax.Array:
+    """Samples of the prior, [B, *S, Z], of each example's own place.
+
+    Args:
+      key: of `jax.random`.
+      places: [B] int32.
+      space: S.
+    """
+    # Each by itself: a batch gets the same on one device and on many.
+    shape = (*space, self.size)
+    return jax.vmap(
+      lambda i: jax.random.normal(jax.random.fold_in(key, i), shape)
+    )(places)
+
+  def from_prior(self, prior: jax.Array) -> jax.Array:
+    """Returns what `draw_prior` gave."""
+    return prior
+
+
+class Gaussian(Latent):
+  """A normal distribution of each entry, reparameterised (arXiv 1312.6114).
+
+  Attributes:
+    size: Z.
+  """
+
   is_random = True
 
   @property
@@ -70,27 +110,9 @@ class Gaussian(nn.Module):
     num_examples: int,
     space: tuple[int, ...],
   ) -> jax.Array:
-    """Standard normal, [B, *S, Z], of each example's own place in the batch.
-
-    Args:
-      key: of the step.
-      places: [B] int32.
-      num_examples: in the whole batch.
-      space: S.
-    """
+    """Standard normal, [B, *S, Z]; see `draw_prior`."""
     del num_examples
-    return _normal(key, places, (*space, self.size))
-
-  @nn.nowrap
-  def draw_prior(
-    self, key: jax.Array, places: jax.Array, space: tuple[int, ...]
-  ) -> jax.Array:
-    """Samples of the prior, [B, *S, Z]; see `draw_noise`."""
-    return _normal(key, places, (*space, self.size))
-
-  def from_prior(self, prior: jax.Array) -> jax.Array:
-    """Returns what `draw_prior` gave."""
-    return prior
+    return self.draw_prior(key, places, space)
 
   def encode(self, h: jax.Array) -> dict[str, jax.Array]:
     """Maps h to `latents`, which are `mean`, and `logvar`, [B, *S, Z]."""
@@ -104,20 +126,14 @@ class Gaussian(nn.Module):
     return {'kl': kl, 'rate': kl / math.log(2)}
 
 
-class Plain(nn.Module):
+class Plain(Latent):
   """What the encoder gives, and nothing that holds it: no variational latent.
+
+  It has no prior; samples are of a standard normal for want of one.
 
   Attributes:
     size: Z.
   """
-
-  size: int
-  is_random = False
-
-  @property
-  def num_inputs(self) -> int:
-    """The entries themselves."""
-    return self.size
 
   def __call__(
     self, h: jax.Array, noise: None = None, train: bool = False
@@ -125,21 +141,6 @@ class Plain(nn.Module):
     """See the module; it has no loss, and no rate is known."""
     del noise, train
     return h, {}, {}
-
-  @nn.nowrap
-  def draw_noise(self, key, places, num_examples, space) -> None:
-    """Nothing is drawn."""
-
-  @nn.nowrap
-  def draw_prior(
-    self, key: jax.Array, places: jax.Array, space: tuple[int, ...]
-  ) -> jax.Array:
-    """Standard normal, [B, *S, Z], for want of a prior."""
-    return _normal(key, places, (*space, self.size))
-
-  def from_prior(self, prior: jax.Array) -> jax.Array:
-    """Returns what `draw_prior` gave."""
-    return prior
 
   def encode(self, h: jax.Array) -> dict[str, jax.Array]:
     """Returns h as the `latents`, [B, *S, Z]."""
@@ -166,10 +167,3 @@ def gaussian_kl(mean: jax.Array, logvar: jax.Array) -> jax.Array:
   """
   axes = tuple(range(1, mean.ndim))
   return 0.5 * jnp.sum(jnp.exp(logvar) + mean**2 - 1.0 - logvar, axis=axes)
-
-
-def _normal(key, places, shape) -> jax.Array:
-  """Of each place by itself: a batch gets the same on one device and many."""
-  return jax.vmap(
-    lambda i: jax.random.normal(jax.random.fold_in(key, i), shape)
-  )(places)

@@ -50,16 +50,9 @@ class LFQ(Codes):
     }
     return pass_through(tokens, signs).reshape(h.shape), losses, stats
 
-  def from_indices(self, indices: jax.Array) -> jax.Array:
-    """Maps indices [B, *S, Z / code_dim] to latents [B, *S, Z], -1 or 1."""
+  def _to_codes(self, indices: jax.Array) -> jax.Array:
     bits = indices[..., None] >> np.arange(self.code_dim) & 1
-    codes = 2.0 * bits.astype(jnp.float32) - 1.0
-    return codes.reshape(*indices.shape[:-1], self.size)
-
-  def encode(self, h: jax.Array) -> dict[str, jax.Array]:
-    """Maps h to `latents` [B, *S, Z] and `indices` [B, *S, Z / code_dim]."""
-    indices = self._to_indices(self._tokens(h))
-    return {'latents': self.from_indices(indices), 'indices': indices}
+    return 2.0 * bits.astype(jnp.float32) - 1.0
 
   def _to_indices(self, tokens):
     bits = (tokens > 0).astype(jnp.int32)

@@ -92,15 +92,11 @@ class VQ(Codes):
       'weight': jnp.float32(num_examples / len(places)),
     }
 
-  def from_indices(self, indices: jax.Array) -> jax.Array:
-    """Maps indices [B, *S, Z / code_dim] to latents [B, *S, Z]."""
-    codes = self.codebook()[indices]
-    return codes.reshape(*indices.shape[:-1], self.size)
+  def _to_indices(self, tokens: jax.Array) -> jax.Array:
+    return _nearest(self._normalize(tokens), self.codebook())
 
-  def encode(self, h: jax.Array) -> dict[str, jax.Array]:
-    """Maps h to `latents` [B, *S, Z] and `indices` [B, *S, Z / code_dim]."""
-    indices = _nearest(self._normalize(self._tokens(h)), self.codebook())
-    return {'latents': self.from_indices(indices), 'indices': indices}
+  def _to_codes(self, indices: jax.Array) -> jax.Array:
+    return self.codebook()[indices]
 
   def codebook(self) -> jax.Array:
     """The codes, [K, code_dim]; in place of dead ones, the candidates."""
