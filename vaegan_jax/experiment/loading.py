@@ -5,16 +5,12 @@ An export is a folder of `config.json`, `model.safetensors` and `latents.json`;
 orbax, which an export does not need; neither needs TensorFlow, or the data.
 """
 
-import hashlib
 import os
-from collections.abc import Mapping
-from typing import Any
 
 import flax
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 from etils import epath
 
 from vaegan_jax import models
@@ -23,6 +19,7 @@ from vaegan_jax.configuration.serialization import load_config
 from vaegan_jax.configuration.sides import image_shape
 from vaegan_jax.errors import UserError
 from vaegan_jax.experiment.latent_statistics import read_statistics
+from vaegan_jax.experiment.tensors import digest, from_tensors
 from vaegan_jax.experiment.trained_model import TrainedModel
 from vaegan_jax.losses.adversarial import OBJECTIVES
 from vaegan_jax.losses.reconstruction import LossConfig
@@ -117,28 +114,6 @@ def _read_export(root: epath.Path, config):
     modules.pop('critic', None)
   _check_tensors(path, tensors, modules, config)
   return modules, from_tensors(tensors), step
-
-
-def to_tensors(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """{'autoencoder.params.encoder.block_0...kernel': array} of variables."""
-  flat = flax.traverse_util.flatten_dict(variables, sep='.')
-  return {name: np.asarray(value) for name, value in flat.items()}
-
-
-def from_tensors(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-  """Undoes `to_tensors`; networks without `batch_stats` have them empty."""
-  variables = flax.traverse_util.unflatten_dict(tensors, sep='.')
-  return {name: {'batch_stats': {}} | own for name, own in variables.items()}
-
-
-def digest(tensors: Mapping[str, np.ndarray]) -> str:
-  """The SHA-256 of tensors and their names, in hexadecimal digits."""
-  whole = hashlib.sha256()
-  for name in sorted(tensors):
-    array = tensors[name]
-    whole.update(f'{name} {array.dtype.name} {array.shape} '.encode())
-    whole.update(array.tobytes())
-  return whole.hexdigest()
 
 
 def _check_tensors(path, tensors, modules, config) -> None:

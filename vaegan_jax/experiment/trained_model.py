@@ -11,7 +11,6 @@ latent, T entries of Z that make one code.
 """
 
 import functools
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +26,7 @@ from vaegan_jax.data import pixels
 from vaegan_jax.errors import UserError
 from vaegan_jax.experiment.latent_statistics import LatentStatistics
 from vaegan_jax.experiment.posterior import Posterior
+from vaegan_jax.experiment.tensors import digest, to_tensors
 from vaegan_jax.losses import perceptual, reconstruction
 
 
@@ -87,11 +87,7 @@ class TrainedModel(struct.PyTreeNode):
   @property
   def fingerprint(self) -> str:
     """Names the autoencoder's weights, wherever they were loaded from."""
-    digest = hashlib.sha256()
-    for name, leaf in sorted(_names(self.variables['autoencoder']).items()):
-      digest.update(f'{name} {leaf.dtype} {leaf.shape} '.encode())
-      digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()[:16]
+    return digest(to_tensors(self.variables['autoencoder']))[:16]
 
   def preprocess(self, images: Any) -> jax.Array:
     """Makes of images what training made of them.
@@ -341,10 +337,3 @@ class TrainedModel(struct.PyTreeNode):
         f'are [B, {", ".join(map(str, (*space, size)))}]: they are of another '
         'model'
       )
-
-
-def _names(tree) -> dict[str, jax.Array]:
-  return {
-    jax.tree_util.keystr(path, simple=True, separator='.'): leaf
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-  }

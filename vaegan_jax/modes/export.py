@@ -15,12 +15,8 @@ from vaegan_jax.configuration.migrations import stamp
 from vaegan_jax.configuration.paths import PATHS
 from vaegan_jax.configuration.use_flags import Use
 from vaegan_jax.experiment.latent_statistics import FILE
-from vaegan_jax.experiment.loading import (
-  EXPORT_VERSION,
-  WEIGHTS_FILE,
-  digest,
-  to_tensors,
-)
+from vaegan_jax.experiment.loading import EXPORT_VERSION, WEIGHTS_FILE
+from vaegan_jax.experiment.tensors import digest, to_tensors
 from vaegan_jax.experiment.trained_model import TrainedModel
 from vaegan_jax.models import diffusers, safetensors_files
 from vaegan_jax.modes.model_card import write_card
