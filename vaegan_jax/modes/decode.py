@@ -7,8 +7,7 @@ from vaegan_jax.configuration.use_flags import Use
 from vaegan_jax.data.pictures import png_names
 from vaegan_jax.errors import UserError
 from vaegan_jax.modes.latent_files import read_latents
-from vaegan_jax.modes.using import open_model, write_pictures
-from vaegan_jax.runtime.progress import track
+from vaegan_jax.modes.using import batches_of, open_model, write_pictures
 from vaegan_jax.training import devices
 
 
@@ -39,13 +38,9 @@ def decode(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
     names = png_names(
       names or [f'{i:08}.png' for i in range(number, number + len(latents))]
     )
-    size = devices.shareable(config.batch_size)
-    firsts = range(0, len(latents), size)
-    for first in track(firsts, 'Decoding', len(firsts)):
-      places = np.arange(first, min(first + size, len(latents)))
-      batch = devices.share_out(latents[np.resize(places, size)])
+    for places, batch in batches_of(latents, config.batch_size, 'Decoding'):
       images = np.asarray(everywhere.decode(batch))[: len(places)]
-      part = names[first : first + size]
+      part = [names[place] for place in places]
       write_pictures(use.output, part, images, model.config.data)
     number += len(latents)
   print(f'Decoded {number:,} pictures: {use.output}', flush=True)

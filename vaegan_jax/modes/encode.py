@@ -50,10 +50,10 @@ def encode(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
       written or has latents of another model.
   """
   model = open_model(config, workdir, use)
-  if use.split == 'train':  # They are here: of an older run, too.
-    measured(model, config)
   if use.split:
     images = open_split(config, workdir, use.split)
+    if use.split == 'train':  # They are here: of an older run, too.
+      measured(model, config, images)
     source = f'{use.split} split of {config.data.name}'
   else:
     images = open_pictures(config, use.input)

@@ -13,12 +13,12 @@ from vaegan_jax.configuration.use_flags import Use
 from vaegan_jax.data import pixels
 from vaegan_jax.data.pictures import png_names
 from vaegan_jax.modes.using import (
+  batches_of,
   open_model,
   open_pictures,
   open_split,
   write_pictures,
 )
-from vaegan_jax.runtime.progress import track
 from vaegan_jax.training import devices
 
 
@@ -44,17 +44,14 @@ def reconstruct(
     images = open_pictures(config, use.input)
     names = png_names(images.names)
   data = model.config.data
-  size = devices.shareable(config.batch_size)
-  firsts = range(0, len(images), size)
-  for first in track(firsts, 'Reconstructing', len(firsts)):
-    places = np.arange(first, min(first + size, len(images)))
-    batch = devices.share_out(images[np.resize(places, size)])
+  batches = batches_of(images, config.batch_size, 'Reconstructing')
+  for places, batch in batches:
     x = pixels.to_float(batch, data.value_range)
     pictures = {'originals': x, 'reconstructions': model.reconstruct(x)}
     for folder, whole in pictures.items():
       write_pictures(
         epath.Path(use.output) / folder,
-        names[first : first + size],
+        [names[place] for place in places],
         np.asarray(whole)[: len(places)],
         data,
       )

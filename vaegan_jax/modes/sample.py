@@ -8,9 +8,8 @@ from etils import epath
 from vaegan_jax.configuration.sides import shown_bands
 from vaegan_jax.configuration.use_flags import Use
 from vaegan_jax.evaluation.figures import choose_bands, sample_figure
-from vaegan_jax.modes.using import open_model, write_pictures
+from vaegan_jax.modes.using import batches_of, open_model, write_pictures
 from vaegan_jax.runtime.files import save_png
-from vaegan_jax.runtime.progress import track
 from vaegan_jax.training import devices
 
 _IN_FIGURE = 64  # As evaluation draws.
@@ -34,15 +33,11 @@ def sample(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
     model.draw_prior(jax.random.key(config.seed), use.num_samples)
   )
   everywhere, first_images = devices.replicate(model), []
-  size = devices.shareable(config.batch_size)
-  firsts = range(0, len(prior), size)
-  for first in track(firsts, 'Sampling', len(firsts)):
-    places = np.arange(first, min(first + size, len(prior)))
-    batch = devices.share_out(prior[np.resize(places, size)])
+  for places, batch in batches_of(prior, config.batch_size, 'Sampling'):
     images = np.asarray(everywhere.decode(batch))[: len(places)]
     names = [f'{i:08}.png' for i in places]
     write_pictures(use.output, names, images, model.config.data)
-    first_images.extend(images[: max(0, _IN_FIGURE - first)])
+    first_images.extend(images[: _IN_FIGURE - len(first_images)])
   scale = max(1, 128 // images.shape[1])
   first_images = choose_bands(
     np.stack(first_images), shown_bands(model.config.data)

@@ -125,7 +125,7 @@ def train(
       save=save,
       stopper=stopper,
     )
-    outcome = _run_on(run, restored, checkpoints, restore)
+    outcome = _run_on(run, restored, checkpoints, restore, unseen)
     checkpoints.close()
     return outcome or measure_finished(config, workdir, images, stopper)
 
@@ -182,9 +182,9 @@ def _load_data(
   return settle_range(config, splits[0]), *splits
 
 
-def _run_on(run, restored, checkpoints, restore) -> int:
+def _run_on(run, restored, checkpoints, restore, unseen) -> int:
   """Trains to the end, over rollbacks; returns the exit status."""
-  outcome = run(*restored)
+  outcome = run(*restored, unseen=unseen)
   num_rollbacks = 0
   while isinstance(outcome, health.Finding):
     num_rollbacks += 1
@@ -218,7 +218,6 @@ def _run(
       profiler=profiler,
       stopper=stopper,
       writers=writers,
-      unseen=_is_unseen(config, workdir, start_step),
       **tools,
     )
 

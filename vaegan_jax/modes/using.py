@@ -1,8 +1,10 @@
 """What the modes that use a finished model share."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
+from typing import Any
 
+import jax
 import ml_collections
 import numpy as np
 from absl import logging
@@ -18,6 +20,8 @@ from vaegan_jax.experiment.trained_model import TrainedModel
 from vaegan_jax.modes.measure_latents import measure
 from vaegan_jax.modes.same_images import keep_rules
 from vaegan_jax.runtime.files import check_writable, replacing
+from vaegan_jax.runtime.progress import track
+from vaegan_jax.training import devices
 
 
 def open_model(
@@ -86,6 +90,27 @@ def open_pictures(config: ml_collections.ConfigDict, path: str) -> Pictures:
   )
 
 
+def batches_of(
+  examples: Any, batch_size: int, what: str
+) -> Iterator[tuple[np.ndarray, jax.Array]]:
+  """Shares examples out over the devices, and says how far it is.
+
+  Args:
+    examples: [N, ...] by index.
+    batch_size: examples at a time, rounded up so that the devices share it.
+    what: is done with them, for the progress: 'Decoding'.
+
+  Yields:
+    Of each batch the places in `examples`, and the examples on the devices,
+    filled up, so that there is one shape to compile.
+  """
+  size = devices.shareable(batch_size)
+  firsts = range(0, len(examples), size)
+  for first in track(firsts, what, len(firsts)):
+    places = np.arange(first, min(first + size, len(examples)))
+    yield places, devices.share_out(examples[np.resize(places, size)])
+
+
 def write_pictures(
   folder: str,
   names: Iterable[str],
@@ -111,17 +136,26 @@ def write_pictures(
 
 
 def measured(
-  model: TrainedModel, config: ml_collections.ConfigDict
+  model: TrainedModel,
+  config: ml_collections.ConfigDict,
+  images: Images | None = None,
 ) -> TrainedModel:
   """The model with the statistics of its latents, if they can be had.
 
   A run of an earlier version was not measured: that is made up for, if its
   training images are here. If not, that is told.
+
+  Args:
+    model: as it was loaded.
+    config: of the run.
+    images: its training split, if that is open; None: it is opened.
   """
   if model.statistics:
     return model
   try:
-    return measure(model, open_split(config, model.source, 'train'))
+    if images is None:
+      images = open_split(config, model.source, 'train')
+    return measure(model, images)
   except (UserError, OSError) as error:
     logging.warning('%s was not written: %s', FILE, error)
     return model
