@@ -56,10 +56,10 @@ def named(tree: PyTree) -> dict[str, Any]:
   }
 
 
-def crc32s(tree: PyTree, names: Iterable[str]) -> list[int]:
-  """Returns the CRC32 of the leaves of such names, numpy arrays."""
+def crc32s(tree: PyTree, names: Iterable[str] | None = None) -> list[int]:
+  """Returns the CRC32 of the leaves of such names, or all, numpy arrays."""
   arrays = named(tree)
-  return [zlib.crc32(arrays[name].tobytes()) for name in names]
+  return [zlib.crc32(arrays[name].tobytes()) for name in names or arrays]
 
 
 def check_same(

@@ -334,7 +334,7 @@ def _meta(step, state, config, data) -> dict:
     'format': _FORMAT,
     'step': step,
     'leaves': checkpoint_meta.leaves(state),
-    'crc32s': checkpoint_meta.crc32s(state, checkpoint_meta.leaves(state)),
+    'crc32s': checkpoint_meta.crc32s(state),
     'config': config,
     'data': data,
     'versions': {m.__name__: m.__version__ for m in (jax, flax, ocp, np)},
