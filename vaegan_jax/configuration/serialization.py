@@ -109,7 +109,7 @@ def load_config_file(source: str) -> ml_collections.ConfigDict:
     config = get_config(variant) if variant else get_config()
     fields = flatten(config)
     for preset in presets:
-      variants.apply_preset(preset, config)
+      defaults.get_presets()[preset](config)
     config.lock()
   # It is the user's program: anything may happen, and it may want to exit.
   except (Exception, SystemExit) as error:

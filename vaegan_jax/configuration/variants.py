@@ -3,8 +3,6 @@
 The presets themselves are in `configs/presets.py`.
 """
 
-import ml_collections
-
 from vaegan_jax.configuration import defaults
 from vaegan_jax.configuration.rules import OBJECTIVES, nearest
 from vaegan_jax.errors import UserError
@@ -42,11 +40,6 @@ def add(source: str, objective: str) -> str:
   """Returns the source with an objective beside its presets."""
   path, separator, words = source.partition(':')
   return f'{path}:{objective}{"," if separator else ""}{words}'
-
-
-def apply_preset(name: str, config: ml_collections.ConfigDict) -> None:
-  """Changes a configuration, in place, as a preset says."""
-  defaults.get_presets()[name](config)
 
 
 def check_objective(objective: object, word: str) -> None:
