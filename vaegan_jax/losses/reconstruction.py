@@ -204,8 +204,8 @@ def negative_log_likelihood(
   constant: there the derivative with respect to it is 0.
 
   Args:
-    x: [B, H, W, C].
-    x_recon: [B, H, W, C].
+    x: [B, *S, C].
+    x_recon: [B, *S, C].
     axis_name: of the devices that share the batch; None: it is all here.
 
   Returns:
@@ -217,7 +217,7 @@ def negative_log_likelihood(
     variance = jax.lax.pmean(variance, axis_name)
   variance = jnp.maximum(variance, _MIN_VARIANCE)
   log_norm = 0.5 * math.prod(x.shape[1:]) * jnp.log(2 * math.pi * variance)
-  return errors.sum(axis=(1, 2, 3)) / (2 * variance) + log_norm
+  return errors.sum(axis=tuple(range(1, errors.ndim))) / (2 * variance) + log_norm
 
 
 def describe(moments: Mapping[str, Any]) -> dict[str, jax.Array]:
