@@ -217,7 +217,9 @@ def negative_log_likelihood(
     variance = jax.lax.pmean(variance, axis_name)
   variance = jnp.maximum(variance, _MIN_VARIANCE)
   log_norm = 0.5 * math.prod(x.shape[1:]) * jnp.log(2 * math.pi * variance)
-  return errors.sum(axis=tuple(range(1, errors.ndim))) / (2 * variance) + log_norm
+  return (
+    errors.sum(axis=tuple(range(1, errors.ndim))) / (2 * variance) + log_norm
+  )
 
 
 def describe(moments: Mapping[str, Any]) -> dict[str, jax.Array]:
