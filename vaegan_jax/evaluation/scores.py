@@ -27,6 +27,7 @@ _SOUND_METRICS = {'log_spectral_distance': metrics.log_spectral_distance}
 # mean and, as `..._sampled`, from a sample. The last two are the judges'.
 QUALITY = (*_METRICS, *_SOUND_METRICS, 'detail', 'energy', 'lpips', 'frechet')
 _BAND = 'psnr_band_'  # And its number, from 0.
+OF_SOUNDS = tuple(_SOUND_METRICS)
 JUDGED = ('lpips', 'frechet', 'frechet_floor')
 
 
