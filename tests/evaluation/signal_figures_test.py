@@ -1,8 +1,5 @@
 """Pictures of sounds and volumes, and an evaluator of each, from end to end."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -183,17 +180,3 @@ def test_an_evaluator_draws_and_plays_what_is_no_image(opened):
   assert list(played) == ['originals', 'reconstructions']
   np.testing.assert_allclose(played['originals'], x[:4], atol=1e-6)
   assert played['reconstructions'].shape == (4, 512, 2)
-
-
-def test_matplotlib_is_imported_for_sounds_alone():
-  code = (
-    'import sys, numpy as np\n'
-    'from vaegan_jax.evaluation import signal_figures\n'
-    'x = np.zeros((1, 4, 4, 4, 1))\n'
-    'signal_figures.reconstructions(x, x, sample_rate=1)\n'
-    'print("matplotlib" in sys.modules)'
-  )
-  result = subprocess.run(
-    [sys.executable, '-c', code], capture_output=True, check=True
-  )
-  assert result.stdout.strip() == b'False'

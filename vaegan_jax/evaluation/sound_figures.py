@@ -44,13 +44,21 @@ def sound_tiles(x: np.ndarray, *, sample_rate: int) -> np.ndarray:
   powers = _powers(x)
   image = _draw_spectrogram(below, powers[0], times, sample_rate)
   below.set_xlabel(unit, labelpad=1)
-  tiles = np.zeros((len(x), *_pixels_of(canvas).shape), np.uint8)
-  figure.set_layout_engine('none')  # Once is enough: it takes most of the time.
-  for tile, sound, of_sound in zip(tiles, x, powers, strict=True):
+  # Only what differs is drawn again: axes and their labels take the time.
+  line.set_animated(True)
+  image.set_animated(True)
+  canvas.draw()
+  background = canvas.copy_from_bbox(figure.bbox)
+  tiles = []
+  for sound, of_sound in zip(x, powers, strict=True):
+    canvas.restore_region(background)
     line.set_ydata(sound)
+    above.draw_artist(line)
     image.set_data(of_sound)
-    tile[:] = _pixels_of(canvas)
-  return tiles
+    for artist in (image, *below.spines.values()):
+      below.draw_artist(artist)
+    tiles.append(_pixels_of(canvas))
+  return np.stack(tiles)
 
 
 def sound_pairs(
@@ -103,6 +111,7 @@ def sound_pairs(
   bar = figure.colorbar(image, ax=panels[2:], pad=0.01, fraction=0.02)
   bar.set_label('power (dB of a full-scale sine)', size=_FONT_SIZE)
   bar.ax.tick_params(labelsize=_FONT_SIZE - 0.5, length=2, pad=2)
+  canvas.draw()
   return _pixels_of(canvas)
 
 
@@ -117,7 +126,6 @@ def _create_figure(size) -> tuple[Any, Any]:
 
 
 def _pixels_of(canvas) -> np.ndarray:
-  canvas.draw()
   return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
