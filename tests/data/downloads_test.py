@@ -12,7 +12,7 @@ import pytest
 import requests
 import tensorflow_datasets as tfds
 
-from vaegan_jax.data import datasets, downloads
+from vaegan_jax.data import datasets, downloads, drawn
 from vaegan_jax.errors import UserError
 
 _CONTENT = b'five words of a file'
@@ -139,7 +139,7 @@ def test_celeb_a_names_its_files_and_the_flag_that_needs_none(
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
-  monkeypatch.setattr(datasets.DrawnFaces, 'num_images', (('train', 1),))
+  monkeypatch.setattr(drawn.DrawnFaces, 'num_images', (('train', 1),))
   (tmp_path / 'file').touch()
   data_dir = tmp_path / 'file' / 'data'  # To root, too.
   with pytest.raises(UserError) as caught:
