@@ -1,9 +1,11 @@
 """Records that survive being killed, and failures that do not stop training."""
 
+import io
 import json
 import pathlib
 import subprocess
 import sys
+import wave
 
 import numpy as np
 import pytest
@@ -244,11 +246,20 @@ def test_tensorboard_events_are_written(tmp_path, warnings):
   out = writers.Writers(tmp_path)
   out.write_scalars(1, {'loss': 0.5, 'nan': np.nan})
   out.write_images(1, {'samples': _FIGURE})
+  times = np.arange(800, dtype=np.float32) / 8000
+  sounds = np.sin(2 * np.pi * 440 * times)[None, :, None]
+  out.write_audios(1, {'originals': np.concatenate([sounds, -sounds])}, 8000)
   out.write_hparams({'model': {'width': 32, 'multipliers': (1, 2)}})
   out.close()
   assert not warnings
   (events,) = tmp_path.glob('events.out.tfevents.*')
-  assert b'loss' in events.read_bytes() and b'samples' in events.read_bytes()
+  content = events.read_bytes()
+  assert b'loss' in content and b'samples' in content
+  assert b'originals' in content and content.count(b'WAVEfmt ') == 2
+  with wave.open(io.BytesIO(content[content.index(b'RIFF') :])) as sound:
+    assert (sound.getframerate(), sound.getnframes()) == (8000, 800)
+    played = np.frombuffer(sound.readframes(800), np.int16) / 32767
+  np.testing.assert_allclose(played, sounds[0, :, 0], atol=1e-3)
 
 
 class _Clock:

@@ -1,8 +1,9 @@
-"""One run's held-out images: scored, and drawn.
+"""One run's held-out examples: scored, drawn and, of sounds, played.
 
 Serves the training loop, `evaluate`, `compare` and `study`. Everything uses the
 averaged weights (`ema_params`), and is a function of the checkpoint, the seed
 and the images alone. What is drawn is reconstructed from the latent's mean.
+Axes: B, N examples; S, one to three axes of space; C channels.
 """
 
 import functools
@@ -14,7 +15,7 @@ import numpy as np
 
 from vaegan_jax.data import pixels
 from vaegan_jax.data.images import Images
-from vaegan_jax.evaluation import figures
+from vaegan_jax.evaluation import figures, signal_figures
 from vaegan_jax.evaluation.judges import Judges
 from vaegan_jax.evaluation.scores import Scores, measure, summarize
 from vaegan_jax.experiment.train_state import TrainState
@@ -22,8 +23,9 @@ from vaegan_jax.losses import perceptual
 from vaegan_jax.losses.reconstruction import LossConfig, compare
 from vaegan_jax.runtime.progress import track
 
-NUM_COLUMNS = 8  # Of figures.
+NUM_COLUMNS = 8  # Of the figures of images; half of the originals drawn.
 NUM_SAMPLES = 64
+_NUM_PLAYED = 4
 Distance = Callable[[jax.Array, jax.Array], jax.Array]  # [B, ...] x 2 -> [B]
 _NO_JUDGES = Judges()
 Poll = Callable[[], None]  # Raises what is to end the work.
@@ -34,7 +36,7 @@ def go_on() -> None:
 
 
 class Evaluator:
-  """Measures and draws the held-out images of one run."""
+  """Measures and draws the held-out examples of one run."""
 
   def __init__(
     self,
@@ -46,6 +48,7 @@ class Evaluator:
     seed: int,
     value_range: pixels.ValueRange = 'dtype',
     bands: Sequence[int] = (),
+    sample_rate: int = 16_000,
     judges: Judges = _NO_JUDGES,
     notes: Sequence[str] = (),
   ):
@@ -61,6 +64,8 @@ class Evaluator:
       value_range: as `pixels.to_float` takes it.
       bands: that are drawn, as `figures.choose_bands` takes them; if there are
         any, each band is measured too.
+      sample_rate: of examples with one axis of space, in Hz: how they are drawn
+        and played.
       judges: that are asked too.
       notes: what else is to be known of the scores, for the protocol.
     """
@@ -68,6 +73,7 @@ class Evaluator:
     self._images = images
     self._value_range = value_range
     self._bands = bands
+    self._sample_rate = sample_rate
     self._batch_size = batch_size
     self._seed = seed
     self._latent = autoencoder.latent
@@ -170,8 +176,9 @@ class Evaluator:
   ) -> dict[str, np.ndarray]:
     """Figures: name -> [H', W', 3] uint8.
 
-    Two rows of originals over their reconstructions, samples from the prior,
-    and a row that walks from one original's latent to another's.
+    Originals with their reconstructions, samples from the prior, and a row
+    that walks from one original's latent to another's; of images, sounds and
+    volumes as `signal_figures` shows them.
 
     Args:
       state: of the run, on the host or on any devices.
@@ -191,26 +198,57 @@ class Evaluator:
     steps = np.linspace(0.0, 1.0, NUM_COLUMNS)
     steps = steps.reshape(-1, *[1] * (ends.ndim - 1))
     walk = (1 - steps) * ends[0] + steps * ends[-1]
-    scale = max(1, 128 // x.shape[1])
+    walk = self.shown(np.asarray(self._decode(variables, walk)))
+    scale = signal_figures.scale_of(walk, x.ndim - 2)
     return {
-      'reconstructions': figures.reconstruction_figure(
-        self.shown(x), self.shown(x_recon), columns=NUM_COLUMNS, scale=scale
+      'reconstructions': signal_figures.reconstructions(
+        x, x_recon, bands=self._bands, sample_rate=self._sample_rate
       ),
       'samples': figures.sample_figure(self.shown(samples), scale=scale),
-      'interpolation': figures.interpolation_figure(
-        self.shown(np.asarray(self._decode(variables, walk)))[None],
-        scale=scale,
-      ),
+      'interpolation': figures.interpolation_figure(walk[None], scale=scale),
     }
 
-  def shown(self, images: np.ndarray) -> np.ndarray:
-    """Of images [N, S, S, C], the channels that figures show."""
-    return figures.choose_bands(images, self._bands)
+  def play(self, state: TrainState) -> dict[str, np.ndarray]:
+    """The first sounds, original and reconstructed; nothing of other examples.
+
+    Args:
+      state: of the run, on the host or on any devices.
+
+    Returns:
+      {name: [N, T, C] float32 in [-1, 1]}, C at most 2: of more channels the
+      first that figures show.
+    """
+    if self._images[np.arange(1)].ndim != 3:
+      return {}
+    pair = self.reconstruct_first(state, 2 * NUM_COLUMNS)  # Compiled already.
+    if pair[0].shape[-1] > 2:
+      pair = [figures.choose_bands(x, self._bands)[..., :1] for x in pair]
+    return {
+      name: np.clip(np.nan_to_num(x[:_NUM_PLAYED]), -1, 1)
+      for name, x in zip(('originals', 'reconstructions'), pair, strict=True)
+    }
+
+  @property
+  def sample_rate(self) -> int:
+    """Of what is played, in Hz."""
+    return self._sample_rate
+
+  @property
+  def num_columns(self) -> int:
+    """How many examples stand in a row of a figure."""
+    num_axes = self._images[np.arange(1)].ndim - 2
+    return signal_figures.num_columns(num_axes)
+
+  def shown(self, x: np.ndarray) -> np.ndarray:
+    """Examples [N, *S, C] as pictures [N, H', W', C'] in [-1, 1]."""
+    return signal_figures.as_pictures(
+      x, bands=self._bands, sample_rate=self._sample_rate
+    )
 
   def reconstruct_first(
     self, state: TrainState, num_images: int
   ) -> tuple[np.ndarray, np.ndarray]:
-    """The first held-out images and their reconstructions, [N, S, S, C]."""
+    """The first held-out images and their reconstructions, [N, *S, C]."""
     variables, _ = _inference_variables(state)
     places = np.arange(min(num_images, len(self._images)))
     x = pixels.to_float(self._images[places], self._value_range)

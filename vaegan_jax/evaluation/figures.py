@@ -29,6 +29,7 @@ _METRICS = {
   'psnr': ('PSNR (dB)', 1),
   'ssim': ('SSIM', 3),
   'low_frequency_psnr': ('8x8 means (dB)', 1),
+  'log_spectral_distance': ('Log spectra (dB)', 2),
   'detail': ('Detail', 3),
   'energy': ('Energy', 2),
   'lpips': ('LPIPS', 3),

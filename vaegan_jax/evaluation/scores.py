@@ -1,7 +1,7 @@
-"""The numbers that are reported of a run: from images to one line.
+"""The numbers that are reported of a run: from examples to one line.
 
 Owns their names, their order, and how each is summed up over a set.
-Axes: B images, N images of a set, F features.
+Axes: B examples, N examples of a set, F features; S, one to three of space.
 """
 
 import math
@@ -15,34 +15,38 @@ from vaegan_jax.evaluation import metrics
 from vaegan_jax.evaluation.judges import frechet_distance, frechet_floor
 
 Scores = dict[str, float | None]
-# Of each image, by name: (x, x_recon), each [B, H, W, C] in [-1, 1] -> [B].
+# Of each example, by name: (x, x_recon), each [B, *S, C] in [-1, 1] -> [B].
 _METRICS = {
   'psnr': metrics.psnr,
   'ssim': metrics.ssim,
   'low_frequency_psnr': metrics.low_frequency_psnr,
 }
+# And of those with one axis of space.
+_SOUND_METRICS = {'log_spectral_distance': metrics.log_spectral_distance}
 # In the order of the tables. Each is told of reconstructions from the latent's
 # mean and, as `..._sampled`, from a sample. The last two are the judges'.
-QUALITY = (*_METRICS, 'detail', 'energy', 'lpips', 'frechet')
+QUALITY = (*_METRICS, *_SOUND_METRICS, 'detail', 'energy', 'lpips', 'frechet')
 _BAND = 'psnr_band_'  # And its number, from 0.
+OF_SOUNDS = tuple(_SOUND_METRICS)
 JUDGED = ('lpips', 'frechet', 'frechet_floor')
 
 
 def measure(
   x: jax.Array, x_recon: jax.Array, by_band: bool = False
 ) -> dict[str, jax.Array]:
-  """What is measured of each image without a network.
+  """What is measured of each example without a network.
 
   Args:
-    x: [B, H, W, C] in [-1, 1].
-    x_recon: [B, H, W, C] its reconstructions.
+    x: [B, *S, C] in [-1, 1].
+    x_recon: [B, *S, C] its reconstructions.
     by_band: whether each of several channels is measured too.
 
   Returns:
     {name: [B]}: metrics, and the energies that `summarize` makes some of; and
     `band_errors` [B, C].
   """
-  measured = {name: metric(x, x_recon) for name, metric in _METRICS.items()}
+  asked = _METRICS | (_SOUND_METRICS if x.ndim == 3 else {})
+  measured = {name: metric(x, x_recon) for name, metric in asked.items()}
   if by_band and x.shape[-1] > 1:
     measured['band_errors'] = metrics.band_errors(x, x_recon)
   return measured | metrics.high_frequency_products(x, x_recon)
@@ -51,22 +55,22 @@ def measure(
 def summarize(
   values: Mapping[str, np.ndarray], *, num_codes: int = 0
 ) -> Scores:
-  """Sums a set of images up.
+  """Sums a set of examples up.
 
   Args:
-    values: of every image: those of `measure`, and `lpips` and
+    values: of every example: those of `measure`, and `lpips` and
       `features_recon`, if it was asked for, each a second time with `_sampled`;
       `features` of the originals; perhaps `kl`, `rate`, `distance` and the
       `indices` of codes, of which there are
     num_codes: in the codebook.
 
   Returns:
-    `psnr` (dB), `ssim`, `low_frequency_psnr` (dB), `detail` and `energy`
-    (shares), with judges `lpips` and `frechet` with its `frechet_floor`; `kl`
-    (nats), `rate` (bits) and `distance`; PSNR by band; of codes how they are
-    used over the set; and, where there are samples, the first ones of samples.
-    Means over the set, and ratios of sums. None for what is not finite, as JSON
-    has no NaN.
+    `psnr` (dB), `ssim`, `low_frequency_psnr` (dB), of sounds
+    `log_spectral_distance` (dB), `detail` and `energy` (shares), with judges
+    `lpips` and `frechet` with its `frechet_floor`; `kl` (nats), `rate` (bits)
+    and `distance`; PSNR by band; of codes how they are used over the set; and,
+    where there are samples, the first ones of samples. Means over the set, and
+    ratios of sums. None for what is not finite, as JSON has no NaN.
   """
   kinds = [kind for kind in ('', '_sampled') if f'psnr{kind}' in values]
   found, *sampled = (_of_one_kind(values, kind) for kind in kinds)

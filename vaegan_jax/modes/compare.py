@@ -8,7 +8,6 @@ from etils import epath
 
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import figures
-from vaegan_jax.evaluation.evaluator import NUM_COLUMNS
 from vaegan_jax.evaluation.judges import Judges, load_judges
 from vaegan_jax.evaluation.scores import is_main
 from vaegan_jax.modes.runs import open_run
@@ -18,6 +17,7 @@ from vaegan_jax.runtime.files import check_writable, save_png, write_text
 _SAME_DATA = (
   'name',
   'path',
+  'shape',
   'image_size',
   'channels',
   'center_crop',
@@ -67,7 +67,7 @@ def compare(
   rows, results = {}, {}
   for label, (evaluator, state, _) in runs.items():
     print(f'Evaluating {label} ...', flush=True)
-    x, x_recon = evaluator.reconstruct_first(state, NUM_COLUMNS)
+    x, x_recon = evaluator.reconstruct_first(state, evaluator.num_columns)
     x, rows[label] = evaluator.shown(x), evaluator.shown(x_recon)
     results[label] = evaluator.score(state, distance=judge and judge[1])
     distance = results[label].pop('distance')

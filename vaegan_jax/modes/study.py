@@ -23,7 +23,6 @@ from vaegan_jax.configuration.migrations import upgrade
 from vaegan_jax.configuration.rules import flatten
 from vaegan_jax.configuration.validation import validate_beginning
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation.evaluator import NUM_COLUMNS
 from vaegan_jax.evaluation.judges import Judges
 from vaegan_jax.modes import evaluate, train
 from vaegan_jax.modes import study_report as report
@@ -280,5 +279,5 @@ def _draw(runs: Runs, outcomes: Mapping[str, Outcome], workdir: str) -> None:
 def _reconstruct_first(config, workdir) -> tuple[np.ndarray, np.ndarray]:
   """The first held-out images and their reconstructions, as they are shown."""
   evaluator, state, _ = open_run(config, workdir, judges=Judges())
-  x, x_recon = evaluator.reconstruct_first(state, NUM_COLUMNS)
+  x, x_recon = evaluator.reconstruct_first(state, evaluator.num_columns)
   return evaluator.shown(x), evaluator.shown(x_recon)

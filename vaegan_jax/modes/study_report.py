@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 
 from vaegan_jax.evaluation import curves, figures
-from vaegan_jax.evaluation.scores import JUDGED, QUALITY
+from vaegan_jax.evaluation.scores import JUDGED, OF_SOUNDS, QUALITY
 from vaegan_jax.runtime.files import save_png, write_text
 
 # label, objective, seed, status, step, and scores or message.
@@ -20,8 +20,16 @@ FINISHED = 'finished'  # The status of a run that was trained and evaluated.
 # Not the distance, which each critic measures in features of its own.
 _OF_CODES = ('rate', 'perplexity', 'usage')
 METRICS = (*QUALITY, 'frechet_floor', 'kl', *_OF_CODES)
-_IF_KNOWN = (*JUDGED, *_OF_CODES)  # Others are shown where they are missing.
-_CURVES = ('psnr', 'low_frequency_psnr', 'detail', 'lpips', 'frechet')
+# Others are shown where they are missing.
+_IF_KNOWN = (*OF_SOUNDS, *JUDGED, *_OF_CODES)
+_CURVES = (
+  'psnr',
+  'low_frequency_psnr',
+  'log_spectral_distance',
+  'detail',
+  'lpips',
+  'frechet',
+)
 
 
 def summarize(outcomes: list[Outcome]) -> Summary:
@@ -32,9 +40,9 @@ def summarize(outcomes: list[Outcome]) -> Summary:
 
   Returns:
     label -> the numbers of `runs` and, among them, `failures`; and each of
-    METRICS, the judges' where they were asked, as mean and sample standard
-    deviation over the finished runs, None where one of them has no finite
-    value, or there is none.
+    METRICS, those of sounds, judges and codes where there are any, as mean and
+    sample standard deviation over the finished runs, None where one of them
+    has no finite value, or there is none.
   """
   summary = {}
   known = set().union(*(outcome.get('scores', ()) for outcome in outcomes))

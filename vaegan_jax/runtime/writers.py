@@ -1,4 +1,4 @@
-"""What training records: metrics, figures and texts.
+"""What training records: metrics, figures, sounds and texts.
 
 Owns `metrics.jsonl` (the record: one line a step, no step twice, whatever
 killed and resumed the run), TensorBoard events and the PNG files under
@@ -123,7 +123,7 @@ def has_figures(workdir: epath.PathLike, step: int) -> bool:
 
 
 class Writers:
-  """Sends metrics, figures and texts to every place that keeps them."""
+  """Sends metrics, figures, sounds and texts to every place that keeps them."""
 
   def __init__(self, workdir: epath.PathLike, start_step: int = 0):
     """Opens the records of a run that goes on after `start_step`.
@@ -166,6 +166,18 @@ class Writers:
     batches = {name: image[None] for name, image in images.items()}
     self._to_board('write_images', step, batches)
 
+  def write_audios(
+    self, step: int, audios: Mapping[str, np.ndarray], sample_rate: int
+  ) -> None:
+    """Lets TensorBoard play sounds.
+
+    Args:
+      step: which update.
+      audios: name -> [N, T, C] float in [-1, 1].
+      sample_rate: in Hz.
+    """
+    self._to_board('write_audios', step, audios, sample_rate=sample_rate)
+
   def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
     """Shows texts (name -> Markdown) in TensorBoard."""
     self._to_board('write_texts', step, texts)
@@ -182,11 +194,11 @@ class Writers:
     """Writes what is left; nothing may be written afterwards."""
     self._to_board('close')
 
-  def _to_board(self, method: str, *args: Any) -> None:
+  def _to_board(self, method: str, *args: Any, **options: Any) -> None:
     if self._board is not None:
       # CLU writes in a thread of its own: an error may be an earlier call's.
       with self._board_errors:
-        getattr(self._board, method)(*args)
+        getattr(self._board, method)(*args, **options)
 
 
 class NoWriters:

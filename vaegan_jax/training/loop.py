@@ -179,12 +179,16 @@ def _judge(plan, health, step, metrics) -> int | Finding | None:
 
 def _show(plan, evaluator, stopper, writers, step, state, record, stop) -> bool:
   """Records a step with what is due at it; returns whether to stop."""
-  scores, images, stop = _look(plan, step, state, evaluator, stopper, stop)
+  scores, images, sounds, stop = _look(
+    plan, step, state, evaluator, stopper, stop
+  )
   record |= scores
   if record:
     writers.write_scalars(step, record)
   if images:
     writers.write_images(step, images)
+  if sounds:
+    writers.write_audios(step, sounds, evaluator.sample_rate)
   return stop
 
 
@@ -195,23 +199,24 @@ def _stop(stopper, step) -> int:
 
 
 def _look(plan, step, state, evaluator, stopper, stop):
-  """Evaluates and draws what is due, unless it is to `stop`.
+  """Evaluates, draws and plays what is due, unless it is to `stop`.
 
-  Returns (record, figures, whether a signal came meanwhile).
+  Returns (record, figures, sounds, whether a signal came meanwhile).
   """
   record = {}
   if stop:
-    return record, {}, True
+    return record, {}, {}, True
   try:
     if plan.due(step, plan.eval_every_steps):
       scores = evaluator.score(state, plan.num_eval_images, poll=stopper.poll)
       record = _prefix('eval', scores)
       print('evaluated:', to_line(scores), flush=True)
     if plan.due(step, plan.figure_every_steps):
-      return record, evaluator.draw(state, poll=stopper.poll), False
+      images = evaluator.draw(state, poll=stopper.poll)
+      return record, images, evaluator.play(state), False
   except Preempted:
-    return record, {}, True
-  return record, {}, False
+    return record, {}, {}, True
+  return record, {}, {}, False
 
 
 def _prefix(name: str, metrics) -> dict[str, float]:
