@@ -10,7 +10,6 @@ Chance comes from `RandomState`, whose stream NumPy has frozen.
 import numpy as np
 
 SHAPE = (32, 32, 32, 1)
-DTYPE = np.uint8
 
 _TISSUE, _ORGAN, _NODULE, _VESSEL = 40.0, 110.0, 190.0, 240.0
 _NOISE = 4.0  # Standard deviation of the instrument's.
@@ -41,7 +40,7 @@ def draw(index: int) -> np.ndarray:
     volume[near] = _NODULE
   _draw_vessel(rng, space, volume)
   volume += rng.normal(0, _NOISE, sides)
-  return np.clip(np.round(volume), 0, 255).astype(DTYPE)[..., None]
+  return np.clip(np.round(volume), 0, 255).astype(np.uint8)[..., None]
 
 
 def _draw_vessel(rng, space, volume):
