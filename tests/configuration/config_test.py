@@ -20,7 +20,8 @@ from vaegan_jax.losses import adversarial
 from vaegan_jax.models import create_modules
 
 FOLDERS = ('image_folder', 'array_folder')
-FILES = ('default', 'quickstart', 'celeba', 'cifar10', *FOLDERS)
+DRAWN = ('audio', 'bands', 'volume')
+FILES = ('default', 'quickstart', 'celeba', 'cifar10', *DRAWN, *FOLDERS)
 FIELDS = rules.flatten(default.get_config())
 
 
@@ -43,6 +44,7 @@ def test_objectives_are_the_critics_and_mse():
   assert set(rules.OBJECTIVES) == {*adversarial.OBJECTIVES, 'mse'}
 
 
+SOUNDS = {'data.name': 'drawn_sounds', 'data.shape': (128,)}
 LPIPS = {
   'critic__network': 'lpips',
   'critic__weights': 'vgg.pth,heads.pth',
@@ -130,10 +132,12 @@ BAD_VALUES = {
   'data.folder_rules': (0, 3, '2'),
   'data.allow_growth': ('yes',),
   'data.image_size': (0, 60, 8),
+  'data.shape': ((0,), (8, 8, 8, 8), ('8',), 8, (64, 64)),  # Of photographs.
+  'data.sample_rate': (0, 44.1),
   'data.channels': (0, 5, 1025),
   'data.value_range': ('float', (0,), (2, 1), (0, 'a'), (0, math.inf), 3),
   'data.shown_bands': ((0, 1), (3,), (0, 0, 1), (-1,), ('red',), 0),
-  'data.flip_axes': ((2,), (0, 0), (-1,), ('width',), 1),
+  'data.flip_axes': ((2,), (3,), (0, 0), (-1,), ('width',), 1),
   'data.center_crop': (-1,),
   'data.train_split': ('',),
   'data.random_flip': (1, 'true'),
@@ -380,6 +384,9 @@ def test_bad_values_of_style_transfer_are_told(changes, told):
     {'data.value_range': (-1e-6, 2), 'data.flip_axes': (1, 0)},
     {'data.value_range': 'percentiles', 'data.shown_bands': (2, 0, 1)},
     {'data.name': 'array_folder', 'data.path': '/a', 'data.channels': 13},
+    SOUNDS | {'data.flip_axes': (0,), 'data.channels': 6},
+    SOUNDS | {'data.shape': (32, 64, 16), 'data.flip_axes': (2, 1)},
+    {'data.name': 'mnist_as_tensors', 'data.shape': (32, 32)},
     {'data.image_size': 16, 'num_eval_images': 0, 'ema_decay': 0.0},
     RESIDUAL | {'model.attention_sides': (16, 64), 'model.num_res_blocks': 2},
     LDM,
@@ -429,6 +436,33 @@ def test_arrays_have_any_number_of_bands_and_images_four():
     validation.validate(make_config(data__channels=13))
   with pytest.raises(UserError, match=r'data\.center_crop=8 is of images'):
     validation.validate(make_config(**arrays, data__center_crop=8))
+
+
+SOUNDS_NEED_NONE_OF = {
+  'critic.network': LPIPS,
+  'model.layout': LDM,
+  'evaluation.lpips_weights': {'evaluation.lpips_weights': 'a.pth,b.pth'},
+  'evaluation.features_weights': {'evaluation.features_weights': 'a.pth'},
+}
+
+
+@pytest.mark.parametrize('field', SOUNDS_NEED_NONE_OF)
+def test_what_is_of_two_axes_takes_no_sounds(field):
+  changes = SOUNDS | SOUNDS_NEED_NONE_OF[field]
+  changes = {name.replace('.', '__'): v for name, v in changes.items()}
+  told = rf'^{field}=.* two axes, .* data\.shape=\(128,\) has 1: '
+  with pytest.raises(UserError, match=told):
+    validation.validate(make_config(**changes))
+
+
+def test_the_field_that_gives_the_sides_is_named():
+  with pytest.raises(UserError, match=r'^data\.shape=60 must be divisible by'):
+    config = make_config(data__name='drawn_volumes', data__shape=(64, 60, 64))
+    validation.validate(config)
+  with pytest.raises(UserError, match=r'^data\.flip_axes=\(1,\) must be axes'):
+    config = make_config(data__name='drawn_sounds', data__shape=(64,))
+    config.data.flip_axes = (1,)
+    validation.validate(config)
 
 
 def test_photographs_are_mirrored_left_and_right_and_arrays_are_not():

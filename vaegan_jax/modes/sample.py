@@ -7,7 +7,8 @@ from etils import epath
 
 from vaegan_jax.configuration.sides import shown_bands
 from vaegan_jax.configuration.use_flags import Use
-from vaegan_jax.evaluation.figures import choose_bands, sample_figure
+from vaegan_jax.evaluation import signal_figures
+from vaegan_jax.evaluation.figures import sample_figure
 from vaegan_jax.modes.using import batches_of, open_model, write_pictures
 from vaegan_jax.runtime.files import save_png
 from vaegan_jax.training import devices
@@ -38,14 +39,15 @@ def sample(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
     names = [f'{i:08}.png' for i in places]
     write_pictures(use.output, names, images, model.config.data)
     first_images.extend(images[: _IN_FIGURE - len(first_images)])
-  if images.ndim == 4:
-    _draw(first_images, use.output, shown_bands(model.config.data))
+  _draw(np.stack(first_images), model.config.data, use.output)
   print(f'Drew {len(prior):,} samples: {use.output}', flush=True)
 
 
-def _draw(images, folder: str, bands) -> None:
+def _draw(x: np.ndarray, data, folder: str) -> None:
   """The first samples in one picture."""
-  images = choose_bands(np.stack(images), bands)
-  scale = max(1, 128 // images.shape[1])
-  figure = sample_figure(images, scale=scale)
+  shown = signal_figures.as_pictures(
+    x, bands=shown_bands(data), sample_rate=data.sample_rate
+  )
+  scale = signal_figures.scale_of(shown, x.ndim - 2)
+  figure = sample_figure(shown, scale=scale)
   save_png(epath.Path(folder) / 'samples.png', figure)
