@@ -35,7 +35,8 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   config.profile_steps = ()  # First and last of those traced; (): none.
 
   data = config.data = ml_collections.ConfigDict()
-  # 'drawn_faces', 'image_folder', 'array_folder' or a TFDS name.
+  # 'image_folder', 'array_folder', 'drawn_faces', 'drawn_bands',
+  # 'drawn_sounds', 'drawn_volumes' or a TFDS name.
   data.name = 'drawn_faces'
   # The folder, for 'image_folder', 'array_folder' and 'celeb_a'; or gs://...
   data.path = ''
@@ -50,7 +51,11 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   data.copy_dir = ''
   # Pixels on a side, after the crop; or a pair, (height, width).
   data.image_size = ml_collections.FieldReference(64, field_type=object)
-  # 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA; of 'array_folder' any number.
+  # Sides of examples that are no photographs, cut from the middle: (samples,),
+  # (height, width) or (depth, height, width); (): image_size.
+  data.shape = ()
+  data.sample_rate = 16_000  # Samples a second, of sounds.
+  # 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA; of arrays any number.
   data.channels = 3
   # What becomes [-1, 1]: 'dtype', all that whole numbers of the files' type can
   # be, 'percentiles', 0.1 to 99.9 of the training split, or a pair (low, high).
@@ -62,8 +67,8 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   data.train_split = 'train'
   data.eval_split = 'test'
   data.random_flip = True  # Mirror half of the training images; of no arrays.
-  # Axes along each of which half of the examples are mirrored, 0 the height, 1
-  # the width; (): the width, if random_flip says so.
+  # Axes along each of which half of the examples are mirrored, of images 0 the
+  # height, 1 the width; (): the width, if random_flip says so.
   data.flip_axes = ()
   data.cache_images = True  # Decode once to a uint8 memory map on disk.
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from vaegan_jax import models
+from vaegan_jax.configuration.sides import pair_of
 
 
 def model_fields(**fields) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def critic_fields(**fields) -> dict[str, Any]:
 def autoencoder(side, channels, latent_dim=4, **fields):
   """A plain autoencoder with a flat Gaussian latent, unless told otherwise."""
   fields = model_fields(latent_dim=latent_dim, **fields)
-  return models.create_autoencoder(side, channels, **fields)
+  return models.create_autoencoder(pair_of(side), channels, **fields)
 
 
 def reconstruct(module, variables, x, noise=None):

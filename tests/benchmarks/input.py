@@ -80,7 +80,7 @@ def _create_streams(folder: pathlib.Path) -> dict:
       load_images(
         builder,
         'train',
-        image_size=drawn_faces.SIZE,
+        sides=(drawn_faces.SIZE,) * 2,
         channels=3,
         cache_images=name == 'memory_map',
       ),

@@ -14,7 +14,7 @@ from vaegan_jax.configuration.migrations import upgrade
 from vaegan_jax.configuration.networks import layer_names
 from vaegan_jax.configuration.overrides import apply_overrides
 from vaegan_jax.configuration.serialization import load_config, load_config_file
-from vaegan_jax.configuration.sides import flip_axes
+from vaegan_jax.configuration.sides import flip_axes, sides_of
 from vaegan_jax.errors import UserError
 from vaegan_jax.losses import adversarial
 from vaegan_jax.models import create_modules
@@ -59,7 +59,9 @@ def test_the_layers_of_a_frozen_critic_are_those_of_its_module(network):
     frozen = LPIPS | {'critic__weights': 'vgg.pth', 'critic__network': network}
   modules = create_modules(
     with_critic=True,
-    **{name: default.get_config()[name] for name in ('data', 'model')},
+    sides=(64, 64),
+    channels=3,
+    model=default.get_config().model,
     critic={'network': network},
   )
   layers = modules['critic'].layer_names
@@ -84,7 +86,10 @@ def test_the_layers_of_a_trained_critic_are_those_of_its_module(changes):
   config = make_config(**changes)
   modules = create_modules(
     with_critic=True,
-    **{name: config[name] for name in ('data', 'model', 'critic')},
+    sides=sides_of(config.data),
+    channels=config.data.channels,
+    model=config.model,
+    critic=config.critic,
   )
   assert layer_names(config.critic) == modules['critic'].layer_names
   # And so is what it halves, by which the image must be divisible.

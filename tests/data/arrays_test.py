@@ -104,12 +104,12 @@ def test_a_png_of_16_bits_of_colour_is_not_read_as_8():
 
 def test_an_example_is_the_middle():
   array = bands(shape=(10, 8, 13))
-  cut = arrays.to_example(array, channels=13, image_size=(4, 6))
+  cut = arrays.to_example(array, channels=13, sides=(4, 6))
   np.testing.assert_array_equal(cut, array[3:7, 1:7])
   first = np.moveaxis(array, -1, 0)
-  cut = arrays.to_example(first, channels=13, image_size=8)
+  cut = arrays.to_example(first, channels=13, sides=(8, 8))
   np.testing.assert_array_equal(cut, array[1:9])
-  grey = arrays.to_example(array[..., 0], channels=1, image_size=(10, 8))
+  grey = arrays.to_example(array[..., 0], channels=1, sides=(10, 8))
   np.testing.assert_array_equal(grey, array[..., :1])
 
 
@@ -141,7 +141,7 @@ def _damaged():
     'it has 2 arrays, and must have one': npz(a=bands(), b=bands()),
     'it is encrypted': encrypted(),
     'complex64, and must hold real': arrays.encode_npy(bands('complex64')),
-    r'the shape \[3, 2, 2, 2\]': arrays.encode_npy(np.zeros((3, 2, 2, 2))),
+    r'the shape \[2, 2, 2, 2, 2\]': arrays.encode_npy(np.zeros((2,) * 5)),
     r'the shape \[0, 2\]': arrays.encode_npy(np.zeros((0, 2))),
     'is truncated|not enough|unrecognized': png(bands('uint16', (9, 8)))[:-30],
   }
@@ -169,7 +169,7 @@ def test_without_its_library_a_tiff_is_left_out(monkeypatch):
 def test_a_map_keeps_the_dtype_of_the_files(tmp_path):
   folder = write(tmp_path / 'arrays')
   builder = open_folder(folder, tmp_path)
-  shape = {'image_size': (10, 8), 'channels': 13}
+  shape = {'sides': (10, 8), 'channels': 13}
   decoded = images.load_images(
     builder, 'train+test', cache_images=False, **shape
   )
@@ -237,8 +237,8 @@ def test_arrays_that_are_not_alike_are_counted_and_named(other, told, tmp_path):
 @pytest.mark.parametrize(
   ('fields', 'told'),
   [
-    ({'channels': 3, 'image_size': 8}, r'--config\.data\.channels=10'),
-    ({'channels': 13, 'image_size': 16}, r'--config\.data\.image_size=8'),
+    ({'channels': 3, 'sides': (8, 8)}, r'--config\.data\.channels=10'),
+    ({'channels': 13, 'sides': (16, 8)}, r'--config\.data\.shape="\(10, 8\)"'),
   ],
 )
 def test_a_shape_that_does_not_fit_is_one_sentence(fields, told, tmp_path):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.faults.damage import METHODS
-from vaegan_jax.data import buckets, datasets
+from vaegan_jax.data import buckets, datasets, drawn
 from vaegan_jax.data.buckets import LAST_FILE, BucketFolder
 from vaegan_jax.data.images import load_splits
 from vaegan_jax.errors import UserError
@@ -328,7 +328,7 @@ def test_an_upload_that_was_cut_off_is_not_believed_and_done_again(
 
 def test_a_dataset_that_needs_no_folder(bucket, data, tmp_path, monkeypatch):
   counts = (('train', 6), ('test', 2))
-  monkeypatch.setattr(datasets.DrawnFaces, 'num_images', counts)
+  monkeypatch.setattr(drawn.DrawnFaces, 'num_images', counts)
   data |= {'name': 'drawn_faces', 'path': ''}
   load_splits(data, _SPLITS, fill_bucket=True)
   assert f'drawn_faces/1.0.0/{LAST_FILE}' in _prepared(bucket, data)

@@ -11,7 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from vaegan_jax.data import datasets, drawn_faces, image_files
+from vaegan_jax.data import datasets, drawn, drawn_faces, image_files
 from vaegan_jax.errors import UserError
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -185,7 +185,7 @@ def test_reading_never_imports_tensorflow(folder, tmp_path):
     'builder = datasets.create_builder(\n'
     '  "image_folder", path=sys.argv[1], data_dir=sys.argv[2])\n'
     'split = images.load_images(\n'
-    '  builder, "train", image_size=4, channels=3)\n'
+    '  builder, "train", sides=(4, 4), channels=3)\n'
     'next(batches.create_batches(\n'
     '  split, seed=0, batch_size=2, num_devices=1))\n'
     'assert "tensorflow" not in sys.modules\n'
@@ -196,7 +196,7 @@ def test_reading_never_imports_tensorflow(folder, tmp_path):
 
 def test_drawn_faces_builder(tmp_path, monkeypatch):
   counts = (('train', 6), ('test', 2))
-  monkeypatch.setattr(datasets.DrawnFaces, 'num_images', counts)
+  monkeypatch.setattr(drawn.DrawnFaces, 'num_images', counts)
   builder = datasets.create_builder('drawn_faces', data_dir=str(tmp_path))
   assert {k: v.num_examples for k, v in builder.info.splits.items()} == dict(
     counts

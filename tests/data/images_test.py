@@ -30,7 +30,7 @@ def builder(tmp_path):
 
 
 def _load(builder, split='train', **options):
-  options = {'image_size': 8, 'channels': 3, **options}
+  options = {'sides': (8, 8), 'channels': 3, **options}
   return images.load_images(builder, split, **options)
 
 
@@ -117,7 +117,7 @@ def test_a_cache_of_an_earlier_version_is_written_anew(builder, caplog):
 def test_every_way_to_decode_has_its_own_cache(builder):
   variants = [
     {},
-    {'image_size': 4},
+    {'sides': (4, 4)},
     {'channels': 1},
     {'center_crop': 4},
     {'split': 'test'},
@@ -228,7 +228,7 @@ def test_load_splits_reads_the_fields_of_a_configuration(builder, tmp_path):
   data.update(data_dir=str(tmp_path), eval_split='no', cache_images=False)
   data.update(image_size=4, channels=1, center_crop=6)
   (split,) = images.load_splits(data, ['train_split'])
-  expected = _load(builder, image_size=4, channels=1, center_crop=6)
+  expected = _load(builder, sides=(4, 4), channels=1, center_crop=6)
   assert split.fingerprint == expected.fingerprint
   with pytest.raises(UserError, match=r"data\.eval_split is 'no'"):
     images.load_splits(data, ['train_split', 'eval_split'])

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from vaegan_jax.data import datasets, images
+from vaegan_jax.data import datasets, drawn, images
 from vaegan_jax.errors import UserError
 
 
 def _load(builder, split, **options):
   return images.load_images(
-    builder, split, image_size=96, channels=3, **options
+    builder, split, sides=(96, 96), channels=3, **options
   )
 
 
@@ -18,10 +18,10 @@ def builders(tmp_path_factory):
   """The same drawn faces, prepared by us and by TFDS as it does by default."""
   with pytest.MonkeyPatch.context() as patch:
     counts = (('train', 12), ('test', 3))
-    patch.setattr(datasets.DrawnFaces, 'num_images', counts)
+    patch.setattr(drawn.DrawnFaces, 'num_images', counts)
     ours = tmp_path_factory.mktemp('ours')
     theirs = tmp_path_factory.mktemp('theirs')
-    datasets.DrawnFaces(data_dir=str(theirs)).download_and_prepare()
+    drawn.DrawnFaces(data_dir=str(theirs)).download_and_prepare()
     return [
       datasets.create_builder('drawn_faces', data_dir=str(data_dir))
       for data_dir in (ours, theirs)

@@ -4,8 +4,10 @@ import jax
 import numpy as np
 import pytest
 
+from configs import default
 from vaegan_jax.data import pixels, values
 from vaegan_jax.errors import UserError
+from vaegan_jax.modes.value_ranges import settle_range
 
 
 class Examples:
@@ -19,9 +21,8 @@ class Examples:
     return self.array[indices]
 
 
-def find(array, value_range, name='array_folder'):
-  data = {'name': name, 'value_range': value_range}
-  return values.find_range(data, Examples(np.asarray(array)))
+def find(array, value_range):
+  return values.find_range(value_range, Examples(np.asarray(array)))
 
 
 def ramp(dtype=np.uint16, low=0, high=65535):
@@ -29,7 +30,8 @@ def ramp(dtype=np.uint16, low=0, high=65535):
 
 
 def test_photographs_are_mapped_as_ever():
-  assert find(ramp(np.uint8, 0, 255), 'dtype', 'image_folder') == ('dtype', '')
+  config = default.get_config()
+  assert settle_range(config, Examples(ramp(np.uint8, 0, 255))) is config
   every = np.arange(256, dtype=np.uint8)
   want = np.asarray(jax.jit(lambda x: x.astype(np.float32) / 127.5 - 1)(every))
   np.testing.assert_array_equal(jax.jit(pixels.to_float)(every), want)

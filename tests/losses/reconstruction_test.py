@@ -49,6 +49,10 @@ def test_the_likelihood_is_numpys_at_the_variance_of_the_errors():
   np.testing.assert_allclose(got, wanted, rtol=1e-5)
   terms, _ = terms_of(None, None, variance='optimal')
   np.testing.assert_allclose(terms['distance'], wanted, rtol=1e-5)
+  for sides in ((-1,), (2, -1), (2, 2, -1)):  # Of any axes of space.
+    x, y = (a.reshape(len(a), *sides, a.shape[-1]) for a in (X, Y))
+    got = reconstruction.negative_log_likelihood(x, y)
+    np.testing.assert_allclose(got, wanted, rtol=1e-5)
 
 
 def test_no_other_variance_makes_the_batch_likelier():

@@ -3,11 +3,14 @@
 So do their derivatives, of every kind that training takes.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vaegan_jax.models.convolving import convolve as by_slabs
 from vaegan_jax.models.doubling import double_and_convolve
 from vaegan_jax.models.halving import halve
 
@@ -121,3 +124,31 @@ def test_on_a_cpu_no_gradient_is_dilated():
   plain = jax.jit(gradients(halve_plainly)).lower(x, kernel).as_text()
   assert 'lhs_dilate = [2, 2]' in plain
   assert 'lhs_dilate = [2, 2]' not in text
+
+
+@pytest.mark.parametrize('padding', ['SAME', 'VALID', [(2, 0), (0, 1), (1, 1)]])
+@pytest.mark.parametrize('strides', [(1, 1, 1), (2, 1, 3)])
+@pytest.mark.parametrize('features', [2, 5])  # Fewer and more than channels.
+def test_volumes_are_convolved_by_slabs(features, strides, padding):
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(2, 5, 6, 7, CHANNELS))
+  kernel = rng.normal(size=(3, 2, 4, CHANNELS, features))
+  layout = ('NDHWC', 'DHWIO', 'NDHWC')
+
+  def plain(x, kernel):
+    return jax.lax.conv_general_dilated(
+      x, kernel, strides, padding, dimension_numbers=layout
+    )
+
+  def form(x, kernel):
+    return by_slabs(x, kernel, strides, padding)
+
+  with jax.enable_x64(True):
+    for what in FIRST:
+      got, want = what(form)(x, kernel), what(plain)(x, kernel)
+      jax.tree.map(
+        functools.partial(np.testing.assert_allclose, atol=1e-12), got, want
+      )
+  text = jax.jit(form).lower(x, kernel).as_text()
+  assert 'stablehlo.convolution' in text
+  assert '0, 1, 2]' not in text  # No convolution over three axes.

@@ -174,7 +174,8 @@ def test_preprocess_is_compiled_within_others(train):
     ('float32', ('value_range=dtype',), 'is of whole numbers'),
     ('uint16', ('value_range=(0, 9)',), 'is left by'),
     ('uint16', ('channels=3',), '--config.data.channels=1'),
-    ('uint16', ('image_size=32',), '--config.data.image_size=16'),
+    ('uint16', ('image_size=32',), '--config.data.shape="(16, 16)"'),
+    ('uint16', ('shape=(16,)',), '--config.data.shape="(16, 16)"'),
     ('object', (), 'Object arrays cannot be loaded'),
   ],
 )

@@ -193,7 +193,7 @@ def test_a_cache_of_pickles_is_written_anew(marker, tmp_path, image_folder):
   builder = datasets.create_builder(
     'image_folder', path=str(image_folder), data_dir=str(tmp_path)
   )
-  options = {'image_size': 8, 'channels': 3}
+  options = {'sides': (8, 8), 'channels': 3}
   images = load_images(builder, 'test', **options)
   expected = np.array(images[np.arange(len(images))])
   (cache,) = tmp_path.rglob('*.npy')

@@ -35,7 +35,8 @@ def _networks():
   sizes = {'width': 4, 'channel_multipliers': (1, 2), 'norm': 'group'}
   modules = create_modules(
     with_critic=True,
-    data={'image_size': 16, 'channels': 3},
+    sides=(16, 16),
+    channels=3,
     model=networks.model_fields(**sizes),
     critic=networks.critic_fields(**sizes),
   )

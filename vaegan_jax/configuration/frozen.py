@@ -4,7 +4,7 @@ import ml_collections
 
 from vaegan_jax.configuration.path_names import is_two_files
 from vaegan_jax.configuration.rules import VGG_CONVOLUTIONS
-from vaegan_jax.configuration.sides import sides_of
+from vaegan_jax.configuration.sides import field_of_sides, sides_of, told_sides
 from vaegan_jax.errors import UserError
 
 
@@ -62,12 +62,12 @@ def check_frozen_critic(config: ml_collections.ConfigDict) -> None:
       f'data.channels={config.data.channels} must be 1 or 3 for {network}: '
       'for example, --config.data.channels=3'
     )
-  shorter = min(sides_of(config.data.image_size))
+  shorter = min(sides_of(config.data))
   if shorter < 16 and config.critic.network != 'lpips':
     raise UserError(
-      f'data.image_size={config.data.image_size} must be at least 16 for '
+      f'{told_sides(config.data)} must be at least 16 for '
       f'{network}, which halves it four times: for example, '
-      '--config.data.image_size=64'
+      f'--config.{field_of_sides(config.data)}="(64, 64)"'
     )
 
 

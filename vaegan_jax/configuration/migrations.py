@@ -22,6 +22,8 @@ MEANT = {
   'profile_steps': [],
   'data.value_range': 'dtype',
   'data.flip_axes': [],
+  'data.shape': [],
+  'data.sample_rate': 16_000,
   'data.shown_bands': [],
   'loss.distance_weight': 1.0,
   'loss.image_weight': 0.0,

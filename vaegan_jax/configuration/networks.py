@@ -7,7 +7,11 @@ import ml_collections
 
 from vaegan_jax.configuration.frozen import frozen_layers
 from vaegan_jax.configuration.rules import as_argument
-from vaegan_jax.configuration.sides import sides_of
+from vaegan_jax.configuration.sides import (
+  field_of_sides,
+  sides_of,
+  told_sides,
+)
 from vaegan_jax.errors import UserError
 
 # What layout='ldm' takes, whose architecture is latent-diffusion's own.
@@ -60,13 +64,13 @@ def layer_names(critic: ml_collections.ConfigDict) -> tuple[str, ...]:
 
 
 def check_autoencoder(
-  model: ml_collections.ConfigDict, image_size: int | tuple[int, int]
+  model: ml_collections.ConfigDict, data: ml_collections.ConfigDict
 ) -> None:
   """Checks the autoencoder's sizes.
 
   Args:
     model: the fields of `config.model`, valid by themselves.
-    image_size: in pixels, a side or a pair.
+    data: those of `config.data`.
 
   Raises:
     UserError: two of them contradict each other.
@@ -87,7 +91,7 @@ def check_autoencoder(
           "model.network='residual': for example, "
           '--config.model.network=residual'
         )
-  _check_sizes('model', model, image_size)
+  _check_sizes('model', model, data)
   is_residual = model.network == 'residual'
   if is_residual and model.norm in ('instance', 'batch'):
     raise UserError(
@@ -97,13 +101,13 @@ def check_autoencoder(
 
 
 def check_trained_critic(
-  critic: ml_collections.ConfigDict, image_size: int | tuple[int, int]
+  critic: ml_collections.ConfigDict, data: ml_collections.ConfigDict
 ) -> None:
   """Checks the sizes of a critic that is trained.
 
   Args:
     critic: the fields of `config.critic`, valid by themselves.
-    image_size: in pixels, a side or a pair.
+    data: those of `config.data`.
 
   Raises:
     UserError: two of them contradict each other.
@@ -115,10 +119,10 @@ def check_trained_critic(
       f'critic.head={critic.head!r} gives one logit an image: for example, '
       '--config.critic.head=patch'
     )
-  _check_sizes('critic', critic, image_size, scales)
+  _check_sizes('critic', critic, data, scales)
 
 
-def _check_sizes(name, network, image_size, scales=1):
+def _check_sizes(name, network, data, scales=1):
   """That there are so many multipliers, and that the image can be halved."""
   multipliers, depth = network.channel_multipliers, network.depth
   is_residual = network.network == 'residual'
@@ -136,42 +140,42 @@ def _check_sizes(name, network, image_size, scales=1):
       f'{of_each}: for example, '
       f'--config.{name}.channel_multipliers={as_argument(example)}'
     )
-  smallest = min(sides_of(image_size)) // 2 ** (depth + scales - 1)
+  sides, field = sides_of(data), field_of_sides(data)
+  smallest = min(sides) // 2 ** (depth + scales - 1)
   if network.norm == 'instance' and smallest == 1:
     raise UserError(
       f"{name}.norm='instance' makes 0 of a map of one pixel, to which "
-      f'data.image_size={image_size} is halved: for example, '
-      f'--config.{name}.norm=group'
+      f'{told_sides(data)} is halved: for example, --config.{name}.norm=group'
     )
   halvings, power = depth + scales - 1, f'{name}.depth'
   if scales > 1:
     power = f'({name}.depth + {name}.num_scales - 1)'
-  for side in sides_of(image_size):
+  for side in sides:
     if side % 2**halvings:
       why = f'2**{power}=2**{halvings}='
-      raise UserError(not_divisible('data.image_size', side, 2**halvings, why))
+      raise UserError(not_divisible(field, side, 2**halvings, why))
 
 
 def check_attention(
-  model: ml_collections.ConfigDict, image_size: int | tuple[int, int]
+  model: ml_collections.ConfigDict, data: ml_collections.ConfigDict
 ) -> None:
   """Checks the sides at which attention is to stand, of the training's images.
 
   Args:
     model: the fields of `config.model`.
-    image_size: in pixels, a side or a pair.
+    data: those of `config.data`.
 
   Raises:
     UserError: no map has one of them.
   """
-  shorter = min(sides_of(image_size))
+  shorter = min(sides_of(data))
   sides = [shorter // 2**level for level in range(model.depth + 1)]
   for side in model.attention_sides:
     if side not in sides:
       *most, last = sides
       raise UserError(
         f'model.attention_sides={model.attention_sides} names {side}, but '
-        f'data.image_size={image_size} halved model.depth={model.depth} times '
+        f'{told_sides(data)} halved model.depth={model.depth} times '
         f'has the sides {", ".join(map(str, most))} and {last}: for example, '
         f'--config.model.attention_sides={as_argument((last,))}'
       )

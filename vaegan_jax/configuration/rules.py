@@ -15,7 +15,7 @@ from vaegan_jax.configuration.path_names import (
   is_path,
   is_two_files,
 )
-from vaegan_jax.configuration.sides import sides_of
+from vaegan_jax.configuration.sides import MAX_AXES, pair_of
 from vaegan_jax.errors import UserError
 
 OBJECTIVES = (
@@ -34,6 +34,7 @@ _FLOAT32_MAX = 3.4e38  # And it computes in 32: beyond is infinity.
 _MAX_BATCH_SIZE = _MAX_LATENT_DIM = 2**16
 _MAX_IMAGE_SIZE = _MAX_WIDTH = 2**13
 _MAX_MULTIPLIER = 2**10
+_MAX_SIDE = 2**20
 _KINDS = {
   bool: 'true or false',
   int: 'a whole number',
@@ -108,10 +109,13 @@ _MULTIPLIERS = Rule(
 _IMAGE_SIZE = Rule(
   f'from 1 to {_MAX_IMAGE_SIZE}, or two of that, "(height, width)"',
   lambda value: (
-    _all_within(sides_of(value), 1, _MAX_IMAGE_SIZE)
-    and len(sides_of(value)) == 2
+    _all_within(pair_of(value), 1, _MAX_IMAGE_SIZE) and len(pair_of(value)) == 2
   ),
   also=(tuple,),
+)
+_SHAPE = Rule(
+  f'one to three sides from 1 to {_MAX_SIDE}, such as "(8192,)"',
+  lambda value: _all_within(value, 1, _MAX_SIDE) and len(value) <= MAX_AXES,
 )
 _VALUE_RANGE = Rule(
   "'dtype', 'percentiles' or two numbers that rise, such as \"(0, 4095)\"",
@@ -123,7 +127,7 @@ _LEVELS = Rule(
   lambda value: 1 <= len(value) <= 16 and _all_within(value, 3, 1024),
 )
 _ATTENTION_SIDES = _each_once(1, _MAX_IMAGE_SIZE)
-_FLIP_AXES = _each_once(0, 1)
+_FLIP_AXES = _each_once(0, MAX_AXES - 1)
 _STEPS = Rule(
   'two steps, the first not after the last, such as 10,15',
   lambda value: (
@@ -168,6 +172,8 @@ RULES = {
   'data.data_dir': PATH,
   'data.copy_dir': _LOCAL_PATH,
   'data.image_size': _IMAGE_SIZE,
+  'data.shape': _SHAPE,
+  'data.sample_rate': _COUNT,
   'data.channels': _between(1, 2**10),
   'data.value_range': _VALUE_RANGE,
   'data.shown_bands': _each_once(0, 2**10 - 1),

@@ -1,31 +1,72 @@
 """What the sides and axes of `config.data` stand for.
 
-`data.image_size` is one side, or a pair (height, width).
+Photographs have `data.image_size`, one side or a pair (height, width). Whatever
+else is on a grid has `data.shape`: (samples,), (height, width), or (depth,
+height, width).
 """
 
 from typing import Any
 
+# Datasets whose examples are no photographs; those of TFDS say so by their
+# `data.shape`.
+_OF_ARRAYS = ('array_folder', 'drawn_bands', 'drawn_sounds', 'drawn_volumes')
+# And those that are photographs whatever else is said.
+OF_IMAGES = ('image_folder', 'celeb_a', 'drawn_faces')
+MAX_AXES = 3
 
-def sides_of(image_size: int | tuple[int, int]) -> tuple[int, ...]:
+
+def holds_arrays(data: Any) -> bool:
+  """Whether examples are arrays in units of their own, and no photographs.
+
+  Args:
+    data: the fields of `config.data`.
+  """
+  return data['name'] in _OF_ARRAYS or bool(data['shape'])
+
+
+def pair_of(image_size: int | tuple[int, int]) -> tuple[int, ...]:
   """Returns (height, width), or what stands there in their place."""
-  return image_size if isinstance(image_size, tuple) else (image_size,) * 2
+  return tuple(image_size) if _is_many(image_size) else (image_size,) * 2
+
+
+def _is_many(value: Any) -> bool:
+  return isinstance(value, (tuple, list))  # JSON has lists.
+
+
+def sides_of(data: Any) -> tuple[int, ...]:
+  """Returns the one to three sides of the examples, S, in places or pixels.
+
+  Args:
+    data: the fields of `config.data`.
+  """
+  return tuple(data['shape']) or pair_of(data['image_size'])
+
+
+def field_of_sides(data: Any) -> str:
+  """Names the field that gives the sides, for what is said of them."""
+  return 'data.shape' if data['shape'] else 'data.image_size'
+
+
+def told_sides(data: Any) -> str:
+  """The same field with its value, as it is typed."""
+  field = field_of_sides(data)
+  return f'{field}={data[field.removeprefix("data.")]}'
 
 
 def image_shape(data: Any) -> tuple[int, ...]:
-  """Returns (H, W, C) of the images that `config.data` describes."""
-  return (*sides_of(data.image_size), data.channels)
+  """Returns (*S, C) of the examples that `config.data` describes."""
+  return (*sides_of(data), data['channels'])
 
 
 def flip_axes(data: Any) -> tuple[int, ...]:
   """Returns the axes of space along which training mirrors examples."""
   if data.flip_axes:
     return tuple(data.flip_axes)
-  photographs = data.name != 'array_folder'
-  return (1,) if photographs and data.random_flip else ()
+  return (1,) if data.random_flip and not holds_arrays(data) else ()
 
 
 def shown_bands(data: Any) -> tuple[int, ...]:
   """Returns the channels that figures show; () if all, as of images."""
   if data.shown_bands:
     return tuple(data.shown_bands)
-  return (0,) if data.name == 'array_folder' else ()
+  return (0,) if holds_arrays(data) else ()

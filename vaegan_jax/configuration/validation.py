@@ -9,6 +9,7 @@ import math
 import ml_collections
 
 from vaegan_jax.configuration import defaults
+from vaegan_jax.configuration.examples import check_axes, check_data
 from vaegan_jax.configuration.frozen import check_frozen_critic
 from vaegan_jax.configuration.latent import check_latent
 from vaegan_jax.configuration.networks import (
@@ -26,7 +27,7 @@ from vaegan_jax.configuration.rules import (
   check_fields,
   either,
 )
-from vaegan_jax.configuration.sides import sides_of
+from vaegan_jax.configuration.sides import sides_of, told_sides
 from vaegan_jax.errors import UserError
 
 
@@ -44,7 +45,9 @@ def validate(
       another one.
   """
   check_fields(config, defaults.get_config(), RULES)
-  check_autoencoder(config.model, config.data.image_size)
+  check_data(config.data)
+  check_axes(config)
+  check_autoencoder(config.model, config.data)
   check_latent(config)
   if config.critic.network in FROZEN:
     check_frozen_critic(config)
@@ -54,7 +57,6 @@ def validate(
   _check_layers(config)
   _check_terms(config)
   _check_schedules(config)
-  _check_data(config.data)
   if num_devices and config.batch_size % num_devices:
     raise UserError(
       f'{not_divisible("batch_size", config.batch_size, num_devices)} '
@@ -75,7 +77,7 @@ def validate_beginning(config: ml_collections.ConfigDict) -> None:
   Raises:
     UserError: the critic is blind, or no map has a side that attention is for.
   """
-  check_attention(config.model, config.data.image_size)
+  check_attention(config.model, config.data)
   critic, loss = config.critic, config.loss
   sees = critic.norm == 'none' or loss.image_weight or loss.pixel_weight
   trained = config.objective != 'mse' and critic.network not in FROZEN
@@ -117,7 +119,7 @@ def validate_style(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_trained_critic(config: ml_collections.ConfigDict) -> None:
-  check_trained_critic(config.critic, config.data.image_size)
+  check_trained_critic(config.critic, config.data)
   if config.critic.weights:
     raise UserError(
       f'critic.weights={config.critic.weights!r} is only read for '
@@ -177,12 +179,12 @@ def _check_terms(config: ml_collections.ConfigDict) -> None:
       'which loss.distance_weight=0.0 turns off: for example, '
       f'--config.loss.image_weight=0 --config.loss.pixel_weight=1'
     )
-  shorter = min(sides_of(config.data.image_size))
+  shorter = min(sides_of(config.data))
   if 2**loss.image_halvings > shorter:
     most = int(math.log2(shorter))
     raise UserError(
       f'loss.image_halvings={loss.image_halvings} halves '
-      f'data.image_size={config.data.image_size} to less than a pixel: for '
+      f'{told_sides(config.data)} to less than a pixel: for '
       f'example, --config.loss.image_halvings={most}'
     )
   if not loss.distance_weight + loss.pixel_weight:
@@ -225,39 +227,4 @@ def _check_layers(config: ml_collections.ConfigDict) -> None:
       f'loss.layer_weights={weights} must have one weight for each of the '
       f'{len(chosen)} layers {", ".join(chosen)}: for example, '
       f'--config.loss.layer_weights={example}'
-    )
-
-
-def _check_data(data: ml_collections.ConfigDict) -> None:
-  from_folder = data.name in ('image_folder', 'array_folder')
-  if from_folder and not data.path.strip():
-    raise UserError(
-      f'data.path={data.path!r} must name a folder when data.name='
-      f'{data.name!r}: for example, --config.data.path=/data/my_photos'
-    )
-  if data.path and not from_folder and data.name != 'celeb_a':
-    raise UserError(
-      f"data.path={data.path!r} is only read when data.name is 'image_folder', "
-      f"'array_folder' or 'celeb_a', not {data.name!r}: set "
-      '--config.data.name=image_folder'
-    )
-  bands = data.shown_bands
-  if len(bands) not in (0, 1, 3) or max(bands, default=0) >= data.channels:
-    raise UserError(
-      f'data.shown_bands={bands} must be one or three of the '
-      f'data.channels={data.channels} bands, from 0 on: for example, '
-      '--config.data.shown_bands="(0,)"'
-    )
-  if data.name != 'array_folder':
-    if data.channels > 4:
-      raise UserError(
-        f'data.channels={data.channels} must be from 1 to 4, as data.name='
-        f"{data.name!r} is of images; 'array_folder' takes any number: for "
-        'example, --config.data.channels=3'
-      )
-  elif data.center_crop:
-    raise UserError(
-      f'data.center_crop={data.center_crop} is of images, which are resized; '
-      "of data.name='array_folder' data.image_size is cut from the middle: for "
-      'example, --config.data.center_crop=0'
     )

@@ -2,12 +2,13 @@
 
 Owns which files hold examples that are no photographs, and how they are read:
 nothing is unpickled, and what a file claims is checked before memory is given
-to it. Axes: H height, W width, C channels (bands).
+to it. Axes: S one to three of space (samples; height, width; depth, height,
+width), C channels (bands).
 """
 
 import io
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from vaegan_jax.data.decoding import UnreadableKind
 from vaegan_jax.errors import UserError
 
 SUFFIXES = ('.npy', '.npz', '.tif', '.tiff', '.png')
+_MAX_AXES = 4  # Depth, height, width, channels.
 _MAX_BYTES = 2**28  # Of one array; a compressed file may claim any number.
 # Little and big endian; BigTIFF.
 _TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
@@ -33,9 +35,8 @@ def read_array(data: bytes) -> np.ndarray:
     data: of a `.npy`, an `.npz` with one array, a TIFF or a PNG.
 
   Returns:
-    [H, W] or [H, W, C], or [C, H, W] of a `.npy`, in the dtype that the file
-    has; what has 64 bits becomes float32, in which the device computes, and
-    bool uint8.
+    [*S], [*S, C] or [C, *S], in the dtype that the file has; what has 64 bits
+    becomes float32, in which the device computes, and bool uint8.
 
   Raises:
     Exception: whatever the libraries raise for a damaged file.
@@ -54,8 +55,11 @@ def read_array(data: bytes) -> np.ndarray:
     raise ValueError(
       'it is no .npy, .npz, TIFF or PNG by its content; a pickle is not loaded'
     )
-  if array.ndim not in (2, 3) or not array.size:
-    raise ValueError(f'it has the shape {list(array.shape)}, no [H, W, C]')
+  if not 1 <= array.ndim <= _MAX_AXES or not array.size:
+    raise ValueError(
+      f'it has the shape {list(array.shape)}, and must have 1 to {_MAX_AXES} '
+      'axes, all of them long'
+    )
   return _to_plain(array)
 
 
@@ -74,46 +78,50 @@ def check_finite(array: np.ndarray) -> None:
 
 
 def to_example(
-  array: np.ndarray, *, channels: int, image_size: int | tuple[int, int]
+  array: np.ndarray, *, channels: int, sides: Sequence[int]
 ) -> np.ndarray:
   """Cuts the middle out of an array, whose values stay as they are.
 
   Args:
-    array: [H, W], [H, W, C] or [C, H, W], as `channels` says.
+    array: [*S], [*S, C] or [C, *S], as `sides` and `channels` say.
     channels: C.
-    image_size: the sides (height, width) of the result, or one for both.
+    sides: S' of the result.
 
   Returns:
-    [H', W', C].
+    [*S', C].
 
   Raises:
     ValueError: it has other channels, or a side is too short.
   """
-  if array.ndim == 2:
+  wanted, shape = list(sides), list(array.shape)
+  if array.ndim == len(wanted):
     array = array[..., None]
+  if array.ndim != len(wanted) + 1:
+    raise ValueError(f'{shape} has no {len(wanted)} axes of space')
   if array.shape[-1] != channels and array.shape[0] == channels:
     array = np.moveaxis(array, 0, -1)
-  *sides, found = array.shape
-  wanted = np.broadcast_to(image_size, 2).tolist()
-  if found != channels:
+  *found, last = array.shape
+  if last != channels:
     raise ValueError(f'no axis of {list(array.shape)} has {channels} channels')
-  if any(side < least for side, least in zip(sides, wanted, strict=True)):
-    raise ValueError(f'it has {sides} places, fewer than {wanted}')
-  top, left = ((s - w) // 2 for s, w in zip(sides, wanted, strict=True))
-  return array[top : top + wanted[0], left : left + wanted[1]]
+  if any(side < least for side, least in zip(found, wanted, strict=True)):
+    raise ValueError(f'it has {found} places, fewer than {wanted}')
+  firsts = [(s - w) // 2 for s, w in zip(found, wanted, strict=True)]
+  return array[
+    tuple(slice(f, f + w) for f, w in zip(firsts, wanted, strict=True))
+  ]
 
 
 def cut(
-  given: Iterable[Any], channels: int, image_size: int | tuple[int, int]
+  given: Iterable[Any], channels: int, sides: Sequence[int]
 ) -> np.ndarray:
   """Cuts the middle out of each of some arrays; see `to_example`.
 
   Args:
     given: arrays of any dtype.
-    channels, image_size: as `to_example` takes them.
+    channels, sides: as `to_example` takes them.
 
   Returns:
-    [B, H', W', C].
+    [B, *S', C].
 
   Raises:
     UserError: one of them cannot be cut.
@@ -121,19 +129,19 @@ def cut(
   try:
     return np.stack(
       [
-        to_example(np.asarray(a), channels=channels, image_size=image_size)
-        for a in given
+        to_example(np.asarray(array), channels=channels, sides=sides)
+        for array in given
       ]
     )
   except (ValueError, IndexError) as error:
     raise UserError(
-      f'the arrays do not fit a run of data.channels={channels} and '
-      f'data.image_size={image_size}: {error}'
+      f'the arrays do not fit a run of data.channels={channels} and the sides '
+      f'{list(sides)}: {error}'
     ) from error
 
 
 def decode_array(
-  data: bytes, *, channels: int, image_size: int | tuple[int, int]
+  data: bytes, *, channels: int, sides: Sequence[int]
 ) -> np.ndarray:
   """Reads a file as an example; see `read_array` and `to_example`.
 
@@ -142,35 +150,56 @@ def decode_array(
   """
   array = read_array(data)
   check_finite(array)
-  return to_example(array, channels=channels, image_size=image_size)
+  return to_example(array, channels=channels, sides=sides)
 
 
 def check_shape(
-  shape: tuple[int, ...], *, channels: int, image_size: int | tuple[int, int]
+  shape: tuple[int, ...], *, channels: int, sides: Sequence[int]
 ) -> None:
   """Checks that examples can be cut out of files of a shape.
 
   Args:
     shape: of the array in each file.
-    channels, image_size: as `to_example` takes them.
+    channels, sides: as `to_example` takes them.
 
   Raises:
     UserError: they cannot; with the field to set.
   """
   array = np.broadcast_to(np.uint8(0), shape)  # Of no memory.
   try:
-    to_example(array, channels=channels, image_size=image_size)
+    to_example(array, channels=channels, sides=sides)
   except ValueError as error:
-    first, second, last = (*shape, 1)[:3]
-    field, value = 'channels', min(first, last)
-    if channels in (first, last):
-      side = first if channels == last else last
-      field, value = 'image_size', min(side, second)
+    field, value = _suggest(shape, channels, sides)
     raise UserError(
-      f'data.channels={channels} and data.image_size={image_size} do not fit '
-      f'the files of data.path, each of which holds {list(shape)}, as {error}: '
-      f'for example, --config.data.{field}={value}'
+      f'data.channels={channels} and the sides {list(sides)} do not fit the '
+      f'examples of the data, each of which is {list(shape)}, as {error}: for '
+      f'example, --config.data.{field}={value}'
     ) from error
+
+
+def _suggest(
+  shape: tuple[int, ...], channels: int, sides: Sequence[int]
+) -> tuple[str, Any]:
+  """A field, and a value of it with which such examples can be cut."""
+  space = shape[:3]
+  if len(shape) != len(sides) or channels != 1:
+    if channels == shape[-1]:
+      space = shape[:-1]
+    elif channels == shape[0]:
+      space = shape[1:]
+    elif len(shape) == len(sides):
+      return 'channels', 1
+    elif len(shape) == len(sides) + 1:  # Channels are rarely the most.
+      return 'channels', min(shape[0], shape[-1])
+  if len(space) == len(sides):
+    space = tuple(map(min, space, sides))
+  return 'shape', f'"{space}"'
+
+
+def short_sides(sides: Sequence[int]) -> int | tuple[int, ...]:
+  """Of a square its one side, by which data has always been named."""
+  is_square = len(sides) == 2 and sides[0] == sides[1]
+  return sides[0] if is_square else tuple(sides)
 
 
 def encode_npy(array: np.ndarray) -> bytes:
@@ -221,7 +250,7 @@ def _read_png(data: bytes) -> np.ndarray:
 
 
 def _read_tiff(data: bytes) -> np.ndarray:
-  """The first series of a TIFF; bands that are pages become the last axis."""
+  """The first series of a TIFF: its pages first, unless they are bands."""
   try:
     import tifffile  # Only where there is one.
   except ImportError as error:
@@ -242,7 +271,11 @@ def _read_tiff(data: bytes) -> np.ndarray:
       raise
   if 'Y' not in axes or 'X' not in axes:
     raise ValueError(f'it has the axes {axes}, and no height and width')
-  return np.moveaxis(array, (axes.index('Y'), axes.index('X')), (0, 1))
+  for name in 'CS':  # Channels, and the samples of a pixel.
+    if name in axes:
+      array = np.moveaxis(array, axes.index(name), -1)
+      axes = axes.replace(name, '') + name
+  return array
 
 
 def _check_bytes(size: int) -> None:

@@ -2,9 +2,9 @@
 
 Beside the datasets that TFDS knows there are our own: `image_folder`, any
 directory of images, `array_folder`, one of arrays, `celeb_a` out of one, where
-a path is given, and `drawn_faces`, which needs no download. All are stored as
-array_record; what TFDS has prepared as tfrecord, its default, is read as it is.
-Neither needs TensorFlow.
+a path is given, and those of `drawn.py`, which need no download. All are stored
+as array_record; what TFDS has prepared as tfrecord, its default, is read as it
+is. Neither needs TensorFlow.
 """
 
 import difflib
@@ -15,13 +15,14 @@ import re
 import sys
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 from tensorflow_datasets.core import naming
 
-from vaegan_jax.data import downloads, drawn_faces, prepared_copies
+from vaegan_jax.data import downloads, prepared_copies
 from vaegan_jax.data.array_files import ArrayFiles
 from vaegan_jax.data.celeba_files import CelebAFiles
+from vaegan_jax.data.drawn import DRAWN
 from vaegan_jax.data.image_files import (
   DAMAGED_FILE,
   RULES,
@@ -45,7 +46,7 @@ def create_builder(
   """Opens a dataset, preparing it first if that was never finished.
 
   Args:
-    name: 'drawn_faces', 'image_folder', 'array_folder', or a TFDS name, which
+    name: one of `DRAWN`, 'image_folder', 'array_folder', or a TFDS name, which
       may have a configuration and a version: 'cifar10', 'cifar10:3.0.2'.
     path: the folder, for 'image_folder' and 'array_folder', and for 'celeb_a'
       if it is not to be TFDS's.
@@ -106,8 +107,8 @@ def create_unprepared(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
   Raises:
     UserError: the name is unknown.
   """
-  if name == 'drawn_faces':
-    return DrawnFaces(data_dir=data_dir)
+  if name in DRAWN:
+    return DRAWN[name](data_dir=data_dir)
   return _create_ready_builder(name, data_dir)
 
 
@@ -137,6 +138,20 @@ def open_prepared(name: str, folder: os.PathLike) -> tfds.core.DatasetBuilder:
       'so set data.data_dir to another, such as "~/arrays".'
     )
   return builder
+
+
+def array_of(
+  info: tfds.core.DatasetInfo,
+) -> tuple[tuple[int, ...], np.dtype | None]:
+  """The shape and dtype of examples that are arrays; (), None of images.
+
+  Args:
+    info: of a prepared dataset.
+  """
+  metadata = info.metadata or {}
+  if 'dtype' not in metadata:
+    return (), None
+  return tuple(metadata['shape']), np.dtype(metadata['dtype'])
 
 
 def open_split(
@@ -194,7 +209,7 @@ def _create_ready_builder(name: str, data_dir: str):
   except tfds.core.DatasetNotFoundError as error:
     known = [
       *tfds.list_builders(with_community_datasets=False),
-      *('image_folder', 'array_folder', 'drawn_faces'),
+      *('image_folder', 'array_folder', *DRAWN),
     ]
     close = difflib.get_close_matches(name, known, cutoff=0.5)
     raise UserError(
@@ -245,35 +260,6 @@ def _is_of_disk(error: BaseException | None, data_dir: str) -> bool:
       return str(error.filename or data_dir).startswith(data_dir)
     error = error.__cause__ or error.__context__
   return False
-
-
-class DrawnFaces(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """Cartoon faces of fine detail: 4,000 to train with and 512 held out."""
-
-  VERSION = tfds.core.Version('1.0.0')  # Raise it when the drawing changes.
-  num_images = (('train', 4000), ('test', 512))
-  url_infos = None  # Nothing is downloaded, so there are no checksums to find.
-
-  def _info(self):
-    shape = (drawn_faces.SIZE, drawn_faces.SIZE, 3)
-    return tfds.core.DatasetInfo(
-      builder=self,
-      features=tfds.features.FeaturesDict(
-        {'image': tfds.features.Image(shape=shape, encoding_format='png')}
-      ),
-    )
-
-  def _split_generators(self, dl_manager):
-    splits, first = {}, 0
-    for name, count in self.num_images:
-      splits[name] = self._generate_examples(range(first, first + count))
-      first += count
-    return splits
-
-  def _generate_examples(self, indices):
-    for index in indices:
-      image = Image.fromarray(drawn_faces.draw_face(index))
-      yield index, {'image': image}
 
 
 class ImageFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):

@@ -41,7 +41,7 @@ class Images(Protocol):
   def __len__(self) -> int: ...
 
   def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-    """Returns the images at `indices` [B] as [B, H, W, C] of `dtype`."""
+    """Returns the images at `indices` [B] as [B, *S, C] of `dtype`."""
 
 
 def load_splits(
@@ -65,7 +65,7 @@ def load_splits(
     load_images(
       builder,
       data[field],
-      image_size=data['image_size'],
+      sides=_sides_of(data),
       channels=data['channels'],
       center_crop=data['center_crop'],
       cache_images=data['cache_images'],
@@ -75,11 +75,17 @@ def load_splits(
   ]
 
 
+def _sides_of(data: Mapping[str, Any]) -> tuple[int, ...]:
+  """As the configuration has it, in which this wing does not look things up."""
+  pair = np.broadcast_to(data['image_size'], 2).tolist()
+  return tuple(data['shape'] or pair)
+
+
 def load_images(
   builder: tfds.core.DatasetBuilder,
   split: str,
   *,
-  image_size: int | tuple[int, int],
+  sides: tuple[int, ...],
   channels: int,
   center_crop: int = 0,
   cache_images: bool = True,
@@ -94,7 +100,7 @@ def load_images(
   Args:
     builder: a prepared TFDS builder, as from `datasets.create_builder`.
     split: a TFDS split, such as 'train', 'train[:90%]' or 'train+test'.
-    image_size: sides of the images, in pixels; see `decode_image`.
+    sides: S of the examples; (height, width) of images, in pixels.
     channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA; of arrays any number.
     center_crop: the shorter side of what is cut from the middle; 0: all.
     cache_images: whether to keep the decoded images on disk.
@@ -111,17 +117,16 @@ def load_images(
   decode, dtype = _create_decode(
     builder.info,
     channels=channels,
-    image_size=image_size,
+    sides=sides,
     center_crop=center_crop,
   )
-  sides = np.broadcast_to(image_size, 2).tolist()
   shape = (len(source), *sides, channels)
   fingerprint = _fingerprint(builder.info, split, shape, center_crop)
   images = _DecodedImages(source, decode, fingerprint, shape, dtype)
   if not cache_images:
     return images
   slug = re.sub(r'\W+', '_', split).strip('_')
-  size = 'x'.join(map(str, dict.fromkeys(sides)))  # Of a square, its side.
+  size = 'x'.join(map(str, np.atleast_1d(arrays.short_sides(sides))))
   name = f'decoded-{slug}-{size}x{channels}-{fingerprint}.npy'
   path = pathlib.Path(builder.data_path) / name
   if not decoded_cache.is_whole(path, images.shape, dtype):
@@ -134,31 +139,48 @@ def load_images(
 
 
 def _create_decode(
-  info: tfds.core.DatasetInfo, *, center_crop: int, **shape: Any
+  info: tfds.core.DatasetInfo,
+  *,
+  channels: int,
+  sides: tuple[int, ...],
+  center_crop: int,
 ) -> tuple[Callable[[bytes], np.ndarray], np.dtype]:
   """What makes an example of a file, and the dtype that it has."""
-  if info.name != 'array_folder':
+  shape, dtype = datasets.array_of(info)
+  if dtype is None:
+    if len(sides) != 2:
+      raise UserError(
+        f'data.shape={sides} is of arrays, and data.name={info.name!r} of '
+        'images, whose sides are data.image_size: for example, '
+        '--config.data.image_size=64'
+      )
     decode = functools.partial(
-      decoding.decode_image, center_crop=center_crop, **shape
+      decoding.decode_image,
+      channels=channels,
+      image_size=sides,
+      center_crop=center_crop,
     )
     return decode, np.dtype(np.uint8)
-  arrays.check_shape(tuple(info.metadata['shape']), **shape)
-  decode = functools.partial(arrays.decode_array, **shape)
-  return decode, np.dtype(info.metadata['dtype'])
+  arrays.check_shape(shape, channels=channels, sides=sides)
+  decode = functools.partial(
+    arrays.decode_array, channels=channels, sides=sides
+  )
+  return decode, dtype
 
 
 def _fingerprint(
   info: tfds.core.DatasetInfo,
   split: str,
-  shape: tuple[int, int, int, int],
+  shape: tuple[int, ...],
   center_crop: int,
 ) -> str:
   """Names a dataset, one of its splits, and the way it is decoded."""
   count, *sides, channels = shape
-  image_size = sides if sides[0] != sides[1] else sides[0]
+  size = arrays.short_sides(sides)
+  size = size if isinstance(size, int) else list(size)  # As it was a list.
   # No path and no time of a file: copies of a dataset are the same dataset.
   parts = (info.name, str(info.version), int(info.dataset_size), split)
-  parts += (count, image_size, channels, center_crop, _CACHE_VERSION)
+  parts += (count, size, channels, center_crop, _CACHE_VERSION)
   # Of a folder, which may change without changing any of those.
   parts += ((info.metadata or {}).get('content_hash'),)
   return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

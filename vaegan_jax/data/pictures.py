@@ -39,7 +39,7 @@ class Pictures:
     path: str,
     *,
     channels: int,
-    image_size: int | tuple[int, int],
+    sides: tuple[int, ...],
     center_crop: int,
     of_arrays: bool = False,
   ):
@@ -47,7 +47,9 @@ class Pictures:
 
     Args:
       path: of a file or a folder.
-      channels, image_size, center_crop: as `decoding.decode_image` takes them.
+      channels: of the examples.
+      sides: of the examples; two, of pictures.
+      center_crop: as `decoding.decode_image` takes it.
       of_arrays: whether they are read by `arrays.decode_array`, which crops
         nothing else.
 
@@ -72,12 +74,18 @@ class Pictures:
         'images, such as --input=/data/my_photos'
       )
     self._root, self._found = root, found
-    self._decoding = (channels, image_size, center_crop)
-    shape = {'channels': channels, 'image_size': image_size}
-    self._decode = functools.partial(arrays.decode_array, **shape)
-    if not of_arrays:
-      shape['center_crop'] = center_crop
-      self._decode = functools.partial(decoding.decode_image, **shape)
+    self._decoding = (channels, arrays.short_sides(sides), center_crop)
+    if of_arrays:
+      self._decode = functools.partial(
+        arrays.decode_array, channels=channels, sides=sides
+      )
+    else:
+      self._decode = functools.partial(
+        decoding.decode_image,
+        channels=channels,
+        image_size=sides,
+        center_crop=center_crop,
+      )
     self._pool = futures.ThreadPoolExecutor()
     self.names = sorted(found)
 
@@ -85,7 +93,7 @@ class Pictures:
     return len(self.names)
 
   def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-    """Decodes the images at `indices` [B] as [B, S, S, C], uint8 if no arrays.
+    """Decodes the images at `indices` [B] as [B, *S, C], uint8 if no arrays.
 
     Raises:
       UserError: one cannot be read.
@@ -151,7 +159,7 @@ def encode_npys(images: Any, value_range: pixels.ValueRange) -> Iterable[bytes]:
   """`.npy` files of examples, as float32 in the units of their data.
 
   Args:
-    images: [B, H, W, C] float in [-1, 1].
+    images: [B, *S, C] float in [-1, 1].
     value_range: as `pixels.to_values` takes it.
 
   Yields:

@@ -4,9 +4,6 @@ It is found once, over the training split, and is a field of the run from then
 on: see `modes/value_ranges.py`.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from vaegan_jax.data.images import Images
@@ -23,25 +20,19 @@ _MAX_BOUND = 1e37
 _RESOLUTION = 2.0**-16  # Of a range, next to its larger bound.
 
 
-def find_range(
-  data: Mapping[str, Any], images: Images
-) -> tuple[ValueRange, str]:
+def find_range(given: ValueRange, images: Images) -> tuple[ValueRange, str]:
   """Settles what the values of a dataset are mapped from.
 
   Args:
-    data: the fields of `config.data`.
+    given: the field `data.value_range`; 'dtype' is of arrays here.
     images: the training split.
 
   Returns:
-    The pair (low, high), and a sentence that tells of it; 'dtype' and '' of
-    photographs, if that is the field, whose values are 0 to 255.
+    The pair (low, high), and a sentence that tells of it.
 
   Raises:
     UserError: the field does not suit the values, or they are all the same.
   """
-  given = data['value_range']
-  if data['name'] != 'array_folder' and given == 'dtype':
-    return given, ''
   values = _look(images)
   low, high = _bounds(given, values, images.dtype)
   _check_precision(low, high)

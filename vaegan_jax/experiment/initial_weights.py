@@ -23,7 +23,7 @@ from vaegan_jax.experiment.train_state import Params
 from vaegan_jax.runtime import distributed
 
 # The critic's are of its own section, and the autoencoder's of two.
-_OF_DATA = ('image_size', 'channels')
+_OF_DATA = ('shape', 'image_size', 'channels')
 
 
 class InitialWeights(NamedTuple):

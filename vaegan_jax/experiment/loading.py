@@ -16,7 +16,7 @@ from etils import epath
 from vaegan_jax import models
 from vaegan_jax.configuration.paths import absolute
 from vaegan_jax.configuration.serialization import load_config
-from vaegan_jax.configuration.sides import image_shape
+from vaegan_jax.configuration.sides import image_shape, sides_of
 from vaegan_jax.errors import UserError
 from vaegan_jax.experiment.latent_statistics import read_statistics
 from vaegan_jax.experiment.tensors import digest, from_tensors
@@ -106,7 +106,8 @@ def _read_export(root: epath.Path, config):
     )
   modules = models.create_modules(
     with_critic=config.objective in OBJECTIVES,
-    data=config.data,
+    sides=sides_of(config.data),
+    channels=config.data.channels,
     model=config.model,
     critic=config.critic,
   )

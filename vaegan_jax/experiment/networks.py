@@ -12,7 +12,7 @@ import ml_collections
 
 from vaegan_jax import models
 from vaegan_jax.configuration.migrations import upgrade
-from vaegan_jax.configuration.sides import image_shape
+from vaegan_jax.configuration.sides import image_shape, sides_of
 from vaegan_jax.errors import UserError
 from vaegan_jax.experiment import rounds
 from vaegan_jax.experiment.optimizers import create_optimizers
@@ -35,7 +35,8 @@ def create_networks(
   """
   modules = models.create_modules(
     with_critic=config.objective in OBJECTIVES,
-    data=config.data,
+    sides=sides_of(config.data),
+    channels=config.data.channels,
     model=config.model,
     critic=config.critic,
   )

@@ -5,9 +5,9 @@
     posterior = model.encode(x)
     x_recon = model.decode(posterior.sample(jax.random.key(0)))
 
-Where it comes from is in `loading.py`. Axes: B batch, H height, W width, C
-channels, S axes of the latent's space, () where it is flat, Z entries of a
-latent, T entries of Z that make one code.
+Where it comes from is in `loading.py`. Axes: B batch, S axes of space: of an
+image its height and width, of a latent those of its map, () where it is flat; C
+channels, Z entries of a latent, T entries of Z that make one code.
 """
 
 import functools
@@ -21,7 +21,11 @@ import ml_collections
 import numpy as np
 from flax import struct
 
-from vaegan_jax.configuration.sides import image_shape
+from vaegan_jax.configuration.sides import (
+  holds_arrays,
+  image_shape,
+  sides_of,
+)
 from vaegan_jax.data import pixels
 from vaegan_jax.errors import UserError
 from vaegan_jax.experiment.latent_statistics import LatentStatistics
@@ -59,8 +63,8 @@ class TrainedModel(struct.PyTreeNode):
   source: str = struct.field(pytree_node=False)
 
   @property
-  def image_shape(self) -> tuple[int, int, int]:
-    """(H, W, C) of the images that it was trained on."""
+  def image_shape(self) -> tuple[int, ...]:
+    """(*S, C) of the examples that it was trained on."""
     return image_shape(self.config.data)
 
   @property
@@ -100,15 +104,15 @@ class TrainedModel(struct.PyTreeNode):
         Of a run on arrays: such, in their own units; the middle is cut out.
 
     Returns:
-      [B, H, W, C] float32 in [-1, 1], of the training's shape.
+      [B, *S, C] float32 in [-1, 1], of the training's shape.
 
     Raises:
       UserError: they are not uint8, or cannot be cut.
     """
     if not isinstance(images, (list, tuple)):
-      images = images if np.ndim(images) == 4 else [images]
+      images = images if np.ndim(images) == self._ndim else [images]
     data = self.config.data
-    if data.name == 'array_folder':
+    if holds_arrays(data):
       images = self._cut(images)
     elif not isinstance(images, jax.core.Tracer):
       kinds = {str(getattr(image, 'dtype', 'uint8')) for image in images}
@@ -130,7 +134,7 @@ class TrainedModel(struct.PyTreeNode):
     """Encodes images.
 
     Args:
-      x: [B, H, W, C] float32 in [-1, 1].
+      x: [B, *S, C] float32 in [-1, 1].
 
     Returns:
       See `Posterior`.
@@ -152,7 +156,7 @@ class TrainedModel(struct.PyTreeNode):
         as in `Posterior.indices`.
 
     Returns:
-      [B, H, W, C] float32 in [-1, 1].
+      [B, *S, C] float32 in [-1, 1].
 
     Raises:
       UserError: they are of another shape than this model's.
@@ -170,26 +174,27 @@ class TrainedModel(struct.PyTreeNode):
     """Encodes and decodes images without chance.
 
     Args:
-      x: [B, H, W, C] float32 in [-1, 1]. Where the latent is a map, of any
+      x: [B, *S, C] float32 in [-1, 1]. Where the latent is a map, of any
         sides: the last row and column are repeated until the encoder takes
         them.
 
     Returns:
-      [B, H, W, C] in [-1, 1].
+      [B, *S, C] in [-1, 1].
 
     Raises:
       UserError: as `encode`.
     """
-    height, width = x.shape[1:3]
+    sides = x.shape[1:-1]
     if not self.autoencoder.encoder.flat:
       factor = self.autoencoder.encoder.factor
-      more = [(0, -side % factor) for side in (height, width)]
+      more = [(0, -side % factor) for side in sides]
       x = jnp.pad(x, ((0, 0), *more, (0, 0)), 'edge')
-    return self.decode(self.encode(x).mode())[:, :height, :width]
+    x_recon = self.decode(self.encode(x).mode())
+    return x_recon[:, *(slice(side) for side in sides)]
 
   @functools.partial(jax.jit, static_argnums=2)
   def sample(self, key: jax.Array, n: int) -> jax.Array:
-    """Decodes samples of the prior, [n, H, W, C] in [-1, 1].
+    """Decodes samples of the prior, [n, *S, C] in [-1, 1].
 
     Of a plain autoencoder ('none') these are of a normal distribution, for want
     of a prior.
@@ -220,7 +225,7 @@ class TrainedModel(struct.PyTreeNode):
     """What the critic's layers compute.
 
     Args:
-      x: [B, H, W, C] float32 in [-1, 1].
+      x: [B, *S, C] float32 in [-1, 1].
 
     Returns:
       {layer: [B, ...]} of the layers that its distance compares, in forward
@@ -251,8 +256,8 @@ class TrainedModel(struct.PyTreeNode):
     With `config.loss.normalize` 'local' or 'batch' it depends on the batch.
 
     Args:
-      x: [B, H, W, C] float32 in [-1, 1].
-      y: [B, H, W, C], compared with them.
+      x: [B, *S, C] float32 in [-1, 1].
+      y: [B, *S, C], compared with them.
 
     Raises:
       UserError: as `features`.
@@ -260,6 +265,10 @@ class TrainedModel(struct.PyTreeNode):
     return reconstruction.compare(
       self.loss, x, y, self.features(x), self.features(y)
     )
+
+  @property
+  def _ndim(self) -> int:
+    return 1 + len(self.image_shape)
 
   def _measured(self) -> LatentStatistics:
     if self.statistics is None:
@@ -277,7 +286,7 @@ class TrainedModel(struct.PyTreeNode):
     from vaegan_jax.data import arrays  # With Pillow.
 
     data = self.config.data
-    return arrays.cut(values, data.channels, data.image_size)
+    return arrays.cut(values, data.channels, sides_of(data))
 
   def _to_size(self, image: Any) -> np.ndarray:
     from PIL import Image  # Only where an image has another shape.
@@ -311,10 +320,11 @@ class TrainedModel(struct.PyTreeNode):
 
   def _check_channels(self, x) -> None:
     channels = self.config.data.channels
-    if x.ndim != 4 or x.shape[-1] != channels:
+    if x.ndim != self._ndim or x.shape[-1] != channels:
+      space = ('T', 'H, W', 'D, H, W')[self._ndim - 3]
       raise UserError(
         f'x has the shape {x.shape}, and images for {self.source} are '
-        f'[B, H, W, {channels}]: model.preprocess(images) converts them'
+        f'[B, {space}, {channels}]: model.preprocess(images) converts them'
       )
     if not jnp.issubdtype(x.dtype, jnp.floating):
       raise UserError(

@@ -1,7 +1,8 @@
 """What the reconstructions are to minimise, term by term.
 
 The distance is measured in the features of a critic that is held constant, or
-between the pixels. Axes: B images on one device, H height, W width, C channels.
+between the pixels.
+Axes: B examples on one device, S one to three axes of space, C channels.
 """
 
 import dataclasses
@@ -83,9 +84,9 @@ def create_judge(
       `loss.normalize` divide.
 
   Returns:
-    (critic's variables, x [B, H, W, C], x_fakes) -> (terms, moments). The
+    (critic's variables, x [B, *S, C], x_fakes) -> (terms, moments). The
     `x_fakes` are `x_recon` and, where they are not the same to the gradient,
-    `x_adversarial` (its copy) and `x_prior` (samples), each [B, H, W, C]. The
+    `x_adversarial` (its copy) and `x_prior` (samples), each [B, *S, C]. The
     terms 'distance', unless its weight is 0, 'pixel' and, with its loss,
     'adversarial' are [B]; see `describe` for the moments.
   """
@@ -137,8 +138,8 @@ def compare(
 
   Args:
     loss: how the layers are compared.
-    x: [B, H, W, C].
-    x_recon: [B, H, W, C].
+    x: [B, *S, C].
+    x_recon: [B, *S, C].
     features_x: {layer: [B, ...]} of x, in the order of `loss.layer_weights`.
     features_recon: of x_recon.
     axis_name: see `create_judge`.
@@ -179,11 +180,11 @@ def image_layers(images: jax.Array, num_halvings: int) -> dict[str, jax.Array]:
   (the Gaussian pyramid of Burt & Adelson, 1983, with squares for Gaussians).
 
   Args:
-    images: [B, H, W, C].
+    images: [B, *S, C].
     num_halvings: layers beyond the first.
 
   Returns:
-    {'image': [B, H, W, C], 'image_1': [B, ceil(H / 2), ceil(W / 2), C], ...}.
+    {'image': [B, *S, C], 'image_1': [B, *ceil(S / 2), C], ...}.
   """
   layers, square = {'image': images}, (2,) * (images.ndim - 2)
   for halving in range(1, num_halvings + 1):
@@ -204,8 +205,8 @@ def negative_log_likelihood(
   constant: there the derivative with respect to it is 0.
 
   Args:
-    x: [B, H, W, C].
-    x_recon: [B, H, W, C].
+    x: [B, *S, C].
+    x_recon: [B, *S, C].
     axis_name: of the devices that share the batch; None: it is all here.
 
   Returns:
@@ -217,7 +218,8 @@ def negative_log_likelihood(
     variance = jax.lax.pmean(variance, axis_name)
   variance = jnp.maximum(variance, _MIN_VARIANCE)
   log_norm = 0.5 * math.prod(x.shape[1:]) * jnp.log(2 * math.pi * variance)
-  return errors.sum(axis=(1, 2, 3)) / (2 * variance) + log_norm
+  axes = tuple(range(1, errors.ndim))
+  return errors.sum(axes) / (2 * variance) + log_norm
 
 
 def describe(moments: Mapping[str, Any]) -> dict[str, jax.Array]:
@@ -268,6 +270,6 @@ def _pixel_distance(x, x_recon, reduction):
 
 
 def _moments(images):
-  """Means over the batch, of the images and of their squares, [H, W, C]."""
+  """Means over the batch, of the images and of their squares, [*S, C]."""
   images = jax.lax.stop_gradient(images)
   return jnp.mean(images, axis=0), jnp.mean(images**2, axis=0)

@@ -13,7 +13,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
 
 from vaegan_jax.models import plain, residual
 from vaegan_jax.models.autoencoder import Autoencoder
@@ -35,7 +34,8 @@ _OF_CRITIC = (
 def create_modules(
   *,
   with_critic: bool,
-  data: Mapping[str, Any],
+  sides: Sequence[int],
+  channels: int,
   model: Mapping[str, Any],
   critic: Mapping[str, Any],
 ) -> dict[str, nn.Module]:
@@ -43,7 +43,7 @@ def create_modules(
 
   Args:
     with_critic: whether the objective uses one.
-    data: the fields of `config.data`.
+    sides, channels: as `create_autoencoder` takes them.
     model: the fields of `config.model`.
     critic: the fields of `config.critic`.
 
@@ -52,11 +52,7 @@ def create_modules(
     the critic.
   """
 
-  modules = {
-    'autoencoder': create_autoencoder(
-      data['image_size'], data['channels'], **model
-    )
-  }
+  modules = {'autoencoder': create_autoencoder(sides, channels, **model)}
   network = critic['network']
   if with_critic and network in VGG_DEPTHS:
     modules['critic'] = VGG(VGG_DEPTHS[network])
@@ -69,13 +65,13 @@ def create_modules(
 
 
 def create_autoencoder(
-  image_size: int | tuple[int, int], channels: int, **model: Any
+  sides: Sequence[int], channels: int, **model: Any
 ) -> Autoencoder:
   """Builds the autoencoder that a configuration describes.
 
   Args:
-    image_size: sides of the images, in pixels, or one for both.
-    channels: of the images.
+    sides: of the examples, in places of each of one to three axes.
+    channels: of the examples.
     **model: the fields of `config.model`.
 
   Returns:
@@ -83,7 +79,6 @@ def create_autoencoder(
   """
   latent = _create_latent(**model)
   flat = model['latent_shape'] == 'flat'
-  sides = np.broadcast_to(image_size, 2).tolist()
   names = ['width', 'channel_multipliers', 'remat']
   fields = {'dtype': _dtype(model['dtype'])}
   if model['network'] == 'plain':

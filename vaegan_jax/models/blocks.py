@@ -14,9 +14,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vaegan_jax.models.convolving import convolve
 from vaegan_jax.models.doubling import double_and_convolve
 from vaegan_jax.models.halving import halve
 
+# Flax's layer, with the names and initial values of its parameters.
+Conv = functools.partial(nn.Conv, conv_general_dilated_cls=lambda: convolve)
 NORMS = ('none', 'group', 'instance', 'batch')
 LEAKY_SLOPE = 0.2
 MAX_GROUPS = 32
@@ -163,7 +166,7 @@ def to_latent(
   """
   if flat:
     return nn.Dense(size)(x.reshape(x.shape[0], -1).astype(jnp.float32))
-  conv = nn.Conv(size, (1,) * (x.ndim - 2), dtype=dtype, name='to_latent')
+  conv = Conv(size, (1,) * (x.ndim - 2), dtype=dtype, name='to_latent')
   return conv(x).astype(jnp.float32)
 
 
@@ -187,7 +190,7 @@ def from_latent(
   """
   if not flat_space:
     num_axes = latents.ndim - 2
-    return nn.Conv(features, (3,) * num_axes, dtype=dtype, name='from_latent')(
+    return Conv(features, (3,) * num_axes, dtype=dtype, name='from_latent')(
       latents
     )
   x = nn.Dense(math.prod(flat_space) * features)(latents)

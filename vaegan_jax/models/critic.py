@@ -92,7 +92,7 @@ class Critic(nn.Module):
     if self.network == 'residual':
       block = ResidualDownBlock
       taps = (3,) * (x.ndim - 2)
-      conv = nn.Conv(widths[0], taps, dtype=self.dtype, name='from_image')
+      conv = blocks.Conv(widths[0], taps, dtype=self.dtype, name='from_image')
       x = blocks.spectrally(conv, self.spectral_norm, train)(x)
       x = nn.leaky_relu(x, blocks.LEAKY_SLOPE)
     for name, features in zip(names, widths[-len(names) :], strict=True):

@@ -14,6 +14,8 @@ import itertools
 import jax
 import jax.numpy as jnp
 
+from vaegan_jax.models.convolving import convolve
+
 
 def double_and_convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """What a convolution of the doubled x gives, up to rounding.
@@ -29,15 +31,12 @@ def double_and_convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
     [B, *(2 space), F].
   """
   num_axes = x.ndim - 2
-  letters = 'DHW'[-num_axes:]
-  layout = (f'N{letters}C', f'{letters}IO', f'N{letters}C')
   pixels = {
-    place: jax.lax.conv_general_dilated(
+    place: convolve(
       x,
       _sum_taps(kernel, place),
-      window_strides=(1,) * num_axes,
-      padding=[(1 - i, i) for i in place],
-      dimension_numbers=layout,
+      (1,) * num_axes,
+      [(1 - i, i) for i in place],
     )
     for place in itertools.product((0, 1), repeat=num_axes)
   }

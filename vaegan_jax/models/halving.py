@@ -12,6 +12,8 @@ import itertools
 import jax
 from jax.custom_derivatives import SymbolicZero
 
+from vaegan_jax.models.convolving import convolve
+
 
 @jax.custom_jvp
 def halve(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -24,7 +26,8 @@ def halve(x: jax.Array, kernel: jax.Array) -> jax.Array:
   Returns:
     [B, *space, F].
   """
-  return _convolve(x, kernel, stride=2, padding=[(1, 1)] * (x.ndim - 2))
+  num_axes = x.ndim - 2
+  return convolve(x, kernel, (2,) * num_axes, [(1, 1)] * num_axes)
 
 
 def _halve_jvp(primals, tangents):
@@ -59,22 +62,10 @@ def _halve_by_phase(x: jax.Array, kernel: jax.Array) -> jax.Array:
   for phase in itertools.product((0, 1), repeat=num_axes):
     pixels = [place for i in phase for place in (slice(None), i)]
     # An even pixel meets taps 1 and 3; an odd one taps 0 and 2.
-    total += _convolve(
+    total += convolve(
       x[:, *pixels],
       kernel[*(slice(1 - i, None, 2) for i in phase)],
-      stride=1,
-      padding=[(i, 1 - i) for i in phase],
+      (1,) * num_axes,
+      [(i, 1 - i) for i in phase],
     )
   return total
-
-
-def _convolve(x, kernel, *, stride: int, padding) -> jax.Array:
-  num_axes = x.ndim - 2
-  letters = 'DHW'[-num_axes:]
-  return jax.lax.conv_general_dilated(
-    x,
-    kernel,
-    window_strides=(stride,) * num_axes,
-    padding=padding,
-    dimension_numbers=(f'N{letters}C', f'{letters}IO', f'N{letters}C'),
-  )

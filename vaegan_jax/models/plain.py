@@ -83,7 +83,7 @@ class Decoder(nn.Module):
       x = block(features, self.norm, dtype=self.dtype, name=f'block_{i}')(
         x, train
       )
-    to_image = nn.Conv(
+    to_image = blocks.Conv(
       self.channels, (3,) * (x.ndim - 2), dtype=self.dtype, name='to_image'
     )
     return nn.tanh(to_image(x).astype(jnp.float32))

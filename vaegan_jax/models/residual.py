@@ -68,7 +68,7 @@ class Encoder(nn.Module):
     widths = [self.width * m for m in self.channel_multipliers]
     num_groups = _num_groups(self.layout, self.width)
     how = num_groups, self.dtype, self.remat
-    x = nn.Conv(widths[0], taps, dtype=self.dtype, name='from_image')(x)
+    x = blocks.Conv(widths[0], taps, dtype=self.dtype, name='from_image')(x)
     for level, features in enumerate(widths):
       if level:
         x = _halve(x, self.layout, self.dtype, name=f'down_{level}')
@@ -83,7 +83,7 @@ class Encoder(nn.Module):
       x = Middle(*how, name='middle')(x)
     x = normalize_and_activate(x, num_groups, 'norm')
     if self.layout == 'ldm':
-      x = nn.Conv(self.size, taps, dtype=self.dtype, name='conv_out')(x)
+      x = blocks.Conv(self.size, taps, dtype=self.dtype, name='conv_out')(x)
     return blocks.to_latent(x, self.size, flat=self.flat, dtype=self.dtype)
 
 
@@ -120,7 +120,9 @@ class Decoder(nn.Module):
     is_ldm = self.layout == 'ldm'
     if is_ldm:
       one, size = (1,) * (latents.ndim - 2), latents.shape[-1]
-      latents = nn.Conv(size, one, dtype=self.dtype, name='post_quant')(latents)
+      latents = blocks.Conv(size, one, dtype=self.dtype, name='post_quant')(
+        latents
+      )
     widths = [self.width * m for m in self.channel_multipliers]
     num_groups = _num_groups(self.layout, self.width)
     how = num_groups, self.dtype, self.remat
@@ -141,7 +143,9 @@ class Decoder(nn.Module):
         x = _double(x, self.dtype, name=f'up_{level}')
     x = normalize_and_activate(x, num_groups, 'norm')
     taps = (3,) * (x.ndim - 2)
-    to_image = nn.Conv(self.channels, taps, dtype=self.dtype, name='to_image')
+    to_image = blocks.Conv(
+      self.channels, taps, dtype=self.dtype, name='to_image'
+    )
     x = to_image(x).astype(jnp.float32)
     return x if is_ldm else nn.tanh(x)
 
@@ -156,7 +160,7 @@ def _halve(x: jax.Array, layout: str, dtype: Any, *, name: str) -> jax.Array:
   num_axes, features = x.ndim - 2, x.shape[-1]
   if layout == 'own':
     return blocks.convolution(features, 4, num_axes, halve, dtype, name)(x)
-  return nn.Conv(
+  return blocks.Conv(
     features,
     (3,) * num_axes,
     strides=2,

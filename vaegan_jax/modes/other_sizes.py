@@ -9,6 +9,7 @@ import ml_collections
 from etils import epath
 
 from vaegan_jax.configuration.serialization import load_config
+from vaegan_jax.configuration.sides import sides_of, told_sides
 from vaegan_jax.errors import UserError
 from vaegan_jax.experiment.networks import restore_networks
 from vaegan_jax.experiment.train_state import TrainState
@@ -21,7 +22,7 @@ def restore_for_size(
   """Restores a run's newest whole checkpoint, for images of any size.
 
   Args:
-    config: of the run; its `data.image_size` may be another.
+    config: of the run; its `data.image_size` or `data.shape` may be another.
     workdir: of the run.
 
   Returns:
@@ -33,19 +34,20 @@ def restore_for_size(
       latent is of one size.
   """
   path = epath.Path(workdir) / 'config.json'
-  own = load_config(path).data.image_size if path.exists() else None
-  size = config.data.image_size
-  if own in (None, size):
+  own = load_config(path).data if path.exists() else config.data
+  if sides_of(own) == sides_of(config.data):
     return restore_networks(config, workdir)
+  field, value = told_sides(own).split('=')
   if config.model.latent_shape == 'flat':
     raise UserError(
-      f'data.image_size={size} must be {own}, which the run in {workdir} was '
-      "trained with, as its latent is flat; model.latent_shape='map' takes any "
-      f'size: for example, --config.data.image_size="{own}"'
+      f'{told_sides(config.data)} must be {value}, which the run in {workdir} '
+      "was trained with, as its latent is flat; model.latent_shape='map' takes "
+      f'any size: for example, --config.{field}="{value}"'
     )
   config = config.copy_and_resolve_references()
   with config.ignore_type():
-    config.data.image_size = own
+    config.data.image_size = own.image_size
+    config.data.shape = own.shape
   modules, state, step = restore_networks(config, workdir)
   critic = modules.get('critic')
   if critic and not is_frozen(critic) and config.critic.head == 'dense':

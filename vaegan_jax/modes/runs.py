@@ -47,6 +47,7 @@ def create_evaluator(
     seed=config.seed,
     value_range=config.data.value_range,
     bands=shown_bands(config.data),
+    sample_rate=config.data.sample_rate,
     judges=judges or load_judges(**config.evaluation),
     notes=notes,
   )

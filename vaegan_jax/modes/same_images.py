@@ -10,6 +10,7 @@ from typing import Any
 import ml_collections
 
 from vaegan_jax.configuration.migrations import upgrade
+from vaegan_jax.configuration.sides import image_shape
 from vaegan_jax.data.images import load_splits
 from vaegan_jax.errors import UserError
 from vaegan_jax.modes.value_ranges import with_range
@@ -17,7 +18,7 @@ from vaegan_jax.runtime import distributed
 from vaegan_jax.runtime.recorded import read_identity
 
 # Fields of `config.data` by which a folder has the same training images.
-_SAME = ('name', 'train_split', 'image_size', 'channels', 'center_crop')
+_SAME = ('name', 'train_split', 'center_crop')
 
 
 def keep_rules(
@@ -82,7 +83,9 @@ def may_have_grown(
     return False
   was, now = recorded['data']['num_images'], data['num_images']
   began = recorded['config']['data']
-  if any(began[name] != config.data[name] for name in _SAME):
+  if image_shape(began) != image_shape(config.data) or any(
+    began[name] != config.data[name] for name in _SAME
+  ):
     return False
   # As many: those that were added are held out.
   if now < was or recorded['data'] == data:

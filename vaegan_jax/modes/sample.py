@@ -16,7 +16,7 @@ _IN_FIGURE = 64  # As evaluation draws.
 
 
 def sample(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
-  """Draws samples: a PNG each, and the first together in `samples.png`.
+  """Draws samples: a file each, and the first together in `samples.png`.
 
   The first are those that evaluation draws; `--config.seed` gives others.
 
@@ -38,10 +38,14 @@ def sample(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
     names = [f'{i:08}.png' for i in places]
     write_pictures(use.output, names, images, model.config.data)
     first_images.extend(images[: _IN_FIGURE - len(first_images)])
-  scale = max(1, 128 // images.shape[1])
-  first_images = choose_bands(
-    np.stack(first_images), shown_bands(model.config.data)
-  )
-  figure = sample_figure(first_images, scale=scale)
-  save_png(epath.Path(use.output) / 'samples.png', figure)
+  if images.ndim == 4:
+    _draw(first_images, use.output, shown_bands(model.config.data))
   print(f'Drew {len(prior):,} samples: {use.output}', flush=True)
+
+
+def _draw(images, folder: str, bands) -> None:
+  """The first samples in one picture."""
+  images = choose_bands(np.stack(images), bands)
+  scale = max(1, 128 // images.shape[1])
+  figure = sample_figure(images, scale=scale)
+  save_png(epath.Path(folder) / 'samples.png', figure)

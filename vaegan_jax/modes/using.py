@@ -10,6 +10,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
+from vaegan_jax.configuration.sides import holds_arrays, sides_of
 from vaegan_jax.configuration.use_flags import Use
 from vaegan_jax.data.images import Images, load_splits
 from vaegan_jax.data.pictures import Pictures, encode_npys, encode_pngs
@@ -84,9 +85,9 @@ def open_pictures(config: ml_collections.ConfigDict, path: str) -> Pictures:
   return Pictures(
     path,
     channels=data.channels,
-    image_size=data.image_size,
+    sides=sides_of(data),
     center_crop=data.center_crop,
-    of_arrays=data.name == 'array_folder',
+    of_arrays=holds_arrays(data),
   )
 
 
@@ -122,10 +123,10 @@ def write_pictures(
   Args:
     folder: local or `gs://...`.
     names: of PNG files, relative to the folder.
-    images: [B, H, W, C] float in [-1, 1].
+    images: [B, *S, C] float in [-1, 1].
     data: the fields `data` of the model's configuration.
   """
-  if data.name == 'array_folder':
+  if holds_arrays(data):
     names = [str(PurePosixPath(name).with_suffix('.npy')) for name in names]
     contents = encode_npys(images, data.value_range)
   else:

@@ -7,6 +7,7 @@ opens the run needs the data for it.
 
 import ml_collections
 
+from vaegan_jax.configuration.sides import holds_arrays
 from vaegan_jax.data.images import Images
 from vaegan_jax.data.values import find_range
 
@@ -27,9 +28,11 @@ def settle_range(
   Raises:
     UserError: the field does not suit the values.
   """
-  found, told = find_range(config.data, images)
-  if told:
-    print(told, flush=True)
+  given = config.data.value_range
+  if given == 'dtype' and not holds_arrays(config.data):
+    return config  # Photographs, whose values are 0 to 255.
+  found, told = find_range(given, images)
+  print(told, flush=True)
   return with_range(config, found)
 
 
