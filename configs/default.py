@@ -44,6 +44,9 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   # keep it; there, an image that is added moves what is held out.
   data.folder_rules = 2
   data.allow_growth = False  # A run whose folder has more images now goes on.
+  # Of a TFDS dataset, the feature that holds the examples; '': 'image', or the
+  # only one of numbers.
+  data.feature = ''
   # Where prepared data lives, or gs://...; '': ~/tensorflow_datasets.
   data.data_dir = ''
   # Where copies of what is in a bucket live; '': data_dir, if that is on a
@@ -67,6 +70,9 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   data.train_split = 'train'
   data.eval_split = 'test'
   data.random_flip = True  # Mirror half of the training images; of no arrays.
+  # So many places more are read on every axis, out of which training cuts a
+  # part at random; the others see the middle.
+  data.random_crop_margin = 0
   # Axes along each of which half of the examples are mirrored, of images 0 the
   # height, 1 the width; (): the width, if random_flip says so.
   data.flip_axes = ()

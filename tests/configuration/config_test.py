@@ -139,6 +139,7 @@ BAD_VALUES = {
   'data.shown_bands': ((0, 1), (3,), (0, 0, 1), (-1,), ('red',), 0),
   'data.flip_axes': ((2,), (3,), (0, 0), (-1,), ('width',), 1),
   'data.center_crop': (-1,),
+  'data.random_crop_margin': (-1, 4097, 1.5),
   'data.train_split': ('',),
   'data.random_flip': (1, 'true'),
   'model.depth': (0, 5, 13),

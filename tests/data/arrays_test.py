@@ -1,11 +1,15 @@
 """Files of arrays: every kind and dtype, damage, folders of them."""
 
+import gc
 import io
 import pickle
+import sys
 import zipfile
+from concurrent import futures
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from vaegan_jax.data import array_files, arrays, datasets, images
@@ -37,7 +41,6 @@ def png(array):
 
 
 def tiff(array, **options):
-  tifffile = pytest.importorskip('tifffile')
   content = io.BytesIO()
   tifffile.imwrite(content, array, **options)
   return content.getvalue()
@@ -111,6 +114,26 @@ def test_an_example_is_the_middle():
   np.testing.assert_array_equal(cut, array[1:9])
   grey = arrays.to_example(array[..., 0], channels=1, sides=(10, 8))
   np.testing.assert_array_equal(grey, array[..., :1])
+
+
+def test_arrays_are_read_by_many_threads_at_once():
+  data, interval = arrays.encode_npy(bands()), sys.getswitchinterval()
+  threshold = gc.get_threshold()
+
+  def callback(*_):  # JAX has one, too.
+    return [None for _ in range(2000)]
+
+  try:
+    gc.callbacks.append(callback)
+    gc.set_threshold(5)
+    sys.setswitchinterval(1e-6)
+    with futures.ThreadPoolExecutor(8) as pool:
+      read = list(pool.map(arrays.read_array, [data] * 400))
+  finally:
+    gc.callbacks.remove(callback)
+    gc.set_threshold(*threshold)
+    sys.setswitchinterval(interval)
+  assert len(read) == 400
 
 
 class Trap:

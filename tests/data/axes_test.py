@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.data.arrays_test import tiff
-from vaegan_jax.data import arrays, datasets, drawn, images
+from vaegan_jax.data import arrays, datasets, drawn, features, images
 from vaegan_jax.errors import UserError
 
 SIDES = {1: (6,), 2: (4, 6), 3: (4, 6, 2)}
@@ -76,4 +76,6 @@ def test_a_shape_of_images_is_one_sentence(tmp_path, monkeypatch):
   monkeypatch.setattr(drawn.DrawnFaces, 'num_images', counts)
   builder = datasets.create_builder('drawn_faces', data_dir=str(tmp_path))
   with pytest.raises(UserError, match='is of arrays, and'):
-    images.load_images(builder, 'train', sides=(64,), channels=3)
+    features.check_array(
+      builder.info, {'name': 'x', 'feature': '', 'shape': (64, 64)}
+    )

@@ -13,6 +13,7 @@ from PIL import Image
 from configs import default
 from vaegan_jax.data import datasets, decoded_cache, decoding, images
 from vaegan_jax.data.batches import create_batches
+from vaegan_jax.data.pictures import Pictures
 from vaegan_jax.errors import UserError
 
 
@@ -232,3 +233,26 @@ def test_load_splits_reads_the_fields_of_a_configuration(builder, tmp_path):
   assert split.fingerprint == expected.fingerprint
   with pytest.raises(UserError, match=r"data\.eval_split is 'no'"):
     images.load_splits(data, ['train_split', 'eval_split'])
+
+
+def test_with_a_margin_training_reads_all_and_others_the_middle(
+  builder, tmp_path
+):
+  data = default.get_config().data.to_dict()
+  data.update(name='image_folder', path=str(tmp_path / 'images'))
+  data.update(data_dir=str(tmp_path), image_size=4, random_crop_margin=2)
+  (split,) = images.load_splits(data, ['train_split'])
+  everywhere = np.arange(len(split))
+  whole = images.whole_of(split)
+  expected = _load(builder, sides=(6, 6))
+  assert whole.fingerprint == split.fingerprint == expected.fingerprint
+  np.testing.assert_array_equal(whole[everywhere], expected[everywhere])
+  middle = expected[everywhere][:, 1:5, 1:5]
+  np.testing.assert_array_equal(split[everywhere], middle)
+  assert images.whole_of(expected) is expected
+  # And so do pictures that are of no dataset.
+  pictures = Pictures(
+    data['path'], channels=3, sides=(4, 4), center_crop=0, margin=2
+  )
+  found = pictures[np.arange(len(pictures))]
+  assert {x.tobytes() for x in middle} < {x.tobytes() for x in found}

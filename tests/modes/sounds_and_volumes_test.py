@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+import soundfile
 
 import main
 import vaegan_jax
@@ -10,10 +11,10 @@ from tests.finished_run import parse, use
 from tests.tiny_run import tiny_flags
 from vaegan_jax.errors import UserError
 
-# data.shape, the shape of the files, dtype.
+# data.shape, the shape of the files, dtype, data.random_crop_margin.
 KINDS = {
-  'sounds': ((64,), (70,), np.int16),
-  'volumes': ((8, 8, 4), (1, 9, 8, 6), np.float32),
+  'sounds': ((64,), (70,), np.int16, 5),
+  'volumes': ((8, 8, 4), (1, 9, 8, 6), np.float32, 0),
 }
 
 
@@ -28,7 +29,7 @@ def draw(folder, shape, dtype, number=23):
 @pytest.fixture(scope='module', params=KINDS)
 def trained(request, tmp_path_factory):
   """(workdir, folder of arrays, data.shape) of a run on examples of a kind."""
-  shape, of_files, dtype = KINDS[request.param]
+  shape, of_files, dtype, margin = KINDS[request.param]
   root = tmp_path_factory.mktemp(request.param)
   draw(root / 'arrays', of_files, dtype)
   flags = (
@@ -38,11 +39,18 @@ def trained(request, tmp_path_factory):
     '--config.data.channels=1',
     '--config.data.value_range=percentiles',
     '--config.data.flip_axes=(0,)',
+    f'--config.data.random_crop_margin={margin}',
     '--config.objective=mse',
     '--config.model.latent_shape=map',
     '--config.num_train_steps=2',
   )
   assert main.run(parse(root / 'run', *flags)) == 0
+  if margin:  # A run that was stopped gets the same crops.
+    workdir = root / 'resumed'
+    assert main.run(parse(workdir, *flags, '--config.num_train_steps=1')) == 0
+    assert main.run(parse(workdir, *flags)) == 0
+    models = [vaegan_jax.load(root / name) for name in ('run', 'resumed')]
+    assert models[0].fingerprint == models[1].fingerprint
   return root / 'run', root / 'arrays', shape
 
 
@@ -80,7 +88,86 @@ def test_files_go_in_and_come_out(trained, tmp_path):
   )
   use(workdir, '--mode=reconstruct', '--split=eval', f'--output={tmp_path}')
   first = next((tmp_path / 'originals').glob('*.npy'))
+  assert first.with_suffix('.wav').exists() == (len(shape) == 1)
   assert np.load(first).shape == (*shape, 1)
   use(workdir, '--mode=sample', '--num_samples=2', f'--output={tmp_path}')
   assert np.load(tmp_path / '00000001.npy').shape == (*shape, 1)
   assert (tmp_path / 'samples.png').exists()
+
+
+def _damage(folder, kind):
+  """Makes more than a tenth of the files unfit."""
+  for path in sorted(folder.glob('*.npy'))[:4]:
+    values = np.load(path).astype(np.float32)
+    if kind == 'nan':
+      np.save(path, values * np.nan)
+    elif kind == 'cut':
+      path.write_bytes(path.read_bytes()[:-40])
+    elif kind == 'pickled':
+      np.save(path, values.astype(object), allow_pickle=True)
+    elif kind == 'double':
+      np.save(path, values.astype(np.uint8))
+
+
+def _as_sounds(folder, rate):
+  for path in folder.glob('*.npy'):
+    soundfile.write(path.with_suffix('.wav'), np.load(path), rate)
+    path.unlink()
+
+
+@pytest.mark.parametrize('name', KINDS)
+@pytest.mark.parametrize(
+  ('damage', 'flags', 'told'),
+  [
+    ('nan', (), 'NaN and'),
+    ('cut', (), '4 of 23 arrays are damaged'),
+    ('pickled', (), 'Object arrays cannot be loaded'),
+    ('double', (), '4 are not, such as'),
+    ('', ('value_range=(-9, 9)',), 'is left by'),
+    ('', ('channels=3',), '--config.data.channels=1'),
+    ('', ('shape=(128,)',), '--config.data.shape='),
+    ('', ('shape=(66,)',), 'data.shape=66 must be divisible by'),
+    ('', ('flip_axes=(3,)',), 'data.flip_axes=(3,)'),
+    ('', ('feature=audio',), 'is of the datasets of TFDS'),
+  ],
+)
+def test_what_does_not_suit_is_one_sentence(
+  name, damage, flags, told, tmp_path, capsys
+):
+  shape, of_files, dtype, _ = KINDS[name]
+  draw(tmp_path / 'arrays', of_files, dtype)
+  _damage(tmp_path / 'arrays', damage)
+  _assert_told(tmp_path, capsys, told, shape, *flags)
+
+
+@pytest.mark.parametrize(
+  ('flags', 'told'),
+  [
+    (('sample_rate=8000',), '--config.data.sample_rate=16000'),
+    (('shape=(128,)',), 'it has 70 samples, and at least 128 are needed'),
+    (('shape=(8, 8)',), '--config.data.shape="(70,)"'),
+  ],
+)
+def test_sounds_that_do_not_suit_are_one_sentence(
+  flags, told, tmp_path, capsys
+):
+  draw(tmp_path / 'arrays', (70,), np.int16)
+  _as_sounds(tmp_path / 'arrays', 16_000)
+  _assert_told(tmp_path, capsys, told, (64,), *flags)
+
+
+def _assert_told(tmp_path, capsys, told, shape, *flags):
+  if not any(flag.startswith('shape=') for flag in flags):
+    flags = (*flags, f'shape={shape}')  # Given twice, they would be joined.
+  args = (
+    *tiny_flags(tmp_path / 'arrays', tmp_path / 'data'),
+    '--config.data.name=array_folder',
+    '--config.data.channels=1',
+    '--config.data.value_range=percentiles',
+    *(f'--config.data.{flag}' for flag in flags),
+  )
+  with pytest.raises(SystemExit) as caught, main.telling_mistakes():
+    main.run(parse(tmp_path / 'run', *args))
+  assert caught.value.code == 2
+  sentence = capsys.readouterr().err.splitlines()[-1]
+  assert sentence.startswith('error: ') and told in sentence

@@ -17,6 +17,7 @@ from tests.benchmarks import update as benchmark
 from tests.training import update_test
 from tests.training.assembly import PLAIN, parallel_updates
 from tests.training.update_test import assert_equal, critic_layers, preprocess
+from vaegan_jax.data import pixels
 from vaegan_jax.experiment import rounds, train_state
 from vaegan_jax.losses import adversarial
 from vaegan_jax.models import critic as critic_lib
@@ -873,3 +874,35 @@ def test_r1_costs_nothing_in_the_steps_that_do_not_take_it():
   ((first, *others),) = least.critic_products(flops_config())
   wanted = 2 * BATCH * (3 * first + 4 * sum(others))
   assert 0.99 <= (taken - plain) / wanted <= 1.0
+
+
+def test_crops_are_of_the_place_in_the_batch_on_one_device_and_on_many():
+  draw_parts = create_draw(
+    lambda images, flip, first: pixels.random_crop(images, first, sides=(3, 4)),
+    seed=SEED,
+    autoencoder=MODULES['autoencoder'],
+    num_parts=2,
+    with_prior=False,
+    crop_margin=2,
+  )
+  images = np.arange(2 * 16 * 30).reshape(2, 16, 5, 6, 1)  # Parts of 16.
+
+  def on(num_devices):
+    shares = images.reshape(2, num_devices, -1, 5, 6, 1).swapaxes(0, 1)
+    shares = shares.reshape(num_devices, -1, 5, 6, 1)
+    parts = jax.vmap(
+      lambda share: draw_parts(7, 0, share), axis_name=devices.AXIS
+    )(shares)
+    return np.stack([part['x'].reshape(16, 3, 4) for part in parts])
+
+  one = on(1)
+  np.testing.assert_array_equal(on(4), one)
+  tops, lefts = np.divmod(one[..., 0, 0] - images[..., 0, 0, 0], 6)
+  assert set(tops.ravel()) == set(lefts.ravel()) == {0, 1, 2}
+  expected = [
+    image[top : top + 3, left : left + 4, 0]
+    for image, top, left in zip(
+      images.reshape(32, 5, 6, 1), tops.ravel(), lefts.ravel(), strict=True
+    )
+  ]
+  np.testing.assert_array_equal(one.reshape(32, 3, 4), expected)

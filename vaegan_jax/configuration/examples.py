@@ -6,6 +6,7 @@ from vaegan_jax.configuration.rules import FROZEN
 from vaegan_jax.configuration.sides import (
   OF_IMAGES,
   holds_arrays,
+  is_of_tfds,
   sides_of,
   told_sides,
 )
@@ -38,6 +39,11 @@ def check_data(data: ml_collections.ConfigDict) -> None:
       f'data.shape={data.shape} is of arrays, and data.name={data.name!r} of '
       'images, whose sides are data.image_size: for example, '
       '--config.data.image_size=64'
+    )
+  if data.feature and not is_of_tfds(data):
+    raise UserError(
+      f'data.feature={data.feature!r} is of the datasets of TFDS, and not of '
+      f'data.name={data.name!r}: leave it out, or --config.data.feature='
     )
   _check_channels(data)
   if data.center_crop and holds_arrays(data):

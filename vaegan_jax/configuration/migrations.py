@@ -24,6 +24,8 @@ MEANT = {
   'data.flip_axes': [],
   'data.shape': [],
   'data.sample_rate': 16_000,
+  'data.feature': '',
+  'data.random_crop_margin': 0,
   'data.shown_bands': [],
   'loss.distance_weight': 1.0,
   'loss.image_weight': 0.0,

@@ -12,6 +12,7 @@ from typing import Any
 _OF_ARRAYS = ('array_folder', 'drawn_bands', 'drawn_sounds', 'drawn_volumes')
 # And those that are photographs whatever else is said.
 OF_IMAGES = ('image_folder', 'celeb_a', 'drawn_faces')
+_OWN = (*_OF_ARRAYS, 'image_folder', 'drawn_faces')
 MAX_AXES = 3
 
 
@@ -22,6 +23,11 @@ def holds_arrays(data: Any) -> bool:
     data: the fields of `config.data`.
   """
   return data['name'] in _OF_ARRAYS or bool(data['shape'])
+
+
+def is_of_tfds(data: Any) -> bool:
+  """Whether the dataset is one of TFDS's, which may have several features."""
+  return data['name'] not in _OWN
 
 
 def pair_of(image_size: int | tuple[int, int]) -> tuple[int, ...]:

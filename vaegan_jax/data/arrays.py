@@ -7,6 +7,7 @@ width), C channels (bands).
 """
 
 import io
+import threading
 import zipfile
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,12 +15,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vaegan_jax.data import sounds
 from vaegan_jax.data.decoding import UnreadableKind
 from vaegan_jax.errors import UserError
 
-SUFFIXES = ('.npy', '.npz', '.tif', '.tiff', '.png')
+SUFFIXES = ('.npy', '.npz', '.tif', '.tiff', '.png', *sounds.SUFFIXES)
 _MAX_AXES = 4  # Depth, height, width, channels.
 _MAX_BYTES = 2**28  # Of one array; a compressed file may claim any number.
+# NumPy has Python parse a header, which in Python 3.11 fails now and then where
+# threads do so at once (https://github.com/python/cpython/issues/106905).
+_PARSING = threading.Lock()
 # Little and big endian; BigTIFF.
 _TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 _PNG_OF_COLOR = (
@@ -28,11 +33,15 @@ _PNG_OF_COLOR = (
 )
 
 
+class TooShort(ValueError):
+  """An array out of which not so much can be cut."""
+
+
 def read_array(data: bytes) -> np.ndarray:
   """Reads the one array of a file, whatever its name.
 
   Args:
-    data: of a `.npy`, an `.npz` with one array, a TIFF or a PNG.
+    data: of a `.npy`, an `.npz` with one array, a TIFF, a PNG or a sound.
 
   Returns:
     [*S], [*S, C] or [C, *S], in the dtype that the file has; what has 64 bits
@@ -44,16 +53,19 @@ def read_array(data: bytes) -> np.ndarray:
     ValueError: it is pickled, encrypted, too large, or of no such kind.
   """
   if data.startswith(b'\x93NUMPY'):
-    array = np.load(io.BytesIO(data), allow_pickle=False)
+    array = _read_npy(data)
   elif data.startswith(b'PK\x03\x04'):
     array = _read_npz(data)
   elif data.startswith(_TIFF):
     array = _read_tiff(data)
   elif data.startswith(b'\x89PNG'):
     array = _read_png(data)
+  elif sounds.is_sound(data):
+    array = sounds.read_sound(data).samples
   else:
     raise ValueError(
-      'it is no .npy, .npz, TIFF or PNG by its content; a pickle is not loaded'
+      'it is no .npy, .npz, TIFF, PNG, WAV or FLAC by its content; a pickle is '
+      'not loaded'
     )
   if not 1 <= array.ndim <= _MAX_AXES or not array.size:
     raise ValueError(
@@ -104,11 +116,26 @@ def to_example(
   if last != channels:
     raise ValueError(f'no axis of {list(array.shape)} has {channels} channels')
   if any(side < least for side, least in zip(found, wanted, strict=True)):
-    raise ValueError(f'it has {found} places, fewer than {wanted}')
-  firsts = [(s - w) // 2 for s, w in zip(found, wanted, strict=True)]
-  return array[
-    tuple(slice(f, f + w) for f, w in zip(firsts, wanted, strict=True))
+    raise TooShort(f'it has {found} places, fewer than {wanted}')
+  return middle(array, sides)
+
+
+def middle(x: np.ndarray, sides: Sequence[int]) -> np.ndarray:
+  """The middle of examples.
+
+  Args:
+    x: [..., *S, C], S of so many axes as `sides`.
+    sides: S', no larger than S.
+
+  Returns:
+    [..., *S', C], a view.
+  """
+  last = x.shape[-1 - len(sides) : -1]
+  cuts = [
+    slice((side - wanted) // 2, (side - wanted) // 2 + wanted)
+    for side, wanted in zip(last, sides, strict=True)
   ]
+  return x[(..., *cuts, slice(None))]
 
 
 def cut(
@@ -141,14 +168,37 @@ def cut(
 
 
 def decode_array(
-  data: bytes, *, channels: int, sides: Sequence[int]
+  data: bytes | np.ndarray,
+  *,
+  channels: int,
+  sides: Sequence[int],
+  sample_rate: int = 0,
 ) -> np.ndarray:
   """Reads a file as an example; see `read_array` and `to_example`.
 
+  Args:
+    data: of the file, or what was in it.
+    channels, sides: as `to_example` takes them.
+    sample_rate: that a sound must have; 0: any.
+
+  Returns:
+    [*S', C].
+
   Raises:
-    Exception: as they do, and a ValueError for values that are not finite.
+    Exception: as they do, and a ValueError for values that are not finite, or
+      another sample rate.
   """
-  array = read_array(data)
+  if not isinstance(data, bytes):
+    array = _to_plain(np.asarray(data))
+  elif sounds.is_sound(data):
+    array, rate = sounds.read_sound(data)
+    if sample_rate not in (0, rate):
+      raise ValueError(
+        f'it has {rate:,} samples a second, and data.sample_rate is '
+        f'{sample_rate:,}'
+      )
+  else:
+    array = read_array(data)
   check_finite(array)
   return to_example(array, channels=channels, sides=sides)
 
@@ -182,15 +232,14 @@ def _suggest(
 ) -> tuple[str, Any]:
   """A field, and a value of it with which such examples can be cut."""
   space = shape[:3]
-  if len(shape) != len(sides) or channels != 1:
-    if channels == shape[-1]:
-      space = shape[:-1]
-    elif channels == shape[0]:
-      space = shape[1:]
-    elif len(shape) == len(sides):
-      return 'channels', 1
-    elif len(shape) == len(sides) + 1:  # Channels are rarely the most.
-      return 'channels', min(shape[0], shape[-1])
+  if len(shape) > 1 and channels == shape[-1]:
+    space = shape[:-1]
+  elif len(shape) > 1 and channels == shape[0]:
+    space = shape[1:]
+  elif len(shape) == len(sides) and channels > 1:
+    return 'channels', 1
+  elif len(shape) == len(sides) + 1:  # Channels are rarely the most.
+    return 'channels', min(shape[0], shape[-1])
   if len(space) == len(sides):
     space = tuple(map(min, space, sides))
   return 'shape', f'"{space}"'
@@ -222,6 +271,11 @@ def _to_plain(array: np.ndarray) -> np.ndarray:
   return array.astype(array.dtype.newbyteorder('='), copy=False)
 
 
+def _read_npy(data: bytes) -> np.ndarray:
+  with _PARSING:
+    return np.load(io.BytesIO(data), allow_pickle=False)
+
+
 def _read_npz(data: bytes) -> np.ndarray:
   with zipfile.ZipFile(io.BytesIO(data)) as archive:
     members = archive.infolist()
@@ -232,7 +286,7 @@ def _read_npz(data: bytes) -> np.ndarray:
       raise ValueError('it is encrypted')
     _check_bytes(member.file_size)  # More is not read.
     content = archive.read(member)
-  return np.load(io.BytesIO(content), allow_pickle=False)
+  return _read_npy(content)
 
 
 def _read_png(data: bytes) -> np.ndarray:

@@ -24,7 +24,7 @@ from vaegan_jax.errors import UserError
 
 
 def open_dataset(
-  data: Mapping[str, Any], *, fill_bucket: bool
+  data: Mapping[str, Any], *, fill_bucket: bool, num_samples: int = 0
 ) -> tfds.core.DatasetBuilder:
   """Opens a dataset as `datasets.create_builder` does, from buckets too.
 
@@ -33,6 +33,7 @@ def open_dataset(
     fill_bucket: whether this process prepares what a `data_dir` in a bucket
       lacks, and stores it there. Only where the user himself has named it: a
       configuration that was found may lead his images into a stranger's bucket.
+    num_samples: as `create_builder` takes it.
 
   Returns:
     A TFDS builder whose data is on this machine.
@@ -41,20 +42,16 @@ def open_dataset(
     UserError: as `create_builder`; a bucket cannot be used, or lacks the data.
   """
   name, path, data_dir = data['name'], data['path'], data['data_dir']
-  rules = data['folder_rules']
+  rules = {'folder_rules': data['folder_rules'], 'num_samples': num_samples}
   if not in_bucket(path) and not in_bucket(data_dir):
-    return datasets.create_builder(
-      name, path=path, data_dir=data_dir, folder_rules=rules
-    )
+    return datasets.create_builder(name, path=path, data_dir=data_dir, **rules)
   data_dir = data_dir.rstrip('/')
   _check_apart(path, data_dir)
   copies = _copies_folder(data)
   images = BucketFolder(path, copies, 'data.path') if in_bucket(path) else None
   if not in_bucket(data_dir):
     path = str(images.copy(exactly=True))
-    return datasets.create_builder(
-      name, path=path, data_dir=data_dir, folder_rules=rules
-    )
+    return datasets.create_builder(name, path=path, data_dir=data_dir, **rules)
   here = str(local_folder(data_dir, copies))
   place = _find_place(name, path, rules, images, here)
   prepared = BucketFolder(f'{data_dir}/{place}', copies, 'data.data_dir')
@@ -87,7 +84,7 @@ def _check_apart(path: str, data_dir: str) -> None:
 def _find_place(
   name: str,
   path: str,
-  rules: int,
+  rules: Mapping[str, int],
   images: BucketFolder | None,
   data_dir: str,
 ) -> str:
@@ -96,9 +93,11 @@ def _find_place(
     folder = datasets.create_unprepared(name, data_dir).data_path
     return os.path.relpath(folder, data_dir)
   # One place for each state of the images: changed, it is new.
-  files = images or datasets.list_files(name, path, rules)
+  files = images or datasets.list_files(name, path, **rules)
   version = str(datasets.ImageFolder.VERSION)
-  state = f'{name} {version} {rules} {files.fingerprint}'
+  state = f'{name} {version} {rules["folder_rules"]} {files.fingerprint}'
+  if rules['num_samples']:
+    state += f' {rules["num_samples"]}'
   digest = hashlib.sha256(state.encode()).hexdigest()
   return f'{name}/{digest[:16]}'
 
@@ -107,7 +106,7 @@ def _fill(
   prepared: BucketFolder,
   name: str,
   path: str,
-  rules: int,
+  rules: Mapping[str, int],
   images: BucketFolder | None,
   data_dir: str,
 ) -> None:
@@ -122,7 +121,7 @@ def _fill(
     if LAST_FILE in prepared.files:  # Another run was faster.
       return
     builder = datasets.create_builder(
-      name, path=path, data_dir=made_in, folder_rules=rules
+      name, path=path, data_dir=made_in, **rules
     )
     prepared.fill(builder.data_path, leave_out='decoded-')
     if path:

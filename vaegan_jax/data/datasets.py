@@ -10,26 +10,18 @@ is. Neither needs TensorFlow.
 import difflib
 import errno
 import os
-import pathlib
 import re
 import sys
 from collections.abc import Sequence
 
-import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import naming
 
 from vaegan_jax.data import downloads, prepared_copies
-from vaegan_jax.data.array_files import ArrayFiles
-from vaegan_jax.data.celeba_files import CelebAFiles
 from vaegan_jax.data.drawn import DRAWN
-from vaegan_jax.data.image_files import (
-  DAMAGED_FILE,
-  RULES,
-  ImageFiles,
-  describe_error,
-  expand_path,
-)
+from vaegan_jax.data.features import Tensors, is_tensor
+from vaegan_jax.data.folders import FOLDERS, ImageFolder, list_files
+from vaegan_jax.data.image_files import RULES, describe_error, expand_path
 from vaegan_jax.data.prepared_files import check_prepared
 from vaegan_jax.data.tfrecords import TFRecords
 from vaegan_jax.errors import UserError
@@ -41,7 +33,12 @@ _TFDS_NAME = re.compile(r'[A-Za-z]\w*(/\w[\w.+-]*)?(:\d[\d.*]*)?')
 
 
 def create_builder(
-  name: str, *, path: str = '', data_dir: str = '', folder_rules: int = RULES
+  name: str,
+  *,
+  path: str = '',
+  data_dir: str = '',
+  folder_rules: int = RULES,
+  num_samples: int = 0,
 ) -> tfds.core.DatasetBuilder:
   """Opens a dataset, preparing it first if that was never finished.
 
@@ -53,6 +50,7 @@ def create_builder(
     data_dir: where prepared data lives, '~' and '$NAME' allowed;
       '': ~/tensorflow_datasets.
     folder_rules: how a folder is read, as `ImageFiles` has it.
+    num_samples: the least that a sound must have, as `ArrayFiles` has it.
 
   Returns:
     A TFDS builder whose data is on disk, as array_record or tfrecord.
@@ -63,11 +61,11 @@ def create_builder(
       other than that of TFDS.
   """
   data_dir = expand_path(data_dir or HOME_DATA_DIR)
-  files = list_files(name, path, folder_rules)
+  files = list_files(name, path, folder_rules, num_samples)
   if files is None:
     builder = create_unprepared(name, data_dir)
   else:
-    builder = _FOLDERS[name](files, data_dir=data_dir)
+    builder = FOLDERS[name](files, data_dir=data_dir)
   folder = builder.data_path  # Appears, by a rename, when all is written.
   copy = isinstance(builder, ImageFolder) and (builder.copy, builder.source)
   if copy:
@@ -77,24 +75,6 @@ def create_builder(
   if copy:
     prepared_copies.remove_older(*copy)
   return open_prepared(name, folder)
-
-
-def list_files(
-  name: str, path: str, folder_rules: int = RULES
-) -> ImageFiles | None:
-  """The files of a dataset of the user's own; None of any other.
-
-  Args:
-    name: as `create_builder` takes it, as are `path` and `folder_rules`.
-
-  Raises:
-    UserError: the folder has no usable images.
-  """
-  if name == 'image_folder':
-    return ImageFiles(path, folder_rules)
-  if name == 'array_folder':
-    return ArrayFiles(path)
-  return CelebAFiles(path) if name == 'celeb_a' and path else None
 
 
 def create_unprepared(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
@@ -140,22 +120,11 @@ def open_prepared(name: str, folder: os.PathLike) -> tfds.core.DatasetBuilder:
   return builder
 
 
-def array_of(
-  info: tfds.core.DatasetInfo,
-) -> tuple[tuple[int, ...], np.dtype | None]:
-  """The shape and dtype of examples that are arrays; (), None of images.
-
-  Args:
-    info: of a prepared dataset.
-  """
-  metadata = info.metadata or {}
-  if 'dtype' not in metadata:
-    return (), None
-  return tuple(metadata['shape']), np.dtype(metadata['dtype'])
-
-
 def open_split(
-  builder: tfds.core.DatasetBuilder, split: str, field: str
+  builder: tfds.core.DatasetBuilder,
+  split: str,
+  field: str,
+  feature: str = 'image',
 ) -> Sequence[dict]:
   """Opens the records of one split.
 
@@ -163,25 +132,17 @@ def open_split(
     builder: a prepared builder, as from `create_builder`.
     split: a TFDS split, such as 'train', 'train[:90%]' or 'train+test'.
     field: the configuration field that holds `split`, for the error message.
+    feature: that holds the examples, as `find_feature` finds it.
 
   Returns:
-    Dicts whose 'image' is the bytes of the image's, or array's, file.
+    Dicts in which that feature is the bytes of the image's, or array's, file,
+    or, of a `Tensor`, the array.
 
   Raises:
-    UserError: the split is unknown or empty, or has no images.
+    UserError: the split is unknown or empty.
   """
-  if 'image' not in builder.info.features:
-    raise UserError(
-      f'data.name is {builder.info.name!r}, whose records have no "image"; use '
-      'a dataset of images, such as "cifar10".'
-    )
   try:
-    if builder.info.file_format.value == 'tfrecord':
-      source = TFRecords(builder.info, split)
-    else:
-      source = builder.as_data_source(
-        split, decoders={'image': tfds.decode.SkipDecoding()}
-      )
+    source = _open(builder, split, feature)
     if len(source):
       return source
     reason = 'it is empty'
@@ -193,6 +154,20 @@ def open_split(
     f'({reason}); it has the splits {names}, and slices such as '
     f"'{next(iter(builder.info.splits))}[:90%]'."
   )
+
+
+def _open(builder, split: str, feature: str) -> Sequence[dict]:
+  info, decoders = builder.info, {feature: tfds.decode.SkipDecoding()}
+  raw = is_tensor(info, feature)
+  if info.file_format.value == 'tfrecord':
+    records = TFRecords(info, split, None if raw else decoders)
+  elif raw:
+    records = builder.as_data_source(
+      split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+    )
+  else:
+    records = builder.as_data_source(split, decoders=decoders)
+  return Tensors(info, records, feature) if raw else records
 
 
 def _create_ready_builder(name: str, data_dir: str):
@@ -260,70 +235,3 @@ def _is_of_disk(error: BaseException | None, data_dir: str) -> bool:
       return str(error.filename or data_dir).startswith(data_dir)
     error = error.__cause__ or error.__context__
   return False
-
-
-class ImageFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """A directory of images, whose files are stored as they are."""
-
-  VERSION = tfds.core.Version('1.0.0')
-  url_infos = None  # Nothing is downloaded, so there are no checksums to find.
-
-  def __init__(self, images: ImageFiles, *, data_dir: str):
-    self._images = images
-    # One data directory for each state of the folder: changed, it is new.
-    self.copy = pathlib.Path(data_dir, self.name, images.fingerprint)
-    self.source = prepared_copies.describe_source(images.root, images.rules)
-    super().__init__(data_dir=os.fspath(self.copy))
-    # While preparing, `data_dir` is a temporary folder; this is the last one.
-    self._report = os.path.join(self.data_dir, DAMAGED_FILE)
-
-  def _info(self):
-    return tfds.core.DatasetInfo(
-      builder=self,
-      features=tfds.features.FeaturesDict(
-        {'image': self._feature(), 'path': tfds.features.Text()}
-      ),
-      metadata=tfds.core.MetadataDict(),
-    )
-
-  def _feature(self):
-    return tfds.features.Image(shape=(None, None, None))
-
-  def _split_generators(self, dl_manager):
-    damaged = self._images.find_damaged(self._report)
-    self.info.metadata['content_hash'] = self._images.content_hash
-    if damaged:
-      lines = [f'{name!r}: {reason}\n' for name, reason in damaged.items()]
-      path = pathlib.Path(self.data_dir, DAMAGED_FILE)
-      path.write_text(''.join(lines), encoding='utf-8')
-    splits = self._images.split(damaged)
-    return {key: self._generate_examples(splits[key]) for key in splits}
-
-  def _generate_examples(self, names):
-    for name in names:
-      key = os.fsencode(name)  # A file's name need not be valid text.
-      yield key, {'image': self._images.read(name), 'path': key}
-
-
-class CelebAFolder(ImageFolder, skip_registration=True):
-  """CelebA out of its own files, with the splits of its authors."""
-
-
-class ArrayFolder(ImageFolder, skip_registration=True):
-  """A directory of arrays, whose files are stored as they are."""
-
-  def _feature(self):
-    return tfds.features.Text()  # Any bytes.
-
-  def _split_generators(self, dl_manager):
-    generators = super()._split_generators(dl_manager)
-    self.info.metadata['dtype'] = self._images.dtype
-    self.info.metadata['shape'] = list(self._images.shape)
-    return generators
-
-
-_FOLDERS = {
-  'image_folder': ImageFolder,
-  'celeb_a': CelebAFolder,
-  'array_folder': ArrayFolder,
-}

@@ -6,6 +6,7 @@ as PNG; the others, which are no photographs, as the `.npy` files of arrays.
 
 from types import ModuleType
 
+import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
@@ -59,7 +60,9 @@ class DrawnArrays(_Drawn, skip_registration=True):
   def _info(self):
     metadata = tfds.core.MetadataDict()
     metadata['shape'] = list(self.drawing.SHAPE)
-    metadata['dtype'] = self.drawing.draw(0).dtype.name
+    metadata['dtype'] = np.dtype(self.drawing.DTYPE).name
+    if hasattr(self.drawing, 'SAMPLE_RATE'):
+      metadata['sample_rate'] = self.drawing.SAMPLE_RATE
     return tfds.core.DatasetInfo(
       builder=self,
       features=tfds.features.FeaturesDict({'image': tfds.features.Text()}),

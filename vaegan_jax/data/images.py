@@ -22,6 +22,7 @@ from vaegan_jax.data import (
   datasets,
   decoded_cache,
   decoding,
+  features,
 )
 from vaegan_jax.errors import UserError
 
@@ -55,24 +56,66 @@ def load_splits(
     fill_bucket: as `bucket_datasets.open_dataset`.
 
   Returns:
-    The images of each.
+    The images of each; with `data.random_crop_margin` their middles, of which
+    `whole` has all that is read.
 
   Raises:
-    UserError: as `bucket_datasets.open_dataset` and `load_images`.
+    UserError: as `bucket_datasets.open_dataset`, `datasets.check_array` and
+      `load_images`.
   """
-  builder = bucket_datasets.open_dataset(data, fill_bucket=fill_bucket)
-  return [
+  sides, margin = _sides_of(data), data['random_crop_margin']
+  read = tuple(side + margin for side in sides)
+  builder = bucket_datasets.open_dataset(
+    data,
+    fill_bucket=fill_bucket,
+    num_samples=read[0] if len(read) == 1 else 0,
+  )
+  features.check_array(builder.info, data)
+  splits = [
     load_images(
       builder,
       data[field],
-      sides=_sides_of(data),
+      sides=read,
       channels=data['channels'],
       center_crop=data['center_crop'],
       cache_images=data['cache_images'],
       field=f'data.{field}',
+      feature=data['feature'],
     )
     for field in fields
   ]
+  return [Middles(s, sides) for s in splits] if margin else splits
+
+
+class Middles:
+  """The middles of examples, by index, as all but training sees them.
+
+  Attributes:
+    whole: the same with what is around them, out of which training cuts a part.
+  """
+
+  def __init__(self, whole: Images, sides: Sequence[int]):
+    """Takes examples.
+
+    Args:
+      whole: by index, [*S, C].
+      sides: S' of their middles.
+    """
+    self.whole = whole
+    self._sides = tuple(sides)
+    self.dtype, self.fingerprint = whole.dtype, whole.fingerprint
+
+  def __len__(self) -> int:
+    return len(self.whole)
+
+  def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+    """Returns the middles at `indices` [B] as [B, *S', C] of `dtype`."""
+    return np.ascontiguousarray(arrays.middle(self.whole[indices], self._sides))
+
+
+def whole_of(images: Images) -> Images:
+  """The examples with what is around their middles, if anything is read."""
+  return images.whole if isinstance(images, Middles) else images
 
 
 def _sides_of(data: Mapping[str, Any]) -> tuple[int, ...]:
@@ -90,6 +133,7 @@ def load_images(
   center_crop: int = 0,
   cache_images: bool = True,
   field: str = 'data.train_split',
+  feature: str = '',
 ) -> Images:
   """Opens a split of a prepared dataset.
 
@@ -105,6 +149,7 @@ def load_images(
     center_crop: the shorter side of what is cut from the middle; 0: all.
     cache_images: whether to keep the decoded images on disk.
     field: the configuration field that holds `split`, for the error message.
+    feature: that holds the examples, as `features.find_feature` takes it.
 
   Returns:
     The images.
@@ -113,16 +158,18 @@ def load_images(
     UserError: the split is unknown or empty, or has no images, or such cannot
       be cut out of arrays.
   """
-  source = datasets.open_split(builder, split, field)
+  feature = features.find_feature(builder.info, feature)
+  source = datasets.open_split(builder, split, field, feature)
   decode, dtype = _create_decode(
     builder.info,
+    feature,
     channels=channels,
     sides=sides,
     center_crop=center_crop,
   )
   shape = (len(source), *sides, channels)
-  fingerprint = _fingerprint(builder.info, split, shape, center_crop)
-  images = _DecodedImages(source, decode, fingerprint, shape, dtype)
+  fingerprint = _fingerprint(builder.info, split, shape, center_crop, feature)
+  images = _DecodedImages(source, feature, decode, fingerprint, shape, dtype)
   if not cache_images:
     return images
   slug = re.sub(r'\W+', '_', split).strip('_')
@@ -140,20 +187,15 @@ def load_images(
 
 def _create_decode(
   info: tfds.core.DatasetInfo,
+  feature: str,
   *,
   channels: int,
   sides: tuple[int, ...],
   center_crop: int,
-) -> tuple[Callable[[bytes], np.ndarray], np.dtype]:
-  """What makes an example of a file, and the dtype that it has."""
-  shape, dtype = datasets.array_of(info)
+) -> tuple[Callable[[Any], np.ndarray], np.dtype]:
+  """What makes an example of what is stored, and the dtype that it has."""
+  shape, dtype = features.array_of(info, feature)
   if dtype is None:
-    if len(sides) != 2:
-      raise UserError(
-        f'data.shape={sides} is of arrays, and data.name={info.name!r} of '
-        'images, whose sides are data.image_size: for example, '
-        '--config.data.image_size=64'
-      )
     decode = functools.partial(
       decoding.decode_image,
       channels=channels,
@@ -161,7 +203,8 @@ def _create_decode(
       center_crop=center_crop,
     )
     return decode, np.dtype(np.uint8)
-  arrays.check_shape(shape, channels=channels, sides=sides)
+  known = tuple(length or max(sides) for length in shape)
+  arrays.check_shape(known, channels=channels, sides=sides)
   decode = functools.partial(
     arrays.decode_array, channels=channels, sides=sides
   )
@@ -173,6 +216,7 @@ def _fingerprint(
   split: str,
   shape: tuple[int, ...],
   center_crop: int,
+  feature: str,
 ) -> str:
   """Names a dataset, one of its splits, and the way it is decoded."""
   count, *sides, channels = shape
@@ -183,14 +227,16 @@ def _fingerprint(
   parts += (count, size, channels, center_crop, _CACHE_VERSION)
   # Of a folder, which may change without changing any of those.
   parts += ((info.metadata or {}).get('content_hash'),)
+  if feature != 'image':
+    parts += (feature,)
   return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 class _DecodedImages:
   """Images decoded each time they are asked for."""
 
-  def __init__(self, source, decode, fingerprint, shape, dtype):
-    self._source = source
+  def __init__(self, source, feature, decode, fingerprint, shape, dtype):
+    self._source, self._feature = source, feature
     self._name = source.dataset_info.data_dir
     self._decode = decode
     self.fingerprint = fingerprint
@@ -205,7 +251,12 @@ class _DecodedImages:
     records = self._read([int(index) for index in indices])
     for row, (index, record) in enumerate(zip(indices, records, strict=True)):
       try:
-        images[row] = self._decode(record['image'])
+        images[row] = self._decode(record[self._feature])
+      except arrays.TooShort as error:
+        raise UserError(
+          f'Record {index} of {self._name} is too short, as {error}: take less '
+          'of each, such as --config.data.shape="(64,)", or other data'
+        ) from error
       except Exception as error:  # Pillow raises nearly anything.
         # A record of zeros has every field, and None in each.
         name = record.get('path') or record.get('file_name') or b''

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vaegan_jax.data import arrays, decoding, pixels
+from vaegan_jax.data import arrays, decoding
 from vaegan_jax.data.array_files import find_arrays
 from vaegan_jax.data.image_files import (
   check_size,
@@ -42,6 +42,8 @@ class Pictures:
     sides: tuple[int, ...],
     center_crop: int,
     of_arrays: bool = False,
+    margin: int = 0,
+    sample_rate: int = 0,
   ):
     """Lists them; nothing is decoded yet.
 
@@ -52,42 +54,34 @@ class Pictures:
       center_crop: as `decoding.decode_image` takes it.
       of_arrays: whether they are read by `arrays.decode_array`, which crops
         nothing else.
+      margin: so many pixels more have the sides to which pictures are resized,
+        and out of which the middle is cut, as of all but training.
+      sample_rate: that sounds must have; 0: any.
 
     Raises:
       UserError: there is nothing, or no image.
     """
-    root = pathlib.Path(expand_path(path))
-    if os.path.isfile(root):
-      status = root.stat()
-      found = {root.name: (status.st_size, status.st_mtime_ns)}
-      root = root.parent
-    elif os.path.isdir(root):
-      found = find_arrays(root) if of_arrays else find_images(root)
-    else:
-      raise UserError(
-        f'--input={path} does not exist: name an image, or a folder of images '
-        'on a disk, such as --input=/data/my_photos'
-      )
-    if not found:
-      raise UserError(
-        f'--input={path} has no image: name a folder of JPEG, PNG or other '
-        'images, such as --input=/data/my_photos'
-      )
-    self._root, self._found = root, found
+    self._root, self._found = _find(path, of_arrays)
+    self._sides = sides
     self._decoding = (channels, arrays.short_sides(sides), center_crop)
+    if margin:
+      self._decoding += (margin,)
     if of_arrays:
       self._decode = functools.partial(
-        arrays.decode_array, channels=channels, sides=sides
+        arrays.decode_array,
+        channels=channels,
+        sides=sides,
+        sample_rate=sample_rate,
       )
     else:
       self._decode = functools.partial(
         decoding.decode_image,
         channels=channels,
-        image_size=sides,
+        image_size=tuple(side + margin for side in sides),
         center_crop=center_crop,
       )
     self._pool = futures.ThreadPoolExecutor()
-    self.names = sorted(found)
+    self.names = sorted(self._found)
 
   def __len__(self) -> int:
     return len(self.names)
@@ -111,12 +105,36 @@ class Pictures:
     path = self._root / name
     try:
       check_size(self._found[name][0])
-      return self._decode(path.read_bytes())
+      return arrays.middle(self._decode(path.read_bytes()), self._sides)
     except Exception as error:  # Pillow raises nearly anything.
       raise UserError(
         f'{path} cannot be read as an image ({describe_error(error)}): mend or '
         'remove it, and run the same command again'
       ) from error
+
+
+def _find(
+  path: str, of_arrays: bool
+) -> tuple[pathlib.Path, dict[str, tuple[int, int]]]:
+  """The folder, and (bytes, nanoseconds of the last change) by name in it."""
+  root = pathlib.Path(expand_path(path))
+  if os.path.isfile(root):
+    status = root.stat()
+    found = {root.name: (status.st_size, status.st_mtime_ns)}
+    root = root.parent
+  elif os.path.isdir(root):
+    found = find_arrays(root) if of_arrays else find_images(root)
+  else:
+    raise UserError(
+      f'--input={path} does not exist: name an image, or a folder of images '
+      'on a disk, such as --input=/data/my_photos'
+    )
+  if not found:
+    raise UserError(
+      f'--input={path} has no image: name a folder of JPEG, PNG or other '
+      'images, such as --input=/data/my_photos'
+    )
+  return root, found
 
 
 def png_names(names: Sequence[str]) -> list[str]:
@@ -153,17 +171,3 @@ def encode_pngs(images: Any) -> Iterable[bytes]:
     content = io.BytesIO()
     Image.fromarray(image).save(content, format='PNG')
     yield content.getvalue()
-
-
-def encode_npys(images: Any, value_range: pixels.ValueRange) -> Iterable[bytes]:
-  """`.npy` files of examples, as float32 in the units of their data.
-
-  Args:
-    images: [B, *S, C] float in [-1, 1].
-    value_range: as `pixels.to_values` takes it.
-
-  Yields:
-    The content of each.
-  """
-  for values in np.asarray(pixels.to_values(images, value_range)):
-    yield arrays.encode_npy(values)

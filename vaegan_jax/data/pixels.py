@@ -5,6 +5,8 @@ training did, without the data. Photographs are uint8; arrays are of any type,
 and in units of their own.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -43,6 +45,28 @@ def to_values(x: jax.Array, value_range: ValueRange = 'dtype') -> jax.Array:
   """
   low, high = (0.0, 255.0) if value_range == 'dtype' else value_range
   return (jnp.asarray(x, jnp.float32) + 1) * ((high - low) / 2) + low
+
+
+def random_crop(
+  images: jax.Array, firsts: jax.Array, *, sides: Sequence[int]
+) -> jax.Array:
+  """Cuts a part out of each image.
+
+  Args:
+    images: [B, *S, C], of any type.
+    firsts: [B, n] whole numbers, n at least the axes of S: where each begins.
+    sides: S'.
+
+  Returns:
+    [B, *S', C].
+  """
+  num_axes, channels = len(sides), images.shape[-1]
+
+  def cut(image, first):
+    start = (*first[:num_axes], 0)
+    return jax.lax.dynamic_slice(image, start, (*sides, channels))
+
+  return jax.vmap(cut)(images, firsts)
 
 
 def random_flip(images: jax.Array, flip: jax.Array, axis: int = 1) -> jax.Array:

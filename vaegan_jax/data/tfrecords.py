@@ -11,7 +11,8 @@ import functools
 import itertools
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import google_crc32c
 import tensorflow_datasets as tfds
@@ -23,12 +24,18 @@ _TAIL = struct.Struct('<I')
 class TFRecords(Sequence):
   """The records of a split, as `as_data_source` gives them of array_record."""
 
-  def __init__(self, info: tfds.core.DatasetInfo, split: str):
+  def __init__(
+    self,
+    info: tfds.core.DatasetInfo,
+    split: str,
+    decoders: Mapping[str, Any] | None,
+  ):
     """Opens no file yet.
 
     Args:
       info: of a dataset that is stored as tfrecord.
-      split: a TFDS split, such as 'train[:90%]'; 'image' stays encoded.
+      split: a TFDS split, such as 'train[:90%]'.
+      decoders: as TFDS takes them; None: records stay as they are stored.
 
     Raises:
       ValueError: there is no such split.
@@ -36,27 +43,26 @@ class TFRecords(Sequence):
     self.dataset_info = info
     self._parts = info.splits[split].file_instructions
     self._ends = list(itertools.accumulate(part.take for part in self._parts))
+    self._decoders = decoders
     self._find = functools.cache(find_records)
 
   def __len__(self) -> int:
     return self._ends[-1] if self._ends else 0
 
-  def __getitem__(self, index: int) -> dict:
+  def __getitem__(self, index: int) -> dict | bytes:
     return self.__getitems__([index])[0]
 
-  def __getitems__(self, indices: Sequence[int]) -> list[dict]:
+  def __getitems__(self, indices: Sequence[int]) -> list[dict | bytes]:
     """Returns the records at these places.
 
     Raises:
       ValueError, OSError: a file is damaged, or gone.
     """
-    decoders = {'image': tfds.decode.SkipDecoding()}
-    return [
-      self.dataset_info.features.deserialize_example_np(
-        self._read(index), decoders=decoders
-      )
-      for index in indices
-    ]
+    records = [self._read(index) for index in indices]
+    if self._decoders is None:
+      return records
+    deserialize = self.dataset_info.features.deserialize_example_np
+    return [deserialize(record, decoders=self._decoders) for record in records]
 
   def _read(self, index: int) -> bytes:
     if not 0 <= index < len(self):

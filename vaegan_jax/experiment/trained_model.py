@@ -21,11 +21,7 @@ import ml_collections
 import numpy as np
 from flax import struct
 
-from vaegan_jax.configuration.sides import (
-  holds_arrays,
-  image_shape,
-  sides_of,
-)
+from vaegan_jax.configuration.sides import holds_arrays, image_shape
 from vaegan_jax.data import pixels
 from vaegan_jax.errors import UserError
 from vaegan_jax.experiment.latent_statistics import LatentStatistics
@@ -285,23 +281,25 @@ class TrainedModel(struct.PyTreeNode):
       return values
     from vaegan_jax.data import arrays  # With Pillow.
 
-    data = self.config.data
-    return arrays.cut(values, data.channels, sides_of(data))
+    *sides, channels = self.image_shape
+    return arrays.cut(values, channels, sides)
 
   def _to_size(self, image: Any) -> np.ndarray:
     from PIL import Image  # Only where an image has another shape.
 
-    from vaegan_jax.data import decoding
+    from vaegan_jax.data import arrays, decoding
 
     if not isinstance(image, Image.Image):
       image = np.asarray(image)
       image = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    return decoding.to_size(
+    data, sides = self.config.data, self.image_shape[:-1]
+    whole = decoding.to_size(
       image,
-      channels=self.config.data.channels,
-      image_size=self.config.data.image_size,
-      center_crop=self.config.data.center_crop,
+      channels=data.channels,
+      image_size=tuple(side + data.random_crop_margin for side in sides),
+      center_crop=data.center_crop,
     )
+    return arrays.middle(whole, sides)
 
   def _check_images(self, x) -> None:
     self._check_channels(x)

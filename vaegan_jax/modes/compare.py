@@ -17,6 +17,7 @@ from vaegan_jax.runtime.files import check_writable, save_png, write_text
 _SAME_DATA = (
   'name',
   'path',
+  'feature',
   'shape',
   'image_size',
   'channels',

@@ -18,7 +18,7 @@ from vaegan_jax.runtime import distributed
 from vaegan_jax.runtime.recorded import read_identity
 
 # Fields of `config.data` by which a folder has the same training images.
-_SAME = ('name', 'train_split', 'center_crop')
+_SAME = ('name', 'train_split', 'center_crop', 'random_crop_margin')
 
 
 def keep_rules(

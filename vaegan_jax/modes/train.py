@@ -17,7 +17,7 @@ from etils import epath
 from vaegan_jax.configuration.migrations import stamp, upgrade
 from vaegan_jax.configuration.rules import flatten
 from vaegan_jax.data import batches
-from vaegan_jax.data.images import Images, load_splits
+from vaegan_jax.data.images import Images, load_splits, whole_of
 from vaegan_jax.errors import unwritable
 from vaegan_jax.experiment.initial_weights import check_other_run
 from vaegan_jax.experiment.networks import create_networks
@@ -289,7 +289,7 @@ def _create_plan(config) -> Plan:
 
 def _create_batches(config, optimizers, images, start_step):
   return batches.create_batches(
-    images,
+    whole_of(images),  # Crops are cut out of all of it.
     seed=config.seed,
     batch_size=config.batch_size,
     num_devices=jax.local_device_count(),

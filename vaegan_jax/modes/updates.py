@@ -5,10 +5,11 @@ import functools
 from collections.abc import Callable, Mapping
 
 import flax.linen as nn
+import jax
 import ml_collections
 import optax
 
-from vaegan_jax.configuration.sides import flip_axes
+from vaegan_jax.configuration.sides import flip_axes, sides_of
 from vaegan_jax.data import pixels
 from vaegan_jax.experiment.networks import updates_in_round
 from vaegan_jax.losses.adversarial import OBJECTIVES
@@ -37,13 +38,6 @@ def create_updates(
     built once, and compiled when it is first called.
   """
 
-  axes = flip_axes(config.data)
-
-  def preprocess(images, *flips):
-    for axis, flip in zip(axes, flips, strict=True):
-      images = pixels.random_flip(images, flip, axis)
-    return pixels.to_float(images, config.data.value_range)
-
   trains_critic = 'critic' in optimizers
   parts = create_parts(
     modules,
@@ -51,8 +45,9 @@ def create_updates(
     LossConfig(**config.loss),
     objective=OBJECTIVES[config.objective] if trains_critic else None,
     seed=config.seed,
-    preprocess=preprocess,
-    num_flips=len(axes),
+    preprocess=_create_preprocess(config.data),
+    num_flips=len(flip_axes(config.data)),
+    crop_margin=config.data.random_crop_margin,
     critic_config=_critic_config(config, optimizers),
     max_grad_norm=config.optimizer.max_grad_norm,
   )
@@ -69,6 +64,21 @@ def create_updates(
     return devices.parallelize(update)
 
   return create
+
+
+def _create_preprocess(data) -> Callable[..., jax.Array]:
+  """What the device does to images before they are trained on."""
+  axes, crop = flip_axes(data), lambda images: images
+  if data.random_crop_margin:
+    crop = functools.partial(pixels.random_crop, sides=sides_of(data))
+
+  def preprocess(images, *draws):
+    images = crop(images, *draws[len(axes) :])
+    for axis, flip in zip(axes, draws, strict=False):
+      images = pixels.random_flip(images, flip, axis)
+    return pixels.to_float(images, data.value_range)
+
+  return preprocess
 
 
 def create_chooser(

@@ -1,5 +1,6 @@
 """What the modes that use a finished model share."""
 
+import functools
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
@@ -12,8 +13,10 @@ from etils import epath
 
 from vaegan_jax.configuration.sides import holds_arrays, sides_of
 from vaegan_jax.configuration.use_flags import Use
+from vaegan_jax.data import pixels, sounds
+from vaegan_jax.data.arrays import encode_npy
 from vaegan_jax.data.images import Images, load_splits
-from vaegan_jax.data.pictures import Pictures, encode_npys, encode_pngs
+from vaegan_jax.data.pictures import Pictures, encode_pngs
 from vaegan_jax.errors import UserError
 from vaegan_jax.experiment.latent_statistics import FILE
 from vaegan_jax.experiment.loading import load_model
@@ -88,6 +91,8 @@ def open_pictures(config: ml_collections.ConfigDict, path: str) -> Pictures:
     sides=sides_of(data),
     center_crop=data.center_crop,
     of_arrays=holds_arrays(data),
+    margin=data.random_crop_margin,
+    sample_rate=data.sample_rate,
   )
 
 
@@ -120,6 +125,8 @@ def write_pictures(
 ) -> None:
   """Writes images as PNG files, or arrays as `.npy` in the data's own units.
 
+  Beside a sound there is a `.wav` to listen to, if `soundfile` is there.
+
   Args:
     folder: local or `gs://...`.
     names: of PNG files, relative to the folder.
@@ -127,12 +134,24 @@ def write_pictures(
     data: the fields `data` of the model's configuration.
   """
   if holds_arrays(data):
-    names = [str(PurePosixPath(name).with_suffix('.npy')) for name in names]
-    contents = encode_npys(images, data.value_range)
+    names = list(names)
+    values = np.asarray(pixels.to_values(images, data.value_range))
+    _write(folder, names, '.npy', map(encode_npy, values))
+    if images.ndim == 3 and sounds.can_encode(data.value_range):
+      encode = functools.partial(
+        sounds.encode_wav,
+        sample_rate=data.sample_rate,
+        value_range=data.value_range,
+      )
+      _write(folder, names, '.wav', map(encode, values))
   else:
-    contents = encode_pngs(images)
+    _write(folder, names, '.png', encode_pngs(images))
+
+
+def _write(folder, names, suffix, contents) -> None:
   for name, content in zip(names, contents, strict=True):
-    with replacing(epath.Path(folder) / name) as path:
+    changed = PurePosixPath(name).with_suffix(suffix)
+    with replacing(epath.Path(folder) / changed) as path:
       path.write_bytes(content)
 
 

@@ -76,6 +76,7 @@ def create_parts(
   seed: int,
   preprocess: Callable[..., jax.Array],
   num_flips: int = 1,
+  crop_margin: int = 0,
   critic_config: CriticConfig = _PLAIN_CRITIC,
   max_grad_norm: float = 0.0,
 ) -> Parts:
@@ -86,7 +87,7 @@ def create_parts(
     optimizers: one for each module that is trained.
     loss: what the autoencoder minimises.
     objective: the critic's; None: it is frozen, or there is none.
-    seed, preprocess, num_flips: see `create_draw`.
+    seed, preprocess, num_flips, crop_margin: see `create_draw`.
     critic_config: how it is trained.
     max_grad_norm: of the critic's loss; the autoencoder's optimiser cuts too.
 
@@ -106,6 +107,7 @@ def create_parts(
       num_parts=critic_config.num_steps if objective else 1,
       with_prior=critic_config.prior_fakes and objective is not None,
       num_flips=num_flips,
+      crop_margin=crop_margin,
     ),
     autoencode=create_autoencode(
       autoencoder,

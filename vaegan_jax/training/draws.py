@@ -1,4 +1,4 @@
-"""What chance gives a step: flips, latent noise, samples of the prior, mixing.
+"""What chance gives a step: flips, crops, noise, samples of the prior, mixing.
 
 Nothing random is stored. A draw is a function of the seed, the step, what it is
 for and the image's place in the global batch, so that a batch gets the same on
@@ -12,12 +12,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vaegan_jax.configuration.sides import MAX_AXES
 from vaegan_jax.models.autoencoder import Autoencoder
 from vaegan_jax.training import devices
 
 # One stream of randomness for each use.
 FLIP_STREAM, NOISE_STREAM, PRIOR_STREAM, MIX_STREAM = range(4)
 _FLIP_STREAMS = (FLIP_STREAM, 4, 5)  # Of each axis that is mirrored.
+CROP_STREAM = 6
 NUM_STREAMS = 8  # Room for more, without a change to what these draw.
 
 Draw = dict[str, Any]
@@ -31,30 +33,33 @@ def create_draw(
   num_parts: int,
   with_prior: bool,
   num_flips: int = 1,
+  crop_margin: int = 0,
 ) -> Callable[[jax.Array, jax.Array, jax.Array], list[Draw]]:
   """Builds what draws for one update on one device.
 
   Args:
     preprocess: (images [B, *S, C] of any type, a flip [B] bool for each axis
-      that is mirrored) -> x [B, *S, C] float32 in [-1, 1].
+      that is mirrored, and where each crop begins, [B, 3] whole numbers) ->
+      x [B, *S', C] float32 in [-1, 1].
     seed: of everything that is drawn.
     autoencoder: for whose latent noise and prior are drawn.
     num_parts: K, parts of the batch, one a critic step.
     with_prior: whether samples of the prior are drawn.
     num_flips: axes that are mirrored.
+    crop_margin: how far a crop may begin from an image's own; 0: none is cut.
 
   Returns:
     (step [], number of rollbacks [], images [K B, *S, C]) -> K dicts:
-    x [B, *S, C], flipped at random, mix [B] uniform in [0, 1], and the latent's
+    x [B, *S', C], cut and flipped, mix [B] uniform in [0, 1], and the latent's
     noise, and perhaps prior.
   """
+  chances, latent = _chances(num_flips, crop_margin), autoencoder.latent
 
   def draw(step, num_rollbacks, images):
     batch_size = images.shape[0] // num_parts
     key = jax.random.fold_in(jax.random.key(seed), step)
     part_size = devices.psum(batch_size)
     places = _places(num_parts, batch_size, part_size)
-    space = autoencoder.latent_space(images.shape[1:-1])
 
     def key_of(stream):
       # A step that is taken again after a rollback gets other randomness.
@@ -64,24 +69,30 @@ def create_draw(
       keys = jax.vmap(lambda i: jax.random.fold_in(key_of(stream), i))
       return jax.vmap(function)(keys(places.reshape(-1)))
 
-    streams = _FLIP_STREAMS[:num_flips]
-    flips = [random(stream, jax.random.bernoulli) for stream in streams]
     draws = {
-      'x': preprocess(images, *flips),
+      'x': preprocess(images, *(random(*chance) for chance in chances)),
       'mix': random(MIX_STREAM, jax.random.uniform),
     }
     parts = _split(draws, num_parts)
+    space = autoencoder.latent_space(parts[0]['x'].shape[1:-1])
     for part, own in zip(parts, places, strict=True):
-      part['noise'] = autoencoder.latent.draw_noise(
+      part['noise'] = latent.draw_noise(
         key_of(NOISE_STREAM), own, part_size, space
       )
       if with_prior:
-        part['prior'] = autoencoder.latent.draw_prior(
-          key_of(PRIOR_STREAM), own, space
-        )
+        part['prior'] = latent.draw_prior(key_of(PRIOR_STREAM), own, space)
     return parts
 
   return draw
+
+
+def _chances(num_flips, margin) -> list[tuple[int, Callable]]:
+  """(stream, (key) -> draw of one image) of all that `preprocess` takes."""
+  chances = [(s, jax.random.bernoulli) for s in _FLIP_STREAMS[:num_flips]]
+  if margin:  # On each of as many axes as there may be.
+    ends = (MAX_AXES,), 0, margin + 1
+    chances.append((CROP_STREAM, lambda key: jax.random.randint(key, *ends)))
+  return chances
 
 
 def _split(draws: Draw, num_parts: int) -> list[Draw]:

@@ -1,0 +1,172 @@
+"""Sounds in files: every subtype, lengths of their own, damage, writing."""
+
+import io
+
+import numpy as np
+import pytest
+import soundfile
+
+from vaegan_jax.data import (
+  array_files,
+  arrays,
+  datasets,
+  features,
+  images,
+  sounds,
+)
+from vaegan_jax.data.decoding import UnreadableKind
+from vaegan_jax.errors import UserError
+
+
+def content(samples, rate=16_000, subtype='PCM_16', kind='WAV'):
+  file = io.BytesIO()
+  soundfile.write(file, samples, rate, format=kind, subtype=subtype)
+  return file.getvalue()
+
+
+def noise(length=300, channels=1, seed=0):
+  shape = (length, channels)
+  return np.random.default_rng(seed).integers(-9999, 9999, shape, np.int16)
+
+
+def write(folder, count=30, length=300, rate=16_000, **options):
+  folder.mkdir(exist_ok=True)
+  for index in range(count):
+    sound = noise(length + index, seed=index)
+    data = content(sound, rate, **options)
+    (folder / f'{index:02}.wav').write_bytes(data)
+  return folder
+
+
+@pytest.mark.parametrize(
+  ('kind', 'subtype', 'dtype'),
+  [
+    ('WAV', 'PCM_U8', 'int16'),
+    ('WAV', 'PCM_16', 'int16'),
+    ('WAV', 'PCM_24', 'int32'),
+    ('WAV', 'PCM_32', 'int32'),
+    ('WAV', 'FLOAT', 'float32'),
+    ('WAV', 'DOUBLE', 'float32'),
+    ('FLAC', 'PCM_16', 'int16'),
+    ('FLAC', 'PCM_24', 'int32'),
+  ],
+)
+def test_samples_keep_their_values(kind, subtype, dtype):
+  sound = noise(channels=2)
+  sound = sound // 256 * 256 if subtype == 'PCM_U8' else sound
+  expected = sound.astype(np.int32) * 2**16 if dtype == 'int32' else sound
+  if dtype == 'float32':
+    expected = sound = (sound / 2**15).astype(np.float32)
+  data = content(sound, 22_050, subtype, kind)
+  read, rate = sounds.read_sound(data)
+  assert (read.dtype, rate) == (dtype, 22_050)
+  np.testing.assert_array_equal(read, expected)
+  np.testing.assert_array_equal(arrays.read_array(data), expected)
+
+
+@pytest.mark.parametrize('kind', ['WAV', 'FLAC'])
+@pytest.mark.parametrize('part', [0.6, 0.1])
+def test_what_is_truncated_is_damaged(kind, part):
+  data = content(noise(20_000), kind=kind)
+  with pytest.raises(Exception, match=r'truncated|rror'):
+    arrays.read_array(data[: int(part * len(data))])
+
+
+def test_a_wav_out_of_a_pipe_has_no_size_and_is_read():
+  data = bytearray(content(noise()))
+  data[4:8] = data[40:44] = b'\xff' * 4
+  np.testing.assert_array_equal(arrays.read_array(bytes(data)), noise())
+
+
+def test_without_its_library_a_sound_is_left_out(monkeypatch):
+  data = content(noise())
+  monkeypatch.setitem(__import__('sys').modules, 'soundfile', None)
+  with pytest.raises(UnreadableKind, match='pip install soundfile'):
+    arrays.read_array(data)
+
+
+def open_folder(folder, tmp_path, num_samples=256):
+  return datasets.create_builder(
+    'array_folder',
+    path=str(folder),
+    data_dir=str(tmp_path / 'data'),
+    num_samples=num_samples,
+  )
+
+
+def test_lengths_differ_and_the_middle_is_cut(tmp_path):
+  builder = open_folder(write(tmp_path / 'a'), tmp_path)
+  assert features.array_of(builder.info, 'image') == ((300, 1), np.int16)
+  split = images.load_images(
+    builder, 'train+test', sides=(256,), channels=1, cache_images=False
+  )
+  found = split[np.arange(len(split))]
+  wanted = {
+    arrays.to_example(
+      noise(300 + i, seed=i), channels=1, sides=(256,)
+    ).tobytes()
+    for i in range(30)
+  }
+  assert {example.tobytes() for example in found} == wanted
+
+
+def test_sounds_that_are_too_short_are_counted_and_named(tmp_path, caplog):
+  folder = write(tmp_path / 'a')
+  (folder / 'short.wav').write_bytes(content(noise(255)))
+  (folder / 'empty.wav').write_bytes(content(noise(0)))
+  files = array_files.ArrayFiles(str(folder), 256)
+  damaged = files.find_damaged()
+  assert set(damaged) == {'short.wav', 'empty.wav'}
+  assert 'it has 255 samples, and at least 256 are needed' in str(damaged)
+  assert 'Left out 2 of 32 arrays' in caplog.text
+  assert set(array_files.ArrayFiles(str(folder)).find_damaged()) == {
+    'empty.wav'
+  }
+  with pytest.raises(UserError, match='damaged, such as'):
+    array_files.ArrayFiles(str(folder), 310).find_damaged()
+
+
+@pytest.mark.parametrize(
+  ('other', 'told'),
+  [
+    (content(noise(), 8_000), 'channels=1 and sample_rate=8000'),
+    (content(noise(channels=2)), 'channels=2 and sample_rate=16000'),
+    (content(noise(), subtype='PCM_24'), 'int32 sounds'),
+    (arrays.encode_npy(noise()), r'int16 \[300, 1\]'),
+  ],
+)
+def test_sounds_that_are_not_alike_are_one_sentence(other, told, tmp_path):
+  folder = write(tmp_path / 'a')
+  (folder / 'other.wav').write_bytes(other)
+  files = array_files.ArrayFiles(str(folder), 256)
+  with pytest.raises(
+    UserError, match=rf"1 are not, such as 'other\.wav'.*{told}"
+  ):
+    files.find_damaged()
+
+
+def test_another_sample_rate_is_one_sentence(tmp_path):
+  builder = open_folder(write(tmp_path / 'a', rate=44_100), tmp_path)
+  data = {'name': 'array_folder', 'feature': '', 'shape': (256,)}
+  data['sample_rate'] = 16_000
+  told = r'data\.sample_rate=16000 must be 44100.*--config\.data\.sample_rate='
+  with pytest.raises(UserError, match=told):
+    features.check_array(builder.info, data)
+  features.check_array(builder.info, data | {'sample_rate': 44_100})
+  data = content(noise(), 44_100)
+  with pytest.raises(ValueError, match='has 44,100 samples a second'):
+    arrays.decode_array(data, channels=1, sides=(256,), sample_rate=16_000)
+
+
+@pytest.mark.parametrize(
+  ('value_range', 'full'),
+  [((-1, 1), 1), ((-1.2, 0.9), 1), ((-900, 800), 2**15), ((0, 2**30), 2**31)],
+)
+def test_a_wav_has_full_scale_at_1(value_range, full):
+  values = np.linspace(*value_range, 50)[:, None]
+  assert sounds.can_encode(value_range)
+  data = sounds.encode_wav(values, sample_rate=8_000, value_range=value_range)
+  read, rate = sounds.read_sound(data)
+  assert (read.dtype, rate) == (np.float32, 8_000)
+  np.testing.assert_allclose(read, values / full, rtol=1e-6)
+  assert not sounds.can_encode((0, 1e12))
