@@ -12,7 +12,7 @@ from vaegan_jax.evaluation import metrics
 DIGESTS = {
   drawn_bands: 'b036fba7219f5a15',
   drawn_sounds: 'e2e8571b13fc732b',
-  drawn_volumes: 'f318f22ee49588f8',
+  drawn_volumes: 'b45b2595b7c634aa',
 }
 
 
