@@ -10,7 +10,6 @@ Chance comes from `RandomState`, whose stream NumPy has frozen.
 import numpy as np
 
 SHAPE = (64, 64, 13)
-DTYPE = np.uint16
 
 # Reflectance from violet to the middle infrared.
 _WATER = (12, 10, 8, 6, 4, 3, 3, 2, 2, 1, 1, 1, 1)
@@ -21,6 +20,7 @@ _TOWN = (18, 20, 22, 24, 25, 26, 27, 28, 28, 28, 25, 31, 29)
 _ROAD = (11, 12, 13, 13, 14, 14, 15, 15, 15, 15, 14, 17, 16)
 _SPECTRA = np.array([_WATER, _WOOD, _CROP, _EARTH, _TOWN, _ROAD]) * 100.0
 _ROAD_KIND = len(_SPECTRA) - 1
+_MAX_TURN = 0.25  # Radians.
 _NOISE = 25.0  # Standard deviation of the instrument's.
 
 
@@ -34,35 +34,29 @@ def draw(index: int) -> np.ndarray:
     [64, 64, 13] uint16, reflectance times 10,000.
   """
   rng = np.random.RandomState(index)
-  y, x = np.mgrid[: SHAPE[0], : SHAPE[1]] - np.array([[[31.5]], [[31.5]]])
-  turn = rng.uniform(0, np.pi)
-  along = np.cos(turn) * x + np.sin(turn) * y
-  across = np.cos(turn) * y - np.sin(turn) * x
-  # Parcels between two roads that cross, and water behind a winding shore.
-  first, second = rng.uniform(-10, 10, 2)
-  sides = 2 * (along > first) + (across > second)
-  kinds = rng.randint(1, _ROAD_KIND, 4)[sides]
-  shade = rng.uniform(0.8, 1.2, 4)[sides]
-  texture = _furrows(rng, along, across, kinds)
-  road = np.minimum(np.abs(along - first), np.abs(across - second)) < 1.2
-  kinds = np.where(road, _ROAD_KIND, kinds)
-  bend, phase = rng.uniform(2, 5), rng.uniform(0, 2 * np.pi)
-  shore = rng.uniform(14, 24) + bend * np.sin(along / 8 + phase)
-  water = across > shore
-  kinds = np.where(water, 0, kinds)
-  level = np.where(road | water, 1.0, shade * texture)
-  image = level[..., None] * _SPECTRA[kinds]
-  image += rng.normal(0, _NOISE, SHAPE)
-  return np.clip(np.round(image), 0, 2**16 - 1).astype(DTYPE)
+  middles = np.array(SHAPE[:2]).reshape(2, 1, 1) / 2 - 0.5
+  y, x = np.mgrid[: SHAPE[0], : SHAPE[1]] - middles
+  turn = rng.uniform(-_MAX_TURN, _MAX_TURN)
+  # Two roads cross where both are 0. What is on a parcel is laid out by them.
+  along = np.cos(turn) * x + np.sin(turn) * y - rng.uniform(-6, 6)
+  across = np.cos(turn) * y - np.sin(turn) * x - rng.uniform(-8, 4)
+  parcels = 2 * (along > 0) + (across > 0)
+  kinds = rng.randint(1, _ROAD_KIND, 4)[parcels]
+  level = rng.uniform(0.8, 1.2, 4)[parcels] * _texture(along, across, kinds)
+  road = np.minimum(np.abs(along), np.abs(across)) < 1.2
+  bend = rng.uniform(0, 2 * np.pi)
+  water = across > rng.uniform(16, 24) + 3 * np.sin(along / 8 + bend)
+  kinds = np.where(water, 0, np.where(road, _ROAD_KIND, kinds))
+  level = np.where(road | water, 1.0, level)
+  image = level[..., None] * _SPECTRA[kinds] + rng.normal(0, _NOISE, SHAPE)
+  return np.clip(np.round(image), 0, 2**16 - 1).astype(np.uint16)
 
 
-def _furrows(rng, along, across, kinds) -> np.ndarray:
+def _texture(along, across, kinds) -> np.ndarray:
   """[H, W], about 1: how bright each place of a kind of ground is."""
-  phases = rng.uniform(0, 2 * np.pi, 4)
-  rows = np.sign(np.sin(2 * np.pi * across / 4 + phases[0]))
-  crowns = np.sin(2 * np.pi * along / 5 + phases[1])
-  crowns *= np.sin(2 * np.pi * across / 5 + phases[2])
-  blocks = (np.sin(2 * np.pi * along / 8 + phases[3]) > -0.5) & (rows > -0.5)
-  flat = np.ones_like(along)
-  of_kind = [flat, 1 + 0.45 * crowns, 1 + 0.2 * rows, flat, 0.6 + 0.6 * blocks]
-  return np.choose(np.minimum(kinds, len(of_kind) - 1), of_kind)
+  wood = 1 + 0.45 * np.sin(0.4 * np.pi * along) * np.sin(0.4 * np.pi * across)
+  furrows = 1 + 0.2 * np.sign(np.sin(0.5 * np.pi * across))
+  blocks = (np.sin(0.25 * np.pi * along) > -0.5) & (furrows > 1)
+  even = np.ones_like(along)
+  textures = [even, wood, furrows, even, 0.6 + 0.6 * blocks]
+  return np.choose(kinds, textures)

@@ -11,7 +11,6 @@ import numpy as np
 
 SAMPLE_RATE = 16_000
 SHAPE = (8192, 1)
-DTYPE = np.int16
 
 _SCALE = (0, 2, 4, 7, 9)  # Semitones of the pentatonic scale.
 _LOWEST = 220.0  # Hz.
@@ -37,7 +36,7 @@ def draw(index: int) -> np.ndarray:
     _add(sound, rng.randint(_ONSETS // 2), _chirp(rng))
   sound = 0.45 * sound + rng.normal(0, 5e-4, SHAPE[0])
   levels = np.round(np.clip(sound, -1, 1) * (2**15 - 1))
-  return levels.astype(DTYPE)[:, None]
+  return levels.astype(np.int16)[:, None]
 
 
 def _add(sound, onset, other):

@@ -1,8 +1,8 @@
 """The drawing of an embedded dataset: volumes of blobs and vessels.
 
-An organ in grey tissue, with a few bright nodules, and a vessel that passes
-through it and forks. What a blur destroys is the walls of all of them, and the
-vessel itself, which is two or three places thick.
+An organ of layers in dark tissue, two bright nodules, and a vessel that passes
+through it and forks. What a blur destroys is the layers, the walls of all of
+them, and the vessel itself, which is two or three places thick.
 
 Chance comes from `RandomState`, whose stream NumPy has frozen.
 """
@@ -10,10 +10,11 @@ Chance comes from `RandomState`, whose stream NumPy has frozen.
 import numpy as np
 
 SHAPE = (32, 32, 32, 1)
-DTYPE = np.uint8
 
-_TISSUE, _ORGAN, _NODULE, _VESSEL = 40.0, 110.0, 190.0, 240.0
-_NOISE = 4.0  # Standard deviation of the instrument's.
+_TISSUE, _ORGAN, _NODULE, _VESSEL = 60.0, 130.0, 190.0, 240.0
+_LAYER = 25.0  # By which layers of the organ are lighter or darker.
+_NUM_LAYERS = 3  # Of each, from its middle to its wall.
+_NOISE = 2.0  # Standard deviation of the instrument's.
 
 
 def draw(index: int) -> np.ndarray:
@@ -29,29 +30,27 @@ def draw(index: int) -> np.ndarray:
   *sides, _ = SHAPE
   space = np.stack(np.meshgrid(*map(np.arange, sides), indexing='ij'), -1)
   space = space - (np.array(sides) - 1) / 2
-  volume = np.full(sides, _TISSUE)
-  center = rng.uniform(-2, 2, 3)
-  radii = rng.uniform(8, 12, 3)
-  inside = np.sum(((space - center) / radii) ** 2, -1)
-  volume[inside < 1] = _ORGAN
-  volume[(inside < 1) & (inside > 0.8)] = 0.6 * _ORGAN  # Its wall.
-  for _ in range(rng.randint(1, 4)):
-    place = center + rng.uniform(-0.5, 0.5, 3) * radii
-    near = np.sum((space - place) ** 2, -1) < rng.uniform(1.5, 3) ** 2
+  center, radii = rng.uniform(-1.5, 1.5, 3), rng.uniform(9, 13, 3)
+  radius = np.sqrt(np.sum(((space - center) / radii) ** 2, -1))
+  layers = _LAYER * np.sign(np.sin(2 * np.pi * _NUM_LAYERS * radius))
+  volume = np.where(radius < 1, _ORGAN + layers, _TISSUE)
+  for side in (-1, 1):
+    place = center + side * rng.uniform(0.2, 0.5, 3) * radii
+    near = np.sum((space - place) ** 2, -1) < rng.uniform(2, 3) ** 2
     volume[near] = _NODULE
   _draw_vessel(rng, space, volume)
   volume += rng.normal(0, _NOISE, sides)
-  return np.clip(np.round(volume), 0, 255).astype(DTYPE)[..., None]
+  return np.clip(np.round(volume), 0, 255).astype(np.uint8)[..., None]
 
 
 def _draw_vessel(rng, space, volume):
   """A stem from the floor up, and two branches from its end to the roof."""
-  height, *_ = np.array(SHAPE) / 2
-  foot, fork = (np.r_[h, rng.uniform(-7, 7, 2)] for h in (-height, 0.0))
+  height = SHAPE[0] / 2
+  foot, fork = (np.r_[h, rng.uniform(-4, 4, 2)] for h in (-height, 0.0))
   _draw_tube(space, volume, foot, fork, 1.7)
-  for _ in range(2):
-    end = np.r_[height, rng.uniform(-12, 12, 2)]
-    _draw_tube(space, volume, fork, end, 1.2)
+  for side in (-1, 1):
+    end = np.r_[height, side * 8 + rng.uniform(-3, 3), rng.uniform(-4, 4)]
+    _draw_tube(space, volume, fork, end, 1.3)
 
 
 def _draw_tube(space, volume, start, end, radius):
