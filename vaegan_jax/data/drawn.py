@@ -6,7 +6,6 @@ as PNG; the others, which are no photographs, as the `.npy` files of arrays.
 
 from types import ModuleType
 
-import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
@@ -60,7 +59,7 @@ class DrawnArrays(_Drawn, skip_registration=True):
   def _info(self):
     metadata = tfds.core.MetadataDict()
     metadata['shape'] = list(self.drawing.SHAPE)
-    metadata['dtype'] = np.dtype(self.drawing.DTYPE).name
+    metadata['dtype'] = self.drawing.draw(0).dtype.name
     if hasattr(self.drawing, 'SAMPLE_RATE'):
       metadata['sample_rate'] = self.drawing.SAMPLE_RATE
     return tfds.core.DatasetInfo(
