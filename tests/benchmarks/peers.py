@@ -32,6 +32,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from tests.benchmarks.update import planned_bytes
 from vaegan_jax.configuration import serialization
 from vaegan_jax.data.pixels import to_float
 from vaegan_jax.experiment.networks import create_networks
@@ -203,7 +204,7 @@ def create(
   ours['evaluation'] = reconstruct
   theirs['evaluation'] = functools.partial(peer.reconstruct, given[0])
   planned = {
-    name: functools.partial(_planned_bytes, update_of(turn), state, batch)
+    name: functools.partial(_plan, update_of(turn), state, batch)
     for name, turn in turns.items()
   }
   return Peers(ours, theirs, differences, planned)
@@ -314,15 +315,9 @@ def _time(peers: Peers, runs: int, batch_size: int) -> dict[str, dict]:
   return result
 
 
-def _planned_bytes(update, state, batch) -> int:
-  """What XLA's program of an update holds at once."""
-  plan = update.lower(state, batch).compile().memory_analysis()
-  return (
-    plan.argument_size_in_bytes
-    + plan.output_size_in_bytes
-    + plan.temp_size_in_bytes
-    - plan.alias_size_in_bytes
-  )
+def _plan(update, state, batch) -> int:
+  """Bytes of XLA's plan for an update."""
+  return planned_bytes(update.lower(state, batch).compile())
 
 
 def _peak_bytes(function: Callable) -> int:
