@@ -1,15 +1,18 @@
-"""Measures the input: images/s from the memory map and decoded on the fly.
+"""Measures the input: examples/s from the memory map and decoded on the fly.
 
 Run from the root of the repository:
 
     python -m tests.benchmarks.input
+    python -m tests.benchmarks.input --side=64 --channels=13 --dtype=uint16
 
-The two ways take turns, so that another program's load falls on both. The
-images are drawn faces of 64x64x3, stored as JPEG, in batches of 64. Prints one
-JSON object.
+The two ways take turns, so that another program's load falls on both. Photos
+are drawn faces, stored as JPEG; what is not uint8 of three channels is arrays,
+stored as .npy. In batches of 64. Prints one JSON object.
 """
 
+import argparse
 import contextlib
+import functools
 import importlib.metadata
 import json
 import os
@@ -19,41 +22,50 @@ import statistics
 import sys
 import tempfile
 import time
+from typing import Any, NamedTuple
 
+import numpy as np
 from PIL import Image
 
 from vaegan_jax.data import datasets, drawn_faces
 from vaegan_jax.data.batches import create_batches
 from vaegan_jax.data.images import load_images
 
-_NUM_IMAGES = 20_000
-_NUM_FACES = 500  # Drawn once; every file is one of them.
+_NUM_FILES = 200  # Every example is one of them.
 _BATCH_SIZE = 64
-_RUNS = 7
-_BATCHES = {'memory_map': 1000, 'on_the_fly': 60}  # One run's.
 _READ_AHEAD = 16  # Batches that may lie ready since a stream's last turn.
+_SECONDS_A_RUN = 0.5  # At the least.
 
 
-def main() -> None:
+class Examples(NamedTuple):
+  """What is read.
+
+  Attributes:
+    side: of each, in pixels.
+    channels, dtype: of each.
+    number: of them.
+  """
+
+  side: int = drawn_faces.SIZE
+  channels: int = 3
+  dtype: str = 'uint8'
+  number: int = 20_000
+
+  @property
+  def are_photos(self) -> bool:
+    """Whether they are stored as JPEG."""
+    return self.channels == 3 and self.dtype == 'uint8'
+
+
+def main(argv: list[str]) -> None:
   """Prints the rates, their ratio and the facts of the machine."""
-  with tempfile.TemporaryDirectory() as folder:
-    with contextlib.redirect_stdout(sys.stderr):  # Progress is no result.
-      streams = _create_streams(pathlib.Path(folder))
-    rates = {name: [] for name in streams}
-    for _ in range(_RUNS):
-      for name, stream in streams.items():
-        rates[name].append(_rate(stream, _BATCHES[name]))
-  medians = {name: statistics.median(rates[name]) for name in rates}
-  result = {
-    'images_per_second': {name: round(medians[name]) for name in medians},
-    'slowest_and_fastest': {
-      name: [round(min(rates[name])), round(max(rates[name]))] for name in rates
-    },
-    'ratio': round(medians['memory_map'] / medians['on_the_fly'], 1),
-    'image': [drawn_faces.SIZE, drawn_faces.SIZE, 3],
+  args = _parse_args(argv)
+  examples = Examples(args.side, args.channels, args.dtype, args.number)
+  result = measure(examples, runs=args.runs)
+  result |= {
     'batch_size': _BATCH_SIZE,
-    'cores': os.cpu_count(),
-    'load_average': os.getloadavg()[0],
+    'cores': len(os.sched_getaffinity(0)),
+    'load_average': round(os.getloadavg()[0], 2),
     'python': platform.python_version(),
     'versions': {
       name: importlib.metadata.version(name)
@@ -63,44 +75,106 @@ def main() -> None:
   print(json.dumps(result, indent=2))
 
 
-def _create_streams(folder: pathlib.Path) -> dict:
-  """One endless stream of batches for each way to read the same images."""
-  images = folder / 'images'
-  images.mkdir()
-  for i in range(_NUM_FACES):
-    path = images / f'{i}.jpg'
-    Image.fromarray(drawn_faces.draw_face(i)).save(path, quality=90)
-    for j in range(i + _NUM_FACES, _NUM_IMAGES, _NUM_FACES):
-      (images / f'{j}.jpg').hardlink_to(path)
+def measure(examples: Examples, *, runs: int) -> dict[str, Any]:
+  """Measures both ways to read the same.
+
+  Args:
+    examples: that are read; they are written into a temporary folder.
+    runs: turns of each way.
+
+  Returns:
+    Examples a second: medians, the slowest and the fastest run, and of the
+    memory map the first pass over all, in which checksums are compared.
+  """
+  with tempfile.TemporaryDirectory() as folder:
+    with contextlib.redirect_stdout(sys.stderr):  # Progress is no result.
+      streams = _create_streams(pathlib.Path(folder), examples)
+    first_pass = _rate(streams['memory_map'], examples.number // _BATCH_SIZE)
+    rates = {name: [] for name in streams}
+    for _ in range(runs):
+      for name, stream in streams.items():
+        _catch_up(stream)
+        rates[name].append(_rate(stream))
+  medians = {name: statistics.median(rates[name]) for name in rates}
+  return {
+    'example': [examples.side, examples.side, examples.channels],
+    'dtype': examples.dtype,
+    'examples_per_second': {name: round(medians[name]) for name in medians},
+    'slowest_and_fastest': {
+      name: [round(min(rates[name])), round(max(rates[name]))] for name in rates
+    },
+    'memory_map_first_pass': round(first_pass),
+    'ratio': round(medians['memory_map'] / medians['on_the_fly'], 1),
+  }
+
+
+def _create_streams(folder: pathlib.Path, examples: Examples) -> dict:
+  """One endless stream of batches for each way."""
+  _write_files(folder / 'files', examples)
   builder = datasets.create_builder(
-    'image_folder', path=str(images), data_dir=str(folder)
+    'image_folder' if examples.are_photos else 'array_folder',
+    path=str(folder / 'files'),
+    data_dir=str(folder),
+  )
+  load = functools.partial(
+    load_images,
+    builder,
+    'train',
+    sides=(examples.side,) * 2,
+    channels=examples.channels,
   )
   return {
     name: create_batches(
-      load_images(
-        builder,
-        'train',
-        sides=(drawn_faces.SIZE,) * 2,
-        channels=3,
-        cache_images=name == 'memory_map',
-      ),
+      load(cache_images=name == 'memory_map'),
       seed=0,
       batch_size=_BATCH_SIZE,
       num_devices=1,
     )
-    for name in _BATCHES
+    for name in ('memory_map', 'on_the_fly')
   }
 
 
-def _rate(stream, num_batches: int) -> float:
-  """Images a second over so many batches."""
+def _write_files(folder: pathlib.Path, examples: Examples) -> None:
+  folder.mkdir()
+  suffix = 'jpg' if examples.are_photos else 'npy'
+  for i in range(min(_NUM_FILES, examples.number)):
+    path = folder / f'{i}.{suffix}'
+    face = Image.fromarray(drawn_faces.draw_face(i))
+    face = face.resize((examples.side, examples.side))
+    if examples.are_photos:
+      face.save(path, quality=90)
+    else:
+      array = np.resize(np.asarray(face), examples[:1] * 2 + examples[1:2])
+      np.save(path, array.astype(examples.dtype))
+    for j in range(i + _NUM_FILES, examples.number, _NUM_FILES):
+      (folder / f'{j}.{suffix}').hardlink_to(path)
+
+
+def _rate(stream, num_batches: int = 0) -> float:
+  """Examples a second over so many batches; 0: over some time."""
+  done, start, seconds = 0, time.perf_counter(), 0.0
+  while done < num_batches if num_batches else seconds < _SECONDS_A_RUN:
+    next(stream)
+    done, seconds = done + 1, time.perf_counter() - start
+  return done * _BATCH_SIZE / seconds
+
+
+def _catch_up(stream) -> None:
+  """Takes what has been read ahead since the stream's last turn."""
   for _ in range(_READ_AHEAD):
     next(stream)
-  start = time.perf_counter()
-  for _ in range(num_batches):
-    next(stream)
-  return num_batches * _BATCH_SIZE / (time.perf_counter() - start)
+
+
+def _parse_args(argv: list[str]) -> argparse.Namespace:
+  default = Examples()
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--side', type=int, default=default.side)
+  parser.add_argument('--channels', type=int, default=default.channels)
+  parser.add_argument('--dtype', default=default.dtype)
+  parser.add_argument('--number', type=int, default=default.number)
+  parser.add_argument('--runs', type=int, default=7, help='turns of each')
+  return parser.parse_args(argv)
 
 
 if __name__ == '__main__':
-  main()
+  main(sys.argv[1:])

@@ -97,18 +97,29 @@ def describe_programs(argv: list[str]) -> dict[str, dict]:
 
 
 def create(
-  config: ml_collections.ConfigDict, order: str
+  config: ml_collections.ConfigDict, order: str, *, lazy: bool = False
 ) -> tuple[Callable, Callable[[], train_state.TrainState]]:
   """The update over all devices, and what makes the state before step 1.
 
-  That of a step without the lazy penalty, as most are.
+  That of a step without the lazy penalty, as most are, unless `lazy` says else.
   """
   config = config.copy_and_resolve_references()
   config.update_order = order
   modules, optimizers, create_state = create_networks(config)
   num_steps = config.critic.num_steps if 'critic' in optimizers else 1
   update_of = create_updates(config, modules, optimizers)
-  return update_of(Turn(True, (False,) * num_steps)), create_state
+  return update_of(Turn(True, (lazy,) * num_steps)), create_state
+
+
+def planned_bytes(compiled: jax.stages.Compiled) -> int:
+  """What a compiled program holds at once on a device, by XLA's plan."""
+  plan = compiled.memory_analysis()
+  return (
+    plan.argument_size_in_bytes
+    + plan.output_size_in_bytes
+    + plan.temp_size_in_bytes
+    - plan.alias_size_in_bytes
+  )
 
 
 def small_config() -> ml_collections.ConfigDict:

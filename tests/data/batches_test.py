@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import threading
 
 import numpy as np
 import pytest
@@ -117,6 +118,23 @@ def test_each_part_is_the_same_however_it_is_shared_out(devices, processes):
     everywhere = np.concatenate(step).reshape(-1, 3, per_device)
     for k, part in enumerate(parts):
       np.testing.assert_array_equal(everywhere[:, k].ravel(), part)
+
+
+def test_batches_are_placed_ahead_and_in_order():
+  placed, ahead = [], threading.Event()
+
+  def place(batch):
+    placed.append(batch)
+    if len(placed) > 1:
+      ahead.set()
+    return len(placed)
+
+  stream = _batches(_Numbers(17), place=place, start_step=3)
+  assert next(stream) == 1
+  assert ahead.wait(10)  # Nobody has asked for the second.
+  assert [next(stream) for _ in range(3)] == [2, 3, 4]
+  found = np.stack([batch.ravel() for batch in placed[:4]])
+  np.testing.assert_array_equal(found, _take(4, _Numbers(17), start_step=3))
 
 
 def test_a_batch_that_devices_cannot_share_is_a_users_error():

@@ -50,7 +50,9 @@ def run(name, updates):
   state, metrics = devices.replicate(options.initial_state()), []
   for step, batch in enumerate(images, start=1):
     update = updates(options.turn_at(name, step))
-    state, values = update(state, split(batch, options.num_parts_of(name)))
+    batch = devices.share_out(split(batch, options.num_parts_of(name)))
+    with jax.transfer_guard('disallow'):  # All is where it is needed.
+      state, values = update(state, batch)
     metrics.append({k: float(v) for k, v in values.items()})
   state = jax.device_get(state)
   leaves = jax.tree.leaves((options.params_of(state), state.averages))

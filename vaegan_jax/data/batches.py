@@ -7,7 +7,8 @@ process, so resuming at any step costs the same and repeats the same bits.
 
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import grain
 import numpy as np
@@ -28,7 +29,8 @@ def create_batches(
   start_step: int = 0,
   process_index: int = 0,
   process_count: int = 1,
-) -> Iterator[np.ndarray]:
+  place: Callable[[np.ndarray], Any] = lambda batch: batch,
+) -> Iterator[Any]:
   """Returns this process's part of the training batches, without end.
 
   Each epoch is a new permutation of all images; batches run across the border
@@ -44,10 +46,12 @@ def create_batches(
     start_step: the last finished step; the first batch is that of the next.
     process_index: which process this is.
     process_count: the number of processes.
+    place: brings a batch to where it is used; like reading it, up to 8 steps
+      ahead and beside them, so that no step waits for its images.
 
   Returns:
     An iterator of [D, K B, S, S, C] uint8, with B images of each part for each
-    device, part after part.
+    device, part after part; each is what `place` made of it.
 
   Raises:
     UserError: the batch cannot be shared out evenly.
@@ -68,7 +72,7 @@ def create_batches(
     process_index,
     process_count,
   )
-  return iter(batches[start_step:].to_iter_dataset(_PREFETCH))
+  return iter(batches[start_step:].map(place).to_iter_dataset(_PREFETCH))
 
 
 class _Batches(grain.MapDataset):

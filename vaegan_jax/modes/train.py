@@ -38,7 +38,7 @@ from vaegan_jax.runtime.writers import (
   has_figures,
   has_scores,
 )
-from vaegan_jax.training import health
+from vaegan_jax.training import devices, health
 from vaegan_jax.training.loop import FAILED, Plan, run_loop
 
 # What may change when a run is resumed: none of it changes an update.
@@ -297,6 +297,7 @@ def _create_batches(config, optimizers, images, start_step):
     start_step=start_step,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
+    place=devices.share_out,
   )
 
 

@@ -53,10 +53,11 @@ def replicate(state: Any) -> Any:
 
 
 def share_out(batch: np.ndarray) -> jax.Array:
-  """Puts a part of a batch on each device, for a function without `AXIS`.
+  """Puts a part of a batch on each device.
 
   Args:
-    batch: [D B, ...], with B examples for each of this process's D devices.
+    batch: [D B, ...], with B examples for each of this process's D devices, for
+      a function without `AXIS`; or [D, ...], for one with it.
   """
   return jax.device_put(batch, _sharding(jax.sharding.PartitionSpec(AXIS)))
 

@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable, Iterator
 
 import jax
-import numpy as np
 
 from vaegan_jax.evaluation.evaluator import Evaluator
 from vaegan_jax.evaluation.scores import to_line
@@ -77,7 +76,7 @@ def run_loop(
   start_step: int,
   *,
   choose_update: Callable[[int], Update],
-  batches: Iterator[np.ndarray],
+  batches: Iterator[jax.Array],
   evaluator: Evaluator,
   health: HealthMonitor,
   save: Callable[..., bool],
@@ -93,7 +92,7 @@ def run_loop(
     state: after `start_step`, the last finished step; its buffers are reused.
     start_step: of the state.
     choose_update: (step) -> the update of all devices that it takes.
-    batches: [D, K B, H, W, C] uint8, from that of the first step on.
+    batches: [D, K B, H, W, C] on the devices, from that of the first step on.
     evaluator: of the held-out images.
     health: what is said of the metrics.
     save: (step, state, finish=whether to wait) -> whether it succeeded.
