@@ -9,10 +9,10 @@ PyTorch is no requirement of the project: `pip install torch==2.13.0`, in an
 environment of its own if you like; `--compile` needs a C++ compiler as well.
 
 Both take the same weights, images and noise, and their losses and gradients
-are compared before anything is timed. A turn of either falls under the same
-load, so that the ratios hold where the seconds do not. Prints one JSON object;
-a ratio below 1 says that PyTorch is slower. On a GPU, of which both must have
-the same, it adds bfloat16 and the memory.
+are compared, without `--compile`, before anything is timed. A turn of either
+falls under the same load, so that the ratios hold where the seconds do not.
+Prints one JSON object; a ratio below 1 says that PyTorch is slower. On a GPU,
+which both must see, it adds bfloat16 and the memory.
 """
 
 import argparse
