@@ -31,5 +31,7 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   config.critic.head = 'patch'
   config.critic.channel_multipliers = (1, 2, 2, 4)
   # At one rate, as the quick start's.
-  config.loss.kl_weight *= 1.0 if config.objective == 'mse' else 0.1
+  config.loss.kl_weight *= 0.4 if config.objective == 'mse' else 0.1
+  if config.objective == 'mse':  # Which is silent at twice of that.
+    config.optimizer.autoencoder_learning_rate = 1e-3
   return config
