@@ -189,7 +189,8 @@ def comparison_figure(
 ) -> np.ndarray:
   """Labelled rows of images over a table of numbers.
 
-  Images are enlarged by a whole number, towards a width of 1200 pixels.
+  Images are enlarged by a whole number, towards a width of 1200 pixels, or that
+  of a wider table.
 
   Args:
     rows: label -> [N, H, W, C] float in [-1, 1], from top to bottom: the
@@ -205,7 +206,9 @@ def comparison_figure(
   left = math.ceil(_MARGIN + labels + _LABEL_GAP)
   shapes = [np.shape(images) for images in rows.values()]
   native = max(shape[0] * shape[2] for shape in shapes)
-  scale = max(1, round((_WIDTH - left - _MARGIN) / native))
+  # A wide table leaves them more room.
+  wanted = _table_image(results, font, left, _WIDTH).width if results else 0
+  scale = max(1, round((max(_WIDTH, wanted) - left - _MARGIN) / native))
   grid = image_grid(list(rows.values()), padding=_TILE_GAP, scale=scale)
   grid_height, grid_width = grid.shape[:2]
   width = left + grid_width - 2 * _TILE_GAP + _MARGIN
