@@ -1,5 +1,7 @@
 """What a run of minutes on a CPU has in common, whatever it learns."""
 
+import math
+
 import ml_collections
 
 
@@ -18,7 +20,7 @@ def shorten(
   config.num_train_steps = num_train_steps
   config.log_every_steps = 50
   for field in ('checkpoint', 'eval', 'figure'):
-    config[f'{field}_every_steps'] = num_train_steps // 3
+    config[f'{field}_every_steps'] = math.ceil(num_train_steps / 3)
   config.num_eval_images = 256
   config.ema_decay = 0.99  # A short run has no time for a longer memory.
   config.model.width = config.critic.width = 16
