@@ -49,6 +49,7 @@ _SLOW = (
   'same_images_test.py',
   'migrations_test.py',
   'array_folder_test.py',
+  'sounds_and_volumes_test.py',
   'judges_test.py',
   'perceptual_test.py',
   'models_test.py',
