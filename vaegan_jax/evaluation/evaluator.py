@@ -73,7 +73,7 @@ class Evaluator:
     self._images = images
     self._value_range = value_range
     self._bands = bands
-    self._sample_rate = sample_rate
+    self.sample_rate = sample_rate  # Of what is played, too.
     self._batch_size = batch_size
     self._seed = seed
     self._latent = autoencoder.latent
@@ -142,7 +142,7 @@ class Evaluator:
   @property
   def protocol(self) -> str:
     """How the scores of all images come about, as a Markdown list."""
-    shape = 'x'.join(map(str, self._images[np.arange(1)].shape[1:]))
+    shape = 'x'.join(map(str, self._shape))
     lines = (
       f'{len(self._images):,} held-out images of {shape}, the crops that the '
       'autoencoder is fed with',
@@ -202,7 +202,7 @@ class Evaluator:
     scale = signal_figures.scale_of(walk, x.ndim - 2)
     return {
       'reconstructions': signal_figures.reconstructions(
-        x, x_recon, bands=self._bands, sample_rate=self._sample_rate
+        x, x_recon, bands=self._bands, sample_rate=self.sample_rate
       ),
       'samples': figures.sample_figure(self.shown(samples), scale=scale),
       'interpolation': figures.interpolation_figure(walk[None], scale=scale),
@@ -218,7 +218,7 @@ class Evaluator:
       {name: [N, T, C] float32 in [-1, 1]}, C at most 2: of more channels the
       first that figures show.
     """
-    if self._images[np.arange(1)].ndim != 3:
+    if len(self._shape) != 2:
       return {}
     pair = self.reconstruct_first(state, 2 * NUM_COLUMNS)  # Compiled already.
     if pair[0].shape[-1] > 2:
@@ -229,20 +229,19 @@ class Evaluator:
     }
 
   @property
-  def sample_rate(self) -> int:
-    """Of what is played, in Hz."""
-    return self._sample_rate
-
-  @property
   def num_columns(self) -> int:
     """How many examples stand in a row of a figure."""
-    num_axes = self._images[np.arange(1)].ndim - 2
-    return signal_figures.num_columns(num_axes)
+    return signal_figures.num_columns(len(self._shape) - 1)
+
+  @functools.cached_property
+  def _shape(self) -> tuple[int, ...]:
+    """(*S, C) of an example, of which the images are asked once."""
+    return self._images[np.arange(1)].shape[1:]
 
   def shown(self, x: np.ndarray) -> np.ndarray:
     """Examples [N, *S, C] as pictures [N, H', W', C'] in [-1, 1]."""
     return signal_figures.as_pictures(
-      x, bands=self._bands, sample_rate=self._sample_rate
+      x, bands=self._bands, sample_rate=self.sample_rate
     )
 
   def reconstruct_first(
