@@ -40,12 +40,12 @@ if __name__ == '__main__' and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
 import jax
 from absl import app, flags, logging
 
-from vaegan_jax.configuration import command_line
-from vaegan_jax.configuration.command_line import Command
-from vaegan_jax.configuration.paths import PATHS
-from vaegan_jax.configuration.rules import flatten
+from vaegan_jax.commands.dispatch import run_mode
+from vaegan_jax.config import command_line
+from vaegan_jax.config.command_line import Command
+from vaegan_jax.config.paths import PATHS
+from vaegan_jax.config.rules import flatten
 from vaegan_jax.errors import UserError
-from vaegan_jax.modes.dispatch import run_mode
 from vaegan_jax.runtime import distributed, processes
 from vaegan_jax.runtime.preemption import INTERRUPTED, answering_interrupts
 from vaegan_jax.runtime.terminal import keep_printing, quiet_orbax

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the tests, two files at a time; with arguments, pytest with those alone:
-# launch/test.sh tests/configuration/config_test.py
+# launch/test.sh tests/config/config_test.py
 set -euo pipefail
 
 if [[ "${1:-}" == --help ]]; then

@@ -111,7 +111,7 @@ def told(capsys, tmp_path):
   from absl import flags, logging
 
   import main
-  from vaegan_jax.configuration import command_line
+  from vaegan_jax.config import command_line
 
   verbosity = logging.get_verbosity()
   traced = []

@@ -7,10 +7,10 @@ import numpy as np
 from absl import flags
 
 import main
-from vaegan_jax.configuration import command_line
-from vaegan_jax.configuration.migrations import stamp
-from vaegan_jax.experiment.networks import create_networks
+from vaegan_jax.config import command_line
+from vaegan_jax.config.migrations import stamp
 from vaegan_jax.runtime.checkpoints import Checkpoints
+from vaegan_jax.setup.networks import create_networks
 
 STEP = 20
 # Flags of a run with each kind of latent; the dimensions are the tiny run's.

@@ -3,7 +3,7 @@
 from typing import Any
 
 from vaegan_jax import models
-from vaegan_jax.configuration.sides import pair_of
+from vaegan_jax.config.sides import pair_of
 
 
 def model_fields(**fields) -> dict[str, Any]:

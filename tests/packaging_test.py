@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import vaegan_jax
-from vaegan_jax.configuration import defaults
+from vaegan_jax.config import defaults
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / 'vaegan_jax'
@@ -35,7 +35,7 @@ print(json.dumps(added))
 def test_importing_the_library_imports_flax_and_nothing_else():
   names = ['vaegan_jax']
   if (PACKAGE / 'models' / 'vgg.py').exists():
-    names.append('vaegan_jax.models.vgg')
+    names.append('vaegan_jax.models.pretrained.vgg')
   result = subprocess.run(
     [sys.executable, '-c', IMPORTING, *names],
     capture_output=True,

@@ -23,7 +23,7 @@ from tests.environment import environment
 MAIN = Path(main.__file__)
 _SERVER = multiprocessing.get_context('forkserver')
 _SERVER.set_forkserver_preload(
-  [__name__, 'tensorflow', 'clu.metric_writers', 'vaegan_jax.modes.train']
+  [__name__, 'tensorflow', 'clu.metric_writers', 'vaegan_jax.commands.train']
 )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from vaegan_jax.models import vgg
+from vaegan_jax.models.pretrained import vgg
 
 PROJECT = Path(__file__).resolve().parents[1]
 README = PROJECT / 'README.md'

@@ -12,7 +12,7 @@ from PIL import Image
 
 import main
 from tests.finished_run import STEP, finish
-from vaegan_jax.configuration import command_line
+from vaegan_jax.config import command_line
 
 PROJECT = Path(__file__).parents[1]
 PAGE = PROJECT / 'docs' / 'use.md'

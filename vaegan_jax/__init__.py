@@ -36,7 +36,7 @@ def load(path):
     path: of the folder, local or `gs://...`.
 
   Returns:
-    An `experiment.trained_model.TrainedModel`, with the averaged weights of the
+    An `inference.model.TrainedModel`, with the averaged weights of the
     newest whole checkpoint: `encode`, `decode`, `reconstruct`, `sample`,
     `features`, `distance`, `preprocess`, `config`, `step`, `latent_mean`,
     `latent_std` and `scaling_factor`.
@@ -45,6 +45,6 @@ def load(path):
     UserError: the folder is neither, is damaged, or of a newer version.
   """
   # Late: who wants the distance alone need not wait for it.
-  from vaegan_jax.experiment.loading import load_model
+  from vaegan_jax.inference.load import load_model
 
   return load_model(path)

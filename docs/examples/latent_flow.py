@@ -26,7 +26,7 @@ import optax
 import vaegan_jax
 from vaegan_jax.data.images import load_splits
 from vaegan_jax.evaluation import figures
-from vaegan_jax.evaluation.judges import frechet_distance, load_judges
+from vaegan_jax.evaluation.feature_metrics import frechet_distance, load_judges
 
 NUM_COLUMNS = 8  # Of the figure.
 

@@ -22,10 +22,10 @@ import jax
 import numpy as np
 
 import vaegan_jax
-from vaegan_jax.configuration.serialization import load_config
-from vaegan_jax.modes import encode
-from vaegan_jax.modes.using import open_split
-from vaegan_jax.training import devices
+from vaegan_jax.commands import encode
+from vaegan_jax.config.serialization import load_config
+from vaegan_jax.inference.using import open_split
+from vaegan_jax.runtime import devices
 
 
 def main() -> None:

@@ -29,9 +29,9 @@ import jax
 from tests.benchmarks import input as input_benchmark
 from tests.benchmarks import update as update_benchmark
 from tests.environment import environment
-from vaegan_jax.configuration import serialization
+from vaegan_jax.config import serialization
 from vaegan_jax.losses.adversarial import OBJECTIVES
-from vaegan_jax.training import devices
+from vaegan_jax.runtime import devices
 
 _BATCHES = (16, 32, 64, 128, 256)
 _SIDES = (32, 64, 96, 128)

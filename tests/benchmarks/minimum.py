@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import ml_collections
 
-from vaegan_jax.configuration.sides import sides_of
+from vaegan_jax.config.sides import sides_of
 from vaegan_jax.losses import adversarial
 
 Sides = tuple[int, ...]

@@ -33,13 +33,13 @@ import ml_collections
 import numpy as np
 
 from tests.benchmarks.update import planned_bytes
-from vaegan_jax.configuration import serialization
+from vaegan_jax.config import serialization
 from vaegan_jax.data.pixels import to_float
-from vaegan_jax.experiment.networks import create_networks
-from vaegan_jax.modes.updates import create_updates
-from vaegan_jax.training import devices
-from vaegan_jax.training.draws import create_draw
-from vaegan_jax.training.turns import Turn
+from vaegan_jax.runtime import devices
+from vaegan_jax.setup.networks import create_networks
+from vaegan_jax.setup.updates import create_updates
+from vaegan_jax.training.random_inputs import create_draw
+from vaegan_jax.training.step_kinds import Turn
 
 _CONFIGS = (
   'configs/default.py',

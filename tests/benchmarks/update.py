@@ -31,12 +31,12 @@ from configs import default
 from tests.benchmarks import hlo
 from tests.benchmarks.minimum import minimum_flops
 from tests.environment import environment
-from vaegan_jax.configuration import serialization
-from vaegan_jax.experiment import train_state
-from vaegan_jax.experiment.networks import create_networks
-from vaegan_jax.modes.updates import create_updates
-from vaegan_jax.training import devices
-from vaegan_jax.training.turns import Turn
+from vaegan_jax.config import serialization
+from vaegan_jax.runtime import devices
+from vaegan_jax.setup.networks import create_networks
+from vaegan_jax.setup.updates import create_updates
+from vaegan_jax.training import train_state
+from vaegan_jax.training.step_kinds import Turn
 from vaegan_jax.training.update import ORDERS
 
 _NUM_VIRTUAL_DEVICES = 8

@@ -1,7 +1,7 @@
 """Data in a bucket: copied whole and checked, and prepared there only once.
 
 In the bucket of `fake_bucket.py`. Two processes, one of them killed, are in
-`tests/modes/bucket_data_test.py`.
+`tests/commands/bucket_data_test.py`.
 """
 
 import secrets

@@ -11,7 +11,7 @@ import pytest
 from scipy import ndimage
 
 from vaegan_jax.data import drawn_faces
-from vaegan_jax.evaluation import judges
+from vaegan_jax.evaluation import feature_metrics
 from vaegan_jax.evaluation.scores import measure, summarize, to_line
 
 NUMBER = 12
@@ -98,7 +98,9 @@ def test_only_the_right_picture_in_its_place_has_quality():
 
 def test_lpips_is_fooled_by_neither(lpips_files):
   """In random features: the paper's would only do better."""
-  found = judges.load_judges(lpips_weights=lpips_files, features_weights='')
+  found = feature_metrics.load_judges(
+    lpips_weights=lpips_files, features_weights=''
+  )
   few = slice(4)
   seen = found.look(faces()[few])
 

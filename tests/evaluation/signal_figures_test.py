@@ -5,11 +5,11 @@ import pytest
 
 from vaegan_jax.evaluation import evaluator as evaluator_lib
 from vaegan_jax.evaluation import figures, signal_figures, sound_figures
-from vaegan_jax.experiment.train_state import create_train_state
 from vaegan_jax.losses.reconstruction import LossConfig
 from vaegan_jax.models import plain
 from vaegan_jax.models.autoencoder import Autoencoder
-from vaegan_jax.models.latents import Gaussian
+from vaegan_jax.models.latents.base import Gaussian
+from vaegan_jax.training.train_state import create_train_state
 
 _RATE = 8000
 _LOSS = LossConfig(

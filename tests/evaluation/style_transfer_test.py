@@ -12,8 +12,8 @@ from configs import style as style_config
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import style_transfer
 from vaegan_jax.losses import distances, perceptual
-from vaegan_jax.models import vgg
 from vaegan_jax.models.critic import Critic
+from vaegan_jax.models.pretrained import vgg
 
 _SIDE = 16
 _CRITIC = Critic(4, (1, 2))

@@ -22,11 +22,11 @@ from tests.processes import (
   start_two,
 )
 from tests.tiny_run import draw_images, tiny_flags
-from vaegan_jax.configuration.serialization import load_config
-from vaegan_jax.experiment.networks import create_networks
+from vaegan_jax.config.serialization import load_config
 from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.runtime.preemption import Stopper
 from vaegan_jax.runtime.progress import format_duration
+from vaegan_jax.setup.networks import create_networks
 
 _PATIENCE_SECONDS = 600  # Of a wait for something that will happen.
 _SPEED = 'train/images_per_second'

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaegan_jax.models import codes
-from vaegan_jax.models.fsq import FSQ
-from vaegan_jax.models.latents import Gaussian, Plain
-from vaegan_jax.models.lfq import LFQ
-from vaegan_jax.models.vq import VQ
+from vaegan_jax.models.latents import codes
+from vaegan_jax.models.latents.base import Gaussian, Plain
+from vaegan_jax.models.latents.fsq import FSQ
+from vaegan_jax.models.latents.lfq import LFQ
+from vaegan_jax.models.latents.vq import VQ
 
 KINDS = {
   'vq': VQ(6, codebook_size=11, code_dim=3),

@@ -10,7 +10,7 @@ import pytest
 from tests import networks
 from tests.models.residual_test import random, random_variables
 from vaegan_jax.errors import UserError
-from vaegan_jax.models import diffusers as weights
+from vaegan_jax.models.pretrained import diffusers as weights
 
 WIDTH, MULTIPLIERS, LATENT = 32, (1, 2, 2), 3
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.models.vgg_test import assert_close, images, refused
 from vaegan_jax.losses.perceptual import capture_features
-from vaegan_jax.models import inception, weights
+from vaegan_jax.models.pretrained import inception, weights
 
 # In which block A's pooling has how many features, and how wide block C is.
 POOLED = {'Mixed_5b': 32, 'Mixed_5c': 64, 'Mixed_5d': 64}

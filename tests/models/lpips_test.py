@@ -9,7 +9,7 @@ import pytest
 
 from tests.models.vgg_test import factors, images, state_dict, zero_state_dict
 from vaegan_jax.losses.perceptual import perceptual_distance
-from vaegan_jax.models import lpips, vgg, weights
+from vaegan_jax.models.pretrained import lpips, vgg, weights
 
 
 @pytest.fixture(scope='module')

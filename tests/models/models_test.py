@@ -11,7 +11,7 @@ from tests import networks
 from vaegan_jax.losses import perceptual
 from vaegan_jax.models import blocks, create_modules
 from vaegan_jax.models import critic as critic_lib
-from vaegan_jax.models.latents import gaussian_kl
+from vaegan_jax.models.latents.base import gaussian_kl
 
 LATENT = 5
 NETWORK = dict(width=4, channel_multipliers=(1, 2))

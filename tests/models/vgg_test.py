@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vaegan_jax.errors import UserError
-from vaegan_jax.models import vgg, weights
+from vaegan_jax.models.pretrained import vgg, weights
 
 WIDTHS = (64, 128, 256, 512, 512)
 # What torchvision calls the convolutions, and how wide they are.

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vaegan_jax.errors import UserError
-from vaegan_jax.models import weights
+from vaegan_jax.models.pretrained import weights
 
 MIB = 2**20
 MAGIC = b'\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19'

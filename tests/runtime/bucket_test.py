@@ -19,11 +19,11 @@ from absl import flags
 
 import main
 import vaegan_jax
-from vaegan_jax.configuration import command_line
-from vaegan_jax.configuration.serialization import load_config
-from vaegan_jax.experiment.networks import create_networks, restore_networks
-from vaegan_jax.runtime import workdir_lock
+from vaegan_jax.config import command_line
+from vaegan_jax.config.serialization import load_config
+from vaegan_jax.runtime import lock
 from vaegan_jax.runtime.checkpoints import Checkpoints
+from vaegan_jax.setup.networks import create_networks, restore_networks
 from vaegan_jax.training import loop
 
 pytest.importorskip('google.cloud.storage')
@@ -41,9 +41,9 @@ def bucket(fake_bucket):
     for name, value in fake_bucket.environment.items():
       patch.setenv(name, value)
     # How long it watches whether the process that was killed is alive.
-    patch.setattr(workdir_lock, '_BEAT_SECONDS', 0.2)
-    patch.setattr(workdir_lock, '_WATCH_SECONDS', 1)
-    patch.setattr(workdir_lock, '_SETTLE_SECONDS', 0)
+    patch.setattr(lock, '_BEAT_SECONDS', 0.2)
+    patch.setattr(lock, '_WATCH_SECONDS', 1)
+    patch.setattr(lock, '_SETTLE_SECONDS', 0)
     yield fake_bucket
 
 

@@ -18,9 +18,9 @@ from tests.processes import (
   wait_for,
   wait_for_step,
 )
+from vaegan_jax.commands import train
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import evaluator
-from vaegan_jax.modes import train
 from vaegan_jax.runtime import checkpoints, distributed, processes
 from vaegan_jax.runtime.preemption import Stopper
 

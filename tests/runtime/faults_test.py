@@ -21,9 +21,9 @@ from tests.runtime.checkpoints_test import (
   make_state,
   save_all,
 )
-from vaegan_jax.configuration import command_line
+from vaegan_jax.commands import train
+from vaegan_jax.config import command_line
 from vaegan_jax.errors import UserError
-from vaegan_jax.modes import train
 from vaegan_jax.runtime import writers
 from vaegan_jax.runtime.checkpoints import Checkpoints
 

@@ -3,9 +3,9 @@
 import functools
 
 from vaegan_jax.losses.reconstruction import LossConfig
-from vaegan_jax.training import devices
-from vaegan_jax.training.assemble import compose_update, create_parts
-from vaegan_jax.training.turns import Turn
+from vaegan_jax.runtime import devices
+from vaegan_jax.training.build import compose_update, create_parts
+from vaegan_jax.training.step_kinds import Turn
 
 PLAIN = Turn(moves=True, lazy=(False,))  # Of one critic step, without R1.
 

@@ -13,7 +13,6 @@ import numpy as np
 import optax
 import pytest
 
-from vaegan_jax.experiment.train_state import NetworkState
 from vaegan_jax.losses import adversarial
 from vaegan_jax.models import critic as critic_lib
 from vaegan_jax.training.critic_step import (
@@ -21,7 +20,8 @@ from vaegan_jax.training.critic_step import (
   CriticState,
   create_critic_step,
 )
-from vaegan_jax.training.turns import turn_of
+from vaegan_jax.training.step_kinds import turn_of
+from vaegan_jax.training.train_state import NetworkState
 
 RATE = 0.5
 W = np.array([0.5, -1.0, 2.0, 0.25], np.float32)

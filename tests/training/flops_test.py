@@ -6,7 +6,7 @@ import pytest
 from tests.benchmarks import hlo
 from tests.benchmarks import update as benchmark
 from tests.benchmarks.minimum import minimum_flops
-from vaegan_jax.configuration.validation import validate
+from vaegan_jax.config.validation import validate
 
 BATCH = 4
 RESIDUAL = {'network': 'residual', 'channel_multipliers': (1, 2)}

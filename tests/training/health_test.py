@@ -12,11 +12,11 @@ import pytest
 from hypothesis import strategies as st
 
 from configs import default
-from vaegan_jax.configuration import rules, validation
-from vaegan_jax.configuration.overrides import apply_overrides
+from vaegan_jax.config import rules, validation
+from vaegan_jax.config.overrides import apply_overrides
 from vaegan_jax.errors import UserError
 from vaegan_jax.losses import adversarial
-from vaegan_jax.training import advice, health, symptoms
+from vaegan_jax.training import health, health_checks, suggestions
 
 _PATIENCE = 500
 _LOG_EVERY = 100
@@ -680,7 +680,7 @@ def test_no_metrics_make_it_fail_or_repeat_itself(
 
 def test_it_needs_no_jax():
   # vaegan_jax/__init__.py imports JAX; these modules by themselves do not.
-  modules = (advice, symptoms, health)
+  modules = (suggestions, health_checks, health)
   code = (
     'import sys, types\n'
     'for name in ("vaegan_jax", "vaegan_jax.training"):\n'

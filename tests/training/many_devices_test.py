@@ -20,9 +20,9 @@ from tests.environment import environment
 from tests.training import update_options_test as options
 from tests.training.assembly import parallel_updates
 from tests.training.update_test import POST_LOSS, poisoned, preprocess
-from vaegan_jax.experiment.train_state import create_train_state
-from vaegan_jax.training import devices
-from vaegan_jax.training.turns import Turn
+from vaegan_jax.runtime import devices
+from vaegan_jax.training.step_kinds import Turn
+from vaegan_jax.training.train_state import create_train_state
 
 NUM_DEVICES = 4
 SKIPPING = 'batch'  # The case in which an update is skipped.

@@ -10,12 +10,12 @@ import pytest
 
 from tests import networks
 from tests.training.assembly import parallel_updates
-from vaegan_jax.experiment.train_state import create_train_state
 from vaegan_jax.losses import adversarial
 from vaegan_jax.models.critic import Critic
-from vaegan_jax.training import devices
+from vaegan_jax.runtime import devices
 from vaegan_jax.training.critic_step import CriticConfig
-from vaegan_jax.training.turns import Turn
+from vaegan_jax.training.step_kinds import Turn
+from vaegan_jax.training.train_state import create_train_state
 
 SIDE, BATCH = 16, 8
 LOSS = {

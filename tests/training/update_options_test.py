@@ -18,13 +18,13 @@ from tests.training import update_test
 from tests.training.assembly import PLAIN, parallel_updates
 from tests.training.update_test import assert_equal, critic_layers, preprocess
 from vaegan_jax.data import pixels
-from vaegan_jax.experiment import rounds, train_state
 from vaegan_jax.losses import adversarial
 from vaegan_jax.models import critic as critic_lib
-from vaegan_jax.training import devices
+from vaegan_jax.runtime import devices
+from vaegan_jax.training import rounds, train_state
 from vaegan_jax.training.critic_step import CriticConfig
-from vaegan_jax.training.draws import create_draw
-from vaegan_jax.training.turns import Turn, turn_of
+from vaegan_jax.training.random_inputs import create_draw
+from vaegan_jax.training.step_kinds import Turn, turn_of
 
 SIDE, BATCH, LATENT, SEED, RATE = 8, 4, 2, 7, 0.01
 NETWORK = dict(width=2, channel_multipliers=(1, 2))

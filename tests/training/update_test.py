@@ -12,13 +12,13 @@ import pytest
 from tests import networks
 from tests.environment import HAS_FUSION_EMITTERS
 from tests.training.assembly import PLAIN, parallel_updates
-from vaegan_jax.experiment import train_state
-from vaegan_jax.experiment.train_state import NetworkState, TrainState
 from vaegan_jax.losses import adversarial
 from vaegan_jax.losses.reconstruction import LossConfig
 from vaegan_jax.models import critic as critic_lib
-from vaegan_jax.training import devices
-from vaegan_jax.training.draws import create_draw
+from vaegan_jax.runtime import devices
+from vaegan_jax.training import train_state
+from vaegan_jax.training.random_inputs import create_draw
+from vaegan_jax.training.train_state import NetworkState, TrainState
 from vaegan_jax.training.wrappers import averaging
 
 # The post's loss; each test says what it changes.

@@ -16,12 +16,12 @@ import numpy as np
 from vaegan_jax.data import pixels
 from vaegan_jax.data.images import Images
 from vaegan_jax.evaluation import figures, signal_figures
-from vaegan_jax.evaluation.judges import Judges
+from vaegan_jax.evaluation.feature_metrics import Judges
 from vaegan_jax.evaluation.scores import Scores, measure, summarize
-from vaegan_jax.experiment.train_state import TrainState
 from vaegan_jax.losses import perceptual
 from vaegan_jax.losses.reconstruction import LossConfig, compare
 from vaegan_jax.runtime.progress import track
+from vaegan_jax.training.train_state import TrainState
 
 NUM_COLUMNS = 8  # Of the figures of images; half of the originals drawn.
 NUM_SAMPLES = 64

@@ -12,7 +12,10 @@ import numpy as np
 from absl import logging
 
 from vaegan_jax.evaluation import metrics
-from vaegan_jax.evaluation.judges import frechet_distance, frechet_floor
+from vaegan_jax.evaluation.feature_metrics import (
+  frechet_distance,
+  frechet_floor,
+)
 
 Scores = dict[str, float | None]
 # Of each example, by name: (x, x_recon), each [B, *S, C] in [-1, 1] -> [B].

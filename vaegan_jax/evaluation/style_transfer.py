@@ -31,7 +31,7 @@ from vaegan_jax.losses.distances import style_and_content_loss
 from vaegan_jax.losses.perceptual import capture_features
 from vaegan_jax.models import VGG_DEPTHS
 from vaegan_jax.models.critic import Critic
-from vaegan_jax.models.vgg import MIN_SIDE, VGG, load_vgg
+from vaegan_jax.models.pretrained.vgg import MIN_SIDE, VGG, load_vgg
 from vaegan_jax.runtime.files import check_writable, save_png
 from vaegan_jax.runtime.progress import track
 

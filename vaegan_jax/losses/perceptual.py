@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vaegan_jax.losses import capturing
+from vaegan_jax.losses import capture
 from vaegan_jax.losses.distances import (
   Weights,
   check_choice,
@@ -131,7 +131,7 @@ def perceptual_distance(
   x, y, frozen = _stop_gradients(x, y, gradients_to)
 
   def capture(images):
-    judge = capturing.as_judge(module, variables, frozen=frozen)
+    judge = capture.as_judge(module, variables, frozen=frozen)
     return capture_features(*judge, images, layers=layers, **apply_kwargs)[1]
 
   return feature_distance(
@@ -156,13 +156,11 @@ def _run(
   if isinstance(module, nn.Module):
     if variables is None:
       raise ValueError('variables are None; a linen module needs its own')
-    return capturing.capture_linen(
-      module, variables, inputs, is_layer, **kwargs
-    )
-  if capturing.is_nnx(module):
+    return capture.capture_linen(module, variables, inputs, is_layer, **kwargs)
+  if capture.is_nnx(module):
     if variables is not None:
       raise ValueError('variables must be None for an nnx.Module: it has them')
-    return capturing.capture_nnx(module, inputs, is_layer, **kwargs)
+    return capture.capture_nnx(module, inputs, is_layer, **kwargs)
   raise ValueError(
     f'module is a {type(module).__name__}; expected an instance of '
     'flax.linen.Module or flax.nnx.Module'

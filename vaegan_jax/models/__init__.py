@@ -17,12 +17,12 @@ import jax.numpy as jnp
 from vaegan_jax.models import plain, residual
 from vaegan_jax.models.autoencoder import Autoencoder
 from vaegan_jax.models.critic import Critic
-from vaegan_jax.models.fsq import FSQ
-from vaegan_jax.models.latents import Gaussian, Plain
-from vaegan_jax.models.lfq import LFQ
-from vaegan_jax.models.lpips import LPIPS, load_lpips
-from vaegan_jax.models.vgg import VGG, load_vgg
-from vaegan_jax.models.vq import VQ
+from vaegan_jax.models.latents.base import Gaussian, Plain
+from vaegan_jax.models.latents.fsq import FSQ
+from vaegan_jax.models.latents.lfq import LFQ
+from vaegan_jax.models.latents.vq import VQ
+from vaegan_jax.models.pretrained.lpips import LPIPS, load_lpips
+from vaegan_jax.models.pretrained.vgg import VGG, load_vgg
 
 VGG_DEPTHS = {'vgg16': 16, 'vgg19': 19}
 _OF_CRITIC = (

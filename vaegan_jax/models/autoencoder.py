@@ -7,7 +7,7 @@ B batch, S axes of space, C channels, Z entries of a latent.
 import flax.linen as nn
 import jax
 
-from vaegan_jax.models.latents import Losses, Stats
+from vaegan_jax.models.latents.base import Losses, Stats
 
 
 class Autoencoder(nn.Module):

@@ -17,13 +17,13 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from vaegan_jax.experiment.train_state import (
+from vaegan_jax.losses import penalties
+from vaegan_jax.losses.adversarial import mean_over_map
+from vaegan_jax.training.train_state import (
   NetworkState,
   TrainState,
   apply_gradients,
 )
-from vaegan_jax.losses import penalties
-from vaegan_jax.losses.adversarial import mean_over_map
 
 Metrics = dict[str, jax.Array]
 

@@ -12,12 +12,12 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from vaegan_jax.training import advice
-from vaegan_jax.training.symptoms import Looks, Metrics, Symptom
+from vaegan_jax.training import suggestions
+from vaegan_jax.training.health_checks import Looks, Metrics, Symptom
 
 # What it must know of a run's configuration.
 FIELDS = (
-  *advice.FIELDS,
+  *suggestions.FIELDS,
   *('health.patience_steps', 'health.min_kl', 'health.min_usage'),
 )
 # Every kind of finding, and how its message begins.
@@ -171,7 +171,9 @@ class HealthMonitor:
       f'{step:,}, likely because {symptom.cause}'
     )
     if symptom.changes:
-      message += f'; {advice.to_sentence(symptom.changes, symptom.together)}'
+      message += (
+        f'; {suggestions.to_sentence(symptom.changes, symptom.together)}'
+      )
     return Finding(kind, message, watch.since)
 
 

@@ -9,13 +9,13 @@ import jax
 
 from vaegan_jax.evaluation.evaluator import Evaluator
 from vaegan_jax.evaluation.scores import to_line
-from vaegan_jax.experiment.train_state import TrainState
+from vaegan_jax.runtime import devices
 from vaegan_jax.runtime.preemption import Preempted, Stopper
 from vaegan_jax.runtime.profiling import Profiler
 from vaegan_jax.runtime.progress import Progress
 from vaegan_jax.runtime.writers import NoWriters, Writers
-from vaegan_jax.training import devices
 from vaegan_jax.training.health import Finding, HealthMonitor
+from vaegan_jax.training.train_state import TrainState
 from vaegan_jax.training.wrappers import Update
 
 DONE, FAILED = 0, 1  # Exit statuses; a Stopper has the others.

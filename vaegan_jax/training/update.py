@@ -22,9 +22,9 @@ from collections.abc import Callable, Sequence
 import jax
 import optax
 
-from vaegan_jax.experiment.train_state import NetworkState, apply_gradients
 from vaegan_jax.losses.reconstruction import describe
 from vaegan_jax.training.critic_step import CriticState
+from vaegan_jax.training.train_state import NetworkState, apply_gradients
 from vaegan_jax.training.wrappers import Update
 
 ORDERS = ('alternating', 'simultaneous')

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vaegan_jax.experiment.train_state import TrainState
+from vaegan_jax.training.train_state import TrainState
 
 Metrics = dict[str, jax.Array]
 # (state, images [K B, H, W, C] uint8) -> (state after the step, metrics []).

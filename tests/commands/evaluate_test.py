@@ -1,0 +1,289 @@
+"""Scores are plain averages over all held-out images, of averaged weights."""
+
+import functools
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import scipy.fft
+from absl import flags
+from PIL import Image
+
+import main
+from tests import networks
+from vaegan_jax.commands import compare, evaluate, train
+from vaegan_jax.config import command_line
+from vaegan_jax.errors import UserError
+from vaegan_jax.evaluation import evaluator as evaluator_lib
+from vaegan_jax.evaluation import metrics
+from vaegan_jax.evaluation.feature_metrics import Judges
+from vaegan_jax.evaluation.scores import to_line
+from vaegan_jax.losses import perceptual
+from vaegan_jax.losses.reconstruction import LossConfig
+from vaegan_jax.models import blocks
+from vaegan_jax.runtime import writers
+from vaegan_jax.runtime.checkpoints import Checkpoints
+from vaegan_jax.setup import runs as runs_lib
+from vaegan_jax.setup.networks import create_networks
+from vaegan_jax.training import loop
+
+_QUALITY = ['psnr', 'ssim', 'low_frequency_psnr', 'detail', 'energy']
+_SAMPLED = [f'{name}_sampled' for name in _QUALITY]
+_NAMES = [*_QUALITY, 'kl', 'rate', 'distance', *_SAMPLED]
+
+
+def _config(tiny_run, *args):
+  values = flags.FlagValues()
+  command_line.define_flags(values)
+  # 43 images in batches of 8: the last one is not full.
+  args = (*tiny_run, '--config.data.eval_split=train+test', *args)
+  return main.parse(['main.py', *args, '--workdir=any'], values).config
+
+
+@pytest.fixture(scope='module')
+def runs(tiny_run, tmp_path_factory):
+  """{objective: (configuration, workdir)} of two short runs."""
+  runs = {}
+  for objective in ('mse', 'geometric'):
+    args = ('num_train_steps=3', 'ema_decay=0.5', f'objective={objective}')
+    config = _config(tiny_run, *(f'--config.{arg}' for arg in args))
+    workdir = tmp_path_factory.mktemp('runs') / objective
+    with pytest.MonkeyPatch.context() as patch:  # It takes seconds to import.
+      patch.setattr(writers, '_tensorboard_writer', lambda _: None)
+      assert train.train(config, str(workdir)) == loop.DONE
+    runs[objective] = (config, workdir)
+  return runs
+
+
+@pytest.fixture(scope='module')
+def images(image_folder):
+  """All images, read without the code under test; their order is free."""
+  paths = sorted(image_folder.iterdir())
+  return np.stack([np.asarray(Image.open(path)) for path in paths])
+
+
+@pytest.fixture(scope='module')
+def opened(runs, images):
+  """{objective: (modules, evaluator, state)}."""
+  opened = {}
+  for objective, (config, workdir) in runs.items():
+    modules, _, create_state = create_networks(config)
+    state, _ = Checkpoints(workdir).restore(jax.eval_shape(create_state))
+    evaluator = _create_evaluator(config, modules, images)
+    opened[objective] = (modules, evaluator, state)
+  return opened
+
+
+def _create_evaluator(config, modules, images):
+  return evaluator_lib.Evaluator(
+    modules,
+    images,
+    loss=LossConfig(**config.loss),
+    batch_size=config.batch_size,
+    seed=config.seed,
+  )
+
+
+def _expected(modules, state, images):
+  """The scores, from one image at a time."""
+  variables = {'params': state.ema_params, 'batch_stats': {}}
+  frequency = np.arange(16) / 32
+  high = np.hypot(frequency[:, None], frequency[None, :]) > 0.25
+  # Compiled, or each operation would be on its own.
+  reconstruct = jax.jit(
+    functools.partial(networks.reconstruct, modules['autoencoder'])
+  )
+  distance = jax.jit(
+    lambda x, x_recon: perceptual.perceptual_distance(
+      modules['critic'],
+      state.networks['critic'].variables,
+      x,
+      x_recon,
+      layers=blocks.DownBlock,
+      normalize='none',
+      reduction='sum',
+    )
+  )
+  ssim = jax.jit(metrics.ssim)
+  scores, rates = {}, []
+  for suffix in ('', '_sampled'):
+    rows, energies = [], []
+    for place, image in enumerate(images):
+      x = np.float32(image[None]) / 127.5 - 1
+      key = jax.random.fold_in(jax.random.key(0), place)
+      noise = np.asarray(jax.random.normal(key, (4,)))[None] * bool(suffix)
+      outputs = reconstruct(variables, x, noise)
+      x_recon, mean, logvar = map(np.asarray, outputs)
+      shown = x_recon.clip(-1, 1)
+      blocks_of = [i.reshape(2, 8, 2, 8, 3).mean((1, 3)) for i in (x, shown)]
+      rows.append(
+        (
+          10 * np.log10(4 / np.mean(np.square(x - shown))),
+          float(ssim(x, x_recon)[0]),
+          10 * np.log10(4 / np.mean(np.square(np.subtract(*blocks_of)))),
+        )
+      )
+      spectra = scipy.fft.dctn(np.stack([x, shown]), axes=(2, 3), norm='ortho')
+      first, second = spectra[:, 0][:, high]
+      energies.append(
+        [np.vdot(*p) for p in ((first,) * 2, (second,) * 2, (first, second))]
+      )
+      if not suffix:
+        kl = 0.5 * np.sum(np.square(mean) + np.exp(logvar) - 1 - logvar)
+        rates.append((kl, float(distance(x, x_recon)[0])))
+    energy, energy_recon, common = np.sum(energies, axis=0)
+    shares = common / max(energy, energy_recon), energy_recon / energy
+    for name, value in zip(
+      _QUALITY, (*np.mean(rows, axis=0), *shares), strict=True
+    ):
+      scores[f'{name}{suffix}'] = value
+  scores['kl'], scores['distance'] = np.mean(rates, axis=0)
+  scores['rate'] = scores['kl'] / np.log(2)
+  return scores
+
+
+def _without_samples(scores):
+  """Which depend on the order of the images, as each has noise of its own."""
+  return {k: v for k, v in scores.items() if k not in _SAMPLED}
+
+
+def _times(folder):
+  return {path: path.stat().st_mtime_ns for path in folder.rglob('*')}
+
+
+def test_evaluation_is_the_plain_average_over_all_images(
+  runs, opened, images, tmp_path, capsys
+):
+  config, workdir = runs['geometric']
+  workdir = shutil.copytree(workdir, tmp_path / 'run')
+  before = _times(workdir / 'checkpoints')
+  evaluate.evaluate(config, str(workdir))
+  assert _times(workdir / 'checkpoints') == before
+  text = (workdir / 'evaluation.json').read_text()
+  assert text.count('\n') == 1 and text in capsys.readouterr().out
+  scores = json.loads(text)
+  assert list(scores) == ['step', *_NAMES]
+  assert scores.pop('step') == 3
+  modules, _, state = opened['geometric']
+  expected = _without_samples(_expected(modules, state, images))
+  assert _without_samples(scores) == pytest.approx(expected, rel=1e-4)
+  table = (workdir / 'evaluation.md').read_text()
+  assert '| run |' in table and f'{scores["psnr"]:.1f}' in table
+  assert f'- {len(images)} held-out images of 16x16x3' in table
+  for name in ('reconstructions', 'samples', 'interpolation'):
+    Image.open(workdir / 'figures' / f'evaluation_{name}.png').verify()
+
+
+def test_the_first_images_alone_can_be_scored(opened, images):
+  modules, evaluator, state = opened['geometric']
+  expected = _expected(modules, state, images[:11])
+  assert evaluator.score(state, 11) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_averaged_weights_are_scored(opened):
+  _, evaluator, state = opened['geometric']
+  scores = evaluator.score(state)
+  doubled = jax.tree.map(lambda x: 2 * x, state.ema_params)
+  averaged = evaluator.score(state.replace(ema_params=doubled))
+  assert averaged.keys() == set(_NAMES)
+  assert all(averaged[name] != scores[name] for name in _NAMES)
+  raw = state.networks['autoencoder'].replace(params=doubled)
+  networks = state.networks | {'autoencoder': raw}
+  assert evaluator.score(state.replace(networks=networks)) == scores
+
+
+def test_scores_that_json_cannot_hold_are_none(runs, opened):
+  modules, _, state = opened['mse']
+  flat = np.full((3, 16, 16, 3), 128, np.uint8)
+  evaluator = _create_evaluator(runs['mse'][0], modules, flat)
+  scores = evaluator.score(state)
+  assert scores['detail'] is scores['energy'] is scores['distance'] is None
+  json.dumps(scores, allow_nan=False)
+  assert to_line(scores).startswith('psnr ')
+
+
+def test_one_critic_judges_all_runs_compared(runs, opened, tmp_path):
+  configs = {str(workdir): config for config, workdir in runs.values()}
+  compare.compare(configs, str(tmp_path / 'out'))
+  results = json.loads((tmp_path / 'out' / 'comparison.json').read_text())
+  assert list(results) == ['mse', 'geometric']
+  _, evaluator, state = opened['geometric']
+  judge = evaluator.distance_for(state)
+  for objective, (_, evaluator, state) in opened.items():
+    expected = evaluator.score(state, distance=judge)
+    expected['distance (geometric)'] = expected.pop('distance')
+    expected = pytest.approx(_without_samples(expected), rel=1e-4)
+    assert _without_samples(results[objective]) == expected
+  table = (tmp_path / 'out' / 'comparison.md').read_text()
+  assert table.count('\n|') == 3 and '| mse |' in table
+  assert 'held-out images of' in table
+  Image.open(tmp_path / 'out' / 'comparison.png').verify()
+
+
+def test_runs_on_other_images_are_not_compared(runs, tmp_path):
+  config, workdir = runs['mse']
+  other = config.copy_and_resolve_references()
+  other.data.eval_split = 'test'
+  with pytest.raises(UserError, match=r"data\.eval_split is 'test' in other"):
+    compare.compare({str(workdir): config, 'other': other}, str(tmp_path))
+
+
+def test_a_run_without_a_checkpoint_is_told(runs, tmp_path):
+  config, workdir = runs['mse']
+  shutil.copy(workdir / 'config.json', tmp_path)
+  with pytest.raises(UserError, match=r'has no checkpoint.*--mode=train'):
+    evaluate.evaluate(config, str(tmp_path))
+  with pytest.raises(UserError, match=r'has no checkpoint.*--mode=train'):
+    compare.compare(
+      {str(workdir): config, str(tmp_path): config}, str(tmp_path)
+    )
+  assert [path.name for path in tmp_path.iterdir()] == ['config.json']
+
+
+def test_another_network_is_told(runs):
+  config, workdir = runs['geometric']
+  config = config.copy_and_resolve_references()
+  config.data.image_size = 32
+  told = r'image_size=32 must be 16, which .* latent is flat; .*size="16"'
+  with pytest.raises(UserError, match=told):
+    evaluate.evaluate(config, str(workdir))
+  config.data.image_size = 16
+  config.model.latent_dim = 5
+  with pytest.raises(UserError, match='latent_dim was 4 and is 5 now'):
+    evaluate.evaluate(config, str(workdir))
+  assert not (workdir / 'evaluation.json').exists()
+
+
+def test_the_judges_are_asked_in_every_mode(runs, tmp_path, monkeypatch):
+  """By stand-ins: what they compute is tested beside them."""
+
+  def load(*, lpips_weights, features_weights):
+    assert lpips_weights == 'a,b' or not lpips_weights
+    if not lpips_weights:
+      return Judges()
+
+    def look(x):
+      return {'lpips': {'pixels': x[:, None]}, 'features': x.mean((1, 2))}
+
+    return Judges(looks=(look,), protocol=('lpips: a stand-in',))
+
+  monkeypatch.setattr(runs_lib, 'load_judges', load)
+  monkeypatch.setattr(compare, 'load_judges', load)
+  configs = {}
+  for objective, (config, workdir) in runs.items():
+    config = config.copy_and_resolve_references()
+    if objective == 'geometric':  # The other has none of its own.
+      config.evaluation.lpips_weights = 'a,b'
+    configs[str(shutil.copytree(workdir, tmp_path / objective))] = config
+  compare.compare(configs, str(tmp_path))
+  results = json.loads((tmp_path / 'comparison.json').read_text())
+  for row in results.values():
+    assert row['lpips'] > 0 and row['lpips_sampled'] > 0
+    assert row['frechet'] > row['frechet_floor'] > 0
+  assert 'a stand-in' in (tmp_path / 'comparison.md').read_text()
+  workdir, config = list(configs.items())[1]
+  evaluate.evaluate(config, workdir)
+  scores = json.loads((tmp_path / 'geometric' / 'evaluation.json').read_text())
+  assert scores['lpips'] == pytest.approx(results['geometric']['lpips'])

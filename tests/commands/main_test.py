@@ -1,0 +1,85 @@
+"""The program: how it ends, and what it tells whoever mistakes it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+import main
+from vaegan_jax.config import command_line
+from vaegan_jax.errors import UserError
+
+PROJECT = Path(main.__file__).parent
+
+
+@pytest.mark.parametrize(
+  ('error', 'status'), ((UserError('two\nlines'), 2), (KeyboardInterrupt, 130))
+)
+def test_mistakes_and_interruptions_end_without_a_traceback(
+  error, status, capsys
+):
+  with pytest.raises(SystemExit) as caught, main.telling_mistakes():
+    raise error
+  assert caught.value.code == status
+  told = 'error: two lines\n' if status == 2 else 'Stopped by Ctrl-C.\n'
+  assert capsys.readouterr().err == told
+
+
+def test_a_bug_is_not_hidden():
+  with pytest.raises(ZeroDivisionError), main.telling_mistakes():
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+  ('args', 'status', 'told'),
+  (
+    (
+      ('--workdir=runs/a', '--config.batchsize=4'),
+      2,
+      'did you mean --config.batch_size?',
+    ),
+    (('--help',), 1, '--workdir: Where a run is kept'),
+  ),
+)
+def test_the_program_tells_it_so(args, status, told, tmp_path):
+  done = subprocess.run(
+    [sys.executable, PROJECT / 'main.py', *args],
+    capture_output=True,
+    text=True,
+    cwd=tmp_path,
+  )
+  assert done.returncode == status
+  assert told in done.stdout + done.stderr
+  assert 'Traceback' not in done.stderr
+  assert len(done.stderr.splitlines()) == (1 if status == 2 else 0)
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_launcher_connects_processes_without_flags(monkeypatch):
+  def parse():
+    flag_values = flags.FlagValues()
+    command_line.define_flags(flag_values)
+    return main.parse(['main.py', '--workdir=runs/a'], flag_values)
+
+  monkeypatch.setenv('JAX_COORDINATOR_ADDRESS', 'a:1')
+  with pytest.raises(UserError, match='--num_processes and --process_id'):
+    parse()
+  monkeypatch.setenv('SLURM_STEP_NUM_TASKS', '2')
+  assert parse().processes is None
+
+
+def test_processes_compare_every_run_of_a_sweep(monkeypatch):
+  """Not only the last of each objective and seed."""
+  found = []
+  monkeypatch.setattr(
+    main.distributed, 'check_same', lambda values, _: found.append(values)
+  )
+  for sweep in ('1e-3,3e-3', '7,3e-3'):
+    values = flags.FlagValues()
+    command_line.define_flags(values)
+    args = ('--mode=study', '--workdir=any', '--study.objectives=mse')
+    sweep = f'--study.sweep=loss.kl_weight={sweep}'
+    main._check_processes(main.parse(['main.py', *args, sweep], values))
+  assert found[0] != found[1]

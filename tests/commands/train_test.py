@@ -1,0 +1,608 @@
+"""Runs that are killed, damaged, moved or misled end as if they had not been.
+
+Most go through main.py in a process of their own.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.environment import environment
+from tests.processes import (
+  MAIN,
+  Process,
+  crc32s,
+  read_rows,
+  saved_steps,
+  wait_for_step,
+)
+from vaegan_jax.commands import evaluate, train
+from vaegan_jax.config.serialization import load_config
+from vaegan_jax.errors import UserError
+from vaegan_jax.evaluation import evaluator
+from vaegan_jax.models.pretrained.vgg import load_vgg
+from vaegan_jax.runtime import writers
+from vaegan_jax.runtime.preemption import INTERRUPTED, PREEMPTED
+from vaegan_jax.setup import memory
+from vaegan_jax.setup.networks import restore_networks
+from vaegan_jax.training import health, loop
+
+_SPEED = 'train/images_per_second'
+_RATE = '--config.optimizer.autoencoder_learning_rate'
+_LAST_STEP = 200  # Of the run that is killed; a checkpoint every 10.
+
+
+def _set(**values):
+  """Flags that set top-level fields."""
+  return tuple(f'--config.{name}={value}' for name, value in values.items())
+
+
+@pytest.fixture(scope='module')
+def long_run(tiny_run):
+  return (
+    *tiny_run,
+    *_set(num_train_steps=_LAST_STEP, eval_every_steps=100),
+    *_set(figure_every_steps=100, num_checkpoints=4),
+  )
+
+
+@pytest.fixture(scope='module')
+def undisturbed(long_run, tmp_path_factory):
+  """The workdir of a whole run, not to be changed."""
+  workdir = tmp_path_factory.mktemp('runs') / 'undisturbed'
+  process = Process(workdir, *long_run)
+  assert process.wait() == 0, process.err
+  return workdir
+
+
+@pytest.fixture
+def copied(undisturbed, tmp_path):
+  """A copy of that workdir."""
+  return shutil.copytree(undisturbed, tmp_path / 'copied')
+
+
+def _assert_same_run(workdir, undisturbed):
+  """The same bits at the end and the same values on the way."""
+  assert crc32s(workdir, _LAST_STEP) == crc32s(undisturbed, _LAST_STEP)
+  got, want = read_rows(workdir), read_rows(undisturbed)
+  for row in (*got, *want):
+    row.pop(_SPEED, None)
+  assert got == want
+
+
+def _losses(lines):
+  """What is logged in training, [steps, metrics]."""
+  names = [name for name in sorted(lines[0]) if name.startswith('train/')]
+  assert 'train/loss' in names and len(names) > 10
+  return np.array([[row[name] for name in names] for row in lines])
+
+
+def _snapshot(workdir):
+  """Every path, when it changed and what it holds."""
+  return {
+    path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes())
+    for path in workdir.rglob('*')
+  }
+
+
+def test_a_workdir_holds_all_that_a_run_leaves(undisturbed):
+  config = json.loads((undisturbed / 'config.json').read_text())
+  assert config['num_train_steps'] == _LAST_STEP
+  assert saved_steps(undisturbed) == [170, 180, 190, 200]
+  assert list(undisturbed.glob('events.out.tfevents.*'))
+  assert not (undisturbed / 'quarantine').exists()
+  figures = sorted((undisturbed / 'figures').iterdir())
+  assert [path.name for path in figures] == [
+    f'{name}_{step:08}.png'
+    for name in ('interpolation', 'reconstructions', 'samples')
+    for step in (100, 200)
+  ]
+  for path in figures:
+    Image.open(path).verify()
+
+
+def test_metrics_are_one_flat_line_a_step(undisturbed):
+  lines = (undisturbed / 'metrics.jsonl').read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  assert [row['step'] for row in rows] == list(range(1, _LAST_STEP + 1))
+  for row in rows:
+    assert all(type(value) in (int, float) for value in row.values())
+    assert {'train/loss', 'train/kl', 'train/critic_loss'} <= {*row}
+    assert ('eval/psnr' in row) == (row['step'] % 100 == 0)
+    assert (_SPEED in row) == (row['step'] > 1)
+
+
+def test_a_run_stopped_and_killed_again_and_again_ends_with_the_same_bits(
+  long_run, undisturbed, tmp_path
+):
+  workdir = tmp_path / 'run'
+  with subprocess.Popen(
+    [sys.executable, MAIN, *long_run, f'--workdir={workdir}'],
+    env=environment(1),
+    stdout=subprocess.PIPE,
+    stderr=subprocess.DEVNULL,
+    text=True,
+  ) as process:
+    wait_for_step(workdir, 13)
+    process.terminate()
+    out, _ = process.communicate(timeout=60)
+  stopped = read_rows(workdir)[-1]['step']
+  assert process.returncode == PREEMPTED == 75
+  assert f'SIGTERM: stopped after step {stopped}' in out
+  assert saved_steps(workdir)[-1] == stopped < _LAST_STEP
+
+  rng = np.random.default_rng(0)
+  process = Process(workdir, *long_run)
+  time.sleep(rng.uniform(0, 3))  # While it starts, or a little later.
+  process.kill()
+  for _ in range(2):  # tests/runtime/faults_test.py has more.
+    # A step that is not yet in the record that the next process takes over.
+    step = read_rows(workdir)[-1]['step'] + rng.integers(1, 20)
+    process = Process(workdir, *long_run)
+    wait_for_step(workdir, step)
+    time.sleep(rng.uniform(0, 0.05))
+    assert process.kill() == -signal.SIGKILL
+    resumed = int(re.search(r'Resuming after step (\d+);', process.out)[1])
+    assert resumed >= stopped
+    # The save after the last finished ten may not be done, the one before is.
+    stopped = max(saved_steps(workdir))
+    assert stopped >= (step - 1) // 10 * 10 - 10
+  # Nor does it cost the run that nobody reads what it says any more.
+  process = Process(workdir, *long_run, prepare=_close_the_pipes)
+  assert process.wait() == 0, process.err
+  _assert_same_run(workdir, undisturbed)
+
+
+def _close_the_pipes():
+  reader, writer = os.pipe()
+  os.close(reader)
+  for number in (1, 2):
+    os.dup2(writer, number)
+
+
+def _largest_file(folder):
+  files = (path for path in folder.rglob('*') if path.is_file())
+  return max(files, key=lambda path: path.stat().st_size)
+
+
+def _truncate(folder):
+  os.truncate(_largest_file(folder), 100)
+
+
+def _flip_a_bit(folder):
+  path = _largest_file(folder)
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 1
+  path.write_bytes(content)
+
+
+def _empty(folder):
+  shutil.rmtree(folder)
+  folder.mkdir()
+
+
+def test_damaged_checkpoints_are_put_aside_and_the_one_before_used(
+  long_run, undisturbed, copied
+):
+  for step, damage in ((200, _truncate), (190, _flip_a_bit), (180, _empty)):
+    damage(copied / 'checkpoints' / str(step))
+  process = Process(copied, *long_run)
+  assert process.wait() == 0, process.err
+  for step in (200, 190, 180):
+    path = copied / 'checkpoints' / str(step)
+    aside = copied / 'quarantine' / str(step)
+    assert f'The checkpoint {path} is damaged' in process.err
+    assert f'Moved the damaged checkpoint to {aside}' in process.err
+    assert aside.is_dir()
+  assert 'Resuming after step 170;' in process.out
+  _assert_same_run(copied, undisturbed)
+
+
+def test_devices_do_not_change_the_losses(tiny_run, undisturbed, tmp_path):
+  eight = tmp_path / 'on_8'
+  process = Process(eight, *tiny_run, devices=8)
+  assert process.wait() == 0, process.err
+  on_one = _losses(read_rows(undisturbed)[:20])
+  np.testing.assert_allclose(
+    _losses(read_rows(eight)), on_one, rtol=1e-5, atol=1e-5
+  )
+
+  want, scored = _losses(read_rows(eight)), read_rows(eight)[-1]['eval/psnr']
+  shutil.rmtree(eight / 'checkpoints' / '20')
+  moved = {}
+  for devices in (1, 2, 4):
+    workdir = shutil.copytree(eight, tmp_path / f'moved_to_{devices}')
+    moved[workdir] = Process(workdir, *tiny_run, devices=devices)
+  for workdir, process in moved.items():
+    assert process.wait() == 0, process.err
+    assert 'Resuming after step 10;' in process.out
+    rows = read_rows(workdir)
+    assert [row['step'] for row in rows] == list(range(1, 21))
+    np.testing.assert_allclose(_losses(rows), want, rtol=1e-5, atol=1e-5)
+    assert rows[-1]['eval/psnr'] == pytest.approx(scored)
+
+
+def test_a_batch_that_devices_cannot_share_is_told(tiny_run, tmp_path):
+  process = Process(
+    tmp_path / 'run', *tiny_run, *_set(batch_size=10), devices=4
+  )
+  assert process.wait() == 2
+  assert process.err == (
+    'error: batch_size=10 must be divisible by 4; 10 / 4 leaves 2: use 8 or 12 '
+    '(the number of devices)\n'
+  )
+  assert not (tmp_path / 'run').exists()
+
+
+def test_another_configuration_is_refused_and_changes_nothing(copied, long_run):
+  before = _snapshot(copied)
+  process = Process(
+    copied, *long_run, *_set(seed=1), '--config.model.latent_dim=5'
+  )
+  assert process.wait() == 2
+  assert process.err.startswith('error: In the checkpoint ')
+  assert process.err.count('\n') == 1
+  assert re.findall(r'([\w./]+) was', process.err) == [
+    'config.model.latent_dim',
+    'config.seed',
+  ]
+  assert _snapshot(copied) == before
+
+
+def test_a_finished_run_says_so(copied, long_run):
+  before = _snapshot(copied)
+  process = Process(copied, *long_run)
+  assert process.wait() == 0, process.err
+  assert 'Nothing to do: step 200 is there already.' in process.out
+  assert _snapshot(copied) == before
+
+
+def test_more_steps_go_on_where_the_run_ended(tiny_run, tmp_path, run, capsys):
+  assert run(tmp_path, *tiny_run) == 0
+  assert run(tmp_path, *tiny_run, *_set(num_train_steps=25)) == 0
+  assert 'Resuming after step 20;' in capsys.readouterr().out
+  assert [row['step'] for row in read_rows(tmp_path)] == list(range(1, 26))
+  assert saved_steps(tmp_path) == [10, 20, 25]
+  config = json.loads((tmp_path / 'config.json').read_text())
+  assert config['num_train_steps'] == 25
+
+
+def _traced_steps(workdir):
+  """The steps in the only trace of a workdir, which is removed."""
+  (path,) = workdir.glob('plugins/profile/*/*.xplane.pb')
+  events = [
+    event
+    for plane in jax.profiler.ProfileData.from_file(str(path)).planes
+    for line in plane.lines
+    for event in line.events
+    if event.name == 'train'
+  ]
+  shutil.rmtree(workdir / 'plugins')
+  return sorted(dict(event.stats)['step_num'] for event in events)
+
+
+def test_the_steps_that_were_asked_for_are_traced(tiny_run, tmp_path, run):
+  steps = (('2,3', 4), ('6,9', 7))  # The second is cut short.
+  traced = []
+  for profile_steps, last in steps:
+    changed = _set(profile_steps=profile_steps, num_train_steps=last)
+    assert run(tmp_path, *tiny_run, *changed) == 0
+    traced.append(_traced_steps(tmp_path))
+  assert traced == [[2, 3], [6, 7]]
+
+
+def test_pixels_alone_train_without_a_critic(tiny_run, tmp_path, run, capsys):
+  args = (*_set(objective='mse', num_train_steps=60), f'{_RATE}=0.01')
+  assert run(tmp_path, *tiny_run, *args) == 0
+  assert 'critic' not in capsys.readouterr().out
+  rows = read_rows(tmp_path)
+  assert not any('critic' in name for row in rows for name in row)
+  assert 'eval/psnr' in rows[-1] and 'eval/distance' not in rows[-1]
+  losses = [row['train/loss'] for row in rows]
+  assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
+
+
+@pytest.mark.parametrize('order', ['alternating', 'simultaneous'])
+def test_pixels_and_a_verdict_train_without_the_distance(
+  order, tiny_run, tmp_path, run
+):
+  arguments = (
+    *tiny_run,
+    *_set(num_train_steps=40, update_order=order, checkpoint_every_steps=100),
+    *('--config.loss.distance_weight=0', '--config.loss.pixel_weight=1'),
+    *('--config.loss.kl_weight=0.1', f'{_RATE}=0.01'),
+  )
+  assert run(tmp_path, *arguments) == 0
+  rows = read_rows(tmp_path)
+  assert all('train/distance' not in row for row in rows)
+  for row in rows:
+    loss = row['train/pixel'] + 0.1 * row['train/adversarial']
+    loss += 0.1 * row['train/kl']
+    assert row['train/loss'] == pytest.approx(loss, rel=1e-4)
+  errors = [row['train/pixel'] for row in rows]
+  assert np.mean(errors[-10:]) < 0.9 * np.mean(errors[:10])
+  assert rows[-1]['eval/distance'] > 0  # It is measured all the same.
+
+
+def test_a_frozen_critic_stays_as_its_file_has_it(
+  tiny_run, tmp_path, run, capsys, vgg16_file
+):
+  arguments = (
+    *tiny_run,
+    '--config.critic.network=vgg16',
+    '--config.loss.adversarial_weight=0',
+    "--config.loss.layers=('conv1_2', 'conv3_1')",
+  )
+  given = f'--config.critic.weights={vgg16_file}'
+  assert run(tmp_path, *arguments, given, *_set(num_train_steps=2)) == 0
+  # The weights are in the checkpoint: their file may be gone.
+  gone = '--config.critic.weights=gone.pth'
+  assert run(tmp_path, *arguments, gone, *_set(num_train_steps=3)) == 0
+  assert 'Resuming after step 2' in capsys.readouterr().out
+  config = load_config(tmp_path / 'config.json')
+  _, state, _ = restore_networks(config, str(tmp_path))
+  expected = load_vgg(vgg16_file, 16)['params']
+  jax.tree.map(
+    np.testing.assert_array_equal, state.networks['critic'].params, expected
+  )
+  with pytest.raises(UserError, match=r'gone\.pth'):
+    run(tmp_path / 'new', *arguments, gone)
+
+
+def test_a_run_trained_on_lpips_is_judged_by_what_it_minimised(
+  tiny_run, tmp_path, run, lpips_files
+):
+  fields = ('critic.weights', 'evaluation.lpips_weights')
+  arguments = (
+    *tiny_run,
+    *('--config.critic.network=lpips', '--config.loss.adversarial_weight=0'),
+    *('--config.loss.reduction=spatial', '--config.data.image_size=8'),
+    *_set(batch_size=4, num_train_steps=1, num_eval_images=4),
+    *(f'--config.{field}={lpips_files}' for field in fields),
+  )
+  assert run(tmp_path, *arguments) == 0
+  *_, row = read_rows(tmp_path)
+  assert row['train/distance'] > 0
+  # Up to the rounding to 8 bits of what the judge sees.
+  assert row['eval/distance'] == pytest.approx(row['eval/lpips'], rel=0.02)
+
+
+def test_records_that_fail_do_not_stop_training(
+  tiny_run, tmp_path, run, monkeypatch, caplog
+):
+  class Board:
+    def __getattr__(self, method):
+      raise ConnectionError('no board')
+
+  def save_png(path, image):
+    raise OSError('no room')
+
+  monkeypatch.setattr(writers, '_tensorboard_writer', lambda _: Board())
+  monkeypatch.setattr(writers, 'save_png', save_png)
+  assert run(tmp_path, *tiny_run, *_set(figure_every_steps=5)) == 0
+  assert len(read_rows(tmp_path)) == 20 and saved_steps(tmp_path)[-1] == 20
+  assert caplog.text.count('no board') == caplog.text.count('no room') == 1
+
+
+def _find_once_at(monkeypatch, *steps):
+  """Makes the health monitor find something at these steps."""
+  due = list(steps)
+
+  def check(self, step, metrics):
+    assert {'kl', 'output_std', 'input_std', 'feature_scale'} <= set(metrics)
+    if due and step >= due[0]:
+      due.pop(0)
+      return [health.Finding('dead_critic', 'It is dead.', since=step - 2)]
+    return []
+
+  monkeypatch.setattr(health.HealthMonitor, 'check', check)
+
+
+def test_an_unhealthy_run_warns_and_goes_on(
+  tiny_run, tmp_path, run, monkeypatch, capsys
+):
+  _find_once_at(monkeypatch, 15)
+  assert run(tmp_path, *tiny_run) == 0
+  assert 'WARNING: It is dead.' in capsys.readouterr().out
+  assert saved_steps(tmp_path) == [10, 20]
+
+
+def test_an_unhealthy_run_stops_if_asked(
+  tiny_run, tmp_path, run, monkeypatch, capsys
+):
+  _find_once_at(monkeypatch, 15)
+  stop = '--config.health.on_failure=stop'
+  assert run(tmp_path, *tiny_run, stop) == loop.FAILED
+  assert 'WARNING: It is dead.' in capsys.readouterr().out
+  assert read_rows(tmp_path)[-1]['step'] == 15
+
+
+def test_a_rollback_goes_on_from_before_with_other_noise(
+  tiny_run, tmp_path, run, monkeypatch, capsys
+):
+  rollback = '--config.health.on_failure=rollback'
+  _find_once_at(monkeypatch)
+  assert run(tmp_path / 'well', *tiny_run, rollback) == 0
+  # Found at 20, and once more at 13 on the way back there.
+  _find_once_at(monkeypatch, 20, 13)
+  assert run(tmp_path / 'ill', *tiny_run, rollback) == 0
+  out = capsys.readouterr().out
+  assert out.count('Rolled back to step 10, with other noise.') == 2
+  well, ill = read_rows(tmp_path / 'well'), read_rows(tmp_path / 'ill')
+  assert [row['step'] for row in ill] == list(range(1, 21))
+
+  def losses(rows):
+    return [row['train/loss'] for row in rows]
+
+  assert losses(ill[:10]) == losses(well[:10])
+  assert all(
+    a != b for a, b in zip(losses(ill[10:]), losses(well[10:]), strict=True)
+  )
+  config = load_config(tmp_path / 'ill' / 'config.json')
+  _, state, _ = restore_networks(config, str(tmp_path / 'ill'))
+  assert state.num_rollbacks == 2
+
+
+def test_a_run_that_has_nowhere_to_go_back_to_ends(
+  tiny_run, tmp_path, run, monkeypatch, capsys
+):
+  _find_once_at(monkeypatch, 3)
+  rollback = '--config.health.on_failure=rollback'
+  assert run(tmp_path, *tiny_run, rollback) == loop.FAILED
+  assert 'no healthy checkpoint' in capsys.readouterr().out
+
+
+def test_a_run_that_falls_ill_again_and_again_ends(
+  tiny_run, tmp_path, run, monkeypatch, capsys
+):
+  _find_once_at(monkeypatch, *[15] * 9)
+  rollback = '--config.health.on_failure=rollback'
+  assert run(tmp_path, *tiny_run, rollback) == loop.FAILED
+  assert 'Rolled back 3 times already' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('objective', ['wasserstein', 'wasserstein_gp'])
+def test_the_wasserstein_objectives_train(
+  objective, tiny_run, tmp_path, run, capsys
+):
+  """With several critic steps, and resumed between them."""
+  args = (*tiny_run, *_set(objective=objective))
+  several = (
+    '--config.critic.num_steps=2',
+    '--config.critic.long_round_steps=4',
+  )
+  assert run(tmp_path / 'a', *args, *several) == 0
+  assert run(tmp_path / 'b', *args, *several, *_set(num_train_steps=10)) == 0
+  assert run(tmp_path / 'b', *args, *several) == 0
+  states = []
+  for name in 'ab':
+    config = load_config(tmp_path / name / 'config.json')
+    states.append(restore_networks(config, str(tmp_path / name))[1])
+  jax.tree.map(np.testing.assert_array_equal, *states)
+  params = jax.tree.leaves(states[0].networks['critic'].params)
+  if objective == 'wasserstein':
+    assert max(np.abs(leaf).max() for leaf in params) <= np.float32(0.01)
+
+
+def test_a_map_of_codes_of_oblong_images_resumes_bit_for_bit(
+  tiny_run, tmp_path, run
+):
+  args = (
+    '--config=configs/default.py:vq_f8',
+    *tiny_run[1:],
+    *('--config.data.image_size=(16,24)', '--config.model.codebook_size=20'),
+    '--config.model.code_dim=2',
+  )
+  assert run(tmp_path / 'a', *args) == 0
+  assert run(tmp_path / 'b', *args, *_set(num_train_steps=10)) == 0
+  assert run(tmp_path / 'b', *args) == 0
+  states = []
+  for name in 'ab':
+    config = load_config(tmp_path / name / 'config.json')
+    assert config.data.image_size == (16, 24)
+    states.append(restore_networks(config, str(tmp_path / name))[1])
+  jax.tree.map(np.testing.assert_array_equal, *states)
+  codebook = states[0].networks['autoencoder'].batch_stats['latent']
+  assert codebook['sums'].shape == (20, 2)
+  row = read_rows(tmp_path / 'a')[-1]
+  assert row['train/rate'] == pytest.approx(4 * 6 * 2 * np.log2(20))
+  assert row['eval/rate'] == row['train/rate']
+  assert 1 < row['eval/perplexity'] <= 20 * row['eval/usage'] + 1e-6
+  assert 'eval/psnr_sampled' not in row
+  with Image.open(tmp_path / 'a/figures/samples_00000020.png') as picture:
+    assert picture.width > picture.height
+  # Another size is another map, of the same networks.
+  config.data.image_size = 32
+  evaluate.evaluate(config, str(tmp_path / 'b'))
+  scores = json.loads((tmp_path / 'b/evaluation.json').read_text())
+  assert scores['rate'] == pytest.approx(8 * 8 * 2 * np.log2(20))
+  assert scores['psnr'] > 5
+  assert scores['distance'] is None  # Its critic has one logit an image.
+
+
+def test_sigterm_during_an_evaluation_or_figures_is_heeded_at_once(
+  tiny_run, tmp_path, run, monkeypatch, capsys
+):
+  often = _set(eval_every_steps=5, figure_every_steps=7)
+  score, draw = evaluator.Evaluator.score, evaluator.Evaluator.draw
+
+  def stop(function, number):
+    def stopped(*args, **kwargs):
+      os.kill(os.getpid(), number)
+      return function(*args, **kwargs)
+
+    return stopped
+
+  interrupted = stop(score, signal.SIGINT)
+  monkeypatch.setattr(evaluator.Evaluator, 'score', interrupted)
+  assert run(tmp_path / 'a', *tiny_run, *often) == INTERRUPTED == 130
+  monkeypatch.setattr(evaluator.Evaluator, 'score', score)
+  assert 'evaluated:' not in capsys.readouterr().out
+  hung_up = stop(draw, signal.SIGHUP)
+  monkeypatch.setattr(evaluator.Evaluator, 'draw', hung_up)
+  assert run(tmp_path / 'a', *tiny_run, *often) == PREEMPTED
+  assert saved_steps(tmp_path / 'a') == [5, 7]
+  monkeypatch.setattr(evaluator.Evaluator, 'draw', draw)
+  monkeypatch.setattr(evaluator.Evaluator, 'score', interrupted)
+  assert (
+    run(tmp_path / 'a', *tiny_run, *often, *_set(num_train_steps=10))
+    == INTERRUPTED
+  )
+  monkeypatch.setattr(evaluator.Evaluator, 'score', score)
+  out = capsys.readouterr().out
+  told = re.findall(r'(\S+): stopped after step (\d+)', out)
+  assert told == [('SIGHUP', '7'), ('Ctrl-C', '10')]
+  # What a signal left out is made up for, in the last step too.
+  assert run(tmp_path / 'a', *tiny_run, *often, *_set(num_train_steps=10)) == 0
+  assert run(tmp_path / 'b', *tiny_run, *often, *_set(num_train_steps=10)) == 0
+  records, figures = [], []
+  for name in 'ab':
+    rows = read_rows(tmp_path / name)
+    records.append([{k: row[k] for k in row if 'eval' in k} for row in rows])
+    figures.append(sorted(os.listdir(tmp_path / name / 'figures')))
+  assert [bool(row) for row in records[1]].count(True) == 2
+  assert [row for row in records[0] if row] == [
+    row for row in records[1] if row
+  ]
+  assert figures[0] == figures[1] and len(figures[0]) >= 2
+  capsys.readouterr()
+  assert run(tmp_path / 'a', *tiny_run, *often, *_set(num_train_steps=10)) == 0
+  assert 'Nothing to do' in capsys.readouterr().out
+
+
+def test_too_little_memory_is_a_sentence(tiny_run, tmp_path, run, monkeypatch):
+  def exhaust(*_):
+    raise RuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 7 bytes.')
+
+  monkeypatch.setattr(train, 'begin', exhaust)
+  with pytest.raises(UserError, match=r'7 bytes.* for batch_size=8, data\.im'):
+    run(tmp_path / 'run', *tiny_run)
+  monkeypatch.setattr(memory, '_available', lambda: 1000)
+  with pytest.raises(UserError, match='An update needs at least'):
+    run(tmp_path / 'run', *tiny_run)
+
+
+def test_updates_that_stay_non_finite_end_the_run(
+  tiny_run, tmp_path, run, capsys
+):
+  args = (*_set(max_skipped_steps=5), f'{_RATE}=1e30')
+  assert run(tmp_path, *tiny_run, *args) == loop.FAILED == 1
+  rows = read_rows(tmp_path)
+  assert rows[-1]['train/skipped_in_a_row'] == 5
+  assert (
+    capsys.readouterr()
+    .out.splitlines()[-1]
+    .startswith(
+      f'Stopped at step {len(rows)}: the last 5 updates had a non-finite loss'
+    )
+  )

@@ -1,0 +1,625 @@
+"""Tests of configs/: the files, their values, and what is said of bad ones."""
+
+import json
+import math
+import re
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from configs import default, style
+from vaegan_jax.config import rules, validation
+from vaegan_jax.config.migrations import upgrade
+from vaegan_jax.config.networks import layer_names
+from vaegan_jax.config.overrides import apply_overrides
+from vaegan_jax.config.serialization import load_config, load_config_file
+from vaegan_jax.config.sides import flip_axes, sides_of
+from vaegan_jax.errors import UserError
+from vaegan_jax.losses import adversarial
+from vaegan_jax.models import create_modules
+
+FOLDERS = ('image_folder', 'array_folder')
+DRAWN = ('audio', 'bands', 'volume')
+FILES = ('default', 'quickstart', 'celeba', 'cifar10', *DRAWN, *FOLDERS)
+FIELDS = rules.flatten(default.get_config())
+
+
+def make_config(**changes):
+  """Returns the defaults with changes, a double underscore for the dot."""
+  config = default.get_config()
+  with config.ignore_type():
+    config.update_from_flattened_dict(
+      {name.replace('__', '.'): value for name, value in changes.items()}
+    )
+  return config
+
+
+def test_every_field_has_one_rule():
+  assert set(rules.RULES) == set(FIELDS)
+  assert set(rules.STYLE_RULES) == set(rules.flatten(style.get_config()))
+
+
+def test_objectives_are_the_critics_and_mse():
+  assert set(rules.OBJECTIVES) == {*adversarial.OBJECTIVES, 'mse'}
+
+
+SOUNDS = {'data.name': 'drawn_sounds', 'data.shape': (128,)}
+LPIPS = {
+  'critic__network': 'lpips',
+  'critic__weights': 'vgg.pth,heads.pth',
+  'loss__adversarial_weight': 0.0,
+  'loss__normalize': 'none',
+  'loss__reduction': 'spatial',
+}
+
+
+@pytest.mark.parametrize('network', rules.FROZEN)
+def test_the_layers_of_a_frozen_critic_are_those_of_its_module(network):
+  frozen = LPIPS
+  if network != 'lpips':
+    frozen = LPIPS | {'critic__weights': 'vgg.pth', 'critic__network': network}
+  modules = create_modules(
+    with_critic=True,
+    sides=(64, 64),
+    channels=3,
+    model=default.get_config().model,
+    critic={'network': network},
+  )
+  layers = modules['critic'].layer_names
+  validation.validate(make_config(**frozen, loss__layers=layers))
+  with pytest.raises(UserError, match=f'has {", ".join(layers)}: for example'):
+    validation.validate(make_config(**frozen, loss__layers=('block_0',)))
+
+
+@pytest.mark.parametrize(
+  'changes',
+  (
+    {},
+    {
+      'critic__network': 'residual',
+      'critic__channel_multipliers': (1, 2, 4, 8, 8),
+      'critic__head': 'patch',
+      'critic__num_scales': 3,
+    },
+  ),
+)
+def test_the_layers_of_a_trained_critic_are_those_of_its_module(changes):
+  config = make_config(**changes)
+  modules = create_modules(
+    with_critic=True,
+    sides=sides_of(config.data),
+    channels=config.data.channels,
+    model=config.model,
+    critic=config.critic,
+  )
+  assert layer_names(config.critic) == modules['critic'].layer_names
+  # And so is what it halves, by which the image must be divisible.
+  assert config.data.image_size % 2 ** modules['critic'].num_halvings == 0
+
+
+@pytest.mark.parametrize('name', FILES)
+@pytest.mark.parametrize('objective', ('', *rules.OBJECTIVES))
+def test_every_file_is_valid_with_every_objective(name, objective):
+  config = load_config_file(f'configs/{name}.py:{objective}')
+  if name in FOLDERS:
+    config.data.path = '/data/my_photos'
+  validation.validate(config, num_devices=8)
+  assert config.is_locked
+  assert config.objective == (objective or 'geometric')
+  assert set(rules.flatten(config)) == set(FIELDS)
+
+
+@pytest.mark.parametrize('field', FIELDS)
+def test_every_field_can_be_set_from_the_command_line(field):
+  config = default.get_config()
+  apply_overrides(config, ['main.py', f'--config.{field}={FIELDS[field]}'])
+  assert rules.flatten(config) == FIELDS
+
+
+BAD_VALUES = {
+  'seed': (-1, 2**32, 0.5, '0', None),
+  'init_from': ('s3://bucket/run', None),
+  'objective': ('msee', '', 3),
+  'batch_size': (0, -4, True, 4.0, '64', 2**31),
+  'num_train_steps': (0, 2**31),
+  'log_every_steps': (0,),
+  'checkpoint_every_steps': (-1,),
+  'num_eval_images': (-1,),
+  'profile_steps': ((10,), (0, 2), (5, 3), (1, 2, 3), (1.0, 2), '10'),
+  'data.name': ('', ' ', None),
+  'data.path': ('/data/my_photos',),
+  'data.folder_rules': (0, 3, '2'),
+  'data.allow_growth': ('yes',),
+  'data.image_size': (0, 60, 8),
+  'data.shape': ((0,), (8, 8, 8, 8), ('8',), 8, (64, 64)),  # Of photographs.
+  'data.sample_rate': (0, 44.1),
+  'data.channels': (0, 5, 1025),
+  'data.value_range': ('float', (0,), (2, 1), (0, 'a'), (0, math.inf), 3),
+  'data.shown_bands': ((0, 1), (3,), (0, 0, 1), (-1,), ('red',), 0),
+  'data.flip_axes': ((2,), (3,), (0, 0), (-1,), ('width',), 1),
+  'data.center_crop': (-1,),
+  'data.random_crop_margin': (-1, 4097, 1.5),
+  'data.train_split': ('',),
+  'data.random_flip': (1, 'true'),
+  'model.depth': (0, 5, 13),
+  'model.channel_multipliers': ((), (1, 2), (1, 2, 4, 0), (1, 2, 4, '8'), [1]),
+  'critic.channel_multipliers': ((1, 2, 4, True), (1, 2, 4, 8.0), 'wide'),
+  'critic.norm': ('layer',),
+  'critic.network': ('vgg', 'resnet50', '', 'blocks'),
+  'critic.head': ('conv', ''),
+  'critic.num_scales': (0, 2, 9),  # 2 of one logit an image.
+  'model.network': ('resnet',),
+  'model.layout': ('taming', 'ldm'),  # The other fields are not its.
+  'model.num_res_blocks': (0, 2),  # 'plain' has none.
+  'model.attention_sides': ((0,), (16, 16), (16.0,), (16,)),
+  'model.middle_attention': (1, True),
+  'critic.weights': ('vgg16.pth',),
+  'loss.layers': (('block_4',), ('block_0', 'block_0'), (0,), 'block_0'),
+  'loss.layer_weights': (
+    (1.0,),
+    (0, 0, 0, 0),
+    (1, 1, 1, -1),
+    (1, 1, 1, float('nan')),
+    (1, 1, 1, '1'),
+  ),
+  'loss.normalize': ('l2',),
+  'loss.reduction': ('avg',),
+  'loss.pixel_weight': (-0.1, float('nan'), float('inf'), '1'),
+  'loss.adversarial_ramp_steps': (-1,),
+  'optimizer.autoencoder_learning_rate': (0.0, -1e-4, float('inf')),
+  'optimizer.b1': (1.0, -0.1),
+  'update_order': ('both',),
+  'ema_decay': (1, 1.5),
+}
+
+
+@pytest.mark.parametrize(
+  ('field', 'value'),
+  [(field, value) for field, values in BAD_VALUES.items() for value in values],
+)
+def test_a_bad_value_is_told_in_one_sentence(field, value):
+  with pytest.raises(UserError, match=re.escape(field)) as caught:
+    validation.validate(make_config(**{field: value}))
+  message = str(caught.value)
+  assert '\n' not in message
+  assert re.search(r'for example|did you mean|use \d|set --config', message)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'told'),
+  (
+    ({'critic__weights': 'vgg.pth'}, 'must name two files for critic.network='),
+    ({'critic__weights': 'a,b,c'}, 'weights=/data/vgg16.pth,/data/lpips_vgg'),
+    ({'critic__weights': 'a, '}, 'must name two files'),
+    (
+      {'loss__normalize': 'relative'},
+      "'relative' and loss.reduction='spatial'",
+    ),
+    ({'loss__reduction': 'mean'}, '--config.loss.reduction=spatial'),
+    ({'data__channels': 4}, 'must be 1 or 3'),
+    ({'loss__adversarial_weight': 0.5}, 'adversarial_weight=0.5 must be 0'),
+    ({'loss__layers': ('conv1_1',)}, 'the critic has conv1_2, conv2_2'),
+  ),
+)
+def test_what_is_no_lpips_is_told(changes, told):
+  small = {'data__image_size': 8, 'model__depth': 3}  # It enlarges.
+  small['model__channel_multipliers'] = (1, 2, 4)
+  validation.validate(make_config(**LPIPS, **small))
+  with pytest.raises(UserError, match=told) as caught:
+    validation.validate(make_config(**(LPIPS | changes)))
+  assert re.search(r'for example|: --config', str(caught.value))
+
+
+@pytest.mark.parametrize(
+  ('changes', 'told'),
+  (
+    ({'critic.weights': ''}, r"weights='' must name .* critic.network='vgg16'"),
+    ({'objective': 'mse'}, "is a critic, but objective='mse' has none"),
+    ({'loss.adversarial_weight': 0.5}, 'adversarial_weight=0.5 must be 0'),
+    ({'data.channels': 2}, 'data.channels=2 must be 1 or 3'),
+    ({'data.image_size': 8, 'model.depth': 3}, 'image_size=8 must be at least'),
+    ({'loss.layer_weights': (1.0,)}, 'one weight for each of the 13 layers'),
+  ),
+)
+def test_what_a_frozen_critic_rules_out_is_told(changes, told):
+  frozen = {
+    'critic.network': 'vgg16',
+    'critic.weights': 'vgg16.pth',
+    'loss.adversarial_weight': 0.0,
+  }
+  validation.validate(make_config(**frozen))
+  if changes.get('model.depth'):
+    changes['model.channel_multipliers'] = (1, 2, 4)
+  with pytest.raises(UserError, match=told) as caught:
+    validation.validate(make_config(**(frozen | changes)))
+  assert re.search(r'for example|: --config', str(caught.value))
+
+
+RESIDUAL = {
+  'model.network': 'residual',
+  'model.channel_multipliers': (1, 2, 4, 8, 8),
+}
+LDM = RESIDUAL | {
+  'model.layout': 'ldm',
+  'model.latent_shape': 'map',
+  'model.middle_attention': True,
+}
+
+
+@pytest.mark.parametrize(
+  ('changes', 'told'),
+  (
+    (
+      {'critic.weight_clip': 0.01, 'critic.spectral_norm': True},
+      r'weight_clip=0\.01 contradicts critic\.spectral_norm',
+    ),
+    (
+      {'critic.gradient_penalty_weight': 10.0, 'critic.norm': 'batch'},
+      r"gradient_penalty_weight=10\.0 contradicts critic\.norm='batch'",
+    ),
+    (
+      {'critic.norm': 'batch'},  # R1 is on unless it is turned off.
+      r'r1_weight=1\.0 contradicts .* --config\.critic\.r1_weight=0',
+    ),
+    (
+      {'critic.num_steps': 5, 'critic.long_round_steps': 12},
+      r'long_round_steps=12 must be divisible by .*: use 10 or 15',
+    ),
+    (
+      {'loss.adaptive_weight': True, 'loss.adversarial_weight': 0.0},
+      r'adversarial_weight=0\.0, which is off',
+    ),
+    ({'optimizer.warmup_steps': 20_001}, 'at most num_train_steps=20000'),
+    (
+      {'loss.adversarial_ramp_steps': 1000, 'num_train_steps': 999},
+      'ramp_steps=1000 must be at most num_train_steps=999',
+    ),
+    (
+      {'critic.num_scales': 2},
+      r"num_scales=2 joins 2 maps .* critic\.head='dense' gives one logit",
+    ),
+    (
+      {'critic.num_scales': 4, 'critic.head': 'patch'},
+      r'=64 must be divisible by 2\*\*\(critic\.depth \+ critic\.num_scales - '
+      r'1\)=2\*\*7=128; 64 / 128 leaves 64: use 128',
+    ),
+    (
+      {'critic.network': 'residual'},
+      r'critic\.channel_multipliers=\(1, 2, 4, 8\) must have one entry for the '
+      r"image's own side and each of the critic\.depth=4 halvings, 4 \+ 1 = 5: "
+      r'.*="\(1, 2, 4, 8, 8\)"',
+    ),
+    (
+      RESIDUAL | {'model.channel_multipliers': (1, 2, 4, 8)},
+      r'model\.depth=4 halvings, 4 \+ 1 = 5',
+    ),
+    (
+      RESIDUAL | {'model.attention_sides': (16, 10)},
+      r'names 10, but data\.image_size=64 halved model\.depth=4 times has the '
+      r'sides 64, 32, 16, 8 and 4: for example, .*="\(4,\)"',
+    ),
+    (
+      {'critic.norm': 'instance', 'data.image_size': 16},
+      'makes 0 of a map of one pixel',
+    ),
+    (RESIDUAL | {'model.norm': 'batch'}, 'the residual network has GroupNorm'),
+    (
+      LDM | {'model.latent': 'vq'},
+      "model.latent='vq' must be 'gaussian' for model.layout='ldm'",
+    ),
+    (LDM | {'model.latent_shape': 'flat'}, '--config.model.latent_shape=map'),
+    (LDM | {'model.network': 'plain'}, '--config.model.network=residual'),
+    (LDM | {'model.attention_sides': (16,)}, r'attention_sides="\(\)"'),
+    (LDM | {'model.middle_attention': False}, 'middle_attention=true'),
+    ({'critic.num_steps': 0}, 'num_steps=0 must be from 1 to 100'),
+    ({'health.on_failure': 'rolback'}, "did you mean 'rollback'"),
+    ({'optimizer.schedule': 'linear'}, "must be 'constant' or 'cosine'"),
+  ),
+)
+def test_what_contradicts_is_told(changes, told):
+  with pytest.raises(UserError, match=told) as caught:
+    validation.validate(make_config(**changes))
+    validation.validate_beginning(make_config(**changes))
+  assert re.search(r'for example|did you mean|use \d', str(caught.value))
+
+
+def test_the_wasserstein_objectives_come_with_their_papers_recipes():
+  config = default.get_config('wasserstein')
+  assert config.critic.weight_clip == 0.01
+  assert config.critic.num_steps == 5
+  assert config.critic.long_round_steps == 100
+  assert config.optimizer.name == 'rmsprop'
+  assert config.optimizer.critic_learning_rate == 5e-5
+  assert config.critic.r1_weight == 0
+  config = default.get_config('wasserstein_gp')
+  assert config.critic.gradient_penalty_weight == 10
+  assert config.critic.r1_weight == 0
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_no_file_overwrites_the_recipe_of_wasserstein(name):
+  """Its weights stay within .01, for which longer steps are too long."""
+  recipe = default.get_config('wasserstein')
+  config = load_config_file(f'configs/{name}.py:wasserstein')
+  assert config.optimizer == recipe.optimizer
+  assert config.optimizer.autoencoder_learning_rate == 5e-5
+  assert config.optimizer.critic_learning_rate == 5e-5
+  for field in ('num_steps', 'long_round_steps', 'weight_clip', 'r1_weight'):
+    assert config.critic[field] == recipe.critic[field]
+  if name == 'quickstart':  # Which is in a hurry with all others.
+    config = load_config_file('configs/quickstart.py:wasserstein_gp')
+    assert config.optimizer.critic_learning_rate == 2e-3
+
+
+@pytest.mark.parametrize(
+  ('changes', 'told'),
+  (
+    ({'content': ''}, "content='' must name a picture"),
+    ({'style': ' '}, "style=' ' must name a picture"),
+    ({'critic': ''}, 'must be one or the other'),
+    ({'weights': 'vgg.pth'}, 'must be one or the other'),
+    ({'network': 'vgg17'}, "network='vgg17' must be 'vgg16' or 'vgg19'"),
+    ({'num_steps': 0}, 'num_steps=0 must be from 1'),
+    ({'style_weight': -1.0}, 'style_weight=-1.0 must be at least 0'),
+    ({'content_weight': 0.0, 'style_weight': 0.0}, 'leave nothing to do'),
+  ),
+)
+def test_bad_values_of_style_transfer_are_told(changes, told):
+  config = style.get_config()
+  config.update({'content': 'a', 'style': 'b', 'critic': 'runs/c'})
+  validation.validate_style(config)
+  config.update(changes)
+  with pytest.raises(UserError, match=told) as caught:
+    validation.validate_style(config)
+  assert re.search(r'for example|did you mean', str(caught.value))
+
+
+@pytest.mark.parametrize(
+  'changes',
+  (
+    {'optimizer.b1': 0, 'loss.kl_weight': 1},  # Whole numbers are numbers.
+    {'loss.layers': ('block_3', 'block_1'), 'loss.layer_weights': (0, 2.5)},
+    {'data.name': 'image_folder', 'data.path': '/data/my_photos'},
+    {'data.name': 'celeb_a', 'data.path': '/data/celeba'},
+    {'data.value_range': (-1e-6, 2), 'data.flip_axes': (1, 0)},
+    {'data.value_range': 'percentiles', 'data.shown_bands': (2, 0, 1)},
+    {'data.name': 'array_folder', 'data.path': '/a', 'data.channels': 13},
+    SOUNDS | {'data.flip_axes': (0,), 'data.channels': 6},
+    SOUNDS | {'data.shape': (32, 64, 16), 'data.flip_axes': (2, 1)},
+    {'data.name': 'mnist_as_tensors', 'data.shape': (32, 32)},
+    {'data.image_size': 16, 'num_eval_images': 0, 'ema_decay': 0.0},
+    RESIDUAL | {'model.attention_sides': (16, 64), 'model.num_res_blocks': 2},
+    LDM,
+    {
+      'critic.network': 'residual',
+      'critic.channel_multipliers': (1, 2, 4, 8, 8),
+      'critic.head': 'patch',
+      'critic.num_scales': 3,
+      'loss.layers': ('block_3', 'scale_2/block_0'),
+    },
+  ),
+)
+def test_good_values_pass(changes):
+  validation.validate(make_config(**changes))
+
+
+def test_divisibility_shows_its_arithmetic():
+  with pytest.raises(UserError) as caught:
+    validation.validate(make_config(data__image_size=60))
+  assert str(caught.value) == (
+    'data.image_size=60 must be divisible by 2**model.depth=2**4=16; '
+    '60 / 16 leaves 12: use 48 or 64'
+  )
+
+
+def test_the_batch_must_divide_over_the_devices():
+  config = make_config(batch_size=12)
+  validation.validate(config, num_devices=4)
+  with pytest.raises(UserError, match='12 / 8 leaves 4: use 8 or 16'):
+    validation.validate(config, num_devices=8)
+
+
+def test_a_misspelt_choice_suggests_the_nearest():
+  with pytest.raises(UserError, match="did you mean 'alternating'"):
+    validation.validate(make_config(update_order='alternate'))
+
+
+def test_a_folder_needs_its_path():
+  with pytest.raises(UserError, match=r"data\.path='' must name a folder"):
+    validation.validate(make_config(data__name='image_folder'))
+
+
+def test_arrays_have_any_number_of_bands_and_images_four():
+  arrays = {'data__name': 'array_folder', 'data__path': '/data/bands'}
+  validation.validate(make_config(**arrays, data__channels=13))
+  with pytest.raises(UserError, match=r"'array_folder' takes any number"):
+    validation.validate(make_config(data__channels=13))
+  with pytest.raises(UserError, match=r'data\.center_crop=8 is of images'):
+    validation.validate(make_config(**arrays, data__center_crop=8))
+
+
+SOUNDS_NEED_NONE_OF = {
+  'critic.network': LPIPS,
+  'model.layout': LDM,
+  'evaluation.lpips_weights': {'evaluation.lpips_weights': 'a.pth,b.pth'},
+  'evaluation.features_weights': {'evaluation.features_weights': 'a.pth'},
+}
+
+
+@pytest.mark.parametrize('field', SOUNDS_NEED_NONE_OF)
+def test_what_is_of_two_axes_takes_no_sounds(field):
+  changes = SOUNDS | SOUNDS_NEED_NONE_OF[field]
+  changes = {name.replace('.', '__'): v for name, v in changes.items()}
+  told = rf'^{field}=.* two axes, .* data\.shape=\(128,\) has 1: '
+  with pytest.raises(UserError, match=told):
+    validation.validate(make_config(**changes))
+
+
+def test_the_field_that_gives_the_sides_is_named():
+  with pytest.raises(UserError, match=r'^data\.shape=60 must be divisible by'):
+    config = make_config(data__name='drawn_volumes', data__shape=(64, 60, 64))
+    validation.validate(config)
+  with pytest.raises(UserError, match=r'^data\.flip_axes=\(1,\) must be axes'):
+    config = make_config(data__name='drawn_sounds', data__shape=(64,))
+    config.data.flip_axes = (1,)
+    validation.validate(config)
+
+
+def test_photographs_are_mirrored_left_and_right_and_arrays_are_not():
+  config = make_config()
+  assert flip_axes(config.data) == (1,)
+  config.data.random_flip = False
+  assert flip_axes(config.data) == ()
+  config.data.flip_axes = (0, 1)
+  assert flip_axes(config.data) == (0, 1)
+  assert flip_axes(make_config(data__name='array_folder').data) == ()
+
+
+scalars = (
+  st.none()
+  | st.booleans()
+  | st.integers()
+  | st.floats()
+  | st.text(max_size=5)
+  | st.sampled_from(('mse', 'group', 'block_0'))
+)
+
+
+# The first draw is slow on a busy machine, whatever is drawn.
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+  st.dictionaries(
+    st.sampled_from(sorted(FIELDS)),
+    scalars | st.lists(scalars, max_size=5).map(tuple) | st.lists(scalars),
+    max_size=4,
+  ),
+  st.none() | st.integers(1, 16),
+)
+def test_malformed_values_raise_nothing_but_user_errors(changes, num_devices):
+  try:
+    validation.validate(make_config(**changes), num_devices=num_devices)
+  except UserError as error:
+    assert len(str(error).splitlines()) == 1
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_json_gives_the_same_configuration_back(name, tmp_path):
+  config = load_config_file(f'configs/{name}.py')
+  config.data.path = '/data/my_photos' if name in FOLDERS else ''
+  path = tmp_path / 'config.json'
+  path.write_text(json.dumps(config.to_dict()))
+  loaded = load_config(path)
+  assert loaded == config
+  assert loaded.is_locked
+  assert isinstance(loaded.model.channel_multipliers, tuple)
+
+
+def _edited(**changes):
+  return json.dumps(default.get_config().to_dict() | changes)
+
+
+@pytest.mark.parametrize(
+  ('content', 'told'),
+  (
+    (b'', 'not valid JSON'),
+    (b'{"seed": 0', 'not valid JSON'),
+    (b'\xff\xfe', 'not valid JSON'),
+    (b'[1, 2]', 'one JSON object'),
+    (b'{"seed": 0}', 'lacks batch_size'),
+    (_edited(colour='red').encode(), 'unknown colour'),
+    (_edited(batch_size='64').encode(), "batch_size='64'"),
+    (_edited(data=3).encode(), r'lacks data\.allow_growth'),
+    (_edited(seed={}).encode(), 'lacks seed'),
+  ),
+)
+def test_a_damaged_saved_configuration_is_told(content, told, tmp_path):
+  path = tmp_path / 'config.json'
+  path.write_bytes(content)
+  with pytest.raises(UserError, match=told) as caught:
+    load_config(path)
+  assert str(path) in str(caught.value)
+
+
+def test_a_saved_whole_number_becomes_the_float_it_stands_for(tmp_path):
+  config = default.get_config().to_dict()
+  config['loss']['kl_weight'] = 2
+  path = tmp_path / 'config.json'
+  path.write_text(json.dumps(config))
+  assert isinstance(load_config(path).loss.kl_weight, float)
+
+
+def test_a_missing_saved_configuration_is_told(tmp_path):
+  with pytest.raises(UserError, match='does not exist'):
+    load_config(tmp_path / 'config.json')
+
+
+def test_configuration_files_are_found_from_anywhere(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert load_config_file('configs/celeba.py').data.name == 'celeb_a'
+  (tmp_path / 'mine.py').write_text('from configs.celeba import get_config')
+  assert load_config_file('mine.py:mse').objective == 'mse'
+
+
+@pytest.mark.parametrize(
+  ('name', 'content', 'told'),
+  (
+    ('mine.txt', '', 'must be a Python file'),
+    ('mine.py', '', 'must define get_config'),
+    (
+      'mine.py',
+      'from configs import default\n'
+      'def get_config():\n'
+      '  config = default.get_config().unlock()\n'
+      '  config.colour = "red"\n'
+      '  return config\n',
+      'unknown colour',
+    ),
+  ),
+)
+def test_a_file_that_is_no_configuration_is_told(name, content, told, tmp_path):
+  path = tmp_path / name
+  path.write_text(content)
+  with pytest.raises(UserError, match=told):
+    load_config_file(str(path))
+
+
+def test_the_image_can_only_be_halved_down_to_a_pixel():
+  config = default.get_config()
+  config.data.image_size, config.loss.image_halvings = 48, 5
+  validation.validate(config)
+  config.loss.image_halvings = 6
+  with pytest.raises(UserError, match=r'image_halvings=6 .*halvings=5'):
+    validation.validate(config)
+
+
+def test_what_an_earlier_version_called_blocks_is_plain_now(tmp_path):
+  saved = json.loads(default.get_config().to_json())
+  saved['critic']['network'] = 'blocks'
+  for section, field in (('critic', 'head'), ('model', 'network')):
+    del saved[section][field]
+  path = tmp_path / 'config.json'
+  path.write_text(json.dumps(saved))
+  assert load_config(path) == default.get_config()
+  # As of a checkpoint, whose configuration is translated too.
+  assert upgrade(saved)['critic']['network'] == 'plain'
+  assert saved['critic']['network'] == 'blocks'
+  assert upgrade({'critic': 'no section'})['critic'] == 'no section'
+
+
+def test_a_critic_that_is_blind_to_contrast_may_go_on_but_not_begin():
+  config = default.get_config()
+  config.critic.norm = 'group'
+  config.loss.image_weight = 0.0
+  validation.validate(config)  # As of a run that an earlier version began.
+  with pytest.raises(UserError, match=r'--config\.loss\.image_weight=1'):
+    validation.validate_beginning(config)
+  for field, value in (
+    ('loss.image_weight', 1.0),
+    ('loss.pixel_weight', 1.0),
+    ('critic.norm', 'none'),
+    ('objective', 'mse'),
+  ):
+    seeing = config.copy_and_resolve_references()
+    seeing.update_from_flattened_dict({field: value})
+    validation.validate_beginning(seeing)

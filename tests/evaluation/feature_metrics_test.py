@@ -1,0 +1,273 @@
+"""The judges against closed forms, and what they are shown."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+import scipy.linalg
+from safetensors.numpy import save_file
+
+from tests.models.inception_test import random_state_dict
+from vaegan_jax.errors import UserError
+from vaegan_jax.evaluation import feature_metrics
+from vaegan_jax.losses.perceptual import capture_features, perceptual_distance
+from vaegan_jax.losses.reconstruction import LossConfig, create_judge
+from vaegan_jax.models.pretrained import inception
+from vaegan_jax.models.pretrained.lpips import LPIPS, load_lpips
+from vaegan_jax.models.pretrained.vgg import (
+  LPIPS_LAYERS,
+  VGG,
+  load_lpips_weights,
+  load_vgg,
+)
+from vaegan_jax.models.pretrained.weights import read_state_dict
+
+
+def _images(seed, *shape):
+  return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
+
+
+def _features(seed, number, mean, deviation):
+  """Of exactly that mean and those independent deviations."""
+  values = np.random.default_rng(seed).normal(size=(number, len(mean)))
+  values -= values.mean(axis=0)
+  covariance = np.cov(values, rowvar=False)
+  values = values @ np.linalg.inv(np.linalg.cholesky(covariance)).T
+  return values * deviation + mean
+
+
+def test_the_frechet_distance_of_independent_features_by_hand():
+  a = _features(0, 50, [1.0, -2.0, 0.5], [1.0, 2.0, 0.5])
+  b = _features(1, 80, [1.5, -2.0, 0.0], [3.0, 2.0, 1.0])
+  wanted = 0.5**2 + 0.5**2 + (1 - 3) ** 2 + 0 + (0.5 - 1) ** 2
+  np.testing.assert_allclose(
+    feature_metrics.frechet_distance(a, b), wanted, rtol=1e-9
+  )
+  np.testing.assert_allclose(
+    feature_metrics.frechet_distance(b, a), wanted, rtol=1e-9
+  )
+
+
+def test_the_frechet_distance_equals_the_formula_with_a_matrix_root():
+  rng = np.random.default_rng(0)
+  a = rng.normal(size=(60, 5)) @ rng.normal(size=(5, 5))
+  b = rng.normal(size=(70, 5)) @ rng.normal(size=(5, 5)) + 0.3
+  cov_a, cov_b = (np.cov(x, rowvar=False) for x in (a, b))
+  root = scipy.linalg.sqrtm(cov_a @ cov_b).real
+  wanted = np.sum((a.mean(0) - b.mean(0)) ** 2)
+  wanted += np.trace(cov_a + cov_b - 2 * root)
+  np.testing.assert_allclose(
+    feature_metrics.frechet_distance(a, b), wanted, rtol=1e-8
+  )
+
+
+def test_a_set_is_at_no_distance_from_itself_even_with_few_images():
+  features = _images(0, 6, 20)  # The covariance is singular.
+  assert feature_metrics.frechet_distance(features, features) < 1e-5
+  assert feature_metrics.frechet_distance(features, features + 1) > 19
+
+
+@pytest.mark.parametrize('number', [0, 1])
+def test_too_few_images_or_what_is_not_finite_have_no_distance(number):
+  features = np.random.default_rng(0).normal(size=(6, 3))
+  assert np.isnan(feature_metrics.frechet_distance(features[:number], features))
+  assert np.isnan(feature_metrics.frechet_floor(features[:3]))
+  bad = features.copy()
+  bad[number, 1] = [np.nan, np.inf][number]
+  assert np.isnan(feature_metrics.frechet_distance(features, bad))
+
+
+def test_the_floor_falls_with_the_number_of_images():
+  features = np.random.default_rng(0).normal(size=(4000, 8))
+  few, many = (feature_metrics.frechet_floor(features[:n]) for n in (40, 4000))
+  assert 0 < many < few / 20
+
+
+def test_a_judge_sees_8_bits():
+  images = np.array([-2.0, -1, 0.001, 0.005, 1, 7], np.float32)
+  images = np.broadcast_to(images[:, None, None, None], (6, 64, 64, 3))
+  shown = np.asarray(feature_metrics.as_judged(images))[:, 0, 0, 0]
+  levels = (shown + 1) * 127.5
+  np.testing.assert_allclose(levels, [0, 0, 128, 128, 255, 255], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+  ('channels', 'pictures', 'shown'),
+  [(1, 1, 1), (2, 1, 1), (3, 1, 3), (4, 1, 3), (5, 5, 1)],
+)
+def test_which_channels_a_judge_sees(channels, pictures, shown):
+  levels = np.linspace(-1, 1, channels, dtype=np.float32)
+  images = np.stack(
+    [np.broadcast_to(sign * levels, (64, 64, channels)) for sign in (1, -1)]
+  )
+  judged = np.asarray(feature_metrics.as_judged(images))
+  assert judged.shape == (2 * pictures, 64, 64, shown)
+  wanted = np.stack([levels, -levels])
+  # Band after band, each of both images.
+  wanted = wanted[:, :shown] if pictures == 1 else wanted.T.reshape(-1, 1)
+  np.testing.assert_allclose(judged[:, 5, 9], wanted, atol=0.005)
+
+
+@pytest.fixture(scope='module')
+def all_judges(lpips_files, vgg16_file):
+  """LPIPS and the Frechet distance's features, in one VGG16."""
+  return feature_metrics.load_judges(
+    lpips_weights=lpips_files, features_weights=str(vgg16_file)
+  )
+
+
+def _shown(seed, *shape):
+  """Of 8 bits, as a judge sees them anyway."""
+  return np.round(127.5 * (_images(seed, *shape) + 1)) / 127.5 - 1
+
+
+def test_both_judges_are_what_they_say(all_judges, lpips_files):
+  assert len(all_judges.protocol) == 2 and 'sha256' in all_judges.protocol[0]
+  x, y = (_shown(seed, 2, 64, 64, 5) for seed in range(2))
+  seen = all_judges.look(x)
+  found = all_judges.compare(seen, y)
+  assert found['lpips'].shape == (2,)
+  assert seen['features'].shape == (2, 5 * 512)
+  trunk, heads = lpips_files.split(',')
+  variables, heads = load_vgg(trunk, 16), load_lpips_weights(heads)
+
+  @jax.jit
+  def band(x, y):
+    x, y = feature_metrics.as_judged(x), feature_metrics.as_judged(y)
+    return perceptual_distance(
+      VGG(16),
+      variables,
+      x,
+      y,
+      layers=LPIPS_LAYERS,
+      weights=heads,
+      normalize='unit',
+      reduction='spatial',
+    )
+
+  bands = [band(x[..., i : i + 1], y[..., i : i + 1]) for i in range(5)]
+  expected = np.mean(bands, axis=0)
+  np.testing.assert_allclose(found['lpips'], expected, rtol=1e-4)
+  _, features = jax.jit(
+    functools.partial(capture_features, VGG(16), variables, layers=('conv5_3',))
+  )(feature_metrics.as_judged(y[..., 3:4]))
+  np.testing.assert_allclose(
+    found['features_recon'][:, 3 * 512 : 4 * 512],
+    features['conv5_3'].mean((1, 2)),
+    rtol=1e-3,
+    atol=1e-5,
+  )
+
+
+def test_either_judge_alone_says_what_both_say(
+  all_judges, lpips_files, vgg16_file
+):
+  """And no network sees a picture twice."""
+  # Of 32 pixels, which both enlarge.
+  x, y = (_shown(seed, 2, 32, 32, 3) for seed in range(2))
+  seen = all_judges.look(x)
+  together = all_judges.compare(seen, y) | {'features': seen['features']}
+  apart = {}
+  for files in (
+    {'lpips_weights': lpips_files, 'features_weights': ''},
+    {'lpips_weights': '', 'features_weights': str(vgg16_file)},
+  ):
+    found = feature_metrics.load_judges(**files)
+    seen = found.look(x)
+    seen_recon = found.compare(seen, y)
+    assert len(found.protocol) == len(found.looks) == len(seen_recon) == 1
+    apart |= seen_recon
+    apart |= {name: seen[name] for name in seen if name == 'features'}
+  assert len(all_judges.looks) == 1
+  assert together.keys() == apart.keys()
+  for name, value in together.items():
+    np.testing.assert_allclose(value, apart[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('shape', [(2, 32, 32, 1), (2, 64, 64, 3)])
+def test_what_a_run_minimises_in_lpips_is_what_the_judge_says(
+  shape, all_judges, lpips_files
+):
+  """Of images of 8 bits; a run's reconstructions are not rounded."""
+  loss = LossConfig(
+    layers=(),
+    layer_weights=(),
+    normalize='none',
+    reduction='spatial',
+    pixel_weight=0.0,
+    adversarial_weight=0.0,
+    adversarial_ramp_steps=0,
+    kl_weight=1e-2,
+  )
+  judge = jax.jit(create_judge(LPIPS(), None, loss))
+  variables = load_lpips(*lpips_files.split(','))
+  x, y = (_shown(seed, *shape) for seed in range(2))
+  terms, _ = judge(variables, x, {'x_recon': y})
+  verdict = all_judges.compare(all_judges.look(x), y)
+  np.testing.assert_allclose(terms['distance'], verdict['lpips'], rtol=1e-5)
+  assert (verdict['lpips'] > 0.01).all()
+
+
+def test_other_weights_of_vgg_look_for_themselves(lpips_files, tmp_path):
+  state = {
+    n: 2 * a for n, a in read_state_dict(lpips_files.split(',')[0]).items()
+  }
+  save_file(state, tmp_path / 'other.safetensors')
+  found = feature_metrics.load_judges(
+    lpips_weights=lpips_files,
+    features_weights=str(tmp_path / 'other.safetensors'),
+  )
+  assert len(found.looks) == 2
+
+
+def test_fid_is_in_the_inception_of_2015(tmp_path, monkeypatch):
+  path = tmp_path / 'any_name.safetensors'
+  save_file(random_state_dict(), path)
+  found = feature_metrics.load_judges(
+    lpips_weights='', features_weights=str(path)
+  )
+  assert 'FID (arXiv 1706.08500)' in found.protocol[0]
+  assert 'any_name.safetensors (sha256' in found.protocol[0]
+  # The smallest that it takes: its own size takes seconds.
+  monkeypatch.setattr(inception, 'SIDE', inception.MIN_SIDE)
+  x = _shown(0, 2, 16, 24, 1)
+  variables = inception.to_variables(path, random_state_dict())
+  # Not enlarged to 64 in between.
+  wide = jax.image.resize(x, (2, 75, 75, 1), 'bilinear', antialias=False)
+  expected = jax.jit(inception.Inception().apply)(variables, wide)
+  seen = found.look(x)
+  np.testing.assert_allclose(seen['features'], expected, rtol=1e-3, atol=1e-4)
+  assert list(found.compare(seen, x)) == ['features_recon']
+
+
+def test_no_files_ask_no_judges():
+  found = feature_metrics.load_judges(lpips_weights='', features_weights='')
+  assert (found.look(None), found.protocol) == ({}, ())
+  assert found.compare({}, None) == {}
+
+
+def test_a_file_of_neither_network_is_told(tmp_path):
+  path = tmp_path / 'resnet.safetensors'
+  save_file({'conv1.weight': np.zeros(3, np.float32)}, path)
+  with pytest.raises(UserError) as caught:
+    feature_metrics.load_judges(lpips_weights='', features_weights=str(path))
+  sentence = str(caught.value)
+  assert sentence.startswith(f'evaluation.features_weights={path} cannot be')
+  assert 'neither' in sentence and "'conv1.weight'" in sentence
+  assert 'vgg16' in sentence and 'pt_inception' in sentence
+
+
+@pytest.mark.parametrize(
+  ('flag', 'word'),
+  [
+    ('lpips_weights=/nowhere/a.pth,/nowhere/b.pth', 'nowhere'),
+    ('lpips_weights=/nowhere/a.pth', 'two local files'),
+    ('features_weights=/nowhere/a.pth', 'nowhere'),
+  ],
+)
+def test_a_wrong_file_is_told_before_anything_compiles(
+  flag, word, told, tiny_run
+):
+  sentence = told(*tiny_run, f'--config.evaluation.{flag}')
+  assert word in sentence and 'evaluation.' in sentence

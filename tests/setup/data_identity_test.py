@@ -1,0 +1,147 @@
+"""Folders that change under a run: what is held out, told and gone on with."""
+
+import json
+import shutil
+import tarfile
+import zlib
+from pathlib import Path
+
+import pytest
+from absl import flags, logging
+from PIL import Image
+
+import main
+from vaegan_jax.commands import compare
+from vaegan_jax.config import command_line
+from vaegan_jax.config.serialization import load_config
+from vaegan_jax.data.image_files import ImageFiles
+from vaegan_jax.errors import UserError
+from vaegan_jax.runtime import writers
+from vaegan_jax.setup import data_identity
+from vaegan_jax.setup.runs import open_run
+
+ARCHIVE = Path(__file__).parents[1] / 'fixtures' / 'workdir_1.tar.gz'
+
+
+def add_photos(folder, names):
+  for shade, name in enumerate(names):
+    Image.new('RGB', (16, 16), (shade, 9, 0)).save(folder / name)
+
+
+def split(folder):
+  images = ImageFiles(str(folder))
+  return images.split(images.find_damaged())
+
+
+@pytest.fixture
+def run(monkeypatch):
+  """Returns a function that runs a command line here, without TensorBoard."""
+  verbosity = logging.get_verbosity()
+  monkeypatch.setattr(writers, '_tensorboard_writer', lambda _: None)
+
+  def run(*args):
+    values = flags.FlagValues()
+    command_line.define_flags(values)
+    return main.run(main.parse(['main.py', *map(str, args)], values))
+
+  yield run
+  logging.set_verbosity(verbosity)
+
+
+def test_a_folder_that_grows_under_a_run(
+  run, tiny_run, image_folder, tmp_path, capsys, caplog
+):
+  images = shutil.copytree(image_folder, tmp_path / 'images')
+  workdir = tmp_path / 'run'
+  flags = (*tiny_run, f'--config.data.path={images}', f'--workdir={workdir}')
+  few = ('--config.checkpoint_every_steps=1', '--config.num_train_steps')
+  assert run(*flags, f'{few[1]}=1', few[0]) == 0
+  before = split(images)
+
+  # Of ten that sort first, some are held out; none of the others moves.
+  add_photos(images, [f'{i:03}.png' for i in range(10)])
+  after = split(images)
+  old = {*before['train'], *before['test']}
+  assert old & set(after['test']) == set(before['test'])
+  new = len(after['train']) - len(before['train'])
+  assert 0 < new <= 10
+
+  said = (
+    f'has {len(after["train"])} images to train with and had '
+    f'{len(before["train"])}, not all the same, at step 1 of the run'
+  )
+  with pytest.raises(UserError, match=said) as error:
+    run(*flags, f'{few[1]}=2', few[0])
+  assert '--config.data.allow_growth=true goes on' in str(error.value)
+
+  run('--mode=evaluate', f'--workdir={workdir}')
+  told = f'{len(before["train"])} then and {len(after["train"])} now'
+  assert told in caplog.text
+  assert told in (workdir / 'evaluation.md').read_text()
+
+  capsys.readouterr()
+  grow = '--config.data.allow_growth=true'
+  assert run(*flags, f'{few[1]}=2', few[0], grow) == 0
+  (line,) = (
+    line for line in capsys.readouterr().out.splitlines() if said in line
+  )
+  assert f'{new} are new, and the order of all is another from here' in line
+  caplog.clear()
+  run('--mode=evaluate', f'--workdir={workdir}')
+  assert 'then and' not in caplog.text  # They are those of the newest step.
+  assert 'then and' not in (workdir / 'evaluation.md').read_text()
+
+  # One that is held out is one more, too.
+  for shade in range(256):
+    Image.new('RGB', (16, 16), (0, 0, shade)).save(images / 'blue.png')
+    if 'blue.png' in split(images)['test']:
+      break
+  with pytest.raises(UserError, match='images to train with'):
+    run(*flags, f'{few[1]}=3', few[0])
+  assert run(*flags, f'{few[1]}=3', few[0], grow) == 0
+
+  # Fewer are no growth.
+  (images / after['train'][0]).unlink()
+  with pytest.raises(UserError, match=r'data\.num_images was'):
+    run(*flags, f'{few[1]}=4', few[0], grow)
+
+
+@pytest.fixture
+def old_run(tmp_path):
+  """(configuration, workdir) of a run of the first version."""
+  with tarfile.open(ARCHIVE) as file:
+    file.extractall(tmp_path, filter='data')
+  config = load_config(tmp_path / 'run' / 'config.json')
+  config.data.path = str(tmp_path / 'images')
+  config.data.data_dir = str(tmp_path / 'data')
+  return config, str(tmp_path / 'run')
+
+
+def test_a_run_of_an_earlier_version_keeps_what_it_held_out(
+  old_run, tmp_path, caplog, capsys
+):
+  config, workdir = old_run
+  assert config.data.folder_rules == 1
+  config.data.folder_rules = 2  # As every command line says today.
+  kept = data_identity.keep_rules(config, workdir)
+  assert kept.data.folder_rules == 1 and config.data.folder_rules == 2
+  assert 'keeps it and its held-out images' in capsys.readouterr().out
+  evaluator, _, _ = open_run(config, workdir)
+  assert evaluator.protocol.startswith('- 5 held-out images')
+  assert 'then and' not in caplog.text + evaluator.protocol
+
+  add_photos(tmp_path / 'images', ['000.png'])  # Moves all that follow.
+  evaluator, _, _ = open_run(config, workdir)
+  assert 'may have been trained on' in caplog.text
+  assert 'may have been trained on' in evaluator.protocol
+
+  # A run of today holds out others of that folder: no comparison.
+  other = shutil.copytree(workdir, tmp_path / 'other')
+  path = other / 'checkpoints' / '10' / 'meta' / 'metadata'
+  content = json.loads(path.read_text())['content']
+  content['config']['data']['folder_rules'] = 2
+  crc32 = zlib.crc32(json.dumps(content, sort_keys=True).encode())
+  path.write_text(json.dumps({'crc32': crc32, 'content': content}))
+  configs = {workdir: kept, str(other): config}
+  with pytest.raises(UserError, match=r'because their data\.folder_rules'):
+    compare.compare(configs, str(tmp_path / 'comparison'))

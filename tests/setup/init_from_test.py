@@ -1,0 +1,193 @@
+"""A run that starts from another's weights, and what it does not take from it.
+
+That the other is in a bucket, and two processes, is in `bucket_test.py`; that
+an old version made it, in `old_workdirs_test.py`.
+"""
+
+import os
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from tests.processes import read_rows, saved_steps
+from vaegan_jax.commands import train
+from vaegan_jax.config.serialization import load_config
+from vaegan_jax.errors import UserError
+from vaegan_jax.setup.networks import create_networks, restore_networks
+from vaegan_jax.training.loop import DONE
+
+NORM = '--config.model.norm=batch'  # With averages beside the weights.
+
+
+@pytest.fixture(scope='module')
+def first(tiny_run, tmp_path_factory, run):
+  """The workdir of a run of three steps, not to be changed."""
+  workdir = tmp_path_factory.mktemp('runs') / 'first'
+  few = ('--config.num_train_steps=3', NORM)
+  assert run(workdir, *tiny_run, *few) == DONE
+  return workdir
+
+
+@pytest.fixture
+def begin(tiny_run, tmp_path, run, monkeypatch):
+  """Returns a function that begins a run, and returns its state before step 1.
+
+  It has the networks of `first`, unless the flags say otherwise.
+  """
+
+  def begin(*args, name='second'):
+    states = []
+
+    def take(plan, state, start_step, **_):
+      assert start_step == 0
+      states.append(state)
+      return DONE
+
+    with monkeypatch.context() as patch:
+      patch.setattr(train, 'run_loop', take)
+      assert run(tmp_path / name, *tiny_run, NORM, *args) == DONE
+    return states[0]
+
+  return begin
+
+
+def _restore(workdir):
+  config = load_config(workdir / 'config.json')
+  _, state, _ = restore_networks(config, str(workdir))
+  return state
+
+
+def _assert_same(got, want):
+  jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+def _differ(got, want):
+  pairs = zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True)
+  return any((np.asarray(a) != np.asarray(b)).any() for a, b in pairs)
+
+
+def test_the_networks_are_the_others_and_all_else_begins_anew(
+  first, begin, capsys
+):
+  source = _restore(first)
+  state = begin(f'--config.init_from={first}', '--config.seed=7')
+  told = f'Starting from step 3 of {first}.\n'
+  assert told in capsys.readouterr().out
+  for name, network in source.networks.items():
+    _assert_same(state.networks[name].variables, network.variables)
+  _assert_same(state.ema_params, source.ema_params)
+  assert _differ(state.ema_params, source.networks['autoencoder'].params)
+  config = load_config(first / 'config.json')
+  fresh = create_networks(config)[2]()
+  for name, network in fresh.networks.items():
+    _assert_same(state.networks[name].opt_state, network.opt_state)
+    assert _differ(source.networks[name].opt_state, network.opt_state)
+  _assert_same(state.averages, fresh.averages)
+  assert (state.step, state.num_skipped, state.num_rollbacks) == (0, 0, 0)
+
+
+def test_the_other_may_go_once_the_run_has_begun(
+  first, tiny_run, tmp_path, run, begin, capsys
+):
+  gone = shutil.copytree(first, tmp_path / 'gone')
+  began = begin(f'--config.init_from={gone}')
+  # It ended before it saved a step, but for what it began with.
+  assert saved_steps(tmp_path / 'second') == [0]
+  shutil.rmtree(gone)
+  _assert_same(begin(f'--config.init_from={gone}'), began)
+  told = f"init_from='{gone}' is not read again: this run goes on with"
+  assert told in capsys.readouterr().out
+  # Nor is a run known by where it began: without the field it goes on, too.
+  args = (*tiny_run, NORM, '--config.checkpoint_every_steps=1')
+  assert run(tmp_path / 'second', *args, '--config.num_train_steps=2') == DONE
+  assert [row['step'] for row in read_rows(tmp_path / 'second')] == [1, 2]
+  assert saved_steps(tmp_path / 'second') == [0, 1, 2]
+
+
+def test_a_critic_that_is_another_begins_anew_and_why_is_told(
+  first, begin, capsys
+):
+  change = ('--config.critic.width=4', '--config.critic.spectral_norm=True')
+  state = begin(f'--config.init_from={first}', *change)
+  assert (
+    f'{first}, but the critic begins anew, because critic.width is 2 there and '
+    '4 here and critic.spectral_norm is False there and True here.\n'
+  ) in capsys.readouterr().out
+  _assert_same(state.ema_params, _restore(first).ema_params)
+  fresh = begin(*change, name='third').networks['critic']
+  _assert_same(state.networks['critic'], fresh)
+
+
+def test_a_critic_that_only_one_of_them_has(
+  first, begin, tmp_path, capsys, vgg16_file
+):
+  def from_run(workdir, *args, name):
+    state = begin(f'--config.init_from={workdir}', *args, name=name)
+    return state, capsys.readouterr().out
+
+  pixels = tmp_path / 'pixels'
+  state, out = from_run(first, '--config.objective=mse', name='pixels')
+  assert set(state.networks) == {'autoencoder'} and 'begins anew' not in out
+  _, out = from_run(pixels, name='second')
+  assert "because objective is 'mse' there, which has none." in out
+  # A frozen one is of its own file.
+  vgg = (
+    '--config.critic.network=vgg16',
+    f'--config.critic.weights={vgg16_file}',
+    '--config.loss.adversarial_weight=0',
+  )
+  _, out = from_run(pixels, *vgg, name='frozen')
+  assert 'begins anew' not in out
+  _, out = from_run(tmp_path / 'frozen', name='third')
+  assert "because critic.network is 'vgg16' there." in out
+
+
+@pytest.fixture
+def refused(tiny_run, tmp_path, run, monkeypatch):
+  """Returns a function that begins a run in vain, before it has any data."""
+  monkeypatch.setattr(train, '_load_data', lambda _: pytest.fail('too late'))
+
+  def refused(init_from, *args, workdir=tmp_path / 'second'):
+    with pytest.raises(UserError) as caught:
+      run(workdir, *tiny_run, NORM, f'--config.init_from={init_from}', *args)
+    return str(caught.value)
+
+  return refused
+
+
+@pytest.mark.parametrize(
+  ('change', 'told'),
+  (
+    ('model.latent_dim=5', 'model.latent_dim is 4 there and 5 here'),
+    ('model.norm=none', "model.norm is 'batch' there and 'none' here"),
+    ('data.image_size=32', 'data.image_size is 16 there and 32 here'),
+    ('data.channels=1', 'data.channels is 3 there and 1 here'),
+  ),
+)
+def test_another_autoencoder_is_refused_by_its_field(
+  change, told, first, refused, tmp_path
+):
+  sentence = refused(first, f'--config.{change}')
+  assert sentence.startswith(f"init_from='{first}': {told}")
+  assert not (tmp_path / 'second').exists()
+
+
+def test_no_run_or_none_that_is_whole_is_told(first, refused, tmp_path):
+  assert 'config.json does not exist' in refused(tmp_path / 'nothing')
+  copied = shutil.copytree(first, tmp_path / 'copied')
+  os.truncate(copied / 'checkpoints' / '3' / 'meta' / 'metadata', 10)
+  assert f"init_from='{copied}': Every checkpoint in " in refused(copied)
+  # It is another's: nothing in it is moved.
+  assert (copied / 'checkpoints' / '3').exists()
+  shutil.rmtree(copied / 'checkpoints')
+  assert 'has no checkpoint' in refused(copied)
+
+
+def test_a_run_cannot_start_from_itself(first, refused, tmp_path):
+  assert 'itself: leave it out' in refused(tmp_path / 'second')
+  assert 'itself' in refused(f'{first}/', workdir=first)
+  (tmp_path / 'link').symlink_to(first)
+  assert 'itself' in refused(tmp_path / 'link', workdir=first)
+  assert 'itself' in refused('gs://b/run/', workdir='gs://b/run')

@@ -1,0 +1,89 @@
+"""What does not fit is told in numbers, and what fits is not refused."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+
+from tests import networks
+from vaegan_jax.errors import UserError
+from vaegan_jax.models import create_modules
+from vaegan_jax.setup import memory
+from vaegan_jax.training.train_state import create_train_state
+
+_SHAPE = (16, 16, 3)
+
+
+class _Nested(nn.Module):
+  """Two products, and a function within."""
+
+  @nn.compact
+  def __call__(self, x):
+    x = nn.Conv(5, (3, 3))(x)
+    return jax.jit(nn.relu)(nn.Dense(7)(x)).mean()
+
+
+def test_products_are_counted_and_nothing_else():
+  x = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
+  module = _Nested()
+  variables = jax.eval_shape(module.init, jax.random.key(0), x)
+  count = memory._kept_bytes(module, variables, (8, 8, 3), 2)
+  assert count == 2 * 8 * 8 * (5 + 7) * 4
+
+
+def _networks():
+  sizes = {'width': 4, 'channel_multipliers': (1, 2), 'norm': 'group'}
+  modules = create_modules(
+    with_critic=True,
+    sides=(16, 16),
+    channels=3,
+    model=networks.model_fields(**sizes),
+    critic=networks.critic_fields(**sizes),
+  )
+  return modules, jax.eval_shape(
+    lambda: create_train_state(modules, {}, seed=0, image_shape=_SHAPE)
+  )
+
+
+def test_what_does_not_fit_is_told_with_the_sizes(monkeypatch):
+  modules, state = _networks()
+  memory.check_memory(modules, state, _SHAPE, 8)
+  with pytest.raises(UserError, match=r'GB .*state, .*kept of 10,000,000 im'):
+    memory.check_memory(modules, state, _SHAPE, 10**7)
+  monkeypatch.setattr(memory, '_available', lambda: 10**4)
+  with pytest.raises(UserError, match=r'needs at least 0\.0 GB'):
+    memory.check_memory(modules, state, _SHAPE, 1)
+
+
+def test_the_bound_is_below_what_xla_takes():
+  modules, state = _networks()
+  x = jax.ShapeDtypeStruct((64, *_SHAPE), jnp.float32)
+  for name, network in state.networks.items():
+
+    def loss(variables, x, apply=modules[name].apply):
+      outputs = apply(variables, x)
+      return sum(jnp.sum(jnp.square(y)) for y in jax.tree.leaves(outputs))
+
+    compiled = jax.jit(jax.grad(loss)).lower(network.variables, x)
+    took = compiled.compile().memory_analysis().temp_size_in_bytes
+    bound = memory._kept_bytes(modules[name], network.variables, _SHAPE, 64)
+    assert took / 10 < bound < took, name
+
+
+@pytest.mark.parametrize(
+  'error',
+  (
+    RuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 7 bytes.\nat'),
+    MemoryError('Unable to allocate 7 bytes'),
+  ),
+)
+def test_exhaustion_is_a_sentence(error):
+  told = r'allocat\w+ 7 bytes\.?\) for batch_size=9: lower'
+  sizes = {'batch_size': 9}
+  with pytest.raises(UserError, match=told), memory.telling_exhaustion(sizes):
+    raise error
+
+
+def test_other_errors_are_not_hidden():
+  with pytest.raises(ZeroDivisionError), memory.telling_exhaustion({}):
+    raise ZeroDivisionError

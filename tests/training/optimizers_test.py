@@ -1,0 +1,221 @@
+"""Optimisers: their steps by hand, with each network's own step size."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vaegan_jax.training import optimizers
+
+RATES = {'autoencoder': 0.25, 'critic': 0.0625}
+
+
+def create(names, **changes):
+  options = dict(
+    name='adam',
+    autoencoder_learning_rate=RATES['autoencoder'],
+    critic_learning_rate=RATES['critic'],
+    b1=0.5,
+    b2=0.999,
+    warmup_steps=0,
+    schedule='constant',
+    max_grad_norm=0.0,
+    num_train_steps=100,
+    num_critic_steps=1,
+  )
+  return optimizers.create_optimizers(names, **(options | changes))
+
+
+@pytest.mark.parametrize('name', list(RATES))
+def test_the_first_step_is_the_learning_rate_against_the_sign(name):
+  optimizer = create(['autoencoder', 'critic'])[name]
+  params = {'w': jnp.ones(3)}
+  gradient = {'w': jnp.array([1e-3, -2.0, 50.0])}
+  updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+  moved = optax.apply_updates(params, updates)['w']
+  rate = RATES[name]
+  np.testing.assert_allclose(
+    moved, [1 - rate, 1 + rate, 1 - rate], rtol=1e-4, atol=1e-5
+  )
+
+
+def test_two_steps_equal_adam_by_hand():
+  optimizer = create(['critic'], b1=0.5)['critic']
+  state = optimizer.init(jnp.zeros(1))
+  first = second = position = 0.0
+  for step, gradient in enumerate([3.0, -1.0], start=1):
+    first = 0.5 * first + 0.5 * gradient
+    second = 0.999 * second + 0.001 * gradient**2
+    root = np.sqrt(second / (1 - 0.999**step)) + 1e-8
+    position = -RATES['critic'] * first / (1 - 0.5**step) / root
+    update, state = optimizer.update(jnp.array([gradient]), state)
+    np.testing.assert_allclose(update, [position], rtol=1e-4, atol=1e-7)
+
+
+def test_only_named_networks_have_an_optimizer():
+  assert list(create(['autoencoder'])) == ['autoencoder']
+
+
+def run(optimizer, gradients):
+  """The updates that these gradients of one number cause, in turn."""
+  state, updates = optimizer.init(jnp.zeros(1)), []
+  for gradient in gradients:
+    update, state = optimizer.update(jnp.array([gradient]), state)
+    updates.append(float(update[0]))
+  return updates
+
+
+def test_two_steps_equal_rmsprop_by_hand():
+  second, expected = 0.0, []
+  for gradient in [3.0, -1.0]:
+    second = 0.99 * second + 0.01 * gradient**2
+    root = np.sqrt(second) + 1e-8
+    expected.append(-RATES['critic'] * gradient / root)
+  got = run(create(['critic'], name='rmsprop')['critic'], [3.0, -1.0])
+  np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize('gradient', [1e-2, 1e-4, 1e-5])
+def test_rmsprop_forgets_the_scale_of_small_gradients(gradient):
+  """As torch's does: 1e-8 is added to the root, which is |g| / 10 at first.
+
+  The gradients of a critic whose weights are clipped to 0.01 are that small.
+  """
+  (got,) = run(create(['critic'], name='rmsprop')['critic'], [gradient])
+  expected = -RATES['critic'] * gradient / (0.1 * gradient + 1e-8)
+  np.testing.assert_allclose(got, expected, rtol=1e-4)
+
+
+def rates(optimizer, num_steps):
+  """The step sizes: Adam's update is one of them while the gradient stays."""
+  return -np.array(run(optimizer, [1.0] * num_steps))
+
+
+def test_the_step_sizes_rise_from_zero():
+  optimizer = create(['autoencoder'], warmup_steps=4)['autoencoder']
+  quarter = RATES['autoencoder'] / 4
+  expected = quarter * np.array([0, 1, 2, 3, 4, 4, 4])
+  np.testing.assert_allclose(rates(optimizer, 7), expected, rtol=1e-4)
+
+
+def test_a_cosine_falls_to_zero_at_the_end_of_the_run():
+  options = dict(schedule='cosine', num_train_steps=8)
+  optimizer = create(['autoencoder'], **options)['autoencoder']
+  # (1 + cos(pi t / 8)) / 2 at t = 0, 1, ... 8 and beyond.
+  expected = (1 + np.cos(np.pi * np.arange(9) / 8)) / 2
+  assert expected[[0, 4, 8]].tolist() == [1.0, 0.5, 0.0]
+  got = rates(optimizer, 11) / RATES['autoencoder']
+  np.testing.assert_allclose(got, [*expected, 0, 0], rtol=1e-4, atol=1e-6)
+
+
+def test_a_cosine_follows_the_warm_up():
+  options = dict(schedule='cosine', warmup_steps=2, num_train_steps=6)
+  optimizer = create(['autoencoder'], **options)['autoencoder']
+  cosine = [0.5 + np.sqrt(0.125), 0.5, 0.5 - np.sqrt(0.125)]  # At 45, 90, 135.
+  got = rates(optimizer, 7) / RATES['autoencoder']
+  expected = [0, 0.5, 1, *cosine, 0]
+  np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_run_may_be_all_warm_up():
+  """`validation.py` lets warmup_steps be num_train_steps."""
+  for schedule in ('constant', 'cosine'):
+    options = dict(schedule=schedule, warmup_steps=4, num_train_steps=4)
+    optimizer = create(['autoencoder'], **options)['autoencoder']
+    got = rates(optimizer, 4) / RATES['autoencoder']
+    np.testing.assert_allclose(got, [0, 0.25, 0.5, 0.75], rtol=1e-4)
+
+
+def test_the_critics_schedule_counts_its_own_steps():
+  """With three critic steps an update, the two end together."""
+  options = dict(
+    schedule='cosine', warmup_steps=2, num_train_steps=6, num_critic_steps=3
+  )
+  both = create(RATES, **options)
+  critic = rates(both['critic'], 19) / RATES['critic']
+  autoencoder = rates(both['autoencoder'], 7) / RATES['autoencoder']
+  np.testing.assert_allclose(critic[::3], autoencoder, rtol=1e-4, atol=1e-6)
+  rising = np.arange(7) / 6
+  np.testing.assert_allclose(critic[:7], rising, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize('name', ['adam', 'rmsprop'])
+def test_a_schedule_drives_either_optimiser(name):
+  options = dict(name=name, warmup_steps=2)
+  plain = run(create(['critic'], name=name)['critic'], [1.0] * 4)
+  scheduled = run(create(['critic'], **options)['critic'], [1.0] * 4)
+  expected = np.array([0, 0.5, 1, 1]) * plain
+  np.testing.assert_allclose(scheduled, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('gradient', 'clipped'),
+  [
+    ([3.0, 4.0, 0.0, 12.0], [1.5, 2.0, 0.0, 6.0]),  # Of length 13.
+    ([0.5, 0.0, 0.5, 1.0], [0.5, 0.0, 0.5, 1.0]),  # Short enough.
+    ([0.0] * 4, [0.0] * 4),
+  ],
+)
+def test_a_gradient_is_cut_to_its_global_length(gradient, clipped):
+  """Of all the leaves together; the first moment shows what Adam was given."""
+  optimizer = create(['autoencoder'], max_grad_norm=6.5)['autoencoder']
+  plain = create(['autoencoder'])['autoencoder']
+
+  def step(optimizer, gradient):
+    tree = {'a': jnp.array(gradient[:2]), 'b': jnp.array([gradient[2:]])}
+    state = optimizer.init(jax.tree.map(jnp.zeros_like, tree))
+    return optimizer.update(tree, state)
+
+  updates, state = step(optimizer, gradient)
+  adam_state = optax.tree.get(state, 'mu')
+  first = jnp.concatenate([adam_state['a'], adam_state['b'][0]])
+  np.testing.assert_allclose(first, 0.5 * np.array(clipped), rtol=1e-6)
+  expected, _ = step(plain, clipped)
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-6), updates, expected
+  )
+
+
+def test_by_default_there_is_neither_schedule_nor_clipping_in_the_state():
+  """So a checkpoint of plain Adam holds its moments and one count."""
+  params = {'w': jnp.ones(3)}
+  state = create(['critic'])['critic'].init(params)
+  plain = optax.adam(1e-3).init(params)
+  assert jax.tree.structure(state) == jax.tree.structure(plain)
+  assert len(jax.tree.leaves(state)) == 3
+  state = create(['critic'], name='rmsprop')['critic'].init(params)
+  assert len(jax.tree.leaves(state)) == 1
+
+
+def test_the_critics_gradient_is_left_to_its_own_step():
+  """Which cuts the loss's alone; checkpoints name the state as they did."""
+  optimizer = create(['critic'], max_grad_norm=1e-3)['critic']
+  plain = create(['critic'])['critic']
+  params = jnp.zeros(3)
+  state = optimizer.init(params)
+  gradient = jnp.array([3.0, -4.0, 12.0])
+  np.testing.assert_array_equal(
+    optimizer.update(gradient, state)[0],
+    plain.update(gradient, plain.init(params))[0],
+  )
+  cut = optax.chain(optax.clip_by_global_norm(1.0), plain).init(params)
+  assert jax.tree.structure(state) == jax.tree.structure(cut)
+
+
+def test_a_schedule_counts_the_moves_of_a_network_that_waits():
+  """Rounds of 4 updates, a run of 32: the autoencoder moves 8 times."""
+  options = dict(schedule='cosine', warmup_steps=8, num_train_steps=32)
+  waiting = create(['autoencoder', 'critic'], updates_in_round=4, **options)
+  often = dict(warmup_steps=2, num_train_steps=8)
+  plain = create(['autoencoder', 'critic'], **options | often)
+  ones = [1.0] * 9
+  moves = run(waiting['autoencoder'], ones)
+  assert moves == run(plain['autoencoder'], ones)
+  assert moves[0] == 0 and min(moves[1:8]) < 0 and moves[8] == 0
+  # The critic waits for nobody.
+  ones = [1.0] * 33
+  alone = create(['critic'], **options)
+  assert run(waiting['critic'], ones) == run(alone['critic'], ones)

@@ -1,0 +1,49 @@
+"""The mode `evaluate`: one finished run, measured and drawn.
+
+What is measured and drawn is in `evaluation/evaluator.py`.
+"""
+
+import json
+
+import ml_collections
+from etils import epath
+
+from vaegan_jax.evaluation import figures
+from vaegan_jax.evaluation.evaluator import Poll, go_on
+from vaegan_jax.runtime import distributed
+from vaegan_jax.runtime.files import check_writable, save_png, write_text
+from vaegan_jax.setup.runs import open_run
+
+
+def evaluate(
+  config: ml_collections.ConfigDict, workdir: str, poll: Poll = go_on
+) -> None:
+  """Measures a run on the whole held-out split, and draws it.
+
+  Writes `evaluation.json` (one line), `evaluation.md` and
+  `figures/evaluation_*.png` into the workdir, and prints the first two. Of
+  several processes all compute, and the first writes.
+
+  Args:
+    config: of the run; its data may be other images of the same shape.
+    workdir: of the run.
+    poll: called often; it may raise what is to end the evaluation.
+
+  Raises:
+    UserError: there is no whole checkpoint, or it is of another network.
+  """
+  check_writable(workdir, 'figures')
+  evaluator, state, step = open_run(config, workdir)
+  scores = evaluator.score(state, poll=poll)
+  drawn = evaluator.draw(state, poll=poll)
+  if not distributed.is_first():
+    return
+  line = json.dumps({'step': step, **scores}, allow_nan=False)
+  table = figures.markdown_table({epath.Path(workdir).name: scores})
+  table += '\n' + evaluator.protocol
+  root = epath.Path(workdir)
+  write_text(root / 'evaluation.json', line + '\n')
+  write_text(root / 'evaluation.md', table)
+  for name, image in drawn.items():
+    save_png(root / 'figures' / f'evaluation_{name}.png', image)
+  print(line, table, f'Figures: {root / "figures"}', sep='\n', flush=True)

@@ -1,0 +1,235 @@
+"""A folder of latents: `.npy` files, and a manifest that says what they are.
+
+Each part holds some thousand images, as `mean-00000.npy`, `logvar-00000.npy`
+(Gaussian), `indices-00000.npy` (codes) or `latents-00000.npy` (neither), and
+`names-00000.npy` if the images have names. `manifest.json` comes first and is
+written anew with every part, so that what was interrupted goes on.
+"""
+
+import io
+import json
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from vaegan_jax.errors import UserError
+from vaegan_jax.inference.latent_statistics import LatentStatistics, summarize
+from vaegan_jax.inference.model import TrainedModel
+from vaegan_jax.inference.posterior import Posterior
+from vaegan_jax.runtime.files import replacing, write_text
+
+MANIFEST = 'manifest.json'
+_FORMAT = 1
+# What `decode` takes, the first that there is.
+_DECODED = ('mean', 'indices', 'latents')
+
+
+def to_arrays(posterior: Posterior) -> dict[str, np.ndarray]:
+  """What is kept of a posterior, by name: all that there is to know."""
+  if posterior.mean is not None:
+    found = {'mean': posterior.mean, 'logvar': posterior.logvar}
+  elif posterior.indices is not None:
+    found = {'indices': posterior.indices}
+  else:
+    found = {'latents': posterior.latents}
+  return {name: np.asarray(array) for name, array in found.items()}
+
+
+class LatentWriter:
+  """Writes a folder of latents, or goes on with one."""
+
+  def __init__(
+    self, folder: str, model: TrainedModel, facts: Mapping[str, Any]
+  ):
+    """Reads the manifest, if there is one.
+
+    Args:
+      folder: local or `gs://...`.
+      model: whose latents they are.
+      facts: what else the manifest is to say.
+
+    Raises:
+      UserError: the latents there are of another model.
+    """
+    self._folder = epath.Path(folder)
+    known = {
+      'format': _FORMAT,
+      'model': model.fingerprint,
+      'step': model.step,
+      'latent': model.config.model.latent,
+      'latent_shape': list(model.latent_shape),
+    }
+    old = read_manifest(folder) or known
+    if old['model'] != model.fingerprint:
+      raise UserError(
+        f'--output={folder} holds latents of another model ({old["model"]}, at '
+        f'step {old["step"]:,}) than {model.source} ({model.fingerprint}, at '
+        f'step {model.step:,}): name another folder, such as '
+        f'--output={folder}_2'
+      )
+    self._step = model.step
+    self._manifest = known | dict(facts) | {'complete': False, 'arrays': {}}
+    self._manifest['parts'] = []
+    self._old = old.get('parts', [])
+
+  def has(self, part: int, images: str) -> bool:
+    """Whether a part is there already; if so, it counts.
+
+    Args:
+      part: from 0, in this order.
+      images: names the images that it is of.
+    """
+    old = self._old[part] if part < len(self._old) else {}
+    there = old.get('images') == images and all(
+      self._path(name, part).exists() for name in old['arrays']
+    )
+    if there:
+      self._manifest['parts'].append(old)
+    return there
+
+  def write(
+    self,
+    part: int,
+    images: str,
+    arrays: Mapping[str, np.ndarray],
+    moments: np.ndarray,
+  ) -> None:
+    """Writes a part.
+
+    Args:
+      part: from 0, in this order.
+      images: names the images that it is of.
+      arrays: {name: [N, ...]}.
+      moments: of its latents; see `latent_statistics.moments_of`.
+    """
+    for name, array in arrays.items():
+      with replacing(self._path(name, part)) as path, path.open('wb') as file:
+        np.save(file, array, allow_pickle=False)
+    self._manifest['parts'].append(
+      {
+        'images': images,
+        'num_images': len(next(iter(arrays.values()))),
+        'arrays': {
+          name: {'shape': list(array.shape), 'dtype': str(array.dtype)}
+          for name, array in arrays.items()
+        },
+        'moments': moments.tolist(),
+      }
+    )
+    self._save()
+
+  def finish(self) -> LatentStatistics:
+    """Writes the last manifest; returns the statistics of all."""
+    parts = self._manifest['parts']
+    number = sum(part['num_images'] for part in parts)
+    moments = sum(np.array(part['moments']) for part in parts)
+    statistics = summarize(moments, step=self._step, num_images=number)
+    self._manifest |= {
+      'complete': True,
+      'num_images': number,
+      'arrays': sorted(parts[0]['arrays']),
+      'statistics': json.loads(statistics.to_json()),
+    }
+    self._save()
+    return statistics
+
+  def _save(self) -> None:
+    text = json.dumps(self._manifest, indent=2) + '\n'
+    write_text(self._folder / MANIFEST, text)
+
+  def _path(self, name: str, part: int) -> epath.Path:
+    return self._folder / f'{name}-{part:05}.npy'
+
+
+def read_manifest(folder: str) -> dict[str, Any] | None:
+  """The manifest of a folder; None if there is none.
+
+  Raises:
+    UserError: it is damaged, or of a newer version.
+  """
+  path = epath.Path(folder) / MANIFEST
+  if not path.exists():
+    return None
+  try:
+    manifest = json.loads(path.read_text())
+    if manifest['format'] > _FORMAT:
+      raise UserError(
+        f'{path} is of version {manifest["format"]}, and this code knows those '
+        f'up to {_FORMAT}: install a newer vaegan_jax'
+      )
+    fields = ('model', 'step', 'complete', 'parts')
+    return {name: manifest[name] for name in fields}
+  except UserError:
+    raise
+  except (ValueError, LookupError, TypeError) as error:
+    raise UserError(
+      f'{path} is damaged ({error!r}): delete that folder, and encode again'
+    ) from error
+
+
+def read_latents(
+  path: str, model: TrainedModel
+) -> Iterator[tuple[np.ndarray, list[str] | None]]:
+  """Reads what a model is to decode.
+
+  Args:
+    path: of a folder of latents, or of one `.npy` file.
+    model: whose they must be.
+
+  Yields:
+    Latents or indices, [N, ...], and the names of their images, if they have
+    any; part by part.
+
+  Raises:
+    UserError: there are none, they are damaged or of another model.
+  """
+  if path.endswith('.npy'):
+    yield _load(epath.Path(path)), None
+    return
+  manifest = read_manifest(path)
+  if manifest is None:
+    raise UserError(
+      f'--input={path} is no folder of latents, because it has no {MANIFEST}: '
+      'name one that --mode=encode has written, or a .npy file'
+    )
+  if manifest['model'] != model.fingerprint:
+    raise UserError(
+      f'--input={path} has latents of another model ({manifest["model"]}) than '
+      f'{model.source} ({model.fingerprint}): decode them with the one that '
+      'encoded them'
+    )
+  if not manifest['complete']:
+    raise UserError(
+      f'--input={path} is not complete: run the same --mode=encode again, to '
+      'go on where it stopped'
+    )
+  for index, part in enumerate(manifest['parts']):
+    (name, *_) = [name for name in _DECODED if name in part['arrays']]
+    names = None
+    if 'names' in part['arrays']:
+      names = _load(epath.Path(path) / f'names-{index:05}.npy').tolist()
+      _check_names(path, names)
+    yield _load(epath.Path(path) / f'{name}-{index:05}.npy'), names
+
+
+def _load(path: epath.Path) -> np.ndarray:
+  try:
+    return np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+  except (OSError, ValueError, EOFError) as error:
+    raise UserError(
+      f'{path} cannot be read as a .npy file ({error}): encode its images again'
+    ) from error
+
+
+def _check_names(path: str, names: list) -> None:
+  """Latents may be from anybody, and pictures are written by these names."""
+  for name in names:
+    parts = pathlib.PurePosixPath(str(name)).parts
+    if not parts or parts[0] == '/' or '..' in parts or '\0' in str(name):
+      raise UserError(
+        f'--input={path} has latents of an image {name!r}, which would be '
+        'written outside of --output: encode the images again'
+      )

@@ -1,0 +1,138 @@
+"""Opens a finished model, from the workdir of a run or from an export of one.
+
+An export is a folder of `config.json`, `model.safetensors` and `latents.json`;
+`commands/export.py` writes it. Of a run the newest whole checkpoint is read, by
+orbax, which an export does not need; neither needs TensorFlow, or the data.
+"""
+
+import os
+
+import flax
+import jax
+import jax.numpy as jnp
+import ml_collections
+from etils import epath
+
+from vaegan_jax import models
+from vaegan_jax.config.paths import absolute
+from vaegan_jax.config.serialization import load_config
+from vaegan_jax.config.sides import image_shape, sides_of
+from vaegan_jax.errors import UserError
+from vaegan_jax.inference.latent_statistics import read_statistics
+from vaegan_jax.inference.model import TrainedModel
+from vaegan_jax.inference.tensors import digest, from_tensors
+from vaegan_jax.losses.adversarial import OBJECTIVES
+from vaegan_jax.losses.reconstruction import LossConfig
+from vaegan_jax.models import safetensors_files
+
+WEIGHTS_FILE = 'model.safetensors'
+EXPORT_VERSION = 1  # Raised when the code before would misread an export.
+
+
+def load_model(
+  path: os.PathLike | str, config: ml_collections.ConfigDict | None = None
+) -> TrainedModel:
+  """Loads a model; see `vaegan_jax.load`.
+
+  Args:
+    path: of the workdir or the export, local or `gs://...`.
+    config: of the run; None: as its folder has it.
+
+  Returns:
+    The model, whose arrays are on the default device.
+
+  Raises:
+    UserError: the folder is neither, is damaged, or of a newer version.
+  """
+  path = absolute(os.fspath(path))
+  root = epath.Path(path)
+  if not (root / 'config.json').exists():
+    raise UserError(
+      f'{path} is neither a run nor an export, because it has no config.json: '
+      'name the --workdir of --mode=train, or the --output of --mode=export'
+    )
+  own = load_config(root / 'config.json')
+  config = config or own
+  if config.data.value_range != own.data.value_range:  # It was found once.
+    config = config.copy_and_resolve_references()
+    with config.ignore_type():
+      config.data.value_range = own.data.value_range
+  if (root / WEIGHTS_FILE).exists():
+    modules, variables, step = _read_export(root, config)
+  else:
+    modules, variables, step = _read_run(path, config)
+  statistics = read_statistics(root)
+  if statistics and statistics.step != step:
+    statistics = None  # The run has gone on since.
+  return TrainedModel(
+    variables=jax.tree.map(jnp.asarray, variables),
+    statistics=statistics and jax.tree.map(jnp.asarray, statistics),
+    autoencoder=modules['autoencoder'],
+    critic=modules.get('critic') if 'critic' in variables else None,
+    loss=LossConfig(**config.loss),
+    config=ml_collections.FrozenConfigDict(config),
+    step=step,
+    source=path,
+  )
+
+
+def _read_run(path: str, config):
+  """Returns (modules, their variables, step) of the newest checkpoint."""
+  from vaegan_jax.setup.networks import restore_networks
+
+  modules, state, step = restore_networks(config, path)
+  variables = {name: state.networks[name].variables for name in modules}
+  variables['autoencoder'] |= {'params': state.ema_params}
+  return modules, variables, step
+
+
+def _read_export(root: epath.Path, config):
+  """The same of an export; its critic may be left out."""
+  path = root / WEIGHTS_FILE
+  try:
+    tensors, metadata = safetensors_files.read(path.read_bytes())
+    version, step = int(metadata['version']), int(metadata['step'])
+    if version <= EXPORT_VERSION and metadata['sha256'] != digest(tensors):
+      raise ValueError('its SHA-256 differs')
+  except (ValueError, LookupError) as error:
+    raise UserError(
+      f'{path} is not an export that can be read ({error}): export the run '
+      'again, with --mode=export'
+    ) from error
+  if version > EXPORT_VERSION:
+    raise UserError(
+      f'{path} is an export of version {version}, and this code knows those up '
+      f'to {EXPORT_VERSION}: install a newer vaegan_jax'
+    )
+  modules = models.create_modules(
+    with_critic=config.objective in OBJECTIVES,
+    sides=sides_of(config.data),
+    channels=config.data.channels,
+    model=config.model,
+    critic=config.critic,
+  )
+  if not any(name.startswith('critic.') for name in tensors):
+    modules.pop('critic', None)
+  _check_tensors(path, tensors, modules, config)
+  return modules, from_tensors(tensors), step
+
+
+def _check_tensors(path, tensors, modules, config) -> None:
+  """Tells tensors that are not those of the networks."""
+  x = jnp.zeros((1, *image_shape(config.data)))
+  wanted = {
+    name: jax.eval_shape(module.init, jax.random.key(0), x)
+    for name, module in modules.items()
+  }
+  wanted = {
+    name: leaf.shape
+    for name, leaf in flax.traverse_util.flatten_dict(wanted, sep='.').items()
+  }
+  found = {name: array.shape for name, array in tensors.items()}
+  for name in sorted(wanted.keys() | found.keys()):
+    was, now = (shapes.get(name, 'absent') for shapes in (found, wanted))
+    if was != now:
+      raise UserError(
+        f'{path} does not hold the networks of its config.json, as {name} is '
+        f'{was} and not {now}: export the run again, with --mode=export'
+      )

@@ -1,0 +1,347 @@
+"""A finished model, as one's own code uses it.
+
+    model = vaegan_jax.load('runs/celeba')
+    x = model.preprocess(images)
+    posterior = model.encode(x)
+    x_recon = model.decode(posterior.sample(jax.random.key(0)))
+
+Where it comes from is in `loading.py`. Axes: B batch, S axes of space: of an
+image its height and width, of a latent those of its map, () where it is flat; C
+channels, Z entries of a latent, T entries of Z that make one code.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from flax import struct
+
+from vaegan_jax.config.sides import holds_arrays, image_shape
+from vaegan_jax.data import pixels
+from vaegan_jax.errors import UserError
+from vaegan_jax.inference.latent_statistics import LatentStatistics
+from vaegan_jax.inference.posterior import Posterior
+from vaegan_jax.inference.tensors import digest, to_tensors
+from vaegan_jax.losses import perceptual, reconstruction
+
+
+class TrainedModel(struct.PyTreeNode):
+  """An autoencoder with averaged weights, and the critic trained beside it.
+
+  It is a pytree: it may be an argument of `jax.jit`, `jax.device_put` and the
+  like. Its methods are compiled, and may be called within other functions that
+  are. Images are float32 in [-1, 1], as `preprocess` makes them.
+
+  Attributes:
+    variables: {'autoencoder', 'critic': what their modules take}; without the
+      critic where there is none.
+    statistics: of the latents; None where they were not measured.
+    autoencoder: the Flax module.
+    critic: the Flax module, or None.
+    loss: how the distance compares features.
+    config: every field of the run, frozen.
+    step: of the run, how many updates the weights have seen.
+    source: the folder that it was loaded from.
+  """
+
+  variables: Mapping[str, Any]
+  statistics: LatentStatistics | None
+  autoencoder: nn.Module = struct.field(pytree_node=False)
+  critic: nn.Module | None = struct.field(pytree_node=False)
+  loss: reconstruction.LossConfig = struct.field(pytree_node=False)
+  config: ml_collections.FrozenConfigDict = struct.field(pytree_node=False)
+  step: int = struct.field(pytree_node=False)
+  source: str = struct.field(pytree_node=False)
+
+  @property
+  def image_shape(self) -> tuple[int, ...]:
+    """(*S, C) of the examples that it was trained on."""
+    return image_shape(self.config.data)
+
+  @property
+  def latent_shape(self) -> tuple[int, ...]:
+    """(*S, Z) of such an image's latents."""
+    space = self.autoencoder.latent_space(self.image_shape[:-1])
+    return (*space, self.config.model.latent_dim)
+
+  @property
+  def latent_mean(self) -> jax.Array:
+    """[Z] over the training images, of samples of the posterior."""
+    return self._measured().mean
+
+  @property
+  def latent_std(self) -> jax.Array:
+    """[Z], the standard deviation of the same."""
+    return self._measured().std
+
+  @property
+  def scaling_factor(self) -> jax.Array:
+    """[], 1 / the standard deviation of all entries together."""
+    return self._measured().scaling_factor
+
+  @property
+  def fingerprint(self) -> str:
+    """Names the autoencoder's weights, wherever they were loaded from."""
+    return digest(to_tensors(self.variables['autoencoder']))[:16]
+
+  def preprocess(self, images: Any) -> jax.Array:
+    """Makes of images what training made of them.
+
+    Args:
+      images: [B, H, W, C] or [H, W, C] uint8, or a list of [H, W, C] of any
+        sizes, or of Pillow's images. Another size than the training's is cut
+        and resized as there, with Pillow, another number of channels converted;
+        flips are left out. Within `jax.jit`: an array of the training's shape.
+        Of a run on arrays: such, in their own units; the middle is cut out.
+
+    Returns:
+      [B, *S, C] float32 in [-1, 1], of the training's shape.
+
+    Raises:
+      UserError: they are not uint8, or cannot be cut.
+    """
+    if not isinstance(images, (list, tuple)):
+      images = images if np.ndim(images) == self._ndim else [images]
+    data = self.config.data
+    if holds_arrays(data):
+      images = self._cut(images)
+    elif not isinstance(images, jax.core.Tracer):
+      kinds = {str(getattr(image, 'dtype', 'uint8')) for image in images}
+      if kinds - {'uint8'}:
+        raise UserError(
+          f'images are {", ".join(sorted(kinds))}, and must be uint8 from 0 to '
+          '255, such as np.asarray(PIL.Image.open(path))'
+        )
+      if getattr(images, 'shape', ())[1:] != self.image_shape:
+        images = np.stack([self._to_size(image) for image in images])
+    return pixels.to_float(images, data.value_range)
+
+  def to_values(self, x: jax.Array) -> jax.Array:
+    """Maps [..., C] in [-1, 1] to the data's own units, as float32."""
+    return pixels.to_values(x, self.config.data.value_range)
+
+  @jax.jit
+  def encode(self, x: jax.Array) -> Posterior:
+    """Encodes images.
+
+    Args:
+      x: [B, *S, C] float32 in [-1, 1].
+
+    Returns:
+      See `Posterior`.
+
+    Raises:
+      UserError: they are not of the training's channels, or of sides that this
+        encoder does not take.
+    """
+    self._check_images(x)
+    variables = self.variables['autoencoder']
+    return Posterior(**self.autoencoder.apply(variables, x, method='encode'))
+
+  @jax.jit
+  def decode(self, latents: jax.Array) -> jax.Array:
+    """Decodes latents.
+
+    Args:
+      latents: [B, *S, Z] float32; or, of codes, [B, *S, Z / T] whole numbers,
+        as in `Posterior.indices`.
+
+    Returns:
+      [B, *S, C] float32 in [-1, 1].
+
+    Raises:
+      UserError: they are of another shape than this model's.
+    """
+    whole = jnp.issubdtype(latents.dtype, jnp.integer)
+    self._check_latents(latents, whole)
+    return self.autoencoder.apply(
+      self.variables['autoencoder'],
+      latents,
+      method='from_prior' if whole else 'decode',
+    )
+
+  @jax.jit
+  def reconstruct(self, x: jax.Array) -> jax.Array:
+    """Encodes and decodes images without chance.
+
+    Args:
+      x: [B, *S, C] float32 in [-1, 1]. Where the latent is a map, of any
+        sides: the last row and column are repeated until the encoder takes
+        them.
+
+    Returns:
+      [B, *S, C] in [-1, 1].
+
+    Raises:
+      UserError: as `encode`.
+    """
+    sides = x.shape[1:-1]
+    if not self.autoencoder.encoder.flat:
+      factor = self.autoencoder.encoder.factor
+      more = [(0, -side % factor) for side in sides]
+      x = jnp.pad(x, ((0, 0), *more, (0, 0)), 'edge')
+    x_recon = self.decode(self.encode(x).mode())
+    return x_recon[:, *(slice(side) for side in sides)]
+
+  @functools.partial(jax.jit, static_argnums=2)
+  def sample(self, key: jax.Array, n: int) -> jax.Array:
+    """Decodes samples of the prior, [n, *S, C] in [-1, 1].
+
+    Of a plain autoencoder ('none') these are of a normal distribution, for want
+    of a prior.
+
+    Args:
+      key: of `jax.random`.
+      n: how many images.
+    """
+    return self.autoencoder.apply(
+      self.variables['autoencoder'],
+      self.draw_prior(key, n),
+      method='from_prior',
+    )
+
+  @functools.partial(jax.jit, static_argnums=2)
+  def draw_prior(self, key: jax.Array, n: int) -> jax.Array:
+    """What `decode` makes samples of: [n, *S, Z], or [n, *S, Z / T] of codes.
+
+    Args:
+      key: of `jax.random`.
+      n: how many; the first of more are the same.
+    """
+    space = self.latent_shape[:-1]
+    return self.autoencoder.latent.draw_prior(key, jnp.arange(n), space)
+
+  @jax.jit
+  def features(self, x: jax.Array) -> dict[str, jax.Array]:
+    """What the critic's layers compute.
+
+    Args:
+      x: [B, *S, C] float32 in [-1, 1].
+
+    Returns:
+      {layer: [B, ...]} of the layers that its distance compares, in forward
+      order.
+
+    Raises:
+      UserError: the run has no critic, or x has other channels.
+    """
+    if self.critic is None:
+      raise UserError(
+        f'{self.source} has no critic, as objective is '
+        f'{self.config.objective!r}, or as it was exported without: load a run '
+        'that has one'
+      )
+    self._check_channels(x)
+    _, features = perceptual.capture_features(
+      self.critic,
+      self.variables['critic'],
+      x,
+      layers=self.loss.layers or self.critic.layer_names,
+    )
+    return features
+
+  @jax.jit
+  def distance(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    """The run's perceptual distance, [B], as evaluation measures it.
+
+    With `config.loss.normalize` 'local' or 'batch' it depends on the batch.
+
+    Args:
+      x: [B, *S, C] float32 in [-1, 1].
+      y: [B, *S, C], compared with them.
+
+    Raises:
+      UserError: as `features`.
+    """
+    return reconstruction.compare(
+      self.loss, x, y, self.features(x), self.features(y)
+    )
+
+  @property
+  def _ndim(self) -> int:
+    return 1 + len(self.image_shape)
+
+  def _measured(self) -> LatentStatistics:
+    if self.statistics is None:
+      raise UserError(
+        f'the latents of {self.source} at step {self.step:,} were not '
+        'measured, as an earlier version trained it or training has not ended: '
+        f'--mode=encode --split=train --workdir={self.source} writes '
+        'latents.json'
+      )
+    return self.statistics
+
+  def _cut(self, values: Any) -> Any:
+    if getattr(values, 'shape', ())[1:] == self.image_shape:
+      return values
+    from vaegan_jax.data import arrays  # With Pillow.
+
+    *sides, channels = self.image_shape
+    return arrays.cut(values, channels, sides)
+
+  def _to_size(self, image: Any) -> np.ndarray:
+    from PIL import Image  # Only where an image has another shape.
+
+    from vaegan_jax.data import arrays, decoding
+
+    if not isinstance(image, Image.Image):
+      image = np.asarray(image)
+      image = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    data, sides = self.config.data, self.image_shape[:-1]
+    whole = decoding.to_size(
+      image,
+      channels=data.channels,
+      image_size=tuple(side + data.random_crop_margin for side in sides),
+      center_crop=data.center_crop,
+    )
+    return arrays.middle(whole, sides)
+
+  def _check_images(self, x) -> None:
+    self._check_channels(x)
+    factor = self.autoencoder.encoder.factor
+    sides, wanted = x.shape[1:-1], self.image_shape[:-1]
+    if self.autoencoder.encoder.flat and sides != wanted:
+      rule = f'have the sides {wanted} of its training'
+    elif any(side % factor for side in sides):
+      rule = f'have sides that {factor} divides'
+    else:
+      return
+    raise UserError(
+      f'x has the sides {sides}, and must {rule}: model.preprocess(images) '
+      'cuts and resizes as training did'
+    )
+
+  def _check_channels(self, x) -> None:
+    channels = self.config.data.channels
+    if x.ndim != self._ndim or x.shape[-1] != channels:
+      space = ('T', 'H, W', 'D, H, W')[self._ndim - 3]
+      raise UserError(
+        f'x has the shape {x.shape}, and images for {self.source} are '
+        f'[B, {space}, {channels}]: model.preprocess(images) converts them'
+      )
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+      raise UserError(
+        f'x is {x.dtype}, and must be float32 in [-1, 1]: '
+        'model.preprocess(images) makes that of uint8'
+      )
+
+  def _check_latents(self, latents, whole: bool) -> None:
+    latent, (*space, size) = self.autoencoder.latent, self.latent_shape
+    if whole and not hasattr(latent, 'codebook_size'):
+      raise UserError(
+        f'latents are {latents.dtype}, and those of {self.source}, whose '
+        f'model.latent is {self.config.model.latent!r}, have no indices: give '
+        'float32'
+      )
+    size = size // latent.code_dim if whole else size
+    if latents.ndim != len(space) + 2 or latents.shape[-1] != size:
+      raise UserError(
+        f'latents have the shape {latents.shape}, and those of {self.source} '
+        f'are [B, {", ".join(map(str, (*space, size)))}]: they are of another '
+        'model'
+      )

@@ -1,0 +1,154 @@
+"""The card of an exported model: what it is, its numbers and its figures."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from vaegan_jax.errors import UserError
+from vaegan_jax.evaluation.figures import markdown_table
+from vaegan_jax.inference.model import TrainedModel
+from vaegan_jax.runtime.files import replacing, write_text
+
+_CARD = """# {title}
+
+An autoencoder that `vaegan_jax` has trained: objective `{objective}`, step
+{step:,}, on `{data}`.
+
+- {images}
+- latents: {latent}, `{kind}`{statistics}
+- weights: {sizes}
+
+```python
+import vaegan_jax
+
+model = vaegan_jax.load('.')  # This folder.
+x = model.preprocess(images)  # [B, H, W, C]
+latents = model.encode(x).mode()
+x_recon = model.decode(latents)  # In [-1, 1]; model.to_values undoes it.
+```
+
+## Measured
+
+{measured}
+{figures}## The file
+
+`model.safetensors` holds little-endian arrays behind a JSON header. The names
+are `autoencoder.params.<module>.<...>.kernel`, as Flax has them: kernels of
+convolutions are [height, width, in, out], those of dense layers [in, out].
+`config.json` has every field of the run.
+
+```python
+import json
+import numpy as np
+
+with open('model.safetensors', 'rb') as file:
+  data = file.read()
+size = int.from_bytes(data[:8], 'little')
+header = json.loads(data[8 : 8 + size])
+metadata = header.pop('__metadata__')
+types = {{'F32': np.float32, 'I32': np.int32}}
+tensors = {{
+  name: np.frombuffer(
+    data[8 + size :][slice(*of['data_offsets'])], types[of['dtype']]
+  ).reshape(of['shape'])
+  for name, of in header.items()
+}}
+```
+"""
+_NOT_EVALUATED = 'Nothing: `--mode=evaluate` had not been run at this step.\n'
+
+
+def write_card(
+  model: TrainedModel, tensors: Mapping[str, np.ndarray], folder: epath.Path
+) -> None:
+  """Writes `README.md`, and copies the figures of the evaluation.
+
+  Args:
+    model: that is exported.
+    tensors: by name, what is exported of it.
+    folder: of the export.
+  """
+  source = epath.Path(model.source)
+  title = source.name
+  scores, protocol, figures = _read_evaluation(source, model.step)
+  measured = _NOT_EVALUATED
+  if scores:
+    measured = f'{markdown_table({title: scores})}\n{protocol}'
+  for path in figures:
+    _copy(path, folder / 'figures' / path.name)
+  config = model.config
+  card = _CARD.format(
+    title=title,
+    objective=config.objective,
+    step=model.step,
+    data=config.data.name,
+    images=_describe_images(model),
+    latent='x'.join(map(str, model.latent_shape)),
+    kind=config.model.latent,
+    statistics=_describe_statistics(model),
+    sizes=_describe_sizes(tensors),
+    measured=measured,
+    figures=''.join(f'![{p.stem}](figures/{p.name})\n\n' for p in figures),
+  )
+  write_text(folder / 'README.md', card)
+  if scores:
+    line = json.dumps({'step': model.step, **scores})
+    write_text(folder / 'evaluation.json', line + '\n')
+
+
+def _read_evaluation(
+  source: epath.Path, step: int
+) -> tuple[dict[str, Any], str, list[epath.Path]]:
+  """The scores, their protocol and the figures, if they are of this step."""
+  path = source / 'evaluation.json'
+  try:
+    scores = json.loads(path.read_text()) if path.exists() else {}
+    if scores.pop('step', None) != step:
+      return {}, '', []
+  except (ValueError, AttributeError) as error:
+    raise UserError(
+      f'{path} is damaged ({error!r}): --mode=evaluate writes it again'
+    ) from error
+  table = source / 'evaluation.md'
+  lines = table.read_text().splitlines() if table.exists() else []
+  protocol = ''.join(f'{line}\n' for line in lines if line.startswith('- '))
+  figures = sorted((source / 'figures').glob('evaluation_*.png'))
+  return scores, f'{protocol}\n', figures
+
+
+def _describe_images(model: TrainedModel) -> str:
+  shape = 'x'.join(map(str, model.image_shape))
+  value_range = model.config.data.value_range
+  if value_range == 'dtype':
+    return f'images: {shape}, floats in [-1, 1]: `uint8 / 127.5 - 1`'
+  low, high = value_range
+  return (
+    f'examples: {shape}, floats in [-1, 1], which are {low:g} to {high:g} in '
+    'the units of the data'
+  )
+
+
+def _describe_statistics(model: TrainedModel) -> str:
+  if model.statistics is None:
+    return ''
+  return (
+    f', scaling factor {float(model.scaling_factor):.5g} (over '
+    f'{model.statistics.num_images:,} training images; means and deviations '
+    'are in `latents.json`)'
+  )
+
+
+def _describe_sizes(tensors: Mapping[str, np.ndarray]) -> str:
+  sizes = {}
+  for name, array in tensors.items():
+    network = name.partition('.')[0]
+    sizes[network] = sizes.get(network, 0) + array.size
+  return ', '.join(f'{name} {size:,}' for name, size in sizes.items())
+
+
+def _copy(source: epath.Path, target: epath.Path) -> None:
+  with replacing(target) as temporary:
+    temporary.write_bytes(source.read_bytes())

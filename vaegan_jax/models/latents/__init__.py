@@ -1,0 +1,5 @@
+"""Latents of every kind, one a file, with one interface (`base.Latent`).
+
+Owns continuous latents and quantisers.
+May import: what `models` may.
+"""

@@ -1,0 +1,149 @@
+"""Vector quantisation: a codebook that is learnt by moving averages.
+
+Axes: B batch, S axes of space, Z entries, K codes, D entries of a code.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vaegan_jax.models.latents.base import Losses, Stats
+from vaegan_jax.models.latents.codes import (
+  DEAD_SHARE,
+  DECAY,
+  Codes,
+  pass_through,
+)
+
+# What one that is replaced has to begin with: 69 steps in which to be of use.
+_REPLACED_SHARE = 0.2
+
+
+class VQ(Codes):
+  """A learnt codebook (arXiv 1711.00937), of moving averages of its tokens.
+
+  Appendix A.1 there, with counts over all devices. A code that dies is replaced
+  by a token of the whole batch, the same on all of them. The state is linear in
+  what a device has seen: sums and counts, of which the codes are the ratio.
+
+  Attributes:
+    codebook_size: K.
+    code_dim: entries of a token.
+    unit_codes: whether tokens and codes have length 1 (arXiv 2110.04627).
+  """
+
+  codebook_size: int = 512
+  code_dim: int = 8
+  unit_codes: bool = False
+
+  def setup(self):
+    super().setup()
+    shape = (self.codebook_size, self.code_dim)
+
+    def at_first():
+      return jax.random.normal(self.make_rng('params'), shape)
+
+    self.counts = self.variable('batch_stats', 'counts', jnp.zeros, shape[:1])
+    self.sums = self.variable('batch_stats', 'sums', jnp.zeros, shape)
+    self.candidates = self.variable('batch_stats', 'candidates', at_first)
+
+  def __call__(
+    self, h: jax.Array, noise: dict | None = None, train: bool = False
+  ) -> tuple[jax.Array, Losses, Stats]:
+    """See `latents.py`; its loss is the `commitment`, a mean over the entries.
+
+    With noise, and in training, the codebook moves.
+    """
+    codebook = self.codebook()
+    tokens = self._normalize(self._tokens(h))
+    indices = _nearest(tokens, codebook)
+    codes = codebook[indices]
+    shares, stats = self._follow(indices, train)
+    if train and noise is not None and not self.is_initializing():
+      flat = jax.lax.stop_gradient(tokens.reshape(-1, self.code_dim))
+      self._move(flat, indices.reshape(-1), shares, noise)
+    commitment = jnp.square(tokens - codes).mean(range(1, tokens.ndim))
+    latents = pass_through(tokens, codes).reshape(h.shape)
+    return latents, {'commitment': commitment}, stats
+
+  @nn.nowrap
+  def draw_noise(
+    self,
+    key: jax.Array,
+    places: jax.Array,
+    num_examples: int,
+    space: tuple[int, ...],
+  ) -> dict[str, jax.Array]:
+    """Which tokens of the batch stand ready to replace dead codes.
+
+    Args:
+      key: of the step.
+      places: [B] int32 of this device's examples, in the whole batch.
+      num_examples: in the whole batch.
+      space: S.
+
+    Returns:
+      {'chosen': [K] int32, places among this device's tokens, -1 for those of
+      other devices; 'weight': [], their number, by which a mean is a sum}.
+    """
+    num_tokens = self.num_tokens(space)
+    chosen = jax.random.randint(
+      key, (self.codebook_size,), 0, num_examples * num_tokens
+    )
+    own = chosen - (places[0] % num_examples) * num_tokens
+    is_own = (own >= 0) & (own < len(places) * num_tokens)
+    return {
+      'chosen': jnp.where(is_own, own, -1),
+      'weight': jnp.float32(num_examples / len(places)),
+    }
+
+  def _to_indices(self, tokens: jax.Array) -> jax.Array:
+    return _nearest(self._normalize(tokens), self.codebook())
+
+  def _to_codes(self, indices: jax.Array) -> jax.Array:
+    return self.codebook()[indices]
+
+  def codebook(self) -> jax.Array:
+    """The codes, [K, code_dim]; in place of dead ones, the candidates."""
+    counts, candidates = self.counts.value, self.candidates.value
+    dead = counts < DEAD_SHARE
+    alive = self.sums.value / jnp.where(dead, 1.0, counts)[:, None]
+    return self._normalize(jnp.where(dead[:, None], candidates, alive))
+
+  def _move(self, tokens, indices, shares, noise):
+    """Moves the averages by this device's tokens [N, D]."""
+    counts, candidates = self.counts.value, self.candidates.value
+    dead = counts < DEAD_SHARE
+    # One that never came is to come now, or dies again.
+    first = jnp.where(counts > 0, _REPLACED_SHARE, DEAD_SHARE)
+    old_counts = jnp.where(dead, first, counts)
+    old_sums = jnp.where(
+      dead[:, None], first[:, None] * candidates, self.sums.value
+    )
+    weight = self.codebook_size / len(tokens)
+    sums = jnp.zeros_like(old_sums).at[indices].add(weight * tokens)
+    self.counts.value = DECAY * old_counts + (1 - DECAY) * shares
+    self.sums.value = DECAY * old_sums + (1 - DECAY) * sums
+    self.candidates.value = _take(tokens, noise)
+
+  def _normalize(self, vectors):
+    if not self.unit_codes:
+      return vectors
+    squares = jnp.sum(vectors**2, axis=-1, keepdims=True)
+    return vectors * jax.lax.rsqrt(squares + 1e-8)
+
+
+def _nearest(tokens: jax.Array, codebook: jax.Array) -> jax.Array:
+  """Indices [...] of the codes [K, D] nearest to tokens [..., D]."""
+  products = jnp.einsum(
+    '...d,kd->...k', tokens, codebook, precision=jax.lax.Precision.HIGHEST
+  )
+  # Of a token's own length all codes are as far.
+  return jnp.argmin((codebook**2).sum(-1) - 2 * products, axis=-1)
+
+
+def _take(tokens: jax.Array, noise: dict[str, jax.Array]) -> jax.Array:
+  """This device's part of the chosen tokens [K, D], whose mean is the whole."""
+  chosen = noise['chosen']
+  mine = tokens[jnp.maximum(chosen, 0)] * noise['weight']
+  return jnp.where(chosen[:, None] >= 0, mine, 0.0)

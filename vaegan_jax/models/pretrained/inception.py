@@ -1,0 +1,298 @@
+"""The Inception of 2015, in which the FID of the literature is measured.
+
+Inception v3 (arXiv 1512.00567) as TensorFlow published it in December 2015 and
+as the PyTorch port of FID brought it over: the average pooling of the blocks A,
+C and E does not count the padding, and the last block pools by the maximum. Its
+layers have the names of torchvision's `Inception3`, and so has the port's file,
+which `weights.py` reads without torch. Batch normalisation, with its moments
+constant, is a part of the convolution before it.
+Axes: B images, H height, W width, C channels.
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vaegan_jax.errors import UserError
+from vaegan_jax.models.pretrained import weights
+
+NUM_FEATURES = 2048
+MIN_SIDE = 75  # Five halvings, without padding, leave one position of it.
+SIDE = 299  # At which it was trained, and FID is measured.
+URL = (
+  'https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/'
+  'pt_inception-2015-12-05-6726825d.pth'
+)
+_TITLE = 'the Inception of 2015'
+_NUM_CLASSES = 1008  # Of the classifier, whose weights are not used.
+_BN_EPSILON = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class _Conv:
+  """A convolution without bias, batch normalisation and ReLU."""
+
+  name: str
+  features: int
+  kernel: tuple[int, int] = (1, 1)
+  strides: int = 1
+  padding: str = 'SAME'
+
+
+average_pool = functools.partial(
+  nn.avg_pool,
+  window_shape=(3, 3),
+  strides=(1, 1),
+  padding='SAME',
+  count_include_pad=False,
+)
+_max_pool = functools.partial(
+  nn.max_pool, window_shape=(3, 3), strides=(1, 1), padding='SAME'
+)
+_halve = functools.partial(nn.max_pool, window_shape=(3, 3), strides=(2, 2))
+
+# A network is a sequence of steps: a convolution, a pooling, or a fork, whose
+# branches are such sequences, side by side, and joined by their channels.
+_Step = _Conv | Callable[[jax.Array], jax.Array] | tuple[tuple, ...]
+
+
+def _chain(name: str, *sizes: tuple[int, ...]) -> tuple[_Conv, ...]:
+  """Convolutions in a row, each (features, height, width, strides)."""
+  convs = []
+  for index, (features, *size) in enumerate(sizes, start=1):
+    height, width, strides = (*size, *(1, 1, 1)[len(size) :])
+    convs.append(
+      _Conv(
+        f'{name}_{index}' if len(sizes) > 1 else name,
+        features,
+        (height, width),
+        strides,
+        'SAME' if strides == 1 else 'VALID',
+      )
+    )
+  return tuple(convs)
+
+
+def _block_a(name: str, pool_features: int) -> _Step:
+  return (
+    _chain(f'{name}.branch1x1', (64,)),
+    _chain(f'{name}.branch5x5', (48,), (64, 5, 5)),
+    _chain(f'{name}.branch3x3dbl', (64,), (96, 3, 3), (96, 3, 3)),
+    (average_pool, *_chain(f'{name}.branch_pool', (pool_features,))),
+  )
+
+
+def _block_b(name: str) -> _Step:
+  return (
+    _chain(f'{name}.branch3x3', (384, 3, 3, 2)),
+    _chain(f'{name}.branch3x3dbl', (64,), (96, 3, 3), (96, 3, 3, 2)),
+    (_halve,),
+  )
+
+
+def _block_c(name: str, width: int) -> _Step:
+  down, along = (width, 7, 1), (width, 1, 7)
+  return (
+    _chain(f'{name}.branch1x1', (192,)),
+    _chain(f'{name}.branch7x7', (width,), along, (192, 7, 1)),
+    _chain(f'{name}.branch7x7dbl', (width,), down, along, down, (192, 1, 7)),
+    (average_pool, *_chain(f'{name}.branch_pool', (192,))),
+  )
+
+
+def _block_d(name: str) -> _Step:
+  return (
+    _chain(f'{name}.branch3x3', (192,), (320, 3, 3, 2)),
+    _chain(
+      f'{name}.branch7x7x3', (192,), (192, 1, 7), (192, 7, 1), (192, 3, 3, 2)
+    ),
+    (_halve,),
+  )
+
+
+def _block_e(name: str, pool: Callable[[jax.Array], jax.Array]) -> _Step:
+  def split(branch):
+    return (
+      (_Conv(f'{name}.{branch}a', 384, (1, 3)),),
+      (_Conv(f'{name}.{branch}b', 384, (3, 1)),),
+    )
+
+  return (
+    _chain(f'{name}.branch1x1', (320,)),
+    (_Conv(f'{name}.branch3x3_1', 384), split('branch3x3_2')),
+    (
+      *_chain(f'{name}.branch3x3dbl', (448,), (384, 3, 3)),
+      split('branch3x3dbl_3'),
+    ),
+    (pool, *_chain(f'{name}.branch_pool', (192,))),
+  )
+
+
+_NETWORK = (
+  _Conv('Conv2d_1a_3x3', 32, (3, 3), 2, 'VALID'),
+  _Conv('Conv2d_2a_3x3', 32, (3, 3), 1, 'VALID'),
+  _Conv('Conv2d_2b_3x3', 64, (3, 3)),
+  _halve,
+  _Conv('Conv2d_3b_1x1', 80),
+  _Conv('Conv2d_4a_3x3', 192, (3, 3), 1, 'VALID'),
+  _halve,
+  _block_a('Mixed_5b', 32),
+  _block_a('Mixed_5c', 64),
+  _block_a('Mixed_5d', 64),
+  _block_b('Mixed_6a'),
+  _block_c('Mixed_6b', 128),
+  _block_c('Mixed_6c', 160),
+  _block_c('Mixed_6d', 160),
+  _block_c('Mixed_6e', 192),
+  _block_d('Mixed_7a'),
+  _block_e('Mixed_7b', average_pool),
+  _block_e('Mixed_7c', _max_pool),
+)
+
+
+class Inception(nn.Module):
+  """The network up to the mean over the places of its last block."""
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Returns the features, in the dtype of x.
+
+    Args:
+      x: [B, H, W, C] in [-1, 1], colour (C = 3) or grey (C = 1); H and W at
+        least 75, and 299 for FID: see `resize`.
+
+    Returns:
+      [B, 2048], not negative.
+
+    Raises:
+      ValueError: x is no such images.
+    """
+    if x.ndim != 4 or x.shape[3] not in (1, 3) or min(x.shape[1:3]) < MIN_SIDE:
+      raise ValueError(
+        f'Inception takes images [B, H, W, C] with C = 1 or 3 and sides of at '
+        f'least {MIN_SIDE}, and not {list(x.shape)}'
+      )
+    x = jnp.broadcast_to(x, (*x.shape[:3], 3))
+    return _run(_NETWORK, x).mean(axis=(1, 2))
+
+
+def _run(steps: tuple[_Step, ...], x: jax.Array) -> jax.Array:
+  """Takes the steps, within the module that calls."""
+  for step in steps:
+    if isinstance(step, tuple):
+      x = jnp.concatenate([_run(branch, x) for branch in step], axis=-1)
+    elif isinstance(step, _Conv):
+      conv = nn.Conv(
+        step.features,
+        step.kernel,
+        step.strides,
+        step.padding,
+        dtype=x.dtype,
+        name=step.name,
+      )
+      x = nn.relu(conv(x))
+    else:
+      x = step(x)
+  return x
+
+
+def resize(images: jax.Array) -> jax.Array:
+  """Brings pictures to 299x299, as the PyTorch port of FID does.
+
+  Bilinear, with the pixels' centres in place, whatever the aspect, and without
+  antialiasing. TensorFlow's own, of the first FIDs, puts the pixels' upper left
+  corners in place, which shifts the picture.
+
+  Args:
+    images: [B, H, W, C].
+
+  Returns:
+    [B, 299, 299, C].
+  """
+  shape = (images.shape[0], SIDE, SIDE, images.shape[3])
+  return jax.image.resize(images, shape, 'bilinear', antialias=False)
+
+
+def is_inception(state: Mapping[str, np.ndarray]) -> bool:
+  """Whether {name: tensor}, as read from a file, is of this kind of network."""
+  return any(name.startswith('Mixed_') for name in state)
+
+
+def to_variables(
+  path: str | os.PathLike, state: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+  """Makes variables of `Inception` of what the PyTorch port's file holds.
+
+  Args:
+    path: of the file, to name it.
+    state: {name: tensor} from it; the classifier is ignored.
+
+  Returns:
+    {'params': {layer: {'kernel', 'bias'}}}, numpy, float32.
+
+  Raises:
+    UserError: it is another network, such as torchvision's own.
+  """
+  state = {  # How many batches it was trained on: torch counts since 0.4.1.
+    name: tensor
+    for name, tensor in state.items()
+    if not name.endswith('.num_batches_tracked')
+  }
+  convs, _ = _with_inputs(_NETWORK, 3)
+  shapes = {}
+  for conv, channels in convs:
+    kernel = (conv.features, channels, *conv.kernel)
+    shapes[f'{conv.name}.conv.weight'] = kernel
+    for name in ('weight', 'bias', 'running_mean', 'running_var'):
+      shapes[f'{conv.name}.bn.{name}'] = (conv.features,)
+  # It tells torchvision's own, of 1000 classes, from this.
+  shapes['fc.weight'] = (_NUM_CLASSES, NUM_FEATURES)
+  shapes['fc.bias'] = (_NUM_CLASSES,)
+  tensors = weights.select(path, state, shapes, _TITLE, URL)
+  return {'params': {c.name: _fold(path, c.name, tensors) for c, _ in convs}}
+
+
+def _with_inputs(
+  steps: tuple[_Step, ...], channels: int
+) -> tuple[list[tuple[_Conv, int]], int]:
+  """Each convolution and the channels it is given; those that come out."""
+  convs = []
+  for step in steps:
+    if isinstance(step, tuple):
+      branches = [_with_inputs(branch, channels) for branch in step]
+      convs += [conv for found, _ in branches for conv in found]
+      channels = sum(out for _, out in branches)
+    elif isinstance(step, _Conv):
+      convs.append((step, channels))
+      channels = step.features
+  return convs, channels
+
+
+def _fold(
+  path: str | os.PathLike, name: str, tensors: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+  """A convolution with its batch normalisation: {'kernel', 'bias'}."""
+  kernel, weight, bias, mean, variance = (
+    tensors[f'{name}.{tensor}'].astype(np.float64)
+    for tensor in (
+      *('conv.weight', 'bn.weight', 'bn.bias'),
+      *('bn.running_mean', 'bn.running_var'),
+    )
+  )
+  if variance.min() < 0:
+    raise UserError(
+      f'{path} does not hold {_TITLE}, because {name}.bn.running_var has '
+      f'{variance.min():g} and is a variance: download {URL}.'
+    )
+  scale = weight / np.sqrt(variance + _BN_EPSILON)
+  # [O, I, H, W], and Flax has [H, W, I, O].
+  kernel = (kernel * scale[:, None, None, None]).transpose(2, 3, 1, 0)
+  folded = {'kernel': kernel, 'bias': bias - mean * scale}
+  return {k: np.array(v, np.float32, order='C') for k, v in folded.items()}

@@ -1,0 +1,240 @@
+"""VGG16 and VGG19 (arXiv 1409.1556), the convolutions alone, and their weights.
+
+Their layers have the names of style transfer (arXiv 1508.06576): `conv3_2` is
+the second convolution of the third block, *after* its ReLU. The weights
+come from torchvision's files, which `weights.py` reads without torch, and the
+factors of LPIPS (arXiv 1801.03924) from its authors'.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vaegan_jax.errors import UserError
+from vaegan_jax.models.pretrained import weights
+
+CONVS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # By depth, in each block.
+WIDTHS = (64, 128, 256, 512, 512)
+MIN_SIDE = 16  # Four halvings leave the last block one position.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # Of red, green and blue in [0, 1].
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+LPIPS_LAYERS = ('conv1_2', 'conv2_2', 'conv3_3', 'conv4_3', 'conv5_3')
+
+URLS = {
+  16: 'https://download.pytorch.org/models/vgg16-397923af.pth',
+  19: 'https://download.pytorch.org/models/vgg19-dcbb9e9d.pth',
+}
+_LPIPS_URL = (
+  'https://github.com/richzhang/PerceptualSimilarity/raw/master/'
+  'lpips/weights/v0.1/vgg.pth'
+)
+
+
+class ConvReLU(nn.Module):
+  """3x3 convolution that keeps height and width, then ReLU."""
+
+  features: int
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps x: [B, H, W, C] to [B, H, W, features], in the dtype of x."""
+    return nn.relu(nn.Conv(self.features, (3, 3), padding=1, dtype=x.dtype)(x))
+
+
+class VGG(nn.Module):
+  """Five blocks of convolutions, each with max-pooling at its end.
+
+  Attributes:
+    depth: 16 or 19.
+  """
+
+  depth: int
+
+  def __post_init__(self):
+    _check_depth(self.depth)
+    super().__post_init__()
+
+  @property
+  def layer_names(self) -> tuple[str, ...]:
+    """`conv1_1`, `conv1_2`, `conv2_1`, ... in forward order."""
+    return tuple(_indices(self.depth))
+
+  def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+    """Runs every block, in the dtype of x.
+
+    Args:
+      x: [B, H, W, C] in [-1, 1], colour (C = 3) or grey (C = 1); H and W at
+        least 16.
+      train: as a critic takes it; changes nothing.
+
+    Returns:
+      [B, H // 32, W // 32, 512], empty where a side is below 32.
+
+    Raises:
+      ValueError: x is no such images.
+    """
+    return max_pool(self.features(x)[self.layer_names[-1]])
+
+  @nn.compact
+  def features(self, x: jax.Array) -> dict[str, jax.Array]:
+    """Returns {layer: [B, H', W', C']} in forward order; see `__call__`."""
+    x, features = _normalize(x), {}
+    for block, num_convs in enumerate(CONVS[self.depth]):
+      x = max_pool(x) if block else x
+      for conv in range(num_convs):
+        name = f'conv{block + 1}_{conv + 1}'
+        x = features[name] = ConvReLU(WIDTHS[block], name=name)(x)
+    return features
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+  """Takes the maxima of 2x2 squares; an odd side loses its last row or column.
+
+  Not `nn.max_pool`, whose gradient scatters, which GPUs do in no fixed order.
+
+  Args:
+    x: [B, H, W, C].
+
+  Returns:
+    [B, H // 2, W // 2, C].
+  """
+  batch, height, width, channels = x.shape
+  height, width = height // 2, width // 2
+  x = x[:, : 2 * height, : 2 * width]
+  return x.reshape(batch, height, 2, width, 2, channels).max((2, 4))
+
+
+def load_vgg(path: str | os.PathLike, depth: int) -> dict[str, Any]:
+  """Reads the variables of `VGG(depth)` from torchvision's file.
+
+  Args:
+    path: of the file.
+    depth: 16 or 19.
+
+  Returns:
+    See `to_variables`.
+
+  Raises:
+    UserError: the file is damaged or of another network.
+    ValueError: the depth is neither 16 nor 19.
+  """
+  _check_depth(depth)
+  return to_variables(path, weights.read_state_dict(path), depth)
+
+
+def to_variables(
+  path: str | os.PathLike, state: Mapping[str, np.ndarray], depth: int
+) -> dict[str, Any]:
+  """Makes variables of `VGG(depth)` of what torchvision's file holds.
+
+  Args:
+    path: of the file, to name it.
+    state: {name: tensor} from it; the classifier is ignored.
+    depth: 16 or 19.
+
+  Returns:
+    {'params': {layer: {'Conv_0': {'kernel', 'bias'}}}}, numpy, float32.
+
+  Raises:
+    UserError: it is another network.
+  """
+  features = {n: a for n, a in state.items() if n.startswith('features.')}
+  for other in CONVS:
+    if other != depth and features.keys() == _shapes(other).keys():
+      raise UserError(
+        f'{path} holds VGG{other} and not VGG{depth}: set the depth to {other} '
+        f'or download {URLS[depth]}.'
+      )
+  title = f"torchvision's VGG{depth}"
+  tensors = weights.select(path, features, _shapes(depth), title, URLS[depth])
+  params = {}
+  for layer, index in _indices(depth).items():
+    # [O, I, H, W], and Flax has [H, W, I, O].
+    kernel = tensors[f'features.{index}.weight'].transpose(2, 3, 1, 0)
+    bias = tensors[f'features.{index}.bias']
+    params[layer] = {'Conv_0': {'kernel': np.array(kernel, order='C')}}
+    params[layer]['Conv_0']['bias'] = bias
+  return {'params': params}
+
+
+def load_lpips_weights(path: str | os.PathLike) -> tuple[np.ndarray, ...]:
+  """Reads the factor LPIPS gives to each channel of `LPIPS_LAYERS`.
+
+  Args:
+    path: of `lpips/weights/v0.1/vgg.pth` of its authors' repository.
+
+  Returns:
+    Five vectors [C], float32, in the order of `LPIPS_LAYERS`.
+
+  Raises:
+    UserError: the file is damaged or of another network, or a factor is
+      negative.
+  """
+  state = weights.read_state_dict(path)
+  shapes = {
+    f'lin{i}.model.1.weight': (1, width, 1, 1) for i, width in enumerate(WIDTHS)
+  }
+  # A whole LPIPS holds more: its network, and these a second time.
+  state = {name: a for name, a in state.items() if name in shapes} or state
+  tensors = weights.select(
+    path, state, shapes, "LPIPS's VGG weights", _LPIPS_URL
+  )
+  for name, tensor in tensors.items():
+    if tensor.min() < 0:
+      raise UserError(
+        f"{path} does not hold LPIPS's VGG weights, because {name} has "
+        f'{tensor.min()} and a distance needs at least 0: download '
+        f'{_LPIPS_URL}.'
+      )
+  return tuple(tensor.reshape(-1) for tensor in tensors.values())
+
+
+def _check_depth(depth: int) -> None:
+  if depth not in CONVS:
+    raise ValueError(f'the depth of VGG is {depth!r}; known: {list(CONVS)}')
+
+
+def _normalize(x: jax.Array) -> jax.Array:
+  """Gives ImageNet's mean and deviation to x: [B, H, W, 1 or 3] in [-1, 1]."""
+  if (
+    x.ndim != 4
+    or x.shape[3] not in (1, 3)
+    or min(x.shape[1:3]) < MIN_SIDE
+    or not jnp.issubdtype(x.dtype, jnp.floating)
+  ):
+    raise ValueError(
+      f'VGG takes floating-point images [B, H, W, C] with C = 1 or 3 and sides '
+      f'of at least {MIN_SIDE}, and not {x.dtype}{list(x.shape)}'
+    )
+  mean = 2 * np.array(IMAGENET_MEAN) - 1  # Of [-1, 1].
+  std = 2 * np.array(IMAGENET_STD)
+  # Broadcasting makes one channel three.
+  return (x - mean.astype(x.dtype)) / std.astype(x.dtype)
+
+
+def _indices(depth: int) -> dict[str, int]:
+  """Returns {'conv1_1': 0, 'conv1_2': 2, 'conv2_1': 5, ...}, torchvision's."""
+  indices, index = {}, 0
+  for block, num_convs in enumerate(CONVS[depth]):
+    for conv in range(num_convs):
+      indices[f'conv{block + 1}_{conv + 1}'] = index
+      index += 2  # The ReLU counts,
+    index += 1  # and the max-pooling.
+  return indices
+
+
+def _shapes(depth: int) -> dict[str, tuple[int, ...]]:
+  """Returns {'features.0.weight': (64, 3, 3, 3), ...}, torchvision's."""
+  shapes, channels = {}, 3
+  for layer, index in _indices(depth).items():
+    width = WIDTHS[int(layer[len('conv')]) - 1]
+    shapes[f'features.{index}.weight'] = (width, channels, 3, 3)
+    shapes[f'features.{index}.bias'] = (width,)
+    channels = width
+  return shapes

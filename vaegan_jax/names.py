@@ -1,0 +1,34 @@
+"""The names that a configuration may use, each written once.
+
+Every floor may import this file, so that no table of names stands twice.
+"""
+
+# Critic objectives, in the order in which they are listed to users. 'mse' has
+# no critic; `losses/adversarial.py` has the losses of the others.
+ADVERSARIAL_OBJECTIVES = (
+  'geometric',
+  'wasserstein',
+  'wasserstein_gp',
+  'vanilla',
+  'non_saturating',
+  'least_squares',
+)
+OBJECTIVES = (*ADVERSARIAL_OBJECTIVES, 'mse')
+UPDATE_ORDERS = ('alternating', 'simultaneous')
+
+NORMS = ('none', 'group', 'instance', 'batch')
+NETWORKS = ('plain', 'residual')
+LAYOUTS = ('own', 'ldm')
+DTYPES = ('float32', 'bfloat16')
+# Convolutions in each of the five stages of VGG.
+VGG_CONVOLUTIONS = {'vgg16': (2, 2, 3, 3, 3), 'vgg19': (2, 2, 4, 4, 4)}
+PRETRAINED_CRITICS = (*VGG_CONVOLUTIONS, 'lpips')
+
+CODE_LATENTS = ('vq', 'fsq', 'lfq')
+LATENTS = ('gaussian', *CODE_LATENTS, 'none')
+LATENT_SHAPES = ('flat', 'map')
+
+# Of the perceptual distance.
+NORMALIZATIONS = ('none', 'unit', 'relative', 'batch', 'local')
+REDUCTIONS = ('sum', 'mean', 'spatial')
+DISTANCE_NORMS = ('l1', 'l2')

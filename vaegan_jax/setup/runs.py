@@ -1,0 +1,84 @@
+"""A run and its held-out images, as every mode opens them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import ml_collections
+from absl import logging
+
+from vaegan_jax.config.sides import shown_bands
+from vaegan_jax.data.images import Images, load_splits
+from vaegan_jax.evaluation.evaluator import Evaluator
+from vaegan_jax.evaluation.feature_metrics import Judges, load_judges
+from vaegan_jax.losses.reconstruction import LossConfig
+from vaegan_jax.setup.data_identity import describe_change, keep_rules
+from vaegan_jax.setup.other_sizes import restore_for_size
+from vaegan_jax.training.train_state import TrainState
+
+
+def create_evaluator(
+  config: ml_collections.ConfigDict,
+  modules: Mapping[str, nn.Module],
+  images: Images,
+  *,
+  judges: Judges | None = None,
+  batch_size: int = 0,
+  notes: Sequence[str] = (),
+) -> Evaluator:
+  """The evaluator of a run.
+
+  Args:
+    config: of the run.
+    modules: its networks, by name.
+    images: that are held out.
+    judges: that are asked; None: those of the configuration.
+    batch_size: images at a time; 0: that of the configuration.
+    notes: what else is to be known of its scores.
+
+  Returns:
+    The evaluator; nothing is computed yet.
+  """
+  return Evaluator(
+    modules,
+    images,
+    loss=LossConfig(**config.loss),
+    batch_size=batch_size or config.batch_size,
+    seed=config.seed,
+    value_range=config.data.value_range,
+    bands=shown_bands(config.data),
+    sample_rate=config.data.sample_rate,
+    judges=judges or load_judges(**config.evaluation),
+    notes=notes,
+  )
+
+
+def open_run(
+  config: ml_collections.ConfigDict, workdir: str, **options: Any
+) -> tuple[Evaluator, TrainState, int]:
+  """Restores a run's newest whole checkpoint, for its held-out images.
+
+  Images that are not those of its training are told of, here and in the
+  evaluator's protocol.
+
+  Args:
+    config: of the run; its data may be other images, and, where the latent is
+      a map, of another size.
+    workdir: of the run.
+    **options: those of `create_evaluator`.
+
+  Returns:
+    Its evaluator, its state and the step.
+
+  Raises:
+    UserError: there is no whole checkpoint, it is of another network, or the
+      images cannot be read.
+  """
+  modules, state, step = restore_for_size(config, workdir)
+  config = keep_rules(config, workdir)
+  (images,) = load_splits(config.data, ['eval_split'])
+  change = describe_change(config, workdir, step)
+  if change:
+    logging.warning('Of %s: %s.', workdir, change)
+    options['notes'] = (change,)
+  return create_evaluator(config, modules, images, **options), state, step
