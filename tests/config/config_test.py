@@ -14,7 +14,7 @@ from vaegan_jax.config.migrations import upgrade
 from vaegan_jax.config.networks import layer_names
 from vaegan_jax.config.overrides import apply_overrides
 from vaegan_jax.config.serialization import load_config, load_config_file
-from vaegan_jax.config.sides import flip_axes, sides_of
+from vaegan_jax.config.shapes import flip_axes, spatial_shape
 from vaegan_jax.errors import UserError
 from vaegan_jax.losses import adversarial
 from vaegan_jax.models import create_modules
@@ -88,7 +88,7 @@ def test_the_layers_of_a_trained_critic_are_those_of_its_module(changes):
   config = make_config(**changes)
   modules = create_modules(
     with_critic=True,
-    sides=sides_of(config.data),
+    sides=spatial_shape(config.data),
     channels=config.data.channels,
     model=config.model,
     critic=config.critic,
