@@ -29,6 +29,8 @@ from vaegan_jax.training.wrappers import (
   skipping_non_finite,
 )
 
+_PLAIN_CRITIC = CriticConfig()
+
 
 def create_updates(
   modules: Mapping[str, nn.Module],
@@ -38,7 +40,7 @@ def create_updates(
   objective: Objective | None,
   order: str,
   ema_decay: float,
-  critic_config: CriticConfig = CriticConfig(),
+  critic_config: CriticConfig = _PLAIN_CRITIC,
   **options,
 ) -> Callable[[StepKind], Update]:
   """Creates the updates of a run over this process's devices.
