@@ -94,7 +94,7 @@ def network(params, batch_stats=None):
 
 @pytest.fixture
 def batches():
-  """Returns x, x_recon and prior images, [3, 2, 2, 1] each, and interpolation weights [3]."""
+  """Returns x, x_recon, prior images [3, 2, 2, 1], and weights [3]."""
   rng = np.random.default_rng(0)
   x, x_recon, prior = rng.uniform(-1, 1, (3, 3, 2, 2, 1)).astype(np.float32)
   return x, x_recon, prior, np.array([0.2, 0.5, 1.0], np.float32)

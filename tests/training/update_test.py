@@ -546,6 +546,7 @@ def test_streams_differ_between_images_steps_and_uses():
   draws = jax.pmap(on_device, axis_name=devices.AXIS)(jnp.zeros((1, 200)))
   for drawn in draws:
     assert 70 < drawn['x'].sum() < 130
+  uses = 'noise', 'prior', 'interpolation'
   values = [d[use].ravel() for d in draws for use in uses]
   # Two of so many floats may be the same; streams that are would be hundreds.
   assert len(np.unique(np.concatenate(values))) >= 2 * 3 * 200 - 3

@@ -17,8 +17,12 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from vaegan_jax.losses import penalties
 from vaegan_jax.losses.adversarial import mean_over_map
+from vaegan_jax.losses.penalties import (
+  gradient_penalty,
+  lecam_penalty,
+  r1_penalty,
+)
 from vaegan_jax.training.train_state import (
   NetworkState,
   TrainState,
@@ -130,13 +134,13 @@ class Penalty(NamedTuple):
 
 def create_penalties(config: CriticConfig) -> list[Penalty]:
   """Returns the penalties with a weight above 0."""
-  penalties_of_all = (
+  penalties = (
     Penalty(
       'gradient_penalty',
       config.gradient_penalty_weight,
       1,
       False,
-      lambda critic, batch: penalties.gradient_penalty(
+      lambda critic, batch: gradient_penalty(
         critic, batch.x, batch.decoded[0], batch.interpolation
       ),
     ),
@@ -146,10 +150,10 @@ def create_penalties(config: CriticConfig) -> list[Penalty]:
       config.r1_weight,
       config.r1_every_steps,
       True,
-      lambda critic, batch: penalties.r1_penalty(critic, batch.x),
+      lambda critic, batch: r1_penalty(critic, batch.x),
     ),
   )
-  return [penalty for penalty in penalties_of_all if penalty.weight]
+  return [penalty for penalty in penalties if penalty.weight]
 
 
 def create_critic_step(
@@ -174,13 +178,13 @@ def create_critic_step(
 
   Returns:
     (critic, inputs, decoded, regularize) -> (critic after the step, metrics
-    []). It uses x [B, H, W, C] and interpolation [B] of the inputs, x_recon and
-    if given x_prior [B, H, W, C] of the decoded images, and a bool: whether to
-    take the penalties of every n-th step.
+    []). It uses x [B, H, W, C] and interpolation [B] of the inputs, x_recon
+    and, if given, x_prior of the decoded images. `regularize` is a bool:
+    whether to take the penalties of every n-th step.
   """
-  found = create_penalties(config)
-  separate = [penalty for penalty in found if penalty.separate]
-  added = [penalty for penalty in found if not penalty.separate]
+  penalties = create_penalties(config)
+  separate = [p for p in penalties if p.separate]
+  added = [p for p in penalties if not p.separate]
   total_loss = functools.partial(_total_loss, module, critic_loss, added)
 
   def step_critic(critic, inputs, decoded, regularize):
@@ -191,30 +195,22 @@ def create_critic_step(
     grads, (batch_stats, metrics) = jax.grad(total_loss, has_aux=True)(
       network.params, network.batch_stats, batch
     )
-    separate_grads = []
-    for penalty in separate:
-      if regularize or penalty.every_steps == 1:
-        more, mean = _separate_gradient(module, penalty, network, batch)
-        separate_grads.append(more)
-        metrics[penalty.name] = mean
+    others = []
+    for p in (p for p in separate if regularize or p.every_steps == 1):
+      more, metrics[p.name] = _separate_gradient(module, p, network, batch)
+      others.append(more)
     if not max_grad_norm:  # One mean over devices suffices for their sum.
-      grads, separate_grads = _add(grads, *separate_grads), []
-    grads, separate_grads, batch_stats, metrics = pmean(
-      (grads, separate_grads, batch_stats, metrics)
+      grads, others = _add(grads, *others), []
+    grads, others, batch_stats, metrics = pmean(
+      (grads, others, batch_stats, metrics)
     )
-    metrics['critic_grad_norm'] = optax.global_norm(
-      _add(grads, *separate_grads)
-    )
+    metrics['critic_grad_norm'] = optax.global_norm(_add(grads, *others))
     if max_grad_norm:
-      grads = _add(_clip_norm(grads, max_grad_norm), *separate_grads)
+      grads = _add(_clip_norm(grads, max_grad_norm), *others)
     network = apply_gradients(network, optimizer, grads, batch_stats)
-    if config.weight_clip:  # arXiv 1701.07875, algorithm 1, line 7.
-      limit = config.weight_clip
-      network = network.replace(
-        params=jax.tree.map(
-          lambda w: jnp.clip(w, -limit, limit), network.params
-        )
-      )
+    if config.weight_clip:
+      params = _clip_weights(network.params, config.weight_clip)
+      network = network.replace(params=params)
     averages = _average(critic.averages, metrics, config.lecam_decay)
     return CriticState(network, averages), metrics
 
@@ -283,7 +279,7 @@ def _lecam_penalty(critic, batch: CriticBatch) -> jax.Array:
   del critic  # Its logits are in the batch.
   past = batch.averages['logits_real'], batch.averages['logits_fake']
   return sum(
-    penalties.lecam_penalty(batch.logits_real, logits, *past)
+    lecam_penalty(batch.logits_real, logits, *past)
     for logits in batch.logits_fake
   ) / len(batch.logits_fake)
 
@@ -300,6 +296,11 @@ def _average(averages, metrics, decay):
 
 def _add(tree, *others):
   return jax.tree.map(lambda first, *rest: sum(rest, first), tree, *others)
+
+
+def _clip_weights(params, limit):
+  """Clips every weight (arXiv 1701.07875, algorithm 1, line 7)."""
+  return jax.tree.map(lambda w: jnp.clip(w, -limit, limit), params)
 
 
 def _clip_norm(grads, max_norm):

@@ -6,6 +6,7 @@ on one device and on many, and in a resumed and an uninterrupted run.
 Axes: B examples on one device, S axes of space, C channels.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -58,13 +59,9 @@ def create_random_inputs(
 
   def random_inputs(step, num_rollbacks, images):
     batch_size = images.shape[0] // num_microbatches
-    key = jax.random.fold_in(jax.random.key(seed), step)
+    key_of = functools.partial(_stream_key, seed, step, num_rollbacks)
     global_size = devices.psum(batch_size)
     indices = _example_indices(num_microbatches, batch_size, global_size)
-
-    def key_of(stream):
-      # A step that is repeated after a rollback gets other values.
-      return jax.random.fold_in(key, stream + NUM_STREAMS * num_rollbacks)
 
     def sample(stream, function):
       keys = jax.vmap(lambda i: jax.random.fold_in(key_of(stream), i))
@@ -81,12 +78,17 @@ def create_random_inputs(
         key_of(NOISE_STREAM), own, global_size, space
       )
       if with_prior:
-        microbatch['prior'] = latent.draw_prior(
-          key_of(PRIOR_STREAM), own, space
-        )
+        key = key_of(PRIOR_STREAM)
+        microbatch['prior'] = latent.draw_prior(key, own, space)
     return microbatches
 
   return random_inputs
+
+
+def _stream_key(seed, step, num_rollbacks, stream) -> jax.Array:
+  """Returns the key of a stream; a rollback changes it for repeated steps."""
+  key = jax.random.fold_in(jax.random.key(seed), step)
+  return jax.random.fold_in(key, stream + NUM_STREAMS * num_rollbacks)
 
 
 def _augmentations(num_flips, margin) -> list[tuple[int, Callable]]:
