@@ -1,6 +1,7 @@
 """Reads one checkpoint, whole or in part, and tells damage from errors."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,40 +16,56 @@ PyTree = Any
 
 
 def load_checkpoint(
-  path, *, template, now, free_fields, upgrade, initial, partial
+  path: epath.Path,
+  template: PyTree,
+  now: Mapping[str, Any],
+  *,
+  free_fields: tuple[str, ...],
+  upgrade: Callable[[dict], dict],
+  initial: Callable[[], PyTree] | None,
+  partial: bool,
 ) -> PyTree | None:
-  """Returns the state at `path`, or None, with a warning, if it is damaged.
+  """Reads one checkpoint and compares it with its `meta` and with this run.
 
-  An error that the saved bytes cannot cause is raised: it is no damage.
+  Args:
+    path: Folder of the checkpoint.
+    template: See `Checkpoints.restore`, as for the rest.
+    now: The current values of some entries of `meta`; None: not compared.
+
+  Returns:
+    The state; None, with a warning, if the checkpoint is damaged. An error
+    that what is on disk cannot cause is raised.
   """
   meta = _unless_damaged(path, checkpoint_metadata.read, path)
   if meta is None:
     return None
-  was, leaves = dict(meta.get('leaves', {})), now['leaves']
-  new = checkpoint_metadata.new_leaves(was, leaves) if initial else set()
-  if partial:
-    was = {name: leaf for name, leaf in was.items() if name in leaves}
+  names = list(checkpoint_metadata.named(template))
+  now = {k: v for k, v in now.items() if v is not None}
+  now['leaves'] = leaves = checkpoint_metadata.leaves(template)
+  # Tuples become lists, as in `meta`.
+  now = json.loads(checkpoint_metadata.canonical(now))
+  saved = meta.get('leaves', {})
+  new = checkpoint_metadata.new_leaves(saved, leaves) if initial else set()
+  read = {n: leaf for n, leaf in saved.items() if n in leaves or not partial}
   upgraded = {
     'config': upgrade(meta.get('config') or {}),
-    'leaves': was | {name: leaves[name] for name in new},
+    'leaves': read | {name: leaves[name] for name in new},
   }
   checkpoint_metadata.check_same(path, meta | upgraded, now, free_fields)
-  crc32s = dict(zip(meta['leaves'], meta['crc32s'], strict=True))
-  crc32s = {name: crc32s[name] for name in was}
-  # Orbax cannot read into a structure with new leaves: it reads them all.
+  crc32s = dict(zip(saved, meta['crc32s'], strict=True))
+  crc32s = {name: crc32s[name] for name in read}
+  # Orbax cannot read into a structure with new leaves: it reads all it has.
   target = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), template)
   target = None if new else target
   arrays = _unless_damaged(path, _read_state, path / 'state', target, crc32s)
   if arrays is None:
     return None
   if new:
-    names = ', '.join(sorted(new))
-    logging.warning('%s is older than %s: set to initial values.', path, names)
+    listed = ', '.join(sorted(new))
+    logging.warning('%s is older than %s: set to initial values.', path, listed)
     arrays = checkpoint_metadata.named(initial()) | arrays
-  names = checkpoint_metadata.named(template)
-  return jax.tree.unflatten(
-    jax.tree.structure(template), [np.asarray(arrays[name]) for name in names]
-  )
+  arrays = [np.asarray(arrays[name]) for name in names]
+  return jax.tree.unflatten(jax.tree.structure(template), arrays)
 
 
 def _read_state(path, target, crc32s) -> dict[str, np.ndarray]:

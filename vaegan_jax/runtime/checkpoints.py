@@ -14,7 +14,6 @@ Of several processes the first alone writes, all read, and all hear the same.
 
 import contextlib
 import functools
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -158,20 +157,18 @@ class Checkpoints:
       UserError: One belongs to another run, or all are damaged; none was moved.
     """
     self.close()
-    leaves = checkpoint_metadata.leaves(template)
-    now = {'leaves': leaves, 'config': config, 'data': data}
-    now = {k: v for k, v in now.items() if v is not None} | {'format': _FORMAT}
-    # Tuples become lists, as in `meta`.
-    now = json.loads(checkpoint_metadata.canonical(now))
     load = functools.partial(
       load_checkpoint,
       template=template,
-      now=now,
+      now={'config': config, 'data': data, 'format': _FORMAT},
       free_fields=free_fields,
       upgrade=upgrade,
       initial=initial,
       partial=partial,
     )
+    return self._restore_newest(load, quarantine)
+
+  def _restore_newest(self, load, quarantine) -> tuple[PyTree, int] | None:
     tried = []
     # Beside a trainer, newer steps appear and older ones are removed.
     while (step := self._newest(but=tried)) is not None:
