@@ -4,8 +4,8 @@
 #   launch/local.sh                              the quick start: two short
 #                                                runs and their comparison
 #   launch/local.sh --config.num_train_steps=100   the same, with other values
-#   launch/local.sh --config=... --workdir=...   main.py, as it is
-#   launch/local.sh --helpshort                  what main.py itself says
+#   launch/local.sh --config=... --workdir=...   runs main.py with these flags
+#   launch/local.sh --helpshort                  shows the flags of main.py
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 

@@ -1,17 +1,16 @@
 #!/usr/bin/env bash
-# Runs a command, and runs it again where the next run goes on from the last.
+# Runs a command, and restarts it when it can resume.
 #
 #   launch/restart.sh .venv/bin/python main.py --workdir=runs/my_photos
 #   launch/restart.sh --dry_run COMMAND ...            prints the command
-#   launch/restart.sh --status_file=FILE COMMAND ...   leaves there its status
+#   launch/restart.sh --status_file=FILE COMMAND ...   writes its status to FILE
 #
-# main.py ends with status
-#   75   when SIGTERM or SIGHUP had it save and leave: it is run again, without
-#        limit;
-#   1, or a signal's, when it failed: it is run again up to 3 times, a count
-#        that begins anew after an hour without a failure;
-#   0, done, 2, a user's mistake, or 130, Ctrl-C: that is the end.
-# A SIGTERM, SIGHUP or Ctrl-C to this script is handed on, and is the end too.
+# What happens depends on the exit status of main.py:
+#   75   saved after SIGTERM or SIGHUP: restarts, without limit
+#   1, or a signal's: failed: restarts up to 3 times. An hour without a failure
+#        resets the count
+#   0, done; 2, a user's mistake; 130, Ctrl-C: ends
+# A SIGTERM, SIGHUP or Ctrl-C to this script is forwarded, and ends it too.
 set -uo pipefail
 
 help() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
@@ -42,7 +41,7 @@ run() {
   "$@" &
   child=$!
   if [[ -n "$stopping" ]]; then kill -TERM "$child" 2>/dev/null; fi
-  # A signal interrupts `wait`, but not the command, which is saving now.
+  # A signal interrupts `wait`, but not the command, which is now saving.
   interrupted=1
   while [[ -n "$interrupted" ]]; do
     interrupted=''
@@ -64,7 +63,7 @@ while true; do
     *) if ((++failures > 3)); then break; fi ;;
   esac
   if [[ -n "$stopping" ]]; then break; fi
-  echo "It ended with status $status: it is run again in 10 s." >&2
+  echo "It ended with status $status: restarting in 10 s." >&2
   sleep 10
 done
 if [[ -n "$status_file" ]]; then echo "$status" >"$status_file"; fi

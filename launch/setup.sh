@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Makes .venv in the project and installs into it what is not yet there.
+# Creates .venv in the project and installs what is missing.
 #
-#   launch/setup.sh                what training needs
+#   launch/setup.sh                installs what training needs
 #   launch/setup.sh --tests        and what the tests need
 #   launch/setup.sh --jax=cuda13   and JAX for a GPU; tpu: for a TPU
 #
-# PYTHON names the interpreter; otherwise the newest suitable one is taken.
+# PYTHON names the interpreter. By default the newest suitable one is used.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -43,7 +43,7 @@ make_environment() {
   python="$(find_python)"
   "$python" -c 'import ensurepip, venv' 2>/dev/null ||
     fail "$python has no venv module: install it, for example, with apt-get install python3-venv"
-  echo "Making .venv with $("$python" --version) ..." >&2
+  echo "Creating .venv with $("$python" --version) ..." >&2
   "$python" -m venv --clear .venv
 }
 
@@ -59,8 +59,8 @@ for argument in "$@"; do
   esac
 done
 
-# A stamp is left only after a complete installation, so that an interrupted
-# one is started again from nothing, and changed requirements are noticed.
+# A stamp file marks a complete installation. An interrupted one therefore starts
+# afresh, and changed requirements are installed.
 if ! .venv/bin/python -c '' 2>/dev/null ||
   ! compgen -G '.venv/installed-*' >/dev/null; then
   make_environment

@@ -3,38 +3,37 @@
 #
 #   launch/tpu.sh VERB --name=NAME --zone=ZONE [options] [-- arguments of main.py]
 #
-#   create   makes the TPU: on demand, or with --spot, --queued or both
-#   setup    sends the last commit to all its machines and installs what it needs
-#   run      starts main.py on all of them, and returns; it goes on without you
-#   status   says how the TPU is and, of each machine, how its run is
-#   logs     follows what the first machine prints
-#   stop     has the run save and end
+#   create   creates the TPU: on demand, or with --spot, --queued or both
+#   setup    sends the last commit to all machines and installs what it needs
+#   run      starts main.py on all machines, and returns; the run continues
+#   status   shows the state of the TPU and of the run on each machine
+#   logs     follows the output of the first machine
+#   stop     saves and ends the run
 #   delete   deletes the TPU
 #
-#   --name=NAME               of the TPU
-#   --zone=ZONE               where it is, such as us-west4-a
-#   --project=PROJECT         if not gcloud's default
+#   --name=NAME               name of the TPU
+#   --zone=ZONE               its zone, such as us-west4-a
+#   --project=PROJECT         its project, if not gcloud's default
 #   --accelerator_type=TYPE   for create: v5litepod-8, v4-32, v6e-16, ...
 #   --version=VERSION         for create: a runtime other than the type's usual one
-#   --spot                    for create: cheaper, and can be taken away at any time
-#   --queued                  it is a queued resource: give it to every verb
+#   --spot                    for create: cheaper, and may be preempted at any time
+#   --queued                  uses a queued resource: pass it to every verb
 #   --workdir=gs://...        for run: the checkpoints must outlive the TPU
-#   --watch                   for run: stays, and does all that the run needs
+#   --watch                   for run: stays, and recreates what is preempted
 #   --dry_run                 prints the commands, and runs none of them
 #
-# For example, from nothing to the end, whatever is taken away on the way:
+# This example does everything, and recovers from preemptions:
 #
 #   launch/tpu.sh run --watch --spot --queued --name=faces --zone=us-west4-a \
 #     --accelerator_type=v5litepod-16 --workdir=gs://bucket/runs/faces \
 #     -- --config=configs/celeba.py
 #
-# What is automatic: the run is a systemd service, so that a lost connection
-# does not end it, and launch/restart.sh starts it again after status 75 and, up
-# to three times, after a failure; it goes on from its checkpoint. A TPU that was
-# preempted, or a machine that was rebooted, comes back only with --watch: as
-# long as that runs, it looks every minute, makes the TPU again where it was
-# preempted, sets it up with the same commit and starts the same run. Without
-# it: delete, create, setup and run again, with the same workdir.
+# The run is a systemd service, so it survives a lost connection.
+# launch/restart.sh restarts it after status 75 and, up to three times, after a
+# failure. It resumes from its checkpoint. --watch also recovers from preemptions
+# and reboots. It checks every minute, recreates a preempted TPU, sets it up with
+# the same commit and starts the same run. Without --watch: delete, create, setup
+# and run again, with the same workdir.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
@@ -45,7 +44,7 @@ fail() {
   exit 2
 }
 
-# A shell reads the words again as they were.
+# Quotes the words for a shell.
 quoted() {
   local word words='' LC_ALL=C apostrophe="'\\''"
   for word in "$@"; do
@@ -142,7 +141,7 @@ delete() {
 pack() {
   archive="$root/build/$name.tar.gz"
   if [[ -z "$dry_run" && -n "$(git -C "$root" status --porcelain)" ]]; then
-    echo "WARNING: what is not committed is not sent (see git status)." >&2
+    echo "WARNING: uncommitted changes are not sent (see git status)." >&2
   fi
   call mkdir -p "$root/build"
   call git -C "$root" archive --format=tar.gz "--output=$archive" HEAD
@@ -157,7 +156,7 @@ start() {
   on_all "vaegan_jax/launch/tpu_worker.sh start $(quoted "--workdir=$workdir" ${arguments[@]+"${arguments[@]}"})"
 }
 
-# One word for each machine; on a new one that script is not yet there.
+# Prints one word for each machine. A new one does not have that script yet.
 run_states() {
   on_all 'vaegan_jax/launch/tpu_worker.sh state || echo run: none'
 }
@@ -175,7 +174,7 @@ tpu_state() {
   tpu_vm describe "$name" '--format=value(state)'
 }
 
-# What cannot be found out, or done, is tried again a minute later.
+# Anything that fails is tried again a minute later.
 watch() {
   local state
   pack
@@ -188,14 +187,14 @@ watch() {
     if [[ "$state" == *NOT_FOUND* ]]; then state=missing; fi
     case "${state##*$'\n'}" in
       missing)
-        echo "Making $name ..."
+        echo "Creating $name ..."
         create || true
         ;;
       PREEMPTED | TERMINATED | SUSPENDED)
-        echo "$name was taken away: it is made again ..."
+        echo "$name was preempted: creating it again ..."
         delete --quiet || true
         ;;
-      READY) if look; then return; fi ;;
+      READY) if ensure_running; then return; fi ;;
       FAILED)
         echo "error: the queued resource failed: ask gcloud why" >&2
         exit 1
@@ -206,8 +205,8 @@ watch() {
   done
 }
 
-# Starts the run where it is not going on; succeeds when it has finished.
-look() {
+# Starts the run if it is not running; succeeds when it has finished.
+ensure_running() {
   local states
   if ! states="$(run_states 2>&1)"; then
     echo "$states" >&2
