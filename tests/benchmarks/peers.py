@@ -167,7 +167,7 @@ def create(
 
   from tests.benchmarks.torch_update import Update
 
-  config.data.random_flip = False  # Nothing is noise but the noise.
+  config.data.random_flip = False  # Nothing is random but the noise.
   _check_written(config)
   modules, optimizers, create_state = create_networks(config)
   update_of = create_updates(config, modules, optimizers)
