@@ -7,7 +7,7 @@
 A small network learns the velocity that carries noise to latents along straight
 lines, from the folder that `--mode=encode` has written. Its samples, decoded,
 are drawn beside those of the VAE's own prior and, with `--features_weights`
-(VGG16's file), judged by their Frechet distances to training images. For
+(VGG16's file), compared by their Frechet distances to training images. For
 continuous latents, flat or a map. Axes: B batch, Z all entries of a latent.
 """
 
@@ -26,7 +26,10 @@ import optax
 import vaegan_jax
 from vaegan_jax.data.images import load_splits
 from vaegan_jax.evaluation import figures
-from vaegan_jax.evaluation.feature_metrics import frechet_distance, load_judges
+from vaegan_jax.evaluation.feature_metrics import (
+  frechet_distance,
+  load_feature_metrics,
+)
 
 NUM_COLUMNS = 8  # Of the figure.
 
@@ -115,13 +118,13 @@ def train(network, mean, std, num_steps, batch_size=256):
   return state[2], recent
 
 
-def judge(sets, weights, batch_size=50):
-  """{name: Frechet distance to the first of the sets of images}."""
-  judges = load_judges(lpips_weights='', features_weights=weights)
+def frechet_distances(sets, weights, batch_size=50):
+  """Returns {name: Frechet distance to the first of the sets of images}."""
+  metrics = load_feature_metrics(lpips_weights='', features_weights=weights)
   features = {
     name: np.concatenate(
       [
-        judges.look(images[first : first + batch_size])['features']
+        metrics.embed(images[first : first + batch_size])['features']
         for first in range(0, len(images), batch_size)
       ]
     )
@@ -132,7 +135,7 @@ def judge(sets, weights, batch_size=50):
 
 
 def main(argv=None) -> None:
-  """Trains, samples, draws and judges."""
+  """Trains the network, plots samples and measures them."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--workdir', required=True, help='of the run')
   parser.add_argument('--latents', help='of --mode=encode; in the workdir')
@@ -186,7 +189,7 @@ def main(argv=None) -> None:
   }
   distances = {}
   if args.features_weights:
-    distances = judge(sets, args.features_weights)
+    distances = frechet_distances(sets, args.features_weights)
   facts = {'loss': loss, 'train_seconds': seconds, 'nearest': nearest}
   write(args.output, sets, distances, **facts)
 
