@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from vaegan_jax.evaluation import figures
+from vaegan_jax.evaluation import figures, plots, tables
 
 _SMALL = st.integers(1, 4)
 
@@ -132,7 +132,7 @@ def _comparison(count=8, side=64, results=None):
     label: rng.uniform(-1, 1, (count, side, side, 1))
     for label in ('originals', 'mse', 'geometric')
   }
-  return rows, figures.comparison_figure(rows, results)
+  return rows, plots.comparison_figure(rows, results)
 
 
 def test_comparison_shows_every_image_enlarged_beside_its_label():
@@ -169,7 +169,7 @@ def test_comparison_of_any_size(count, side):
 
 
 def test_markdown_table_rounds_and_marks_what_is_missing():
-  table = figures.markdown_table(
+  table = tables.markdown_table(
     {
       'mse': {'psnr': 21.447, 'ssim': 0.68812, 'detail': 0.071},
       'geometric': {'psnr': None, 'ssim': float('nan'), 'fid': 12.345},
@@ -184,10 +184,10 @@ def test_markdown_table_rounds_and_marks_what_is_missing():
 
 
 def test_a_spread_has_a_decimal_more_and_no_deviation_of_one_run():
-  table = figures.markdown_table(
+  table = tables.markdown_table(
     {
-      'mse': {'runs': 3, 'psnr': figures.Spread(21.449, 0.051)},
-      'geometric': {'runs': 1, 'psnr': figures.Spread(20.0, None)},
+      'mse': {'runs': 3, 'psnr': tables.Spread(21.449, 0.051)},
+      'geometric': {'runs': 1, 'psnr': tables.Spread(20.0, None)},
     }
   )
   assert table.splitlines()[2:] == [
