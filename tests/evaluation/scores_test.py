@@ -1,7 +1,4 @@
-"""What is reported as quality, noise cannot win.
-
-On faces as the quick start draws them.
-"""
+"""Noise raises no metric of quality, on the faces of the quick start."""
 
 import functools
 
@@ -104,10 +101,10 @@ def test_lpips_is_fooled_by_neither(lpips_files):
     lpips_weights=lpips_files, features_weights=''
   )
   few = slice(4)
-  seen = found.embed(faces()[few])
+  features = found.embed(faces()[few])
 
   def lpips(x_recon):
-    return float(found.compare(seen, x_recon[few])['lpips'].mean())
+    return float(found.compare(features, x_recon[few])['lpips'].mean())
 
   blur, strong_blur = lpips(blurred(1)), lpips(blurred(3))
   assert lpips(faces()) == 0 < blur < strong_blur

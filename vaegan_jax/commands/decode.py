@@ -16,11 +16,6 @@ def decode(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
 
   Files are named as the encoded images were, or by number.
 
-  Args:
-    config: of the run.
-    workdir: of the run, or an export.
-    use: which latents, and where the pictures go.
-
   Raises:
     UserError: the model or the latents cannot be read, they are of another
       model, or the folder cannot be written.

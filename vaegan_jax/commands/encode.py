@@ -14,11 +14,6 @@ from vaegan_jax.inference.encode import write_latents
 def encode(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
   """Encodes images; an interrupted command continues where it stopped.
 
-  Args:
-    config: of the run.
-    workdir: of the run, or an export.
-    use: which images, and where the latents go; see `latent_files`.
-
   Raises:
     UserError: the model or the images cannot be read, or the folder cannot be
       written or has latents of another model.

@@ -30,11 +30,6 @@ _DIFFUSERS_FILE = 'diffusion_pytorch_model.safetensors'
 def export(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
   """Exports a model.
 
-  Args:
-    config: of the run.
-    workdir: of the run, or an export.
-    use: the output, and whether it has the critic.
-
   Raises:
     UserError: the model cannot be loaded, or the folder cannot be written.
   """

@@ -23,11 +23,6 @@ def reconstruct(
 ) -> None:
   """Reconstructs images without randomness, into PNG or `.npy` files.
 
-  Args:
-    config: of the run.
-    workdir: of the run, or an export.
-    use: which images, and where the pictures go.
-
   Raises:
     UserError: the model or the images cannot be read, or the folder cannot be
       written.

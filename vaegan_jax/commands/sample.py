@@ -20,11 +20,6 @@ def sample(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
 
   They begin with those of the evaluation; `--config.seed` gives others.
 
-  Args:
-    config: of the run.
-    workdir: of the run, or an export.
-    use: how many, and where the pictures go.
-
   Raises:
     UserError: the model cannot be read, or the folder cannot be written.
   """

@@ -1,4 +1,8 @@
-"""Inputs and outputs of the commands that use a finished model."""
+"""Inputs and outputs of the commands that use a finished model.
+
+A command takes the configuration of the run, the workdir of the run or an
+export, and `use`, its flags: which input, and where the output goes.
+"""
 
 import functools
 from collections.abc import Iterable, Sequence
@@ -29,11 +33,6 @@ def open_model(
 ) -> TrainedModel:
   """Loads the model of a command, once its output is known to be writable.
 
-  Args:
-    config: of the run.
-    workdir: of the run, or an export.
-    use: the flags of the command.
-
   Raises:
     UserError: it cannot be loaded, or the output is a run or cannot be written.
   """
@@ -50,11 +49,6 @@ def open_examples(
   config: ml_collections.ConfigDict, workdir: str, use: Use
 ) -> Images | Pictures:
   """Opens the split or the files that a command is to process.
-
-  Args:
-    config: of the run.
-    workdir: of the run.
-    use: the flags of the command.
 
   Returns:
     The examples, decoded as in training; files have `names`.

@@ -73,12 +73,7 @@ class LatentWriter:
     self._old = old.get('parts', [])
 
   def keep(self, part: int, images: str) -> bool:
-    """Keeps a part that is there already; returns whether it is.
-
-    Args:
-      part: from 0, in this order.
-      images: identifies its images.
-    """
+    """Keeps the next part, if it is there already and of the same images."""
     old = self._old[part] if part < len(self._old) else {}
     there = old.get('images') == images and all(
       self._path(name, part).exists() for name in old['arrays']
@@ -94,13 +89,13 @@ class LatentWriter:
     arrays: Mapping[str, np.ndarray],
     moments: np.ndarray,
   ) -> None:
-    """Writes a part.
+    """Writes the next part.
 
     Args:
-      part: from 0, in this order.
+      part: its number, from 0.
       images: identifies its images.
       arrays: {name: [N, ...]}.
-      moments: of its latents; see `latent_statistics.moments_of`.
+      moments: of its latents, by `latent_statistics.moments_of`.
     """
     for name, array in arrays.items():
       with replacing(self._path(name, part)) as path, path.open('wb') as file:

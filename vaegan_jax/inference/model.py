@@ -127,13 +127,7 @@ class TrainedModel(struct.PyTreeNode):
 
   @jax.jit
   def encode(self, x: jax.Array) -> Posterior:
-    """Encodes images.
-
-    Args:
-      x: [B, *S, C] float32 in [-1, 1].
-
-    Returns:
-      See `Posterior`.
+    """Encodes images x, [B, *S, C] float32 in [-1, 1].
 
     Raises:
       UserError: the encoder does not take their channels or sides.
@@ -144,14 +138,11 @@ class TrainedModel(struct.PyTreeNode):
 
   @jax.jit
   def decode(self, latents: jax.Array) -> jax.Array:
-    """Decodes latents.
+    """Decodes latents to images, [B, *S, C] float32 in [-1, 1].
 
     Args:
       latents: [B, *S, Z] float32; or indices of codes, [B, *S, Z / T] whole
         numbers.
-
-    Returns:
-      [B, *S, C] float32 in [-1, 1].
 
     Raises:
       UserError: their shape is not this model's.
@@ -166,14 +157,10 @@ class TrainedModel(struct.PyTreeNode):
 
   @jax.jit
   def reconstruct(self, x: jax.Array) -> jax.Array:
-    """Encodes and decodes images without randomness.
+    """Encodes and decodes images x, [B, *S, C] in [-1, 1], from the mode.
 
-    Args:
-      x: [B, *S, C] float32 in [-1, 1], of any sides where the latent is a map:
-        the last row and column are repeated until the encoder takes them.
-
-    Returns:
-      [B, *S, C] in [-1, 1].
+    Where the latent is a map, the sides may be any: the last row and column are
+    repeated until the encoder takes them.
 
     Raises:
       UserError: as `encode`.
@@ -191,10 +178,6 @@ class TrainedModel(struct.PyTreeNode):
     """Decodes samples of the prior, [n, *S, C] in [-1, 1].
 
     A plain autoencoder ('none') has no prior and samples a normal distribution.
-
-    Args:
-      key: a PRNG key.
-      n: number of images.
     """
     return self.autoencoder.apply(
       self.variables['autoencoder'],
@@ -206,22 +189,16 @@ class TrainedModel(struct.PyTreeNode):
   def draw_prior(self, key: jax.Array, n: int) -> jax.Array:
     """Samples latents for `decode`: [n, *S, Z], or [n, *S, Z / T] of codes.
 
-    Args:
-      key: a PRNG key.
-      n: number of samples; each depends on its own index alone.
+    Each depends on the key and on its own index alone.
     """
     space = self.latent_shape[:-1]
     return self.autoencoder.latent.draw_prior(key, jnp.arange(n), space)
 
   @jax.jit
   def features(self, x: jax.Array) -> dict[str, jax.Array]:
-    """Returns the features of images in the critic.
+    """Returns the critic's features of images x, [B, *S, C] in [-1, 1].
 
-    Args:
-      x: [B, *S, C] float32 in [-1, 1].
-
-    Returns:
-      {layer: [B, ...]} of the layers of the distance, in forward order.
+    They are {layer: [B, ...]}, those of the distance, in forward order.
 
     Raises:
       UserError: the run has no critic, or x has other channels.
@@ -243,13 +220,9 @@ class TrainedModel(struct.PyTreeNode):
 
   @jax.jit
   def distance(self, x: jax.Array, y: jax.Array) -> jax.Array:
-    """Computes the run's perceptual distance, [B], as in its evaluation.
+    """Computes the run's perceptual distance [B] of images [B, *S, C].
 
     With `config.loss.normalize` 'local' or 'batch' it depends on the batch.
-
-    Args:
-      x: [B, *S, C] float32 in [-1, 1].
-      y: [B, *S, C] to compare them with.
 
     Raises:
       UserError: as `features`.
