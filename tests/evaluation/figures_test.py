@@ -118,14 +118,6 @@ def test_samples_make_a_square(count, rows, columns):
   assert figure.shape == (rows * 6 + 2, columns * 6 + 2, 3)
 
 
-def test_interpolation_is_a_path_a_row():
-  paths = np.linspace(-1, 1, 10).reshape(2, 5, 1, 1, 1) * np.ones((4, 4, 1))
-  figure = figures.interpolation_figure(paths, scale=2)
-  assert figure.shape == (2 * 10 + 2, 5 * 10 + 2, 3)
-  assert figure[5, 5, 0] == 0 and figure[-5, -5, 0] == 255
-  assert (np.diff(figure[5, 5::10, 0].astype(int)) > 0).all()
-
-
 def _comparison(count=8, side=64, results=None):
   rng = np.random.default_rng(0)
   rows = {

@@ -204,7 +204,7 @@ class Evaluator:
         x, x_recon, bands=self._bands, sample_rate=self.sample_rate
       ),
       'samples': figures.sample_figure(self.as_pictures(samples), scale=scale),
-      'interpolation': figures.interpolation_figure(path[None], scale=scale),
+      'interpolation': figures.image_grid([path], scale=scale),
     }
 
   def play(self, variables: Variables) -> dict[str, np.ndarray]:

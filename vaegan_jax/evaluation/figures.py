@@ -35,12 +35,7 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
 
 
 def choose_bands(images: np.ndarray, bands: Sequence[int]) -> np.ndarray:
-  """Returns the shown channels of images [..., C].
-
-  Args:
-    images: [..., C].
-    bands: three channels for red, green and blue or one for grey; (): all.
-  """
+  """Selects the shown bands of images [..., C]; (): all of them."""
   return images[..., list(bands)] if bands else images
 
 
@@ -86,16 +81,10 @@ def image_grid(
 def reconstruction_figure(
   x: np.ndarray, x_recon: np.ndarray, *, columns: int = 8, scale: int = 1
 ) -> np.ndarray:
-  """Arranges originals, and under each its reconstruction.
+  """Arranges originals [N, H, W, C], and under each its reconstruction.
 
-  Args:
-    x: [N, H, W, C] float in [-1, 1].
-    x_recon: [N, H, W, C] the reconstructions of `x`.
-    columns: images in a row.
-    scale: by which each image is enlarged.
-
-  Returns:
-    [H', W', 3] uint8.
+  There are `columns` images in a row, each enlarged by `scale`; see
+  `image_grid`.
   """
   rows = []
   for start in range(0, len(x), columns):
@@ -105,31 +94,10 @@ def reconstruction_figure(
 
 
 def sample_figure(samples: np.ndarray, *, scale: int = 1) -> np.ndarray:
-  """Arranges samples in a grid that is nearly square.
-
-  Args:
-    samples: [N, H, W, C] float in [-1, 1].
-    scale: by which each image is enlarged.
-
-  Returns:
-    [H', W', 3] uint8.
-  """
+  """Arranges samples [N, H, W, C] in a grid that is nearly square."""
   columns = math.ceil(math.sqrt(len(samples)))
   rows = [
     samples[start : start + columns]
     for start in range(0, len(samples), max(columns, 1))
   ]
   return image_grid(rows, scale=scale)
-
-
-def interpolation_figure(images: np.ndarray, *, scale: int = 1) -> np.ndarray:
-  """Arranges paths through the latent space, one a row.
-
-  Args:
-    images: [R, K, H, W, C] float in [-1, 1], K steps of each of R paths.
-    scale: by which each image is enlarged.
-
-  Returns:
-    [H', W', 3] uint8.
-  """
-  return image_grid(list(images), scale=scale)

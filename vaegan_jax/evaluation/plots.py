@@ -117,9 +117,8 @@ def rate_figure(
   """Plots metrics over the rate, a line a method, with deviations.
 
   Args:
-    lines: label -> its points in the order of their rates, each with `kl` and
-      metrics.
-    names: metrics, one panel each; those that no point has are left out.
+    lines: label -> its points, sorted by `kl`.
+    names: of the metrics, one panel each; those that no point has are skipped.
 
   Returns:
     [H, W, 3] uint8.
@@ -134,16 +133,10 @@ def rate_figure(
   panels = figure.subplots(1, number, squeeze=False)[0]
   for panel, name in zip(panels, shown, strict=False):
     for label, points in lines.items():
-      known = [point for point in points if point.get(name)]
-      panel.errorbar(
-        [point['kl'].mean for point in known],
-        [point[name].mean for point in known],
-        xerr=[point['kl'].deviation or 0.0 for point in known],
-        yerr=[point[name].deviation or 0.0 for point in known],
-        marker='o',
-        capsize=2,
-        label=label,
-      )
+      known = [(p['kl'], p[name]) for p in points if p.get(name)]
+      x, y = ([point[i].mean for point in known] for i in (0, 1))
+      errors = [[point[i].deviation or 0.0 for point in known] for i in (1, 0)]
+      panel.errorbar(x, y, *errors, marker='o', capsize=2, label=label)
     panel.set(xscale='log', xlabel=title_of('kl'), title=title_of(name))
     panel.grid(alpha=0.3, which='both')
   panels[0].legend()

@@ -52,12 +52,7 @@ def reconstructions(
   bands: Sequence[int] = (),
   sample_rate: int,
 ) -> np.ndarray:
-  """Arranges originals and reconstructions for comparison.
-
-  Args:
-    x: [N, *S, C] in [-1, 1].
-    x_recon: [N, *S, C] their reconstructions.
-    bands, sample_rate: as `as_pictures` takes them.
+  """Arranges originals and reconstructions, each [N, *S, C], for comparison.
 
   Returns:
     [H', W', 3] uint8: rows over each other, or the page of the first sounds
