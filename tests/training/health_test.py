@@ -12,8 +12,10 @@ import pytest
 from hypothesis import strategies as st
 
 from configs import default
-from vaegan_jax.config import rules, validation
+from vaegan_jax import names
+from vaegan_jax.config import validation
 from vaegan_jax.config.overrides import apply_overrides
+from vaegan_jax.config.rules import flatten
 from vaegan_jax.errors import UserError
 from vaegan_jax.losses import adversarial
 from vaegan_jax.training import health, health_checks, suggestions
@@ -72,7 +74,7 @@ def _config(objective='geometric', **changes):
 def _monitor(objective='geometric', **changes):
   """The monitor of a run with these changes to the defaults."""
   changes = {'health__patience_steps': _PATIENCE} | changes
-  fields = rules.flatten(_config(objective, **changes))
+  fields = flatten(_config(objective, **changes))
   return health.HealthMonitor({name: fields[name] for name in health.FIELDS})
 
 
@@ -516,7 +518,7 @@ def test_where_nothing_is_left_to_change_nothing_is_advised():
 
 def test_a_monitor_that_is_told_too_little_says_so_at_once():
   with pytest.raises(KeyError, match='critic_learning_rate'):
-    fields = rules.flatten(default.get_config())
+    fields = flatten(default.get_config())
     del fields['optimizer.critic_learning_rate']
     health.HealthMonitor(fields)
 
@@ -529,7 +531,7 @@ _RATES = _SIZES.filter(bool)
 # Of what advice hangs on, one value as often as another.
 _CHANGES = {
   'num_train_steps': st.sampled_from([500, 20_000]),
-  'critic__norm': st.sampled_from(rules.NORMS),
+  'critic__norm': st.sampled_from(names.NORMS),
   'critic__spectral_norm': st.booleans(),
   'critic__weight_clip': st.just(0.0) | _SIZES,
   'critic__gradient_penalty_weight': st.just(0.0) | _SIZES,
@@ -578,7 +580,7 @@ def test_advice_differs_from_what_is_set_in_the_direction_it_says(
   except UserError:
     hypothesis.reject()
   trains_critic = objective != 'mse' and not frozen
-  given = rules.flatten(config)
+  given = flatten(config)
   for _, ill in _ILL:
     for message in _messages(_monitor(objective, **changes), ill):
       verbs, flags = _advice(message)
@@ -593,7 +595,7 @@ def test_advice_differs_from_what_is_set_in_the_direction_it_says(
       advised = config.copy_and_resolve_references()
       apply_overrides(advised, ['main.py', *flags])
       validation.validate(advised)
-      values = rules.flatten(advised)
+      values = flatten(advised)
       for field, verb in verbs.items():
         alone = changes | {field.replace('.', '__'): values[field]}
         validation.validate(_config(objective, **alone))

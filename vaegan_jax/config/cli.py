@@ -164,7 +164,7 @@ def _parse_compare(rest: list[str], flag_values: flags.FlagValues) -> Command:
   reject(rest[1:])
   workdirs = [absolute(workdir) for workdir in flag_values.workdirs if workdir]
   if len(set(workdirs)) < 2:
-    raise bad_flag('workdirs', flag_values.workdirs, 'two or more runs')
+    raise bad_flag('workdirs', flag_values.workdirs, 'two or more workdirs')
   runs = {}
   for workdir in workdirs:
     runs[workdir] = load_config(epath.Path(workdir) / 'config.json')

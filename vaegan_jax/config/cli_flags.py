@@ -142,8 +142,8 @@ def parse_flags(
     value = as_text(flag_values[name].value)
     if flag_values[name].present and flag.modes and mode not in flag.modes:
       raise UserError(
-        f'--{name}={value} is for --mode={either(flag.modes)}: for example, '
-        f'--mode={flag.modes[0]} --{name}={flag.example}'
+        f'--{name}={value} is for --mode={" or ".join(flag.modes)}: for '
+        f'example, --mode={flag.modes[0]} --{name}={flag.example}'
       )
     if flag.rule == PATH.text:
       for path in value.split(','):
@@ -179,7 +179,7 @@ def reject(args: Sequence[str]) -> None:
     guess = nearest(args[0].strip('-').partition('=')[0], (*FLAGS, 'help'))
     hint = 'see --help'
     if guess in FLAGS:
-      hint = f'did you mean --{guess}, as in --{guess}={FLAGS[guess].example}?'
+      hint = f'did you mean --{guess}={FLAGS[guess].example}?'
     raise UserError(f'{args[0]} is not an option: {hint}')
 
 

@@ -59,9 +59,14 @@ def apply_overrides(
 
 
 def _use_last(flag: flags.MultiFlag) -> None:
-  """Makes a tuple's flag parse its last occurrence, not join all of them."""
+  """Makes a tuple's flag keep its last occurrence instead of joining all."""
   parse = flag.parse
-  flag.parse = lambda values: parse(values[-1:])
+
+  def parse_alone(value: str) -> None:
+    flag.present = 0  # As if it were the first.
+    parse(value)
+
+  flag.parse = parse_alone
 
 
 def _bad_value(error: Exception, fields: dict) -> UserError:
