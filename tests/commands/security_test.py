@@ -47,7 +47,7 @@ _ALLOWED = {
   # which is code by design.
   ('vaegan_jax/config/io.py', 'runpy.run_path'),
   # Knows the globals of a state dict alone; see `weights_test.py`.
-  ('vaegan_jax/models/torch_files.py', 'pickle.Unpickler'),
+  ('vaegan_jax/models/pretrained/torch_files.py', 'pickle.Unpickler'),
 }
 
 
