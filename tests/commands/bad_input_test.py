@@ -16,7 +16,7 @@ def test_a_bad_value(arg, sentence, told, tiny_run):
 
 
 def test_an_unknown_dataset(told, tiny_run):
-  path = '--config.data.path='  # Of no use to other datasets.
+  path = '--config.data.path='  # Other datasets do not use it.
   assert 'such as celeb_a' in told(*tiny_run, '--config.data.name=celeb', path)
 
 
