@@ -28,7 +28,10 @@ import optax
 import vaegan_jax
 from vaegan_jax.data.images import load_splits
 from vaegan_jax.evaluation import figures
-from vaegan_jax.evaluation.feature_metrics import frechet_distance, load_judges
+from vaegan_jax.evaluation.feature_metrics import (
+  frechet_distance,
+  load_feature_metrics,
+)
 
 NUM_COLUMNS = 8  # Images in a row of the figure.
 
@@ -116,13 +119,13 @@ def train(network, mean, std, num_steps, batch_size=256):
   return state[2], recent
 
 
-def judge(sets, weights, batch_size=50):
+def frechet_distances(sets, weights, batch_size=50):
   """Returns each set's Frechet distance to the first set of images."""
-  judges = load_judges(lpips_weights='', features_weights=weights)
+  metrics = load_feature_metrics(lpips_weights='', features_weights=weights)
   features = {
     name: np.concatenate(
       [
-        judges.look(images[first : first + batch_size])['features']
+        metrics.embed(images[first : first + batch_size])['features']
         for first in range(0, len(images), batch_size)
       ]
     )
@@ -190,7 +193,7 @@ def main(argv=None) -> None:
   }
   distances = {}
   if args.features_weights:
-    distances = judge(sets, args.features_weights)
+    distances = frechet_distances(sets, args.features_weights)
   facts = {'loss': loss, 'train_seconds': seconds, 'nearest': nearest}
   write(args.output, sets, distances, **facts)
 
