@@ -61,7 +61,7 @@ def test_the_layers_of_a_frozen_critic_are_those_of_its_module(network):
     frozen = LPIPS | {'critic__weights': 'vgg.pth', 'critic__network': network}
   modules = create_modules(
     with_critic=True,
-    sides=(64, 64),
+    space=(64, 64),
     channels=3,
     model=default.get_config().model,
     critic={'network': network},
@@ -88,7 +88,7 @@ def test_the_layers_of_a_trained_critic_are_those_of_its_module(changes):
   config = make_config(**changes)
   modules = create_modules(
     with_critic=True,
-    sides=spatial_shape(config.data),
+    space=spatial_shape(config.data),
     channels=config.data.channels,
     model=config.model,
     critic=config.critic,

@@ -49,7 +49,7 @@ def test_images_go_in_and_come_out_in_their_shape(side, channels, depth, norm):
   multipliers = tuple(2**i for i in range(depth))
   modules = create_modules(
     with_critic=True,
-    sides=(side, side),
+    space=(side, side),
     channels=channels,
     model=networks.model_fields(
       width=4,
@@ -76,7 +76,7 @@ def test_images_go_in_and_come_out_in_their_shape(side, channels, depth, norm):
 
 def test_only_an_objective_with_a_critic_has_one():
   sections = dict(
-    sides=(8, 8),
+    space=(8, 8),
     channels=1,
     model=networks.model_fields(
       depth=2, latent_dim=LATENT, norm='group', **NETWORK

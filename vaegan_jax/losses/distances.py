@@ -2,6 +2,20 @@
 
 Owns the distance of the features themselves (`feature_distance`), of their
 correlations (`gram_distance`), and the loss of style transfer.
+
+With `normalize`, the features of a layer are divided by
+
+    'none'      nothing
+    'unit'      at each position, the norm of the channel vector, x's and y's
+                own
+    'relative'  in each image, the mean of x's squares (for 'l1', of absolute
+                values); one almost flat image can outweigh all others
+    'batch'     that mean over the whole batch, a constant to the gradient
+    'local'     at each position, the root of the channels' mean square plus a
+                part of the batch's. Faint texture counts beside strong edges,
+                as it does to the eye (divisive normalisation: Carandini &
+                Heeger, 2012), and no image outweighs the others
+
 Axes: B batch, C channels; a feature is [B, ..., C].
 """
 
@@ -38,26 +52,13 @@ def feature_distance(
   factor 1/2) over every given layer. 'unit' and 'spatial' with LPIPS's weights
   is LPIPS (arXiv 1801.03924, eq. 1) up to its epsilon. All of it is float32.
 
-  The features of a layer are divided by
-
-    'none'      nothing
-    'unit'      at each position, the norm of the channel vector, x's and y's
-                own
-    'relative'  in each image, the mean of x's squares (for 'l1', of absolute
-                values); one almost flat image can outweigh all others
-    'batch'     that mean over the whole batch, a constant to the gradient
-    'local'     at each position, the root of the channels' mean square plus a
-                part of the batch's. Faint texture counts beside strong edges,
-                as it does to the eye (divisive normalisation: Carandini &
-                Heeger, 2012), and no image outweighs the others
-
   Args:
     features_x: {layer: [B, ...]} of the reference.
     features_y: the same layers and shapes.
     weights: one factor per layer, in the order of `features_x` or by name, each
       a number or a vector [C]; None: 1. (JAX sorts a dict that passes through
       `jit` or `jax.tree.map` by its names: give weights by name then.)
-    normalize: the divisor, as above. With the reduction 'sum', larger layers
+    normalize: the divisor; see the module. With the reduction 'sum', larger layers
       count more; with 'mean' all count alike.
     norm: 'l2', squared differences; 'l1', absolute ones.
     reduction: over one layer's features, 'sum', 'mean', or 'spatial': the sum

@@ -11,7 +11,10 @@ import jax
 import optax
 
 from vaegan_jax.losses.adversarial import Objective
-from vaegan_jax.losses.reconstruction import LossConfig, create_judge
+from vaegan_jax.losses.reconstruction import (
+  LossConfig,
+  create_reconstruction_losses,
+)
 from vaegan_jax.runtime import devices
 from vaegan_jax.training import rounds
 from vaegan_jax.training.autoencode import create_autoencode
@@ -111,11 +114,11 @@ def create_parts(
     ),
     autoencode=create_autoencode(
       autoencoder,
-      split=objective is not None and loss.parts_verdict,
+      split=objective is not None and loss.separates_adversarial,
       to_encoder=loss.adversarial_to_encoder,
     ),
     step_critic=step_critic,
-    judge=create_judge(
+    judge=create_reconstruction_losses(
       modules.get('critic'), adversarial_loss, loss, axis_name=devices.AXIS
     ),
     weigh=create_weigh(loss),

@@ -76,11 +76,11 @@ def create_draw(
     parts = _split(draws, num_parts)
     space = autoencoder.latent_space(parts[0]['x'].shape[1:-1])
     for part, own in zip(parts, places, strict=True):
-      part['noise'] = latent.draw_noise(
+      part['noise'] = latent.sample_noise(
         key_of(NOISE_STREAM), own, part_size, space
       )
       if with_prior:
-        part['prior'] = latent.draw_prior(key_of(PRIOR_STREAM), own, space)
+        part['prior'] = latent.sample_prior(key_of(PRIOR_STREAM), own, space)
     return parts
 
   return draw

@@ -58,8 +58,8 @@ _max_pool = functools.partial(
 )
 _halve = functools.partial(nn.max_pool, window_shape=(3, 3), strides=(2, 2))
 
-# A network is a sequence of steps: a convolution, a pooling, or a fork. A fork's
-# branches are such sequences, whose outputs are concatenated.
+# A network is a sequence of steps: a convolution, a pooling, or a fork. The
+# branches of a fork are such sequences, whose outputs are concatenated.
 _Step = _Conv | Callable[[jax.Array], jax.Array] | tuple[tuple, ...]
 
 
