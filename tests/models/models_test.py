@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests import networks
+from vaegan_jax import names
 from vaegan_jax.losses import perceptual
 from vaegan_jax.models import blocks, create_modules
 from vaegan_jax.models import critic as critic_lib
@@ -41,7 +42,7 @@ def small():
   return module, jax.jit(module.init)(jax.random.key(0), x, noise)
 
 
-@pytest.mark.parametrize('norm', blocks.NORMS)
+@pytest.mark.parametrize('norm', names.NORMS)
 @pytest.mark.parametrize('depth', [2, 3, 4])
 @pytest.mark.parametrize('channels', [1, 3, 4])
 @pytest.mark.parametrize('side', [16, 32, 64])

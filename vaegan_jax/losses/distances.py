@@ -58,8 +58,8 @@ def feature_distance(
     weights: one factor per layer, in the order of `features_x` or by name, each
       a number or a vector [C]; None: 1. (JAX sorts a dict that passes through
       `jit` or `jax.tree.map` by its names: give weights by name then.)
-    normalize: the divisor; see the module. With the reduction 'sum', larger layers
-      count more; with 'mean' all count alike.
+    normalize: the divisor; see the module. A larger layer counts more with the
+      reduction 'sum', and as much as others with 'mean'.
     norm: 'l2', squared differences; 'l1', absolute ones.
     reduction: over one layer's features, 'sum', 'mean', or 'spatial': the sum
       over the channels, the mean over all else.
