@@ -47,8 +47,12 @@ from vaegan_jax.config.paths import PATHS
 from vaegan_jax.config.rules import flatten
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import distributed, processes
-from vaegan_jax.runtime.preemption import INTERRUPTED, answering_interrupts
-from vaegan_jax.runtime.terminal import keep_printing, quiet_orbax
+from vaegan_jax.runtime.preemption import (
+  INTERRUPTED,
+  answering_interrupts,
+  interruptible,
+)
+from vaegan_jax.runtime.terminal import lenient_output, quiet_orbax
 
 _SHARED_MODES = ('train', 'study')  # Of several processes.
 
@@ -118,11 +122,12 @@ def telling_mistakes() -> Iterator[None]:
 
 
 if __name__ == '__main__':
-  keep_printing()
   quiet_orbax()
   cli.define_flags(flags.FLAGS)
   with (
-    processes.ending_at_once(),
+    lenient_output(),
+    processes.ending_interrupted_imports(),
+    interruptible(),
     answering_interrupts(),
     telling_mistakes(),
   ):
