@@ -57,7 +57,7 @@ def test_layers_of_a_pretrained_critic_are_accepted_and_listed(network):
     frozen = LPIPS | {'critic__weights': 'vgg.pth', 'critic__network': network}
   modules = create_modules(
     with_critic=True,
-    sides=(64, 64),
+    space=(64, 64),
     channels=3,
     model=default.get_config().model,
     critic={'network': network},
@@ -84,7 +84,7 @@ def test_layers_of_a_trained_critic_are_accepted(changes):
   config = make_config(**changes)
   modules = create_modules(
     with_critic=True,
-    sides=spatial_shape(config.data),
+    space=spatial_shape(config.data),
     channels=config.data.channels,
     model=config.model,
     critic=config.critic,
