@@ -11,7 +11,7 @@ from vaegan_jax.data import drawn_faces
 from vaegan_jax.evaluation import feature_metrics, metrics
 from vaegan_jax.evaluation.scores import measure, summarize, to_line
 from vaegan_jax.evaluation.tables import markdown_table
-from vaegan_jax.models.latents.codes import describe_usage
+from vaegan_jax.models.latents.codes import codebook_metrics
 
 NUMBER = 12
 # Each is better the higher; `energy` is reported beside them and is none.
@@ -143,7 +143,7 @@ def test_codes_are_used_in_evaluation_as_in_training():
     | {'indices': indices.reshape(1, -1)},
     num_codes=5,
   )
-  training = describe_usage(np.bincount(indices, minlength=5))
+  training = codebook_metrics(np.bincount(indices, minlength=5))
   for name, value in training.items():
     assert scores[name] == pytest.approx(float(value)), name
   assert scores['usage'] == pytest.approx(3 / 5)

@@ -12,7 +12,6 @@ import ml_collections
 from vaegan_jax.config.cli import Command
 from vaegan_jax.config.rules import flatten
 from vaegan_jax.config.validation import validate
-from vaegan_jax.runtime.preemption import interruptible
 from vaegan_jax.setup.memory import telling_exhaustion
 
 _SIZES = ('batch_size', 'data.image_size', 'model.width', 'critic.width')
@@ -52,8 +51,7 @@ def _run_mode(command: Command) -> int:
     for config in command.runs.values():
       validate(config, num_devices=jax.device_count())
     return study.study(command.runs, command.workdir)
-  with interruptible():
-    _look_at_runs(command)
+  _look_at_runs(command)
   return 0
 
 

@@ -15,7 +15,7 @@ from vaegan_jax.evaluation.feature_metrics import (
   frechet_distance,
   frechet_floor,
 )
-from vaegan_jax.models.latents.codes import describe_usage
+from vaegan_jax.models.latents.codes import codebook_metrics
 
 Scores = dict[str, float | None]
 _SAMPLED = '_sampled'  # Ends the names of metrics of samples.
@@ -84,7 +84,8 @@ def summarize(
     for band, value in enumerate(metrics.band_psnr(values['band_errors'])):
       scores[f'{_BAND}{band}'] = value
   if 'indices' in values:
-    scores |= _codebook_metrics(values['indices'], num_codes)
+    counts = np.bincount(values['indices'].reshape(-1), minlength=num_codes)
+    scores |= codebook_metrics(counts, np)
   for others in sampled:
     scores |= others
   return {
@@ -115,12 +116,6 @@ def _metrics_for(values, suffix) -> dict[str, float]:
     for name in quality_metrics()
     if name in scores
   }
-
-
-def _codebook_metrics(indices: np.ndarray, num_codes: int) -> dict[str, float]:
-  """Returns how a codebook is used over a set, in the terms of training."""
-  counts = np.bincount(indices.reshape(-1), minlength=num_codes)
-  return describe_usage(np.float32(counts))
 
 
 def _warn_of_few(features: np.ndarray) -> None:

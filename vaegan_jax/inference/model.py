@@ -192,7 +192,7 @@ class TrainedModel(struct.PyTreeNode):
     Each depends on the key and on its own index alone.
     """
     space = self.latent_shape[:-1]
-    return self.autoencoder.latent.draw_prior(key, jnp.arange(n), space)
+    return self.autoencoder.latent.sample_prior(key, jnp.arange(n), space)
 
   @jax.jit
   def features(self, x: jax.Array) -> dict[str, jax.Array]:
