@@ -22,10 +22,10 @@ import numpy as np
 from vaegan_jax.evaluation import spectra
 
 _MIN_SQUARED_ERROR = 1e-10  # At most 106 dB: "identical".
-_SSIM_WINDOW = 11  # Places.
+_SSIM_WINDOW = 11  # Positions.
 _SSIM_DEVIATION = 1.5
-_BLOCK = 8  # Places on each axis, of `low_frequency_psnr`.
-_HIGH_FREQUENCY = 0.25  # Cycles a place.
+_BLOCK = 8  # Positions on each axis, of `low_frequency_psnr`.
+_HIGH_FREQUENCY = 0.25  # Cycles per position.
 
 
 def psnr(x: jax.Array, x_recon: jax.Array) -> jax.Array:
@@ -62,10 +62,10 @@ def band_psnr(errors: np.ndarray) -> np.ndarray:
 def ssim(x: jax.Array, x_recon: jax.Array) -> jax.Array:
   """Computes the structural similarity, Wang et al. (2004), equation 13.
 
-  It has the paper's constants: a Gaussian window of 11 places on each axis with
-  a standard deviation of 1.5, K1 = 0.01 and K2 = 0.03. An example with a side
-  below 11 gets a window of its shortest side; compare such values only with
-  each other. Deviations far below 0.06, as in quiet sounds, hardly count.
+  The constants are the paper's: a Gaussian window of 11 positions on each axis
+  with a standard deviation of 1.5, K1 = 0.01 and K2 = 0.03. An example with a
+  side below 11 gets a window of its shortest side; compare such values only
+  with each other. Deviations far below 0.06, as in quiet sounds, hardly count.
 
   Args:
     x: [B, *S, C] in [-1, 1].
@@ -111,7 +111,7 @@ def _smooth(x: jax.Array, size: int) -> jax.Array:
 def low_frequency_psnr(x: jax.Array, x_recon: jax.Array) -> jax.Array:
   """Computes the PSNR of block means: are brightness and colour kept?
 
-  Blocks have 8 places on each axis. Fine detail averages out.
+  Blocks have 8 positions on each axis. Fine detail averages out.
 
   Args:
     x: [B, *S, C] in [-1, 1].
@@ -133,7 +133,7 @@ def high_frequencies(x: jax.Array) -> jax.Array:
   """Returns the cosine transform above a quarter of the sampling frequency.
 
   It is the orthonormal DCT-II over all axes of space, with the frequencies of a
-  radius up to 0.25 cycles a place set to 0; inner products are those of the
+  radius up to 0.25 cycles per position set to 0; inner products are those of the
   examples (Parseval). The FFT would count the jump between opposite borders as
   fine detail, in blurred images too.
 
