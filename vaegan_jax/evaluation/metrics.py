@@ -132,10 +132,10 @@ def low_frequency_psnr(x: jax.Array, x_recon: jax.Array) -> jax.Array:
 def high_frequencies(x: jax.Array) -> jax.Array:
   """Returns the cosine transform above a quarter of the sampling frequency.
 
-  It is the orthonormal DCT-II over all axes of space, with the frequencies of a
-  radius up to 0.25 cycles per position set to 0; inner products are those of the
-  examples (Parseval). The FFT would count the jump between opposite borders as
-  fine detail, in blurred images too.
+  It is the orthonormal DCT-II over all axes of space, without frequencies up to
+  a radius of 0.25 cycles per position. Inner products are those of the examples
+  (Parseval). The FFT would count the jump between opposite borders as fine
+  detail, in blurred images too.
 
   Args:
     x: [B, *S, C] in [-1, 1].
