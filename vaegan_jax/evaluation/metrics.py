@@ -1,9 +1,9 @@
 """Metrics of reconstructions, and the table of all that is reported.
 
-Each metric is a pure function from batches of examples to one number an
-example, so that a mean over any number of batches is exact. Values outside
-[-1, 1] are clipped, as in a picture, and the arithmetic is float32. To add a
-metric, write its function and add a row to `TABLE`.
+Each metric is a pure function of originals `x` and reconstructions `x_recon`,
+both [B, *S, C] in [-1, 1], with one value an example: a mean over any number of
+batches is exact. Other values are clipped, as in a picture, and the arithmetic
+is float32. To add a metric, write its function and add a row to `TABLE`.
 
 Axes: B examples; S, one to three axes of space (of sounds T, of images H and W,
 of volumes D, H and W); C channels.
@@ -31,10 +31,6 @@ _HIGH_FREQUENCY = 0.25  # Cycles per position.
 def psnr(x: jax.Array, x_recon: jax.Array) -> jax.Array:
   """Computes the peak signal-to-noise ratio, `10 log10(2^2 / squared error)`.
 
-  Args:
-    x: [B, *S, C] in [-1, 1], a peak-to-peak range of 2.
-    x_recon: [B, *S, C] their reconstructions.
-
   Returns:
     [B] float32 in dB; higher is better. The mean squared error is at least
     1e-10, so that identical examples have 106.02 dB.
@@ -45,12 +41,7 @@ def psnr(x: jax.Array, x_recon: jax.Array) -> jax.Array:
 
 
 def band_errors(x: jax.Array, x_recon: jax.Array) -> jax.Array:
-  """Computes the mean squared error of each channel, [B, C] float32.
-
-  Args:
-    x: [B, *S, C] in [-1, 1].
-    x_recon: [B, *S, C] their reconstructions.
-  """
+  """Computes the mean squared error of each channel, [B, C] float32."""
   return jnp.square(_clip(x) - _clip(x_recon)).mean(axis=_space_axes(x))
 
 
@@ -66,10 +57,6 @@ def ssim(x: jax.Array, x_recon: jax.Array) -> jax.Array:
   with a standard deviation of 1.5, K1 = 0.01 and K2 = 0.03. An example with a
   side below 11 gets a window of its shortest side; compare such values only
   with each other. Deviations far below 0.06, as in quiet sounds, hardly count.
-
-  Args:
-    x: [B, *S, C] in [-1, 1].
-    x_recon: [B, *S, C] their reconstructions.
 
   Returns:
     [B] float32, at most 1, the value of identical examples.
@@ -113,10 +100,6 @@ def low_frequency_psnr(x: jax.Array, x_recon: jax.Array) -> jax.Array:
 
   Blocks have 8 positions on each axis. Fine detail averages out.
 
-  Args:
-    x: [B, *S, C] in [-1, 1].
-    x_recon: [B, *S, C] their reconstructions.
-
   Returns:
     [B] float32 in dB, as `psnr`. The last blocks of a side that 8 does not
     divide are smaller.
@@ -153,10 +136,6 @@ def high_frequency_products(
   x: jax.Array, x_recon: jax.Array
 ) -> dict[str, jax.Array]:
   """Computes the inner products of high frequencies.
-
-  Args:
-    x: [B, *S, C] in [-1, 1].
-    x_recon: [B, *S, C] their reconstructions.
 
   Returns:
     {name: [B] float32}: 'energy' of the original, 'energy_recon' of the
@@ -205,15 +184,11 @@ def detail_share(
 
 
 def log_spectral_distance(x: jax.Array, x_recon: jax.Array) -> jax.Array:
-  """Computes the distance of the spectra of sounds, in dB.
+  """Computes the distance of the spectra of sounds [B, T, C], in dB.
 
   It is the root over frequencies of the mean squared difference of `10 log10`
   of the power, then the mean over frames and channels. Phases do not count:
   two noises of one colour have 7.9 dB.
-
-  Args:
-    x: [B, T, C] in [-1, 1].
-    x_recon: [B, T, C] their reconstructions.
 
   Returns:
     [B] float32 in dB; lower is better, identical sounds have 0. Powers are at
