@@ -335,7 +335,7 @@ def test_long_work_shows_plain_lines_where_no_terminal_is(capsys):
 
 def test_long_work_shows_a_bar_on_a_terminal(monkeypatch, capsys):
   monkeypatch.setattr(sys.stderr, 'isatty', lambda: True)
-  monkeypatch.setattr(progress_lib, '_PATIENCE', 0)
+  monkeypatch.setattr(progress_lib, '_QUIET_SECONDS', 0)
   assert list(progress_lib.track(range(2), 'Looking', 2)) == [0, 1]
   printed = capsys.readouterr()
   assert 'Looking:   0%|' in printed.err and printed.out == ''
