@@ -248,7 +248,9 @@ def test_tensorboard_events_are_written(tmp_path, warnings):
   out.write_images(1, {'samples': _FIGURE})
   times = np.arange(800, dtype=np.float32) / 8000
   sounds = np.sin(2 * np.pi * 440 * times)[None, :, None]
-  out.write_audios(1, {'originals': np.concatenate([sounds, -sounds])}, 8000)
+  out.write_audios(
+    1, {'originals': np.concatenate([sounds, -sounds])}, sample_rate=8000
+  )
   out.write_hparams({'model': {'width': 32, 'multipliers': (1, 2)}})
   out.close()
   assert not warnings

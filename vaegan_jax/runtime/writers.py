@@ -7,6 +7,7 @@ warning. Of several processes only the first has `Writers`.
 """
 
 import contextlib
+import functools
 import json
 import math
 import os
@@ -153,33 +154,13 @@ class Writers:
     batches = {name: image[None] for name, image in images.items()}
     self._to_board('write_images', step, batches)
 
-  def write_audios(
-    self, step: int, audios: Mapping[str, np.ndarray], sample_rate: int
-  ) -> None:
-    """Writes sounds to TensorBoard.
+  def __getattr__(self, method: str) -> Callable[..., None]:
+    """Returns a method of CLU's writer whose errors cost one warning.
 
-    Args:
-      step: number of the update.
-      audios: name -> [N, T, C] float in [-1, 1].
-      sample_rate: in Hz.
+    `write_audios`, `write_texts`, `write_hparams`, `flush` and `close` are not
+    defined here.
     """
-    self._to_board('write_audios', step, audios, sample_rate=sample_rate)
-
-  def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
-    """Writes texts (name -> Markdown) to TensorBoard."""
-    self._to_board('write_texts', step, texts)
-
-  def write_hparams(self, hparams: Mapping[str, Any]) -> None:
-    """Writes the configuration, nested or flat, to TensorBoard."""
-    self._to_board('write_hparams', hparams)
-
-  def flush(self) -> None:
-    """Waits until everything is written."""
-    self._to_board('flush')
-
-  def close(self) -> None:
-    """Writes the rest; nothing may be written afterwards."""
-    self._to_board('close')
+    return functools.partial(self._to_board, method)
 
   def _to_board(self, method: str, *args: Any, **options: Any) -> None:
     if self._board is not None:
@@ -192,7 +173,7 @@ class NoWriters:
   """Writers of the other processes, which write nothing."""
 
   def __getattr__(self, method: str) -> Callable[..., None]:
-    return lambda *_: None
+    return lambda *_, **__: None
 
 
 def _tensorboard_writer(workdir: epath.Path):
