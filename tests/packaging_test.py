@@ -99,7 +99,7 @@ def test_an_installed_package_is_whole(tmp_path):
   }
   assert installed == {path.relative_to(ROOT) for path in MODULES} | configs
   # Its configuration is this one's, without the clone.
-  code = 'from vaegan_jax.configuration import defaults, validation;'
+  code = 'from vaegan_jax.config import defaults, validation;'
   code += 'config = defaults.get_config("mse"); validation.validate(config);'
   code += 'print(defaults.PROJECT, config.to_json())'
   result = subprocess.run(

@@ -363,7 +363,8 @@ import sys, time
 for name in {blocked!r}:
   sys.modules[name] = None  # Importing it raises.
 import jax, vaegan_jax
-from vaegan_jax.experiment import loading, networks
+from vaegan_jax.inference import load as loading
+from vaegan_jax.setup import networks
 start = time.process_time()  # Whatever else the machine does.
 model = vaegan_jax.load({path!r})
 seconds = time.process_time() - start

@@ -20,7 +20,7 @@ from vaegan_jax.runtime.lock import hold
 
 _HOLDER = """
 import sys, time
-from vaegan_jax.runtime.workdir_lock import hold
+from vaegan_jax.runtime.lock import hold
 with hold(sys.argv[1]):
   print('held', flush=True)
   time.sleep(600)

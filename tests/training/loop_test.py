@@ -1,4 +1,4 @@
-"""What the loop shows, and when: the rest of it is in `commands/train_test.py`."""
+"""The loop's output and its timing; the rest is in `commands/train_test.py`."""
 
 import types
 
