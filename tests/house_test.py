@@ -14,7 +14,8 @@ PACKAGE = ROOT / 'vaegan_jax'
 FLOORS = (
   {'names', 'errors'},
   {'losses'},
-  {'config', 'data', 'models', 'runtime'},
+  {'data', 'models', 'runtime'},
+  {'config'},
   {'evaluation'},
   {'training'},
   {'setup'},

@@ -3,7 +3,7 @@
 from typing import Any
 
 from vaegan_jax import models
-from vaegan_jax.config.sides import pair_of
+from vaegan_jax.config.shapes import as_pair
 
 
 def model_fields(**fields) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def critic_fields(**fields) -> dict[str, Any]:
 def autoencoder(side, channels, latent_dim=4, **fields):
   """A plain autoencoder with a flat Gaussian latent, unless told otherwise."""
   fields = model_fields(latent_dim=latent_dim, **fields)
-  return models.create_autoencoder(pair_of(side), channels, **fields)
+  return models.create_autoencoder(as_pair(side), channels, **fields)
 
 
 def reconstruct(module, variables, x, noise=None):

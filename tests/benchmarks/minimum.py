@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import ml_collections
 
-from vaegan_jax.config.sides import sides_of
+from vaegan_jax.config.shapes import spatial_shape
 from vaegan_jax.losses import adversarial
 
 Sides = tuple[int, ...]
@@ -54,7 +54,7 @@ def critic_step_products(config: ml_collections.ConfigDict) -> int:
 
 def encoder_products(config: ml_collections.ConfigDict) -> list[int]:
   """Of each layer, the first first, the one to the latent last."""
-  model, sides = config.model, sides_of(config.data)
+  model, sides = config.model, spatial_shape(config.data)
   widths = [model.width * m for m in model.channel_multipliers]
   channels, size = config.data.channels, _num_inputs(model)
   if model.network == 'plain':
@@ -84,7 +84,7 @@ def decoder_products(config: ml_collections.ConfigDict) -> list[int]:
   """Of each layer, the one from the latent first, the image's last."""
   model = config.model
   widths = [model.width * m for m in model.channel_multipliers]
-  sides = _divide(sides_of(config.data), 2**model.depth)
+  sides = _divide(spatial_shape(config.data), 2**model.depth)
   products, size = [], model.latent_dim
   if model.layout == 'ldm':
     products.append(math.prod(sides) * size * size)
@@ -117,7 +117,7 @@ def critic_products(config: ml_collections.ConfigDict) -> list[list[int]]:
   """
   critic, scales = config.critic, []
   for scale in range(critic.num_scales):
-    sides = _divide(sides_of(config.data), 2**scale)
+    sides = _divide(spatial_shape(config.data), 2**scale)
     widths = [critic.width * m for m in critic.channel_multipliers]
     channels = config.data.channels
     if critic.network == 'plain':
@@ -145,7 +145,7 @@ def search_products(config: ml_collections.ConfigDict) -> int:
     return 0
   places = 1
   if model.latent_shape == 'map':
-    places = math.prod(_divide(sides_of(config.data), 2**model.depth))
+    places = math.prod(_divide(spatial_shape(config.data), 2**model.depth))
   return places * model.latent_dim * model.codebook_size
 
 

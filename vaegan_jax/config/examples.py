@@ -3,12 +3,12 @@
 import ml_collections
 
 from vaegan_jax.config.rules import FROZEN
-from vaegan_jax.config.sides import (
+from vaegan_jax.config.shapes import (
   OF_IMAGES,
   holds_arrays,
   is_of_tfds,
-  sides_of,
-  told_sides,
+  shape_flag,
+  spatial_shape,
 )
 from vaegan_jax.errors import UserError
 
@@ -49,13 +49,13 @@ def check_data(data: ml_collections.ConfigDict) -> None:
   if data.center_crop and holds_arrays(data):
     raise UserError(
       f'data.center_crop={data.center_crop} is of images, which are resized; '
-      f'of data.name={data.name!r} {told_sides(data)} is cut from the middle: '
+      f'of data.name={data.name!r} {shape_flag(data)} is cut from the middle: '
       'for example, --config.data.center_crop=0'
     )
-  num_axes = len(sides_of(data))
+  num_axes = len(spatial_shape(data))
   if max(data.flip_axes, default=0) >= num_axes:
     raise UserError(
-      f'data.flip_axes={data.flip_axes} must be axes of {told_sides(data)}, '
+      f'data.flip_axes={data.flip_axes} must be axes of {shape_flag(data)}, '
       f'from 0 to {num_axes - 1}: for example, '
       '--config.data.flip_axes="(0,)"'
     )
@@ -86,7 +86,7 @@ def check_axes(config: ml_collections.ConfigDict) -> None:
   Raises:
     UserError: a network or a judge takes height and width alone.
   """
-  num_axes = len(sides_of(config.data))
+  num_axes = len(spatial_shape(config.data))
   if num_axes == 2:
     return
   flat = {
@@ -102,6 +102,6 @@ def check_axes(config: ml_collections.ConfigDict) -> None:
       section, _, name = field.partition('.')
       raise UserError(
         f'{field}={config[section][name]!r} is of two axes, height and width, '
-        f'and {told_sides(config.data)} has {num_axes}: '
+        f'and {shape_flag(config.data)} has {num_axes}: '
         f'--config.{field}={instead}'
       )

@@ -4,7 +4,7 @@ import ml_collections
 
 from vaegan_jax.config.path_names import is_two_files
 from vaegan_jax.config.rules import VGG_CONVOLUTIONS
-from vaegan_jax.config.sides import field_of_sides, sides_of, told_sides
+from vaegan_jax.config.shapes import shape_field, shape_flag, spatial_shape
 from vaegan_jax.errors import UserError
 
 
@@ -62,12 +62,12 @@ def check_frozen_critic(config: ml_collections.ConfigDict) -> None:
       f'data.channels={config.data.channels} must be 1 or 3 for {network}: '
       'for example, --config.data.channels=3'
     )
-  shorter = min(sides_of(config.data))
+  shorter = min(spatial_shape(config.data))
   if shorter < 16 and config.critic.network != 'lpips':
     raise UserError(
-      f'{told_sides(config.data)} must be at least 16 for '
+      f'{shape_flag(config.data)} must be at least 16 for '
       f'{network}, which halves it four times: for example, '
-      f'--config.{field_of_sides(config.data)}="(64, 64)"'
+      f'--config.{shape_field(config.data)}="(64, 64)"'
     )
 
 

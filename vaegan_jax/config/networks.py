@@ -7,7 +7,7 @@ import ml_collections
 
 from vaegan_jax.config.frozen import frozen_layers
 from vaegan_jax.config.rules import as_argument
-from vaegan_jax.config.sides import field_of_sides, sides_of, told_sides
+from vaegan_jax.config.shapes import shape_field, shape_flag, spatial_shape
 from vaegan_jax.errors import UserError
 
 # What layout='ldm' takes, whose architecture is latent-diffusion's own.
@@ -136,12 +136,12 @@ def _check_sizes(name, network, data, scales=1):
       f'{of_each}: for example, '
       f'--config.{name}.channel_multipliers={as_argument(example)}'
     )
-  sides, field = sides_of(data), field_of_sides(data)
+  sides, field = spatial_shape(data), shape_field(data)
   smallest = min(sides) // 2 ** (depth + scales - 1)
   if network.norm == 'instance' and smallest == 1:
     raise UserError(
       f"{name}.norm='instance' makes 0 of a map of one pixel, to which "
-      f'{told_sides(data)} is halved: for example, --config.{name}.norm=group'
+      f'{shape_flag(data)} is halved: for example, --config.{name}.norm=group'
     )
   halvings, power = depth + scales - 1, f'{name}.depth'
   if scales > 1:
@@ -164,14 +164,14 @@ def check_attention(
   Raises:
     UserError: no map has one of them.
   """
-  shorter = min(sides_of(data))
+  shorter = min(spatial_shape(data))
   sides = [shorter // 2**level for level in range(model.depth + 1)]
   for side in model.attention_sides:
     if side not in sides:
       *most, last = sides
       raise UserError(
         f'model.attention_sides={model.attention_sides} names {side}, but '
-        f'{told_sides(data)} halved model.depth={model.depth} times '
+        f'{shape_flag(data)} halved model.depth={model.depth} times '
         f'has the sides {", ".join(map(str, most))} and {last}: for example, '
         f'--config.model.attention_sides={as_argument((last,))}'
       )

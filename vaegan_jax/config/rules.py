@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from vaegan_jax.config.path_names import is_local_path, is_path, is_two_files
-from vaegan_jax.config.sides import MAX_AXES, pair_of
+from vaegan_jax.config.shapes import MAX_AXES, as_pair
 from vaegan_jax.errors import UserError
 
 OBJECTIVES = (
@@ -105,7 +105,7 @@ _MULTIPLIERS = Rule(
 _IMAGE_SIZE = Rule(
   f'from 1 to {_MAX_IMAGE_SIZE}, or two of that, "(height, width)"',
   lambda value: (
-    _all_within(pair_of(value), 1, _MAX_IMAGE_SIZE) and len(pair_of(value)) == 2
+    _all_within(as_pair(value), 1, _MAX_IMAGE_SIZE) and len(as_pair(value)) == 2
   ),
   also=(tuple,),
 )

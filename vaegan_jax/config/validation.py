@@ -27,7 +27,7 @@ from vaegan_jax.config.rules import (
   check_fields,
   either,
 )
-from vaegan_jax.config.sides import sides_of, told_sides
+from vaegan_jax.config.shapes import shape_flag, spatial_shape
 from vaegan_jax.errors import UserError
 
 
@@ -64,7 +64,7 @@ def validate(
     )
 
 
-def validate_beginning(config: ml_collections.ConfigDict) -> None:
+def validate_new_run(config: ml_collections.ConfigDict) -> None:
   """Checks what only a run that begins must heed.
 
   A norm divides the contrast of an image away, and BatchNorm mixes it with its
@@ -179,12 +179,12 @@ def _check_terms(config: ml_collections.ConfigDict) -> None:
       'which loss.distance_weight=0.0 turns off: for example, '
       f'--config.loss.image_weight=0 --config.loss.pixel_weight=1'
     )
-  shorter = min(sides_of(config.data))
+  shorter = min(spatial_shape(config.data))
   if 2**loss.image_halvings > shorter:
     most = int(math.log2(shorter))
     raise UserError(
       f'loss.image_halvings={loss.image_halvings} halves '
-      f'{told_sides(config.data)} to less than a pixel: for '
+      f'{shape_flag(config.data)} to less than a pixel: for '
       f'example, --config.loss.image_halvings={most}'
     )
   if not loss.distance_weight + loss.pixel_weight:

@@ -14,9 +14,9 @@ import ml_collections
 from etils import epath
 
 from vaegan_jax import models
+from vaegan_jax.config.io import load_config
 from vaegan_jax.config.paths import absolute
-from vaegan_jax.config.serialization import load_config
-from vaegan_jax.config.sides import image_shape, sides_of
+from vaegan_jax.config.shapes import example_shape, spatial_shape
 from vaegan_jax.errors import UserError
 from vaegan_jax.inference.latent_statistics import read_statistics
 from vaegan_jax.inference.model import TrainedModel
@@ -106,7 +106,7 @@ def _read_export(root: epath.Path, config):
     )
   modules = models.create_modules(
     with_critic=config.objective in OBJECTIVES,
-    sides=sides_of(config.data),
+    sides=spatial_shape(config.data),
     channels=config.data.channels,
     model=config.model,
     critic=config.critic,
@@ -119,7 +119,7 @@ def _read_export(root: epath.Path, config):
 
 def _check_tensors(path, tensors, modules, config) -> None:
   """Tells tensors that are not those of the networks."""
-  x = jnp.zeros((1, *image_shape(config.data)))
+  x = jnp.zeros((1, *example_shape(config.data)))
   wanted = {
     name: jax.eval_shape(module.init, jax.random.key(0), x)
     for name, module in modules.items()

@@ -21,7 +21,7 @@ import ml_collections
 import numpy as np
 from flax import struct
 
-from vaegan_jax.config.sides import holds_arrays, image_shape
+from vaegan_jax.config.shapes import example_shape, holds_arrays
 from vaegan_jax.data import pixels
 from vaegan_jax.errors import UserError
 from vaegan_jax.inference.latent_statistics import LatentStatistics
@@ -61,7 +61,7 @@ class TrainedModel(struct.PyTreeNode):
   @property
   def image_shape(self) -> tuple[int, ...]:
     """(*S, C) of the examples that it was trained on."""
-    return image_shape(self.config.data)
+    return example_shape(self.config.data)
 
   @property
   def latent_shape(self) -> tuple[int, ...]:

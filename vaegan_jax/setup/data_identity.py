@@ -10,11 +10,11 @@ from typing import Any
 import ml_collections
 
 from vaegan_jax.config.migrations import upgrade
-from vaegan_jax.config.sides import image_shape
+from vaegan_jax.config.shapes import example_shape
 from vaegan_jax.data.images import load_splits
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import distributed
-from vaegan_jax.runtime.recorded import read_identity
+from vaegan_jax.runtime.checkpoint_metadata import read_identity
 from vaegan_jax.setup.value_range import with_range
 
 # Fields of `config.data` by which a folder has the same training images.
@@ -83,7 +83,7 @@ def may_have_grown(
     return False
   was, now = recorded['data']['num_images'], data['num_images']
   began = recorded['config']['data']
-  if image_shape(began) != image_shape(config.data) or any(
+  if example_shape(began) != example_shape(config.data) or any(
     began[name] != config.data[name] for name in _SAME
   ):
     return False

@@ -12,7 +12,7 @@ import ml_collections
 
 from vaegan_jax import models
 from vaegan_jax.config.migrations import upgrade
-from vaegan_jax.config.sides import image_shape, sides_of
+from vaegan_jax.config.shapes import example_shape, spatial_shape
 from vaegan_jax.errors import UserError
 from vaegan_jax.losses.adversarial import OBJECTIVES
 from vaegan_jax.runtime.checkpoints import Checkpoints
@@ -35,7 +35,7 @@ def create_networks(
   """
   modules = models.create_modules(
     with_critic=config.objective in OBJECTIVES,
-    sides=sides_of(config.data),
+    sides=spatial_shape(config.data),
     channels=config.data.channels,
     model=config.model,
     critic=config.critic,
@@ -53,7 +53,7 @@ def create_networks(
     modules,
     optimizers,
     seed=config.seed,
-    image_shape=image_shape(config.data),
+    image_shape=example_shape(config.data),
   )
   return modules, optimizers, create_state
 

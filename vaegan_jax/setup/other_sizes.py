@@ -8,8 +8,8 @@ import flax.linen as nn
 import ml_collections
 from etils import epath
 
-from vaegan_jax.config.serialization import load_config
-from vaegan_jax.config.sides import sides_of, told_sides
+from vaegan_jax.config.io import load_config
+from vaegan_jax.config.shapes import shape_flag, spatial_shape
 from vaegan_jax.errors import UserError
 from vaegan_jax.models import is_frozen
 from vaegan_jax.setup.networks import restore_networks
@@ -35,12 +35,12 @@ def restore_for_size(
   """
   path = epath.Path(workdir) / 'config.json'
   own = load_config(path).data if path.exists() else config.data
-  if sides_of(own) == sides_of(config.data):
+  if spatial_shape(own) == spatial_shape(config.data):
     return restore_networks(config, workdir)
-  field, value = told_sides(own).split('=')
+  field, value = shape_flag(own).split('=')
   if config.model.latent_shape == 'flat':
     raise UserError(
-      f'{told_sides(config.data)} must be {value}, which the run in {workdir} '
+      f'{shape_flag(config.data)} must be {value}, which the run in {workdir} '
       "was trained with, as its latent is flat; model.latent_shape='map' takes "
       f'any size: for example, --config.{field}="{value}"'
     )

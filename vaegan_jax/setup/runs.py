@@ -7,7 +7,7 @@ import flax.linen as nn
 import ml_collections
 from absl import logging
 
-from vaegan_jax.config.sides import shown_bands
+from vaegan_jax.config.shapes import shown_bands
 from vaegan_jax.data.images import Images, load_splits
 from vaegan_jax.evaluation.evaluator import Evaluator
 from vaegan_jax.evaluation.feature_metrics import Judges, load_judges

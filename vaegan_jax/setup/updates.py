@@ -9,7 +9,7 @@ import jax
 import ml_collections
 import optax
 
-from vaegan_jax.config.sides import flip_axes, sides_of
+from vaegan_jax.config.shapes import flip_axes, spatial_shape
 from vaegan_jax.data import pixels
 from vaegan_jax.losses.adversarial import OBJECTIVES
 from vaegan_jax.losses.reconstruction import LossConfig
@@ -70,7 +70,7 @@ def _create_preprocess(data) -> Callable[..., jax.Array]:
   """What the device does to images before they are trained on."""
   axes, crop = flip_axes(data), lambda images: images
   if data.random_crop_margin:
-    crop = functools.partial(pixels.random_crop, sides=sides_of(data))
+    crop = functools.partial(pixels.random_crop, sides=spatial_shape(data))
 
   def preprocess(images, *draws):
     images = crop(images, *draws[len(axes) :])

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vaegan_jax.config.sides import MAX_AXES
+from vaegan_jax.config.shapes import MAX_AXES
 from vaegan_jax.models.autoencoder import Autoencoder
 from vaegan_jax.runtime import devices
 

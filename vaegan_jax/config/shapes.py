@@ -30,7 +30,7 @@ def is_of_tfds(data: Any) -> bool:
   return data['name'] not in _OWN
 
 
-def pair_of(image_size: int | tuple[int, int]) -> tuple[int, ...]:
+def as_pair(image_size: int | tuple[int, int]) -> tuple[int, ...]:
   """Returns (height, width), or what stands there in their place."""
   return tuple(image_size) if _is_many(image_size) else (image_size,) * 2
 
@@ -39,29 +39,29 @@ def _is_many(value: Any) -> bool:
   return isinstance(value, (tuple, list))  # JSON has lists.
 
 
-def sides_of(data: Any) -> tuple[int, ...]:
+def spatial_shape(data: Any) -> tuple[int, ...]:
   """Returns the one to three sides of the examples, S, in places or pixels.
 
   Args:
     data: the fields of `config.data`.
   """
-  return tuple(data['shape']) or pair_of(data['image_size'])
+  return tuple(data['shape']) or as_pair(data['image_size'])
 
 
-def field_of_sides(data: Any) -> str:
+def shape_field(data: Any) -> str:
   """Names the field that gives the sides, for what is said of them."""
   return 'data.shape' if data['shape'] else 'data.image_size'
 
 
-def told_sides(data: Any) -> str:
+def shape_flag(data: Any) -> str:
   """The same field with its value, as it is typed."""
-  field = field_of_sides(data)
+  field = shape_field(data)
   return f'{field}={data[field.removeprefix("data.")]}'
 
 
-def image_shape(data: Any) -> tuple[int, ...]:
+def example_shape(data: Any) -> tuple[int, ...]:
   """Returns (*S, C) of the examples that `config.data` describes."""
-  return (*sides_of(data), data['channels'])
+  return (*spatial_shape(data), data['channels'])
 
 
 def flip_axes(data: Any) -> tuple[int, ...]:
