@@ -80,10 +80,10 @@ def test_the_bound_is_below_what_xla_takes():
 def test_exhaustion_is_a_sentence(error):
   told = r'allocat\w+ 7 bytes\.?\) for batch_size=9: lower'
   sizes = {'batch_size': 9}
-  with pytest.raises(UserError, match=told), memory.telling_exhaustion(sizes):
+  with pytest.raises(UserError, match=told), memory.reporting_exhaustion(sizes):
     raise error
 
 
 def test_other_errors_are_not_hidden():
-  with pytest.raises(ZeroDivisionError), memory.telling_exhaustion({}):
+  with pytest.raises(ZeroDivisionError), memory.reporting_exhaustion({}):
     raise ZeroDivisionError

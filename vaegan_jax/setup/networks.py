@@ -1,45 +1,62 @@
-"""The networks of a run: made as a configuration says, or restored.
-
-Serves training, evaluation and everything that opens a finished run.
-"""
+"""Builds the networks that a configuration describes, or restores them."""
 
 import functools
-from collections.abc import Callable, Container
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import ml_collections
+import optax
 
 from vaegan_jax import models
 from vaegan_jax.config.migrations import upgrade
 from vaegan_jax.config.shapes import example_shape, spatial_shape
 from vaegan_jax.errors import UserError
-from vaegan_jax.losses.adversarial import OBJECTIVES
+from vaegan_jax.names import ADVERSARIAL_OBJECTIVES
 from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.training import rounds
 from vaegan_jax.training.optimizers import create_optimizers
 from vaegan_jax.training.train_state import TrainState, create_train_state
 
+Modules = Mapping[str, nn.Module]  # 'autoencoder' and perhaps 'critic'.
+Variables = Mapping[str, Any]  # 'params' and 'batch_stats' of one module.
 
-def create_networks(
-  config: ml_collections.ConfigDict,
-) -> tuple[dict, dict, Callable[..., TrainState]]:
-  """What a configuration says of the networks; nothing is computed yet.
+
+def create_modules(config: ml_collections.ConfigDict) -> dict[str, nn.Module]:
+  """Builds the modules of a run, by name.
 
   Args:
     config: with the fields of `configs/default.py`.
-
-  Returns:
-    The modules and the optimisers by name, and what creates the state before
-    step 1; it takes the keyword `pretrained` of `create_train_state`.
   """
-  modules = models.create_modules(
-    with_critic=config.objective in OBJECTIVES,
+  return models.create_modules(
+    with_critic=config.objective in ADVERSARIAL_OBJECTIVES,
     sides=spatial_shape(config.data),
     channels=config.data.channels,
     model=config.model,
     critic=config.critic,
   )
+
+
+def create_networks(
+  config: ml_collections.ConfigDict,
+) -> tuple[
+  dict[str, nn.Module],
+  dict[str, optax.GradientTransformation],
+  Callable[..., TrainState],
+]:
+  """Builds the modules and optimisers of a run; computes nothing yet.
+
+  Args:
+    config: with the fields of `configs/default.py`.
+
+  Returns:
+    The modules by name, the optimisers of those that are trained, and a
+    function that creates the state before step 1. It takes the keyword
+    `pretrained` of `create_train_state`.
+  """
+  modules = create_modules(config)
   trained = [name for name in modules if not models.is_frozen(modules[name])]
   optimizers = create_optimizers(
     trained,
@@ -58,14 +75,13 @@ def create_networks(
   return modules, optimizers, create_state
 
 
-def updates_in_round(
-  config: ml_collections.ConfigDict, trained: Container[str]
-) -> int:
-  """Updates in a long round of critic steps; 1 where none is trained.
+def updates_in_round(config: ml_collections.ConfigDict, trained) -> int:
+  """Returns the updates in a long round of critic steps.
 
   Args:
     config: of the run.
-    trained: names of its networks that have an optimiser.
+    trained: names of its networks that have an optimiser; without the critic
+      there are no rounds, and the number is 1.
   """
   if 'critic' not in trained:
     return 1
@@ -73,29 +89,50 @@ def updates_in_round(
   return rounds.updates_in_round(critic.long_round_steps, critic.num_steps)
 
 
+class RestoredNetworks(NamedTuple):
+  """Networks of a checkpoint, without the optimisers' state.
+
+  Attributes:
+    modules: the networks, by name.
+    variables: {network: its params and batch_stats} of the last step.
+    ema_params: the autoencoder's params, averaged over the steps.
+    step: of the checkpoint.
+  """
+
+  modules: dict[str, nn.Module]
+  variables: dict[str, Variables]
+  ema_params: Mapping[str, Any]
+  step: int
+
+  @property
+  def inference_variables(self) -> dict[str, Variables]:
+    """The variables to use a finished run with: the autoencoder's averaged."""
+    autoencoder = {**self.variables['autoencoder'], 'params': self.ema_params}
+    return {**self.variables, 'autoencoder': autoencoder}
+
+
 def restore_networks(
   config: ml_collections.ConfigDict, workdir: str
-) -> tuple[dict[str, nn.Module], TrainState, int]:
-  """Restores a run's newest whole checkpoint.
+) -> RestoredNetworks:
+  """Restores the networks of a run's newest undamaged checkpoint.
+
+  The optimisers' state is not read, and nothing on disk changes.
 
   Args:
     config: of the run.
     workdir: of the run.
 
-  Returns:
-    Its modules by name, their state, and the step.
-
   Raises:
-    UserError: there is no whole checkpoint, or it is of another network.
+    UserError: there is no undamaged checkpoint, or it has another network.
   """
-  modules, _, create_state = create_networks(config)
+  modules = create_modules(config)
   restored = Checkpoints(workdir).restore(
-    jax.eval_shape(create_state),
+    _variables_template(modules, example_shape(config.data)),
     config=config.to_dict(),
     # Only the networks must be those of the checkpoint.
     free_fields=(*set(config) - {'model', 'critic'}, 'critic.weights'),
     upgrade=upgrade,
-    initial=create_state,
+    partial=True,
     quarantine=False,
   )
   if restored is None:
@@ -103,4 +140,18 @@ def restore_networks(
       f'--workdir={workdir} has no checkpoint: train it first, with '
       f'--mode=train --workdir={workdir}'
     )
-  return modules, *restored
+  state, step = restored
+  return RestoredNetworks(modules, state['networks'], state['ema_params'], step)
+
+
+def _variables_template(modules: Modules, shape: tuple[int, ...]):
+  """The part of a `TrainState` that holds variables, as shapes."""
+  x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+  networks = {}
+  for name, module in modules.items():
+    variables = jax.eval_shape(module.init, jax.random.key(0), x)
+    networks[name] = {'batch_stats': {}, **variables}
+  return {
+    'networks': networks,
+    'ema_params': networks['autoencoder']['params'],
+  }
