@@ -1,4 +1,4 @@
-"""The loop's output and its timing; the rest is in `commands/train_test.py`."""
+"""What the loop records, and when; `commands/train_test.py` has the rest."""
 
 import types
 

@@ -1,14 +1,12 @@
 """The command `train`: a new run, or a resumed one."""
 
 import contextlib
-import dataclasses
 import functools
 
 import jax
 import ml_collections
 from clu import parameter_overview
 
-from vaegan_jax.config.rules import flatten
 from vaegan_jax.inference.measure_latents import measure_finished
 from vaegan_jax.runtime import distributed
 from vaegan_jax.runtime.preemption import Stopper
@@ -23,7 +21,7 @@ from vaegan_jax.setup.init_from import check_init_from
 from vaegan_jax.setup.resume import RunCheckpoints, open_checkpoints
 from vaegan_jax.setup.run import Run, setup
 from vaegan_jax.training import health
-from vaegan_jax.training.loop import FAILED, Plan, run_loop
+from vaegan_jax.training.loop import FAILED, run_loop
 from vaegan_jax.training.train_state import TrainState
 
 
@@ -98,13 +96,13 @@ def _run(
     writers.write_hparams(config.to_dict())
     writers.write_texts(step, _describe_networks(state))
     return run_loop(
-      _create_plan(config),
+      run.plan,
       state,
       step,
       choose_update=run.update_for,
       batches=run.batches(step),
       evaluator=run.evaluator,
-      health=_create_monitor(config),
+      health=run.create_monitor(),
       save=saved.save,
       profiler=profiler,
       stopper=stopper,
@@ -113,22 +111,9 @@ def _run(
     )
 
 
-def _create_plan(config) -> Plan:
-  fields = {field.name for field in dataclasses.fields(Plan)} & set(config)
-  return Plan(
-    **{name: config[name] for name in fields},
-    on_failure=config.health.on_failure,
-  )
-
-
-def _create_monitor(config) -> health.HealthMonitor:
-  fields = flatten(config)
-  return health.HealthMonitor({name: fields[name] for name in health.FIELDS})
-
-
 def _lacks_evaluation(run: Run, workdir: str, step: int) -> bool:
   """Checks if a signal came between a step and its evaluation or figures."""
-  plan = _create_plan(run.config)
+  plan = run.plan
   due = functools.partial(plan.due, step)
   return step > 0 and distributed.from_first(
     lambda: (

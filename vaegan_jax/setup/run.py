@@ -14,11 +14,13 @@ import ml_collections
 import optax
 
 from vaegan_jax import models
+from vaegan_jax.config.rules import flatten
 from vaegan_jax.config.shapes import example_shape
 from vaegan_jax.config.validation import validate_new_run
 from vaegan_jax.data import batches
 from vaegan_jax.data.images import Images, whole_of
 from vaegan_jax.evaluation.evaluator import Evaluator
+from vaegan_jax.losses.adversarial import OBJECTIVES
 from vaegan_jax.runtime import devices, distributed
 from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.setup.data import load_data
@@ -26,8 +28,11 @@ from vaegan_jax.setup.data_identity import keep_rules
 from vaegan_jax.setup.finished_run import create_evaluator
 from vaegan_jax.setup.init_from import InitialWeights, read_initial_weights
 from vaegan_jax.setup.memory import check_memory
-from vaegan_jax.setup.networks import create_networks
+from vaegan_jax.setup.networks import create_networks, critic_config
 from vaegan_jax.setup.updates import create_updates
+from vaegan_jax.training.health import HealthMonitor
+from vaegan_jax.training.loop import Plan
+from vaegan_jax.training.step_kinds import StepKind, step_kind
 from vaegan_jax.training.train_state import TrainState
 from vaegan_jax.training.wrappers import Update
 
@@ -45,7 +50,7 @@ class Run:
     create_state: returns the state before step 1.
     images: the training examples.
     evaluator: of the held-out examples.
-    update_for: (step) -> the update that this step takes.
+    updates: (kind of step) -> its update; each compiles when first called.
     initial: weights of another run to start from, if any.
   """
 
@@ -55,7 +60,7 @@ class Run:
   create_state: Callable[..., TrainState]
   images: Images
   evaluator: Evaluator
-  update_for: Callable[[int], Update]
+  updates: Callable[[StepKind], Update]
   initial: InitialWeights | None = None
 
   @functools.cached_property
@@ -71,6 +76,30 @@ class Run:
       'fingerprint': self.images.fingerprint,
     }
     return {'config': self.config.to_dict(), 'data': data}
+
+  @property
+  def plan(self) -> Plan:
+    """How long to train, and when to evaluate, plot and save."""
+    config = self.config
+    fields = {field.name for field in dataclasses.fields(Plan)} & set(config)
+    return Plan(
+      **{name: config[name] for name in fields},
+      on_failure=config.health.on_failure,
+    )
+
+  def update_for(self, step: int) -> Update:
+    """Returns the update that a step, from 1, takes."""
+    critic = critic_config(self.config, self.optimizers)
+    return self.updates(step_kind(step, critic))
+
+  def create_monitor(self) -> HealthMonitor:
+    """Creates the health checks of the run."""
+    objective = OBJECTIVES.get(self.config.objective)
+    return HealthMonitor(
+      flatten(self.config),
+      separated_loss=objective.separated_loss if objective else 0.0,
+      undecided_loss=objective.undecided_loss if objective else 0.0,
+    )
 
   def batches(self, start_step: int) -> Iterator[jax.Array]:
     """Yields this process's batches on its devices, without end.
@@ -130,7 +159,7 @@ def setup(config: ml_collections.ConfigDict, workdir: str = '') -> Run:
     create_state=create_state,
     images=images,
     evaluator=evaluator,
-    update_for=create_updates(config, modules, optimizers),
+    updates=create_updates(config, modules, optimizers),
     initial=initial,
   )
   with distributed.together():
