@@ -18,7 +18,7 @@ from vaegan_jax.config import cli
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import evaluator as evaluator_lib
 from vaegan_jax.evaluation import metrics
-from vaegan_jax.evaluation.feature_metrics import Judges
+from vaegan_jax.evaluation.feature_metrics import FeatureMetrics
 from vaegan_jax.evaluation.scores import to_line
 from vaegan_jax.losses import perceptual
 from vaegan_jax.losses.reconstruction import LossConfig
@@ -28,6 +28,7 @@ from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.setup import runs as runs_lib
 from vaegan_jax.setup.networks import create_networks
 from vaegan_jax.training import loop
+from vaegan_jax.training.train_state import inference_variables
 
 _QUALITY = ['psnr', 'ssim', 'low_frequency_psnr', 'detail', 'energy']
 _SAMPLED = [f'{name}_sampled' for name in _QUALITY]
@@ -179,26 +180,31 @@ def test_evaluation_is_the_plain_average_over_all_images(
 def test_the_first_images_alone_can_be_scored(opened, images):
   modules, evaluator, state = opened['geometric']
   expected = _expected(modules, state, images[:11])
-  assert evaluator.score(state, 11) == pytest.approx(expected, rel=1e-4)
+  assert evaluator.score(inference_variables(state), 11) == pytest.approx(
+    expected, rel=1e-4
+  )
 
 
 def test_the_averaged_weights_are_scored(opened):
   _, evaluator, state = opened['geometric']
-  scores = evaluator.score(state)
+  scores = evaluator.score(inference_variables(state))
   doubled = jax.tree.map(lambda x: 2 * x, state.ema_params)
-  averaged = evaluator.score(state.replace(ema_params=doubled))
+  averaged = evaluator.score(
+    inference_variables(state.replace(ema_params=doubled))
+  )
   assert averaged.keys() == set(_NAMES)
   assert all(averaged[name] != scores[name] for name in _NAMES)
   raw = state.networks['autoencoder'].replace(params=doubled)
   networks = state.networks | {'autoencoder': raw}
-  assert evaluator.score(state.replace(networks=networks)) == scores
+  state = state.replace(networks=networks)
+  assert evaluator.score(inference_variables(state)) == scores
 
 
 def test_scores_that_json_cannot_hold_are_none(runs, opened):
   modules, _, state = opened['mse']
   flat = np.full((3, 16, 16, 3), 128, np.uint8)
   evaluator = _create_evaluator(runs['mse'][0], modules, flat)
-  scores = evaluator.score(state)
+  scores = evaluator.score(inference_variables(state))
   assert scores['detail'] is scores['energy'] is scores['distance'] is None
   json.dumps(scores, allow_nan=False)
   assert to_line(scores).startswith('psnr ')
@@ -210,9 +216,9 @@ def test_one_critic_judges_all_runs_compared(runs, opened, tmp_path):
   results = json.loads((tmp_path / 'out' / 'comparison.json').read_text())
   assert list(results) == ['mse', 'geometric']
   _, evaluator, state = opened['geometric']
-  judge = evaluator.distance_for(state)
+  judge = evaluator.distance_for(inference_variables(state))
   for objective, (_, evaluator, state) in opened.items():
-    expected = evaluator.score(state, distance=judge)
+    expected = evaluator.score(inference_variables(state), distance=judge)
     expected['distance (geometric)'] = expected.pop('distance')
     expected = pytest.approx(_without_samples(expected), rel=1e-4)
     assert _without_samples(results[objective]) == expected
@@ -262,15 +268,15 @@ def test_the_judges_are_asked_in_every_mode(runs, tmp_path, monkeypatch):
   def load(*, lpips_weights, features_weights):
     assert lpips_weights == 'a,b' or not lpips_weights
     if not lpips_weights:
-      return Judges()
+      return FeatureMetrics()
 
     def look(x):
       return {'lpips': {'pixels': x[:, None]}, 'features': x.mean((1, 2))}
 
-    return Judges(looks=(look,), protocol=('lpips: a stand-in',))
+    return FeatureMetrics(embedders=(look,), protocol=('lpips: a stand-in',))
 
-  monkeypatch.setattr(runs_lib, 'load_judges', load)
-  monkeypatch.setattr(compare, 'load_judges', load)
+  monkeypatch.setattr(runs_lib, 'load_feature_metrics', load)
+  monkeypatch.setattr(compare, 'load_feature_metrics', load)
   configs = {}
   for objective, (config, workdir) in runs.items():
     config = config.copy_and_resolve_references()

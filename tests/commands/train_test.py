@@ -534,7 +534,7 @@ def test_sigterm_during_an_evaluation_or_figures_is_heeded_at_once(
   tiny_run, tmp_path, run, monkeypatch, capsys
 ):
   often = _set(eval_every_steps=5, figure_every_steps=7)
-  score, draw = evaluator.Evaluator.score, evaluator.Evaluator.draw
+  score, plot = evaluator.Evaluator.score, evaluator.Evaluator.plot
 
   def stop(function, number):
     def stopped(*args, **kwargs):
@@ -548,11 +548,11 @@ def test_sigterm_during_an_evaluation_or_figures_is_heeded_at_once(
   assert run(tmp_path / 'a', *tiny_run, *often) == INTERRUPTED == 130
   monkeypatch.setattr(evaluator.Evaluator, 'score', score)
   assert 'evaluated:' not in capsys.readouterr().out
-  hung_up = stop(draw, signal.SIGHUP)
-  monkeypatch.setattr(evaluator.Evaluator, 'draw', hung_up)
+  hung_up = stop(plot, signal.SIGHUP)
+  monkeypatch.setattr(evaluator.Evaluator, 'plot', hung_up)
   assert run(tmp_path / 'a', *tiny_run, *often) == PREEMPTED
   assert saved_steps(tmp_path / 'a') == [5, 7]
-  monkeypatch.setattr(evaluator.Evaluator, 'draw', draw)
+  monkeypatch.setattr(evaluator.Evaluator, 'plot', plot)
   monkeypatch.setattr(evaluator.Evaluator, 'score', interrupted)
   assert (
     run(tmp_path / 'a', *tiny_run, *often, *_set(num_train_steps=10))

@@ -77,7 +77,7 @@ def compare(
 
 def _score(runs: Mapping[str, FinishedRun]) -> dict[str, dict]:
   """Scores each run, with the distance of the first run's critic."""
-  judge = next((l for l, run in runs.items() if 'critic' in run.variables), '')
+  judge = next((k for k, run in runs.items() if 'critic' in run.variables), '')
   distance = judge and runs[judge].evaluator.distance_for(runs[judge].variables)
   results = {}
   for label, (evaluator, variables, _) in runs.items():

@@ -71,7 +71,7 @@ def settle_range(
 def with_range(
   config: ml_collections.ConfigDict, value_range: str | tuple[float, float]
 ) -> ml_collections.ConfigDict:
-  """Returns the configuration with a `data.value_range`, copied if it changes."""
+  """Returns a copy with a `data.value_range`, or `config` if it has that."""
   if config.data.value_range == value_range:
     return config
   config = config.copy_and_resolve_references()

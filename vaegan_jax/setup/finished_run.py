@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import ml_collections
 from absl import logging
 from etils import epath
@@ -17,7 +18,10 @@ from vaegan_jax.config.shapes import shape_flag, shown_bands, spatial_shape
 from vaegan_jax.data.images import Images, load_splits
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation.evaluator import Evaluator
-from vaegan_jax.evaluation.feature_metrics import Judges, load_judges
+from vaegan_jax.evaluation.feature_metrics import (
+  FeatureMetrics,
+  load_feature_metrics,
+)
 from vaegan_jax.losses.reconstruction import LossConfig
 from vaegan_jax.models import is_frozen
 from vaegan_jax.setup.data_identity import describe_change, keep_rules
@@ -76,7 +80,7 @@ def create_evaluator(
   modules: Mapping[str, nn.Module],
   images: Images,
   *,
-  judges: Judges | None = None,
+  feature_metrics: FeatureMetrics | None = None,
   batch_size: int = 0,
   notes: Sequence[str] = (),
 ) -> Evaluator:
@@ -86,7 +90,7 @@ def create_evaluator(
     config: of the run.
     modules: its networks, by name.
     images: the held-out examples.
-    judges: networks to evaluate with; None: those of the configuration.
+    feature_metrics: of pretrained networks; None: as configured.
     batch_size: examples at a time; 0: that of the configuration.
     notes: lines to add to the protocol of the scores.
   """
@@ -94,12 +98,14 @@ def create_evaluator(
     modules,
     images,
     loss=LossConfig(**config.loss),
-    batch_size=batch_size or config.batch_size,
+    # Each process evaluates everything, on its own devices.
+    batch_size=max(1, (batch_size or config.batch_size) // jax.process_count()),
     seed=config.seed,
     value_range=config.data.value_range,
     bands=shown_bands(config.data),
     sample_rate=config.data.sample_rate,
-    judges=judges or load_judges(**config.evaluation),
+    feature_metrics=feature_metrics
+    or load_feature_metrics(**config.evaluation),
     notes=notes,
   )
 

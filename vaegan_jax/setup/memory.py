@@ -89,7 +89,7 @@ def _product_bytes(jaxpr) -> int:
 
 
 def _available() -> int:
-  """Returns a device's bytes. CPU devices share the machine's or container's."""
+  """Returns the bytes of one device; CPU devices share the machine's."""
   devices = jax.local_devices()
   stats = devices[0].memory_stats() or {}
   if 'bytes_limit' in stats:
@@ -120,6 +120,7 @@ def reporting_exhaustion(sizes: Mapping[str, Any]) -> Iterator[None]:
     reason = str(error).strip().partition('\n')[0][:200] or 'of Python'
     listed = ', '.join(f'{name}={value}' for name, value in sizes.items())
     raise UserError(
-      f'There is too little memory ({reason}) for {listed or "this"}: lower one '
+      f'There is too little memory ({reason}) for {listed or "this"}: lower '
+      'one '
       'of them, as in --config.batch_size=16, or use more devices'
     ) from error

@@ -124,3 +124,16 @@ def create_train_state(
     averages={name: jnp.float32(value) for name, value in AVERAGES.items()},
     num_rollbacks=jnp.int32(0),
   )
+
+
+def inference_variables(state: TrainState) -> dict[str, dict[str, Params]]:
+  """Returns {network: variables}; the autoencoder's weights are the averaged.
+
+  Args:
+    state: of a run, on the host or on any devices.
+  """
+  variables = {
+    name: network.variables for name, network in state.networks.items()
+  }
+  variables['autoencoder']['params'] = state.ema_params
+  return variables
