@@ -18,7 +18,7 @@ from vaegan_jax.data.image_files import ImageFiles
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import writers
 from vaegan_jax.setup import data_identity
-from vaegan_jax.setup.runs import open_run
+from vaegan_jax.setup.finished_run import open_run
 
 ARCHIVE = Path(__file__).parents[1] / 'fixtures' / 'workdir_1.tar.gz'
 

@@ -11,11 +11,12 @@ import jax
 import numpy as np
 import pytest
 
+from tests.finished_run import restore_state
 from tests.processes import read_rows, saved_steps
 from vaegan_jax.commands import train
 from vaegan_jax.config.io import load_config
 from vaegan_jax.errors import UserError
-from vaegan_jax.setup.networks import create_networks, restore_networks
+from vaegan_jax.setup.networks import create_networks
 from vaegan_jax.training.loop import DONE
 
 NORM = '--config.model.norm=batch'  # With averages beside the weights.
@@ -55,7 +56,7 @@ def begin(tiny_run, tmp_path, run, monkeypatch):
 
 def _restore(workdir):
   config = load_config(workdir / 'config.json')
-  _, state, _ = restore_networks(config, str(workdir))
+  state, _ = restore_state(config, str(workdir))
   return state
 
 

@@ -25,11 +25,8 @@ from vaegan_jax.evaluation.feature_metrics import (
 from vaegan_jax.losses.reconstruction import LossConfig
 from vaegan_jax.models import is_frozen
 from vaegan_jax.setup.data_identity import describe_change, keep_rules
-from vaegan_jax.setup.networks import (
-  RestoredNetworks,
-  Variables,
-  restore_networks,
-)
+from vaegan_jax.setup.modules import Variables
+from vaegan_jax.setup.networks import RestoredNetworks, restore_networks
 
 
 class FinishedRun(NamedTuple):

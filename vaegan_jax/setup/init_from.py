@@ -19,11 +19,8 @@ from vaegan_jax.config.paths import resolve
 from vaegan_jax.config.rules import flatten
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import distributed
-from vaegan_jax.setup.networks import (
-  Variables,
-  create_modules,
-  restore_networks,
-)
+from vaegan_jax.setup.modules import Variables, create_modules
+from vaegan_jax.setup.networks import restore_networks
 
 # Fields of `data` that the autoencoder's weights depend on.
 _SHAPE_FIELDS = ('shape', 'image_size', 'channels')

@@ -6,38 +6,22 @@ from collections.abc import Callable, Collection, Container, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import ml_collections
 import optax
 
 from vaegan_jax import models
 from vaegan_jax.config.migrations import upgrade
-from vaegan_jax.config.shapes import example_shape, spatial_shape
+from vaegan_jax.config.shapes import example_shape
 from vaegan_jax.errors import UserError
-from vaegan_jax.names import ADVERSARIAL_OBJECTIVES
 from vaegan_jax.runtime.checkpoints import Checkpoints
+from vaegan_jax.setup.modules import (
+  Variables,
+  create_modules,
+  variable_shapes,
+)
 from vaegan_jax.training import optimizers as optimizers_lib
 from vaegan_jax.training.critic_step import CriticConfig
 from vaegan_jax.training.train_state import TrainState, create_train_state
-
-Modules = Mapping[str, nn.Module]  # 'autoencoder' and perhaps 'critic'.
-Variables = Mapping[str, Any]  # 'params' and 'batch_stats' of one module.
-
-
-def create_modules(config: ml_collections.ConfigDict) -> dict[str, nn.Module]:
-  """Builds the modules of a run, by name.
-
-  Args:
-    config: with the fields of `configs/default.py`.
-  """
-  return models.create_modules(
-    with_critic=config.objective in ADVERSARIAL_OBJECTIVES,
-    sides=spatial_shape(config.data),
-    channels=config.data.channels,
-    model=config.model,
-    critic=config.critic,
-  )
 
 
 def create_networks(
@@ -145,8 +129,10 @@ def restore_networks(
     UserError: there is no undamaged checkpoint, or it has another network.
   """
   modules = create_modules(config)
+  networks = variable_shapes(config, modules)
+  ema_params = networks['autoencoder']['params']
   restored = Checkpoints(workdir).restore(
-    _variables_template(modules, example_shape(config.data)),
+    {'networks': networks, 'ema_params': ema_params},
     config=config.to_dict(),
     # Only the networks must be those of the checkpoint.
     free_fields=(*set(config) - {'model', 'critic'}, 'critic.weights'),
@@ -161,16 +147,3 @@ def restore_networks(
     )
   state, step = restored
   return RestoredNetworks(modules, state['networks'], state['ema_params'], step)
-
-
-def _variables_template(modules: Modules, shape: tuple[int, ...]):
-  """The part of a `TrainState` that holds variables, as shapes."""
-  x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-  networks = {}
-  for name, module in modules.items():
-    variables = jax.eval_shape(module.init, jax.random.key(0), x)
-    networks[name] = {'batch_stats': {}, **variables}
-  return {
-    'networks': networks,
-    'ema_params': networks['autoencoder']['params'],
-  }
