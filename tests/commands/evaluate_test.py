@@ -25,7 +25,7 @@ from vaegan_jax.losses.reconstruction import LossConfig
 from vaegan_jax.models import blocks
 from vaegan_jax.runtime import writers
 from vaegan_jax.runtime.checkpoints import Checkpoints
-from vaegan_jax.setup import runs as runs_lib
+from vaegan_jax.setup import finished_run
 from vaegan_jax.setup.networks import create_networks
 from vaegan_jax.training import loop
 from vaegan_jax.training.train_state import inference_variables
@@ -275,7 +275,7 @@ def test_the_judges_are_asked_in_every_mode(runs, tmp_path, monkeypatch):
 
     return FeatureMetrics(embedders=(look,), protocol=('lpips: a stand-in',))
 
-  monkeypatch.setattr(runs_lib, 'load_feature_metrics', load)
+  monkeypatch.setattr(finished_run, 'load_feature_metrics', load)
   monkeypatch.setattr(compare, 'load_feature_metrics', load)
   configs = {}
   for objective, (config, workdir) in runs.items():
