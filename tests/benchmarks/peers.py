@@ -38,7 +38,7 @@ from vaegan_jax.data.pixels import to_float
 from vaegan_jax.runtime import devices
 from vaegan_jax.setup.networks import create_networks
 from vaegan_jax.setup.updates import create_updates
-from vaegan_jax.training.random_inputs import create_draw
+from vaegan_jax.training.random_inputs import create_random_inputs
 from vaegan_jax.training.step_kinds import StepKind
 
 _CONFIGS = (
@@ -167,7 +167,7 @@ def create(
 
   from tests.benchmarks.torch_update import Update
 
-  config.data.random_flip = False  # Nothing is drawn but the noise.
+  config.data.random_flip = False  # Nothing is random but the noise.
   _check_written(config)
   modules, optimizers, create_state = create_networks(config)
   update_of = create_updates(config, modules, optimizers)
@@ -235,18 +235,19 @@ def _images(config) -> np.ndarray:
 
 def _noise(config, autoencoder, images: np.ndarray) -> np.ndarray:
   """The noise of the first step, [B, Z]: a function of the seed alone."""
-  draw = create_draw(
+  random_inputs = create_random_inputs(
     lambda images: images,
     seed=config.seed,
     autoencoder=autoencoder,
-    num_parts=1,
+    num_microbatches=1,
     with_prior=False,
     num_flips=0,
   )
-  drawn = jax.pmap(
-    lambda images: draw(1, 0, images)[0]['noise'], axis_name=devices.AXIS
+  noise = jax.pmap(
+    lambda images: random_inputs(1, 0, images)[0]['noise'],
+    axis_name=devices.AXIS,
   )(images[None])
-  return np.array(drawn[0])
+  return np.array(noise[0])
 
 
 def _create_reconstruct(autoencoder, params, images) -> Callable:
