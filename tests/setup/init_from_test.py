@@ -113,7 +113,7 @@ def test_a_critic_that_is_another_begins_anew_and_why_is_told(
   change = ('--config.critic.width=4', '--config.critic.spectral_norm=True')
   state = begin(f'--config.init_from={first}', *change)
   assert (
-    f'{first}, but the critic begins anew, because critic.width is 2 there and '
+    f'{first}, but the critic starts afresh, because critic.width is 2 there and '
     '4 here and critic.spectral_norm is False there and True here.\n'
   ) in capsys.readouterr().out
   _assert_same(state.ema_params, _restore(first).ema_params)
