@@ -146,7 +146,9 @@ def test_a_critic_that_only_one_of_them_has(
 @pytest.fixture
 def refused(tiny_run, tmp_path, run, monkeypatch):
   """Returns a function that starts a run which is refused."""
-  monkeypatch.setattr(train, '_load_data', lambda _: pytest.fail('too late'))
+  monkeypatch.setattr(
+    'vaegan_jax.setup.run.load_data', lambda _: pytest.fail('too late')
+  )
 
   def refused(init_from, *args, workdir=tmp_path / 'second'):
     with pytest.raises(UserError) as caught:
