@@ -85,7 +85,7 @@ def test_a_folder_that_grows_under_a_run(
   (line,) = (
     line for line in capsys.readouterr().out.splitlines() if said in line
   )
-  assert f'{new} are new, and the order of all is another from here' in line
+  assert f'{new} are new, and the order of images changes from here on' in line
   caplog.clear()
   run('--mode=evaluate', f'--workdir={workdir}')
   # These are the images of the newest step.
