@@ -13,10 +13,9 @@ import ml_collections
 from vaegan_jax.config.cli import Command
 from vaegan_jax.config.rules import flatten
 from vaegan_jax.config.validation import validate
-from vaegan_jax.runtime.preemption import interruptible
 from vaegan_jax.setup.memory import reporting_exhaustion
 
-_TRAINING = ('train', 'study')  # They handle signals themselves.
+_TRAINING = ('train', 'study')  # They return an exit status.
 # Fields that memory depends on, most of all.
 _SIZES = ('batch_size', 'data.image_size', 'model.width', 'critic.width')
 
@@ -40,8 +39,7 @@ def run_command(command: Command) -> int:
     arguments.append(command.use)
   with reporting_exhaustion(_sizes(command.config)):
     if command.mode not in _TRAINING:
-      with interruptible():
-        function(*arguments)
+      function(*arguments)
       return 0
     for config in (command.config, *command.runs.values()):
       if config:
