@@ -140,17 +140,6 @@ def test_what_recovered_and_came_back_is_reported_again(kind, ill):
   assert [k for _, k in _run(monitor, range(2100, 4000, 100), **ill)] == [kind]
 
 
-@pytest.mark.parametrize(('kind', 'ill'), _ILL)
-def test_a_reset_forgets_what_was_wrong_but_watches_on(kind, ill):
-  monitor = _monitor()
-  _run(monitor, [1])
-  _run(monitor, range(100, 2000, 100), **ill)
-  monitor.reset()
-  assert monitor.healthy
-  # The steps begin again at the checkpoint.
-  assert [k for _, k in _run(monitor, range(100, 2000, 100), **ill)] == [kind]
-
-
 def test_two_kinds_are_told_apart_and_in_one_check():
   monitor = _monitor()
   ill = {'kl': 0.0, 'output_std': 0.0}
@@ -246,14 +235,6 @@ def test_features_that_begin_near_zero_may_grow_to_one():
 
 def test_features_that_a_resumed_run_finds_exploded_are_found():
   assert len(_run(_monitor(), [5001], feature_scale=1.1e4)) == 1
-
-
-def test_the_first_scale_survives_a_reset():
-  monitor = _monitor()
-  _run(monitor, range(5), feature_scale=0.2)
-  monitor.reset()
-  found = _run(monitor, [5, 6], feature_scale=25.0)
-  assert found == [(5, 'exploding_features')]
 
 
 @pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])

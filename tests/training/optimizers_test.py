@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ RATES = {'autoencoder': 0.25, 'critic': 0.0625}
 
 
 PLAIN_CRITIC = CriticConfig()
+CONSTANT = dict(schedule='constant', warmup_steps=0)
 DEFAULTS = optimizers.OptimizerConfig(
   name='adam',
   autoencoder_learning_rate=RATES['autoencoder'],
@@ -234,3 +236,52 @@ def test_a_schedule_counts_the_moves_of_a_network_that_waits():
   ones = [1.0] * 33
   alone = create(['critic'], **options)
   assert run(waiting['critic'], ones) == run(alone['critic'], ones)
+
+
+@pytest.mark.parametrize(
+  'options',
+  [
+    dict(),
+    dict(warmup_steps=2),
+    dict(schedule='cosine', warmup_steps=2, num_train_steps=12),
+    dict(schedule='cosine', num_train_steps=12, name='rmsprop'),
+    dict(schedule='cosine', max_grad_norm=9.0),
+  ],
+)
+def test_the_reported_learning_rate_is_that_of_the_last_step(options):
+  """With three critic steps an update, in warm-ups of two updates."""
+  critic = CriticConfig(num_steps=3, long_round_steps=6)
+  schedules = schedules_of(RATES, critic=critic, **options)
+  constant = create(RATES, critic=critic, **{**options, **CONSTANT})
+  scheduled = create(RATES, critic=critic, **options)
+
+  def step(name, state, constant_state):
+    """Returns both states, and the ratio of the two optimizers' updates."""
+    ones = jnp.ones(1)
+    update, state = scheduled[name].update(ones, state)
+    reference, constant_state = constant[name].update(ones, constant_state)
+    return state, constant_state, float(update[0] / reference[0])
+
+  states = {
+    name: (
+      scheduled[name].init(jnp.zeros(1)),
+      constant[name].init(jnp.zeros(1)),
+    )
+    for name in RATES
+  }
+  ratios = {}
+  for update in range(1, 7):
+    for name in 'critic', 'critic', 'critic', 'autoencoder':
+      if name == 'critic' or update % 2 == 0:
+        *states[name], ratios[name] = step(name, *states[name])
+    state = types.SimpleNamespace(
+      networks={
+        name: types.SimpleNamespace(opt_state=opt_state)
+        for name, (opt_state, _) in states.items()
+      }
+    )
+    rates = optimizers.learning_rates(schedules, state)
+    assert rates.keys() == {f'learning_rate_{name}' for name in RATES}
+    for name, ratio in ratios.items():
+      rate = rates[f'learning_rate_{name}'] / RATES[name]
+      np.testing.assert_allclose(rate, ratio, rtol=1e-4, atol=1e-6)

@@ -19,7 +19,7 @@ from vaegan_jax.runtime import devices
 from vaegan_jax.training import train_state
 from vaegan_jax.training.random_inputs import create_random_inputs
 from vaegan_jax.training.train_state import NetworkState, TrainState
-from vaegan_jax.training.wrappers import averaging
+from vaegan_jax.training.wrappers import averaging, skipping_non_finite
 
 # The post's loss; each test says what it changes.
 POST_LOSS = {
@@ -458,6 +458,24 @@ def test_a_non_finite_critic_stops_both_networks():
   (after,), _ = run.steps(devices.replicate(bad), batches(1))
   assert_equal(after.networks, bad.networks)
   assert after.num_skipped == 1
+
+
+@pytest.mark.parametrize('name', ['loss', 'usage', 'critic_logits_real'])
+def test_any_non_finite_metric_skips_the_update(name):
+  def update(state, images):
+    moved = jax.tree.map(lambda leaf: leaf + 1, state)
+    return moved, {'loss': jnp.float32(1.0)} | {name: images}
+
+  checked = skipping_non_finite(update)
+  state = TrainState(0, 0, {}, jnp.zeros(3), {}, 0)
+  after, metrics = checked(state, jnp.nan)
+  assert (after.step, after.num_skipped, metrics['skipped_in_a_row']) == (
+    1,
+  ) * 3
+  np.testing.assert_array_equal(after.ema_params, state.ema_params)
+  after, metrics = checked(state, jnp.float32(2.0))
+  assert (after.step, metrics['skipped_in_a_row']) == (1, 0)
+  np.testing.assert_array_equal(after.ema_params, 1.0)
 
 
 def test_the_average_follows_its_formula():
