@@ -48,7 +48,7 @@ _ALLOWED = {
   ('vaegan_jax/config/defaults.py', 'runpy.run_path'),
   ('vaegan_jax/config/io.py', 'runpy.run_path'),
   # Allows the globals of a state dict alone; see `weights_test.py`.
-  ('vaegan_jax/models/torch_files.py', 'pickle.Unpickler'),
+  ('vaegan_jax/models/pretrained/torch_files.py', 'pickle.Unpickler'),
 }
 
 

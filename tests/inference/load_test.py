@@ -23,7 +23,7 @@ from vaegan_jax.evaluation import figures, metrics
 from vaegan_jax.inference.load import EXPORT_VERSION
 from vaegan_jax.models import safetensors_files
 from vaegan_jax.models.pretrained.diffusers import from_diffusers
-from vaegan_jax.setup.runs import open_run
+from vaegan_jax.setup.finished_run import open_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -360,7 +360,8 @@ import sys, time
 for name in {blocked!r}:
   sys.modules[name] = None  # Importing it raises.
 import jax, vaegan_jax
-from vaegan_jax.experiment import loading, networks
+from vaegan_jax.inference import load as loading
+from vaegan_jax.setup import networks
 start = time.process_time()  # Whatever else the machine does.
 model = vaegan_jax.load({path!r})
 seconds = time.process_time() - start

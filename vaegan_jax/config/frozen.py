@@ -49,7 +49,7 @@ def check_frozen_critic(config: ml_collections.ConfigDict) -> None:
       f'critic.weights={config.critic.weights!r} must name the file of '
       f'weights that {network} needs: for example, '
       f'--config.critic.weights=/data/{config.critic.network}.pth (see '
-      'vaegan_jax/models/vgg.py for where to get it)'
+      'vaegan_jax/models/pretrained/vgg.py for where to get it)'
     )
   if config.loss.adversarial_weight:
     raise UserError(
@@ -79,7 +79,7 @@ def _check_lpips(config: ml_collections.ConfigDict) -> None:
       f'critic.weights={weights!r} must name two files for critic.network='
       "'lpips', VGG16's and LPIPS's heads: for example, "
       '--config.critic.weights=/data/vgg16.pth,/data/lpips_vgg.pth (see '
-      'vaegan_jax/models/vgg.py for where to get them)'
+      'vaegan_jax/models/pretrained/vgg.py for where to get them)'
     )
   if loss.normalize != 'none' or loss.reduction != 'spatial':
     raise UserError(
