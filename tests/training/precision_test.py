@@ -70,18 +70,18 @@ def test_ten_updates_in_bfloat16_have_the_losses_of_float32():
   for got, want in zip(metrics, expected, strict=True):
     for name in ('loss', 'distance', 'kl', 'critic_loss', 'adversarial'):
       assert got[name] == pytest.approx(want[name], rel=0.02, abs=0.005), name
-  # The penalty at photographs is computed in float32.
+  # R1 is computed in float32.
   assert metrics[-1]['r1_penalty'] == pytest.approx(
     expected[-1]['r1_penalty'], rel=0.02
   )
-  # It does compute otherwise, and it keeps everything in float32.
+  # It does differ, and the state stays in float32.
   assert metrics[0]['distance'] != expected[0]['distance']
   assert [leaf.dtype for leaf in jax.tree.leaves(state)] == [
     leaf.dtype for leaf in jax.tree.leaves(plain)
   ]
 
 
-def test_blocks_that_are_computed_twice_give_the_same():
+def test_rematerialized_blocks_give_the_same():
   metrics, state = train(remat=True)
   expected, plain = train()
   assert metrics[0] == pytest.approx(expected[0], rel=1e-6)
