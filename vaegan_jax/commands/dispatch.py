@@ -11,9 +11,13 @@ import ml_collections
 
 from vaegan_jax.config.cli import Command
 from vaegan_jax.config.rules import flatten
+from vaegan_jax.config.schema import path_fields
 from vaegan_jax.config.validation import validate
+from vaegan_jax.errors import UserError
+from vaegan_jax.runtime import distributed
 from vaegan_jax.setup.memory import telling_exhaustion
 
+_SHARED_MODES = ('train', 'study')  # Several processes may share these.
 _SIZES = ('batch_size', 'data.image_size', 'model.width', 'critic.width')
 
 
@@ -31,6 +35,36 @@ def run_mode(command: Command) -> int:
   """
   with telling_exhaustion(_sizes(command.config)):
     return _run_mode(command)
+
+
+def check_processes(command: Command) -> None:
+  """Checks that several processes were asked for, and all for the same.
+
+  Args:
+    command: of this process.
+
+  Raises:
+    UserError: the mode is for one process, or the flags differ.
+  """
+  if jax.process_count() > 1 and command.mode not in _SHARED_MODES:
+    raise UserError(
+      f'--mode={command.mode} is for one process, and '
+      f'{jax.process_count()} were started together: start one alone, without '
+      '--coordinator'
+    )
+  configs = {'': command.config} if command.config else {}
+  for i, config in enumerate(command.runs.values(), start=1):
+    name = f'run {i} ({config.objective}, seed {config.seed}): '
+    configs[name] = config
+  values = {'--mode': command.mode}
+  for prefix, config in configs.items():
+    # Each machine may have its own paths, except for the initial weights.
+    for field, value in flatten(config.to_dict()).items():
+      if field == 'init_from' or field not in path_fields():
+        values[prefix + field] = value
+  distributed.check_same(
+    values, 'start all with the same flags, except for --process_id'
+  )
 
 
 def _sizes(config: ml_collections.ConfigDict | None) -> dict[str, Any]:
