@@ -32,7 +32,7 @@ if __name__ == '__main__' and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
 
 from absl import app, flags, logging
 
-from vaegan_jax.commands.dispatch import check_processes, run_mode
+from vaegan_jax.commands.dispatch import check_processes, run_command
 from vaegan_jax.config import cli
 from vaegan_jax.runtime import processes
 from vaegan_jax.runtime.preemption import answering_interrupts, interruptible
@@ -53,7 +53,7 @@ def run(command: cli.Command) -> int:
   processes.initialize(**where)
   with processes.only_first_prints():
     check_processes(command)
-    return run_mode(command)
+    return run_command(command)
 
 
 if __name__ == '__main__':

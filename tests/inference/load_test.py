@@ -23,7 +23,7 @@ from vaegan_jax.evaluation import figures, metrics
 from vaegan_jax.inference.load import EXPORT_VERSION
 from vaegan_jax.models import safetensors_files
 from vaegan_jax.models.pretrained.diffusers import from_diffusers
-from vaegan_jax.setup.runs import open_run
+from vaegan_jax.setup.finished_run import open_run
 
 ROOT = Path(__file__).parents[2]
 
