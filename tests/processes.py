@@ -3,6 +3,7 @@
 They are forked from one that has imported TensorFlow and JAX already.
 """
 
+import atexit
 import contextlib
 import json
 import logging
@@ -75,7 +76,7 @@ class Process:
     self._process.kill()
     return self.wait()
 
-  def wait(self, seconds=120):
+  def wait(self, seconds=300):
     """Returns the exit status."""
     self._process.join(seconds)
     assert not self._process.is_alive(), self.out + self.err
@@ -113,7 +114,10 @@ def _become_main(args, devices, out, err, prepare):
   sys.argv = [str(MAIN), *args]
   if prepare:
     prepare()
-  runpy.run_path(str(MAIN), run_name='__main__')
+  try:
+    runpy.run_path(str(MAIN), run_name='__main__')
+  finally:  # As Python does at its end, but multiprocessing does not.
+    atexit._run_exitfuncs()
 
 
 def heed_signals():
@@ -146,7 +150,7 @@ def crc32s(workdir, step):
 
 def wait_for(condition):
   """Waits until `condition` holds."""
-  deadline = time.monotonic() + 120
+  deadline = time.monotonic() + 300
   while not condition():
     assert time.monotonic() < deadline
     time.sleep(0.005)

@@ -16,9 +16,9 @@ import vaegan_jax
 from tests.environment import environment
 from tests.finished_run import LATENTS, STEP, finish, parse, use
 from tests.processes import MAIN
-from vaegan_jax.commands import encode
 from vaegan_jax.data.images import load_splits
 from vaegan_jax.data.pictures import png_names
+from vaegan_jax.inference import encode
 
 KINDS = ('gaussian', 'none', 'vq')
 
@@ -49,7 +49,7 @@ def photos(tmp_path_factory):
 
 
 def tell(capsys, workdir, *args):
-  with pytest.raises(SystemExit) as caught, main.telling_mistakes():
+  with pytest.raises(SystemExit) as caught, main.processes.reporting_errors():
     main.run(parse(workdir, *args))
   assert caught.value.code == 2
   (sentence,) = capsys.readouterr().err.splitlines()[-1:]

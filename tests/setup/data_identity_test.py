@@ -67,7 +67,7 @@ def test_a_folder_that_grows_under_a_run(
   assert 0 < new <= 10
 
   said = (
-    f'has {len(after["train"])} images to train with and had '
+    f'has {len(after["train"])} training images, and had '
     f'{len(before["train"])}, not all the same, at step 1 of the run'
   )
   with pytest.raises(UserError, match=said) as error:
@@ -85,7 +85,7 @@ def test_a_folder_that_grows_under_a_run(
   (line,) = (
     line for line in capsys.readouterr().out.splitlines() if said in line
   )
-  assert f'{new} are new, and the order of all is another from here' in line
+  assert f'{new} are new, and the order of images changes from here on' in line
   caplog.clear()
   run('--mode=evaluate', f'--workdir={workdir}')
   # These are the images of the newest step.
@@ -97,7 +97,7 @@ def test_a_folder_that_grows_under_a_run(
     Image.new('RGB', (16, 16), (0, 0, shade)).save(images / 'blue.png')
     if 'blue.png' in split(images)['test']:
       break
-  with pytest.raises(UserError, match='images to train with'):
+  with pytest.raises(UserError, match='training images, and had'):
     run(*flags, f'{few[1]}=3', few[0])
   assert run(*flags, f'{few[1]}=3', few[0], grow) == 0
 

@@ -111,8 +111,8 @@ def test_a_different_critic_starts_afresh_with_a_message(first, begin, capsys):
   change = ('--config.critic.width=4', '--config.critic.spectral_norm=True')
   state = begin(f'--config.init_from={first}', *change)
   assert (
-    f'{first}, but the critic starts afresh, because critic.width is 2 there and '
-    '4 here and critic.spectral_norm is False there and True here.\n'
+    f'{first}, but the critic starts afresh, because critic.width is 2 there '
+    'and 4 here and critic.spectral_norm is False there and True here.\n'
   ) in capsys.readouterr().out
   _assert_same(state.ema_params, _restore(first).ema_params)
   fresh = begin(*change, name='third').networks['critic']
@@ -146,7 +146,9 @@ def test_a_critic_that_only_one_of_them_has(
 @pytest.fixture
 def refused(tiny_run, tmp_path, run, monkeypatch):
   """Returns a function that starts a run which is refused."""
-  monkeypatch.setattr(train, '_load_data', lambda _: pytest.fail('too late'))
+  monkeypatch.setattr(
+    'vaegan_jax.setup.run.load_data', lambda _: pytest.fail('too late')
+  )
 
   def refused(init_from, *args, workdir=tmp_path / 'second'):
     with pytest.raises(UserError) as caught:

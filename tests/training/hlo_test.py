@@ -198,7 +198,7 @@ def programs():
   # The last is of the scales that `loss.normalize` divides by.
   [('alternating', 1.01, 3), ('simultaneous', 1.06, 2)],
 )
-def test_the_update_has_minimal_flops_and_all_reduces(
+def test_the_update_has_minimal_flops_and_few_all_reduces(
   programs, order, most, all_reduces
 ):
   program = programs[order]

@@ -26,7 +26,7 @@ def create_modules(config: ml_collections.ConfigDict) -> dict[str, nn.Module]:
   """
   return models.create_modules(
     with_critic=config.objective in ADVERSARIAL_OBJECTIVES,
-    sides=spatial_shape(config.data),
+    space=spatial_shape(config.data),
     channels=config.data.channels,
     model=config.model,
     critic=config.critic,

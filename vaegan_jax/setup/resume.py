@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterator
 
 import jax
-import ml_collections
 import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
 from vaegan_jax.config.migrations import stamp, upgrade
+from vaegan_jax.config.schema import resumable_fields
 from vaegan_jax.errors import unwritable
 from vaegan_jax.runtime import distributed, lock
 from vaegan_jax.runtime.checkpoints import Checkpoints
@@ -21,44 +21,7 @@ from vaegan_jax.setup.run import Run
 from vaegan_jax.training.health import Finding, last_healthy_step
 from vaegan_jax.training.train_state import TrainState
 
-# Fields that may change when a run is resumed: none of them changes an update.
-_FREE_FIELDS = (
-  'num_train_steps',
-  'log_every_steps',
-  'checkpoint_every_steps',
-  'eval_every_steps',
-  'figure_every_steps',
-  'num_eval_images',
-  'num_checkpoints',
-  'profile_steps',
-  'max_skipped_steps',
-  'data.path',
-  'data.data_dir',
-  'data.allow_growth',
-  'data.copy_dir',
-  'data.eval_split',
-  'data.shown_bands',
-  'data.cache_images',
-  'health',
-  'evaluation',
-  # Read once: they are in the checkpoints.
-  'critic.weights',
-  'init_from',
-)
 _MAX_ROLLBACKS = 3
-
-
-def free_fields(config: ml_collections.ConfigDict) -> tuple[str, ...]:
-  """Returns the fields that may change when a run is resumed.
-
-  The length of the run may not, where the learning rate depends on it.
-
-  Args:
-    config: of the run.
-  """
-  if config.optimizer.schedule == 'constant':
-    return _FREE_FIELDS
-  return tuple(f for f in _FREE_FIELDS if f != 'num_train_steps')
 
 
 @contextlib.contextmanager
@@ -123,7 +86,7 @@ class RunCheckpoints:
       identity['data'] = None  # Not compared.
     return self.checkpoints.restore(
       self.run.template,
-      free_fields=free_fields(self.run.config),
+      free_fields=resumable_fields(self.run.config),
       upgrade=upgrade,
       initial=self.run.create_state,
       **identity,

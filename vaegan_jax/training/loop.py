@@ -207,7 +207,8 @@ class Loop:
     if images:
       self.writers.write_images(step, images)
     if sounds:
-      self.writers.write_audios(step, sounds, evaluator.sample_rate)
+      rate = evaluator.sample_rate
+      self.writers.write_audios(step, sounds, sample_rate=rate)
     return stop
 
   def _stop(self, step) -> int:
