@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vaegan_jax.data.decoding import UnreadableKind
+from vaegan_jax.data.decode import UnreadableKind
 
 SUFFIXES = ('.wav', '.flac')
 _MAX_BYTES = 2**28  # Of one sound; a compressed file may claim any number.
