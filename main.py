@@ -41,8 +41,8 @@ import jax
 from absl import app, flags, logging
 
 from vaegan_jax.commands.dispatch import run_mode
-from vaegan_jax.config import command_line
-from vaegan_jax.config.command_line import Command
+from vaegan_jax.config import cli
+from vaegan_jax.config.cli import Command
 from vaegan_jax.config.paths import PATHS
 from vaegan_jax.config.rules import flatten
 from vaegan_jax.errors import UserError
@@ -54,9 +54,9 @@ _SHARED_MODES = ('train', 'study')  # Of several processes.
 
 
 def parse(argv: Sequence[str], flag_values: flags.FlagValues) -> Command:
-  """Turns a command line into a checked command; see `command_line.parse`."""
+  """Turns a command line into a checked command; see `cli.parse`."""
   launched = processes.launched_by() is not None
-  return command_line.parse(argv, flag_values, launched=launched)
+  return cli.parse(argv, flag_values, launched=launched)
 
 
 def run(command: Command) -> int:
@@ -120,7 +120,7 @@ def telling_mistakes() -> Iterator[None]:
 if __name__ == '__main__':
   keep_printing()
   quiet_orbax()
-  command_line.define_flags(flags.FLAGS)
+  cli.define_flags(flags.FLAGS)
   with (
     processes.ending_at_once(),
     answering_interrupts(),

@@ -111,7 +111,7 @@ def told(capsys, tmp_path):
   from absl import flags, logging
 
   import main
-  from vaegan_jax.config import command_line
+  from vaegan_jax.config import cli
 
   verbosity = logging.get_verbosity()
   traced = []
@@ -122,7 +122,7 @@ def told(capsys, tmp_path):
 
   def told(*args, alone=False):
     values = flags.FlagValues()
-    command_line.define_flags(values)
+    cli.define_flags(values)
     command = ['main.py', f'--workdir={tmp_path / "run"}', *map(str, args)]
     with pytest.raises(SystemExit) as caught, main.telling_mistakes():
       main.run(main.parse(command, values))

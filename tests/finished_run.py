@@ -7,7 +7,7 @@ import numpy as np
 from absl import flags
 
 import main
-from vaegan_jax.config import command_line
+from vaegan_jax.config import cli
 from vaegan_jax.config.migrations import stamp
 from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.setup.networks import create_networks
@@ -27,7 +27,7 @@ LATENTS = {
 def parse(workdir, *args):
   """The command that such arguments are."""
   values = flags.FlagValues()
-  command_line.define_flags(values)
+  cli.define_flags(values)
   return main.parse(['main.py', *args, f'--workdir={workdir}'], values)
 
 

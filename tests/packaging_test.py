@@ -1,4 +1,4 @@
-"""What the package holds, and what it leaves alone."""
+"""Tests of the package's contents and of its imports."""
 
 import ast
 import importlib.util
@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / 'vaegan_jax'
 MODULES = sorted(PACKAGE.rglob('*.py'))
 
-# Flax imports absl, etils and msgpack itself: what counts is what comes on top.
+# Flax imports absl, etils and msgpack itself, so only additions are counted.
 IMPORTING = """
 import json, sys
 import flax, flax.linen, optax
@@ -32,21 +31,25 @@ print(json.dumps(added))
 """
 
 
-def test_importing_the_library_imports_flax_and_nothing_else():
-  names = ['vaegan_jax']
-  if (PACKAGE / 'models' / 'vgg.py').exists():
-    names.append('vaegan_jax.models.pretrained.vgg')
+def run_python(code, *args, path, cwd):
+  """Returns the output of Python code in its own process."""
   result = subprocess.run(
-    [sys.executable, '-c', IMPORTING, *names],
+    [sys.executable, '-c', code, *args],
     capture_output=True,
     text=True,
     check=True,
-    env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    cwd=cwd,
+    env=os.environ | {'PYTHONPATH': str(path)},
   )
-  added = json.loads(result.stdout)
+  return result.stdout
+
+
+def test_importing_the_library_imports_flax_and_nothing_else(tmp_path):
+  names = ['vaegan_jax', 'vaegan_jax.models.pretrained.vgg']
+  added = json.loads(run_python(IMPORTING, *names, path=ROOT, cwd=tmp_path))
   assert list(added) == names
   for name, modules in added.items():
-    assert 'flax.nnx' not in modules, name  # Linen's users need not wait.
+    assert 'flax.nnx' not in modules, name  # Its import takes seconds.
     packages = {module.split('.')[0] for module in modules}
     # No TensorFlow, orbax, grain, torch, PIL, ...
     assert packages - set(sys.stdlib_module_names) == {'vaegan_jax'}, name
@@ -59,28 +62,19 @@ def test_every_public_name_is_a_documented_function():
     assert getattr(vaegan_jax, name).__doc__
 
 
-def test_every_folder_of_modules_is_packaged():
-  pyproject = tomllib.loads((ROOT / 'pyproject.toml').read_text())
-  folders = {module.parent.relative_to(ROOT) for module in MODULES}
-  expected = {'.'.join(folder.parts) for folder in folders}
-  expected.add('vaegan_jax.configs')  # Beside the package in a clone.
-  assert set(pyproject['tool']['setuptools']['packages']) == expected
-  for folder in folders:
-    assert (ROOT / folder / '__init__.py').exists()
+def test_every_folder_of_modules_is_a_package():
+  for folder in {module.parent for module in MODULES}:
+    assert (folder / '__init__.py').exists(), folder
 
 
-def test_an_installed_package_is_whole(tmp_path):
-  # `setuptools` does not bear to be imported late, so not `importorskip`.
+def test_an_installed_package_is_complete(tmp_path):
+  # `setuptools` must be imported before the packages it replaces, so
+  # `importorskip` cannot be used.
   if not all(map(importlib.util.find_spec, ('pip', 'setuptools'))):
     pytest.skip('needs pip and setuptools')
   source, target = tmp_path / 'source', tmp_path / 'target'
   shutil.copytree(  # The build leaves files behind.
     PACKAGE, source / 'vaegan_jax', ignore=shutil.ignore_patterns('__pycache__')
-  )
-  shutil.copytree(
-    ROOT / 'configs',
-    source / 'configs',
-    ignore=shutil.ignore_patterns('__pycache__'),
   )
   shutil.copy(ROOT / 'pyproject.toml', source)
   flags = '--quiet --no-index --no-deps --no-build-isolation --no-compile'
@@ -98,24 +92,20 @@ def test_an_installed_package_is_whole(tmp_path):
     for path in ROOT.glob('configs/*.py')
   }
   assert installed == {path.relative_to(ROOT) for path in MODULES} | configs
-  # Its configuration is this one's, without the clone.
-  code = 'from vaegan_jax.configuration import defaults, validation;'
-  code += 'config = defaults.get_config("mse"); validation.validate(config);'
-  code += 'print(defaults.PROJECT, config.to_json())'
-  result = subprocess.run(
-    [sys.executable, '-c', code],
-    capture_output=True,
-    text=True,
-    check=True,
-    cwd=tmp_path,
-    env=os.environ | {'PYTHONPATH': str(target)},
-  )
+  # Its configuration equals this one, without the clone.
+  code = """
+from vaegan_jax.config import defaults, validation
+config = defaults.get_config('mse')
+validation.validate(config)
+print(defaults.PROJECT, config.to_json())
+"""
+  printed = run_python(code, path=target, cwd=tmp_path)
   wanted = f'{target / "vaegan_jax"} {defaults.get_config("mse").to_json()}'
-  assert result.stdout.strip() == wanted
+  assert printed.strip() == wanted
 
 
 def imported(tree):
-  """The absolute names that a module imports, wherever in it."""
+  """Yields the absolute names that a module imports, wherever in it."""
   for node in ast.walk(tree):
     if isinstance(node, ast.Import):
       yield from (alias.name for alias in node.names)
@@ -123,10 +113,11 @@ def imported(tree):
       yield node.module
 
 
-@pytest.mark.parametrize(
-  'path', MODULES, ids=lambda path: str(path.relative_to(ROOT))
-)
-def test_a_module_imports_nothing_that_is_not_installed_with_it(path):
-  names = {name.split('.')[0] for name in imported(ast.parse(path.read_text()))}
-  # `python -m pytest` finds these in the repository; who installs does not.
-  assert not names & {'configs', 'launch', 'main', 'tests'}
+def test_no_module_imports_what_is_not_installed_with_it():
+  # `python -m pytest` finds these in the repository; an installation lacks
+  # them.
+  absent = {'configs', 'launch', 'main', 'tests'}
+  for path in MODULES:
+    tree = ast.parse(path.read_text())
+    names = {name.split('.')[0] for name in imported(tree)}
+    assert not names & absent, path

@@ -12,7 +12,7 @@ from PIL import Image
 
 import main
 from tests.finished_run import STEP, finish
-from vaegan_jax.config import command_line
+from vaegan_jax.config import cli
 
 PROJECT = Path(__file__).parents[1]
 PAGE = PROJECT / 'docs' / 'use.md'
@@ -25,7 +25,7 @@ def run_line(line):
   program, *args = line.split()
   if program == './launch/local.sh':
     values = flags.FlagValues()
-    command_line.define_flags(values)
+    cli.define_flags(values)
     assert main.run(main.parse(['main.py', *args], values)) == 0
   elif program == 'PYTHONPATH=.':
     assert args[1] == str(EXAMPLE.relative_to(PROJECT))

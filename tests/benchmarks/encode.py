@@ -23,7 +23,7 @@ import numpy as np
 
 import vaegan_jax
 from vaegan_jax.commands import encode
-from vaegan_jax.config.serialization import load_config
+from vaegan_jax.config.io import load_config
 from vaegan_jax.inference.using import open_split
 from vaegan_jax.runtime import devices
 

@@ -29,7 +29,7 @@ import jax
 from tests.benchmarks import input as input_benchmark
 from tests.benchmarks import update as update_benchmark
 from tests.environment import environment
-from vaegan_jax.config import serialization
+from vaegan_jax.config.io import load_config_file
 from vaegan_jax.losses.adversarial import OBJECTIVES
 from vaegan_jax.runtime import devices
 
@@ -140,7 +140,7 @@ def _measure_updates(args) -> list[dict]:
 
 
 def _measure_update(args, batch_size: int, side: int) -> dict[str, Any]:
-  config = serialization.load_config_file(args.config)
+  config = load_config_file(args.config)
   config.data.image_size = side
   number = jax.local_device_count()
   update, create_state = update_benchmark.create(config, config.update_order)
@@ -168,7 +168,7 @@ def _measure_update(args, batch_size: int, side: int) -> dict[str, Any]:
 def _measure_compilation(args) -> dict[str, float]:
   """The job 'compilation': seconds, and CPU seconds of all of it."""
   (objective,) = args.objectives
-  config = serialization.load_config_file(f'{args.config}:{objective}')
+  config = load_config_file(f'{args.config}:{objective}')
   update, create_state = update_benchmark.create(
     config, config.update_order, lazy=args.lazy
   )

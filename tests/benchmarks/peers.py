@@ -33,7 +33,7 @@ import ml_collections
 import numpy as np
 
 from tests.benchmarks.update import planned_bytes
-from vaegan_jax.config import serialization
+from vaegan_jax.config.io import load_config_file
 from vaegan_jax.data.pixels import to_float
 from vaegan_jax.runtime import devices
 from vaegan_jax.setup.networks import create_networks
@@ -140,7 +140,7 @@ def main(argv: list[str]) -> None:
 
 def _measure(path: str, dtype: str, args) -> dict[str, Any]:
   """All of one configuration."""
-  config = serialization.load_config_file(path)
+  config = load_config_file(path)
   config.batch_size = args.batch_size
   config.model.dtype = config.critic.dtype = dtype
   peers = create(config, compiled=args.compile)

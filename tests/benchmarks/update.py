@@ -31,7 +31,7 @@ from configs import default
 from tests.benchmarks import hlo
 from tests.benchmarks.minimum import minimum_flops
 from tests.environment import environment
-from vaegan_jax.config import serialization
+from vaegan_jax.config.io import load_config_file
 from vaegan_jax.runtime import devices
 from vaegan_jax.setup.networks import create_networks
 from vaegan_jax.setup.updates import create_updates
@@ -149,7 +149,7 @@ def _parse_args(argv: list[str]) -> argparse.Namespace:
 def _load_config(args: argparse.Namespace) -> ml_collections.ConfigDict:
   if args.small:
     return small_config()
-  return serialization.load_config_file(args.config)
+  return load_config_file(args.config)
 
 
 def _describe_programs(args: argparse.Namespace) -> dict[str, dict]:

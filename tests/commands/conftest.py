@@ -5,7 +5,7 @@ from absl import flags, logging
 
 import main
 from vaegan_jax.commands import train
-from vaegan_jax.config import command_line
+from vaegan_jax.config import cli
 from vaegan_jax.config.rules import flatten
 from vaegan_jax.runtime import writers
 from vaegan_jax.setup import updates
@@ -36,7 +36,7 @@ def run():
 
   def run(workdir, *args):
     values = flags.FlagValues()
-    command_line.define_flags(values)
+    cli.define_flags(values)
     return main.run(
       main.parse(['main.py', *args, f'--workdir={workdir}'], values)
     )

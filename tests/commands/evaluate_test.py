@@ -14,7 +14,7 @@ from PIL import Image
 import main
 from tests import networks
 from vaegan_jax.commands import compare, evaluate, train
-from vaegan_jax.config import command_line
+from vaegan_jax.config import cli
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import evaluator as evaluator_lib
 from vaegan_jax.evaluation import metrics
@@ -36,7 +36,7 @@ _NAMES = [*_QUALITY, 'kl', 'rate', 'distance', *_SAMPLED]
 
 def _config(tiny_run, *args):
   values = flags.FlagValues()
-  command_line.define_flags(values)
+  cli.define_flags(values)
   # 43 images in batches of 8: the last one is not full.
   args = (*tiny_run, '--config.data.eval_split=train+test', *args)
   return main.parse(['main.py', *args, '--workdir=any'], values).config

@@ -8,7 +8,7 @@ import pytest
 from absl import flags
 
 import main
-from vaegan_jax.config import command_line
+from vaegan_jax.config import cli
 from vaegan_jax.errors import UserError
 
 PROJECT = Path(main.__file__).parent
@@ -60,7 +60,7 @@ def test_the_program_tells_it_so(args, status, told, tmp_path):
 def test_a_launcher_connects_processes_without_flags(monkeypatch):
   def parse():
     flag_values = flags.FlagValues()
-    command_line.define_flags(flag_values)
+    cli.define_flags(flag_values)
     return main.parse(['main.py', '--workdir=runs/a'], flag_values)
 
   monkeypatch.setenv('JAX_COORDINATOR_ADDRESS', 'a:1')
@@ -78,7 +78,7 @@ def test_processes_compare_every_run_of_a_sweep(monkeypatch):
   )
   for sweep in ('1e-3,3e-3', '7,3e-3'):
     values = flags.FlagValues()
-    command_line.define_flags(values)
+    cli.define_flags(values)
     args = ('--mode=study', '--workdir=any', '--study.objectives=mse')
     sweep = f'--study.sweep=loss.kl_weight={sweep}'
     main._check_processes(main.parse(['main.py', *args, sweep], values))

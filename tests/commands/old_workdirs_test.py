@@ -17,7 +17,7 @@ import pytest
 
 import vaegan_jax
 from vaegan_jax.commands import evaluate, train
-from vaegan_jax.config.serialization import load_config
+from vaegan_jax.config.io import load_config
 from vaegan_jax.runtime import writers
 from vaegan_jax.setup.init_from import read_initial_weights
 from vaegan_jax.setup.networks import restore_networks

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vaegan_jax.config.io import load_config
 from vaegan_jax.config.paths import check_data_outside
-from vaegan_jax.config.serialization import load_config
 from vaegan_jax.data import datasets, decoding, image_files
 from vaegan_jax.data.images import load_images
 from vaegan_jax.errors import UserError
@@ -46,7 +46,7 @@ _ALLOWED = {
   # The project's own configurations, and the Python file that --config names,
   # which is code by design.
   ('vaegan_jax/config/defaults.py', 'runpy.run_path'),
-  ('vaegan_jax/config/serialization.py', 'runpy.run_path'),
+  ('vaegan_jax/config/io.py', 'runpy.run_path'),
   # Knows the globals of a state dict alone; see `weights_test.py`.
   ('vaegan_jax/models/torch_files.py', 'pickle.Unpickler'),
 }

@@ -15,7 +15,7 @@ from PIL import Image
 import main
 from configs.default import get_config
 from vaegan_jax.commands import evaluate, study, study_report, train
-from vaegan_jax.config import command_line, grid
+from vaegan_jax.config import cli, sweep
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import figures
 from vaegan_jax.runtime import writers
@@ -36,7 +36,7 @@ def command(tiny_run, tmp_path, monkeypatch):
 
   def command(*args):
     values = flags.FlagValues()
-    command_line.define_flags(values)
+    cli.define_flags(values)
     args = (
       *('main.py', '--mode=study', *tiny_run),
       f'--workdir={tmp_path / "study"}',
@@ -429,12 +429,12 @@ def test_a_sweep_trains_every_value_and_draws_curves(
 
 
 def test_a_factor_is_of_each_objectives_own_value():
-  configs = grid.create_configs(
+  configs = sweep.create_configs(
     'configs/default.py',
     ['main.py', '--config.model.latent_dim=64'],
     objectives=['mse', 'geometric'],
     seeds=[0],
-    sweep=grid.parse_sweep('loss.kl_weight=0.3x,1x'),
+    sweep=sweep.parse_sweep('loss.kl_weight=0.3x,1x'),
   )
   own = {name: get_config(name).loss.kl_weight for name in ('mse', 'geometric')}
   assert own['mse'] != own['geometric']
@@ -442,7 +442,7 @@ def test_a_factor_is_of_each_objectives_own_value():
     objective, _, change = label.partition(', ')
     factor = {'loss.kl_weight=0.3x': 0.3, 'loss.kl_weight=1x': 1.0}[change]
     assert config.loss.kl_weight == pytest.approx(factor * own[objective])
-  sizes = grid.create_configs(
+  sizes = sweep.create_configs(
     'configs/default.py',
     ['main.py', '--config.model.latent_dim=64'],
     objectives=['mse'],

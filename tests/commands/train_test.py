@@ -27,7 +27,7 @@ from tests.processes import (
   wait_for_step,
 )
 from vaegan_jax.commands import evaluate, train
-from vaegan_jax.config.serialization import load_config
+from vaegan_jax.config.io import load_config
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import evaluator
 from vaegan_jax.models.pretrained.vgg import load_vgg

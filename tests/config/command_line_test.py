@@ -9,15 +9,15 @@ import pytest
 from absl import flags
 
 from configs import default
-from vaegan_jax.config import command_line
+from vaegan_jax.config import cli
 from vaegan_jax.config.rules import OBJECTIVES
 from vaegan_jax.errors import UserError
 
 
 def parse(*args):
   flag_values = flags.FlagValues()
-  command_line.define_flags(flag_values)
-  return command_line.parse(['main.py', *args], flag_values, launched=False)
+  cli.define_flags(flag_values)
+  return cli.parse(['main.py', *args], flag_values, launched=False)
 
 
 @pytest.fixture

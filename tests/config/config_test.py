@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from configs import default, style
 from vaegan_jax.config import rules, validation
+from vaegan_jax.config.io import load_config, load_config_file
 from vaegan_jax.config.migrations import upgrade
 from vaegan_jax.config.networks import layer_names
 from vaegan_jax.config.overrides import apply_overrides
-from vaegan_jax.config.serialization import load_config, load_config_file
 from vaegan_jax.config.shapes import flip_axes, spatial_shape
 from vaegan_jax.errors import UserError
 from vaegan_jax.losses import adversarial
@@ -320,7 +320,7 @@ LDM = RESIDUAL | {
 def test_what_contradicts_is_told(changes, told):
   with pytest.raises(UserError, match=told) as caught:
     validation.validate(make_config(**changes))
-    validation.validate_beginning(make_config(**changes))
+    validation.validate_new_run(make_config(**changes))
   assert re.search(r'for example|did you mean|use \d', str(caught.value))
 
 
@@ -613,7 +613,7 @@ def test_a_critic_that_is_blind_to_contrast_may_go_on_but_not_begin():
   config.loss.image_weight = 0.0
   validation.validate(config)  # As of a run that an earlier version began.
   with pytest.raises(UserError, match=r'--config\.loss\.image_weight=1'):
-    validation.validate_beginning(config)
+    validation.validate_new_run(config)
   for field, value in (
     ('loss.image_weight', 1.0),
     ('loss.pixel_weight', 1.0),
@@ -622,4 +622,4 @@ def test_a_critic_that_is_blind_to_contrast_may_go_on_but_not_begin():
   ):
     seeing = config.copy_and_resolve_references()
     seeing.update_from_flattened_dict({field: value})
-    validation.validate_beginning(seeing)
+    validation.validate_new_run(seeing)

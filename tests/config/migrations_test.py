@@ -14,10 +14,10 @@ import vaegan_jax
 from configs import default
 from tests.finished_run import STEP, finish, use
 from vaegan_jax.config import migrations
+from vaegan_jax.config.io import load_config
 from vaegan_jax.config.rules import flatten
-from vaegan_jax.config.serialization import load_config
 from vaegan_jax.errors import UserError
-from vaegan_jax.runtime.recorded import read_identity
+from vaegan_jax.runtime.checkpoint_metadata import read_identity
 
 _NOW = 1 + len(migrations.MIGRATIONS)
 

@@ -3,8 +3,8 @@
 import pytest
 
 from vaegan_jax.config import defaults, variants
-from vaegan_jax.config.serialization import load_config_file
-from vaegan_jax.config.validation import validate, validate_beginning
+from vaegan_jax.config.io import load_config_file
+from vaegan_jax.config.validation import validate, validate_new_run
 from vaegan_jax.errors import UserError
 
 PRESETS = sorted(defaults.get_presets())
@@ -16,7 +16,7 @@ def test_every_preset_suits_every_configuration(name, preset):
   config = load_config_file(f'configs/{name}.py:{preset}')
   plain = load_config_file(f'configs/{name}.py')
   validate(config)
-  validate_beginning(config)
+  validate_new_run(config)
   assert config.data.to_dict() == plain.data.to_dict()
   assert config.objective == 'geometric'
   assert config.model.to_dict() != plain.model.to_dict()

@@ -22,7 +22,7 @@ from tests.processes import (
   start_two,
 )
 from tests.tiny_run import draw_images, tiny_flags
-from vaegan_jax.config.serialization import load_config
+from vaegan_jax.config.io import load_config
 from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.runtime.preemption import Stopper
 from vaegan_jax.runtime.progress import format_duration

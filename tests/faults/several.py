@@ -62,12 +62,12 @@ def damage_the_newest(lab: Lab) -> tuple[str, str]:
 
 
 def _cannot_read(step: int) -> None:
-  load = checkpoints._load
+  load = checkpoints.load_checkpoint
 
-  def fail(path, *args):
-    return None if path.name == str(step) else load(path, *args)
+  def fail(path, **options):
+    return None if path.name == str(step) else load(path, **options)
 
-  checkpoints._load = fail
+  checkpoints.load_checkpoint = fail
 
 
 def blind_one(lab: Lab) -> tuple[str, str]:

@@ -19,8 +19,8 @@ from absl import flags
 
 import main
 import vaegan_jax
-from vaegan_jax.config import command_line
-from vaegan_jax.config.serialization import load_config
+from vaegan_jax.config import cli
+from vaegan_jax.config.io import load_config
 from vaegan_jax.runtime import lock
 from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.setup.networks import create_networks, restore_networks
@@ -49,7 +49,7 @@ def bucket(fake_bucket):
 
 def _run(*args):
   values = flags.FlagValues()
-  command_line.define_flags(values)
+  cli.define_flags(values)
   return main.run(main.parse(['main.py', *args], values))
 
 

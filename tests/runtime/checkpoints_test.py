@@ -141,6 +141,50 @@ def test_round_trip_is_bit_exact(tmp_path):
   assert_same(restored, make_state(20))
 
 
+def test_a_part_is_restored_without_reading_the_rest(tmp_path):
+  saved = Checkpoints(tmp_path)
+  state = make_state(10)
+  large = np.random.default_rng(0).normal(size=(500, 1000))
+  assert saved.save(10, state.replace(opt_state={'mu': large}), **RUN)
+  saved.wait()
+  DAMAGE['bit in array'](tmp_path / 'checkpoints' / '10' / 'state')
+  part = {'params': {'encoder': state.params['encoder']}, 'step': state.step}
+  restored, step = saved.restore(part, partial=True, **RUN)
+  assert step == 10
+  assert_same(restored, part)
+  with pytest.raises(UserError, match='is damaged'):
+    saved.restore(state.replace(opt_state={'mu': large}), **RUN)
+
+
+def test_what_is_restored_of_a_part_is_checked(tmp_path):
+  save_all(tmp_path, 10)
+  restore = functools.partial(
+    Checkpoints(tmp_path).restore, partial=True, **RUN
+  )
+  with pytest.raises(UserError, match=r'params/encoder/kernel was .*\[40, 5\]'):
+    restore({'params': make_state(1, 5).params})
+  with pytest.raises(UserError, match='ema_params/kernel was'):
+    restore({'ema_params': {'kernel': np.ones(3)}})
+  DAMAGE['bit in array'](tmp_path / 'checkpoints' / '10')
+  with pytest.raises(UserError, match='is damaged'):
+    restore(make_state(1))
+
+
+@pytest.mark.parametrize('place', ('upgrade', 'initial'))
+def test_an_error_of_our_own_is_no_damage(tmp_path, place):
+  save_all(tmp_path, 10, 20)
+  before = snapshot(tmp_path)
+
+  def fail(*_):
+    raise KeyError('a bug')
+
+  template = make_state(1).replace(batch_stats={'count': np.int32(7)})
+  options = {'initial': lambda: template} | {place: fail}
+  with pytest.raises(KeyError, match='a bug'):
+    Checkpoints(tmp_path).restore(template, **RUN, **options)
+  assert snapshot(tmp_path) == before
+
+
 def test_no_checkpoint_is_none_and_writes_nothing(tmp_path):
   assert Checkpoints(tmp_path / 'absent').restore(make_state(1), **RUN) is None
   assert not (tmp_path / 'absent').exists()
@@ -312,17 +356,17 @@ def test_a_checkpoint_that_vanishes_while_it_is_read_leads_to_the_next(
   save_all(tmp_path / 'later', 30, 40)
   save_all(tmp_path / 'run', 10, 20)
   folder = tmp_path / 'run' / 'checkpoints'
-  load = checkpoints._load
+  load = checkpoints.load_checkpoint
 
-  def train_on(path, *args):
+  def train_on(path, **options):
     if path.name == '20':  # The trainer has saved two, and keeps two.
       for step in ('30', '40'):
         shutil.move(tmp_path / 'later' / 'checkpoints' / step, folder / step)
       for step in ('10', '20'):
         shutil.rmtree(folder / step)
-    return load(path, *args)
+    return load(path, **options)
 
-  monkeypatch.setattr(checkpoints, '_load', train_on)
+  monkeypatch.setattr(checkpoints, 'load_checkpoint', train_on)
   reader = Checkpoints(tmp_path / 'run')
   restored, step = reader.restore(make_state(1), quarantine=False)
   assert step == 40
@@ -365,7 +409,12 @@ def test_a_leaf_that_is_new_begins_as_in_a_new_run(tmp_path, caplog):
   )
   assert step == 10
   assert_same(restored, make_state(10).replace(batch_stats=initial.batch_stats))
-  assert 'than batch_stats/deep/count, batch_stats/usage: new' in caplog.text
+  assert 'than batch_stats/deep/count, batch_stats/usage: ' in caplog.text
+  part = {'params': make_state(1).params, 'batch_stats': initial.batch_stats}
+  read, _ = Checkpoints(tmp_path).restore(
+    part, partial=True, initial=lambda: part
+  )
+  assert_same(read, dict(part, params=make_state(10).params))
   # From now on it is one of them.
   saved = Checkpoints(tmp_path)
   assert saved.save(20, restored, **RUN) and saved.wait()

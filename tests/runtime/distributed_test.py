@@ -121,12 +121,12 @@ def _evaluate_slowly():
 
 
 def _cannot_read_step_8():
-  load = checkpoints._load
+  load = checkpoints.load_checkpoint
 
-  def fail(path, *args):
-    return None if path.name == '8' else load(path, *args)
+  def fail(path, **options):
+    return None if path.name == '8' else load(path, **options)
 
-  checkpoints._load = fail
+  checkpoints.load_checkpoint = fail
 
 
 def test_signals_and_a_checkpoint_that_one_cannot_read_change_no_bit(

@@ -22,7 +22,7 @@ from tests.runtime.checkpoints_test import (
   save_all,
 )
 from vaegan_jax.commands import train
-from vaegan_jax.config import command_line
+from vaegan_jax.config import cli
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import writers
 from vaegan_jax.runtime.checkpoints import Checkpoints
@@ -46,7 +46,7 @@ def run():
 
   def run(*args):
     values = flags.FlagValues()
-    command_line.define_flags(values)
+    cli.define_flags(values)
     main.run(main.parse(['main.py', *args], values))
 
   yield run

@@ -12,8 +12,8 @@ from PIL import Image
 
 import main
 from vaegan_jax.commands import compare
-from vaegan_jax.config import command_line
-from vaegan_jax.config.serialization import load_config
+from vaegan_jax.config import cli
+from vaegan_jax.config.io import load_config
 from vaegan_jax.data.image_files import ImageFiles
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import writers
@@ -41,7 +41,7 @@ def run(monkeypatch):
 
   def run(*args):
     values = flags.FlagValues()
-    command_line.define_flags(values)
+    cli.define_flags(values)
     return main.run(main.parse(['main.py', *map(str, args)], values))
 
   yield run

@@ -13,7 +13,7 @@ import pytest
 
 from tests.processes import read_rows, saved_steps
 from vaegan_jax.commands import train
-from vaegan_jax.config.serialization import load_config
+from vaegan_jax.config.io import load_config
 from vaegan_jax.errors import UserError
 from vaegan_jax.setup.networks import create_networks, restore_networks
 from vaegan_jax.training.loop import DONE

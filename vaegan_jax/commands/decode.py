@@ -3,7 +3,7 @@
 import ml_collections
 import numpy as np
 
-from vaegan_jax.config.use_flags import Use
+from vaegan_jax.config.cli import Use
 from vaegan_jax.data.pictures import png_names
 from vaegan_jax.errors import UserError
 from vaegan_jax.inference.latent_files import read_latents

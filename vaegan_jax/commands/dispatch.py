@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import ml_collections
 
-from vaegan_jax.config.command_line import Command
+from vaegan_jax.config.cli import Command
 from vaegan_jax.config.rules import flatten
 from vaegan_jax.config.validation import validate
 from vaegan_jax.runtime.preemption import interruptible

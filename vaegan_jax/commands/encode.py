@@ -13,7 +13,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from vaegan_jax.config.use_flags import Use
+from vaegan_jax.config.cli import Use
 from vaegan_jax.data import pixels
 from vaegan_jax.data.images import Images
 from vaegan_jax.data.pictures import Pictures

@@ -11,9 +11,9 @@ import json
 import ml_collections
 from etils import epath
 
+from vaegan_jax.config.cli import Use
 from vaegan_jax.config.migrations import stamp
 from vaegan_jax.config.paths import PATHS
-from vaegan_jax.config.use_flags import Use
 from vaegan_jax.inference.latent_statistics import FILE
 from vaegan_jax.inference.load import EXPORT_VERSION, WEIGHTS_FILE
 from vaegan_jax.inference.model import TrainedModel

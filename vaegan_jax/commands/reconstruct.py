@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from vaegan_jax.config.use_flags import Use
+from vaegan_jax.config.cli import Use
 from vaegan_jax.data import pixels
 from vaegan_jax.data.pictures import png_names
 from vaegan_jax.inference.using import (

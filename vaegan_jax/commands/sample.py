@@ -5,8 +5,8 @@ import ml_collections
 import numpy as np
 from etils import epath
 
+from vaegan_jax.config.cli import Use
 from vaegan_jax.config.shapes import shown_bands
-from vaegan_jax.config.use_flags import Use
 from vaegan_jax.evaluation import signal_figures
 from vaegan_jax.evaluation.figures import sample_figure
 from vaegan_jax.inference.using import batches_of, open_model, write_pictures

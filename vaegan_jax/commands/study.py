@@ -24,7 +24,7 @@ from vaegan_jax.commands import study_report as report
 from vaegan_jax.commands.study_report import FINISHED, Outcome
 from vaegan_jax.config.migrations import upgrade
 from vaegan_jax.config.rules import flatten
-from vaegan_jax.config.validation import validate_beginning
+from vaegan_jax.config.validation import validate_new_run
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation.feature_metrics import Judges
 from vaegan_jax.runtime import distributed
@@ -171,7 +171,7 @@ def _recall_all(runs: Runs) -> list[Outcome | None]:
     if _newest_step(run):
       _check_resumable(config, run)
     else:
-      validate_beginning(config)
+      validate_new_run(config)
   return [_recall(config, run) for run, config in runs.items()]
 
 

@@ -9,15 +9,15 @@ import ml_collections
 from absl import flags
 from etils import epath
 
-from vaegan_jax.config import grid, variants
+from vaegan_jax.config import sweep, variants
 from vaegan_jax.config.paths import absolute, make_paths_absolute
 from vaegan_jax.config.rules import nearest
 from vaegan_jax.errors import UserError
 
 _EXAMPLES = {
   'study.objectives': 'mse,geometric',
-  'study.seeds': grid.SEEDS,
-  'study.sweep': grid.SWEEP,
+  'study.seeds': sweep.SEEDS,
+  'study.sweep': sweep.SWEEP,
 }
 
 
@@ -77,12 +77,12 @@ def parse_study(
         f'--config.{field} is set by --mode=study, from --study.{field}s: for '
         f'example, --study.{field}s={_EXAMPLES[f"study.{field}s"]}'
       )
-  configs = grid.create_configs(
+  configs = sweep.create_configs(
     source,
     argv,
-    objectives=grid.parse_objectives(flag_values['study.objectives'].value),
-    seeds=grid.parse_seeds(flag_values['study.seeds'].value),
-    sweep=grid.parse_sweep(flag_values['study.sweep'].value),
+    objectives=sweep.parse_objectives(flag_values['study.objectives'].value),
+    seeds=sweep.parse_seeds(flag_values['study.seeds'].value),
+    sweep=sweep.parse_sweep(flag_values['study.sweep'].value),
   )
   workdir = absolute(flag_values.workdir)
   runs = {}

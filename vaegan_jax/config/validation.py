@@ -64,7 +64,7 @@ def validate(
     )
 
 
-def validate_beginning(config: ml_collections.ConfigDict) -> None:
+def validate_new_run(config: ml_collections.ConfigDict) -> None:
   """Checks what only a run that begins must heed.
 
   A norm divides the contrast of an image away, and BatchNorm mixes it with its

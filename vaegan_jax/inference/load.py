@@ -14,8 +14,8 @@ import ml_collections
 from etils import epath
 
 from vaegan_jax import models
+from vaegan_jax.config.io import load_config
 from vaegan_jax.config.paths import absolute
-from vaegan_jax.config.serialization import load_config
 from vaegan_jax.config.shapes import example_shape, spatial_shape
 from vaegan_jax.errors import UserError
 from vaegan_jax.inference.latent_statistics import read_statistics

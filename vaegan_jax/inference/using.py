@@ -11,8 +11,8 @@ import numpy as np
 from absl import logging
 from etils import epath
 
+from vaegan_jax.config.cli import Use
 from vaegan_jax.config.shapes import holds_arrays, spatial_shape
-from vaegan_jax.config.use_flags import Use
 from vaegan_jax.data import pixels, sounds
 from vaegan_jax.data.arrays import encode_npy
 from vaegan_jax.data.images import Images, load_splits

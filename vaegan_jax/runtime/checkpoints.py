@@ -13,7 +13,7 @@ Of several processes the first alone writes, all read, and all hear the same.
 """
 
 import contextlib
-import json
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -25,8 +25,8 @@ from absl import logging
 from etils import epath
 
 from vaegan_jax.errors import UserError
-from vaegan_jax.runtime import checkpoint_meta, distributed
-from vaegan_jax.runtime.new_leaves import complete, new_leaves
+from vaegan_jax.runtime import checkpoint_metadata, distributed
+from vaegan_jax.runtime.checkpoint_reading import load_checkpoint
 
 PyTree = Any
 _FORMAT = 1  # Of `meta`: raised when the code before would misread it.
@@ -52,10 +52,7 @@ class Checkpoints:
 
   def steps(self) -> list[int]:
     """Returns the steps that have a directory, ascending, damaged or not."""
-    if not self._directory.is_dir():
-      return []
-    paths = self._directory.iterdir()
-    return sorted(int(p.name) for p in paths if p.name.isdecimal())
+    return checkpoint_metadata.list_steps(self._directory)
 
   def save(self, step: int, state: PyTree, *, config: dict, data: dict) -> bool:
     """Ends the last save, then starts this one, which a thread completes.
@@ -84,7 +81,7 @@ class Checkpoints:
     if distributed.is_first():
       host = jax.tree_util.tree_map_with_path(_host_copy, state)
       meta = _meta(step, host, config, data)
-      meta = ocp.args.JsonSave(checkpoint_meta.seal(meta))
+      meta = ocp.args.JsonSave(checkpoint_metadata.seal(meta))
       state = ocp.args.StandardSave(host)
       items = ocp.args.Composite(state=state, meta=meta)
     self._pending = (step, items)
@@ -131,21 +128,25 @@ class Checkpoints:
     free_fields: tuple[str, ...] = (),
     upgrade: Callable[[dict], dict] = dict,
     initial: Callable[[], PyTree] | None = None,
+    partial: bool = False,
     quarantine: bool = True,
   ) -> tuple[PyTree, int] | None:
-    """Restores the newest checkpoint that is whole.
+    """Restores the newest undamaged checkpoint.
 
-    Damaged ones move to the quarantine once an older one has proved whole: if
-    none does, all stay, and no restart begins afresh unnoticed.
+    Damaged ones move to the quarantine once an older one is restored. If none
+    can be, all stay, so that no run starts afresh unnoticed.
 
     Args:
       template: Pytree of arrays or `jax.ShapeDtypeStruct`.
-      config: Configuration now; None: not compared. `data` likewise.
-      data: What identifies the dataset now.
+      config: Current configuration; None: not compared. `data` likewise.
+      data: Current identity of the dataset.
       free_fields: Dotted fields, or groups, of `config` that may differ.
-      upgrade: Adds to a saved configuration the fields that it is too old for.
-      initial: the state before step 1, for leaves that an earlier version had
-        not; weights are never taken from it. None: all must be there.
+      upgrade: Adds the fields that a saved configuration is too old for.
+      initial: Returns the state before step 1, or the part that `template`
+        covers, for leaves that an older version did not save. The weights of
+        a network are never taken from it. None: all leaves must be there.
+      partial: Reads and checks only the leaves of `template`, whose paths are
+        some of the state's, such as {'ema_params': ...}.
       quarantine: False: changes nothing on disk, for reading beside a trainer.
 
     Returns:
@@ -153,20 +154,26 @@ class Checkpoints:
       None if there is no checkpoint at all.
 
     Raises:
-      UserError: One is of another run, or all are damaged; nothing was moved.
+      UserError: One belongs to another run, or all are damaged; none was moved.
     """
     self.close()
-    leaves = checkpoint_meta.leaves(template)
-    now = {'leaves': leaves, 'config': config, 'data': data}
-    now = {k: v for k, v in now.items() if v is not None} | {'format': _FORMAT}
-    # Tuples become lists, as in `meta`.
-    now = json.loads(checkpoint_meta.canonical(now))
+    load = functools.partial(
+      load_checkpoint,
+      template=template,
+      now={'config': config, 'data': data, 'format': _FORMAT},
+      free_fields=free_fields,
+      upgrade=upgrade,
+      initial=initial,
+      partial=partial,
+    )
+    return self._restore_newest(load, quarantine)
+
+  def _restore_newest(self, load, quarantine) -> tuple[PyTree, int] | None:
     tried = []
-    # Beside a trainer, newer steps come and older ones go.
+    # Beside a trainer, newer steps appear and older ones are removed.
     while (step := self._newest(but=tried)) is not None:
       with distributed.together():
-        path = self._directory / str(step)
-        state = _load(path, template, now, free_fields, upgrade, initial)
+        state = load(self._directory / str(step))
       if distributed.every_process(state is not None):
         if quarantine:
           self._quarantine([*tried, *self._misnamed(before=step)])
@@ -176,8 +183,8 @@ class Checkpoints:
     if damaged := [str(step) for step in tried if step in left]:
       raise UserError(
         f'Every checkpoint in {self._directory} is damaged (steps '
-        f'{", ".join(damaged)}) and a run does not begin afresh over them: put '
-        'a whole one back or use a new --workdir.'
+        f'{", ".join(damaged)}) and no run starts afresh over them: put a '
+        'whole one back or use a new --workdir.'
       )
     return None
 
@@ -192,8 +199,8 @@ class Checkpoints:
     for step in self.steps() if distributed.is_first() else []:
       try:
         if step < before:
-          read_meta(self._directory / str(step))
-      except _Misnamed as error:
+          checkpoint_metadata.read(self._directory / str(step))
+      except checkpoint_metadata.Misnamed as error:
         logging.warning('In %s/%d, %s', self._directory, step, error)
         misnamed.append(step)
       except Exception:  # Damaged: it is in the way of nothing.
@@ -280,61 +287,12 @@ class Checkpoints:
     distributed.every_process(True)
 
 
-def _load(path, template, now, free_fields, upgrade, initial) -> PyTree | None:
-  """Returns the state at `path`, or None, with a warning, if it is damaged."""
-  try:
-    meta = read_meta(path)
-    was = meta | {'config': upgrade(meta.get('config') or {})}
-    new = new_leaves(meta['leaves'], now['leaves']) if initial else {}
-    was['leaves'] = meta['leaves'] | new
-    checkpoint_meta.check_same(path, was, now, free_fields)
-    target = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), template)
-    args = ocp.args.StandardRestore(None if new else target)
-    state = ocp.StandardCheckpointHandler().restore(path / 'state', args=args)
-    if checkpoint_meta.crc32s(state, meta['leaves']) != meta['crc32s']:
-      raise ValueError('the CRC32 of a leaf differs')
-    if new:
-      logging.warning('%s is older than %s: new here.', path, ', '.join(new))
-      return complete(state, template, initial())
-    return state
-  except UserError:
-    raise
-  except Exception as error:  # Orbax has no one family of errors for damage.
-    if path.exists():
-      logging.warning('The checkpoint %s is damaged: %r', path, error)
-    else:
-      logging.warning('The checkpoint %s was removed while it was read', path)
-    return None
-
-
-class _Misnamed(ValueError):
-  """A checkpoint is not of the step that its folder is named after."""
-
-
-def read_meta(path: epath.Path) -> dict:
-  """Returns what a checkpoint must be, the content of its `meta`.
-
-  Args:
-    path: of the checkpoint, `<workdir>/checkpoints/<step>`.
-
-  Raises:
-    Exception: of nearly any class, where it is damaged or of another step.
-  """
-  # A bare handler: a Checkpointer would wait for processes that cannot read.
-  meta = checkpoint_meta.unseal(
-    ocp.JsonCheckpointHandler().restore(path / 'meta')
-  )
-  if meta['step'] != int(path.name):
-    raise _Misnamed(f'the folder was renamed: it holds step {meta["step"]}')
-  return meta
-
-
 def _meta(step, state, config, data) -> dict:
   return {
     'format': _FORMAT,
     'step': step,
-    'leaves': checkpoint_meta.leaves(state),
-    'crc32s': checkpoint_meta.crc32s(state),
+    'leaves': checkpoint_metadata.leaves(state),
+    'crc32s': list(checkpoint_metadata.crc32s(state).values()),
     'config': config,
     'data': data,
     'versions': {m.__name__: m.__version__ for m in (jax, flax, ocp, np)},

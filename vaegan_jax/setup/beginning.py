@@ -9,7 +9,7 @@ from jax.experimental import multihost_utils
 
 from vaegan_jax import models
 from vaegan_jax.config.shapes import example_shape
-from vaegan_jax.config.validation import validate_beginning
+from vaegan_jax.config.validation import validate_new_run
 from vaegan_jax.runtime import distributed
 from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.setup import memory
@@ -36,7 +36,7 @@ def settle(
     UserError: no run may begin like this, or the other run cannot be read.
   """
   if not distributed.from_first(checkpoints.steps):
-    validate_beginning(config)
+    validate_new_run(config)
     return config, read_initial_weights(config)
   if config.init_from:
     print(

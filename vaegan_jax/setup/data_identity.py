@@ -14,7 +14,7 @@ from vaegan_jax.config.shapes import example_shape
 from vaegan_jax.data.images import load_splits
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import distributed
-from vaegan_jax.runtime.recorded import read_identity
+from vaegan_jax.runtime.checkpoint_metadata import read_identity
 from vaegan_jax.setup.value_range import with_range
 
 # Fields of `config.data` by which a folder has the same training images.

@@ -14,9 +14,9 @@ import ml_collections
 from etils import epath
 
 from vaegan_jax import models
+from vaegan_jax.config.io import load_config
 from vaegan_jax.config.paths import resolve
 from vaegan_jax.config.rules import flatten
-from vaegan_jax.config.serialization import load_config
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import distributed
 from vaegan_jax.setup.networks import create_networks, restore_networks

@@ -8,7 +8,7 @@ import flax.linen as nn
 import ml_collections
 from etils import epath
 
-from vaegan_jax.config.serialization import load_config
+from vaegan_jax.config.io import load_config
 from vaegan_jax.config.shapes import shape_flag, spatial_shape
 from vaegan_jax.errors import UserError
 from vaegan_jax.models import is_frozen

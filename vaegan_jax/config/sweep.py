@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from vaegan_jax.config import variants
+from vaegan_jax.config.io import load_config_file
 from vaegan_jax.config.overrides import apply_overrides
 from vaegan_jax.config.rules import OBJECTIVES, RULES, either, flatten, nearest
-from vaegan_jax.config.serialization import load_config_file
 from vaegan_jax.config.validation import validate
 from vaegan_jax.errors import UserError
 

@@ -13,7 +13,8 @@ import ml_collections
 from absl import flags
 from etils import epath
 
-from vaegan_jax.config import defaults, grid
+from vaegan_jax.config import defaults, sweep
+from vaegan_jax.config.io import load_config, load_config_file
 from vaegan_jax.config.overrides import apply_overrides, reject, with_objective
 from vaegan_jax.config.paths import (
   absolute,
@@ -23,7 +24,6 @@ from vaegan_jax.config.paths import (
 )
 from vaegan_jax.config.process_flags import Processes, parse_flags
 from vaegan_jax.config.rules import PATH, either, nearest
-from vaegan_jax.config.serialization import load_config, load_config_file
 from vaegan_jax.config.study_flags import check_study_flags, parse_study
 from vaegan_jax.config.use_flags import (
   USES,
@@ -77,7 +77,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
   define('process_id', '', 'Which of them this is, from 0.')
   define('study.objectives', '', 'Of --mode=study, with commas; empty: all.')
   define('study.sweep', '', 'Of --mode=study: field=value,value,...')
-  define('study.seeds', grid.SEEDS, 'Of --mode=study, separated by commas.')
+  define('study.seeds', sweep.SEEDS, 'Of --mode=study, separated by commas.')
   define_use_flags(flag_values)
 
 

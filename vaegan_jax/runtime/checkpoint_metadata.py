@@ -1,0 +1,165 @@
+"""The `meta` of a checkpoint, sealed with a CRC32 of its own.
+
+Orbax alone restores a flipped byte, another dtype and (into numpy) another
+shape without an error. Restored leaves are therefore compared with `meta`.
+"""
+
+import json
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import flax
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from vaegan_jax.errors import UserError
+
+PyTree = Any
+_WEIGHTS = {'params', 'ema_params'}
+# A difference on the left follows from one on the right; only that is reported.
+_CAUSES = {'leaves.': 'config.', 'data.': 'config.data.'}
+
+
+class Misnamed(ValueError):
+  """Error of a checkpoint whose folder is named after another step."""
+
+
+def seal(content: Mapping[str, Any]) -> dict[str, Any]:
+  """Adds a CRC32 to `content`, which holds JSON types and tuples."""
+  return {'crc32': zlib.crc32(canonical(content)), 'content': content}
+
+
+def canonical(content: Mapping[str, Any]) -> bytes:
+  """Returns the JSON text of `content`, with sorted keys."""
+  return json.dumps(content, sort_keys=True).encode()
+
+
+def read(path: epath.Path) -> dict[str, Any]:
+  """Reads the content of a checkpoint's `meta`.
+
+  Args:
+    path: folder of the checkpoint, `<workdir>/checkpoints/<step>`.
+
+  Raises:
+    Misnamed: the folder is named after another step.
+    Exception: of nearly any class, where `meta` is damaged.
+  """
+  # A bare handler: a Checkpointer would wait for processes that cannot read.
+  sealed = ocp.JsonCheckpointHandler().restore(path / 'meta')
+  content = sealed['content']
+  if sealed['crc32'] != zlib.crc32(canonical(content)):
+    raise ValueError('the CRC32 of meta differs')
+  if content['step'] != int(path.name):
+    raise Misnamed(f'the folder was renamed: it holds step {content["step"]}')
+  return content
+
+
+def read_identity(
+  workdir: epath.PathLike, step: int | None = None
+) -> dict[str, Any] | None:
+  """Reads which configuration and dataset a checkpoint belongs to.
+
+  The leaves are not checked: that is the work of `Checkpoints.restore`.
+
+  Args:
+    workdir: workdir of the run, local or `gs://...`.
+    step: step of the checkpoint; None: the newest that can be read.
+
+  Returns:
+    'config', as saved by its version, 'data' and 'step'; None if there is none.
+  """
+  folder = epath.Path(workdir) / 'checkpoints'
+  steps = list_steps(folder) if step is None else [step]
+  for candidate in reversed(steps):
+    try:
+      meta = read(folder / str(candidate))
+      return {key: meta[key] for key in ('step', 'config', 'data')}
+    except Exception:  # Damage and bucket errors have no common class.
+      continue
+  return None
+
+
+def list_steps(folder: epath.Path) -> list[int]:
+  """Returns the steps that have a folder in `folder`, ascending."""
+  if not folder.is_dir():
+    return []
+  return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal())
+
+
+def leaves(tree: PyTree) -> dict[str, str]:
+  """Returns {'params/dense/kernel': 'float32[3, 4]', ...}."""
+  return {
+    name: f'{leaf.dtype}{list(leaf.shape)}'
+    for name, leaf in named(tree).items()
+  }
+
+
+def named(tree: PyTree) -> dict[str, Any]:
+  """Returns {'params/dense/kernel': leaf, ...}."""
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }
+
+
+def crc32s(tree: PyTree) -> dict[str, int]:
+  """Returns the CRC32 of each leaf, a numpy array, by its name."""
+  return {name: zlib.crc32(x.tobytes()) for name, x in named(tree).items()}
+
+
+def new_leaves(was: Mapping[str, str], now: Mapping[str, str]) -> set[str]:
+  """Returns the names that only `now` has, without the weights of networks.
+
+  A new moving average or counter may start from its initial value. A network
+  that lacks weights is another network.
+
+  Args:
+    was: {'averages/logits_real': 'float32[]', ...} of the checkpoint.
+    now: the same of the current state.
+  """
+  return {x for x in now.keys() - was if not _WEIGHTS & set(x.split('/'))}
+
+
+def check_same(
+  path: Any,
+  meta: Mapping[str, Any],
+  now: Mapping[str, Any],
+  free_fields: Iterable[str],
+) -> None:
+  """Checks that a checkpoint belongs to this run.
+
+  Args:
+    path: folder of the checkpoint.
+    meta: what was saved.
+    now: the current values of some entries of `meta`.
+    free_fields: dotted fields, or groups, of `config` that may differ.
+
+  Raises:
+    UserError: names the fields whose values differ.
+  """
+  was = flax.traverse_util.flatten_dict({k: meta.get(k) for k in now}, sep='.')
+  now = flax.traverse_util.flatten_dict(now, sep='.')
+  free = tuple(f'config.{field}.' for field in free_fields)
+  names = [
+    name
+    for name in sorted(was.keys() | now.keys())
+    if was.get(name, 'absent') != now.get(name, 'absent')
+    and not f'{name}.'.startswith(free)
+  ]
+  for effect, cause in _CAUSES.items():
+    if any(name.startswith(cause) for name in names):
+      names = [name for name in names if not name.startswith(effect)]
+  if names:
+    differ = [
+      f'{name} was {was.get(name, "absent")!r} and is '
+      f'{now.get(name, "absent")!r} now'
+      for name in names
+    ]
+    differ[8:] = [f'{len(differ) - 8} more'] if len(differ) > 8 else []
+    raise UserError(
+      f'In the checkpoint {path}, {", ".join(differ)}, but a run must keep the '
+      'configuration, dataset and network that it started with: restore the '
+      'old values or use a new --workdir.'
+    )
