@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaegan_jax.data import drawn_faces
+from vaegan_jax.data.sources import drawn_faces
 from vaegan_jax.losses import distances, perceptual
 from vaegan_jax.losses.reconstruction import (
   LossConfig,

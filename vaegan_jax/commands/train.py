@@ -17,7 +17,8 @@ from etils import epath
 from vaegan_jax.config.migrations import stamp, upgrade
 from vaegan_jax.config.rules import flatten
 from vaegan_jax.data import batches
-from vaegan_jax.data.images import Images, load_splits, whole_of
+from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data.split import Images, load_splits, whole_of
 from vaegan_jax.errors import unwritable
 from vaegan_jax.inference.measure_latents import measure_finished
 from vaegan_jax.runtime import devices, distributed, lock
@@ -170,7 +171,7 @@ def _load_data(
   fields = ('train_split', 'eval_split')
   with distributed.together(), distributed.after_first():
     splits = load_splits(
-      config.data, fields, fill_bucket=distributed.is_first()
+      DataConfig(**config.data), fields, fill_bucket=distributed.is_first()
     )
   distributed.check_same(
     {

@@ -4,12 +4,11 @@ import ml_collections
 
 from vaegan_jax.config.rules import FROZEN
 from vaegan_jax.config.shapes import (
-  OF_IMAGES,
   holds_arrays,
-  is_of_tfds,
   shape_flag,
   spatial_shape,
 )
+from vaegan_jax.data import sources
 from vaegan_jax.errors import UserError
 
 
@@ -22,25 +21,25 @@ def check_data(data: ml_collections.ConfigDict) -> None:
   Raises:
     UserError: two of them contradict each other.
   """
-  from_folder = data.name in ('image_folder', 'array_folder')
-  if from_folder and not data.path.strip():
+  source = sources.find(data.name)
+  if source.path == 'required' and not data.path.strip():
     raise UserError(
       f'data.path={data.path!r} must name a folder when data.name='
       f'{data.name!r}: for example, --config.data.path=/data/my_photos'
     )
-  if data.path and not from_folder and data.name != 'celeb_a':
+  if data.path and source.path == 'unused':
+    readers = ', '.join(map(repr, sources.with_path()))
     raise UserError(
-      f"data.path={data.path!r} is only read when data.name is 'image_folder', "
-      f"'array_folder' or 'celeb_a', not {data.name!r}: set "
-      '--config.data.name=image_folder'
+      f'data.path={data.path!r} is only read when data.name is one of '
+      f'{readers}, not {data.name!r}: set --config.data.name=image_folder'
     )
-  if data.shape and data.name in OF_IMAGES:
+  if data.shape and source.holds_arrays is False:
     raise UserError(
       f'data.shape={data.shape} is of arrays, and data.name={data.name!r} of '
       'images, whose sides are data.image_size: for example, '
       '--config.data.image_size=64'
     )
-  if data.feature and not is_of_tfds(data):
+  if data.feature and not source.has_features:
     raise UserError(
       f'data.feature={data.feature!r} is of the datasets of TFDS, and not of '
       f'data.name={data.name!r}: leave it out, or --config.data.feature='

@@ -7,27 +7,18 @@ height, width).
 
 from typing import Any
 
-# Datasets whose examples are no photographs; those of TFDS say so by their
-# `data.shape`.
-_OF_ARRAYS = ('array_folder', 'drawn_bands', 'drawn_sounds', 'drawn_volumes')
-# And those that are photographs whatever else is said.
-OF_IMAGES = ('image_folder', 'celeb_a', 'drawn_faces')
-_OWN = (*_OF_ARRAYS, 'image_folder', 'drawn_faces')
+from vaegan_jax.data import sources
+
 MAX_AXES = 3
 
 
 def holds_arrays(data: Any) -> bool:
-  """Whether examples are arrays in units of their own, and no photographs.
+  """Returns whether examples are arrays in units of their own, no photographs.
 
   Args:
     data: the fields of `config.data`.
   """
-  return data['name'] in _OF_ARRAYS or bool(data['shape'])
-
-
-def is_of_tfds(data: Any) -> bool:
-  """Whether the dataset is one of TFDS's, which may have several features."""
-  return data['name'] not in _OWN
+  return sources.holds_arrays(data['name'], tuple(data['shape']))
 
 
 def as_pair(image_size: int | tuple[int, int]) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from urllib import parse
 
 import requests
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download import downloader
 
 from vaegan_jax.errors import describe_error
 
@@ -52,7 +53,6 @@ def fail_soon() -> Iterator[None]:
     adapters=requests.adapters,
     packages=requests.packages,
   )
-  downloader = tfds.core.download.downloader
   original = downloader.requests
   log = logging.getLogger('urllib3.connectionpool')  # It reports each attempt.
   level = log.level

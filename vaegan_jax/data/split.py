@@ -230,10 +230,12 @@ def _parse(dataset: Dataset, split: str) -> list[tuple[str, int, int]]:
     for name, count in dataset.counts.items()
   }
   instruction = tfds.core.splits.AbstractSplit.from_spec(split)
-  return [
-    (str(part.splitname), part.from_, part.to)
-    for part in instruction.to_absolute(infos)
-  ]
+  parts = []
+  for part in instruction.to_absolute(infos):  # None stands for an end.
+    name = str(part.splitname)
+    end = dataset.counts[name] if part.to is None else part.to
+    parts.append((name, part.from_ or 0, end))
+  return parts
 
 
 def _fingerprint(

@@ -23,9 +23,8 @@ import optax
 from etils import epath
 from jax.scipy import fft
 
-from vaegan_jax.data import decoding
-from vaegan_jax.data.image_files import describe_error
-from vaegan_jax.errors import UserError
+from vaegan_jax.data import decode
+from vaegan_jax.errors import UserError, describe_error
 from vaegan_jax.evaluation import figures
 from vaegan_jax.losses.distances import style_and_content_loss
 from vaegan_jax.losses.perceptual import capture_features
@@ -252,7 +251,7 @@ def _read_picture(
 ) -> np.ndarray:
   """Reads the largest centred square; returns [1, S, S, C] in [-1, 1]."""
   try:
-    pixels = decoding.decode_image(
+    pixels = decode.decode_image(
       epath.Path(path).read_bytes(), channels=channels, image_size=image_size
     )
   except Exception as error:  # Pillow raises nearly anything.

@@ -11,7 +11,7 @@ import ml_collections
 from absl import logging
 from etils import epath
 
-from vaegan_jax.data.images import Images
+from vaegan_jax.data.split import Images
 from vaegan_jax.errors import UserError
 from vaegan_jax.inference.latent_statistics import (
   FILE,

@@ -8,7 +8,8 @@ import ml_collections
 from absl import logging
 
 from vaegan_jax.config.shapes import shown_bands
-from vaegan_jax.data.images import Images, load_splits
+from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data.split import Images, load_splits
 from vaegan_jax.evaluation.evaluator import Evaluator
 from vaegan_jax.evaluation.feature_metrics import Judges, load_judges
 from vaegan_jax.losses.reconstruction import LossConfig
@@ -76,7 +77,7 @@ def open_run(
   """
   modules, state, step = restore_for_size(config, workdir)
   config = keep_rules(config, workdir)
-  (images,) = load_splits(config.data, ['eval_split'])
+  (images,) = load_splits(DataConfig(**config.data), ['eval_split'])
   change = describe_change(config, workdir, step)
   if change:
     logging.warning('Of %s: %s.', workdir, change)

@@ -70,7 +70,7 @@ def _create_preprocess(data) -> Callable[..., jax.Array]:
   """What the device does to images before they are trained on."""
   axes, crop = flip_axes(data), lambda images: images
   if data.random_crop_margin:
-    crop = functools.partial(pixels.random_crop, sides=spatial_shape(data))
+    crop = functools.partial(pixels.random_crop, shape=spatial_shape(data))
 
   def preprocess(images, *draws):
     images = crop(images, *draws[len(axes) :])

@@ -8,7 +8,7 @@ opens the run needs the data for it.
 import ml_collections
 
 from vaegan_jax.config.shapes import holds_arrays
-from vaegan_jax.data.images import Images
+from vaegan_jax.data.split import Images
 from vaegan_jax.data.values import find_range
 
 

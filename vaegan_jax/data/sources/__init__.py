@@ -1,4 +1,8 @@
-"""The sources of data, one file each, found by name."""
+"""The sources of data, one file each, found by name.
+
+Owns the way from `data.name` to a source.
+May import: `errors`.
+"""
 
 import functools
 import importlib
