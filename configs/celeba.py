@@ -2,11 +2,10 @@
 
   python main.py --config=configs/celeba.py --workdir=runs/celeba
 
-TFDS downloads the images (1.4 GB) on the first run, if Google Drive lets it.
-Images that you have, `img_align_celeba` (a folder or a .zip) and
-`list_eval_partition.txt` in one folder, need no download:
-`--config.data.path=/data/celeba`. The pixel baseline is
-`--config=configs/celeba.py:mse`.
+TFDS downloads the images (1.4 GB) on the first run, if Google Drive allows it.
+Your own copy needs no download: `--config.data.path=/data/celeba`, a folder of
+`img_align_celeba` (a folder or a .zip) and `list_eval_partition.txt`. The pixel
+baseline is `--config=configs/celeba.py:mse`.
 """
 
 import ml_collections
@@ -18,5 +17,5 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   """Returns the configuration for CelebA."""
   config = default.get_config(objective)
   config.data.name = 'celeb_a'
-  config.data.center_crop = 140  # The face, out of 178 x 218.
+  config.data.center_crop = 140  # Crops the face from 178 x 218.
   return config

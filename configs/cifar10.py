@@ -1,4 +1,4 @@
-"""CIFAR-10 at its own 32 x 32.
+"""CIFAR-10 at its native 32 x 32.
 
   python main.py --config=configs/cifar10.py --workdir=runs/cifar10
 

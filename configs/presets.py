@@ -1,49 +1,49 @@
-"""Latents and networks by name, to be added to any configuration.
+"""Latents and networks by name, for any configuration.
 
   python main.py --config=configs/celeba.py:geometric,vq_f8 --workdir=runs/vq
 
-The words after the colon are an objective and presets, in any order; a preset
-changes a configuration that its file has finished. `f8` is a map of latents at
-an eighth of each side.
+The words after the colon are an objective and presets, in any order. A preset
+applies after the file's own settings. `f8` means a map of latents, downsampled
+by 8.
 """
 
 import ml_collections
 
 
 def kl_f4(config: ml_collections.ConfigDict) -> None:
-  """A map of Gaussian latents at a quarter of each side."""
+  """Selects a map of Gaussian latents, downsampled by 4."""
   _map(config, multipliers=(1, 2), latent_dim=4)
 
 
 def kl_f8(config: ml_collections.ConfigDict) -> None:
-  """A map of Gaussian latents at an eighth of each side."""
+  """Selects a map of Gaussian latents, downsampled by 8."""
   _map(config, multipliers=(1, 2, 4), latent_dim=4)
 
 
 def vq_f8(config: ml_collections.ConfigDict) -> None:
-  """A map of codes out of a learnt codebook of 512."""
+  """Selects a map of codes from a learnt codebook of 512."""
   _map(config, multipliers=(1, 2, 4), latent_dim=8)
   config.model.latent = 'vq'
 
 
 def fsq_f8(config: ml_collections.ConfigDict) -> None:
-  """A map of codes that are rounded: 8 x 6 x 5 = 240 of them."""
+  """Selects a map of codes by rounding, 8 x 6 x 5 = 240 of them."""
   _map(config, multipliers=(1, 2, 4), latent_dim=3)
   config.model.latent = 'fsq'
 
 
 def ldm_f4(config: ml_collections.ConfigDict) -> None:
-  """Latent-diffusion's autoencoder of a quarter, layer by layer."""
+  """Selects latent-diffusion's autoencoder, downsampling by 4."""
   _ldm(config, multipliers=(1, 2, 4), latent_dim=3)
 
 
 def ldm_f8(config: ml_collections.ConfigDict) -> None:
-  """Latent-diffusion's autoencoder of an eighth, layer by layer."""
+  """Selects latent-diffusion's autoencoder, downsampling by 8."""
   _ldm(config, multipliers=(1, 2, 4, 4), latent_dim=4)
 
 
 def residual(config: ml_collections.ConfigDict) -> None:
-  """Residual blocks, and attention in the middle, for the autoencoder."""
+  """Selects residual blocks with attention in the middle."""
   if config.model.network != 'residual':
     config.model.network, config.model.middle_attention = 'residual', True
     _set_multipliers(config.model, config.model.channel_multipliers)
@@ -63,7 +63,7 @@ def _map(config, *, multipliers, latent_dim):
 
 
 def _set_multipliers(model, multipliers):
-  """Of plain blocks; residual ones have one more, at the image's own side."""
+  """Sets the multipliers; residual blocks add one at full resolution."""
   model.depth = len(multipliers)
   if model.network == 'residual':
     multipliers = (*multipliers, min(2 * multipliers[-1], 4))

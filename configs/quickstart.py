@@ -1,4 +1,4 @@
-"""Drawn faces, small enough for a CPU, with nothing to download.
+"""Synthetic faces, small enough for a CPU, with nothing to download.
 
   python main.py --config=configs/quickstart.py --workdir=runs/quickstart/mine
 
@@ -20,6 +20,6 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   for network in (config.model, config.critic):
     network.depth = 3
     network.channel_multipliers = (1, 2, 4)
-  # Drawings hold more to be told apart by, and they are compared at one rate.
+  # Both objectives then have about the same rate.
   config.loss.kl_weight *= 2.0 if config.objective == 'mse' else 0.4
   return config

@@ -1,11 +1,11 @@
-"""Volumes: those that are drawn, or a folder of one's own.
+"""Volumes: synthetic ones, or a folder of your own.
 
   python main.py --config=configs/volume.py --workdir=runs/volumes
   python main.py --config=configs/volume.py --config.data.name=array_folder \
     --config.data.path=/data/scans --workdir=runs/scans
 
-What is drawn is learnt in minutes on a CPU; of one's own data more is to be had
-with more steps and wider networks.
+The synthetic data trains in minutes on a CPU. Use more steps and wider networks
+for your own data.
 """
 
 import ml_collections
@@ -14,7 +14,7 @@ from configs import default, short
 
 
 def get_config(objective: str = '') -> ml_collections.ConfigDict:
-  """Returns the configuration of 32 x 32 x 32 places."""
+  """Returns the configuration for 32 x 32 x 32 voxels."""
   config = default.get_config(objective)
   short.shorten(config, num_train_steps=900)
   config.batch_size = 16
@@ -25,8 +25,8 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
     network.width = 8
     network.depth = 3
     network.channel_multipliers = (1, 2, 4)
-  # At one rate, as the quick start's.
+  # Both objectives then have comparable rates.
   config.loss.kl_weight *= 3.0 if config.objective == 'mse' else 0.1
-  if config.objective == 'mse':  # Which twice of that does not survive.
+  if config.objective == 'mse':  # At twice this training diverges.
     config.optimizer.autoencoder_learning_rate = 1e-3
   return config

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Trains on this machine.
 #
-#   launch/local.sh                              the quick start: two short
-#                                                runs and their comparison
-#   launch/local.sh --config.num_train_steps=100   the same, with other values
-#   launch/local.sh --config=... --workdir=...   main.py, as it is
-#   launch/local.sh --helpshort                  what main.py itself says
+#   launch/local.sh                                the quick start: two short
+#                                                  runs and their comparison
+#   launch/local.sh --config.num_train_steps=100   the same with other values
+#   launch/local.sh --config=... --workdir=...     main.py with these arguments
+#   launch/local.sh --helpshort                    the help of main.py
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 

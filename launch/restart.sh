@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
-# Runs a command, and runs it again where the next run goes on from the last.
+# Runs a command, and restarts it after a preemption or a failure.
 #
 #   launch/restart.sh .venv/bin/python main.py --workdir=runs/my_photos
 #   launch/restart.sh --dry_run COMMAND ...            prints the command
-#   launch/restart.sh --status_file=FILE COMMAND ...   leaves there its status
+#   launch/restart.sh --status_file=FILE COMMAND ...   writes the last status
 #
-# main.py ends with status
-#   75   when SIGTERM or SIGHUP had it save and leave: it is run again, without
-#        limit;
-#   1, or a signal's, when it failed: it is run again up to 3 times, a count
-#        that begins anew after an hour without a failure;
-#   0, done, 2, a user's mistake, or 130, Ctrl-C: that is the end.
-# A SIGTERM, SIGHUP or Ctrl-C to this script is handed on, and is the end too.
+# The status with which main.py ends decides:
+#   75      It saved and stopped after SIGTERM or SIGHUP. It is restarted,
+#           without a limit.
+#   1, or   It failed, or a signal killed it. It is restarted up to 3 times. An
+#   others  hour without a failure resets the count.
+#   0       It is done. There is no restart.
+#   2       The user made a mistake. There is no restart.
+#   130     The user pressed Ctrl-C. There is no restart.
+# This script passes SIGTERM, SIGHUP and Ctrl-C on to the command, and then does
+# not restart it.
 set -uo pipefail
 
 help() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
@@ -23,7 +26,7 @@ case "${1:-}" in
   --status_file=?*) status_file="${1#*=}" && shift ;;
 esac
 if [[ $# -eq 0 || "$1" == --* ]]; then
-  echo "error: ${1:-nothing} is not a command to run: for example, launch/restart.sh .venv/bin/python main.py --workdir=runs/first" >&2
+  echo "error: ${1:-nothing} is not a command to run: use, for example, launch/restart.sh .venv/bin/python main.py --workdir=runs/first" >&2
   exit 2
 fi
 
@@ -31,18 +34,18 @@ stopping=''
 interrupted=''
 child=''
 # shellcheck disable=SC2317  # The trap calls it.
-hand_on() {
+forward() {
   stopping=1
   interrupted=1
   if [[ -n "$child" ]]; then kill -TERM "$child" 2>/dev/null; fi
 }
-trap hand_on TERM INT HUP
+trap forward TERM INT HUP
 
 run() {
   "$@" &
   child=$!
   if [[ -n "$stopping" ]]; then kill -TERM "$child" 2>/dev/null; fi
-  # A signal interrupts `wait`, but not the command, which is saving now.
+  # A signal interrupts `wait`, but not the command, which is still saving.
   interrupted=1
   while [[ -n "$interrupted" ]]; do
     interrupted=''
@@ -64,7 +67,7 @@ while true; do
     *) if ((++failures > 3)); then break; fi ;;
   esac
   if [[ -n "$stopping" ]]; then break; fi
-  echo "It ended with status $status: it is run again in 10 s." >&2
+  echo "The command ended with status $status: it restarts in 10 s." >&2
   sleep 10
 done
 if [[ -n "$status_file" ]]; then echo "$status" >"$status_file"; fi

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Makes .venv in the project and installs into it what is not yet there.
+# Creates .venv in the project and installs the missing packages.
 #
-#   launch/setup.sh                what training needs
-#   launch/setup.sh --tests        and what the tests need
-#   launch/setup.sh --jax=cuda13   and JAX for a GPU; tpu: for a TPU
+#   launch/setup.sh                the packages for training
+#   launch/setup.sh --tests        adds the packages for the tests
+#   launch/setup.sh --jax=cuda13   adds JAX for a GPU (cuda12, cuda13) or a TPU
+#                                  (tpu)
 #
-# PYTHON names the interpreter; otherwise the newest suitable one is taken.
+# PYTHON names the interpreter. The default is the newest suitable one.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -24,7 +25,7 @@ suitable() {
 find_python() {
   if [[ -n "${PYTHON:-}" ]]; then
     suitable "$PYTHON" ||
-      fail "PYTHON=$PYTHON is not a Python 3.11, 3.12 or 3.13: try, for example, PYTHON=python3.12"
+      fail "PYTHON=$PYTHON is not Python 3.11, 3.12 or 3.13: use, for example, PYTHON=python3.12"
     echo "$PYTHON"
     return
   fi
@@ -35,7 +36,7 @@ find_python() {
       return
     fi
   done
-  fail "no Python 3.11, 3.12 or 3.13 was found: install one, or name it, for example, PYTHON=/opt/python3.12/bin/python3"
+  fail "no Python 3.11, 3.12 or 3.13 was found: install one, or set PYTHON to its path, for example, PYTHON=/opt/python3.12/bin/python3"
 }
 
 make_environment() {
@@ -43,7 +44,7 @@ make_environment() {
   python="$(find_python)"
   "$python" -c 'import ensurepip, venv' 2>/dev/null ||
     fail "$python has no venv module: install it, for example, with apt-get install python3-venv"
-  echo "Making .venv with $("$python" --version) ..." >&2
+  echo "Creating .venv with $("$python" --version) ..." >&2
   "$python" -m venv --clear .venv
 }
 
@@ -59,15 +60,15 @@ for argument in "$@"; do
   esac
 done
 
-# A stamp is left only after a complete installation, so that an interrupted
-# one is started again from nothing, and changed requirements are noticed.
+# The stamp is written after a complete installation. An interrupted one
+# therefore restarts from nothing, and changed requirements are installed.
 if ! .venv/bin/python -c '' 2>/dev/null ||
   ! compgen -G '.venv/installed-*' >/dev/null; then
   make_environment
 fi
 stamp=".venv/installed-$(cat "${files[@]}" | cksum | tr ' ' '-')${extra:+-$extra}"
 if [[ ! -e "$stamp" ]]; then
-  echo "Installing ${files[*]} (minutes, the first time) ..." >&2
+  echo "Installing ${files[*]} (the first time takes minutes) ..." >&2
   .venv/bin/python -m pip install --quiet --disable-pip-version-check \
     "${files[@]/#/--requirement=}" ${extra:+"jax[$extra]"} >&2
   touch "$stamp"

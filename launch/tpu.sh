@@ -3,38 +3,40 @@
 #
 #   launch/tpu.sh VERB --name=NAME --zone=ZONE [options] [-- arguments of main.py]
 #
-#   create   makes the TPU: on demand, or with --spot, --queued or both
-#   setup    sends the last commit to all its machines and installs what it needs
-#   run      starts main.py on all of them, and returns; it goes on without you
-#   status   says how the TPU is and, of each machine, how its run is
-#   logs     follows what the first machine prints
-#   stop     has the run save and end
+#   create   creates the TPU: on demand, or with --spot, --queued or both
+#   setup    copies the last commit to all machines and installs its packages
+#   run      starts main.py on all machines and returns; the run continues
+#   status   prints the state of the TPU and of the run on each machine
+#   logs     follows the output of the first machine
+#   stop     saves the run and ends it
 #   delete   deletes the TPU
 #
-#   --name=NAME               of the TPU
-#   --zone=ZONE               where it is, such as us-west4-a
-#   --project=PROJECT         if not gcloud's default
+#   --name=NAME               name of the TPU
+#   --zone=ZONE               its zone, such as us-west4-a
+#   --project=PROJECT         project, if it is not gcloud's default
 #   --accelerator_type=TYPE   for create: v5litepod-8, v4-32, v6e-16, ...
-#   --version=VERSION         for create: a runtime other than the type's usual one
-#   --spot                    for create: cheaper, and can be taken away at any time
-#   --queued                  it is a queued resource: give it to every verb
-#   --workdir=gs://...        for run: the checkpoints must outlive the TPU
-#   --watch                   for run: stays, and does all that the run needs
-#   --dry_run                 prints the commands, and runs none of them
+#   --version=VERSION         for create: a runtime other than the type's default
+#   --spot                    for create: cheaper, but may be preempted
+#   --queued                  a queued resource: pass it to every verb
+#   --workdir=gs://...        for run: a bucket, because it must outlive the TPU
+#   --watch                   for run: stays and recreates the TPU as needed
+#   --dry_run                 prints the commands and runs none
 #
-# For example, from nothing to the end, whatever is taken away on the way:
+# For example, one command that creates the TPU, trains to the end and recovers
+# from preemptions:
 #
 #   launch/tpu.sh run --watch --spot --queued --name=faces --zone=us-west4-a \
 #     --accelerator_type=v5litepod-16 --workdir=gs://bucket/runs/faces \
 #     -- --config=configs/celeba.py
 #
-# What is automatic: the run is a systemd service, so that a lost connection
-# does not end it, and launch/restart.sh starts it again after status 75 and, up
-# to three times, after a failure; it goes on from its checkpoint. A TPU that was
-# preempted, or a machine that was rebooted, comes back only with --watch: as
-# long as that runs, it looks every minute, makes the TPU again where it was
-# preempted, sets it up with the same commit and starts the same run. Without
-# it: delete, create, setup and run again, with the same workdir.
+# The run is a systemd service, so a lost connection does not end it.
+# launch/restart.sh restarts it after status 75 and, up to three times, after a
+# failure. It resumes from its checkpoint.
+#
+# Only --watch recovers from a preempted TPU or a rebooted machine. It checks the
+# state every minute, recreates a preempted TPU, sets it up with the same commit
+# and starts the same run. Without it, call delete, create, setup and run again,
+# with the same workdir.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
@@ -45,7 +47,7 @@ fail() {
   exit 2
 }
 
-# A shell reads the words again as they were.
+# Quotes the words for a shell.
 quoted() {
   local word words='' LC_ALL=C apostrophe="'\\''"
   for word in "$@"; do
@@ -73,7 +75,7 @@ parse() {
   case "$verb" in
     create | setup | run | status | logs | stop | delete) shift ;;
     --help | help) help && exit ;;
-    *) fail "'$verb' is not one of create, setup, run, status, logs, stop and delete: for example, launch/tpu.sh status --name=faces --zone=us-west4-a" ;;
+    *) fail "'$verb' is not one of create, setup, run, status, logs, stop and delete: use, for example, launch/tpu.sh status --name=faces --zone=us-west4-a" ;;
   esac
   while [[ $# -gt 0 ]]; do
     case "$1" in
@@ -83,7 +85,7 @@ parse() {
         ;;
       --spot | --queued | --watch | --dry_run) printf -v "${1#--}" 1 ;;
       --) shift && arguments=("$@") && break ;;
-      *) fail "$1 is not an option of launch/tpu.sh (see --help); options of main.py come after --, for example, -- --config=configs/celeba.py" ;;
+      *) fail "$1 is not an option of launch/tpu.sh (see --help): options of main.py come after --, for example, -- --config=configs/celeba.py" ;;
     esac
     shift
   done
@@ -91,25 +93,25 @@ parse() {
 
 check() {
   [[ "$name" =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]] ||
-    fail "--name=$name must be lower-case letters, digits and hyphens: for example, --name=faces"
-  [[ -n "$zone" ]] || fail "--zone is missing: for example, --zone=us-west4-a"
+    fail "--name=$name must be lower-case letters, digits and hyphens: use, for example, --name=faces"
+  [[ -n "$zone" ]] || fail "--zone is missing: add, for example, --zone=us-west4-a"
   if [[ "$verb" == create || -n "$watch" ]]; then
     [[ -n "$accelerator_type" ]] ||
-      fail "--accelerator_type is missing: for example, --accelerator_type=v5litepod-8"
+      fail "--accelerator_type is missing: add, for example, --accelerator_type=v5litepod-8"
     case "${version:-$accelerator_type}" in
       "$version") ;;
       v6e-*) version=v2-alpha-tpuv6e ;;
       v5p-*) version=v2-alpha-tpuv5 ;;
       v5litepod-*) version=v2-alpha-tpuv5-lite ;;
       v[234]-*) version=tpu-ubuntu2204-base ;;
-      *) fail "--accelerator_type=$accelerator_type has no usual runtime here: name one too, for example, --version=v2-alpha-tpuv6e" ;;
+      *) fail "--accelerator_type=$accelerator_type has no default runtime here: add one, for example, --version=v2-alpha-tpuv6e" ;;
     esac
   fi
   if [[ "$verb" == run ]]; then
     [[ "$workdir" == gs://?*/?* ]] ||
-      fail "--workdir=$workdir must be in a bucket, which all machines reach and which outlives them: for example, --workdir=gs://bucket/runs/faces"
+      fail "--workdir=$workdir must be in a bucket, which all machines reach and which outlives the TPU: use, for example, --workdir=gs://bucket/runs/faces"
   elif [[ -n "$watch$workdir" || ${#arguments[@]} -gt 0 ]]; then
-    fail "--watch, --workdir and what comes after -- are for run, not for $verb: for example, launch/tpu.sh run --name=faces --zone=us-west4-a --workdir=gs://bucket/runs/faces -- --config=configs/celeba.py"
+    fail "--watch, --workdir and arguments after -- are for run, not for $verb: use, for example, launch/tpu.sh run --name=faces --zone=us-west4-a --workdir=gs://bucket/runs/faces -- --config=configs/celeba.py"
   fi
   where=("--zone=$zone" ${project:+"--project=$project"})
 }
@@ -142,7 +144,7 @@ delete() {
 pack() {
   archive="$root/build/$name.tar.gz"
   if [[ -z "$dry_run" && -n "$(git -C "$root" status --porcelain)" ]]; then
-    echo "WARNING: what is not committed is not sent (see git status)." >&2
+    echo "WARNING: uncommitted changes are not copied to the TPU (see git status)." >&2
   fi
   call mkdir -p "$root/build"
   call git -C "$root" archive --format=tar.gz "--output=$archive" HEAD
@@ -157,7 +159,7 @@ start() {
   on_all "vaegan_jax/launch/tpu_worker.sh start $(quoted "--workdir=$workdir" ${arguments[@]+"${arguments[@]}"})"
 }
 
-# One word for each machine; on a new one that script is not yet there.
+# Prints one word for each machine. A new machine does not have the script yet.
 run_states() {
   on_all 'vaegan_jax/launch/tpu_worker.sh state || echo run: none'
 }
@@ -175,7 +177,7 @@ tpu_state() {
   tpu_vm describe "$name" '--format=value(state)'
 }
 
-# What cannot be found out, or done, is tried again a minute later.
+# A query or command that fails is repeated a minute later.
 watch() {
   local state
   pack
@@ -188,16 +190,16 @@ watch() {
     if [[ "$state" == *NOT_FOUND* ]]; then state=missing; fi
     case "${state##*$'\n'}" in
       missing)
-        echo "Making $name ..."
+        echo "Creating $name ..."
         create || true
         ;;
       PREEMPTED | TERMINATED | SUSPENDED)
-        echo "$name was taken away: it is made again ..."
+        echo "$name was preempted: recreating it ..."
         delete --quiet || true
         ;;
-      READY) if look; then return; fi ;;
+      READY) if check_run; then return; fi ;;
       FAILED)
-        echo "error: the queued resource failed: ask gcloud why" >&2
+        echo "error: the queued resource $name failed: see its state with gcloud compute tpus queued-resources describe $name" >&2
         exit 1
         ;;
       *) echo "$name: $state" ;;
@@ -206,8 +208,8 @@ watch() {
   done
 }
 
-# Starts the run where it is not going on; succeeds when it has finished.
-look() {
+# Starts the run if it is not active. Succeeds when the run has finished.
+check_run() {
   local states
   if ! states="$(run_states 2>&1)"; then
     echo "$states" >&2
@@ -218,7 +220,7 @@ look() {
     echo "Starting the run ..."
     { send && start; } || true
   elif [[ "$states" != *'run: active'* && "$states" == *'run: finished'* ]]; then
-    echo "It has finished: $workdir"
+    echo "The run has finished: $workdir"
     return
   fi
   return 1

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# What launch/tpu.sh has each machine of a TPU do, once the code is there.
+# Runs on each machine of a TPU, where launch/tpu.sh calls it.
 #
-#   launch/tpu_worker.sh install     makes .venv, with JAX for TPUs
+#   launch/tpu_worker.sh install     creates .venv, with JAX for TPUs
 #   launch/tpu_worker.sh start ...   starts main.py with these arguments
-#   launch/tpu_worker.sh state       says how the run is, in one word
-#   launch/tpu_worker.sh logs        follows what it prints
-#   launch/tpu_worker.sh stop        has it save and end
+#   launch/tpu_worker.sh state       prints the run's state in one word
+#   launch/tpu_worker.sh logs        follows the run's output
+#   launch/tpu_worker.sh stop        saves the run and ends it
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 help() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' launch/tpu_worker.sh; }
 
-# Ubuntu 22.04, which these machines run, has only Python 3.10: uv brings one.
+# These machines run Ubuntu 22.04, whose Python is 3.10: uv installs a newer one.
 install() {
   if ! command -v python3.13 python3.12 python3.11 >/dev/null; then
     python3 -m pip install --quiet --user uv
@@ -22,13 +22,13 @@ install() {
   launch/setup.sh --jax=tpu
 }
 
-# As a service of the machine, it outlives the connection, and when the machine
-# is taken away, SIGTERM reaches it: launch/restart.sh alone (KillMode), which
-# has main.py save. The command is in a file because systemd would expand $ in
-# it. A TPU's transfers lock memory, which a service may do little of.
+# A service outlives the connection and receives SIGTERM at a preemption. Only
+# launch/restart.sh receives it (KillMode) and passes it on to main.py, which
+# saves. The command is in a file because systemd would expand $ in it. Transfers
+# to a TPU lock memory, and a service's default limit is too low.
 start() {
   if systemctl is-active --quiet vaegan_jax; then
-    echo 'error: a run goes on here: end it with launch/tpu.sh stop' >&2
+    echo 'error: a run is active on this machine: end it with launch/tpu.sh stop' >&2
     exit 1
   fi
   rm -f exit_status

@@ -87,10 +87,16 @@ class FakeBucket:
     name = urllib.parse.quote(name, safe='')
     self._ask(f'o?uploadType=media&name={name}', content)
 
-  def _ask(self, what, content=None):
+  def remove(self, name):
+    """Removes an object."""
+    self._ask(f'o/{urllib.parse.quote(name, safe="")}', method='DELETE')
+
+  def _ask(self, what, content=None, method=None):
     url = f'{self._address}/storage/v1/b/bucket/{what}'
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(urllib.request.Request(url, content)) as answer:
+    with opener.open(
+      urllib.request.Request(url, content, method=method)
+    ) as answer:
       return answer.read()
 
   def close(self):
@@ -193,9 +199,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     self._store(self._name())
 
   def do_DELETE(self):
+    objects, name = self.server.objects, self._name()
+    wanted = self.query.get('ifGenerationMatch')
     with self.server.lock:
-      found = self.server.objects.pop(self._name(), None)
-    self._answer(404 if found is None else 204)
+      if name not in objects:
+        self._answer(404)
+      elif wanted not in (None, str(objects[name][1])):
+        self._answer(412)
+      else:
+        del objects[name]
+        self._answer(204)
 
   def _name(self):
     """The object that the path names: None for that of a listing."""

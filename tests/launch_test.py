@@ -1,4 +1,4 @@
-"""The launch scripts, with recorders in the place of the programs they call."""
+"""Tests of the launch scripts, with recorders in place of their programs."""
 
 import json
 import os
@@ -16,10 +16,10 @@ SCRIPTS = sorted([*LAUNCH.glob('*.sh'), LAUNCH / 'slurm.sbatch'])
 PLACE = ('--name=faces', '--zone=us-west4-a')
 TYPE = '--accelerator_type=v5litepod-16'
 WORKDIR = '--workdir=gs://bucket/runs/faces'
-# Words that a shell would change if they were not quoted.
+# Words that a shell changes unless they are quoted.
 WORDS = ["it's", 'two  words', '$HOME', '`id`', '"', '*', '', 'a\nb', '\\', '~']
 
-# Notes its arguments, then answers as the first of its answers that fits says.
+# Records its arguments and gives the first answer whose key they contain.
 RECORDER = """#!/usr/bin/env -S "{python}" -IS
 import json, pathlib, sys
 folder = pathlib.Path({folder!r})
@@ -37,7 +37,7 @@ for key, replies in answers.items():
 
 
 class Machine:
-  """A copy of launch/ in a project, and recorders of what it calls."""
+  """Copy of launch/ in a project, with recorders of the commands it calls."""
 
   def __init__(self, folder: Path):
     self.folder = folder
@@ -58,11 +58,11 @@ class Machine:
     program.chmod(0o755)
 
   def answer(self, **answers) -> None:
-    """Sets {part of a command: [(what it prints, its status), ...]}."""
+    """Sets {part of a command: [(its output, its status), ...]}."""
     (self.folder / 'answers').write_text(json.dumps(answers))
 
   def calls(self) -> list[list[str]]:
-    """Returns, and forgets, what was called."""
+    """Returns the recorded commands and clears the record."""
     path = self.folder / 'calls'
     lines = path.read_text().splitlines() if path.exists() else []
     path.unlink(missing_ok=True)
@@ -96,7 +96,7 @@ def machine(tmp_path):
 
 
 @pytest.mark.parametrize('script', SCRIPTS, ids=lambda script: script.name)
-def test_every_script_says_what_it_is_for(script, machine):
+def test_every_script_prints_help_and_does_nothing(script, machine):
   before = machine.files()
   result = machine.run(f'launch/{script.name}', '--help')
   assert result.returncode == 0
@@ -106,7 +106,7 @@ def test_every_script_says_what_it_is_for(script, machine):
   assert machine.files() == before
 
 
-def test_shellcheck_has_nothing_to_say():
+def test_shellcheck_reports_nothing():
   if not shutil.which('shellcheck'):
     pytest.skip('shellcheck is not installed')
   ci = LAUNCH.parent / '.ci' / 'run'
@@ -158,7 +158,9 @@ def test_a_dry_run_prints_the_commands(arguments, expected, machine):
 
 
 @pytest.mark.parametrize('options', [(), ('--queued', '--spot', '--project=p')])
-def test_a_dry_run_prints_what_a_run_does_and_does_nothing(options, machine):
+def test_a_dry_run_prints_the_commands_of_a_run_and_does_nothing(
+  options, machine
+):
   verbs = {
     'create': (TYPE,),
     'setup': (),
@@ -179,7 +181,7 @@ def test_a_dry_run_prints_what_a_run_does_and_does_nothing(options, machine):
     done = [call for call in machine.calls() if 'status' not in call]
     machine.run('-euc', dry.stdout)
     assert machine.calls() == done and done, verb
-    for call in done:  # To one machine for the logs, to all otherwise.
+    for call in done:  # The logs come from one machine.
       if {'ssh', 'scp'} & set(call):
         assert f'--worker={0 if verb == "logs" else "all"}' in call
 
@@ -187,7 +189,7 @@ def test_a_dry_run_prints_what_a_run_does_and_does_nothing(options, machine):
 def test_arguments_reach_main_unchanged(machine):
   machine.run('launch/tpu.sh', 'run', *PLACE, WORKDIR, '--', *WORDS)
   [[*_, command, _]] = machine.calls()
-  # What the shell of a machine makes of it, in the home of its user.
+  # The shell of a machine reads the command in its user's home.
   (machine.folder / 'vaegan_jax').symlink_to(machine.root)
   machine.record(machine.root / '.venv/bin/python')
   machine.answer(systemctl=[('', 3)] * 2)
@@ -203,28 +205,28 @@ def test_arguments_reach_main_unchanged(machine):
   assert state.stdout == 'run: finished\n'
 
 
-def test_a_second_run_is_refused_while_one_goes_on(machine):
+def test_a_second_run_is_refused_while_one_is_active(machine):
   result = machine.run('launch/tpu_worker.sh', 'start', WORKDIR)
   assert result.returncode == 1 and 'tpu.sh stop' in result.stderr
   assert [call[0] for call in machine.calls()] == ['systemctl']
 
 
 @pytest.mark.parametrize(
-  ('status', 'said'),
+  ('status', 'state'),
   [('75', 'none'), ('2', 'failed (status 2)'), (None, 'none')],
 )
-def test_a_machine_says_how_its_run_ended(status, said, machine):
+def test_a_machine_reports_the_end_of_its_run(status, state, machine):
   machine.answer(systemctl=[('', 3)])
   if status:
     (machine.root / 'exit_status').write_text(status)
   result = machine.run('launch/tpu_worker.sh', 'state')
-  assert result.stdout == f'run: {said}\n'
+  assert result.stdout == f'run: {state}\n'
 
 
 WATCH = ('launch/tpu.sh', 'run', '--watch', *PLACE, TYPE, '--spot', WORKDIR)
 
 
-def test_watching_brings_a_preempted_run_to_its_end(machine):
+def test_watch_finishes_a_preempted_run(machine):
   missing = ('ERROR: (gcloud) NOT_FOUND: Resource was not found\n- more', 1)
   machine.answer(
     **{
@@ -264,7 +266,7 @@ def test_watching_brings_a_preempted_run_to_its_end(machine):
     if call[0] != 'sleep' and 'status' not in call
   ]
   begun = ['create', 'scp', 'install', 'start']
-  # What runs again is the commit that was packed in the beginning.
+  # The restarted run uses the commit of the first start.
   assert [name for name in names if name] == [
     *('archive', *begun),
     *('delete', *begun),
@@ -273,7 +275,7 @@ def test_watching_brings_a_preempted_run_to_its_end(machine):
   assert starts[0] == starts[1]
 
 
-def test_watching_ends_when_the_run_failed(machine):
+def test_watch_ends_when_the_run_fails(machine):
   failed = 'run: finished\nrun: failed (status 2)'
   machine.answer(describe=[('READY', 0)], state=[(failed, 0)])
   result = machine.run(*WATCH)
@@ -282,9 +284,9 @@ def test_watching_ends_when_the_run_failed(machine):
 
 
 @pytest.mark.parametrize(
-  ('arguments', 'told'),
+  ('arguments', 'part'),
   [
-    ((), "launch/tpu.sh: '' is not one of"),
+    ((), "'' is not one of"),
     (('make',), "'make' is not one of create, setup, run"),
     (('create', *PLACE), '--accelerator_type is missing'),
     (
@@ -301,16 +303,16 @@ def test_watching_ends_when_the_run_failed(machine):
     (('run', *PLACE, '--watch', WORKDIR), '--accelerator_type is missing'),
   ],
 )
-def test_mistakes_are_told_in_a_sentence(arguments, told, machine):
+def test_a_mistake_gives_one_sentence(arguments, part, machine):
   result = machine.run('launch/tpu.sh', *arguments)
-  assert_told(result, told.removeprefix('launch/tpu.sh: '))
+  assert_mistake(result, part)
   assert not machine.calls()
 
 
-def assert_told(result, told):
+def assert_mistake(result, part):
   assert result.returncode == 2 and not result.stdout
   [sentence] = result.stderr.splitlines()
-  assert sentence.startswith('error: ') and told in sentence
+  assert sentence.startswith('error: ') and part in sentence
   assert 'for example' in sentence
 
 
@@ -326,9 +328,7 @@ def assert_told(result, told):
     ([1, 134, 1, 1, 0], 4, 1),
   ],
 )
-def test_a_command_is_run_again_only_where_that_helps(
-  statuses, runs, end, machine
-):
+def test_a_command_restarts_only_where_that_helps(statuses, runs, end, machine):
   program = machine.root / 'main'
   machine.record(program)
   machine.answer(main=[('', status) for status in statuses])
@@ -340,8 +340,8 @@ def test_a_command_is_run_again_only_where_that_helps(
   assert (machine.root / 'status').read_text() == f'{end}\n'
 
 
-def test_signals_are_handed_on_and_are_the_end(machine):
-  # It saves for a while, as main.py does, and another may come meanwhile.
+def test_signals_are_passed_on_and_end_the_restarts(machine):
+  # It saves for a while, as main.py does, and gets a second signal meanwhile.
   saving = (
     'trap "read -t 1 <> <(:); exit 75" TERM; echo ready; while :; do :; done'
   )
@@ -354,12 +354,12 @@ def test_signals_are_handed_on_and_are_the_end(machine):
   assert not machine.calls()
 
 
-def test_slurm_queues_a_job_again_after_a_preemption_alone(machine):
+def test_slurm_requeues_a_job_only_after_a_preemption(machine):
   env = {'SLURM_JOB_ID': '7', 'SLURM_CPUS_PER_TASK': '6'}
-  told = machine.run('launch/slurm.sbatch', *WORDS)
-  assert_told(told, 'sbatch launch/slurm.sbatch')
-  told = machine.run('launch/slurm.sbatch', *WORDS, **env)
-  assert_told(told, 'launch/setup.sh --jax=cuda13')
+  result = machine.run('launch/slurm.sbatch', *WORDS)
+  assert_mistake(result, 'sbatch launch/slurm.sbatch')
+  result = machine.run('launch/slurm.sbatch', *WORDS, **env)
+  assert_mistake(result, 'launch/setup.sh --jax=cuda13')
   machine.record(machine.root / '.venv/bin/python')
   for status in (0, 1, 2, 75, 134):
     machine.answer(srun=[('', status)])
@@ -375,20 +375,20 @@ def test_slurm_queues_a_job_again_after_a_preemption_alone(machine):
   assert machine.calls() == [step]
 
 
-def test_set_up_adds_jax_for_an_accelerator(machine):
+def test_setup_adds_jax_for_an_accelerator(machine):
   (machine.root / 'requirements.txt').write_text('jax\n')
-  told = machine.run('launch/setup.sh', '--jax=rocm')
-  assert_told(told, '--jax=tpu, --jax=cuda12 or --jax=cuda13')
+  result = machine.run('launch/setup.sh', '--jax=rocm')
+  assert_mistake(result, '--jax=tpu, --jax=cuda12 or --jax=cuda13')
   assert not (machine.root / '.venv').exists()
   machine.record(machine.root / '.venv/bin/python')
   (machine.root / '.venv/installed-before').touch()
-  for _ in range(2):  # The second time it is there.
+  for _ in range(2):  # The second call finds it installed.
     assert machine.run('launch/setup.sh', '--jax=tpu').returncode == 0
   [install] = [call for call in machine.calls() if 'pip' in call]
   assert install[-2:] == ['--requirement=requirements.txt', 'jax[tpu]']
 
 
-def test_kubernetes_ignores_status_75_and_gives_up_at_status_2():
+def test_kubernetes_ignores_status_75_and_stops_at_status_2():
   jobset = yaml.safe_load((LAUNCH / 'kubernetes.yaml').read_text())
   assert jobset['kind'] == 'JobSet'
   assert jobset['apiVersion'] == 'jobset.x-k8s.io/v1alpha2'
@@ -401,7 +401,7 @@ def test_kubernetes_ignores_status_75_and_gives_up_at_status_2():
   assert job['completionMode'] == 'Indexed'
   assert job['completions'] == job['parallelism'] == 4
   pod = job['template']['spec']
-  assert pod['restartPolicy'] == 'Never'  # As podFailurePolicy demands.
+  assert pod['restartPolicy'] == 'Never'  # podFailurePolicy requires it.
   [container] = pod['containers']
   actions = {}
   for rule in job['podFailurePolicy']['rules']:

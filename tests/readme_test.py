@@ -1,4 +1,4 @@
-"""The Python of README.md and docs/, run as it stands, and their links."""
+"""Runs the Python code of README.md and docs/, and checks their links."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ from vaegan_jax.models.pretrained import vgg
 PROJECT = Path(__file__).resolve().parents[1]
 README = PROJECT / 'README.md'
 LIBRARY = PROJECT / 'docs' / 'library.md'
-USE = PROJECT / 'docs' / 'use.md'  # Of which `use_page_test.py` runs all.
+USE = PROJECT / 'docs' / 'use.md'  # `use_page_test.py` runs its code.
 PAGES = (README, *sorted(PROJECT.glob('docs/*.md')))
 
 
@@ -22,19 +22,19 @@ def snippets(page):
 
 
 def prose(page):
-  """A page's text without its code, in which brackets are no links."""
+  """Returns a page's text without its code, where brackets are not links."""
   return re.sub(r'^```.*?^```$', '', page.read_text(), flags=re.S | re.M)
 
 
 def anchors(page):
-  """What GitHub makes of the titles of a page."""
+  """Returns the anchors that GitHub makes from a page's titles."""
   titles = re.findall(r'^#+ (.*)$', prose(page), re.M)
   return {re.sub(r'[^\w\- ]', '', t.lower()).replace(' ', '-') for t in titles}
 
 
 @pytest.fixture
 def in_a_folder_with_weights(tmp_path, monkeypatch, vgg16_file):
-  """The files that the VGG's snippet names, with random weights."""
+  """Writes the weight files that the VGG snippet reads, with random values."""
   (tmp_path / 'vgg16.pth').symlink_to(vgg16_file)
   heads = {
     f'lin{i}.model.1.weight': np.full((1, width, 1, 1), 0.1, np.float32)
@@ -78,7 +78,7 @@ def test_the_training_steps_train(page, take_step, capsys):
   assert np.isfinite(float(loss))
 
 
-def test_the_frozen_networks_judge(in_a_folder_with_weights, capsys):
+def test_the_frozen_networks_give_distances(in_a_folder_with_weights, capsys):
   names = run(LIBRARY, 1)
   x, x_recon = names['x'], names['x_recon']
   for distance in capsys.readouterr().out.strip().split(']\n['):
@@ -90,7 +90,7 @@ def test_the_frozen_networks_judge(in_a_folder_with_weights, capsys):
   assert np.isfinite(gradient).all() and gradient.any()
 
 
-def test_every_snippet_is_one_of_these():
+def test_every_snippet_is_tested():
   counts = {page: len(snippets(page)) for page in PAGES}
   expected = {README: 1, LIBRARY: 2, USE: 4}
   assert counts == dict.fromkeys(PAGES, 0) | expected
@@ -115,4 +115,4 @@ def test_every_page_is_linked_from_the_readme():
 
 
 def test_the_readme_is_short():
-  assert len(README.read_text().splitlines()) < 220
+  assert len(README.read_text().splitlines()) < 180

@@ -1,4 +1,4 @@
-"""docs/use.md, run from its first line to its last, and the example there."""
+"""Runs all code of docs/use.md, and the example that it describes."""
 
 import json
 import re
@@ -21,7 +21,7 @@ _QUICK = ['--num_steps=3', '--num_samples=6']
 
 
 def run_line(line):
-  """Runs what a line of a shell's block says, here."""
+  """Runs one line of a shell block in this process."""
   program, *args = line.split()
   if program == './launch/local.sh':
     values = flags.FlagValues()
@@ -44,7 +44,7 @@ def test_the_page_does_what_it_says(tiny_run, tmp_path, monkeypatch, capsys):
   for name in ('cat.jpg', 'dog.png', 'photos/1.png', 'photos/2.jpg'):
     pixels = rng.integers(0, 256, (20, 30, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / name)
-  # Training measures a run when it ends; this one was never trained.
+  # Training computes these statistics at its end; this run was not trained.
   run_line(
     './launch/local.sh --mode=encode --split=train --workdir=' + str(workdir)
   )
@@ -76,7 +76,7 @@ def test_the_page_does_what_it_says(tiny_run, tmp_path, monkeypatch, capsys):
 
 
 def test_the_example_learns_a_distribution():
-  """Of two far points and nothing between them: what a prior does not know."""
+  """Fits two distant points, which a Gaussian prior cannot represent."""
   example = runpy.run_path(str(EXAMPLE))
   signs = np.where(np.arange(256) % 2, 1.0, -1.0)[:, None].astype(np.float32)
   mean, std = np.repeat(signs, 2, axis=1), np.full((256, 2), 0.05, np.float32)
@@ -85,7 +85,7 @@ def test_the_example_learns_a_distribution():
   noise = jax.random.normal(jax.random.key(0), (200, 2))
   z = np.asarray(example['flow'](network, params, noise))
   near = np.abs(np.abs(z) - 1).max(axis=1) < 0.3
-  assert near.mean() > 0.3  # Of the noise it is 0.09, and half below.
+  assert near.mean() > 0.3  # For noise these are 0.09, and a half below.
   same_sign = (z[:, 0] > 0) == (z[:, 1] > 0)
   assert same_sign.mean() > 0.9
   assert 0.3 < (z[:, 0] > 0).mean() < 0.7

@@ -4,11 +4,13 @@
     PYTHONPATH=. python docs/examples/latent_flow.py --workdir=runs/celeba \
       --output=runs/flow
 
-A small network learns the velocity that carries noise to latents along straight
-lines, from the folder that `--mode=encode` has written. Its samples, decoded,
-are drawn beside those of the VAE's own prior and, with `--features_weights`
-(VGG16's file), judged by their Frechet distances to training images. For
-continuous latents, flat or a map. Axes: B batch, Z all entries of a latent.
+A small network learns the velocity that moves noise to latents along straight
+lines. It trains on the folder of latents that `--mode=encode` writes, for
+continuous latents, flat or a map. The figure shows its decoded samples beside
+those of the VAE's own prior. With `--features_weights` (VGG16's file) it also
+computes their Frechet distances to training images.
+
+Axes: B batch, Z all entries of a latent.
 """
 
 import argparse
@@ -27,13 +29,16 @@ import vaegan_jax
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.split import load_splits
 from vaegan_jax.evaluation import figures
-from vaegan_jax.evaluation.feature_metrics import frechet_distance, load_judges
+from vaegan_jax.evaluation.feature_metrics import (
+  frechet_distance,
+  load_feature_metrics,
+)
 
-NUM_COLUMNS = 8  # Of the figure.
+NUM_COLUMNS = 8  # Images in a row of the figure.
 
 
 class Velocity(nn.Module):
-  """A residual network of (z [B, Z], time [B]) -> velocity [B, Z]."""
+  """Residual network: z [B, Z], time [B] -> velocity [B, Z]."""
 
   width: int = 512
   depth: int = 3
@@ -51,10 +56,10 @@ class Velocity(nn.Module):
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
 def train_step(network, optimizer, state, key, mean, std):
-  """One update of (params, opt_state, averaged params) on a batch."""
+  """Updates (params, opt_state, averaged params) on one batch."""
   params, opt_state, averaged = state
   keys = jax.random.split(key, 3)
-  z = mean + std * jax.random.normal(keys[0], mean.shape)  # Of the posterior.
+  z = mean + std * jax.random.normal(keys[0], mean.shape)
   noise = jax.random.normal(keys[1], z.shape)
   time = jax.random.uniform(keys[2], (len(z),))
   between = (1 - time[:, None]) * noise + time[:, None] * z
@@ -72,7 +77,7 @@ def train_step(network, optimizer, state, key, mean, std):
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def flow(network, params, noise, num_steps=50):
-  """Carries noise [B, Z] to latents, by the midpoint rule."""
+  """Moves noise [B, Z] to latents by the midpoint rule."""
   dt = 1 / num_steps
 
   def move(z, time):
@@ -84,7 +89,7 @@ def flow(network, params, noise, num_steps=50):
 
 
 def read(latents):
-  """(means, deviations), [N, *S, Z] each, of a folder of latents."""
+  """Reads (means, standard deviations) [N, *S, Z] from a folder of latents."""
   found = {
     name: [np.load(path) for path in sorted(latents.glob(f'{name}-*.npy'))]
     for name in ('mean', 'logvar', 'latents')
@@ -98,8 +103,7 @@ def read(latents):
 
 def train(network, mean, std, num_steps, batch_size=256):
   """Trains on normalised latents [N, Z]; returns (params, loss)."""
-  rate = optax.cosine_decay_schedule(1e-3, num_steps)
-  optimizer = optax.adam(rate)
+  optimizer = optax.adam(optax.cosine_decay_schedule(1e-3, num_steps))
   params = network.init(jax.random.key(0), mean[:1], jnp.zeros(1))
   state = (params, optimizer.init(params), jax.tree.map(jnp.copy, params))
   rng, losses = np.random.default_rng(0), []
@@ -116,13 +120,13 @@ def train(network, mean, std, num_steps, batch_size=256):
   return state[2], recent
 
 
-def judge(sets, weights, batch_size=50):
-  """{name: Frechet distance to the first of the sets of images}."""
-  judges = load_judges(lpips_weights='', features_weights=weights)
+def frechet_distances(sets, weights, batch_size=50):
+  """Returns each set's Frechet distance to the first set of images."""
+  metrics = load_feature_metrics(lpips_weights='', features_weights=weights)
   features = {
     name: np.concatenate(
       [
-        judges.look(images[first : first + batch_size])['features']
+        metrics.embed(images[first : first + batch_size])['features']
         for first in range(0, len(images), batch_size)
       ]
     )
@@ -133,10 +137,13 @@ def judge(sets, weights, batch_size=50):
 
 
 def main(argv=None) -> None:
-  """Trains, samples, draws and judges."""
+  """Trains the flow, samples from it, and writes figure and distances."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--workdir', required=True, help='of the run')
-  parser.add_argument('--latents', help='of --mode=encode; in the workdir')
+  parser.add_argument('--workdir', required=True, help='workdir of the run')
+  parser.add_argument(
+    '--latents',
+    help='folder that --mode=encode wrote (default: in the workdir)',
+  )
   parser.add_argument('--output', required=True)
   parser.add_argument('--num_steps', type=int, default=4000)
   parser.add_argument('--num_samples', type=int, default=1500)
@@ -144,7 +151,7 @@ def main(argv=None) -> None:
   args = parser.parse_args(argv)
   model = vaegan_jax.load(args.workdir)
   mean, std = read(Path(args.latents or Path(args.workdir, 'latents')))
-  # Of mean 0 and deviation 1, and flat.
+  # Normalise to mean 0 and standard deviation 1, and flatten.
   own = [np.asarray(model.latent_mean), np.asarray(model.latent_std) + 1e-6]
   mean, std = (mean - own[0]) / own[1], std / own[1]
   mean, std = (array.reshape(len(array), -1) for array in (mean, std))
@@ -175,7 +182,7 @@ def main(argv=None) -> None:
     ),
     'flow in its latents': decode(z),
   }
-  noise_key = jax.random.key(4)  # Samples have the posterior's noise, too.
+  noise_key = jax.random.key(4)  # The flow's samples contain such noise too.
   unseen = in_batches(
     lambda images: model.encode(model.preprocess(images)).sample(noise_key),
     held_out[np.arange(len(held_out))],
@@ -187,22 +194,22 @@ def main(argv=None) -> None:
   }
   distances = {}
   if args.features_weights:
-    distances = judge(sets, args.features_weights)
+    distances = frechet_distances(sets, args.features_weights)
   facts = {'loss': loss, 'train_seconds': seconds, 'nearest': nearest}
   write(args.output, sets, distances, **facts)
 
 
 def distance_to_nearest(z, mean):
-  """The median of z's [M, Z] to the nearest training latent [N, Z].
+  """Returns the median distance of z [M, Z] to its nearest mean [N, Z].
 
-  Copies of training images would be nearer to them than others are.
+  Copies of training images would be nearer than held-out images are.
   """
   squares = (np.square(mean - row).sum(axis=1) for row in np.asarray(z))
   return float(np.sqrt(np.median([row.min() for row in squares])))
 
 
 def in_batches(function, arrays, batch_size=50):
-  """What a function makes of [N, ...] arrays, a batch at a time."""
+  """Applies a function to [N, ...] arrays, a batch at a time."""
   parts = [
     np.asarray(function(jnp.asarray(arrays[first : first + batch_size])))
     for first in range(0, len(arrays), batch_size)

@@ -170,7 +170,7 @@ def _measure_compilation(args) -> dict[str, float]:
   (objective,) = args.objectives
   config = load_config_file(f'{args.config}:{objective}')
   update, create_state = update_benchmark.create(
-    config, config.update_order, lazy=args.lazy
+    config, config.update_order, regularize_critic=args.lazy
   )
   state = jax.eval_shape(create_state)
   num_steps = config.critic.num_steps

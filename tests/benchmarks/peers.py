@@ -38,8 +38,8 @@ from vaegan_jax.data.pixels import to_float
 from vaegan_jax.runtime import devices
 from vaegan_jax.setup.networks import create_networks
 from vaegan_jax.setup.updates import create_updates
-from vaegan_jax.training.random_inputs import create_draw
-from vaegan_jax.training.step_kinds import Turn
+from vaegan_jax.training.random_inputs import create_random_inputs
+from vaegan_jax.training.step_kinds import StepKind
 
 _CONFIGS = (
   'configs/default.py',
@@ -160,14 +160,14 @@ def create(
     config: of a run; flips are turned off in it.
     compiled: whether PyTorch's is compiled.
 
-  Returns:
+  Rekinds:
     Both.
   """
   import torch
 
   from tests.benchmarks.torch_update import Update
 
-  config.data.random_flip = False  # Nothing is drawn but the noise.
+  config.data.random_flip = False  # Nothing is random but the noise.
   _check_written(config)
   modules, optimizers, create_state = create_networks(config)
   update_of = create_updates(config, modules, optimizers)
@@ -177,14 +177,14 @@ def create(
   peer = Update(params, config, compiled=compiled)
   noise = torch.from_numpy(_noise(config, modules['autoencoder'], images))
   given = torch.from_numpy(images).to(peer.device), noise.to(peer.device)
-  turns = {'update': Turn(True, (False,))}
+  kinds = {'update': StepKind(True, (False,))}
   if config.critic.r1_weight and 'critic' in modules:
-    turns['update_with_r1'] = Turn(True, (True,))
+    kinds['update_with_r1'] = StepKind(True, (True,))
   differences = {}
-  for name, turn in turns.items():
+  for name, kind in kinds.items():
     fresh = Update(params, config)
-    new, metrics = update_of(turn)(devices.replicate(state), batch)
-    losses = fresh(*given, lazy=turn.lazy[0])
+    new, metrics = update_of(kind)(devices.replicate(state), batch)
+    losses = fresh(*given, lazy=kind.regularize_critic[0])
     differences[name] = _compare(jax.device_get(new), metrics, fresh, losses)
   reconstruct = _create_reconstruct(modules['autoencoder'], params, images)
   differences['evaluation'] = _compare_images(
@@ -192,20 +192,20 @@ def create(
   )
   holder = [devices.replicate(state)]
 
-  def step(turn):
-    holder[0], _ = update_of(turn)(holder[0], batch)
+  def step(kind):
+    holder[0], _ = update_of(kind)(holder[0], batch)
     jax.block_until_ready(holder[0])
 
-  ours = {name: functools.partial(step, turn) for name, turn in turns.items()}
+  ours = {name: functools.partial(step, kind) for name, kind in kinds.items()}
   theirs = {
-    name: functools.partial(peer, *given, lazy=turn.lazy[0])
-    for name, turn in turns.items()
+    name: functools.partial(peer, *given, lazy=kind.regularize_critic[0])
+    for name, kind in kinds.items()
   }
   ours['evaluation'] = reconstruct
   theirs['evaluation'] = functools.partial(peer.reconstruct, given[0])
   planned = {
-    name: functools.partial(_plan, update_of(turn), state, batch)
-    for name, turn in turns.items()
+    name: functools.partial(_plan, update_of(kind), state, batch)
+    for name, kind in kinds.items()
   }
   return Peers(ours, theirs, differences, planned)
 
@@ -235,18 +235,19 @@ def _images(config) -> np.ndarray:
 
 def _noise(config, autoencoder, images: np.ndarray) -> np.ndarray:
   """The noise of the first step, [B, Z]: a function of the seed alone."""
-  draw = create_draw(
+  random_inputs = create_random_inputs(
     lambda images: images,
     seed=config.seed,
     autoencoder=autoencoder,
-    num_parts=1,
+    num_microbatches=1,
     with_prior=False,
     num_flips=0,
   )
-  drawn = jax.pmap(
-    lambda images: draw(1, 0, images)[0]['noise'], axis_name=devices.AXIS
+  noise = jax.pmap(
+    lambda images: random_inputs(1, 0, images)[0]['noise'],
+    axis_name=devices.AXIS,
   )(images[None])
-  return np.array(drawn[0])
+  return np.array(noise[0])
 
 
 def _create_reconstruct(autoencoder, params, images) -> Callable:
@@ -289,7 +290,7 @@ def _compare_images(got, want) -> dict[str, float]:
 
 
 def _time(peers: Peers, runs: int, batch_size: int) -> dict[str, dict]:
-  """Medians of CPU and wall seconds, and of the turns' ratios."""
+  """Medians of CPU and wall seconds, and of the kinds' ratios."""
   result = {}
   for name in peers.ours:
     sides = peers.ours[name], peers.theirs[name]
@@ -347,7 +348,7 @@ def _parse_args(argv: list[str]) -> argparse.Namespace:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--configs', nargs='+', default=_CONFIGS)
   parser.add_argument('--batch_size', type=int, default=32)
-  parser.add_argument('--runs', type=int, default=9, help='turns of each')
+  parser.add_argument('--runs', type=int, default=9, help='kinds of each')
   parser.add_argument('--cores', type=int, default=1, help='0: all of them')
   parser.add_argument('--compile', action='store_true', help='torch.compile')
   return parser.parse_args(argv)

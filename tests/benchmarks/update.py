@@ -32,12 +32,12 @@ from tests.benchmarks import hlo
 from tests.benchmarks.minimum import minimum_flops
 from tests.environment import environment
 from vaegan_jax.config.io import load_config_file
+from vaegan_jax.names import UPDATE_ORDERS
 from vaegan_jax.runtime import devices
 from vaegan_jax.setup.networks import create_networks
 from vaegan_jax.setup.updates import create_updates
 from vaegan_jax.training import train_state
-from vaegan_jax.training.step_kinds import Turn
-from vaegan_jax.training.update import ORDERS
+from vaegan_jax.training.step_kinds import StepKind
 
 _NUM_VIRTUAL_DEVICES = 8
 _STEPS = 5  # In which the update may compile once.
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> None:
   for order in result:
     result[order] |= timed[order]
   if len(result) == 2:
-    both = [timed[order]['seconds_per_step'] for order in ORDERS]
+    both = [timed[order]['seconds_per_step'] for order in UPDATE_ORDERS]
     result['simultaneous_to_alternating'] = round(both[1] / both[0], 3)
   config = _load_config(args)
   result |= {
@@ -97,18 +97,23 @@ def describe_programs(argv: list[str]) -> dict[str, dict]:
 
 
 def create(
-  config: ml_collections.ConfigDict, order: str, *, lazy: bool = False
+  config: ml_collections.ConfigDict,
+  order: str,
+  *,
+  regularize_critic: bool = False,
 ) -> tuple[Callable, Callable[[], train_state.TrainState]]:
-  """The update over all devices, and what makes the state before step 1.
+  """Creates the update over all devices, and the function of its first state.
 
-  That of a step without the lazy penalty, as most are, unless `lazy` says else.
+  It is the update of steps without the lazy penalty, by default.
   """
   config = config.copy_and_resolve_references()
   config.update_order = order
   modules, optimizers, create_state = create_networks(config)
   num_steps = config.critic.num_steps if 'critic' in optimizers else 1
   update_of = create_updates(config, modules, optimizers)
-  return update_of(Turn(True, (lazy,) * num_steps)), create_state
+  return update_of(
+    StepKind(True, (regularize_critic,) * num_steps)
+  ), create_state
 
 
 def planned_bytes(compiled: jax.stages.Compiled) -> int:
@@ -141,7 +146,7 @@ def _parse_args(argv: list[str]) -> argparse.Namespace:
   parser.add_argument('--batch_size', type=int, help='on each device')
   parser.add_argument('--programs', action='store_true', help='do not time')
   args = parser.parse_args(argv)
-  args.orders = ORDERS if args.order == 'both' else [args.order]
+  args.orders = UPDATE_ORDERS if args.order == 'both' else [args.order]
   args.batch_size = args.batch_size or (8 if args.small else 32)
   return args
 

@@ -1,4 +1,4 @@
-"""Runs on arrays: trained, evaluated, exported, loaded, in their own units."""
+"""Runs on arrays: training, evaluation, export and loading, in data units."""
 
 import json
 
@@ -14,8 +14,8 @@ from tests.tiny_run import tiny_flags
 from vaegan_jax.commands import study
 from vaegan_jax.setup.data_identity import keep_rules
 
-# dtype, channels, the value at 0 and at 1, data.value_range, objective: with a
-# critic, which takes long to compile, once.
+# dtype, channels, the values at 0 and 1, data.value_range, objective. A critic
+# compiles slowly, so only one has it.
 KINDS = {
   'bands': (np.uint16, 13, (0, 4095), 'percentiles', 'geometric'),
   'small': (np.float32, 1, (1e-6, 2e-6), 'percentiles', 'mse'),
@@ -24,7 +24,7 @@ KINDS = {
 
 
 def draw_arrays(folder, dtype, channels, ends, number=43):
-  """Smooth fields, much alike, whose channels are correlated."""
+  """Writes similar smooth fields with correlated channels."""
   rng = np.random.default_rng(0)
   grid = np.linspace(0, 1, 16)
   common = 0.5 + 0.4 * np.sin(7 * grid[:, None] + 4 * grid)
@@ -37,7 +37,7 @@ def draw_arrays(folder, dtype, channels, ends, number=43):
 
 @pytest.fixture(scope='module')
 def train(tmp_path_factory):
-  """(kind) -> the folder of the arrays, and the workdir of a run on them."""
+  """Returns a function: kind -> (folder of arrays, workdir of a run on it)."""
   done = {}
 
   def train(kind):
@@ -76,7 +76,7 @@ def test_values_come_back_in_their_own_units(kind, train, tmp_path):
   use(workdir, '--mode=export', f'--output={tmp_path / "export"}')
   model = vaegan_jax.load(tmp_path / 'export')
   low, high = model.config.data.value_range
-  # Of the held-out files, by the folder's own rule.
+  # The held-out files, by the folder's own rule.
   use(workdir, '--mode=reconstruct', '--split=eval', f'--output={tmp_path}')
   names = sorted((tmp_path / 'originals').glob('*.npy'))
   originals = np.stack([np.load(name) for name in names])
@@ -86,7 +86,7 @@ def test_values_come_back_in_their_own_units(kind, train, tmp_path):
   }
   files = np.stack(list(every.values())).astype(np.float64)
   inside = np.clip(files, low, high)
-  for values in originals:  # Each is one of the files, but for what was cut.
+  for values in originals:  # Each equals one of the files, except for clipping.
     error = np.abs(inside - values).max(axis=(1, 2, 3)).min()
     assert error < 1e-6 * (high - low)
   x = model.preprocess(originals)
@@ -113,8 +113,8 @@ def test_the_range_is_found_once_and_kept(train, capsys):
   low, high = found['data']['value_range']
   values = [np.load(path) for path in (root / 'arrays').glob('*.npy')]
   assert np.min(values) <= low < high <= np.max(values)
-  assert high < 4096  # Not 65,535, in which all would be dark.
-  # A study that asks for the same finds its run there.
+  assert high < 4096  # Not 65,535, with which all images would be dark.
+  # A study with the same settings finds its run there.
   config = parse(workdir, *flags).config
   outcome = {'status': study.FINISHED, 'scores': {'detail': 0.5}}
   content = json.dumps(outcome | {'config': config.to_dict()})
@@ -183,7 +183,7 @@ def test_preprocess_is_compiled_within_others(train):
     ('object', (), 'Object arrays cannot be loaded'),
   ],
 )
-def test_what_does_not_suit_is_one_sentence(
+def test_unsuitable_arrays_give_one_message(
   dtype, flags, sentence, tmp_path, capsys
 ):
   folder = tmp_path / 'arrays'

@@ -1,4 +1,4 @@
-"""Bad input ends with exit status 2 and one sentence, before JAX compiles."""
+"""Bad input ends with exit status 2 and one message, before JAX compiles."""
 
 import pytest
 
@@ -34,7 +34,7 @@ def test_a_bad_value(arg, sentence, told, tiny_run):
 
 
 def test_an_unknown_dataset(told, tiny_run):
-  path = '--config.data.path='  # Of no use to other datasets.
+  path = '--config.data.path='  # Other datasets do not use it.
   assert 'such as celeb_a' in told(*tiny_run, '--config.data.name=celeb', path)
 
 

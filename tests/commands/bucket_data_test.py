@@ -1,7 +1,7 @@
 """Two machines train on data in a bucket; one is killed while it copies.
 
-What a copy is worth is in `tests/data/buckets_test.py`, and more kills are in
-`python -m tests.faults --rows=bucket`.
+`tests/data/buckets_test.py` tests the checks of copies, and
+`python -m tests.faults --rows=bucket` has more kills.
 """
 
 import shutil
@@ -21,7 +21,7 @@ def _files(folder):
   return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_machine_that_was_killed_while_it_copied_copies_again(
+def test_a_machine_killed_while_copying_copies_again(
   fake_bucket, tiny_run, image_folder, run, tmp_path
 ):
   machines = Machines(fake_bucket, image_folder, tmp_path)
@@ -41,7 +41,7 @@ def test_a_machine_that_was_killed_while_it_copied_copies_again(
     path.name.startswith(COPYING) for path in machines.copied(1).iterdir()
   )
 
-  # They go on; the run starts from the weights of one on a disk.
+  # They resume; the run starts from the weights of a run on a disk.
   assert run(first, *args) == 0
   start = f'--config.init_from={first}'
   both = start_two(

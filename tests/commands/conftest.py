@@ -1,4 +1,4 @@
-"""What the tests of the modes share: runs of a command line in this process."""
+"""Fixtures of the commands' tests: run a command line in this process."""
 
 import pytest
 from absl import flags, logging
@@ -11,7 +11,7 @@ from vaegan_jax.runtime import writers
 from vaegan_jax.setup import updates
 
 _create_updates = updates.create_updates
-_updates = {}  # By the fields that may not change while a run goes on.
+_updates = {}  # Keyed by the fields that may not change during a run.
 
 
 def _create_updates_once(config, modules, optimizers):
@@ -30,7 +30,7 @@ def _create_updates_once(config, modules, optimizers):
 def run():
   """Returns a function that runs a command line here, without TensorBoard.
 
-  What it has compiled is kept, or the next run would trace it again.
+  Compiled functions are kept, so the next run does not trace them again.
   """
   verbosity = logging.get_verbosity()
 

@@ -1,4 +1,4 @@
-"""Scores are plain averages over all held-out images, of averaged weights."""
+"""Scores are averages over all held-out images, with averaged weights."""
 
 import functools
 import json
@@ -18,7 +18,7 @@ from vaegan_jax.config import cli
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import evaluator as evaluator_lib
 from vaegan_jax.evaluation import metrics
-from vaegan_jax.evaluation.feature_metrics import Judges
+from vaegan_jax.evaluation.feature_metrics import FeatureMetrics
 from vaegan_jax.evaluation.scores import to_line
 from vaegan_jax.losses import perceptual
 from vaegan_jax.losses.reconstruction import LossConfig
@@ -28,6 +28,7 @@ from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.setup import runs as runs_lib
 from vaegan_jax.setup.networks import create_networks
 from vaegan_jax.training import loop
+from vaegan_jax.training.train_state import inference_variables
 
 _QUALITY = ['psnr', 'ssim', 'low_frequency_psnr', 'detail', 'energy']
 _SAMPLED = [f'{name}_sampled' for name in _QUALITY]
@@ -44,13 +45,13 @@ def _config(tiny_run, *args):
 
 @pytest.fixture(scope='module')
 def runs(tiny_run, tmp_path_factory):
-  """{objective: (configuration, workdir)} of two short runs."""
+  """Returns {objective: (configuration, workdir)} of two short runs."""
   runs = {}
   for objective in ('mse', 'geometric'):
     args = ('num_train_steps=3', 'ema_decay=0.5', f'objective={objective}')
     config = _config(tiny_run, *(f'--config.{arg}' for arg in args))
     workdir = tmp_path_factory.mktemp('runs') / objective
-    with pytest.MonkeyPatch.context() as patch:  # It takes seconds to import.
+    with pytest.MonkeyPatch.context() as patch:  # The import takes seconds.
       patch.setattr(writers, '_tensorboard_writer', lambda _: None)
       assert train.train(config, str(workdir)) == loop.DONE
     runs[objective] = (config, workdir)
@@ -59,14 +60,14 @@ def runs(tiny_run, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def images(image_folder):
-  """All images, read without the code under test; their order is free."""
+  """Returns all images in any order, read without the code under test."""
   paths = sorted(image_folder.iterdir())
   return np.stack([np.asarray(Image.open(path)) for path in paths])
 
 
 @pytest.fixture(scope='module')
 def opened(runs, images):
-  """{objective: (modules, evaluator, state)}."""
+  """Returns {objective: (modules, evaluator, state)}."""
   opened = {}
   for objective, (config, workdir) in runs.items():
     modules, _, create_state = create_networks(config)
@@ -87,11 +88,11 @@ def _create_evaluator(config, modules, images):
 
 
 def _expected(modules, state, images):
-  """The scores, from one image at a time."""
+  """Computes the scores from one image at a time."""
   variables = {'params': state.ema_params, 'batch_stats': {}}
   frequency = np.arange(16) / 32
   high = np.hypot(frequency[:, None], frequency[None, :]) > 0.25
-  # Compiled, or each operation would be on its own.
+  # Compiled, so operations are fused as in the evaluator.
   reconstruct = jax.jit(
     functools.partial(networks.reconstruct, modules['autoencoder'])
   )
@@ -145,7 +146,7 @@ def _expected(modules, state, images):
 
 
 def _without_samples(scores):
-  """Which depend on the order of the images, as each has noise of its own."""
+  """Removes scores that depend on the order of the images, by their noise."""
   return {k: v for k, v in scores.items() if k not in _SAMPLED}
 
 
@@ -179,40 +180,45 @@ def test_evaluation_is_the_plain_average_over_all_images(
 def test_the_first_images_alone_can_be_scored(opened, images):
   modules, evaluator, state = opened['geometric']
   expected = _expected(modules, state, images[:11])
-  assert evaluator.score(state, 11) == pytest.approx(expected, rel=1e-4)
+  assert evaluator.score(inference_variables(state), 11) == pytest.approx(
+    expected, rel=1e-4
+  )
 
 
 def test_the_averaged_weights_are_scored(opened):
   _, evaluator, state = opened['geometric']
-  scores = evaluator.score(state)
+  scores = evaluator.score(inference_variables(state))
   doubled = jax.tree.map(lambda x: 2 * x, state.ema_params)
-  averaged = evaluator.score(state.replace(ema_params=doubled))
+  averaged = evaluator.score(
+    inference_variables(state.replace(ema_params=doubled))
+  )
   assert averaged.keys() == set(_NAMES)
   assert all(averaged[name] != scores[name] for name in _NAMES)
   raw = state.networks['autoencoder'].replace(params=doubled)
   networks = state.networks | {'autoencoder': raw}
-  assert evaluator.score(state.replace(networks=networks)) == scores
+  state = state.replace(networks=networks)
+  assert evaluator.score(inference_variables(state)) == scores
 
 
 def test_scores_that_json_cannot_hold_are_none(runs, opened):
   modules, _, state = opened['mse']
   flat = np.full((3, 16, 16, 3), 128, np.uint8)
   evaluator = _create_evaluator(runs['mse'][0], modules, flat)
-  scores = evaluator.score(state)
+  scores = evaluator.score(inference_variables(state))
   assert scores['detail'] is scores['energy'] is scores['distance'] is None
   json.dumps(scores, allow_nan=False)
   assert to_line(scores).startswith('psnr ')
 
 
-def test_one_critic_judges_all_runs_compared(runs, opened, tmp_path):
+def test_one_critic_measures_all_compared_runs(runs, opened, tmp_path):
   configs = {str(workdir): config for config, workdir in runs.values()}
   compare.compare(configs, str(tmp_path / 'out'))
   results = json.loads((tmp_path / 'out' / 'comparison.json').read_text())
   assert list(results) == ['mse', 'geometric']
   _, evaluator, state = opened['geometric']
-  judge = evaluator.distance_for(state)
+  judge = evaluator.distance_for(inference_variables(state))
   for objective, (_, evaluator, state) in opened.items():
-    expected = evaluator.score(state, distance=judge)
+    expected = evaluator.score(inference_variables(state), distance=judge)
     expected['distance (geometric)'] = expected.pop('distance')
     expected = pytest.approx(_without_samples(expected), rel=1e-4)
     assert _without_samples(results[objective]) == expected
@@ -230,7 +236,7 @@ def test_runs_on_other_images_are_not_compared(runs, tmp_path):
     compare.compare({str(workdir): config, 'other': other}, str(tmp_path))
 
 
-def test_a_run_without_a_checkpoint_is_told(runs, tmp_path):
+def test_a_run_without_a_checkpoint_is_refused(runs, tmp_path):
   config, workdir = runs['mse']
   shutil.copy(workdir / 'config.json', tmp_path)
   with pytest.raises(UserError, match=r'has no checkpoint.*--mode=train'):
@@ -242,7 +248,7 @@ def test_a_run_without_a_checkpoint_is_told(runs, tmp_path):
   assert [path.name for path in tmp_path.iterdir()] == ['config.json']
 
 
-def test_another_network_is_told(runs):
+def test_another_network_is_refused(runs):
   config, workdir = runs['geometric']
   config = config.copy_and_resolve_references()
   config.data.image_size = 32
@@ -256,25 +262,27 @@ def test_another_network_is_told(runs):
   assert not (workdir / 'evaluation.json').exists()
 
 
-def test_the_judges_are_asked_in_every_mode(runs, tmp_path, monkeypatch):
-  """By stand-ins: what they compute is tested beside them."""
+def test_feature_metrics_are_computed_in_every_mode(
+  runs, tmp_path, monkeypatch
+):
+  """Uses substitutes; `feature_metrics_test.py` tests their values."""
 
   def load(*, lpips_weights, features_weights):
     assert lpips_weights == 'a,b' or not lpips_weights
     if not lpips_weights:
-      return Judges()
+      return FeatureMetrics()
 
     def look(x):
       return {'lpips': {'pixels': x[:, None]}, 'features': x.mean((1, 2))}
 
-    return Judges(looks=(look,), protocol=('lpips: a stand-in',))
+    return FeatureMetrics(embedders=(look,), protocol=('lpips: a stand-in',))
 
-  monkeypatch.setattr(runs_lib, 'load_judges', load)
-  monkeypatch.setattr(compare, 'load_judges', load)
+  monkeypatch.setattr(runs_lib, 'load_feature_metrics', load)
+  monkeypatch.setattr(compare, 'load_feature_metrics', load)
   configs = {}
   for objective, (config, workdir) in runs.items():
     config = config.copy_and_resolve_references()
-    if objective == 'geometric':  # The other has none of its own.
+    if objective == 'geometric':  # The other run has no critic.
       config.evaluation.lpips_weights = 'a,b'
     configs[str(shutil.copytree(workdir, tmp_path / objective))] = config
   compare.compare(configs, str(tmp_path))

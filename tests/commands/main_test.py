@@ -1,4 +1,4 @@
-"""The program: how it ends, and what it tells whoever mistakes it."""
+"""main.py: exit statuses, and messages for mistakes."""
 
 import subprocess
 import sys
@@ -43,7 +43,7 @@ def test_a_bug_is_not_hidden():
     (('--help',), 1, '--workdir: Where a run is kept'),
   ),
 )
-def test_the_program_tells_it_so(args, status, told, tmp_path):
+def test_the_program_reports_it(args, status, told, tmp_path):
   done = subprocess.run(
     [sys.executable, PROJECT / 'main.py', *args],
     capture_output=True,
@@ -71,7 +71,7 @@ def test_a_launcher_connects_processes_without_flags(monkeypatch):
 
 
 def test_processes_compare_every_run_of_a_sweep(monkeypatch):
-  """Not only the last of each objective and seed."""
+  """Covers every run, not only the last of each objective and seed."""
   found = []
   monkeypatch.setattr(
     main.distributed, 'check_same', lambda values, _: found.append(values)

@@ -1,10 +1,10 @@
-"""Workdirs that earlier versions of the code have made resume and load.
+"""Workdirs of earlier versions of the code resume and load.
 
 Each archive in `tests/fixtures` holds the `images` of a run and its workdir
-`run`, stopped half way; how that version went on, in `after_20.npz` (every leaf
-of its state) and `metrics_after_20.jsonl`. They were made on a CPU, and other
-processors round otherwise: what is compared is what the rest of the run did, to
-a hundredth of the way.
+`run`, stopped half way. `after_20.npz` (every leaf of the state) and
+`metrics_after_20.jsonl` show how that version continued. They were made on a
+CPU, and other processors round differently. The tests therefore compare the
+change over the rest of the run, to a hundredth.
 """
 
 import json
@@ -37,7 +37,7 @@ def rows(path):
 
 
 @pytest.mark.parametrize('archive', ARCHIVES, ids=lambda path: path.name)
-def test_an_old_workdir_goes_on_as_its_own_version_did(
+def test_an_old_workdir_continues_as_in_its_own_version(
   archive, tmp_path, monkeypatch
 ):
   with tarfile.open(archive) as file:
@@ -51,12 +51,12 @@ def test_an_old_workdir_goes_on_as_its_own_version_did(
   _, state, step = restore_networks(config, str(workdir))
   assert step == 10
   before = leaves(state)
-  # One's own code may load it; nobody has measured its latents.
+  # It loads; statistics of its latents are missing.
   model = vaegan_jax.load(workdir)
   assert model.step == 10 and model.statistics is None
   params = model.variables['autoencoder']['params']
   jax.tree.map(np.testing.assert_array_equal, params, state.ema_params)
-  # Another run may start from it.
+  # Another run can start from it.
   config.init_from = str(workdir)
   initial = read_initial_weights(config)
   jax.tree.map(
@@ -76,7 +76,7 @@ def test_an_old_workdir_goes_on_as_its_own_version_did(
     )
   assert any((after[name] != before[name]).any() for name in after)
   assert vaegan_jax.load(workdir).statistics.step == 20
-  # And what it has recorded, of the steps before too.
+  # The record agrees, earlier steps included.
   recorded = rows(workdir / 'metrics.jsonl')
   assert [row['step'] for row in recorded] == list(range(1, 21))
   for want in rows(tmp_path / 'metrics_after_20.jsonl'):

@@ -1,9 +1,9 @@
-"""Nothing that is read is run, and nothing is written where it should not be.
+"""Nothing that is read is executed, and nothing is written outside the workdir.
 
-First the source is searched for calls that run what they read; then hostile
-files go through the code that reads them. Each of them would leave a file, the
-marker, if it were run. A Python file given with --config is a program, and is
-run: that is what it is for. `weights_test.py` has the hostile weights.
+The first tests search the source for calls that execute what they read. The
+others read hostile files. Each would create a marker file if it were executed.
+A Python file given with --config is a program, and is meant to run.
+`weights_test.py` has the hostile weights.
 """
 
 import ast
@@ -32,7 +32,7 @@ _SOURCES = (
   *sorted(_PROJECT.glob('configs/*.py')),
   *sorted(_PROJECT.glob('vaegan_jax/**/*.py')),
 )
-# By the last name of the call, wherever it is from.
+# The last name of the call, from any module.
 _FORBIDDEN = {
   *('eval', 'exec', 'compile', '__import__', 'import_module', 'run_module'),
   *('run_path', 'system', 'popen', 'execv', 'execvp', 'spawnv'),
@@ -43,26 +43,26 @@ _UNPICKLERS = {
   *('shelve', 'joblib', 'torch', 'yaml', 'jsonpickle'),
 }
 _ALLOWED = {
-  # The project's own configurations, and the Python file that --config names,
+  # The project's own configurations and the Python file that --config names,
   # which is code by design.
   ('vaegan_jax/config/defaults.py', 'runpy.run_path'),
   ('vaegan_jax/config/io.py', 'runpy.run_path'),
-  # A file among the sources, by its name, and no other.
+  # A file among the sources, by its name.
   ('vaegan_jax/data/sources/__init__.py', 'importlib.import_module'),
-  # Knows the globals of a state dict alone; see `weights_test.py`.
+  # Allows the globals of a state dict alone; see `weights_test.py`.
   ('vaegan_jax/models/torch_files.py', 'pickle.Unpickler'),
 }
 
 
 def _name(node):
-  """`numpy.load` of the expression `np.load`, as it is written."""
+  """Returns the dotted name of an expression: `np.load` -> `numpy.load`."""
   if isinstance(node, ast.Attribute):
     return f'{_name(node.value)}.{node.attr}'
   return node.id if isinstance(node, ast.Name) else '?'
 
 
 def _suspicious(source):
-  """Yields what in a source may run what it reads, by the name as imported."""
+  """Yields the names in a source that may execute what they read."""
   tree = ast.parse(source)
   modules = {}
   for node in ast.walk(tree):
@@ -71,7 +71,7 @@ def _suspicious(source):
       for alias in node.names:
         modules[alias.asname or alias.name] = f'{prefix}{alias.name}'
   for node in ast.walk(tree):
-    # Not only calls: a function may be handed on, or be subclassed.
+    # Not only calls: a function may be passed on, a class subclassed.
     if isinstance(node, ast.Attribute | ast.Name):
       root, *rest = _name(node).split('.')
       name = '.'.join([modules.get(root, root), *rest])
@@ -132,7 +132,7 @@ def test_the_search_lets_pass(source):
   assert not list(_suspicious(source))
 
 
-def test_the_source_runs_nothing_that_it_reads():
+def test_the_source_executes_nothing_that_it_reads():
   found = {
     (path.relative_to(_PROJECT).as_posix(), name)
     for path in _SOURCES
@@ -142,7 +142,7 @@ def test_the_source_runs_nothing_that_it_reads():
 
 
 class _Touch:
-  """Unpickled, makes a file."""
+  """Object that creates a file when it is unpickled."""
 
   def __init__(self, marker):
     self._marker = marker
@@ -153,7 +153,7 @@ class _Touch:
 
 @pytest.fixture
 def marker(tmp_path):
-  """A path at which no file must appear; its payload is seen to work."""
+  """Returns a path at which no file may appear; tests the payload first."""
   marker = tmp_path / 'it_ran'
   pickle.loads(pickle.dumps(_Touch(marker)))
   assert marker.exists()
@@ -186,12 +186,12 @@ def test_a_checkpoint_of_pickles_is_damaged(marker, tmp_path):
     except UserError as error:
       assert 'damaged' in str(error)
       refused += 1
-    else:  # A file that nobody reads.
+    else:  # A file that is never read.
       np.testing.assert_array_equal(restored['kernel'], state['kernel'])
   assert refused
 
 
-def test_a_cache_of_pickles_is_written_anew(marker, tmp_path, image_folder):
+def test_a_cache_of_pickles_is_replaced(marker, tmp_path, image_folder):
   dataset = open_folder(image_folder, tmp_path)
   expected = everything(load(dataset, 'test'))
   (cache,) = tmp_path.rglob('*.npy')
@@ -208,8 +208,8 @@ def test_a_cache_of_pickles_is_written_anew(marker, tmp_path, image_folder):
   np.testing.assert_array_equal(everything(load(dataset, 'test')), expected)
 
 
-def test_no_image_is_handed_to_another_program(marker, tmp_path, monkeypatch):
-  # Pillow hands PostScript to a program called gs; this one leaves the marker.
+def test_no_image_is_passed_to_another_program(marker, tmp_path, monkeypatch):
+  # Pillow passes PostScript to the program gs; this one creates the marker.
   program = tmp_path / 'bin' / 'gs'
   program.parent.mkdir()
   program.write_text(f'#!/bin/sh\ntouch {marker}\n')
@@ -223,7 +223,7 @@ def test_no_image_is_handed_to_another_program(marker, tmp_path, monkeypatch):
 
 
 def test_names_of_images_are_only_names(marker, tmp_path, monkeypatch):
-  monkeypatch.chdir(tmp_path)  # Where the marker is.
+  monkeypatch.chdir(tmp_path)  # The folder of the marker.
   folder = tmp_path / 'images'
   folder.mkdir()
   names = [
@@ -251,7 +251,7 @@ def test_links_to_the_outside_are_read_and_never_written(tmp_path):
   assert 'there/0.png' in images.names
   with pytest.raises(UserError, match='1 of 4 images are damaged') as caught:
     images.find_damaged()
-  assert 'root:' not in str(caught.value)  # What it holds is not told.
+  assert 'root:' not in str(caught.value)  # Its content is not revealed.
   assert {p: p.stat().st_mtime_ns for p in outside.iterdir()} == before
 
 
@@ -278,7 +278,7 @@ def test_a_name_of_a_dataset_is_no_path_and_no_code(
 
 
 def _features(name):
-  """`features.json` of a class, in every way that TFDS reads it."""
+  """Returns `features.json` for a class, in each form that TFDS reads."""
   image = {'pythonClassName': name, 'image': {'encodingFormat': 'png'}}
   inner = json.dumps({'image': image})
   known = 'tensorflow_datasets.core.features.features_dict.FeaturesDict'
@@ -301,7 +301,7 @@ def _features(name):
 
 @pytest.mark.parametrize('way', range(5))
 @pytest.mark.parametrize('version', ('', ':1.0.0'))
-def test_prepared_data_names_no_code_of_others(
+def test_prepared_data_imports_no_other_code(
   way, version, marker, tmp_path, monkeypatch
 ):
   (tmp_path / 'evil.py').write_text(
@@ -318,7 +318,7 @@ def test_prepared_data_names_no_code_of_others(
   (folder / 'dataset_info.json').write_text(json.dumps(info))
   with pytest.raises(UserError, match=r"names the class 'evil\.Image'"):
     tfds_dataset.create_builder('Faces' + version, data_dir=str(tmp_path))
-  # Nor where TFDS is led to: outside of what was looked at.
+  # Nor if TFDS is redirected outside the checked folder.
   (tmp_path / 'a').mkdir()
   folder.rename(tmp_path / 'a' / '1.0.0')
   default = tmp_path / 'faces' / '.config' / 'metadata.json'
@@ -328,7 +328,7 @@ def test_prepared_data_names_no_code_of_others(
     tfds_dataset.create_builder('faces' + version, data_dir=str(tmp_path))
 
 
-def test_a_run_has_no_data_within_itself(told, tmp_path, monkeypatch):
+def test_a_run_holds_no_data_of_its_own(told, tmp_path, monkeypatch):
   from configs import default
 
   workdir = tmp_path / 'run_of_somebody'
@@ -348,19 +348,19 @@ def test_a_run_has_no_data_within_itself(told, tmp_path, monkeypatch):
     for field in ('path', 'data_dir'):
       sentence = f"has data.{field}='{path}', which is in that run"
       assert sentence in refused(*evaluate, **{field: path})
-  # It is the folder of the dataset whose name is that of the run.
+  # The dataset's folder, whose name is the run's.
   name = {'name': 'run_of_somebody:1.0.0', 'path': ''}
   assert 'in that run' in refused(*evaluate, data_dir=str(tmp_path), **name)
   style = '--mode=style', '--config.content=a', '--config.style=b'
   style += (f'--config.critic={workdir}',)
   assert 'in that run' in refused(*style, path='cats')
-  # What the command line says is the user's own.
+  # The command line is the user's own.
   config = load_config(workdir / 'config.json')
   flag = f'--config.data.path={config.data.path}'
   check_data_outside(config, str(workdir), [flag])
 
 
-def test_a_run_that_was_tampered_with_writes_nowhere_else(told, tmp_path):
+def test_a_tampered_run_writes_nowhere_else(told, tmp_path):
   from configs import default
 
   workdir = tmp_path / 'deep' / 'run_of_somebody'

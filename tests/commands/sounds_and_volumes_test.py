@@ -1,4 +1,4 @@
-"""Sounds and volumes: trained, loaded, exported, decoded, in their units."""
+"""Sounds and volumes: training, loading, export and decoding, in data units."""
 
 import jax
 import numpy as np
@@ -11,7 +11,7 @@ from tests.finished_run import parse, use
 from tests.tiny_run import tiny_flags
 from vaegan_jax.errors import UserError
 
-# data.shape, the shape of the files, dtype, data.random_crop_margin.
+# data.shape, shape of the files, dtype, data.random_crop_margin.
 KINDS = {
   'sounds': ((64,), (70,), np.int16, 5),
   'volumes': ((8, 8, 4), (1, 9, 8, 6), np.float32, 0),
@@ -28,7 +28,7 @@ def draw(folder, shape, dtype, number=23):
 
 @pytest.fixture(scope='module', params=KINDS)
 def trained(request, tmp_path_factory):
-  """(workdir, folder of arrays, data.shape) of a run on examples of a kind."""
+  """Returns (workdir, folder of arrays, data.shape) of a run on one kind."""
   shape, of_files, dtype, margin = KINDS[request.param]
   root = tmp_path_factory.mktemp(request.param)
   draw(root / 'arrays', of_files, dtype)
@@ -45,7 +45,7 @@ def trained(request, tmp_path_factory):
     '--config.num_train_steps=2',
   )
   assert main.run(parse(root / 'run', *flags)) == 0
-  if margin:  # A run that was stopped gets the same crops.
+  if margin:  # A resumed run gets the same crops.
     workdir = root / 'resumed'
     assert main.run(parse(workdir, *flags, '--config.num_train_steps=1')) == 0
     assert main.run(parse(workdir, *flags)) == 0
@@ -65,7 +65,7 @@ def test_a_model_takes_files_of_its_kind(trained, tmp_path):
   posterior = model.encode(x)
   assert posterior.mode().shape[1:] == model.latent_shape
   assert model.decode(posterior.mode()).shape == x.shape
-  # Where the latent is a map, of any sides.
+  # A map of latents takes other spatial shapes.
   odd = np.asarray(x)[:, 1:]
   assert model.reconstruct(odd).shape == odd.shape
   samples = model.sample(jax.random.key(0), 2)
@@ -74,7 +74,7 @@ def test_a_model_takes_files_of_its_kind(trained, tmp_path):
     model.encode(x[0])
 
 
-def test_files_go_in_and_come_out(trained, tmp_path):
+def test_files_are_encoded_and_decoded(trained, tmp_path):
   workdir, folder, shape = trained
   latents, decoded = tmp_path / 'z', tmp_path / 'x'
   use(workdir, '--mode=encode', f'--input={folder}', f'--output={latents}')
@@ -96,7 +96,7 @@ def test_files_go_in_and_come_out(trained, tmp_path):
 
 
 def _damage(folder, kind):
-  """Makes more than a tenth of the files unfit."""
+  """Damages more than a tenth of the files."""
   for path in sorted(folder.glob('*.npy'))[:4]:
     values = np.load(path).astype(np.float32)
     if kind == 'nan':
@@ -131,7 +131,7 @@ def _as_sounds(folder, rate):
     ('', ('feature=audio',), 'is of the datasets of TFDS'),
   ],
 )
-def test_what_does_not_suit_is_one_sentence(
+def test_unsuitable_examples_give_one_message(
   name, damage, flags, told, tmp_path, capsys
 ):
   shape, of_files, dtype, _ = KINDS[name]
@@ -148,9 +148,7 @@ def test_what_does_not_suit_is_one_sentence(
     (('shape=(8, 8)',), '--config.data.shape="(70,)"'),
   ],
 )
-def test_sounds_that_do_not_suit_are_one_sentence(
-  flags, told, tmp_path, capsys
-):
+def test_unsuitable_sounds_give_one_message(flags, told, tmp_path, capsys):
   draw(tmp_path / 'arrays', (70,), np.int16)
   _as_sounds(tmp_path / 'arrays', 16_000)
   _assert_told(tmp_path, capsys, told, (64,), *flags)
@@ -158,7 +156,7 @@ def test_sounds_that_do_not_suit_are_one_sentence(
 
 def _assert_told(tmp_path, capsys, told, shape, *flags):
   if not any(flag.startswith('shape=') for flag in flags):
-    flags = (*flags, f'shape={shape}')  # Given twice, they would be joined.
+    flags = (*flags, f'shape={shape}')  # A flag given twice would be joined.
   args = (
     *tiny_flags(tmp_path / 'arrays', tmp_path / 'data'),
     '--config.data.name=array_folder',

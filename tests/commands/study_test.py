@@ -1,4 +1,4 @@
-"""A study trains what is left of its grid, and sums up all of it."""
+"""A study trains the rest of its grid, and summarises all of it."""
 
 import json
 import os
@@ -30,7 +30,7 @@ _STEPS = 4
 def command(tiny_run, tmp_path, monkeypatch):
   """Returns a function that runs a study of _GRID, without TensorBoard."""
   verbosity = logging.get_verbosity()
-  # Kept, or the next tests would trace everything again.
+  # Kept, so the next tests do not trace everything again.
   monkeypatch.setattr(study.jax, 'clear_caches', lambda: None)
   monkeypatch.setattr(writers, '_tensorboard_writer', lambda _: None)
 
@@ -51,7 +51,7 @@ def command(tiny_run, tmp_path, monkeypatch):
 
 @pytest.fixture
 def fake(monkeypatch):
-  """Training and evaluation that take no time, and what they are to do."""
+  """Returns substitutes for training and evaluation that take no time."""
   fake = _Fake()
   monkeypatch.setattr(train, 'train', fake.train)
   monkeypatch.setattr(evaluate, 'evaluate', fake.evaluate)
@@ -60,13 +60,13 @@ def fake(monkeypatch):
 
 
 class _Fake:
-  """Finishes every run that `ends` says nothing of.
+  """Substitute that finishes every run without an entry in `ends`.
 
   Attributes:
     ends: (objective, seed) -> a function of the workdir that returns the exit
       status or raises.
     trained: the runs in the order of their training; `evaluated` likewise.
-    drawn: the same of the runs that were reconstructed.
+    drawn: the runs that were reconstructed, in order.
   """
 
   def __init__(self):
@@ -167,11 +167,11 @@ def test_what_may_change_the_scores_is_evaluated_again(fake, command):
   command()
   fake.trained.clear()
   assert command('--config.data.eval_split=train+test') == loop.DONE
-  assert fake.trained == _GRID  # Where `train` finds nothing to do.
+  assert fake.trained == _GRID  # `train` finds nothing to do there.
   assert fake.evaluated == 2 * _GRID
 
 
-def test_a_stopped_run_stops_the_study_and_goes_on(fake, command, tmp_path):
+def test_a_stopped_run_stops_the_study_and_resumes(fake, command, tmp_path):
   fake.ends['geometric', 0] = lambda workdir: PREEMPTED
   assert command() == PREEMPTED == 75
   assert fake.trained == _GRID[:3]
@@ -243,13 +243,14 @@ def test_a_disk_that_refuses_the_checkpoint_is_no_result(
 ):
   fake.ends['mse', 1] = lambda workdir: _give_up(workdir, _STEPS, skipped=0)
   assert command() == loop.FAILED
-  fake.ends['mse', 1] = lambda workdir: loop.FAILED  # Not even metrics.
+  # There are no metrics either.
+  fake.ends['mse', 1] = lambda workdir: loop.FAILED
   (tmp_path / 'study' / 'mse' / 'seed_1' / 'metrics.jsonl').unlink()
   assert command() == loop.FAILED
   assert fake.trained == [('mse', 0), ('mse', 1), ('mse', 1)]
 
 
-def test_a_crash_is_told_and_tried_again_by_the_next_call(
+def test_a_crash_is_reported_and_tried_again_by_the_next_call(
   fake, command, tmp_path, caplog
 ):
   fake.ends['mse', 1] = _crash
@@ -305,7 +306,7 @@ def test_without_a_finished_run_there_is_no_figure(
     ),
   ),
 )
-def test_other_runs_in_the_workdir_are_told_before_any_training(
+def test_other_runs_in_the_workdir_are_refused_before_training(
   arg, told, fake, command
 ):
   command('--study.seeds=0')
@@ -348,7 +349,7 @@ def test_a_score_that_one_run_lacks_has_no_mean():
   assert summary['detail'] is None and summary['psnr'] == (20.0, 0.0)
 
 
-def test_the_estimate_goes_by_the_updates_that_are_left(capsys, monkeypatch):
+def test_the_estimate_uses_the_remaining_updates(capsys, monkeypatch):
   now = [0.0]
   monkeypatch.setattr(study.time, 'monotonic', lambda: now[0])
   progress = study._Progress({'a': 0, 'b': 10, 'c': 40})
@@ -363,7 +364,7 @@ def test_the_estimate_goes_by_the_updates_that_are_left(capsys, monkeypatch):
   ]
 
 
-def test_a_real_study_is_what_its_runs_are(command, tmp_path):
+def test_a_real_study_equals_its_runs(command, tmp_path):
   assert command() == loop.DONE
   folder = tmp_path / 'study'
   result = _results(tmp_path)
@@ -380,19 +381,19 @@ def test_a_real_study_is_what_its_runs_are(command, tmp_path):
       'deviation': statistics.stdev(psnrs[2:]),
     }
   )
-  # Five held-out images, in rows of three, over the table.
+  # Five held-out images, in rows of three, above the table.
   with Image.open(folder / 'study.png') as picture:
     assert picture.width > 1000 and picture.height > 600
-  # A run that is lost is made again, and is the same.
+  # A lost run is trained again, and is the same.
   shutil.rmtree(folder / 'mse' / 'seed_1')
   assert command() == loop.DONE
   assert _results(tmp_path) == result
 
 
-def test_a_sweep_trains_every_value_and_draws_curves(
+def test_a_sweep_trains_every_value_and_plots_curves(
   fake, command, tmp_path, capsys
 ):
-  """Of every objective and seed; and goes on where it was stopped."""
+  """Covers every objective and seed, and resuming."""
   args = ('--study.seeds=0,1', '--study.sweep=loss.kl_weight=1e-3,0.5')
   fake.ends['geometric', 1] = _crash
   assert command(*args) == loop.FAILED
@@ -400,7 +401,7 @@ def test_a_sweep_trains_every_value_and_draws_curves(
   del fake.ends['geometric', 1]
   fake.trained.clear()
   assert command(*args) == loop.DONE
-  assert len(fake.trained) == 2  # What crashed, with either value.
+  assert len(fake.trained) == 2  # The run that crashed, with either value.
   folder = tmp_path / 'study'
   workdirs = {path.parent for path in folder.rglob('outcome.json')}
   assert workdirs == {
@@ -470,7 +471,7 @@ def test_a_factor_is_of_each_objectives_own_value():
     ('loss.kl_weight=2.2.2x', 'which is 1.0 and no number|must be a finite'),
   ],
 )
-def test_a_wrong_sweep_is_told_before_any_training(sweep, told, fake, command):
+def test_a_wrong_sweep_is_refused_before_training(sweep, told, fake, command):
   with pytest.raises(UserError, match=told):
     command(f'--study.sweep={sweep}')
   assert not fake.trained

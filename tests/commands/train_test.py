@@ -1,6 +1,6 @@
-"""Runs that are killed, damaged, moved or misled end as if they had not been.
+"""Runs that are killed, damaged or moved end bit-identical to undisturbed ones.
 
-Most go through main.py in a process of their own.
+Most tests run main.py in a separate process.
 """
 
 import json
@@ -39,11 +39,11 @@ from vaegan_jax.training import health, loop
 
 _SPEED = 'train/images_per_second'
 _RATE = '--config.optimizer.autoencoder_learning_rate'
-_LAST_STEP = 200  # Of the run that is killed; a checkpoint every 10.
+_LAST_STEP = 200  # Steps of the killed run, with a checkpoint every 10.
 
 
 def _set(**values):
-  """Flags that set top-level fields."""
+  """Returns flags that set top-level fields."""
   return tuple(f'--config.{name}={value}' for name, value in values.items())
 
 
@@ -58,7 +58,7 @@ def long_run(tiny_run):
 
 @pytest.fixture(scope='module')
 def undisturbed(long_run, tmp_path_factory):
-  """The workdir of a whole run, not to be changed."""
+  """Returns the workdir of a complete run, which must not change."""
   workdir = tmp_path_factory.mktemp('runs') / 'undisturbed'
   process = Process(workdir, *long_run)
   assert process.wait() == 0, process.err
@@ -67,12 +67,12 @@ def undisturbed(long_run, tmp_path_factory):
 
 @pytest.fixture
 def copied(undisturbed, tmp_path):
-  """A copy of that workdir."""
+  """Returns a copy of that workdir."""
   return shutil.copytree(undisturbed, tmp_path / 'copied')
 
 
 def _assert_same_run(workdir, undisturbed):
-  """The same bits at the end and the same values on the way."""
+  """Asserts bit-identical final states and equal logged values."""
   assert crc32s(workdir, _LAST_STEP) == crc32s(undisturbed, _LAST_STEP)
   got, want = read_rows(workdir), read_rows(undisturbed)
   for row in (*got, *want):
@@ -81,21 +81,21 @@ def _assert_same_run(workdir, undisturbed):
 
 
 def _losses(lines):
-  """What is logged in training, [steps, metrics]."""
+  """Returns the logged training metrics, [steps, metrics]."""
   names = [name for name in sorted(lines[0]) if name.startswith('train/')]
   assert 'train/loss' in names and len(names) > 10
   return np.array([[row[name] for name in names] for row in lines])
 
 
 def _snapshot(workdir):
-  """Every path, when it changed and what it holds."""
+  """Returns every path with its time of change and content."""
   return {
     path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes())
     for path in workdir.rglob('*')
   }
 
 
-def test_a_workdir_holds_all_that_a_run_leaves(undisturbed):
+def test_a_workdir_contains_all_outputs(undisturbed):
   config = json.loads((undisturbed / 'config.json').read_text())
   assert config['num_train_steps'] == _LAST_STEP
   assert saved_steps(undisturbed) == [170, 180, 190, 200]
@@ -122,7 +122,7 @@ def test_metrics_are_one_flat_line_a_step(undisturbed):
     assert (_SPEED in row) == (row['step'] > 1)
 
 
-def test_a_run_stopped_and_killed_again_and_again_ends_with_the_same_bits(
+def test_a_run_stopped_and_killed_repeatedly_ends_with_the_same_bits(
   long_run, undisturbed, tmp_path
 ):
   workdir = tmp_path / 'run'
@@ -143,10 +143,10 @@ def test_a_run_stopped_and_killed_again_and_again_ends_with_the_same_bits(
 
   rng = np.random.default_rng(0)
   process = Process(workdir, *long_run)
-  time.sleep(rng.uniform(0, 3))  # While it starts, or a little later.
+  time.sleep(rng.uniform(0, 3))  # During the start, or a little later.
   process.kill()
-  for _ in range(2):  # tests/runtime/faults_test.py has more.
-    # A step that is not yet in the record that the next process takes over.
+  for _ in range(2):  # tests/runtime/faults_test.py has more kills.
+    # A step beyond the record that the next process continues.
     step = read_rows(workdir)[-1]['step'] + rng.integers(1, 20)
     process = Process(workdir, *long_run)
     wait_for_step(workdir, step)
@@ -154,10 +154,10 @@ def test_a_run_stopped_and_killed_again_and_again_ends_with_the_same_bits(
     assert process.kill() == -signal.SIGKILL
     resumed = int(re.search(r'Resuming after step (\d+);', process.out)[1])
     assert resumed >= stopped
-    # The save after the last finished ten may not be done, the one before is.
+    # The last save may be unfinished, but the one before is complete.
     stopped = max(saved_steps(workdir))
     assert stopped >= (step - 1) // 10 * 10 - 10
-  # Nor does it cost the run that nobody reads what it says any more.
+  # A closed output does not end the run either.
   process = Process(workdir, *long_run, prepare=_close_the_pipes)
   assert process.wait() == 0, process.err
   _assert_same_run(workdir, undisturbed)
@@ -191,7 +191,7 @@ def _empty(folder):
   folder.mkdir()
 
 
-def test_damaged_checkpoints_are_put_aside_and_the_one_before_used(
+def test_damaged_checkpoints_are_quarantined_and_the_one_before_used(
   long_run, undisturbed, copied
 ):
   for step, damage in ((200, _truncate), (190, _flip_a_bit), (180, _empty)):
@@ -232,7 +232,7 @@ def test_devices_do_not_change_the_losses(tiny_run, undisturbed, tmp_path):
     assert rows[-1]['eval/psnr'] == pytest.approx(scored)
 
 
-def test_a_batch_that_devices_cannot_share_is_told(tiny_run, tmp_path):
+def test_a_batch_not_divisible_by_the_devices_is_refused(tiny_run, tmp_path):
   process = Process(
     tmp_path / 'run', *tiny_run, *_set(batch_size=10), devices=4
   )
@@ -259,7 +259,7 @@ def test_another_configuration_is_refused_and_changes_nothing(copied, long_run):
   assert _snapshot(copied) == before
 
 
-def test_a_finished_run_says_so(copied, long_run):
+def test_a_finished_run_reports_that_it_is_done(copied, long_run):
   before = _snapshot(copied)
   process = Process(copied, *long_run)
   assert process.wait() == 0, process.err
@@ -267,7 +267,7 @@ def test_a_finished_run_says_so(copied, long_run):
   assert _snapshot(copied) == before
 
 
-def test_more_steps_go_on_where_the_run_ended(tiny_run, tmp_path, run, capsys):
+def test_more_steps_continue_a_finished_run(tiny_run, tmp_path, run, capsys):
   assert run(tmp_path, *tiny_run) == 0
   assert run(tmp_path, *tiny_run, *_set(num_train_steps=25)) == 0
   assert 'Resuming after step 20;' in capsys.readouterr().out
@@ -278,7 +278,7 @@ def test_more_steps_go_on_where_the_run_ended(tiny_run, tmp_path, run, capsys):
 
 
 def _traced_steps(workdir):
-  """The steps in the only trace of a workdir, which is removed."""
+  """Returns the steps in the only trace of a workdir, and removes it."""
   (path,) = workdir.glob('plugins/profile/*/*.xplane.pb')
   events = [
     event
@@ -291,7 +291,7 @@ def _traced_steps(workdir):
   return sorted(dict(event.stats)['step_num'] for event in events)
 
 
-def test_the_steps_that_were_asked_for_are_traced(tiny_run, tmp_path, run):
+def test_the_requested_steps_are_traced(tiny_run, tmp_path, run):
   steps = (('2,3', 4), ('6,9', 7))  # The second is cut short.
   traced = []
   for profile_steps, last in steps:
@@ -313,7 +313,7 @@ def test_pixels_alone_train_without_a_critic(tiny_run, tmp_path, run, capsys):
 
 
 @pytest.mark.parametrize('order', ['alternating', 'simultaneous'])
-def test_pixels_and_a_verdict_train_without_the_distance(
+def test_pixels_and_adversarial_loss_train_without_the_distance(
   order, tiny_run, tmp_path, run
 ):
   arguments = (
@@ -331,10 +331,10 @@ def test_pixels_and_a_verdict_train_without_the_distance(
     assert row['train/loss'] == pytest.approx(loss, rel=1e-4)
   errors = [row['train/pixel'] for row in rows]
   assert np.mean(errors[-10:]) < 0.9 * np.mean(errors[:10])
-  assert rows[-1]['eval/distance'] > 0  # It is measured all the same.
+  assert rows[-1]['eval/distance'] > 0  # The distance is still measured.
 
 
-def test_a_frozen_critic_stays_as_its_file_has_it(
+def test_a_frozen_critic_keeps_the_weights_of_its_file(
   tiny_run, tmp_path, run, capsys, vgg16_file
 ):
   arguments = (
@@ -345,7 +345,7 @@ def test_a_frozen_critic_stays_as_its_file_has_it(
   )
   given = f'--config.critic.weights={vgg16_file}'
   assert run(tmp_path, *arguments, given, *_set(num_train_steps=2)) == 0
-  # The weights are in the checkpoint: their file may be gone.
+  # The checkpoint contains the weights, so their file may be removed.
   gone = '--config.critic.weights=gone.pth'
   assert run(tmp_path, *arguments, gone, *_set(num_train_steps=3)) == 0
   assert 'Resuming after step 2' in capsys.readouterr().out
@@ -359,7 +359,7 @@ def test_a_frozen_critic_stays_as_its_file_has_it(
     run(tmp_path / 'new', *arguments, gone)
 
 
-def test_a_run_trained_on_lpips_is_judged_by_what_it_minimised(
+def test_a_run_trained_on_lpips_is_evaluated_with_the_same_lpips(
   tiny_run, tmp_path, run, lpips_files
 ):
   fields = ('critic.weights', 'evaluation.lpips_weights')
@@ -373,7 +373,7 @@ def test_a_run_trained_on_lpips_is_judged_by_what_it_minimised(
   assert run(tmp_path, *arguments) == 0
   *_, row = read_rows(tmp_path)
   assert row['train/distance'] > 0
-  # Up to the rounding to 8 bits of what the judge sees.
+  # Up to the rounding of evaluated images to 8 bits.
   assert row['eval/distance'] == pytest.approx(row['eval/lpips'], rel=0.02)
 
 
@@ -395,7 +395,7 @@ def test_records_that_fail_do_not_stop_training(
 
 
 def _find_once_at(monkeypatch, *steps):
-  """Makes the health monitor find something at these steps."""
+  """Makes the health checks report a problem at these steps."""
   due = list(steps)
 
   def check(self, step, metrics):
@@ -408,7 +408,7 @@ def _find_once_at(monkeypatch, *steps):
   monkeypatch.setattr(health.HealthMonitor, 'check', check)
 
 
-def test_an_unhealthy_run_warns_and_goes_on(
+def test_an_unhealthy_run_warns_and_continues(
   tiny_run, tmp_path, run, monkeypatch, capsys
 ):
   _find_once_at(monkeypatch, 15)
@@ -427,13 +427,13 @@ def test_an_unhealthy_run_stops_if_asked(
   assert read_rows(tmp_path)[-1]['step'] == 15
 
 
-def test_a_rollback_goes_on_from_before_with_other_noise(
+def test_a_rollback_continues_from_an_earlier_step_with_other_noise(
   tiny_run, tmp_path, run, monkeypatch, capsys
 ):
   rollback = '--config.health.on_failure=rollback'
   _find_once_at(monkeypatch)
   assert run(tmp_path / 'well', *tiny_run, rollback) == 0
-  # Found at 20, and once more at 13 on the way back there.
+  # Reported at 20, and again at 13 after the rollback.
   _find_once_at(monkeypatch, 20, 13)
   assert run(tmp_path / 'ill', *tiny_run, rollback) == 0
   out = capsys.readouterr().out
@@ -453,7 +453,7 @@ def test_a_rollback_goes_on_from_before_with_other_noise(
   assert state.num_rollbacks == 2
 
 
-def test_a_run_that_has_nowhere_to_go_back_to_ends(
+def test_a_run_without_a_healthy_checkpoint_ends(
   tiny_run, tmp_path, run, monkeypatch, capsys
 ):
   _find_once_at(monkeypatch, 3)
@@ -462,7 +462,7 @@ def test_a_run_that_has_nowhere_to_go_back_to_ends(
   assert 'no healthy checkpoint' in capsys.readouterr().out
 
 
-def test_a_run_that_falls_ill_again_and_again_ends(
+def test_a_run_with_repeated_rollbacks_ends(
   tiny_run, tmp_path, run, monkeypatch, capsys
 ):
   _find_once_at(monkeypatch, *[15] * 9)
@@ -475,7 +475,7 @@ def test_a_run_that_falls_ill_again_and_again_ends(
 def test_the_wasserstein_objectives_train(
   objective, tiny_run, tmp_path, run, capsys
 ):
-  """With several critic steps, and resumed between them."""
+  """Covers several critic steps, and resuming between them."""
   args = (*tiny_run, *_set(objective=objective))
   several = (
     '--config.critic.num_steps=2',
@@ -521,20 +521,20 @@ def test_a_map_of_codes_of_oblong_images_resumes_bit_for_bit(
   assert 'eval/psnr_sampled' not in row
   with Image.open(tmp_path / 'a/figures/samples_00000020.png') as picture:
     assert picture.width > picture.height
-  # Another size is another map, of the same networks.
+  # Another image size gives another map, with the same networks.
   config.data.image_size = 32
   evaluate.evaluate(config, str(tmp_path / 'b'))
   scores = json.loads((tmp_path / 'b/evaluation.json').read_text())
   assert scores['rate'] == pytest.approx(8 * 8 * 2 * np.log2(20))
   assert scores['psnr'] > 5
-  assert scores['distance'] is None  # Its critic has one logit an image.
+  assert scores['distance'] is None  # Its critic has one logit per image.
 
 
-def test_sigterm_during_an_evaluation_or_figures_is_heeded_at_once(
+def test_sigterm_during_an_evaluation_or_figures_stops_at_once(
   tiny_run, tmp_path, run, monkeypatch, capsys
 ):
   often = _set(eval_every_steps=5, figure_every_steps=7)
-  score, draw = evaluator.Evaluator.score, evaluator.Evaluator.draw
+  score, plot = evaluator.Evaluator.score, evaluator.Evaluator.plot
 
   def stop(function, number):
     def stopped(*args, **kwargs):
@@ -548,11 +548,11 @@ def test_sigterm_during_an_evaluation_or_figures_is_heeded_at_once(
   assert run(tmp_path / 'a', *tiny_run, *often) == INTERRUPTED == 130
   monkeypatch.setattr(evaluator.Evaluator, 'score', score)
   assert 'evaluated:' not in capsys.readouterr().out
-  hung_up = stop(draw, signal.SIGHUP)
-  monkeypatch.setattr(evaluator.Evaluator, 'draw', hung_up)
+  hung_up = stop(plot, signal.SIGHUP)
+  monkeypatch.setattr(evaluator.Evaluator, 'plot', hung_up)
   assert run(tmp_path / 'a', *tiny_run, *often) == PREEMPTED
   assert saved_steps(tmp_path / 'a') == [5, 7]
-  monkeypatch.setattr(evaluator.Evaluator, 'draw', draw)
+  monkeypatch.setattr(evaluator.Evaluator, 'plot', plot)
   monkeypatch.setattr(evaluator.Evaluator, 'score', interrupted)
   assert (
     run(tmp_path / 'a', *tiny_run, *often, *_set(num_train_steps=10))
@@ -562,7 +562,7 @@ def test_sigterm_during_an_evaluation_or_figures_is_heeded_at_once(
   out = capsys.readouterr().out
   told = re.findall(r'(\S+): stopped after step (\d+)', out)
   assert told == [('SIGHUP', '7'), ('Ctrl-C', '10')]
-  # What a signal left out is made up for, in the last step too.
+  # What a signal interrupted is repeated, in the last step too.
   assert run(tmp_path / 'a', *tiny_run, *often, *_set(num_train_steps=10)) == 0
   assert run(tmp_path / 'b', *tiny_run, *often, *_set(num_train_steps=10)) == 0
   records, figures = [], []
@@ -580,7 +580,9 @@ def test_sigterm_during_an_evaluation_or_figures_is_heeded_at_once(
   assert 'Nothing to do' in capsys.readouterr().out
 
 
-def test_too_little_memory_is_a_sentence(tiny_run, tmp_path, run, monkeypatch):
+def test_too_little_memory_gives_one_message(
+  tiny_run, tmp_path, run, monkeypatch
+):
   def exhaust(*_):
     raise RuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 7 bytes.')
 

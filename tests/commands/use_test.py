@@ -1,4 +1,4 @@
-"""Finished models at work: encode, decode, reconstruct, sample."""
+"""The modes that use a trained model: encode, decode, reconstruct, sample."""
 
 import json
 import os
@@ -26,7 +26,7 @@ KINDS = ('gaussian', 'none', 'vq')
 
 @pytest.fixture(scope='module')
 def runs(tiny_run, tmp_path_factory):
-  """{kind of latent: its workdir}."""
+  """Returns {kind of latent: workdir}."""
   runs = {}
   for kind in KINDS:
     runs[kind] = tmp_path_factory.mktemp('runs') / kind
@@ -37,7 +37,7 @@ def runs(tiny_run, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def photos(tmp_path_factory):
-  """Seven pictures of other sizes and kinds, in folders."""
+  """Returns a folder of seven images of various sizes and kinds."""
   folder = tmp_path_factory.mktemp('photos')
   rng = np.random.default_rng(0)
   for index in range(7):
@@ -102,7 +102,7 @@ def test_a_folder_is_encoded_and_decoded(kind, runs, photos, tmp_path):
   for name, want in zip(png_names(names), wanted, strict=True):
     pixels = np.asarray(Image.open(pictures / name))
     np.testing.assert_allclose(pixels / 127.5 - 1, want, atol=1.01 / 127.5)
-  # One array is enough, of latents or of indices.
+  # One array of latents or of indices suffices.
   np.save(tmp_path / 'some.npy', arrays(latents, kept[0])[:2])
   use(
     workdir,
@@ -118,7 +118,7 @@ def test_a_folder_is_encoded_and_decoded(kind, runs, photos, tmp_path):
   )
 
 
-def test_encoding_goes_on_where_it_was_stopped(
+def test_interrupted_encoding_resumes(
   runs, photos, tmp_path, monkeypatch, capsys
 ):
   monkeypatch.setattr(encode, 'PART', 2)
@@ -157,12 +157,12 @@ def test_encoding_goes_on_where_it_was_stopped(
     np.testing.assert_array_equal(
       arrays(tmp_path / 'stopped', name), arrays(tmp_path / 'whole', name)
     )
-  # A part whose images have changed is encoded again, and those behind it.
+  # A part whose images have changed is encoded again, and so are later parts.
   changed = tmp_path / 'changed'
   shutil.copytree(photos, changed)
   written.clear()
   use(runs['gaussian'], '--mode=encode', f'--input={changed}', output)
-  assert written == []  # Copies, with their times.
+  assert written == []  # Copies keep their times.
   (changed / '4.png').unlink()
   use(runs['gaussian'], '--mode=encode', f'--input={changed}', output)
   assert written == [1, 2]
@@ -200,7 +200,7 @@ def test_a_split_is_encoded_and_an_older_run_is_measured(runs, tmp_path):
   np.testing.assert_allclose(facts['statistics']['std'], model.latent_std)
 
 
-def test_pictures_stand_beside_their_originals(runs, photos, tmp_path):
+def test_reconstructions_are_written_with_originals(runs, photos, tmp_path):
   args = (f'--input={photos}', f'--output={tmp_path}')
   use(runs['gaussian'], '--mode=reconstruct', *args)
   model = vaegan_jax.load(runs['gaussian'])
@@ -214,7 +214,7 @@ def test_pictures_stand_beside_their_originals(runs, photos, tmp_path):
   assert len(list((tmp_path / 'originals').rglob('*.png'))) == 7
 
 
-def test_samples_are_those_of_the_seed(runs, tmp_path):
+def test_samples_depend_on_the_seed(runs, tmp_path):
   args = ('--mode=sample', '--num_samples=10', '--config.seed=3')
   use(runs['vq'], *args, f'--output={tmp_path}')
   model = vaegan_jax.load(runs['vq'])
@@ -226,7 +226,7 @@ def test_samples_are_those_of_the_seed(runs, tmp_path):
   assert len(os.listdir(tmp_path)) == 11
 
 
-def test_names_of_pictures_are_alike_and_each_once():
+def test_file_names_are_uniform_and_unique():
   assert png_names(['a.jpg', 'b/c.png', 'd']) == ['a.png', 'b/c.png', 'd.png']
   assert png_names(['a.jpg', 'a.png']) == ['a.jpg.png', 'a.png.png']
 
@@ -258,7 +258,7 @@ def test_names_of_pictures_are_alike_and_each_once():
     (['--mode=export', '--output={second}'], 'is a run itself'),
   ],
 )
-def test_a_mistake_is_a_sentence(args, told, runs, tmp_path, capsys):
+def test_a_mistake_gives_one_message(args, told, runs, tmp_path, capsys):
   run = runs['gaussian']
   places = {
     name: tmp_path / name

@@ -87,7 +87,7 @@ def test_the_floor_falls_with_the_number_of_images():
 def test_a_judge_sees_8_bits():
   images = np.array([-2.0, -1, 0.001, 0.005, 1, 7], np.float32)
   images = np.broadcast_to(images[:, None, None, None], (6, 64, 64, 3))
-  shown = np.asarray(feature_metrics.as_judged(images))[:, 0, 0, 0]
+  shown = np.asarray(feature_metrics.to_pictures(images))[:, 0, 0, 0]
   levels = (shown + 1) * 127.5
   np.testing.assert_allclose(levels, [0, 0, 128, 128, 255, 255], atol=1e-4)
 
@@ -101,18 +101,18 @@ def test_which_channels_a_judge_sees(channels, pictures, shown):
   images = np.stack(
     [np.broadcast_to(sign * levels, (64, 64, channels)) for sign in (1, -1)]
   )
-  judged = np.asarray(feature_metrics.as_judged(images))
+  judged = np.asarray(feature_metrics.to_pictures(images))
   assert judged.shape == (2 * pictures, 64, 64, shown)
   wanted = np.stack([levels, -levels])
-  # Band after band, each of both images.
-  wanted = wanted[:, :shown] if pictures == 1 else wanted.T.reshape(-1, 1)
+  # The bands of the first image, then those of the second.
+  wanted = wanted[:, :shown] if pictures == 1 else wanted.reshape(-1, 1)
   np.testing.assert_allclose(judged[:, 5, 9], wanted, atol=0.005)
 
 
 @pytest.fixture(scope='module')
 def all_judges(lpips_files, vgg16_file):
   """LPIPS and the Frechet distance's features, in one VGG16."""
-  return feature_metrics.load_judges(
+  return feature_metrics.load_feature_metrics(
     lpips_weights=lpips_files, features_weights=str(vgg16_file)
   )
 
@@ -125,7 +125,7 @@ def _shown(seed, *shape):
 def test_both_judges_are_what_they_say(all_judges, lpips_files):
   assert len(all_judges.protocol) == 2 and 'sha256' in all_judges.protocol[0]
   x, y = (_shown(seed, 2, 64, 64, 5) for seed in range(2))
-  seen = all_judges.look(x)
+  seen = all_judges.embed(x)
   found = all_judges.compare(seen, y)
   assert found['lpips'].shape == (2,)
   assert seen['features'].shape == (2, 5 * 512)
@@ -134,7 +134,7 @@ def test_both_judges_are_what_they_say(all_judges, lpips_files):
 
   @jax.jit
   def band(x, y):
-    x, y = feature_metrics.as_judged(x), feature_metrics.as_judged(y)
+    x, y = feature_metrics.to_pictures(x), feature_metrics.to_pictures(y)
     return perceptual_distance(
       VGG(16),
       variables,
@@ -151,7 +151,7 @@ def test_both_judges_are_what_they_say(all_judges, lpips_files):
   np.testing.assert_allclose(found['lpips'], expected, rtol=1e-4)
   _, features = jax.jit(
     functools.partial(capture_features, VGG(16), variables, layers=('conv5_3',))
-  )(feature_metrics.as_judged(y[..., 3:4]))
+  )(feature_metrics.to_pictures(y[..., 3:4]))
   np.testing.assert_allclose(
     found['features_recon'][:, 3 * 512 : 4 * 512],
     features['conv5_3'].mean((1, 2)),
@@ -166,20 +166,20 @@ def test_either_judge_alone_says_what_both_say(
   """And no network sees a picture twice."""
   # Of 32 pixels, which both enlarge.
   x, y = (_shown(seed, 2, 32, 32, 3) for seed in range(2))
-  seen = all_judges.look(x)
+  seen = all_judges.embed(x)
   together = all_judges.compare(seen, y) | {'features': seen['features']}
   apart = {}
   for files in (
     {'lpips_weights': lpips_files, 'features_weights': ''},
     {'lpips_weights': '', 'features_weights': str(vgg16_file)},
   ):
-    found = feature_metrics.load_judges(**files)
-    seen = found.look(x)
+    found = feature_metrics.load_feature_metrics(**files)
+    seen = found.embed(x)
     seen_recon = found.compare(seen, y)
-    assert len(found.protocol) == len(found.looks) == len(seen_recon) == 1
+    assert len(found.protocol) == len(found.embedders) == len(seen_recon) == 1
     apart |= seen_recon
     apart |= {name: seen[name] for name in seen if name == 'features'}
-  assert len(all_judges.looks) == 1
+  assert len(all_judges.embedders) == 1
   assert together.keys() == apart.keys()
   for name, value in together.items():
     np.testing.assert_allclose(value, apart[name], rtol=1e-5, atol=1e-6)
@@ -204,7 +204,7 @@ def test_what_a_run_minimises_in_lpips_is_what_the_judge_says(
   variables = load_lpips(*lpips_files.split(','))
   x, y = (_shown(seed, *shape) for seed in range(2))
   terms, _ = judge(variables, x, {'x_recon': y})
-  verdict = all_judges.compare(all_judges.look(x), y)
+  verdict = all_judges.compare(all_judges.embed(x), y)
   np.testing.assert_allclose(terms['distance'], verdict['lpips'], rtol=1e-5)
   assert (verdict['lpips'] > 0.01).all()
 
@@ -214,17 +214,17 @@ def test_other_weights_of_vgg_look_for_themselves(lpips_files, tmp_path):
     n: 2 * a for n, a in read_state_dict(lpips_files.split(',')[0]).items()
   }
   save_file(state, tmp_path / 'other.safetensors')
-  found = feature_metrics.load_judges(
+  found = feature_metrics.load_feature_metrics(
     lpips_weights=lpips_files,
     features_weights=str(tmp_path / 'other.safetensors'),
   )
-  assert len(found.looks) == 2
+  assert len(found.embedders) == 2
 
 
 def test_fid_is_in_the_inception_of_2015(tmp_path, monkeypatch):
   path = tmp_path / 'any_name.safetensors'
   save_file(random_state_dict(), path)
-  found = feature_metrics.load_judges(
+  found = feature_metrics.load_feature_metrics(
     lpips_weights='', features_weights=str(path)
   )
   assert 'FID (arXiv 1706.08500)' in found.protocol[0]
@@ -236,14 +236,16 @@ def test_fid_is_in_the_inception_of_2015(tmp_path, monkeypatch):
   # Not enlarged to 64 in between.
   wide = jax.image.resize(x, (2, 75, 75, 1), 'bilinear', antialias=False)
   expected = jax.jit(inception.Inception().apply)(variables, wide)
-  seen = found.look(x)
+  seen = found.embed(x)
   np.testing.assert_allclose(seen['features'], expected, rtol=1e-3, atol=1e-4)
   assert list(found.compare(seen, x)) == ['features_recon']
 
 
 def test_no_files_ask_no_judges():
-  found = feature_metrics.load_judges(lpips_weights='', features_weights='')
-  assert (found.look(None), found.protocol) == ({}, ())
+  found = feature_metrics.load_feature_metrics(
+    lpips_weights='', features_weights=''
+  )
+  assert (found.embed(None), found.protocol) == ({}, ())
   assert found.compare({}, None) == {}
 
 
@@ -251,7 +253,9 @@ def test_a_file_of_neither_network_is_told(tmp_path):
   path = tmp_path / 'resnet.safetensors'
   save_file({'conv1.weight': np.zeros(3, np.float32)}, path)
   with pytest.raises(UserError) as caught:
-    feature_metrics.load_judges(lpips_weights='', features_weights=str(path))
+    feature_metrics.load_feature_metrics(
+      lpips_weights='', features_weights=str(path)
+    )
   sentence = str(caught.value)
   assert sentence.startswith(f'evaluation.features_weights={path} cannot be')
   assert 'neither' in sentence and "'conv1.weight'" in sentence

@@ -98,11 +98,11 @@ def test_only_the_right_picture_in_its_place_has_quality():
 
 def test_lpips_is_fooled_by_neither(lpips_files):
   """In random features: the paper's would only do better."""
-  found = feature_metrics.load_judges(
+  found = feature_metrics.load_feature_metrics(
     lpips_weights=lpips_files, features_weights=''
   )
   few = slice(4)
-  seen = found.look(faces()[few])
+  seen = found.embed(faces()[few])
 
   def lpips(x_recon):
     return float(found.compare(seen, x_recon[few])['lpips'].mean())

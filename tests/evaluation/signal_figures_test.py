@@ -9,7 +9,10 @@ from vaegan_jax.losses.reconstruction import LossConfig
 from vaegan_jax.models import plain
 from vaegan_jax.models.autoencoder import Autoencoder
 from vaegan_jax.models.latents.base import Gaussian
-from vaegan_jax.training.train_state import create_train_state
+from vaegan_jax.training.train_state import (
+  create_train_state,
+  inference_variables,
+)
 
 _RATE = 8000
 _LOSS = LossConfig(
@@ -124,7 +127,7 @@ def test_a_page_shows_where_a_reconstruction_differs():
 
 @pytest.fixture(scope='module', params=[(512, 2), (8, 12, 16, 1)])
 def opened(request):
-  """(evaluator, state, x) of sounds, and of volumes."""
+  """(evaluator, variables, x) of sounds, and of volumes."""
   *sides, channels = request.param
   fields = {'width': 2, 'channel_multipliers': (1, 2)}
   latent = Gaussian(3)
@@ -136,6 +139,7 @@ def opened(request):
   modules = {'autoencoder': autoencoder}
   shape = (*sides, channels)
   state = create_train_state(modules, {}, seed=0, image_shape=shape)
+  variables = inference_variables(state)
   x = np.random.default_rng(0).uniform(-1, 1, (5, *shape))
   x = x.astype(np.float32)
   evaluator = evaluator_lib.Evaluator(
@@ -148,12 +152,12 @@ def opened(request):
     bands=(0,),
     sample_rate=_RATE,
   )
-  return evaluator, state, x
+  return evaluator, variables, x
 
 
 def test_an_evaluator_measures_what_is_no_image(opened):
-  evaluator, state, x = opened
-  scores = evaluator.score(state)
+  evaluator, variables, x = opened
+  scores = evaluator.score(variables)
   of_sounds = {'log_spectral_distance', 'log_spectral_distance_sampled'}
   assert (of_sounds <= set(scores)) == (x.ndim == 3)
   assert ('psnr_band_1' in scores) == (x.shape[-1] == 2)
@@ -163,16 +167,19 @@ def test_an_evaluator_measures_what_is_no_image(opened):
 
 
 def test_an_evaluator_draws_and_plays_what_is_no_image(opened):
-  evaluator, state, x = opened
-  drawn = evaluator.draw(state)
+  evaluator, variables, x = opened
+  drawn = evaluator.plot(variables)
   assert set(drawn) == {'reconstructions', 'samples', 'interpolation'}
   for name, figure in drawn.items():
     assert figure.dtype == np.uint8 and figure.ndim == 3, name
     assert figure.shape[-1] == 3 and figure.min() < figure.max(), name
-  first, recon = evaluator.reconstruct_first(state, evaluator.num_columns)
-  rows = {'originals': evaluator.shown(first), 'run': evaluator.shown(recon)}
+  first, recon = evaluator.reconstruct_first(variables, evaluator.num_columns)
+  rows = {
+    'originals': evaluator.as_pictures(first),
+    'run': evaluator.as_pictures(recon),
+  }
   figures.comparison_figure(rows, {'run': {'psnr': 20.0}})
-  played = evaluator.play(state)
+  played = evaluator.play(variables)
   if x.ndim != 3:
     assert played == {}
     return

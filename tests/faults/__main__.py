@@ -1,4 +1,4 @@
-"""Runs the suite and writes its table; see the package for how to call it."""
+"""Runs the suite and writes its table; the package shows the commands."""
 
 import argparse
 import json
@@ -9,22 +9,30 @@ import time
 import traceback
 from pathlib import Path
 
-# The processes of the runs import this file too: it must be a light one.
+# The processes of the runs import this file too, so its imports are few.
 
 _COLUMNS = ('fault', 'what was done', 'how often', 'what happened', 'ok')
-_EPILOG = 'It ends with status 1 if anything was lost.'
+_EPILOG = 'The exit status is 1 if anything was lost.'
 
 
 def _parse():
   parser = argparse.ArgumentParser('tests.faults', epilog=_EPILOG)
-  parser.add_argument('--rows', help='names, separated by commas; default: all')
-  parser.add_argument('--kills', type=int, default=100, help='default: 100')
-  parser.add_argument('--list', action='store_true', help='the rows, and end')
   parser.add_argument(
-    '--output', type=Path, help='file.md; what is printed, and file.json'
+    '--rows', help='names, separated by commas (default: all)'
+  )
+  parser.add_argument('--kills', type=int, default=100, help='default: 100')
+  parser.add_argument(
+    '--list', action='store_true', help='list the rows and exit'
   )
   parser.add_argument(
-    '--folder', type=Path, help='kept; kills go on where they were stopped'
+    '--output',
+    type=Path,
+    help='file.md for the table; file.json is written beside it',
+  )
+  parser.add_argument(
+    '--folder',
+    type=Path,
+    help='folder to keep; an interrupted suite resumes its kills',
   )
   arguments = parser.parse_args()
   if arguments.kills < 1:
@@ -60,7 +68,7 @@ def main() -> int:
 
 
 def _do(row, lab) -> dict:
-  """Does what a row says and returns its line."""
+  """Runs one row and returns its line of the table."""
   from tests.faults.lab import Loss, Skipped
 
   start = time.monotonic()
@@ -72,7 +80,7 @@ def _do(row, lab) -> dict:
     happened, ok = f'skipped: {error}', 'skipped'
   except Loss as error:
     happened = f'LOST: {error}'
-  except Exception as error:  # The other rows are still of interest.
+  except Exception as error:  # The other rows still run.
     traceback.print_exc()
     happened = f'FAILED: {type(error).__name__}: {error}'
   seconds = round(time.monotonic() - start)
@@ -92,7 +100,7 @@ def _table(results) -> str:
 
 
 def _write(results, output) -> None:
-  """Writes the table and the JSON after every row."""
+  """Writes the table and the JSON."""
   if not output:
     return
   import jax

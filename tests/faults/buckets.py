@@ -1,4 +1,4 @@
-"""Data in a bucket: machines that are killed while they copy it."""
+"""Data in a bucket: kills machines while they copy it."""
 
 import contextlib
 import functools
@@ -15,18 +15,18 @@ from tests.faults.lab import Lab, Skipped, check, wait_for
 from vaegan_jax.data import buckets
 from vaegan_jax.runtime import processes
 
-COPYING = '.copying'  # So begins the name of a file that is not yet whole.
+COPYING = '.copying'  # Prefix of files that are not yet complete.
 
 
 def _be_machine(
   environment: Mapping[str, str], copies: Path, held: str
 ) -> None:
-  """Prepares a process that knows the bucket, with copies of its own.
+  """Prepares a process with access to the bucket and its own copies.
 
   Args:
-    environment: what leads to the bucket.
-    copies: where they are.
-    held: it comes to a halt where it would check a file whose name begins so.
+    environment: variables that point to the bucket.
+    copies: folder of the copies.
+    held: the process halts before it checks a file with this prefix.
   """
   os.environ.update(environment)
   sys.argv.append(f'--config.data.copy_dir={copies}')
@@ -45,12 +45,12 @@ class Machines:
   """Two machines, and a bucket with the images that they copy.
 
   Attributes:
-    copies: where each has its own.
-    flags: of a run on the images.
+    copies: folder of each machine's copies.
+    flags: flags of a run on the images.
   """
 
   def __init__(self, bucket: FakeBucket, images: Path, folder: Path):
-    """Fills the bucket with the images; `folder` is of all copies."""
+    """Fills the bucket with the images; `folder` holds all copies."""
     self.copies = folder / 'machine_0', folder / 'machine_1'
     self.flags = (
       '--config.data.path=gs://bucket/images',
@@ -61,7 +61,7 @@ class Machines:
       bucket.write(f'images/{path.name}', path.read_bytes())
 
   def prepare(self, *held: str) -> list[Callable[[], None]]:
-    """What prepares the two processes; see `_be_machine` for `held`."""
+    """Returns what prepares the two processes; see `_be_machine` for `held`."""
     return [
       functools.partial(
         _be_machine, self._bucket.client_environment, copies, name
@@ -70,7 +70,7 @@ class Machines:
     ]
 
   def stored(self) -> dict[str, str]:
-    """What is prepared in the bucket, and the generation of each object."""
+    """Returns the prepared objects of the bucket with their generations."""
     return {
       item['name']: item['generation']
       for item in self._bucket.items()
@@ -78,7 +78,7 @@ class Machines:
     }
 
   def partial(self, index: int) -> list[Path]:
-    """The files that a machine has not yet copied whole."""
+    """Returns the files that a machine has only partly copied."""
     return list(self.copies[index].rglob(f'{COPYING}*'))
 
   def copied(self, index: int) -> Path:
@@ -115,9 +115,7 @@ def kill_while_copying(lab: Lab) -> tuple[str, str]:
       both[victim].kill()
       status = both[1 - victim].wait(60)
       check(status not in (0, 75), f'the survivor ended with {status}')
-      check(
-        not (workdir / 'metrics.jsonl').exists(), 'half a copy was believed'
-      )
+      check(not (workdir / 'metrics.jsonl').exists(), 'a partial copy was used')
     files = sorted(path.name for path in lab.images.iterdir())
     lab.run_two(workdir, *machines.flags, prepare=machines.prepare())
     lab.same(workdir, lab.undisturbed_two)
@@ -130,5 +128,5 @@ def kill_while_copying(lab: Lab) -> tuple[str, str]:
     check(not machines.stored(), 'the folder was prepared in the bucket')
   return (
     f'{len(moments)} kills, {len(files)} damaged files',
-    'no partial copy was believed; same bits',
+    'no partial copy was used; same bits',
   )

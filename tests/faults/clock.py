@@ -1,9 +1,8 @@
-"""A machine whose clock is set back a day, between two runs and within one.
+"""Sets the clock back by a day, between two runs and within one.
 
-The clock of the machine is left alone: a library is put under the run's
-processes, which tells everything in them, C++ included, an earlier time as soon
-as a file is there. The disk has the true time, so that to the run all files are
-of tomorrow.
+The machine's own clock does not change. A preloaded library returns an earlier
+time to the run's processes, C++ included, once a trigger file exists. The disk
+keeps the true time, so all files appear to be from tomorrow.
 """
 
 import shutil
@@ -58,7 +57,9 @@ def _compile(folder: Path) -> Path:
   source.write_text(_SOURCE)
   compiler = shutil.which('cc') or shutil.which('gcc') or shutil.which('clang')
   if not compiler:
-    raise Skipped('there is no C compiler here to make another clock with')
+    raise Skipped(
+      'no C compiler is installed, which the substitute clock needs'
+    )
   subprocess.run(
     [compiler, '-shared', '-fPIC', '-o', library, source, '-ldl'], check=True
   )
@@ -66,7 +67,7 @@ def _compile(folder: Path) -> Path:
 
 
 def set_back(lab: Lab) -> tuple[str, str]:
-  """Sets the clock back between two runs, and in the middle of one."""
+  """Sets the clock back in the middle of a run, and between two."""
   lab.same(lab.undisturbed)
   library = _compile(lab.new('clock'))
   trigger = library.with_name('set_back')
@@ -91,4 +92,4 @@ def set_back(lab: Lab) -> tuple[str, str]:
   events = sorted(workdir.glob('events.out.tfevents.*'))
   times = [int(path.name.split('.')[3]) for path in events]
   check(min(times) < time.time() - 86000, 'the clock was not set back')
-  return '2 runs', 'no time is compared with another; same bits and record'
+  return '2 runs', 'no times are compared; same bits and record'

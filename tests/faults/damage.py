@@ -1,4 +1,4 @@
-"""The files of a checkpoint, each damaged in every way, and what is done."""
+"""Damages each file of a checkpoint in every way, and checks the recovery."""
 
 import collections
 import os
@@ -18,7 +18,7 @@ def _flip(content: bytes) -> bytes:
   return content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :]
 
 
-# Orbax writes its numbers there; what was merged elsewhere stays, unread.
+# Orbax writes arrays there. Files it has merged elsewhere remain unread.
 _DATA = ('state/d/', 'state/ocdbt.process_0/d/')
 METHODS = {
   'deleted': os.remove,
@@ -38,7 +38,7 @@ def cases(checkpoint: Path) -> Iterator[tuple[str, str]]:
 
 
 def damage_each_file(lab: Lab) -> tuple[str, str]:
-  """Damages one file of the newest checkpoint, and goes on."""
+  """Damages one file of the newest checkpoint, and resumes."""
   every = list(cases(lab.undisturbed / 'checkpoints' / str(lab.last_step)))
   seen = collections.Counter()
   unread = collections.Counter()
@@ -50,25 +50,25 @@ def damage_each_file(lab: Lab) -> tuple[str, str]:
     aside = (workdir / 'quarantine' / str(lab.last_step)).is_dir()
     what = f'{file} {method}: {process.out}'
     if aside:
-      check('is damaged' in process.err, f'not told: {what}')
+      check('is damaged' in process.err, f'not reported: {what}')
       check(f'Resuming after step {lab.last_step - 2};' in process.out, what)
-    else:  # Restoring does not need that file, or not that byte.
+    else:  # Restoring needs neither that file nor that byte.
       check(f'Nothing to do: step {lab.last_step}' in process.out, what)
       name = Path(file).name
       unread['data files' if file.startswith(_DATA) else name] += 1
-    lab.same(workdir)  # Which reads every leaf, and compares its CRC32.
+    lab.same(workdir)  # Reads every leaf and compares its CRC32.
     seen[aside] += 1
-  happened = f'{seen[True]} were noticed, put aside and the step before used'
+  happened = f'{seen[True]} were detected, quarantined and the step before used'
   if unread:
     happened += (
       f'; {seen[False]} change nothing that is restored, and every leaf was '
-      f'proved whole ({", ".join(f"{n} of {k}" for k, n in unread.items())})'
+      f'verified ({", ".join(f"{n} of {k}" for k, n in unread.items())})'
     )
   return f'{len(every)} cases', f'{happened}; same bits in the end'
 
 
 def damage_whole_checkpoints(lab: Lab) -> tuple[str, str]:
-  """An empty folder, no `meta`, no `state`, junk, and two bad in a row."""
+  """Empties a checkpoint, removes `meta` or `state`, and damages two."""
 
   def empty(path):
     shutil.rmtree(path)
@@ -96,34 +96,34 @@ def damage_whole_checkpoints(lab: Lab) -> tuple[str, str]:
   process = lab.run(workdir)
   check(f'Resuming after step {steps[0].name};' in process.out, process.out)
   lab.same(workdir)
-  return f'{len(ways) + 1} cases', 'put aside, an earlier one used; same bits'
+  return f'{len(ways) + 1} cases', 'quarantined, an earlier one used; same bits'
 
 
 def rename_checkpoints(lab: Lab) -> tuple[str, str]:
-  """The oldest as if it were the newest, and the newest as if the oldest."""
+  """Renames the oldest to be the newest, and the newest to be the oldest."""
   lab.same(lab.undisturbed)
   last, before = lab.last_step, lab.last_step - 2
   renamed = {
     (last - 4, last + 99): f'Nothing to do: step {last}',
     (last, 1): f'Resuming after step {before};',
   }
-  for (step, name), told in renamed.items():
+  for (step, name), message in renamed.items():
     workdir = lab.copy('renamed')
     folder = workdir / 'checkpoints'
     (folder / str(step)).rename(folder / str(name))
     process = lab.run(workdir)
-    check(told in process.out, f'{step} as {name}: {process.out}')
-    check((workdir / 'quarantine' / str(name)).is_dir(), 'not put aside')
+    check(message in process.out, f'{step} as {name}: {process.out}')
+    check((workdir / 'quarantine' / str(name)).is_dir(), 'not quarantined')
     check(f'it holds step {step}' in process.err, process.err)
     lab.same(workdir)
   return (
     f'{len(renamed)} cases',
-    'put aside, and the newest of the others used and kept; same bits',
+    'quarantined, and the newest of the others used and kept; same bits',
   )
 
 
 def damage_all(lab: Lab) -> tuple[str, str]:
-  """No whole checkpoint is left: that is told, and nothing is overwritten."""
+  """Damages every checkpoint; the run must report it and change nothing."""
   workdir = lab.copy('all_damaged')
   for path in (workdir / 'checkpoints').rglob('*'):
     if path.is_file():
@@ -132,4 +132,4 @@ def damage_all(lab: Lab) -> tuple[str, str]:
   for _ in range(2):
     lab.refused(workdir, 'does not begin afresh over them')
   check(snapshot(workdir) == before, 'the refused run has changed something')
-  return '2 runs', 'refused in a sentence with status 2; nothing was touched'
+  return '2 runs', 'refused with a message and status 2; nothing was changed'

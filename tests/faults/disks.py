@@ -1,4 +1,4 @@
-"""Disks that are full, read-only or garbled, and a TensorBoard that fails."""
+"""Disks that are full or read-only, a garbled cache, a failing TensorBoard."""
 
 import contextlib
 import functools
@@ -26,7 +26,7 @@ _ROOM = 4  # Megabytes of the small disk.
 
 
 def fill_the_disk(lab: Lab) -> tuple[str, str]:
-  """A disk that fills up while a run saves; once it gets room in time."""
+  """Fills the disk while a run saves; in one case space returns in time."""
   lab.same(lab.undisturbed)
   workdir = lab.new('full')
   filler = workdir / 'filler'
@@ -40,9 +40,9 @@ def fill_the_disk(lab: Lab) -> tuple[str, str]:
         filler.unlink()
       expect_status([process], 0 if in_time else 2)
       if not in_time:
-        # Orbax may have more to say after it.
-        told = r'^error: The last 3 checkpoints could not be written'
-        check(re.search(told, process.err, re.MULTILINE), process.err)
+        # Orbax may print more after it.
+        message = r'^error: The last 3 checkpoints could not be written'
+        check(re.search(message, process.err, re.MULTILINE), process.err)
         kept = saved_steps(workdir)
         filler.unlink()
         process = lab.run(workdir)
@@ -50,9 +50,9 @@ def fill_the_disk(lab: Lab) -> tuple[str, str]:
       lab.same(workdir)
   return (
     '2 runs',
-    'the failed save told at once, the earlier kept; with room again in time '
-    'the run went on, else it ended with status 2 after three and was resumed; '
-    'same bits',
+    'the failed save reported at once, the earlier kept; with room again in '
+    'time the run continued, else it ended with status 2 after three and was '
+    'resumed; same bits',
   )
 
 
@@ -63,20 +63,20 @@ def _fill(path: Path) -> None:
 
 
 def read_only(lab: Lab) -> tuple[str, str]:
-  """A workdir on a disk that is read-only."""
+  """Trains in a workdir on a read-only disk."""
   workdir = lab.new('read_only')
   if os.geteuid():
     workdir.mkdir(mode=0o555)
     lab.refused(workdir, 'cannot be written')
-  else:  # No folder is read-only to the superuser.
+  else:  # The superuser can write to every folder.
     with mounted(workdir, 1):
       _remount(workdir, 'ro')
       lab.refused(workdir, 'cannot be written')
-  return '1 run', 'refused in a sentence with status 2, before compiling'
+  return '1 run', 'refused with a message and status 2, before compiling'
 
 
 def read_only_checkpoints(lab: Lab) -> tuple[str, str]:
-  """Only `checkpoints/` is read-only: from the beginning, and while it runs."""
+  """Makes only `checkpoints/` read-only: at the start, and during a run."""
   lab.same(lab.undisturbed)
   workdir = lab.new('read_only_checkpoints')
   folder = workdir / 'checkpoints'
@@ -91,7 +91,7 @@ def read_only_checkpoints(lab: Lab) -> tuple[str, str]:
     start = time.monotonic()
     expect_status([process], 2)
     seconds = time.monotonic() - start
-    check(seconds < 30, f'it ended {seconds:.0f} s after its last word')
+    check(seconds < 30, f'it ended {seconds:.0f} s after its last output')
     check('never awaited' not in process.err, process.err)
     kept = saved_steps(workdir)
     _remount(folder, 'rw')
@@ -100,20 +100,20 @@ def read_only_checkpoints(lab: Lab) -> tuple[str, str]:
     lab.same(workdir)
   return (
     '2 runs',
-    'refused in a sentence with status 2, before compiling; within a run it '
-    f'ended with status 2, {seconds:.0f} s after its last word, and was '
+    'refused with a message and status 2, before compiling; within a run it '
+    f'ended with status 2, {seconds:.0f} s after its last output, and was '
     'resumed: same bits',
   )
 
 
 def _remount(folder: Path, how: str) -> None:
-  """Makes a mounted disk 'ro' or 'rw', as soon as no file is being written."""
+  """Remounts a disk as 'ro' or 'rw', once no file is being written."""
   command = ['mount', '-o', f'remount,{how}', folder]
   wait_for(lambda: not subprocess.run(command, capture_output=True).returncode)
 
 
 def garble_the_cache(lab: Lab) -> tuple[str, str]:
-  """Kills while compilations are kept, and then garbles what is kept."""
+  """Kills runs that write the compilation cache, and then garbles it."""
   lab.same(lab.undisturbed)
   cache = lab.new('cache')
   prepare = functools.partial(use_cache, cache)
@@ -135,7 +135,7 @@ def garble_the_cache(lab: Lab) -> tuple[str, str]:
   lab.same(garbled)
   return (
     f'3 kills, {index + 1} files',
-    'compiled anew where need be; same bits',
+    'compiled again where needed; same bits',
   )
 
 
@@ -148,14 +148,14 @@ class _FailingBoard:
     raise ConnectionError('no board')
 
 
-def _break_the_board() -> None:
+def _break_tensorboard() -> None:
   writers._tensorboard_writer = lambda _: _FailingBoard()
 
 
-def break_the_board(lab: Lab) -> tuple[str, str]:
-  """Every call of the TensorBoard writer raises."""
+def break_tensorboard(lab: Lab) -> tuple[str, str]:
+  """Makes every call of the TensorBoard writer raise."""
   lab.same(lab.undisturbed)
-  process = lab.run(workdir := lab.new('board'), prepare=_break_the_board)
+  process = lab.run(workdir := lab.new('board'), prepare=_break_tensorboard)
   check(process.err.count('no board') == 1, process.err)
   lab.same(workdir)
   return '1 run', 'one warning; same bits and record'

@@ -1,4 +1,4 @@
-"""Configurations, data and values that are not what a run began with."""
+"""Configurations, data and values that differ from those of the run."""
 
 import functools
 import shutil
@@ -29,7 +29,7 @@ _OTHERS = (
 
 
 def change_the_configuration(lab: Lab) -> tuple[str, str]:
-  """Resumes with one other field."""
+  """Resumes with one changed field."""
   workdir = lab.copy('other_configuration')
   before = snapshot(workdir)
   for index in lab.count(len(_OTHERS), 'configuration'):
@@ -38,12 +38,12 @@ def change_the_configuration(lab: Lab) -> tuple[str, str]:
     check(snapshot(workdir) == before, f'{field} has changed something')
   return (
     f'{len(_OTHERS)} fields',
-    'refused in a sentence that names the field; nothing was touched',
+    'refused with a message that names the field; nothing was changed',
   )
 
 
 def change_the_data(lab: Lab) -> tuple[str, str]:
-  """Resumes with an image less, one more, and another in the place of one."""
+  """Resumes with one image removed, one added, and one replaced."""
   workdir = lab.copy('other_data')
   before = snapshot(workdir)
   names = sorted(path.name for path in lab.images.iterdir())
@@ -63,7 +63,7 @@ def change_the_data(lab: Lab) -> tuple[str, str]:
     change(images)
     lab.refused(workdir, 'data.', f'--config.data.path={images}')
     check(snapshot(workdir) == before, f'{name} has changed something')
-  # The same pictures in another folder are the same dataset.
+  # The same images in another folder are the same dataset.
   images = shutil.copytree(lab.images, lab.new('other_images'))
   process = lab.run(workdir, f'--config.data.path={images}')
   check('Nothing to do' in process.out, process.out)
@@ -74,7 +74,7 @@ def change_the_data(lab: Lab) -> tuple[str, str]:
 
 
 def grow_the_data(lab: Lab) -> tuple[str, str]:
-  """Adds photos that sort first, and evaluates and resumes."""
+  """Adds photos that sort first, then evaluates and resumes."""
   workdir = lab.copy('grown_data')
   images = shutil.copytree(lab.images, lab.new('grown_images'))
   flag = f'--config.data.path={images}'
@@ -89,27 +89,29 @@ def grow_the_data(lab: Lab) -> tuple[str, str]:
     f'held out were {before["test"]} and are {after["test"]}',
   )
   new = len(after['train']) - len(before['train'])
-  check(new > 0, 'none of those that came is trained with')
+  check(new > 0, 'none of the new images is in the training split')
 
   untouched = snapshot(workdir)
   number = len(after['train'])
   lab.refused(workdir, f'has {number} images to train with', flag)
   check(snapshot(workdir) == untouched, 'the refused run changed something')
   process = lab.run(workdir, flag, '--mode=evaluate')
-  told = f'{len(before["train"])} then and {number} now'
-  check(told in process.err, process.err)
-  check(told in (workdir / 'evaluation.md').read_text(), 'not in the protocol')
+  message = f'{len(before["train"])} then and {number} now'
+  check(message in process.err, process.err)
+  check(
+    message in (workdir / 'evaluation.md').read_text(), 'not in the protocol'
+  )
   longer = f'--config.num_train_steps={lab.last_step + 2}'
   grow = '--config.data.allow_growth=true'
   process = lab.run(workdir, flag, longer, grow)
   check(f'{new} are new, and the order' in process.out, process.out)
   check(saved_steps(workdir)[-1] == lab.last_step + 2, process.out)
   process = lab.run(workdir, flag, '--mode=evaluate')
-  check(told not in process.err, process.err)
+  check(message not in process.err, process.err)
   return (
     f'40 photos, {new} of them to train with',
-    'none of the others changed sides; resuming was refused in a sentence, '
-    'evaluation said so, and with data.allow_growth the run went on',
+    'no other image changed splits; resuming was refused with a message, '
+    'evaluation reported it, and with data.allow_growth the run continued',
   )
 
 
@@ -123,7 +125,7 @@ def damage_the_data(lab: Lab) -> tuple[str, str]:
   lab.same(lab.undisturbed)
   folder = lab.new('damaged_data')
   flag = f'--config.data.data_dir={folder}'
-  told = 0
+  reported = 0
   every = ('*-train.array_record-*', '*-test.array_record-*')
   for pattern in every:
     for method in METHODS:
@@ -141,8 +143,8 @@ def damage_the_data(lab: Lab) -> tuple[str, str]:
         sentence = process.err.splitlines()[-1]
         check(status == 2 and sentence.startswith('error: '), process.err)
         check(not list(workdir.glob('checkpoints/*-tmp*')), 'a save was lost')
-        told += 1
-      else:  # The byte is in none of the images.
+        reported += 1
+      else:  # No image contains the damaged byte.
         lab.same(workdir)
   for method in METHODS:
     shutil.rmtree(folder, ignore_errors=True)
@@ -153,8 +155,8 @@ def damage_the_data(lab: Lab) -> tuple[str, str]:
   number = len(every) * len(METHODS)
   return (
     f'{number + len(METHODS)} cases',
-    f'{told} of {number} damaged files of records told with status 2, the '
-    'others not in any image that was read; decoded images decoded again: '
+    f'{reported} of {number} damaged files of records reported with status 2, '
+    'the others not in any image that was read; decoded images decoded again: '
     'same bits',
   )
 
@@ -165,7 +167,7 @@ def _damage(folder: Path, pattern: str, method: str) -> None:
 
 
 def _give_nan(step: int) -> None:
-  """Prepares a process whose batch of a step is not finite."""
+  """Prepares a process with a non-finite batch at one step."""
   getitem, to_float = batches._Batches.__getitem__, pixels.to_float
 
   def give_white(stream, index):
@@ -181,7 +183,7 @@ def _give_nan(step: int) -> None:
 
 
 def give_nan(lab: Lab) -> tuple[str, str]:
-  """A batch that is not finite, and a learning rate that diverges."""
+  """Trains with a non-finite batch, and with a diverging learning rate."""
   lab.run(workdir := lab.new('nan'), prepare=functools.partial(_give_nan, 7))
   rows = read_rows(workdir)
   skipped = [row['step'] for row in rows if row['train/skipped_in_a_row']]
@@ -198,7 +200,7 @@ def give_nan(lab: Lab) -> tuple[str, str]:
 
 
 def run_tests(*tests: str) -> tuple[str, str]:
-  """Runs tests of the project that do what a row asks for."""
+  """Runs the project's tests that cover a row."""
   done = subprocess.run(
     [sys.executable, '-m', 'pytest', '-p', 'no:cacheprovider', *tests],
     cwd=MAIN.parent,
@@ -206,4 +208,4 @@ def run_tests(*tests: str) -> tuple[str, str]:
     text=True,
   )
   check(done.returncode == 0, done.stdout[-2000:])
-  return done.stdout.splitlines()[-1].partition(' in ')[0], 'the tests hold'
+  return done.stdout.splitlines()[-1].partition(' in ')[0], 'the tests pass'

@@ -1,4 +1,4 @@
-"""Runs that are killed or stopped at random moments, and go on to the end."""
+"""Runs that are killed or stopped at random moments and then resumed."""
 
 import collections
 import functools
@@ -20,11 +20,11 @@ from tests.processes import read_rows, saved_steps
 
 
 def kill_randomly(lab: Lab, kills: int) -> tuple[str, str]:
-  """Kills runs with SIGKILL so many times; every second run twice.
+  """Kills runs with SIGKILL `kills` times in total, every second run twice.
 
-  Half of the moments are spread evenly over the time that a whole run takes,
-  and half over its steps. The outcome of every run is appended to
-  `kills.jsonl`, from which a suite that was stopped goes on.
+  Half of the moments are uniform over the duration of a run, and half over its
+  steps. The outcome of every run is appended to `kills.jsonl`, from which an
+  interrupted suite resumes.
   """
   lab.same(lab.undisturbed)
   path = lab.folder / 'kills.jsonl'
@@ -50,17 +50,17 @@ def kill_randomly(lab: Lab, kills: int) -> tuple[str, str]:
 
 
 def kill_and_resume(lab, name, kills, seed, counter) -> list[str]:
-  """Kills one run so many times and lets it end; returns what it was doing.
+  """Kills one run several times, resumes it to its end, returns the phases.
 
   Args:
-    lab: whose undisturbed run it must equal in the end.
-    name: of the workdir.
-    kills: how many times.
-    seed: of the moments.
-    counter: is advanced with every kill.
+    lab: the lab, whose undisturbed run the result must equal.
+    name: name of the workdir.
+    kills: number of kills.
+    seed: seed of the random moments.
+    counter: iterator that advances with every kill.
 
   Raises:
-    Loss: it did not equal it, or a kill cost a checkpoint that was there.
+    Loss: the result differs, or a kill lost a finished checkpoint.
   """
   rng = np.random.default_rng(seed)
   workdir = lab.new(name)
@@ -71,7 +71,7 @@ def kill_and_resume(lab, name, kills, seed, counter) -> list[str]:
     _wait_for_a_moment(lab, workdir, rng)
     status = process.kill()
     check(status in (0, -signal.SIGKILL), f'exit status {status}')
-    if status == 0:  # It was faster than the run that was measured.
+    if status == 0:  # The run had already ended.
       lab.same(workdir)
       workdir = lab.new(name)
       continue
@@ -88,9 +88,9 @@ def kill_and_resume(lab, name, kills, seed, counter) -> list[str]:
 
 
 def _wait_for_a_moment(lab, workdir, rng) -> None:
-  """Waits for a random part of a run's time, or as often for a random step.
+  """Waits for a random time or, equally often, for a random step.
 
-  By its time alone few runs would be killed in a save, on a busy machine.
+  Random times alone would hit few saves on a busy machine.
   """
   rows = read_rows(workdir)
   recorded = rows[-1]['step'] if rows else 0
@@ -110,7 +110,7 @@ def _unfinished(workdir) -> set:
 
 
 def _moment(lab, process, unfinished) -> str:
-  """What a process was doing, by what it has said and left."""
+  """Returns the phase of a process, from its output and its files."""
   if 'compiling takes a moment' not in process.out:
     return 'starting'
   if not re.search(r'^step \d', process.out, re.MULTILINE):
@@ -121,17 +121,17 @@ def _moment(lab, process, unfinished) -> str:
 
 
 def _check_resumed(process, newest: int) -> None:
-  """Checks that a process began at the newest step that it found."""
+  """Checks that a process began at the newest saved step."""
   began = re.search(
     r'(Resuming after|Nothing to do:) step (\d+)|Starting;', process.out
   )
-  if began:  # Else it was killed before it said so.
+  if began:  # Otherwise it was killed before it printed that.
     step = int(began[2] or 0)
     check(step == newest, f'it began at {step} and not at {newest}')
 
 
 def terminate_randomly(lab: Lab) -> tuple[str, str]:
-  """SIGTERM at random moments; the last finished step is saved."""
+  """Sends SIGTERM at random moments; the last finished step must be saved."""
   lab.same(lab.undisturbed)
   rng = np.random.default_rng(1)
   steps = []
@@ -140,7 +140,7 @@ def terminate_randomly(lab: Lab) -> tuple[str, str]:
     process = lab.start(workdir)
     _wait_for_a_moment(lab, workdir, rng)
     process.terminate()
-    # -15: it was still importing; 0: it had ended.
+    # -15: it was still importing. 0: it had ended.
     expect_status([process], 75, 0, -signal.SIGTERM)
     found = re.search(r'SIGTERM: stopped after step (\d+)', process.out)
     if found:
@@ -151,18 +151,19 @@ def terminate_randomly(lab: Lab) -> tuple[str, str]:
     lab.run(workdir)
     lab.same(workdir)
   check(steps, 'no run was stopped while it trained')
-  told = ', '.join(map(str, sorted(steps)))
+  saved = ', '.join(map(str, sorted(steps)))
   return (
     '8 runs',
-    f'{len(steps)} were training and saved the last finished step ({told}), '
+    f'{len(steps)} were training and saved the last finished step ({saved}), '
     'the others had not begun or had ended; same bits',
   )
 
 
 def interrupt_randomly(lab: Lab, times: int) -> tuple[str, str]:
-  """Ctrl-C at random moments of new Pythons, until a run is at its end.
+  """Sends Ctrl-C at random moments, and resumes until a run has ended.
 
-  Every fifth is a closed terminal, SIGHUP, and every seventh a second Ctrl-C.
+  Every fifth signal is SIGHUP, as of a closed terminal. Every seventh is
+  followed by a second Ctrl-C.
   """
   lab.same(lab.undisturbed)
   rng = np.random.default_rng(3)
@@ -170,7 +171,7 @@ def interrupt_randomly(lab: Lab, times: int) -> tuple[str, str]:
   seen = collections.Counter()
   for index in lab.count(times, 'Ctrl-C'):
     if _newest(workdir) == lab.last_step:
-      lab.run(workdir)  # It may have been stopped in its last evaluation.
+      lab.run(workdir)  # The signal may have interrupted its last evaluation.
       lab.same(workdir)
       workdir = lab.new('interrupted')
     hung_up, twice = index % 5 == 4, index % 7 == 6
@@ -182,7 +183,7 @@ def interrupt_randomly(lab: Lab, times: int) -> tuple[str, str]:
       process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=600)
     status = process.returncode
-    # Negative: it was Python itself that was starting. 0: it had ended.
+    # Negative: Python itself was starting. 0: it had ended.
     check(status in (0, 75, 130, -number), f'exit status {status}: {out}')
     check('Fatal' not in out and 'rror:' not in out, out)
     found = re.search(r'(Ctrl-C|SIGHUP): stopped after step (\d+)', out)
@@ -212,10 +213,10 @@ def _moment_of(lab, out, status) -> str:
   )
 
 
-def stop_reading(lab: Lab) -> tuple[str, str]:
-  """Somebody reads three lines of what a run says, as `| head -3` does."""
+def close_output(lab: Lab) -> tuple[str, str]:
+  """Closes the output after three lines, as `| head -3` does."""
   lab.same(lab.undisturbed)
-  process = lab.run_plain(workdir := lab.new('unheard'))
+  process = lab.run_plain(workdir := lab.new('closed_output'))
   for _ in range(3):
     process.stdout.readline()
   process.stdout.close()
@@ -226,10 +227,10 @@ def stop_reading(lab: Lab) -> tuple[str, str]:
 
 
 def run_again(lab: Lab) -> tuple[str, str]:
-  """The same run once more, and once without kept compilations."""
+  """Repeats the run, once with and once without the compilation cache."""
   lab.run(again := lab.new('again'))
   lab.same(again)
   cache = functools.partial(use_cache, lab.new('empty_cache'))
   lab.run(cold := lab.new('cold'), prepare=cache)
   lab.same(cold)
-  return '3 runs', 'same bits and record, with kept and with new compilations'
+  return '3 runs', 'same bits and record, with cached and with new compilations'

@@ -1,4 +1,4 @@
-"""Where the runs of the suite live, and when one of them has lost something."""
+"""Runs of the suite, and the checks that none of them lost anything."""
 
 import contextlib
 import functools
@@ -28,12 +28,12 @@ from vaegan_jax.runtime.preemption import Stopper
 from vaegan_jax.runtime.progress import format_duration
 from vaegan_jax.setup.networks import create_networks
 
-_PATIENCE_SECONDS = 600  # Of a wait for something that will happen.
+_PATIENCE_SECONDS = 600  # Timeout of every wait.
 _SPEED = 'train/images_per_second'
 
 
 class Loss(Exception):
-  """A run ended otherwise than it would have without the fault."""
+  """A run ended differently from the undisturbed run."""
 
 
 class Skipped(Exception):
@@ -41,12 +41,12 @@ class Skipped(Exception):
 
 
 class Lab:
-  """A folder with images, the flags of a tiny run on them, and runs.
+  """Folder with images, the flags of a tiny run on them, and runs.
 
   Args:
-    folder: made if need be; runs already there may be reused.
-    flags: of the run, to use other images; by default some are drawn.
-    last_step: of the runs, an even number; every second is saved.
+    folder: created if missing; may hold runs to reuse.
+    flags: flags of the run; by default it trains on synthetic images.
+    last_step: last step of the runs, even; every second step is saved.
   """
 
   def __init__(
@@ -66,7 +66,7 @@ class Lab:
       '--config.checkpoint_every_steps=2',
       f'--config.eval_every_steps={last_step // 2}',
     )
-    self.seconds = 0.0  # That an undisturbed run took.
+    self.seconds = 0.0  # Duration of the undisturbed run.
 
   @property
   def images(self) -> Path:
@@ -77,24 +77,24 @@ class Lab:
     return self.folder / 'data'
 
   def new(self, name: str) -> Path:
-    """Returns the workdir of that name, which is not there."""
+    """Returns the path of a workdir, which does not exist."""
     workdir = self.folder / name
     shutil.rmtree(workdir, ignore_errors=True)
     return workdir
 
   def copy(self, name: str, source: Path | None = None) -> Path:
-    """Returns a copy of a finished run, by default the undisturbed one."""
+    """Returns a copy of a finished run (default: the undisturbed one)."""
     return shutil.copytree(source or self.undisturbed, self.new(name))
 
   def start(self, workdir: Path, *flags, **options) -> Process:
-    """Starts a run, or goes on with it; see `Process` for the options."""
+    """Starts or resumes a run; see `Process` for the options."""
     return Process(workdir, *self.flags, *flags, **options)
 
   def start_two(self, workdir: Path, *flags, **options) -> list[Process]:
     return start_two(workdir, *self.flags, *flags, **options)
 
   def run(self, workdir: Path, *flags, status: int = 0, **options) -> Process:
-    """Runs to the end, which must be with this exit status."""
+    """Runs to the end and checks the exit status."""
     process = self.start(workdir, *flags, **options)
     expect_status([process], status)
     return process
@@ -105,7 +105,7 @@ class Lab:
     return processes
 
   def run_plain(self, workdir: Path, *flags, **variables):
-    """Starts a new Python, with other variables in its environment."""
+    """Starts a new Python with additional environment variables."""
     return subprocess.Popen(
       [sys.executable, MAIN, *self.flags, *flags, f'--workdir={workdir}'],
       env=environment(1) | variables,
@@ -115,19 +115,19 @@ class Lab:
       preexec_fn=heed_signals,
     )
 
-  def refused(self, workdir: Path, told: str, *flags, **options) -> Process:
-    """Runs a command that must be refused in a sentence with this in it."""
+  def refused(self, workdir: Path, message: str, *flags, **options) -> Process:
+    """Runs a command that must be refused with a message."""
     process = self.run(workdir, *flags, status=2, **options)
     sentence = process.err.splitlines()[-1]
-    check(sentence.startswith('error: ') and told in sentence, process.err)
+    check(sentence.startswith('error: ') and message in sentence, process.err)
     check('compiling' not in process.out, 'it compiled before it was refused')
     return process
 
   @functools.cached_property
   def undisturbed(self) -> Path:
-    """The workdir of a whole run, not to be changed."""
+    """Returns the workdir of a complete run, which must not be changed."""
     workdir = self.new('undisturbed')
-    self.run(self.new('warm_up'))  # What is kept: the data, the compilations.
+    self.run(self.new('warm_up'))  # Fills the caches of data and compilations.
     start = time.monotonic()
     self.run(workdir)
     self.seconds = time.monotonic() - start
@@ -135,7 +135,7 @@ class Lab:
 
   @functools.cached_property
   def undisturbed_two(self) -> Path:
-    """The same of two processes with two devices each."""
+    """Returns the same for two processes with two devices each."""
     workdir = self.new('undisturbed_two')
     self.run_two(workdir)
     return workdir
@@ -146,7 +146,7 @@ class Lab:
     return jax.eval_shape(create_networks(config)[2])
 
   def digest(self, workdir: Path) -> tuple[int, str]:
-    """The newest step, and the SHA-256 of all leaves of its state."""
+    """Returns the newest step and the SHA-256 of all leaves of its state."""
     restored = Checkpoints(workdir).restore(self._template, quarantine=False)
     check(restored is not None, f'{workdir} has no checkpoint')
     state, step = restored
@@ -158,7 +158,7 @@ class Lab:
     return step, digest.hexdigest()
 
   def same(self, workdir: Path, expected: Path | None = None) -> None:
-    """Raises Loss unless a run ended as the undisturbed one: state, record."""
+    """Raises Loss unless state and record equal the undisturbed run's."""
     expected = expected or self.undisturbed
     got, want = self.digest(workdir), self.digest(expected)
     check(got == want, f'{workdir.name}: the state is {got}, not {want}')
@@ -175,7 +175,7 @@ class Lab:
     )
 
   def close(self, workdir: Path, expected: Path | None = None) -> None:
-    """Raises Loss unless the record is that of the run, to rounding."""
+    """Raises Loss unless the record equals the other run's up to rounding."""
     got, want = _record(workdir), _record(expected or self.undisturbed)
     check([row.keys() for row in got] == [row.keys() for row in want], 'steps')
     for row, like in zip(got, want, strict=True):
@@ -183,7 +183,7 @@ class Lab:
       check(close, f'{workdir.name}: at step {row["step"]}, {row} not {like}')
 
   def count(self, total: int, name: str) -> Iterator[int]:
-    """Counts from 0, and prints how far it is and how long it will take."""
+    """Counts from 0, and prints the progress and the remaining time."""
     start = time.monotonic()
     for index in range(total):
       elapsed = time.monotonic() - start
@@ -197,7 +197,7 @@ class Lab:
 
 
 def _record(workdir: Path) -> list[dict]:
-  """The rows of the metrics, but for the speed."""
+  """Returns the rows of the metrics without the speed."""
   rows = read_rows(workdir)
   for row in rows:
     row.pop(_SPEED, None)
@@ -211,14 +211,14 @@ def check(condition: bool, message: str) -> None:
 
 
 def expect_status(processes: list[Process], *statuses: int) -> None:
-  """Waits for processes that must end with one of these statuses."""
+  """Waits for processes and checks their exit statuses."""
   for process in processes:
     status = process.wait(_PATIENCE_SECONDS)
     check(status in statuses, f'exit status {status}: {process.err[-1000:]}')
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-  """Waits until a condition holds; a busy machine may take long."""
+  """Waits until a condition holds."""
   deadline = time.monotonic() + _PATIENCE_SECONDS
   while not condition():
     if time.monotonic() > deadline:
@@ -227,12 +227,12 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def wait_for_step(workdir: Path, step: int) -> None:
-  """Waits until a step is in the record."""
+  """Waits until the record contains a step."""
   wait_for(lambda: (rows := read_rows(workdir)) and rows[-1]['step'] >= step)
 
 
 def snapshot(workdir: Path) -> dict[Path, bytes | None]:
-  """Every path of a workdir, and what it holds."""
+  """Returns every path of a workdir with its content."""
   return {
     path: path.read_bytes() if path.is_file() else None
     for path in sorted(workdir.rglob('*'))
@@ -241,10 +241,10 @@ def snapshot(workdir: Path) -> dict[Path, bytes | None]:
 
 @contextlib.contextmanager
 def mounted(folder: Path, megabytes: int) -> Iterator[None]:
-  """A context in which a folder is a small disk of its own.
+  """Mounts a small disk at a folder for the duration of the context.
 
   Raises:
-    Skipped: this is not the superuser of a machine that can mount one.
+    Skipped: this user or machine cannot mount a disk.
   """
   folder.mkdir(parents=True, exist_ok=True)
   options = ['-t', 'tmpfs', '-o', f'size={megabytes}m', 'faults', folder]
@@ -261,7 +261,7 @@ def mounted(folder: Path, megabytes: int) -> Iterator[None]:
 
 
 def slowly() -> None:
-  """Prepares a process whose steps take long, to do something meanwhile."""
+  """Prepares a process with slow steps, which leave time for a fault."""
   requested = Stopper.requested
 
   def slow(self):
@@ -272,5 +272,5 @@ def slowly() -> None:
 
 
 def use_cache(folder: Path) -> None:
-  """Prepares a process that keeps its compilations in this folder."""
+  """Prepares a process with its compilation cache in this folder."""
   jax.config.update('jax_compilation_cache_dir', str(folder))

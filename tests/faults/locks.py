@@ -1,4 +1,4 @@
-"""Two trainers that want the same workdir."""
+"""Two trainers with the same workdir."""
 
 import json
 import socket
@@ -8,17 +8,17 @@ from tests.processes import read_rows
 
 
 def train_twice(lab: Lab) -> tuple[str, str]:
-  """A second trainer while one trains, and one after that was killed."""
+  """Starts a second trainer during a run, and another after a kill."""
   lab.same(lab.undisturbed)
   workdir = lab.new('shared')
   first = lab.start(workdir, prepare=slowly)
   wait_for_step(workdir, 3)
   holder = json.loads((workdir / 'lock').read_text())
-  told = f'process {holder["pid"]} on {socket.gethostname()}'
+  message = f'process {holder["pid"]} on {socket.gethostname()}'
   for index in range(2):
-    lab.refused(workdir, told, name=f'refused_{index}')
+    lab.refused(workdir, message, name=f'refused_{index}')
   step = read_rows(workdir)[-1]['step']
-  wait_for_step(workdir, step + 2)  # It trains on.
+  wait_for_step(workdir, step + 2)  # It still trains.
   first.kill()
   check((workdir / 'lock').exists(), 'the lock went with a killed process')
   process = lab.run(workdir)
@@ -27,13 +27,13 @@ def train_twice(lab: Lab) -> tuple[str, str]:
   check(not (workdir / 'lock').exists(), 'the lock outlived its run')
   return (
     '3 trainers',
-    'the second refused in a sentence that names host and process; the lock of '
-    'the killed one taken over at once; same bits',
+    'the second refused with a message that names host and process; the lock '
+    'of the killed one taken over at once; same bits',
   )
 
 
 def leave_a_lock(lab: Lab) -> tuple[str, str]:
-  """A lock that names a living process, or is garbage, but nobody holds."""
+  """Leaves a lock that no process holds: a living process's, or garbage."""
   lab.same(lab.undisturbed)
   living = json.dumps({'host': socket.gethostname(), 'pid': 1})
   left = (living, '', '\0\0')

@@ -1,4 +1,4 @@
-"""Several processes that read one workdir, alone and beside its trainer."""
+"""Several readers of one workdir, alone and during its training."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.faults.lab import (
 )
 from tests.processes import Process, saved_steps
 
-_READERS = 3  # At once.
+_READERS = 3  # Concurrent evaluations.
 
 
 def _evaluate(workdir: Path, name: str) -> Process:
@@ -20,13 +20,13 @@ def _evaluate(workdir: Path, name: str) -> Process:
 
 
 def _scores(process: Process) -> dict:
-  """What an evaluation has printed, by the step that it read."""
+  """Returns the numbers that an evaluation printed."""
   (line,) = (x for x in process.out.splitlines() if x.startswith('{"step"'))
   return json.loads(line)
 
 
 def read_together(lab: Lab) -> tuple[str, str]:
-  """Evaluations of a finished run, and beside a trainer that removes steps."""
+  """Evaluates a finished run, and one whose trainer removes checkpoints."""
   lab.same(lab.undisturbed)
   workdir = lab.copy('read')
   expect_status([alone := _evaluate(workdir, 'alone')], 0)
@@ -37,7 +37,7 @@ def read_together(lab: Lab) -> tuple[str, str]:
   check(not list(workdir.rglob('*.tmp')), 'a temporary file was left')
 
   workdir = lab.new('read_beside')
-  # Evaluated after each step that is kept, which is one alone.
+  # The trainer keeps a single checkpoint, which the readers must survive.
   trainer = lab.start(
     workdir, '--config.num_checkpoints=1', prepare=slowly, name='read_trainer'
   )
@@ -52,5 +52,5 @@ def read_together(lab: Lab) -> tuple[str, str]:
   return (
     f'{_READERS} at once, {len(steps)} beside a trainer',
     'the same numbers as one alone; beside the trainer, which keeps one '
-    f'checkpoint, those of steps {steps[0]} to {steps[-1]}; same bits of it',
+    f'checkpoint, those of steps {steps[0]} to {steps[-1]}; same bits',
   )

@@ -1,4 +1,4 @@
-"""Every fault of the suite by name, and which function does it."""
+"""The faults of the suite by name, with the functions that inject them."""
 
 import dataclasses
 import functools
@@ -23,10 +23,10 @@ class Row:
   """One line of the table.
 
   Attributes:
-    fault: what goes wrong.
-    done: how.
-    do: does it and returns how often, and what happened; it raises Loss if a
-      run was lost, and Skipped if this machine cannot do it.
+    fault: the fault.
+    done: how it is injected.
+    do: injects it and returns (how often, what happened). It raises Loss if a
+      run was lost, and Skipped if this machine cannot inject the fault.
   """
 
   fault: str
@@ -42,7 +42,7 @@ def create_rows(num_kills: int) -> dict[str, Row]:
   """Returns the rows by name, in the order of the table."""
   return {
     'again': Row(
-      'nothing', 'the same run again, with and without cache', kills.run_again
+      'none', 'the same run again, with and without cache', kills.run_again
     ),
     'kills': Row(
       'the process is killed',
@@ -60,10 +60,10 @@ def create_rows(num_kills: int) -> dict[str, Row]:
       'resumed',
       functools.partial(kills.interrupt_randomly, times=20),
     ),
-    'unheard': Row(
-      'nobody reads what it says',
+    'closed_output': Row(
+      'the output is closed',
       'stdout and stderr closed after three lines',
-      kills.stop_reading,
+      kills.close_output,
     ),
     'damage': Row(
       'a file of the newest checkpoint is damaged',
@@ -97,12 +97,12 @@ def create_rows(num_kills: int) -> dict[str, Row]:
       disks.read_only_checkpoints,
     ),
     'cache': Row(
-      'the kept compilations are damaged',
-      'SIGKILL while they are written; then garbled',
+      'the compilation cache is damaged',
+      'SIGKILL while it is written; then garbled',
       disks.garble_the_cache,
     ),
     'tensorboard': Row(
-      'TensorBoard fails', 'every call raises', disks.break_the_board
+      'TensorBoard fails', 'every call raises', disks.break_tensorboard
     ),
     'readers': Row(
       'several read one workdir',
@@ -115,13 +115,13 @@ def create_rows(num_kills: int) -> dict[str, Row]:
       locks.train_twice,
     ),
     'stale_lock': Row(
-      'a lock was left behind',
+      'a lock is left behind',
       'it names a living process, is empty, is garbage',
       locks.leave_a_lock,
     ),
     'clock': Row(
       'the clock goes back',
-      'by a day, as all of the process sees it, within a run and between two',
+      'by a day, for the whole process, within a run and between two',
       clock.set_back,
     ),
     'configuration': Row(
@@ -180,10 +180,10 @@ def create_rows(num_kills: int) -> dict[str, Row]:
       'its largest file cut, or a byte flipped; resumed',
       several.damage_the_newest,
     ),
-    'two_blind': Row(
+    'two_unreadable': Row(
       'one of two processes cannot read a checkpoint',
       'its reading fails; resumed',
-      several.blind_one,
+      several.fail_one_read,
     ),
     'bucket': Row(
       'one of two processes is killed while it copies data of a bucket',

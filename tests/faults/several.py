@@ -10,7 +10,7 @@ from vaegan_jax.runtime import checkpoints
 
 
 def terminate_one(lab: Lab) -> tuple[str, str]:
-  """SIGTERM to the one, then to the other."""
+  """Sends SIGTERM to one process, then to the other."""
   lab.same(lab.undisturbed)
   workdir = lab.new('two_stopped')
   steps = []
@@ -20,14 +20,14 @@ def terminate_one(lab: Lab) -> tuple[str, str]:
     processes[index].terminate()
     expect_status(processes, 75)
     steps.append(saved_steps(workdir)[-1])
-    check(f'stopped after step {steps[-1]}' in processes[0].out, 'not told')
+    check(f'stopped after step {steps[-1]}' in processes[0].out, 'not reported')
   lab.run_two(workdir)
   lab.same(workdir, lab.undisturbed_two)
-  return '2 runs', f'both left with 75, steps {steps} saved; same bits'
+  return '2 runs', f'both ended with 75, steps {steps} saved; same bits'
 
 
 def kill_one(lab: Lab) -> tuple[str, str]:
-  """SIGKILL to the second, then to the first, which coordinates."""
+  """Sends SIGKILL to the second process, then to the first (coordinator)."""
   workdir = lab.new('two_killed')
   seconds = []
   for index in (1, 0):
@@ -46,7 +46,7 @@ def kill_one(lab: Lab) -> tuple[str, str]:
 
 
 def damage_the_newest(lab: Lab) -> tuple[str, str]:
-  """The newest checkpoint is cut, and both use the one before."""
+  """Damages the newest checkpoint; both must use the one before."""
   for method in ('cut in half', 'one byte flipped'):
     workdir = lab.copy('two_damaged', lab.undisturbed_two)
     newest = workdir / 'checkpoints' / str(lab.last_step)
@@ -55,10 +55,10 @@ def damage_the_newest(lab: Lab) -> tuple[str, str]:
     first, _ = lab.run_two(workdir)
     check(f'Resuming after step {lab.last_step - 2};' in first.out, first.out)
     check(
-      (workdir / 'quarantine' / str(lab.last_step)).is_dir(), 'not put aside'
+      (workdir / 'quarantine' / str(lab.last_step)).is_dir(), 'not quarantined'
     )
     lab.same(workdir, lab.undisturbed_two)
-  return '2 runs', 'both fell back to the same step; same bits'
+  return '2 runs', 'both used the same earlier step; same bits'
 
 
 def _cannot_read(step: int) -> None:
@@ -70,18 +70,18 @@ def _cannot_read(step: int) -> None:
   checkpoints.load_checkpoint = fail
 
 
-def blind_one(lab: Lab) -> tuple[str, str]:
-  """One of the two cannot read the newest checkpoint."""
-  workdir = lab.copy('two_blind', lab.undisturbed_two)
+def fail_one_read(lab: Lab) -> tuple[str, str]:
+  """Makes one of the two fail to read the newest checkpoint."""
+  workdir = lab.copy('two_unreadable', lab.undisturbed_two)
   blind = functools.partial(_cannot_read, lab.last_step)
   first, _ = lab.run_two(workdir, prepare=(None, blind))
   check(f'Resuming after step {lab.last_step - 2};' in first.out, first.out)
   lab.same(workdir, lab.undisturbed_two)
-  return '1 run', 'both fell back together; same bits'
+  return '1 run', 'both used the same earlier step; same bits'
 
 
 def move(lab: Lab) -> tuple[str, str]:
-  """Other numbers of devices and of processes, from the middle on."""
+  """Resumes with other numbers of devices and of processes."""
   middle = lab.last_step // 2
   half = f'--config.num_train_steps={middle}'
   lab.run(four := lab.new('on_four'), half, devices=4)
@@ -97,5 +97,5 @@ def move(lab: Lab) -> tuple[str, str]:
   lab.close(workdir)
   return (
     '4 to 1, 2, 8 devices; 2 to 1 and 1 to 2 processes',
-    'went on; all that is logged agrees to 1e-5',
+    'continued; all logged values agree to 1e-5',
   )

@@ -24,8 +24,7 @@ from vaegan_jax.evaluation import figures, metrics
 from vaegan_jax.inference.load import EXPORT_VERSION
 from vaegan_jax.models import safetensors_files
 from vaegan_jax.models.pretrained.diffusers import from_diffusers
-from vaegan_jax.setup.networks import restore_networks
-from vaegan_jax.setup.runs import create_evaluator, open_run
+from vaegan_jax.setup.runs import open_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,8 +60,8 @@ def test_it_reconstructs_as_was_evaluated(kind, runs, models):
     evaluate.evaluate(config, str(workdir))
     scores = json.loads((workdir / 'evaluation.json').read_text())
   else:  # The same scores, without what is drawn.
-    evaluator, state, _ = open_run(config, str(workdir))
-    scores = evaluator.score(state)
+    evaluator, variables, _ = open_run(config, str(workdir))
+    scores = evaluator.score(variables)
   images = held_out(config)
   for model in (models[kind], vaegan_jax.load(workdir / 'export')):
     assert model.step == STEP
@@ -85,17 +84,15 @@ def test_it_reconstructs_as_was_evaluated(kind, runs, models):
 def test_its_samples_and_its_distance_are_those_of_the_run(runs, models):
   config, workdir = runs['gaussian']
   model = models['gaussian']
-  modules, state, _ = restore_networks(config, str(workdir))
-  (images,) = load_splits(DataConfig(**config.data), ['eval_split'])
-  evaluator = create_evaluator(config, modules, images)
-  x, x_recon = evaluator.reconstruct_first(state, 4)
+  evaluator, variables, _ = open_run(config, str(workdir))
+  x, x_recon = evaluator.reconstruct_first(variables, 4)
   np.testing.assert_allclose(
     model.distance(x, x_recon),
-    evaluator.distance_for(state)(x, x_recon),
+    evaluator.distance_for(variables)(x, x_recon),
     rtol=1e-6,
   )
   assert list(model.features(x)) == ['block_0', 'block_1']
-  samples = evaluator.draw(state)['samples']
+  samples = evaluator.plot(variables)['samples']
   mine = model.sample(jax.random.key(config.seed), 64)
   np.testing.assert_array_equal(
     samples, figures.sample_figure(np.asarray(mine), scale=128 // 16)

@@ -43,7 +43,6 @@ def bucket(fake_bucket):
     # How long it watches whether the process that was killed is alive.
     patch.setattr(lock, '_BEAT_SECONDS', 0.2)
     patch.setattr(lock, '_WATCH_SECONDS', 1)
-    patch.setattr(lock, '_SETTLE_SECONDS', 0)
     yield fake_bucket
 
 

@@ -1,6 +1,5 @@
 """The lock of a workdir: held by one, freed by any end, never by a live one."""
 
-import contextlib
 import errno
 import fcntl
 import json
@@ -10,9 +9,9 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
-from etils import epath
 
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import lock
@@ -20,7 +19,7 @@ from vaegan_jax.runtime.lock import hold
 
 _HOLDER = """
 import sys, time
-from vaegan_jax.runtime.workdir_lock import hold
+from vaegan_jax.runtime.lock import hold
 with hold(sys.argv[1]):
   print('held', flush=True)
   time.sleep(600)
@@ -109,72 +108,85 @@ def test_a_workdir_that_cannot_be_written_is_told(tmp_path):
 
 
 @pytest.fixture
-def bucket(tmp_path, monkeypatch):
-  """A function like `hold` of a folder that is taken for a bucket's."""
+def bucket(fake_bucket, monkeypatch):
+  """A bucket whose lock is written and watched within a second."""
+  pytest.importorskip('google.cloud.storage')
+  for name, value in fake_bucket.client_environment.items():
+    monkeypatch.setenv(name, value)
   monkeypatch.setattr(lock, '_BEAT_SECONDS', 0.02)
   monkeypatch.setattr(lock, '_WATCH_SECONDS', 0.5)
-  monkeypatch.setattr(lock, '_SETTLE_SECONDS', 0.05)
-  return lambda: lock._object_lock(epath.Path(tmp_path))
+  return fake_bucket
 
 
-def test_on_a_bucket_a_holder_that_beats_is_refused(bucket, tmp_path, capsys):
-  with bucket():
-    assert _read(tmp_path)['pid'] == os.getpid()
-    with pytest.raises(UserError, match=f'process {os.getpid()} on '), bucket():
+_RUN = 'gs://bucket/run'
+
+
+def _read_in(bucket):
+  return json.loads(bucket.read('run/lock'))
+
+
+def test_in_a_bucket_a_holder_that_writes_is_refused(bucket, capsys):
+  with hold(_RUN), hold(_RUN):
+    assert _read_in(bucket)['pid'] == os.getpid()
+    lock._held.remove(_RUN)  # As another process sees it.
+    refused = pytest.raises(UserError, match=f'process {os.getpid()} on ')
+    with refused, hold(_RUN):
       pass
+    lock._held.add(_RUN)
   assert 'watching for 0.5 s' in capsys.readouterr().out
-  assert not list(tmp_path.iterdir())
+  assert 'run/lock' not in bucket.names()
 
 
 @pytest.mark.parametrize(
   'left', ['{"host": "a", "pid": 1, "beat": 7}', '', '3']
 )
-def test_on_a_bucket_a_holder_that_does_not_beat_is_replaced(
-  left, bucket, tmp_path
+def test_in_a_bucket_a_holder_that_does_not_write_is_replaced(left, bucket):
+  bucket.write('run/lock', left.encode())
+  with hold(_RUN):
+    assert _read_in(bucket)['pid'] == os.getpid()
+  assert 'run/lock' not in bucket.names()
+
+
+_OTHER = {'host': 'other', 'pid': 1, 'token': 'a', 'beat': 0}
+
+
+@pytest.mark.parametrize('left', [False, True])
+def test_in_a_bucket_one_of_two_that_come_at_once_is_refused(
+  left, bucket, monkeypatch
 ):
-  (tmp_path / 'lock').write_text(left)
-  with bucket():
-    assert _read(tmp_path)['pid'] == os.getpid()
+  if left:
+    bucket.write('run/lock', b'{}')
+  write = lock._BucketLock._write
 
+  def write_second(self):
+    bucket.write('run/lock', json.dumps(_OTHER).encode())
+    return write(self)
 
-def test_on_a_bucket_one_of_two_that_come_at_once_is_refused(
-  bucket, tmp_path, monkeypatch
-):
-  other = {'host': 'other', 'pid': 1, 'token': 'a', 'beat': 0}
-
-  def sleep(_):  # Until the other has written, too.
-    (tmp_path / 'lock').write_text(json.dumps(other))
-
-  monkeypatch.setattr(lock.time, 'sleep', sleep)
-  with pytest.raises(UserError, match='process 1 on other'), bucket():
+  monkeypatch.setattr(lock._BucketLock, '_write', write_second)
+  with pytest.raises(UserError, match='process 1 on other'), hold(_RUN):
     pass
-  assert _read(tmp_path) == other
+  assert _read_in(bucket) == _OTHER
+  bucket.remove('run/lock')
 
 
-def test_on_a_bucket_a_holder_that_was_replaced_stops(bucket, tmp_path, caplog):
+def test_in_a_bucket_a_holder_that_was_replaced_stops(bucket, caplog):
   stopped = threading.Event()
   before = signal.signal(signal.SIGTERM, lambda *_: stopped.set())
-  other = {'host': 'other', 'pid': 1, 'token': 'a', 'beat': 0}
   try:
-    with bucket():
-      # A beat may be on its way, and be the last.
-      while not stopped.is_set():
-        (tmp_path / 'lock').write_text(json.dumps(other))
-        stopped.wait(0.05)
+    with hold(_RUN):
+      bucket.write('run/lock', json.dumps(_OTHER).encode())
+      assert stopped.wait(60)
   finally:
     signal.signal(signal.SIGTERM, before)
   assert 'Process 1 on other has taken' in caplog.text
-  assert _read(tmp_path) == other
+  assert _read_in(bucket) == _OTHER  # No write of the other is lost.
+  bucket.remove('run/lock')
 
 
-def test_a_bucket_is_known_by_its_name(monkeypatch):
-  seen = []
-
-  @contextlib.contextmanager
-  def lock(workdir):
-    seen.append(os.fspath(workdir))
-    yield
-
-  monkeypatch.setattr(lock, '_object_lock', lock)
-  with hold('gs://bucket/run'), hold('gs://bucket/run'):
-    assert seen == ['gs://bucket/run']
+def test_in_a_bucket_a_lock_that_is_removed_is_written_again(bucket):
+  with hold(_RUN):
+    bucket.remove('run/lock')
+    deadline = time.monotonic() + 60
+    while 'run/lock' not in bucket.names():
+      assert time.monotonic() < deadline
+      time.sleep(0.01)

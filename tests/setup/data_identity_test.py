@@ -1,4 +1,4 @@
-"""Folders that change under a run: what is held out, told and gone on with."""
+"""Folders that change during a run: splits, messages and resuming."""
 
 import json
 import shutil
@@ -58,7 +58,7 @@ def test_a_folder_that_grows_under_a_run(
   assert run(*flags, f'{few[1]}=1', few[0]) == 0
   before = split(images)
 
-  # Of ten that sort first, some are held out; none of the others moves.
+  # Ten images that sort first: some are held out, and no other one moves.
   add_photos(images, [f'{i:03}.png' for i in range(10)])
   after = split(images)
   old = {*before['train'], *before['test']}
@@ -88,10 +88,11 @@ def test_a_folder_that_grows_under_a_run(
   assert f'{new} are new, and the order of all is another from here' in line
   caplog.clear()
   run('--mode=evaluate', f'--workdir={workdir}')
-  assert 'then and' not in caplog.text  # They are those of the newest step.
+  # These are the images of the newest step.
+  assert 'then and' not in caplog.text
   assert 'then and' not in (workdir / 'evaluation.md').read_text()
 
-  # One that is held out is one more, too.
+  # A held-out image counts as growth too.
   for shade in range(256):
     Image.new('RGB', (16, 16), (0, 0, shade)).save(images / 'blue.png')
     if 'blue.png' in split(images)['test']:
@@ -100,7 +101,7 @@ def test_a_folder_that_grows_under_a_run(
     run(*flags, f'{few[1]}=3', few[0])
   assert run(*flags, f'{few[1]}=3', few[0], grow) == 0
 
-  # Fewer are no growth.
+  # Fewer images are not growth.
   (images / after['train'][0]).unlink()
   with pytest.raises(UserError, match=r'data\.num_images was'):
     run(*flags, f'{few[1]}=4', few[0], grow)
@@ -108,7 +109,7 @@ def test_a_folder_that_grows_under_a_run(
 
 @pytest.fixture
 def old_run(tmp_path):
-  """(configuration, workdir) of a run of the first version."""
+  """Returns (configuration, workdir) of a run of the first version."""
   with tarfile.open(ARCHIVE) as file:
     file.extractall(tmp_path, filter='data')
   config = load_config(tmp_path / 'run' / 'config.json')
@@ -122,7 +123,7 @@ def test_a_run_of_an_earlier_version_keeps_what_it_held_out(
 ):
   config, workdir = old_run
   assert config.data.folder_rules == 1
-  config.data.folder_rules = 2  # As every command line says today.
+  config.data.folder_rules = 2  # The default of today's command line.
   kept = data_identity.keep_rules(config, workdir)
   assert kept.data.folder_rules == 1 and config.data.folder_rules == 2
   assert 'keeps it and its held-out images' in capsys.readouterr().out
@@ -130,12 +131,12 @@ def test_a_run_of_an_earlier_version_keeps_what_it_held_out(
   assert evaluator.protocol.startswith('- 5 held-out images')
   assert 'then and' not in caplog.text + evaluator.protocol
 
-  add_photos(tmp_path / 'images', ['000.png'])  # Moves all that follow.
+  add_photos(tmp_path / 'images', ['000.png'])  # Moves all later files.
   evaluator, _, _ = open_run(config, workdir)
   assert 'may have been trained on' in caplog.text
   assert 'may have been trained on' in evaluator.protocol
 
-  # A run of today holds out others of that folder: no comparison.
+  # A new run holds out other images of that folder: no comparison.
   other = shutil.copytree(workdir, tmp_path / 'other')
   path = other / 'checkpoints' / '10' / 'meta' / 'metadata'
   content = json.loads(path.read_text())['content']

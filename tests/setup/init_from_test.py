@@ -1,7 +1,7 @@
-"""A run that starts from another's weights, and what it does not take from it.
+"""A run that starts from another run's weights.
 
-That the other is in a bucket, and two processes, is in `bucket_test.py`; that
-an old version made it, in `old_workdirs_test.py`.
+`bucket_test.py` covers buckets and two processes; `old_workdirs_test.py` covers
+runs of earlier versions.
 """
 
 import os
@@ -18,12 +18,12 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.setup.networks import create_networks, restore_networks
 from vaegan_jax.training.loop import DONE
 
-NORM = '--config.model.norm=batch'  # With averages beside the weights.
+NORM = '--config.model.norm=batch'  # Averages exist beside the weights.
 
 
 @pytest.fixture(scope='module')
 def first(tiny_run, tmp_path_factory, run):
-  """The workdir of a run of three steps, not to be changed."""
+  """Returns the workdir of a run of three steps, which must not change."""
   workdir = tmp_path_factory.mktemp('runs') / 'first'
   few = ('--config.num_train_steps=3', NORM)
   assert run(workdir, *tiny_run, *few) == DONE
@@ -32,9 +32,9 @@ def first(tiny_run, tmp_path_factory, run):
 
 @pytest.fixture
 def begin(tiny_run, tmp_path, run, monkeypatch):
-  """Returns a function that begins a run, and returns its state before step 1.
+  """Returns a function that starts a run and returns its initial state.
 
-  It has the networks of `first`, unless the flags say otherwise.
+  The networks are those of `first`, unless flags change them.
   """
 
   def begin(*args, name='second'):
@@ -68,7 +68,7 @@ def _differ(got, want):
   return any((np.asarray(a) != np.asarray(b)).any() for a, b in pairs)
 
 
-def test_the_networks_are_the_others_and_all_else_begins_anew(
+def test_networks_come_from_the_other_run_and_the_rest_is_new(
   first, begin, capsys
 ):
   source = _restore(first)
@@ -88,27 +88,25 @@ def test_the_networks_are_the_others_and_all_else_begins_anew(
   assert (state.step, state.num_skipped, state.num_rollbacks) == (0, 0, 0)
 
 
-def test_the_other_may_go_once_the_run_has_begun(
+def test_the_other_run_may_be_removed_after_the_start(
   first, tiny_run, tmp_path, run, begin, capsys
 ):
   gone = shutil.copytree(first, tmp_path / 'gone')
   began = begin(f'--config.init_from={gone}')
-  # It ended before it saved a step, but for what it began with.
+  # The run ended before it saved a step other than step 0.
   assert saved_steps(tmp_path / 'second') == [0]
   shutil.rmtree(gone)
   _assert_same(begin(f'--config.init_from={gone}'), began)
   told = f"init_from='{gone}' is not read again: this run goes on with"
   assert told in capsys.readouterr().out
-  # Nor is a run known by where it began: without the field it goes on, too.
+  # The field is not part of the run: it resumes without it too.
   args = (*tiny_run, NORM, '--config.checkpoint_every_steps=1')
   assert run(tmp_path / 'second', *args, '--config.num_train_steps=2') == DONE
   assert [row['step'] for row in read_rows(tmp_path / 'second')] == [1, 2]
   assert saved_steps(tmp_path / 'second') == [0, 1, 2]
 
 
-def test_a_critic_that_is_another_begins_anew_and_why_is_told(
-  first, begin, capsys
-):
+def test_a_different_critic_starts_afresh_with_a_message(first, begin, capsys):
   change = ('--config.critic.width=4', '--config.critic.spectral_norm=True')
   state = begin(f'--config.init_from={first}', *change)
   assert (
@@ -132,7 +130,7 @@ def test_a_critic_that_only_one_of_them_has(
   assert set(state.networks) == {'autoencoder'} and 'begins anew' not in out
   _, out = from_run(pixels, name='second')
   assert "because objective is 'mse' there, which has none." in out
-  # A frozen one is of its own file.
+  # A frozen critic is read from its own file.
   vgg = (
     '--config.critic.network=vgg16',
     f'--config.critic.weights={vgg16_file}',
@@ -146,7 +144,7 @@ def test_a_critic_that_only_one_of_them_has(
 
 @pytest.fixture
 def refused(tiny_run, tmp_path, run, monkeypatch):
-  """Returns a function that begins a run in vain, before it has any data."""
+  """Returns a function that starts a run which is refused."""
   monkeypatch.setattr(train, '_load_data', lambda _: pytest.fail('too late'))
 
   def refused(init_from, *args, workdir=tmp_path / 'second'):
@@ -174,12 +172,12 @@ def test_another_autoencoder_is_refused_by_its_field(
   assert not (tmp_path / 'second').exists()
 
 
-def test_no_run_or_none_that_is_whole_is_told(first, refused, tmp_path):
+def test_a_missing_or_damaged_run_is_reported(first, refused, tmp_path):
   assert 'config.json does not exist' in refused(tmp_path / 'nothing')
   copied = shutil.copytree(first, tmp_path / 'copied')
   os.truncate(copied / 'checkpoints' / '3' / 'meta' / 'metadata', 10)
   assert f"init_from='{copied}': Every checkpoint in " in refused(copied)
-  # It is another's: nothing in it is moved.
+  # Nothing in the other run is moved.
   assert (copied / 'checkpoints' / '3').exists()
   shutil.rmtree(copied / 'checkpoints')
   assert 'has no checkpoint' in refused(copied)

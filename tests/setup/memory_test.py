@@ -1,4 +1,4 @@
-"""What does not fit is told in numbers, and what fits is not refused."""
+"""Runs that do not fit are refused with sizes, and others are not."""
 
 import flax.linen as nn
 import jax
@@ -15,7 +15,7 @@ _SHAPE = (16, 16, 3)
 
 
 class _Nested(nn.Module):
-  """Two products, and a function within."""
+  """Module with two products and a nested function."""
 
   @nn.compact
   def __call__(self, x):
@@ -45,7 +45,7 @@ def _networks():
   )
 
 
-def test_what_does_not_fit_is_told_with_the_sizes(monkeypatch):
+def test_a_run_that_does_not_fit_is_refused_with_sizes(monkeypatch):
   modules, state = _networks()
   memory.check_memory(modules, state, _SHAPE, 8)
   with pytest.raises(UserError, match=r'GB .*state, .*kept of 10,000,000 im'):
@@ -77,7 +77,7 @@ def test_the_bound_is_below_what_xla_takes():
     MemoryError('Unable to allocate 7 bytes'),
   ),
 )
-def test_exhaustion_is_a_sentence(error):
+def test_exhausted_memory_gives_one_message(error):
   told = r'allocat\w+ 7 bytes\.?\) for batch_size=9: lower'
   sizes = {'batch_size': 9}
   with pytest.raises(UserError, match=told), memory.telling_exhaustion(sizes):

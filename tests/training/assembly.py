@@ -1,42 +1,22 @@
-"""Updates over all devices, from their options."""
-
-import functools
+"""Updates over all devices, from the fields of a LossConfig."""
 
 from vaegan_jax.losses.reconstruction import LossConfig
-from vaegan_jax.runtime import devices
-from vaegan_jax.training.build import compose_update, create_parts
-from vaegan_jax.training.step_kinds import Turn
+from vaegan_jax.training.build import create_updates
+from vaegan_jax.training.step_kinds import StepKind
 
-PLAIN = Turn(moves=True, lazy=(False,))  # Of one critic step, without R1.
+# One critic step, without R1.
+PLAIN = StepKind(train_autoencoder=True, regularize_critic=(False,))
 
 
 def parallel_updates(
-  modules,
-  optimizers,
-  loss,
-  *,
-  order='alternating',
-  ema_decay=0.5,
-  updates_in_round=1,
-  **options,
+  modules, optimizers, loss, *, order='alternating', ema_decay=0.5, **options
 ):
-  """Returns (turn) -> the update that does it; nothing is compiled yet.
-
-  `loss` are the fields of a LossConfig; the options are those of
-  `create_parts`.
-  """
-  parts = create_parts(modules, optimizers, LossConfig(**loss), **options)
-
-  @functools.cache
-  def update_of(turn):
-    return devices.parallelize(
-      compose_update(
-        parts,
-        turn,
-        order=order,
-        ema_decay=ema_decay,
-        updates_in_round=updates_in_round,
-      )
-    )
-
-  return update_of
+  """Returns (kind) -> its update; nothing is compiled yet."""
+  return create_updates(
+    modules,
+    optimizers,
+    LossConfig(**loss),
+    order=order,
+    ema_decay=ema_decay,
+    **options,
+  )

@@ -20,7 +20,7 @@ from vaegan_jax.training.critic_step import (
   CriticState,
   create_critic_step,
 )
-from vaegan_jax.training.step_kinds import turn_of
+from vaegan_jax.training.step_kinds import step_kind
 from vaegan_jax.training.train_state import NetworkState
 
 RATE = 0.5
@@ -58,9 +58,9 @@ def create(
   max_grad_norm=0.0,
   **config,
 ):
-  """(network, averages, step, x, fakes, mix) -> the three after the step.
+  """Creates (network, averages, step, x, fakes, weights) -> (network, ...).
 
-  The step says whether a penalty of every n-th is taken.
+  The step decides whether the penalties of every n-th step are taken.
   """
   critic_config = CriticConfig(**config)
   step_critic = create_critic_step(
@@ -72,12 +72,12 @@ def create(
     max_grad_norm=max_grad_norm,
   )
 
-  def step_network(network, averages, step, x, fakes, mix):
+  def step_network(network, averages, step, x, fakes, weights):
     critic, metrics = step_critic(
       CriticState(network, averages),
-      {'x': x, 'mix': mix},
+      {'x': x, 'interpolation': weights},
       dict(zip(('x_recon', 'x_prior'), fakes, strict=False)),
-      *turn_of(step, critic_config).lazy,
+      *step_kind(step, critic_config).regularize_critic,
     )
     return critic.network, critic.averages, metrics
 
@@ -94,7 +94,7 @@ def network(params, batch_stats=None):
 
 @pytest.fixture
 def batches():
-  """x, x_recon and prior images, [3, 2, 2, 1] each, and mix [3]."""
+  """Returns x, x_recon, prior images [3, 2, 2, 1], and weights [3]."""
   rng = np.random.default_rng(0)
   x, x_recon, prior = rng.uniform(-1, 1, (3, 3, 2, 2, 1)).astype(np.float32)
   return x, x_recon, prior, np.array([0.2, 0.5, 1.0], np.float32)
@@ -109,17 +109,17 @@ def gradient(before, after):
   return (before - after) / RATE
 
 
-def step_linear(x, fakes, mix, step=1, **config):
+def step_linear(x, fakes, weights, step=1, **config):
   """One step from W. Returns (gradient, averages, metrics)."""
   critic, averages, metrics = create(**config)(
-    network({'w': jnp.asarray(W)}), AVERAGES, step, x, fakes, mix
+    network({'w': jnp.asarray(W)}), AVERAGES, step, x, fakes, weights
   )
   return gradient(W, critic.params['w']), averages, metrics
 
 
 def test_a_plain_step_by_hand(batches):
-  x, x_recon, _, mix = batches
-  got, _, metrics = step_linear(x, [x_recon], mix)
+  x, x_recon, _, weights = batches
+  got, _, metrics = step_linear(x, [x_recon], weights)
   expected = flat(x_recon).mean(0) - flat(x).mean(0)
   np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
   real, fake = (flat(x) @ W).mean(), (flat(x_recon) @ W).mean()
@@ -135,8 +135,8 @@ def test_a_plain_step_by_hand(batches):
 
 
 def test_two_fakes_are_judged_by_the_mean_of_their_losses(batches):
-  x, x_recon, prior, mix = batches
-  got, _, metrics = step_linear(x, [x_recon, prior], mix)
+  x, x_recon, prior, weights = batches
+  got, _, metrics = step_linear(x, [x_recon, prior], weights)
   fakes = (flat(x_recon).mean(0) + flat(prior).mean(0)) / 2
   expected = fakes - flat(x).mean(0)
   np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
@@ -150,9 +150,11 @@ def test_two_fakes_are_judged_by_the_mean_of_their_losses(batches):
 
 def test_two_fakes_of_a_loss_that_is_not_linear(batches):
   """The mean of the losses, not the loss of the mean."""
-  x, x_recon, prior, mix = batches
+  x, x_recon, prior, weights = batches
   hinge = adversarial.hinge_critic_loss
-  _, _, metrics = step_linear(3 * x, [3 * x_recon, 3 * prior], mix, loss=hinge)
+  _, _, metrics = step_linear(
+    3 * x, [3 * x_recon, 3 * prior], weights, loss=hinge
+  )
   real, recon, prior = (3 * flat(images) @ W for images in (x, x_recon, prior))
   expected = (
     np.maximum(0, 1 - real)
@@ -162,10 +164,12 @@ def test_two_fakes_of_a_loss_that_is_not_linear(batches):
 
 
 def test_the_gradient_penalty_by_hand(batches):
-  x, x_recon, prior, mix = batches
+  x, x_recon, prior, weights = batches
   for fakes in ([x_recon], [x_recon, prior]):
-    without, _, plain = step_linear(x, fakes, mix)
-    got, _, metrics = step_linear(x, fakes, mix, gradient_penalty_weight=10.0)
+    without, _, plain = step_linear(x, fakes, weights)
+    got, _, metrics = step_linear(
+      x, fakes, weights, gradient_penalty_weight=10.0
+    )
     expected = without + 10 * 2 * (LENGTH - 1) * W / LENGTH
     np.testing.assert_allclose(got, expected, rtol=1e-5)
     np.testing.assert_allclose(
@@ -175,9 +179,9 @@ def test_the_gradient_penalty_by_hand(batches):
 
 
 def test_lecam_by_hand(batches):
-  x, x_recon, _, mix = batches
-  without, _, plain = step_linear(x, [x_recon], mix)
-  got, _, metrics = step_linear(x, [x_recon], mix, lecam_weight=0.7)
+  x, x_recon, _, weights = batches
+  without, _, plain = step_linear(x, [x_recon], weights)
+  got, _, metrics = step_linear(x, [x_recon], weights, lecam_weight=0.7)
   real, fake = flat(x), flat(x_recon)
   above = np.maximum(0, real @ W + 0.4)  # The fakes' average is -0.4.
   below = np.maximum(0, 0.3 - fake @ W)  # The photographs' is 0.3.
@@ -197,9 +201,9 @@ def test_a_map_of_logits_is_judged_by_the_mean_of_its_losses(batches):
   fakes = np.zeros_like(x)
   fakes[:, 1, 0] = -2.0  # A logit of -4.
   hinge = adversarial.hinge_critic_loss
-  mix = np.ones(2, np.float32)
+  weights = np.ones(2, np.float32)
   got, averages, metrics = step_linear(
-    x, [fakes], mix, loss=hinge, module=LinearMap(), lecam_decay=0.0
+    x, [fakes], weights, loss=hinge, module=LinearMap(), lecam_decay=0.0
   )
   # Of the four places: 1 - 4 < 0, 1 + 6, and twice 1; fakes 1, 1, 0 and 1.
   np.testing.assert_allclose(metrics['critic_loss'], (7 + 2) / 4 + 3 / 4)
@@ -210,19 +214,19 @@ def test_a_map_of_logits_is_judged_by_the_mean_of_its_losses(batches):
 
 
 def test_what_steadies_a_map_of_logits_holds_its_mean(batches):
-  x, x_recon, _, mix = batches
+  x, x_recon, _, weights = batches
   module = LinearMap()
-  without, _, _ = step_linear(x, [x_recon], mix, module=module)
+  without, _, _ = step_linear(x, [x_recon], weights, module=module)
   real, fake = flat(x) / 4, flat(x_recon) / 4  # The verdict is <w, x> / 4.
   np.testing.assert_allclose(without, fake.mean(0) - real.mean(0), rtol=1e-4)
   length = LENGTH / 4
   got, _, metrics = step_linear(
-    x, [x_recon], mix, module=module, r1_weight=3.0, r1_every_steps=1
+    x, [x_recon], weights, module=module, r1_weight=3.0, r1_every_steps=1
   )
   np.testing.assert_allclose(metrics['r1_penalty'], length**2 / 2, rtol=1e-5)
   np.testing.assert_allclose(got, without + 3 * W / 16, rtol=1e-4, atol=1e-5)
   got, _, metrics = step_linear(
-    x, [x_recon], mix, module=module, gradient_penalty_weight=10.0
+    x, [x_recon], weights, module=module, gradient_penalty_weight=10.0
   )
   np.testing.assert_allclose(
     metrics['gradient_penalty'], (length - 1) ** 2, rtol=1e-5
@@ -230,7 +234,7 @@ def test_what_steadies_a_map_of_logits_holds_its_mean(batches):
   expected = without + 10 * 2 * (length - 1) * W / LENGTH / 4
   np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
   got, _, metrics = step_linear(
-    x, [x_recon], mix, module=module, lecam_weight=0.7
+    x, [x_recon], weights, module=module, lecam_weight=0.7
   )
   above = np.maximum(0, real @ W + 0.4)
   below = np.maximum(0, 0.3 - fake @ W)
@@ -258,12 +262,17 @@ def test_lecam_holds_each_of_two_fakes_near_the_photographs_past(batches):
 
 
 def test_r1_is_taken_on_every_nth_step_and_n_times_as_heavy(batches):
-  x, x_recon, _, mix = batches
-  without, _, _ = step_linear(x, [x_recon], mix)
+  x, x_recon, _, weights = batches
+  without, _, _ = step_linear(x, [x_recon], weights)
   step_critic = create(r1_weight=0.3, r1_every_steps=4)
   for step in range(1, 14):
     critic, _, metrics = step_critic(
-      network({'w': jnp.asarray(W)}), AVERAGES, step, x, [x_recon], mix
+      network({'w': jnp.asarray(W)}),
+      AVERAGES,
+      step,
+      x,
+      [x_recon],
+      weights,
     )
     got = gradient(W, critic.params['w'])
     heavy = 4 * 0.3 * W if step in (4, 8, 12) else 0
@@ -280,14 +289,14 @@ def test_r1_is_taken_on_every_nth_step_and_n_times_as_heavy(batches):
 
 def test_a_cut_gradient_is_the_losss_and_not_r1s(batches):
   """R1, n times as heavy, would all be cut with it otherwise."""
-  x, x_recon, _, mix = batches
-  plain, _, _ = step_linear(x, [x_recon], mix)
+  x, x_recon, _, weights = batches
+  plain, _, _ = step_linear(x, [x_recon], weights)
   length, limit = np.linalg.norm(plain), np.linalg.norm(plain) / 3
   for step, heavy in ((3, 0), (4, 4 * 0.3 * W)):
     got, _, metrics = step_linear(
       x,
       [x_recon],
-      mix,
+      weights,
       step=step,
       max_grad_norm=limit,
       r1_weight=0.3,
@@ -301,18 +310,18 @@ def test_a_cut_gradient_is_the_losss_and_not_r1s(batches):
 
 
 def test_r1_of_every_step_is_not_cut_either(batches):
-  x, x_recon, _, mix = batches
-  without, _, _ = step_linear(x, [x_recon], mix)
+  x, x_recon, _, weights = batches
+  without, _, _ = step_linear(x, [x_recon], weights)
   for step in (1, 2):
     got, _, metrics = step_linear(
-      x, [x_recon], mix, step=step, r1_weight=0.3, r1_every_steps=1
+      x, [x_recon], weights, step=step, r1_weight=0.3, r1_every_steps=1
     )
     np.testing.assert_allclose(got, without + 0.3 * W, rtol=1e-4, atol=1e-5)
     limit = np.linalg.norm(without) / 3
     cut, _, _ = step_linear(
       x,
       [x_recon],
-      mix,
+      weights,
       step=step,
       r1_weight=0.3,
       r1_every_steps=1,
@@ -323,10 +332,15 @@ def test_r1_of_every_step_is_not_cut_either(batches):
 
 
 def test_what_is_off_reports_no_metric_and_draws_on_no_average(batches):
-  x, x_recon, _, mix = batches
+  x, x_recon, _, weights = batches
   nowhere = {name: jnp.float32(jnp.nan) for name in AVERAGES}
   critic, _, metrics = create()(
-    network({'w': jnp.asarray(W)}), nowhere, 16, x, [x_recon], mix * np.nan
+    network({'w': jnp.asarray(W)}),
+    nowhere,
+    16,
+    x,
+    [x_recon],
+    weights * np.nan,
   )
   assert np.isfinite(critic.params['w']).all()
   assert not {'gradient_penalty', 'lecam_penalty', 'r1_penalty'} & set(metrics)
@@ -334,14 +348,16 @@ def test_what_is_off_reports_no_metric_and_draws_on_no_average(batches):
 
 def test_clipped_weights_never_leave_their_interval(batches):
   """All in [-0.01, 0.01] after every step (arXiv 1701.07875)."""
-  x, x_recon, _, mix = batches
+  x, x_recon, _, weights = batches
   module = critic_lib.Critic(2, (1,))
   params = module.init(jax.random.key(0), x)['params']
   assert max(np.abs(w).max() for w in jax.tree.leaves(params)) > 0.1
   critic, averages = network(params), AVERAGES
   step_critic = jax.jit(create(module, weight_clip=0.01), static_argnums=2)
   for step in range(1, 6):
-    critic, averages, _ = step_critic(critic, averages, step, x, [x_recon], mix)
+    critic, averages, _ = step_critic(
+      critic, averages, step, x, [x_recon], weights
+    )
     leaves = [np.asarray(w) for w in jax.tree.leaves(critic.params)]
     assert len(leaves) == 4
     assert all(np.abs(w).max() <= np.float32(0.01) for w in leaves)
@@ -349,10 +365,10 @@ def test_clipped_weights_never_leave_their_interval(batches):
 
 
 def test_clipping_is_the_step_and_then_a_cut(batches):
-  x, x_recon, _, mix = batches
-  after, _, _ = step_linear(x, [x_recon], mix)
+  x, x_recon, _, weights = batches
+  after, _, _ = step_linear(x, [x_recon], weights)
   critic, _, _ = create(weight_clip=0.6)(
-    network({'w': jnp.asarray(W)}), AVERAGES, 1, x, [x_recon], mix
+    network({'w': jnp.asarray(W)}), AVERAGES, 1, x, [x_recon], weights
   )
   expected = np.clip(W - RATE * after, -0.6, 0.6)
   np.testing.assert_allclose(critic.params['w'], expected, rtol=1e-5)
@@ -361,8 +377,8 @@ def test_clipping_is_the_step_and_then_a_cut(batches):
 
 def test_the_logits_moving_averages_decay(batches):
   """a <- decay a + (1 - decay) mean(logits), of the critic before its step."""
-  x, x_recon, prior, mix = batches
-  _, averages, _ = step_linear(x, [x_recon, prior], mix, lecam_decay=0.9)
+  x, x_recon, prior, weights = batches
+  _, averages, _ = step_linear(x, [x_recon, prior], weights, lecam_decay=0.9)
   real = 0.9 * 0.3 + 0.1 * (flat(x) @ W).mean()
   fakes = np.concatenate([flat(x_recon), flat(prior)])
   fake = 0.9 * -0.4 + 0.1 * (fakes @ W).mean()
@@ -373,21 +389,25 @@ def test_the_logits_moving_averages_decay(batches):
 
 def test_lecam_sees_the_past_only(batches):
   """The averages of before this step, whatever its own logits are."""
-  x, x_recon, _, mix = batches
-  slow, *_ = step_linear(x, [x_recon], mix, lecam_weight=1.0, lecam_decay=0.9)
-  fast, *_ = step_linear(x, [x_recon], mix, lecam_weight=1.0, lecam_decay=0.0)
+  x, x_recon, _, weights = batches
+  slow, *_ = step_linear(
+    x, [x_recon], weights, lecam_weight=1.0, lecam_decay=0.9
+  )
+  fast, *_ = step_linear(
+    x, [x_recon], weights, lecam_weight=1.0, lecam_decay=0.0
+  )
   np.testing.assert_array_equal(slow, fast)
 
 
 def test_no_gradient_flows_into_the_images(batches):
-  x, x_recon, prior, mix = batches
+  x, x_recon, prior, weights = batches
   step_critic = create(
     gradient_penalty_weight=10.0, lecam_weight=1.0, r1_weight=1.0
   )
 
   def total(x, fakes):
     critic, averages, metrics = step_critic(
-      network({'w': jnp.asarray(W)}), AVERAGES, 16, x, fakes, mix
+      network({'w': jnp.asarray(W)}), AVERAGES, 16, x, fakes, weights
     )
     outputs = jax.tree.leaves((critic.params, averages, metrics))
     return sum(output.sum() for output in outputs)
@@ -401,7 +421,7 @@ def test_a_convolutional_critic_takes_the_gradient_of_the_written_out_loss():
   """Everything on at once, against differentiating a gradient."""
   rng = np.random.default_rng(0)
   x, x_recon, prior = rng.uniform(-1, 1, (3, 3, 4, 4, 1)).astype(np.float32)
-  mix = np.array([0.2, 0.5, 0.9], np.float32)
+  weights = np.array([0.2, 0.5, 0.9], np.float32)
   module = critic_lib.Critic(2, (1,))
   params = jax.jit(module.init)(jax.random.key(0), x)['params']
 
@@ -414,7 +434,7 @@ def test_a_convolutional_critic_takes_the_gradient_of_the_written_out_loss():
 
     real, recon, fake = judge(x), judge(x_recon), judge(prior)
     losses = nn.relu(1 - real) + (nn.relu(1 + recon) + nn.relu(1 + fake)) / 2
-    between = mix[:, None, None, None] * (x - x_recon) + x_recon
+    between = weights[:, None, None, None] * (x - x_recon) + x_recon
     penalties = 10 * (jnp.sqrt(squares(between)) - 1) ** 2
     penalties += 5 * 3 * squares(x) / 2
     return (losses + penalties).mean()
@@ -427,7 +447,7 @@ def test_a_convolutional_critic_takes_the_gradient_of_the_written_out_loss():
     r1_every_steps=5,
   )
   critic, *_ = jax.jit(step_critic, static_argnums=2)(
-    network(params), AVERAGES, 10, x, [x_recon, prior], mix
+    network(params), AVERAGES, 10, x, [x_recon, prior], weights
   )
   jax.tree.map(
     functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4),
@@ -440,7 +460,7 @@ def test_two_devices_take_the_step_of_their_images_together(batches):
   """With a critic of spectral norm 1, whose vectors must agree too."""
   x, x_recon, _, _ = batches
   x, x_recon = (np.concatenate([i, 2 * i[:1]]) for i in (x, x_recon))
-  mix = np.array([0.2, 0.5, 0.8, 0.1], np.float32)
+  weights = np.array([0.2, 0.5, 0.8, 0.1], np.float32)
   module = critic_lib.Critic(2, (1,), spectral_norm=True)
   variables = jax.jit(module.init)(jax.random.key(0), x)
   critic = network(variables['params'], variables['batch_stats'])
@@ -452,7 +472,7 @@ def test_two_devices_take_the_step_of_their_images_together(batches):
     lecam_decay=0.5,
   )
   step_one = jax.jit(create(**config), static_argnums=2)
-  expected = step_one(critic, AVERAGES, 16, x, [x_recon], mix)
+  expected = step_one(critic, AVERAGES, 16, x, [x_recon], weights)
   step = create(
     **config, average=functools.partial(jax.lax.pmean, axis_name='batch')
   )
@@ -461,7 +481,9 @@ def test_two_devices_take_the_step_of_their_images_together(batches):
       lambda *halves: step(critic, AVERAGES, 16, *halves), axis_name='batch'
     )
   )
-  halves = [leaf.reshape(2, 2, *leaf.shape[1:]) for leaf in (x, x_recon, mix)]
+  halves = [
+    leaf.reshape(2, 2, *leaf.shape[1:]) for leaf in (x, x_recon, weights)
+  ]
   got = step_two(halves[0], [halves[1]], halves[2])
   for device in range(2):
     jax.tree.map(

@@ -1,4 +1,4 @@
-"""What the loop shows, and when: the rest of it is in `commands/train_test.py`."""
+"""What the loop records, and when; `commands/train_test.py` has the rest."""
 
 import types
 

@@ -21,7 +21,7 @@ from tests.training import update_options_test as options
 from tests.training.assembly import parallel_updates
 from tests.training.update_test import POST_LOSS, poisoned, preprocess
 from vaegan_jax.runtime import devices
-from vaegan_jax.training.step_kinds import Turn
+from vaegan_jax.training.step_kinds import StepKind
 from vaegan_jax.training.train_state import create_train_state
 
 NUM_DEVICES = 4
@@ -49,7 +49,7 @@ def run(name, updates):
     images[3] = poisoned(images[3])  # Only one device sees a NaN.
   state, metrics = devices.replicate(options.initial_state()), []
   for step, batch in enumerate(images, start=1):
-    update = updates(options.turn_at(name, step))
+    update = updates(options.kind_at(name, step))
     batch = devices.share_out(split(batch, options.num_parts_of(name)))
     with jax.transfer_guard('disallow'):  # All is where it is needed.
       state, values = update(state, batch)
@@ -74,7 +74,7 @@ def run_codes(name):
     objective=None,
     seed=options.SEED,
     preprocess=preprocess,
-  )(Turn(True, (False,)))
+  )(StepKind(True, (False,)))
   state = create_train_state(
     modules, optimizers, seed=0, image_shape=(options.SIDE, options.SIDE, 1)
   )
@@ -129,7 +129,7 @@ def on_many():
 @pytest.mark.parametrize('name', CASES)
 def test_many_devices_compute_what_one_does_and_compile_once(name):
   one, many = run(name, options.compiled(name)), on_many()[name]
-  # One for each kind that there is: 'everything' has rounds of two.
+  # One for each kind that there is: 'everything' has warm-ups of two.
   assert many['compilations'] == CASES[name]
   skipped = [m['skipped_in_a_row'] for m in many['metrics']]
   assert skipped == [0, 0, 0, name == SKIPPING, 0, 0]

@@ -1,5 +1,6 @@
 """Optimisers: their steps by hand, with each network's own step size."""
 
+import dataclasses
 import functools
 
 import jax
@@ -9,24 +10,39 @@ import optax
 import pytest
 
 from vaegan_jax.training import optimizers
+from vaegan_jax.training.critic_step import CriticConfig
 
 RATES = {'autoencoder': 0.25, 'critic': 0.0625}
 
 
-def create(names, **changes):
-  options = dict(
-    name='adam',
-    autoencoder_learning_rate=RATES['autoencoder'],
-    critic_learning_rate=RATES['critic'],
-    b1=0.5,
-    b2=0.999,
-    warmup_steps=0,
-    schedule='constant',
-    max_grad_norm=0.0,
-    num_train_steps=100,
-    num_critic_steps=1,
+PLAIN_CRITIC = CriticConfig()
+DEFAULTS = optimizers.OptimizerConfig(
+  name='adam',
+  autoencoder_learning_rate=RATES['autoencoder'],
+  critic_learning_rate=RATES['critic'],
+  b1=0.5,
+  b2=0.999,
+  warmup_steps=0,
+  schedule='constant',
+  max_grad_norm=0.0,
+)
+
+
+def schedules_of(names, num_train_steps=100, critic=PLAIN_CRITIC, **changes):
+  return optimizers.create_schedules(
+    names,
+    dataclasses.replace(DEFAULTS, **changes),
+    num_train_steps=num_train_steps,
+    num_critic_steps=critic.num_steps,
+    critic_warmup_updates=critic.warmup_updates,
   )
-  return optimizers.create_optimizers(names, **(options | changes))
+
+
+def create(names, num_train_steps=100, critic=PLAIN_CRITIC, **changes):
+  return optimizers.create_optimizers(
+    schedules_of(names, num_train_steps, critic, **changes),
+    dataclasses.replace(DEFAULTS, **changes),
+  )
 
 
 @pytest.mark.parametrize('name', list(RATES))
@@ -131,10 +147,8 @@ def test_a_run_may_be_all_warm_up():
 
 def test_the_critics_schedule_counts_its_own_steps():
   """With three critic steps an update, the two end together."""
-  options = dict(
-    schedule='cosine', warmup_steps=2, num_train_steps=6, num_critic_steps=3
-  )
-  both = create(RATES, **options)
+  options = dict(schedule='cosine', warmup_steps=2, num_train_steps=6)
+  both = create(RATES, critic=CriticConfig(num_steps=3), **options)
   critic = rates(both['critic'], 19) / RATES['critic']
   autoencoder = rates(both['autoencoder'], 7) / RATES['autoencoder']
   np.testing.assert_allclose(critic[::3], autoencoder, rtol=1e-4, atol=1e-6)
@@ -208,7 +222,8 @@ def test_the_critics_gradient_is_left_to_its_own_step():
 def test_a_schedule_counts_the_moves_of_a_network_that_waits():
   """Rounds of 4 updates, a run of 32: the autoencoder moves 8 times."""
   options = dict(schedule='cosine', warmup_steps=8, num_train_steps=32)
-  waiting = create(['autoencoder', 'critic'], updates_in_round=4, **options)
+  warmup = CriticConfig(long_round_steps=4)
+  waiting = create(['autoencoder', 'critic'], critic=warmup, **options)
   often = dict(warmup_steps=2, num_train_steps=8)
   plain = create(['autoencoder', 'critic'], **options | often)
   ones = [1.0] * 9

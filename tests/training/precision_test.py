@@ -14,7 +14,7 @@ from vaegan_jax.losses import adversarial
 from vaegan_jax.models.critic import Critic
 from vaegan_jax.runtime import devices
 from vaegan_jax.training.critic_step import CriticConfig
-from vaegan_jax.training.step_kinds import Turn
+from vaegan_jax.training.step_kinds import StepKind
 from vaegan_jax.training.train_state import create_train_state
 
 SIDE, BATCH = 16, 8
@@ -59,7 +59,7 @@ def train(dtype=None, remat=False):
   rng, metrics = np.random.default_rng(0), []
   for step in range(1, 11):
     images = rng.integers(0, 256, (1, BATCH, SIDE, SIDE, 3)).astype(np.uint8)
-    update = update_of(Turn(True, (step == 10,)))
+    update = update_of(StepKind(True, (step == 10,)))
     state, values = update(state, images)
     metrics.append({k: float(v) for k, v in values.items()})
   return metrics, jax.device_get(state)

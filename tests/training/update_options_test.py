@@ -21,10 +21,14 @@ from vaegan_jax.data import pixels
 from vaegan_jax.losses import adversarial
 from vaegan_jax.models import critic as critic_lib
 from vaegan_jax.runtime import devices
-from vaegan_jax.training import rounds, train_state
+from vaegan_jax.training import train_state
 from vaegan_jax.training.critic_step import CriticConfig
-from vaegan_jax.training.random_inputs import create_draw
-from vaegan_jax.training.step_kinds import Turn, turn_of
+from vaegan_jax.training.random_inputs import create_random_inputs
+from vaegan_jax.training.step_kinds import (
+  StepKind,
+  num_autoencoder_steps,
+  step_kind,
+)
 
 SIDE, BATCH, LATENT, SEED, RATE = 8, 4, 2, 7, 0.01
 NETWORK = dict(width=2, channel_multipliers=(1, 2))
@@ -41,7 +45,6 @@ PLAIN_LOSS = update_test.POST_LOSS | {
   'adversarial_weight': 2.0,
   'kl_weight': 0.5,
 }
-ROUNDS = 2  # Of case 'rounds'.
 CASES = {
   'plain': {},
   'parts': {'num_steps': 3},
@@ -62,7 +65,7 @@ CASES = {
     'prior_fakes': True,
     'loss': {'adaptive_weight': True, 'adversarial_weight': 0.7},
   },
-  'rounds': {'long_round_steps': ROUNDS},
+  'warmup': {'long_round_steps': 2},
   'batch': {
     'loss': {
       'normalize': 'batch',
@@ -120,8 +123,7 @@ def initial_state():
 
 
 def case_updates(*, loss=None, objective='geometric', **critic):
-  """(turn) -> the update over all devices; not compiled yet."""
-  critic_config = CriticConfig(**critic)
+  """Returns (kind) -> the update over all devices; not compiled yet."""
   return parallel_updates(
     MODULES,
     OPTIMIZERS,
@@ -129,17 +131,14 @@ def case_updates(*, loss=None, objective='geometric', **critic):
     objective=adversarial.OBJECTIVES[objective],
     seed=SEED,
     preprocess=preprocess,
-    critic_config=critic_config,
-    updates_in_round=rounds.updates_in_round(
-      critic_config.long_round_steps, critic_config.num_steps
-    ),
+    critic_config=CriticConfig(**critic),
   )
 
 
-def turn_at(name, step):
-  """What a step of a case does, from 1."""
+def kind_at(name, step):
+  """Returns the kind of a step of a case."""
   names = CASES[name].keys() - {'loss', 'objective'}
-  return turn_of(step, CriticConfig(**{k: CASES[name][k] for k in names}))
+  return step_kind(step, CriticConfig(**{k: CASES[name][k] for k in names}))
 
 
 def num_parts_of(name):
@@ -148,15 +147,15 @@ def num_parts_of(name):
 
 @functools.cache
 def compiled(name):
-  """(turn) -> the update of a case, compiled for the devices there are."""
+  """Returns (kind) -> the compiled update of a case."""
   num_devices = jax.local_device_count()
   size = num_parts_of(name) * BATCH // num_devices
   shape = (num_devices, size, SIDE, SIDE, 1)
   state = devices.replicate(initial_state())
   update_of = case_updates(**CASES[name])
   return functools.cache(
-    lambda turn: (
-      update_of(turn).lower(state, jnp.zeros(shape, jnp.uint8)).compile()
+    lambda kind: (
+      update_of(kind).lower(state, jnp.zeros(shape, jnp.uint8)).compile()
     )
   )
 
@@ -172,7 +171,7 @@ def run(name, images, state=None):
   states, metrics = [state or initial_state()], []
   state = devices.replicate(states[0])
   for step, batch in enumerate(images, start=1):
-    state, values = compiled(name)(turn_at(name, step))(state, batch[None])
+    state, values = compiled(name)(kind_at(name, step))(state, batch[None])
     states.append(jax.device_get(state))
     metrics.append({k: float(v) for k, v in values.items()})
   return states, metrics
@@ -564,14 +563,14 @@ def simulate_schedule(num_updates, critic_steps, long_round):
 def test_the_autoencoder_moves_by_the_published_schedule(
   critic_steps, long_round
 ):
-  in_round = rounds.updates_in_round(long_round, critic_steps)
+  config = CriticConfig(num_steps=critic_steps, long_round_steps=long_round)
   steps = range(1, 3001)
-  moves = [step for step in steps if rounds.moves_autoencoder(step, in_round)]
+  moves = [s for s in steps if step_kind(s, config).train_autoencoder]
   assert set(moves) == simulate_schedule(3000, critic_steps, long_round)
   assert (len(moves) == 3000) == (critic_steps == long_round)
   # And how many they are, as the average counts them on the device.
-  counted = jax.jit(rounds.num_moves, static_argnums=1)(
-    np.arange(0, 3001), in_round
+  counted = jax.jit(num_autoencoder_steps, static_argnums=1)(
+    np.arange(0, 3001), config.warmup_updates
   )
   wanted = np.searchsorted(moves, np.arange(0, 3001), side='right')
   np.testing.assert_array_equal(counted, wanted)
@@ -588,26 +587,26 @@ def test_every_nth_critic_step_is_lazy_and_few_kinds_are_compiled(
     num_steps=critic_steps, r1_weight=1.0, r1_every_steps=every
   )
   period = math.lcm(critic_steps, every) // critic_steps
-  turns = [turn_of(step, config) for step in range(1, 3 * period + 1)]
-  assert all(len(turn.lazy) == critic_steps for turn in turns)
-  lazy = [taken for turn in turns for taken in turn.lazy]
-  wanted = [every > 1 and n % every == 0 for n in range(1, len(lazy) + 1)]
-  assert lazy == wanted
-  assert len(set(turns)) == num_kinds
+  kinds = [step_kind(step, config) for step in range(1, 3 * period + 1)]
+  assert all(len(kind.regularize_critic) == critic_steps for kind in kinds)
+  taken = [lazy for kind in kinds for lazy in kind.regularize_critic]
+  wanted = [every > 1 and n % every == 0 for n in range(1, len(taken) + 1)]
+  assert taken == wanted
+  assert len(set(kinds)) == num_kinds
   without = config.__class__(num_steps=critic_steps, r1_every_steps=every)
-  assert {turn_of(step, without) for step in range(1, 99)} == {
-    Turn(True, (False,) * critic_steps)
+  assert {step_kind(step, without) for step in range(1, 99)} == {
+    StepKind(True, (False,) * critic_steps)
   }
 
 
 def test_long_rounds_and_r1_go_each_its_way():
   config = CriticConfig(long_round_steps=4, r1_weight=1.0, r1_every_steps=6)
   for step in range(1, 25):
-    assert turn_of(step, config) == Turn(step % 4 == 0, (step % 6 == 0,))
+    assert step_kind(step, config) == StepKind(step % 4 == 0, (step % 6 == 0,))
 
 
 def test_in_a_long_round_the_critic_moves_alone():
-  (first, second, third), metrics = two_steps('rounds')
+  (first, second, third), metrics = two_steps('warmup')
   old, new = (s.networks['autoencoder'] for s in (first, second))
   assert_equal(new.params, old.params)
   assert_equal(new.opt_state, old.opt_state)
@@ -623,9 +622,9 @@ def test_in_a_long_round_the_critic_moves_alone():
 
 
 def test_the_last_update_of_a_long_round_is_an_ordinary_one():
-  (_, second, third), (_, metrics) = two_steps('rounds')
+  (_, second, third), (_, metrics) = two_steps('warmup')
   old = params_of(second)
-  given = draw(2, 0, batches('rounds', 2)[1])
+  given = draw(2, 0, batches('warmup', 2)[1])
   loss, gradient = autoencoder_reference(
     'geometric',
     old['autoencoder'],
@@ -651,11 +650,11 @@ def compiled_draw():
   An image is 1, or -1 if it is flipped.
   """
 
-  draw_parts = create_draw(
+  draw_parts = create_random_inputs(
     lambda x, flip: jnp.where(flip, -1.0, 1.0),
     seed=SEED,
     autoencoder=MODULES['autoencoder'],
-    num_parts=3,
+    num_microbatches=3,
     with_prior=True,
   )
 
@@ -683,15 +682,15 @@ def test_randomness_is_of_the_seed_the_step_the_place_and_the_rollbacks(
     np.testing.assert_allclose(got['prior'], want['prior'], rtol=1e-6)
     flipped = np.sign(want['x'][:, 0, 1, 0] - want['x'][:, 0, 0, 0])
     np.testing.assert_array_equal(got['x'], flipped)
-    assert ((got['mix'] >= 0) & (got['mix'] <= 1)).all()
+    assert ((got['interpolation'] >= 0) & (got['interpolation'] <= 1)).all()
 
 
 def test_each_axis_is_mirrored_by_a_bit_of_its_own():
-  draw_parts = create_draw(
+  draw_parts = create_random_inputs(
     lambda x, *flips: jnp.stack(flips, axis=-1),
     seed=SEED,
     autoencoder=MODULES['autoencoder'],
-    num_parts=1,
+    num_microbatches=1,
     with_prior=False,
     num_flips=2,
   )
@@ -712,7 +711,7 @@ def test_each_axis_is_mirrored_by_a_bit_of_its_own():
 
 def test_no_two_draws_are_the_same():
   draws = [part for rollbacks in range(3) for part in drawn(rollbacks)]
-  for name in ('noise', 'prior', 'mix'):
+  for name in ('noise', 'prior', 'interpolation'):
     values = np.concatenate([part[name].ravel() for part in draws])
     assert len(np.unique(values)) == len(values), name
   flips = [
@@ -807,7 +806,7 @@ def flops_program(loss=(), lazy=False, **critic):
     seed=SEED,
     preprocess=preprocess,
     critic_config=CriticConfig(**critic),
-  )(PLAIN._replace(lazy=(lazy,) * num_steps))
+  )(PLAIN._replace(regularize_critic=(lazy,) * num_steps))
   state = jax.eval_shape(
     lambda: train_state.create_train_state(
       modules, OPTIMIZERS, seed=SEED, image_shape=(16, 16, 3)
@@ -877,11 +876,11 @@ def test_r1_costs_nothing_in_the_steps_that_do_not_take_it():
 
 
 def test_crops_are_of_the_place_in_the_batch_on_one_device_and_on_many():
-  draw_parts = create_draw(
+  draw_parts = create_random_inputs(
     lambda images, flip, first: pixels.random_crop(images, first, shape=(3, 4)),
     seed=SEED,
     autoencoder=MODULES['autoencoder'],
-    num_parts=2,
+    num_microbatches=2,
     with_prior=False,
     crop_margin=2,
   )

@@ -17,7 +17,7 @@ from vaegan_jax.losses.reconstruction import LossConfig
 from vaegan_jax.models import critic as critic_lib
 from vaegan_jax.runtime import devices
 from vaegan_jax.training import train_state
-from vaegan_jax.training.random_inputs import create_draw
+from vaegan_jax.training.random_inputs import create_random_inputs
 from vaegan_jax.training.train_state import NetworkState, TrainState
 from vaegan_jax.training.wrappers import averaging
 
@@ -488,7 +488,7 @@ def test_the_average_warms_up(decay, step, weight):
     networks = {'autoencoder': NetworkState(jnp.zeros(3), {}, ())}
     return state.replace(step=state.step + 1, networks=networks), {}
 
-  averaged = averaging(moves, decay, num_moves=lambda _: step)
+  averaged = averaging(moves, decay, num_steps=lambda _: step)
   state = TrainState(0, 0, {}, jnp.ones(3), {}, 0)
   average = averaged(state, None)[0].ema_params
   np.testing.assert_allclose(average, weight, rtol=1e-5)
@@ -532,21 +532,22 @@ def test_the_noise_depends_on_the_step():
 
 
 def test_streams_differ_between_images_steps_and_uses():
-  draw = create_draw(
+  random_inputs = create_random_inputs(
     lambda images, flip: flip,
     seed=SEED,
     autoencoder=networks.autoencoder(SIDE, 1, 1),
-    num_parts=1,
+    num_microbatches=1,
     with_prior=True,
   )
 
   def on_device(images):  # `pmap` gives the device axis its name.
-    return [draw(step, 0, images)[0] for step in (1, 2)]
+    return [random_inputs(step, 0, images)[0] for step in (1, 2)]
 
   draws = jax.pmap(on_device, axis_name=devices.AXIS)(jnp.zeros((1, 200)))
   for drawn in draws:
     assert 70 < drawn['x'].sum() < 130
-  values = [d[use].ravel() for d in draws for use in ('noise', 'prior', 'mix')]
+  uses = 'noise', 'prior', 'interpolation'
+  values = [d[use].ravel() for d in draws for use in uses]
   # Two of so many floats may be the same; streams that are would be hundreds.
   assert len(np.unique(np.concatenate(values))) >= 2 * 3 * 200 - 3
 

@@ -8,7 +8,10 @@ from etils import epath
 
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import figures
-from vaegan_jax.evaluation.feature_metrics import Judges, load_judges
+from vaegan_jax.evaluation.feature_metrics import (
+  FeatureMetrics,
+  load_feature_metrics,
+)
 from vaegan_jax.evaluation.scores import is_main
 from vaegan_jax.runtime.files import check_writable, save_png, write_text
 from vaegan_jax.setup.runs import open_run
@@ -47,7 +50,7 @@ def compare(
   check_writable(output_dir)
   _check_same_data(configs)
   options = {
-    'judges': _create_judges(configs.values()),
+    'feature_metrics': _create_feature_metrics(configs.values()),
     'batch_size': next(iter(configs.values())).batch_size,
   }
   runs = {
@@ -59,18 +62,18 @@ def compare(
   _check_same_images(configs, runs)
   judge = next(
     (
-      (label, evaluator.distance_for(state))
-      for label, (evaluator, state, _) in runs.items()
-      if 'critic' in state.networks
+      (label, evaluator.distance_for(variables))
+      for label, (evaluator, variables, _) in runs.items()
+      if 'critic' in variables
     ),
     None,
   )
   rows, results = {}, {}
-  for label, (evaluator, state, _) in runs.items():
+  for label, (evaluator, variables, _) in runs.items():
     print(f'Evaluating {label} ...', flush=True)
-    x, x_recon = evaluator.reconstruct_first(state, evaluator.num_columns)
-    x, rows[label] = evaluator.shown(x), evaluator.shown(x_recon)
-    results[label] = evaluator.score(state, distance=judge and judge[1])
+    x, x_recon = evaluator.reconstruct_first(variables, evaluator.num_columns)
+    x, rows[label] = evaluator.as_pictures(x), evaluator.as_pictures(x_recon)
+    results[label] = evaluator.score(variables, distance=judge and judge[1])
     distance = results[label].pop('distance')
     if judge:
       results[label][f'distance ({judge[0]})'] = distance
@@ -110,10 +113,10 @@ def _check_same_images(configs, runs) -> None:
       )
 
 
-def _create_judges(configs) -> Judges:
+def _create_feature_metrics(configs) -> FeatureMetrics:
   sections = [config.evaluation for config in configs]
   named = (section for section in sections if any(section.values()))
-  return load_judges(**next(named, sections[0]))
+  return load_feature_metrics(**next(named, sections[0]))
 
 
 def _without_samples(results):

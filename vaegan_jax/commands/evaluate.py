@@ -9,14 +9,14 @@ import ml_collections
 from etils import epath
 
 from vaegan_jax.evaluation import figures
-from vaegan_jax.evaluation.evaluator import Poll, go_on
+from vaegan_jax.evaluation.evaluator import Poll, never_stop
 from vaegan_jax.runtime import distributed
 from vaegan_jax.runtime.files import check_writable, save_png, write_text
 from vaegan_jax.setup.runs import open_run
 
 
 def evaluate(
-  config: ml_collections.ConfigDict, workdir: str, poll: Poll = go_on
+  config: ml_collections.ConfigDict, workdir: str, poll: Poll = never_stop
 ) -> None:
   """Measures a run on the whole held-out split, and draws it.
 
@@ -33,9 +33,9 @@ def evaluate(
     UserError: there is no whole checkpoint, or it is of another network.
   """
   check_writable(workdir, 'figures')
-  evaluator, state, step = open_run(config, workdir)
-  scores = evaluator.score(state, poll=poll)
-  drawn = evaluator.draw(state, poll=poll)
+  evaluator, variables, step = open_run(config, workdir)
+  scores = evaluator.score(variables, poll=poll)
+  plotted = evaluator.plot(variables, poll=poll)
   if not distributed.is_first():
     return
   line = json.dumps({'step': step, **scores}, allow_nan=False)
@@ -44,6 +44,6 @@ def evaluate(
   root = epath.Path(workdir)
   write_text(root / 'evaluation.json', line + '\n')
   write_text(root / 'evaluation.md', table)
-  for name, image in drawn.items():
+  for name, image in plotted.items():
     save_png(root / 'figures' / f'evaluation_{name}.png', image)
   print(line, table, f'Figures: {root / "figures"}', sep='\n', flush=True)

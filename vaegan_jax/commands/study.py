@@ -26,7 +26,7 @@ from vaegan_jax.config.migrations import upgrade
 from vaegan_jax.config.rules import flatten
 from vaegan_jax.config.validation import validate_new_run
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation.feature_metrics import Judges
+from vaegan_jax.evaluation.feature_metrics import FeatureMetrics
 from vaegan_jax.runtime import distributed
 from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.runtime.files import check_writable, write_text
@@ -278,6 +278,8 @@ def _draw(runs: Runs, outcomes: Mapping[str, Outcome], workdir: str) -> None:
 
 def _reconstruct_first(config, workdir) -> tuple[np.ndarray, np.ndarray]:
   """The first held-out images and their reconstructions, as they are shown."""
-  evaluator, state, _ = open_run(config, workdir, judges=Judges())
-  x, x_recon = evaluator.reconstruct_first(state, evaluator.num_columns)
-  return evaluator.shown(x), evaluator.shown(x_recon)
+  evaluator, variables, _ = open_run(
+    config, workdir, feature_metrics=FeatureMetrics()
+  )
+  x, x_recon = evaluator.reconstruct_first(variables, evaluator.num_columns)
+  return evaluator.as_pictures(x), evaluator.as_pictures(x_recon)

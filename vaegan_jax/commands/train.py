@@ -21,6 +21,7 @@ from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.split import Images, load_splits, whole_of
 from vaegan_jax.errors import unwritable
 from vaegan_jax.inference.measure_latents import measure_finished
+from vaegan_jax.losses.adversarial import OBJECTIVES
 from vaegan_jax.runtime import devices, distributed, lock
 from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.runtime.files import check_writable, write_text
@@ -238,8 +239,12 @@ def _is_unseen(config, workdir, step: int) -> bool:
 
 
 def _create_monitor(config) -> health.HealthMonitor:
-  fields = flatten(config)
-  return health.HealthMonitor({name: fields[name] for name in health.FIELDS})
+  objective = OBJECTIVES.get(config.objective)
+  return health.HealthMonitor(
+    flatten(config),
+    separated_loss=objective.separated_loss if objective else 0.0,
+    undecided_loss=objective.undecided_loss if objective else 0.0,
+  )
 
 
 def _roll_back(finding, checkpoints, restore, num_rollbacks):

@@ -1,12 +1,11 @@
-"""Judges that no run was trained against: LPIPS and the Frechet distance.
+"""Metrics in the features of pretrained networks: LPIPS, Frechet distance.
 
-They look through networks that others have trained, whose files the user has,
-once at each picture. What is measured is a matter of the protocol too, so that
-is written down here: the picture that would be shown (clipped to [-1, 1],
-rounded to 8 bits), grey repeated to three channels, alpha left out, and the
-bands of anything else looked at one by one as grey pictures. VGG16 sees sides
-below 64 pixels enlarged to it, bilinear, and Inception sees 299x299.
-Axes: B images, H height, W width, C channels, N pictures an image, F features.
+The user has the files of the networks, and no run was trained with them. Every
+network takes what a screen would show: pictures clipped to [-1, 1] and rounded
+to 8 bits, without alpha. Grey ones are repeated to three channels, and each
+band of other signals is a grey picture of its own. VGG16 takes sides below 64
+pixels enlarged to it (bilinear), Inception takes 299x299. Axes: B images, H
+height, W width, C channels, N pictures of an image, F features.
 """
 
 import contextlib
@@ -26,91 +25,96 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.losses.distances import feature_distance
 from vaegan_jax.losses.perceptual import capture_features
 from vaegan_jax.models.pretrained import inception, lpips, vgg, weights
+from vaegan_jax.runtime import devices
 
-_VGG_LAYER = 'conv5_3'  # The last, for the Frechet distance.
+_VGG_LAYER = 'conv5_3'  # The last layer, for the Frechet distance.
 
-# What was seen in images, as far as it was asked for: 'lpips', {layer:
-# [B, N, H, W, C]}, and 'features', [B, N F], for the Frechet distance.
-Look = dict[str, Any]
+# {'lpips': {layer: [B, N, H, W, C]}, 'features': [B, N F] of the Frechet
+# distance}, or one of the two.
+Features = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Judges:
-  """Networks that look at originals and at reconstructions.
+class FeatureMetrics:
+  """Metrics in the features of pretrained networks.
 
   Attributes:
-    looks: of each network, (images [B, H, W, C] in [-1, 1]) -> Look.
-    protocol: what is measured in them, a line each.
+    embedders: one a network, (images [B, H, W, C] in [-1, 1]) -> Features.
+    protocol: a line about each metric.
   """
 
-  looks: tuple[Callable[[jax.Array], Look], ...] = ()
+  embedders: tuple[Callable[[jax.Array], Features], ...] = ()
   protocol: tuple[str, ...] = ()
 
-  def look(self, images: jax.Array) -> Look:
-    """What all of them see in images [B, H, W, C], in a pass through each."""
-    seen = {}
-    for look in self.looks:
-      seen |= look(images)
-    return seen
+  def embed(self, images: jax.Array) -> Features:
+    """Returns the features of images [B, H, W, C] in every network."""
+    features = {}
+    for embed in self.embedders:
+      features |= embed(images)
+    return features
 
-  def compare(self, seen: Look, x_recon: jax.Array) -> dict[str, jax.Array]:
-    """What they say of reconstructions.
+  def compare(
+    self, features: Features, x_recon: jax.Array
+  ) -> dict[str, jax.Array]:
+    """Compares reconstructions with originals.
 
     Args:
-      seen: in the originals.
+      features: of the originals.
       x_recon: [B, H, W, C] their reconstructions, in [-1, 1].
 
     Returns:
-      As far as it was asked for: 'lpips' [B], the mean over an image's
-      pictures, and 'features_recon' [B, N F].
+      Those of the metrics that are loaded: 'lpips' [B], the mean over the
+      pictures of an image, and 'features_recon' [B, N F].
     """
-    return _compare(seen, self.look(x_recon)) if seen else {}
+    return _compare(features, self.embed(x_recon)) if features else {}
 
 
-def load_judges(*, lpips_weights: str, features_weights: str) -> Judges:
-  """Reads the weights of the judges that there are; compiles nothing.
+def load_feature_metrics(
+  *, lpips_weights: str, features_weights: str
+) -> FeatureMetrics:
+  """Reads the weights of the networks; compiles nothing.
 
   Args:
-    lpips_weights: the files of VGG16 and of LPIPS's heads, with a comma between
-      them; '': no LPIPS.
-    features_weights: the file of VGG16 or of the Inception of 2015, whichever
-      it turns out to be; '': no Frechet distance.
+    lpips_weights: the files of VGG16 and of LPIPS's heads, separated by a
+      comma; '': no LPIPS.
+    features_weights: the file of VGG16 or of the Inception of 2015, told apart
+      by its content; '': no Frechet distance.
 
   Returns:
-    The judges. Where both are of the same VGG16, they share its passes.
+    The metrics. LPIPS and the Frechet distance share the passes of one VGG16.
 
   Raises:
     UserError: a file is missing, damaged or of another network.
   """
-  networks, protocol = [], []  # (look, variables)
+  networks, protocol = [], []  # (embed, variables)
   trunk, heads = (lpips_weights or ',').split(',')
   if lpips_weights:
-    with _telling(f'evaluation.lpips_weights={lpips_weights}'):
-      networks.append((_look_for_lpips, lpips.load_lpips(trunk, heads)))
+    with _naming(f'evaluation.lpips_weights={lpips_weights}'):
+      networks.append((_embed_for_lpips, lpips.load_lpips(trunk, heads)))
     protocol.append(
       'lpips: v0.1 in VGG16 (arXiv 1801.03924), pictures enlarged to at least '
       f'{lpips.MIN_SIDE} pixels, {_describe(trunk)} and {_describe(heads)}'
     )
   if features_weights:
-    with _telling(f'evaluation.features_weights={features_weights}'):
-      network, what = _load_features(features_weights)
+    with _naming(f'evaluation.features_weights={features_weights}'):
+      network, description = _load_features(features_weights)
     if trunk and _digest(trunk) == _digest(features_weights):
-      networks = [(_look_for_both, networks[0][1])]
+      networks = [(_embed_for_both, networks[0][1])]
     else:
       networks.append(network)
-    protocol.append(f'frechet: {what}, {_describe(features_weights)}')
-  looks = (
-    functools.partial(jax.jit(look), jax.device_put(variables))
-    for look, variables in networks
+    protocol.append(f'frechet: {description}, {_describe(features_weights)}')
+  embedders = (
+    functools.partial(jax.jit(embed), devices.replicate(variables))
+    for embed, variables in networks
   )
-  return Judges(tuple(looks), tuple(protocol))
+  return FeatureMetrics(tuple(embedders), tuple(protocol))
 
 
 def _load_features(path):
-  """((look, variables), what it is) of the network that the file is of."""
+  """Returns ((embed, variables), description) of the network in a file."""
   state = weights.read_state_dict(path)
   if inception.is_inception(state):
-    what = (
+    description = (
       'FID (arXiv 1706.08500), in the Inception of 2015 '
       f'({inception.NUM_FEATURES} features), between reconstructions and '
       "originals; the literature's is of 50,000 samples, and TensorFlow's "
@@ -118,108 +122,108 @@ def _load_features(path):
       'does by their centres (bilinear to '
       f'{inception.SIDE}x{inception.SIDE}, no antialiasing)'
     )
-    return (_look_in_inception, inception.to_variables(path, state)), what
+    network = _embed_in_inception, inception.to_variables(path, state)
+    return network, description
   if not any(name.startswith('features.') for name in state):
     some = ', '.join(list(state)[:3])[:80] or 'none at all'
     raise UserError(
       f"{path} is of neither torchvision's VGG16 nor the Inception of 2015, as "
       f'its tensors are {some!r}: download {vgg.URLS[16]} or {inception.URL}.'
     )
-  what = (
+  description = (
     f'in the mean over the places of VGG16 {_VGG_LAYER} (512 features; not the '
     f'FID of the literature), pictures enlarged to at least {lpips.MIN_SIDE} '
     'pixels'
   )
-  return (_look_in_vgg, vgg.to_variables(path, state, 16)), what
+  return (_embed_in_vgg, vgg.to_variables(path, state, 16)), description
 
 
 @contextlib.contextmanager
-def _telling(field: str) -> Iterator[None]:
-  """Names the field whose file is wrong."""
+def _naming(field: str) -> Iterator[None]:
+  """Names the field in the errors of its file."""
   try:
     yield
   except UserError as error:
     raise UserError(f'{field} cannot be used: {error}') from error
 
 
-def as_judged(images: jax.Array) -> jax.Array:
-  """The pictures that a judge sees, in their own size.
+def to_pictures(images: jax.Array) -> jax.Array:
+  """Returns the pictures that the networks take, in their own size.
 
   Args:
-    images: [B, H, W, C] in [-1, 1], C any number of channels.
+    images: [B, H, W, C] in [-1, 1], of any number of channels.
 
   Returns:
-    [N B, H, W, 1 or 3] float32 in [-1, 1], with N pictures for each image: one,
-    or as many as it has bands; those of an image are B apart.
+    [B N, H, W, 1 or 3] float32 in [-1, 1]: the N pictures of the first image,
+    one or as many as it has bands, then those of the next.
   """
   channels = images.shape[-1]
   images = jnp.clip(images.astype(jnp.float32), -1, 1)
   images = jnp.round((images + 1) * 127.5) / 127.5 - 1
-  if channels in (2, 4):  # The last is alpha.
+  if channels in (2, 4):  # The last one is alpha.
     return images[..., :-1]
   if channels > 4:
-    return jnp.concatenate(jnp.split(images, channels, axis=-1))
+    bands = jnp.moveaxis(images, -1, 1)
+    return bands.reshape(-1, *bands.shape[2:], 1)
   return images
 
 
-def _look_for_lpips(variables, images):
-  seen = _see_in_vgg(lpips.LPIPS(), vgg.LPIPS_LAYERS, variables, images)
-  return {'lpips': seen}
+def _embed_for_lpips(variables, images):
+  layers = vgg.LPIPS_LAYERS
+  return {'lpips': _vgg_features(lpips.LPIPS(), layers, variables, images)}
 
 
-def _look_in_vgg(variables, images):
-  seen = _see_in_vgg(vgg.VGG(16), (_VGG_LAYER,), variables, images)
-  return {'features': _means(seen[_VGG_LAYER])}
+def _embed_in_vgg(variables, images):
+  features = _vgg_features(vgg.VGG(16), (_VGG_LAYER,), variables, images)
+  return {'features': _means(features[_VGG_LAYER])}
 
 
-def _look_for_both(variables, images):
+def _embed_for_both(variables, images):
   layer = f'vgg/{_VGG_LAYER}'
   layers = (*vgg.LPIPS_LAYERS, layer)
-  seen = _see_in_vgg(lpips.LPIPS(), layers, variables, images)
-  return {'features': _means(seen.pop(layer)), 'lpips': seen}
+  features = _vgg_features(lpips.LPIPS(), layers, variables, images)
+  return {'features': _means(features.pop(layer)), 'lpips': features}
 
 
-def _look_in_inception(variables, images):
-  pictures = inception.resize(as_judged(images))
+def _embed_in_inception(variables, images):
+  pictures = inception.resize(to_pictures(images))
   features = inception.Inception().apply(variables, pictures)
-  return {'features': _means(_by_image(features[:, None, None], len(images)))}
+  return {'features': features.reshape(len(images), -1)}
 
 
-def _see_in_vgg(module, layers, variables, images):
-  """{layer: [B, N, H, W, C]} of one pass."""
-  pictures = lpips.enlarge(as_judged(images))
+def _vgg_features(module, layers, variables, images):
+  """Returns {layer: [B, N, H, W, C]}, from one pass."""
+  pictures = lpips.enlarge(to_pictures(images))
   _, features = capture_features(module, variables, pictures, layers=layers)
-  return {name: _by_image(f, len(images)) for name, f in features.items()}
-
-
-def _by_image(feature, num_images):
-  """Puts the pictures of an image side by side: [N B, ...] -> [B, N, ...]."""
-  feature = feature.reshape(-1, num_images, *feature.shape[1:])
-  return jnp.moveaxis(feature, 0, 1)
+  return {
+    name: f.reshape(len(images), -1, *f.shape[1:])
+    for name, f in features.items()
+  }
 
 
 def _means(feature):
-  """Means over the places: [B, N, H, W, C] -> [B, N C]."""
+  """Averages over the places: [B, N, H, W, C] -> [B, N C]."""
   means = feature.mean(axis=(2, 3))
   return means.reshape(len(means), -1)
 
 
 @jax.jit
-def _compare(seen, seen_recon):
-  verdicts = {}
-  if 'lpips' in seen:
-    verdicts['lpips'] = feature_distance(
-      seen['lpips'], seen_recon['lpips'], reduction='spatial'
+def _compare(features, features_recon):
+  compared = {}
+  if 'lpips' in features:
+    compared['lpips'] = feature_distance(
+      features['lpips'], features_recon['lpips'], reduction='spatial'
     )
-  if 'features' in seen:
-    verdicts['features_recon'] = seen_recon['features']
-  return verdicts
+  if 'features' in features:
+    compared['features_recon'] = features_recon['features']
+  return compared
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-  """Between two sets of features, as if they were normal (arXiv 1706.08500, 6).
+  """Computes the Frechet distance of two sets of features.
 
-  `|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2))`, in float64 throughout.
+  `|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2))`, the distance of normal
+  distributions (arXiv 1706.08500, equation 6), in float64.
 
   Args:
     a: [N, F] features of a set.
@@ -244,13 +248,13 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def frechet_floor(features: np.ndarray) -> float:
-  """What the distance cannot be expected to fall below, with so many images.
+  """Returns the least distance to expect with this number of images.
 
   Args:
     features: [N, F] of the originals.
 
   Returns:
-    The distance between every second one and the others.
+    The distance between one half of them (every second one) and the other.
   """
   return frechet_distance(features[0::2], features[1::2])
 

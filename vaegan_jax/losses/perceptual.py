@@ -130,13 +130,13 @@ def perceptual_distance(
   _check_images(x, y)
   x, y, frozen = _stop_gradients(x, y, gradients_to)
 
-  def capture(images):
+  def features_of(images):
     judge = capture.as_judge(module, variables, frozen=frozen)
     return capture_features(*judge, images, layers=layers, **apply_kwargs)[1]
 
   return feature_distance(
-    capture(x),
-    capture(y),
+    features_of(x),
+    features_of(y),
     weights=weights,
     normalize=normalize,
     norm=norm,

@@ -1,17 +1,15 @@
-"""One trainer at a time in a workdir: a second is refused, a dead one is not.
+"""One trainer at a time in a workdir; the lock of a dead one is taken over.
 
-Owns `<workdir>/lock`. On a disk the kernel keeps the lock, so that it ends with
-the process, however that dies; what the file says only names the holder. A
-bucket has no locks: there a thread of the holder writes the file again and
-again, and whoever finds it watches whether it changes. No clock is ever
-compared with another, and no process is looked for by its number, which means
-nothing in another container.
+Owns `<workdir>/lock`, which names the holder. On a disk the kernel keeps the
+lock (`filelock`), so it ends with its process. A bucket has no locks: there a
+thread of the holder writes the file again and again, each time only if the
+object's generation is the one it wrote last, so that no write is lost. A file
+that stays the same counts as abandoned. Clocks of machines are not compared,
+and a process number means nothing in another container.
 """
 
 import contextlib
 import errno
-import fcntl
-import itertools
 import json
 import os
 import secrets
@@ -22,25 +20,23 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import filelock
 from absl import logging
 from etils import epath
 
 from vaegan_jax.errors import UserError, unwritable
 
-_BEAT_SECONDS = 10.0  # Between two writes of a holder, on a bucket.
+_BEAT_SECONDS = 10.0  # Between two writes of a holder, in a bucket.
 _WATCH_SECONDS = 30.0  # Without one, until its holder counts as dead.
-_SETTLE_SECONDS = (
-  2.0  # Until the last of several that came at once has written.
-)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _held = set()  # Workdirs that this process holds.
 
 
 @contextlib.contextmanager
 def hold(workdir: epath.PathLike) -> Iterator[None]:
-  """A context in which no other process holds the workdir.
+  """Locks the workdir against other processes within the context.
 
-  It makes the workdir if need be and, if nothing else is written there, removes
+  Makes the workdir if need be and, if nothing else is written there, removes
   it again. Within a context of the same workdir and process it does nothing. A
   disk without locks costs one warning.
 
@@ -51,13 +47,12 @@ def hold(workdir: epath.PathLike) -> Iterator[None]:
     UserError: another process holds it, or it cannot be written.
   """
   workdir = epath.Path(workdir)
-  on_bucket = '://' in os.fspath(workdir)
-  key = os.fspath(workdir if on_bucket else workdir.resolve())
+  in_bucket = '://' in os.fspath(workdir)
+  key = os.fspath(workdir if in_bucket else workdir.resolve())
   if key in _held:
     yield
     return
-  lock = _object_lock if on_bucket else _file_lock
-  with lock(workdir):
+  with _bucket_lock(key) if in_bucket else _file_lock(workdir):
     _held.add(key)
     try:
       yield
@@ -65,12 +60,20 @@ def hold(workdir: epath.PathLike) -> Iterator[None]:
       _held.remove(key)
 
 
-def _me() -> dict[str, Any]:
+def _create_holder() -> dict[str, Any]:
   return {'host': socket.gethostname(), 'pid': os.getpid()}
 
 
-def _in_use(workdir: epath.Path, holder: Mapping[str, Any] | None) -> UserError:
-  holder = holder or {}
+def _parse(content: str | bytes) -> dict[str, Any]:
+  """Returns the holder that a lock's file names; {} if it is damaged."""
+  try:
+    holder = json.loads(content)
+  except ValueError:
+    return {}
+  return holder if isinstance(holder, dict) else {}
+
+
+def _in_use(workdir: Any, holder: Mapping[str, Any]) -> UserError:
   return UserError(
     f'--workdir={workdir} is being trained by process '
     f'{holder.get("pid", "(unknown)")} on {holder.get("host", "(unknown)")}: '
@@ -78,144 +81,146 @@ def _in_use(workdir: epath.Path, holder: Mapping[str, Any] | None) -> UserError:
   )
 
 
-def _read(path: epath.Path) -> dict[str, Any] | None:
-  """Returns what the lock says; {} if that is no JSON, None if it is absent."""
-  try:
-    content = json.loads(path.read_text())
-  except FileNotFoundError:
-    return None
-  except ValueError:
-    return {}
-  return content if isinstance(content, dict) else {}
-
-
-# On a disk.
-
-
 @contextlib.contextmanager
 def _file_lock(workdir: epath.Path) -> Iterator[None]:
   path = workdir / 'lock'
   made = [p for p in (workdir, *workdir.parents) if not p.exists()]
+  # Not at once: the last holder may be removing the file.
+  lock = filelock.FileLock(
+    path, timeout=0.5, poll_interval=0.05, fallback_to_soft=False
+  )
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    descriptor = _open_locked(path)
-  except BlockingIOError as error:
-    raise _in_use(workdir, _read(path)) from error
+    lock.acquire()
+  except filelock.Timeout as error:
+    holder = _parse(path.read_bytes()) if path.exists() else {}
+    raise _in_use(workdir, holder) from error
   except OSError as error:
-    raise unwritable(workdir, error) from error
+    if error.errno not in _NO_LOCKS:
+      raise unwritable(workdir, error) from error
+    logging.warning(
+      '%s cannot be locked (%s): make sure that only one process trains there.',
+      path,
+      error,
+    )
   try:
-    with contextlib.suppress(OSError):  # A full disk: it locks all the same.
-      os.ftruncate(descriptor, 0)
-      os.pwrite(descriptor, json.dumps(_me()).encode(), 0)
+    with contextlib.suppress(OSError):  # On a full disk the lock holds anyway.
+      path.write_text(json.dumps(_create_holder()))
     yield
   finally:
     with contextlib.suppress(OSError):
-      path.unlink()  # Before the lock ends: nobody else's is removed.
-    os.close(descriptor)
-    with contextlib.suppress(OSError):  # One is not empty: there was a run.
+      path.unlink()  # Before the lock ends, or it might be another's.
+    lock.release()
+    with contextlib.suppress(OSError):  # A folder that is not empty: it stays.
       for folder in made:
         os.rmdir(folder)
 
 
-def _open_locked(path: epath.Path) -> int:
-  """Returns a descriptor of the file at `path`, locked.
-
-  Raises:
-    BlockingIOError: another process has it.
-  """
-  while True:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      # The last holder may have removed the file since it was opened here.
-      if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-        return descriptor
-    except FileNotFoundError:
-      pass
-    except OSError as error:
-      if error.errno in _NO_LOCKS:
-        logging.warning(
-          '%s cannot be locked (%s): see to it that one process trains there.',
-          path,
-          error,
-        )
-        return descriptor
-      os.close(descriptor)
-      raise
-    os.close(descriptor)
-
-
-# On a bucket.
-
-
 @contextlib.contextmanager
-def _object_lock(workdir: epath.Path) -> Iterator[None]:
-  path = workdir / 'lock'
-  _wait_until_free(workdir, path)
-  mine = _me() | {'token': secrets.token_hex(8)}
-  path.write_text(json.dumps(mine | {'beat': 0}))
-  time.sleep(_SETTLE_SECONDS)
-  if not _is_mine(holder := _read(path), mine):
-    raise _in_use(workdir, holder)  # It came at the same time.
+def _bucket_lock(workdir: str) -> Iterator[None]:
+  lock = _BucketLock(workdir)
+  lock.acquire()
   done = threading.Event()
-  thread = threading.Thread(target=_beat, args=(path, mine, done), daemon=True)
+  thread = threading.Thread(target=lock.keep, args=(done,), daemon=True)
   thread.start()
   try:
     yield
   finally:
     done.set()
     thread.join()
-    # Not ours to mend at the end of a run: the file counts as dead soon.
+    lock.release()
+
+
+class _BucketLock:
+  """The object `lock` of a workdir in a bucket, and its last generation."""
+
+  def __init__(self, workdir: str):
+    from google.api_core.exceptions import NotFound, PreconditionFailed
+    from google.cloud import storage
+    from google.cloud.storage.retry import DEFAULT_RETRY
+
+    self._retry = DEFAULT_RETRY.with_timeout(_WATCH_SECONDS)
+    self._lost_race, self._absent = PreconditionFailed, NotFound
+    self._workdir = workdir
+    bucket, _, prefix = workdir.removeprefix('gs://').partition('/')
+    self._bucket = storage.Client().bucket(bucket)
+    self._name = f'{prefix.rstrip("/")}/lock'.lstrip('/')
+    self._me = _create_holder() | {'token': secrets.token_hex(8)}
+    self._generation = 0  # 0: the object does not exist.
+    self._beat = 0
+
+  def acquire(self) -> None:
+    """Writes the object, once no other holder is alive.
+
+    Raises:
+      UserError: another holder is alive, or writes at the same time.
+    """
+    holder, generation = self._read()
+    if generation:
+      print(
+        f'{self._workdir}/lock exists: watching for {_WATCH_SECONDS:g} s '
+        f'whether process {holder.get("pid")} on {holder.get("host")} still '
+        'trains ...',
+        flush=True,
+      )
+      deadline = time.monotonic() + _WATCH_SECONDS
+      while generation and time.monotonic() < deadline:
+        time.sleep(_BEAT_SECONDS / 10)
+        now, last = self._read()
+        if last not in (0, generation):
+          raise _in_use(self._workdir, now)
+        generation = last
+    self._generation = generation
+    if holder := self._write():
+      raise _in_use(self._workdir, holder)
+
+  def keep(self, done: threading.Event) -> None:
+    """Writes regularly until `done`; stops the process if the lock is lost."""
+    while not done.wait(_BEAT_SECONDS):
+      try:
+        if holder := self._write():
+          logging.error(
+            'Process %s on %s has taken %s/lock, because this process did not '
+            'write it for too long. This process stops.',
+            holder.get('pid'),
+            holder.get('host'),
+            self._workdir,
+          )
+          os.kill(os.getpid(), signal.SIGTERM)  # Training saves and ends.
+          return
+      except Exception as error:  # Of the network: the next may get through.
+        logging.warning('Writing %s/lock failed: %s', self._workdir, error)
+
+  def release(self) -> None:
+    """Removes the object, unless another process has taken it."""
+    # An error is harmless here: the lock soon counts as abandoned.
     with contextlib.suppress(Exception):
-      if _is_mine(_read(path), mine):
-        path.unlink()
+      blob = self._bucket.blob(self._name)
+      blob.delete(if_generation_match=self._generation, retry=self._retry)
 
-
-def _is_mine(holder, mine) -> bool:
-  return holder is not None and holder.get('token') == mine['token']
-
-
-def _wait_until_free(workdir: epath.Path, path: epath.Path) -> None:
-  """Returns when there is no holder, or none that lives.
-
-  Raises:
-    UserError: one lives.
-  """
-  seen = _read(path)
-  if seen is None:
-    return
-  print(
-    f'{path} is there: watching for {_WATCH_SECONDS:g} s whether process '
-    f'{seen.get("pid")} on {seen.get("host")} still trains ...',
-    flush=True,
-  )
-  deadline = time.monotonic() + _WATCH_SECONDS
-  while time.monotonic() < deadline:
-    time.sleep(_BEAT_SECONDS / 10)
-    now = _read(path)
-    if now is None:
-      return
-    if now != seen:
-      raise _in_use(workdir, now or seen)
-
-
-def _beat(path: epath.Path, mine: dict, done: threading.Event) -> None:
-  """Shows until `done` that the holder lives; ends the process if it lost."""
-  for beat in itertools.count(1):
-    if done.wait(_BEAT_SECONDS):
-      return
+  def _read(self) -> tuple[dict[str, Any], int]:
+    """Returns the holder and the generation; {} and 0 without an object."""
+    blob = self._bucket.blob(self._name)
     try:
-      holder = _read(path)
-      if holder and not _is_mine(holder, mine):
-        logging.error(
-          'Process %s on %s has taken %s: this one was silent for too long, '
-          'and stops.',
-          holder.get('pid'),
-          holder.get('host'),
-          path,
-        )
-        os.kill(os.getpid(), signal.SIGTERM)  # Training saves, and ends.
-        return
-      path.write_text(json.dumps(mine | {'beat': beat}))
-    except Exception as error:  # Of the network: the next beat may get through.
-      logging.warning('Writing %s failed: %s', path, error)
+      return _parse(blob.download_as_bytes()), blob.generation
+    except self._absent:
+      return {}, 0
+
+  def _write(self) -> dict[str, Any] | None:
+    """Replaces the last generation; returns the holder of any other."""
+    content = json.dumps(self._me | {'beat': self._beat})
+    self._beat += 1
+    blob = self._bucket.blob(self._name)
+    try:
+      blob.upload_from_string(
+        content, if_generation_match=self._generation, retry=self._retry
+      )
+    except self._lost_race:
+      holder, generation = self._read()
+      # Its own, if only the answer to an earlier attempt was lost.
+      if generation and holder.get('token') != self._me['token']:
+        return holder or {'pid': '(unknown)'}
+      self._generation = generation
+      return None if generation else self._write()
+    self._generation = blob.generation
+    return None

@@ -3,8 +3,9 @@
 Serves training, evaluation and everything that opens a finished run.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection, Container
 
 import flax.linen as nn
 import jax
@@ -16,8 +17,8 @@ from vaegan_jax.config.shapes import example_shape, spatial_shape
 from vaegan_jax.errors import UserError
 from vaegan_jax.losses.adversarial import OBJECTIVES
 from vaegan_jax.runtime.checkpoints import Checkpoints
-from vaegan_jax.training import rounds
-from vaegan_jax.training.optimizers import create_optimizers
+from vaegan_jax.training import optimizers as optimizers_lib
+from vaegan_jax.training.critic_step import CriticConfig
 from vaegan_jax.training.train_state import TrainState, create_train_state
 
 
@@ -41,12 +42,9 @@ def create_networks(
     critic=config.critic,
   )
   trained = [name for name in modules if not models.is_frozen(modules[name])]
-  optimizers = create_optimizers(
-    trained,
-    **config.optimizer,
-    num_train_steps=config.num_train_steps,
-    num_critic_steps=config.critic.num_steps,
-    updates_in_round=updates_in_round(config, trained),
+  schedules = create_schedules(config, trained)
+  optimizers = optimizers_lib.create_optimizers(
+    schedules, optimizers_lib.OptimizerConfig(**config.optimizer)
   )
   create_state = functools.partial(
     create_train_state,
@@ -58,19 +56,39 @@ def create_networks(
   return modules, optimizers, create_state
 
 
-def updates_in_round(
-  config: ml_collections.ConfigDict, trained: Container[str]
-) -> int:
-  """Updates in a long round of critic steps; 1 where none is trained.
+def create_schedules(
+  config: ml_collections.ConfigDict, trained: Collection[str]
+) -> dict[str, optimizers_lib.Schedule]:
+  """Creates the learning rate of each trained network.
 
   Args:
     config: of the run.
-    trained: names of its networks that have an optimiser.
+    trained: names of its networks that have an optimizer.
+  """
+  critic = critic_config(config, trained)
+  return optimizers_lib.create_schedules(
+    trained,
+    optimizers_lib.OptimizerConfig(**config.optimizer),
+    num_train_steps=config.num_train_steps,
+    num_critic_steps=critic.num_steps,
+    critic_warmup_updates=critic.warmup_updates,
+  )
+
+
+def critic_config(
+  config: ml_collections.ConfigDict, trained: Container[str]
+) -> CriticConfig:
+  """Returns the settings of the critic's training.
+
+  Args:
+    config: of the run.
+    trained: names of its networks that have an optimizer; without a critic
+      among them the settings are the defaults.
   """
   if 'critic' not in trained:
-    return 1
-  critic = config.critic
-  return rounds.updates_in_round(critic.long_round_steps, critic.num_steps)
+    return CriticConfig()
+  names = [field.name for field in dataclasses.fields(CriticConfig)]
+  return CriticConfig(**{name: config.critic[name] for name in names})
 
 
 def restore_networks(

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
 import ml_collections
 from absl import logging
 
@@ -11,11 +12,14 @@ from vaegan_jax.config.shapes import shown_bands
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.split import Images, load_splits
 from vaegan_jax.evaluation.evaluator import Evaluator
-from vaegan_jax.evaluation.feature_metrics import Judges, load_judges
+from vaegan_jax.evaluation.feature_metrics import (
+  FeatureMetrics,
+  load_feature_metrics,
+)
 from vaegan_jax.losses.reconstruction import LossConfig
 from vaegan_jax.setup.data_identity import describe_change, keep_rules
 from vaegan_jax.setup.other_sizes import restore_for_size
-from vaegan_jax.training.train_state import TrainState
+from vaegan_jax.training.train_state import inference_variables
 
 
 def create_evaluator(
@@ -23,7 +27,7 @@ def create_evaluator(
   modules: Mapping[str, nn.Module],
   images: Images,
   *,
-  judges: Judges | None = None,
+  feature_metrics: FeatureMetrics | None = None,
   batch_size: int = 0,
   notes: Sequence[str] = (),
 ) -> Evaluator:
@@ -33,7 +37,7 @@ def create_evaluator(
     config: of the run.
     modules: its networks, by name.
     images: that are held out.
-    judges: that are asked; None: those of the configuration.
+    feature_metrics: of pretrained networks; None: as configured.
     batch_size: images at a time; 0: that of the configuration.
     notes: what else is to be known of its scores.
 
@@ -44,19 +48,21 @@ def create_evaluator(
     modules,
     images,
     loss=LossConfig(**config.loss),
-    batch_size=batch_size or config.batch_size,
+    # Each process computes all on its own devices.
+    batch_size=max(1, (batch_size or config.batch_size) // jax.process_count()),
     seed=config.seed,
     value_range=config.data.value_range,
     bands=shown_bands(config.data),
     sample_rate=config.data.sample_rate,
-    judges=judges or load_judges(**config.evaluation),
+    feature_metrics=feature_metrics
+    or load_feature_metrics(**config.evaluation),
     notes=notes,
   )
 
 
 def open_run(
   config: ml_collections.ConfigDict, workdir: str, **options: Any
-) -> tuple[Evaluator, TrainState, int]:
+) -> tuple[Evaluator, dict[str, Any], int]:
   """Restores a run's newest whole checkpoint, for its held-out images.
 
   Images that are not those of its training are told of, here and in the
@@ -69,7 +75,7 @@ def open_run(
     **options: those of `create_evaluator`.
 
   Returns:
-    Its evaluator, its state and the step.
+    Its evaluator, {network: variables} and the step.
 
   Raises:
     UserError: there is no whole checkpoint, it is of another network, or the
@@ -82,4 +88,5 @@ def open_run(
   if change:
     logging.warning('Of %s: %s.', workdir, change)
     options['notes'] = (change,)
-  return create_evaluator(config, modules, images, **options), state, step
+  evaluator = create_evaluator(config, modules, images, **options)
+  return evaluator, inference_variables(state), step

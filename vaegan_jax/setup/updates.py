@@ -1,6 +1,5 @@
 """From a run's configuration to its updates, over this process's devices."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 
@@ -13,11 +12,9 @@ from vaegan_jax.config.shapes import flip_axes, spatial_shape
 from vaegan_jax.data import pixels
 from vaegan_jax.losses.adversarial import OBJECTIVES
 from vaegan_jax.losses.reconstruction import LossConfig
-from vaegan_jax.runtime import devices
-from vaegan_jax.setup.networks import updates_in_round
-from vaegan_jax.training.build import compose_update, create_parts
-from vaegan_jax.training.critic_step import CriticConfig
-from vaegan_jax.training.step_kinds import Turn, turn_of
+from vaegan_jax.setup.networks import critic_config
+from vaegan_jax.training import build
+from vaegan_jax.training.step_kinds import StepKind, step_kind
 from vaegan_jax.training.wrappers import Update
 
 
@@ -25,8 +22,8 @@ def create_updates(
   config: ml_collections.ConfigDict,
   modules: Mapping[str, nn.Module],
   optimizers: Mapping[str, optax.GradientTransformation],
-) -> Callable[[Turn], Update]:
-  """The updates of a run, over this process's devices.
+) -> Callable[[StepKind], Update]:
+  """Creates the updates of a run, over this process's devices.
 
   Args:
     config: of the run.
@@ -34,36 +31,24 @@ def create_updates(
     optimizers: of those that are trained.
 
   Returns:
-    (turn) -> the update that does it, on [D, K B, H, W, C] of any type; each is
+    (kind) -> the update of that kind, on [D, K B, *S, C] of any type; each is
     built once, and compiled when it is first called.
   """
-
   trains_critic = 'critic' in optimizers
-  parts = create_parts(
+  return build.create_updates(
     modules,
     optimizers,
     LossConfig(**config.loss),
     objective=OBJECTIVES[config.objective] if trains_critic else None,
+    order=config.update_order,
+    ema_decay=config.ema_decay,
+    critic_config=critic_config(config, optimizers),
     seed=config.seed,
     preprocess=_create_preprocess(config.data),
     num_flips=len(flip_axes(config.data)),
     crop_margin=config.data.random_crop_margin,
-    critic_config=_critic_config(config, optimizers),
     max_grad_norm=config.optimizer.max_grad_norm,
   )
-
-  @functools.cache
-  def create(turn):
-    update = compose_update(
-      parts,
-      turn,
-      order=config.update_order,
-      ema_decay=config.ema_decay,
-      updates_in_round=updates_in_round(config, optimizers),
-    )
-    return devices.parallelize(update)
-
-  return create
 
 
 def _create_preprocess(data) -> Callable[..., jax.Array]:
@@ -97,13 +82,5 @@ def create_chooser(
     That function, of steps from 1.
   """
   update_of = create_updates(config, modules, optimizers)
-  critic_config = _critic_config(config, optimizers)
-  return lambda step: update_of(turn_of(step, critic_config))
-
-
-def _critic_config(config, optimizers) -> CriticConfig:
-  """How the critic is trained; that of none where it is not."""
-  if 'critic' not in optimizers:
-    return CriticConfig()
-  recipe = [field.name for field in dataclasses.fields(CriticConfig)]
-  return CriticConfig(**{name: config.critic[name] for name in recipe})
+  settings = critic_config(config, optimizers)
+  return lambda step: update_of(step_kind(step, settings))

@@ -1,6 +1,6 @@
-"""The update and its parts, what is done around it, health, and the loop.
+"""The update and its parts, its wrappers, the health checks, and the loop.
 
-Owns how networks change. `update.py` is the method; each option is in the room
-that is named after it, and `assemble.py` puts them together.
-May import: `evaluation`, `experiment` and what is below them.
+Owns how networks are trained. `update.py` is the method; each option is in the
+module that is named after it, and `build.py` puts them together.
+May import: `evaluation` and what is below it.
 """

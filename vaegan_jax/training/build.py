@@ -1,6 +1,6 @@
-"""From plain settings to the update of one device: what is on, and what is not.
+"""Builds a run's updates from plain settings: every option is chosen here.
 
-Every option is a choice made here, before anything is traced.
+Nothing is traced or compiled until an update is called.
 """
 
 import functools
@@ -13,12 +13,11 @@ import optax
 from vaegan_jax.losses.adversarial import Objective
 from vaegan_jax.losses.reconstruction import LossConfig, create_judge
 from vaegan_jax.runtime import devices
-from vaegan_jax.training import rounds
 from vaegan_jax.training.autoencode import create_autoencode
 from vaegan_jax.training.critic_step import CriticConfig, create_critic_step
-from vaegan_jax.training.loss_weights import create_weigh
-from vaegan_jax.training.random_inputs import create_draw
-from vaegan_jax.training.step_kinds import Turn
+from vaegan_jax.training.loss_weights import create_combine_losses
+from vaegan_jax.training.random_inputs import create_random_inputs
+from vaegan_jax.training.step_kinds import StepKind, num_autoencoder_steps
 from vaegan_jax.training.update import (
   Parts,
   create_critic_update,
@@ -33,38 +32,63 @@ from vaegan_jax.training.wrappers import (
 _PLAIN_CRITIC = CriticConfig()
 
 
-def compose_update(
-  parts: Parts,
-  turn: Turn,
+def create_updates(
+  modules: Mapping[str, nn.Module],
+  optimizers: Mapping[str, optax.GradientTransformation],
+  loss: LossConfig,
   *,
+  objective: Objective | None,
   order: str,
   ema_decay: float,
-  updates_in_round: int = 1,
-) -> Update:
-  """Builds an update of a run for one device, with all that is around it.
-
-  `devices.parallelize` runs it on all devices.
+  critic_config: CriticConfig = _PLAIN_CRITIC,
+  **options,
+) -> Callable[[StepKind], Update]:
+  """Creates the updates of a run over this process's devices.
 
   Args:
-    parts: from `create_parts`.
-    turn: what it does; `turns.turn_of` says which one a step takes.
-    order: one of `update.ORDERS`.
-    ema_decay: of the averaged autoencoder; see `wrappers.averaging`.
-    updates_in_round: in a long round of critic steps, where the last alone
-      moves the autoencoder; see `training/rounds.py`.
+    modules: 'autoencoder' and, if there is one, 'critic'.
+    optimizers: one for each trained module.
+    loss: weights of the autoencoder's loss.
+    objective: the critic's objective; None: it is frozen, or there is none.
+    order: one of `names.UPDATE_ORDERS`.
+    ema_decay: decay of the averaged autoencoder; see `wrappers.averaging`.
+    critic_config: settings of the critic's training.
+    **options: `seed`, `preprocess`, `num_flips` and `crop_margin` of
+      `create_random_inputs`, and `max_grad_norm` of `create_critic_step`.
 
   Returns:
-    The update.
+    (kind) -> its update, on images [D, K B, H, W, C] of any type; each is built
+    once, and compiled at its first call. `step_kind` gives the kind of a step.
   """
-  if not turn.moves:
-    return skipping_non_finite(create_critic_update(parts, lazy=turn.lazy))
-  return skipping_non_finite(
-    averaging(
-      create_update(parts, order=order, lazy=turn.lazy),
-      ema_decay,
-      functools.partial(rounds.num_moves, rounds=updates_in_round),
-    )
+  parts = create_parts(
+    modules,
+    optimizers,
+    loss,
+    objective=objective,
+    critic_config=critic_config,
+    **options,
   )
+  num_steps = functools.partial(
+    num_autoencoder_steps, warmup_updates=critic_config.warmup_updates
+  )
+
+  @functools.cache
+  def update_of(kind):
+    if kind.train_autoencoder:
+      update = averaging(
+        create_update(
+          parts, order=order, regularize_critic=kind.regularize_critic
+        ),
+        ema_decay,
+        num_steps,
+      )
+    else:
+      update = create_critic_update(
+        parts, regularize_critic=kind.regularize_critic
+      )
+    return devices.parallelize(skipping_non_finite(update))
+
+  return update_of
 
 
 def create_parts(
@@ -73,38 +97,21 @@ def create_parts(
   loss: LossConfig,
   *,
   objective: Objective | None,
+  critic_config: CriticConfig,
   seed: int,
   preprocess: Callable[..., jax.Array],
   num_flips: int = 1,
   crop_margin: int = 0,
-  critic_config: CriticConfig = _PLAIN_CRITIC,
   max_grad_norm: float = 0.0,
 ) -> Parts:
-  """Builds what an update is made of.
-
-  Args:
-    modules: 'autoencoder' and, if there is one, 'critic'.
-    optimizers: one for each module that is trained.
-    loss: what the autoencoder minimises.
-    objective: the critic's; None: it is frozen, or there is none.
-    seed, preprocess, num_flips, crop_margin: see `create_draw`.
-    critic_config: how it is trained.
-    max_grad_norm: of the critic's loss; the autoencoder's optimiser cuts too.
-
-  Returns:
-    The parts.
-  """
+  """Creates the parts of an update; the arguments are `create_updates`'s."""
   autoencoder = modules['autoencoder'].over(devices.AXIS)
-  step_critic = _create_step_critic(
-    modules, optimizers, objective, critic_config, max_grad_norm
-  )
-  adversarial_loss = objective and objective.adversarial_loss
   return Parts(
-    draw=create_draw(
+    random_inputs=create_random_inputs(
       preprocess,
       seed=seed,
       autoencoder=autoencoder,
-      num_parts=critic_config.num_steps if objective else 1,
+      num_microbatches=critic_config.num_steps if objective else 1,
       with_prior=critic_config.prior_fakes and objective is not None,
       num_flips=num_flips,
       crop_margin=crop_margin,
@@ -114,11 +121,16 @@ def create_parts(
       split=objective is not None and loss.parts_verdict,
       to_encoder=loss.adversarial_to_encoder,
     ),
-    step_critic=step_critic,
-    judge=create_judge(
-      modules.get('critic'), adversarial_loss, loss, axis_name=devices.AXIS
+    step_critic=_create_step_critic(
+      modules, optimizers, objective, critic_config, max_grad_norm
     ),
-    weigh=create_weigh(loss),
+    reconstruction_losses=create_judge(
+      modules.get('critic'),
+      objective and objective.adversarial_loss,
+      loss,
+      axis_name=devices.AXIS,
+    ),
+    combine_losses=create_combine_losses(loss),
     optimizer=optimizers['autoencoder'],
     pmean=devices.pmean,
   )
@@ -127,23 +139,17 @@ def create_parts(
 def _create_step_critic(
   modules, optimizers, objective, critic_config, max_grad_norm
 ):
-  """The critic's step, if it is trained."""
-  step_critic = _keep_critic
-  if objective is not None:
-    step_critic = create_critic_step(
-      modules['critic'],
-      objective.critic_loss,
-      optimizers['critic'],
-      critic_config,
-      devices.pmean,
-      max_grad_norm=max_grad_norm,
-    )
-  if critic_config.num_steps > 1:  # All of a kind share one trace.
+  """Returns the critic's step; it changes nothing if none is trained."""
+  if objective is None:
+    return lambda critic, inputs, decoded, regularize: (critic, {})
+  step_critic = create_critic_step(
+    modules['critic'],
+    objective.critic_loss,
+    optimizers['critic'],
+    critic_config,
+    devices.pmean,
+    max_grad_norm=max_grad_norm,
+  )
+  if critic_config.num_steps > 1:  # Steps of one kind share one trace.
     step_critic = jax.jit(step_critic, static_argnums=3)
   return step_critic
-
-
-def _keep_critic(critic, draw, x_fakes, lazy):
-  """The critic's step where it is frozen, or there is none."""
-  del draw, x_fakes, lazy
-  return critic, {}

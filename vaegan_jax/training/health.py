@@ -1,38 +1,26 @@
-"""Is this run still healthy? A judgement on the metrics as they are logged.
+"""Health of a run, from the metrics that it logs.
 
-Owns for how long something must last, and what is said of it: what was seen and
-the likely cause, as `symptoms.py` has them, and what to change, as `advice.py`
-has it. What is done about it is the loop's business. Plain Python on floats, no
-JAX; every process of a run logs the same metrics and so comes to the same
-judgement.
+Owns how long a condition must hold before it is reported, and the report;
+`health_checks.py` has the conditions. The loop decides what follows. Plain
+Python on floats: every process logs the same metrics and finds the same.
 """
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
-from vaegan_jax.training import suggestions
-from vaegan_jax.training.health_checks import Looks, Metrics, Symptom
-
-# What it must know of a run's configuration.
-FIELDS = (
-  *suggestions.FIELDS,
-  *('health.patience_steps', 'health.min_kl', 'health.min_usage'),
+from vaegan_jax.training.health_checks import (
+  CHECKS,
+  KINDS,
+  Fields,
+  Limits,
+  Metrics,
+  remedy,
 )
-# Every kind of finding, and how its message begins.
-KINDS = {
-  'non_finite': 'Non-finite values',
-  'exploding_features': 'Exploding features',
-  'dead_critic': 'Dead critic',
-  'latent_collapse': 'Latent collapse',
-  'codebook_collapse': 'Codebook collapse',
-  'output_collapse': 'Output collapse',
-}
 
-# What lasts must also have been seen this often, as a run that logs rarely has
-# few values within its patience. A critic in good health may be near zero one
-# time in five: 16 of 82 logs of `geometric_0` in docs/results.md, two in a row.
+# A lasting condition must also be in this many logs, as a run that logs rarely
+# has few values within its patience. A healthy critic may be near zero one time
+# in five: 16 of 82 logs of `geometric_0` in docs/results.md, two in a row.
 _MIN_SIGHTINGS = 5
 
 
@@ -41,10 +29,10 @@ class Finding:
   """One thing that is wrong with a run.
 
   Attributes:
-    kind: one of `KINDS`.
-    message: what was seen, the likely cause, and the field to change.
+    kind: a key of `health_checks.KINDS`.
+    message: what was observed, the likely cause, and the fields to change.
     since: the first step at which it may have begun: the one after the last
-      logged step without it. What was saved from here on is suspect.
+      logged step without it. Checkpoints from here on are suspect.
   """
 
   kind: str
@@ -54,139 +42,120 @@ class Finding:
 
 @dataclasses.dataclass
 class _Watch:
-  """What is remembered of one condition from log to log."""
+  """Memory of one check from log to log."""
 
-  last_clear: int | None = None  # The last logged step without it.
-  first_seen: int | None = None  # The first one with it, if it has it now.
-  sightings: int = 0  # Since then.
+  last_clear: int | None = None  # The last logged step without the condition.
+  first_seen: int | None = None  # The first one with it, if it holds now.
+  sightings: int = 0  # Logs with it since then.
   reported: bool = False
-
-  def clear(self, step: int) -> None:
-    """Notes that the condition does not hold: it may be reported again."""
-    self.last_clear = step
-    self.first_seen, self.sightings, self.reported = None, 0, False
-
-  def see(self, step: int) -> None:
-    """Notes that the condition holds."""
-    if self.first_seen is None:
-      self.first_seen = step
-    self.sightings += 1
-
-  def lasts(self, step: int, patience_steps: int) -> bool:
-    """Whether it has been there for long, and in many logs."""
-    long = step - self.first_seen >= patience_steps
-    return long and self.sightings >= _MIN_SIGHTINGS
-
-  @property
-  def since(self) -> int:
-    """The first step at which it may have begun."""
-    known = self.last_clear is not None
-    return self.last_clear + 1 if known else self.first_seen
 
 
 class HealthMonitor:
-  """Watches the metrics of one run, as often as they are logged.
+  """Health checks of one run, applied to each log.
 
-  A metric that is missing or not finite tells nothing of the conditions that
-  need it: they stay as they were.
+  A log without a check's metrics, or with non-finite ones, is no evidence: the
+  check's state stays as it was.
   """
 
-  def __init__(self, fields: Mapping[str, Any]):
-    """Begins with no opinion.
+  def __init__(
+    self, fields: Fields, *, separated_loss: float, undecided_loss: float
+  ):
+    """Creates the checks that apply to a run.
+
+    A condition is reported once it has lasted for `health.patience_steps` and
+    5 logs. At the start of a run, for example, a decoder outputs nearly the
+    same for all images. Exploding features and repeated non-finite updates are
+    reported at once.
 
     Args:
-      fields: {field: value} of the run's configuration, those of `FIELDS`.
-        What is advised is derived from them. `health.patience_steps` is how
-        long a condition must last before it is reported; it must also be in 5
-        logs. At the start of a run a decoder outputs nearly the same for all
-        images, which is ill only if it stays so. Exploding features and
-        updates that stay non-finite are reported at once. A latent with less
-        than `health.min_kl` nats an image has collapsed, and a codebook of
-        which less than `health.min_usage` is used. 0: none has.
+      fields: {field: value} of the run's configuration.
+      separated_loss: that of the run's `Objective`.
+      undecided_loss: likewise; without a critic both are ignored.
     """
-    # One that lacks is told here; in a look it would pass for a metric.
-    looks = Looks({field: fields[field] for field in FIELDS})
     self._patience_steps = fields['health.patience_steps']
-    self._look_at_all = looks.at_non_finite
-    self._looks = (
-      ('exploding_features', looks.at_features),
-      ('dead_critic', looks.for_separation),
-      ('dead_critic', looks.for_indecision),
-      ('latent_collapse', looks.at_latent),
-      ('codebook_collapse', looks.at_codebook),
-      ('output_collapse', looks.at_output),
+    self._limits = Limits(
+      separated_loss,
+      undecided_loss,
+      fields['health.min_kl'],
+      fields['health.min_usage'],
     )
+    self._checks = [
+      (check, check.cause(fields) + remedy(check, fields))
+      for check in CHECKS
+      if check.applies(fields)
+    ]
     self.reset()
 
   @property
   def healthy(self) -> bool:
-    """Whether nothing that was reported is still so."""
+    """Whether no reported condition still holds."""
     return not any(watch.reported for watch in self._watches)
 
   def reset(self) -> None:
-    """Forgets what is wrong, as after a rollback.
+    """Forgets all conditions, as after a rollback.
 
-    The features' first scale is kept: it is of the same run.
+    The features' first scale is kept: it belongs to the same run.
     """
-    # One for the non-finite values, then one for each look.
-    self._watches = [_Watch() for _ in range(1 + len(self._looks))]
+    self._watches = [_Watch() for _ in self._checks]
 
   def check(self, step: int, metrics: Metrics) -> list[Finding]:
-    """Looks at the metrics of one logged step.
+    """Checks the metrics of one logged step.
 
     Args:
-      step: which update; later than in the call before, or after `reset`.
-      metrics: of that update, by name, as in the update's result; every one
-        should be finite.
+      step: number of the update; larger than at the last call, or after
+        `reset`.
+      metrics: metrics of that update; every one should be finite.
 
     Returns:
-      What is newly found. What stays wrong is reported once, and again only
+      New findings. A condition that stays is reported once, and again only
       after a log without it.
     """
-    first, *rest = self._watches
-    found = [self._judge(step, 'non_finite', first, self._look_at_all(metrics))]
-    finite = {k: v for k, v in metrics.items() if math.isfinite(v)}
-    for (kind, look), watch in zip(self._looks, rest, strict=True):
-      try:
-        symptom = look(finite)
-      except KeyError:
-        continue  # A metric that it needs is not there: no evidence.
-      found.append(self._judge(step, kind, watch, symptom))
-    return [finding for finding in found if finding]
+    findings = []
+    for (check, advice), watch in zip(self._checks, self._watches, strict=True):
+      given = metrics
+      if check.metrics is not None:
+        given = {k: metrics.get(k, math.nan) for k in check.metrics}
+        if not all(map(math.isfinite, given.values())):
+          continue
+      observed = check.condition(given, self._limits)
+      if observed is None:
+        watch.last_clear, watch.reported = step, False
+        watch.first_seen, watch.sightings = None, 0
+      elif self._is_due(watch, step, check.urgent(given)):
+        findings.append(
+          Finding(
+            check.kind,
+            f'{KINDS[check.kind]} since step {watch.first_seen:,}: {observed} '
+            f'at step {step:,}, likely because {advice}',
+            watch.first_seen
+            if watch.last_clear is None
+            else watch.last_clear + 1,
+          )
+        )
+    return findings
 
-  def _judge(
-    self, step: int, kind: str, watch: _Watch, symptom: Symptom | None
-  ) -> Finding | None:
-    """Updates a watch; returns what is to be reported, if anything is."""
-    if symptom is None:
-      watch.clear(step)
-      return None
-    watch.see(step)
-    due = symptom.urgent or watch.lasts(step, self._patience_steps)
-    if watch.reported or not due:
-      return None
-    watch.reported = True
-    message = (
-      f'{KINDS[kind]} since step {watch.first_seen:,}: {symptom.seen} at step '
-      f'{step:,}, likely because {symptom.cause}'
-    )
-    if symptom.changes:
-      message += (
-        f'; {suggestions.to_sentence(symptom.changes, symptom.together)}'
-      )
-    return Finding(kind, message, watch.since)
+  def _is_due(self, watch: _Watch, step: int, urgent: bool) -> bool:
+    """Counts a sighting; returns whether to report it, for the first time."""
+    if watch.first_seen is None:
+      watch.first_seen = step
+    watch.sightings += 1
+    lasts = step - watch.first_seen >= self._patience_steps
+    due = urgent or (lasts and watch.sightings >= _MIN_SIGHTINGS)
+    is_new = due and not watch.reported
+    watch.reported |= due
+    return is_new
 
 
 def last_healthy_step(
   checkpoint_steps: Iterable[int], unhealthy_since: int
 ) -> int | None:
-  """Where to roll back to.
+  """Returns the checkpoint to roll back to.
 
   Args:
-    checkpoint_steps: the steps that were saved, in any order.
+    checkpoint_steps: steps that were saved, in any order.
     unhealthy_since: the earliest `since` of the findings.
 
   Returns:
-    The newest of them before that step; None if there is none.
+    The newest step before that one; None if there is none.
   """
   return max((s for s in checkpoint_steps if s < unhealthy_since), default=None)

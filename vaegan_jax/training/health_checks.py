@@ -1,220 +1,315 @@
-"""What can be seen in the metrics of an ill run, and why it may be so.
+"""The table of health checks: what each needs, finds, and suggests.
 
-Owns what counts as ill in one log; how long it must last is `health.py`'s
-business, and what to change `advice.py`'s. Plain Python on floats, no JAX.
+How long a condition must hold is in `health.py`. Plain Python on floats.
 """
 
+import dataclasses
+import functools
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from vaegan_jax.training.suggestions import Advisor, Change, join
-
-# Around the loss of a critic that says the same to every image. With logits of
-# about 1, the chance of a batch alone carries it further than this.
-_UNDECIDED_TOLERANCE = 0.01  # Of that loss ...
-_UNDECIDED_MARGIN = 1e-6  # ... but where that is 0, a float32's noise about 1.
-# The critics of docs/results.md had 0.07 to 0.3 on smooth patterns, and came
-# to a third of where they began in 8,000 steps: this is no drift any more.
-_MAX_GROWTH = 100.0
-_NUM_FIRST_SCALES = 5  # Whose median the growth is measured from.
-_MIN_EXPLODED = 1.0  # Features that began near 0 may grow, as images have.
-# For a run that resumes too late for its first values to tell: the distance
-# squares this and sums over a layer, and a float32 has seven digits.
-_MAX_SCALE = 1e4
-# In the quick start reconstructions have 45% of the photographs' deviation
-# before the first step and 73% to 93% after 500: this is all but constant.
-_MIN_OUTPUT_SPREAD = 0.05
-
+Fields = Mapping[str, Any]  # {field: value} of a run's configuration.
 Metrics = Mapping[str, float]
+Suggestion = tuple[str, str, float | bool]  # (verb, field, another value).
+
+# Around the loss of a critic with the same logit for every image. With logits
+# of about 1, the noise of a batch exceeds this.
+_UNDECIDED_TOLERANCE = 0.01  # Relative to that loss ...
+_UNDECIDED_MARGIN = 1e-6  # ... but at least the noise of a float32 near 1.
+# The critics of docs/results.md had 0.07 to 0.3 on smooth patterns, and fell to
+# a third of that in 8,000 steps: a growth by this factor is no drift.
+_MAX_GROWTH = 100.0
+_NUM_FIRST_SCALES = 5  # The growth is relative to their median.
+_MIN_EXPLODED = 1.0  # Features that begin near 0 may grow to the images' scale.
+# For a run that resumes with exploded features: the distance sums squares over
+# a layer, and a float32 has seven digits.
+_MAX_SCALE = 1e4
+# In the quick start, reconstructions have 45% of the images' deviation before
+# the first step and 73% to 93% after 500: below this they are nearly constant.
+_MIN_OUTPUT_SPREAD = 0.05
+_DEAD_UNITS = ', as with units that died in too large a step'
 
 
-class _DeadLoss(NamedTuple):
-  """Where a critic that learns nothing has its loss.
+@dataclasses.dataclass
+class Limits:
+  """Limits of one run: of its objective, its fields, and its first logs."""
+
+  separated_loss: float
+  undecided_loss: float
+  min_kl: float
+  min_usage: float
+  first_scales: list[float] = dataclasses.field(default_factory=list)
+
+
+# Conditions: (metrics, limits) -> what is unhealthy, or None.
+
+
+def _non_finite(metrics: Metrics, _) -> str | None:
+  skipped = metrics.get('skipped_in_a_row', 0.0)
+  names = [name for name, v in metrics.items() if not math.isfinite(v)]
+  if not names and skipped <= 0:
+    return None
+  verb = 'are' if names[1:] else 'is'
+  text = f'{" and ".join(names)} {verb} not finite'
+  text = text if names else 'an update was skipped'
+  return text + (
+    f', with {skipped:.0f} skipped in a row,' if skipped > 0 else ''
+  )
+
+
+def _exploded(metrics: Metrics, limits: Limits) -> str | None:
+  scale, limit, began = metrics['feature_scale'], _MAX_SCALE, ''
+  if limits.first_scales:
+    first = statistics.median(limits.first_scales)
+    limit = min(limit, max(_MAX_GROWTH * first, _MIN_EXPLODED))
+    began = f', from {first:.3g} at first'
+  if scale > limit:
+    return f'feature_scale is above {limit:.3g} ({scale:.3g}{began})'
+  if len(limits.first_scales) < _NUM_FIRST_SCALES:
+    limits.first_scales.append(scale)
+  return None
+
+
+def _undecided(metrics: Metrics, limits: Limits) -> str | None:
+  loss, value = metrics['critic_loss'], limits.undecided_loss
+  margin = max(_UNDECIDED_TOLERANCE * value, _UNDECIDED_MARGIN)
+  text = f'critic_loss stayed within {margin:.2g} of {value:.3g} ({loss:.3g})'
+  return text if abs(loss - value) <= margin else None
+
+
+def _below(limit_of: Callable[[Metrics, Limits], float], text: str):
+  """Returns the condition that the first metric in `text` is below a limit."""
+  metric = text.split()[0]
+
+  def condition(metrics: Metrics, limits: Limits) -> str | None:
+    value, limit = metrics[metric], limit_of(metrics, limits)
+    text_of = functools.partial(text.format, value=value, limit=limit)
+    return text_of(**metrics) if value < limit else None
+
+  return condition
+
+
+# Suggestions: (fields) -> changes of which any one may help. A suggested value
+# differs from the run's in the stated direction, and is valid.
+
+
+def _trains_critic(fields: Fields) -> bool:  # Only a frozen one has a file.
+  return fields['objective'] != 'mse' and not fields['critic.weights']
+
+
+def _bounds_critic(fields: Fields) -> bool:
+  names = 'spectral_norm', 'weight_clip', 'gradient_penalty_weight', 'r1_weight'
+  return any(fields[f'critic.{name}'] for name in names)
+
+
+def _may_change(field: str, fields: Fields) -> bool:
+  of_critic = field.startswith(('critic.', 'loss.adv', 'optimizer.critic'))
+  return _trains_critic(fields) or not of_critic
+
+
+def _lower(field: str, divisor: float, fields: Fields) -> list[Suggestion]:
+  now, value = fields[field], _one_digit(fields[field] / divisor)
+  # A value of 0, or next to 0, cannot be lowered.
+  possible = 0 < value < now and _may_change(field, fields)
+  return [('lower', field, value)] if possible else []
+
+
+def _raise(field, factor, first, limit, fields: Fields) -> list[Suggestion]:
+  now = fields[field]
+  value = first if now < first else min(_one_digit(now * factor), limit)
+  possible = now < limit and _may_change(field, fields)
+  return [('raise', field, value)] if possible else []
+
+
+_slow_autoencoder, _slow_critic = (
+  functools.partial(_lower, f'optimizer.{name}_learning_rate', 5)
+  for name in ('autoencoder', 'critic')
+)
+_lower_adversarial = functools.partial(_lower, 'loss.adversarial_weight', 5)
+_lower_kl = functools.partial(_lower, 'loss.kl_weight', 10)
+
+
+def _raise_adversarial(fields: Fields) -> list[Suggestion]:
+  field = 'loss.adversarial_weight'
+  # A ramp is not checked against the run's length while the weight is 0.
+  if fields['loss.adversarial_ramp_steps'] and not fields[field]:
+    return []
+  # Above 1 it outweighs the distance, which is about 1.
+  return _raise(field, 2, 0.1, 1.0, fields)
+
+
+def _bound_critic(fields: Fields) -> list[Suggestion]:
+  """Suggests no norm: it divides away the contrast that a critic measures."""
+  suggestions, clip = [], fields['critic.weight_clip']
+  # These bound its slope already, and a batch's moments exclude R1. Its limit
+  # is the weight of arXiv 1801.04406.
+  bounded = clip or fields['critic.gradient_penalty_weight']
+  if not bounded and fields['critic.norm'] != 'batch':
+    suggestions += _raise('critic.r1_weight', 5, 1.0, 10.0, fields)
+  # Spectral normalization would rescale clipped weights.
+  if not clip and not fields['critic.spectral_norm']:
+    suggestions.append(('turn on', 'critic.spectral_norm', True))
+  return suggestions
+
+
+def _even_codes(fields: Fields) -> list[Suggestion]:
+  """Suggests a smaller codebook, or a higher weight of the codes' entropy."""
+  size = fields['model.codebook_size']
+  if fields['model.latent'] == 'vq' and size >= 8:
+    return [('lower', 'model.codebook_size', size // 4)]
+  if fields['model.latent'] == 'lfq':
+    return _raise('loss.entropy_weight', 3, 0.1, 10.0, fields)
+  return []
+
+
+class Check(NamedTuple):
+  """A row of the table.
 
   Attributes:
-    separated: below this it tells the two sides apart without fail, and its
-      gradient vanishes.
-    undecided: the least it can have by saying the same to every image.
+    kind: a key of `KINDS`.
+    metrics: names of the metrics that the condition needs; a log in which one
+      is missing or not finite is no evidence. None: all, of any value.
+    condition: (metrics, limits) -> what is unhealthy, or None.
+    cause: (fields) -> the likely cause.
+    suggestions: (fields) -> suggestions, in this order.
+    applies: (fields) -> whether the run is checked.
+    all_needed: whether all suggestions are needed.
+    urgent: (metrics) -> whether the state cannot pass by itself.
   """
 
-  separated: float
-  undecided: float
+  kind: str
+  metrics: tuple[str, ...] | None
+  condition: Callable[[Metrics, Limits], str | None]
+  cause: Callable[[Fields], str]
+  suggestions: tuple[Callable[[Fields], list[Suggestion]], ...]
+  applies: Callable[[Fields], bool] = lambda fields: True
+  all_needed: bool = False
+  urgent: Callable[[Metrics], bool] = lambda metrics: False
 
 
-# A hundredth of a margin, or of a nat: all but a few images are beyond doubt.
-_CROSS_ENTROPY = _DeadLoss(separated=0.01, undecided=2 * math.log(2))
-# It has no margin: a sure critic's loss goes on falling, below zero.
-_WASSERSTEIN = _DeadLoss(separated=-math.inf, undecided=0.0)
-_DEAD_LOSSES = {
-  'geometric': _DeadLoss(separated=0.01, undecided=2.0),
-  'wasserstein': _WASSERSTEIN,
-  'wasserstein_gp': _WASSERSTEIN,
-  'vanilla': _CROSS_ENTROPY,
-  'non_saturating': _CROSS_ENTROPY,
-  # Half a squared distance: the logits are within a tenth of their targets.
-  'least_squares': _DeadLoss(separated=0.005, undecided=0.25),
+# Each kind of finding, and the beginning of its message.
+KINDS = {
+  'non_finite': 'Non-finite values',
+  'exploding_features': 'Exploding features',
+  'dead_critic': 'Dead critic',
+  'latent_collapse': 'Latent collapse',
+  'codebook_collapse': 'Codebook collapse',
+  'output_collapse': 'Output collapse',
 }
-
-
-class Symptom(NamedTuple):
-  """What one look at the metrics saw, when it saw something.
-
-  Attributes:
-    seen: in words, with the values.
-    cause: the likely one.
-    changes: of the configuration, that may help.
-    together: whether all of them are needed.
-    urgent: whether it asks for no patience, as it does not pass by itself.
-  """
-
-  seen: str
-  cause: str
-  changes: tuple[Change, ...]
-  together: bool = False
-  urgent: bool = False
-
-
-class Looks:
-  """One look at the metrics for each thing that may be wrong with a run.
-
-  Each returns what it saw, or None where all is well. A metric that it needs
-  and does not find is a KeyError: there is no evidence.
-  """
-
-  def __init__(self, fields: Mapping[str, Any]):
-    """Takes {field: value} of the configuration, those of `health.FIELDS`."""
-    self._advisor = Advisor(fields)
-    self._objective = fields['objective']
-    self._min_kl = fields['health.min_kl']
-    self._min_usage = fields['health.min_usage']
-    self._first_scales = []
-
-  def at_non_finite(self, metrics: Metrics) -> Symptom | None:
-    """Whether values are not finite; of all metrics, the others' too."""
-    # A value that is not finite makes its update a skipped one, so after one
-    # the weights are what they were. One is bad luck; if the next batch with
-    # its other noise fails too, it is the weights, and those stay.
-    skipped = metrics.get('skipped_in_a_row', 0.0)
-    names = [name for name, v in metrics.items() if not math.isfinite(v)]
-    if not names and skipped <= 0:
-      return None
-    verb = 'are' if names[1:] else 'is'
-    seen = 'an update was skipped'
-    if names:
-      seen = f'{join(names, "and")} {verb} not finite'
-    if skipped > 0:
-      seen += f', with {skipped:.0f} skipped in a row,'
-    return Symptom(
-      seen,
-      cause='a step was too long and left weights that overflow',
-      changes=self._advisor.slow_autoencoder() + self._advisor.slow_critic(),
-      together=True,
-      urgent=skipped != 1,
-    )
-
-  def at_features(self, metrics: Metrics) -> Symptom | None:
-    """Whether the critic's features explode; those of a frozen one cannot."""
-    scale = metrics['feature_scale']
-    if not self._advisor.trains_critic:
-      return None
-    limit = _MAX_SCALE
-    if self._first_scales:
-      first = statistics.median(self._first_scales)
-      limit = min(limit, max(_MAX_GROWTH * first, _MIN_EXPLODED))
-    if scale <= limit:
-      if len(self._first_scales) < _NUM_FIRST_SCALES:
-        self._first_scales.append(scale)
-      return None
-    began = f', from {first:.3g} at first' if self._first_scales else ''
-    cause = "nothing holds the critic's weights and it learns too fast"
-    if self._advisor.holds_critic:
-      cause = 'the critic learns too fast for what holds its weights'
-    # Urgent, as images are bounded: only the weights can do this.
-    return Symptom(
-      f'feature_scale is above {limit:.3g} ({scale:.3g}{began})',
-      cause,
-      changes=self._advisor.slow_critic() + self._advisor.hold_critic(),
-      urgent=True,
-    )
-
-  def for_separation(self, metrics: Metrics) -> Symptom | None:
-    """Whether the critic has nothing left to learn."""
-    loss, limit = metrics['critic_loss'], self._dead_loss.separated
-    if loss >= limit:
-      return None
-    return Symptom(
-      f'critic_loss stayed below {limit:g} ({loss:.3g})',
-      cause='the critic tells every reconstruction from a photograph and has '
-      'no gradient left to learn from',
-      changes=self._advisor.heed_critic() + self._advisor.slow_critic(),
-    )
-
-  def for_indecision(self, metrics: Metrics) -> Symptom | None:
-    """Whether the critic does not tell images apart."""
-    loss, value = metrics['critic_loss'], self._dead_loss.undecided
-    margin = max(_UNDECIDED_TOLERANCE * value, _UNDECIDED_MARGIN)
-    if abs(loss - value) > margin:
-      return None
-    return Symptom(
-      f'critic_loss stayed within {margin:.2g} of {value:.3g} ({loss:.3g})',
-      cause='the critic says the same to every image, as one does whose '
-      'units died of too long a step',
-      changes=self._advisor.slow_critic() + self._advisor.heed_critic_less(),
-    )
-
-  def at_latent(self, metrics: Metrics) -> Symptom | None:
-    """Whether the latent holds next to nothing."""
-    kl = metrics['kl']
-    if kl >= self._min_kl:
-      return None
-    cause = (
-      'its price outweighs the distance, so that the latent says nothing of '
+CHECKS = (
+  Check(
+    'non_finite',
+    None,
+    _non_finite,
+    lambda fields: 'a step was too large and left weights that overflow',
+    (_slow_autoencoder, _slow_critic),
+    all_needed=True,
+    # A skipped update leaves the weights as they were. One is chance. If the
+    # next batch with other noise fails too, the cause is the weights.
+    urgent=lambda metrics: metrics.get('skipped_in_a_row') != 1,
+  ),
+  Check(
+    'exploding_features',
+    ('feature_scale',),
+    _exploded,
+    lambda fields: (
+      'the critic learns too fast for what bounds its weights'
+      if _bounds_critic(fields)
+      else "nothing bounds the critic's weights and it learns too fast"
+    ),
+    (_slow_critic, _bound_critic),
+    applies=_trains_critic,
+    # Images are bounded, so only the weights can cause this.
+    urgent=lambda metrics: True,
+  ),
+  Check(
+    'dead_critic',
+    ('critic_loss',),
+    _below(
+      lambda metrics, limits: limits.separated_loss,
+      'critic_loss stayed below {limit:g} ({value:.3g})',
+    ),
+    lambda fields: (
+      'the critic separates all reconstructions from real images, where its '
+      'gradient vanishes'
+    ),
+    (_raise_adversarial, _slow_critic),
+    applies=_trains_critic,
+  ),
+  Check(
+    'dead_critic',
+    ('critic_loss',),
+    _undecided,
+    lambda fields: 'the critic gives every image the same logit' + _DEAD_UNITS,
+    (_slow_critic, _lower_adversarial),
+    applies=_trains_critic,
+  ),
+  Check(
+    'latent_collapse',
+    ('kl',),
+    _below(
+      lambda metrics, limits: limits.min_kl,
+      'kl stayed below health.min_kl={limit:g} nats ({value:.3g})',
+    ),
+    lambda fields: (
+      'its weight outweighs the distance, so that the latent is independent of '
       'the image'
-    )
-    changes = self._advisor.free_latent()
-    if not changes:
-      cause = (
-        'the encoder says the same of every image, as one does whose units '
-        'died of too long a step'
-      )
-      changes = self._advisor.slow_autoencoder()
-    return Symptom(
-      f'kl stayed below health.min_kl={self._min_kl:g} nats ({kl:.3g})',
-      cause,
-      changes,
-    )
-
-  def at_codebook(self, metrics: Metrics) -> Symptom | None:
-    """Whether next to all tokens become a few of the codes."""
-    usage = metrics['usage']
-    if usage >= self._min_usage:
-      return None
-    return Symptom(
-      f'usage stayed below health.min_usage={self._min_usage:g} of the codes '
-      f'({usage:.3g}; the most common one takes '
-      f'{metrics["largest_share"]:.0%})',
-      cause='the encoder keeps to a corner of the codebook, or the images need '
-      'no more codes',
-      changes=self._advisor.open_codebook(),
-    )
-
-  def at_output(self, metrics: Metrics) -> Symptom | None:
-    """Whether every image gets the same reconstruction."""
-    output, given = metrics['output_std'], metrics['input_std']
-    if output >= _MIN_OUTPUT_SPREAD * given:
-      return None
-    advisor = self._advisor
-    return Symptom(
+      if _lower_kl(fields)
+      else 'the encoder gives every image the same latent' + _DEAD_UNITS
+    ),
+    (lambda fields: _lower_kl(fields) or _slow_autoencoder(fields),),
+  ),
+  Check(
+    'codebook_collapse',
+    ('usage', 'largest_share'),
+    _below(
+      lambda metrics, limits: limits.min_usage,
+      'usage stayed below health.min_usage={limit:g} of the codes ({value:.3g};'
+      ' the most common one has {largest_share:.0%} of the tokens)',
+    ),
+    lambda fields: (
+      'the encoder uses a corner of the codebook, or the images need no more '
+      'codes'
+    ),
+    (_even_codes, _slow_autoencoder),
+  ),
+  Check(
+    'output_collapse',
+    ('output_std', 'input_std'),
+    _below(
+      lambda metrics, limits: _MIN_OUTPUT_SPREAD * metrics['input_std'],
       f'output_std stayed below {_MIN_OUTPUT_SPREAD:.0%} of input_std '
-      f'({output:.3g} of {given:.3g})',
-      cause='the decoder gives every image the same picture, as one does '
-      'whose units died of too long a step',
-      changes=advisor.slow_autoencoder() + advisor.heed_critic_less(),
-    )
+      '({value:.3g} of {input_std:.3g})',
+    ),
+    lambda fields: (
+      'the decoder gives every image the same output' + _DEAD_UNITS
+    ),
+    (_slow_autoencoder, _lower_adversarial),
+  ),
+)
 
-  @property
-  def _dead_loss(self) -> _DeadLoss:
-    """Of the objective; a KeyError, hence no evidence, without a critic."""
-    return _DEAD_LOSSES[self._objective]
+
+def remedy(check: Check, fields: Fields) -> str:
+  """Returns what to change, in words and as flags; '' if nothing is left."""
+  found = [s for suggest in check.suggestions for s in suggest(fields)]
+  if not found:
+    return ''
+  word, space = (' and ', ' ') if check.all_needed else (' or ', ' or ')
+  what = word.join(f'{verb} {field}' for verb, field, _ in found)
+  flags = space.join(f'--config.{f}={_format(v)}' for _, f, v in found)
+  return f'; {what}, in a new --workdir: for example, {flags}'
+
+
+def _one_digit(value: float) -> float:
+  return float(f'{value:.0e}')
+
+
+def _format(value: float | bool) -> str:
+  """Returns 'True', '0.5', '20' or '1e-4', of one digit."""
+  text = str(value) if isinstance(value, int) else f'{value:g}'
+  if isinstance(value, int) or len(text) <= 4:
+    return text
+  digit, exponent = f'{value:.0e}'.split('e')
+  return f'{digit}e{int(exponent)}'

@@ -15,7 +15,10 @@ from vaegan_jax.runtime.profiling import Profiler
 from vaegan_jax.runtime.progress import Progress
 from vaegan_jax.runtime.writers import NoWriters, Writers
 from vaegan_jax.training.health import Finding, HealthMonitor
-from vaegan_jax.training.train_state import TrainState
+from vaegan_jax.training.train_state import (
+  TrainState,
+  inference_variables,
+)
 from vaegan_jax.training.wrappers import Update
 
 DONE, FAILED = 0, 1  # Exit statuses; a Stopper has the others.
@@ -205,14 +208,17 @@ def _look(plan, step, state, evaluator, stopper, stop):
   record = {}
   if stop:
     return record, {}, {}, True
+  variables = inference_variables(state)
   try:
     if plan.due(step, plan.eval_every_steps):
-      scores = evaluator.score(state, plan.num_eval_images, poll=stopper.poll)
+      scores = evaluator.score(
+        variables, plan.num_eval_images, poll=stopper.poll
+      )
       record = _prefix('eval', scores)
       print('evaluated:', to_line(scores), flush=True)
     if plan.due(step, plan.figure_every_steps):
-      images = evaluator.draw(state, poll=stopper.poll)
-      return record, images, evaluator.play(state), False
+      images = evaluator.plot(variables, poll=stopper.poll)
+      return record, images, evaluator.play(variables), False
   except Preempted:
     return record, {}, {}, True
   return record, {}, {}, False

@@ -1,8 +1,7 @@
-"""How much each term of the autoencoder's loss counts, and its gradient.
+"""Weights of the terms of the autoencoder's loss, and the loss's gradient.
 
-Owns constant weights, the ramp of the adversarial one and its adaptive factor,
-with the moving average that it keeps. Axes: B images on one device, H height,
-W width, C channels.
+Owns constant weights, the ramp of the adversarial weight, and its adaptive
+factor with its moving average. Axes: B examples on one device.
 """
 
 from collections.abc import Callable
@@ -14,25 +13,25 @@ import optax
 from vaegan_jax.losses.reconstruction import LossConfig
 from vaegan_jax.runtime import devices
 
-# Of the adaptive weight: how slowly it moves, and its largest value.
+# Decay of the adaptive factor's moving average, and the ratio's largest value.
 _ADAPTIVE_DECAY, _ADAPTIVE_MAX = 0.99, 10.0
 
 
-def create_weigh(loss: LossConfig) -> Callable:
-  """Builds what turns terms into a loss and its gradient.
+def create_combine_losses(loss: LossConfig) -> Callable:
+  """Creates the function that combines the terms into a loss and its gradient.
 
   Args:
     loss: the weights.
 
   Returns:
-    (step [], terms {name: [B]}, pull_judge, the latent's losses {name: [B]},
-    averages) -> (cotangents of (x_fakes, the latent's losses), metrics {name:
-    []}, averages that changed). `pull_judge` maps
-    cotangents of the terms to those of x_fakes. The metrics are the mean of
-    each term, and `loss`, the sum that the cotangents are the gradient of.
+    (step [], terms {name: [B]}, losses_vjp, latent's losses {name: [B]},
+    averages) -> (cotangents of (decoded, latent's losses), metrics {name: []},
+    changed averages). `losses_vjp` maps cotangents of the terms to those of
+    the decoded images. The metrics are each term's mean, and `loss`, the sum
+    that the cotangents are the gradient of.
   """
 
-  def weigh(step, terms, pull_judge, latent, averages):
+  def combine_losses(step, terms, losses_vjp, latent_losses, averages):
     weights = {
       'distance': loss.distance_weight,
       'pixel': loss.pixel_weight,
@@ -42,51 +41,53 @@ def create_weigh(loss: LossConfig) -> Callable:
       'commitment': loss.commitment_weight,
       'entropy': loss.entropy_weight,
     }
-    adapts = loss.adaptive_weight and 'adversarial' in terms
-    # An adaptive one depends on the gradient without it, and is applied to it.
-    at_first = weights | {'adversarial': 1.0} if adapts else weights
-    (x_cotangents,) = pull_judge(
+    is_adaptive = loss.adaptive_weight and 'adversarial' in terms
+    # The adaptive factor depends on the gradient without it.
+    unscaled = weights | {'adversarial': 1.0} if is_adaptive else weights
+    (x_cotangents,) = losses_vjp(
       {
-        name: jnp.ones_like(term) * at_first[name] / term.size
+        name: jnp.ones_like(term) * unscaled[name] / term.size
         for name, term in terms.items()
       }
     )
     adapted = {}
-    if adapts:
+    if is_adaptive:
       factor = _adapt(x_cotangents, averages['adaptive_weight'])
       adapted = {'adaptive_weight': factor}
       weights['adversarial'] *= factor
       for name in x_cotangents.keys() - {'x_recon'}:
         x_cotangents[name] = weights['adversarial'] * x_cotangents[name]
-    means = {name: term.mean() for name, term in (terms | latent).items()}
+    means = {
+      name: term.mean() for name, term in (terms | latent_losses).items()
+    }
     metrics = means | adapted
     metrics['loss'] = sum(weights[name] * mean for name, mean in means.items())
     latent_cotangents = {
       name: jnp.full_like(term, weights[name] / term.size)
-      for name, term in latent.items()
+      for name, term in latent_losses.items()
     }
     return (x_cotangents, latent_cotangents), metrics, adapted
 
-  return weigh
+  return combine_losses
 
 
 def _ramp(step, ramp_steps):
-  """Rises linearly from 0 to 1 over `ramp_steps` steps; 0 of them: 1."""
+  """Rises linearly from 0 to 1 over `ramp_steps` steps; 1 if they are 0."""
   return jnp.minimum(step / max(ramp_steps, 1), 1.0)
 
 
 def _adapt(cotangents, average) -> jax.Array:
   """Returns the new adaptive weight (arXiv 2012.09841, eq. 7).
 
-  The ratio of the lengths of the distance's and the adversarial loss's
-  gradients, over all devices; capped, and smoothed.
+  It is the ratio of the norms of the distance's and the adversarial loss's
+  gradients, over all devices, capped and smoothed.
   """
 
-  def length(x):
+  def norm(x):
     return jnp.sqrt(devices.psum(jnp.sum(x**2)))
 
-  ratio = length(cotangents['x_recon']) / (
-    length(cotangents['x_adversarial']) + 1e-8
+  ratio = norm(cotangents['x_recon']) / (
+    norm(cotangents['x_adversarial']) + 1e-8
   )
   ratio = jnp.minimum(ratio, _ADAPTIVE_MAX)
   return optax.incremental_update(ratio, average, 1.0 - _ADAPTIVE_DECAY)

@@ -1,76 +1,139 @@
-"""From plain numbers to optax transforms, one for each network."""
+"""Optimizers and learning rate schedules, one of each for a network."""
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Mapping
 
+import jax
 import optax
 
-from vaegan_jax.training import rounds
+from vaegan_jax.training.step_kinds import num_autoencoder_steps
+from vaegan_jax.training.train_state import TrainState
+
+Schedule = float | optax.Schedule  # A constant adds nothing to the state.
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+  """Settings of the optimizers; fields of `config.optimizer`.
+
+  Attributes:
+    name: 'adam' (arXiv 1412.6980), or 'rmsprop' as the Wasserstein GAN's
+      authors use it (arXiv 1701.07875): decay 0.99, no momentum.
+    autoencoder_learning_rate: the autoencoder's largest learning rate.
+    critic_learning_rate: the critic's largest learning rate.
+    b1: Adam's decay of the first moment; 0.5 is usual against a critic.
+    b2: Adam's decay of the second moment.
+    warmup_steps: updates over which the learning rates rise linearly from 0.
+    schedule: 'constant', or 'cosine', which falls to 0 at the end of the run.
+    max_grad_norm: norm to which gradients are clipped; 0: no clipping.
+  """
+
+  name: str
+  autoencoder_learning_rate: float
+  critic_learning_rate: float
+  b1: float
+  b2: float
+  warmup_steps: int
+  schedule: str
+  max_grad_norm: float
+
+
+def create_schedules(
+  names: Iterable[str],
+  config: OptimizerConfig,
+  *,
+  num_train_steps: int,
+  num_critic_steps: int = 1,
+  critic_warmup_updates: int = 1,
+) -> dict[str, Schedule]:
+  """Creates the learning rate of every network.
+
+  Args:
+    names: the trained networks: 'autoencoder', 'critic'.
+    config: the settings.
+    num_train_steps: updates of the run.
+    num_critic_steps: critic steps an update.
+    critic_warmup_updates: see `step_kinds.num_autoencoder_steps`.
+
+  Returns:
+    {name: learning rate, or a function of the network's own finished steps}.
+  """
+  peaks = {
+    'autoencoder': config.autoencoder_learning_rate,
+    'critic': config.critic_learning_rate,
+  }
+  own_steps = {  # Steps that a network takes in a number of updates.
+    'autoencoder': lambda updates: num_autoencoder_steps(
+      updates, critic_warmup_updates
+    ),
+    'critic': lambda updates: num_critic_steps * updates,
+  }
+  return {
+    name: _create_schedule(
+      config.schedule,
+      peaks[name],
+      *map(own_steps[name], (config.warmup_steps, num_train_steps)),
+    )
+    for name in names
+  }
 
 
 def create_optimizers(
-  names: Iterable[str],
-  *,
-  name: str,
-  autoencoder_learning_rate: float,
-  critic_learning_rate: float,
-  b1: float,
-  b2: float,
-  warmup_steps: int,
-  schedule: str,
-  max_grad_norm: float,
-  num_train_steps: int,
-  num_critic_steps: int,
-  updates_in_round: int = 1,
+  schedules: Mapping[str, Schedule], config: OptimizerConfig
 ) -> dict[str, optax.GradientTransformation]:
-  """Adam (arXiv 1412.6980) or RMSProp for every network.
-
-  Args:
-    names: of the networks: 'autoencoder', 'critic'.
-    name: 'adam', or 'rmsprop', as the Wasserstein GAN's authors use it
-      (arXiv 1701.07875): decay 0.99, no momentum.
-    autoencoder_learning_rate, critic_learning_rate: at their highest.
-    b1: Adam's decay of the first moment; 0.5 is usual against a critic.
-    b2: Adam's decay of the second moment.
-    warmup_steps: updates in which the step sizes rise from 0, linearly.
-    schedule: 'constant', or 'cosine': they fall to 0 over the run.
-    max_grad_norm: a longer gradient is cut to this length; 0: none is.
-    num_train_steps: updates of the run.
-    num_critic_steps: of the critic's optimiser in an update.
-    updates_in_round: of which the last alone moves the autoencoder, where there
-      are long rounds of critic steps; see `rounds.py`.
-
-  Returns:
-    {name: optax transform}.
-  """
-  peaks = {
-    'autoencoder': autoencoder_learning_rate,
-    'critic': critic_learning_rate,
-  }
+  """Creates the optimizer of every network, from `create_schedules`."""
   optimizers = {}
-  # How many steps a network takes in so many updates: its schedule counts them.
-  own_steps = {
-    'autoencoder': lambda updates: rounds.num_moves(updates, updates_in_round),
-    'critic': lambda updates: num_critic_steps * updates,
-  }
-  for network in names:
-    own = map(own_steps[network], (warmup_steps, num_train_steps))
-    rate = _create_schedule(schedule, peaks[network], *own)
-    optimizer = optax.adam(rate, b1=b1, b2=b2)
-    if name == 'rmsprop':
-      # Outside the root, as in torch: a clipped critic's gradients are tiny.
+  for network, rate in schedules.items():
+    optimizer = optax.adam(rate, b1=config.b1, b2=config.b2)
+    if config.name == 'rmsprop':
+      # eps outside the root, as in torch: a clipped critic's gradients are
+      # tiny.
       optimizer = optax.rmsprop(rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)
-    if max_grad_norm:
-      # The critic's own step cuts its gradient, before the lazy penalties come
-      # on top. What stands in the place keeps the names in checkpoints.
-      is_critic = network == 'critic'
-      cut = optax.clip_by_global_norm(max_grad_norm)
-      optimizer = optax.chain(optax.identity() if is_critic else cut, optimizer)
+    if config.max_grad_norm:
+      # The critic's own step clips its gradient before it adds the separate
+      # penalties'. An identity here keeps the names in checkpoints.
+      clip = optax.clip_by_global_norm(config.max_grad_norm)
+      clip = optax.identity() if network == 'critic' else clip
+      optimizer = optax.chain(clip, optimizer)
     optimizers[network] = optimizer
   return optimizers
 
 
-def _create_schedule(schedule, peak, warmup_steps, num_steps):
-  if schedule == 'cosine':  # optax wants a step after the warm-up.
+def learning_rates(
+  schedules: Mapping[str, Schedule], state: TrainState
+) -> dict[str, float]:
+  """Returns the learning rate of each network's last optimizer step.
+
+  Args:
+    schedules: those of the optimizers.
+    state: after that step.
+
+  Returns:
+    {'learning_rate_autoencoder': ..., ...}; before a network's first step, the
+    learning rate of that step.
+  """
+  rates = {}
+  for name, schedule in schedules.items():
+    rate = schedule
+    if callable(schedule):
+      (count,) = (
+        part.count
+        for part in jax.tree.leaves(
+          state.networks[name].opt_state, is_leaf=_is_schedule_state
+        )
+        if _is_schedule_state(part)
+      )
+      rate = schedule(max(int(count) - 1, 0))
+    rates[f'learning_rate_{name}'] = float(rate)
+  return rates
+
+
+def _is_schedule_state(node) -> bool:
+  return isinstance(node, optax.ScaleByScheduleState)
+
+
+def _create_schedule(schedule, peak, warmup_steps, num_steps) -> Schedule:
+  if schedule == 'cosine':  # optax requires a step after the warm-up.
     num_steps = max(num_steps, warmup_steps + 1)
     return optax.warmup_cosine_decay_schedule(
       0.0 if warmup_steps else peak, peak, warmup_steps, num_steps

@@ -1,11 +1,12 @@
-"""What chance gives a step: flips, crops, noise, samples of the prior, mixing.
+"""Random inputs of an update: flips, crops, noise, prior samples, weights.
 
-Nothing random is stored. A draw is a function of the seed, the step, what it is
-for and the image's place in the global batch, so that a batch gets the same on
-one device and on many, and a resumed run the same as one that never stopped.
-Axes: B images on one device, S axes of space, C channels.
+No random state is stored. Each value is a function of the seed, the step, its
+use and the example's index in the global batch. So a batch gets the same values
+on one device and on many, and in a resumed and an uninterrupted run.
+Axes: B examples on one device, S axes of space, C channels.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,92 +17,96 @@ from vaegan_jax.config.shapes import MAX_AXES
 from vaegan_jax.models.autoencoder import Autoencoder
 from vaegan_jax.runtime import devices
 
-# One stream of randomness for each use.
-FLIP_STREAM, NOISE_STREAM, PRIOR_STREAM, MIX_STREAM = range(4)
-_FLIP_STREAMS = (FLIP_STREAM, 4, 5)  # Of each axis that is mirrored.
+# Each use has its own stream of randomness.
+FLIP_STREAM, NOISE_STREAM, PRIOR_STREAM, INTERPOLATION_STREAM = range(4)
+_FLIP_STREAMS = (FLIP_STREAM, 4, 5)  # One for each mirrored axis.
 CROP_STREAM = 6
-NUM_STREAMS = 8  # Room for more, without a change to what these draw.
+NUM_STREAMS = 8  # New streams up to here leave the values above unchanged.
 
-Draw = dict[str, Any]
+Inputs = dict[str, Any]
 
 
-def create_draw(
+def create_random_inputs(
   preprocess: Callable[..., jax.Array],
   *,
   seed: int,
   autoencoder: Autoencoder,
-  num_parts: int,
+  num_microbatches: int,
   with_prior: bool,
   num_flips: int = 1,
   crop_margin: int = 0,
-) -> Callable[[jax.Array, jax.Array, jax.Array], list[Draw]]:
-  """Builds what draws for one update on one device.
+) -> Callable[[jax.Array, jax.Array, jax.Array], list[Inputs]]:
+  """Creates the function that samples the inputs of one update on one device.
 
   Args:
-    preprocess: (images [B, *S, C] of any type, a flip [B] bool for each axis
-      that is mirrored, and where each crop begins, [B, 3] whole numbers) ->
+    preprocess: (images [B, *S, C] of any type, a flip [B] bool for each
+      mirrored axis, crop offsets [B, 3] int if there are crops) ->
       x [B, *S', C] float32 in [-1, 1].
-    seed: of everything that is drawn.
-    autoencoder: for whose latent noise and prior are drawn.
-    num_parts: K, parts of the batch, one a critic step.
-    with_prior: whether samples of the prior are drawn.
-    num_flips: axes that are mirrored.
-    crop_margin: how far a crop may begin from an image's own; 0: none is cut.
+    seed: seed of all values.
+    autoencoder: module that the latent noise and the prior samples are for.
+    num_microbatches: K, one microbatch for each critic step.
+    with_prior: whether to sample from the prior.
+    num_flips: number of mirrored axes.
+    crop_margin: largest offset of a crop; 0: no crops.
 
   Returns:
-    (step [], number of rollbacks [], images [K B, *S, C]) -> K dicts:
-    x [B, *S', C], cut and flipped, mix [B] uniform in [0, 1], and the latent's
-    noise, and perhaps prior.
+    (step [], number of rollbacks [], images [K B, *S, C]) -> K dicts with
+    x [B, *S', C], interpolation [B] uniform in [0, 1], the latent's noise, and
+    prior if `with_prior`.
   """
-  chances, latent = _chances(num_flips, crop_margin), autoencoder.latent
+  augmentations = _augmentations(num_flips, crop_margin)
+  latent = autoencoder.latent
 
-  def draw(step, num_rollbacks, images):
-    batch_size = images.shape[0] // num_parts
-    key = jax.random.fold_in(jax.random.key(seed), step)
-    part_size = devices.psum(batch_size)
-    places = _places(num_parts, batch_size, part_size)
+  def random_inputs(step, num_rollbacks, images):
+    batch_size = images.shape[0] // num_microbatches
+    key_of = functools.partial(_stream_key, seed, step, num_rollbacks)
+    global_size = devices.psum(batch_size)
+    indices = _example_indices(num_microbatches, batch_size, global_size)
 
-    def key_of(stream):
-      # A step that is taken again after a rollback gets other randomness.
-      return jax.random.fold_in(key, stream + NUM_STREAMS * num_rollbacks)
-
-    def random(stream, function):
+    def sample(stream, function):
       keys = jax.vmap(lambda i: jax.random.fold_in(key_of(stream), i))
-      return jax.vmap(function)(keys(places.reshape(-1)))
+      return jax.vmap(function)(keys(indices.reshape(-1)))
 
-    draws = {
-      'x': preprocess(images, *(random(*chance) for chance in chances)),
-      'mix': random(MIX_STREAM, jax.random.uniform),
+    inputs = {
+      'x': preprocess(images, *(sample(*args) for args in augmentations)),
+      'interpolation': sample(INTERPOLATION_STREAM, jax.random.uniform),
     }
-    parts = _split(draws, num_parts)
-    space = autoencoder.latent_space(parts[0]['x'].shape[1:-1])
-    for part, own in zip(parts, places, strict=True):
-      part['noise'] = latent.draw_noise(
-        key_of(NOISE_STREAM), own, part_size, space
+    microbatches = _split(inputs, num_microbatches)
+    space = autoencoder.latent_space(microbatches[0]['x'].shape[1:-1])
+    for microbatch, own in zip(microbatches, indices, strict=True):
+      microbatch['noise'] = latent.draw_noise(
+        key_of(NOISE_STREAM), own, global_size, space
       )
       if with_prior:
-        part['prior'] = latent.draw_prior(key_of(PRIOR_STREAM), own, space)
-    return parts
+        key = key_of(PRIOR_STREAM)
+        microbatch['prior'] = latent.draw_prior(key, own, space)
+    return microbatches
 
-  return draw
-
-
-def _chances(num_flips, margin) -> list[tuple[int, Callable]]:
-  """(stream, (key) -> draw of one image) of all that `preprocess` takes."""
-  chances = [(s, jax.random.bernoulli) for s in _FLIP_STREAMS[:num_flips]]
-  if margin:  # On each of as many axes as there may be.
-    ends = (MAX_AXES,), 0, margin + 1
-    chances.append((CROP_STREAM, lambda key: jax.random.randint(key, *ends)))
-  return chances
+  return random_inputs
 
 
-def _split(draws: Draw, num_parts: int) -> list[Draw]:
-  """The draws [K B, ...] of each of the K parts, [B, ...]."""
-  parts = jax.tree.map(lambda a: a.reshape(num_parts, -1, *a.shape[1:]), draws)
-  return [{k: v[i] for k, v in parts.items()} for i in range(num_parts)]
+def _stream_key(seed, step, num_rollbacks, stream) -> jax.Array:
+  """Returns the key of a stream; a rollback changes it for repeated steps."""
+  key = jax.random.fold_in(jax.random.key(seed), step)
+  return jax.random.fold_in(key, stream + NUM_STREAMS * num_rollbacks)
 
 
-def _places(num_parts, batch_size, part_size) -> jax.Array:
-  """Places in the global batch of this device's images, [K, B]."""
-  place = devices.index() * batch_size + jnp.arange(batch_size)
-  return jnp.arange(num_parts)[:, None] * part_size + place
+def _augmentations(num_flips, margin) -> list[tuple[int, Callable]]:
+  """Lists (stream, (key) -> value of one example) for `preprocess`."""
+  sampled = [(s, jax.random.bernoulli) for s in _FLIP_STREAMS[:num_flips]]
+  if margin:  # An offset for each axis that an example may have.
+    args = (MAX_AXES,), 0, margin + 1
+    sampled.append((CROP_STREAM, lambda key: jax.random.randint(key, *args)))
+  return sampled
+
+
+def _split(inputs: Inputs, number: int) -> list[Inputs]:
+  """Splits arrays [K B, ...] into K dicts of arrays [B, ...]."""
+  inputs = {k: v.reshape(number, -1, *v.shape[1:]) for k, v in inputs.items()}
+  return [{k: v[i] for k, v in inputs.items()} for i in range(number)]
+
+
+def _example_indices(num_microbatches, batch_size, global_size) -> jax.Array:
+  """Returns this device's example indices in the global batch, [K, B]."""
+  index = devices.index() * batch_size + jnp.arange(batch_size)
+  return jnp.arange(num_microbatches)[:, None] * global_size + index

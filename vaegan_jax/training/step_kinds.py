@@ -1,48 +1,78 @@
-"""Which of a run's compiled updates a step takes; the host chooses.
+"""Which compiled update a step takes, as a function of the step's number.
 
-What comes on some steps only is traced into an update of its own. A branch in
-one update would do the same, but on a CPU convolutions within a branch run many
-times as slowly.
+What happens on some steps only is compiled into an update of its own. A branch
+inside one update would compute the same, but a CPU runs convolutions inside a
+branch many times as slowly.
+
+The critic warm-up follows the authors of the Wasserstein GAN, who train the
+critic for longer before each of the first 25 generator steps and before every
+500th (github.com/martinarjovsky/WassersteinGAN). Here a warm-up is a number of
+updates, of which only the last trains the autoencoder.
 """
 
 from typing import NamedTuple
 
-from vaegan_jax.training import rounds
 from vaegan_jax.training.critic_step import CriticConfig
 
+# Autoencoder steps that each follow a warm-up, and how often one does later.
+_FIRST, _EVERY = 25, 500
+_UNTIL_NEXT = _EVERY - _FIRST
 
-class Turn(NamedTuple):
-  """What a step does; each kind is compiled when it first comes.
+
+class StepKind(NamedTuple):
+  """Kind of an update; each is compiled when a step first takes it.
 
   Attributes:
-    moves: whether the autoencoder moves, or waits in a long round of critic
-      steps.
-    lazy: for each critic step of the update, whether it takes the penalties
-      that come on every n-th alone.
+    train_autoencoder: False in a critic warm-up, except in its last update.
+    regularize_critic: for each critic step of the update, whether it takes the
+      penalties that are computed on every n-th step only.
   """
 
-  moves: bool
-  lazy: tuple[bool, ...]
+  train_autoencoder: bool
+  regularize_critic: tuple[bool, ...]
 
 
-def turn_of(step: int, config: CriticConfig) -> Turn:
-  """What a step does, from its number and nothing else.
+def step_kind(step: int, config: CriticConfig) -> StepKind:
+  """Returns the kind of a step.
 
   Args:
-    step: which update, from 1.
-    config: how the critic is trained.
-
-  Returns:
-    The turn; with K critic steps an update, (step - 1) K + 1 is the number of
-    its first.
+    step: number of the update, from 1.
+    config: the critic's training. With K critic steps an update, the first of
+      this update is the run's critic step (step - 1) K + 1.
   """
-  in_round = rounds.updates_in_round(config.long_round_steps, config.num_steps)
-  done = (step - 1) * config.num_steps
+  done, warmup = (step - 1) * config.num_steps, config.warmup_updates
   is_lazy = config.r1_weight > 0 and config.r1_every_steps > 1
-  return Turn(
-    moves=rounds.moves_autoencoder(step, in_round),
-    lazy=tuple(
+  return StepKind(
+    train_autoencoder=int(num_autoencoder_steps(step, warmup))
+    > int(num_autoencoder_steps(step - 1, warmup)),
+    regularize_critic=tuple(
       is_lazy and (done + i) % config.r1_every_steps == 0
       for i in range(1, config.num_steps + 1)
     ),
+  )
+
+
+def num_autoencoder_steps(step, warmup_updates: int):
+  """Returns how many of the first `step` updates trained the autoencoder.
+
+  Args:
+    step: number of updates, an int or a traced [] int32.
+    warmup_updates: length of a critic warm-up, at least 1 (no warm-up).
+
+  Returns:
+    The number, of the same type as `step`.
+  """
+  if warmup_updates == 1:
+    return step
+  first = _FIRST * warmup_updates
+  # A later cycle is one warm-up and then 499 updates that train both.
+  cycle = _EVERY - 1 + warmup_updates
+  num_cycles, within = divmod(step - first - _UNTIL_NEXT, cycle)
+  in_cycle = (within - warmup_updates + 1) * (within >= warmup_updates)
+  early = step // warmup_updates
+  steady = _FIRST + (step - first)
+  late = _EVERY + num_cycles * _EVERY + in_cycle
+  is_early, is_late = step <= first, step > first + _UNTIL_NEXT
+  return (
+    early * is_early + steady * (1 - is_early) * (1 - is_late) + late * is_late
   )

@@ -1,4 +1,4 @@
-"""What training carries from step to step, and how it begins."""
+"""State of training, which every update takes and returns."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,18 +10,18 @@ import optax
 from flax import struct
 
 Params = Mapping[str, Any]
-# Moving averages and where they begin: the critic's mean logits (LeCAM), and
-# the factor of the adaptive adversarial weight.
+# Moving averages and their initial values: the critic's mean logits (LeCAM),
+# and the factor of the adaptive adversarial weight.
 AVERAGES = {'logits_real': 0.0, 'logits_fake': 0.0, 'adaptive_weight': 1.0}
 
 
 class NetworkState(struct.PyTreeNode):
-  """One network with its optimiser.
+  """Weights and optimizer state of one network.
 
   Attributes:
     params: trained weights.
     batch_stats: running averages of BatchNorm and of a codebook, or {}.
-    opt_state: of the network's optax transform; () of a frozen network.
+    opt_state: state of the optax transform; () if the network is frozen.
   """
 
   params: Params
@@ -30,7 +30,7 @@ class NetworkState(struct.PyTreeNode):
 
   @property
   def variables(self) -> dict[str, Params]:
-    """What `module.apply` takes."""
+    """Argument of `module.apply`."""
     return {'params': self.params, 'batch_stats': self.batch_stats}
 
 
@@ -40,13 +40,13 @@ def apply_gradients(
   grads: Params,
   batch_stats: Params,
 ) -> NetworkState:
-  """One optimiser step of one network.
+  """Takes one optimizer step of one network.
 
   Args:
-    network: before the step.
-    optimizer: of this network.
-    grads: as its params.
-    batch_stats: what the network holds afterwards.
+    network: the network before the step.
+    optimizer: its optax transform.
+    grads: gradients of its params.
+    batch_stats: its running averages after the step.
 
   Returns:
     The network after the step.
@@ -62,16 +62,16 @@ def apply_gradients(
 
 
 class TrainState(struct.PyTreeNode):
-  """The whole state of a run. Randomness is not in it: see `training/draws.py`.
+  """Whole state of a run, without random state: see `random_inputs.py`.
 
   Attributes:
     step: [] int32, the last finished step; steps count 1..N.
-    num_skipped: [] int32, non-finite updates in a row up to now.
+    num_skipped: [] int32, number of updates skipped in a row up to now.
     networks: 'autoencoder' and, unless the objective has none, 'critic'.
-    ema_params: the autoencoder's weights, averaged over steps.
+    ema_params: moving average of the autoencoder's weights.
     averages: {name: []}, other moving averages; see `AVERAGES`.
-    num_rollbacks: [] int32, how often the run went back to a checkpoint. The
-      randomness of a step depends on it, so that it is not the same again.
+    num_rollbacks: [] int32, number of rollbacks to a checkpoint. A step's
+      random inputs depend on it, so that a repeated step gets others.
   """
 
   step: jax.Array
@@ -87,17 +87,17 @@ def create_train_state(
   optimizers: Mapping[str, optax.GradientTransformation],
   *,
   seed: int,
-  image_shape: tuple[int, int, int],
+  image_shape: tuple[int, ...],
   pretrained: Mapping[str, Params] | None = None,
 ) -> TrainState:
-  """Initialises every network.
+  """Initializes every network.
 
   Args:
     modules: 'autoencoder' and optionally 'critic'.
-    optimizers: one for each module that is trained.
-    seed: of the weights.
-    image_shape: (H, W, C).
-    pretrained: {module: variables} of those that are not to be drawn.
+    optimizers: one for each trained module.
+    seed: seed of the weights.
+    image_shape: (*S, C).
+    pretrained: {module: variables} of modules that are not to be initialized.
 
   Returns:
     The state before step 1.
@@ -124,3 +124,16 @@ def create_train_state(
     averages={name: jnp.float32(value) for name, value in AVERAGES.items()},
     num_rollbacks=jnp.int32(0),
   )
+
+
+def inference_variables(state: TrainState) -> dict[str, dict[str, Params]]:
+  """Returns {network: variables}; the autoencoder's weights are the averaged.
+
+  Args:
+    state: of a run, on the host or on any devices.
+  """
+  variables = {
+    name: network.variables for name, network in state.networks.items()
+  }
+  variables['autoencoder']['params'] = state.ema_params
+  return variables

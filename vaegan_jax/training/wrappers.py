@@ -1,4 +1,4 @@
-"""What is done around an update: each a function from update to update."""
+"""Wrappers of an update: each a function from update to update."""
 
 import functools
 from collections.abc import Callable
@@ -17,26 +17,26 @@ Update = Callable[[TrainState, jax.Array], tuple[TrainState, Metrics]]
 def averaging(
   update: Update,
   decay: float,
-  num_moves: Callable[[jax.Array], jax.Array] = lambda step: step,
+  num_steps: Callable[[jax.Array], jax.Array] = lambda step: step,
 ) -> Update:
-  """Keeps an exponential average of the autoencoder's weights.
+  """Keeps an exponential moving average of the autoencoder's weights.
 
-  Its horizon grows with the first moves, so that the initial weights are soon
-  forgotten: the decay is at most (1 + n) / (10 + n) at the n-th.
+  The decay at the autoencoder's n-th step is at most (1 + n) / (10 + n), so
+  that the initial weights are soon forgotten.
 
   Args:
-    update: that moves the autoencoder.
-    decay: of the average, after the first moves; 0: the last weights.
-    num_moves: (step) -> how often the autoencoder has moved by then.
+    update: an update that trains the autoencoder.
+    decay: decay of the average after the first steps; 0: the last weights.
+    num_steps: (step) -> number of autoencoder steps up to it.
 
   Returns:
-    The same update, after which `ema_params` have moved too.
+    The same update, which also updates `ema_params`.
   """
 
   def averaged(state, images):
     new, metrics = update(state, images)
-    moves = num_moves(new.step)
-    bounded = jnp.minimum(decay, (1.0 + moves) / (10.0 + moves))
+    number = num_steps(new.step)
+    bounded = jnp.minimum(decay, (1.0 + number) / (10.0 + number))
     ema_params = optax.incremental_update(
       new.networks['autoencoder'].params, state.ema_params, 1.0 - bounded
     )
@@ -46,27 +46,22 @@ def averaging(
 
 
 def skipping_non_finite(update: Update) -> Update:
-  """Takes a step only if its losses and gradients are finite.
+  """Skips a step of which any metric is not finite.
+
+  Every metric is checked. The losses and gradient norms among them show a
+  non-finite gradient; metrics are averaged, so all devices decide alike.
 
   Args:
-    update: whose metrics have every loss, and the length of every gradient.
+    update: an update whose metrics include all losses and gradient norms.
 
   Returns:
-    The same update, but that one with a value that is not finite changes only
-    the step and the number of skipped ones, the metric `skipped_in_a_row`.
+    The same update, except that a skipped step changes only `step` and
+    `num_skipped`, which is also the metric `skipped_in_a_row`.
   """
 
   def checked(state, images):
     new, metrics = update(state, images)
-    # A non-finite gradient norm means a non-finite gradient somewhere.
-    ok = functools.reduce(
-      jnp.logical_and,
-      (
-        jnp.isfinite(v)
-        for k, v in metrics.items()
-        if k.endswith(('loss', 'norm'))
-      ),
-    )
+    ok = functools.reduce(jnp.logical_and, map(jnp.isfinite, metrics.values()))
     num_skipped = jnp.where(ok, 0, state.num_skipped + 1)
     kept = jax.tree.map(functools.partial(jnp.where, ok), new, state)
     kept = kept.replace(step=new.step, num_skipped=num_skipped)
