@@ -3,6 +3,7 @@
 They are forked from one that has imported TensorFlow and JAX already.
 """
 
+import atexit
 import contextlib
 import json
 import logging
@@ -113,7 +114,10 @@ def _become_main(args, devices, out, err, prepare):
   sys.argv = [str(MAIN), *args]
   if prepare:
     prepare()
-  runpy.run_path(str(MAIN), run_name='__main__')
+  try:
+    runpy.run_path(str(MAIN), run_name='__main__')
+  finally:  # As Python does at its end, but multiprocessing does not.
+    atexit._run_exitfuncs()
 
 
 def heed_signals():

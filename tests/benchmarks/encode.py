@@ -1,12 +1,12 @@
-"""How fast `--mode=encode` is, beside the encoder's own forward passes.
+"""Compares the speed of `--mode=encode` with the encoder's forward passes.
 
 Run from the root of the repository, with the workdir of a finished run:
 
     python -m tests.benchmarks.encode runs/quickstart/geometric --repeats=5
 
-The forward passes take batches that are on the device already; encoding reads
-its images from the memory map and writes the files. Both take turns, so that
-another program's load falls on both. Prints one JSON object.
+The forward passes use batches that are already on the device. Encoding reads
+its images from the memory map and writes the files. Both alternate, so that
+other programs slow both alike. Prints one JSON object.
 """
 
 import argparse
@@ -22,9 +22,9 @@ import jax
 import numpy as np
 
 import vaegan_jax
-from vaegan_jax.commands import encode
 from vaegan_jax.config.io import load_config
-from vaegan_jax.inference.using import open_split
+from vaegan_jax.inference import encode
+from vaegan_jax.inference.command_io import open_split
 from vaegan_jax.runtime import devices
 
 
@@ -46,7 +46,8 @@ def main() -> None:
     'encode': lambda: _encode(model, images, batch_size),
   }
   rates = {name: [] for name in ways}
-  with contextlib.redirect_stdout(sys.stderr):  # Progress is no result.
+  # Progress is not part of the result.
+  with contextlib.redirect_stdout(sys.stderr):
     for repeat in range(-1, arguments.repeats):  # The first round compiles.
       for name, way in ways.items():
         start = time.perf_counter()
@@ -70,7 +71,7 @@ def main() -> None:
 
 
 class Repeated:
-  """Images several times over, so that a turn lasts."""
+  """Images repeated several times, so that a run lasts longer."""
 
   def __init__(self, images, times: int):
     self._images = images

@@ -1,15 +1,15 @@
-"""Measures how the costs grow: with the batch, the side, the devices.
+"""Measures how costs grow with the batch, the image size and the devices.
 
 Run from the root of the repository:
 
     python -m tests.benchmarks.growth --figure=docs/growth.png
     python -m tests.benchmarks.growth --parts compilation
 
-The time and the planned memory of an update, an image; how long the update of
-each objective takes to trace and to compile, with an empty and with a full
-compilation cache; what the input delivers. Devices are virtual ones of a CPU,
-which share its cores: their times tell what sharing out costs, and no gain.
-Each part runs in processes of its own. Prints one JSON object.
+It measures the time and planned memory of an update per image, and the speed of
+the input. It also measures how long each objective's update takes to trace and
+compile, with an empty and with a full compilation cache. Devices are virtual
+ones of a CPU, which share its cores, so their times show the cost of sharing
+and no gain. Each part runs in its own processes. Prints one JSON object.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from vaegan_jax.runtime import devices
 _BATCHES = (16, 32, 64, 128, 256)
 _SIDES = (32, 64, 96, 128)
 _DEVICES = (1, 2, 4, 8)
-_BATCH, _SHARED_BATCH = 16, 64  # Where the side grows; over all devices.
+_BATCH, _SHARED_BATCH = 16, 64  # For growing image sizes; over all devices.
 _EXAMPLES = tuple(
   input_benchmark.Examples(*kind, number=2000)
   for kind in (
@@ -54,7 +54,7 @@ _CACHED = {
 
 
 def main(argv: list[str]) -> None:
-  """Measures what is asked for, prints it, and perhaps draws it."""
+  """Measures the requested parts, prints them, and plots them on request."""
   args = _parse_args(argv)
   if args.job:
     print(json.dumps(_JOBS[args.job](args)))
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> None:
   }
   print(json.dumps(result, indent=2))
   if args.figure:
-    from tests.benchmarks import growth_figure  # It needs matplotlib.
+    from tests.benchmarks import growth_figure  # Needs matplotlib.
 
     growth_figure.draw(result, args.figure)
 
@@ -99,7 +99,7 @@ def _grow_devices(args) -> list[dict]:
 
 
 def _compile_all(args) -> list[dict]:
-  """Of each objective, with and without R1, in two processes."""
+  """Compiles each objective with and without R1, in two processes."""
   rows = []
   for objective in args.objectives:
     for lazy in ('', '--lazy')[: 1 + (objective == 'geometric')]:
@@ -127,7 +127,7 @@ _PARTS = {
 
 
 def _run(args, job: str, *flags: str, env=None) -> Any:
-  """What a job in a process of its own prints."""
+  """Runs a job in its own process and returns what it prints."""
   command = [sys.executable, '-m', __spec__.name, f'--job={job}']
   command += [f'--config={args.config}', f'--runs={args.runs}', *flags]
   process = subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True)
@@ -135,7 +135,7 @@ def _run(args, job: str, *flags: str, env=None) -> Any:
 
 
 def _measure_updates(args) -> list[dict]:
-  """The job 'update': its time and memory, an image, at each of the sizes."""
+  """Runs the job 'update': time and memory per image at each size."""
   return [_measure_update(args, *map(int, s.split('x'))) for s in args.sizes]
 
 
@@ -151,7 +151,7 @@ def _measure_update(args, batch_size: int, side: int) -> dict[str, Any]:
   for run in range(args.runs + 1):
     cpu, wall = time.process_time(), time.perf_counter()
     state, _ = jax.block_until_ready(compiled(state, images))
-    if run:  # The first warms up.
+    if run:  # The first run warms up.
       taken.append((time.process_time() - cpu, time.perf_counter() - wall))
   cpu, wall = map(statistics.median, zip(*taken, strict=True))
   num_bytes = number * update_benchmark.planned_bytes(compiled)
@@ -166,7 +166,7 @@ def _measure_update(args, batch_size: int, side: int) -> dict[str, Any]:
 
 
 def _measure_compilation(args) -> dict[str, float]:
-  """The job 'compilation': seconds, and CPU seconds of all of it."""
+  """Runs the job 'compilation': wall and CPU seconds."""
   (objective,) = args.objectives
   config = load_config_file(f'{args.config}:{objective}')
   update, create_state = update_benchmark.create(

@@ -1,4 +1,4 @@
-"""Draws what `growth.py` has measured, in one figure."""
+"""Plots the measurements of `growth.py` in one figure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,11 +11,11 @@ _BLUE, _ORANGE, _GREY = '#1f77b4', '#d95f02', '#777777'
 
 
 def draw(result: Mapping[str, Any], path: str) -> None:
-  """Draws the parts that there are.
+  """Plots the measured parts.
 
   Args:
-    result: what `growth.py` prints, with all parts but perhaps the input.
-    path: of the file that is written.
+    result: what `growth.py` prints; the input is optional.
+    path: file to write.
   """
   figure = Figure(figsize=(9, 6.4), layout='constrained')
   panels = figure.subplots(2, 2)
@@ -31,7 +31,7 @@ def draw(result: Mapping[str, Any], path: str) -> None:
 
 
 def _draw_costs(axes, rows, field: str, label: str) -> None:
-  """Time on the left, memory on the right, both from 0."""
+  """Plots time on the left axis and memory on the right, both from 0."""
   steps = np.arange(len(rows))
   twin = axes.twinx()
   for side, name, color, marker, text in (
@@ -49,7 +49,7 @@ def _draw_costs(axes, rows, field: str, label: str) -> None:
 
 
 def _draw_compilation(axes, rows) -> None:
-  """CPU seconds to trace and compile, cold and warm."""
+  """Plots CPU seconds to trace and compile, cold and warm."""
   names = [row['objective'] + ' + R1' * row['r1'] for row in rows]
   places = np.arange(len(rows))
   for shift, cache, color in ((-0.2, 'cold', _GREY), (0.2, 'warm', _BLUE)):

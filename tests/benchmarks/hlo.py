@@ -1,9 +1,9 @@
 """Counts the work in a compiled program, from the text of its HLO.
 
-`jax.jit(f).lower(...).compile().as_text()` is what runs; nothing here looks at
-the function it came from. Only convolutions and matrix products are counted,
-and of a convolution only the products with a real input: none with padding,
-none with the holes that a dilation leaves.
+It analyses `jax.jit(f).lower(...).compile().as_text()`, which is what runs, and
+not the Python function. It counts only convolutions and matrix products. For a
+convolution it counts only products with real inputs: none with padding, and
+none with the zeros of a dilation.
 """
 
 import collections
@@ -29,7 +29,7 @@ _CALLED = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class _Instruction:
-  """One line: `%name = type opcode(operands), attributes`."""
+  """One line of HLO: `%name = type opcode(operands), attributes`."""
 
   name: str
   type: str
@@ -39,20 +39,19 @@ class _Instruction:
 
 
 def count_flops(text: str) -> int:
-  """Floating-point operations of all convolutions and dots of one run.
+  """Returns the FLOPs of all convolutions and dots of one execution.
 
-  A product and its sum are two.
+  A product and its sum count as two.
 
   Args:
-    text: of one compiled module.
+    text: HLO of one compiled module.
 
   Returns:
     The count on one device.
 
   Raises:
-    ValueError: something may hide work: a custom call, a loop of unknown
-      length or a branch around a convolution or dot. Better no count than a
-      wrong one.
+    ValueError: the count would be unreliable, because of a custom call, or a
+      loop of unknown length or a branch around a convolution or dot.
   """
   computations, entry = _parse(text)
   counts = {}
@@ -91,13 +90,13 @@ def count_flops(text: str) -> int:
 
 
 def count_all_reduces(text: str) -> int:
-  """How many all-reduces a module holds; an asynchronous one counts once."""
+  """Counts the all-reduces of a module; an asynchronous one counts once."""
   opcodes = count_opcodes(text)
   return opcodes['all-reduce'] + opcodes['all-reduce-start']
 
 
 def count_host_transfers(text: str) -> int:
-  """How often a module speaks with the host: feeds, sends and callbacks."""
+  """Counts the host transfers of a module: feeds, sends and callbacks."""
   transfers = 0
   for instruction in _instructions(text):
     target = _custom_call_target(instruction)
@@ -107,7 +106,7 @@ def count_host_transfers(text: str) -> int:
 
 
 def count_opcodes(text: str) -> collections.Counter[str]:
-  """How often each operation is written in a module, fusions included."""
+  """Counts each operation in a module's text, fusions included."""
   return collections.Counter(i.opcode for i in _instructions(text))
 
 
@@ -146,7 +145,7 @@ def _parse_line(line: str) -> _Instruction:
 
 
 def _close(text: str, start: int) -> int:
-  """The place of the parenthesis that closes the one at `start`."""
+  """Returns the position of the parenthesis that closes the one at `start`."""
   depth = 0
   for place in range(start, len(text)):
     depth += {'(': 1, ')': -1}.get(text[place], 0)
@@ -156,12 +155,12 @@ def _close(text: str, start: int) -> int:
 
 
 def _split(operands: str) -> list[str]:
-  """Splits at the commas that are in no bracket."""
+  """Splits at the commas outside brackets."""
   return [o.strip() for o in re.split(r',(?![^\[{(]*[\]})])', operands)]
 
 
 def _operand(text: str, types: dict[str, str]) -> str:
-  """The type of `%name`, or of `f32[2,3]{1,0} %name`."""
+  """Returns the type of `%name`, or of `f32[2,3]{1,0} %name`."""
   return text if '[' in text else types[text.lstrip('%')]
 
 
@@ -171,7 +170,7 @@ def _instructions(text: str) -> Iterator[_Instruction]:
 
 
 def _called(instruction: _Instruction) -> list[str]:
-  """Names of the computations that an instruction runs."""
+  """Returns the names of the computations that an instruction calls."""
   return [
     name.strip().lstrip('%')
     for single, several in _CALLED.findall(instruction.attributes)
@@ -198,12 +197,12 @@ def _dot_flops(lhs, rhs, out, attributes) -> int:
 
 
 def _convolution_flops(lhs, rhs, out, attributes) -> int:
-  """Twice the products of real inputs.
+  """Returns twice the number of products with real inputs.
 
   Every output element sums over the kernel's input features (those of its own
-  group, which is all that the kernel holds) and over the taps that meet an
-  input. The taps of each dimension are independent of the other's. Neither
-  groups nor reversed windows change the count.
+  group, which are all that the kernel has) and over the kernel positions that
+  meet an input. Each dimension is independent. Groups and reversed windows do
+  not change the count.
   """
   labels = re.search(r'dim_labels=(\w+)_(\w+)->(\w+)', attributes)
   lhs_at, rhs_at, out_at = (
@@ -235,7 +234,7 @@ def _convolution_flops(lhs, rhs, out, attributes) -> int:
 def _count_taps(
   size, kernel, out, *, stride, pad, lhs_dilation, rhs_dilation
 ) -> int:
-  """Pairs (output, tap) of one dimension that meet an input."""
+  """Counts (output, kernel position) pairs of one dimension with an input."""
   taps = 0
   for o in range(out):
     for k in range(kernel):

@@ -1,9 +1,9 @@
-"""How long the library takes to import, beside Flax alone.
+"""Measures how long the library takes to import, compared with Flax alone.
 
   python -m tests.benchmarks.imports --repeats=9
 
-Prints one JSON object: medians in seconds, of fresh processes that take turns,
-and their ratio.
+Prints one JSON object: medians in seconds, of new processes that alternate, and
+their ratio.
 """
 
 import argparse
@@ -25,7 +25,8 @@ def main() -> None:
   parser.add_argument('--repeats', type=int, default=9)
   repeats = parser.parse_args().repeats
   seconds = {name: [] for name in STATEMENTS}
-  for repeat in range(-1, repeats):  # The first round warms the disk's cache.
+  # The first repetition fills the disk's cache.
+  for repeat in range(-1, repeats):
     for name, statement in STATEMENTS.items():
       start = time.perf_counter()
       subprocess.run([sys.executable, '-c', statement], check=True)

@@ -5,9 +5,9 @@ Run from the root of the repository:
     python -m tests.benchmarks.input
     python -m tests.benchmarks.input --side=64 --channels=13 --dtype=uint16
 
-The two ways take turns, so that another program's load falls on both. Photos
-are drawn faces, stored as JPEG; what is not uint8 of three channels is arrays,
-stored as .npy. In batches of 64. Prints one JSON object.
+The two ways alternate, so that other programs slow both alike. Photos are
+synthetic faces, stored as JPEG. Other dtypes and channels are arrays, stored as
+.npy. Batches have 64 examples. Prints one JSON object.
 """
 
 import argparse
@@ -33,19 +33,19 @@ from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.sources import drawn_faces
 from vaegan_jax.data.split import open_split
 
-_NUM_FILES = 200  # Every example is one of them.
+_NUM_FILES = 200  # Every example is one of these.
 _BATCH_SIZE = 64
-_READ_AHEAD = 16  # Batches that may lie ready since a stream's last turn.
-_SECONDS_A_RUN = 0.5  # At the least.
+_READ_AHEAD = 16  # Batches that may be ready since a stream's last run.
+_SECONDS_A_RUN = 0.5  # The minimum.
 
 
 class Examples(NamedTuple):
-  """What is read.
+  """Examples to read.
 
   Attributes:
-    side: of each, in pixels.
-    channels, dtype: of each.
-    number: of them.
+    side: image size in pixels.
+    channels, dtype: of each example.
+    number: number of examples.
   """
 
   side: int = drawn_faces.SIZE
@@ -55,12 +55,12 @@ class Examples(NamedTuple):
 
   @property
   def are_photos(self) -> bool:
-    """Whether they are stored as JPEG."""
+    """Returns whether the examples are stored as JPEG."""
     return self.channels == 3 and self.dtype == 'uint8'
 
 
 def main(argv: list[str]) -> None:
-  """Prints the rates, their ratio and the facts of the machine."""
+  """Prints the speeds, their ratio and a description of the machine."""
   args = _parse_args(argv)
   examples = Examples(args.side, args.channels, args.dtype, args.number)
   result = measure(examples, runs=args.runs)
@@ -78,20 +78,21 @@ def main(argv: list[str]) -> None:
 
 
 def measure(examples: Examples, *, runs: int) -> dict[str, Any]:
-  """Measures both ways to read the same.
+  """Measures both ways to read the same examples.
 
   Args:
-    examples: that are read; they are written into a temporary folder.
-    runs: turns of each way.
+    examples: examples to write into a temporary folder and read.
+    runs: repetitions of each way.
 
   Returns:
-    Examples a second: medians, the slowest and the fastest run, and of the
-    memory map the first pass over all, in which checksums are compared.
+    Examples per second: medians, the slowest and the fastest run. For the
+    memory map also the first pass, which verifies checksums.
   """
   with tempfile.TemporaryDirectory() as folder:
-    with contextlib.redirect_stdout(sys.stderr):  # Progress is no result.
+    # Progress is not part of the result.
+    with contextlib.redirect_stdout(sys.stderr):
       streams = _create_streams(pathlib.Path(folder), examples)
-    most = 9 * examples.number // 10  # The others may be held out.
+    most = 9 * examples.number // 10  # The other examples may be held out.
     first_pass = _rate(streams['memory_map'], most // _BATCH_SIZE)
     rates = {name: [] for name in streams}
     for _ in range(runs):
@@ -112,7 +113,7 @@ def measure(examples: Examples, *, runs: int) -> dict[str, Any]:
 
 
 def _create_streams(folder: pathlib.Path, examples: Examples) -> dict:
-  """One endless stream of batches for each way."""
+  """Creates one endless stream of batches for each way."""
   _write_files(folder / 'files', examples)
   name = 'image_folder' if examples.are_photos else 'array_folder'
   data = DataConfig(name, path=str(folder / 'files'), data_dir=str(folder))
@@ -151,7 +152,7 @@ def _write_files(folder: pathlib.Path, examples: Examples) -> None:
 
 
 def _rate(stream, num_batches: int = 0) -> float:
-  """Examples a second over so many batches; 0: over some time."""
+  """Returns examples per second over a number of batches; 0: over some time."""
   done, start, seconds = 0, time.perf_counter(), 0.0
   while done < num_batches if num_batches else seconds < _SECONDS_A_RUN:
     next(stream)
@@ -160,7 +161,7 @@ def _rate(stream, num_batches: int = 0) -> float:
 
 
 def _catch_up(stream) -> None:
-  """Takes what has been read ahead since the stream's last turn."""
+  """Discards what has been read ahead since the stream's last run."""
   for _ in range(_READ_AHEAD):
     next(stream)
 

@@ -1,7 +1,7 @@
-"""The least arithmetic of an update, from the shapes of its networks alone.
+"""The minimum arithmetic of an update, from the shapes of its networks alone.
 
-In products of one image, of which a floating-point count has two: the product
-and its sum. What meets a padding is none.
+The unit is one product for one image, which is two FLOPs: the product and its
+sum. Products with padding do not count.
 """
 
 import math
@@ -18,13 +18,13 @@ Sides = tuple[int, ...]
 def minimum_flops(
   config: ml_collections.ConfigDict, order: str, batch_size: int
 ) -> int:
-  """The least convolution and matrix FLOPs of one update.
+  """Returns the minimum convolution and matrix FLOPs of one update.
 
   A layer costs F forward, F for its weights' gradient and F for its input's:
-  the same products, paired differently. So do the two products of attention,
-  which have two inputs each. The first layer of a network that is fed with
-  images owes no input gradient, unless somebody wants it; and the search for
-  the nearest code of 'vq', N, owes none at all.
+  the same products, paired differently. The same holds for the two products of
+  attention, which have two inputs each. The first layer of a network on images
+  needs no input gradient, unless it is used. The search for the nearest code of
+  'vq', N, needs no gradient at all.
 
     autoencoder       3 F_A - F_first + N
     critic step       2 (3 F_D - F_first)       real and fake
@@ -32,7 +32,7 @@ def minimum_flops(
     simultaneous      less 2 F_L                the critic step's forward passes
 
   F_D is the whole critic, F_L its blocks up to the last that the distance
-  compares. An adversarial term wants the whole critic for the fake instead.
+  compares. An adversarial term needs the whole critic for the fake instead.
   """
   encoder, decoder = encoder_products(config), decoder_products(config)
   products = 3 * (sum(encoder) + sum(decoder)) - encoder[0]
@@ -48,12 +48,12 @@ def minimum_flops(
 
 
 def critic_step_products(config: ml_collections.ConfigDict) -> int:
-  """Of real and fake images: forward, and both gradients but the images'."""
+  """Counts a step on real and fake images, without the images' gradients."""
   return 2 * sum(3 * sum(s) - s[0] for s in critic_products(config))
 
 
 def encoder_products(config: ml_collections.ConfigDict) -> list[int]:
-  """Of each layer, the first first, the one to the latent last."""
+  """Counts each layer, from the image to the latent."""
   model, sides = config.model, spatial_shape(config.data)
   widths = [model.width * m for m in model.channel_multipliers]
   channels, size = config.data.channels, _num_inputs(model)
@@ -76,12 +76,12 @@ def encoder_products(config: ml_collections.ConfigDict) -> list[int]:
       products.append(_conv(sides, _same, before, size))
       before = size
     widths = [before]
-  # A dense layer, or one of 1x1: as many products.
+  # A dense or 1x1 layer has as many products.
   return [*products, math.prod(sides) * widths[-1] * size]
 
 
 def decoder_products(config: ml_collections.ConfigDict) -> list[int]:
-  """Of each layer, the one from the latent first, the image's last."""
+  """Counts each layer, from the latent to the image."""
   model = config.model
   widths = [model.width * m for m in model.channel_multipliers]
   sides = _divide(spatial_shape(config.data), 2**model.depth)
@@ -110,10 +110,10 @@ def decoder_products(config: ml_collections.ConfigDict) -> list[int]:
 
 
 def critic_products(config: ml_collections.ConfigDict) -> list[list[int]]:
-  """Of each scale: of the first layer, the blocks in order, and the head.
+  """Counts, per scale, the first layer, the blocks in order, and the head.
 
-  A residual critic's blocks are single numbers, all of their layers together;
-  a plain one's first layer is its first block.
+  A block of a residual critic is one number for all of its layers. The first
+  layer of a plain critic is its first block.
   """
   critic, scales = config.critic, []
   for scale in range(critic.num_scales):
@@ -139,7 +139,7 @@ def critic_products(config: ml_collections.ConfigDict) -> list[list[int]]:
 
 
 def search_products(config: ml_collections.ConfigDict) -> int:
-  """Of all tokens with all codes, where the nearest of a codebook is sought."""
+  """Counts the products of all tokens with all codes in a codebook search."""
   model = config.model
   if model.latent != 'vq':
     return 0
@@ -150,7 +150,7 @@ def search_products(config: ml_collections.ConfigDict) -> int:
 
 
 def _seen(config, scale: int, products: list[int]) -> int:
-  """Of a scale's layers up to the last block that the distance compares."""
+  """Counts a scale's layers up to the last block that the distance compares."""
   critic = config.critic
   prefix = f'scale_{scale}/' if scale else ''
   names = [f'{prefix}block_{i}' for i in range(critic.depth)]
@@ -166,7 +166,7 @@ def _num_inputs(model) -> int:
 
 
 def _halvings(sides, channels, widths) -> list[int]:
-  """Of a stack of convolutions of 4 taps and stride 2."""
+  """Counts a stack of convolutions of kernel size 4 and stride 2."""
   inputs = [channels, *widths[:-1]]
   return [
     _conv(_divide(sides, 2**i), _halved_from_four, *ends)
@@ -175,7 +175,7 @@ def _halvings(sides, channels, widths) -> list[int]:
 
 
 def _level(config, sides, before, width, num_blocks) -> list[int]:
-  """Of a level's residual blocks and attention, layer by layer."""
+  """Counts a level's residual blocks and attention, layer by layer."""
   products = []
   for _ in range(num_blocks):
     products += [_conv(sides, _same, before, width)]
@@ -195,7 +195,7 @@ def _middle(model, sides, width) -> list[int]:
 
 
 def _attention(sides, width) -> list[int]:
-  """Four layers of 1x1, and two products of all places with all places."""
+  """Counts four 1x1 layers, and two products over all pairs of positions."""
   places = math.prod(sides)
   return [places * width * width] * 4 + [places * places * width] * 2
 
@@ -203,27 +203,27 @@ def _attention(sides, width) -> list[int]:
 def _conv(
   sides: Sequence[int], taps: Callable[[int], int], inputs: int, outputs: int
 ) -> int:
-  """Of one convolution; `taps` maps a side to how many meet a pixel."""
+  """Counts one convolution; `taps` maps a size to products with real inputs."""
   return math.prod(map(taps, sides)) * inputs * outputs
 
 
 def _same(side: int) -> int:
-  """Of 3 taps; the first's first and the last's last fall into the padding."""
+  """Counts kernel size 3; the two outermost products meet the padding."""
   return 3 * side - 2
 
 
 def _halved_from_four(side: int) -> int:
-  """Of 4 taps and stride 2, and a padding of 1."""
+  """Counts kernel size 4, stride 2 and a padding of 1."""
   return 4 * (side // 2) - 2
 
 
 def _halved_from_three(side: int) -> int:
-  """Of 3 taps and stride 2, and a padding of 1 behind."""
+  """Counts kernel size 3, stride 2 and a padding of 1 at the end."""
   return 3 * (side // 2) - 1
 
 
 def _doubled(side: int) -> int:
-  """Of 3 taps after doubling, which are 2 for each of the sub-pixels."""
+  """Counts kernel size 3 after upsampling: 2 for each of the sub-pixels."""
   return 2 * (2 * side) - 2
 
 

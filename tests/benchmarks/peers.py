@@ -1,18 +1,19 @@
-"""Measures the update beside the same one in PyTorch, turn by turn.
+"""Compares the speed of the update with the same one in PyTorch.
 
 Run from the root of the repository:
 
     python -m tests.benchmarks.peers
     python -m tests.benchmarks.peers --configs=configs/cifar10.py --compile
 
-PyTorch is no requirement of the project: `pip install torch==2.13.0`, in an
-environment of its own if you like; `--compile` needs a C++ compiler as well.
+PyTorch is not a requirement of the project. Install it with
+`pip install torch==2.13.0`, for example in a separate environment. `--compile`
+also needs a C++ compiler.
 
-Both take the same weights, images and noise, and their losses and gradients
-are compared, without `--compile`, before anything is timed. A turn of either
-falls under the same load, so that the ratios hold where the seconds do not.
-Prints one JSON object; a ratio below 1 says that PyTorch is slower. On a GPU,
-which both must see, it adds bfloat16 and the memory.
+Both take the same weights, images and noise. Their losses and gradients are
+compared, without `--compile`, before the timing. Both alternate, so that other
+programs slow both alike and the ratios are reliable. Prints one JSON object. A
+ratio below 1 means that PyTorch is slower. On a GPU, which both must find, it
+adds bfloat16 and the memory.
 """
 
 import argparse
@@ -46,10 +47,11 @@ _CONFIGS = (
   'configs/default.py:mse',
   'configs/quickstart.py',
 )
-# Of a loss, and of the length of an array's gradient.
+# Tolerance for a loss, and for the norm of an array's gradient.
 _TOLERANCES = {'float32': 1e-3, 'bfloat16': 0.1}
-_SMALL_SHARE = 1e-2  # Of a network's gradient: below, an array's is rounding.
-# What is written in PyTorch too.
+# An array whose gradient is a smaller share of its network's is rounding.
+_SMALL_SHARE = 1e-2
+# Options that the PyTorch version has too.
 _WRITTEN = {
   'update_order': 'alternating',
   'model.network': 'plain',
@@ -86,14 +88,14 @@ _WRITTEN_OF = {
 
 
 class Peers(NamedTuple):
-  """Both, by what they do: 'update', 'update_with_r1' and 'evaluation'.
+  """Both programs: 'update', 'update_with_r1' and 'evaluation'.
 
   Attributes:
-    ours, theirs: {name: what does it once}, of JAX and of PyTorch.
-    differences: {name: {what: how far apart, relatively}}, of the first losses
-      and gradients. Of an array whose gradient is a small share of its
-      network's the difference is relative to that share.
-    planned_bytes: {name: () -> the memory that XLA plans}, of the updates.
+    ours, theirs: {name: function that runs it once}, in JAX and in PyTorch.
+    differences: {name: {item: relative difference}} of the first losses and
+      gradients. For an array whose gradient is a small share of its network's,
+      the difference is relative to that share.
+    planned_bytes: {name: () -> memory that XLA plans} of the updates.
   """
 
   ours: dict[str, Callable]
@@ -139,7 +141,7 @@ def main(argv: list[str]) -> None:
 
 
 def _measure(path: str, dtype: str, args) -> dict[str, Any]:
-  """All of one configuration."""
+  """Measures one configuration."""
   config = load_config_file(path)
   config.batch_size = args.batch_size
   config.model.dtype = config.critic.dtype = dtype
@@ -157,17 +159,17 @@ def create(
   """Builds both from one configuration, and compares them.
 
   Args:
-    config: of a run; flips are turned off in it.
-    compiled: whether PyTorch's is compiled.
+    config: configuration of a run; flips are turned off in it.
+    compiled: whether to compile the PyTorch program.
 
-  Rekinds:
-    Both.
+  Returns:
+    Both programs.
   """
   import torch
 
   from tests.benchmarks.torch_update import Update
 
-  config.data.random_flip = False  # Nothing is random but the noise.
+  config.data.random_flip = False  # Only the noise is random.
   _check_written(config)
   modules, optimizers, create_state = create_networks(config)
   update_of = create_updates(config, modules, optimizers)
@@ -221,10 +223,10 @@ def _check_written(config) -> None:
 
 
 def _images(config) -> np.ndarray:
-  """[B, S, S, C] uint8: blocks of colour under noise.
+  """Returns [B, S, S, C] uint8 images: blocks of colour with noise.
 
-  Without the noise a block's inner pixels all give one value, and where that
-  is 0 but for rounding, the two differ in the gradient of a whole block.
+  Without noise all inner pixels of a block give one value. If that is 0 up to
+  rounding, the two programs differ in the gradient of a whole block.
   """
   rng = np.random.default_rng(0)
   small = config.data.image_size // 8
@@ -234,7 +236,7 @@ def _images(config) -> np.ndarray:
 
 
 def _noise(config, autoencoder, images: np.ndarray) -> np.ndarray:
-  """The noise of the first step, [B, Z]: a function of the seed alone."""
+  """Returns the noise of the first step, [B, Z], from the seed alone."""
   random_inputs = create_random_inputs(
     lambda images: images,
     seed=config.seed,
@@ -251,7 +253,7 @@ def _noise(config, autoencoder, images: np.ndarray) -> np.ndarray:
 
 
 def _create_reconstruct(autoencoder, params, images) -> Callable:
-  """() -> images [B, S, S, C] without chance, as evaluation gets them."""
+  """Returns () -> reconstructions [B, S, S, C] of the latents' means."""
   apply = jax.jit(
     lambda params, images: autoencoder.apply(
       {'params': params}, to_float(images)
@@ -262,9 +264,9 @@ def _create_reconstruct(autoencoder, params, images) -> Callable:
 
 
 def _compare(state, metrics, peer, losses) -> dict[str, float]:
-  """Relative differences of losses, and of each array's gradient.
+  """Returns relative differences of losses and of each array's gradient.
 
-  Adam's first moment after one step is its share of the gradient.
+  Adam's first moment after one step is proportional to the gradient.
   """
   from tests.benchmarks.torch_update import leaves
 
@@ -290,11 +292,11 @@ def _compare_images(got, want) -> dict[str, float]:
 
 
 def _time(peers: Peers, runs: int, batch_size: int) -> dict[str, dict]:
-  """Medians of CPU and wall seconds, and of the kinds' ratios."""
+  """Returns medians of CPU and wall seconds, and of their ratios."""
   result = {}
   for name in peers.ours:
     sides = peers.ours[name], peers.theirs[name]
-    for function in (*sides, *sides):  # The first compile, and choose.
+    for function in (*sides, *sides):  # The first runs compile and autotune.
       function()
     taken = [[_seconds(function) for function in sides] for _ in range(runs)]
     result[name] = {}
@@ -317,12 +319,12 @@ def _time(peers: Peers, runs: int, batch_size: int) -> dict[str, dict]:
 
 
 def _plan(update, state, batch) -> int:
-  """Bytes of XLA's plan for an update."""
+  """Returns the bytes that XLA plans for an update."""
   return planned_bytes(update.lower(state, batch).compile())
 
 
 def _peak_bytes(function: Callable) -> int:
-  """What PyTorch holds at the most, of a GPU."""
+  """Returns the peak GPU memory of PyTorch."""
   import torch
 
   torch.cuda.reset_peak_memory_stats()

@@ -1,9 +1,9 @@
-"""The default update in PyTorch, tuned: the peer of `peers.py`.
+"""The default update in tuned PyTorch, for `peers.py`.
 
-As one writes it for speed: channels last, no gradient into the frozen critic,
-none for the photographs, fused Adam, and `torch.compile` if it is asked for.
-Its weights come from the JAX state, so that the two can be compared.
-Axes: B images, C channels, S the side, Z entries of a latent.
+It is written for speed: channels last, no gradient into the frozen critic or
+the photographs, fused Adam, and optionally `torch.compile`. Its weights come
+from the JAX state, so that the two can be compared. Axes: B images, C channels,
+S image size, Z entries of a latent.
 """
 
 import math
@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 # As in `models/blocks.py`, `losses/distances.py` and `losses/reconstruction.py`
-# in float32; the tests compare what comes of them.
+# in float32; the tests compare the results.
 _SLOPE = 0.2
 _EPSILON = 1e-8
 _BATCH_SHARE = 0.1
@@ -24,7 +24,7 @@ _MIN_VARIANCE = 1e-6
 
 
 class Critic(nn.Module):
-  """Strided convolutions and a dense layer; the encoder is one too."""
+  """Strided convolutions and a dense layer; also used as the encoder."""
 
   def __init__(self, params: Mapping[str, Any]):
     super().__init__()
@@ -34,7 +34,7 @@ class Critic(nn.Module):
     self.head = _linear(params['Dense_0'])
 
   def features(self, x: torch.Tensor) -> list[torch.Tensor]:
-    """The blocks' outputs, each [B, C, S, S], of x [B, C, S, S]."""
+    """Returns the blocks' outputs, each [B, C, S, S], for x [B, C, S, S]."""
     found = []
     for conv in self.convs:
       x = F.leaky_relu(conv(x), _SLOPE)
@@ -42,17 +42,17 @@ class Critic(nn.Module):
     return found
 
   def judge(self, feature: torch.Tensor) -> torch.Tensor:
-    """The head's output of a feature, in the order that JAX flattens it."""
+    """Returns the head's output; flattens the feature in JAX's order."""
     with torch.autocast(feature.device.type, enabled=False):
       return self.head(feature.float().permute(0, 2, 3, 1).flatten(1))
 
   def forward(self, x: torch.Tensor) -> torch.Tensor:
-    """The head's output of the last feature, [B, outputs]."""
+    """Returns the head's output for the last feature, [B, outputs]."""
     return self.judge(self.features(x)[-1])
 
 
 class Decoder(nn.Module):
-  """A dense layer, then nearest neighbour and 3x3 convolutions."""
+  """Dense layer, then nearest-neighbour upsampling and 3x3 convolutions."""
 
   def __init__(self, params: Mapping[str, Any]):
     super().__init__()
@@ -64,7 +64,7 @@ class Decoder(nn.Module):
     self.channels = params['block_0']['Conv_0']['kernel'].shape[2]
 
   def forward(self, latents: torch.Tensor) -> torch.Tensor:
-    """Images [B, C, S, S] of latents [B, Z]."""
+    """Returns images [B, C, S, S] of latents [B, Z]."""
     with torch.autocast(latents.device.type, enabled=False):
       x = F.leaky_relu(self.dense(latents), _SLOPE)
     side = math.isqrt(x.shape[1] // self.channels)
@@ -84,7 +84,7 @@ class Autoencoder(nn.Module):
     self.decoder = Decoder(params['decoder'])
 
   def forward(self, x, noise):
-    """x_recon [B, C, S, S] and the KL [B], of noise [B, Z]; None: no chance."""
+    """Returns x_recon [B, C, S, S] and KL [B]; noise is [B, Z] or None."""
     mean, logvar = self.encoder(x).chunk(2, dim=1)
     if noise is None:
       return self.decoder(mean), None
@@ -100,8 +100,8 @@ class Update:
   ):
     """Takes {network: parameters} of a JAX state, and its configuration.
 
-    With `compiled` all but R1 goes through `torch.compile`, which cannot
-    differentiate a gradient.
+    With `compiled`, everything except R1 goes through `torch.compile`, which
+    cannot differentiate a gradient.
     """
     self.config = config
     self.device = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -131,12 +131,12 @@ class Update:
   def __call__(
     self, images: torch.Tensor, noise: torch.Tensor, lazy: bool
   ) -> dict[str, torch.Tensor]:
-    """One step.
+    """Takes one step.
 
     Args:
       images: [B, S, S, C] uint8.
       noise: [B, Z].
-      lazy: whether R1 is taken.
+      lazy: whether the step has the R1 penalty.
 
     Returns:
       The losses {name: []}.
@@ -167,7 +167,7 @@ class Update:
 
   @torch.no_grad()
   def reconstruct(self, images: torch.Tensor) -> torch.Tensor:
-    """Images [B, C, S, S] in [-1, 1] of [B, S, S, C] uint8, without chance."""
+    """Returns noiseless reconstructions [B, C, S, S] of [B, S, S, C] uint8."""
     with self._precision():
       return self.autoencoder(_to_float(images), None)[0]
 
@@ -186,7 +186,7 @@ class Update:
     return (F.relu(1 - real) + F.relu(1 + fake)).mean()
 
   def _step_critic(self, x, x_recon, lazy):
-    """Hinge loss, and R1 by differentiating a gradient, in float32."""
+    """Updates the critic with the hinge loss, and R1 in float32."""
     loss = self._critic_loss(x, x_recon)
     total, fields = loss, self.config.critic
     if lazy:
@@ -198,7 +198,7 @@ class Update:
     return loss
 
   def _judge(self, x, x_recon):
-    """The distance and the verdict, whose gradient reaches x_recon alone."""
+    """Returns distance and adversarial loss; gradients reach x_recon alone."""
     if self.critic is None:
       return {'distance': _negative_log_likelihood(x, x_recon)}
     with self._precision():
@@ -222,7 +222,7 @@ class Update:
     self.optimizers[name].step()
 
   def first_moments(self) -> dict[str, list[np.ndarray]]:
-    """Adam's, by network: its gradients' shares, in the order of `leaves`."""
+    """Returns Adam's first moments per network, in the order of `leaves`."""
     return {
       name: [
         optimizer.state[p]['exp_avg'].cpu().numpy()
@@ -233,7 +233,7 @@ class Update:
 
 
 def leaves(params: Mapping[str, Any]) -> list[np.ndarray]:
-  """A JAX network's parameters as PyTorch orders and lays them out."""
+  """Returns a JAX network's parameters in PyTorch's order and layout."""
   if 'encoder' in params:
     return leaves(params['encoder']) + leaves(params['decoder'])
   layers = [params[name]['Conv_0'] for name in _blocks(params)]
@@ -245,12 +245,12 @@ def leaves(params: Mapping[str, Any]) -> list[np.ndarray]:
 
 
 def _to_float(images):
-  """[B, C, S, S] in [-1, 1], channels last as the bytes were."""
+  """Returns [B, C, S, S] in [-1, 1], in channels-last memory format."""
   return images.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def _local_distance(x, x_recon):
-  """Of one layer's features, each divided by its place's own size."""
+  """Returns the distance of one layer, with local normalisation."""
   least = _BATCH_SHARE * (x**2).mean() + _EPSILON
   x, x_recon = (
     f * torch.rsqrt((f**2).mean(1, keepdim=True) + least) for f in (x, x_recon)
@@ -259,7 +259,7 @@ def _local_distance(x, x_recon):
 
 
 def _image_distance(x, x_recon, num_halvings):
-  """Of the image, and of its means over squares, divided by the batch's."""
+  """Returns the distance of the image layers, with batch normalisation."""
   total = 0.0
   for halving in range(num_halvings + 1):
     if halving:
@@ -273,7 +273,7 @@ def _image_distance(x, x_recon, num_halvings):
 
 
 def _negative_log_likelihood(x, x_recon):
-  """Of images under a Gaussian whose variance is the batch's own."""
+  """Returns the images' loss under a Gaussian with the batch's variance."""
   errors = (x - x_recon) ** 2
   variance = errors.detach().mean().clamp_min(_MIN_VARIANCE)
   log_norm = 0.5 * math.prod(x.shape[1:]) * torch.log(2 * math.pi * variance)
@@ -285,7 +285,7 @@ def _blocks(params: Mapping[str, Any]) -> list[str]:
 
 
 def _arrays(layer: Mapping[str, Any]) -> Sequence[np.ndarray]:
-  """Copies of a layer's weight [F, C, ...] and bias [F]."""
+  """Returns copies of a layer's weight [F, C, ...] and bias [F]."""
   kernel = np.moveaxis(np.asarray(layer['kernel']), (-1, -2), (0, 1))
   return np.array(kernel, order='C'), np.array(layer['bias'])
 

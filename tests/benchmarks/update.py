@@ -5,10 +5,10 @@ Run from the root of the repository:
     python -m tests.benchmarks.update
     python -m tests.benchmarks.update --config=configs/celeba.py --order=both
 
-The arithmetic is counted in the program compiled for 8 virtual CPU devices,
-and compared with the least that the network's shapes allow; the time is
-measured on whatever devices there are, the orders taking turns, so that
-another program's load falls on both. Prints one JSON object.
+The arithmetic is counted in the program compiled for 8 virtual CPU devices, and
+compared with the minimum for the networks' shapes. The time is measured on the
+available devices. The update orders alternate, so that other programs slow both
+alike. Prints one JSON object.
 """
 
 import argparse
@@ -40,14 +40,14 @@ from vaegan_jax.training import train_state
 from vaegan_jax.training.step_kinds import StepKind
 
 _NUM_VIRTUAL_DEVICES = 8
-_STEPS = 5  # In which the update may compile once.
+_STEPS = 5  # The update may compile once in them.
 _RUNS = 7
 _SECONDS_A_RUN = 2
 _COMPILED = '/jax/core/compile/backend_compile_duration'
 
 
 def main(argv: list[str]) -> None:
-  """Prints what the programs hold, and how long they take."""
+  """Prints the counts of the programs and their times."""
   args = _parse_args(argv)
   if args.programs:
     print(json.dumps(_describe_programs(args), indent=2))
@@ -79,13 +79,13 @@ def main(argv: list[str]) -> None:
 
 
 def describe_programs(argv: list[str]) -> dict[str, dict]:
-  """Compiles each order's update for 8 devices, in a process of its own.
+  """Compiles each order's update for 8 devices, in its own process.
 
   Args:
     argv: flags of this program.
 
   Returns:
-    {order: facts of its compiled program, on one device}.
+    {order: counts of its compiled program, on one device}.
   """
   process = subprocess.run(
     [sys.executable, '-m', __spec__.name, *argv, '--programs'],
@@ -102,9 +102,9 @@ def create(
   *,
   regularize_critic: bool = False,
 ) -> tuple[Callable, Callable[[], train_state.TrainState]]:
-  """Creates the update over all devices, and the function of its first state.
+  """Creates the update over all devices, and a function for its first state.
 
-  It is the update of steps without the lazy penalty, by default.
+  By default it is the update for steps without the lazy penalty.
   """
   config = config.copy_and_resolve_references()
   config.update_order = order
@@ -117,7 +117,7 @@ def create(
 
 
 def planned_bytes(compiled: jax.stages.Compiled) -> int:
-  """What a compiled program holds at once on a device, by XLA's plan."""
+  """Returns the peak memory that XLA plans for a program on one device."""
   plan = compiled.memory_analysis()
   return (
     plan.argument_size_in_bytes
@@ -128,7 +128,7 @@ def planned_bytes(compiled: jax.stages.Compiled) -> int:
 
 
 def small_config() -> ml_collections.ConfigDict:
-  """The default configuration with a network that compiles in seconds."""
+  """Returns the default configuration with networks that compile quickly."""
   config = default.get_config()
   config.data.image_size = 32
   for network in (config.model, config.critic):
@@ -212,7 +212,7 @@ def _measure_time(args: argparse.Namespace) -> dict[str, dict]:
 
 
 def _run(update, holder, images, num_steps) -> float:
-  """Seconds for some steps; `holder` keeps the newest state."""
+  """Times some steps; `holder` keeps the newest state."""
   started = time.perf_counter()
   for _ in range(num_steps):
     holder[0], _ = update(holder[0], images)

@@ -83,14 +83,14 @@ def test_a_new_source_is_one_file(squares, tmp_path):
 
 def test_the_configuration_accepts_a_new_source(squares):
   from configs import default
-  from vaegan_jax.config.examples import check_data
+  from vaegan_jax.config.data_checks import check_data
 
-  data = default.get_config().data
-  data.name = squares
-  check_data(data)
-  data.path = 'somewhere'
+  config = default.get_config()
+  config.data.name = squares
+  check_data(config)
+  config.data.path = 'somewhere'
   with pytest.raises(UserError, match=r'data\.path'):
-    check_data(data)
+    check_data(config)
 
 
 def test_sources_are_known_without_heavy_imports():

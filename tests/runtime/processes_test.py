@@ -1,13 +1,18 @@
 """How a process finds the others, and what it tells where it cannot."""
 
+import atexit
 import os
+import signal
 import socket
+import sys
 
 import jax
 import pytest
 
+from tests.processes import Process
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import processes
+from vaegan_jax.runtime.preemption import Stopper
 
 
 @pytest.mark.parametrize(
@@ -56,16 +61,50 @@ def test_a_process_by_itself_takes_nobody_with_it():
 
 
 @pytest.mark.parametrize(
-  ('error', 'status'),
-  ((SystemExit(75), 75), (SystemExit(), 0), (ZeroDivisionError('bug'), 1)),
+  ('error', 'status'), (('SystemExit(75)', 75), ('KeyboardInterrupt', 130))
 )
-def test_a_process_by_itself_ends_at_once_with_all_it_said(
-  error, status, monkeypatch, capsys
+def test_an_interrupted_import_ends_the_process_at_once(
+  error, status, monkeypatch, tmp_path
 ):
   ended = []
   monkeypatch.setattr(os, '_exit', ended.append)
-  with processes.ending_at_once():
-    raise error
+  monkeypatch.syspath_prepend(tmp_path)
+  (tmp_path / 'interrupted_import.py').write_text(f'raise {error}')
+  with processes.ending_interrupted_imports():
+    import interrupted_import  # noqa: F401
   assert ended == [status]
-  err = capsys.readouterr().err
-  assert ('Traceback' in err and 'bug' in err) == (status == 1)
+  with (
+    pytest.raises((SystemExit, KeyboardInterrupt)),
+    processes.ending_interrupted_imports(),
+  ):
+    raise {'SystemExit(75)': SystemExit(75)}.get(error, KeyboardInterrupt)
+  assert ended == [status]
+
+
+def _register():
+  atexit.register(lambda: print('atexit', file=sys.stderr, flush=True))
+
+
+def _register_and_stop():
+  _register()
+  Stopper.requested = _stop_now(Stopper.requested)
+
+
+def _stop_now(requested):
+  def stop(self):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return requested(self)
+
+  return stop
+
+
+def test_functions_of_atexit_run_after_every_end(tiny_run, tmp_path):
+  flags = (*tiny_run, '--config.num_train_steps=2')
+  for status, prepare, flag in (
+    (75, _register_and_stop, '--config.log_every_steps=1'),
+    (0, _register, '--config.log_every_steps=1'),
+    (2, _register, '--config.seed=1'),  # Another run: refused.
+  ):
+    process = Process(tmp_path / 'run', *flags, flag, prepare=prepare)
+    assert process.wait() == status, process.err
+    assert process.err.splitlines()[-1] == 'atexit'

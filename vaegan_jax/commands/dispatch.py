@@ -12,13 +12,9 @@ import ml_collections
 from vaegan_jax.config.cli import Command
 from vaegan_jax.config.rules import flatten
 from vaegan_jax.config.validation import validate
-from vaegan_jax.runtime.preemption import interruptible
 from vaegan_jax.setup.memory import telling_exhaustion
 
-_SIZES = (
-  *('batch_size', 'data.image_size', 'model.width', 'critic.width'),
-  'image_size',  # Of style transfer.
-)
+_SIZES = ('batch_size', 'data.image_size', 'model.width', 'critic.width')
 
 
 def run_mode(command: Command) -> int:
@@ -55,8 +51,7 @@ def _run_mode(command: Command) -> int:
     for config in command.runs.values():
       validate(config, num_devices=jax.device_count())
     return study.study(command.runs, command.workdir)
-  with interruptible():
-    _look_at_runs(command)
+  _look_at_runs(command)
   return 0
 
 
@@ -70,12 +65,8 @@ def _look_at_runs(command: Command) -> None:
     from vaegan_jax.commands import compare
 
     compare.compare(command.runs, command.workdir)
-  elif command.use:
-    _use_model(command)
   else:
-    from vaegan_jax.commands import style
-
-    style.transfer_style(command.config, command.workdir, command.runs)
+    _use_model(command)
 
 
 def _use_model(command: Command) -> None:

@@ -14,7 +14,9 @@ Of several processes the first alone writes, all read, and all hear the same.
 
 import contextlib
 import functools
+import threading
 from collections.abc import Callable
+from concurrent import futures
 from typing import Any
 
 import flax
@@ -225,7 +227,7 @@ class Checkpoints:
     step, items = self._pending
     try:
       self._manager = self._manager or self._open()
-      if not self._manager.save(step, args=items):
+      if not _call_in_daemon(lambda: self._manager.save(step, args=items)):
         raise RuntimeError(f'a step after {step} is there already')
     except Exception as error:
       return error
@@ -285,6 +287,24 @@ class Checkpoints:
       logging.warning('Moved the damaged checkpoint to %s', target)
     # Nobody may list the steps before they are moved.
     distributed.every_process(True)
+
+
+def _call_in_daemon(function: Callable[[], Any]) -> Any:
+  """Calls `function` in a daemon thread and returns its result.
+
+  The threads that orbax starts there are daemons, too. After an error one of
+  them waits 300 s for the others, and Python's end would wait for it.
+  """
+  result = futures.Future()
+
+  def call():
+    try:
+      result.set_result(function())
+    except BaseException as error:
+      result.set_exception(error)
+
+  threading.Thread(target=call, daemon=True).start()
+  return result.result()
 
 
 def _meta(step, state, config, data) -> dict:

@@ -145,24 +145,36 @@ def only_first_prints() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def ending_at_once() -> Iterator[None]:
-  """A context at whose end this process ends, if it is by itself.
+def ending_interrupted_imports() -> Iterator[None]:
+  """Ends the process at once if a signal interrupted the import of a library.
 
-  Python's own end is left out: it waits, for minutes, for what orbax began and
-  could not save, and libraries that were interrupted while they were loaded
-  crash in it. Several processes must wait for each other there.
+  Such a library (TensorFlow, for one) may crash in Python's own end, which
+  runs in every other case.
   """
   try:
     yield
-  except BaseException as error:
-    if jax.distributed.is_initialized():
+  except (SystemExit, KeyboardInterrupt) as error:
+    if jax.distributed.is_initialized() or not _is_in_import(error):
       raise
-    if not isinstance(error, SystemExit):
-      traceback.print_exception(error)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    logging.flush()
-    os._exit(getattr(error, 'code', 1) or 0)
+    _flush()
+    os._exit(error.code if isinstance(error, SystemExit) else 130)
+
+
+def _is_in_import(error: BaseException | None) -> bool:
+  """Returns whether code of a module, not of its functions, was running."""
+  while error:
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+      name = frame.f_globals.get('__name__')
+      if frame.f_code.co_name == '<module>' and name != '__main__':
+        return True
+    error = error.__context__
+  return False
+
+
+def _flush() -> None:
+  sys.stdout.flush()
+  sys.stderr.flush()
+  logging.flush()
 
 
 def leave(status: int, error: Exception | None = None) -> None:
@@ -183,9 +195,7 @@ def leave(status: int, error: Exception | None = None) -> None:
       'the others with it.',
       file=sys.stderr,
     )
-  sys.stdout.flush()
-  sys.stderr.flush()
-  logging.flush()
+  _flush()
   if is_first():  # The others abort at once when it has gone.
     time.sleep(_LAST_WORDS_SECONDS)
   os._exit(status)
