@@ -1,7 +1,7 @@
 """The range of a data set's values, which becomes [-1, 1] for the networks.
 
 It is computed once, from the training split, and is a field of the run from
-then on: see `setup/value_range.py`.
+then on: see `setup/data.py`.
 """
 
 import numpy as np
