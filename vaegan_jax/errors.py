@@ -30,3 +30,10 @@ def unwritable(workdir: str | os.PathLike, error: OSError) -> UserError:
     f'--workdir={workdir} cannot be written ({error}): name a folder on a '
     'disk with room, such as --workdir=runs/first'
   )
+
+
+def describe_error(error: BaseException) -> str:
+  """Returns the error's type and the first line of its message."""
+  lines = str(error).strip().splitlines() or ['no message']
+  line = lines[0].partition(' <_io.')[0]  # Pillow names the buffer's address.
+  return f'{type(error).__name__}: {line.rstrip(".:")}'

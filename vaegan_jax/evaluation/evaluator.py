@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from vaegan_jax.data import pixels
-from vaegan_jax.data.images import Images
+from vaegan_jax.data.split import Images
 from vaegan_jax.evaluation import figures, signal_figures
 from vaegan_jax.evaluation.feature_metrics import FeatureMetrics
 from vaegan_jax.evaluation.scores import Scores, measure, summarize

@@ -8,7 +8,8 @@ data.
 import ml_collections
 
 from vaegan_jax.config.shapes import holds_arrays
-from vaegan_jax.data.images import Images, load_splits
+from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data.split import Images, load_splits
 from vaegan_jax.data.values import find_range
 from vaegan_jax.runtime import distributed
 
@@ -32,7 +33,7 @@ def load_data(
   """
   with distributed.together(), distributed.after_first():
     splits = load_splits(
-      config.data, _SPLITS, fill_bucket=distributed.is_first()
+      DataConfig(**config.data), _SPLITS, fill_bucket=distributed.is_first()
     )
   distributed.check_same(
     {

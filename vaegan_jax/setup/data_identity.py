@@ -11,7 +11,8 @@ import ml_collections
 
 from vaegan_jax.config.migrations import upgrade
 from vaegan_jax.config.shapes import example_shape
-from vaegan_jax.data.images import load_splits
+from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data.split import load_splits
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import distributed
 from vaegan_jax.runtime.checkpoint_metadata import read_identity
@@ -145,7 +146,7 @@ def describe_change(
     'data_dir': now.data_dir,
     'cache_images': False,
   }
-  (images,) = load_splits(fields, ['train_split'])
+  (images,) = load_splits(DataConfig(**fields), ['train_split'])
   was = recorded['data']
   if was['fingerprint'] == images.fingerprint:
     return ''

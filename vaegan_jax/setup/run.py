@@ -18,7 +18,7 @@ from vaegan_jax.config.rules import flatten
 from vaegan_jax.config.shapes import example_shape
 from vaegan_jax.config.validation import validate_new_run
 from vaegan_jax.data import batches
-from vaegan_jax.data.images import Images, whole_of
+from vaegan_jax.data.split import Images, whole_of
 from vaegan_jax.evaluation.evaluator import Evaluator
 from vaegan_jax.losses.adversarial import OBJECTIVES
 from vaegan_jax.runtime import devices, distributed
