@@ -1,6 +1,6 @@
 """Sets up runs from their configurations: `setup(config) -> Run`.
 
-Only this folder takes a whole configuration and builds networks, optimisers,
-state, data, evaluator and updates from it.
+Owns the way from a whole configuration to networks, optimisers, state, data,
+evaluator and updates.
 May import: `training`, `evaluation` and below.
 """
