@@ -20,6 +20,7 @@ from absl import logging
 
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime.distributed import is_first
+from vaegan_jax.runtime.preemption import INTERRUPTED
 
 _START_SECONDS = 300  # Until all processes must have started.
 _HEARTBEAT_SECONDS = 30  # Until a dead process is noticed and the others end.
@@ -175,6 +176,23 @@ def _flush() -> None:
   sys.stdout.flush()
   sys.stderr.flush()
   logging.flush()
+
+
+@contextlib.contextmanager
+def reporting_errors() -> Iterator[None]:
+  """Prints a UserError as one line and exits with status 2."""
+  try:
+    yield
+  except (UserError, KeyboardInterrupt) as error:
+    mistake = isinstance(error, UserError)
+    message = f'error: {error}' if mistake else 'Stopped by Ctrl-C.'
+    status = 2 if mistake else INTERRUPTED
+    print(message, file=sys.stderr)
+    leave(status)
+    sys.exit(status)
+  except Exception as error:
+    leave(1, error)
+    raise
 
 
 def leave(status: int, error: Exception | None = None) -> None:
