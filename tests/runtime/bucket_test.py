@@ -47,6 +47,10 @@ def bucket(fake_bucket):
     yield fake_bucket
 
 
+def _set_variables(variables):
+  os.environ.update(variables)
+
+
 def _run(*args):
   values = flags.FlagValues()
   cli.define_flags(values)
@@ -90,7 +94,7 @@ def test_a_killed_run_ends_with_the_same_bits(whole, tiny_run, tmp_path):
   process = Process(
     tmp_path / 'killed',
     *args,
-    prepare=functools.partial(os.environ.update, whole.environment),
+    prepare=functools.partial(_set_variables, whole.environment),
   )
   deadline = time.monotonic() + 300
   saved = 'killed/checkpoints/10/commit_success.txt'
