@@ -15,7 +15,7 @@ from vaegan_jax.training.critic_step import CriticConfig
 RATES = {'autoencoder': 0.25, 'critic': 0.0625}
 
 
-PLAIN_CRITIC = CriticConfig()
+PLAIN_CRITIC = CriticConfig(r1_weight=0.0)
 DEFAULTS = optimizers.OptimizerConfig(
   name='adam',
   autoencoder_learning_rate=RATES['autoencoder'],
@@ -148,7 +148,9 @@ def test_a_run_may_be_all_warm_up():
 def test_the_critics_schedule_counts_its_own_steps():
   """With three critic steps an update, the two end together."""
   options = dict(schedule='cosine', warmup_steps=2, num_train_steps=6)
-  both = create(RATES, critic=CriticConfig(num_steps=3), **options)
+  both = create(
+    RATES, critic=CriticConfig(r1_weight=0.0, num_steps=3), **options
+  )
   critic = rates(both['critic'], 19) / RATES['critic']
   autoencoder = rates(both['autoencoder'], 7) / RATES['autoencoder']
   np.testing.assert_allclose(critic[::3], autoencoder, rtol=1e-4, atol=1e-6)
@@ -222,7 +224,7 @@ def test_the_critics_gradient_is_left_to_its_own_step():
 def test_a_schedule_counts_the_moves_of_a_network_that_waits():
   """Rounds of 4 updates, a run of 32: the autoencoder moves 8 times."""
   options = dict(schedule='cosine', warmup_steps=8, num_train_steps=32)
-  warmup = CriticConfig(long_round_steps=4)
+  warmup = CriticConfig(r1_weight=0.0, long_round_steps=4)
   waiting = create(['autoencoder', 'critic'], critic=warmup, **options)
   often = dict(warmup_steps=2, num_train_steps=8)
   plain = create(['autoencoder', 'critic'], **options | often)

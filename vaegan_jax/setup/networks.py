@@ -84,10 +84,10 @@ def critic_config(
   Args:
     config: of the run.
     trained: names of its networks that have an optimizer; without a critic
-      among them the settings are the defaults.
+      among them they are not used.
   """
   if 'critic' not in trained:
-    return CriticConfig()
+    return CriticConfig(r1_weight=0.0)
   names = [field.name for field in dataclasses.fields(CriticConfig)]
   return CriticConfig(**{name: config.critic[name] for name in names})
 

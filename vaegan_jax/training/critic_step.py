@@ -37,11 +37,11 @@ class CriticConfig:
   """Settings of the critic's training: fields of `config.critic`. 0 is off.
 
   Attributes:
+    r1_weight: gamma of `penalties.r1_penalty`.
     num_steps: critic steps an update, each on images of its own.
     long_round_steps: critic steps of a critic warm-up; see `step_kinds.py`.
     weight_clip: largest absolute value of any weight.
     gradient_penalty_weight: lambda of `penalties.gradient_penalty`.
-    r1_weight: gamma of `penalties.r1_penalty`.
     r1_every_steps: R1 is computed on every n-th step, with n times the weight
       (arXiv 1912.04958, appendix B).
     lecam_weight: lambda of `penalties.lecam_penalty`.
@@ -49,11 +49,11 @@ class CriticConfig:
     prior_fakes: whether samples of the prior are fakes too.
   """
 
+  r1_weight: float
   num_steps: int = 1
   long_round_steps: int = 0
   weight_clip: float = 0.0
   gradient_penalty_weight: float = 0.0
-  r1_weight: float = 0.0
   r1_every_steps: int = 16
   lecam_weight: float = 0.0
   lecam_decay: float = 0.99
