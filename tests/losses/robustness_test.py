@@ -1,6 +1,6 @@
-"""No picture in a batch breaks the distance, and it grows with the error.
+"""No image of a batch dominates the distance, and it grows with the error.
 
-The photographs are faces as the quick start draws them; the critics have random
+The photographs are the quick start's synthetic faces. The critics have random
 weights, as at the start of a run.
 """
 
@@ -46,14 +46,14 @@ STRANGE = {
 
 @functools.cache
 def photographs():
-  """[NUMBER, SIDE, SIDE, 3] in [-1, 1]."""
+  """Returns images [NUMBER, SIDE, SIDE, 3] in [-1, 1]."""
   step = drawn_faces.SIZE // SIDE
   faces = [drawn_faces.draw_face(i)[::step, ::step] for i in range(NUMBER)]
   return np.stack(faces)[:, :SIDE, :SIDE].astype(np.float32) / 127.5 - 1
 
 
 def blurred(x):
-  """As a reconstruction is at first, and a little of everything else."""
+  """Blurs images, as early reconstructions are, and adds other errors."""
   kernel = np.ones(5) / 5
   for axis in (1, 2):
     x = np.apply_along_axis(np.convolve, axis, x, kernel, 'same')
@@ -64,7 +64,7 @@ def blurred(x):
 @functools.cache
 def critic(norm):
   module = Critic(8, (1, 2, 4), norm=norm)
-  with jax.ensure_compile_time_eval():  # It may be asked for under `jit`.
+  with jax.ensure_compile_time_eval():  # It may be called under `jit`.
     variables = jax.jit(module.init)(jax.random.key(0), photographs()[:1])
   return module, jax.device_get(variables)
 
@@ -108,8 +108,8 @@ def test_no_image_pulls_ten_times_as_hard_as_the_median(
   assert lengths.max() <= 10 * np.median(lengths)
 
 
-def test_by_its_own_size_an_almost_grey_image_outweighs_all_others():
-  """Why 'batch' and 'local' are there: the test above can fail."""
+def test_relative_normalization_lets_an_almost_grey_image_dominate():
+  """Shows why 'batch' and 'local' exist: the test above can fail."""
   x = with_one('constant 127')
   relative = dataclasses.replace(LOSS, normalize='relative')
   lengths = np.asarray(gradient_lengths(relative, x, blurred(x)))
@@ -120,7 +120,7 @@ def test_by_its_own_size_an_almost_grey_image_outweighs_all_others():
 @pytest.mark.parametrize('norm', NORMS)
 @pytest.mark.parametrize('error', ['noise', 'blur', 'brightness', 'contrast'])
 def test_the_distance_grows_with_the_error(error, norm, normalize):
-  """With the image as a layer, whatever the critic is blind to."""
+  """Uses the image as a layer, which covers what the critic ignores."""
   loss = dataclasses.replace(LOSS, normalize=normalize, image_weight=1.0)
   x = photographs()
   towards = {
@@ -151,8 +151,8 @@ def test_a_norm_divides_the_contrast_away_and_the_image_keeps_it(norm):
 
 
 @pytest.mark.parametrize('normalize', ['batch', 'local'])
-def test_the_batch_reaches_over_all_devices_that_are_named(normalize):
-  """Two halves with an `axis_name` are compared as the whole is."""
+def test_the_batch_covers_all_devices_of_the_axis(normalize):
+  """Two halves with an `axis_name` give the distance of the whole."""
   x = photographs()
   y = blurred(x)
   whole = perceptual.perceptual_distance(
@@ -197,7 +197,7 @@ def test_the_scale_is_a_constant_to_the_gradient():
 
 
 def test_an_error_of_brightness_counts_in_every_layer_of_the_image():
-  """And one of the finest detail in the first alone, by hand."""
+  """An error of the finest detail counts in the first alone, by hand."""
   x = np.zeros((1, 8, 8, 1), np.float32)
   x[:, ::2] = 1.0  # Its mean square is 1/2, and that of its means 1/4.
   detail = x * 1.0
@@ -212,7 +212,7 @@ def test_an_error_of_brightness_counts_in_every_layer_of_the_image():
 
 
 def test_the_image_layers_of_an_odd_side_keep_its_edge():
-  x = jnp.arange(5.0).reshape(1, 5, 1)  # One axis of space.
+  x = jnp.arange(5.0).reshape(1, 5, 1)  # One spatial axis.
   layers = image_layers(x, 3)
   assert list(layers) == ['image', 'image_1', 'image_2', 'image_3']
   np.testing.assert_allclose(layers['image_1'][0, :, 0], [0.5, 2.5, 4.0])

@@ -1,7 +1,7 @@
-"""The distance of the post's own critic, against numbers that PyTorch gave.
+"""The distance of the post's own critic, compared with PyTorch's values.
 
-They are of a critic as in the post's first trainer (mauicv/vaegan, October
-2022), with this recipe, in PyTorch 2.13 on a CPU:
+The values are of a critic as in the post's first trainer (mauicv/vaegan,
+October 2022), in PyTorch 2.13 on a CPU, with this recipe:
 
 - numpy's default_rng(0) draws normal weights, each of variance 1 / fan-in, in
   this order: [2, 3, 1, 1] of `nn.Conv2d(3, 2, 1)`; then, of each of three
@@ -12,8 +12,8 @@ They are of a critic as in the post's first trainer (mauicv/vaegan, October
   `nn.LeakyReLU(0.2)`, and the sum of the squared differences after each is
   below, for both images.
 
-The first convolution has no activation and, here, no bias: it is part of the
-kernel that comes after it.
+The first convolution has no activation and, here, no bias, so it is merged into
+the following kernel.
 """
 
 import itertools
@@ -36,7 +36,7 @@ SUMS = {
 
 @pytest.fixture(scope='module')
 def drawn():
-  """The critic, its variables, and both batches of images."""
+  """Returns the critic, its variables, and both batches of images."""
   rng = np.random.default_rng(0)
 
   def draw(*shape, fan):
@@ -70,7 +70,7 @@ def test_the_distance_is_that_of_the_posts_own_critic(drawn, layers):
   wanted = np.sum([SUMS[layer] for layer in layers], axis=0)
   got = perceptual_distance(*drawn, layers=layers)
   np.testing.assert_allclose(got, wanted, rtol=1e-4)
-  # And the term that trains, of the fields that the documentation names.
+  # Also the training loss, with the fields that the documentation names.
   critic, variables, x, y = drawn
   loss = reconstruction.LossConfig(
     layers=layers,

@@ -1,4 +1,4 @@
-"""The residual networks: blocks by hand, axes, dtypes, and what remat keeps."""
+"""The residual networks: blocks by hand, axes, dtypes and remat."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def random(*shape, seed=0):
 
 
 def random_variables(module, *inputs):
-  """Of no zeros, without compiling Flax's own."""
+  """Returns random non-zero variables, without compiling Flax's init."""
   rng = np.random.default_rng(1)
   shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)
   return jax.tree.map(
@@ -37,7 +37,7 @@ def shapes(tree):
 
 
 def by_hand_norm(x, params, num_groups):
-  """GroupNorm of [B, *S, C], its own moments of each image and group."""
+  """Computes GroupNorm of [B, *S, C], with moments per image and group."""
   grouped = np.asarray(x).reshape(
     len(x), -1, num_groups, x.shape[-1] // num_groups
   )
@@ -48,7 +48,7 @@ def by_hand_norm(x, params, num_groups):
 
 
 def by_hand_conv(x, params):
-  """3 taps an axis with zeros around, of [B, H, W, C]."""
+  """Computes a 3x3 convolution of [B, H, W, C] with zero padding."""
   padded = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
   h, w = x.shape[1:3]
   total = sum(
@@ -72,7 +72,7 @@ def test_a_block_is_two_convolutions_and_a_way_around(features):
   h = by_hand_conv(
     swish(by_hand_norm(x, params['norm_0'], 2)), params['conv_0']
   )
-  groups = {8: 2, 12: 1}[features]  # Of 12 / 4 groups up to 32, a power of 2.
+  groups = {8: 2, 12: 1}[features]  # 12 / 4 groups, up to 32, a power of 2.
   h = swish(by_hand_norm(h, params['norm_1'], groups))
   h = by_hand_conv(h, params['conv_1'])
   around = np.asarray(x)
@@ -115,11 +115,11 @@ def test_at_first_a_block_changes_nothing(module):
   np.testing.assert_array_equal(got, x)
 
 
-def test_no_group_is_so_small_that_a_norm_divides_its_channel_away():
-  """Of groups of one, an image brighter by a constant would be the same."""
+def test_groups_are_large_enough_to_keep_a_channels_contrast():
+  """With groups of one, adding a constant to the image would change nothing."""
   x = random(1, 4, 4, 8)
   norm = residual.ResidualBlock(8)
-  scale = jnp.arange(8.0)  # A brightness of each channel's own.
+  scale = jnp.arange(8.0)  # A different brightness for each channel.
   variables = random_variables(norm, x)
   dark, bright = (norm.apply(variables, x + b) - b for b in (0.0, scale))
   assert np.abs(dark - bright).max() > 0.1
@@ -142,8 +142,8 @@ def test_networks_work_over_one_to_three_axes_of_space(network, num_axes):
   assert x_recon.std() > 0
 
 
-def test_a_line_is_a_picture_of_one_column():
-  """In 1-D a block computes what it does in 2-D, of kernels that repeat it."""
+def test_one_dimension_equals_two_with_one_column():
+  """A block in 1-D equals one in 2-D with repeated kernels."""
   block = residual.ResidualBlock(4)
   line = random(2, 6, 8)
   params = random_variables(block, line)['params']
@@ -251,7 +251,7 @@ def test_convolutions_alone_are_of_another_dtype(make):
 
 
 def equations(jaxpr):
-  """All, those of inner functions too."""
+  """Returns all equations, those of inner functions included."""
   for equation in jaxpr.eqns:
     yield equation
     for value in equation.params.values():
