@@ -207,12 +207,13 @@ def test_entropy_of_lfq_is_the_one_of_all_codes_together():
   )
 
 
-def test_usage_by_hand():
-  stats = codes.codebook_metrics(jnp.array([6.0, 2.0, 0.0, 0.0]))
+@pytest.mark.parametrize('xp', [jnp, np])  # In training and in evaluation.
+def test_codebook_metrics_by_hand(xp):
+  stats = codes.codebook_metrics(xp.array([6.0, 2.0, 0.0, 0.0]), xp)
   entropy = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
   np.testing.assert_allclose(stats['perplexity'], np.exp(entropy), rtol=1e-5)
   assert (stats['usage'], stats['largest_share']) == (0.5, 0.75)
-  assert codes.codebook_metrics(jnp.zeros(4))['usage'] == 0
+  assert codes.codebook_metrics(xp.zeros(4), xp)['usage'] == 0
 
 
 @pytest.mark.parametrize(
