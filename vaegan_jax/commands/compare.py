@@ -7,12 +7,13 @@ import ml_collections
 from etils import epath
 
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation import figures
 from vaegan_jax.evaluation.feature_metrics import (
   FeatureMetrics,
   load_feature_metrics,
 )
+from vaegan_jax.evaluation.plots import comparison_figure
 from vaegan_jax.evaluation.scores import is_main
+from vaegan_jax.evaluation.tables import markdown_table
 from vaegan_jax.runtime.files import check_writable, save_png, write_text
 from vaegan_jax.setup.runs import open_run
 
@@ -79,9 +80,9 @@ def compare(
       results[label][f'distance ({judge[0]})'] = distance
   rows = {'originals': x} | rows
   output = epath.Path(output_dir)
-  figure = figures.comparison_figure(rows, _without_samples(results))
+  figure = comparison_figure(rows, _without_samples(results))
   save_png(output / 'comparison.png', figure)
-  table = figures.markdown_table(results) + '\n' + evaluator.protocol
+  table = markdown_table(results) + '\n' + evaluator.protocol
   write_text(output / 'comparison.md', table)
   write_text(output / 'comparison.json', json.dumps(results) + '\n')
   print(table, f'Figure: {output / "comparison.png"}', sep='\n', flush=True)

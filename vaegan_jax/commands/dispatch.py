@@ -14,10 +14,7 @@ from vaegan_jax.config.rules import flatten
 from vaegan_jax.config.validation import validate
 from vaegan_jax.setup.memory import telling_exhaustion
 
-_SIZES = (
-  *('batch_size', 'data.image_size', 'model.width', 'critic.width'),
-  'image_size',  # Of style transfer.
-)
+_SIZES = ('batch_size', 'data.image_size', 'model.width', 'critic.width')
 
 
 def run_mode(command: Command) -> int:
@@ -68,12 +65,8 @@ def _look_at_runs(command: Command) -> None:
     from vaegan_jax.commands import compare
 
     compare.compare(command.runs, command.workdir)
-  elif command.use:
-    _use_model(command)
   else:
-    from vaegan_jax.commands import style
-
-    style.transfer_style(command.config, command.workdir, command.runs)
+    _use_model(command)
 
 
 def _use_model(command: Command) -> None:
