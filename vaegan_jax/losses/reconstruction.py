@@ -63,7 +63,7 @@ class LossConfig:
 
   @property
   def separates_adversarial(self) -> bool:
-    """Whether the adversarial loss needs a gradient of its own."""
+    """True if the adversarial loss needs a gradient of its own."""
     return self.adaptive_weight or not self.adversarial_to_encoder
 
 

@@ -95,7 +95,7 @@ class Critic(nn.Module):
 
   @property
   def num_halvings(self) -> int:
-    """How many times an image's sides must be divisible by 2."""
+    """The power of 2 that must divide an image's sides."""
     return len(self._block_names) + self.num_scales - 1
 
   @property

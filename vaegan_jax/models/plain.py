@@ -36,7 +36,7 @@ class Encoder(nn.Module):
 
   @property
   def factor(self) -> int:
-    """How many times smaller the latent's map is along each axis."""
+    """The ratio of the image's and the latent map's sizes, per axis."""
     return 2 ** len(self.channel_multipliers)
 
   @nn.compact

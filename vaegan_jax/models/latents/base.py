@@ -47,7 +47,7 @@ class Latent(nn.Module):
 
   @property
   def num_inputs(self) -> int:
-    """The number of entries themselves."""
+    """Z, one input per entry."""
     return self.size
 
   @nn.nowrap
@@ -84,7 +84,7 @@ class Gaussian(Latent):
 
   @property
   def num_inputs(self) -> int:
-    """The mean and the log variance of each entry."""
+    """2 Z: the mean and the log variance of each entry."""
     return 2 * self.size
 
   def __call__(
