@@ -6,8 +6,8 @@
     model = vaegan_jax.load('runs/celeba')
     latents = model.encode(model.preprocess(images)).mode()
 
-Importing this imports neither TensorFlow nor orbax. `load` needs the packages of
-`pip install '.[load]'`, which do not include TensorFlow.
+Importing this imports neither TensorFlow nor orbax. `load` needs the packages
+of `pip install '.[load]'`, which do not include TensorFlow.
 """
 
 from vaegan_jax.losses.distances import (
