@@ -191,7 +191,7 @@ def test_unsuitable_arrays_give_one_message(
     '--config.data.channels=1',
     *(f'--config.data.{flag}' for flag in flags),
   )
-  with pytest.raises(SystemExit) as caught, main.telling_mistakes():
+  with pytest.raises(SystemExit) as caught, main.processes.reporting_errors():
     main.run(parse(tmp_path / 'run', *args))
   assert caught.value.code == 2
   told = capsys.readouterr().err.splitlines()[-1]

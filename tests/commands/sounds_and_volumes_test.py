@@ -164,7 +164,7 @@ def _assert_told(tmp_path, capsys, told, shape, *flags):
     '--config.data.value_range=percentiles',
     *(f'--config.data.{flag}' for flag in flags),
   )
-  with pytest.raises(SystemExit) as caught, main.telling_mistakes():
+  with pytest.raises(SystemExit) as caught, main.processes.reporting_errors():
     main.run(parse(tmp_path / 'run', *args))
   assert caught.value.code == 2
   sentence = capsys.readouterr().err.splitlines()[-1]

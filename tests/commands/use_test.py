@@ -49,7 +49,7 @@ def photos(tmp_path_factory):
 
 
 def tell(capsys, workdir, *args):
-  with pytest.raises(SystemExit) as caught, main.telling_mistakes():
+  with pytest.raises(SystemExit) as caught, main.processes.reporting_errors():
     main.run(parse(workdir, *args))
   assert caught.value.code == 2
   (sentence,) = capsys.readouterr().err.splitlines()[-1:]

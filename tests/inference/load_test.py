@@ -23,7 +23,7 @@ from vaegan_jax.evaluation import figures, metrics
 from vaegan_jax.inference.load import EXPORT_VERSION
 from vaegan_jax.models import safetensors_files
 from vaegan_jax.models.pretrained.diffusers import from_diffusers
-from vaegan_jax.setup.runs import open_run
+from vaegan_jax.setup.finished_run import open_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -355,6 +355,7 @@ def test_a_bad_folder_is_a_sentence(damage, told, runs, tmp_path):
   assert len(str(caught.value).splitlines()) == 1
 
 
+_BLOCKED = ('tensorflow', 'tensorflow_datasets', 'grain')
 _LIGHT = """
 import sys, time
 for name in {blocked!r}:
@@ -371,33 +372,28 @@ print(seconds)
 """
 
 
+def _load_apart(folder, code, path, *blocked):
+  """Runs the code in a process of its own, in which some imports fail."""
+  code = code.format(blocked=[*blocked, *_BLOCKED], path=str(path))
+  result = subprocess.run(
+    [sys.executable, '-c', code],
+    capture_output=True,
+    text=True,
+    cwd=folder,
+    env=os.environ | {'PYTHONPATH': str(ROOT)},
+  )
+  assert result.returncode == 0, result.stderr
+  return float(result.stdout)
+
+
 def test_loading_is_quick_and_needs_neither_tensorflow_nor_the_clone(
   runs, tmp_path
 ):
-  blocked = ['tensorflow', 'tensorflow_datasets', 'grain', 'clu', 'tqdm']
-  code = _LIGHT.format(blocked=blocked, path=str(runs['gaussian'][1]))
-  result = subprocess.run(
-    [sys.executable, '-c', code],
-    capture_output=True,
-    text=True,
-    cwd=tmp_path,
-    env=os.environ | {'PYTHONPATH': str(ROOT)},
-  )
-  assert result.returncode == 0, result.stderr
-  assert float(result.stdout) < 3
+  assert _load_apart(tmp_path, _LIGHT, runs['gaussian'][1], 'clu', 'tqdm') < 3
 
 
 def test_an_export_needs_no_orbax(runs, tmp_path):
-  blocked = ['tensorflow', 'tensorflow_datasets', 'grain', 'PIL']
-  code = _LIGHT.format(blocked=blocked, path=str(runs['vq'][1] / 'export'))
-  code = code.replace('from vaegan_jax.setup import networks\n', '') + (
+  code = _LIGHT.replace('from vaegan_jax.setup import networks\n', '') + (
     'assert not any("vaegan_jax.runtime" in name for name in sys.modules)\n'
   )
-  result = subprocess.run(
-    [sys.executable, '-c', code],
-    capture_output=True,
-    text=True,
-    cwd=tmp_path,
-    env=os.environ | {'PYTHONPATH': str(ROOT)},
-  )
-  assert result.returncode == 0, result.stderr
+  _load_apart(tmp_path, code, runs['vq'][1] / 'export', 'PIL')

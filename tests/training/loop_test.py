@@ -27,7 +27,9 @@ class _Writers:
     self.written = []
 
   def __getattr__(self, method):
-    return lambda *args: self.written.append((method, *args))
+    return lambda *args, **options: self.written.append(
+      (method, *args, *options.values())
+    )
 
 
 def _show(step, sounds, writers, stop=False):

@@ -12,7 +12,7 @@ from vaegan_jax.evaluation.evaluator import Poll, never_stop
 from vaegan_jax.evaluation.tables import markdown_table
 from vaegan_jax.runtime import distributed
 from vaegan_jax.runtime.files import check_writable, save_png, write_text
-from vaegan_jax.setup.runs import open_run
+from vaegan_jax.setup.finished_run import open_run
 
 
 def evaluate(

@@ -190,7 +190,8 @@ def _show(plan, evaluator, stopper, writers, step, state, record, stop) -> bool:
   if images:
     writers.write_images(step, images)
   if sounds:
-    writers.write_audios(step, sounds, evaluator.sample_rate)
+    rate = evaluator.sample_rate
+    writers.write_audios(step, sounds, sample_rate=rate)
   return stop
 
 
