@@ -109,7 +109,7 @@ class RestoredNetworks(NamedTuple):
 
   @property
   def inference_variables(self) -> dict[str, Variables]:
-    """The variables to use a finished run with: the autoencoder's averaged."""
+    """The variables for inference, with the autoencoder's averaged."""
     autoencoder = {**self.variables['autoencoder'], 'params': self.ema_params}
     return {**self.variables, 'autoencoder': autoencoder}
 
