@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from vaegan_jax import names
-from vaegan_jax.data import drawn_faces
+from vaegan_jax.data.sources import drawn_faces
 from vaegan_jax.losses import distances, perceptual
 from vaegan_jax.losses.reconstruction import (
   LossConfig,
@@ -29,6 +29,8 @@ LOSS = LossConfig(
   layer_weights=(),
   normalize='batch',
   reduction='mean',
+  image_weight=0.0,
+  image_halvings=0,
   pixel_weight=0.0,
   adversarial_weight=0.0,
   adversarial_ramp_steps=0,

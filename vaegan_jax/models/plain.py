@@ -36,7 +36,7 @@ class Encoder(nn.Module):
 
   @property
   def factor(self) -> int:
-    """The ratio of the image's and the latent map's sizes, per axis."""
+    """The downsampling factor of the latent's map, along each axis."""
     return 2 ** len(self.channel_multipliers)
 
   @nn.compact

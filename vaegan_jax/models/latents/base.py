@@ -47,7 +47,7 @@ class Latent(nn.Module):
 
   @property
   def num_inputs(self) -> int:
-    """Z, one input per entry."""
+    """The number of encoder outputs per latent: `size`."""
     return self.size
 
   @nn.nowrap
@@ -84,7 +84,7 @@ class Gaussian(Latent):
 
   @property
   def num_inputs(self) -> int:
-    """2 Z: the mean and the log variance of each entry."""
+    """The number of encoder outputs: a mean and a log variance per entry."""
     return 2 * self.size
 
   def __call__(
