@@ -1,8 +1,8 @@
 """Opens a run's training and held-out examples, and settles their range.
 
-`data.value_range` may ask for what only the data knows. The pair that is found
-replaces it in `config.json`, checkpoints and exports, so that nothing that
-opens the run later needs the data for it.
+`data.value_range` may depend on the data. The pair that is found replaces it in
+`config.json`, checkpoints and exports, so that opening the run later needs no
+data.
 """
 
 import ml_collections
@@ -55,8 +55,8 @@ def settle_range(
     images: that it is trained on.
 
   Returns:
-    A copy with the pair that `data.value_range` stands for. It is `config`
-    itself for photographs, whose values are 0 to 255.
+    A copy with the pair that `data.value_range` resolves to. For photographs,
+    whose values are 0 to 255, it is `config` itself.
 
   Raises:
     UserError: the field does not suit the values.
