@@ -1,18 +1,15 @@
-"""Trains, evaluates, compares, studies or uses autoencoders; transfers style.
+"""Trains, evaluates, compares, studies or uses autoencoders.
 
   python main.py --config=configs/celeba.py --workdir=runs/celeba
   python main.py --mode=evaluate --workdir=runs/celeba
   python main.py --mode=compare --workdirs=runs/mse,runs/geometric
-  python main.py --mode=style --config.content=photo.jpg \\
-    --config.style=painting.jpg --config.critic=runs/celeba --workdir=runs/style
   python main.py --mode=study --config=configs/celeba.py \\
     --study.objectives=mse,geometric --study.seeds=0,1,2 --workdir=runs/study
   python main.py --mode=encode --input=/data/my_photos --workdir=runs/celeba
   python main.py --mode=export --workdir=runs/celeba
 
 `decode`, `reconstruct` and `sample` use a finished model as the last two do.
-Any field of configs/default.py can be set, as in --config.batch_size=128 (for
---mode=style, of configs/style.py).
+Any field of vaegan_jax/config/schema.py is a flag: --config.batch_size=128.
 Several processes train together where a Cloud TPU, SLURM or Open MPI started
 them, or with --coordinator=host:port --num_processes=2 --process_id=0 and 1.
 A mistake is told in one sentence, with exit status 2.
@@ -43,8 +40,8 @@ from absl import app, flags, logging
 from vaegan_jax.commands.dispatch import run_mode
 from vaegan_jax.config import cli
 from vaegan_jax.config.cli import Command
-from vaegan_jax.config.paths import PATHS
 from vaegan_jax.config.rules import flatten
+from vaegan_jax.config.schema import path_fields
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import distributed, processes
 from vaegan_jax.runtime.preemption import (
@@ -95,8 +92,9 @@ def _check_processes(command: Command) -> None:
     configs[name] = config
   values = {'--mode': command.mode}
   for prefix, config in configs.items():
+    # Each machine may have its own paths, but for the run to start from.
     for field, value in flatten(config.to_dict()).items():
-      if field not in PATHS:  # Every machine may have its own.
+      if field == 'init_from' or field not in path_fields():
         values[prefix + field] = value
   distributed.check_same(
     values, 'start all with the same flags, but for --process_id'

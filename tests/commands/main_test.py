@@ -40,7 +40,7 @@ def test_a_bug_is_not_hidden():
       2,
       'did you mean --config.batch_size?',
     ),
-    (('--help',), 1, '--workdir: Where a run is kept'),
+    (('--help',), 1, '--workdir: '),
   ),
 )
 def test_the_program_reports_it(args, status, told, tmp_path):

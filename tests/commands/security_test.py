@@ -45,10 +45,9 @@ _UNPICKLERS = {
 _ALLOWED = {
   # The project's own configurations and the Python file that --config names,
   # which is code by design.
-  ('vaegan_jax/config/defaults.py', 'runpy.run_path'),
   ('vaegan_jax/config/io.py', 'runpy.run_path'),
   # Allows the globals of a state dict alone; see `weights_test.py`.
-  ('vaegan_jax/models/torch_files.py', 'pickle.Unpickler'),
+  ('vaegan_jax/models/pretrained/torch_files.py', 'pickle.Unpickler'),
 }
 
 
@@ -357,9 +356,10 @@ def test_a_run_holds_no_data_of_its_own(told, tmp_path, monkeypatch):
   # The dataset's folder, whose name is the run's.
   name = {'name': 'run_of_somebody:1.0.0', 'path': ''}
   assert 'in that run' in refused(*evaluate, data_dir=str(tmp_path), **name)
-  style = '--mode=style', '--config.content=a', '--config.style=b'
-  style += (f'--config.critic={workdir}',)
-  assert 'in that run' in refused(*style, path='cats')
+  saved_path = {'path': 'cats'}
+  two = f'{workdir},{tmp_path / "other"}'
+  compare = '--mode=compare', f'--workdirs={two}'
+  assert 'in that run' in refused(*compare, **saved_path)
   # The command line is the user's own.
   config = load_config(workdir / 'config.json')
   flag = f'--config.data.path={config.data.path}'

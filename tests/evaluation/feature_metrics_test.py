@@ -12,7 +12,10 @@ from tests.models.inception_test import random_state_dict
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import feature_metrics
 from vaegan_jax.losses.perceptual import capture_features, perceptual_distance
-from vaegan_jax.losses.reconstruction import LossConfig, create_judge
+from vaegan_jax.losses.reconstruction import (
+  LossConfig,
+  create_reconstruction_losses,
+)
 from vaegan_jax.models.pretrained import inception
 from vaegan_jax.models.pretrained.lpips import LPIPS, load_lpips
 from vaegan_jax.models.pretrained.vgg import (
@@ -200,7 +203,7 @@ def test_what_a_run_minimises_in_lpips_is_what_the_judge_says(
     adversarial_ramp_steps=0,
     kl_weight=1e-2,
   )
-  judge = jax.jit(create_judge(LPIPS(), None, loss))
+  judge = jax.jit(create_reconstruction_losses(LPIPS(), None, loss))
   variables = load_lpips(*lpips_files.split(','))
   x, y = (_shown(seed, *shape) for seed in range(2))
   terms, _ = judge(variables, x, {'x_recon': y})

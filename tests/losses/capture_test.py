@@ -1,4 +1,4 @@
-"""What layers return, of any Flax module, in any transformation."""
+"""Captures layer outputs of any Flax module, in any transformation."""
 
 import itertools
 import typing
@@ -21,7 +21,7 @@ IMAGES = X[:, None, None]
 
 
 def capture(module, x=X, **options):
-  """(outputs, features) of a linen module with its first variables."""
+  """Returns (outputs, features) of a linen module with initial variables."""
   variables = module.init(jax.random.key(0), x)
   return perceptual.capture_features(module, variables, x, **options)
 
@@ -47,7 +47,7 @@ def assert_close(got, expected):
 
 
 class Chain(nn.Module):
-  """Twelve layers: names that sort as text are not in their order."""
+  """Twelve layers, whose names do not sort as text into forward order."""
 
   length: int = 12
 
@@ -65,7 +65,7 @@ class Stage(nn.Module):
 
 
 class Between(nn.Module):
-  """A layer before and after a stage of some kind."""
+  """Two layers with a stage of some kind between them."""
 
   stage: typing.Any = Stage
 
@@ -92,7 +92,7 @@ def test_features_are_in_forward_order_beyond_ten_layers():
 
 
 def test_nested_modules_are_named_by_their_path():
-  """And a module is done after what is inside it."""
+  """Also checks that a module follows the modules inside it."""
   outputs, features = capture(Between())
   assert list(features) == BETWEEN
   np.testing.assert_array_equal(features['stage'], features['stage/norm'])
@@ -122,7 +122,7 @@ def test_layers_are_chosen_by_name_type_or_predicate(layers, names):
 
 @pytest.mark.parametrize('layers', [nn.Conv, nnx.Conv, [], lambda *_: False])
 @pytest.mark.parametrize('api', [lambda **kw: capture(Between(), **kw)])
-def test_to_keep_nothing_is_a_mistake(layers, api):
+def test_selecting_no_layer_is_an_error(layers, api):
   with pytest.raises(ValueError, match='keeps nothing'):
     api(layers=layers)
   with pytest.raises(ValueError, match='keeps nothing'):
@@ -130,14 +130,14 @@ def test_to_keep_nothing_is_a_mistake(layers, api):
 
 
 class Dotted(nn.Module):
-  """Names as torch has them."""
+  """Module whose layer names contain dots, as in torch."""
 
   @nn.compact
   def __call__(self, x):
     return nn.Dense(3, name='layer.norm')(nn.Dense(3, name='layer')(x))
 
 
-def test_a_dot_in_a_name_is_no_entry_of_another_layer():
+def test_a_dot_in_a_name_is_not_a_path():
   assert list(capture(Dotted(), layers='layer')[1]) == ['layer']
   assert list(capture(Dotted(), layers='layer.norm')[1]) == ['layer.norm']
 
@@ -147,7 +147,7 @@ def test_a_linen_module_needs_variables():
     perceptual.capture_features(Between(), None, X)
 
 
-def test_threads_capture_the_same_classes_apart():
+def test_threads_capture_the_same_classes_independently():
   def count(seed):
     module = nnx.Sequential(*[linear(seed + i) for i in range(4)])
     expected = capture_nnx(module)[1]
@@ -194,7 +194,7 @@ class Inheriting(Stage):
     return super().__call__(x) + 1
 
 
-def test_what_super_returns_is_no_further_call():
+def test_calling_super_is_not_another_call():
   _, features = capture(Between(Inheriting))
   assert list(features) == BETWEEN
   np.testing.assert_allclose(
@@ -254,10 +254,10 @@ def test_the_floating_point_arrays_with_a_batch_are_features():
 
 
 @pytest.mark.parametrize('transform', [nn.remat, nn.jit])
-def test_what_is_inside_a_transformed_layer_is_seen(transform):
+def test_layers_inside_a_transformed_layer_are_captured(transform):
   module = Between(transform(Stage))
   variables = module.init(jax.random.key(0), X)
-  # The names inside are the same, so the variables are.
+  # The inner names are the same, so the variables are too.
   _, expected = perceptual.capture_features(Between(), variables, X)
 
   def features(x):
@@ -265,7 +265,7 @@ def test_what_is_inside_a_transformed_layer_is_seen(transform):
 
   assert list(expected) == BETWEEN
   assert_close(features(X), expected)
-  assert_close(features(X), expected)  # Also when JAX has its trace.
+  assert_close(features(X), expected)  # Also with a cached trace.
 
   def loss(module, x):
     return distances.feature_distance(
@@ -283,8 +283,8 @@ def test_what_is_inside_a_transformed_layer_is_seen(transform):
     np.testing.assert_allclose(got, plain, rtol=1e-3, atol=1e-5)
 
 
-def test_a_jitted_layer_is_not_taken_as_it_was_captured_before():
-  """JAX keeps the trace of a class that is transformed once, for all."""
+def test_a_jitted_layer_does_not_reuse_an_earlier_capture():
+  """JAX caches the trace of a transformed class globally."""
   module = Between(nn.jit(Stage))
   variables = module.init(jax.random.key(0), X)
   _, expected = perceptual.capture_features(Between(), variables, X)
@@ -308,7 +308,7 @@ class Step(nn.Module):
 
 
 class Scanned(nn.Module):
-  """A scan over layers, with intermediates or without."""
+  """Scan over layers, with or without intermediates."""
 
   length: int = 4
   axis: int | None = None
@@ -323,13 +323,13 @@ class Scanned(nn.Module):
     return steps(name='steps')(x, None)[0]
 
 
-def test_a_scan_without_intermediates_hides_what_is_inside():
+def test_a_scan_without_intermediates_hides_its_layers():
   outputs, features = capture(Scanned())
   assert list(features) == ['first']
   assert outputs.shape == (2, 3)
 
 
-def test_a_scan_with_intermediates_shows_every_step():
+def test_a_scan_with_intermediates_captures_every_step():
   outputs, features = capture(Scanned(axis=1))
   shapes = {name: feature.shape for name, feature in features.items()}
   assert shapes == {
@@ -340,13 +340,13 @@ def test_a_scan_with_intermediates_shows_every_step():
   np.testing.assert_array_equal(features['steps/dense'][:, -1], outputs)
 
 
-def test_the_steps_of_a_scan_are_not_taken_for_images():
+def test_the_steps_of_a_scan_are_not_treated_as_images():
   _, features = capture(Scanned(axis=0))
   assert list(features) == ['first']
 
 
 class Stateful(nn.Module):
-  """Has a collection to change, randomness to draw, and another method."""
+  """Module with a mutable collection, randomness and a second method."""
 
   def setup(self):
     self.dense = nn.Dense(3)
@@ -403,7 +403,7 @@ class Sowing(nn.Module):
 
 
 @pytest.mark.parametrize('mutable', ['intermediates', ['intermediates'], True])
-def test_what_a_module_sows_itself_comes_back(mutable):
+def test_values_that_a_module_sows_are_returned(mutable):
   variables = Sowing().init(jax.random.key(0), X)
   expected = Sowing().apply(variables, X, mutable=mutable)
   outputs, features = perceptual.capture_features(
@@ -414,7 +414,7 @@ def test_what_a_module_sows_itself_comes_back(mutable):
   assert_equal(outputs, expected)
 
 
-def test_what_was_captured_before_is_not_captured_again():
+def test_earlier_intermediates_are_not_captured_again():
   variables = Sowing().init(jax.random.key(0), X)
   _, earlier = Sowing().apply(variables, X + 1, capture_intermediates=True)
   _, features = perceptual.capture_features(
@@ -445,7 +445,7 @@ def test_batch_statistics_change_as_without_capturing():
 
 
 class FlaxLayers(nn.Module):
-  """Attention, recurrence, and a sequence, as Flax has them."""
+  """Flax's attention, recurrence and sequence layers."""
 
   @nn.compact
   def __call__(self, x):
@@ -464,7 +464,7 @@ FLAX_LAYERS = [
 def test_the_layers_of_flax_are_layers():
   x = np.ones((2, 5, 3), np.float32)
   _, features = capture(FlaxLayers(), x)
-  # The sequence is given its layers; they are its parent's.
+  # The layers of a sequence belong to its parent.
   assert list(features) == ['Dense_0', 'Dense_1', 'sequence', *FLAX_LAYERS]
 
 
@@ -482,7 +482,7 @@ class NnxFlaxLayers(nnx.Module):
 
 
 def test_the_layers_of_nnx_are_layers():
-  """`nnx.RNN` carries its cell, which so hides what is inside."""
+  """`nnx.RNN` carries its cell through a scan, which hides its layers."""
   _, features = capture_nnx(NnxFlaxLayers(), np.ones((2, 5, 3), np.float32))
   assert list(features) == [
     'sequence/layers/0',
@@ -512,7 +512,7 @@ class NnxBetween(nnx.Module):
 
 
 def is_clean(module):
-  """Whether nothing is left of the capturing."""
+  """Returns whether capturing left no trace."""
   marks = ('captured_path', '__captures__')
   return not any(
     mark in vars(part) for _, part in nnx.iter_modules(module) for mark in marks
@@ -545,20 +545,20 @@ def test_nnx_layers_are_named_by_their_path_in_forward_order():
     (lambda path, module: '/' in path, ['stage/dense', 'stage/norm']),
   ],
 )
-def test_nnx_layers_are_chosen_alike(layers, names):
+def test_nnx_layers_are_selected_as_linen_layers_are(layers, names):
   _, everything = capture_nnx(NnxBetween())
   _, features = capture_nnx(NnxBetween(), layers=layers)
   assert list(features) == names
   assert_equal(features, {name: everything[name] for name in names})
 
 
-def test_an_unknown_nnx_layer_is_named_with_those_there_are():
+def test_an_unknown_nnx_layer_is_reported_with_the_known_ones():
   with pytest.raises(ValueError, match=r"'dense'.*'first', 'stage/dense'"):
     capture_nnx(NnxBetween(), layers=['dense'])
 
 
 class NnxLists(nnx.Module):
-  """Twelve layers in a list, and containers in containers."""
+  """Twelve layers in a list, and nested containers."""
 
   def __init__(self):
     self.blocks = nnx.List([linear(i) for i in range(12)])
@@ -590,13 +590,13 @@ class NnxTwice(nnx.Module):
 
 def test_each_call_of_an_nnx_module_is_a_feature():
   outputs, features = capture_nnx(NnxTwice())
-  # Its name is one of the two.
+  # It has one of the two names.
   assert [name.split(':')[1] for name in features] == ['0', '1', '2']
   np.testing.assert_array_equal(list(features.values())[-1], outputs)
 
 
 class NnxInherited(NnxStage):
-  """Has no `__call__` of its own, and a layer that no method shows."""
+  """Module with an inherited `__call__` and an unused layer."""
 
   @staticmethod
   def double(x):
@@ -654,7 +654,7 @@ def test_nnx_layers_may_return_anything():
 
 
 class NnxRemat(nnx.Module):
-  """One layer is remat as a method, one as a function, with a list in it."""
+  """Layers in a remat method and in a remat function with a list."""
 
   def __init__(self):
     self.method = NnxRematStage()
@@ -681,7 +681,7 @@ NNX_REMAT = [
 ]
 
 
-def test_what_is_inside_nnx_remat_is_seen():
+def test_layers_inside_nnx_remat_are_captured():
   module = NnxRemat()
   _, features = capture_nnx(module)
   assert list(features) == NNX_REMAT
@@ -710,7 +710,7 @@ def test_what_is_inside_nnx_remat_is_seen():
 
 
 class NnxClosure(nnx.Module):
-  """A transformation of JAX's, which knows nothing of modules."""
+  """Module whose layer is closed over by a JAX transformation."""
 
   def __init__(self):
     self.first, self.inside = linear(), linear(1)
@@ -719,8 +719,8 @@ class NnxClosure(nnx.Module):
     return jax.checkpoint(self.inside)(self.first(x))
 
 
-def test_a_layer_that_jax_closes_over_does_no_harm():
-  """Nothing can be taken out of there, but the network runs."""
+def test_a_layer_inside_a_jax_transformation_still_runs():
+  """Nothing inside can be captured, but the network runs."""
   module = NnxClosure()
   outputs, features = capture_nnx(module)
   np.testing.assert_allclose(outputs, module(X), rtol=1e-6)
@@ -739,7 +739,7 @@ class NnxScanned(nnx.Module):
     return run(self.first(x), self.steps)
 
 
-def test_the_steps_of_an_nnx_scan_are_not_taken_for_images():
+def test_the_steps_of_an_nnx_scan_are_not_treated_as_images():
   module = NnxScanned(length=4)
   expected = module(X)
   outputs, features = capture_nnx(module)
@@ -754,7 +754,7 @@ class NnxMethods(nnx.Module):
   def encode(self, x, scale=1.0, *, shift=0.0):
     return self.dense(scale * x + shift)
 
-  def __call__(self, x, method):  # A name of its own for `other`.
+  def __call__(self, x, method):  # A separate name for `other`.
     raise NotImplementedError
 
 
@@ -763,7 +763,7 @@ class NnxMethods(nnx.Module):
   [
     'encode',
     NnxMethods.encode,
-    NnxMethods().encode,  # A bound method is that of the module that runs.
+    NnxMethods().encode,  # A bound method belongs to the module that runs.
     lambda m, *args, **kw: m.encode(*args, **kw),
   ],
 )
@@ -777,7 +777,7 @@ def test_another_nnx_method_is_called(method):
 
 
 class NnxNormed(nnx.Module):
-  """Changes statistics, and draws randomness."""
+  """Module with batch statistics and randomness."""
 
   def __init__(self):
     self.dense = linear()
@@ -789,7 +789,7 @@ class NnxNormed(nnx.Module):
 
 
 def state_leaves(module):
-  """Of keys, what they are."""
+  """Returns the leaves of a state, with keys as raw data."""
   leaves = jax.tree.leaves(nnx.to_pure_dict(nnx.state(module)))
   return [
     jax.random.key_data(leaf)
@@ -828,7 +828,7 @@ def test_an_nnx_module_changes_as_without_capturing(jit):
 def test_perceptual_distance_changes_nothing_of_an_nnx_module():
   module = NnxNormed()
   graphdef, before = nnx.graphdef(module), state_leaves(module)
-  # The same randomness for both, so that an image is itself.
+  # Both get the same randomness, so equal images have equal features.
   for run in (lambda f: f, jax.jit, nnx.jit):
     distance = run(
       lambda x: perceptual.perceptual_distance(module, None, x, x)
@@ -841,7 +841,7 @@ def test_perceptual_distance_changes_nothing_of_an_nnx_module():
 
 @pytest.mark.parametrize('create', [NnxBetween, NnxNormed, NnxRemat])
 def test_an_nnx_module_may_be_closed_over(create):
-  """There a copy runs, because what is outside cannot change."""
+  """A copy runs there, because outer modules cannot be mutated."""
   module = create()
   before = state_leaves(module)
   expected = capture_nnx(create())[1]
@@ -868,7 +868,7 @@ class NnxRaising(NnxBetween):
 
 
 @pytest.mark.parametrize('create', [NnxBetween, NnxRaising, NnxLists])
-def test_an_nnx_module_is_left_clean(create):
+def test_capturing_leaves_no_trace_in_an_nnx_module(create):
   module = create()
   graphdef = nnx.graphdef(module)
   calls = [t.__dict__.get('__call__') for t in NNX_TYPES]
@@ -892,7 +892,7 @@ class NnxSowing(nnx.Module):
     return x
 
 
-def test_inside_another_capture_what_a_module_sows_stays_its_own():
+def test_sown_values_stay_separate_inside_another_capture():
   module = NnxSowing()
   (outputs, features), sown = nnx.capture(capture_nnx, nnx.Intermediate)(module)
   assert list(features) == ['dense']
@@ -901,8 +901,8 @@ def test_inside_another_capture_what_a_module_sows_stays_its_own():
   assert is_clean(module)
 
 
-def test_two_captures_of_the_same_layers_are_apart():
-  """A layer that is captured inside another's capture."""
+def test_two_captures_of_the_same_layers_are_independent():
+  """Captures a layer inside the capture of another."""
   outer, inner = NnxBetween(), NnxBetween()
 
   def both(module, x):
@@ -917,7 +917,7 @@ def test_two_captures_of_the_same_layers_are_apart():
   assert is_clean(inner)
 
 
-def test_many_selections_of_one_nnx_module_are_apart():
+def test_many_selections_of_one_nnx_module_are_independent():
   module = NnxBetween()
   for a, b in itertools.permutations(BETWEEN, 2):
     _, features = capture_nnx(module, layers=[a, b])

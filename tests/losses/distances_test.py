@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vaegan_jax import names
 from vaegan_jax.losses import distances
 
 OPTIONS = list(
   itertools.product(
-    distances.NORMALIZATIONS, distances.NORMS, distances.REDUCTIONS
+    names.NORMALIZATIONS, names.DISTANCE_NORMS, names.REDUCTIONS
   )
 )
 EPSILON = 1e-8  # Keeps zero features finite; small ones feel it.
@@ -110,7 +111,7 @@ def arrays(features):
 
 @pytest.mark.parametrize(('normalize', 'norm', 'reduction'), OPTIONS)
 def test_distance_by_hand(normalize, norm, reduction):
-  place = distances.REDUCTIONS.index(reduction)
+  place = names.REDUCTIONS.index(reduction)
   of_map, of_flat = (layer[place] for layer in BY_HAND[normalize, norm])
 
   def distance(weights):
@@ -253,7 +254,9 @@ def test_values_and_gradients_are_finite_everywhere(
 def test_half_precision_features_accumulate_in_single_precision(dtype):
   # 5000 ones would stop at 256 in bfloat16, and at 2048 in float16.
   x = jnp.zeros((1, 1, 5000), dtype)
-  for norm, reduction in itertools.product(distances.NORMS, ('sum', 'spatial')):
+  for norm, reduction in itertools.product(
+    names.DISTANCE_NORMS, ('sum', 'spatial')
+  ):
     distance = distances.feature_distance(
       {'a': x}, {'a': x + 1}, norm=norm, reduction=reduction
     )

@@ -1,4 +1,4 @@
-"""The critic's penalties, by hand and beside plain double differentiation."""
+"""The critic's penalties, against closed forms and double differentiation."""
 
 import functools
 
@@ -52,7 +52,7 @@ def test_a_linear_critic_has_every_penalty_in_closed_form(
 
 
 class SmoothCritic(nn.Module):
-  """Curved in its input, unlike one of leaky ReLUs."""
+  """Critic with curvature, unlike one of leaky ReLUs."""
 
   @nn.compact
   def __call__(self, x):
@@ -72,7 +72,7 @@ PENALTIES = {
 
 
 def plain(name, critic, x, y, mix):
-  """The same penalties, by differentiating a gradient."""
+  """Computes the same penalties by differentiating a gradient."""
   if name == 'gp':
     mix = mix[:, None, None, None]
     x = mix * x + (1 - mix) * y
@@ -84,7 +84,7 @@ def plain(name, critic, x, y, mix):
 @pytest.mark.parametrize('name', PENALTIES)
 @pytest.mark.parametrize('module', MODULES)
 def test_a_penalty_equals_plain_double_differentiation(module, name):
-  """And finite differences, in double precision."""
+  """Also compares with finite differences, in double precision."""
   with jax.enable_x64(True):
     inputs = (*pictures(2, 3, 4, 4, 1).astype(float), np.array([0.1, 0.5, 0.8]))
     shapes = jax.eval_shape(module.init, jax.random.key(0), inputs[0])['params']
@@ -145,8 +145,10 @@ def test_an_almost_flat_critic_has_a_finite_gradient(scale):
 
 
 @pytest.mark.parametrize(('mix', 'place'), [(1.0, 2.0), (0.0, -3.0)])
-def test_the_mix_runs_from_the_reconstruction_to_the_photograph(mix, place):
-  """The critic 5 x^2 of one pixel has the slope 10 x."""
+def test_interpolation_runs_from_the_reconstruction_to_the_photograph(
+  mix, place
+):
+  """The critic 5 x^2 of one pixel has the gradient 10 x."""
   x, x_recon = np.full((2, 1, 1, 1), 2.0), np.full((2, 1, 1, 1), -3.0)
   got = penalties.gradient_penalty(
     lambda x: 5 * x[:, 0, 0, 0] ** 2,
@@ -157,7 +159,7 @@ def test_the_mix_runs_from_the_reconstruction_to_the_photograph(mix, place):
   np.testing.assert_allclose(got, [(10 * abs(place) - 1) ** 2] * 2, rtol=1e-6)
 
 
-def test_each_image_is_mixed_by_its_own_number():
+def test_each_image_has_its_own_interpolation_weight():
   x, x_recon = jnp.full((3, 1, 1, 1), 2.0), jnp.zeros((3, 1, 1, 1))
   got = penalties.gradient_penalty(
     lambda x: 5 * x[:, 0, 0, 0] ** 2, x, x_recon, jnp.array([0.0, 0.25, 1.0])
@@ -183,7 +185,7 @@ def test_a_penalty_does_not_depend_on_the_batch_mates():
 
 
 def test_lecam_by_hand():
-  """(r - average of f)+^2 + (average of r - f)+^2."""
+  """Checks (r - average of f)+^2 + (average of r - f)+^2."""
   got = penalties.lecam_penalty(
     jnp.array([2.0, -4.0, 1.0]),
     jnp.array([-1.0, 0.0, 5.0]),
@@ -194,7 +196,7 @@ def test_lecam_by_hand():
   np.testing.assert_array_equal(got, [20.0, 1.0, 9.0])
 
 
-def test_lecam_pulls_each_logit_towards_the_other_sides_past():
+def test_lecam_pulls_each_logit_to_the_opposite_moving_average():
   real, fake = jax.grad(
     lambda real, fake: penalties.lecam_penalty(
       real, fake, jnp.float32(1.0), jnp.float32(-2.0)

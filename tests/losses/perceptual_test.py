@@ -1,4 +1,4 @@
-"""Distances in a network's eyes: against numpy, gradients, and programs."""
+"""Perceptual distances: values against numpy, gradients, compiled programs."""
 
 import functools
 import itertools
@@ -22,7 +22,7 @@ APIS = ('linen', 'nnx')
 
 
 class Linen(nn.Module):
-  """Returns its features by hand, in forward order."""
+  """Network that also returns its features explicitly, in forward order."""
 
   @nn.compact
   def __call__(self, x):
@@ -49,7 +49,7 @@ class Nnx(nnx.Module):
 
 @functools.cache
 def network(api):
-  """(module, variables), of either API with the same weights."""
+  """Returns (module, variables) of either API, with the same weights."""
   variables = Linen().init(jax.random.key(0), jnp.zeros((1, 6, 6, 2)))
   if api == 'linen':
     return Linen(), variables
@@ -63,7 +63,7 @@ def images(batch=3):
 
 
 def distance(api, **options):
-  """x, y -> [B]."""
+  """Returns the distance function: x, y -> [B]."""
   module, variables = network(api)
   return lambda x, y: perceptual.perceptual_distance(
     module, variables, x, y, **options
@@ -84,7 +84,7 @@ def jitted(api, normalize, norm, reduction):
   api=st.sampled_from(APIS),
   options=st.sampled_from(OPTIONS),
 )
-def test_distances_are_those_of_each_pair_alone(seed, scale, api, options):
+def test_each_pair_has_its_own_distance(seed, scale, api, options):
   rng = np.random.default_rng(seed)
   x, y = scale * rng.normal(size=(2, 3, 6, 6, 2)).astype(np.float32)
   distance = jitted(api, *options)
@@ -97,15 +97,17 @@ def test_distances_are_those_of_each_pair_alone(seed, scale, api, options):
   np.testing.assert_allclose(
     distance(x[order], y[order]), distances[order], rtol=1e-4
   )
-  if options[0] not in ('batch', 'local'):  # Whose size the images share.
+  if options[0] not in ('batch', 'local'):  # Images share those scales.
     alone = distance(x[1:2], y[1:2])
     np.testing.assert_allclose(alone, distances[1:2], rtol=1e-4)
-  if options[0] in ('none', 'unit'):  # Which is the reference is no matter.
+  if options[0] in ('none', 'unit'):  # The distance is symmetric.
     np.testing.assert_allclose(distance(y, x), distances, rtol=1e-4)
 
 
 @pytest.mark.parametrize(('normalize', 'norm', 'reduction'), OPTIONS)
-def test_a_linen_and_an_nnx_network_judge_alike(normalize, norm, reduction):
+def test_linen_and_nnx_networks_give_the_same_distance(
+  normalize, norm, reduction
+):
   x, y = images()
   linen, other = (jitted(api, normalize, norm, reduction)(x, y) for api in APIS)
   np.testing.assert_allclose(linen, other, rtol=1e-5)
@@ -175,8 +177,8 @@ def test_it_works_under_jit_vmap_and_pmap(api):
 
 
 @pytest.mark.parametrize('api', APIS)
-def test_weights_belong_to_the_names_they_stand_beside(api):
-  """Also inside `jit`, where JAX sorts the dicts that it returns."""
+def test_weights_belong_to_their_layer_names(api):
+  """Also inside `jit`, where JAX sorts dictionaries."""
   x, y = images()
   second, first = (
     distance(api, layers=[name], normalize='relative')(x, y)
@@ -187,7 +189,7 @@ def test_weights_belong_to_the_names_they_stand_beside(api):
 
 
 def gradients(api, gradients_to):
-  """The gradients to {'x', 'y', 'variables'}, of the distances' sum."""
+  """Returns the gradients of the summed distance to x, y and variables."""
   module, variables = network(api)
 
   def loss(judge, x, y):
@@ -213,7 +215,7 @@ def gradients(api, gradients_to):
     for names in itertools.combinations(('x', 'y', 'variables'), count)
   ],
 )
-def test_gradients_reach_only_those_asked(api, gradients_to):
+def test_gradients_reach_only_the_selected_arguments(api, gradients_to):
   for name, gradient in gradients(api, gradients_to).items():
     leaves = jax.tree.leaves(gradient)
     assert all(np.isfinite(leaf).all() for leaf in leaves)
@@ -249,7 +251,9 @@ def test_by_default_the_gradient_reaches_y_alone(api):
     ('relative', 'l2', 'mean'),
   ],
 )
-def test_the_gradient_is_the_slope(api, normalize, norm, reduction):
+def test_the_gradient_equals_finite_differences(
+  api, normalize, norm, reduction
+):
   x, y = images()
 
   @jax.jit
@@ -284,7 +288,7 @@ def test_the_gradient_is_the_slope(api, normalize, norm, reduction):
   ],
 )
 @pytest.mark.parametrize('api', APIS)
-def test_images_that_are_none_are_named(api, shape_x, shape_y, dtype, words):
+def test_invalid_images_are_reported(api, shape_x, shape_y, dtype, words):
   with pytest.raises(ValueError, match=words):
     distance(api)(jnp.zeros(shape_x, dtype), jnp.zeros(shape_y, dtype))
 
@@ -302,13 +306,13 @@ def test_images_that_are_none_are_named(api, shape_x, shape_y, dtype, words):
     ({'gradients_to': ('z',)}, "'z'; known: x, y, variables"),
   ],
 )
-def test_an_option_that_is_none_is_named(api, options, words):
+def test_an_unknown_option_is_reported(api, options, words):
   with pytest.raises(ValueError, match=words):
     distance(api, **options)(*images())
 
 
 @pytest.mark.parametrize('module', [None, lambda x: x, Linen, 'critic'])
-def test_what_is_not_a_flax_module_is_named(module):
+def test_a_module_of_another_kind_is_reported(module):
   with pytest.raises(ValueError, match=r'module is a \w+;.*nnx\.Module'):
     perceptual.perceptual_distance(module, None, *images())
 
@@ -320,7 +324,7 @@ def test_an_nnx_module_has_its_own_variables():
 
 
 @pytest.mark.parametrize('reduction', ['sum', 'mean'])
-def test_a_torch_network_judges_alike(reduction):
+def test_a_torch_network_gives_the_same_distance(reduction):
   torch = pytest.importorskip('torch')
 
   class Net(nn.Module):
@@ -369,7 +373,7 @@ def test_a_torch_network_judges_alike(reduction):
 
 
 def cost(step, *args):
-  """What XLA says of the compiled program."""
+  """Returns XLA's cost analysis of the compiled program."""
   analysis = jax.jit(step).lower(*args).compile().cost_analysis()
   return {name: analysis[name] for name in ('flops', 'bytes accessed')}
 

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from vaegan_jax.losses import reconstruction
-from vaegan_jax.losses.reconstruction import LossConfig, create_judge
+from vaegan_jax.losses.reconstruction import (
+  LossConfig,
+  create_reconstruction_losses,
+)
 from vaegan_jax.models.critic import Critic
 
 LOSS = LossConfig(
@@ -33,7 +36,7 @@ def critic():
 
 
 def terms_of(module, variables, **loss):
-  judge = create_judge(
+  judge = create_reconstruction_losses(
     module, lambda logits: -logits, dataclasses.replace(LOSS, **loss)
   )
   return jax.jit(lambda y: judge(variables, X, {'x_recon': y}))(Y)
@@ -129,7 +132,7 @@ def test_the_verdict_on_a_map_of_logits_is_the_mean_of_their_losses():
   module = Critic(2, (1, 2), head='patch', num_scales=2)
   variables = jax.jit(module.init)(jax.random.key(0), X)
   for distance_weight in (0.0, 1.0):
-    judge = create_judge(
+    judge = create_reconstruction_losses(
       module,
       lambda logits: logits**2,
       dataclasses.replace(LOSS, distance_weight=distance_weight),

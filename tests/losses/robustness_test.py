@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vaegan_jax import names
 from vaegan_jax.data import drawn_faces
 from vaegan_jax.losses import distances, perceptual
 from vaegan_jax.losses.reconstruction import (
@@ -113,7 +114,7 @@ def test_by_its_own_size_an_almost_grey_image_outweighs_all_others():
   assert np.argmax(lengths) == 5 and lengths[5] > 100 * np.median(lengths)
 
 
-@pytest.mark.parametrize('normalize', distances.NORMALIZATIONS)
+@pytest.mark.parametrize('normalize', names.NORMALIZATIONS)
 @pytest.mark.parametrize('norm', NORMS)
 @pytest.mark.parametrize('error', ['noise', 'blur', 'brightness', 'contrast'])
 def test_the_distance_grows_with_the_error(error, norm, normalize):

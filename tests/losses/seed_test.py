@@ -82,6 +82,6 @@ def test_the_distance_is_that_of_the_posts_own_critic(drawn, layers):
     adversarial_ramp_steps=0,
     kl_weight=1.0,
   )
-  judge = reconstruction.create_judge(critic, None, loss)
+  judge = reconstruction.create_reconstruction_losses(critic, None, loss)
   terms, _ = jax.jit(judge)(variables, x, {'x_recon': y})
   np.testing.assert_allclose(terms['distance'], wanted, rtol=1e-4)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vaegan_jax.models.latents import codes
-from vaegan_jax.models.latents.base import Gaussian, Plain
+from vaegan_jax.models.latents.base import Deterministic, Gaussian
 from vaegan_jax.models.latents.fsq import FSQ
 from vaegan_jax.models.latents.lfq import LFQ
 from vaegan_jax.models.latents.vq import VQ
@@ -104,7 +104,7 @@ def test_gradients_pass_the_rounding(kind):
 
 def noise_of(latent, num_examples, space=()):
   places = jnp.arange(num_examples)
-  return latent.draw_noise(jax.random.key(1), places, num_examples, space)
+  return latent.sample_noise(jax.random.key(1), places, num_examples, space)
 
 
 def train(latent, variables, h):
@@ -171,8 +171,10 @@ def test_devices_choose_the_same_tokens_as_one():
   """Each code is chosen by one device alone, which finds it at its place."""
   latent, space = VQ(6, codebook_size=40, code_dim=3), (5,)
   key, places = jax.random.key(2), jnp.arange(8) + 16  # The third part.
-  one = latent.draw_noise(key, places, 8, space)
-  halves = [latent.draw_noise(key, places[i : i + 4], 8, space) for i in (0, 4)]
+  one = latent.sample_noise(key, places, 8, space)
+  halves = [
+    latent.sample_noise(key, places[i : i + 4], 8, space) for i in (0, 4)
+  ]
   merged = np.maximum(
     halves[0]['chosen'],
     np.where(halves[1]['chosen'] >= 0, halves[1]['chosen'] + 4 * 10, -1),
@@ -206,18 +208,20 @@ def test_entropy_of_lfq_is_the_one_of_all_codes_together():
 
 
 def test_usage_by_hand():
-  stats = codes.describe_usage(jnp.array([6.0, 2.0, 0.0, 0.0]))
+  stats = codes.codebook_metrics(jnp.array([6.0, 2.0, 0.0, 0.0]))
   entropy = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
   np.testing.assert_allclose(stats['perplexity'], np.exp(entropy), rtol=1e-5)
   assert (stats['usage'], stats['largest_share']) == (0.5, 0.75)
-  assert codes.describe_usage(jnp.zeros(4))['usage'] == 0
+  assert codes.codebook_metrics(jnp.zeros(4))['usage'] == 0
 
 
-@pytest.mark.parametrize('latent', [*KINDS.values(), Gaussian(6), Plain(6)])
+@pytest.mark.parametrize(
+  'latent', [*KINDS.values(), Gaussian(6), Deterministic(6)]
+)
 def test_the_prior_is_of_each_place_and_can_be_decoded(latent):
   variables = init(latent, jnp.zeros((1, latent.num_inputs)))
-  prior = latent.draw_prior(jax.random.key(0), jnp.arange(9), (2,))
-  part = latent.draw_prior(jax.random.key(0), jnp.arange(4, 9), (2,))
+  prior = latent.sample_prior(jax.random.key(0), jnp.arange(9), (2,))
+  part = latent.sample_prior(jax.random.key(0), jnp.arange(4, 9), (2,))
   np.testing.assert_array_equal(prior[4:], part)
   latents = latent.apply(variables, prior, method='from_prior')
   assert latents.shape == (9, 2, 6)

@@ -178,7 +178,7 @@ def test_convolutions_alone_are_of_another_dtype(network):
 def test_a_configuration_describes_the_critic():
   critic = models.create_modules(
     with_critic=True,
-    sides=(16, 16),
+    space=(16, 16),
     channels=1,
     model=networks.model_fields(),
     critic=networks.critic_fields(

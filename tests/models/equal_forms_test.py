@@ -1,25 +1,26 @@
-"""Convolutions in an equal form give what the plain ones do, in float64.
+"""Fast forms of convolutions equal the plain ones, in float64.
 
-So do their derivatives, of every kind that training takes.
+So do all derivatives that training uses.
 """
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaegan_jax.models.convolving import convolve as by_slabs
-from vaegan_jax.models.doubling import double_and_convolve
-from vaegan_jax.models.halving import halve
+from vaegan_jax.models import plain, residual
+from vaegan_jax.models.conv import conv, downsample_conv, upsample_conv
+from vaegan_jax.models.critic import Critic
 
-SIDES = (4, 6, 2)  # Of one to three axes of space.
+SPACE = (4, 6, 2)
 CHANNELS, FEATURES = 3, 2
 
 
 def convolve(x, kernel, stride):
-  """XLA's, with a pixel of zeros around."""
+  """XLA's convolution with one zero at each end."""
   num_axes = x.ndim - 2
   letters = 'DHW'[-num_axes:]
   return jax.lax.conv_general_dilated(
@@ -31,11 +32,11 @@ def convolve(x, kernel, stride):
   )
 
 
-def halve_plainly(x, kernel):
+def plain_downsample_conv(x, kernel):
   return convolve(x, kernel, 2)
 
 
-def double_plainly(x, kernel):
+def plain_upsample_conv(x, kernel):
   for axis in range(1, x.ndim - 1):
     x = jnp.repeat(x, 2, axis)
   return convolve(x, kernel, 1)
@@ -46,12 +47,12 @@ def value(function):
 
 
 def gradients(function):
-  """Of something that is not linear, in both arguments."""
+  """Returns gradients of a nonlinear function in both arguments."""
   return jax.grad(lambda *args: jnp.sin(function(*args)).sum(), (0, 1))
 
 
 def forward_over_reverse(function):
-  """The gradient's derivative along itself: R1, as it is computed."""
+  """Returns the gradient's derivative along itself, as R1 needs."""
 
   def slopes(x, kernel):
     direction = gradients(function)(x, kernel)
@@ -61,7 +62,7 @@ def forward_over_reverse(function):
 
 
 def reverse_over_forward(function):
-  """The gradient of a slope, as R1's step takes it."""
+  """Returns the gradient of a directional derivative, as R1's step needs."""
 
   def slope(x, kernel):
     direction = jax.lax.stop_gradient(gradients(function)(x, kernel)[0])
@@ -73,28 +74,28 @@ def reverse_over_forward(function):
 
 
 def reverse_over_reverse(function):
-  """The gradient of a gradient's length."""
+  """Returns the gradient of a gradient's squared norm."""
   return jax.grad(
     lambda *args: (gradients(function)(*args)[0] ** 2).sum(), (0, 1)
   )
 
 
 FIRST = (value, gradients)
-# The rule of `halve` is our own.
+# `downsample_conv` has a rule of its own.
 ALL = (*FIRST, forward_over_reverse, reverse_over_forward, reverse_over_reverse)
 FORMS = {
-  'halve': (halve, halve_plainly, 4, ALL),
-  'double': (double_and_convolve, double_plainly, 3, FIRST),
+  'downsample': (downsample_conv, plain_downsample_conv, 4, ALL),
+  'upsample': (upsample_conv, plain_upsample_conv, 3, FIRST),
 }
 
 
 @pytest.mark.parametrize('num_axes', [1, 2, 3])
 @pytest.mark.parametrize('name', FORMS)
-def test_an_equal_form_has_every_value_of_the_plain_one(name, num_axes):
-  form, plain, taps, whats = FORMS[name]
+def test_a_fast_form_equals_the_plain_one(name, num_axes):
+  form, plain, kernel_size, whats = FORMS[name]
   rng = np.random.default_rng(0)
-  x = rng.normal(size=(2, *SIDES[:num_axes], CHANNELS))
-  kernel = rng.normal(size=(*[taps] * num_axes, CHANNELS, FEATURES))
+  x = rng.normal(size=(2, *SPACE[:num_axes], CHANNELS))
+  kernel = rng.normal(size=(*[kernel_size] * num_axes, CHANNELS, FEATURES))
 
   def everything(function):
     return jax.jit(lambda *args: [what(function)(*args) for what in whats])
@@ -109,19 +110,21 @@ def test_an_equal_form_has_every_value_of_the_plain_one(name, num_axes):
       np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12 * scale)
 
 
-def test_an_odd_side_is_halved_and_differentiated_too():
+def test_odd_sizes_are_halved_and_differentiated():
   rng = np.random.default_rng(0)
   x = rng.normal(size=(1, 5, 7, 1)).astype(np.float32)
   kernel = rng.normal(size=(4, 4, 1, 2)).astype(np.float32)
   for what in (value, gradients):
-    got, want = (what(f)(x, kernel) for f in (halve, halve_plainly))
+    got, want = (
+      what(f)(x, kernel) for f in (downsample_conv, plain_downsample_conv)
+    )
     jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
-def test_on_a_cpu_no_gradient_is_dilated():
+def test_no_gradient_is_dilated_on_a_cpu():
   x, kernel = jnp.zeros((1, 8, 8, 2)), jnp.zeros((4, 4, 2, 3))
-  text = jax.jit(gradients(halve)).lower(x, kernel).as_text()
-  plain = jax.jit(gradients(halve_plainly)).lower(x, kernel).as_text()
+  text = jax.jit(gradients(downsample_conv)).lower(x, kernel).as_text()
+  plain = jax.jit(gradients(plain_downsample_conv)).lower(x, kernel).as_text()
   assert 'lhs_dilate = [2, 2]' in plain
   assert 'lhs_dilate = [2, 2]' not in text
 
@@ -129,7 +132,7 @@ def test_on_a_cpu_no_gradient_is_dilated():
 @pytest.mark.parametrize('padding', ['SAME', 'VALID', [(2, 0), (0, 1), (1, 1)]])
 @pytest.mark.parametrize('strides', [(1, 1, 1), (2, 1, 3)])
 @pytest.mark.parametrize('features', [2, 5])  # Fewer and more than channels.
-def test_volumes_are_convolved_by_slabs(features, strides, padding):
+def test_volumes_are_convolved_by_slices(features, strides, padding):
   rng = np.random.default_rng(0)
   x = rng.normal(size=(2, 5, 6, 7, CHANNELS))
   kernel = rng.normal(size=(3, 2, 4, CHANNELS, features))
@@ -141,7 +144,7 @@ def test_volumes_are_convolved_by_slabs(features, strides, padding):
     )
 
   def form(x, kernel):
-    return by_slabs(x, kernel, strides, padding)
+    return conv(x, kernel, strides, padding)
 
   with jax.enable_x64(True):
     for what in FIRST:
@@ -152,3 +155,32 @@ def test_volumes_are_convolved_by_slabs(features, strides, padding):
   text = jax.jit(form).lower(x, kernel).as_text()
   assert 'stablehlo.convolution' in text
   assert '0, 1, 2]' not in text  # No convolution over three axes.
+
+
+@pytest.mark.parametrize('num_axes', [1, 2, 3])
+@pytest.mark.parametrize('network', ['plain', 'residual'])
+def test_layers_declare_the_strides_of_their_convolutions(network, num_axes):
+  """A layer's output is its input's size divided by its strides."""
+  seen = []
+
+  def check(call, args, kwargs, context):
+    y = call(*args, **kwargs)
+    layer = context.module
+    if isinstance(layer, nn.Conv) and not layer.name.startswith('up_'):
+      strides = layer.strides or 1
+      if isinstance(strides, int):
+        strides = (strides,) * num_axes
+      space = [
+        s // n for s, n in zip(args[0].shape[1:-1], strides, strict=True)
+      ]
+      assert list(y.shape[1:-1]) == space, layer
+      seen.append(strides)
+    return y
+
+  x = jax.ShapeDtypeStruct((1, *[8] * num_axes, 3), jnp.float32)
+  encoder = {'plain': plain, 'residual': residual}[network].Encoder
+  critic = Critic(2, (1, 2), network=network)
+  with nn.intercept_methods(check):
+    for module in (encoder(4, False, 4, (1, 2)), critic):
+      jax.eval_shape(module.init, jax.random.key(0), x)
+  assert (2,) * num_axes in seen

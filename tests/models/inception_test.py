@@ -1,4 +1,4 @@
-"""Inception: against torch, against numpy, and the file it is read from."""
+"""Inception: values against torch and numpy, and reading its file."""
 
 import functools
 
@@ -10,16 +10,16 @@ from tests.models.vgg_test import assert_close, images, refused
 from vaegan_jax.losses.perceptual import capture_features
 from vaegan_jax.models.pretrained import inception, weights
 
-# In which block A's pooling has how many features, and how wide block C is.
+# Pooling features of the blocks A, and widths of the blocks C.
 POOLED = {'Mixed_5b': 32, 'Mixed_5c': 64, 'Mixed_5d': 64}
 WIDE = {'Mixed_6b': 128, 'Mixed_6c': 160, 'Mixed_6d': 160, 'Mixed_6e': 192}
-# The smallest sides that leave two places, one above the other, at the end:
-# of one place the mean is the maximum.
+# The smallest image that leaves two positions, one above the other, at the end.
+# With one position the mean would equal the maximum.
 SIDES = (107, 75)
 
 
 def shapes():
-  """{convolution: [O, I, H, W]}, as torchvision's Inception3 has them."""
+  """Returns {convolution: [O, I, H, W]} of torchvision's Inception3."""
   found = {
     'Conv2d_1a_3x3': (32, 3, 3, 3),
     'Conv2d_2a_3x3': (32, 32, 3, 3),
@@ -81,7 +81,7 @@ def shapes():
 
 
 def state_dict(draw):
-  """The port's names; `draw` makes each tensor, of (shape, kind)."""
+  """Returns tensors by the port's names; `draw` creates each from its shape."""
   state = {}
   for name, shape in shapes().items():
     state[f'{name}.conv.weight'] = draw(shape, 'kernel')
@@ -94,7 +94,7 @@ def state_dict(draw):
 
 @functools.cache
 def random_state_dict():
-  """Under which nothing vanishes."""
+  """Returns random weights that keep activations from vanishing."""
   rng = np.random.default_rng(0)
 
   def draw(shape, kind):
@@ -111,12 +111,12 @@ def random_state_dict():
 
 
 def zeros(shape, kind):
-  """Takes no memory."""
+  """Returns an array of zeros that uses no memory."""
   return np.broadcast_to(np.float32(kind == 'running_var'), shape)
 
 
 def torch_features(torch, state, x):
-  """The network in torch's functions, written from the published graph."""
+  """Computes the network in torch, written from the published graph."""
   nn = torch.nn.functional
   tensors = {name: torch.from_numpy(a) for name, a in state.items()}
 
@@ -198,7 +198,7 @@ def torch_features(torch, state, x):
 
 @pytest.fixture(scope='module')
 def run():
-  """(images) -> the features, and what every convolution computes."""
+  """Returns images -> (features, outputs of every convolution)."""
   variables = inception.to_variables('weights.pth', random_state_dict())
   module = inception.Inception()
   return jax.jit(functools.partial(capture_features, module, variables))
@@ -226,7 +226,7 @@ def test_resizes_as_torch_does():
 
 
 def test_resizes_by_the_centres_of_pixels():
-  """Of two pixels the inner half goes from the one to the other."""
+  """Between two pixels the inner half interpolates."""
   x = np.array([-1, 1], np.float32).reshape(1, 2, 1, 1)
   row = np.asarray(inception.resize(x))[0, :, 0, 0]
   places = (np.arange(299) + 0.5) / 299 * 2 - 0.5  # In pixels of x.
@@ -245,14 +245,14 @@ def test_the_average_does_not_count_the_padding():
 
 
 def joined(features, block):
-  """The output of a block E, [B, H, W, 2048]; features are before the ReLU."""
+  """Returns a block E's output [B, H, W, 2048]; features precede the ReLU."""
   names = ('1x1', '3x3_2a', '3x3_2b', '3x3dbl_3a', '3x3dbl_3b', '_pool')
   branches = [features[f'{block}.branch{name}'] for name in names]
   return np.maximum(np.concatenate(branches, axis=-1), 0)
 
 
 def test_the_last_block_pools_by_the_maximum_and_the_rest_is_joined(run):
-  """Of two places, one above the other: each sees both."""
+  """Uses two positions, one above the other, which both pool over both."""
   output, features = run(images(2, *SIDES, 3))
   assert features['Mixed_7c.branch1x1'].shape == (2, 2, 1, 320)
   given = joined(features, 'Mixed_7b')
@@ -294,7 +294,7 @@ def test_grey_is_three_equal_channels(run):
 @pytest.mark.parametrize(
   'shape', [(1, 74, 75, 3), (1, 75, 74, 3), (1, 75, 75, 2), (75, 75, 3)]
 )
-def test_refuses_what_is_no_image(shape):
+def test_other_shapes_than_images_are_refused(shape):
   x = jax.ShapeDtypeStruct(shape, np.float32)
   with pytest.raises(ValueError, match='at least 75') as caught:
     jax.eval_shape(inception.Inception().init, jax.random.key(0), x)
@@ -302,7 +302,7 @@ def test_refuses_what_is_no_image(shape):
 
 
 def changed(**changes):
-  """The port's tensors with some others; None: without them."""
+  """Returns the port's tensors with changes; None removes a tensor."""
   state = state_dict(zeros) | changes
   return {name: array for name, array in state.items() if array is not None}
 
@@ -312,7 +312,7 @@ def changed(**changes):
   [
     ({'conv1.weight': np.zeros(3)}, 'it has no Conv2d_1a_3x3.conv.weight'),
     (changed(**{'Mixed_7c.branch1x1.bn.bias': None}), 'no Mixed_7c.branch1x1'),
-    # Torchvision's own, of ImageNet's classes and with a second classifier.
+    # Torchvision's own file, with ImageNet's classes and a second classifier.
     (changed(**{'fc.weight': np.zeros((1000, 2048))}), 'and not [1008, 2048]'),
     (changed(**{'AuxLogits.fc.bias': np.zeros(1)}), "'AuxLogits.fc.bias', whi"),
     (
@@ -332,7 +332,7 @@ def test_another_network_is_refused(state, reason):
   assert 'fid_weights/pt_inception-2015-12-05-6726825d.pth' in sentence
 
 
-def test_the_file_is_told_by_its_content(tmp_path):
+def test_the_file_is_recognised_by_its_content(tmp_path):
   torch = pytest.importorskip('torch')
   tensors = {
     name: torch.from_numpy(array) for name, array in random_state_dict().items()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests import networks
+from vaegan_jax import names
 from vaegan_jax.losses import perceptual
 from vaegan_jax.models import blocks, create_modules
 from vaegan_jax.models import critic as critic_lib
@@ -41,7 +42,7 @@ def small():
   return module, jax.jit(module.init)(jax.random.key(0), x, noise)
 
 
-@pytest.mark.parametrize('norm', blocks.NORMS)
+@pytest.mark.parametrize('norm', names.NORMS)
 @pytest.mark.parametrize('depth', [2, 3, 4])
 @pytest.mark.parametrize('channels', [1, 3, 4])
 @pytest.mark.parametrize('side', [16, 32, 64])
@@ -49,7 +50,7 @@ def test_images_go_in_and_come_out_in_their_shape(side, channels, depth, norm):
   multipliers = tuple(2**i for i in range(depth))
   modules = create_modules(
     with_critic=True,
-    sides=(side, side),
+    space=(side, side),
     channels=channels,
     model=networks.model_fields(
       width=4,
@@ -76,7 +77,7 @@ def test_images_go_in_and_come_out_in_their_shape(side, channels, depth, norm):
 
 def test_only_an_objective_with_a_critic_has_one():
   sections = dict(
-    sides=(8, 8),
+    space=(8, 8),
     channels=1,
     model=networks.model_fields(
       depth=2, latent_dim=LATENT, norm='group', **NETWORK

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests import networks
-from vaegan_jax.models import plain, residual, residual_blocks
+from vaegan_jax.models import plain, residual
 
 ENCODERS = {
   'plain': plain.Encoder(3, False, 4, (1, 2)),
@@ -65,7 +65,7 @@ def swish(x):
 
 @pytest.mark.parametrize('features', [8, 12])
 def test_a_block_is_two_convolutions_and_a_way_around(features):
-  block = residual_blocks.ResidualBlock(features)
+  block = residual.ResidualBlock(features)
   x = random(2, 4, 5, 8)
   variables = random_variables(block, x)
   params = variables['params']
@@ -84,7 +84,7 @@ def test_a_block_is_two_convolutions_and_a_way_around(features):
 
 
 def test_attention_is_a_softmax_over_all_places():
-  module = residual_blocks.Attention()
+  module = residual.Attention()
   x = random(2, 2, 3, 8)
   variables = random_variables(module, x)
   params = variables['params']
@@ -107,7 +107,7 @@ def test_attention_is_a_softmax_over_all_places():
 
 
 @pytest.mark.parametrize(
-  'module', [residual_blocks.ResidualBlock(4), residual_blocks.Middle()]
+  'module', [residual.ResidualBlock(4), residual.Middle()]
 )
 def test_at_first_a_block_changes_nothing(module):
   x = random(1, 4, 4, 4)
@@ -118,7 +118,7 @@ def test_at_first_a_block_changes_nothing(module):
 def test_no_group_is_so_small_that_a_norm_divides_its_channel_away():
   """Of groups of one, an image brighter by a constant would be the same."""
   x = random(1, 4, 4, 8)
-  norm = residual_blocks.ResidualBlock(8)
+  norm = residual.ResidualBlock(8)
   scale = jnp.arange(8.0)  # A brightness of each channel's own.
   variables = random_variables(norm, x)
   dark, bright = (norm.apply(variables, x + b) - b for b in (0.0, scale))
@@ -144,7 +144,7 @@ def test_networks_work_over_one_to_three_axes_of_space(network, num_axes):
 
 def test_a_line_is_a_picture_of_one_column():
   """In 1-D a block computes what it does in 2-D, of kernels that repeat it."""
-  block = residual_blocks.ResidualBlock(4)
+  block = residual.ResidualBlock(4)
   line = random(2, 6, 8)
   params = random_variables(block, line)['params']
   square = jax.tree.map(np.copy, params)

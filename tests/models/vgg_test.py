@@ -1,4 +1,4 @@
-"""VGG: against torch, against numpy, and the files it is read from."""
+"""VGG: values against torch and numpy, and reading its files."""
 
 import functools
 
@@ -11,7 +11,7 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.models.pretrained import vgg, weights
 
 WIDTHS = (64, 128, 256, 512, 512)
-# What torchvision calls the convolutions, and how wide they are.
+# Torchvision's names and widths of the convolutions.
 TORCHVISION = {
   16: dict(
     zip(
@@ -32,7 +32,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def state_dict(depth):
-  """Random weights under torchvision's names, under which nothing vanishes."""
+  """Returns random weights that keep activations from vanishing."""
   rng, channels, state = np.random.default_rng(depth), 3, {}
   for index, width in TORCHVISION[depth].items():
     kernel = rng.standard_normal((width, channels, 3, 3), np.float32)
@@ -46,7 +46,7 @@ def state_dict(depth):
 
 
 def zero_state_dict(depth):
-  """The names and shapes alone; takes no memory."""
+  """Returns names and shapes with zeros that use no memory."""
   zero, channels, state = np.float32(0), 3, {}
   for index, width in TORCHVISION[depth].items():
     shape = (width, channels, 3, 3)
@@ -63,7 +63,7 @@ def images(*shape, seed=0):
 
 @pytest.fixture
 def file_with(monkeypatch):
-  """Returns a function after which every file holds the given tensors."""
+  """Returns a function that makes every file read as the given tensors."""
 
   def hold(state):
     monkeypatch.setattr(weights, 'read_state_dict', lambda path: state)
@@ -74,7 +74,7 @@ def file_with(monkeypatch):
 
 @pytest.fixture(scope='module')
 def variables():
-  """Of VGG16."""
+  """Returns the variables of VGG16."""
   with pytest.MonkeyPatch.context() as patch:
     state = state_dict(16)
     patch.setattr(weights, 'read_state_dict', lambda path: state)
@@ -82,7 +82,7 @@ def variables():
 
 
 def features_of(module, variables, x):
-  """Returns what each layer computes, and the output."""
+  """Returns the output of each layer, and of the network."""
 
   def keep(submodule, _):
     return isinstance(submodule, vgg.ConvReLU)
@@ -96,7 +96,7 @@ def features_of(module, variables, x):
 
 
 def torch_features(torch, depth, state, x):
-  """The same by torch.nn, and the images' gradient of their squares' sum."""
+  """Computes the same in torch, and the images' gradient of the squared sum."""
   layers, channels, names = [], 3, {}
   for block, convs in enumerate(vgg.CONVS[depth]):
     for conv in range(convs):
@@ -127,7 +127,7 @@ def torch_features(torch, depth, state, x):
 
 
 def assert_close(got, expected, tolerance):
-  """Relative to the largest."""
+  """Asserts closeness relative to the largest value."""
   assert got.shape == expected.shape
   largest = np.abs(expected).max()
   assert largest > 0
@@ -136,7 +136,7 @@ def assert_close(got, expected, tolerance):
 
 @pytest.mark.parametrize('depth', [16, 19])
 def test_agrees_with_torch(depth, tmp_path):
-  """Each layer, the output and the gradient, from both of torch's formats."""
+  """Compares each layer, the output and the gradient, in both file formats."""
   torch = pytest.importorskip('torch')
   state, x = state_dict(depth), images(2, 32, 32, 3)
   tensors = {name: torch.from_numpy(array) for name, array in state.items()}
@@ -203,7 +203,7 @@ def test_names_its_layers_in_forward_order():
 
 
 @pytest.mark.parametrize('depth', [0, 11, '16', None])
-def test_knows_two_depths(depth):
+def test_two_depths_exist(depth):
   with pytest.raises(ValueError, match=r'known: \[16, 19\]'):
     vgg.VGG(depth)
   with pytest.raises(ValueError, match=r'known: \[16, 19\]'):
@@ -211,7 +211,7 @@ def test_knows_two_depths(depth):
 
 
 def test_a_feature_is_a_convolution_and_relu_of_normalized_images(variables):
-  """ImageNet's mean gives the bias alone; elsewhere, by hand."""
+  """ImageNet's mean gives the bias alone; other values are computed here."""
   x = images(1, 16, 16, 3)
   x[0, :8] = 2 * np.array(MEAN) - 1
   features, _ = features_of(vgg.VGG(16), variables, jnp.asarray(x))
@@ -248,7 +248,7 @@ def test_grey_is_three_equal_channels(last_feature):
 
 
 def test_computes_in_the_dtype_of_the_images(variables):
-  """Without `jit`: XLA of JAX 0.12 fuses bfloat16 wrongly on a CPU."""
+  """Runs without `jit`: XLA of JAX 0.12 fuses bfloat16 wrongly on a CPU."""
   x = images(2, 16, 16, 3)
   half, expected = (
     features_of(vgg.VGG(16), variables, images)[0]['conv5_3']
@@ -258,7 +258,7 @@ def test_computes_in_the_dtype_of_the_images(variables):
   assert_close(np.asarray(half, np.float32), expected, 0.1)
 
 
-def test_takes_sides_of_any_length_from_16(variables):
+def test_any_size_from_16_works(variables):
   module = vgg.VGG(16)
   for sides, expected in {
     (16, 16): (0, 0),
@@ -286,7 +286,7 @@ def test_takes_sides_of_any_length_from_16(variables):
     ((1, 16, 16, 3), np.uint8),
   ],
 )
-def test_refuses_what_is_no_image(shape, dtype):
+def test_other_shapes_than_images_are_refused(shape, dtype):
   x = jax.ShapeDtypeStruct(shape, dtype)
   with pytest.raises(ValueError, match='at least 16') as caught:
     jax.eval_shape(vgg.VGG(16).init, jax.random.key(0), x)
@@ -320,7 +320,7 @@ def test_the_gradient_of_max_pool_goes_to_the_maximum_and_scatters_nothing():
 
 
 def refused(load, *args):
-  """Returns the one sentence with which a file is refused."""
+  """Returns the message with which a file is refused."""
   with pytest.raises(UserError) as caught:
     load(*args)
   sentence = str(caught.value)
@@ -330,7 +330,7 @@ def refused(load, *args):
   return sentence
 
 
-def test_the_other_depth_is_told(file_with):
+def test_the_other_depth_is_reported(file_with):
   path = file_with(zero_state_dict(19))
   sentence = refused(vgg.load_vgg, path, 16)
   assert 'holds VGG19 and not VGG16' in sentence
@@ -342,7 +342,7 @@ def test_the_other_depth_is_told(file_with):
 
 
 def changed(**changes):
-  """VGG16's tensors with some of `features` others; None: without them."""
+  """Returns VGG16's tensors with changes in `features`; None removes one."""
   state = zero_state_dict(16)
   state |= {f'features.{name}': array for name, array in changes.items()}
   return {name: array for name, array in state.items() if array is not None}
@@ -371,7 +371,7 @@ def test_another_network_is_refused(state, reason, file_with):
 
 
 def test_a_vgg_with_batch_norm_is_refused(file_with):
-  """Whose convolutions are at 0, 3, 7, ..."""
+  """Its convolutions are at 0, 3, 7, ..."""
   state, index, channels = {}, 0, 3
   for width, num_convs in zip(WIDTHS, vgg.CONVS[16], strict=True):
     for _ in range(num_convs):

@@ -35,7 +35,7 @@ def _networks():
   sizes = {'width': 4, 'channel_multipliers': (1, 2), 'norm': 'group'}
   modules = create_modules(
     with_critic=True,
-    sides=(16, 16),
+    space=(16, 16),
     channels=3,
     model=networks.model_fields(**sizes),
     critic=networks.critic_fields(**sizes),

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import strategies as st
 
 from configs import default
-from vaegan_jax.config import rules, validation
+from vaegan_jax import names
+from vaegan_jax.config import validation
 from vaegan_jax.config.overrides import apply_overrides
+from vaegan_jax.config.rules import flatten
 from vaegan_jax.errors import UserError
 from vaegan_jax.losses import adversarial
 from vaegan_jax.training import health, health_checks
@@ -72,7 +74,7 @@ def _config(objective='geometric', **changes):
 def _monitor(objective='geometric', **changes):
   """The monitor of a run with these changes to the defaults."""
   changes = {'health__patience_steps': _PATIENCE} | changes
-  return _monitor_of(rules.flatten(_config(objective, **changes)))
+  return _monitor_of(flatten(_config(objective, **changes)))
 
 
 def _monitor_of(fields):
@@ -488,7 +490,7 @@ def test_where_nothing_is_left_to_change_nothing_is_suggested():
 
 
 def test_a_monitor_without_a_field_that_it_needs_fails_at_once():
-  fields = rules.flatten(default.get_config())
+  fields = flatten(default.get_config())
   del fields['optimizer.critic_learning_rate']
   with pytest.raises(KeyError, match='critic_learning_rate'):
     _monitor_of(fields)
@@ -524,7 +526,7 @@ _RATES = _SIZES.filter(bool)
 # Of what advice hangs on, one value as often as another.
 _CHANGES = {
   'num_train_steps': st.sampled_from([500, 20_000]),
-  'critic__norm': st.sampled_from(rules.NORMS),
+  'critic__norm': st.sampled_from(names.NORMS),
   'critic__spectral_norm': st.booleans(),
   'critic__weight_clip': st.just(0.0) | _SIZES,
   'critic__gradient_penalty_weight': st.just(0.0) | _SIZES,
@@ -573,7 +575,7 @@ def test_a_suggested_value_is_valid_and_changes_in_the_stated_direction(
   except UserError:
     hypothesis.reject()
   trains_critic = objective != 'mse' and not frozen
-  given = rules.flatten(config)
+  given = flatten(config)
   for _, ill in _ILL:
     for message in _messages(_monitor(objective, **changes), ill):
       verbs, flags = _suggested(message)
@@ -588,7 +590,7 @@ def test_a_suggested_value_is_valid_and_changes_in_the_stated_direction(
       advised = config.copy_and_resolve_references()
       apply_overrides(advised, ['main.py', *flags])
       validation.validate(advised)
-      values = rules.flatten(advised)
+      values = flatten(advised)
       for field, verb in verbs.items():
         alone = changes | {field.replace('.', '__'): values[field]}
         validation.validate(_config(objective, **alone))

@@ -14,7 +14,7 @@ def create(seed=0, with_critic=True, norm='none'):
   network = dict(width=2, depth=2, channel_multipliers=(1, 1), norm=norm)
   modules = create_modules(
     with_critic=with_critic,
-    sides=(4, 4),
+    space=(4, 4),
     channels=1,
     model=networks.model_fields(latent_dim=2, **network),
     critic=networks.critic_fields(**network),

@@ -13,7 +13,7 @@ from etils import epath
 
 from vaegan_jax.config.cli import Use
 from vaegan_jax.config.migrations import stamp
-from vaegan_jax.config.paths import PATHS
+from vaegan_jax.config.schema import path_fields
 from vaegan_jax.inference.latent_statistics import FILE
 from vaegan_jax.inference.load import EXPORT_VERSION, WEIGHTS_FILE
 from vaegan_jax.inference.model import TrainedModel
@@ -81,7 +81,7 @@ def _write_for_diffusers(model: TrainedModel, folder: epath.Path) -> None:
 def _without_paths(config: ml_collections.ConfigDict) -> dict:
   """The fields as others may see them: of paths, the last names."""
   fields = config.to_dict()
-  for name in (*PATHS, 'init_from'):
+  for name in path_fields():
     section, _, field = name.rpartition('.')
     values = fields[section] if section else fields
     paths = values[field].split(',')

@@ -24,6 +24,7 @@ from vaegan_jax.commands import study_report as report
 from vaegan_jax.commands.study_report import FINISHED, Outcome
 from vaegan_jax.config.migrations import upgrade
 from vaegan_jax.config.rules import flatten
+from vaegan_jax.config.schema import resumable_fields
 from vaegan_jax.config.validation import validate_new_run
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation.feature_metrics import FeatureMetrics
@@ -200,7 +201,7 @@ def _check_resumable(config, workdir) -> None:
   except (OSError, ValueError):
     return  # Restoring the checkpoint will tell.
   was, now = map(flatten, (upgrade(saved), _as_json(config)))
-  free = tuple(f'{field}.' for field in train.free_fields(config))
+  free = tuple(f'{field}.' for field in resumable_fields(config))
   for name, value in now.items():
     if was.get(name) != value and not f'{name}.'.startswith(free):
       raise UserError(

@@ -1,6 +1,6 @@
 """The mode `train`: a run from its beginning, or from where it stopped.
 
-Owns what a run is made of, what may change when it is resumed, and rollbacks.
+Owns what a run is made of, and rollbacks.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from etils import epath
 
 from vaegan_jax.config.migrations import stamp, upgrade
 from vaegan_jax.config.rules import flatten
+from vaegan_jax.config.schema import resumable_fields
 from vaegan_jax.data import batches
 from vaegan_jax.data.images import Images, load_splits, whole_of
 from vaegan_jax.errors import unwritable
@@ -42,30 +43,6 @@ from vaegan_jax.setup.value_range import settle_range
 from vaegan_jax.training import health
 from vaegan_jax.training.loop import FAILED, Plan, run_loop
 
-# What may change when a run is resumed: none of it changes an update.
-FREE_FIELDS = (
-  'num_train_steps',
-  'log_every_steps',
-  'checkpoint_every_steps',
-  'eval_every_steps',
-  'figure_every_steps',
-  'num_eval_images',
-  'num_checkpoints',
-  'profile_steps',
-  'max_skipped_steps',
-  'data.path',
-  'data.data_dir',
-  'data.allow_growth',
-  'data.copy_dir',
-  'data.eval_split',
-  'data.shown_bands',
-  'data.cache_images',
-  'health',
-  'evaluation',
-  # Read once: they are in the checkpoints.
-  'critic.weights',
-  'init_from',
-)
 _MAX_ROLLBACKS = 3
 
 
@@ -154,7 +131,7 @@ def _create_restore(config, workdir, restore, create_state, identity):
     identity = identity | {'data': None}  # Not compared.
   return functools.partial(
     restore,
-    free_fields=free_fields(config),
+    free_fields=resumable_fields(config),
     upgrade=upgrade,
     initial=create_state,
     **identity,
@@ -263,13 +240,6 @@ def _roll_back(finding, checkpoints, restore, num_rollbacks):
   # The checkpoint may be from before an earlier rollback.
   fresh = np.asarray(int(state.num_rollbacks) + num_rollbacks, np.int32)
   return state.replace(num_rollbacks=fresh), step
-
-
-def free_fields(config: ml_collections.ConfigDict) -> tuple[str, ...]:
-  """What may change; the length of the run not, if a schedule hangs on it."""
-  if config.optimizer.schedule == 'constant':
-    return FREE_FIELDS
-  return tuple(f for f in FREE_FIELDS if f != 'num_train_steps')
 
 
 def _save(checkpoints, identity, step, state, *, finish: bool) -> bool:

@@ -1,43 +1,76 @@
-"""What the command line means: a mode, a workdir, and valid configurations.
+"""The command line: a mode, a workdir and valid configurations.
 
-Owns the flags of `main.py`, apart from `--config.<field>`, and what each mode
-makes of them. A study's are in `study_flags.py`, those of the modes that use a
-finished model in `use_flags.py`, those that connect processes in
-`process_flags.py`.
+`cli_flags.py` has the flags, `overrides.py` those of `--config.<field>`.
 """
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 
 import ml_collections
 from absl import flags
 from etils import epath
 
-from vaegan_jax.config import defaults, sweep
-from vaegan_jax.config.io import load_config, load_config_file
-from vaegan_jax.config.overrides import apply_overrides, reject, with_objective
+from vaegan_jax.config import sweep
+from vaegan_jax.config.cli_flags import (
+  FLAGS,
+  USES,
+  as_text,
+  bad_flag,
+  define_flags,
+  parse_flags,
+  reject,
+)
+from vaegan_jax.config.io import (
+  load_config,
+  load_config_file,
+  make_paths_absolute,
+)
+from vaegan_jax.config.overrides import apply_overrides, with_objective
 from vaegan_jax.config.paths import (
   absolute,
   check_data_outside,
   check_encoding,
-  make_paths_absolute,
+  resolve,
 )
-from vaegan_jax.config.process_flags import Processes, parse_flags
-from vaegan_jax.config.rules import PATH, either, nearest
-from vaegan_jax.config.study_flags import check_study_flags, parse_study
-from vaegan_jax.config.use_flags import (
-  USES,
-  Use,
-  check_use_flags,
-  define_use_flags,
-  parse_use,
-)
-from vaegan_jax.config.validation import validate, validate_style
+from vaegan_jax.config.validation import validate
 from vaegan_jax.errors import UserError
 
-MODES = ('train', 'evaluate', 'compare', 'style', 'study', *USES)
+__all__ = ['Command', 'Processes', 'Use', 'define_flags', 'parse']
 
-flags.disclaim_key_flags()  # For --help they are of the program.
+
+@dataclasses.dataclass(frozen=True)
+class Processes:
+  """Position of this process among all, as its flags say.
+
+  Attributes:
+    coordinator: 'host:port' of process 0, free to be listened on.
+    num_processes: number of processes.
+    process_id: index of this one, from 0.
+  """
+
+  coordinator: str
+  num_processes: int
+  process_id: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Use:
+  """What to do with a finished model.
+
+  Attributes:
+    input: path of images or latents; '' with a split, or if there is none.
+    split: 'train' or 'eval', of the run's own dataset; '' with an input.
+    output: path of the folder that is written.
+    num_samples: number of samples.
+    with_critic: whether the critic is exported.
+  """
+
+  input: str
+  split: str
+  output: str
+  num_samples: int
+  with_critic: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,13 +78,13 @@ class Command:
   """What the command line asks for.
 
   Attributes:
-    mode: one of MODES.
-    workdir: where it is written.
+    mode: one of `cli_flags.MODES`.
+    workdir: absolute path of the folder that is written.
     config: of the command; None for 'compare' and 'study'.
     runs: {workdir: configuration} of the finished runs that it reads, or of
-      the runs that a study makes.
-    processes: that are to be connected by flags, if any.
-    use: what a finished model is to be used for, of the modes that do.
+      the runs of a study.
+    processes: to be connected by flags, if any.
+    use: for the modes that use a finished model.
   """
 
   mode: str
@@ -62,25 +95,6 @@ class Command:
   use: Use | None = None
 
 
-def define_flags(flag_values: flags.FlagValues) -> None:
-  """Defines the flags of this program, apart from `--config.<field>`."""
-
-  def define(name: str, value: str, meaning: str) -> None:
-    flags.DEFINE_string(name, value, meaning, flag_values=flag_values)
-
-  define('config', 'configs/quickstart.py', 'Python file, or file:objective.')
-  define('mode', 'train', f'What to do: {either(MODES)}.')
-  define('workdir', '', 'Where a run is kept, or a comparison is written.')
-  define('workdirs', '', 'Runs to compare, separated by commas.')
-  define('coordinator', '', 'host:port of process 0, if there are several.')
-  define('num_processes', '', 'How many processes train together.')
-  define('process_id', '', 'Which of them this is, from 0.')
-  define('study.objectives', '', 'Of --mode=study, with commas; empty: all.')
-  define('study.sweep', '', 'Of --mode=study: field=value,value,...')
-  define('study.seeds', sweep.SEEDS, 'Of --mode=study, separated by commas.')
-  define_use_flags(flag_values)
-
-
 def parse(
   argv: Sequence[str], flag_values: flags.FlagValues, *, launched: bool
 ) -> Command:
@@ -88,7 +102,7 @@ def parse(
 
   Args:
     argv: the program's name and its arguments.
-    flag_values: where `define_flags` has put the flags.
+    flag_values: where `define_flags` has defined the flags.
     launched: whether a launcher started several processes, which connects them
       without flags.
 
@@ -98,60 +112,35 @@ def parse(
   Raises:
     UserError: the command line, a file it names or a value is wrong.
   """
-  flag_values.set_gnu_getopt(True)
-  try:
-    rest = flag_values(argv, known_only=True)
-  except flags.Error as error:
-    raise UserError(f'{error}: see --help') from error
-  mode = flag_values.mode
-  if mode not in MODES:
-    guess = nearest(mode, MODES) or 'train'
-    raise UserError(
-      f'--mode={mode} must be {either(MODES)}: did you mean --mode={guess}?'
-    )
-  processes = parse_flags(
-    flag_values.coordinator,
-    flag_values.num_processes,
-    flag_values.process_id,
-    launched=launched,
-  )
-  check_study_flags(mode, rest, flag_values)
-  check_use_flags(mode, flag_values)
-  for path in (flag_values.workdir, *flag_values.workdirs.split(',')):
-    if not PATH.holds(path):
-      raise UserError(
-        f'--workdir={path!r} must be {PATH.text}: for example, '
-        '--workdir=runs/first'
-      )
-    check_encoding('workdir', path)
-  command = _parse_mode(mode, rest, flag_values)
+  rest = parse_flags(argv, flag_values)
+  processes = _parse_processes(flag_values, launched)
+  command = _parse_mode(rest, flag_values)
   return dataclasses.replace(command, processes=processes)
 
 
-def _parse_mode(
-  mode: str, rest: list[str], flag_values: flags.FlagValues
-) -> Command:
+def _parse_mode(rest: list[str], flag_values: flags.FlagValues) -> Command:
+  mode, workdir = flag_values.mode, absolute(flag_values.workdir)
   if mode == 'compare':
     return _parse_compare(rest, flag_values)
-  workdir = absolute(flag_values.workdir)
-  if flag_values.workdirs:
-    raise UserError(
-      f'--workdirs={flag_values.workdirs} is for --mode=compare: add that, or '
-      f'name one run, such as --workdir={flag_values.workdirs.split(",")[0]}'
-    )
   if not workdir:
     raise UserError(
       f'--mode={mode} needs --workdir: for example, --workdir=runs/first'
     )
-  if mode == 'style':
-    return _parse_style(rest, flag_values)
   if mode == 'study':
-    return Command(mode, workdir, None, parse_study(rest, flag_values))
+    runs = sweep.create_runs(
+      flag_values.config,
+      rest,
+      workdir,
+      objectives=flag_values['study.objectives'].value,
+      seeds=flag_values['study.seeds'].value,
+      sweep=flag_values['study.sweep'].value,
+    )
+    return Command(mode, workdir, None, runs)
   use = None
   if mode in USES:
     own = ('--config.', '-config.', '--noconfig.', '-noconfig.')
     reject([a for a in rest[1:] if a.startswith('-') and not a.startswith(own)])
-    use = parse_use(mode, workdir, flag_values)
+    use = _parse_use(workdir, flag_values)
   if (mode == 'evaluate' or use) and not flag_values['config'].present:
     config = load_config(epath.Path(workdir) / 'config.json')
     check_data_outside(config, workdir, rest)
@@ -164,21 +153,6 @@ def _parse_mode(
   return Command(mode, workdir, config, {}, use=use)
 
 
-def _parse_style(rest: list[str], flag_values: flags.FlagValues) -> Command:
-  if flag_values['config'].present:
-    raise UserError(
-      f'--config={flag_values.config} is not for --mode=style, whose fields '
-      'are in configs/style.py: for example, --config.content=photo.jpg'
-    )
-  config = defaults.get_style_config()
-  apply_overrides(config, rest)
-  validate_style(config)
-  for field in ('content', 'style', 'weights', 'critic'):
-    config[field] = absolute(config[field])
-  runs = _load_runs([config.critic] if config.critic else [])
-  return Command('style', absolute(flag_values.workdir), config, runs)
-
-
 def _parse_compare(rest: list[str], flag_values: flags.FlagValues) -> Command:
   if flag_values['config'].present or any(
     arg.startswith(('--config.', '--noconfig.')) for arg in rest
@@ -188,38 +162,96 @@ def _parse_compare(rest: list[str], flag_values: flags.FlagValues) -> Command:
       'for example, --mode=compare --workdirs=runs/mse,runs/geometric'
     )
   reject(rest[1:])
-  workdirs = tuple(
-    absolute(workdir) for workdir in flag_values.workdirs.split(',') if workdir
-  )
+  workdirs = [absolute(workdir) for workdir in flag_values.workdirs if workdir]
   if len(set(workdirs)) < 2:
-    raise UserError(
-      f'--workdirs={flag_values.workdirs} must name two or more runs: for '
-      'example, --workdirs=runs/mse,runs/geometric'
-    )
-  runs = _load_runs(workdirs)
+    raise bad_flag('workdirs', flag_values.workdirs, 'two or more workdirs')
+  runs = {}
+  for workdir in workdirs:
+    runs[workdir] = load_config(epath.Path(workdir) / 'config.json')
+    check_data_outside(runs[workdir], workdir)
   output = absolute(flag_values.workdir) or _common_parent(workdirs)
   return Command('compare', output, None, runs)
 
 
-def _load_runs(
-  workdirs: Sequence[str],
-) -> dict[str, ml_collections.ConfigDict]:
-  runs = {
-    workdir: load_config(epath.Path(workdir) / 'config.json')
-    for workdir in workdirs
-  }
-  for workdir, config in runs.items():
-    check_data_outside(config, workdir)
-  return runs
-
-
 def _common_parent(workdirs: Sequence[str]) -> str:
-  """Returns the deepest folder above all of them; buckets have parents too."""
+  """Returns the deepest folder above all workdirs, which may be in a bucket."""
   first, *others = (epath.Path(workdir).parents for workdir in workdirs)
   for parent in first:
     if all(parent in parents for parents in others):
       return str(parent)
   raise UserError(
-    f'--workdirs={",".join(workdirs)} have no folder in common: add --workdir '
+    f'--workdirs={as_text(workdirs)} have no folder in common: add --workdir '
     'for the comparison, such as --workdir=runs/comparison'
+  )
+
+
+def _parse_processes(
+  flag_values: flags.FlagValues, launched: bool
+) -> Processes | None:
+  """Checks the three flags that connect processes.
+
+  Without --coordinator, JAX_COORDINATOR_ADDRESS is used, as JAX does. If a
+  launcher started the processes, JAX reads that variable itself.
+  """
+  names = ('coordinator', 'num_processes', 'process_id')
+  given = [flag_values[name].value for name in names]
+  if given == ['', None, None] and launched:
+    return None
+  given[0] = given[0] or os.environ.get('JAX_COORDINATOR_ADDRESS', '')
+  if given == ['', None, None]:
+    return None
+  missing = [
+    f'--{name}'
+    for name, value in zip(names, given, strict=True)
+    if value in ('', None)
+  ]
+  if missing:
+    example = ' '.join(f'--{name}={FLAGS[name].example}' for name in names)
+    raise UserError(
+      f'{" and ".join(missing)} must be given too, because several processes '
+      f'are connected by all three: for example, {example}'
+    )
+  coordinator, num_processes, process_id = given
+  host, _, port = coordinator.rpartition(':')
+  if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+    raise bad_flag('coordinator', coordinator)
+  if process_id >= num_processes:
+    raise bad_flag(
+      'process_id',
+      process_id,
+      f'from 0 to {num_processes - 1}, one less than '
+      f'--num_processes={num_processes}',
+    )
+  return Processes(coordinator, num_processes, process_id)
+
+
+def _parse_use(workdir: str, flag_values: flags.FlagValues) -> Use:
+  mode = flag_values.mode
+  source, split = flag_values.input, flag_values.split or ''
+  example = f'--mode={mode} --input={FLAGS["input"].example}'
+  if mode == 'decode':
+    example = '--mode=decode --input=runs/celeba/latents'
+  if mode in FLAGS['split'].modes:
+    example += f', or --mode={mode} --split=eval'
+  if source and split:
+    raise UserError(
+      f'--input={source} and --split={split} must be one or the other: for '
+      f'example, {example}'
+    )
+  if mode in FLAGS['input'].modes and not (source or split):
+    raise UserError(f'--mode={mode} needs --input: for example, {example}')
+  output = absolute(flag_values.output)
+  output = output or str(epath.Path(workdir) / USES[mode])
+  for name, path in (('workdir', workdir), ('input', source)):
+    if path and resolve(output) == resolve(path):
+      raise UserError(
+        f'--output={output} is --{name} itself, which must not change: name '
+        f'another folder, such as --output={output}_2'
+      )
+  return Use(
+    input=absolute(source),
+    split=split,
+    output=output,
+    num_samples=flag_values.num_samples,
+    with_critic=flag_values.with_critic,
   )

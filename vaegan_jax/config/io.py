@@ -1,28 +1,45 @@
-"""How configurations are read from files.
+"""Configurations in files.
 
-A Python file (`configs/celeba.py`) describes a run; `config.json` in a
-workdir records the one that was made.
+A Python file (`configs/celeba.py`) describes a run; `config.json` in a workdir
+records the one that was made. `configs/` stands beside this package in a clone,
+and within it in an installation.
 """
 
+import functools
 import json
 import math
 import os
 import runpy
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 from etils import epath
 
-from vaegan_jax.config import defaults, variants
+from vaegan_jax.config import schema
 from vaegan_jax.config.migrations import upgrade
-from vaegan_jax.config.rules import PATH, flatten, nearest
+from vaegan_jax.config.paths import absolute
+from vaegan_jax.config.rules import PATH, TWO_FILES, flatten, nearest
 from vaegan_jax.config.validation import validate
 from vaegan_jax.errors import UserError
+from vaegan_jax.names import OBJECTIVES
 
 _MAX_BYTES = 2**20  # Of a `config.json`, which has about 3,000.
+_PACKAGE = Path(__file__).resolve().parents[1]
+# The folder that relative paths such as `configs/celeba.py` start from.
+PROJECT = next(
+  folder
+  for folder in (_PACKAGE.parent, _PACKAGE)
+  if (folder / 'configs' / 'default.py').is_file()
+)
+
+
+@functools.cache
+def get_presets() -> dict[str, Callable[[ml_collections.ConfigDict], None]]:
+  """Returns {name: function that changes a configuration in place}."""
+  return runpy.run_path(str(PROJECT / 'configs' / 'presets.py'))['PRESETS']
 
 
 def load_config(path: os.PathLike | str) -> ml_collections.ConfigDict:
@@ -40,13 +57,13 @@ def load_config(path: os.PathLike | str) -> ml_collections.ConfigDict:
   """
   path = epath.Path(path)
   saved = _read_fields(path)
-  _check_fields(saved, path)
-  config = defaults.get_config()
-  with config.ignore_type():  # `validate` judges types, in one sentence.
+  _check_names(saved, path)
+  config = schema.create_config().lock()
+  with config.ignore_type():  # `validate` reports types, in one sentence.
     config.update_from_flattened_dict(
       {
-        name: _restore(saved[name], value)
-        for name, value in flatten(config).items()
+        field.name: _restore(saved[field.name], field.default)
+        for field in schema.FIELDS
       }
     )
   try:
@@ -56,47 +73,22 @@ def load_config(path: os.PathLike | str) -> ml_collections.ConfigDict:
   return config
 
 
-def _read_fields(path: epath.Path) -> dict[str, Any]:
-  try:
-    if not path.is_file():
-      raise UserError(
-        f'{path} does not exist: name a workdir that --mode=train has written'
-      )
-    size = path.stat().length
-    if not 0 < size <= _MAX_BYTES:  # 0 of a pipe, too, which is not waited for.
-      raise ValueError(f'it has {size} bytes')
-    saved = json.loads(path.read_text())
-    if isinstance(saved, dict):
-      return flatten(upgrade(saved))
-  except UserError:
-    raise
-  except (ValueError, RecursionError) as error:  # Also what is not text.
-    raise UserError(
-      f'{path} is not valid JSON ({error}): restore it, or start a new workdir'
-    ) from error
-  except Exception as error:  # A bucket's errors are of no common class.
-    raise UserError(
-      f'{path} cannot be read ({error}): see that you may read it'
-    ) from error
-  raise UserError(f'{path} must hold one JSON object, such as {{"seed": 0}}')
-
-
 def load_config_file(source: str) -> ml_collections.ConfigDict:
   """Runs `get_config` of a Python file.
 
   Args:
     source: `path` or `path:words`, an objective and presets with commas between
-      them; a relative path is looked for in the working directory and then in
+      them; a relative path is searched for in the working directory and then in
       the project.
 
   Returns:
     The configuration, locked; its values are not yet checked.
 
   Raises:
-    UserError: no such file, or it does not describe a configuration.
+    UserError: the file does not exist or describes no configuration.
   """
-  name, variant, presets = variants.split(source)
-  paths = (Path(name), defaults.PROJECT / name) if PATH.holds(name) else ()
+  name, objective, presets = split_source(source)
+  paths = (Path(name), PROJECT / name) if PATH.holds(name) else ()
   path = next((path for path in paths if path.is_file()), None)
   if path is None:
     raise UserError(f'--config={name} does not exist: {_similar_file(name)}')
@@ -106,33 +98,95 @@ def load_config_file(source: str) -> ml_collections.ConfigDict:
     )
   try:
     get_config = runpy.run_path(str(path))['get_config']
-    config = get_config(variant) if variant else get_config()
+    config = get_config(objective) if objective else get_config()
     fields = flatten(config)
     for preset in presets:
-      defaults.get_presets()[preset](config)
+      get_presets()[preset](config)
     config.lock()
-  # It is the user's program: anything may happen, and it may want to exit.
+  # The file is the user's program: it may raise anything, or exit.
   except (Exception, SystemExit) as error:
     raise UserError(
       f'--config={source} is not a configuration ({type(error).__name__}: '
       f'{error}): it must define get_config(objective), as configs/celeba.py'
     ) from error
-  _check_fields(fields, path)
-  variants.check_objective(config.objective, variant)
+  _check_names(fields, path)
+  # The file took the word for an objective, and there is none of that name.
+  if config.objective == objective and objective not in ('', *OBJECTIVES):
+    raise UserError(f'--config={source}: {_unknown_word(objective)}')
   return config
 
 
-def _similar_file(name: str) -> str:
-  known = [
-    f'configs/{path.name}'
-    for path in sorted(defaults.PROJECT.glob('configs/*.py'))
-    if 'def get_config(objective' in path.read_text()
-  ]
-  return f'did you mean {nearest(name, known) or "configs/quickstart.py"}?'
+def split_source(source: str) -> tuple[str, str, list[str]]:
+  """Splits the value of `--config`, such as 'configs/celeba.py:mse,kl_f8'.
+
+  Args:
+    source: a path, perhaps a colon, an objective and presets.
+
+  Returns:
+    The path, the word that is no preset or '', and the presets in order.
+
+  Raises:
+    UserError: more than one word is no preset.
+  """
+  path, _, text = source.partition(':')
+  words = [word.strip() for word in text.split(',')] if text else []
+  presets = [word for word in words if word in get_presets()]
+  others = [word for word in words if word not in presets]
+  if len(others) > 1:
+    unknown = [word for word in others if word not in OBJECTIVES]
+    if unknown:
+      raise UserError(f'--config={source}: {_unknown_word(unknown[0])}')
+    raise UserError(
+      f'--config={source} names the objectives {" and ".join(others)}, but a '
+      f'run has one: for example, --config={path}:{others[0]}'
+    )
+  return path, others[0] if others else '', presets
 
 
-def _check_fields(fields: Iterable[str], path: os.PathLike) -> None:
-  expected = set(flatten(defaults.get_config()))
+def add_objective(source: str, objective: str) -> str:
+  """Returns the value of `--config` with an objective beside its presets."""
+  path, separator, words = source.partition(':')
+  return f'{path}:{objective}{"," if separator else ""}{words}'
+
+
+def make_paths_absolute(config: ml_collections.ConfigDict) -> None:
+  """Makes the paths of a configuration absolute, in place."""
+  values = flatten(config)
+  pairs = {field.name for field in schema.FIELDS if field.rule is TWO_FILES}
+  if config.critic.network == 'lpips':
+    pairs.add('critic.weights')
+  for name in schema.path_fields():
+    paths = values[name].split(',') if name in pairs else [values[name]]
+    config.update_from_flattened_dict({name: ','.join(map(absolute, paths))})
+
+
+def _read_fields(path: epath.Path) -> dict[str, Any]:
+  try:
+    if not path.is_file():
+      raise UserError(
+        f'{path} does not exist: name a workdir that --mode=train has written'
+      )
+    size = path.stat().length
+    if not 0 < size <= _MAX_BYTES:  # A pipe has 0, and reading it would block.
+      raise ValueError(f'it has {size} bytes')
+    saved = json.loads(path.read_text())
+    if isinstance(saved, dict):
+      return flatten(upgrade(saved))
+  except UserError:
+    raise
+  except (ValueError, RecursionError) as error:  # Also bytes that are no text.
+    raise UserError(
+      f'{path} is not valid JSON ({error}): restore it, or start a new workdir'
+    ) from error
+  except Exception as error:  # Errors of buckets have no common class.
+    raise UserError(
+      f'{path} cannot be read ({error}): check its permissions'
+    ) from error
+  raise UserError(f'{path} must hold one JSON object, such as {{"seed": 0}}')
+
+
+def _check_names(fields: Iterable[str], path: os.PathLike) -> None:
+  expected = {field.name for field in schema.FIELDS}
   problems = {
     'lacks': sorted(expected - set(fields)),
     'has the unknown': sorted(set(fields) - expected),
@@ -141,14 +195,33 @@ def _check_fields(fields: Iterable[str], path: os.PathLike) -> None:
     if names:
       raise UserError(
         f'{path} {problem} {", ".join(names)}: its fields must be those of '
-        'configs/default.py, such as data.image_size'
+        'vaegan_jax/config/schema.py, such as data.image_size'
       )
 
 
 def _restore(value: Any, like: Any) -> Any:
   """Undoes what JSON, or an editor of it, does to tuples and floats."""
-  if isinstance(value, list):  # No field holds one.
+  if isinstance(value, list):  # No field holds a list.
     return tuple(value)
   if isinstance(like, float) and type(value) is int:
     return float(value) if abs(value) < sys.float_info.max else math.inf
   return value
+
+
+def _similar_file(name: str) -> str:
+  known = [
+    f'configs/{path.name}'
+    for path in sorted(PROJECT.glob('configs/*.py'))
+    if 'def get_config(objective' in path.read_text()
+  ]
+  return f'did you mean {nearest(name, known) or "configs/quickstart.py"}?'
+
+
+def _unknown_word(word: str) -> str:
+  presets = tuple(get_presets())
+  guess = nearest(word, (*OBJECTIVES, *presets))
+  hint = f'did you mean {guess!r}?' if guess else 'for example, geometric,kl_f8'
+  return (
+    f'{word!r} is no objective ({", ".join(OBJECTIVES)}) and no preset '
+    f'({", ".join(presets)}): {hint}'
+  )

@@ -1,4 +1,9 @@
-"""How `--config.<field>=<value>` flags change a configuration."""
+"""Flags `--config.<field>=<value>`, which change a configuration.
+
+They are defined for the configuration that `--config` or a workdir gives,
+instead of by `DEFINE_config_file`: that knows no presets after the colon, no
+`config.json`, and prints a traceback for a file with an error.
+"""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -7,27 +12,27 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from vaegan_jax.config import variants
-from vaegan_jax.config.rules import OBJECTIVES, flatten, must_be, nearest
+from vaegan_jax.config.cli_flags import reject
+from vaegan_jax.config.io import add_objective, split_source
+from vaegan_jax.config.rules import flatten, must_be, nearest
 from vaegan_jax.errors import UserError
-
-_FLAGS = (
-  *('config', 'mode', 'workdir', 'workdirs', 'help'),
-  *('study.objectives', 'study.seeds', 'study.sweep'),
-  *('input', 'split', 'output', 'num_samples', 'with_critic'),
-)
+from vaegan_jax.names import OBJECTIVES
 
 
-def apply_overrides(config: ml_collections.ConfigDict, argv: list[str]) -> None:
+def apply_overrides(
+  config: ml_collections.ConfigDict, argv: Sequence[str]
+) -> None:
   """Sets the fields named by `--config.<field>` flags, in place.
+
+  The last flag of a field counts.
 
   Args:
     config: a locked configuration.
     argv: the program's name and its `--config.<field>` flags.
 
   Raises:
-    UserError: a field does not exist, a value is not of its type, or there is
-      anything else among the arguments.
+    UserError: a field does not exist, a value is not of its type, or there are
+      other arguments.
   """
   fields = flatten(config)
   for arg in argv[1:]:
@@ -38,44 +43,62 @@ def apply_overrides(config: ml_collections.ConfigDict, argv: list[str]) -> None:
   overrides = flags.FlagValues()
   overrides.set_gnu_getopt(True)
   config_flags.DEFINE_config_dict(
-    'config', config, flag_values=overrides, sys_argv=argv
+    'config', config, flag_values=overrides, sys_argv=list(argv)
   )
+  for name in overrides:
+    if isinstance(overrides[name], flags.MultiFlag):
+      _use_last(overrides[name])
   try:
     rest = overrides(argv)[1:]
   except flags.UnrecognizedFlagError as error:
     rest = [f'--{error.flagname}']
-  # The others are of Python's own parser, which reads the tuples.
+  # The other errors come from Python's own parser, which reads the tuples.
   except (flags.Error, ValueError, MemoryError, RecursionError) as error:
-    found = re.match(r'flag --config\.([\w.]+)=', str(error))
-    if not found:
-      reason = str(error) or 'A value of --config is nested too deeply'
-      raise UserError(f'{reason}: see --help') from error
-    name = found[1]
-    value = str(error).partition('=')[2].partition(':')[0]
-    raise UserError(
-      f'--config.{name}={value} {must_be(name, fields[name])}'
-    ) from error
+    raise _bad_value(error, fields) from error
   reject(rest)
 
 
-def with_objective(source: str, argv: Sequence[str]) -> str:
-  """Names the variant of a configuration file that `--config.objective` asks.
+def _use_last(flag: flags.MultiFlag) -> None:
+  """Makes a tuple's flag keep its last occurrence instead of joining all."""
+  parse = flag.parse
 
-  A file sets other fields by the objective too, such as the weight of the KL,
-  so that `--config.objective=mse` must mean the same as `file.py:mse`.
+  def parse_alone(value: str) -> None:
+    flag.present = 0  # As if it were the first.
+    parse(value)
+
+  flag.parse = parse_alone
+
+
+def _bad_value(error: Exception, fields: dict) -> UserError:
+  found = re.match(r'flag --config\.([\w.]+)=', str(error))
+  if not found:
+    reason = str(error) or 'A value of --config is nested too deeply'
+    return UserError(f'{reason}: see --help')
+  name = found[1]
+  value = str(error).partition('=')[2].partition(':')[0]
+  return UserError(f'--config.{name}={value} {must_be(name, fields[name])}')
+
+
+def with_objective(source: str, argv: Sequence[str]) -> str:
+  """Adds the objective of `--config.objective` to the value of `--config`.
+
+  A file sets other fields by the objective too, such as the KL weight:
+  `--config.objective=mse` must mean the same as `file.py:mse`.
 
   Args:
-    source: `path` or `path:variant`, as in `--config`.
-    argv: arguments, among them perhaps that flag.
+    source: `path` or `path:words`, as in `--config`.
+    argv: arguments, perhaps with that flag.
 
   Returns:
-    The source with the objective if the flag is there and the source names no
-    variant but presets, else as it is.
+    The source with the objective, if the flag is given and the source names
+    presets at most; else the source.
   """
   found = re.findall(r'(?:^|\n)--?config\.objective[=\n](\w+)', '\n'.join(argv))
-  _, variant, _ = variants.split(source)
-  known = found and found[-1] in OBJECTIVES  # Another is told by its rule.
-  return variants.add(source, found[-1]) if known and not variant else source
+  _, objective, _ = split_source(source)
+  # The rule of the field reports unknown objectives.
+  if objective or not found or found[-1] not in OBJECTIVES:
+    return source
+  return add_objective(source, found[-1])
 
 
 def _similar_field(name: str, fields: Iterable[str]) -> str:
@@ -84,15 +107,8 @@ def _similar_field(name: str, fields: Iterable[str]) -> str:
   if guess in sections:  # A whole section: show one of its fields.
     guess = next(field for field in fields if field.startswith(f'{guess}.'))
   if not guess:
-    file = 'configs/style.py' if 'content' in fields else 'configs/default.py'
-    return f'see {file} for them all, such as --config.{next(iter(fields))}'
+    return (
+      'vaegan_jax/config/schema.py has them all, such as '
+      f'--config.{next(iter(fields))}'
+    )
   return f'did you mean --config.{guess}?'
-
-
-def reject(args: Sequence[str]) -> None:
-  """Raises a UserError for the first of the arguments that nobody wanted."""
-  if not args:
-    return
-  guess = nearest(args[0].strip('-').partition('=')[0], _FLAGS)
-  hint = f'did you mean --{guess}?' if guess else 'see --help'
-  raise UserError(f'{args[0]} is not an option: {hint}')

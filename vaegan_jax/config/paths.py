@@ -1,4 +1,4 @@
-"""The paths that a command line names, as every mode takes them."""
+"""The paths that a command line names: which are valid, and where they lead."""
 
 import os
 import re
@@ -9,12 +9,31 @@ import ml_collections
 
 from vaegan_jax.errors import UserError
 
-# Fields that are paths. Every machine may have its own.
-PATHS = (
-  *('data.path', 'data.data_dir', 'data.copy_dir', 'critic.weights'),
-  *('evaluation.features_weights', 'evaluation.lpips_weights'),
-)
-_SHARED = 'init_from'  # It is of all machines, as the workdir is.
+
+def is_path(text: str) -> bool:
+  """Returns whether a text can be a path, local or in a bucket, or is ''."""
+  try:
+    encoded = os.fsencode(text)
+  except UnicodeEncodeError:  # A lone surrogate, from JSON.
+    return False
+  scheme, separator, _ = text.partition('://')
+  return (
+    b'\0' not in encoded
+    and len(encoded) < 2048
+    and max(map(len, encoded.split(b'/'))) <= 255
+    and (not separator or scheme == 'gs')
+  )
+
+
+def is_local_path(text: str) -> bool:
+  """Returns whether a text can be a local path, or is ''."""
+  return '://' not in text and is_path(text)
+
+
+def is_two_files(text: str) -> bool:
+  """Returns whether a text is two local paths with a comma between them."""
+  paths = text.split(',')
+  return len(paths) == 2 and all(p.strip() and is_local_path(p) for p in paths)
 
 
 def absolute(path: str) -> str:
@@ -24,29 +43,23 @@ def absolute(path: str) -> str:
   return os.path.abspath(os.path.expanduser(os.path.expandvars(path)))
 
 
-def make_paths_absolute(config: ml_collections.ConfigDict) -> None:
-  """Makes the paths of a run's configuration absolute, in place."""
-  pairs = ['evaluation.lpips_weights']  # Two, with a comma between them.
-  if config.critic.network == 'lpips':
-    pairs.append('critic.weights')
-  for name in (*PATHS, _SHARED):
-    section, _, field = name.rpartition('.')
-    fields = config[section] if section else config
-    paths = fields[field].split(',') if name in pairs else [fields[field]]
-    fields[field] = ','.join(map(absolute, paths))
+def resolve(path: str) -> str:
+  """Returns the same text for the same folder: without links or a last '/'."""
+  path = absolute(path)
+  return (path if '://' in path else os.path.realpath(path)).rstrip('/')
 
 
 def check_encoding(flag: str, path: str) -> None:
-  """Refuses a path that is another one to the libraries that write there.
+  """Refuses a path that this locale encodes differently from UTF-8.
 
-  These take every path as UTF-8, whatever the locale, and Python does not.
+  The libraries that write files take every path as UTF-8; Python does not.
 
   Args:
-    flag: that names it.
+    flag: that names the path.
     path: as it was given; '' is none.
 
   Raises:
-    UserError: some letter of it is not the same to both.
+    UserError: the encodings differ.
   """
   path = absolute(path)
   try:
@@ -54,29 +67,29 @@ def check_encoding(flag: str, path: str) -> None:
   except UnicodeEncodeError:
     same = False
   if not same:
-    encoding = sys.getfilesystemencoding()
     raise UserError(
-      f'--{flag}={path} has letters that mean something else in this locale, '
-      f'whose encoding is {encoding}, than in UTF-8: set PYTHONUTF8=1 in the '
-      'environment, or name a folder of ASCII letters, such as /tmp/first'
+      f'--{flag}={path} has letters that this locale, whose encoding is '
+      f'{sys.getfilesystemencoding()}, writes differently from UTF-8: set '
+      'PYTHONUTF8=1 in the environment, or name a folder of ASCII letters, '
+      'such as /tmp/first'
     )
 
 
 def check_data_outside(
   config: ml_collections.ConfigDict, workdir: str, args: Iterable[str] = ()
 ) -> None:
-  """Refuses a run's own configuration that has its data within the run.
+  """Refuses a saved configuration whose data is in its own workdir.
 
-  A workdir may be from anybody, and what is in it is no dataset of the user's.
-  What the command line itself names is.
+  Anybody may have made a workdir, so files in it are no dataset of the user.
+  A path that the command line names is accepted.
 
   Args:
-    config: as it was read from the workdir.
+    config: read from the workdir.
     workdir: that it was read from.
     args: of the command line, which may name other data.
 
   Raises:
-    UserError: a path leads there, by a link or a relative name too.
+    UserError: a path leads into the workdir, also by a link or a relative name.
   """
   named = {arg.lstrip('-').partition('=')[0] for arg in args}
   root = resolve(workdir)
@@ -85,7 +98,7 @@ def check_data_outside(
     if within and f'config.{field}' not in named:
       raise UserError(
         f'{workdir}/config.json has {field}={path!r}, which is in that run '
-        'itself, and a run may be from anybody: if this one is yours, say so '
+        'itself, and anybody may have made the run: if it is yours, confirm '
         f'with --mode=evaluate --config.{field}={path}, or move the data out '
         'and change config.json'
       )
@@ -96,15 +109,6 @@ def _data_paths(data: ml_collections.ConfigDict) -> Iterator[tuple[str, str]]:
     yield 'data.path', data.path
   if data.data_dir:
     yield 'data.data_dir', data.data_dir
-    # Of a name with a configuration or a version, TFDS's folder.
+    # TFDS's folder of the dataset, without its configuration and version.
     name = re.split('[/:]', data.name)[0]
     yield 'data.data_dir', os.path.join(data.data_dir, name)
-
-
-def resolve(path: str) -> str:
-  """The same text for the same folder: absolute, without links or a last '/'.
-
-  A bucket's folder has no links.
-  """
-  path = absolute(path)
-  return (path if '://' in path else os.path.realpath(path)).rstrip('/')

@@ -1,23 +1,20 @@
-"""What the sides and axes of `config.data` stand for.
+"""The shape of the examples, from the fields of `config.data`.
 
-Photographs have `data.image_size`, one side or a pair (height, width). Whatever
-else is on a grid has `data.shape`: (samples,), (height, width), or (depth,
-height, width).
+Images have `data.image_size`, one number or a pair (height, width). Arrays have
+`data.shape`: (samples,), (height, width) or (depth, height, width).
 """
 
 from typing import Any
 
-# Datasets whose examples are no photographs; those of TFDS say so by their
-# `data.shape`.
+# Datasets of arrays; a dataset of TFDS holds arrays if `data.shape` is set.
 _OF_ARRAYS = ('array_folder', 'drawn_bands', 'drawn_sounds', 'drawn_volumes')
-# And those that are photographs whatever else is said.
-OF_IMAGES = ('image_folder', 'celeb_a', 'drawn_faces')
-_OWN = (*_OF_ARRAYS, 'image_folder', 'drawn_faces')
+OF_IMAGES = ('image_folder', 'celeb_a', 'drawn_faces')  # And never arrays.
+_NOT_OF_TFDS = (*_OF_ARRAYS, 'image_folder', 'drawn_faces')
 MAX_AXES = 3
 
 
 def holds_arrays(data: Any) -> bool:
-  """Whether examples are arrays in units of their own, and no photographs.
+  """Returns whether examples are arrays in their own units, not images.
 
   Args:
     data: the fields of `config.data`.
@@ -26,21 +23,19 @@ def holds_arrays(data: Any) -> bool:
 
 
 def is_of_tfds(data: Any) -> bool:
-  """Whether the dataset is one of TFDS's, which may have several features."""
-  return data['name'] not in _OWN
+  """Returns whether the dataset is one of TFDS, which may have features."""
+  return data['name'] not in _NOT_OF_TFDS
 
 
 def as_pair(image_size: int | tuple[int, int]) -> tuple[int, ...]:
-  """Returns (height, width), or what stands there in their place."""
-  return tuple(image_size) if _is_many(image_size) else (image_size,) * 2
-
-
-def _is_many(value: Any) -> bool:
-  return isinstance(value, (tuple, list))  # JSON has lists.
+  """Returns an `image_size` as (height, width)."""
+  if isinstance(image_size, (tuple, list)):  # JSON has lists.
+    return tuple(image_size)
+  return (image_size,) * 2
 
 
 def spatial_shape(data: Any) -> tuple[int, ...]:
-  """Returns the one to three sides of the examples, S, in places or pixels.
+  """Returns the sizes S of the one to three spatial axes of the examples.
 
   Args:
     data: the fields of `config.data`.
@@ -49,30 +44,30 @@ def spatial_shape(data: Any) -> tuple[int, ...]:
 
 
 def shape_field(data: Any) -> str:
-  """Names the field that gives the sides, for what is said of them."""
+  """Returns the name of the field that `spatial_shape` is read from."""
   return 'data.shape' if data['shape'] else 'data.image_size'
 
 
 def shape_flag(data: Any) -> str:
-  """The same field with its value, as it is typed."""
+  """Returns that field with its value, such as 'data.image_size=64'."""
   field = shape_field(data)
   return f'{field}={data[field.removeprefix("data.")]}'
 
 
 def example_shape(data: Any) -> tuple[int, ...]:
-  """Returns (*S, C) of the examples that `config.data` describes."""
+  """Returns the shape (*S, C) of the examples."""
   return (*spatial_shape(data), data['channels'])
 
 
 def flip_axes(data: Any) -> tuple[int, ...]:
-  """Returns the axes of space along which training mirrors examples."""
+  """Returns the spatial axes along which training mirrors examples."""
   if data.flip_axes:
     return tuple(data.flip_axes)
   return (1,) if data.random_flip and not holds_arrays(data) else ()
 
 
 def shown_bands(data: Any) -> tuple[int, ...]:
-  """Returns the channels that figures show; () if all, as of images."""
+  """Returns the channels that figures show; (): all, as of images."""
   if data.shown_bands:
     return tuple(data.shown_bands)
   return (0,) if holds_arrays(data) else ()

@@ -1,6 +1,6 @@
 """The configurations of a study: every objective with every seed.
 
-And with every value of one field, if a sweep names one.
+If a sweep names a field, also with every value of it.
 """
 
 import re
@@ -8,23 +8,29 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ml_collections
+from etils import epath
 
-from vaegan_jax.config import variants
-from vaegan_jax.config.io import load_config_file
+from vaegan_jax.config import schema
+from vaegan_jax.config.cli_flags import FLAGS, SEEDS, SWEEP
+from vaegan_jax.config.io import (
+  add_objective,
+  load_config_file,
+  make_paths_absolute,
+  split_source,
+)
 from vaegan_jax.config.overrides import apply_overrides
-from vaegan_jax.config.rules import OBJECTIVES, RULES, either, flatten, nearest
+from vaegan_jax.config.rules import either, flatten, nearest
 from vaegan_jax.config.validation import validate
 from vaegan_jax.errors import UserError
+from vaegan_jax.names import OBJECTIVES
 
-SEEDS = '0,1,2'  # As `parse_seeds` takes them.
-SWEEP = 'loss.kl_weight=1e-3,1e-2'  # As `parse_sweep` takes it.
-# A value that is so many times the objective's own.
-_TIMES = re.compile(r'([0-9.]+(?:e[+-]?[0-9]+)?)x')
-_RESERVED = ('objective', 'seed')  # A study has flags of its own for these.
+# A value such as '0.3x', a multiple of the objective's own.
+_MULTIPLE = re.compile(r'([0-9.]+(?:e[+-]?[0-9]+)?)x')
+_RESERVED = ('objective', 'seed')  # A study has other flags for these.
 
 
 class Member(NamedTuple):
-  """One run of the grid.
+  """One run of a study.
 
   Attributes:
     label: of its line in the table: the objective and, in a sweep, the value.
@@ -35,6 +41,56 @@ class Member(NamedTuple):
   seed: int
 
 
+def create_runs(
+  source: str,
+  argv: Sequence[str],
+  workdir: str,
+  *,
+  objectives: Sequence[str],
+  seeds: Sequence[str],
+  sweep: Sequence[str],
+) -> dict[str, ml_collections.ConfigDict]:
+  """Creates every configuration of a study, so that none fails later.
+
+  Args:
+    source: the value of `--config`.
+    argv: the program's name and its `--config.<field>` flags.
+    workdir: absolute path of the study.
+    objectives, seeds, sweep: values of the flags of these names.
+
+  Returns:
+    {workdir of a run: its valid configuration}.
+
+  Raises:
+    UserError: a flag is wrong, or a configuration is not valid.
+  """
+  path, objective, _ = split_source(source)
+  if objective:
+    raise UserError(
+      f'--config={source} names an objective, but a study has its own: for '
+      f'example, --config={path} --study.objectives={objective}'
+    )
+  for field in _RESERVED:
+    if any(re.match(rf'--?config\.{field}(=|$)', arg) for arg in argv):
+      raise UserError(
+        f'--config.{field} is set by --mode=study, from --study.{field}s: for '
+        f'example, --study.{field}s={FLAGS[f"study.{field}s"].example}'
+      )
+  configs = create_configs(
+    source,
+    argv,
+    objectives=parse_objectives(objectives),
+    seeds=parse_seeds(seeds),
+    sweep=parse_sweep(sweep),
+  )
+  runs = {}
+  for member, config in configs.items():
+    make_paths_absolute(config)
+    folder = epath.Path(workdir, *member.label.split(', '))
+    runs[str(folder / f'seed_{member.seed}')] = config
+  return runs
+
+
 def create_configs(
   source: str,
   argv: Sequence[str],
@@ -43,21 +99,21 @@ def create_configs(
   seeds: Sequence[int],
   sweep: Sequence[str] = (),
 ) -> dict[Member, ml_collections.ConfigDict]:
-  """Makes every configuration of the grid, so that none fails later.
+  """Creates the configurations of every objective, value and seed.
 
   Args:
     source: the Python file, perhaps with presets, without an objective.
     argv: the program's name and its `--config.<field>` flags.
-    objectives: by name.
+    objectives: names.
     seeds: of every objective.
     sweep: 'field=value' of every run of an objective and a seed, or
-      'field=0.3x', that many times the objective's own value; (): one run.
+      'field=0.3x', a multiple of the objective's own value; (): one run.
 
   Returns:
-    {member of the grid: its valid configuration}.
+    {member of the study: its valid configuration}.
 
   Raises:
-    UserError: one is not valid, or they are not on the same images.
+    UserError: one is not valid, or they differ in their data.
   """
   configs = {}
   for objective in objectives:
@@ -82,16 +138,16 @@ def create_configs(
 def _create_config(
   source: str, argv: Sequence[str], objective: str, seed: int, change: str
 ) -> ml_collections.ConfigDict:
-  config = load_config_file(variants.add(source, objective))
-  apply_overrides(config, list(argv))
+  config = load_config_file(add_objective(source, objective))
+  apply_overrides(config, argv)
   if change:
     change = _resolve(change, flatten(config))
     apply_overrides(config, [argv[0], f'--config.{change}'])
   if config.objective != objective:
     raise UserError(
-      f'--config={source} has the objective {config.objective!r} where '
-      f'{objective!r} is asked: its get_config(objective) must hand that on, '
-      'as configs/celeba.py does'
+      f'--config={source} has the objective {config.objective!r} instead of '
+      f'{objective!r}: its get_config(objective) must pass that on, as '
+      'configs/celeba.py does'
     )
   config.seed = seed
   try:
@@ -102,13 +158,13 @@ def _create_config(
 
 
 def _resolve(change: str, fields: Mapping[str, Any]) -> str:
-  """Multiplies 'field=0.3x' out, by the field's value; leaves all else.
+  """Multiplies 'field=0.3x' by the field's value; returns others unchanged.
 
-  The objectives' losses are of different sizes, and so are their KL weights: a
-  factor sweeps the rate of each around its own.
+  The objectives' losses differ in size, and so do their KL weights: a multiple
+  sweeps each around its own.
   """
   field, _, value = change.partition('=')
-  factor, own = _TIMES.fullmatch(value), fields.get(field)
+  factor, own = _MULTIPLE.fullmatch(value), fields.get(field)
   if factor is None or field not in fields:
     return change
   try:
@@ -123,61 +179,60 @@ def _resolve(change: str, fields: Mapping[str, Any]) -> str:
     ) from None
 
 
-def parse_objectives(text: str) -> list[str]:
-  """Reads names, separated by commas; none are all.
+def parse_objectives(texts: Sequence[str]) -> list[str]:
+  """Checks the values of --study.objectives; none means all.
 
   Raises:
-    UserError: a name is unknown, or there twice.
+    UserError: a name is unknown or occurs twice.
   """
-  names = _split(text) or list(OBJECTIVES)
+  names = list(filter(None, texts)) or list(OBJECTIVES)
   for name in names:
     if name not in OBJECTIVES:
       guess = nearest(name, OBJECTIVES) or OBJECTIVES[0]
       raise UserError(
-        f'--study.objectives={text} names {name!r}, which must be '
+        f'--study.objectives={",".join(texts)} names {name!r}, which must be '
         f'{either(OBJECTIVES)}: did you mean {guess!r}?'
       )
-  if len(set(names)) < len(names):
-    raise UserError(
-      f'--study.objectives={text} must name each once: for example, '
-      f'--study.objectives={",".join(dict.fromkeys(names))}'
-    )
+  _check_distinct('objectives', names)
   return names
 
 
-def parse_seeds(text: str) -> list[int]:
-  """Reads whole numbers, separated by commas.
+def parse_seeds(texts: Sequence[str]) -> list[int]:
+  """Converts the values of --study.seeds to whole numbers.
 
   Raises:
-    UserError: one is no seed, or there twice, or there is none.
+    UserError: one is no seed or occurs twice, or there is none.
   """
-  rule = RULES['seed']
-  names = _split(text)
+  rule = next(field.rule for field in schema.FIELDS if field.name == 'seed')
+  names = list(filter(None, texts))
   seeds = [int(name) for name in names if re.fullmatch(r'[0-9]{1,10}', name)]
   seeds = list(dict.fromkeys(filter(rule.holds, seeds)))
   if not seeds or len(seeds) < len(names):
     example = ','.join(map(str, seeds)) or SEEDS
     raise UserError(
-      f'--study.seeds={text} must be whole numbers {rule.text}, each once: for '
-      f'example, --study.seeds={example}'
+      f'--study.seeds={",".join(texts)} must be whole numbers {rule.text}, '
+      f'each once: for example, --study.seeds={example}'
     )
   return seeds
 
 
-def parse_sweep(text: str) -> list[str]:
-  """Reads 'field=value,value,...' as one 'field=value' each; '' as none.
+def parse_sweep(texts: Sequence[str]) -> list[str]:
+  """Converts the values of --study.sweep to one 'field=value' each.
 
-  Whether there is such a field, and a value is valid, is told when the
-  configurations are made.
+  Creating the configurations reports an unknown field or an invalid value.
+
+  Args:
+    texts: 'field=value', value, ...; empty: no sweep.
 
   Raises:
-    UserError: it has no field or no value, one twice, or is of the objective or
-      the seed.
+    UserError: the field or all values are missing, a value occurs twice, or a
+      study has another flag for the field.
   """
-  if not text:
+  if not texts:
     return []
-  field, separator, rest = text.strip().partition('=')
-  values = _split(rest)
+  text = ','.join(texts)
+  field, separator, rest = text.partition('=')
+  values = [value.strip() for value in rest.split(',') if value.strip()]
   if not field or not separator or not values:
     raise UserError(
       f'--study.sweep={text} must be a field and its values: for example, '
@@ -185,16 +240,17 @@ def parse_sweep(text: str) -> list[str]:
     )
   if field in _RESERVED:
     raise UserError(
-      f'--study.sweep={text} sweeps {field!r}, for which a study has a flag of '
-      f'its own: for example, --study.{field}s={rest}'
+      f'--study.sweep={text} sweeps {field!r}, for which a study has another '
+      f'flag: for example, --study.{field}s={rest}'
     )
-  if len(set(values)) < len(values):
-    raise UserError(
-      f'--study.sweep={text} must name each value once: for example, '
-      f'--study.sweep={field}={",".join(dict.fromkeys(values))}'
-    )
+  _check_distinct('sweep', values, f'{field}=')
   return [f'{field}={value}' for value in values]
 
 
-def _split(text: str) -> list[str]:
-  return [item.strip() for item in text.split(',') if item.strip()]
+def _check_distinct(flag: str, values: list[str], prefix: str = '') -> None:
+  distinct = list(dict.fromkeys(values))
+  if distinct != values:
+    raise UserError(
+      f'--study.{flag}={prefix}{",".join(values)} must name each once: for '
+      f'example, --study.{flag}={prefix}{",".join(distinct)}'
+    )

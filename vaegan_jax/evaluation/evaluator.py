@@ -189,7 +189,7 @@ class Evaluator:
     x, x_recon = self.reconstruct_first(variables, 2 * NUM_COLUMNS)
     poll()
     key = jax.random.key(self._seed)
-    prior = self._latent.draw_prior(
+    prior = self._latent.sample_prior(
       key, np.arange(NUM_SAMPLES), self._latent_space(x.shape[1:-1])
     )
     samples = np.asarray(self._from_prior(autoencoder, prior))
@@ -286,7 +286,7 @@ def reconstruct(
 def _sample(autoencoder, seed, variables, x, indices) -> jax.Array:
   """Reconstructs from a sample of each latent, a function of its index."""
   space = autoencoder.latent_space(x.shape[1:-1])
-  noise = autoencoder.latent.draw_noise(
+  noise = autoencoder.latent.sample_noise(
     jax.random.key(seed), indices, len(x), space
   )
   return autoencoder.apply(variables, x, noise)[0]

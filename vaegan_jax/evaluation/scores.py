@@ -16,6 +16,7 @@ from vaegan_jax.evaluation.feature_metrics import (
   frechet_distance,
   frechet_floor,
 )
+from vaegan_jax.models.latents.codes import codebook_metrics
 
 Scores = dict[str, float | None]
 # Of each example, by name: (x, x_recon), each [B, *S, C] in [-1, 1] -> [B].
@@ -86,7 +87,8 @@ def summarize(
     for band, value in enumerate(metrics.band_psnr(values['band_errors'])):
       found[f'{_BAND}{band}'] = value
   if 'indices' in values:
-    found |= _of_codes(values['indices'], num_codes)
+    counts = np.bincount(values['indices'].reshape(-1), minlength=num_codes)
+    found |= codebook_metrics(counts, np)
   for scores in sampled:
     found |= scores
   return {
@@ -111,17 +113,6 @@ def _of_one_kind(values, suffix) -> dict[str, float]:
       values['features'], own['features_recon']
     )
   return {f'{name}{suffix}': scores[name] for name in QUALITY if name in scores}
-
-
-def _of_codes(indices: np.ndarray, num_codes: int) -> dict[str, float]:
-  """How a codebook is used, over a whole set; `usage` counts each code once."""
-  shares = np.bincount(indices.reshape(-1), minlength=num_codes) / indices.size
-  used = shares[shares > 0]
-  return {
-    'perplexity': np.exp(-np.sum(used * np.log(used))),
-    'usage': len(used) / num_codes,
-    'largest_share': shares.max(),
-  }
 
 
 def _warn_of_few(features: np.ndarray) -> None:

@@ -29,7 +29,6 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import figures
 from vaegan_jax.losses.distances import style_and_content_loss
 from vaegan_jax.losses.perceptual import capture_features
-from vaegan_jax.models import VGG_DEPTHS
 from vaegan_jax.models.critic import Critic
 from vaegan_jax.models.pretrained.vgg import MIN_SIDE, VGG, load_vgg
 from vaegan_jax.runtime.files import check_writable, save_png
@@ -140,7 +139,7 @@ def run(
     for field in ('content', 'style')
   )
   if critic is None:
-    module = VGG(VGG_DEPTHS[config.network])
+    module = VGG(int(config.network.removeprefix('vgg')))
     variables = load_vgg(config.weights, module.depth)
   else:
     module, variables, _ = critic

@@ -106,7 +106,7 @@ def _read_export(root: epath.Path, config):
     )
   modules = models.create_modules(
     with_critic=config.objective in OBJECTIVES,
-    sides=spatial_shape(config.data),
+    space=spatial_shape(config.data),
     channels=config.data.channels,
     model=config.model,
     critic=config.critic,

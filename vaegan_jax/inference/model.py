@@ -214,7 +214,7 @@ class TrainedModel(struct.PyTreeNode):
       n: how many; the first of more are the same.
     """
     space = self.latent_shape[:-1]
-    return self.autoencoder.latent.draw_prior(key, jnp.arange(n), space)
+    return self.autoencoder.latent.sample_prior(key, jnp.arange(n), space)
 
   @jax.jit
   def features(self, x: jax.Array) -> dict[str, jax.Array]:

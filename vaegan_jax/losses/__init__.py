@@ -1,6 +1,6 @@
-"""What is minimised: pure functions of images, features and logits.
+"""Losses: pure functions of images, features and logits.
 
-Owns the perceptual distance and how features are captured, the objectives of
-the critic, its penalties, and the judge of reconstructions.
-May import: `errors`. It knows no training, no configuration and no data.
+Owns the perceptual distance, the capture of features, the critic's objectives
+and penalties, and the reconstruction losses. It is independent of training,
+configuration and data. May import: `names`, `errors`.
 """

@@ -1,13 +1,12 @@
-"""What the critic is trained on, and what it tells the autoencoder.
+"""Objectives: the critic's loss and the autoencoder's adversarial loss.
 
-Each objective is two small pure functions of logits, per example: one for the
-critic and one for the autoencoder's optional adversarial term. A new objective
-is one more entry in `OBJECTIVES`. What holds a critic back, whatever its
-objective, is in `penalties.py`.
+Each objective is two small pure functions of logits, per example. A new one is
+an entry in `OBJECTIVES` and its name in `names.py`. The penalties, which work
+with any objective, are in `penalties.py`.
 
-A critic may give each example a map of logits. Then the losses are of its
-entries, and the example's is `mean_over_map` of them.
-Axes: B batch, S the axes of a map; none where there is one logit an example.
+A critic may return a map of logits per example. The losses are then per entry,
+and the example's loss is their `mean_over_map`.
+Axes: B batch, S the axes of a map; none with one logit per example.
 """
 
 import dataclasses
@@ -21,7 +20,7 @@ import jax.numpy as jnp
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-  """A pair of losses that play against each other.
+  """A pair of opposed losses.
 
   Attributes:
     critic_loss: (logits_real [B, *S], logits_fake [B, *S]) -> [B, *S].
@@ -38,13 +37,13 @@ class Objective:
 
 
 def mean_over_map(values: jax.Array) -> jax.Array:
-  """What a map of logits, or of their losses, says of an example.
+  """Averages a map of logits, or of their losses, per example.
 
   Args:
     values: [B, *S].
 
   Returns:
-    [B]; of one entry an example, the entry.
+    [B]; with one entry per example, that entry.
   """
   return jnp.mean(values, axis=range(1, values.ndim))
 
@@ -52,24 +51,24 @@ def mean_over_map(values: jax.Array) -> jax.Array:
 def hinge_critic_loss(
   logits_real: jax.Array, logits_fake: jax.Array
 ) -> jax.Array:
-  """The critic's loss of the geometric GAN (arXiv 1705.02894, eq. 19).
+  """Computes the geometric GAN's critic loss (arXiv 1705.02894, eq. 19).
 
-  The margin is 1 on both sides; an image outside its margin adds nothing.
+  The margin is 1 on both sides; beyond it the loss is 0.
 
   Args:
     logits_real: [B, *S] for photographs.
     logits_fake: [B, *S] for reconstructions.
 
   Returns:
-    [B, *S], non-negative; 2 for a critic that says 0 to everything.
+    [B, *S], non-negative; 2 for logits of 0.
   """
   return nn.relu(1.0 - logits_real) + nn.relu(1.0 + logits_fake)
 
 
 def negated_logits(logits_fake: jax.Array) -> jax.Array:
-  """The generator's loss of the geometric GAN (arXiv 1705.02894, eq. 20).
+  """Computes the geometric GAN's generator loss (arXiv 1705.02894, eq. 20).
 
-  It is the Wasserstein GAN's too (arXiv 1701.07875, algorithm 1).
+  The Wasserstein GAN has the same (arXiv 1701.07875, algorithm 1).
 
   Args:
     logits_fake: [B, *S] for reconstructions.
@@ -83,10 +82,10 @@ def negated_logits(logits_fake: jax.Array) -> jax.Array:
 def wasserstein_critic_loss(
   logits_real: jax.Array, logits_fake: jax.Array
 ) -> jax.Array:
-  """Minus the Wasserstein GAN's estimate (arXiv 1701.07875, eq. 3).
+  """Negates the Wasserstein GAN's estimate (arXiv 1701.07875, eq. 3).
 
-  It estimates a distance only if the critic is Lipschitz: by clipping its
-  weights, as in that paper, or by `penalties.gradient_penalty`.
+  It estimates a distance only if the critic is Lipschitz. That paper clips the
+  critic's weights; `penalties.gradient_penalty` is the alternative.
 
   Args:
     logits_real: [B, *S] for photographs.
@@ -101,22 +100,22 @@ def wasserstein_critic_loss(
 def cross_entropy_critic_loss(
   logits_real: jax.Array, logits_fake: jax.Array
 ) -> jax.Array:
-  """The first GAN's: the odds of being real are exp(logit) (arXiv 1406.2661).
+  """Computes the first GAN's critic loss: cross entropy (arXiv 1406.2661).
 
   Args:
     logits_real: [B, *S] for photographs.
     logits_fake: [B, *S] for reconstructions.
 
   Returns:
-    [B, *S], non-negative; 2 log 2 for a critic that says 0 to everything.
+    [B, *S], non-negative; 2 log 2 for logits of 0.
   """
   return jax.nn.softplus(-logits_real) + jax.nn.softplus(logits_fake)
 
 
 def minimax_adversarial_loss(logits_fake: jax.Array) -> jax.Array:
-  """log(1 - D), the loss of the first GAN's minimax game (arXiv 1406.2661, 1).
+  """Computes the minimax game's log(1 - D) (arXiv 1406.2661, eq. 1).
 
-  Its gradient vanishes where the critic is sure.
+  Its gradient vanishes where the critic is certain.
 
   Args:
     logits_fake: [B, *S] for reconstructions.
@@ -128,7 +127,7 @@ def minimax_adversarial_loss(logits_fake: jax.Array) -> jax.Array:
 
 
 def non_saturating_adversarial_loss(logits_fake: jax.Array) -> jax.Array:
-  """-log D, which that paper trains with instead (arXiv 1406.2661, sec. 3).
+  """Computes -log D, which that paper trains with (arXiv 1406.2661, sec. 3).
 
   Args:
     logits_fake: [B, *S] for reconstructions.
@@ -142,7 +141,7 @@ def non_saturating_adversarial_loss(logits_fake: jax.Array) -> jax.Array:
 def least_squares_critic_loss(
   logits_real: jax.Array, logits_fake: jax.Array
 ) -> jax.Array:
-  """Squared distance from 1 and from 0 (arXiv 1611.04076, eq. 2 and 9).
+  """Computes squared distances from 1 and 0 (arXiv 1611.04076, eq. 2 and 9).
 
   Args:
     logits_real: [B, *S] for photographs.
@@ -155,7 +154,7 @@ def least_squares_critic_loss(
 
 
 def least_squares_adversarial_loss(logits_fake: jax.Array) -> jax.Array:
-  """Squared distance from 1 (arXiv 1611.04076, eq. 9).
+  """Computes the squared distance from 1 (arXiv 1611.04076, eq. 9).
 
   Args:
     logits_fake: [B, *S] for reconstructions.
@@ -173,7 +172,7 @@ _WASSERSTEIN = Objective(
 # A hundredth of a margin, or of a nat: all but a few images are separated.
 _SEPARATED, _LOG_4 = 0.01, 2 * math.log(2)
 
-# The two Wasserstein objectives differ in what keeps the critic Lipschitz,
+# The two Wasserstein objectives differ in how the critic is kept Lipschitz,
 # which `configs/default.py` sets with the name.
 OBJECTIVES = {
   'geometric': Objective(hinge_critic_loss, negated_logits, _SEPARATED, 2.0),

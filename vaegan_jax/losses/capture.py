@@ -1,9 +1,9 @@
-"""Recording what the layers of a Flax module return, linen and NNX alike.
+"""Records what the layers of a Flax module return, linen and NNX alike.
 
-The two Flax APIs keep intermediate values by layer, not by time. So the order
-of the calls is noted on the side, by name, while Python runs; the values
-themselves travel through Flax, which takes them safely out of `nn.remat`,
-`nn.scan` and their NNX twins. `perceptual.py` is what people call.
+Flax stores intermediate values by layer, not in order. The order of the calls
+is therefore recorded separately, by name, while Python traces. The values pass
+through Flax, which moves them safely out of `nn.remat`, `nn.scan` and their NNX
+counterparts. The public functions are in `perceptual.py`.
 """
 
 import collections
@@ -24,7 +24,7 @@ from vaegan_jax.losses.layers import Calls, IsLayer
 
 _CALL = '__call__'
 _RUNS = itertools.count()
-_WRAPPING = threading.RLock()  # A class is wrapped for every thread.
+_WRAPPING = threading.RLock()  # A class is wrapped for all threads.
 
 
 def capture_linen(
@@ -42,7 +42,7 @@ def capture_linen(
     module: any linen module.
     variables: as for `module.apply`.
     inputs: positional arguments of the module.
-    is_layer: which submodules to record.
+    is_layer: selects the submodules to record.
     mutable: as for `module.apply`.
     **apply_kwargs: further arguments of `module.apply`.
 
@@ -50,7 +50,7 @@ def capture_linen(
     What `module.apply` returns, and the calls.
   """
   recorder = _Recorder(is_layer)
-  # `nn.jit` keeps its trace for as long as the mutable collections are these.
+  # `nn.jit` would reuse a trace made with the same mutable collections.
   fresh = f'capture {next(_RUNS)}'
   variables = {k: v for k, v in variables.items() if k != 'intermediates'}
   with nn.intercept_methods(recorder.enter):
@@ -72,10 +72,10 @@ def capture_linen(
 
 
 class _Recorder:
-  """Chooses the calls of a linen module that are kept, and notes their order.
+  """Selects the calls of a linen module to keep, and records their order.
 
   Attributes:
-    order: the path of each.
+    order: the path of each call.
   """
 
   def __init__(self, is_layer: IsLayer):
@@ -84,7 +84,7 @@ class _Recorder:
     self._running: list[nn.Module] = []
 
   def enter(self, call, args, kwargs, context) -> Any:
-    """Makes a call of a method, for `nn.intercept_methods`."""
+    """Calls a method, for `nn.intercept_methods`."""
     if context.method_name != _CALL:
       return call(*args, **kwargs)
     self._running.append(context.module)
@@ -94,13 +94,13 @@ class _Recorder:
       self._running.pop()
 
   def capture(self, submodule: nn.Module, method_name: str) -> bool:
-    """Whether to keep what was returned, for `capture_intermediates`."""
+    """Returns whether to keep an output, for `capture_intermediates`."""
     path = '/'.join(submodule.path)
-    # The whole, with an empty path, is no layer of itself.
+    # The module itself, with an empty path, is no layer.
     keep = (
       method_name == _CALL
       and path
-      and not any(m is submodule for m in self._running)  # By `super()`.
+      and not any(m is submodule for m in self._running)  # Through `super()`.
       and self._is_layer(path, submodule)
     )
     if keep:
@@ -116,32 +116,32 @@ def capture_nnx(
   method: str | Callable | None = None,
   **kwargs: Any,
 ) -> tuple[Any, Calls]:
-  """Calls an NNX module whose layers keep what they return.
+  """Calls an NNX module and records what its layers return.
 
-  Not `nnx.capture`: its `method_outputs` misses an inherited `__call__`, takes
-  in every other method, keeps no order, and fails on `nnx.RNN`, on a bound
-  method under `nnx.remat` and inside another `nnx.capture`.
+  `nnx.capture` would not do: its `method_outputs` misses an inherited
+  `__call__`, records every other method, and keeps no order. It fails on
+  `nnx.RNN`, on a bound method under `nnx.remat` and inside another capture.
 
   The module changes in place, as it does when it is called. Inside a JAX
-  transformation that it was not handed to, it cannot, and a copy runs.
+  transformation that closes over it, it cannot change, and a copy runs.
 
   Args:
     module: any NNX module.
     inputs: positional arguments of the module.
-    is_layer: which submodules to record.
-    method: what to call instead of the module: a name, or a function of the
-      module and the inputs.
+    is_layer: selects the submodules to record.
+    method: called instead of the module: a name, or a function of the module
+      and the inputs.
     **kwargs: further arguments of that call.
 
   Returns:
     What the call returns, and the calls inside it.
   """
-  from flax import nnx  # Whoever has such a module has imported it.
+  from flax import nnx  # Only here, since importing it takes time.
 
   class Returned(nnx.Intermediate):
-    """Of its own, so that what the module itself sows stays apart."""
+    """A variable type apart from those that the module itself sows."""
 
-  method = getattr(method, '__func__', method)  # Of the module that runs.
+  method = getattr(method, '__func__', method)  # Unbound: a copy may run.
 
   def call(module, *args, **kwargs):
     function = getattr(module, method or _CALL)
@@ -165,11 +165,11 @@ def capture_nnx(
 
 
 def _nnx_layers(module: Any, is_layer: IsLayer) -> list[tuple[str, Any]]:
-  """The layers of an NNX module that can keep what they return, by path."""
+  """Returns the (path, layer) pairs of an NNX module that can be recorded."""
   from flax import nnx
 
   modules = [(_join(path), part) for path, part in nnx.iter_modules(module)]
-  # It carries its cell through a scan, where nothing can be added.
+  # An RNN scans over its cell, to which nothing can be added.
   carried = tuple(f'{p}/' for p, part in modules if isinstance(part, nnx.RNN))
   return [
     (path, part)
@@ -182,18 +182,20 @@ def _nnx_layers(module: Any, is_layer: IsLayer) -> list[tuple[str, Any]]:
 
 
 def is_nnx(module: Any) -> bool:
-  """Whether this is an NNX module; does not import NNX for linen's users."""
+  """Returns whether this is an NNX module, without importing NNX."""
   nnx = sys.modules.get('flax.nnx')
   return nnx is not None and isinstance(module, nnx.Module)
 
 
-def as_judge(module: Any, variables: Any, *, frozen: bool) -> tuple[Any, Any]:
-  """The same network for judging, which changes nothing of the given one.
+def protected_copy(
+  module: Any, variables: Any, *, frozen: bool
+) -> tuple[Any, Any]:
+  """Returns a network whose calls do not change the given one.
 
   Args:
-    module: a linen module, or an NNX module, of which this makes a copy.
+    module: a linen module, or an NNX module, which is copied.
     variables: of the linen module; None for NNX.
-    frozen: whether gradients stop at its variables.
+    frozen: whether gradients stop at the variables.
 
   Returns:
     (module, variables).
@@ -209,17 +211,16 @@ def as_judge(module: Any, variables: Any, *, frozen: bool) -> tuple[Any, Any]:
 
 @contextlib.contextmanager
 def _instrumented(layers, variable_type, order) -> Iterator[None]:
-  """Makes NNX layers keep what `__call__` returns, and note when.
+  """Makes NNX layers keep what `__call__` returns, and record the order.
 
-  A class is wrapped, not its instances, because Python looks `__call__` up
-  there.
+  The class is wrapped, since Python takes `__call__` from the class.
   """
   classes = {
     type(layer): type(layer).__dict__.get(_CALL) for _, layer in layers
   }
   try:
     for path, layer in layers:
-      layer.captured_path = path  # Static, so that copies have it too.
+      layer.captured_path = path  # Static, so copies have it too.
       layer.captured_outputs = variable_type(())
     for cls in classes:
       _wrap_call(cls, variable_type, order)
@@ -243,10 +244,10 @@ def _wrap_call(cls, variable_type, order) -> None:
   def wrapped(self, *args, **kwargs):
     outputs = call(self, *args, **kwargs)
     seen = getattr(self, 'captured_outputs', None)
-    # Of this capture, and not through `super()`.
+    # Only this capture's variables, and not calls through `super()`.
     if type(seen) is variable_type and type(self) is cls:
       order.append(self.captured_path)
-      # Closed over in a transformation, a layer cannot hand its value out.
+      # A layer closed over by a transformation cannot export its value.
       with contextlib.suppress(errors.TraceContextError):
         seen.set_value((*seen.get_value(), outputs))
     return outputs
@@ -257,7 +258,7 @@ def _wrap_call(cls, variable_type, order) -> None:
 def _called(
   intermediates: Mapping[Any, Any], path: tuple = ()
 ) -> Iterator[tuple[str, tuple]]:
-  """Yields (layer, what each of its calls returned)."""
+  """Yields (layer, the outputs of its calls)."""
   for name, value in intermediates.items():
     if name == _CALL and isinstance(value, tuple):
       yield _join(path), value
@@ -266,7 +267,7 @@ def _called(
 
 
 def _sown(intermediates: Mapping[str, Any]) -> dict[str, Any]:
-  """What the module itself sowed, without what was captured."""
+  """Returns what the module itself sowed, without the captured values."""
   sown = {}
   for name, value in intermediates.items():
     kept = _sown(value) if isinstance(value, Mapping) else value
@@ -276,10 +277,11 @@ def _sown(intermediates: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _in_order(returned: Mapping[str, tuple], order: Iterable[str]) -> Calls:
-  """Pairs each noted call with what it returned.
+  """Pairs each recorded call with its output.
 
-  Flax may trace a layer more often than it runs (`nn.scan`), or take a trace
-  from its cache and tell nobody (`nnx.jit`): what was not noted comes last.
+  Flax may trace a layer more often than it runs (`nn.scan`), or reuse a cached
+  trace without calling Python (`nnx.jit`). Calls that were not recorded come
+  last.
   """
   done = collections.Counter()
   calls = []

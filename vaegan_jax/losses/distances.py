@@ -1,7 +1,21 @@
-"""How far apart two sets of features are, whatever they are features of.
+"""Distances between two sets of features.
 
 Owns the distance of the features themselves (`feature_distance`), of their
-correlations (`gram_distance`), and what style transfer makes of the two.
+correlations (`gram_distance`), and the loss of style transfer.
+
+With `normalize`, the features of a layer are divided by
+
+    'none'      nothing
+    'unit'      at each position, the norm of the channel vector, x's and y's
+                own
+    'relative'  in each image, the mean of x's squares (for 'l1', of absolute
+                values); one almost flat image can outweigh all others
+    'batch'     that mean over the whole batch, a constant to the gradient
+    'local'     at each position, the root of the channels' mean square plus a
+                part of the batch's. Faint texture counts beside strong edges,
+                as it does to the eye (divisive normalisation: Carandini &
+                Heeger, 2012), and no image outweighs the others
+
 Axes: B batch, C channels; a feature is [B, ..., C].
 """
 
@@ -11,26 +25,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vaegan_jax import names
 from vaegan_jax.losses.layers import Features, select
 
-# What a layer's features are divided by; x is the reference.
-# 'none': nothing.
-# 'unit': at each position, the length of the channel vector, x's and y's own.
-# 'relative': in each image, the mean of x's squares (or absolute values, for
-#   'l1'): one almost flat image can outweigh all others.
-# 'batch': that mean over the whole batch, a constant to the gradient.
-# 'local': at each position, the root of the channels' own mean square and a
-#   share of the batch's. Faint texture counts beside strong edges, as it does
-#   to the eye (divisive normalisation: Carandini & Heeger, 2012), and no
-#   picture outweighs the others.
-NORMALIZATIONS = ('none', 'unit', 'relative', 'batch', 'local')
-NORMS = ('l2', 'l1')
-REDUCTIONS = ('sum', 'mean', 'spatial')
-# Of the batch's mean square, in 'local': what bounds the gradient of a position
-# where there is next to nothing, at three times that of an average one.
+# The batch's part of the mean square in 'local'. It bounds the gradient at a
+# position with almost no features: at three times that of an average one.
 _BATCH_SHARE = 0.1
 
-# One factor a layer, in order or by name; a vector [C] weights channels.
+# One factor per layer, in order or by name; a vector [C] weights channels.
 Weights = Sequence[float | jax.Array] | Mapping[str, float | jax.Array]
 
 
@@ -44,39 +46,36 @@ def feature_distance(
   reduction: str = 'sum',
   axis_name: str | None = None,
 ) -> jax.Array:
-  """Distance between two sets of features, summed over the layers.
+  """Computes the distance between two sets of features, summed over layers.
 
   By default it is that of Larsen et al. (arXiv 1512.09300, eq. 7, without its
   factor 1/2) over every given layer. 'unit' and 'spatial' with LPIPS's weights
-  is LPIPS (arXiv 1801.03924, eq. 1) up to its epsilon. Computed in float32,
-  whatever comes in.
+  is LPIPS (arXiv 1801.03924, eq. 1) up to its epsilon. All of it is float32.
 
   Args:
-    features_x: {layer: [B, ...]} of the reference, whose scale 'relative'
-      divides by.
+    features_x: {layer: [B, ...]} of the reference.
     features_y: the same layers and shapes.
-    weights: one factor a layer, in the order of `features_x` or by name, each
+    weights: one factor per layer, in the order of `features_x` or by name, each
       a number or a vector [C]; None: 1. (JAX sorts a dict that passes through
-      `jit` or `jax.tree.map` by its names: weigh those by name.)
-    normalize: what the features are divided by, one of `NORMALIZATIONS`. With
-      'sum' a layer counts by its size then, with 'mean' all count alike.
+      `jit` or `jax.tree.map` by its names: give weights by name then.)
+    normalize: the divisor; see the module. A larger layer counts more with the
+      reduction 'sum', and as much as others with 'mean'.
     norm: 'l2', squared differences; 'l1', absolute ones.
     reduction: over one layer's features, 'sum', 'mean', or 'spatial': the sum
       over the channels, the mean over all else.
-    axis_name: of the `pmap`, `vmap` or `shard_map` over whose devices or
-      examples the batch of 'batch' and 'local' reaches; None: it is what is
-      given here.
+    axis_name: of the `pmap`, `vmap` or `shard_map` that the batch of 'batch'
+      and 'local' spans; None: the batch is the one given here.
 
   Returns:
     [B] float32, non-negative if the weights are.
 
   Raises:
-    ValueError: an unknown option, weights that are not one a layer, layers or
+    ValueError: an unknown option, weights that are not one per layer, layers or
       shapes that differ, or no layer at all.
   """
-  check_choice('normalize', normalize, NORMALIZATIONS)
-  check_choice('norm', norm, NORMS)
-  check_choice('reduction', reduction, REDUCTIONS)
+  check_choice('normalize', normalize, names.NORMALIZATIONS)
+  check_choice('norm', norm, names.DISTANCE_NORMS)
+  check_choice('reduction', reduction, names.REDUCTIONS)
   _check_features(features_x, features_y)
   total = 0.0
   for name, weight in _weigh(features_x, weights).items():
@@ -100,17 +99,17 @@ def gram_distance(
   weights: Weights | None = None,
   normalize: str = 'none',
 ) -> jax.Array:
-  """Style distance: between the features' correlations, wherever they occur.
+  """Computes the style distance: between the features' correlations.
 
-  Gatys et al. (arXiv 1508.06576, eq. 4 and 5), with each Gram matrix divided
-  by its number of positions, so that images of two sizes can be compared; for
-  images of one size that is the paper's.
+  Gatys et al. (arXiv 1508.06576, eq. 4 and 5), with each Gram matrix divided by
+  its number of positions. For images of one size it is the paper's; images of
+  two sizes can be compared too.
 
   Args:
     features_x: {layer: [B, ..., C]} of the style; B may be 1, for one style.
     features_y: the same layers and channels; any size.
-    weights: one factor a layer, in order or by name; None: one over their
-      number, as the paper.
+    weights: one factor per layer, in order or by name; None: one over their
+      number, as in the paper.
     normalize: 'none' (the paper), or 'relative': each layer's squared
       difference divided by the sum of the squares of x's Gram matrix.
 
@@ -153,21 +152,21 @@ def style_and_content_loss(
   style_weight: float = 1e4,
   normalize: str = 'none',
 ) -> jax.Array:
-  """What style transfer minimises (Gatys et al., arXiv 1508.06576, eq. 7).
+  """Computes the loss of style transfer (arXiv 1508.06576, eq. 7).
 
-  The content term is eq. 1: half the squared difference, summed, over the
-  layers given. The style term is `gram_distance`.
+  The content term is eq. 1 there: half the summed squared difference. The style
+  term is `gram_distance`.
 
   Args:
-    features: {layer: [B, ..., C]} of the image that is made, with every layer
-      of the next two.
+    features: {layer: [B, ..., C]} of the optimised image, with every layer of
+      the next two.
     content_features: {layer: [B, ..., C]} of the content image.
     style_features: {layer: [B or 1, ..., C]} of the style image, of any size.
     content_weight: alpha of the paper.
     style_weight: beta of the paper.
-    normalize: 'none' (the paper), or 'relative': the terms are (half) the
-      share of their reference's size, so that the weights mean the same for any
-      network; about 10 is a style weight then.
+    normalize: 'none' (the paper), or 'relative': the terms are relative to
+      their reference's size, so that weights suit any network; 10 is a usual
+      style weight then.
 
   Returns:
     [B] float32, non-negative.
@@ -192,14 +191,14 @@ def style_and_content_loss(
 def _layer_distance(
   name, x, y, weight, normalize, norm, reduction, axis_name
 ) -> jax.Array:
-  """One layer's distance [B]; x, y: [B, ...]."""
+  """Computes one layer's distance [B]; x, y: [B, ...]."""
   epsilon = _epsilon(jnp.promote_types(x.dtype, y.dtype))
-  if x.ndim == 1:  # One number an image is one channel.
+  if x.ndim == 1:  # One number per image is one channel.
     x, y = x[:, None], y[:, None]
   if jnp.ndim(weight) and jnp.shape(weight) != x.shape[-1:]:
     raise ValueError(
       f'the weight of layer {name!r} has the shape {jnp.shape(weight)}; '
-      f'expected a number or {x.shape[-1:]}, one a channel'
+      f'expected a number or {x.shape[-1:]}, one per channel'
     )
   x, y = x.astype(jnp.float32), y.astype(jnp.float32)
   if normalize == 'unit':
@@ -222,7 +221,7 @@ def _layer_distance(
 
 
 def _batch_mean(values: jax.Array, axis_name: str | None) -> jax.Array:
-  """The mean [] over the whole batch, a constant to the gradient."""
+  """Computes the mean [] over the whole batch, a constant to the gradient."""
   mean = jnp.mean(jax.lax.stop_gradient(values))
   return mean if axis_name is None else jax.lax.pmean(mean, axis_name)
 
@@ -234,7 +233,7 @@ def _to_local_size(feature: jax.Array, least: jax.Array) -> jax.Array:
 
 
 def _absolute(x: jax.Array) -> jax.Array:
-  """|x|, whose gradient at 0 is 0; that of `jnp.abs` is 1."""
+  """Computes |x| with a gradient of 0 at 0; that of `jnp.abs` is 1."""
   return x * jnp.sign(x)
 
 
@@ -253,15 +252,15 @@ def to_unit_length(feature: jax.Array, epsilon: float = 1e-8) -> jax.Array:
 
 
 def _epsilon(dtype) -> float:
-  """What is added under roots and to denominators, for all-zero features.
+  """Returns the constant under roots and in denominators.
 
-  Larger for float16, whose range 1 / 1e-8, and so a gradient, would leave.
+  It is larger for float16, in which 1 / 1e-8, and so a gradient, overflows.
   """
   return max(1e-8, 2 * float(jnp.finfo(dtype).tiny))
 
 
 def _gram(feature: jax.Array) -> jax.Array:
-  """Correlations of the channels over positions: [B, ..., C] to [B, C, C]."""
+  """Correlates channels over positions: [B, ..., C] to [B, C, C]."""
   flat = feature.astype(jnp.float32)
   flat = flat.reshape(flat.shape[0], -1, flat.shape[-1])
   return jnp.einsum('bpc,bpd->bcd', flat, flat) / flat.shape[1]
@@ -274,12 +273,12 @@ def _weigh(features: Features, weights: Weights | None) -> dict[str, Any]:
   if not isinstance(weights, Mapping):
     if isinstance(weights, (int, float)):
       raise ValueError(
-        f'weights are {weights!r}; give one weight a layer: {list(features)}'
+        f'weights are {weights!r}; give one weight per layer: {list(features)}'
       )
     if len(weights) != len(features):
       raise ValueError(
         f'{len(weights)} weights for {len(features)} layers: '
-        f'{list(features)}; give one weight a layer'
+        f'{list(features)}; give one weight per layer'
       )
     return dict(zip(features, weights, strict=True))
   if set(weights) != set(features):
@@ -290,7 +289,7 @@ def _weigh(features: Features, weights: Weights | None) -> dict[str, Any]:
 
 
 def check_choice(what: str, value: Any, known: Sequence[str]) -> None:
-  """Raises a ValueError, which lists them, unless a value is a known one."""
+  """Raises a ValueError that lists the known values, unless this is one."""
   if value not in known:
     raise ValueError(f'{what} is {value!r}; known: {", ".join(known)}')
 

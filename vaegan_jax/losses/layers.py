@@ -1,4 +1,4 @@
-"""Which layers are asked for, and what their features are called.
+"""The argument `layers`, and the names of features.
 
 Owns the meaning of the argument `layers` and the names of the features that
 `perceptual.capture_features` documents. A feature is [B, ..., C].
@@ -14,8 +14,8 @@ import jax.numpy as jnp
 Features = Mapping[str, jax.Array]
 # Names, module types, or (path, module) -> whether it is a layer.
 Layers = Sequence[str] | type | tuple[type, ...] | Callable[[str, Any], bool]
-# (layer, what it returned) in forward order: a layer is done after those
-# inside it, and called twice it is there twice.
+# (layer, what it returned) in forward order: a layer follows those inside it,
+# and occurs once per call.
 Calls = list[tuple[str, Any]]
 IsLayer = Callable[[str, Any], bool]  # (path, module) -> whether to record it.
 
@@ -23,14 +23,14 @@ IsLayer = Callable[[str, Any], bool]  # (path, module) -> whether to record it.
 def selection(
   layers: Layers | None,
 ) -> tuple[list[str] | None, IsLayer]:
-  """What the argument `layers` of `capture_features` asks for.
+  """Interprets the argument `layers` of `capture_features`.
 
   Args:
     layers: names, a module type or several, a predicate, or None.
 
   Returns:
-    The names to choose from what was recorded (None: all), and which modules
-    to record.
+    The names to keep of what is recorded (None: all), and a predicate for the
+    modules to record.
   """
   if layers is None:
     return None, lambda path, module: True
@@ -47,11 +47,11 @@ def selection(
 def name_features(
   calls: Calls, batch_size: int
 ) -> tuple[dict[str, jax.Array], dict[str, str]]:
-  """Names the arrays that calls returned, as `capture_features` documents.
+  """Names the features of recorded calls, as `capture_features` documents.
 
   Args:
     calls: in forward order.
-    batch_size: B; what does not begin with it is no feature of images.
+    batch_size: B; an array with another first axis is no feature.
 
   Returns:
     {name: feature [B, ...]} in the same order, and {name: path of its layer}.
@@ -75,19 +75,19 @@ def select(
   names: Sequence[str],
   paths: Mapping[str, str] | None = None,
 ) -> dict[str, jax.Array]:
-  """Keeps the named features, or all of a named layer, in the given order.
+  """Selects features by name, or all of a named layer, in the given order.
 
   Args:
     features: {name: feature}.
     names: of features, or of layers.
-    paths: {name: path of its layer}, as from `name_features`; None: only
-      features have names.
+    paths: {name: path of its layer}, from `name_features`; None: names are
+      those of features alone.
 
   Returns:
-    {name: feature}, those of each of `names` in turn.
+    {name: feature}, in the order of `names`.
 
   Raises:
-    ValueError: there is no such feature; it lists those that there are.
+    ValueError: there is no such feature; the message lists all.
   """
   selected = {}
   for name in names:
@@ -111,5 +111,5 @@ def _is_feature(leaf: Any, batch_size: int) -> bool:
 
 
 def _key_name(key: Any) -> str:
-  """`0` of a tuple's entry, `hidden` of a dictionary's or dataclass's."""
+  """Returns `0` for a tuple's entry, `hidden` for a dictionary's or field."""
   return jax.tree_util.keystr((key,), simple=True)

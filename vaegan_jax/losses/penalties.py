@@ -1,8 +1,8 @@
-"""What holds a critic back: penalties on its slope and on its logits.
+"""Penalties on the critic's gradient and on its logits, for any objective.
 
-Pure functions, per example, whatever the objective. A new one is a function
-here, and a line in `training/critic_step.py`. The logits [B] are the critic's
-verdicts: of one that gives a map of them, `adversarial.mean_over_map`.
+Pure functions, per example. A new one is a function here, and a line in
+`training/critic_step.py`. Logits are [B]; a map of them is averaged first, by
+`adversarial.mean_over_map`.
 Axes: B batch, S the axes of space, C channels.
 """
 
@@ -16,16 +16,16 @@ import jax.numpy as jnp
 def squared_gradient_norm(
   critic: Callable[[jax.Array], jax.Array], x: jax.Array
 ) -> jax.Array:
-  """The squared length of the critic's gradient at each image.
+  """Computes the squared norm of the critic's gradient at each image.
 
-  To be differentiated with respect to what `critic` closes over (once). With
-  g the gradient, the derivative of |g|^2 is twice that of <g, v> with v = g
-  held constant, and <g, v> is a directional derivative: forward mode computes
-  it with the critic's own convolutions. Differentiating a gradient would turn
-  them into dilated ones, which measured five times slower on a CPU.
+  It can be differentiated (once) with respect to what `critic` closes over.
+  With g the gradient, the derivative of |g|^2 is twice that of <g, v> with
+  v = g held constant. <g, v> is a directional derivative, which forward mode
+  computes with the critic's own convolutions. Differentiating a gradient would
+  need dilated ones, which were five times slower on a CPU.
 
   Args:
-    critic: (images [B, *S, C]) -> logits [B], each of its own image alone.
+    critic: (images [B, *S, C]) -> logits [B], each from its own image alone.
     x: [B, *S, C].
 
   Returns:
@@ -39,7 +39,7 @@ def squared_gradient_norm(
 def r1_penalty(
   critic: Callable[[jax.Array], jax.Array], x: jax.Array
 ) -> jax.Array:
-  """Half the squared gradient at photographs (arXiv 1801.04406, eq. 9).
+  """Computes R1, half the squared gradient norm (arXiv 1801.04406, eq. 9).
 
   Args:
     critic: (images [B, *S, C]) -> logits [B].
@@ -57,9 +57,9 @@ def gradient_penalty(
   x_recon: jax.Array,
   mix: jax.Array,
 ) -> jax.Array:
-  """Squared difference of the gradient's length from 1 (arXiv 1704.00028, 3).
+  """Computes (gradient norm - 1)^2 (arXiv 1704.00028, eq. 3).
 
-  Taken on the straight line between a photograph and a reconstruction.
+  The point lies on the line between a photograph and a reconstruction.
 
   Args:
     critic: (images [B, *S, C]) -> logits [B].
@@ -72,7 +72,7 @@ def gradient_penalty(
   """
   mix = mix.reshape(-1, *[1] * (x.ndim - 1))
   norm2 = squared_gradient_norm(critic, mix * x + (1.0 - mix) * x_recon)
-  # The root has no derivative at 0: an exactly flat critic gets none.
+  # The root has no derivative at 0, so a constant critic gets none.
   safe = jnp.where(norm2 > 0, norm2, 1.0)
   norm = jnp.where(norm2 > 0, jnp.sqrt(safe), 0.0)
   return (norm - 1.0) ** 2
@@ -84,7 +84,7 @@ def lecam_penalty(
   average_real: jax.Array,
   average_fake: jax.Array,
 ) -> jax.Array:
-  """Holds the logits near the other side's past (arXiv 2104.03310, eq. 3).
+  """Pulls logits to the other side's average (arXiv 2104.03310, eq. 3).
 
   Args:
     logits_real: [B] for photographs.

@@ -1,9 +1,9 @@
-"""The perceptual distance: how far apart two images are in a network's eyes.
+"""The perceptual distance: between two images, in a network's features.
 
-`capture_features` collects what the layers of any Flax module compute, linen
-(through `capture_intermediates`) or NNX (see `capturing.py`);
-`perceptual_distance` compares two such collections, by `distances.py`. Nothing
-here knows how the network is trained.
+`capture_features` collects the outputs of any Flax module's layers, linen
+(through `capture_intermediates`) or NNX (see `capture.py`).
+`perceptual_distance` compares two such collections, by `distances.py`. All of
+it is independent of the network's training.
 Axes: B batch, H height, W width, C channels; a feature is [B, ..., C].
 """
 
@@ -38,15 +38,15 @@ def capture_features(
   layers: Layers | None = None,
   **apply_kwargs: Any,
 ) -> tuple[Any, dict[str, jax.Array]]:
-  """Runs a module once and keeps what its layers return.
+  """Runs a module once and returns its layers' outputs as features.
 
-  A feature is a floating-point array whose first axis is the batch's. It has
-  the path of its layer as name: `block_2`, `stage1/conv3`. Of a layer that is
-  called more than once, the calls are `name:0`, `name:1`; of one that returns
-  a tuple or a dictionary, the entries are `name.0` or `name.key`. Functions
-  that are no modules, such as `nn.relu` by itself, cannot be seen. Under
-  `nn.scan` the first axis counts the steps, so that such layers are left out
-  (unless there are as many steps as images: name the layers then).
+  A feature is a floating-point array whose first axis is the batch's. Its name
+  is the path of its layer: `block_2`, `stage1/conv3`. The calls of a layer that
+  is called more than once are `name:0`, `name:1`. The entries of a tuple or a
+  dictionary are `name.0` or `name.key`. Functions that are no modules, such as
+  `nn.relu` by itself, are not captured. Under `nn.scan` the first axis counts
+  the steps, so such layers are skipped (unless there are as many steps as
+  images: name the layers then).
 
   Args:
     module: any linen or NNX module.
@@ -54,19 +54,19 @@ def capture_features(
       carries its own (and changes them in place, as when it is called).
     images: [B, ...] the module's input.
     *args: further inputs.
-    layers: what to keep. Names: a layer's gives all its features; they come in
-      the order of the names. A module type, or several. A predicate (path,
-      module) -> bool. None: every layer.
+    layers: the features to keep, in one of four forms. Names of layers or
+      features, which set the order. One or several module types. A predicate
+      (path, module) -> bool. None: every layer.
     **apply_kwargs: passed on to `module.apply` (`method`, `mutable`, `rngs`,
-      the module's own), or to the NNX module (`method` is looked at here).
+      the module's own), or to the NNX module (`method` is handled here).
 
   Returns:
-    What the module returns (with `mutable`, a pair, as `module.apply`), and
+    The module's output (with `mutable`, a pair, as `module.apply` returns), and
     {name: feature [B, ...]} in forward order.
 
   Raises:
-    ValueError: not a Flax module; a name in `layers` of which there is no
-      feature, and it lists those that there are; or nothing is kept.
+    ValueError: not a Flax module; a name in `layers` without a feature, and the
+      message lists all names; or nothing is kept.
   """
   names, is_layer = selection(layers)
   outputs, calls = _run(
@@ -98,26 +98,23 @@ def perceptual_distance(
   gradients_to: Sequence[str] = ('y',),
   **apply_kwargs: Any,
 ) -> jax.Array:
-  """Distance between the images x and y in the features of a network.
+  """Computes the distance of images x and y in a network's features.
 
-  By default gradients reach `y` alone: `x` is the reference, and the network
-  only judges. An NNX module is left unchanged (its copy runs).
+  By default gradients reach `y` alone: `x` is the reference, and the network is
+  frozen. An NNX module is left unchanged (its copy runs).
 
   Args:
-    module: any linen or NNX module, in the mode in which it is to judge: with
-      BatchNorm or dropout, call `.eval()` of an NNX module first, and pass a
-      linen module's own flag, such as `train=False`.
+    module: any linen or NNX module, in evaluation mode. With BatchNorm or
+      dropout, call `.eval()` of an NNX module first, and pass a linen module's
+      own flag, such as `train=False`.
     variables: its variables; None for NNX.
     x: [B, H, W, C] floating-point reference images.
     y: [B, H, W, C] images to compare. (For other data, call
       `capture_features` and `feature_distance`.)
     layers: see `capture_features`; None: every captured layer.
-    weights: see `feature_distance`, as `normalize`, `norm` and `reduction`.
-    normalize: 'none', 'unit', 'batch', 'local' or 'relative'.
-    norm: 'l2' or 'l1'.
-    reduction: 'sum', 'mean' or 'spatial'.
-    axis_name: of the devices that share a batch, for 'batch' and 'local'.
-    gradients_to: of 'x', 'y' and 'variables' (an NNX module's own).
+    weights, normalize, norm, reduction: see `feature_distance`.
+    axis_name: of the devices that share a batch; see `feature_distance`.
+    gradients_to: some of 'x', 'y' and 'variables' (an NNX module's own).
     **apply_kwargs: passed on to `capture_features`.
 
   Returns:
@@ -131,8 +128,8 @@ def perceptual_distance(
   x, y, frozen = _stop_gradients(x, y, gradients_to)
 
   def features_of(images):
-    judge = capture.as_judge(module, variables, frozen=frozen)
-    return capture_features(*judge, images, layers=layers, **apply_kwargs)[1]
+    copy = capture.protected_copy(module, variables, frozen=frozen)
+    return capture_features(*copy, images, layers=layers, **apply_kwargs)[1]
 
   return feature_distance(
     features_of(x),
@@ -152,7 +149,7 @@ def _run(
   is_layer: IsLayer,
   kwargs: Mapping[str, Any],
 ) -> tuple[Any, Calls]:
-  """Returns what a module of either API returns, and the calls inside it."""
+  """Calls a module of either API; returns its output and the calls inside."""
   if isinstance(module, nn.Module):
     if variables is None:
       raise ValueError('variables are None; a linen module needs its own')
@@ -170,7 +167,7 @@ def _run(
 def _stop_gradients(
   x: jax.Array, y: jax.Array, gradients_to: Sequence[str]
 ) -> tuple[jax.Array, jax.Array, bool]:
-  """Returns x, y, and whether gradients stop at the variables too."""
+  """Returns x, y, and whether gradients also stop at the variables."""
   if isinstance(gradients_to, str):
     gradients_to = (gradients_to,)
   for name in gradients_to:

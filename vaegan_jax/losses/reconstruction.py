@@ -1,7 +1,6 @@
-"""What the reconstructions are to minimise, term by term.
+"""The reconstruction losses: distance, pixel error and adversarial loss.
 
-The distance is measured in the features of a critic that is held constant, or
-between the pixels.
+The distance is measured in the features of a frozen critic, or between pixels.
 Axes: B examples on one device, S one to three axes of space, C channels.
 """
 
@@ -17,14 +16,16 @@ import jax.numpy as jnp
 from vaegan_jax.losses import distances, perceptual
 from vaegan_jax.losses.adversarial import mean_over_map
 
-_MIN_VARIANCE = 1e-6  # A deviation of a seventh of an 8-bit level.
-# (critic's variables or None, x, x_fakes) -> ({term: [B]}, moments).
-Judge = Callable[..., tuple[dict[str, jax.Array], dict[str, Any]]]
+_MIN_VARIANCE = 1e-6  # A standard deviation of a seventh of an 8-bit level.
+# (critic's variables or None, x, outputs) -> ({term: [B]}, moments).
+ReconstructionLosses = Callable[
+  ..., tuple[dict[str, jax.Array], dict[str, Any]]
+]
 
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-  """What the autoencoder minimises; the fields of `config.loss`.
+  """Settings of the autoencoder's loss; the fields of `config.loss`.
 
   The loss is distance_weight * distance + pixel_weight * pixel error +
   kl_weight * KL, plus the adversarial loss with a weight that rises from 0 over
@@ -39,60 +40,59 @@ class LossConfig:
   adversarial_weight: float
   adversarial_ramp_steps: int
   kl_weight: float
-  # Whether the adversarial loss moves the encoder too (arXiv 1512.09300,
-  # section 2.3, keeps it from that).
+  # Whether the encoder too receives the adversarial gradient (arXiv 1512.09300,
+  # section 2.3, excludes it).
   adversarial_to_encoder: bool = True
   # Whether the adversarial weight is multiplied by the ratio of the gradients'
-  # lengths (arXiv 2012.09841, eq. 7), here at x_recon, smoothed and capped.
+  # norms (arXiv 2012.09841, eq. 7), here at x_recon, smoothed and capped.
   adaptive_weight: bool = False
-  # Of the distance; 0: it is not computed, and the other terms are the loss.
+  # 0: the distance is not computed, and the other terms are the loss.
   distance_weight: float = 1.0
-  # Of the image itself as a layer of the distance, before the critic's blocks.
+  # Weight of the image itself as a layer of the distance, before the critic's.
   image_weight: float = 0.0
-  # Further such layers, the image at half its sides, at a quarter and so on.
+  # Further such layers: the image at a half of its size, at a quarter, ...
   image_halvings: int = 0
-  # Of the pixels' Gaussian, without a critic: 'half', under which the summed
-  # squared error is its negative log likelihood, or 'optimal', the one that the
-  # batch's errors have (arXiv 2006.13202, eq. 4).
+  # Variance of the pixels' Gaussian, without a critic. With 'half' the summed
+  # squared error is its negative log likelihood. 'optimal' is the mean squared
+  # error of the batch (arXiv 2006.13202, eq. 4).
   variance: str = 'half'
-  # Of discrete latents: how near the encoder is held to the codes, and, without
-  # a codebook of its own (lfq), how surely and evenly they are used.
+  # Weights of discrete latents' losses: the distance of tokens from codes and,
+  # for lfq, the entropy of the codes.
   commitment_weight: float = 0.25
   entropy_weight: float = 0.1
 
   @property
-  def parts_verdict(self) -> bool:
+  def separates_adversarial(self) -> bool:
     """Whether the adversarial loss needs a gradient of its own."""
     return self.adaptive_weight or not self.adversarial_to_encoder
 
 
-def create_judge(
+def create_reconstruction_losses(
   critic: nn.Module | None,
   adversarial_loss: Callable[[jax.Array], jax.Array] | None,
   loss: LossConfig,
   *,
   axis_name: str | None = None,
-) -> Judge:
-  """Builds the judge of reconstructions.
+) -> ReconstructionLosses:
+  """Builds the losses of reconstructions.
 
   Args:
-    critic: in whose features the distance is measured; None: the pixels.
-    adversarial_loss: of the objective, of each logit; None: the critic has no
-      verdict.
-    loss: which layers, and how they are compared.
-    axis_name: of the devices that share a batch, by whose features some of
-      `loss.normalize` divide.
+    critic: its features measure the distance; None: the pixels do.
+    adversarial_loss: of the objective, of each logit; None: there is none.
+    loss: the layers and how they are compared.
+    axis_name: of the devices that share a batch, over which some values of
+      `loss.normalize` average.
 
   Returns:
-    (critic's variables, x [B, *S, C], x_fakes) -> (terms, moments). The
-    `x_fakes` are `x_recon` and, where they are not the same to the gradient,
-    `x_adversarial` (its copy) and `x_prior` (samples), each [B, *S, C]. The
-    terms 'distance', unless its weight is 0, 'pixel' and, with its loss,
-    'adversarial' are [B]; see `describe` for the moments.
+    (critic's variables, x [B, *S, C], outputs) -> (terms, moments). `outputs`
+    has `x_recon` and, where its gradient is separate, its copy `x_adversarial`,
+    and `x_prior` (samples), each [B, *S, C]. The terms are 'distance', unless
+    its weight is 0, 'pixel' and, with its loss, 'adversarial', [B] each. See
+    `metrics_from_moments` for the moments.
   """
 
-  def judge(variables, x, x_fakes: Mapping[str, jax.Array]):
-    x_recon = x_fakes['x_recon']
+  def losses(variables, x, outputs: Mapping[str, jax.Array]):
+    x_recon = outputs['x_recon']
     pixel = _pixel_distance(x, x_recon, loss.reduction)
     moments = {'output': _moments(x_recon), 'input': _moments(x)}
     if critic is None:  # An image's only feature is itself.
@@ -111,18 +111,18 @@ def create_judge(
       )
       moments['features'] = {k: jnp.mean(f**2) for k, f in features_x.items()}
     else:
-      logits = _judge_alone(critic, variables, x_recon)
+      logits = _logits(critic, variables, x_recon)
     if adversarial_loss is not None:
-      verdicts = [logits]
-      if 'x_adversarial' in x_fakes:  # XLA finds the same forward pass.
-        verdicts = [_judge_alone(critic, variables, x_fakes['x_adversarial'])]
-      if 'x_prior' in x_fakes:
-        verdicts.append(_judge_alone(critic, variables, x_fakes['x_prior']))
-      losses = [mean_over_map(adversarial_loss(v)) for v in verdicts]
-      terms['adversarial'] = sum(losses) / len(losses)
+      all_logits = [logits]
+      if 'x_adversarial' in outputs:  # XLA shares the forward pass.
+        all_logits = [_logits(critic, variables, outputs['x_adversarial'])]
+      if 'x_prior' in outputs:
+        all_logits.append(_logits(critic, variables, outputs['x_prior']))
+      means = [mean_over_map(adversarial_loss(each)) for each in all_logits]
+      terms['adversarial'] = sum(means) / len(means)
     return terms, moments
 
-  return judge
+  return losses
 
 
 def compare(
@@ -134,7 +134,7 @@ def compare(
   *,
   axis_name: str | None = None,
 ) -> jax.Array:
-  """The distance between images and their reconstructions, as configured.
+  """Computes the configured distance of images and their reconstructions.
 
   Args:
     loss: how the layers are compared.
@@ -142,7 +142,7 @@ def compare(
     x_recon: [B, *S, C].
     features_x: {layer: [B, ...]} of x, in the order of `loss.layer_weights`.
     features_recon: of x_recon.
-    axis_name: see `create_judge`.
+    axis_name: see `create_reconstruction_losses`.
 
   Returns:
     [B], non-negative.
@@ -156,8 +156,9 @@ def compare(
     axis_name=axis_name,
   )
   if loss.image_weight:
-    # By the batch's size, whatever the features': by its own, a flat image
-    # outweighs all others, and of unit length it has no contrast.
+    # Images are divided by the batch's size for any `normalize`. Divided by its
+    # own size, a flat image outweighs all others; at unit length it has no
+    # contrast.
     images, images_recon = (
       image_layers(i, loss.image_halvings) for i in (x, x_recon)
     )
@@ -173,11 +174,11 @@ def compare(
 
 
 def image_layers(images: jax.Array, num_halvings: int) -> dict[str, jax.Array]:
-  """The image as layers of the distance: its own, and its means over squares.
+  """Returns the image, and its means over squares, as layers of the distance.
 
-  Of an error that is the same all over a square nothing averages out, so that
-  colour and brightness count in every layer, and fine detail in the first alone
-  (the Gaussian pyramid of Burt & Adelson, 1983, with squares for Gaussians).
+  An error that is constant over a square does not average out. So colour and
+  brightness count in every layer, and fine detail in the first alone (the
+  Gaussian pyramid of Burt & Adelson, 1983, with squares for Gaussians).
 
   Args:
     images: [B, *S, C].
@@ -198,16 +199,16 @@ def image_layers(images: jax.Array, num_halvings: int) -> dict[str, jax.Array]:
 def negative_log_likelihood(
   x: jax.Array, x_recon: jax.Array, *, axis_name: str | None = None
 ) -> jax.Array:
-  """Of images under a Gaussian around their reconstructions, at its best.
+  """Computes the images' likelihood under the best Gaussian around x_recon.
 
-  Its variance, one number, is the mean squared error of the batch, which makes
-  the batch likeliest (arXiv 2006.13202, eq. 4 and 5). To the gradient it is a
-  constant: there the derivative with respect to it is 0.
+  Its variance, one number, is the mean squared error of the batch, which
+  maximises the batch's likelihood (arXiv 2006.13202, eq. 4 and 5). The gradient
+  treats it as constant, since the derivative with respect to it is 0 there.
 
   Args:
     x: [B, *S, C].
     x_recon: [B, *S, C].
-    axis_name: of the devices that share the batch; None: it is all here.
+    axis_name: of the devices that share the batch; None: it is on one device.
 
   Returns:
     [B] in nats, of either sign.
@@ -222,17 +223,17 @@ def negative_log_likelihood(
   return errors.sum(axes) / (2 * variance) + log_norm
 
 
-def describe(moments: Mapping[str, Any]) -> dict[str, jax.Array]:
-  """What the health of a run is judged by, from its judge's moments.
+def metrics_from_moments(moments: Mapping[str, Any]) -> dict[str, jax.Array]:
+  """Computes the metrics of the health checks.
 
   Args:
-    moments: averaged over the devices: means over the batch of images and of
-      their squares, and mean squares of features.
+    moments: of the reconstruction losses, averaged over the devices: means over
+      the batch of images and of their squares, and features' mean squares.
 
   Returns:
-    {'output_std', 'input_std'}: how much images differ from each other, 0 if
-    all are the same; 'feature_scale': the root mean square of a layer's
-    features, averaged over the layers. Each is [].
+    {'output_std', 'input_std'}: the standard deviation between images, 0 if all
+    are equal; 'feature_scale': the root mean square of a layer's features,
+    averaged over the layers. Each is [].
   """
   metrics = {}
   for name in ('output', 'input'):
@@ -258,18 +259,18 @@ def _capture(critic, variables, images, loss):
   return logits, features
 
 
-def _judge_alone(critic, variables, images):
+def _logits(critic, variables, images):
   return critic.apply(variables, images, train=True, mutable=['batch_stats'])[0]
 
 
 def _pixel_distance(x, x_recon, reduction):
-  """Squared error between the images; [B]."""
+  """Computes the squared error between images; [B]."""
   return distances.feature_distance(
     {'pixels': x}, {'pixels': x_recon}, reduction=reduction
   )
 
 
 def _moments(images):
-  """Means over the batch, of the images and of their squares, [*S, C]."""
+  """Averages images, and their squares, over the batch: two [*S, C]."""
   images = jax.lax.stop_gradient(images)
   return jnp.mean(images, axis=0), jnp.mean(images**2, axis=0)

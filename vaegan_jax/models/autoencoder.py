@@ -14,8 +14,8 @@ class Autoencoder(nn.Module):
   """Encoder and decoder with the latent between them.
 
   Attributes:
-    encoder: x -> what the latent takes; it has `factor` and `flat`.
-    latent: see `latents.py`.
+    encoder: x -> the latent's input; it has `factor` and `flat`.
+    latent: see `latents/base.py`.
     decoder: latents -> images.
   """
 
@@ -29,9 +29,9 @@ class Autoencoder(nn.Module):
     """Encodes, samples and decodes.
 
     Args:
-      x: [B, *S, C] float32 in [-1, 1]; S as the training's, or, where the
-        latent is a map, any that `encoder.factor` divides.
-      noise: from `latent.draw_noise`; None reconstructs without chance.
+      x: [B, *S, C] float32 in [-1, 1]. S is the training's, or, if the latent
+        is a map, any that `encoder.factor` divides.
+      noise: from `latent.sample_noise`; None: a deterministic reconstruction.
       train: whether BatchNorm uses (and updates) the batch's own moments, and a
         codebook learns.
 
@@ -43,10 +43,11 @@ class Autoencoder(nn.Module):
     return self.decoder(latents, train), losses, stats
 
   def encode(self, x: jax.Array) -> dict[str, jax.Array]:
-    """Maps x: [B, *S, C] to what is known of its latent.
+    """Maps x: [B, *S, C] to its latent, without sampling.
 
-    Always `latents`, without chance, as `decode` takes them; a Gaussian's
-    `mean` and `logvar`, [B, *S, Z] each, and the `indices` of codes.
+    Returns:
+      `latents`, as `decode` takes them; of a Gaussian also `mean` and `logvar`,
+      [B, *S, Z] each, and of a quantiser the `indices` of its codes.
     """
     return self.latent.encode(self.encoder(x))
 
@@ -55,19 +56,19 @@ class Autoencoder(nn.Module):
     return self.decoder(latents)
 
   def from_prior(self, prior: jax.Array) -> jax.Array:
-    """Decodes what `latent.draw_prior` gave, as `decode` does."""
+    """Decodes what `latent.sample_prior` returned, as `decode` does."""
     return self.decoder(self.latent.from_prior(prior))
 
   @nn.nowrap
   def over(self, axis_name: str) -> 'Autoencoder':
-    """The same, for devices of that axis which share a batch."""
+    """Returns a copy for devices that share a batch along a mapped axis."""
     if not hasattr(self.latent, 'axis_name'):
       return self
     return self.clone(latent=self.latent.clone(axis_name=axis_name))
 
   @nn.nowrap
   def latent_space(self, space: tuple[int, ...]) -> tuple[int, ...]:
-    """The sides of the latent's map, of images of such sides; () if flat."""
+    """Returns the latent map's spatial shape for images' S; () if flat."""
     if self.encoder.flat:
       return ()
-    return tuple(side // self.encoder.factor for side in space)
+    return tuple(size // self.encoder.factor for size in space)

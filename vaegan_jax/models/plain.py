@@ -1,4 +1,4 @@
-"""The plain encoder and decoder: a stack of blocks, and nothing beside it.
+"""The plain encoder and decoder: a stack of blocks.
 
 Axes: B batch, S the axes of space, C channels, Z entries of a latent.
 """
@@ -14,16 +14,16 @@ from vaegan_jax.models import blocks
 
 
 class Encoder(nn.Module):
-  """Down-blocks, then one layer to what the latent takes.
+  """Down-blocks, then one layer to the latent's input.
 
   Attributes:
-    size: entries that the latent takes, of the image or of each place.
-    flat: whether one latent is of the whole image; else there is one a place.
+    size: entries that the latent takes, per image or per position.
+    flat: whether an image has one latent vector, not one per position.
     width: channels of the first block, before its multiplier.
-    channel_multipliers: one a block, in forward order.
+    channel_multipliers: one per block, in forward order.
     norm: 'none', 'group', 'instance' or 'batch'.
-    dtype: that the convolutions compute in; None: that of x.
-    remat: whether its blocks are computed again for the gradient, and not kept.
+    dtype: the convolutions'; None: that of x.
+    remat: whether the gradient recomputes the blocks instead of storing them.
   """
 
   size: int
@@ -36,13 +36,13 @@ class Encoder(nn.Module):
 
   @property
   def factor(self) -> int:
-    """How many times smaller a side of the latent's map is."""
+    """How many times smaller the latent's map is along each axis."""
     return 2 ** len(self.channel_multipliers)
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     """Maps x: [B, *S, C] to [B, size] or [B, *(S / factor), size]."""
-    block = kept_or_not(blocks.DownBlock, self.remat)
+    block = maybe_remat(blocks.DownBlock, self.remat)
     for i, multiplier in enumerate(self.channel_multipliers):
       features = self.width * multiplier
       x = block(features, self.norm, dtype=self.dtype, name=f'block_{i}')(
@@ -58,7 +58,8 @@ class Decoder(nn.Module):
 
   Attributes:
     channels: C.
-    flat_space: sides of the smallest map, of a flat latent; (): it is a map.
+    flat_space: spatial shape of the smallest map if the latent is flat; (): the
+      latent is a map.
     width, channel_multipliers, norm, dtype, remat: as the encoder's.
   """
 
@@ -73,7 +74,7 @@ class Decoder(nn.Module):
   @nn.compact
   def __call__(self, latents: jax.Array, train: bool = False) -> jax.Array:
     """Maps latents: [B, Z] or [B, *S, Z] to images [B, *S', C] in [-1, 1]."""
-    block = kept_or_not(blocks.UpBlock, self.remat)
+    block = maybe_remat(blocks.UpBlock, self.remat)
     widths = [self.width * m for m in self.channel_multipliers]
     x = blocks.from_latent(
       latents, widths[-1], flat_space=self.flat_space, dtype=self.dtype
@@ -89,6 +90,6 @@ class Decoder(nn.Module):
     return nn.tanh(to_image(x).astype(jnp.float32))
 
 
-def kept_or_not(block: type[nn.Module], remat: bool) -> type[nn.Module]:
-  """A block called as (x, train), whose insides are perhaps not kept."""
+def maybe_remat(block: type[nn.Module], remat: bool) -> type[nn.Module]:
+  """Wraps a block that is called as (x, train) in `nn.remat`, if asked to."""
   return nn.remat(block, static_argnums=2) if remat else block

@@ -1,12 +1,18 @@
-"""The residual encoder and decoder: levels of blocks, attention where wanted.
+"""The residual encoder and decoder: levels of blocks, with optional attention.
 
-Two layouts. 'own' is this house's: convolutions of 4 taps halve, the decoder
-has as many blocks as the encoder, and its images are in [-1, 1]. 'ldm' is
-latent-diffusion's (arXiv 2112.10752), layer by layer, so that weights may be
-exchanged with it; see `diffusers.py`.
+Two layouts. 'own' halves by convolutions of kernel size 4, has as many blocks
+in the decoder as in the encoder, and decodes to [-1, 1]. 'ldm' is
+latent-diffusion's (arXiv 2112.10752), layer by layer, so that weights can be
+exchanged with it; see `pretrained/diffusers.py`.
+
+A block starts with its norm and activation (arXiv 1603.05027): GroupNorm (arXiv
+1803.08494) and swish (arXiv 1710.05941). Its last layer starts at zero, so that
+a new block is the identity (arXiv 1706.02677). Convolutions compute in `dtype`,
+all else in float32.
 Axes: B batch, S the axes of space, C channels, Z entries of a latent.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -16,32 +22,28 @@ import jax
 import jax.numpy as jnp
 
 from vaegan_jax.models import blocks
-from vaegan_jax.models.doubling import double_and_convolve
-from vaegan_jax.models.halving import halve
-from vaegan_jax.models.residual_blocks import (
-  Level,
-  Middle,
-  normalize_and_activate,
-)
 
-LAYOUTS = ('own', 'ldm')
+_EPSILON = 1e-6  # Of GroupNorm: latent-diffusion's.
+# In a group of one channel, GroupNorm would divide away the channel's mean over
+# the image: its brightness, before the decoder's last layer.
+_MIN_GROUP_SIZE = 4
 
 
 class Encoder(nn.Module):
-  """Levels of residual blocks, halved in between, then what the latent takes.
+  """Levels of residual blocks, halved in between, then the latent's input.
 
   Attributes:
-    size: entries that the latent takes, of the image or of each place.
-    flat: whether one latent is of the whole image; else there is one a place.
+    size: entries that the latent takes, per image or per position.
+    flat: whether an image has one latent vector, not one per position.
     width: channels, before the multipliers.
-    channel_multipliers: one a level; the first is of the image's own side.
-    num_res_blocks: of each level.
-    attention_levels: those, from 0, whose blocks have attention after them.
-    middle_attention: whether two more blocks stand at the smallest side, with
-      attention between them.
+    channel_multipliers: one per level; the first has the image's own size.
+    num_res_blocks: per level.
+    attention_levels: levels, counted from 0, with attention after each block.
+    middle_attention: whether two blocks with attention between them follow at
+      the smallest size.
     layout: 'own' or 'ldm'; see the module.
-    dtype: that the convolutions compute in; None: float32.
-    remat: whether its blocks are computed again for the gradient, and not kept.
+    dtype: the convolutions'; None: float32.
+    remat: whether the gradient recomputes the blocks instead of storing them.
   """
 
   size: int
@@ -57,33 +59,34 @@ class Encoder(nn.Module):
 
   @property
   def factor(self) -> int:
-    """How many times smaller a side of the latent's map is."""
+    """How many times smaller the latent's map is along each axis."""
     return 2 ** (len(self.channel_multipliers) - 1)
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     """Maps x: [B, *S, C] to [B, size] or [B, *(S / factor), size]."""
     del train
-    taps = (3,) * (x.ndim - 2)
+    kernel_size = (3,) * (x.ndim - 2)
+    conv = functools.partial(blocks.Conv, dtype=self.dtype)
     widths = [self.width * m for m in self.channel_multipliers]
     num_groups = _num_groups(self.layout, self.width)
-    how = num_groups, self.dtype, self.remat
-    x = blocks.Conv(widths[0], taps, dtype=self.dtype, name='from_image')(x)
+    options = num_groups, self.dtype, self.remat
+    x = conv(widths[0], kernel_size, name='from_image')(x)
     for level, features in enumerate(widths):
       if level:
-        x = _halve(x, self.layout, self.dtype, name=f'down_{level}')
+        x = _downsample(x, self.layout, self.dtype, name=f'down_{level}')
       x = Level(
         features,
         self.num_res_blocks,
         level in self.attention_levels,
-        *how,
+        *options,
         name=f'level_{level}',
       )(x)
     if self.middle_attention:
-      x = Middle(*how, name='middle')(x)
-    x = normalize_and_activate(x, num_groups, 'norm')
+      x = Middle(*options, name='middle')(x)
+    x = nn.swish(group_norm(x, num_groups, 'norm'))
     if self.layout == 'ldm':
-      x = blocks.Conv(self.size, taps, dtype=self.dtype, name='conv_out')(x)
+      x = conv(self.size, kernel_size, name='conv_out')(x)
     return blocks.to_latent(x, self.size, flat=self.flat, dtype=self.dtype)
 
 
@@ -94,7 +97,8 @@ class Decoder(nn.Module):
 
   Attributes:
     channels: C.
-    flat_space: sides of the smallest map, of a flat latent; (): it is a map.
+    flat_space: spatial shape of the smallest map if the latent is flat; (): the
+      latent is a map.
     width, channel_multipliers, num_res_blocks, attention_levels,
       middle_attention, layout, dtype, remat: as the encoder's.
   """
@@ -114,52 +118,52 @@ class Decoder(nn.Module):
   def __call__(self, latents: jax.Array, train: bool = False) -> jax.Array:
     """Maps latents: [B, Z] or [B, *S, Z] to images [B, *S', C] float32.
 
-    They are in [-1, 1], but of the layout 'ldm', where nothing holds them.
+    Images are in [-1, 1], except in the layout 'ldm', where nothing bounds
+    them.
     """
     del train
+    conv = functools.partial(blocks.Conv, dtype=self.dtype)
     is_ldm = self.layout == 'ldm'
     if is_ldm:
       one, size = (1,) * (latents.ndim - 2), latents.shape[-1]
-      latents = blocks.Conv(size, one, dtype=self.dtype, name='post_quant')(
-        latents
-      )
+      latents = conv(size, one, name='post_quant')(latents)
     widths = [self.width * m for m in self.channel_multipliers]
     num_groups = _num_groups(self.layout, self.width)
-    how = num_groups, self.dtype, self.remat
+    options = num_groups, self.dtype, self.remat
     x = blocks.from_latent(
       latents, widths[-1], flat_space=self.flat_space, dtype=self.dtype
     )
+    kernel_size = (3,) * (x.ndim - 2)
     if self.middle_attention:
-      x = Middle(*how, name='middle')(x)
+      x = Middle(*options, name='middle')(x)
     for level in reversed(range(len(widths))):
       x = Level(
         widths[level],
         self.num_res_blocks + is_ldm,
         level in self.attention_levels,
-        *how,
+        *options,
         name=f'level_{level}',
       )(x)
       if level:
-        x = _double(x, self.dtype, name=f'up_{level}')
-    x = normalize_and_activate(x, num_groups, 'norm')
-    taps = (3,) * (x.ndim - 2)
-    to_image = blocks.Conv(
-      self.channels, taps, dtype=self.dtype, name='to_image'
-    )
-    x = to_image(x).astype(jnp.float32)
+        x = blocks.UpsampleConv(
+          x.shape[-1], kernel_size, dtype=self.dtype, name=f'up_{level}'
+        )(x)
+    x = nn.swish(group_norm(x, num_groups, 'norm'))
+    x = conv(self.channels, kernel_size, name='to_image')(x)
+    x = x.astype(jnp.float32)
     return x if is_ldm else nn.tanh(x)
 
 
 def _num_groups(layout: str, width: int) -> int:
-  """Of all GroupNorms: latent-diffusion has one number for all widths."""
+  """Returns latent-diffusion's one number of groups for all widths, or 0."""
   return math.gcd(blocks.MAX_GROUPS, width) if layout == 'ldm' else 0
 
 
-def _halve(x: jax.Array, layout: str, dtype: Any, *, name: str) -> jax.Array:
-  """A convolution of stride 2: of 4 taps, or of 3 and a pixel after them."""
+def _downsample(x: jax.Array, layout: str, dtype: Any, *, name: str):
+  """Halves each axis; 'ldm' uses kernel size 3 and one zero at the end."""
   num_axes, features = x.ndim - 2, x.shape[-1]
   if layout == 'own':
-    return blocks.convolution(features, 4, num_axes, halve, dtype, name)(x)
+    return blocks.downsample_conv(features, num_axes, dtype, name)(x)
   return blocks.Conv(
     features,
     (3,) * num_axes,
@@ -170,9 +174,139 @@ def _halve(x: jax.Array, layout: str, dtype: Any, *, name: str) -> jax.Array:
   )(x)
 
 
-def _double(x: jax.Array, dtype: Any, *, name: str) -> jax.Array:
-  """Nearest neighbour, then a 3x3 convolution."""
-  num_axes, features = x.ndim - 2, x.shape[-1]
-  return blocks.convolution(
-    features, 3, num_axes, double_and_convolve, dtype, name
+def group_norm(x: jax.Array, num_groups: int, name: str) -> jax.Array:
+  """Applies GroupNorm; called within a module's `__call__`.
+
+  Args:
+    x: [B, *S, C].
+    num_groups: divides C; 0: the most, up to 32, with at least four channels
+      each, or one group.
+    name: of the norm.
+
+  Returns:
+    [B, *S, C] float32.
+  """
+  if not num_groups:
+    most = max(x.shape[-1] // _MIN_GROUP_SIZE, 1)
+    num_groups = math.gcd(math.gcd(blocks.MAX_GROUPS, most), x.shape[-1])
+  return nn.GroupNorm(
+    num_groups, epsilon=_EPSILON, dtype=jnp.float32, name=name
   )(x)
+
+
+class ResidualBlock(nn.Module):
+  """Norm, swish and a 3x3 convolution, twice, added to the input.
+
+  Attributes:
+    features: channels of the output. Where they change, the input passes a 1x1
+      convolution.
+    num_groups: of its norms; see `group_norm`.
+    dtype: the convolutions'; None: float32.
+  """
+
+  features: int
+  num_groups: int = 0
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps x: [B, *S, C] to [B, *S, features] float32."""
+    num_axes = x.ndim - 2
+    conv = functools.partial(nn.Conv, self.features, dtype=self.dtype)
+    kernel_size = (3,) * num_axes
+    h = nn.swish(group_norm(x, self.num_groups, 'norm_0'))
+    h = conv(kernel_size, name='conv_0')(h)
+    h = nn.swish(group_norm(h, self.num_groups, 'norm_1'))
+    h = conv(kernel_size, kernel_init=nn.initializers.zeros, name='conv_1')(h)
+    if x.shape[-1] != self.features:
+      x = conv((1,) * num_axes, name='shortcut')(x)
+    return x.astype(jnp.float32) + h.astype(jnp.float32)
+
+
+class Attention(nn.Module):
+  """Self-attention over all N positions of a map (arXiv 1706.03762, eq. 1).
+
+  One head, with a norm before it, added to the input.
+
+  Attributes:
+    num_groups: of its norm; see `group_norm`.
+    dtype: the products'; None: float32. The softmax is float32.
+  """
+
+  num_groups: int = 0
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps x: [B, *S, C] to the same shape, float32."""
+    channels = x.shape[-1]
+    dense = functools.partial(nn.Dense, channels, dtype=self.dtype)
+    positions = group_norm(x, self.num_groups, 'norm')
+    positions = positions.reshape(x.shape[0], -1, channels)
+    query, key, value = (
+      dense(name=name)(positions) for name in ('query', 'key', 'value')
+    )
+    scores = jnp.einsum(
+      'bnc,bmc->bnm', query, key, preferred_element_type=jnp.float32
+    )
+    weights = nn.softmax(scores * channels**-0.5, axis=-1)
+    h = jnp.einsum('bnm,bmc->bnc', weights.astype(value.dtype), value)
+    h = dense(kernel_init=nn.initializers.zeros, name='out')(h)
+    return x.astype(jnp.float32) + h.reshape(x.shape).astype(jnp.float32)
+
+
+class Level(nn.Module):
+  """The residual blocks at one size of the feature maps.
+
+  Attributes:
+    features: channels of the output.
+    num_blocks: number of blocks.
+    attention: whether attention follows each of them.
+    num_groups, dtype: as `ResidualBlock`'s.
+    remat: whether the gradient recomputes the blocks instead of storing them.
+  """
+
+  features: int
+  num_blocks: int
+  attention: bool = False
+  num_groups: int = 0
+  dtype: Any = None
+  remat: bool = False
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps x: [B, *S, C] to [B, *S, features] float32."""
+    block, attention = _maybe_remat(self.remat)
+    options = self.num_groups, self.dtype
+    for i in range(self.num_blocks):
+      x = block(self.features, *options, name=f'block_{i}')(x)
+      if self.attention:
+        x = attention(*options, name=f'attention_{i}')(x)
+    return x
+
+
+class Middle(nn.Module):
+  """Attention between two residual blocks, at the smallest size.
+
+  Attributes:
+    num_groups, dtype, remat: as `Level`'s.
+  """
+
+  num_groups: int = 0
+  dtype: Any = None
+  remat: bool = False
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps x: [B, *S, C] to the same shape, float32."""
+    block, attention = _maybe_remat(self.remat)
+    options = self.num_groups, self.dtype
+    x = block(x.shape[-1], *options, name='block_0')(x)
+    x = attention(*options, name='attention')(x)
+    return block(x.shape[-1], *options, name='block_1')(x)
+
+
+def _maybe_remat(remat: bool) -> tuple[type[nn.Module], type[nn.Module]]:
+  """Returns the block and attention, wrapped in `nn.remat` if asked to."""
+  modules = ResidualBlock, Attention
+  return tuple(map(nn.remat, modules)) if remat else modules

@@ -1,28 +1,26 @@
-"""Tensors in one file that any language reads: the safetensors format.
+"""Reads and writes safetensors files, which any language reads.
 
-Eight bytes for the length of a JSON header, that header, and the tensors' raw
-little-endian bytes. It needs NumPy alone, in both directions; what others have
-written, in more types, is read by `weights.py`.
+The format is eight bytes for the length of a JSON header, that header, and the
+tensors' raw little-endian bytes.
 """
 
 import json
-import math
 from collections.abc import Mapping
 from typing import BinaryIO
 
 import numpy as np
+import safetensors
+from jax.numpy import dtype  # NumPy's, which knows bfloat16 by name.
+from safetensors.numpy import save
 
 _DTYPES = {
-  'F32': np.dtype('<f4'),
-  'F64': np.dtype('<f8'),
-  'I32': np.dtype('<i4'),
-  'I64': np.dtype('<i8'),
-  'U8': np.dtype('u1'),
-  'BOOL': np.dtype('?'),
+  **{f'F{bits}': dtype(f'float{bits}') for bits in (16, 32, 64)},
+  **{f'I{bits}': dtype(f'int{bits}') for bits in (8, 16, 32, 64)},
+  **{f'U{bits}': dtype(f'uint{bits}') for bits in (8, 16, 32, 64)},
+  'BF16': dtype('bfloat16'),
+  'BOOL': dtype('bool'),
+  'C64': dtype('complex64'),
 }
-_CODES = {dtype: code for code, dtype in _DTYPES.items()}
-_METADATA = '__metadata__'  # Where the header has texts.
-_MAX_HEADER = 2**27  # Bytes; the format's own limit is 100 MB.
 
 
 def write(
@@ -30,61 +28,42 @@ def write(
   tensors: Mapping[str, np.ndarray],
   metadata: Mapping[str, str],
 ) -> None:
-  """Writes tensors, in the order of their names.
+  """Writes tensors.
 
   Args:
     file: open for writing.
-    tensors: by name.
+    tensors: by name, of any strides.
     metadata: texts by name.
-
-  Raises:
-    KeyError: a tensor is of a type that is not written here.
   """
-  header, offset = {_METADATA: dict(metadata)}, 0
-  arrays = {name: np.asarray(tensors[name]) for name in sorted(tensors)}
-  for name, array in arrays.items():
-    header[name] = {
-      'dtype': _CODES[array.dtype.newbyteorder('<')],
-      'shape': list(array.shape),
-      'data_offsets': [offset, offset + array.nbytes],
-    }
-    offset += array.nbytes
-  encoded = json.dumps(header).encode()
-  encoded += b' ' * (-len(encoded) % 8)  # The tensors begin aligned.
-  file.write(len(encoded).to_bytes(8, 'little') + encoded)
-  for array in arrays.values():
-    file.write(array.astype(array.dtype.newbyteorder('<')).tobytes())
+  # Version 0.8.0 of the library writes the memory of any other order as it is.
+  arrays = {name: np.asarray(a, order='C') for name, a in tensors.items()}
+  file.write(save(arrays, dict(metadata)))
 
 
 def read(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-  """Reads what `write` has written.
+  """Reads tensors.
 
   Args:
     content: of the whole file.
 
   Returns:
-    {name: tensor}, read-only views of `content`, and the metadata.
+    {name: tensor}, in the order of their names, and the metadata.
 
   Raises:
-    ValueError: it is damaged, or of a type that is not read here.
+    ValueError: the file is damaged, or has a dtype that NumPy does not have.
   """
-  size = int.from_bytes(content[:8], 'little')
-  if len(content) < 8 or size > min(_MAX_HEADER, len(content) - 8):
-    raise ValueError(f'its {len(content)} bytes are not the whole file')
   try:
-    header = json.loads(content[8 : 8 + size])
-    metadata = header.pop(_METADATA, {})
-    data = memoryview(content)[8 + size :]
-    return {name: _view(data, **of) for name, of in header.items()}, metadata
-  except (AttributeError, TypeError, KeyError, RecursionError) as error:
-    raise ValueError(f'its header is damaged ({error!r})') from error
-
-
-def _view(data, *, dtype, shape, data_offsets) -> np.ndarray:
-  first, last = data_offsets
-  kind = _DTYPES[dtype]
-  if not 0 <= first <= last <= len(data):
-    raise ValueError(f'its {len(data)} bytes of tensors are not all of them')
-  if last - first != math.prod(shape) * kind.itemsize:
-    raise ValueError(f'{last - first} bytes are no {dtype} of shape {shape}')
-  return np.frombuffer(data[first:last], kind).reshape(shape)
+    found = dict(safetensors.deserialize(content))
+  except safetensors.SafetensorError as error:
+    raise ValueError(f'it is no whole safetensors file: {error}') from error
+  tensors = {}
+  for name, tensor in sorted(found.items()):  # The library's order is random.
+    code = tensor['dtype']
+    if code not in _DTYPES:
+      raise ValueError(
+        f'{name[:80]!r} has the dtype {code}; known: {[*_DTYPES]}'
+      )
+    tensors[name] = np.ndarray(tensor['shape'], _DTYPES[code], tensor['data'])
+  # `deserialize` checks the header, but does not return its metadata.
+  header = json.loads(content[8 : 8 + int.from_bytes(content[:8], 'little')])
+  return tensors, header.get('__metadata__') or {}

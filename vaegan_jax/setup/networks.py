@@ -36,7 +36,7 @@ def create_networks(
   """
   modules = models.create_modules(
     with_critic=config.objective in OBJECTIVES,
-    sides=spatial_shape(config.data),
+    space=spatial_shape(config.data),
     channels=config.data.channels,
     model=config.model,
     critic=config.critic,

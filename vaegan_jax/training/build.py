@@ -11,7 +11,10 @@ import jax
 import optax
 
 from vaegan_jax.losses.adversarial import Objective
-from vaegan_jax.losses.reconstruction import LossConfig, create_judge
+from vaegan_jax.losses.reconstruction import (
+  LossConfig,
+  create_reconstruction_losses,
+)
 from vaegan_jax.runtime import devices
 from vaegan_jax.training.autoencode import create_autoencode
 from vaegan_jax.training.critic_step import CriticConfig, create_critic_step
@@ -118,13 +121,13 @@ def create_parts(
     ),
     autoencode=create_autoencode(
       autoencoder,
-      split=objective is not None and loss.parts_verdict,
+      split=objective is not None and loss.separates_adversarial,
       to_encoder=loss.adversarial_to_encoder,
     ),
     step_critic=_create_step_critic(
       modules, optimizers, objective, critic_config, max_grad_norm
     ),
-    reconstruction_losses=create_judge(
+    reconstruction_losses=create_reconstruction_losses(
       modules.get('critic'),
       objective and objective.adversarial_loss,
       loss,

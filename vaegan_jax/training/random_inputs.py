@@ -74,12 +74,12 @@ def create_random_inputs(
     microbatches = _split(inputs, num_microbatches)
     space = autoencoder.latent_space(microbatches[0]['x'].shape[1:-1])
     for microbatch, own in zip(microbatches, indices, strict=True):
-      microbatch['noise'] = latent.draw_noise(
+      microbatch['noise'] = latent.sample_noise(
         key_of(NOISE_STREAM), own, global_size, space
       )
       if with_prior:
         key = key_of(PRIOR_STREAM)
-        microbatch['prior'] = latent.draw_prior(key, own, space)
+        microbatch['prior'] = latent.sample_prior(key, own, space)
     return microbatches
 
   return random_inputs

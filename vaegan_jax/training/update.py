@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 import jax
 import optax
 
-from vaegan_jax.losses.reconstruction import describe
+from vaegan_jax.losses.reconstruction import metrics_from_moments
 from vaegan_jax.training.critic_step import CriticState
 from vaegan_jax.training.train_state import NetworkState, apply_gradients
 from vaegan_jax.training.wrappers import Update
@@ -107,7 +107,7 @@ def create_update(
     grads, batch_stats, metrics, moments = parts.pmean(
       (grads, batch_stats, metrics | stats, moments)
     )
-    metrics |= describe(moments)
+    metrics |= metrics_from_moments(moments)
     metrics['autoencoder_grad_norm'] = optax.global_norm(grads)
     new = apply_gradients(old, parts.optimizer, grads, batch_stats)
     return _after(state, new, updated, averages), metrics | critic_metrics

@@ -1,4 +1,4 @@
-"""Latents of every kind, one a file, with one interface (`base.Latent`).
+"""Latents, one kind a file, with one interface (`base.Latent`).
 
 Owns continuous latents and quantisers.
 May import: what `models` may.

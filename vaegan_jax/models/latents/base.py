@@ -1,25 +1,25 @@
 """Continuous latents, and the interface that all latents have.
 
-A latent is what an autoencoder keeps of an example: a vector (flat), or one at
-each place of a map. It is a module called as
+A latent is a vector per example (flat), or one per position of a map. It is a
+module called as
 
     latents, losses, stats = latent(h, noise, train)
 
     h         [B, *S, num_inputs] of the encoder, float32; S is () if flat
-    noise     from `draw_noise`; None: without chance, and nothing is learnt
+    noise     from `sample_noise`; None: deterministic, and nothing is learnt
     latents   [B, *S, Z] for the decoder
     losses    {name: [B]}, each with a weight in `config.loss`
-    stats     {name: []}, what the log and the health of a run need
+    stats     {name: []}, for the log and the health checks
 
-and has, beside it,
+and also has
 
-    num_inputs       entries that it takes, of an example or of each place
+    num_inputs       entries of its input, per example or per position
     is_random        whether it samples
-    draw_noise       what chance gives the examples of a batch in training
-    draw_prior       what `from_prior` makes latents of, as if encoded
+    sample_noise     the random input of a training step
+    sample_prior     the random input of `from_prior`
     from_prior       -> latents
     encode           h -> {name: array}, all that is known of the latent
-    measure          what `encode` gave -> {name: [B, ...]}, `rate` in bits
+    measure          what `encode` returned -> {name: [B, ...]}; `rate` in bits
 
 The discrete ones are built on `codes.py`.
 Axes: B batch, S axes of space, Z entries.
@@ -36,7 +36,7 @@ Stats = dict[str, jax.Array]
 
 
 class Latent(nn.Module):
-  """A latent without chance, whose prior is standard normal.
+  """A latent without randomness, whose prior is standard normal.
 
   Attributes:
     size: Z.
@@ -47,37 +47,40 @@ class Latent(nn.Module):
 
   @property
   def num_inputs(self) -> int:
-    """The entries themselves."""
+    """The number of entries themselves."""
     return self.size
 
   @nn.nowrap
-  def draw_noise(self, key, places, num_examples, space) -> None:
-    """Nothing is drawn."""
+  def sample_noise(self, key, indices, num_examples, space) -> None:
+    """Returns None: it needs no noise."""
 
   @nn.nowrap
-  def draw_prior(
-    self, key: jax.Array, places: jax.Array, space: tuple[int, ...]
+  def sample_prior(
+    self, key: jax.Array, indices: jax.Array, space: tuple[int, ...]
   ) -> jax.Array:
-    """Samples of the prior, [B, *S, Z], of each example's own place.
+    """Samples the prior.
 
     Args:
       key: of `jax.random`.
-      places: [B] int32.
+      indices: [B] int32 of the examples in the whole batch. Each has its own
+        key, so that one device and many sample the same.
       space: S.
+
+    Returns:
+      [B, *S, Z].
     """
-    # Each by itself: a batch gets the same on one device and on many.
     shape = (*space, self.size)
     return jax.vmap(
       lambda i: jax.random.normal(jax.random.fold_in(key, i), shape)
-    )(places)
+    )(indices)
 
   def from_prior(self, prior: jax.Array) -> jax.Array:
-    """Returns what `draw_prior` gave."""
+    """Returns what `sample_prior` returned."""
     return prior
 
 
 class Gaussian(Latent):
-  """A normal distribution of each entry, reparameterised (arXiv 1312.6114).
+  """A normal distribution per entry, reparameterised (arXiv 1312.6114).
 
   Attributes:
     size: Z.
@@ -103,16 +106,16 @@ class Gaussian(Latent):
     return latents, {'kl': kl}, {'rate': kl.mean() / math.log(2)}
 
   @nn.nowrap
-  def draw_noise(
+  def sample_noise(
     self,
     key: jax.Array,
-    places: jax.Array,
+    indices: jax.Array,
     num_examples: int,
     space: tuple[int, ...],
   ) -> jax.Array:
-    """Standard normal, [B, *S, Z]; see `draw_prior`."""
+    """Samples a standard normal, [B, *S, Z]; see `sample_prior`."""
     del num_examples
-    return self.draw_prior(key, places, space)
+    return self.sample_prior(key, indices, space)
 
   def encode(self, h: jax.Array) -> dict[str, jax.Array]:
     """Maps h to `latents`, which are `mean`, and `logvar`, [B, *S, Z]."""
@@ -121,15 +124,15 @@ class Gaussian(Latent):
 
   @nn.nowrap
   def measure(self, encoded: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Its `kl` in nats and, the same in bits, its `rate`, [B] each."""
+    """Computes `kl` in nats and, the same in bits, `rate`, [B] each."""
     kl = gaussian_kl(encoded['mean'], encoded['logvar'])
     return {'kl': kl, 'rate': kl / math.log(2)}
 
 
-class Plain(Latent):
-  """What the encoder gives, and nothing that holds it: no variational latent.
+class Deterministic(Latent):
+  """The encoder's output itself, without a loss: no variational latent.
 
-  It has no prior; samples are of a standard normal for want of one.
+  It has no prior; samples come from a standard normal instead.
 
   Attributes:
     size: Z.
@@ -138,7 +141,7 @@ class Plain(Latent):
   def __call__(
     self, h: jax.Array, noise: None = None, train: bool = False
   ) -> tuple[jax.Array, Losses, Stats]:
-    """See the module; it has no loss, and no rate is known."""
+    """See the module; it has no loss, and its rate is unknown."""
     del noise, train
     return h, {}, {}
 
@@ -148,15 +151,15 @@ class Plain(Latent):
 
   @nn.nowrap
   def measure(self, encoded: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Of real numbers that nothing holds no rate is known."""
+    """Returns {}: the rate of unbounded real numbers is unknown."""
     del encoded
     return {}
 
 
 def gaussian_kl(mean: jax.Array, logvar: jax.Array) -> jax.Array:
-  """KL of N(mean, exp(logvar)) from the standard normal prior, in nats.
+  """Computes the KL of N(mean, exp(logvar)) from the standard normal, in nats.
 
-  arXiv 1312.6114, appendix B, summed over all of an example's entries.
+  arXiv 1312.6114, appendix B, summed over an example's entries.
 
   Args:
     mean: [B, *S, Z].

@@ -1,14 +1,15 @@
-"""What all discrete latents share: tokens, codes, and how they are used.
+"""The base of all quantisers: tokens, codes and their usage.
 
-The interface is that of `latents.py`. The entries of a vector are cut into
-tokens of `code_dim` entries each, and every token becomes one of K codes.
-Gradients pass the rounding unchanged (straight-through, arXiv 1308.3432). All
-of it is float32. How often each code comes is a moving average in the
-collection `batch_stats`, which is averaged over the devices as BatchNorm's is.
+The interface is that of `base.py`. The entries of a vector are cut into tokens
+of `code_dim` entries each, and every token becomes one of K codes. Gradients
+pass the rounding unchanged (straight-through, arXiv 1308.3432). All of it is
+float32. The frequency of each code is a moving average in the collection
+`batch_stats`, averaged over the devices as BatchNorm's are.
 Axes: B batch, S axes of space, Z entries, T tokens of an example.
 """
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -17,21 +18,21 @@ import jax.numpy as jnp
 from vaegan_jax.models.latents.base import Latent, Stats
 
 DECAY = 0.99  # Of the moving averages.
-DEAD_SHARE = 0.1  # A code with less of its fair share than this is dead.
+DEAD_SHARE = 0.1  # A code with less than this part of its fair share is dead.
 
 
 class Codes(Latent):
-  """What all discrete latents share.
+  """The base class of quantisers.
 
   A kind has `_to_indices(tokens)`, and `_to_codes(indices)`, [..., code_dim].
 
   Attributes:
-    size: Z, entries of an example's vector, or of each place's.
+    size: Z, entries of an example's vector, or of each position's.
   """
 
   @property
   def code_dim(self) -> int:
-    """Entries of a token."""
+    """The number of entries of a token."""
     raise NotImplementedError
 
   @property
@@ -41,20 +42,20 @@ class Codes(Latent):
 
   @nn.nowrap
   def num_tokens(self, space: tuple[int, ...]) -> int:
-    """T, of an example whose latent has these sides; () if it is flat."""
+    """Returns T for a latent of this spatial shape; () if it is flat."""
     return math.prod(space) * self.size // self.code_dim
 
   @nn.nowrap
-  def draw_prior(
-    self, key: jax.Array, places: jax.Array, space: tuple[int, ...]
+  def sample_prior(
+    self, key: jax.Array, indices: jax.Array, space: tuple[int, ...]
   ) -> jax.Array:
-    """Codes, each as likely as all others; [B, *S, Z / code_dim] int32."""
+    """Samples codes uniformly; [B, *S, Z / code_dim] int32."""
     shape = (*space, self.size // self.code_dim)
     return jax.vmap(
       lambda i: jax.random.randint(
         jax.random.fold_in(key, i), shape, 0, self.codebook_size
       )
-    )(places)
+    )(indices)
 
   def from_prior(self, prior: jax.Array) -> jax.Array:
     """Returns the codes' vectors, as `from_indices`."""
@@ -72,7 +73,7 @@ class Codes(Latent):
 
   @nn.nowrap
   def measure(self, encoded: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Its `rate` in bits [B], of a code of one length, and `indices` [B, T]."""
+    """Returns the fixed-length `rate` in bits [B], and `indices` [B, T]."""
     indices = encoded['indices']
     indices = indices.reshape(indices.shape[0], -1)
     rate = jnp.full(len(indices), self._num_bits(indices))
@@ -80,7 +81,7 @@ class Codes(Latent):
 
   @nn.nowrap
   def _num_bits(self, indices: jax.Array) -> float:
-    """Of the codes of one example."""
+    """Returns the bits of one example's codes."""
     return indices[0].size * math.log2(self.codebook_size)
 
   def setup(self):
@@ -89,17 +90,17 @@ class Codes(Latent):
     )
 
   def _tokens(self, h: jax.Array) -> jax.Array:
-    """[B, *S, Z / code_dim, code_dim]."""
+    """Cuts h into [B, *S, Z / code_dim, code_dim]."""
     return h.reshape(*h.shape[:-1], -1, self.code_dim)
 
-  def _follow(self, indices: jax.Array, train: bool) -> tuple[jax.Array, Stats]:
-    """Counts the codes.
+  def _count(self, indices: jax.Array, train: bool) -> tuple[jax.Array, Stats]:
+    """Counts the codes and, in training, updates their moving average.
 
-    Returns how often each of K comes in this batch, as a multiple of its fair
-    share, and the stats, which are of the steps before this one.
+    Returns each code's frequency in this batch, as a multiple of its fair
+    share, and the stats, which cover the steps before this one.
     """
     usage = self.usage
-    stats = describe_usage(usage.value)
+    stats = codebook_metrics(usage.value)
     stats['rate'] = jnp.float32(self._num_bits(indices))
     shares = (
       jnp.zeros(self.codebook_size)
@@ -111,26 +112,27 @@ class Codes(Latent):
     return shares, stats
 
 
-def describe_usage(counts: jax.Array) -> Stats:
-  """How a codebook is used.
+def codebook_metrics(counts: jax.Array, xp: Any = jnp) -> Stats:
+  """Computes how evenly a codebook is used, in training and evaluation alike.
 
   Args:
-    counts: [K], of any sum.
+    counts: [K], with any sum.
+    xp: the module that computes, `jax.numpy` or `numpy`.
 
   Returns:
-    `perplexity`, as many codes used alike would have that entropy; `usage`, the
-    share of codes that come a tenth as often as if all came alike, at least;
-    `largest_share`, of the code that comes most. Each [].
+    `perplexity`, the number of equally frequent codes with the same entropy;
+    `usage`, the share of codes at least a tenth as frequent as in a uniform
+    distribution; `largest_share`, of the most frequent code. Each [].
   """
-  shares = counts / jnp.maximum(counts.sum(), 1e-8)
-  entropy = -jnp.sum(shares * jnp.log(jnp.maximum(shares, 1e-12)))
+  shares = counts / xp.maximum(counts.sum(), 1e-8)
+  entropy = -xp.sum(shares * xp.log(xp.maximum(shares, 1e-12)))
   return {
-    'perplexity': jnp.exp(entropy),
-    'usage': jnp.mean(shares * len(counts) >= DEAD_SHARE),
+    'perplexity': xp.exp(entropy),
+    'usage': xp.mean(shares * len(counts) >= DEAD_SHARE),
     'largest_share': shares.max(),
   }
 
 
-def pass_through(tokens: jax.Array, codes: jax.Array) -> jax.Array:
-  """The codes, with the gradient of the tokens."""
+def straight_through(tokens: jax.Array, codes: jax.Array) -> jax.Array:
+  """Returns the codes, with the gradient of the tokens."""
   return tokens + jax.lax.stop_gradient(codes - tokens)

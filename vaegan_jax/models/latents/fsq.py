@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaegan_jax.models.latents.base import Losses, Stats
-from vaegan_jax.models.latents.codes import Codes, pass_through
+from vaegan_jax.models.latents.codes import Codes, straight_through
 
 
 class FSQ(Codes):
@@ -25,7 +25,7 @@ class FSQ(Codes):
 
   @property
   def code_dim(self) -> int:
-    """One for each number of levels."""
+    """One entry for each number of levels."""
     return len(self.levels)
 
   @property
@@ -36,12 +36,12 @@ class FSQ(Codes):
   def __call__(
     self, h: jax.Array, noise: None = None, train: bool = False
   ) -> tuple[jax.Array, Losses, Stats]:
-    """See `latents.py`; it has no loss."""
+    """See `base.py`; it has no loss."""
     del noise
     tokens = self._bound(self._tokens(h))
     rounded = jnp.round(tokens)
-    _, stats = self._follow(self._index(rounded), train)
-    latents = pass_through(tokens, rounded) / self._halves
+    _, stats = self._count(self._index(rounded), train)
+    latents = straight_through(tokens, rounded) / self._halves
     return latents.reshape(h.shape), {}, stats
 
   def _to_indices(self, tokens: jax.Array) -> jax.Array:
@@ -53,10 +53,10 @@ class FSQ(Codes):
     return codes.astype(jnp.float32)
 
   def _bound(self, tokens):
-    """Into as many whole numbers as there are levels, when rounded.
+    """Bounds tokens to a range in which rounding gives each level.
 
-    Of an even number of levels the middle is between two of them; the slack
-    keeps the ends from being unreachable, and atanh finite from 3 levels on.
+    With an even number of levels the centre lies between two of them. The slack
+    keeps the outer levels reachable, and atanh finite from 3 levels on.
     """
     levels = np.array(self.levels, np.float32)
     half = (levels - 1) * (1 + 1e-3) / 2

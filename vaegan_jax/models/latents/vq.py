@@ -1,4 +1,4 @@
-"""Vector quantisation: a codebook that is learnt by moving averages.
+"""Vector quantisation: a codebook learnt by moving averages.
 
 Axes: B batch, S axes of space, Z entries, K codes, D entries of a code.
 """
@@ -12,19 +12,19 @@ from vaegan_jax.models.latents.codes import (
   DEAD_SHARE,
   DECAY,
   Codes,
-  pass_through,
+  straight_through,
 )
 
-# What one that is replaced has to begin with: 69 steps in which to be of use.
+# The initial share of a replaced code: it dies after 69 steps without use.
 _REPLACED_SHARE = 0.2
 
 
 class VQ(Codes):
   """A learnt codebook (arXiv 1711.00937), of moving averages of its tokens.
 
-  Appendix A.1 there, with counts over all devices. A code that dies is replaced
-  by a token of the whole batch, the same on all of them. The state is linear in
-  what a device has seen: sums and counts, of which the codes are the ratio.
+  Appendix A.1 there, with counts over all devices. A dead code is replaced by a
+  token of the whole batch, the same on all devices. The state is linear in a
+  device's tokens: sums and counts, whose ratio is the code.
 
   Attributes:
     codebook_size: K.
@@ -40,61 +40,62 @@ class VQ(Codes):
     super().setup()
     shape = (self.codebook_size, self.code_dim)
 
-    def at_first():
+    def initial():
       return jax.random.normal(self.make_rng('params'), shape)
 
     self.counts = self.variable('batch_stats', 'counts', jnp.zeros, shape[:1])
     self.sums = self.variable('batch_stats', 'sums', jnp.zeros, shape)
-    self.candidates = self.variable('batch_stats', 'candidates', at_first)
+    self.candidates = self.variable('batch_stats', 'candidates', initial)
 
   def __call__(
     self, h: jax.Array, noise: dict | None = None, train: bool = False
   ) -> tuple[jax.Array, Losses, Stats]:
-    """See `latents.py`; its loss is the `commitment`, a mean over the entries.
+    """See `base.py`; its loss is the `commitment`, a mean over the entries.
 
-    With noise, and in training, the codebook moves.
+    With noise, and in training, the codebook is updated.
     """
     codebook = self.codebook()
     tokens = self._normalize(self._tokens(h))
     indices = _nearest(tokens, codebook)
     codes = codebook[indices]
-    shares, stats = self._follow(indices, train)
+    shares, stats = self._count(indices, train)
     if train and noise is not None and not self.is_initializing():
       flat = jax.lax.stop_gradient(tokens.reshape(-1, self.code_dim))
-      self._move(flat, indices.reshape(-1), shares, noise)
+      self._update(flat, indices.reshape(-1), shares, noise)
     commitment = jnp.square(tokens - codes).mean(range(1, tokens.ndim))
-    latents = pass_through(tokens, codes).reshape(h.shape)
+    latents = straight_through(tokens, codes).reshape(h.shape)
     return latents, {'commitment': commitment}, stats
 
   @nn.nowrap
-  def draw_noise(
+  def sample_noise(
     self,
     key: jax.Array,
-    places: jax.Array,
+    indices: jax.Array,
     num_examples: int,
     space: tuple[int, ...],
   ) -> dict[str, jax.Array]:
-    """Which tokens of the batch stand ready to replace dead codes.
+    """Samples the tokens of the batch that may replace dead codes.
 
     Args:
       key: of the step.
-      places: [B] int32 of this device's examples, in the whole batch.
+      indices: [B] int32 of this device's examples, in the whole batch.
       num_examples: in the whole batch.
       space: S.
 
     Returns:
-      {'chosen': [K] int32, places among this device's tokens, -1 for those of
-      other devices; 'weight': [], their number, by which a mean is a sum}.
+      {'chosen': [K] int32, indices of this device's tokens, -1 for those of
+      other devices; 'weight': [], the number of devices, which turns their mean
+      into a sum}.
     """
     num_tokens = self.num_tokens(space)
     chosen = jax.random.randint(
       key, (self.codebook_size,), 0, num_examples * num_tokens
     )
-    own = chosen - (places[0] % num_examples) * num_tokens
-    is_own = (own >= 0) & (own < len(places) * num_tokens)
+    own = chosen - (indices[0] % num_examples) * num_tokens
+    is_own = (own >= 0) & (own < len(indices) * num_tokens)
     return {
       'chosen': jnp.where(is_own, own, -1),
-      'weight': jnp.float32(num_examples / len(places)),
+      'weight': jnp.float32(num_examples / len(indices)),
     }
 
   def _to_indices(self, tokens: jax.Array) -> jax.Array:
@@ -104,17 +105,17 @@ class VQ(Codes):
     return self.codebook()[indices]
 
   def codebook(self) -> jax.Array:
-    """The codes, [K, code_dim]; in place of dead ones, the candidates."""
+    """Returns the codes [K, code_dim], with candidates for dead ones."""
     counts, candidates = self.counts.value, self.candidates.value
     dead = counts < DEAD_SHARE
     alive = self.sums.value / jnp.where(dead, 1.0, counts)[:, None]
     return self._normalize(jnp.where(dead[:, None], candidates, alive))
 
-  def _move(self, tokens, indices, shares, noise):
-    """Moves the averages by this device's tokens [N, D]."""
+  def _update(self, tokens, indices, shares, noise):
+    """Updates the averages with this device's tokens [N, D]."""
     counts, candidates = self.counts.value, self.candidates.value
     dead = counts < DEAD_SHARE
-    # One that never came is to come now, or dies again.
+    # A code that was never used must be used now, or it dies again.
     first = jnp.where(counts > 0, _REPLACED_SHARE, DEAD_SHARE)
     old_counts = jnp.where(dead, first, counts)
     old_sums = jnp.where(
@@ -134,16 +135,16 @@ class VQ(Codes):
 
 
 def _nearest(tokens: jax.Array, codebook: jax.Array) -> jax.Array:
-  """Indices [...] of the codes [K, D] nearest to tokens [..., D]."""
+  """Returns indices [...] of the codes [K, D] nearest to tokens [..., D]."""
   products = jnp.einsum(
     '...d,kd->...k', tokens, codebook, precision=jax.lax.Precision.HIGHEST
   )
-  # Of a token's own length all codes are as far.
+  # The token's own length changes nothing.
   return jnp.argmin((codebook**2).sum(-1) - 2 * products, axis=-1)
 
 
 def _take(tokens: jax.Array, noise: dict[str, jax.Array]) -> jax.Array:
-  """This device's part of the chosen tokens [K, D], whose mean is the whole."""
+  """Returns this device's chosen tokens [K, D]; their mean is the whole."""
   chosen = noise['chosen']
   mine = tokens[jnp.maximum(chosen, 0)] * noise['weight']
   return jnp.where(chosen[:, None] >= 0, mine, 0.0)

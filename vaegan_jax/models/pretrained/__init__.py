@@ -1,4 +1,4 @@
-"""Networks with somebody else's weights, and the readers of their files.
+"""Pretrained networks, and the readers of their files.
 
 Owns VGG, LPIPS, Inception and the diffusers layout.
 May import: what `models` may.

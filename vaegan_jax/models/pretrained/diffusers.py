@@ -10,7 +10,7 @@ Both are latent-diffusion's autoencoder (arXiv 2112.10752), layer by layer:
       up_block_types=['UpDecoderBlock2D'] * len(channel_multipliers))
 
 The f4 of that paper has width 128, multipliers 1, 2, 4 and latent_dim 3; its f8
-1, 2, 4, 4 and 4; both 2 blocks a level. Both ways it is NumPy's work.
+1, 2, 4, 4 and 4; both 2 blocks a level.
 """
 
 import math
@@ -49,7 +49,7 @@ _ATTENTION = {
   'value': 'to_v',
   'out': 'to_out.0',
 }
-# What published files of earlier versions call them.
+# The names in published files of earlier versions.
 _EARLIER = {
   '.query.': '.to_q.',
   '.key.': '.to_k.',
@@ -63,15 +63,15 @@ def describe(
   image_shape: tuple[int, ...],
   scaling_factor: float | None,
 ) -> dict[str, Any]:
-  """What AutoencoderKL's `config.json` says of such a network.
+  """Returns AutoencoderKL's `config.json` for such a network.
 
   Args:
-    model: the fields of `config.model`, of the layout 'ldm'.
+    model: the fields of `config.model`, with the layout 'ldm'.
     image_shape: (H, W, C) of the training.
-    scaling_factor: 1 / the deviation of the latents; None: not known.
+    scaling_factor: 1 / the latents' standard deviation; None: unknown.
 
   Returns:
-    Plain values, as in JSON.
+    Plain JSON values.
   """
   num_levels = len(model['channel_multipliers'])
   return {
@@ -92,17 +92,17 @@ def describe(
 
 
 def to_diffusers(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """Names the weights as AutoencoderKL does.
+  """Renames the weights to AutoencoderKL's names.
 
   Args:
-    params: of an `Autoencoder` of the layout 'ldm', {'encoder': ..., 'decoder':
-      ...}.
+    params: of an `Autoencoder` with the layout 'ldm', {'encoder': ...,
+      'decoder': ...}.
 
   Returns:
-    {name: array}, its `state_dict`: kernels are [F, C, H, W] and [F, C] there.
+    {name: array}, its `state_dict`, with kernels [F, C, H, W] and [F, C].
 
   Raises:
-    UserError: they are of another network.
+    UserError: they belong to another network.
   """
   flat = traverse_util.flatten_dict(params)
   paths = {path[:-1] for path in flat}
@@ -126,17 +126,17 @@ def to_diffusers(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def from_diffusers(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-  """The inverse of `to_diffusers`.
+  """Converts AutoencoderKL's weights back, as the inverse of `to_diffusers`.
 
   Args:
-    state_dict: {name: array} of an AutoencoderKL, as of a safetensors file; the
-      names of earlier versions are known.
+    state_dict: {name: array} of an AutoencoderKL; names of earlier versions are
+      accepted.
 
   Returns:
-    The params of an `Autoencoder` of the layout 'ldm'.
+    The params of an `Autoencoder` with the layout 'ldm'.
 
   Raises:
-    UserError: they are of another network.
+    UserError: they belong to another network.
   """
   state = {_rename(name): np.asarray(v) for name, v in state_dict.items()}
   table = _name_layers(
@@ -161,18 +161,18 @@ def from_diffusers(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _name_layers(num_levels: int, num_blocks: int) -> dict[Path, str]:
-  """{path of a layer here: its name there}; of all that there may be."""
+  """Returns {path of a layer here: its name there} for all possible layers."""
   table = dict(_OUTER)
   for half, kind in (('encoder', 'down'), ('decoder', 'up')):
     for level in range(num_levels):
-      # The decoder's are counted in the order in which they are called there.
-      place = level if half == 'encoder' else num_levels - 1 - level
-      name = f'{half}.{kind}_blocks.{place}'
+      # There the decoder's are counted in the order of their calls.
+      index = level if half == 'encoder' else num_levels - 1 - level
+      name = f'{half}.{kind}_blocks.{index}'
       for i in range(num_blocks + (half == 'decoder')):
         path = half, f'level_{level}', f'block_{i}'
         table |= _inside(path, f'{name}.resnets.{i}', _BLOCK)
       sampler = f'{name}.{kind}samplers.0.conv'
-      # Here a level is named by the side that it makes smaller, or comes from.
+      # Here `down_1` leads to level 1, and `up_1` comes from it.
       sampled = level + 1 if half == 'encoder' else level
       table[half, f'{kind}_{sampled}'] = sampler
     middle, name = (half, 'middle'), f'{half}.mid_block'
@@ -188,7 +188,7 @@ def _inside(path: Path, name: str, layers: Mapping[str, str]) -> dict:
 
 
 def _count(names) -> int:
-  """How many there are of `level_0`, `level_1`, ..., or of '0', '1', ..."""
+  """Counts `level_0`, `level_1`, ..., or `block_0`, ..., or '0', '1', ..."""
   numbers = {
     name.removeprefix('level_').removeprefix('block_') for name in names
   }
@@ -196,7 +196,7 @@ def _count(names) -> int:
 
 
 def _within(names, prefix: str) -> list[str]:
-  """What comes next in the names that begin with the prefix."""
+  """Returns the parts that follow the prefix in the names that have it."""
   return [
     name.removeprefix(prefix).partition('.')[0]
     for name in names

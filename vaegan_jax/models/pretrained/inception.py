@@ -1,11 +1,11 @@
-"""The Inception of 2015, in which the FID of the literature is measured.
+"""The Inception of 2015, whose features the literature's FID uses.
 
-Inception v3 (arXiv 1512.00567) as TensorFlow published it in December 2015 and
-as the PyTorch port of FID brought it over: the average pooling of the blocks A,
-C and E does not count the padding, and the last block pools by the maximum. Its
-layers have the names of torchvision's `Inception3`, and so has the port's file,
-which `weights.py` reads without torch. Batch normalisation, with its moments
-constant, is a part of the convolution before it.
+Inception v3 (arXiv 1512.00567) as TensorFlow published it in December 2015, and
+as the PyTorch port of FID converted it. The average pooling of the blocks A, C
+and E does not count the padding, and the last block uses max-pooling. Layers
+have the names of torchvision's `Inception3`, as in the port's file, which
+`weights.py` reads without torch. Batch normalisation, with its constant
+moments, is folded into the convolution before it.
 Axes: B images, H height, W width, C channels.
 """
 
@@ -24,14 +24,14 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.models.pretrained import weights
 
 NUM_FEATURES = 2048
-MIN_SIDE = 75  # Five halvings, without padding, leave one position of it.
-SIDE = 299  # At which it was trained, and FID is measured.
+MIN_SIDE = 75  # Halved five times, without padding, it leaves one position.
+SIDE = 299  # The size of its training, and of FID.
 URL = (
   'https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/'
   'pt_inception-2015-12-05-6726825d.pth'
 )
 _TITLE = 'the Inception of 2015'
-_NUM_CLASSES = 1008  # Of the classifier, whose weights are not used.
+_NUM_CLASSES = 1008  # Of the classifier, which is not used.
 _BN_EPSILON = 1e-3
 
 
@@ -58,13 +58,13 @@ _max_pool = functools.partial(
 )
 _halve = functools.partial(nn.max_pool, window_shape=(3, 3), strides=(2, 2))
 
-# A network is a sequence of steps: a convolution, a pooling, or a fork, whose
-# branches are such sequences, side by side, and joined by their channels.
+# A network is a sequence of steps: a convolution, a pooling, or a fork. The
+# branches of a fork are such sequences, whose outputs are concatenated.
 _Step = _Conv | Callable[[jax.Array], jax.Array] | tuple[tuple, ...]
 
 
 def _chain(name: str, *sizes: tuple[int, ...]) -> tuple[_Conv, ...]:
-  """Convolutions in a row, each (features, height, width, strides)."""
+  """Builds convolutions in a row, each (features, height, width, strides)."""
   convs = []
   for index, (features, *size) in enumerate(sizes, start=1):
     height, width, strides = (*size, *(1, 1, 1)[len(size) :])
@@ -158,7 +158,7 @@ _NETWORK = (
 
 
 class Inception(nn.Module):
-  """The network up to the mean over the places of its last block."""
+  """The network up to the spatial mean of its last block."""
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -172,7 +172,7 @@ class Inception(nn.Module):
       [B, 2048], not negative.
 
     Raises:
-      ValueError: x is no such images.
+      ValueError: x has another shape.
     """
     if x.ndim != 4 or x.shape[3] not in (1, 3) or min(x.shape[1:3]) < MIN_SIDE:
       raise ValueError(
@@ -184,7 +184,7 @@ class Inception(nn.Module):
 
 
 def _run(steps: tuple[_Step, ...], x: jax.Array) -> jax.Array:
-  """Takes the steps, within the module that calls."""
+  """Applies the steps; called within a module's `__call__`."""
   for step in steps:
     if isinstance(step, tuple):
       x = jnp.concatenate([_run(branch, x) for branch in step], axis=-1)
@@ -204,11 +204,11 @@ def _run(steps: tuple[_Step, ...], x: jax.Array) -> jax.Array:
 
 
 def resize(images: jax.Array) -> jax.Array:
-  """Brings pictures to 299x299, as the PyTorch port of FID does.
+  """Resizes images to 299x299, as the PyTorch port of FID does.
 
-  Bilinear, with the pixels' centres in place, whatever the aspect, and without
-  antialiasing. TensorFlow's own, of the first FIDs, puts the pixels' upper left
-  corners in place, which shifts the picture.
+  Bilinear, aligned at the pixels' centres, for any aspect ratio, without
+  antialiasing. TensorFlow's resize of the first FIDs aligns the pixels' upper
+  left corners, which shifts the image.
 
   Args:
     images: [B, H, W, C].
@@ -221,26 +221,26 @@ def resize(images: jax.Array) -> jax.Array:
 
 
 def is_inception(state: Mapping[str, np.ndarray]) -> bool:
-  """Whether {name: tensor}, as read from a file, is of this kind of network."""
+  """Returns whether a state dict {name: tensor} is this kind of network's."""
   return any(name.startswith('Mixed_') for name in state)
 
 
 def to_variables(
   path: str | os.PathLike, state: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
-  """Makes variables of `Inception` of what the PyTorch port's file holds.
+  """Converts the PyTorch port's state dict to variables of `Inception`.
 
   Args:
-    path: of the file, to name it.
-    state: {name: tensor} from it; the classifier is ignored.
+    path: of the file, for messages.
+    state: {name: tensor} in the file; the classifier is ignored.
 
   Returns:
     {'params': {layer: {'kernel', 'bias'}}}, numpy, float32.
 
   Raises:
-    UserError: it is another network, such as torchvision's own.
+    UserError: the file holds another network, such as torchvision's own.
   """
-  state = {  # How many batches it was trained on: torch counts since 0.4.1.
+  state = {  # Without the number of batches, which torch counts since 0.4.1.
     name: tensor
     for name, tensor in state.items()
     if not name.endswith('.num_batches_tracked')
@@ -252,7 +252,7 @@ def to_variables(
     shapes[f'{conv.name}.conv.weight'] = kernel
     for name in ('weight', 'bias', 'running_mean', 'running_var'):
       shapes[f'{conv.name}.bn.{name}'] = (conv.features,)
-  # It tells torchvision's own, of 1000 classes, from this.
+  # The classifier distinguishes torchvision's own, which has 1000 classes.
   shapes['fc.weight'] = (_NUM_CLASSES, NUM_FEATURES)
   shapes['fc.bias'] = (_NUM_CLASSES,)
   tensors = weights.select(path, state, shapes, _TITLE, URL)
@@ -262,7 +262,7 @@ def to_variables(
 def _with_inputs(
   steps: tuple[_Step, ...], channels: int
 ) -> tuple[list[tuple[_Conv, int]], int]:
-  """Each convolution and the channels it is given; those that come out."""
+  """Returns [(convolution, its input channels)], and the output channels."""
   convs = []
   for step in steps:
     if isinstance(step, tuple):
@@ -278,7 +278,7 @@ def _with_inputs(
 def _fold(
   path: str | os.PathLike, name: str, tensors: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-  """A convolution with its batch normalisation: {'kernel', 'bias'}."""
+  """Folds batch normalisation into its convolution: {'kernel', 'bias'}."""
   kernel, weight, bias, mean, variance = (
     tensors[f'{name}.{tensor}'].astype(np.float64)
     for tensor in (
@@ -292,7 +292,7 @@ def _fold(
       f'{variance.min():g} and is a variance: download {URL}.'
     )
   scale = weight / np.sqrt(variance + _BN_EPSILON)
-  # [O, I, H, W], and Flax has [H, W, I, O].
+  # From [O, I, H, W] to Flax's [H, W, I, O].
   kernel = (kernel * scale[:, None, None, None]).transpose(2, 3, 1, 0)
   folded = {'kernel': kernel, 'bias': bias - mean * scale}
   return {k: np.array(v, np.float32, order='C') for k, v in folded.items()}

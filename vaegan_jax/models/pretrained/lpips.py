@@ -1,7 +1,7 @@
-"""LPIPS (arXiv 1801.03924, v0.1): VGG16, and how much each channel counts.
+"""LPIPS (arXiv 1801.03924, v0.1): VGG16 with a weight for each channel.
 
-One network for the judge that no run was trained against and for the rival that
-is trained on it. Axes: B images, H height, W width, C channels.
+It serves as an evaluation metric and as a frozen critic to train against.
+Axes: B images, H height, W width, C channels.
 """
 
 import os
@@ -24,19 +24,17 @@ MIN_SIDE = 64  # Pixels.
 
 
 class LPIPS(nn.Module):
-  """VGG16 as LPIPS (arXiv 1801.03924, eq. 1, v0.1) looks through it.
+  """VGG16 with the layers of LPIPS (arXiv 1801.03924, eq. 1, v0.1).
 
-  Its layers are scaled so that the plain squared distance, summed over their
-  channels and averaged over their places, is LPIPS: that of
-  `perceptual_distance` with `layers=LPIPS_LAYERS` and `reduction='spatial'`.
-  Pictures with a side below 64 are enlarged to it, bilinear: the factors were
-  fitted to patches of 64 pixels, and of a smaller picture the last layer has
-  next to nothing left.
+  Its layers are scaled so that LPIPS is `perceptual_distance` with
+  `layers=LPIPS_LAYERS` and `reduction='spatial'`. Images with a side below 64
+  are enlarged to it, bilinear: the weights were fitted to patches of 64 pixels,
+  and a smaller image leaves the last layer almost nothing.
   """
 
   @property
   def layer_names(self) -> tuple[str, ...]:
-    """`LPIPS_LAYERS`; those of VGG itself are `vgg/conv1_1`, ..."""
+    """`LPIPS_LAYERS`; VGG's own layers are `vgg/conv1_1`, ..."""
     return LPIPS_LAYERS
 
   @nn.compact
@@ -45,13 +43,13 @@ class LPIPS(nn.Module):
 
     Args:
       x: [B, H, W, C] in [-1, 1], colour (C = 3) or grey (C = 1), of any size.
-      train: as a critic takes it; changes nothing.
+      train: has no effect; critics take it.
 
     Returns:
       The last layer, [B, H', W', 512] float32.
 
     Raises:
-      ValueError: x is no such images.
+      ValueError: x has another shape or dtype.
     """
     features = VGG(16, name='vgg').features(enlarge(x))
     for layer in LPIPS_LAYERS:
@@ -60,7 +58,7 @@ class LPIPS(nn.Module):
 
 
 class _Scaled(nn.Module):
-  """Channel vectors of length 1, times the root of LPIPS's factors."""
+  """Channel vectors of length 1, times the root of LPIPS's weights."""
 
   @nn.compact
   def __call__(self, feature: jax.Array) -> jax.Array:
@@ -69,20 +67,20 @@ class _Scaled(nn.Module):
 
 
 def enlarge(images: jax.Array) -> jax.Array:
-  """Enlarges pictures with a side below 64 pixels until it has 64, bilinear.
+  """Enlarges images whose shorter side is below 64 to 64 pixels, bilinear.
 
   Args:
     images: [B, H, W, C].
 
   Returns:
-    [B, H', W', C], of the same aspect.
+    [B, H', W', C], with the same aspect ratio.
   """
   batch, height, width, channels = images.shape
   scale = MIN_SIDE / min(height, width)
   if scale <= 1:
     return images
-  sides = round(scale * height), round(scale * width)
-  return jax.image.resize(images, (batch, *sides, channels), 'bilinear')
+  space = round(scale * height), round(scale * width)
+  return jax.image.resize(images, (batch, *space, channels), 'bilinear')
 
 
 def load_lpips(
@@ -98,7 +96,7 @@ def load_lpips(
     {'params': {'vgg': {layer: ...}, layer: {'scale': [C]}}}, numpy, float32.
 
   Raises:
-    UserError: a file is damaged or of another network.
+    UserError: a file is damaged or holds another network.
   """
   params = {'vgg': load_vgg(path, 16)['params']}
   factors = load_lpips_weights(heads)

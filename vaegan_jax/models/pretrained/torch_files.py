@@ -1,10 +1,10 @@
-"""What torch saves, read without torch and without running code.
+"""Reads torch's files, without torch and without running code.
 
 A `.pth` or `.pt` file is a pickle beside raw numbers, and a pickle may call
 anything. Here it may only build dicts, lists, tuples, numbers and text, and
-name the few globals of a state dict, in whose place it gets stand-ins that do
-no more than note what a tensor is. A hostile file can waste time; it can run
-nothing. There are two formats:
+name the few globals of a state dict. Those are replaced by stand-ins that only
+describe a tensor. A hostile file can waste time, but it cannot run code. There
+are two formats:
 
   zip: what `torch.save` writes since torch 1.6.
   legacy: what it wrote before, torchvision's VGG among them: five pickles (a
@@ -26,11 +26,11 @@ import numpy as np
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
-# Ten thousand tensors take 2 MB; numbers and text cost memory as objects.
+# Ten thousand tensors take 2 MB.
 _MAX_PICKLE_BYTES = 2**22
 
-# What a state dict is written with. Any other opcode is refused unseen: some
-# allocate whatever length they are told, and a later Python may add more.
+# The opcodes of a state dict. All others are rejected before they run: some
+# allocate any length they name, and a later Python may add more.
 # fmt: off
 _OPCODES = frozenset({
   'PROTO', 'FRAME', 'STOP', 'MARK', 'NONE', 'NEWTRUE', 'NEWFALSE',
@@ -43,7 +43,7 @@ _OPCODES = frozenset({
 })
 # fmt: on
 
-# What torch calls each type, before the word `Storage`.
+# By torch's name for each dtype, without its suffix `Storage`.
 _DTYPES = {
   'Double': np.dtype(np.float64),
   'Float': np.dtype(np.float32),
@@ -68,14 +68,15 @@ def read_zip(f: BinaryIO, size: int) -> dict[str, np.ndarray]:
     size: of the file, in bytes.
 
   Returns:
-    {name: tensor} in the file's order, perhaps read-only views of one buffer.
+    {name: tensor} in the file's order; they may be read-only views of one
+    buffer.
 
   Raises:
     Exception: of any class; the file is damaged, or holds anything else.
   """
   with zipfile.ZipFile(f) as archive:
     members = archive.infolist()
-    # Torch stores its members as they are; what unpacks to more is a bomb.
+    # Torch never compresses; a file that unpacks to more is a zip bomb.
     if any(m.compress_type != zipfile.ZIP_STORED for m in members):
       raise ValueError(
         'its members are compressed, which torch.save never does'
@@ -109,7 +110,7 @@ def read_legacy(f: BinaryIO, size: int) -> dict[str, np.ndarray]:
   contents = {}
   for key in keys:
     numel, num_bytes = storages[key].numel, storages[key].num_bytes
-    # Asked before it is read: `read` allocates whatever it is told.
+    # Checked before reading: `read` allocates any size it is given.
     if size - f.tell() < 8 + num_bytes:
       raise ValueError(
         f'it ends at byte {size}, within a storage of {num_bytes} bytes'
@@ -127,19 +128,18 @@ def _check_little_endian(is_little: bool) -> None:
     )
 
 
-# What a pickle gets in the place of torch's classes. A pickle cannot read a
-# named tuple's field or set one, so it can neither use these otherwise nor
-# change them for the next file.
+# The stand-ins for torch's classes. A pickle can neither read nor set a named
+# tuple's field, so it cannot change these for the next file.
 
 
 class _StorageType(NamedTuple):
-  """In the place of `torch.FloatStorage` and its like."""
+  """Stands in for `torch.FloatStorage` and the other storage classes."""
 
   dtype: np.dtype
 
 
 class _Storage(NamedTuple):
-  """A row of numbers, which the file holds elsewhere under `key`."""
+  """A row of numbers that the file holds elsewhere under `key`."""
 
   key: str
   dtype: np.dtype
@@ -151,7 +151,7 @@ class _Storage(NamedTuple):
 
 
 class _Tensor(NamedTuple):
-  """A view of a storage that lies within it; counted in numbers, not bytes."""
+  """A view within a storage; offset and strides count numbers, not bytes."""
 
   storage: _Storage
   offset: int
@@ -160,7 +160,7 @@ class _Tensor(NamedTuple):
 
 
 class _Function(NamedTuple):
-  """In the place of a global that is called."""
+  """Stands in for a global that is called."""
 
   function: Callable[..., Any]
 
@@ -169,16 +169,16 @@ class _Function(NamedTuple):
 
 
 class _Dict(dict):
-  """In the place of `collections.OrderedDict`."""
+  """Stands in for `collections.OrderedDict`."""
 
   def __setstate__(self, state: Any) -> None:
-    """Drops the attribute `_metadata` that torch gives to a state dict."""
+    """Drops the attribute `_metadata` of torch's state dicts."""
 
 
 def _rebuild_tensor(
   storage, offset, shape, strides, requires_grad=None, hooks=None, metadata=None
 ) -> _Tensor:
-  """In the place of `torch._utils._rebuild_tensor` and `_rebuild_tensor_v2`."""
+  """Stands in for `torch._utils._rebuild_tensor` and `_rebuild_tensor_v2`."""
   numbers = (offset, *shape, *strides)
   if not (
     isinstance(storage, _Storage)
@@ -188,7 +188,7 @@ def _rebuild_tensor(
   ):
     raise ValueError('it holds a tensor that torch.save would not write')
   last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
-  # The second: a few bytes could pass for as many numbers as they like.
+  # Strides of 0 could turn a few bytes into any number of numbers.
   if 0 not in shape and max(last + 1, math.prod(shape)) > storage.numel:
     raise ValueError(
       f'a tensor of shape {list(shape)} reaches beyond the {storage.numel} '
@@ -198,13 +198,13 @@ def _rebuild_tensor(
 
 
 def _rebuild_parameter(tensor, requires_grad=None, hooks=None) -> _Tensor:
-  """In the place of `torch._utils._rebuild_parameter`."""
+  """Stands in for `torch._utils._rebuild_parameter`."""
   return tensor
 
 
 _GLOBALS = {
   'collections.OrderedDict': _Function(_Dict),
-  # The first is what torchvision's VGG files, of 2017, were written with.
+  # The first occurs in torchvision's VGG files of 2017.
   'torch._utils._rebuild_tensor': _Function(_rebuild_tensor),
   'torch._utils._rebuild_tensor_v2': _Function(_rebuild_tensor),
   'torch._utils._rebuild_parameter': _Function(_rebuild_parameter),
@@ -213,10 +213,10 @@ _GLOBALS = {
 
 
 class _Unpickler(pickle.Unpickler):
-  """Knows the globals of a state dict alone; notes the storages it is told."""
+  """Resolves only the globals of a state dict, and collects its storages."""
 
   def __init__(self, f: BinaryIO):
-    super().__init__(f, encoding='utf-8')  # Of what Python 2 wrote.
+    super().__init__(f, encoding='utf-8')  # For text that Python 2 wrote.
     self.storages: dict[str, _Storage] = {}
 
   def find_class(self, module: str, name: str) -> Any:
@@ -245,9 +245,9 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _load_pickle(f: BinaryIO) -> tuple[Any, dict[str, _Storage]]:
-  """Loads the pickle at the file's position, and leaves the file at its end."""
+  """Loads the pickle at the file's position, and moves the file to its end."""
   start = f.tell()
-  # In memory: a file's `read` makes room for whatever length it is told.
+  # In memory, since a file's `read` allocates any length it is given.
   pickled = io.BytesIO(f.read(_MAX_PICKLE_BYTES))
   for count, (opcode, arg, _) in enumerate(pickletools.genops(pickled)):
     if opcode.name not in _OPCODES:
@@ -255,7 +255,7 @@ def _load_pickle(f: BinaryIO) -> tuple[Any, dict[str, _Storage]]:
         f'its pickle has the opcode {opcode.name} {str(arg)[:80]!r}, which no '
         'state dict needs and which may run code'
       )
-    # Python makes room for all numbers below the one it is told.
+    # Python allocates room for all indices below this one.
     if opcode.name == 'LONG_BINPUT' and arg > count:
       raise ValueError(f'its pickle asks for room for {arg} objects')
   f.seek(start + pickled.tell())
@@ -267,7 +267,7 @@ def _load_pickle(f: BinaryIO) -> tuple[Any, dict[str, _Storage]]:
 def _arrays(
   state: Any, read_storage: Callable[[str], bytes]
 ) -> dict[str, np.ndarray]:
-  """Gives the tensors of an unpickled state dict their numbers."""
+  """Reads the numbers of an unpickled state dict's tensors."""
   if isinstance(state, dict) and isinstance(state.get('state_dict'), dict):
     state = state['state_dict']
   if not isinstance(state, dict):

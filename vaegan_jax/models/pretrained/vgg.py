@@ -1,9 +1,9 @@
-"""VGG16 and VGG19 (arXiv 1409.1556), the convolutions alone, and their weights.
+"""The convolutions of VGG16 and VGG19 (arXiv 1409.1556), and their weights.
 
-Their layers have the names of style transfer (arXiv 1508.06576): `conv3_2` is
-the second convolution of the third block, *after* its ReLU. The weights
-come from torchvision's files, which `weights.py` reads without torch, and the
-factors of LPIPS (arXiv 1801.03924) from its authors'.
+Their layers are named as in style transfer (arXiv 1508.06576): `conv3_2` is the
+second convolution of the third block, *after* its ReLU. The weights come from
+torchvision's files, which `weights.py` reads without torch, and the factors of
+LPIPS (arXiv 1801.03924) from its authors'.
 """
 
 import os
@@ -17,10 +17,12 @@ import numpy as np
 
 from vaegan_jax.errors import UserError
 from vaegan_jax.models.pretrained import weights
+from vaegan_jax.names import VGG_CONVOLUTIONS
 
-CONVS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # By depth, in each block.
+# By depth, the convolutions in each block.
+CONVS = {int(name[3:]): convs for name, convs in VGG_CONVOLUTIONS.items()}
 WIDTHS = (64, 128, 256, 512, 512)
-MIN_SIDE = 16  # Four halvings leave the last block one position.
+MIN_SIDE = 16  # Halved four times, it leaves the last block one position.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # Of red, green and blue in [0, 1].
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -48,7 +50,7 @@ class ConvReLU(nn.Module):
 
 
 class VGG(nn.Module):
-  """Five blocks of convolutions, each with max-pooling at its end.
+  """Five blocks of convolutions with max-pooling after each.
 
   Attributes:
     depth: 16 or 19.
@@ -71,13 +73,13 @@ class VGG(nn.Module):
     Args:
       x: [B, H, W, C] in [-1, 1], colour (C = 3) or grey (C = 1); H and W at
         least 16.
-      train: as a critic takes it; changes nothing.
+      train: has no effect; critics take it.
 
     Returns:
-      [B, H // 32, W // 32, 512], empty where a side is below 32.
+      [B, H // 32, W // 32, 512], empty if a side is below 32.
 
     Raises:
-      ValueError: x is no such images.
+      ValueError: x has another shape or dtype.
     """
     return max_pool(self.features(x)[self.layer_names[-1]])
 
@@ -94,9 +96,9 @@ class VGG(nn.Module):
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-  """Takes the maxima of 2x2 squares; an odd side loses its last row or column.
+  """Max-pools 2x2 squares; an odd side loses its last row or column.
 
-  Not `nn.max_pool`, whose gradient scatters, which GPUs do in no fixed order.
+  The gradient of `nn.max_pool` scatters, which GPUs do in no fixed order.
 
   Args:
     x: [B, H, W, C].
@@ -121,7 +123,7 @@ def load_vgg(path: str | os.PathLike, depth: int) -> dict[str, Any]:
     See `to_variables`.
 
   Raises:
-    UserError: the file is damaged or of another network.
+    UserError: the file is damaged or holds another network.
     ValueError: the depth is neither 16 nor 19.
   """
   _check_depth(depth)
@@ -131,18 +133,18 @@ def load_vgg(path: str | os.PathLike, depth: int) -> dict[str, Any]:
 def to_variables(
   path: str | os.PathLike, state: Mapping[str, np.ndarray], depth: int
 ) -> dict[str, Any]:
-  """Makes variables of `VGG(depth)` of what torchvision's file holds.
+  """Converts torchvision's state dict to variables of `VGG(depth)`.
 
   Args:
-    path: of the file, to name it.
-    state: {name: tensor} from it; the classifier is ignored.
+    path: of the file, for messages.
+    state: {name: tensor} in the file; the classifier is ignored.
     depth: 16 or 19.
 
   Returns:
     {'params': {layer: {'Conv_0': {'kernel', 'bias'}}}}, numpy, float32.
 
   Raises:
-    UserError: it is another network.
+    UserError: the file holds another network.
   """
   features = {n: a for n, a in state.items() if n.startswith('features.')}
   for other in CONVS:
@@ -155,7 +157,7 @@ def to_variables(
   tensors = weights.select(path, features, _shapes(depth), title, URLS[depth])
   params = {}
   for layer, index in _indices(depth).items():
-    # [O, I, H, W], and Flax has [H, W, I, O].
+    # From [O, I, H, W] to Flax's [H, W, I, O].
     kernel = tensors[f'features.{index}.weight'].transpose(2, 3, 1, 0)
     bias = tensors[f'features.{index}.bias']
     params[layer] = {'Conv_0': {'kernel': np.array(kernel, order='C')}}
@@ -164,23 +166,23 @@ def to_variables(
 
 
 def load_lpips_weights(path: str | os.PathLike) -> tuple[np.ndarray, ...]:
-  """Reads the factor LPIPS gives to each channel of `LPIPS_LAYERS`.
+  """Reads the factors of LPIPS for each channel of `LPIPS_LAYERS`.
 
   Args:
-    path: of `lpips/weights/v0.1/vgg.pth` of its authors' repository.
+    path: of `lpips/weights/v0.1/vgg.pth` in its authors' repository.
 
   Returns:
     Five vectors [C], float32, in the order of `LPIPS_LAYERS`.
 
   Raises:
-    UserError: the file is damaged or of another network, or a factor is
+    UserError: the file is damaged or holds another network, or a factor is
       negative.
   """
   state = weights.read_state_dict(path)
   shapes = {
     f'lin{i}.model.1.weight': (1, width, 1, 1) for i, width in enumerate(WIDTHS)
   }
-  # A whole LPIPS holds more: its network, and these a second time.
+  # A file of the whole LPIPS holds the network too, and these factors twice.
   state = {name: a for name, a in state.items() if name in shapes} or state
   tensors = weights.select(
     path, state, shapes, "LPIPS's VGG weights", _LPIPS_URL
@@ -201,7 +203,7 @@ def _check_depth(depth: int) -> None:
 
 
 def _normalize(x: jax.Array) -> jax.Array:
-  """Gives ImageNet's mean and deviation to x: [B, H, W, 1 or 3] in [-1, 1]."""
+  """Normalises x [B, H, W, 1 or 3] in [-1, 1] by ImageNet's moments."""
   if (
     x.ndim != 4
     or x.shape[3] not in (1, 3)
@@ -212,14 +214,14 @@ def _normalize(x: jax.Array) -> jax.Array:
       f'VGG takes floating-point images [B, H, W, C] with C = 1 or 3 and sides '
       f'of at least {MIN_SIDE}, and not {x.dtype}{list(x.shape)}'
     )
-  mean = 2 * np.array(IMAGENET_MEAN) - 1  # Of [-1, 1].
+  mean = 2 * np.array(IMAGENET_MEAN) - 1  # For values in [-1, 1].
   std = 2 * np.array(IMAGENET_STD)
-  # Broadcasting makes one channel three.
+  # Broadcasting turns one channel into three.
   return (x - mean.astype(x.dtype)) / std.astype(x.dtype)
 
 
 def _indices(depth: int) -> dict[str, int]:
-  """Returns {'conv1_1': 0, 'conv1_2': 2, 'conv2_1': 5, ...}, torchvision's."""
+  """Returns torchvision's {'conv1_1': 0, 'conv1_2': 2, 'conv2_1': 5, ...}."""
   indices, index = {}, 0
   for block, num_convs in enumerate(CONVS[depth]):
     for conv in range(num_convs):
@@ -230,7 +232,7 @@ def _indices(depth: int) -> dict[str, int]:
 
 
 def _shapes(depth: int) -> dict[str, tuple[int, ...]]:
-  """Returns {'features.0.weight': (64, 3, 3, 3), ...}, torchvision's."""
+  """Returns torchvision's {'features.0.weight': (64, 3, 3, 3), ...}."""
   shapes, channels = {}, 3
   for layer, index in _indices(depth).items():
     width = WIDTHS[int(layer[len('conv')]) - 1]

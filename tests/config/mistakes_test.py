@@ -1,0 +1,300 @@
+"""Command lines with a mistake, and what the message must mention.
+
+Each goes through the entry point: `told` asserts exit status 2, one line, no
+compilation and no workdir.
+"""
+
+import re
+import shlex
+
+import pytest
+
+_LPIPS = (
+  '--config.critic.network=lpips --config.critic.weights=a.pth,b.pth '
+  '--config.loss.adversarial_weight=0 --config.loss.normalize=none '
+  '--config.loss.reduction=spatial '
+)
+_VGG = (
+  '--config.critic.network=vgg16 --config.critic.weights=a.pth '
+  '--config.loss.adversarial_weight=0 '
+)
+_RESIDUAL = (
+  '--config.model.network=residual '
+  '--config.model.channel_multipliers=1,2,4,8,8 '
+)
+_LDM = (
+  f'{_RESIDUAL} --config.model.layout=ldm --config.model.latent_shape=map '
+  '--config.model.middle_attention=true '
+)
+_SMALL = (
+  '--config.data.image_size=8 --config.model.depth=3 '
+  '--config.model.channel_multipliers=1,2,4 '
+)
+_SOUNDS = '--config.data.name=drawn_sounds --config.data.shape=(128,) '
+_ARRAYS = '--config.data.name=array_folder --config.data.path=/data/bands '
+
+# (flags beside --workdir and --config=configs/default.py, what the message must
+# mention).
+MISTAKES = (
+  # The program's own flags.
+  ('--workdir=', '--mode=train --workdir'),
+  ('--workdir', 'Missing --workdir'),
+  ('--mode=evaluate --workdir=', '--mode=evaluate --workdir'),
+  ('--mode=study --workdir=', '--mode=study --workdir'),
+  ('--mode=trian', '--mode=trian --mode=train'),
+  ('--mode=style', '--mode=style docs/examples/style_transfer.py'),
+  ('--mode=style --config.content=a', 'docs/examples/style_transfer.py'),
+  ('--wrkdir=b', '--wrkdir --workdir'),
+  ('--lr=1', '--lr --help'),
+  ('b', 'b --help'),
+  ('--config=configs/celba.py', 'configs/celba.py configs/celeba.py'),
+  ('--config=', 'does not exist'),
+  ('--config=configs/celeba.py:msee', "'msee' geometric kl_f8 'mse'"),
+  ('--config=configs/celeba.py:geometric,kl_f9', "'kl_f9' 'kl_f8'"),
+  ('--config=configs/celeba.py:vqf8', "'vqf8' 'vq_f8'"),
+  ('--config=configs/celeba.py:xyz', "'xyz' geometric,kl_f8"),
+  ('--config=configs/celeba.py:mse,geometric', 'mse geometric :mse'),
+  ('--mode=evaluate --workdir=nowhere', 'nowhere/config.json'),
+  ('--workdirs=a,b', '--workdirs=a,b --mode=compare'),
+  ('--mode=study --workdirs=a,b', '--workdirs=a,b --mode=compare'),
+  ('--study.seeds=0', '--study.seeds=0 --mode=study'),
+  ('--mode=evaluate --study.objectives=mse', '--mode=study'),
+  ('--mode=study --study.seed=0', '--study.seed --study.seeds=0,1,2'),
+  ('--input=a', '--input=a --mode=encode'),
+  ('--mode=export --split=eval', '--split=eval --mode=encode'),
+  ('--mode=encode --with_critic=false', '--with_critic=False --mode=export'),
+  ('--mode=encode', '--mode=encode --input=/data/my_photos --split=eval'),
+  ('--mode=decode', '--mode=decode --input=runs/celeba/latents'),
+  ('--mode=encode --split=test', "--split=test 'train' 'eval'"),
+  ('--mode=encode --split=eval --input=a', '--input=a --split=eval'),
+  ('--mode=encode --input=a --output=a', '--output --input'),
+  ('--mode=sample --num_samples=0', '--num_samples=0 from 1 to 10000000'),
+  ('--mode=sample --num_samples=1e3', '--num_samples=1e3 whole'),
+  ('--mode=export --with_critic=maybe', '--with_critic=maybe true false'),
+  ('--mode=export --output=s3://a/b', '--output=s3://a/b gs://'),
+  # Processes.
+  ('--num_processes=2 --process_id=0', '--coordinator --num_processes=2'),
+  ('--coordinator=a:1', '--num_processes --process_id'),
+  ('--coordinator=a --num_processes=2 --process_id=0', '--coordinator=a port'),
+  ('--coordinator=a:b --num_processes=2 --process_id=0', '--coordinator=a:b'),
+  ('--coordinator=a:99999 --num_processes=2 --process_id=0', '1 to 65535'),
+  ('--coordinator=a:1 --num_processes=0 --process_id=0', '--num_processes=0 1'),
+  ('--coordinator=a:1 --num_processes=two', '--num_processes=two whole'),
+  ('--coordinator=a:1 --num_processes=2 --process_id=2', 'process_id=2 0 to 1'),
+  ('--coordinator=a:1 --num_processes=2 --process_id=-1', '--process_id=-1 0'),
+  # A study.
+  ('--mode=study --study.objectives=geometic', "'geometic' 'geometric'"),
+  ('--mode=study --study.objectives=mse,zzz', "mse,zzz 'zzz' 'geometric'"),
+  ('--mode=study --study.objectives=mse,mse', 'mse,mse once objectives=mse'),
+  ('--mode=study --study.seeds=0,one,2', '0,one,2 --study.seeds=0,2'),
+  ('--mode=study --study.seeds=1,01', '--study.seeds=1,01 once'),
+  ('--mode=study --study.seeds=-1', '--study.seeds=-1 from 0 to 4294967295'),
+  ('--mode=study --study.seeds=4294967296', '--study.seeds=0,1,2'),
+  ('--mode=study --study.seeds=', '--study.seeds= whole'),
+  ('--mode=study --study.sweep=3', '--study.sweep=3 loss.kl_weight=1e-3'),
+  ('--mode=study --study.sweep=seed=1,2', "'seed' --study.seeds=1,2"),
+  ('--mode=study --study.sweep=batch_size=8,8', 'once batch_size=8'),
+  ('--mode=study --study.sweep=objective=mse', "'objective' study.objectives"),
+  ('--mode=study --study.sweep=model.norm=2x', "model.norm 'none' number"),
+  ('--mode=study --study.sweep=batchsize=8', 'batchsize --config.batch_size'),
+  ('--mode=study --config=configs/celeba.py:mse', '--study.objectives=mse'),
+  ('--mode=study --config.objective=mse', '--study.objectives'),
+  ('--mode=study --config.seed 3', '--config.seed --study.seeds'),
+  ('--mode=study --config.batchsize=4', '--config.batch_size'),
+  ('--mode=study --config.batch_size=-4', "'geometric' batch_size=-4 from 1"),
+  # Names and types of fields.
+  ('--config.batchsize=4', '--config.batchsize=4 --config.batch_size'),
+  ('--config.model.latentdim=4', '--config.model.latent_dim'),
+  ('--config.model=4', '--config.model=4 --config.model.'),
+  ('--config.qqq=4', 'vaegan_jax/config/schema.py'),
+  ('--config.seed.x=4', '--config.seed.x=4 --config.seed'),
+  ('--config.batch_size=abc', '--config.batch_size=abc whole'),
+  ('-config.batch_size=abc', '--config.batch_size=abc whole'),
+  ('--config.batch_size=1.5', '--config.batch_size=1.5 whole'),
+  ('--config.batch_size', 'Missing --config.batch_size'),
+  ('--noconfig.batch_size', '--noconfig.batch_size'),
+  ('--config.optimizer.b1=x', 'optimizer.b1=x finite'),
+  ('--config.optimizer.b1=nan', 'optimizer.b1=nan finite'),
+  ('--config.loss.kl_weight=-1', 'loss.kl_weight=-1.0 at least 0'),
+  ('--config.data.random_flip=maybe', 'data.random_flip=maybe true false'),
+  ('--config.data.random_flip false', 'false'),
+  ('--noconfig.data.random_flip=1', '--noconfig.data.random_flip=1'),
+  ('"--config.loss.layers=(1, 2"', 'loss.layers=(1, tuple'),
+  ('"--config.loss.layers={[]: 1}"', 'loss.layers tuple'),
+  ('--config.seed -5', 'seed=-5 from 0'),
+  # Choices.
+  ('--config.objective=hinge', "objective='hinge' 'geometric' 'wasserstein'"),
+  ('--config.model.norm=layer', "model.norm='layer' 'none' 'group'"),
+  ('--config.update_order=alternate', "'alternate' 'alternating'"),
+  ('--config.health.on_failure=rolback', "'rolback' 'rollback'"),
+  ('--config.optimizer.schedule=linear', "'linear' 'constant' 'cosine'"),
+  ('--config.critic.num_steps=0', 'critic.num_steps=0 from 1 to 100'),
+  # The data.
+  ('--config.data.name=image_folder', "data.path='' --config.data.path=/data"),
+  ('--config.data.path=a', 'data.path --config.data.name=image_folder'),
+  ('--config.data.shape=(64,64)', 'data.shape=(64, data.image_size'),
+  ('--config.data.feature=x', "data.feature='x' TFDS data.name='drawn_faces'"),
+  ('--config.data.channels=13', "data.channels=13 'array_folder' from 1 to 4"),
+  (f'{_ARRAYS} --config.data.center_crop=8', 'data.center_crop=8'),
+  ('--config.data.shown_bands=3', 'data.shown_bands=(3,) data.channels=3'),
+  (f'{_SOUNDS} --config.data.flip_axes=1', 'data.flip_axes=(1,) data.shape'),
+  # Sizes, with their arithmetic.
+  (
+    '--config.data.image_size=60',
+    'data.image_size=60 2**model.depth=2**4=16; 60 / 16 leaves 12: 48 or 64',
+  ),
+  (
+    '--config.data.name=drawn_volumes --config.data.shape=(64,60,64)',
+    'data.shape=60 divisible 2**model.depth=2**4=16;',
+  ),
+  (
+    '--config.critic.num_scales=4 --config.critic.head=patch',
+    'image_size=64 2**(critic.depth + critic.num_scales - 1)=2**7=128; 128',
+  ),
+  ('--config.critic.num_scales=2', "critic.num_scales=2 critic.head='dense'"),
+  ('--config.model.depth=3', 'model.channel_multipliers model.depth=3 (1,2,4)'),
+  (
+    '--config.critic.network=residual',
+    'critic.channel_multipliers critic.depth=4 4 + 1 = 5 (1,2,4,8,8)',
+  ),
+  (
+    f'{_RESIDUAL} --config.model.channel_multipliers=1,2,4,8',
+    'model.depth=4 4 + 1 = 5',
+  ),
+  (
+    '--config.critic.norm=instance --config.data.image_size=16',
+    "critic.norm='instance' data.image_size=16 --config.critic.norm=group",
+  ),
+  # The autoencoder and its latent.
+  ('--config.model.num_res_blocks=2', "model.network='residual'"),
+  (f'{_RESIDUAL} --config.model.norm=batch', "model.norm='batch' GroupNorm"),
+  (f'{_LDM} --config.model.latent=vq', "model.latent='vq' 'gaussian' 'ldm'"),
+  (f'{_LDM} --config.model.latent_shape=flat', 'model.latent_shape=map'),
+  (
+    f'{_LDM} --config.model.network=plain '
+    '--config.model.channel_multipliers=1,2,4,8',
+    '--config.model.network=residual',
+  ),
+  (f'{_LDM} --config.model.attention_sides=16', 'attention_sides="()"'),
+  (f'{_LDM} --noconfig.model.middle_attention', 'middle_attention=true'),
+  (
+    '--config.model.latent=vq --config.model.latent_dim=12',
+    'model.latent_dim=12 model.code_dim=8 12 / 8 leaves 4 latent_dim=8',
+  ),
+  (
+    '--config.model.latent=fsq --config.model.latent_dim=4',
+    'model.latent_dim=4 model.fsq_levels leaves 1 latent_dim=3',
+  ),
+  (
+    '--config.model.latent=fsq --config.model.fsq_levels=1024,1024,1024',
+    'model.fsq_levels 1,073,741,824 16,777,216',
+  ),
+  (
+    '--config.model.latent=lfq --config.model.code_dim=32',
+    'model.code_dim=32 at most 24 2**32',
+  ),
+  (
+    '--config.model.latent=none --config.critic.prior_fakes=true',
+    "critic.prior_fakes=True model.latent='none'",
+  ),
+  # The critic and the losses.
+  ('--config.critic.weights=vgg.pth', "critic.weights='vgg.pth' 'vgg16'"),
+  (
+    '--config.critic.weight_clip=0.01 --config.critic.spectral_norm=true',
+    'critic.weight_clip=0.01 critic.spectral_norm=True',
+  ),
+  (
+    '--config.critic.gradient_penalty_weight=10 --config.critic.norm=batch',
+    "critic.gradient_penalty_weight=10.0 critic.norm='batch'",
+  ),
+  (
+    '--config.critic.norm=batch',
+    "critic.r1_weight=1.0 critic.norm='batch' --config.critic.r1_weight=0",
+  ),
+  (
+    '--config.critic.num_steps=5 --config.critic.long_round_steps=12',
+    'critic.long_round_steps=12 critic.num_steps=5 use 10 or 15',
+  ),
+  (
+    '--config.loss.adaptive_weight=true --config.loss.adversarial_weight=0',
+    'loss.adaptive_weight=True loss.adversarial_weight=0.0 off',
+  ),
+  ('--config.loss.layers=block_0,block_1', "'block_0,block_1' block_3"),
+  ('--config.loss.layers="(\'block_7\',)"', "'block_7' block_0"),
+  ('--config.loss.layer_weights=1,2', 'loss.layer_weights=(1, 4 block_3'),
+  ('--config.loss.variance=optimal', "loss.variance 'geometric' objective=mse"),
+  ('--config.loss.distance_weight=0', 'loss.image_weight loss.pixel_weight=1'),
+  (
+    '--config.loss.distance_weight=0 --config.loss.image_weight=0',
+    'loss.distance_weight=0.0 loss.pixel_weight=0.0 loss.pixel_weight=1',
+  ),
+  (
+    '--config.loss.image_halvings=7',
+    'loss.image_halvings=7 data.image_size=64 loss.image_halvings=6',
+  ),
+  ('--config.optimizer.warmup_steps=20001', 'num_train_steps=20000'),
+  (
+    '--config.loss.adversarial_ramp_steps=1000 --config.num_train_steps=999',
+    'loss.adversarial_ramp_steps=1000 num_train_steps=999',
+  ),
+  # Pretrained critics.
+  (f'{_VGG} --config.critic.weights=', "critic.weights='' 'vgg16'"),
+  (f'{_VGG} --config.objective=mse', "critic.network='vgg16' 'mse'"),
+  (f'{_VGG} --config.loss.adversarial_weight=0.5', 'adversarial_weight=0.5 0'),
+  (f'{_VGG} --config.data.channels=2', 'data.channels=2 1 or 3'),
+  (f'{_VGG} {_SMALL}', 'data.image_size=8 at least 16'),
+  (f'{_VGG} --config.loss.layer_weights=1', '13 layers'),
+  (f'{_LPIPS} --config.critic.weights=vgg.pth', 'two files lpips_vgg.pth'),
+  (f'{_LPIPS} --config.critic.weights=a,b,c', 'two files lpips_vgg.pth'),
+  (f'{_LPIPS} --config.critic.weights="a, "', 'two files lpips_vgg.pth'),
+  (f'{_LPIPS} --config.loss.normalize=relative', "'relative' 'none'"),
+  (f'{_LPIPS} --config.loss.reduction=mean', 'loss.reduction=spatial'),
+  (f'{_LPIPS} --config.data.channels=4', 'data.channels=4 1 or 3'),
+  (f'{_LPIPS} --config.loss.adversarial_weight=0.5', 'adversarial_weight=0.5'),
+  (f'{_LPIPS} --config.loss.layers="(\'conv1_1\',)"', 'conv1_1 conv1_2'),
+  # Sounds and volumes have no height and width.
+  (f'{_SOUNDS} {_LPIPS}', "critic.network='lpips' data.shape=(128,) two axes"),
+  (f'{_SOUNDS} {_LDM}', "model.layout='ldm' data.shape=(128,) two axes"),
+  (
+    f'{_SOUNDS} --config.evaluation.lpips_weights=a.pth,b.pth',
+    'evaluation.lpips_weights two axes',
+  ),
+  (
+    f'{_SOUNDS} --config.evaluation.features_weights=a.pth',
+    'evaluation.features_weights two axes',
+  ),
+)
+_REMEDY = re.compile(
+  r'for example|did you mean|use \d|see --help|such as|name a workdir'
+)
+
+
+@pytest.mark.parametrize(('flags', 'tokens'), MISTAKES)
+def test_a_mistake_is_one_sentence_with_its_field_and_remedy(
+  flags, tokens, told
+):
+  args = shlex.split(flags)
+  if not flags.startswith('--mode='):  # A mode may read the saved one.
+    args.insert(0, '--config=configs/default.py')
+  message = told(*args, alone=True)
+  plain = message.replace(', ', ',')
+  missing = [
+    token
+    for token in tokens.split()
+    if token not in message and token not in plain
+  ]
+  assert not missing, message
+  assert _REMEDY.search(message), message
+
+
+@pytest.mark.parametrize(
+  'flags',
+  (
+    *('--workdirs=', '--workdirs=a', '--workdirs=a,a', '--workdirs=,'),
+    *('--workdirs=a,b', '--workdirs=a,b --config.seed=1'),
+    *('--workdirs=a,b --config=configs/celeba.py', '--workdirs=a,b third'),
+  ),
+)
+def test_a_comparison_needs_two_runs_and_nothing_else(flags, told):
+  message = told('--mode=compare', *flags.split(), alone=True)
+  assert re.search('--workdirs|a/config.json|third', message)

@@ -1,0 +1,201 @@
+"""The flags of `main.py`, one row each, apart from `--config.<field>`."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from absl import flags
+
+from vaegan_jax.config.paths import check_encoding
+from vaegan_jax.config.rules import PATH, either, nearest
+from vaegan_jax.errors import UserError
+
+# Modes that use a finished model, with the folder of the workdir that each
+# writes by default.
+USES = {
+  'encode': 'latents',
+  'decode': 'decoded',
+  'reconstruct': 'reconstructed',
+  'sample': 'samples',
+  'export': 'export',
+}
+MODES = ('train', 'evaluate', 'compare', 'study', *USES)
+SEEDS = '0,1,2'
+SWEEP = 'loss.kl_weight=1e-3,1e-2'
+_MAX_SAMPLES = 10**7
+_SPLITS = ('train', 'eval')
+_STYLE = 'docs/examples/style_transfer.py'
+
+
+class _Flag(NamedTuple):
+  """One flag.
+
+  Attributes:
+    define: function of absl that defines it.
+    default: its value if it is not given.
+    help: what it means.
+    rule: what a value must be, as it follows "must be".
+    example: a valid value.
+    modes: that take it; (): all.
+    options: further arguments of `define`.
+  """
+
+  define: Callable[..., Any]
+  default: Any
+  help: str
+  rule: str
+  example: str
+  modes: Sequence[str] = ()
+  options: Mapping[str, Any] = {}
+
+
+# fmt: off
+FLAGS = {
+  'config': _Flag(
+    flags.DEFINE_string, 'configs/quickstart.py',
+    'Python file; after a colon an objective, presets, or both.',
+    'a Python file', 'configs/celeba.py'),
+  'mode': _Flag(
+    flags.DEFINE_enum, 'train', 'What to do.', either(MODES), 'train',
+    options={'enum_values': MODES}),
+  'workdir': _Flag(
+    flags.DEFINE_string, '', 'Folder of a run, or of what a mode writes.',
+    PATH.text, 'runs/first'),
+  'workdirs': _Flag(
+    flags.DEFINE_list, [], 'Runs to compare, separated by commas.', PATH.text,
+    'runs/mse,runs/geometric', ('compare',)),
+  'coordinator': _Flag(
+    flags.DEFINE_string, '', 'host:port of process 0, if there are several.',
+    'a host and a port from 1 to 65535', '10.0.0.1:1234'),
+  'num_processes': _Flag(
+    flags.DEFINE_integer, None, 'Number of processes that train together.',
+    'a whole number from 1', '2', options={'lower_bound': 1}),
+  'process_id': _Flag(
+    flags.DEFINE_integer, None, 'Index of this process, from 0.',
+    'a whole number from 0', '0', options={'lower_bound': 0}),
+  'study.objectives': _Flag(
+    flags.DEFINE_list, [], 'Objectives of a study; empty: all.',
+    'names of objectives', 'mse,geometric', ('study',)),
+  'study.sweep': _Flag(
+    flags.DEFINE_list, [], 'Field of a study and its values: '
+    'field=value,value,...', 'a field and its values', SWEEP, ('study',)),
+  'study.seeds': _Flag(
+    flags.DEFINE_list, SEEDS, 'Seeds of a study, separated by commas.',
+    'whole numbers', SEEDS, ('study',)),
+  'input': _Flag(
+    flags.DEFINE_string, '',
+    'Images to encode or reconstruct, latents to decode: a folder or a file.',
+    PATH.text, '/data/my_photos', ('encode', 'decode', 'reconstruct')),
+  'split': _Flag(
+    flags.DEFINE_enum, None, "Split of the run's dataset, instead of --input.",
+    either(_SPLITS), 'eval', ('encode', 'reconstruct'),
+    {'enum_values': _SPLITS}),
+  'output': _Flag(
+    flags.DEFINE_string, '', 'Folder to write; empty: one in the workdir.',
+    PATH.text, '/data/latents', tuple(USES)),
+  'num_samples': _Flag(
+    flags.DEFINE_integer, 64, 'Number of samples.',
+    f'a whole number from 1 to {_MAX_SAMPLES}', '1000', ('sample',),
+    {'lower_bound': 1, 'upper_bound': _MAX_SAMPLES}),
+  'with_critic': _Flag(
+    flags.DEFINE_bool, True, 'Whether the critic is exported too.',
+    'true or false', 'false', ('export',)),
+}
+# fmt: on
+flags.disclaim_key_flags()  # --help lists them as flags of the program.
+
+
+def define_flags(flag_values: flags.FlagValues) -> None:
+  """Defines the flags of this program, apart from `--config.<field>`."""
+  for name, flag in FLAGS.items():
+    flag.define(
+      name,
+      flag.default,
+      help=flag.help,
+      flag_values=flag_values,
+      **flag.options,
+    )
+
+
+def parse_flags(
+  argv: Sequence[str], flag_values: flags.FlagValues
+) -> list[str]:
+  """Parses the flags of this program.
+
+  Args:
+    argv: the program's name and its arguments.
+    flag_values: where `define_flags` has defined the flags.
+
+  Returns:
+    The program's name and the other arguments.
+
+  Raises:
+    UserError: a value is wrong, or a flag is not for the mode.
+  """
+  flag_values.set_gnu_getopt(True)
+  try:
+    rest = flag_values(argv, known_only=True)
+  except flags.Error as error:
+    raise _bad_value(str(error)) from error
+  mode = flag_values.mode
+  for name, flag in FLAGS.items():
+    value = as_text(flag_values[name].value)
+    if flag_values[name].present and flag.modes and mode not in flag.modes:
+      raise UserError(
+        f'--{name}={value} is for --mode={" or ".join(flag.modes)}: for '
+        f'example, --mode={flag.modes[0]} --{name}={flag.example}'
+      )
+    if flag.rule == PATH.text:
+      for path in value.split(','):
+        if not PATH.holds(path):
+          raise bad_flag(name, path)
+        check_encoding(name, path)
+  return rest
+
+
+def as_text(value: Any) -> str:
+  """Returns the value of a flag as it is typed."""
+  return ','.join(value) if isinstance(value, list) else str(value)
+
+
+def bad_flag(name: str, value: Any, rule: str = '') -> UserError:
+  """Returns the error for a flag's value.
+
+  Args:
+    name: of the flag.
+    value: that is wrong.
+    rule: what it must be; '': the rule of the flag.
+  """
+  flag = FLAGS[name]
+  return UserError(
+    f'--{name}={as_text(value)} must be {rule or flag.rule}: for example, '
+    f'--{name}={flag.example}'
+  )
+
+
+def reject(args: Sequence[str]) -> None:
+  """Raises a UserError for the first argument that is no flag, if any."""
+  if args:
+    guess = nearest(args[0].strip('-').partition('=')[0], (*FLAGS, 'help'))
+    hint = 'see --help'
+    if guess in FLAGS:
+      hint = f'did you mean --{guess}={FLAGS[guess].example}?'
+    raise UserError(f'{args[0]} is not an option: {hint}')
+
+
+def _bad_value(message: str) -> UserError:
+  """Returns the error for what absl has found wrong."""
+  found = re.match(r'flag --([\w.]+)=(.*?): ', message, re.DOTALL)
+  name, value = found.groups() if found else ('', '')
+  if name == 'mode' and value == 'style':
+    return UserError(
+      f'--mode=style is now an example of the library, {_STYLE}: for example, '
+      f'python {_STYLE} --help'
+    )
+  if name == 'mode' and (guess := nearest(value, MODES)):
+    return UserError(
+      f'--mode={value} must be {either(MODES)}: did you mean --mode={guess}?'
+    )
+  if name in FLAGS:
+    return bad_flag(name, value)
+  return UserError(f'{message}: see --help')
