@@ -37,7 +37,7 @@ if __name__ == '__main__' and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
 import jax
 from absl import app, flags, logging
 
-from vaegan_jax.commands.dispatch import run_mode
+from vaegan_jax.commands.dispatch import run_command
 from vaegan_jax.config import cli
 from vaegan_jax.config.cli import Command
 from vaegan_jax.config.rules import flatten
@@ -75,7 +75,7 @@ def run(command: Command) -> int:
   processes.initialize(**where)
   with processes.only_first_prints():
     _check_processes(command)
-    return run_mode(command)
+    return run_command(command)
 
 
 def _check_processes(command: Command) -> None:

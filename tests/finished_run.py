@@ -56,6 +56,14 @@ def finish(workdir, tiny_run, *fields):
   return config
 
 
+def restore_state(config, workdir):
+  """Restores (TrainState, step) of a run, with its optimizers' state."""
+  _, _, create_state = create_networks(config)
+  return Checkpoints(workdir).restore(
+    jax.eval_shape(create_state), initial=create_state, quarantine=False
+  )
+
+
 def use(workdir, *args):
   """Runs a command on a finished run, here."""
   assert main.run(parse(workdir, *args)) == 0

@@ -32,6 +32,7 @@ from vaegan_jax.evaluation.feature_metrics import (
   frechet_distance,
   load_feature_metrics,
 )
+from vaegan_jax.evaluation.plots import comparison_figure
 
 NUM_COLUMNS = 8  # Images in a row of the figure.
 
@@ -226,7 +227,7 @@ def write(output, sets, distances, **facts) -> None:
     if name != 'other training images'
   }
   results = {name: {'frechet': value} for name, value in distances.items()}
-  figure = figures.comparison_figure(rows, results)
+  figure = comparison_figure(rows, results)
   figures.Image.fromarray(figure).save(folder / 'latent_flow.png')
   facts |= {'num_images': len(sets['training images']), 'frechet': distances}
   (folder / 'latent_flow.json').write_text(json.dumps(facts, indent=2) + '\n')

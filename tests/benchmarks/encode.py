@@ -22,9 +22,9 @@ import jax
 import numpy as np
 
 import vaegan_jax
-from vaegan_jax.commands import encode
 from vaegan_jax.config.io import load_config
-from vaegan_jax.inference.using import open_split
+from vaegan_jax.inference import encode
+from vaegan_jax.inference.command_io import open_split
 from vaegan_jax.runtime import devices
 
 

@@ -16,7 +16,7 @@ import time
 STATEMENTS = {
   'flax': 'import flax',
   'vaegan_jax': 'import vaegan_jax',
-  'vaegan_jax.models.pretrained.vgg': 'import vaegan_jax.models.vgg',
+  'vaegan_jax.models.pretrained.vgg': 'import vaegan_jax.models.pretrained.vgg',
 }
 
 

@@ -8,9 +8,9 @@ from vaegan_jax.config import cli
 from vaegan_jax.config.rules import flatten
 from vaegan_jax.config.schema import resumable_fields
 from vaegan_jax.runtime import writers
-from vaegan_jax.setup import updates
+from vaegan_jax.setup import run as setup_run
 
-_create_updates = updates.create_updates
+_create_updates = setup_run.create_updates
 _updates = {}  # Keyed by the fields that may not change during a run.
 
 
@@ -43,6 +43,6 @@ def run():
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(writers, '_tensorboard_writer', lambda _: None)
-    patch.setattr(updates, 'create_updates', _create_updates_once)
+    patch.setattr(setup_run, 'create_updates', _create_updates_once)
     yield run
   logging.set_verbosity(verbosity)

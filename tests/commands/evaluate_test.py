@@ -25,7 +25,7 @@ from vaegan_jax.losses.reconstruction import LossConfig
 from vaegan_jax.models import blocks
 from vaegan_jax.runtime import writers
 from vaegan_jax.runtime.checkpoints import Checkpoints
-from vaegan_jax.setup import runs as runs_lib
+from vaegan_jax.setup import finished_run
 from vaegan_jax.setup.networks import create_networks
 from vaegan_jax.training import loop
 from vaegan_jax.training.train_state import inference_variables
@@ -252,7 +252,7 @@ def test_another_network_is_refused(runs):
   config, workdir = runs['geometric']
   config = config.copy_and_resolve_references()
   config.data.image_size = 32
-  told = r'image_size=32 must be 16, which .* latent is flat; .*size="16"'
+  told = r'image_size=32 must be 16, .* latent is flat .*size="16"'
   with pytest.raises(UserError, match=told):
     evaluate.evaluate(config, str(workdir))
   config.data.image_size = 16
@@ -277,7 +277,7 @@ def test_feature_metrics_are_computed_in_every_mode(
 
     return FeatureMetrics(embedders=(look,), protocol=('lpips: a stand-in',))
 
-  monkeypatch.setattr(runs_lib, 'load_feature_metrics', load)
+  monkeypatch.setattr(finished_run, 'load_feature_metrics', load)
   monkeypatch.setattr(compare, 'load_feature_metrics', load)
   configs = {}
   for objective, (config, workdir) in runs.items():

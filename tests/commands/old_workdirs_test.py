@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 import vaegan_jax
+from tests.finished_run import restore_state
 from vaegan_jax.commands import evaluate, train
 from vaegan_jax.config.io import load_config
 from vaegan_jax.runtime import writers
 from vaegan_jax.setup.init_from import read_initial_weights
-from vaegan_jax.setup.networks import restore_networks
 
 ARCHIVES = sorted((Path(__file__).parents[1] / 'fixtures').glob('workdir_*'))
 
@@ -48,7 +48,7 @@ def test_an_old_workdir_continues_as_in_its_own_version(
   config.data.path = str(tmp_path / 'images')
   config.data.data_dir = str(tmp_path / 'data')
 
-  _, state, step = restore_networks(config, str(workdir))
+  state, step = restore_state(config, str(workdir))
   assert step == 10
   before = leaves(state)
   # It loads; statistics of its latents are missing.
@@ -65,7 +65,7 @@ def test_an_old_workdir_continues_as_in_its_own_version(
   assert set(initial.variables) == set(state.networks)
   config.init_from = ''
   assert train.train(config, str(workdir)) == 0
-  _, state, step = restore_networks(config, str(workdir))
+  state, step = restore_state(config, str(workdir))
   assert step == 20
   after, wanted = leaves(state), np.load(tmp_path / 'after_20.npz')
   assert after.keys() == set(wanted)

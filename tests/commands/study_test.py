@@ -17,7 +17,7 @@ from configs.default import get_config
 from vaegan_jax.commands import evaluate, study, study_report, train
 from vaegan_jax.config import cli, sweep
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation import figures
+from vaegan_jax.evaluation import tables
 from vaegan_jax.runtime import writers
 from vaegan_jax.runtime.preemption import PREEMPTED
 from vaegan_jax.training import loop
@@ -332,7 +332,7 @@ def test_the_table_has_means_and_sample_deviations_over_the_seeds():
   assert summary['mse']['psnr'] == (22.0, 2.0)
   assert summary['mse']['kl'] == (90.0, 0.0)
   assert summary['geometric']['psnr'] == (20.0, None)
-  assert figures.markdown_table(summary).splitlines() == [
+  assert tables.markdown_table(summary).splitlines() == [
     '|  | Runs | Failures | PSNR (dB) | SSIM | 8x8 means (dB) | Detail '
     '| Energy | LPIPS | KL (nats) |',
     '| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |',

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from tests.environment import environment
+from tests.finished_run import restore_state
 from tests.processes import (
   MAIN,
   Process,
@@ -34,7 +35,6 @@ from vaegan_jax.models.pretrained.vgg import load_vgg
 from vaegan_jax.runtime import writers
 from vaegan_jax.runtime.preemption import INTERRUPTED, PREEMPTED
 from vaegan_jax.setup import memory
-from vaegan_jax.setup.networks import restore_networks
 from vaegan_jax.training import health, loop
 
 _SPEED = 'train/images_per_second'
@@ -350,7 +350,7 @@ def test_a_frozen_critic_keeps_the_weights_of_its_file(
   assert run(tmp_path, *arguments, gone, *_set(num_train_steps=3)) == 0
   assert 'Resuming after step 2' in capsys.readouterr().out
   config = load_config(tmp_path / 'config.json')
-  _, state, _ = restore_networks(config, str(tmp_path))
+  state, _ = restore_state(config, str(tmp_path))
   expected = load_vgg(vgg16_file, 16)['params']
   jax.tree.map(
     np.testing.assert_array_equal, state.networks['critic'].params, expected
@@ -449,7 +449,7 @@ def test_a_rollback_continues_from_an_earlier_step_with_other_noise(
     a != b for a, b in zip(losses(ill[10:]), losses(well[10:]), strict=True)
   )
   config = load_config(tmp_path / 'ill' / 'config.json')
-  _, state, _ = restore_networks(config, str(tmp_path / 'ill'))
+  state, _ = restore_state(config, str(tmp_path / 'ill'))
   assert state.num_rollbacks == 2
 
 
@@ -487,7 +487,7 @@ def test_the_wasserstein_objectives_train(
   states = []
   for name in 'ab':
     config = load_config(tmp_path / name / 'config.json')
-    states.append(restore_networks(config, str(tmp_path / name))[1])
+    states.append(restore_state(config, str(tmp_path / name))[0])
   jax.tree.map(np.testing.assert_array_equal, *states)
   params = jax.tree.leaves(states[0].networks['critic'].params)
   if objective == 'wasserstein':
@@ -510,7 +510,7 @@ def test_a_map_of_codes_of_oblong_images_resumes_bit_for_bit(
   for name in 'ab':
     config = load_config(tmp_path / name / 'config.json')
     assert config.data.image_size == (16, 24)
-    states.append(restore_networks(config, str(tmp_path / name))[1])
+    states.append(restore_state(config, str(tmp_path / name))[0])
   jax.tree.map(np.testing.assert_array_equal, *states)
   codebook = states[0].networks['autoencoder'].batch_stats['latent']
   assert codebook['sums'].shape == (20, 2)

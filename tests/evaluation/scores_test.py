@@ -1,7 +1,4 @@
-"""What is reported as quality, noise cannot win.
-
-On faces as the quick start draws them.
-"""
+"""Noise raises no metric of quality, on the faces of the quick start."""
 
 import functools
 
@@ -11,8 +8,10 @@ import pytest
 from scipy import ndimage
 
 from vaegan_jax.data import drawn_faces
-from vaegan_jax.evaluation import feature_metrics
+from vaegan_jax.evaluation import feature_metrics, metrics
 from vaegan_jax.evaluation.scores import measure, summarize, to_line
+from vaegan_jax.evaluation.tables import markdown_table
+from vaegan_jax.models.latents.codes import codebook_metrics
 
 NUMBER = 12
 # Each is better the higher; `energy` is reported beside them and is none.
@@ -102,13 +101,49 @@ def test_lpips_is_fooled_by_neither(lpips_files):
     lpips_weights=lpips_files, features_weights=''
   )
   few = slice(4)
-  seen = found.embed(faces()[few])
+  features = found.embed(faces()[few])
 
   def lpips(x_recon):
-    return float(found.compare(seen, x_recon[few])['lpips'].mean())
+    return float(found.compare(features, x_recon[few])['lpips'].mean())
 
   blur, strong_blur = lpips(blurred(1)), lpips(blurred(3))
   assert lpips(faces()) == 0 < blur < strong_blur
   assert blur < lpips(blurred(1) + noise(0.2))
   assert strong_blur < lpips(np.roll(faces(), 1, axis=0))
   assert strong_blur < lpips(noise(0.4))
+
+
+def test_a_new_metric_is_one_row(monkeypatch):
+  """In scores, of samples too, in their order and in tables."""
+  row = metrics.Metric(
+    'offset',
+    'Offset',
+    2,
+    lambda x, x_recon: (x_recon - x).mean(axis=(1, 2, 3)),
+    num_axes=(2,),
+  )
+  monkeypatch.setattr(metrics, 'TABLE', (*metrics.TABLE[:1], row))
+  x = np.zeros((3, 4, 4, 1), np.float32)
+  values = jax.device_get(measure(x, x + 0.25))
+  scores = summarize(values | {f'{k}_sampled': v for k, v in values.items()})
+  assert scores['offset'] == scores['offset_sampled'] == 0.25
+  assert list(scores)[:2] == ['psnr', 'offset']
+  assert 'offset 0.25' in to_line(scores)
+  header, _, line = markdown_table({'run': scores}).splitlines()
+  assert '| Offset |' in header and '| Offset, sampled |' in header
+  assert '| 0.25 |' in line
+  assert 'offset' not in measure(x[..., 0], x[..., 0])
+
+
+def test_codes_are_used_in_evaluation_as_in_training():
+  """A code that is rarer than a tenth of its fair share is not used."""
+  indices = np.array([0] * 600 + [1] * 300 + [2] * 90 + [3])
+  scores = summarize(
+    jax.device_get(measure(faces()[:1], faces()[:1]))
+    | {'indices': indices.reshape(1, -1)},
+    num_codes=5,
+  )
+  training = codebook_metrics(np.bincount(indices, minlength=5))
+  for name, value in training.items():
+    assert scores[name] == pytest.approx(float(value)), name
+  assert scores['usage'] == pytest.approx(3 / 5)

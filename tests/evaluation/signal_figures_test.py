@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from vaegan_jax.evaluation import evaluator as evaluator_lib
-from vaegan_jax.evaluation import figures, signal_figures, sound_figures
+from vaegan_jax.evaluation import (
+  figures,
+  plots,
+  signal_figures,
+  sound_figures,
+)
 from vaegan_jax.losses.reconstruction import LossConfig
 from vaegan_jax.models import plain
 from vaegan_jax.models.autoencoder import Autoencoder
@@ -178,7 +183,7 @@ def test_an_evaluator_draws_and_plays_what_is_no_image(opened):
     'originals': evaluator.as_pictures(first),
     'run': evaluator.as_pictures(recon),
   }
-  figures.comparison_figure(rows, {'run': {'psnr': 20.0}})
+  plots.comparison_figure(rows, {'run': {'psnr': 20.0}})
   played = evaluator.play(variables)
   if x.ndim != 3:
     assert played == {}

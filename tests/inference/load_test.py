@@ -23,7 +23,7 @@ from vaegan_jax.evaluation import figures, metrics
 from vaegan_jax.inference.load import EXPORT_VERSION
 from vaegan_jax.models import safetensors_files
 from vaegan_jax.models.pretrained.diffusers import from_diffusers
-from vaegan_jax.setup.runs import open_run
+from vaegan_jax.setup.finished_run import open_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -360,7 +360,8 @@ import sys, time
 for name in {blocked!r}:
   sys.modules[name] = None  # Importing it raises.
 import jax, vaegan_jax
-from vaegan_jax.experiment import loading, networks
+from vaegan_jax.inference import load
+from vaegan_jax.setup import networks
 start = time.process_time()  # Whatever else the machine does.
 model = vaegan_jax.load({path!r})
 seconds = time.process_time() - start
@@ -389,7 +390,7 @@ def test_loading_is_quick_and_needs_neither_tensorflow_nor_the_clone(
 def test_an_export_needs_no_orbax(runs, tmp_path):
   blocked = ['tensorflow', 'tensorflow_datasets', 'grain', 'PIL']
   code = _LIGHT.format(blocked=blocked, path=str(runs['vq'][1] / 'export'))
-  code = code.replace('loading, networks', 'loading') + (
+  code = code.replace('from vaegan_jax.setup import networks\n', '') + (
     'assert not any("vaegan_jax.runtime" in name for name in sys.modules)\n'
   )
   result = subprocess.run(

@@ -19,11 +19,12 @@ from absl import flags
 
 import main
 import vaegan_jax
+from tests.finished_run import restore_state
 from vaegan_jax.config import cli
 from vaegan_jax.config.io import load_config
 from vaegan_jax.runtime import lock
 from vaegan_jax.runtime.checkpoints import Checkpoints
-from vaegan_jax.setup.networks import create_networks, restore_networks
+from vaegan_jax.setup.networks import create_networks
 from vaegan_jax.training import loop
 
 pytest.importorskip('google.cloud.storage')
@@ -128,7 +129,7 @@ def test_a_run_starts_from_one_in_a_bucket(whole, tiny_run):
   few = '--config.num_train_steps=1'
   assert _run(*tiny_run, *start, few, '--workdir=gs://bucket/next') == loop.DONE
   states = [
-    restore_networks(load_config(f'{run}/config.json'), run)[1]
+    restore_state(load_config(f'{run}/config.json'), run)[0]
     for run in ('gs://bucket/whole', 'gs://bucket/next')
   ]
   # After one small step.

@@ -18,11 +18,11 @@ from tests.processes import (
   wait_for,
   wait_for_step,
 )
-from vaegan_jax.commands import train
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import evaluator
 from vaegan_jax.runtime import checkpoints, distributed, processes
 from vaegan_jax.runtime.preemption import Stopper
+from vaegan_jax.setup import data
 
 _LAST_STEP = 16
 
@@ -194,7 +194,7 @@ def _fail_to_load():
   def fail(*_, **__):
     raise ZeroDivisionError('just now')
 
-  train.load_splits = fail
+  data.load_splits = fail
 
 
 def test_an_exception_in_one_ends_the_other(flags, tmp_path):

@@ -22,7 +22,6 @@ from tests.runtime.checkpoints_test import (
   save_all,
 )
 from tests.tiny_run import R1_FLAGS
-from vaegan_jax.commands import train
 from vaegan_jax.config import cli
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import writers
@@ -106,7 +105,9 @@ def test_a_second_trainer_is_refused_before_anything_happens(
 ):
   holder = {'host': 'elsewhere', 'pid': 12345}
   (tmp_path / 'lock').write_text(json.dumps(holder))
-  monkeypatch.setattr(train, '_load_data', lambda _: pytest.fail('too late'))
+  monkeypatch.setattr(
+    'vaegan_jax.setup.run.load_data', lambda _: pytest.fail('too late')
+  )
   with (tmp_path / 'lock').open() as file:
     # Another opening of the file is another holder.
     fcntl.flock(file, fcntl.LOCK_EX)

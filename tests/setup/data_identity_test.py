@@ -18,7 +18,7 @@ from vaegan_jax.data.image_files import ImageFiles
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import writers
 from vaegan_jax.setup import data_identity
-from vaegan_jax.setup.runs import open_run
+from vaegan_jax.setup.finished_run import open_run
 
 ARCHIVE = Path(__file__).parents[1] / 'fixtures' / 'workdir_1.tar.gz'
 
@@ -67,12 +67,12 @@ def test_a_folder_that_grows_under_a_run(
   assert 0 < new <= 10
 
   said = (
-    f'has {len(after["train"])} images to train with and had '
+    f'has {len(after["train"])} training images, and had '
     f'{len(before["train"])}, not all the same, at step 1 of the run'
   )
   with pytest.raises(UserError, match=said) as error:
     run(*flags, f'{few[1]}=2', few[0])
-  assert '--config.data.allow_growth=true goes on' in str(error.value)
+  assert '--config.data.allow_growth=true' in str(error.value)
 
   run('--mode=evaluate', f'--workdir={workdir}')
   told = f'{len(before["train"])} then and {len(after["train"])} now'
@@ -85,7 +85,7 @@ def test_a_folder_that_grows_under_a_run(
   (line,) = (
     line for line in capsys.readouterr().out.splitlines() if said in line
   )
-  assert f'{new} are new, and the order of all is another from here' in line
+  assert f'{new} are new, and the order of images changes from here on' in line
   caplog.clear()
   run('--mode=evaluate', f'--workdir={workdir}')
   # These are the images of the newest step.
@@ -97,7 +97,7 @@ def test_a_folder_that_grows_under_a_run(
     Image.new('RGB', (16, 16), (0, 0, shade)).save(images / 'blue.png')
     if 'blue.png' in split(images)['test']:
       break
-  with pytest.raises(UserError, match='images to train with'):
+  with pytest.raises(UserError, match='training images, and had'):
     run(*flags, f'{few[1]}=3', few[0])
   assert run(*flags, f'{few[1]}=3', few[0], grow) == 0
 

@@ -11,11 +11,12 @@ import jax
 import numpy as np
 import pytest
 
+from tests.finished_run import restore_state
 from tests.processes import read_rows, saved_steps
 from vaegan_jax.commands import train
 from vaegan_jax.config.io import load_config
 from vaegan_jax.errors import UserError
-from vaegan_jax.setup.networks import create_networks, restore_networks
+from vaegan_jax.setup.networks import create_networks
 from vaegan_jax.training.loop import DONE
 
 NORM = '--config.model.norm=batch'  # Averages exist beside the weights.
@@ -55,7 +56,7 @@ def begin(tiny_run, tmp_path, run, monkeypatch):
 
 def _restore(workdir):
   config = load_config(workdir / 'config.json')
-  _, state, _ = restore_networks(config, str(workdir))
+  state, _ = restore_state(config, str(workdir))
   return state
 
 
@@ -97,7 +98,7 @@ def test_the_other_run_may_be_removed_after_the_start(
   assert saved_steps(tmp_path / 'second') == [0]
   shutil.rmtree(gone)
   _assert_same(begin(f'--config.init_from={gone}'), began)
-  told = f"init_from='{gone}' is not read again: this run goes on with"
+  told = f"init_from='{gone}' is not read again"
   assert told in capsys.readouterr().out
   # The field is not part of the run: it resumes without it too.
   args = (*tiny_run, NORM, '--config.checkpoint_every_steps=1')
@@ -110,8 +111,8 @@ def test_a_different_critic_starts_afresh_with_a_message(first, begin, capsys):
   change = ('--config.critic.width=4', '--config.critic.spectral_norm=True')
   state = begin(f'--config.init_from={first}', *change)
   assert (
-    f'{first}, but the critic begins anew, because critic.width is 2 there and '
-    '4 here and critic.spectral_norm is False there and True here.\n'
+    f'{first}, but the critic starts afresh, because critic.width is 2 there '
+    'and 4 here and critic.spectral_norm is False there and True here.\n'
   ) in capsys.readouterr().out
   _assert_same(state.ema_params, _restore(first).ema_params)
   fresh = begin(*change, name='third').networks['critic']
@@ -127,7 +128,7 @@ def test_a_critic_that_only_one_of_them_has(
 
   pixels = tmp_path / 'pixels'
   state, out = from_run(first, '--config.objective=mse', name='pixels')
-  assert set(state.networks) == {'autoencoder'} and 'begins anew' not in out
+  assert set(state.networks) == {'autoencoder'} and 'starts afresh' not in out
   _, out = from_run(pixels, name='second')
   assert "because objective is 'mse' there, which has none." in out
   # A frozen critic is read from its own file.
@@ -137,7 +138,7 @@ def test_a_critic_that_only_one_of_them_has(
     '--config.loss.adversarial_weight=0',
   )
   _, out = from_run(pixels, *vgg, name='frozen')
-  assert 'begins anew' not in out
+  assert 'starts afresh' not in out
   _, out = from_run(tmp_path / 'frozen', name='third')
   assert "because critic.network is 'vgg16' there." in out
 
@@ -145,7 +146,9 @@ def test_a_critic_that_only_one_of_them_has(
 @pytest.fixture
 def refused(tiny_run, tmp_path, run, monkeypatch):
   """Returns a function that starts a run which is refused."""
-  monkeypatch.setattr(train, '_load_data', lambda _: pytest.fail('too late'))
+  monkeypatch.setattr(
+    'vaegan_jax.setup.run.load_data', lambda _: pytest.fail('too late')
+  )
 
   def refused(init_from, *args, workdir=tmp_path / 'second'):
     with pytest.raises(UserError) as caught:

@@ -1,22 +1,23 @@
-"""The mode `compare`: finished runs side by side, on the same images."""
+"""The command `compare`: finished runs side by side, on the same images."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import ml_collections
 from etils import epath
 
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation import figures
 from vaegan_jax.evaluation.feature_metrics import (
   FeatureMetrics,
   load_feature_metrics,
 )
+from vaegan_jax.evaluation.plots import comparison_figure
 from vaegan_jax.evaluation.scores import is_main
+from vaegan_jax.evaluation.tables import markdown_table
 from vaegan_jax.runtime.files import check_writable, save_png, write_text
-from vaegan_jax.setup.runs import open_run
+from vaegan_jax.setup.finished_run import FinishedRun, open_run
 
-# Fields of `config.data` that decide what the held-out images are.
+# Fields of `config.data` that determine the held-out images.
 _SAME_DATA = (
   'name',
   'path',
@@ -32,17 +33,17 @@ _SAME_DATA = (
 def compare(
   configs: Mapping[str, ml_collections.ConfigDict], output_dir: str
 ) -> None:
-  """Puts runs side by side, on the same held-out images.
+  """Evaluates runs side by side, on the same held-out images.
 
-  Every run's distance is measured by one critic, that of the first run that
-  has one, as distances in different features cannot be compared, and all are
-  looked at by the judges of the first run that names any. Writes
+  One critic measures the distance of all runs, because distances in different
+  features cannot be compared: the critic of the first run that has one. The
+  pretrained networks are those of the first run that names any. Writes
   `comparison.png`, `comparison.json` and `comparison.md`.
 
   Args:
     configs: {workdir: its configuration}; the images of the runs must be of
       the same dataset and shape.
-    output_dir: where the three files go.
+    output_dir: folder of the three files.
 
   Raises:
     UserError: a run has no checkpoint, or the runs' data differ.
@@ -50,7 +51,7 @@ def compare(
   check_writable(output_dir)
   _check_same_data(configs)
   options = {
-    'feature_metrics': _create_feature_metrics(configs.values()),
+    'feature_metrics': _load_feature_metrics(configs.values()),
     'batch_size': next(iter(configs.values())).batch_size,
   }
   runs = {
@@ -60,31 +61,49 @@ def compare(
     )
   }
   _check_same_images(configs, runs)
-  judge = next(
-    (
-      (label, evaluator.distance_for(variables))
-      for label, (evaluator, variables, _) in runs.items()
-      if 'critic' in variables
-    ),
-    None,
-  )
-  rows, results = {}, {}
+  results = _score(runs)
+  rows = {}
   for label, (evaluator, variables, _) in runs.items():
-    print(f'Evaluating {label} ...', flush=True)
     x, x_recon = evaluator.reconstruct_first(variables, evaluator.num_columns)
-    x, rows[label] = evaluator.as_pictures(x), evaluator.as_pictures(x_recon)
-    results[label] = evaluator.score(variables, distance=judge and judge[1])
-    distance = results[label].pop('distance')
-    if judge:
-      results[label][f'distance ({judge[0]})'] = distance
-  rows = {'originals': x} | rows
+    rows['originals'] = evaluator.as_pictures(x)
+    rows[label] = evaluator.as_pictures(x_recon)
   output = epath.Path(output_dir)
-  figure = figures.comparison_figure(rows, _without_samples(results))
+  figure = comparison_figure(rows, _without_samples(results))
   save_png(output / 'comparison.png', figure)
-  table = figures.markdown_table(results) + '\n' + evaluator.protocol
+  table = markdown_table(results) + '\n' + _protocol(runs)
   write_text(output / 'comparison.md', table)
   write_text(output / 'comparison.json', json.dumps(results) + '\n')
   print(table, f'Figure: {output / "comparison.png"}', sep='\n', flush=True)
+
+
+def _score(runs: Mapping[str, FinishedRun]) -> dict[str, dict]:
+  """Scores each run, with the distance of the first run's critic."""
+  judge = next((k for k, run in runs.items() if 'critic' in run.variables), '')
+  distance = judge and runs[judge].evaluator.distance_for(runs[judge].variables)
+  results = {}
+  for label, (evaluator, variables, _) in runs.items():
+    print(f'Evaluating {label} ...', flush=True)
+    results[label] = evaluator.score(variables, distance=distance or None)
+    value = results[label].pop('distance')
+    if judge:
+      results[label][f'distance ({judge})'] = value
+  return results
+
+
+def _protocol(runs: Mapping[str, FinishedRun]) -> str:
+  """Joins the runs' protocols: lines that not all share name their run."""
+  lines = {
+    label: run.evaluator.protocol.splitlines() for label, run in runs.items()
+  }
+  shared = set.intersection(*map(set, lines.values()))
+  joined = [line for line in next(iter(lines.values())) if line in shared]
+  joined += [
+    f'- {label}: {line.removeprefix("- ")}'
+    for label, own in lines.items()
+    for line in own
+    if line not in shared
+  ]
+  return ''.join(f'{line}\n' for line in joined)
 
 
 def _check_same_data(configs) -> None:
@@ -100,12 +119,12 @@ def _check_same_data(configs) -> None:
 
 
 def _check_same_images(configs, runs) -> None:
-  """Of a folder, which runs of two versions may split otherwise."""
+  """Refuses runs of two versions that split a folder differently."""
   (first_label, first), *others = runs.items()
   if len({config.data.folder_rules for config in configs.values()}) == 1:
     return
   for label, run in others:
-    if run[0].fingerprint != first[0].fingerprint:
+    if run.evaluator.fingerprint != first.evaluator.fingerprint:
       raise UserError(
         f'the held-out images of {label} are not those of {first_label}, '
         'because their data.folder_rules differ: only runs on the same '
@@ -113,16 +132,18 @@ def _check_same_images(configs, runs) -> None:
       )
 
 
-def _create_feature_metrics(configs) -> FeatureMetrics:
+def _load_feature_metrics(
+  configs: Iterable[ml_collections.ConfigDict],
+) -> FeatureMetrics:
   sections = [config.evaluation for config in configs]
   named = (section for section in sections if any(section.values()))
   return load_feature_metrics(**next(named, sections[0]))
 
 
 def _without_samples(results):
-  """The reconstructions that are drawn are those from the mean.
+  """Leaves the scores of what the figure shows: reconstructions from the mean.
 
-  A rate that all have in nats is not told in bits again.
+  The rate in bits is left out if all runs have it in nats.
   """
   in_nats = all(row.get('kl') is not None for row in results.values())
   return {
@@ -136,6 +157,6 @@ def _without_samples(results):
 
 
 def _labels(workdirs: list[str]) -> list[str]:
-  """Short names of runs: their folders' names, or paths if those repeat."""
+  """Returns the runs' folder names, or their paths if names repeat."""
   names = [epath.Path(workdir).name for workdir in workdirs]
   return names if len(set(names)) == len(names) else list(workdirs)

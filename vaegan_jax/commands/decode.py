@@ -6,27 +6,22 @@ import numpy as np
 from vaegan_jax.config.cli import Use
 from vaegan_jax.data.pictures import png_names
 from vaegan_jax.errors import UserError
+from vaegan_jax.inference.command_io import open_model, write_pictures
 from vaegan_jax.inference.latent_files import read_latents
-from vaegan_jax.inference.using import batches_of, open_model, write_pictures
 from vaegan_jax.runtime import devices
 
 
 def decode(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
-  """Decodes latents into PNG files, named as the images were, or by number.
+  """Decodes latents into PNG files, or arrays into `.npy` files.
 
-  Latents of arrays become `.npy` files.
-
-  Args:
-    config: of the run.
-    workdir: of the run, or an export.
-    use: which latents, and where the pictures go.
+  Files are named as the encoded images were, or by number.
 
   Raises:
     UserError: the model or the latents cannot be read, they are of another
       model, or the folder cannot be written.
   """
   model = open_model(config, workdir, use)
-  everywhere, number = devices.replicate(model), 0
+  replicated, number = devices.replicate(model), 0
   for latents, names in read_latents(use.input, model):
     if not latents.ndim or latents.dtype.kind not in 'fiu':
       raise UserError(
@@ -35,12 +30,12 @@ def decode(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
       )
     if latents.dtype.kind == 'f':
       latents = latents.astype(np.float32)
-    names = png_names(
-      names or [f'{i:08}.png' for i in range(number, number + len(latents))]
-    )
-    for places, batch in batches_of(latents, config.batch_size, 'Decoding'):
-      images = np.asarray(everywhere.decode(batch))[: len(places)]
-      part = [names[place] for place in places]
+    numbers = range(number, number + len(latents))
+    names = png_names(names or [f'{index:08}.png' for index in numbers])
+    for indices, images in devices.map_batches(
+      replicated.decode, latents, batch_size=config.batch_size, what='Decoding'
+    ):
+      part = [names[index] for index in indices]
       write_pictures(use.output, part, images, model.config.data)
     number += len(latents)
   print(f'Decoded {number:,} pictures: {use.output}', flush=True)

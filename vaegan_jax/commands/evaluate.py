@@ -8,11 +8,11 @@ import json
 import ml_collections
 from etils import epath
 
-from vaegan_jax.evaluation import figures
 from vaegan_jax.evaluation.evaluator import Poll, never_stop
+from vaegan_jax.evaluation.tables import markdown_table
 from vaegan_jax.runtime import distributed
 from vaegan_jax.runtime.files import check_writable, save_png, write_text
-from vaegan_jax.setup.runs import open_run
+from vaegan_jax.setup.finished_run import open_run
 
 
 def evaluate(
@@ -39,7 +39,7 @@ def evaluate(
   if not distributed.is_first():
     return
   line = json.dumps({'step': step, **scores}, allow_nan=False)
-  table = figures.markdown_table({epath.Path(workdir).name: scores})
+  table = markdown_table({epath.Path(workdir).name: scores})
   table += '\n' + evaluator.protocol
   root = epath.Path(workdir)
   write_text(root / 'evaluation.json', line + '\n')

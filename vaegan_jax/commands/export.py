@@ -1,9 +1,9 @@
 """The mode `export`: a run as a folder that outlives this code.
 
-`model.safetensors` (the averaged weights), `config.json`, `latents.json` and a
-model card, `README.md`, with the figures: NumPy alone reads the weights, and
-`vaegan_jax.load` opens the folder without orbax. Of the layout 'ldm',
-`diffusers/` is an AutoencoderKL.
+It holds `model.safetensors` (the averaged weights), `config.json`,
+`latents.json`, a model card (`README.md`) and figures. NumPy alone can read the
+weights, and `vaegan_jax.load` needs no orbax. A model of the layout 'ldm' gets
+an AutoencoderKL in `diffusers/`, too.
 """
 
 import json
@@ -14,31 +14,26 @@ from etils import epath
 from vaegan_jax.config.cli import Use
 from vaegan_jax.config.migrations import stamp
 from vaegan_jax.config.schema import path_fields
+from vaegan_jax.inference.command_io import open_model, with_statistics
 from vaegan_jax.inference.latent_statistics import FILE
 from vaegan_jax.inference.load import EXPORT_VERSION, WEIGHTS_FILE
 from vaegan_jax.inference.model import TrainedModel
 from vaegan_jax.inference.model_card import write_card
 from vaegan_jax.inference.tensors import digest, to_tensors
-from vaegan_jax.inference.using import measured, open_model
 from vaegan_jax.models import safetensors_files
 from vaegan_jax.models.pretrained import diffusers
 from vaegan_jax.runtime.files import replacing, write_text
 
-_OF_DIFFUSERS = 'diffusion_pytorch_model.safetensors'
+_DIFFUSERS_FILE = 'diffusion_pytorch_model.safetensors'
 
 
 def export(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
   """Exports a model.
 
-  Args:
-    config: of the run.
-    workdir: of the run, or an export.
-    use: where to, and whether with the critic.
-
   Raises:
     UserError: the model cannot be loaded, or the folder cannot be written.
   """
-  model = measured(open_model(config, workdir, use), config)
+  model = with_statistics(open_model(config, workdir, use), config)
   variables = dict(model.variables)
   if not use.with_critic:
     variables.pop('critic', None)
@@ -67,19 +62,19 @@ def _write_weights(model: TrainedModel, tensors, folder: epath.Path) -> None:
 
 
 def _write_for_diffusers(model: TrainedModel, folder: epath.Path) -> None:
-  """The autoencoder as `AutoencoderKL.from_pretrained` opens it."""
-  known = model.statistics and float(model.scaling_factor)
-  about = diffusers.describe(model.config.model, model.image_shape, known)
-  write_text(folder / 'config.json', json.dumps(about, indent=2) + '\n')
+  """Writes what `AutoencoderKL.from_pretrained` opens."""
+  factor = model.statistics and float(model.scaling_factor)
+  config = diffusers.describe(model.config.model, model.image_shape, factor)
+  write_text(folder / 'config.json', json.dumps(config, indent=2) + '\n')
   params = model.variables['autoencoder']['params']
-  with replacing(folder / _OF_DIFFUSERS) as path, path.open('wb') as file:
+  with replacing(folder / _DIFFUSERS_FILE) as path, path.open('wb') as file:
     safetensors_files.write(
       file, diffusers.to_diffusers(params), {'format': 'pt'}
     )
 
 
 def _without_paths(config: ml_collections.ConfigDict) -> dict:
-  """The fields as others may see them: of paths, the last names."""
+  """Returns the fields for others to see: of paths, only the last names."""
   fields = config.to_dict()
   for name in path_fields():
     section, _, field = name.rpartition('.')

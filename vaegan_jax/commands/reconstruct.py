@@ -1,22 +1,18 @@
-"""The mode `reconstruct`: images and what the autoencoder makes of them.
+"""The mode `reconstruct`: images beside their reconstructions.
 
-Two folders of PNG files, or of arrays `.npy` files: `originals` (the crops that
-it is fed with) and `reconstructions`, whose files have the same names: fit for
-any tool that compares folders.
+It writes two folders whose files have the same names, for tools that compare
+folders: `originals`, as the autoencoder takes them, and `reconstructions`.
 """
 
 import ml_collections
-import numpy as np
 from etils import epath
 
 from vaegan_jax.config.cli import Use
 from vaegan_jax.data import pixels
 from vaegan_jax.data.pictures import png_names
-from vaegan_jax.inference.using import (
-  batches_of,
+from vaegan_jax.inference.command_io import (
+  open_examples,
   open_model,
-  open_pictures,
-  open_split,
   write_pictures,
 )
 from vaegan_jax.runtime import devices
@@ -25,34 +21,29 @@ from vaegan_jax.runtime import devices
 def reconstruct(
   config: ml_collections.ConfigDict, workdir: str, use: Use
 ) -> None:
-  """Reconstructs images without chance.
-
-  Args:
-    config: of the run.
-    workdir: of the run, or an export.
-    use: which images, and where the pictures go.
+  """Reconstructs images without randomness, into PNG or `.npy` files.
 
   Raises:
     UserError: the model or the images cannot be read, or the folder cannot be
       written.
   """
   model = devices.replicate(open_model(config, workdir, use))
-  if use.split:
-    images = open_split(config, workdir, use.split)
-    names = [f'{index:08}.png' for index in range(len(images))]
-  else:
-    images = open_pictures(config, use.input)
-    names = png_names(images.names)
+  images = open_examples(config, workdir, use)
+  names = png_names(
+    [f'{index:08}.png' for index in range(len(images))]
+    if use.split
+    else images.names
+  )
   data = model.config.data
-  batches = batches_of(images, config.batch_size, 'Reconstructing')
-  for places, batch in batches:
+
+  def pair(batch):
     x = pixels.to_float(batch, data.value_range)
-    pictures = {'originals': x, 'reconstructions': model.reconstruct(x)}
-    for folder, whole in pictures.items():
-      write_pictures(
-        epath.Path(use.output) / folder,
-        [names[place] for place in places],
-        np.asarray(whole)[: len(places)],
-        data,
-      )
+    return {'originals': x, 'reconstructions': model.reconstruct(x)}
+
+  for indices, pictures in devices.map_batches(
+    pair, images, batch_size=config.batch_size, what='Reconstructing'
+  ):
+    part = [names[index] for index in indices]
+    for folder, content in pictures.items():
+      write_pictures(epath.Path(use.output) / folder, part, content, data)
   print(f'Reconstructed {len(images):,} pictures: {use.output}', flush=True)

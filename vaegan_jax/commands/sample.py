@@ -8,46 +8,38 @@ from etils import epath
 from vaegan_jax.config.cli import Use
 from vaegan_jax.config.shapes import shown_bands
 from vaegan_jax.evaluation import signal_figures
+from vaegan_jax.evaluation.evaluator import NUM_SAMPLES
 from vaegan_jax.evaluation.figures import sample_figure
-from vaegan_jax.inference.using import batches_of, open_model, write_pictures
+from vaegan_jax.inference.command_io import open_model, write_pictures
 from vaegan_jax.runtime import devices
 from vaegan_jax.runtime.files import save_png
 
-_IN_FIGURE = 64  # As evaluation draws.
-
 
 def sample(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
-  """Draws samples: a file each, and the first together in `samples.png`.
+  """Samples into a file each, and plots the first ones in `samples.png`.
 
-  The first are those that evaluation draws; `--config.seed` gives others.
-
-  Args:
-    config: of the run.
-    workdir: of the run, or an export.
-    use: how many, and where the pictures go.
+  They begin with those of the evaluation; `--config.seed` gives others.
 
   Raises:
     UserError: the model cannot be read, or the folder cannot be written.
   """
   model = open_model(config, workdir, use)
-  prior = np.asarray(
-    model.draw_prior(jax.random.key(config.seed), use.num_samples)
-  )
-  everywhere, first_images = devices.replicate(model), []
-  for places, batch in batches_of(prior, config.batch_size, 'Sampling'):
-    images = np.asarray(everywhere.decode(batch))[: len(places)]
-    names = [f'{i:08}.png' for i in places]
-    write_pictures(use.output, names, images, model.config.data)
-    first_images.extend(images[: _IN_FIGURE - len(first_images)])
-  _draw(np.stack(first_images), model.config.data, use.output)
-  print(f'Drew {len(prior):,} samples: {use.output}', flush=True)
-
-
-def _draw(x: np.ndarray, data, folder: str) -> None:
-  """The first samples in one picture."""
-  shown = signal_figures.as_pictures(
+  data, first_samples = model.config.data, []
+  prior = model.draw_prior(jax.random.key(config.seed), use.num_samples)
+  for indices, samples in devices.map_batches(
+    devices.replicate(model).decode,
+    np.asarray(prior),
+    batch_size=config.batch_size,
+    what='Sampling',
+  ):
+    names = [f'{index:08}.png' for index in indices]
+    write_pictures(use.output, names, samples, data)
+    first_samples.extend(samples[: NUM_SAMPLES - len(first_samples)])
+  x = np.stack(first_samples)
+  pictures = signal_figures.as_pictures(
     x, bands=shown_bands(data), sample_rate=data.sample_rate
   )
-  scale = signal_figures.scale_of(shown, x.ndim - 2)
-  figure = sample_figure(shown, scale=scale)
-  save_png(epath.Path(folder) / 'samples.png', figure)
+  scale = signal_figures.scale_of(pictures, x.ndim - 2)
+  path = epath.Path(use.output) / 'samples.png'
+  save_png(path, sample_figure(pictures, scale=scale))
+  print(f'Sampled {len(prior):,} pictures: {use.output}', flush=True)

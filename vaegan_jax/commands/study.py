@@ -1,11 +1,10 @@
-"""The mode `study`: how well an objective does, and how surely, over seeds.
+"""The command `study`: how well objectives do over seeds, with the spread.
 
 Each run of the grid is one that `--mode=train` could have made, in a workdir
-of its own; its `outcome.json` says what became of it, so that the same command
-goes on where it was stopped. The runs follow each other and each has all the
-devices: the memory of a GPU and the chips of a TPU are not shared out. What
-dies with the process is resumed, like everything else. Of several processes the
-first reads and writes what became of the runs.
+of its own. Its `outcome.json` records how it ended, so that the same command
+resumes a study. Runs follow each other, and each has all the devices. A run
+that was killed with its process is resumed. Of several processes the first
+reads and writes the outcomes.
 """
 
 import json
@@ -34,38 +33,37 @@ from vaegan_jax.runtime.files import check_writable, write_text
 from vaegan_jax.runtime.preemption import Preempted, Stopper
 from vaegan_jax.runtime.progress import format_duration
 from vaegan_jax.setup.data_identity import keep_rules
-from vaegan_jax.setup.runs import open_run
+from vaegan_jax.setup.finished_run import open_run
 from vaegan_jax.training import loop
 
 Runs = Mapping[str, ml_collections.ConfigDict]  # {workdir: configuration}
 
-FAILED, CRASHED = 'failed', 'crashed'  # What became of a run; or FINISHED.
+FAILED, CRASHED = 'failed', 'crashed'  # Statuses beside FINISHED.
 
 
 def study(runs: Runs, workdir: str) -> int:
-  """Trains what is not yet trained, evaluates it and sums it up.
+  """Trains and evaluates the runs that are not finished, and reports all.
 
-  A run that gives up, because it diverges, is a result and not trained again;
-  one that crashes is, by the next call. Both count as failures, and the study
-  goes on.
+  A run that diverges is a result, and is not trained again. One that crashes is
+  trained again by the next call. Both count as failures.
 
   Args:
-    runs: every run's workdir and valid configuration, in the order of the
-      table, `<workdir>/<objective>/seed_0` or, in a sweep,
-      `<workdir>/<objective>/<field>=<value>/seed_0`; together they differ in
-      the objective, that field, the seed and what a configuration file sets by
-      the objective.
+    runs: {workdir: valid configuration} in the order of the table. The workdirs
+      are `<workdir>/<objective>/seed_0` or, in a sweep,
+      `<workdir>/<objective>/<field>=<value>/seed_0`. The configurations differ
+      in the objective, that field, the seed and the fields that a configuration
+      file sets by the objective.
     workdir: gets `study.json`, `study.md`, `study.png` and, in a sweep,
       `study_curves.png`; the first two after every run.
 
   Returns:
-    The process's exit status: 0, or 1 if a run crashed; that of `train.train`
-    where a run was stopped from outside, 75 by SIGTERM, 130 by Ctrl-C or 1 by
-    a full disk.
+    The process's exit status: 0, or 1 if a run crashed. If a run was stopped
+    from outside, that of `train.train`: 75 by SIGTERM, 130 by Ctrl-C, 1 by a
+    full disk.
 
   Raises:
-    UserError: as `train.train`, of any run; a workdir that holds another run
-      is told before anything is trained.
+    UserError: as `train.train`, for any run. A workdir that holds another run
+      is refused before any training.
   """
   with distributed.together():
     folders = (epath.Path(run).relative_to(workdir) for run in runs)
@@ -73,17 +71,12 @@ def study(runs: Runs, workdir: str) -> int:
   distributed.check_shared(workdir)
   runs = {run: keep_rules(config, run) for run, config in runs.items()}
   with Stopper() as stopper:
-    known = distributed.from_first(lambda: _recall_all(runs))
+    known = distributed.from_first(lambda: _read_outcomes(runs))
     outcomes = {
       run: outcome and outcome | {'label': _label(run, workdir)}
       for run, outcome in zip(runs, known, strict=True)
     }
-    progress = _Progress(
-      {
-        run: 0 if outcomes[run] else config.num_train_steps - _newest_step(run)
-        for run, config in runs.items()
-      }
-    )
+    progress = _Progress(runs, outcomes)
     for run, config in runs.items():
       name = f'{_label(run, workdir)}, seed {config.seed}'
       progress.announce(run, name, outcomes[run])
@@ -92,10 +85,10 @@ def study(runs: Runs, workdir: str) -> int:
         if outcomes[run] is None:
           return status
         outcomes[run]['label'] = _label(run, workdir)
-        jax.clear_caches()  # Of programs that no other run has.
+        jax.clear_caches()  # No other run has the same programs.
       if distributed.is_first():
         report.write_tables(list(filter(None, outcomes.values())), workdir)
-    _draw(runs, outcomes, workdir)
+    _show(runs, outcomes, workdir)
   statuses = [outcome['status'] for outcome in outcomes.values()]
   return loop.FAILED if CRASHED in statuses else loop.DONE
 
@@ -103,54 +96,54 @@ def study(runs: Runs, workdir: str) -> int:
 def _run(
   config: ml_collections.ConfigDict, workdir: str, stopper: Stopper
 ) -> tuple[int, Outcome | None]:
-  """Trains and evaluates one run.
+  """Trains and evaluates one run, and records its outcome.
 
   Returns:
-    The exit status of the training, and the outcome, which is also kept in the
-    workdir; None if the run was stopped from outside.
+    The exit status of the training, and the outcome; None if the run was
+    stopped from outside.
   """
-  status, found = loop.FAILED, None
+  status, ending = loop.FAILED, None
   try:
     status = train.train(config, workdir, stopper)
-    stopper.poll()  # A signal came too late for the training to heed it.
+    stopper.poll()  # For a signal after the training's last poll.
     if status == loop.DONE:
       evaluate.evaluate(config, workdir, stopper.poll)
-      found = distributed.from_first(lambda: _success(workdir))
+      ending = distributed.from_first(lambda: _success(workdir))
     elif status == loop.FAILED:
-      found = distributed.from_first(lambda: _failure(config, workdir))
-    if found is None:
+      ending = distributed.from_first(lambda: _failure(config, workdir))
+    if ending is None:
       return status, None
   except Preempted:
     return stopper.status, None
   except UserError:
     raise
-  except Exception as error:  # One run must not cost the others.
+  except Exception as error:  # The other runs can still succeed.
     if jax.process_count() > 1:
-      raise  # The other processes are still in it.
+      raise  # The other processes are still in this run.
     logging.exception('%s crashed', workdir)
-    message = f'{type(error).__name__}: {error}'
-    found = {
+    ending = {
       'status': CRASHED,
       'step': _newest_step(workdir),
-      'message': message,
+      'message': f'{type(error).__name__}: {error}',
     }
-  outcome = {'objective': config.objective, 'seed': config.seed} | found
+  outcome = {'objective': config.objective, 'seed': config.seed} | ending
   if distributed.is_first():
-    kept = outcome | {'config': config.to_dict()}
-    _write_json(_outcome_path(workdir), kept)
+    content = outcome | {'config': config.to_dict()}
+    text = json.dumps(content, indent=2, allow_nan=False) + '\n'
+    write_text(_outcome_path(workdir), text)
   return status, outcome
 
 
 def _success(workdir) -> Outcome:
-  """The outcome of a run that was trained and evaluated."""
+  """Returns the outcome of a run that was trained and evaluated."""
   scores = json.loads((epath.Path(workdir) / 'evaluation.json').read_text())
   return {'status': FINISHED, 'step': scores.pop('step'), 'scores': scores}
 
 
 def _failure(config, workdir) -> Outcome | None:
-  """The outcome of a run that ended itself, by its record.
+  """Returns the outcome of a run that gave up, by its record.
 
-  None if there is no record, or if it is whole: what failed then is the disk.
+  Without a record, or with a complete one, the disk failed: None.
   """
   try:
     lines = (epath.Path(workdir) / 'metrics.jsonl').read_text().splitlines()
@@ -166,27 +159,27 @@ def _failure(config, workdir) -> Outcome | None:
   return {'status': FAILED, 'step': step, 'message': message}
 
 
-def _recall_all(runs: Runs) -> list[Outcome | None]:
-  """What is known of each run already, or that its workdir holds another."""
+def _read_outcomes(runs: Runs) -> list[Outcome | None]:
+  """Reads the recorded outcomes; refuses workdirs that hold other runs."""
   for run, config in runs.items():
     if _newest_step(run):
       _check_resumable(config, run)
     else:
       validate_new_run(config)
-  return [_recall(config, run) for run, config in runs.items()]
+  return [_read_outcome(config, run) for run, config in runs.items()]
 
 
-def _recall(config, workdir) -> Outcome | None:
-  """What became of the very same run; None if that is to be found out."""
+def _read_outcome(config, workdir) -> Outcome | None:
+  """Returns the outcome of the very same run; None if it is to be trained."""
   try:
     outcome = json.loads(_outcome_path(workdir).read_text())
     was, now = upgrade(outcome.pop('config')), _as_json(config)
     if isinstance(was['data']['value_range'], str):  # Found since, and kept.
       was['data']['value_range'] = now['data']['value_range']
     if outcome['status'] == FINISHED:
-      # A version before this one measured less.
+      # An earlier version measured less.
       return outcome if was == now and 'detail' in outcome['scores'] else None
-    was.pop('evaluation')  # Which no training depends on.
+    was.pop('evaluation')  # Training does not depend on it.
     now.pop('evaluation')
     return outcome if was == now and outcome['status'] == FAILED else None
   except (OSError, ValueError, LookupError):
@@ -194,19 +187,19 @@ def _recall(config, workdir) -> Outcome | None:
 
 
 def _check_resumable(config, workdir) -> None:
-  """Tells another run in the workdir, as restoring its checkpoint would."""
+  """Refuses another run in the workdir, as restoring its checkpoint would."""
   newest = _newest_step(workdir)
   try:
     saved = json.loads((epath.Path(workdir) / 'config.json').read_text())
   except (OSError, ValueError):
-    return  # Restoring the checkpoint will tell.
+    return  # Restoring the checkpoint reports it.
   was, now = map(flatten, (upgrade(saved), _as_json(config)))
   free = tuple(f'{field}.' for field in resumable_fields(config))
   for name, value in now.items():
     if was.get(name) != value and not f'{name}.'.startswith(free):
       raise UserError(
         f'In {workdir}, {name} was {was.get(name)!r} and is {value!r} now, but '
-        'a run goes on with the configuration it began with: restore the old '
+        'a run keeps the configuration that it began with: restore the old '
         'value or use a new --workdir, such as --workdir=runs/study_2'
       )
   if newest > config.num_train_steps:
@@ -218,7 +211,7 @@ def _check_resumable(config, workdir) -> None:
 
 
 def _as_json(config) -> dict[str, Any]:
-  """The configuration as JSON gives it back."""
+  """Returns the configuration as JSON restores it."""
   return json.loads(json.dumps(config.to_dict()))
 
 
@@ -227,7 +220,7 @@ def _newest_step(workdir) -> int:
 
 
 def _label(run: str, workdir: str) -> str:
-  """Of its line in the table: the folders between the study's and its own."""
+  """Returns a run's label: the folders between the study's and its own."""
   return ', '.join(epath.Path(run).relative_to(workdir).parts[:-1])
 
 
@@ -236,41 +229,37 @@ def _outcome_path(workdir) -> epath.Path:
 
 
 class _Progress:
-  """A line before each run: which one it is, how long so far, how long yet."""
+  """Progress of a study, as a line before each run."""
 
-  def __init__(self, steps: Mapping[str, int]):
-    """Starts the clock; `steps` are what is left of each run, by workdir."""
-    self._steps = steps
+  def __init__(self, runs: Runs, outcomes: Mapping[str, Outcome | None]):
+    """Starts the clock."""
+    self._steps_left = {
+      run: 0 if outcomes[run] else config.num_train_steps - _newest_step(run)
+      for run, config in runs.items()
+    }
     self._start = time.monotonic()
 
   def announce(self, run: str, name: str, outcome: Outcome | None) -> None:
-    """Prints the line; `outcome` is what is known of the run already."""
-    runs = list(self._steps)
+    """Prints the line of a run whose outcome may be known already."""
+    runs = list(self._steps_left)
     index = runs.index(run)
     elapsed = time.monotonic() - self._start
-    done = sum(self._steps[run] for run in runs[:index])
-    left = sum(self._steps[run] for run in runs[index:])
+    done = sum(self._steps_left[run] for run in runs[:index])
+    left = sum(self._steps_left[run] for run in runs[index:])
     estimate = format_duration(elapsed / done * left) if done else '-:--:--'
-    parts = [
-      f'run {index + 1} of {len(runs)}: {name}',
-      f'{outcome["status"]} before'
-      if outcome
-      else f'{format_duration(elapsed)} elapsed  {estimate} left',
-    ]
-    print('  '.join(parts), flush=True)
+    status = f'{format_duration(elapsed)} elapsed  {estimate} left'
+    if outcome:
+      status = f'{outcome["status"]} before'
+    print(f'run {index + 1} of {len(runs)}: {name}  {status}', flush=True)
 
 
-def _write_json(path: epath.Path, content: Mapping[str, Any]) -> None:
-  write_text(path, json.dumps(content, indent=2, allow_nan=False) + '\n')
-
-
-def _draw(runs: Runs, outcomes: Mapping[str, Outcome], workdir: str) -> None:
-  """Draws the first finished run of each label, and ends with the table."""
-  originals, rows, drawn = None, {}, set()
+def _show(runs: Runs, outcomes: Mapping[str, Outcome], workdir: str) -> None:
+  """Plots the first finished run of each label, and prints the table."""
+  originals, rows, shown = None, {}, set()
   for run, config in runs.items():
     label = _label(run, workdir)
-    if outcomes[run]['status'] == FINISHED and label not in drawn:
-      drawn.add(label)
+    if outcomes[run]['status'] == FINISHED and label not in shown:
+      shown.add(label)
       name = f'{label}, seed {config.seed}'
       originals, rows[name] = _reconstruct_first(config, run)
   if distributed.is_first():
@@ -278,7 +267,7 @@ def _draw(runs: Runs, outcomes: Mapping[str, Outcome], workdir: str) -> None:
 
 
 def _reconstruct_first(config, workdir) -> tuple[np.ndarray, np.ndarray]:
-  """The first held-out images and their reconstructions, as they are shown."""
+  """Returns the first held-out images and reconstructions, as pictures."""
   evaluator, variables, _ = open_run(
     config, workdir, feature_metrics=FeatureMetrics()
   )

@@ -8,20 +8,18 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from vaegan_jax.evaluation import curves, figures
-from vaegan_jax.evaluation.scores import JUDGED, OF_SOUNDS, QUALITY
+from vaegan_jax.evaluation import plots, tables
+from vaegan_jax.evaluation.scores import optional_metrics, quality_metrics
 from vaegan_jax.runtime.files import save_png, write_text
 
 # label, objective, seed, status, step, and scores or message.
 Outcome = dict[str, Any]
-Summary = dict[str, dict[str, int | figures.Spread | None]]
+Summary = dict[str, dict[str, int | tables.Spread | None]]
 
 FINISHED = 'finished'  # The status of a run that was trained and evaluated.
 # Not the distance, which each critic measures in features of its own.
 _OF_CODES = ('rate', 'perplexity', 'usage')
-METRICS = (*QUALITY, 'frechet_floor', 'kl', *_OF_CODES)
-# Others are shown where they are missing.
-_IF_KNOWN = (*OF_SOUNDS, *JUDGED, *_OF_CODES)
+METRICS = (*quality_metrics(), 'frechet_floor', 'kl', *_OF_CODES)
 _CURVES = (
   'psnr',
   'low_frequency_psnr',
@@ -55,16 +53,16 @@ def summarize(outcomes: list[Outcome]) -> Summary:
     } | {
       metric: _spread([scores.get(metric) for scores in finished])
       for metric in METRICS
-      if metric in known or metric not in _IF_KNOWN
+      if metric in known or metric not in optional_metrics()
     }
   return summary
 
 
-def _spread(values: list[float | None]) -> figures.Spread | None:
+def _spread(values: list[float | None]) -> tables.Spread | None:
   if not values or None in values:
     return None
   deviation = statistics.stdev(values) if len(values) > 1 else None
-  return figures.Spread(statistics.fmean(values), deviation)
+  return tables.Spread(statistics.fmean(values), deviation)
 
 
 def write_tables(outcomes: list[Outcome], workdir: str) -> None:
@@ -81,14 +79,14 @@ def write_tables(outcomes: list[Outcome], workdir: str) -> None:
     for outcome in outcomes
     if outcome['status'] != FINISHED
   ]
-  text = figures.markdown_table(summary)
+  text = tables.markdown_table(summary)
   if failures:
     text += '\n' + ''.join(failures)
   root = epath.Path(workdir)
   write_text(root / 'study.md', text)
   rows = {
     label: {
-      name: value._asdict() if isinstance(value, figures.Spread) else value
+      name: value._asdict() if isinstance(value, tables.Spread) else value
       for name, value in row.items()
     }
     for label, row in summary.items()
@@ -119,17 +117,17 @@ def show(
     print('No run finished, so there is no figure.', flush=True)
     return
   summary = summarize(outcomes)
-  figure = figures.comparison_figure({'originals': originals} | rows, summary)
+  figure = plots.comparison_figure({'originals': originals} | rows, summary)
   save_png(root / 'study.png', figure)
   print(f'Figure: {root / "study.png"}', flush=True)
   lines = _lines(summary)
   if lines:
-    picture = curves.rate_figure(lines, _CURVES)
+    picture = plots.rate_figure(lines, _CURVES)
     save_png(root / 'study_curves.png', picture)
     print(f'Curves: {root / "study_curves.png"}', flush=True)
 
 
-def _lines(summary: Summary) -> dict[str, list[curves.Point]]:
+def _lines(summary: Summary) -> dict[str, list[plots.Point]]:
   """{objective: its points, by rate} of a sweep; {} where there is none."""
   lines = {}
   for label, row in summary.items():

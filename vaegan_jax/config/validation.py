@@ -85,7 +85,7 @@ def validate_new_run(config: ml_collections.ConfigDict) -> None:
 def _check_layers(config) -> None:
   layers = models.create_modules(
     with_critic=True,
-    sides=spatial_shape(config.data),
+    space=spatial_shape(config.data),
     channels=config.data.channels,
     model=config.model,
     critic=config.critic,

@@ -1,7 +1,7 @@
 """The range of a dataset's values: which become -1 and 1 for the networks.
 
 It is found once, over the training split, and is a field of the run from then
-on: see `setup/value_range.py`.
+on: see `setup/data.py`.
 """
 
 import numpy as np

@@ -1,5 +1,5 @@
-"""What finished, or running, networks are worth: measured, drawn and used.
+"""Scores and figures of a run's held-out examples.
 
-Owns the metrics, the evaluator, the figures and style transfer.
-May import: `experiment` and what is below it; never the training.
+Owns metrics, the evaluator, figures and tables. May import: `config` and what
+is below it.
 """

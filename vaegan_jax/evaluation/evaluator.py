@@ -28,11 +28,11 @@ _NUM_PLAYED = 4
 _NO_FEATURE_METRICS = FeatureMetrics()
 Variables = Mapping[str, Any]  # {network: what `module.apply` takes}.
 Distance = Callable[[jax.Array, jax.Array], jax.Array]  # [B, ...] x 2 -> [B]
-Poll = Callable[[], None]  # Raises to end the work.
+Poll = Callable[[], None]  # Called between batches; may raise to end the work.
 
 
 def never_stop() -> None:
-  """Polls nothing: the work goes on to its end."""
+  """Lets the work go on to its end."""
 
 
 class Evaluator:
@@ -52,20 +52,20 @@ class Evaluator:
     feature_metrics: FeatureMetrics = _NO_FEATURE_METRICS,
     notes: Sequence[str] = (),
   ):
-    """Prepares the compiled functions; nothing is computed yet.
+    """Prepares the compiled functions; computes nothing yet.
 
     Args:
       modules: the run's networks, by name.
-      images: the held-out examples, uint8 or, with a range, of any type.
+      images: the held-out examples.
       loss: settings of the distance; `normalize='batch'` takes its means over
-        the examples of one batch.
-      batch_size: examples in a batch, shared over the devices of this process.
+        one batch.
+      batch_size: examples in a batch, shared over this process's devices.
       seed: of the samples from the prior and from the latent.
       value_range: as `pixels.to_float` takes it.
-      bands: the channels that figures show, as `figures.choose_bands` takes
-        them; if there are any, each channel is scored too.
-      sample_rate: of examples with one axis of space, in Hz.
-      feature_metrics: further metrics, computed by pretrained networks.
+      bands: the channels that figures show, if not all; then each channel is
+        scored, too.
+      sample_rate: of sounds, in Hz.
+      feature_metrics: metrics by pretrained networks.
       notes: further lines of the protocol.
     """
     autoencoder = modules['autoencoder']
@@ -77,7 +77,7 @@ class Evaluator:
     self._seed = seed
     self._latent = autoencoder.latent
     self._latent_space = autoencoder.latent_space
-    self._reconstruct = jax.jit(functools.partial(reconstruct, autoencoder))
+    self._reconstruct = jax.jit(functools.partial(_reconstruct, autoencoder))
     self._sample = jax.jit(functools.partial(_sample, autoencoder, seed))
     self._encode, self._decode, self._from_prior = (
       jax.jit(functools.partial(autoencoder.apply, method=method))
@@ -110,9 +110,9 @@ class Evaluator:
     """Computes the metrics over the held-out examples, on all local devices.
 
     Args:
-      variables: {network: variables}, on the host or on any devices.
-      num_images: how many, from the beginning of the split; 0: all.
-      distance: from another run's `distance_for`; None: in the own critic.
+      variables: {network: variables}.
+      num_images: of the split's first examples; 0: all.
+      distance: of another run's critic, by `distance_for`; None: the own one's.
       poll: called before each batch.
 
     Returns:
@@ -177,12 +177,11 @@ class Evaluator:
     """Plots originals with reconstructions, samples, and an interpolation.
 
     Args:
-      variables: {network: variables}, on the host or on any devices.
-      poll: called before each of the three is computed.
+      variables: {network: variables}.
+      poll: called before each of the three.
 
     Returns:
-      {name: [H', W', 3] uint8}. The interpolation is between the latents of two
-      originals. Sounds and volumes look as `signal_figures` makes them.
+      {name: [H', W', 3] uint8}; the interpolation is between two originals.
     """
     autoencoder = devices.replicate(variables['autoencoder'])
     poll()
@@ -205,18 +204,14 @@ class Evaluator:
         x, x_recon, bands=self._bands, sample_rate=self.sample_rate
       ),
       'samples': figures.sample_figure(self.as_pictures(samples), scale=scale),
-      'interpolation': figures.interpolation_figure(path[None], scale=scale),
+      'interpolation': figures.image_grid([path], scale=scale),
     }
 
   def play(self, variables: Variables) -> dict[str, np.ndarray]:
     """Returns the first sounds and their reconstructions; {} for other signals.
 
-    Args:
-      variables: {network: variables}, on the host or on any devices.
-
-    Returns:
-      {name: [N, T, C] float32 in [-1, 1]}, C at most 2: the first shown channel
-      if there are more.
+    Each is [N, T, C] float32 in [-1, 1]; of more than two channels the first
+    shown one.
     """
     if len(self._shape) != 2:
       return {}
@@ -264,20 +259,8 @@ class _WithIndices:
     return self._images[indices], indices
 
 
-def reconstruct(
-  autoencoder, variables, x: jax.Array
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """Reconstructs without randomness: from the mean of a Gaussian.
-
-  Args:
-    autoencoder: the module.
-    variables: its variables.
-    x: [B, *S, C] float32 in [-1, 1].
-
-  Returns:
-    x_recon [B, *S, C] in [-1, 1], and the latent's values {name: [B, ...]}: its
-    `rate` in bits, `kl` in nats, `indices` of codes.
-  """
+def _reconstruct(autoencoder, variables, x):
+  """Returns reconstructions, and the latent's rate, KL or indices of codes."""
   encoded = autoencoder.apply(variables, x, method='encode')
   x_recon = autoencoder.apply(variables, encoded['latents'], method='decode')
   return x_recon, autoencoder.latent.measure(encoded)

@@ -87,10 +87,14 @@ def load_feature_metrics(
     UserError: a file is missing, damaged or of another network.
   """
   networks, protocol = [], []  # (embed, variables)
+  embed_for_lpips = functools.partial(
+    _embed_in_vgg, lpips.LPIPS(), vgg.LPIPS_LAYERS
+  )
   trunk, heads = (lpips_weights or ',').split(',')
   if lpips_weights:
     with _naming(f'evaluation.lpips_weights={lpips_weights}'):
-      networks.append((_embed_for_lpips, lpips.load_lpips(trunk, heads)))
+      variables = lpips.load_lpips(trunk, heads)
+    networks.append((functools.partial(embed_for_lpips, ''), variables))
     protocol.append(
       'lpips: v0.1 in VGG16 (arXiv 1801.03924), pictures enlarged to at least '
       f'{lpips.MIN_SIDE} pixels, {_describe(trunk)} and {_describe(heads)}'
@@ -99,7 +103,8 @@ def load_feature_metrics(
     with _naming(f'evaluation.features_weights={features_weights}'):
       network, description = _load_features(features_weights)
     if trunk and _digest(trunk) == _digest(features_weights):
-      networks = [(_embed_for_both, networks[0][1])]
+      layer = f'vgg/{_VGG_LAYER}'
+      networks = [(functools.partial(embed_for_lpips, layer), variables)]
     else:
       networks.append(network)
     protocol.append(f'frechet: {description}, {_describe(features_weights)}')
@@ -135,7 +140,8 @@ def _load_features(path):
     f'FID of the literature), pictures enlarged to at least {lpips.MIN_SIDE} '
     'pixels'
   )
-  return (_embed_in_vgg, vgg.to_variables(path, state, 16)), description
+  embed = functools.partial(_embed_in_vgg, vgg.VGG(16), (), _VGG_LAYER)
+  return (embed, vgg.to_variables(path, state, 16)), description
 
 
 @contextlib.contextmanager
@@ -168,37 +174,23 @@ def to_pictures(images: jax.Array) -> jax.Array:
   return images
 
 
-def _embed_for_lpips(variables, images):
-  layers = vgg.LPIPS_LAYERS
-  return {'lpips': _vgg_features(lpips.LPIPS(), layers, variables, images)}
-
-
-def _embed_in_vgg(variables, images):
-  features = _vgg_features(vgg.VGG(16), (_VGG_LAYER,), variables, images)
-  return {'features': _means(features[_VGG_LAYER])}
-
-
-def _embed_for_both(variables, images):
-  layer = f'vgg/{_VGG_LAYER}'
-  layers = (*vgg.LPIPS_LAYERS, layer)
-  features = _vgg_features(lpips.LPIPS(), layers, variables, images)
-  return {'features': _means(features.pop(layer)), 'lpips': features}
+def _embed_in_vgg(module, lpips_layers, layer, variables, images):
+  """Embeds in VGG16, in one pass; without `layer` for LPIPS alone."""
+  pictures = lpips.enlarge(to_pictures(images))
+  layers = (*lpips_layers, layer) if layer else lpips_layers
+  _, features = capture_features(module, variables, pictures, layers=layers)
+  features = {
+    name: feature.reshape(len(images), -1, *feature.shape[1:])
+    for name, feature in features.items()
+  }
+  embedded = {'features': _means(features.pop(layer))} if layer else {}
+  return embedded | ({'lpips': features} if lpips_layers else {})
 
 
 def _embed_in_inception(variables, images):
   pictures = inception.resize(to_pictures(images))
   features = inception.Inception().apply(variables, pictures)
   return {'features': features.reshape(len(images), -1)}
-
-
-def _vgg_features(module, layers, variables, images):
-  """Returns {layer: [B, N, H, W, C]}, from one pass."""
-  pictures = lpips.enlarge(to_pictures(images))
-  _, features = capture_features(module, variables, pictures, layers=layers)
-  return {
-    name: f.reshape(len(images), -1, *f.shape[1:])
-    for name, f in features.items()
-  }
 
 
 def _means(feature):

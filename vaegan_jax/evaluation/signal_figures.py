@@ -1,9 +1,8 @@
-"""Figures of examples of any kind: images, sounds, volumes.
+"""Pictures of examples of any kind: images, sounds, volumes.
 
-Owns how an example becomes a picture that people can read, by its axes of
-space: an image is one, a sound is drawn (`sound_figures`), and of a volume
-three cuts are shown. Axes: N examples; S, one to three axes of space (of sounds
-T, of images H and W, of volumes D, H and W); C channels.
+An image is its own picture, a sound is plotted (`sound_figures`), and a volume
+shows three cuts. Axes: N examples; S, one to three axes of space (of sounds T,
+of images H and W, of volumes D, H and W); C channels.
 """
 
 from collections.abc import Sequence
@@ -12,14 +11,14 @@ import numpy as np
 
 from vaegan_jax.evaluation import figures, sound_figures
 
-_IMAGE_SIDE = 128  # Pixels, that small images are enlarged towards,
+_IMAGE_HEIGHT = 128  # Pixels: small images are enlarged towards it,
 _CUTS_WIDTH = 256  # and the three cuts of small volumes.
-_NUM_PAIRS = 4  # Of sounds, on a page.
+_NUM_PAIRS = 4  # Sounds on a page.
 _NUM_COLUMNS = {1: 4, 2: 8, 3: 4}  # By axes of space.
 
 
 def num_columns(num_axes: int) -> int:
-  """How many examples stand in a row: images are narrow."""
+  """Returns the number of examples in a row of a figure."""
   return _NUM_COLUMNS[num_axes]
 
 
@@ -30,13 +29,13 @@ def as_pictures(
 
   Args:
     x: [N, *S, C] in [-1, 1].
-    bands: channels that are shown, as `figures.choose_bands` takes them; of
-      sounds the first.
+    bands: the shown channels, as `figures.choose_bands` takes them; the first
+      one of sounds.
     sample_rate: of sounds, in Hz.
 
   Returns:
-    [N, H', W', C'] float in [-1, 1]: images, with the shown channels; drawn
-    sounds, in RGB; of volumes the three cuts through the middle, across D, H
+    [N, H', W', C'] float in [-1, 1]: the shown channels of images; plots of
+    sounds, in RGB; the three cuts of volumes through the middle, across D, H
     and W, side by side with thin lines between them.
   """
   x = figures.choose_bands(np.asarray(x), bands)
@@ -53,16 +52,11 @@ def reconstructions(
   bands: Sequence[int] = (),
   sample_rate: int,
 ) -> np.ndarray:
-  """Originals and reconstructions so that they can be compared.
-
-  Args:
-    x: [N, *S, C] in [-1, 1].
-    x_recon: [N, *S, C] their reconstructions.
-    bands, sample_rate: as `as_pictures` takes them.
+  """Arranges originals and reconstructions, each [N, *S, C], for comparison.
 
   Returns:
-    [H', W', 3] uint8: rows over each other or, of the first sounds, a page of
-    `sound_figures.sound_pairs`.
+    [H', W', 3] uint8: rows over each other, or the page of the first sounds
+    (`sound_figures.sound_pairs`).
   """
   options = {'bands': bands, 'sample_rate': sample_rate}
   if x.ndim == 3:
@@ -78,15 +72,15 @@ def reconstructions(
 
 
 def scale_of(pictures: np.ndarray, num_axes: int) -> int:
-  """How many times pictures [..., H', W', C'] of `as_pictures` are enlarged."""
+  """Returns by which pictures [..., H', W', C'] are enlarged in a grid."""
   height, width = pictures.shape[-3:-1]
   if num_axes == 3:
     return max(1, _CUTS_WIDTH // width)
-  return max(1, _IMAGE_SIDE // height)
+  return max(1, _IMAGE_HEIGHT // height)
 
 
 def _cuts_of(x: np.ndarray) -> np.ndarray:
-  """[N, H', W', C] of volumes [N, D, H, W, C]; short ones on white."""
+  """Returns cuts [N, H', W', C] of volumes [N, D, H, W, C], on white."""
   depth, height, width = (side // 2 for side in x.shape[1:-1])
   cuts = [x[:, depth], x[:, :, height], x[:, :, :, width]]
   tallest = max(cut.shape[1] for cut in cuts)
@@ -95,6 +89,6 @@ def _cuts_of(x: np.ndarray) -> np.ndarray:
   for cut in cuts:
     below = ((0, 0), (0, tallest - cut.shape[1]), (0, 0), (0, 0))
     parts += [line, np.pad(cut, below, constant_values=1)]
-  # White around them, that it is seen which three are of one volume.
+  # White around them shows which three belong together.
   around = ((0, 0), (1, 1), (2, 2), (0, 0))
   return np.pad(np.concatenate(parts[1:], axis=2), around, constant_values=1)

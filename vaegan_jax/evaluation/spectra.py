@@ -1,45 +1,40 @@
-"""Spectra of sounds, in decibels, over time.
+"""Spectra of sounds over time, in decibels, for metrics and figures.
 
-Owns the short-time Fourier transform: what `metrics.log_spectral_distance`
-measures is what the figures draw. Axes: B examples, T samples, N frames, K
-frequencies, C channels.
+Axes: B examples, T samples, N frames, K frequencies, C channels.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Below this, in dB of a full-scale sine, there is silence. Played so loud that
-# full scale is 80 dB of sound pressure, it is where hearing begins (0 dB), and
-# what rounding to 16 bits adds to a frequency, -120 dB, lies far below.
+# Silence, in dB of a full-scale sine: the threshold of hearing (0 dB) if full
+# scale is 80 dB of sound pressure. The noise of 16 bits is lower (-120 dB).
 FLOOR = -80.0
 _WINDOW = 512  # Samples.
 
 
 def window_size(num_samples: int) -> int:
-  """Samples of a frame: 512, or all of a shorter sound."""
+  """Returns the samples in a frame: 512, or all of a shorter sound."""
   return min(_WINDOW, num_samples)
 
 
 def hop_size(num_samples: int) -> int:
-  """Samples from one frame to the next: a quarter of a frame."""
+  """Returns the samples from one frame to the next: a quarter of a frame."""
   return max(window_size(num_samples) // 4, 1)
 
 
 def decibels(x: jax.Array) -> jax.Array:
-  """The power at each time and frequency.
+  """Computes the power at each time and frequency.
 
-  Frames of a Hann window, 512 samples long and a quarter of that apart. The
-  first is centred on the first sample and there is silence around the sound,
-  so that its ends count too.
+  Frames have a Hann window of 512 samples and are a quarter of that apart. The
+  first one is centred on the first sample, with silence around the sound.
 
   Args:
     x: [B, T, C] in [-1, 1].
 
   Returns:
-    [B, N, K, C] float32, `10 log10` of the power, of which a sine from -1 to 1
-    has 1 (0 dB); at least `FLOOR`, which silence has. K goes evenly from 0 to
-    half of the sample rate.
+    [B, N, K, C] float32, `10 log10` of the power relative to a sine from -1 to
+    1; at least `FLOOR`. K goes evenly from 0 to half of the sample rate.
   """
   num_samples = x.shape[1]
   size, hop = window_size(num_samples), hop_size(num_samples)

@@ -1,9 +1,9 @@
-"""A folder of latents: `.npy` files, and a manifest that says what they are.
+"""A folder of latents: `.npy` files in parts, and a manifest.
 
-Each part holds some thousand images, as `mean-00000.npy`, `logvar-00000.npy`
+A part holds some thousand images: `mean-00000.npy` and `logvar-00000.npy`
 (Gaussian), `indices-00000.npy` (codes) or `latents-00000.npy` (neither), and
-`names-00000.npy` if the images have names. `manifest.json` comes first and is
-written anew with every part, so that what was interrupted goes on.
+`names-00000.npy` if the images have names. `manifest.json` is written with
+every part, so that an interrupted command can continue.
 """
 
 import io
@@ -23,23 +23,20 @@ from vaegan_jax.runtime.files import replacing, write_text
 
 MANIFEST = 'manifest.json'
 _FORMAT = 1
-# What `decode` takes, the first that there is.
-_DECODED = ('mean', 'indices', 'latents')
+_DECODED = ('mean', 'indices', 'latents')  # `decode` takes the first there is.
 
 
 def to_arrays(posterior: Posterior) -> dict[str, np.ndarray]:
-  """What is kept of a posterior, by name: all that there is to know."""
+  """Returns the arrays that are kept of a posterior in NumPy, by name."""
   if posterior.mean is not None:
-    found = {'mean': posterior.mean, 'logvar': posterior.logvar}
-  elif posterior.indices is not None:
-    found = {'indices': posterior.indices}
-  else:
-    found = {'latents': posterior.latents}
-  return {name: np.asarray(array) for name, array in found.items()}
+    return {'mean': posterior.mean, 'logvar': posterior.logvar}
+  if posterior.indices is not None:
+    return {'indices': posterior.indices}
+  return {'latents': posterior.latents}
 
 
 class LatentWriter:
-  """Writes a folder of latents, or goes on with one."""
+  """Writer of a folder of latents, new or begun before."""
 
   def __init__(
     self, folder: str, model: TrainedModel, facts: Mapping[str, Any]
@@ -48,21 +45,21 @@ class LatentWriter:
 
     Args:
       folder: local or `gs://...`.
-      model: whose latents they are.
-      facts: what else the manifest is to say.
+      model: the latents' own.
+      facts: further entries of the manifest.
 
     Raises:
       UserError: the latents there are of another model.
     """
     self._folder = epath.Path(folder)
-    known = {
+    header = {
       'format': _FORMAT,
       'model': model.fingerprint,
       'step': model.step,
       'latent': model.config.model.latent,
       'latent_shape': list(model.latent_shape),
     }
-    old = read_manifest(folder) or known
+    old = read_manifest(folder) or header
     if old['model'] != model.fingerprint:
       raise UserError(
         f'--output={folder} holds latents of another model ({old["model"]}, at '
@@ -71,17 +68,12 @@ class LatentWriter:
         f'--output={folder}_2'
       )
     self._step = model.step
-    self._manifest = known | dict(facts) | {'complete': False, 'arrays': {}}
+    self._manifest = header | dict(facts) | {'complete': False, 'arrays': {}}
     self._manifest['parts'] = []
     self._old = old.get('parts', [])
 
-  def has(self, part: int, images: str) -> bool:
-    """Whether a part is there already; if so, it counts.
-
-    Args:
-      part: from 0, in this order.
-      images: names the images that it is of.
-    """
+  def keep(self, part: int, images: str) -> bool:
+    """Keeps the next part, if it is there already and of the same images."""
     old = self._old[part] if part < len(self._old) else {}
     there = old.get('images') == images and all(
       self._path(name, part).exists() for name in old['arrays']
@@ -97,13 +89,13 @@ class LatentWriter:
     arrays: Mapping[str, np.ndarray],
     moments: np.ndarray,
   ) -> None:
-    """Writes a part.
+    """Writes the next part.
 
     Args:
-      part: from 0, in this order.
-      images: names the images that it is of.
+      part: its number, from 0.
+      images: identifies its images.
       arrays: {name: [N, ...]}.
-      moments: of its latents; see `latent_statistics.moments_of`.
+      moments: of its latents, by `latent_statistics.moments_of`.
     """
     for name, array in arrays.items():
       with replacing(self._path(name, part)) as path, path.open('wb') as file:
@@ -122,7 +114,7 @@ class LatentWriter:
     self._save()
 
   def finish(self) -> LatentStatistics:
-    """Writes the last manifest; returns the statistics of all."""
+    """Writes the last manifest; returns the statistics of all parts."""
     parts = self._manifest['parts']
     number = sum(part['num_images'] for part in parts)
     moments = sum(np.array(part['moments']) for part in parts)
@@ -145,7 +137,7 @@ class LatentWriter:
 
 
 def read_manifest(folder: str) -> dict[str, Any] | None:
-  """The manifest of a folder; None if there is none.
+  """Reads the manifest of a folder; None if there is none.
 
   Raises:
     UserError: it is damaged, or of a newer version.
@@ -155,33 +147,31 @@ def read_manifest(folder: str) -> dict[str, Any] | None:
     return None
   try:
     manifest = json.loads(path.read_text())
-    if manifest['format'] > _FORMAT:
-      raise UserError(
-        f'{path} is of version {manifest["format"]}, and this code knows those '
-        f'up to {_FORMAT}: install a newer vaegan_jax'
-      )
-    fields = ('model', 'step', 'complete', 'parts')
-    return {name: manifest[name] for name in fields}
-  except UserError:
-    raise
+    if manifest['format'] <= _FORMAT:
+      fields = ('model', 'step', 'complete', 'parts')
+      return {name: manifest[name] for name in fields}
   except (ValueError, LookupError, TypeError) as error:
     raise UserError(
       f'{path} is damaged ({error!r}): delete that folder, and encode again'
     ) from error
+  raise UserError(
+    f'{path} is of version {manifest["format"]}, and this code reads those up '
+    f'to {_FORMAT}: install a newer vaegan_jax'
+  )
 
 
 def read_latents(
   path: str, model: TrainedModel
 ) -> Iterator[tuple[np.ndarray, list[str] | None]]:
-  """Reads what a model is to decode.
+  """Reads the latents that a model is to decode.
 
   Args:
-    path: of a folder of latents, or of one `.npy` file.
-    model: whose they must be.
+    path: a folder of latents, or one `.npy` file.
+    model: the decoder's, which must have encoded them.
 
   Yields:
-    Latents or indices, [N, ...], and the names of their images, if they have
-    any; part by part.
+    Latents or indices [N, ...] and the names of their images, if they have any,
+    part by part.
 
   Raises:
     UserError: there are none, they are damaged or of another model.
@@ -204,7 +194,7 @@ def read_latents(
   if not manifest['complete']:
     raise UserError(
       f'--input={path} is not complete: run the same --mode=encode again, to '
-      'go on where it stopped'
+      'continue where it stopped'
     )
   for index, part in enumerate(manifest['parts']):
     (name, *_) = [name for name in _DECODED if name in part['arrays']]
@@ -225,7 +215,7 @@ def _load(path: epath.Path) -> np.ndarray:
 
 
 def _check_names(path: str, names: list) -> None:
-  """Latents may be from anybody, and pictures are written by these names."""
+  """Refuses names that lead out of the output folder: they may be anybody's."""
   for name in names:
     parts = pathlib.PurePosixPath(str(name)).parts
     if not parts or parts[0] == '/' or '..' in parts or '\0' in str(name):

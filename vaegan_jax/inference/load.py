@@ -13,17 +13,15 @@ import jax.numpy as jnp
 import ml_collections
 from etils import epath
 
-from vaegan_jax import models
 from vaegan_jax.config.io import load_config
 from vaegan_jax.config.paths import absolute
-from vaegan_jax.config.shapes import example_shape, spatial_shape
 from vaegan_jax.errors import UserError
 from vaegan_jax.inference.latent_statistics import read_statistics
 from vaegan_jax.inference.model import TrainedModel
 from vaegan_jax.inference.tensors import digest, from_tensors
-from vaegan_jax.losses.adversarial import OBJECTIVES
 from vaegan_jax.losses.reconstruction import LossConfig
 from vaegan_jax.models import safetensors_files
+from vaegan_jax.setup.modules import create_modules, variable_shapes
 
 WEIGHTS_FILE = 'model.safetensors'
 EXPORT_VERSION = 1  # Raised when the code before would misread an export.
@@ -80,10 +78,8 @@ def _read_run(path: str, config):
   """Returns (modules, their variables, step) of the newest checkpoint."""
   from vaegan_jax.setup.networks import restore_networks
 
-  modules, state, step = restore_networks(config, path)
-  variables = {name: state.networks[name].variables for name in modules}
-  variables['autoencoder'] |= {'params': state.ema_params}
-  return modules, variables, step
+  restored = restore_networks(config, path)
+  return restored.modules, restored.inference_variables, restored.step
 
 
 def _read_export(root: epath.Path, config):
@@ -104,13 +100,7 @@ def _read_export(root: epath.Path, config):
       f'{path} is an export of version {version}, and this code knows those up '
       f'to {EXPORT_VERSION}: install a newer vaegan_jax'
     )
-  modules = models.create_modules(
-    with_critic=config.objective in OBJECTIVES,
-    space=spatial_shape(config.data),
-    channels=config.data.channels,
-    model=config.model,
-    critic=config.critic,
-  )
+  modules = create_modules(config)
   if not any(name.startswith('critic.') for name in tensors):
     modules.pop('critic', None)
   _check_tensors(path, tensors, modules, config)
@@ -119,11 +109,7 @@ def _read_export(root: epath.Path, config):
 
 def _check_tensors(path, tensors, modules, config) -> None:
   """Tells tensors that are not those of the networks."""
-  x = jnp.zeros((1, *example_shape(config.data)))
-  wanted = {
-    name: jax.eval_shape(module.init, jax.random.key(0), x)
-    for name, module in modules.items()
-  }
+  wanted = variable_shapes(config, modules)
   wanted = {
     name: leaf.shape
     for name, leaf in flax.traverse_util.flatten_dict(wanted, sep='.').items()

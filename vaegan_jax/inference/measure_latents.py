@@ -1,22 +1,23 @@
-"""Measures the latents of a run and writes them down, as `latents.json`.
-
-It is done when training ends, and for a run that an earlier version has trained
-by the modes that need it.
-"""
+"""Measures the latents of a finished run, and writes `latents.json`."""
 
 import contextlib
+from collections.abc import Callable
 
 import jax
 import ml_collections
+import numpy as np
 from absl import logging
 from etils import epath
 
 from vaegan_jax.data.images import Images
 from vaegan_jax.errors import UserError
+from vaegan_jax.inference.encode import encode_batches
 from vaegan_jax.inference.latent_statistics import (
   FILE,
-  compute_statistics,
+  NUM_IMAGES,
+  moments_of,
   read_statistics,
+  summarize,
 )
 from vaegan_jax.inference.load import load_model
 from vaegan_jax.inference.model import TrainedModel
@@ -24,7 +25,6 @@ from vaegan_jax.runtime import distributed
 from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.runtime.files import write_text
 from vaegan_jax.runtime.preemption import Preempted, Stopper
-from vaegan_jax.runtime.progress import track
 from vaegan_jax.training.loop import DONE
 
 
@@ -34,16 +34,17 @@ def measure_finished(
   images: Images,
   stopper: Stopper,
 ) -> int:
-  """Measures a run at its end, unless that was done.
+  """Measures the latents of a run at its end, unless that was done.
 
-  Of several processes all compute the same, and the first writes. A signal ends
-  it, and the next start does it; an error costs the file alone, and is told.
+  All processes compute the same, and the first one writes. A signal stops it,
+  and the next start makes up for it. An error is a warning, and the run ends
+  well.
 
   Args:
     config: of the run.
     workdir: of the run, whose last step is saved.
-    images: that it was trained on.
-    stopper: what notices signals.
+    images: the training split.
+    stopper: of the process, which notices signals.
 
   Returns:
     The process's exit status.
@@ -55,56 +56,53 @@ def measure_finished(
     with stopper.deferred():
       stopper.poll()
       model = load_model(workdir, config)
-      measure(model, images, stopper)
+      measure(model, images, stopper.poll)
   except Preempted:
     status = stopper.status
   except (UserError, OSError) as error:
     logging.warning(
-      '%s was not written (%s); --mode=encode --split=train --workdir=%s does '
-      'it.',
+      '%s was not written (%s); --mode=encode --split=train --workdir=%s '
+      'writes it.',
       FILE,
       error,
       workdir,
     )
-  # Whoever leaves while another computes takes that one along.
+  # A process that leaves earlier would end the others, too.
   distributed.every_process(True)
   return status
 
 
 def measure(
-  model: TrainedModel, images: Images, stopper: Stopper | None = None
+  model: TrainedModel,
+  images: Images,
+  poll: Callable[[], None] | None = None,
 ) -> TrainedModel:
   """Measures the latents of a model, and writes them into its folder.
 
   Args:
     model: as it was loaded.
-    images: that it was trained on.
-    stopper: polled before each batch, if given.
+    images: the training split. At most `NUM_IMAGES` are encoded, at even
+      distances.
+    poll: called before each batch; it may raise what ends the work.
 
   Returns:
     The model, with its statistics.
 
   Raises:
-    UserError: its latents are not finite.
+    UserError: the latents are not finite.
     OSError: the file cannot be written.
-    Preempted: it is time to stop.
   """
-
-  def polled(steps):
-    for step in track(steps, 'Measuring the latents', len(steps)):
-      if stopper:
-        stopper.poll()
-      yield step
-
-  statistics = compute_statistics(
-    model.autoencoder,
-    model.variables['autoencoder'],
+  number = min(NUM_IMAGES, len(images))
+  batches = encode_batches(
+    model,
     images,
-    step=model.step,
-    batch_size=max(1, model.config.batch_size // jax.device_count()),
-    value_range=model.config.data.value_range,
-    track=polled,
+    batch_size=max(1, model.config.batch_size // jax.process_count()),
+    what='Measuring the latents',
+    indices=np.arange(number) * len(images) // number,
+    poll=poll,
   )
+  moments = sum(moments_of(p.latents, p.logvar) for _, p in batches)
+  statistics = summarize(moments, step=model.step, num_images=number)
   try:
     text = statistics.to_json()
   except ValueError as error:
@@ -119,7 +117,7 @@ def measure(
 
 def _is_measured(workdir: str) -> bool:
   statistics = None
-  with contextlib.suppress(UserError):  # A damaged one is written again.
+  with contextlib.suppress(UserError):  # A damaged file is written again.
     statistics = read_statistics(workdir)
   steps = Checkpoints(workdir).steps()
   return bool(statistics and steps and statistics.step == steps[-1])

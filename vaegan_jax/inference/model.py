@@ -1,13 +1,13 @@
-"""A finished model, as one's own code uses it.
+"""A finished model, for use in other code.
 
     model = vaegan_jax.load('runs/celeba')
     x = model.preprocess(images)
     posterior = model.encode(x)
     x_recon = model.decode(posterior.sample(jax.random.key(0)))
 
-Where it comes from is in `loading.py`. Axes: B batch, S axes of space: of an
-image its height and width, of a latent those of its map, () where it is flat; C
-channels, Z entries of a latent, T entries of Z that make one code.
+Axes: B batch, S axes of space (of an image its height and width, of a latent
+those of its map, () where it is flat), C channels, Z entries of a latent, T
+entries of Z that make one code.
 """
 
 import functools
@@ -31,21 +31,21 @@ from vaegan_jax.losses import perceptual, reconstruction
 
 
 class TrainedModel(struct.PyTreeNode):
-  """An autoencoder with averaged weights, and the critic trained beside it.
+  """Autoencoder with averaged weights, and the critic trained beside it.
 
-  It is a pytree: it may be an argument of `jax.jit`, `jax.device_put` and the
-  like. Its methods are compiled, and may be called within other functions that
-  are. Images are float32 in [-1, 1], as `preprocess` makes them.
+  It is a pytree, for arguments of `jax.jit`, `jax.device_put` and the like. Its
+  methods are compiled, and may be called in other compiled functions. Images
+  are float32 in [-1, 1], as `preprocess` returns them.
 
   Attributes:
-    variables: {'autoencoder', 'critic': what their modules take}; without the
-      critic where there is none.
+    variables: {'autoencoder', 'critic': variables}; no critic where there is
+      none.
     statistics: of the latents; None where they were not measured.
     autoencoder: the Flax module.
     critic: the Flax module, or None.
-    loss: how the distance compares features.
+    loss: settings of the distance.
     config: every field of the run, frozen.
-    step: of the run, how many updates the weights have seen.
+    step: number of updates of the weights.
     source: the folder that it was loaded from.
   """
 
@@ -60,50 +60,50 @@ class TrainedModel(struct.PyTreeNode):
 
   @property
   def image_shape(self) -> tuple[int, ...]:
-    """(*S, C) of the examples that it was trained on."""
+    """The shape (*S, C) of its training examples."""
     return example_shape(self.config.data)
 
   @property
   def latent_shape(self) -> tuple[int, ...]:
-    """(*S, Z) of such an image's latents."""
+    """The shape (*S, Z) of the latents of such an example."""
     space = self.autoencoder.latent_space(self.image_shape[:-1])
     return (*space, self.config.model.latent_dim)
 
   @property
   def latent_mean(self) -> jax.Array:
-    """[Z] over the training images, of samples of the posterior."""
+    """Mean [Z] of samples of the posterior, over the training images."""
     return self._measured().mean
 
   @property
   def latent_std(self) -> jax.Array:
-    """[Z], the standard deviation of the same."""
+    """Standard deviation [Z] of the same samples."""
     return self._measured().std
 
   @property
   def scaling_factor(self) -> jax.Array:
-    """[], 1 / the standard deviation of all entries together."""
+    """1 / the standard deviation of all entries together, []."""
     return self._measured().scaling_factor
 
   @property
   def fingerprint(self) -> str:
-    """Names the autoencoder's weights, wherever they were loaded from."""
+    """Identifies the autoencoder's weights, in workdirs and exports."""
     return digest(to_tensors(self.variables['autoencoder']))[:16]
 
   def preprocess(self, images: Any) -> jax.Array:
-    """Makes of images what training made of them.
+    """Prepares images as training did, without flips.
 
     Args:
       images: [B, H, W, C] or [H, W, C] uint8, or a list of [H, W, C] of any
-        sizes, or of Pillow's images. Another size than the training's is cut
-        and resized as there, with Pillow, another number of channels converted;
-        flips are left out. Within `jax.jit`: an array of the training's shape.
-        Of a run on arrays: such, in their own units; the middle is cut out.
+        sizes, or of Pillow's images. Other sizes and channels than the
+        training's are converted by Pillow. Within `jax.jit`: an array of the
+        training's shape. Of a run on arrays: arrays in the data's own units, of
+        which the middle is cut out.
 
     Returns:
       [B, *S, C] float32 in [-1, 1], of the training's shape.
 
     Raises:
-      UserError: they are not uint8, or cannot be cut.
+      UserError: they are not uint8, or too small.
     """
     if not isinstance(images, (list, tuple)):
       images = images if np.ndim(images) == self._ndim else [images]
@@ -127,17 +127,10 @@ class TrainedModel(struct.PyTreeNode):
 
   @jax.jit
   def encode(self, x: jax.Array) -> Posterior:
-    """Encodes images.
-
-    Args:
-      x: [B, *S, C] float32 in [-1, 1].
-
-    Returns:
-      See `Posterior`.
+    """Encodes images x, [B, *S, C] float32 in [-1, 1].
 
     Raises:
-      UserError: they are not of the training's channels, or of sides that this
-        encoder does not take.
+      UserError: the encoder does not take their channels or sides.
     """
     self._check_images(x)
     variables = self.variables['autoencoder']
@@ -145,17 +138,14 @@ class TrainedModel(struct.PyTreeNode):
 
   @jax.jit
   def decode(self, latents: jax.Array) -> jax.Array:
-    """Decodes latents.
+    """Decodes latents to images, [B, *S, C] float32 in [-1, 1].
 
     Args:
-      latents: [B, *S, Z] float32; or, of codes, [B, *S, Z / T] whole numbers,
-        as in `Posterior.indices`.
-
-    Returns:
-      [B, *S, C] float32 in [-1, 1].
+      latents: [B, *S, Z] float32; or indices of codes, [B, *S, Z / T] whole
+        numbers.
 
     Raises:
-      UserError: they are of another shape than this model's.
+      UserError: their shape is not this model's.
     """
     whole = jnp.issubdtype(latents.dtype, jnp.integer)
     self._check_latents(latents, whole)
@@ -167,15 +157,10 @@ class TrainedModel(struct.PyTreeNode):
 
   @jax.jit
   def reconstruct(self, x: jax.Array) -> jax.Array:
-    """Encodes and decodes images without chance.
+    """Encodes and decodes images x, [B, *S, C] in [-1, 1], from the mode.
 
-    Args:
-      x: [B, *S, C] float32 in [-1, 1]. Where the latent is a map, of any
-        sides: the last row and column are repeated until the encoder takes
-        them.
-
-    Returns:
-      [B, *S, C] in [-1, 1].
+    Where the latent is a map, the sides may be any: the last row and column are
+    repeated until the encoder takes them.
 
     Raises:
       UserError: as `encode`.
@@ -192,12 +177,7 @@ class TrainedModel(struct.PyTreeNode):
   def sample(self, key: jax.Array, n: int) -> jax.Array:
     """Decodes samples of the prior, [n, *S, C] in [-1, 1].
 
-    Of a plain autoencoder ('none') these are of a normal distribution, for want
-    of a prior.
-
-    Args:
-      key: of `jax.random`.
-      n: how many images.
+    A plain autoencoder ('none') has no prior and samples a normal distribution.
     """
     return self.autoencoder.apply(
       self.variables['autoencoder'],
@@ -207,25 +187,18 @@ class TrainedModel(struct.PyTreeNode):
 
   @functools.partial(jax.jit, static_argnums=2)
   def draw_prior(self, key: jax.Array, n: int) -> jax.Array:
-    """What `decode` makes samples of: [n, *S, Z], or [n, *S, Z / T] of codes.
+    """Samples latents for `decode`: [n, *S, Z], or [n, *S, Z / T] of codes.
 
-    Args:
-      key: of `jax.random`.
-      n: how many; the first of more are the same.
+    Each depends on the key and on its own index alone.
     """
     space = self.latent_shape[:-1]
     return self.autoencoder.latent.sample_prior(key, jnp.arange(n), space)
 
   @jax.jit
   def features(self, x: jax.Array) -> dict[str, jax.Array]:
-    """What the critic's layers compute.
+    """Returns the critic's features of images x, [B, *S, C] in [-1, 1].
 
-    Args:
-      x: [B, *S, C] float32 in [-1, 1].
-
-    Returns:
-      {layer: [B, ...]} of the layers that its distance compares, in forward
-      order.
+    They are {layer: [B, ...]}, those of the distance, in forward order.
 
     Raises:
       UserError: the run has no critic, or x has other channels.
@@ -247,13 +220,9 @@ class TrainedModel(struct.PyTreeNode):
 
   @jax.jit
   def distance(self, x: jax.Array, y: jax.Array) -> jax.Array:
-    """The run's perceptual distance, [B], as evaluation measures it.
+    """Computes the run's perceptual distance [B] of images [B, *S, C].
 
     With `config.loss.normalize` 'local' or 'batch' it depends on the batch.
-
-    Args:
-      x: [B, *S, C] float32 in [-1, 1].
-      y: [B, *S, C], compared with them.
 
     Raises:
       UserError: as `features`.

@@ -1,4 +1,4 @@
-"""The card of an exported model: what it is, its numbers and its figures."""
+"""The card of an exported model: its description, scores and figures."""
 
 import json
 from collections.abc import Mapping
@@ -8,14 +8,14 @@ import numpy as np
 from etils import epath
 
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation.figures import markdown_table
+from vaegan_jax.evaluation.tables import markdown_table
 from vaegan_jax.inference.model import TrainedModel
 from vaegan_jax.runtime.files import replacing, write_text
 
 _CARD = """# {title}
 
-An autoencoder that `vaegan_jax` has trained: objective `{objective}`, step
-{step:,}, on `{data}`.
+An autoencoder trained by `vaegan_jax`: objective `{objective}`, step {step:,},
+on `{data}`.
 
 - {images}
 - latents: {latent}, `{kind}`{statistics}
@@ -30,13 +30,13 @@ latents = model.encode(x).mode()
 x_recon = model.decode(latents)  # In [-1, 1]; model.to_values undoes it.
 ```
 
-## Measured
+## Scores
 
 {measured}
 {figures}## The file
 
-`model.safetensors` holds little-endian arrays behind a JSON header. The names
-are `autoencoder.params.<module>.<...>.kernel`, as Flax has them: kernels of
+`model.safetensors` holds little-endian arrays after a JSON header. Their names
+are `autoencoder.params.<module>.<...>.kernel`, as in Flax. Kernels of
 convolutions are [height, width, in, out], those of dense layers [in, out].
 `config.json` has every field of the run.
 
@@ -58,17 +58,17 @@ tensors = {{
 }}
 ```
 """
-_NOT_EVALUATED = 'Nothing: `--mode=evaluate` had not been run at this step.\n'
+_NOT_EVALUATED = 'None: `--mode=evaluate` had not been run at this step.\n'
 
 
 def write_card(
   model: TrainedModel, tensors: Mapping[str, np.ndarray], folder: epath.Path
 ) -> None:
-  """Writes `README.md`, and copies the figures of the evaluation.
+  """Writes `README.md`, and copies the scores and figures of the evaluation.
 
   Args:
-    model: that is exported.
-    tensors: by name, what is exported of it.
+    model: the exported model.
+    tensors: its exported weights, by name.
     folder: of the export.
   """
   source = epath.Path(model.source)
@@ -77,8 +77,11 @@ def write_card(
   measured = _NOT_EVALUATED
   if scores:
     measured = f'{markdown_table({title: scores})}\n{protocol}'
+    line = json.dumps({'step': model.step, **scores})
+    write_text(folder / 'evaluation.json', line + '\n')
   for path in figures:
-    _copy(path, folder / 'figures' / path.name)
+    with replacing(folder / 'figures' / path.name) as temporary:
+      temporary.write_bytes(path.read_bytes())
   config = model.config
   card = _CARD.format(
     title=title,
@@ -94,15 +97,12 @@ def write_card(
     figures=''.join(f'![{p.stem}](figures/{p.name})\n\n' for p in figures),
   )
   write_text(folder / 'README.md', card)
-  if scores:
-    line = json.dumps({'step': model.step, **scores})
-    write_text(folder / 'evaluation.json', line + '\n')
 
 
 def _read_evaluation(
   source: epath.Path, step: int
 ) -> tuple[dict[str, Any], str, list[epath.Path]]:
-  """The scores, their protocol and the figures, if they are of this step."""
+  """Returns the scores, their protocol and the figures, if of this step."""
   path = source / 'evaluation.json'
   try:
     scores = json.loads(path.read_text()) if path.exists() else {}
@@ -147,8 +147,3 @@ def _describe_sizes(tensors: Mapping[str, np.ndarray]) -> str:
     network = name.partition('.')[0]
     sizes[network] = sizes.get(network, 0) + array.size
   return ', '.join(f'{name} {size:,}' for name, size in sizes.items())
-
-
-def _copy(source: epath.Path, target: epath.Path) -> None:
-  with replacing(target) as temporary:
-    temporary.write_bytes(source.read_bytes())

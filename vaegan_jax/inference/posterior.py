@@ -1,4 +1,4 @@
-"""What an encoder knows of latents, of any kind.
+"""The posterior of a batch of latents, of any kind.
 
 Axes: B batch, S axes of the latent's space, () where it is flat, Z entries of a
 latent, T entries of Z that make one code.
@@ -10,11 +10,11 @@ from flax import struct
 
 
 class Posterior(struct.PyTreeNode):
-  """What the encoder knows of the latents of a batch.
+  """Distribution of the latents of a batch, given its images.
 
   Attributes:
-    latents: [B, *S, Z] float32, without chance, as `decode` takes them.
-    mean, logvar: [B, *S, Z] of a Gaussian, whose latents are its mean; None of
+    latents: [B, *S, Z] float32, the mode, as `decode` takes them.
+    mean, logvar: [B, *S, Z] of a Gaussian, whose mode is its mean; None of
       other latents.
     indices: [B, *S, Z / T] int32 of codes ('vq', 'fsq', 'lfq'), which `decode`
       takes too; None of other latents.
@@ -27,18 +27,18 @@ class Posterior(struct.PyTreeNode):
 
   @property
   def codes(self) -> jax.Array | None:
-    """The codes' vectors, [B, *S, Z]; None where there are none."""
+    """The codes' vectors, [B, *S, Z]; None of other latents."""
     return None if self.indices is None else self.latents
 
   def mode(self) -> jax.Array:
-    """The likeliest latents, [B, *S, Z]."""
+    """Returns the likeliest latents, [B, *S, Z]."""
     return self.latents
 
   def sample(self, key: jax.Array) -> jax.Array:
-    """Latents [B, *S, Z] by chance; `mode()` where there is none.
+    """Samples latents [B, *S, Z]; the mode where nothing is random.
 
     Args:
-      key: of `jax.random`.
+      key: a PRNG key.
     """
     if self.logvar is None:
       return self.latents

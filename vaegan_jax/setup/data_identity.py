@@ -1,8 +1,8 @@
-"""Whether the images of a run are those that it began with.
+"""Compares a run's images with those that it began with.
 
-Owns what becomes of a run whose folder has changed: it keeps the rules by which
-the folder was read, goes on with more images where that is asked for, and its
-scores say so. What else may not change is `runtime/checkpoints.py`'s.
+Owns what happens to a run whose folder has changed. It keeps the rules by which
+the folder was read, accepts added images on request, and notes a change in its
+scores. Other changes are refused by `runtime/checkpoints.py`.
 """
 
 from typing import Any
@@ -15,27 +15,28 @@ from vaegan_jax.data.images import load_splits
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import distributed
 from vaegan_jax.runtime.checkpoint_metadata import read_identity
-from vaegan_jax.setup.value_range import with_range
+from vaegan_jax.setup.data import with_range
 
-# Fields of `config.data` by which a folder has the same training images.
+# Fields of `config.data` that, beside the shape, determine a folder's training
+# images.
 _SAME = ('name', 'train_split', 'center_crop', 'random_crop_margin')
 
 
 def keep_rules(
   config: ml_collections.ConfigDict, workdir: str
 ) -> ml_collections.ConfigDict:
-  """The configuration with the rules of the data that a run began with.
+  """Returns the configuration with the rules for data that a run began with.
 
-  By other `data.folder_rules` its training images would be held out, so that
-  they are no choice of the command line, nor is a `data.value_range` that it
-  has found. All processes must call this at the same time.
+  Other `data.folder_rules` would hold out images that were trained on, so a
+  resumed run keeps its own. It keeps a `data.value_range` that it has found,
+  too. All processes must call this at the same time.
 
   Args:
-    config: that is asked for.
-    workdir: of the run, which need not have begun.
+    config: the configuration asked for.
+    workdir: of the run, which may be new.
 
   Returns:
-    A copy, or the same if nothing differs.
+    A copy, or `config` itself if nothing differs.
   """
   recorded = distributed.from_first(lambda: _read(workdir))
   began = recorded['config'].get('data', {}) if recorded else {}
@@ -55,7 +56,7 @@ def keep_rules(
 
 
 def _keep_range(config, began) -> ml_collections.ConfigDict:
-  """With the range that a run has found, unless another one is asked for."""
+  """Keeps the range that a run has found, unless another pair is asked for."""
   if isinstance(began, list) and isinstance(config.data.value_range, str):
     return with_range(config, tuple(began))
   return config
@@ -64,19 +65,19 @@ def _keep_range(config, began) -> ml_collections.ConfigDict:
 def may_have_grown(
   config: ml_collections.ConfigDict, workdir: str, data: dict[str, Any]
 ) -> bool:
-  """Whether a run may go on with a folder that has more images than it had.
+  """Checks if a run's folder has more images than before, and may have.
 
   Args:
     config: of the run.
     workdir: of the run.
-    data: what identifies its training images now: 'num_images', 'fingerprint'.
+    data: identity of its training images: 'num_images', 'fingerprint'.
 
   Returns:
-    True if it has, and `data.allow_growth` is set, which is told; False if they
-    are the same, or fewer: restoring tells that.
+    True, with a message, if the folder has grown and `data.allow_growth` is
+    set. False if its images are the same or fewer; restoring refuses fewer.
 
   Raises:
-    UserError: it has, and that is not set.
+    UserError: it has grown, and `data.allow_growth` is not set.
   """
   recorded = distributed.from_first(lambda: _read(workdir))
   if not (recorded and config.data.path):
@@ -87,29 +88,29 @@ def may_have_grown(
     began[name] != config.data[name] for name in _SAME
   ):
     return False
-  # As many: those that were added are held out.
+  # The number is equal if all added images are held out.
   if now < was or recorded['data'] == data:
     return False
   found = (
-    f'data.path is {config.data.path!r}, which has {now:,} images to train '
-    f'with and had {was:,}, not all the same, at step {recorded["step"]:,} of '
-    f'the run in {workdir}'
+    f'data.path={config.data.path!r} has {now:,} training images, and had '
+    f'{was:,}, not all the same, at step {recorded["step"]:,} of the run in '
+    f'{workdir}'
   )
   if not config.data.allow_growth:
     raise UserError(
-      f'{found}: if images were only added, --config.data.allow_growth=true '
-      'goes on with them, in another order from here; or else restore the '
-      'folder or use a new --workdir'
+      f'{found}: if images were only added, resume with '
+      '--config.data.allow_growth=true, which changes the order of images from '
+      'here on. Otherwise restore the folder or use a new --workdir'
     )
   moved = ''
   if config.data.folder_rules == 1:
     moved = (
-      '; what is held out now may have been trained on, because '
+      '; images held out now may have been trained on, because '
       'data.folder_rules is 1'
     )
   print(
-    f'{found}: {now - was:,} are new, and the order of all is another from '
-    f'here{moved}.',
+    f'{found}: {now - was:,} are new, and the order of images changes from '
+    f'here on{moved}.',
     flush=True,
   )
   return True
@@ -118,26 +119,26 @@ def may_have_grown(
 def describe_change(
   config: ml_collections.ConfigDict, workdir: str, step: int
 ) -> str:
-  """Says in a sentence if a run's images are not those that it was trained on.
+  """Describes how a run's images differ from those that it was trained on.
 
   Args:
     config: of the run; its data may be other images.
     workdir: of the run.
-    step: of the checkpoint that is looked at.
+    step: of the checkpoint.
 
   Returns:
-    The sentence; '' if they are the same.
+    A clause for the protocol; '' if they are the same.
 
   Raises:
     UserError: the images cannot be read.
   """
   recorded = _read(workdir, step)
-  if recorded is None:  # It was there a moment ago; a trainer may prune it.
+  if recorded is None:  # A trainer may have pruned it since.
     return ''
   trained, now = recorded['config']['data'], config.data
   if _without_version(trained['name']) != _without_version(now.name):
     return f'the run was trained on other data, {trained["name"]}'
-  # The training images then, as they would be now.
+  # The training images then, read as they are now.
   fields = trained | {
     'name': now.name,
     'path': now.path,
@@ -148,21 +149,18 @@ def describe_change(
   was = recorded['data']
   if was['fingerprint'] == images.fingerprint:
     return ''
-  sentence = (
+  change = (
     'the images are not those that the run was trained on, '
     f'{was["num_images"]:,} then and {len(images):,} now'
   )
   if now.name not in ('image_folder', 'array_folder'):
-    return sentence
+    return change
   if now.folder_rules == 1:
     return (
-      f'{sentence}: what is held out may have been trained on, because '
+      f'{change}: held-out images may have been trained on, because '
       'data.folder_rules is 1'
     )
-  return (
-    f'{sentence}: those that were added have moved none of the others from one '
-    'side to the other'
-  )
+  return f'{change}: added images have moved no other to another split'
 
 
 def _without_version(name: str) -> str:
@@ -170,6 +168,6 @@ def _without_version(name: str) -> str:
 
 
 def _read(workdir: str, step: int | None = None) -> dict[str, Any] | None:
-  """What a checkpoint is of, in the fields of today."""
+  """Reads what a checkpoint records, in the fields of this version."""
   recorded = read_identity(workdir, step)
   return recorded and recorded | {'config': upgrade(recorded['config'])}

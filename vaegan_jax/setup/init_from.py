@@ -1,13 +1,13 @@
-"""A new run that starts from the weights of another, `config.init_from`.
+"""Starts a run from the weights of another, `config.init_from`.
 
-The networks alone are read, in the newest whole checkpoint: the optimisers, the
-moving averages of the losses and the steps begin anew.
+Only networks are read, from the newest undamaged checkpoint. Optimisers, moving
+averages of losses and the step start afresh.
 """
 
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import ml_collections
@@ -19,42 +19,42 @@ from vaegan_jax.config.paths import resolve
 from vaegan_jax.config.rules import flatten
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import distributed
-from vaegan_jax.setup.networks import create_networks, restore_networks
-from vaegan_jax.training.train_state import Params
+from vaegan_jax.setup.modules import Variables, create_modules
+from vaegan_jax.setup.networks import restore_networks
 
-# The critic's are of its own section, and the autoencoder's of two.
-_OF_DATA = ('shape', 'image_size', 'channels')
+# Fields of `data` that the autoencoder's weights depend on.
+_SHAPE_FIELDS = ('shape', 'image_size', 'channels')
 
 
 class InitialWeights(NamedTuple):
-  """What a run that begins takes from another.
+  """Weights that a new run takes from another.
 
   Attributes:
     variables: {network: its params and batch_stats}; of the critic only if both
       runs have the same.
-    ema_params: the autoencoder's weights, averaged over that run's steps.
-    told: one sentence: where they are from, and what begins anew, and why.
+    ema_params: the autoencoder's params, averaged over that run's steps.
+    message: where the weights come from, and what starts afresh.
   """
 
-  variables: dict[str, Mapping[str, Params]]
-  ema_params: Params
-  told: str
+  variables: dict[str, Variables]
+  ema_params: Mapping[str, Any]
+  message: str
 
 
-def check_other_run(init_from: str, workdir: str) -> None:
+def check_init_from(init_from: str, workdir: str) -> None:
   """Refuses a run that would start from itself.
 
   Args:
-    init_from: the field, as an absolute path; '': from the seed.
+    init_from: the field, as an absolute path; '': weights from the seed.
     workdir: of the run.
 
   Raises:
-    UserError: they are the same folder, be it by a link.
+    UserError: both are the same folder, perhaps through a link.
   """
   if init_from and resolve(init_from) == resolve(workdir):
     raise UserError(
       f'init_from={init_from!r} is --workdir={workdir} itself: leave it out to '
-      'go on with that run, or start another one from it, such as '
+      'resume that run, or start another from it, such as '
       f'--config.init_from={init_from} --workdir={workdir.rstrip("/")}_2'
     )
 
@@ -64,41 +64,43 @@ def read_initial_weights(
 ) -> InitialWeights | None:
   """Reads the networks of the run that `config.init_from` names.
 
-  A frozen critic is not among them: it is what its own file says. Processes
-  that train together must call this at the same time.
+  A frozen critic is left to its own file. Processes that train together must
+  call this at the same time.
 
   Args:
-    config: of the run that begins.
+    config: of the new run.
 
   Returns:
-    Its weights; None if none is named.
+    The weights; None if no run is named.
 
   Raises:
-    UserError: it is no run, has no whole checkpoint, or another autoencoder.
+    UserError: the folder is no run, has no undamaged checkpoint, or has another
+      autoencoder.
   """
   path = config.init_from
   if not path:
     return None
-  modules, _, _ = create_networks(config)
+  modules = create_modules(config)
   with distributed.together(), _naming(path):
     source = load_config(epath.Path(path) / 'config.json')
-    others, _, _ = create_networks(_computing_alike(source, config))
+    others = create_modules(_with_free_fields(source, config))
     if modules['autoencoder'] != others['autoencoder']:
       _refuse_autoencoder(config, source)
   with _naming(path):
-    _, state, step = restore_networks(source, path)
-  names, told = ['autoencoder'], f'Starting from step {step:,} of {path}'
+    restored = restore_networks(source, path)
+  names = ['autoencoder']
+  message = f'Starting from step {restored.step:,} of {path}'
   if 'critic' in modules and not models.is_frozen(modules['critic']):
     if difference := _compare_critics(modules['critic'], others, source):
-      told += f', but the critic begins anew, because {difference}'
+      message += f', but the critic starts afresh, because {difference}'
     else:
       names.append('critic')
-  variables = {name: state.networks[name].variables for name in names}
-  return InitialWeights(variables, state.ema_params, f'{told}.')
+  variables = {name: restored.variables[name] for name in names}
+  return InitialWeights(variables, restored.ema_params, f'{message}.')
 
 
-def _computing_alike(source, config):
-  """The other run's configuration, but for what no weight depends on."""
+def _with_free_fields(source, config):
+  """Takes over the fields that no weight depends on."""
   source = source.copy_and_resolve_references()
   source.model.remat = config.model.remat
   for section in ('model', 'critic'):
@@ -107,20 +109,20 @@ def _computing_alike(source, config):
 
 
 def _refuse_autoencoder(config, source) -> None:
-  """Names the first field that differs; only some of them matter."""
+  """Names the first field that differs."""
   was, now = (
-    flatten({'model': c.model, 'data': {k: c.data[k] for k in _OF_DATA}})
+    flatten({'model': c.model, 'data': {k: c.data[k] for k in _SHAPE_FIELDS}})
     for c in (source, config)
   )
   field = next(field for field in now if was[field] != now[field])
   raise UserError(
     f'{field} is {was[field]!r} there and {now[field]!r} here, but weights are '
-    'of one network: take the same value, or leave --config.init_from out'
+    'of one network: set the same value, or leave --config.init_from out'
   )
 
 
 def _compare_critics(module, others, source) -> str:
-  """What another run's critic has otherwise; '' if it is the same network."""
+  """Describes how another run's critic differs; '' if it does not."""
   other = others.get('critic')
   if other is None:
     return f'objective is {source.objective!r} there, which has none'
@@ -133,7 +135,7 @@ def _compare_critics(module, others, source) -> str:
 
 
 def _differences(module: nn.Module, other: nn.Module) -> Iterator[tuple]:
-  """Yields (field, its value here, its value there) of those that differ."""
+  """Yields (field, value here, value there) where they differ."""
   for field in dataclasses.fields(module):
     values = [getattr(m, field.name) for m in (module, other)]
     if values[0] != values[1]:
@@ -142,7 +144,7 @@ def _differences(module: nn.Module, other: nn.Module) -> Iterator[tuple]:
 
 @contextlib.contextmanager
 def _naming(path: str) -> Iterator[None]:
-  """A context whose UserErrors say which field has led to them."""
+  """Adds the field to the UserErrors of its context."""
   try:
     yield
   except UserError as error:

@@ -1,9 +1,9 @@
-"""Whether an update has memory enough, told before anything compiles.
+"""Checks that an update fits in memory, before anything compiles.
 
-What is told is a lower bound: the state, the gradients of the largest network,
-and on a CPU, for which XLA computes nothing twice, what the convolutions and
-matrix products give, which their gradients need. Of more than that XLA alone
-knows; what it says then becomes a sentence too.
+The estimate is a lower bound: the state and the gradients of the largest
+network. On a CPU, where XLA recomputes nothing, it includes the results of
+convolutions and matrix products, which their gradients need. XLA may still run
+out of memory; that is reported as a user's mistake too.
 """
 
 import contextlib
@@ -21,33 +21,33 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.training.train_state import TrainState
 
 _KEPT = ('conv_general_dilated', 'dot_general')
-# What a container may have.
+# Files with a container's limit.
 _GROUP_LIMITS = ('memory.max', 'memory/memory.limit_in_bytes')
 
 
 def check_memory(
   modules: Mapping[str, nn.Module],
   state: TrainState,
-  image_shape: tuple[int, int, int],
+  shape: tuple[int, int, int],
   batch_size: int,
 ) -> None:
-  """Refuses what cannot fit in a device's memory.
+  """Refuses an update that cannot fit in a device's memory.
 
   Args:
     modules: the networks, by name.
-    state: of them, arrays or their shapes.
-    image_shape: (H, W, C).
+    state: arrays or their shapes.
+    shape: (*S, C) of an example.
     batch_size: images on each device.
 
   Raises:
-    UserError: it cannot; with the sizes.
+    UserError: it needs more than there is.
   """
   on_cpu = jax.local_devices()[0].platform == 'cpu'
   parts = {
     'the state': _num_bytes(state),
     'gradients': max(_num_bytes(n.params) for n in state.networks.values()),
-    f'what is kept of {batch_size:,} images': sum(
-      _kept_bytes(modules[name], network.variables, image_shape, batch_size)
+    f'activations of {batch_size:,} images': sum(
+      _kept_bytes(modules[name], network.variables, shape, batch_size)
       for name, network in state.networks.items()
     )
     if on_cpu
@@ -55,10 +55,10 @@ def check_memory(
   }
   needed, available = sum(parts.values()), _available()
   if needed > available:
-    told = ', '.join(f'{n / 1e9:,.1f} {name}' for name, n in parts.items())
+    listed = ', '.join(f'{n / 1e9:,.1f} {name}' for name, n in parts.items())
     raise UserError(
       f'An update needs at least {needed / 1e9:,.1f} GB of memory on each '
-      f'device ({told}), which has {available / 1e9:,.1f}: lower batch_size, '
+      f'device ({listed}), which has {available / 1e9:,.1f}: lower batch_size, '
       'data.image_size, model.width, model.codebook_size or critic.width, as '
       'in --config.batch_size=16'
     )
@@ -68,9 +68,9 @@ def _num_bytes(tree: Any) -> int:
   return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def _kept_bytes(module, variables, image_shape, batch_size) -> int:
-  """Of the products in one pass forward; nothing is computed."""
-  x = jax.ShapeDtypeStruct((batch_size, *image_shape), jnp.float32)
+def _kept_bytes(module, variables, shape, batch_size) -> int:
+  """Counts the products of one forward pass, without computing them."""
+  x = jax.ShapeDtypeStruct((batch_size, *shape), jnp.float32)
   return _product_bytes(jax.make_jaxpr(module.apply)(variables, x).jaxpr)
 
 
@@ -89,7 +89,7 @@ def _product_bytes(jaxpr) -> int:
 
 
 def _available() -> int:
-  """Bytes of one device; those of a CPU share the machine's, or container's."""
+  """Returns the bytes of one device; CPU devices share the machine's."""
   devices = jax.local_devices()
   stats = devices[0].memory_stats() or {}
   if 'bytes_limit' in stats:
@@ -102,24 +102,25 @@ def _available() -> int:
 
 
 @contextlib.contextmanager
-def telling_exhaustion(sizes: Mapping[str, Any]) -> Iterator[None]:
-  """A context in which too little memory is a user's mistake.
+def reporting_exhaustion(sizes: Mapping[str, Any]) -> Iterator[None]:
+  """Reports exhausted memory within the context as a user's mistake.
 
   Args:
-    sizes: {field: value} of what the memory goes to.
+    sizes: {field: value} that memory depends on.
 
   Raises:
-    UserError: there was too little, for XLA or for Python.
+    UserError: XLA or Python ran out of memory.
   """
   try:
     yield
-  except Exception as error:  # XLA's errors are told apart by their text.
+  except Exception as error:  # XLA's errors differ in their text alone.
     exhausted = 'RESOURCE_EXHAUSTED' in str(error)
     if not exhausted and not isinstance(error, MemoryError):
       raise
     reason = str(error).strip().partition('\n')[0][:200] or 'of Python'
-    told = ', '.join(f'{name}={value}' for name, value in sizes.items())
+    listed = ', '.join(f'{name}={value}' for name, value in sizes.items())
     raise UserError(
-      f'There is too little memory ({reason}) for {told or "this"}: lower one '
+      f'There is too little memory ({reason}) for {listed or "this"}: lower '
+      'one '
       'of them, as in --config.batch_size=16, or use more devices'
     ) from error

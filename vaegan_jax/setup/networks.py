@@ -1,22 +1,24 @@
-"""The networks of a run: made as a configuration says, or restored.
-
-Serves training, evaluation and everything that opens a finished run.
-"""
+"""Builds the networks that a configuration describes, or restores them."""
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Container
+from collections.abc import Callable, Collection, Container, Mapping
+from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
 import ml_collections
+import optax
 
 from vaegan_jax import models
 from vaegan_jax.config.migrations import upgrade
-from vaegan_jax.config.shapes import example_shape, spatial_shape
+from vaegan_jax.config.shapes import example_shape
 from vaegan_jax.errors import UserError
-from vaegan_jax.losses.adversarial import OBJECTIVES
 from vaegan_jax.runtime.checkpoints import Checkpoints
+from vaegan_jax.setup.modules import (
+  Variables,
+  create_modules,
+  variable_shapes,
+)
 from vaegan_jax.training import optimizers as optimizers_lib
 from vaegan_jax.training.critic_step import CriticConfig
 from vaegan_jax.training.train_state import TrainState, create_train_state
@@ -24,23 +26,22 @@ from vaegan_jax.training.train_state import TrainState, create_train_state
 
 def create_networks(
   config: ml_collections.ConfigDict,
-) -> tuple[dict, dict, Callable[..., TrainState]]:
-  """What a configuration says of the networks; nothing is computed yet.
+) -> tuple[
+  dict[str, nn.Module],
+  dict[str, optax.GradientTransformation],
+  Callable[..., TrainState],
+]:
+  """Builds the modules and optimisers of a run; computes nothing yet.
 
   Args:
     config: with the fields of `configs/default.py`.
 
   Returns:
-    The modules and the optimisers by name, and what creates the state before
-    step 1; it takes the keyword `pretrained` of `create_train_state`.
+    The modules by name, the optimisers of those that are trained, and a
+    function that creates the state before step 1. It takes the keyword
+    `pretrained` of `create_train_state`.
   """
-  modules = models.create_modules(
-    with_critic=config.objective in OBJECTIVES,
-    space=spatial_shape(config.data),
-    channels=config.data.channels,
-    model=config.model,
-    critic=config.critic,
-  )
+  modules = create_modules(config)
   trained = [name for name in modules if not models.is_frozen(modules[name])]
   schedules = create_schedules(config, trained)
   optimizers = optimizers_lib.create_optimizers(
@@ -91,29 +92,52 @@ def critic_config(
   return CriticConfig(**{name: config.critic[name] for name in names})
 
 
+class RestoredNetworks(NamedTuple):
+  """Networks of a checkpoint, without the optimisers' state.
+
+  Attributes:
+    modules: the networks, by name.
+    variables: {network: its params and batch_stats} of the last step.
+    ema_params: the autoencoder's params, averaged over the steps.
+    step: of the checkpoint.
+  """
+
+  modules: dict[str, nn.Module]
+  variables: dict[str, Variables]
+  ema_params: Mapping[str, Any]
+  step: int
+
+  @property
+  def inference_variables(self) -> dict[str, Variables]:
+    """The variables to use a finished run with: the autoencoder's averaged."""
+    autoencoder = {**self.variables['autoencoder'], 'params': self.ema_params}
+    return {**self.variables, 'autoencoder': autoencoder}
+
+
 def restore_networks(
   config: ml_collections.ConfigDict, workdir: str
-) -> tuple[dict[str, nn.Module], TrainState, int]:
-  """Restores a run's newest whole checkpoint.
+) -> RestoredNetworks:
+  """Restores the networks of a run's newest undamaged checkpoint.
+
+  The optimisers' state is not read, and nothing on disk changes.
 
   Args:
     config: of the run.
     workdir: of the run.
 
-  Returns:
-    Its modules by name, their state, and the step.
-
   Raises:
-    UserError: there is no whole checkpoint, or it is of another network.
+    UserError: there is no undamaged checkpoint, or it has another network.
   """
-  modules, _, create_state = create_networks(config)
+  modules = create_modules(config)
+  networks = variable_shapes(config, modules)
+  ema_params = networks['autoencoder']['params']
   restored = Checkpoints(workdir).restore(
-    jax.eval_shape(create_state),
+    {'networks': networks, 'ema_params': ema_params},
     config=config.to_dict(),
     # Only the networks must be those of the checkpoint.
     free_fields=(*set(config) - {'model', 'critic'}, 'critic.weights'),
     upgrade=upgrade,
-    initial=create_state,
+    partial=True,
     quarantine=False,
   )
   if restored is None:
@@ -121,4 +145,5 @@ def restore_networks(
       f'--workdir={workdir} has no checkpoint: train it first, with '
       f'--mode=train --workdir={workdir}'
     )
-  return modules, *restored
+  state, step = restored
+  return RestoredNetworks(modules, state['networks'], state['ema_params'], step)

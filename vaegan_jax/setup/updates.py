@@ -1,4 +1,4 @@
-"""From a run's configuration to its updates, over this process's devices."""
+"""Creates the updates of a run from its configuration."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from vaegan_jax.losses.adversarial import OBJECTIVES
 from vaegan_jax.losses.reconstruction import LossConfig
 from vaegan_jax.setup.networks import critic_config
 from vaegan_jax.training import build
-from vaegan_jax.training.step_kinds import StepKind, step_kind
+from vaegan_jax.training.step_kinds import StepKind
 from vaegan_jax.training.wrappers import Update
 
 
@@ -52,35 +52,15 @@ def create_updates(
 
 
 def _create_preprocess(data) -> Callable[..., jax.Array]:
-  """What the device does to images before they are trained on."""
+  """Creates the function that crops, mirrors and scales images on a device."""
   axes, crop = flip_axes(data), lambda images: images
   if data.random_crop_margin:
     crop = functools.partial(pixels.random_crop, sides=spatial_shape(data))
 
-  def preprocess(images, *draws):
-    images = crop(images, *draws[len(axes) :])
-    for axis, flip in zip(axes, draws, strict=False):
+  def preprocess(images, *randoms):
+    images = crop(images, *randoms[len(axes) :])
+    for axis, flip in zip(axes, randoms, strict=False):
       images = pixels.random_flip(images, flip, axis)
     return pixels.to_float(images, data.value_range)
 
   return preprocess
-
-
-def create_chooser(
-  config: ml_collections.ConfigDict,
-  modules: Mapping[str, nn.Module],
-  optimizers: Mapping[str, optax.GradientTransformation],
-) -> Callable[[int], Update]:
-  """The updates of a run as a function: (step) -> the one that it takes.
-
-  Args:
-    config: of the run.
-    modules: its networks, by name.
-    optimizers: of those that are trained.
-
-  Returns:
-    That function, of steps from 1.
-  """
-  update_of = create_updates(config, modules, optimizers)
-  settings = critic_config(config, optimizers)
-  return lambda step: update_of(step_kind(step, settings))

@@ -42,14 +42,14 @@ def test_a_finished_run_is_measured_once_and_again_when_it_goes_on(
 def test_a_signal_ends_it_and_the_next_start_does_it(
   few_steps, tmp_path, run, monkeypatch
 ):
-  measure = measure_latents.compute_statistics
+  measure = measure_latents.measure
 
-  def stopped(*args, track, **kwargs):
+  def stopped(*args):
     os.kill(os.getpid(), signal.SIGTERM)
-    return measure(*args, track=track, **kwargs)
+    return measure(*args)
 
   with monkeypatch.context() as patch:
-    patch.setattr(measure_latents, 'compute_statistics', stopped)
+    patch.setattr(measure_latents, 'measure', stopped)
     assert run(tmp_path, *few_steps) == PREEMPTED
   assert not (tmp_path / 'latents.json').exists()
   assert run(tmp_path, *few_steps) == 0

@@ -1,0 +1,142 @@
+"""Inputs and outputs of the commands that use a finished model.
+
+A command takes the configuration of the run, the workdir of the run or an
+export, and `use`, its flags: which input, and where the output goes.
+"""
+
+import functools
+from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
+
+import ml_collections
+import numpy as np
+from absl import logging
+from etils import epath
+
+from vaegan_jax.config.cli import Use
+from vaegan_jax.config.shapes import holds_arrays, spatial_shape
+from vaegan_jax.data import pixels, sounds
+from vaegan_jax.data.arrays import encode_npy
+from vaegan_jax.data.images import Images, load_splits
+from vaegan_jax.data.pictures import Pictures, encode_pngs
+from vaegan_jax.errors import UserError
+from vaegan_jax.inference.latent_statistics import FILE
+from vaegan_jax.inference.load import load_model
+from vaegan_jax.inference.measure_latents import measure
+from vaegan_jax.inference.model import TrainedModel
+from vaegan_jax.runtime.files import check_writable, replacing
+from vaegan_jax.setup.data_identity import keep_rules
+
+
+def open_model(
+  config: ml_collections.ConfigDict, workdir: str, use: Use
+) -> TrainedModel:
+  """Loads the model of a command, once its output is known to be writable.
+
+  Raises:
+    UserError: it cannot be loaded, or the output is a run or cannot be written.
+  """
+  check_writable(use.output)
+  if (epath.Path(use.output) / 'checkpoints').exists():
+    raise UserError(
+      f'--output={use.output} is a run itself, which is not to be changed: '
+      f'name another folder, such as --output={use.output}_2'
+    )
+  return load_model(workdir, config)
+
+
+def open_examples(
+  config: ml_collections.ConfigDict, workdir: str, use: Use
+) -> Images | Pictures:
+  """Opens the split or the files that a command is to process.
+
+  Returns:
+    The examples, decoded as in training; files have `names`.
+
+  Raises:
+    UserError: there are none, or they cannot be read.
+  """
+  if use.split:
+    return open_split(config, workdir, use.split)
+  data = config.data
+  return Pictures(
+    use.input,
+    channels=data.channels,
+    sides=spatial_shape(data),
+    center_crop=data.center_crop,
+    of_arrays=holds_arrays(data),
+    margin=data.random_crop_margin,
+    sample_rate=data.sample_rate,
+  )
+
+
+def open_split(
+  config: ml_collections.ConfigDict, workdir: str, split: str
+) -> Images:
+  """Opens a split ('train' or 'eval') of a run's own dataset."""
+  config = keep_rules(config, workdir)
+  (images,) = load_splits(config.data, [f'{split}_split'])
+  return images
+
+
+def write_pictures(
+  folder: str,
+  names: Sequence[str],
+  images: np.ndarray,
+  data: ml_collections.FrozenConfigDict,
+) -> None:
+  """Writes images as PNG files, or arrays as `.npy` in the data's own units.
+
+  A sound gets a `.wav` file too, if the package `soundfile` is installed.
+
+  Args:
+    folder: local or `gs://...`.
+    names: of PNG files, relative to the folder.
+    images: [B, *S, C] float in [-1, 1].
+    data: the fields `data` of the model's configuration.
+  """
+  if not holds_arrays(data):
+    _write(folder, names, '.png', encode_pngs(images))
+    return
+  values = np.asarray(pixels.to_values(images, data.value_range))
+  _write(folder, names, '.npy', map(encode_npy, values))
+  if images.ndim == 3 and sounds.can_encode(data.value_range):
+    encode = functools.partial(
+      sounds.encode_wav,
+      sample_rate=data.sample_rate,
+      value_range=data.value_range,
+    )
+    _write(folder, names, '.wav', map(encode, values))
+
+
+def _write(folder, names, suffix, contents: Iterable[bytes]) -> None:
+  for name, content in zip(names, contents, strict=True):
+    path = epath.Path(folder) / PurePosixPath(name).with_suffix(suffix)
+    with replacing(path) as temporary:
+      temporary.write_bytes(content)
+
+
+def with_statistics(
+  model: TrainedModel,
+  config: ml_collections.ConfigDict,
+  images: Images | None = None,
+) -> TrainedModel:
+  """Returns the model with the statistics of its latents, if possible.
+
+  Earlier versions did not measure the latents. They are measured now, or a
+  warning says why they cannot be.
+
+  Args:
+    model: as it was loaded.
+    config: of the run.
+    images: the training split; None: it is opened.
+  """
+  if model.statistics:
+    return model
+  try:
+    if images is None:
+      images = open_split(config, model.source, 'train')
+    return measure(model, images)
+  except (UserError, OSError) as error:
+    logging.warning('%s was not written: %s', FILE, error)
+    return model

@@ -1,0 +1,80 @@
+"""Opens a run's training and held-out examples, and settles their range.
+
+`data.value_range` may ask for what only the data knows. The pair that is found
+replaces it in `config.json`, checkpoints and exports, so that nothing that
+opens the run later needs the data for it.
+"""
+
+import ml_collections
+
+from vaegan_jax.config.shapes import holds_arrays
+from vaegan_jax.data.images import Images, load_splits
+from vaegan_jax.data.values import find_range
+from vaegan_jax.runtime import distributed
+
+_SPLITS = ('train_split', 'eval_split')
+
+
+def load_data(
+  config: ml_collections.ConfigDict,
+) -> tuple[ml_collections.ConfigDict, Images, Images]:
+  """Opens both splits; all processes must call this at the same time.
+
+  Args:
+    config: of the run.
+
+  Returns:
+    The configuration with the range of the values settled, the training
+    examples and the held-out ones.
+
+  Raises:
+    UserError: the data cannot be read, or differs between processes.
+  """
+  with distributed.together(), distributed.after_first():
+    splits = load_splits(
+      config.data, _SPLITS, fill_bucket=distributed.is_first()
+    )
+  distributed.check_same(
+    {
+      f'data.{field}': f'{len(images)} images ({images.fingerprint})'
+      for field, images in zip(_SPLITS, splits, strict=True)
+    },
+    'give all the same images, such as --config.data.path=/shared/cats',
+  )
+  return settle_range(config, splits[0]), *splits
+
+
+def settle_range(
+  config: ml_collections.ConfigDict, images: Images
+) -> ml_collections.ConfigDict:
+  """Finds and prints the range of the training examples' values.
+
+  Args:
+    config: of the run.
+    images: that it is trained on.
+
+  Returns:
+    A copy with the pair that `data.value_range` stands for. It is `config`
+    itself for photographs, whose values are 0 to 255.
+
+  Raises:
+    UserError: the field does not suit the values.
+  """
+  given = config.data.value_range
+  if given == 'dtype' and not holds_arrays(config.data):
+    return config
+  found, message = find_range(given, images)
+  print(message, flush=True)
+  return with_range(config, found)
+
+
+def with_range(
+  config: ml_collections.ConfigDict, value_range: str | tuple[float, float]
+) -> ml_collections.ConfigDict:
+  """Returns a copy with a `data.value_range`, or `config` if it has that."""
+  if config.data.value_range == value_range:
+    return config
+  config = config.copy_and_resolve_references()
+  with config.ignore_type():
+    config.data.value_range = value_range
+  return config

@@ -1,0 +1,151 @@
+"""Opens a finished run with its held-out examples, to evaluate it.
+
+A map latent has no size of its own, since its networks are convolutional. A
+flat latent has one, and so has a critic with one logit an image.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import ml_collections
+from absl import logging
+from etils import epath
+
+from vaegan_jax.config.io import load_config
+from vaegan_jax.config.shapes import shape_flag, shown_bands, spatial_shape
+from vaegan_jax.data.images import Images, load_splits
+from vaegan_jax.errors import UserError
+from vaegan_jax.evaluation.evaluator import Evaluator
+from vaegan_jax.evaluation.feature_metrics import (
+  FeatureMetrics,
+  load_feature_metrics,
+)
+from vaegan_jax.losses.reconstruction import LossConfig
+from vaegan_jax.models import is_frozen
+from vaegan_jax.setup.data_identity import describe_change, keep_rules
+from vaegan_jax.setup.modules import Variables
+from vaegan_jax.setup.networks import RestoredNetworks, restore_networks
+
+
+class FinishedRun(NamedTuple):
+  """A run to be evaluated.
+
+  Attributes:
+    evaluator: of its held-out examples.
+    variables: {network: variables}, the autoencoder's averaged.
+    step: of the checkpoint.
+  """
+
+  evaluator: Evaluator
+  variables: Mapping[str, Variables]
+  step: int
+
+
+def open_run(
+  config: ml_collections.ConfigDict, workdir: str, **options: Any
+) -> FinishedRun:
+  """Restores a run's newest undamaged checkpoint and opens its held-out split.
+
+  If the images are not those of the run's training, a warning and the
+  evaluator's protocol say so.
+
+  Args:
+    config: of the run; its data may be other images and, for a map latent, of
+      another size.
+    workdir: of the run.
+    **options: those of `create_evaluator`.
+
+  Raises:
+    UserError: there is no undamaged checkpoint, it has another network, or the
+      images cannot be read.
+  """
+  restored = restore_for_shape(config, workdir)
+  config = keep_rules(config, workdir)
+  (images,) = load_splits(config.data, ['eval_split'])
+  change = describe_change(config, workdir, restored.step)
+  if change:
+    logging.warning('In %s, %s.', workdir, change)
+    options['notes'] = (change,)
+  evaluator = create_evaluator(config, restored.modules, images, **options)
+  return FinishedRun(evaluator, restored.inference_variables, restored.step)
+
+
+def create_evaluator(
+  config: ml_collections.ConfigDict,
+  modules: Mapping[str, nn.Module],
+  images: Images,
+  *,
+  feature_metrics: FeatureMetrics | None = None,
+  batch_size: int = 0,
+  notes: Sequence[str] = (),
+) -> Evaluator:
+  """Creates the evaluator of a run; computes nothing yet.
+
+  Args:
+    config: of the run.
+    modules: its networks, by name.
+    images: the held-out examples.
+    feature_metrics: of pretrained networks; None: as configured.
+    batch_size: examples at a time; 0: that of the configuration.
+    notes: lines to add to the protocol of the scores.
+  """
+  return Evaluator(
+    modules,
+    images,
+    loss=LossConfig(**config.loss),
+    # Each process evaluates everything, on its own devices.
+    batch_size=max(1, (batch_size or config.batch_size) // jax.process_count()),
+    seed=config.seed,
+    value_range=config.data.value_range,
+    bands=shown_bands(config.data),
+    sample_rate=config.data.sample_rate,
+    feature_metrics=feature_metrics
+    or load_feature_metrics(**config.evaluation),
+    notes=notes,
+  )
+
+
+def restore_for_shape(
+  config: ml_collections.ConfigDict, workdir: str
+) -> RestoredNetworks:
+  """Restores a run's networks for examples of any shape.
+
+  Args:
+    config: of the run; its `data.image_size` or `data.shape` may differ from
+      the run's own.
+    workdir: of the run.
+
+  Returns:
+    The networks, without the critic if that takes one shape alone and the
+    examples have another.
+
+  Raises:
+    UserError: there is no undamaged checkpoint, it has another network, or the
+      latent takes one shape alone.
+  """
+  path = epath.Path(workdir) / 'config.json'
+  own = load_config(path).data if path.exists() else config.data
+  if spatial_shape(own) == spatial_shape(config.data):
+    return restore_networks(config, workdir)
+  field, value = shape_flag(own).split('=')
+  if config.model.latent_shape == 'flat':
+    raise UserError(
+      f'{shape_flag(config.data)} must be {value}, as in the training of '
+      f"{workdir}, because its latent is flat (model.latent_shape='map' takes "
+      f'any size): for example, --config.{field}="{value}"'
+    )
+  config = config.copy_and_resolve_references()
+  with config.ignore_type():
+    config.data.image_size = own.image_size
+    config.data.shape = own.shape
+  restored = restore_networks(config, workdir)
+  critic = restored.modules.get('critic')
+  if critic and not is_frozen(critic) and config.critic.head == 'dense':
+    modules, variables = restored.modules, restored.variables
+    restored = restored._replace(
+      modules={'autoencoder': modules['autoencoder']},
+      variables={'autoencoder': variables['autoencoder']},
+    )
+  return restored

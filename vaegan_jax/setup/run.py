@@ -1,0 +1,189 @@
+"""The one way from a configuration to a training run.
+
+Everything below this wing takes plain arguments: configurations are read here.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import flax.linen as nn
+import jax
+import ml_collections
+import optax
+
+from vaegan_jax import models
+from vaegan_jax.config.rules import flatten
+from vaegan_jax.config.shapes import example_shape
+from vaegan_jax.config.validation import validate_new_run
+from vaegan_jax.data import batches
+from vaegan_jax.data.images import Images, whole_of
+from vaegan_jax.evaluation.evaluator import Evaluator
+from vaegan_jax.losses.adversarial import OBJECTIVES
+from vaegan_jax.runtime import devices, distributed
+from vaegan_jax.runtime.checkpoints import Checkpoints
+from vaegan_jax.setup.data import load_data
+from vaegan_jax.setup.data_identity import keep_rules
+from vaegan_jax.setup.finished_run import create_evaluator
+from vaegan_jax.setup.init_from import InitialWeights, read_initial_weights
+from vaegan_jax.setup.memory import check_memory
+from vaegan_jax.setup.networks import create_networks, critic_config
+from vaegan_jax.setup.updates import create_updates
+from vaegan_jax.training.health import HealthMonitor
+from vaegan_jax.training.loop import Plan
+from vaegan_jax.training.step_kinds import StepKind, step_kind
+from vaegan_jax.training.train_state import TrainState
+from vaegan_jax.training.wrappers import Update
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A training run: all that its configuration describes.
+
+  Nothing is compiled or initialised yet.
+
+  Attributes:
+    config: the configuration, with the range of its values settled.
+    modules: the networks, by name.
+    optimizers: of the networks that are trained.
+    create_state: returns the state before step 1.
+    images: the training examples.
+    evaluator: of the held-out examples.
+    updates: (kind of step) -> its update; each compiles when first called.
+    initial: weights of another run to start from, if any.
+  """
+
+  config: ml_collections.ConfigDict
+  modules: dict[str, nn.Module]
+  optimizers: dict[str, optax.GradientTransformation]
+  create_state: Callable[..., TrainState]
+  images: Images
+  evaluator: Evaluator
+  updates: Callable[[StepKind], Update]
+  initial: InitialWeights | None = None
+
+  @functools.cached_property
+  def template(self) -> TrainState:
+    """Shapes and dtypes of the state."""
+    return jax.eval_shape(self.create_state)
+
+  @property
+  def identity(self) -> dict[str, dict[str, Any]]:
+    """What a checkpoint records beside the state."""
+    data = {
+      'num_images': len(self.images),
+      'fingerprint': self.images.fingerprint,
+    }
+    return {'config': self.config.to_dict(), 'data': data}
+
+  @property
+  def plan(self) -> Plan:
+    """How long to train, and when to evaluate, plot and save."""
+    config = self.config
+    fields = {field.name for field in dataclasses.fields(Plan)} & set(config)
+    return Plan(
+      **{name: config[name] for name in fields},
+      on_failure=config.health.on_failure,
+    )
+
+  def update_for(self, step: int) -> Update:
+    """Returns the update that a step, from 1, takes."""
+    critic = critic_config(self.config, self.optimizers)
+    return self.updates(step_kind(step, critic))
+
+  def create_monitor(self) -> HealthMonitor:
+    """Creates the health checks of the run."""
+    objective = OBJECTIVES.get(self.config.objective)
+    return HealthMonitor(
+      flatten(self.config),
+      separated_loss=objective.separated_loss if objective else 0.0,
+      undecided_loss=objective.undecided_loss if objective else 0.0,
+    )
+
+  def batches(self, start_step: int) -> Iterator[jax.Array]:
+    """Yields this process's batches on its devices, without end.
+
+    Args:
+      start_step: the last finished step.
+    """
+    config = self.config
+    trains_critic = 'critic' in self.optimizers
+    return batches.create_batches(
+      whole_of(self.images),  # Crops are cut out of all of it.
+      seed=config.seed,
+      batch_size=config.batch_size,
+      num_devices=jax.local_device_count(),
+      num_parts=config.critic.num_steps if trains_critic else 1,
+      start_step=start_step,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      place=devices.share_out,
+    )
+
+  def load_pretrained(self) -> dict[str, Any]:
+    """Reads the variables of frozen networks, by name.
+
+    Raises:
+      UserError: a file of weights cannot be used.
+    """
+    return models.load_pretrained(self.modules, self.config.critic.weights)
+
+
+def setup(config: ml_collections.ConfigDict, workdir: str = '') -> Run:
+  """Sets up a run, new or resumed. All processes must call this together.
+
+  Mistakes are reported before anything compiles.
+
+  Args:
+    config: a valid configuration.
+    workdir: of the run. A run that has checkpoints keeps the rules by which it
+      began to read its data; '': the run is new.
+
+  Returns:
+    The run.
+
+  Raises:
+    UserError: a run may not begin like this, or its data, weights or another
+      run that it starts from cannot be used.
+  """
+  config, initial = _keep_or_begin(config, workdir)
+  config, images, eval_images = load_data(config)
+  modules, optimizers, create_state = create_networks(config)
+  with distributed.together():
+    evaluator = create_evaluator(config, modules, eval_images)
+  run = Run(
+    config=config,
+    modules=modules,
+    optimizers=optimizers,
+    create_state=create_state,
+    images=images,
+    evaluator=evaluator,
+    updates=create_updates(config, modules, optimizers),
+    initial=initial,
+  )
+  with distributed.together():
+    check_memory(
+      modules,
+      run.template,
+      example_shape(config.data),
+      config.batch_size // jax.device_count(),
+    )
+  return run
+
+
+def _keep_or_begin(
+  config: ml_collections.ConfigDict, workdir: str
+) -> tuple[ml_collections.ConfigDict, InitialWeights | None]:
+  """Returns the configuration of a run, and what a new one starts from."""
+  resumes = workdir and distributed.from_first(Checkpoints(workdir).steps)
+  if not resumes:
+    validate_new_run(config)
+    return config, read_initial_weights(config)
+  if config.init_from:
+    print(
+      f'init_from={config.init_from!r} is not read again: the run resumes from '
+      'its own checkpoint.',
+      flush=True,
+    )
+  return keep_rules(config, workdir), None
