@@ -146,7 +146,7 @@ def told(capsys, tmp_path):
     values = flags.FlagValues()
     cli.define_flags(values)
     command = ['main.py', f'--workdir={tmp_path / "run"}', *map(str, args)]
-    with pytest.raises(SystemExit) as caught, main.telling_mistakes():
+    with pytest.raises(SystemExit) as caught, main.processes.reporting_errors():
       main.run(main.parse(command, values))
     assert caught.value.code == 2
     assert not traced

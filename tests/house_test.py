@@ -136,6 +136,13 @@ def test_imports_run_down_the_floors_only(house):
   assert faults_of(house) == []
 
 
+def test_configurations_are_read_from_setup_up(house):
+  """Below it, everything takes plain arguments."""
+  readers = {'config', *(w for w in FLOOR if FLOOR[w] >= FLOOR['setup'])}
+  below = [name for name in house if wing_of(name) not in readers]
+  assert [name for name in below if 'ml_collections' in house[name]] == []
+
+
 def test_no_imports_run_in_a_circle(house):
   assert circles_of(house) == []
 

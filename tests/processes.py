@@ -76,7 +76,7 @@ class Process:
     self._process.kill()
     return self.wait()
 
-  def wait(self, seconds=120):
+  def wait(self, seconds=300):
     """Returns the exit status."""
     self._process.join(seconds)
     assert not self._process.is_alive(), self.out + self.err
@@ -150,7 +150,7 @@ def crc32s(workdir, step):
 
 def wait_for(condition):
   """Waits until `condition` holds."""
-  deadline = time.monotonic() + 120
+  deadline = time.monotonic() + 300
   while not condition():
     assert time.monotonic() < deadline
     time.sleep(0.005)

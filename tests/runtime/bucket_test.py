@@ -54,7 +54,7 @@ def _run(*args):
 
 
 def _tell(capsys, *args):
-  with pytest.raises(SystemExit) as caught, main.telling_mistakes():
+  with pytest.raises(SystemExit) as caught, main.processes.reporting_errors():
     _run(*args)
   assert caught.value.code == 2
   return capsys.readouterr().err.splitlines()[-1]

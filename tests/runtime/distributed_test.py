@@ -203,7 +203,7 @@ def test_an_exception_in_one_ends_the_other(flags, tmp_path):
   )
   assert both[1].wait() == 1
   assert 'ZeroDivisionError: just now' in both[1].err
-  assert 'Process 1 ends, because of the error above' in both[1].err
+  assert 'Process 1 ends because of the error above' in both[1].err
   assert both[0].wait(35) not in (0, 75)
 
 
@@ -254,7 +254,7 @@ def test_a_process_that_stays_alone_ends(flags, tmp_path):
   )
   assert process.wait() == 1
   assert process.err.splitlines()[-1].startswith(
-    'error: Not all processes were there after 1 s: start all of them at once'
+    'error: Not all processes started within 1 s: start all of them'
   )
 
 

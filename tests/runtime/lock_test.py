@@ -156,13 +156,13 @@ def test_in_a_bucket_one_of_two_that_come_at_once_is_refused(
 ):
   if left:
     bucket.write('run/lock', b'{}')
-  write = lock._BucketLock._write
+  write = lock._BucketLock.write
 
   def write_second(self):
     bucket.write('run/lock', json.dumps(_OTHER).encode())
     return write(self)
 
-  monkeypatch.setattr(lock._BucketLock, '_write', write_second)
+  monkeypatch.setattr(lock._BucketLock, 'write', write_second)
   with pytest.raises(UserError, match='process 1 on other'), hold(_RUN):
     pass
   assert _read_in(bucket) == _OTHER

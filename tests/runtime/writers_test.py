@@ -248,7 +248,9 @@ def test_tensorboard_events_are_written(tmp_path, warnings):
   out.write_images(1, {'samples': _FIGURE})
   times = np.arange(800, dtype=np.float32) / 8000
   sounds = np.sin(2 * np.pi * 440 * times)[None, :, None]
-  out.write_audios(1, {'originals': np.concatenate([sounds, -sounds])}, 8000)
+  out.write_audios(
+    1, {'originals': np.concatenate([sounds, -sounds])}, sample_rate=8000
+  )
   out.write_hparams({'model': {'width': 32, 'multipliers': (1, 2)}})
   out.close()
   assert not warnings
@@ -335,7 +337,7 @@ def test_long_work_shows_plain_lines_where_no_terminal_is(capsys):
 
 def test_long_work_shows_a_bar_on_a_terminal(monkeypatch, capsys):
   monkeypatch.setattr(sys.stderr, 'isatty', lambda: True)
-  monkeypatch.setattr(progress_lib, '_PATIENCE', 0)
+  monkeypatch.setattr(progress_lib, '_QUIET_SECONDS', 0)
   assert list(progress_lib.track(range(2), 'Looking', 2)) == [0, 1]
   printed = capsys.readouterr()
   assert 'Looking:   0%|' in printed.err and printed.out == ''

@@ -122,10 +122,9 @@ def _load_features(path):
     description = (
       'FID (arXiv 1706.08500), in the Inception of 2015 '
       f'({inception.NUM_FEATURES} features), between reconstructions and '
-      "originals; the literature's is of 50,000 samples, and TensorFlow's "
-      'places the pixels by their corners, where this, as the PyTorch port, '
-      'does by their centres (bilinear to '
-      f'{inception.SIDE}x{inception.SIDE}, no antialiasing)'
+      'originals, while the literature takes 50,000 samples; as in the PyTorch '
+      f'port, images are resized to {inception.SIDE}x{inception.SIDE} by pixel '
+      "centres (bilinear, no antialiasing), and TensorFlow's by corners"
     )
     network = _embed_in_inception, inception.to_variables(path, state)
     return network, description
@@ -136,9 +135,8 @@ def _load_features(path):
       f'its tensors are {some!r}: download {vgg.URLS[16]} or {inception.URL}.'
     )
   description = (
-    f'in the mean over the places of VGG16 {_VGG_LAYER} (512 features; not the '
-    f'FID of the literature), pictures enlarged to at least {lpips.MIN_SIDE} '
-    'pixels'
+    f'in the spatial mean of VGG16 {_VGG_LAYER} (512 features; not the FID of '
+    f'the literature), pictures enlarged to at least {lpips.MIN_SIDE} pixels'
   )
   embed = functools.partial(_embed_in_vgg, vgg.VGG(16), (), _VGG_LAYER)
   return (embed, vgg.to_variables(path, state, 16)), description
@@ -194,7 +192,7 @@ def _embed_in_inception(variables, images):
 
 
 def _means(feature):
-  """Averages over the places: [B, N, H, W, C] -> [B, N C]."""
+  """Averages over space: [B, N, H, W, C] -> [B, N C]."""
   means = feature.mean(axis=(2, 3))
   return means.reshape(len(means), -1)
 

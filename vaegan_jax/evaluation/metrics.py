@@ -1,9 +1,9 @@
 """Metrics of reconstructions, and the table of all that is reported.
 
-Each metric is a pure function from batches of examples to one number an
-example, so that a mean over any number of batches is exact. Values outside
-[-1, 1] are clipped, as in a picture, and the arithmetic is float32. To add a
-metric, write its function and add a row to `TABLE`.
+Each metric is a pure function of originals `x` and reconstructions `x_recon`,
+both [B, *S, C] in [-1, 1], with one value an example: a mean over any number of
+batches is exact. Other values are clipped, as in a picture, and the arithmetic
+is float32. To add a metric, write its function and add a row to `TABLE`.
 
 Axes: B examples; S, one to three axes of space (of sounds T, of images H and W,
 of volumes D, H and W); C channels.
@@ -22,18 +22,14 @@ import numpy as np
 from vaegan_jax.evaluation import spectra
 
 _MIN_SQUARED_ERROR = 1e-10  # At most 106 dB: "identical".
-_SSIM_WINDOW = 11  # Places.
+_SSIM_WINDOW = 11  # Positions.
 _SSIM_DEVIATION = 1.5
-_BLOCK = 8  # Places on each axis, of `low_frequency_psnr`.
-_HIGH_FREQUENCY = 0.25  # Cycles a place.
+_BLOCK = 8  # Positions on each axis, of `low_frequency_psnr`.
+_HIGH_FREQUENCY = 0.25  # Cycles per position.
 
 
 def psnr(x: jax.Array, x_recon: jax.Array) -> jax.Array:
   """Computes the peak signal-to-noise ratio, `10 log10(2^2 / squared error)`.
-
-  Args:
-    x: [B, *S, C] in [-1, 1], a peak-to-peak range of 2.
-    x_recon: [B, *S, C] their reconstructions.
 
   Returns:
     [B] float32 in dB; higher is better. The mean squared error is at least
@@ -45,12 +41,7 @@ def psnr(x: jax.Array, x_recon: jax.Array) -> jax.Array:
 
 
 def band_errors(x: jax.Array, x_recon: jax.Array) -> jax.Array:
-  """Computes the mean squared error of each channel, [B, C] float32.
-
-  Args:
-    x: [B, *S, C] in [-1, 1].
-    x_recon: [B, *S, C] their reconstructions.
-  """
+  """Computes the mean squared error of each channel, [B, C] float32."""
   return jnp.square(_clip(x) - _clip(x_recon)).mean(axis=_space_axes(x))
 
 
@@ -62,14 +53,10 @@ def band_psnr(errors: np.ndarray) -> np.ndarray:
 def ssim(x: jax.Array, x_recon: jax.Array) -> jax.Array:
   """Computes the structural similarity, Wang et al. (2004), equation 13.
 
-  It has the paper's constants: a Gaussian window of 11 places on each axis with
-  a standard deviation of 1.5, K1 = 0.01 and K2 = 0.03. An example with a side
-  below 11 gets a window of its shortest side; compare such values only with
-  each other. Deviations far below 0.06, as in quiet sounds, hardly count.
-
-  Args:
-    x: [B, *S, C] in [-1, 1].
-    x_recon: [B, *S, C] their reconstructions.
+  The constants are the paper's: a Gaussian window of 11 positions on each axis
+  with a standard deviation of 1.5, K1 = 0.01 and K2 = 0.03. An example with a
+  side below 11 gets a window of its shortest side; compare such values only
+  with each other. Deviations far below 0.06, as in quiet sounds, hardly count.
 
   Returns:
     [B] float32, at most 1, the value of identical examples.
@@ -111,11 +98,7 @@ def _smooth(x: jax.Array, size: int) -> jax.Array:
 def low_frequency_psnr(x: jax.Array, x_recon: jax.Array) -> jax.Array:
   """Computes the PSNR of block means: are brightness and colour kept?
 
-  Blocks have 8 places on each axis. Fine detail averages out.
-
-  Args:
-    x: [B, *S, C] in [-1, 1].
-    x_recon: [B, *S, C] their reconstructions.
+  Blocks have 8 positions on each axis. Fine detail averages out.
 
   Returns:
     [B] float32 in dB, as `psnr`. The last blocks of a side that 8 does not
@@ -132,10 +115,10 @@ def low_frequency_psnr(x: jax.Array, x_recon: jax.Array) -> jax.Array:
 def high_frequencies(x: jax.Array) -> jax.Array:
   """Returns the cosine transform above a quarter of the sampling frequency.
 
-  It is the orthonormal DCT-II over all axes of space, with the frequencies of a
-  radius up to 0.25 cycles a place set to 0; inner products are those of the
-  examples (Parseval). The FFT would count the jump between opposite borders as
-  fine detail, in blurred images too.
+  It is the orthonormal DCT-II over all axes of space, without frequencies up to
+  a radius of 0.25 cycles per position. Inner products are those of the examples
+  (Parseval). The FFT would count the jump between opposite borders as fine
+  detail, in blurred images too.
 
   Args:
     x: [B, *S, C] in [-1, 1].
@@ -153,10 +136,6 @@ def high_frequency_products(
   x: jax.Array, x_recon: jax.Array
 ) -> dict[str, jax.Array]:
   """Computes the inner products of high frequencies.
-
-  Args:
-    x: [B, *S, C] in [-1, 1].
-    x_recon: [B, *S, C] their reconstructions.
 
   Returns:
     {name: [B] float32}: 'energy' of the original, 'energy_recon' of the
@@ -187,7 +166,7 @@ def energy_ratio(energy: jax.Array, energy_recon: jax.Array) -> jax.Array:
 def detail_share(
   energy: jax.Array, energy_recon: jax.Array, energy_common: jax.Array
 ) -> jax.Array:
-  """Returns the share of the originals' fine detail that is in its place.
+  """Returns the share of the originals' fine detail in the right place.
 
   `<x, y> / max(<x, x>, <y, y>)` of the high frequencies, summed over the set.
   Detail at half or double strength has 1/2, and so has all of it in as much
@@ -205,15 +184,11 @@ def detail_share(
 
 
 def log_spectral_distance(x: jax.Array, x_recon: jax.Array) -> jax.Array:
-  """Computes the distance of the spectra of sounds, in dB.
+  """Computes the distance of the spectra of sounds [B, T, C], in dB.
 
   It is the root over frequencies of the mean squared difference of `10 log10`
   of the power, then the mean over frames and channels. Phases do not count:
   two noises of one colour have 7.9 dB.
-
-  Args:
-    x: [B, T, C] in [-1, 1].
-    x_recon: [B, T, C] their reconstructions.
 
   Returns:
     [B] float32 in dB; lower is better, identical sounds have 0. Powers are at

@@ -21,11 +21,9 @@ _decibels = jax.jit(spectra.decibels)
 
 
 def sound_tiles(x: np.ndarray, *, sample_rate: int) -> np.ndarray:
-  """Plots each sound: its waveform, from -1 to 1, over its spectrogram.
+  """Plots each sound [N, T, 1]: its waveform over its spectrogram.
 
-  Args:
-    x: [N, T, 1] in [-1, 1]; other values are clipped, and NaN is silence.
-    sample_rate: in Hz.
+  The amplitudes are from -1 to 1; others are clipped, and NaN is silence.
 
   Returns:
     [N, 220, 300, 3] uint8.
@@ -62,18 +60,10 @@ def sound_tiles(x: np.ndarray, *, sample_rate: int) -> np.ndarray:
 def sound_pairs(
   x: np.ndarray, x_recon: np.ndarray, *, sample_rate: int
 ) -> np.ndarray:
-  """Plots sounds and their reconstructions, a pair in each column.
+  """Plots a few sounds [N, T, 1] and their reconstructions on a page.
 
   A column shows the two waveforms, the 20 ms in which the original is loudest,
   and both spectrograms. Amplitudes have the scale of the larger one.
-
-  Args:
-    x: [N, T, 1] in [-1, 1], a few sounds.
-    x_recon: [N, T, 1] their reconstructions.
-    sample_rate: in Hz.
-
-  Returns:
-    [H', W', 3] uint8.
   """
   x, x_recon = _as_played(x), _as_played(x_recon)
   width, height = _PAGE

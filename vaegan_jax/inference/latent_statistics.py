@@ -23,7 +23,7 @@ class LatentStatistics(struct.PyTreeNode):
   """Statistics of samples of the posterior, or of the vectors of codes.
 
   Attributes:
-    mean: [Z] over images, and over the places of a map.
+    mean: [Z] over images, and over the positions of a map.
     std: [Z], the standard deviation.
     scaling_factor: [], 1 / the standard deviation of all entries together
       (arXiv 2112.10752, appendix G).

@@ -83,7 +83,7 @@ def _read_run(path: str, config):
 
 
 def _read_export(root: epath.Path, config):
-  """The same of an export; its critic may be left out."""
+  """Opens an export in the same way; it may lack the critic."""
   path = root / WEIGHTS_FILE
   try:
     tensors, metadata = safetensors_files.read(path.read_bytes())
@@ -108,7 +108,7 @@ def _read_export(root: epath.Path, config):
 
 
 def _check_tensors(path, tensors, modules, config) -> None:
-  """Tells tensors that are not those of the networks."""
+  """Refuses tensors that do not fit the networks."""
   wanted = variable_shapes(config, modules)
   wanted = {
     name: leaf.shape

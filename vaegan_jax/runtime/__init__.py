@@ -1,5 +1,5 @@
-"""What a run stands on: checkpoints, processes, signals, the lock, the records.
+"""The base of a run: checkpoints, processes, signals, the lock, the records.
 
-Owns everything that survives a fault or reports one, for any kind of state.
-May import: `errors`.
+Owns everything that survives or reports a fault, for any kind of state.
+May import: `names`, `errors`.
 """

@@ -1,4 +1,4 @@
-"""Reads one checkpoint, whole or in part, and tells damage from errors."""
+"""Reads one checkpoint or a part of it, and recognises damage."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -33,8 +33,11 @@ def load_checkpoint(
     now: The current values of some entries of `meta`; None: not compared.
 
   Returns:
-    The state; None, with a warning, if the checkpoint is damaged. An error
-    that what is on disk cannot cause is raised.
+    The state; None, with a warning, if the checkpoint is damaged.
+
+  Raises:
+    UserError: it belongs to another run.
+    Exception: from `upgrade` or `initial`; that is no damage.
   """
   meta = _unless_damaged(path, checkpoint_metadata.read, path)
   if meta is None:
@@ -54,7 +57,8 @@ def load_checkpoint(
   checkpoint_metadata.check_same(path, meta | upgraded, now, free_fields)
   crc32s = dict(zip(saved, meta['crc32s'], strict=True))
   crc32s = {name: crc32s[name] for name in read}
-  # Orbax cannot read into a structure with new leaves: it reads all it has.
+  # Orbax cannot read into a structure with new leaves; without one, it reads
+  # all leaves.
   target = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), template)
   target = None if new else target
   arrays = _unless_damaged(path, _read_state, path / 'state', target, crc32s)
@@ -80,8 +84,8 @@ def _read_state(path, target, crc32s) -> dict[str, np.ndarray]:
 def _unless_damaged(path: epath.Path, read: Callable, *args: Any) -> Any:
   """Returns `read(*args)`, or None, with a warning, if `path` is damaged.
 
-  `read` calls nothing that can fail for another reason than what is on disk:
-  orbax and tensorstore raise errors of nearly any class for that.
+  Orbax and tensorstore raise errors of nearly any class for damage. `read` must
+  therefore call nothing else that may fail.
   """
   try:
     return read(*args)

@@ -1,15 +1,12 @@
-"""Saving and restoring the training state; the only file that imports orbax.
+"""Saves and restores the training state with orbax.
 
 `<workdir>/checkpoints/<step>/` holds `state`, the pytree as orbax writes it,
-and `meta`, a JSON that says what that must be: the CRC32, dtype and shape of
-every leaf, the configuration and the dataset. Orbax alone restores a flipped
-byte, another dtype and (into numpy) another shape without an error, so nothing
-is believed before it agrees with `meta`, which carries a CRC32 of its own.
+and `meta`, a JSON with the CRC32, dtype and shape of every leaf, the
+configuration and the dataset; see `checkpoint_metadata.py`.
 
-Another configuration, dataset or network is the user's to mend: refused. What
-is damaged moves to `<workdir>/quarantine/`, and the one before it is restored.
-
-Of several processes the first alone writes, all read, and all hear the same.
+A checkpoint of another configuration, dataset or network is refused. A damaged
+one moves to `<workdir>/quarantine/`, and the one before it is restored. Of
+several processes only the first writes; all read, and all get the same result.
 """
 
 import contextlib
@@ -31,7 +28,7 @@ from vaegan_jax.runtime import checkpoint_metadata, distributed
 from vaegan_jax.runtime.checkpoint_reading import load_checkpoint
 
 PyTree = Any
-_FORMAT = 1  # Of `meta`: raised when the code before would misread it.
+_FORMAT = 1  # Of `meta`: increased when older code would misread it.
 _MAX_FAILED_SAVES = 3  # In a row.
 
 
@@ -40,41 +37,41 @@ class Checkpoints:
 
   Args:
     workdir: Directory of the run, local or `gs://...`.
-    max_to_keep: How many of the newest checkpoints are kept.
+    max_to_keep: Number of the newest checkpoints to keep.
   """
 
   def __init__(self, workdir: epath.PathLike, *, max_to_keep: int = 3):
     self._directory = epath.Path(workdir) / 'checkpoints'
     self._quarantine_directory = epath.Path(workdir) / 'quarantine'
     self._max_to_keep = max_to_keep
-    self._manager = None  # Opened by the first save, and anew after a failure.
-    # (step, items) of the save not yet known to be there; items in process 0.
+    self._manager = None  # Opened by the first save, and after a failure.
+    # (step, items) of the save that is not confirmed; items in process 0.
     self._pending = None
-    self._failures = 0  # Saves in a row that failed, second attempt included.
+    self._failures = 0  # Saves in a row that failed twice.
 
   def steps(self) -> list[int]:
-    """Returns the steps that have a directory, ascending, damaged or not."""
+    """Returns the steps that have a folder, ascending, damaged or not."""
     return checkpoint_metadata.list_steps(self._directory)
 
   def save(self, step: int, state: PyTree, *, config: dict, data: dict) -> bool:
-    """Ends the last save, then starts this one, which a thread completes.
+    """Finishes the last save, then starts this one, which a thread completes.
 
-    The state is copied before this returns: its buffers may be donated. A
-    step that is there already is not written again. All processes must call
-    this, and `wait`, at the same time.
+    The state is copied before this returns: its buffers may be donated. An
+    existing step is not written again. All processes must call this, and
+    `wait`, at the same time.
 
     Args:
-      step: Number of updates that made `state`.
-      state: Pytree of numpy arrays, or jax arrays that all devices hold whole.
+      step: Number of updates of `state`.
+      state: Pytree of numpy arrays or of replicated jax arrays.
       config: Configuration of the run: JSON types and tuples.
-      data: What identifies the dataset: JSON types and tuples.
+      data: Identity of the dataset: JSON types and tuples.
 
     Returns:
       False if the last save or the start of this one failed twice (logged).
 
     Raises:
       UserError: Three saves in a row failed.
-      ValueError: A leaf is spread over the devices.
+      ValueError: A leaf is sharded over the devices.
     """
     settled = self.wait()
     if distributed.from_first(lambda: step in self.steps()):
@@ -93,10 +90,10 @@ class Checkpoints:
     return (started or self._settle(error)) and settled
 
   def wait(self) -> bool:
-    """Waits for the last save, sees that it is there, or tries once more.
+    """Waits for the last save and checks it; after a failure, tries again.
 
     Returns:
-      False if that failed too. The last save of a run must not be ignored.
+      False if that failed, too. Do not ignore it for the last save of a run.
 
     Raises:
       UserError: Three saves in a row failed.
@@ -106,16 +103,16 @@ class Checkpoints:
     return self._settle(self._finish() if distributed.is_first() else None)
 
   def remove_after(self, step: int) -> None:
-    """Removes every later step, for a run that goes back to this one."""
+    """Removes every later step, for a run that is rolled back to `step`."""
     self.close()
     for later in self.steps():
       if later > step:
         self._discard(later)
-    # Nobody may list the steps before they are gone.
+    # No process may list the steps before they are removed.
     distributed.every_process(True)
 
   def close(self) -> None:
-    """Waits, as `wait` does, and frees what orbax holds; a save reopens."""
+    """Waits, as `wait` does, and closes orbax; the next save reopens it."""
     self.wait()
     if self._manager is not None:
       self._manager.close()
@@ -196,7 +193,7 @@ class Checkpoints:
     )
 
   def _misnamed(self, before: int) -> list[int]:
-    """Earlier steps that hold another one; orbax would go by their names."""
+    """Returns earlier steps whose folders were renamed; orbax trusts names."""
     misnamed = []
     for step in self.steps() if distributed.is_first() else []:
       try:
@@ -205,13 +202,13 @@ class Checkpoints:
       except checkpoint_metadata.Misnamed as error:
         logging.warning('In %s/%d, %s', self._directory, step, error)
         misnamed.append(step)
-      except Exception:  # Damaged: it is in the way of nothing.
+      except Exception:  # Damaged: orbax will remove it in time.
         pass
     return misnamed
 
   def _open(self) -> ocp.CheckpointManager:
     self._directory.mkdir(parents=True, exist_ok=True)
-    # In process 0 alone: no error on its disk may leave others waiting.
+    # Only in process 0: others must not wait for it after an error there.
     alone = ocp.options.MultiprocessingOptions(
       primary_host=0, active_processes={0}
     )
@@ -228,7 +225,7 @@ class Checkpoints:
     try:
       self._manager = self._manager or self._open()
       if not _call_in_daemon(lambda: self._manager.save(step, args=items)):
-        raise RuntimeError(f'a step after {step} is there already')
+        raise RuntimeError(f'a step after {step} exists')
     except Exception as error:
       return error
 
@@ -241,14 +238,14 @@ class Checkpoints:
       return error
 
   def _settle(self, error: Exception | None) -> bool:
-    """Ends the pending save: after an error, with one more attempt."""
+    """Finishes the pending save; after an error, with a second attempt."""
     step, _ = self._pending
     if error:
-      logging.warning('Saving step %d failed, once more: %r', step, error)
+      logging.warning('Saving step %d failed; trying again: %r', step, error)
       self._discard(step)
       error = self._start() or self._finish()
     self._pending = None
-    # Of process 0: no other has one of its own.
+    # Only process 0 has one.
     message = distributed.gather(repr(error) if error else '')[0]
     self._failures = self._failures + 1 if message else 0
     if not message:
@@ -264,19 +261,19 @@ class Checkpoints:
     ) from error
 
   def _discard(self, step: int) -> None:
-    """Removes what a failed save left: half a checkpoint takes space too."""
-    self._manager = None  # It would go on listing the step.
+    """Removes the files of a failed save, which take space."""
+    self._manager = None  # It would still list the step.
     if distributed.is_first() and self._directory.is_dir():
       for path in self._directory.iterdir():
         if path.name.split('.')[0] == str(step):  # 20, 20.orbax-...-tmp
-          # The next attempt reports it; a bucket's errors are no OSErrors.
+          # The next attempt reports it; errors of buckets are no OSErrors.
           with contextlib.suppress(Exception):
             path.rmtree()
 
   def _quarantine(self, steps: list[int]) -> None:
     here = list(self._directory.iterdir()) if distributed.is_first() else []
     for path in here:
-      # By its number: '010' is no name that a save gives.
+      # By its number: a renamed folder may be '010'.
       if not path.name.isdecimal() or int(path.name) not in steps:
         continue
       self._quarantine_directory.mkdir(parents=True, exist_ok=True)
@@ -285,7 +282,7 @@ class Checkpoints:
         target = target.with_name(f'{target.name}-again')
       path.rename(target)
       logging.warning('Moved the damaged checkpoint to %s', target)
-    # Nobody may list the steps before they are moved.
+    # No process may list the steps before they are moved.
     distributed.every_process(True)
 
 
@@ -323,6 +320,6 @@ def _meta(step, state, config, data) -> dict:
 
 def _host_copy(path, x) -> np.ndarray:
   if isinstance(x, jax.Array) and not x.is_fully_replicated:
-    raise ValueError(f'{jax.tree_util.keystr(path)} is spread over the devices')
+    raise ValueError(f'{jax.tree_util.keystr(path)} is sharded over devices')
   x = x.addressable_data(0) if isinstance(x, jax.Array) else x
-  return np.array(x)  # A copy always: the next update donates the buffer.
+  return np.array(x)  # Always a copy: the next update donates the buffer.

@@ -1,9 +1,8 @@
-"""Several processes that train one network together, as on a TPU pod.
+"""Agreement between the processes that train one network, as on a TPU pod.
 
-Owns how they agree: what one of them alone finds out (a mistake, a damaged
-checkpoint), all of them act on at the same point, because each of their updates
-waits for all. How they start and end is `processes.py`.
-In a process by itself everything here is plain Python that asks nobody.
+Every update waits for all processes. An error or a damaged checkpoint that only
+one of them finds must therefore be handled by all at the same point. How they
+start and end is in `processes.py`. A single process communicates with nothing.
 """
 
 import contextlib
@@ -20,23 +19,23 @@ from jax.experimental import multihost_utils
 
 from vaegan_jax.errors import UserError
 
-_PROBE_SECONDS = 5  # For a network disk to show a file to another machine.
+_PROBE_SECONDS = 5  # Until a network disk shows a file to another machine.
 
 
 def is_first() -> bool:
-  """Whether this is process 0, which alone writes and prints."""
+  """Returns whether this is process 0, the only one that writes and prints."""
   return jax.process_index() == 0
 
 
 def every_process(ok: bool) -> bool:
-  """Returns whether `ok` holds in all processes, which wait for each other."""
+  """Returns whether `ok` is true in all processes; waits for all."""
   if jax.process_count() == 1:
     return ok
   return bool(np.all(multihost_utils.process_allgather(np.array(ok))))
 
 
 def gather(text: str) -> list[str]:
-  """Returns the texts of all processes, by their index; they wait for it."""
+  """Returns the texts of all processes, by their index; waits for all."""
   if jax.process_count() == 1:
     return [text]
   encoded = np.frombuffer(text.encode(), np.uint8)
@@ -51,34 +50,34 @@ def gather(text: str) -> list[str]:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-  """A context whose UserErrors are raised in all processes, at its end.
+  """Raises a UserError of one process in all, at the end of the context.
 
-  Within it the processes must not wait for each other: one that fails would
-  not come.
+  Within the context, processes must not wait for each other: one that failed
+  would never arrive.
   """
-  mistake = None
+  own = None
   try:
     yield
   except UserError as error:
     if jax.process_count() == 1:
       raise
-    mistake = error
-  told = gather(str(mistake or ''))
-  if mistake:
-    raise mistake
-  for index, message in enumerate(told):
+    own = error
+  messages = gather(str(own or ''))
+  if own:
+    raise own
+  for index, message in enumerate(messages):
     if message:
       raise UserError(f'Process {index} ended: {message}')
 
 
 def from_first(compute: Callable[[], Any]) -> Any:
-  """Returns what process 0 computes.
+  """Returns the result of process 0.
 
   Args:
-    compute: called there alone; what it returns must be JSON.
+    compute: called only in process 0; returns JSON types.
 
   Raises:
-    UserError: `compute` raised it.
+    UserError: from `compute`, in all processes.
   """
   if jax.process_count() == 1:
     return compute()
@@ -89,9 +88,9 @@ def from_first(compute: Callable[[], Any]) -> Any:
 
 @contextlib.contextmanager
 def after_first() -> Iterator[None]:
-  """A context that the others enter when process 0 has left it.
+  """Lets the others enter the context once process 0 has left it.
 
-  For what is made once and then found, such as a prepared dataset.
+  For anything that is made once and then found, such as a prepared dataset.
   """
   if not is_first():
     every_process(True)
@@ -103,14 +102,14 @@ def after_first() -> Iterator[None]:
 
 
 def check_same(values: Mapping[str, Any], remedy: str) -> None:
-  """Tells what the processes do not have in common.
+  """Checks that all processes have the same values.
 
   Args:
-    values: name -> what JSON can hold.
-    remedy: the end of the sentence: what to do, with an example.
+    values: name -> JSON types.
+    remedy: the end of the message: what to do, with an example.
 
   Raises:
-    UserError: a value differs; in every process.
+    UserError: a value differs; raised in all processes.
   """
   texts = gather(json.dumps(values, sort_keys=True))
   first, *others = map(json.loads, texts)
@@ -124,13 +123,13 @@ def check_same(values: Mapping[str, Any], remedy: str) -> None:
 
 
 def check_shared(folder: str) -> None:
-  """Makes sure that all processes see the same folder.
+  """Checks that all processes see the same folder.
 
   Args:
     folder: local or `gs://...`; made if need be.
 
   Raises:
-    UserError: one does not see what process 0 writes there.
+    UserError: one does not see a file that process 0 writes there.
   """
   if jax.process_count() == 1:
     return
@@ -139,13 +138,13 @@ def check_shared(folder: str) -> None:
   deadline = time.monotonic() + _PROBE_SECONDS
   while not (seen := probe.exists()) and time.monotonic() < deadline:
     time.sleep(0.1)
-  blind = [i for i, text in enumerate(gather('' if seen else '!')) if text]
+  without = [i for i, text in enumerate(gather('' if seen else '!')) if text]
   if is_first():
     probe.unlink(missing_ok=True)
-  if blind:
+  if without:
     raise UserError(
       f'--workdir={folder} is not the same folder in process 0 and in '
-      f'{", ".join(map(str, blind))}: name one that all machines share, such '
+      f'{", ".join(map(str, without))}: name one that all machines share, such '
       'as --workdir=gs://bucket/runs/first'
     )
 

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and whether a folder can be written."""
+"""Atomic writes of files, and a check that a folder can be written."""
 
 import contextlib
 import os
@@ -15,15 +15,15 @@ from vaegan_jax.errors import UserError
 
 
 def check_writable(workdir: epath.PathLike, *folders: str) -> None:
-  """Fails early if a folder cannot be made or written; leaves nothing there.
+  """Checks that a folder can be made and written; leaves nothing there.
 
   Args:
     workdir: a folder that need not exist, on a disk or in a bucket.
-    *folders: in it, that need not exist and will be written too.
+    *folders: names of folders in it that will be written, too.
 
   Raises:
-    UserError: one, or the nearest folder above it, is a file or read-only, or
-      the bucket does not take and give back an object.
+    UserError: one, or the nearest existing folder above it, is a file or
+      read-only, or the bucket does not store an object.
   """
   path = epath.Path(workdir)
   if '://' in os.fspath(path):
@@ -33,7 +33,7 @@ def check_writable(workdir: epath.PathLike, *folders: str) -> None:
     while not folder.exists() and folder != folder.parent:
       folder = folder.parent
     try:
-      # To ask is not enough: the answer is not that of every disk.
+      # `os.access` is wrong for some disks.
       with tempfile.TemporaryFile(dir=folder):
         pass
     except OSError as error:
@@ -45,33 +45,33 @@ def check_writable(workdir: epath.PathLike, *folders: str) -> None:
 
 
 def _check_bucket(path: epath.Path) -> None:
-  # One for each process: they ask at the same time.
+  # One per process: all check at the same time.
   probe = path / f'.probe-{os.getpid()}-{time.time_ns()}'
   try:
-    # Orbax asks it about the bucket, and does not bring it.
+    # Orbax needs it for buckets, but does not require it.
     import google.cloud.storage  # noqa: F401
 
     probe.write_text('x')
     probe.unlink()
-  except Exception as error:  # TensorFlow's errors are of no common class.
+  except Exception as error:  # TensorFlow's errors have no common class.
     raise UserError(
-      f'--workdir={path} cannot be written ({error}): see that the bucket '
-      'exists, that you may write to it (gcloud auth application-default '
-      'login) and that google-cloud-storage is installed'
+      f'--workdir={path} cannot be written ({error}): make sure that the '
+      'bucket exists, that you may write to it (gcloud auth '
+      'application-default login) and that google-cloud-storage is installed'
     ) from error
 
 
 @contextlib.contextmanager
 def replacing(path: epath.PathLike) -> Iterator[epath.Path]:
-  """A context that replaces a file, and makes its folder, whole or not at all.
+  """Replaces a file atomically, and makes its folder.
 
-  Several processes may do so at once: the last one's file stays.
+  If several processes write it at the same time, the last file wins.
 
   Args:
-    path: where; any path that etils knows, a bucket's included.
+    path: local or `gs://...`.
 
   Yields:
-    A path beside it, of nobody else's, to be written there.
+    A unique temporary path in the same folder, to be written in the context.
 
   Raises:
     OSError: the file cannot be written.
@@ -87,16 +87,16 @@ def replacing(path: epath.PathLike) -> Iterator[epath.Path]:
 
 
 def write_text(path: epath.PathLike, text: str) -> None:
-  """Writes a file whole or not at all, and its folder if need be."""
+  """Writes a text atomically in UTF-8, and makes its folder."""
   with replacing(path) as temporary:
-    temporary.write_bytes(text.encode())  # The locale may know less.
+    temporary.write_bytes(text.encode())  # The locale may be ASCII.
 
 
 def save_png(path: epath.PathLike, image: np.ndarray) -> None:
-  """Writes a PNG whole or not at all, and makes its folder.
+  """Writes a PNG atomically, and makes its folder.
 
   Args:
-    path: where; any path that etils knows, a bucket's included.
+    path: local or `gs://...`.
     image: [H, W, 3] uint8.
 
   Raises:

@@ -119,7 +119,9 @@ def _file_lock(workdir: epath.Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _bucket_lock(workdir: str) -> Iterator[None]:
   lock = _BucketLock(workdir)
-  lock.acquire()
+  lock.wait_until_free()
+  if holder := lock.write():  # It came at the same time.
+    raise _in_use(workdir, holder)
   done = threading.Event()
   thread = threading.Thread(target=lock.keep, args=(done,), daemon=True)
   thread.start()
@@ -128,57 +130,55 @@ def _bucket_lock(workdir: str) -> Iterator[None]:
   finally:
     done.set()
     thread.join()
-    lock.release()
+    lock.remove()
 
 
 class _BucketLock:
-  """The object `lock` of a workdir in a bucket, and its last generation."""
+  """The object `lock` of a workdir, written only over its last generation."""
 
   def __init__(self, workdir: str):
-    from google.api_core.exceptions import NotFound, PreconditionFailed
     from google.cloud import storage
     from google.cloud.storage.retry import DEFAULT_RETRY
 
-    self._retry = DEFAULT_RETRY.with_timeout(_WATCH_SECONDS)
-    self._lost_race, self._absent = PreconditionFailed, NotFound
     self._workdir = workdir
-    bucket, _, prefix = workdir.removeprefix('gs://').partition('/')
-    self._bucket = storage.Client().bucket(bucket)
-    self._name = f'{prefix.rstrip("/")}/lock'.lstrip('/')
+    self._client = storage.Client()
+    self._retry = DEFAULT_RETRY.with_timeout(_WATCH_SECONDS)
     self._me = _create_holder() | {'token': secrets.token_hex(8)}
     self._generation = 0  # 0: the object does not exist.
-    self._beat = 0
 
-  def acquire(self) -> None:
-    """Writes the object, once no other holder is alive.
+  @property
+  def _blob(self):
+    from google.cloud import storage
+
+    return storage.Blob.from_uri(f'{self._workdir}/lock', self._client)
+
+  def wait_until_free(self) -> None:
+    """Returns once there is no other holder, or one that does not write.
 
     Raises:
-      UserError: another holder is alive, or writes at the same time.
+      UserError: another holder writes.
     """
-    holder, generation = self._read()
-    if generation:
+    holder, self._generation = self._read()
+    if self._generation:
       print(
         f'{self._workdir}/lock exists: watching for {_WATCH_SECONDS:g} s '
         f'whether process {holder.get("pid")} on {holder.get("host")} still '
         'trains ...',
         flush=True,
       )
-      deadline = time.monotonic() + _WATCH_SECONDS
-      while generation and time.monotonic() < deadline:
-        time.sleep(_BEAT_SECONDS / 10)
-        now, last = self._read()
-        if last not in (0, generation):
-          raise _in_use(self._workdir, now)
-        generation = last
-    self._generation = generation
-    if holder := self._write():
-      raise _in_use(self._workdir, holder)
+    deadline = time.monotonic() + _WATCH_SECONDS
+    while self._generation and time.monotonic() < deadline:
+      time.sleep(_BEAT_SECONDS / 10)
+      last = self._generation
+      holder, self._generation = self._read()
+      if self._generation not in (0, last):
+        raise _in_use(self._workdir, holder)
 
   def keep(self, done: threading.Event) -> None:
     """Writes regularly until `done`; stops the process if the lock is lost."""
     while not done.wait(_BEAT_SECONDS):
       try:
-        if holder := self._write():
+        if holder := self.write():
           logging.error(
             'Process %s on %s has taken %s/lock, because this process did not '
             'write it for too long. This process stops.',
@@ -191,36 +191,39 @@ class _BucketLock:
       except Exception as error:  # Of the network: the next may get through.
         logging.warning('Writing %s/lock failed: %s', self._workdir, error)
 
-  def release(self) -> None:
-    """Removes the object, unless another process has taken it."""
-    # An error is harmless here: the lock soon counts as abandoned.
-    with contextlib.suppress(Exception):
-      blob = self._bucket.blob(self._name)
-      blob.delete(if_generation_match=self._generation, retry=self._retry)
-
-  def _read(self) -> tuple[dict[str, Any], int]:
-    """Returns the holder and the generation; {} and 0 without an object."""
-    blob = self._bucket.blob(self._name)
-    try:
-      return _parse(blob.download_as_bytes()), blob.generation
-    except self._absent:
-      return {}, 0
-
-  def _write(self) -> dict[str, Any] | None:
+  def write(self) -> dict[str, Any] | None:
     """Replaces the last generation; returns the holder of any other."""
-    content = json.dumps(self._me | {'beat': self._beat})
-    self._beat += 1
-    blob = self._bucket.blob(self._name)
+    from google.api_core.exceptions import PreconditionFailed
+
+    content = json.dumps(self._me | {'time': time.time()})
+    blob, wanted = self._blob, self._generation
     try:
       blob.upload_from_string(
-        content, if_generation_match=self._generation, retry=self._retry
+        content, if_generation_match=wanted, retry=self._retry
       )
-    except self._lost_race:
+      self._generation = blob.generation
+    except PreconditionFailed:
       holder, generation = self._read()
       # Its own, if only the answer to an earlier attempt was lost.
       if generation and holder.get('token') != self._me['token']:
         return holder or {'pid': '(unknown)'}
       self._generation = generation
-      return None if generation else self._write()
-    self._generation = blob.generation
+      return None if generation else self.write()
     return None
+
+  def remove(self) -> None:
+    """Removes the object, unless another process has taken it."""
+    # An error is harmless here: the lock soon counts as abandoned.
+    with contextlib.suppress(Exception):
+      generation = self._generation
+      self._blob.delete(if_generation_match=generation, retry=self._retry)
+
+  def _read(self) -> tuple[dict[str, Any], int]:
+    """Returns the holder and the generation; {} and 0 without an object."""
+    from google.api_core.exceptions import NotFound
+
+    blob = self._blob
+    try:
+      return _parse(blob.download_as_bytes()), blob.generation
+    except NotFound:
+      return {}, 0

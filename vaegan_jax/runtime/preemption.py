@@ -1,10 +1,9 @@
-"""Signals from outside: how a run hears of them, and when it stops.
+"""Signals that stop a run, and when it stops.
 
-Machines that may be taken back, and schedulers, send SIGTERM some seconds
-before they kill; a terminal that is closed sends SIGHUP, and Ctrl-C SIGINT.
-Training polls between updates, and between the batches of an evaluation, then
-saves and leaves with status 75, or 130 after Ctrl-C. A second Ctrl-C ends the
-process at once.
+Preemptible machines and schedulers send SIGTERM some seconds before they kill;
+a closed terminal sends SIGHUP, and Ctrl-C SIGINT. Training polls between
+updates and between the batches of an evaluation. It then saves and exits with
+status 75, or 130 after Ctrl-C. A second Ctrl-C ends the process at once.
 """
 
 import contextlib
@@ -17,29 +16,29 @@ from collections.abc import Iterator
 import jax
 from jax.experimental import multihost_utils
 
-# Exit statuses: "try again later", and what a shell makes of Ctrl-C.
+# Exit statuses: "try again later", and a shell's for Ctrl-C.
 PREEMPTED, INTERRUPTED = 75, 130
 _CAUSES = {
   signal.SIGTERM: 'SIGTERM',
   signal.SIGHUP: 'SIGHUP',
   signal.SIGINT: 'Ctrl-C',
 }
-# One count for all trainings of a process: JAX compares it with the others'.
+# One counter for all trainings of a process: JAX compares it between processes.
 _polls = itertools.count(1)
 
 
 class Preempted(Exception):
-  """A signal has come while something went on that may be given up."""
+  """A signal arrived during work that may be abandoned."""
 
 
 class Stopper:
-  """Notices the signals that stop a run; a context in which it does.
+  """A context that handles the signals that stop a run.
 
-  In a process by itself each ends it at once, by SystemExit with status 75 or
-  by KeyboardInterrupt, except within `deferred`. Among several, JAX tells all
-  of them when one gets SIGTERM, as which the others are handed on, and they
-  find out at the same poll; a handler in Python would disable that. What the
-  process was started to ignore, as `nohup` does, stays ignored.
+  In a single process each signal ends it at once, by SystemExit with status 75
+  or by KeyboardInterrupt, except within `deferred`. Among several, JAX informs
+  all when one gets SIGTERM, and all stop at the same poll. A Python handler for
+  SIGTERM would disable that, so other signals are passed on as SIGTERM. A
+  signal that was ignored from the start, as by `nohup`, stays ignored.
   """
 
   def __init__(self):
@@ -77,7 +76,7 @@ class Stopper:
 
   @contextlib.contextmanager
   def deferred(self) -> Iterator[None]:
-    """A context in which a signal is only noted, for `requested`."""
+    """Only records signals within the context, for `requested`."""
     self._defers = True
     try:
       yield
@@ -85,7 +84,7 @@ class Stopper:
       self._defers = False
 
   def requested(self) -> bool:
-    """Whether to stop; all processes must ask equally often."""
+    """Returns whether to stop; all processes must call it equally often."""
     if jax.distributed.is_initialized() and not self._requested:
       self._requested = multihost_utils.reached_preemption_sync_point(
         next(_polls)
@@ -93,16 +92,16 @@ class Stopper:
     return self._requested
 
   def poll(self) -> None:
-    """Raises Preempted if it is time to stop."""
+    """Raises Preempted if a stop is requested."""
     if self.requested():
       raise Preempted
 
 
 @contextlib.contextmanager
 def _handled(number: int, handler) -> Iterator[None]:
-  """A context in which a signal goes to a handler, unless it is ignored."""
+  """Sets the handler of a signal within the context, unless it is ignored."""
   before = signal.getsignal(number)
-  if before in (signal.SIG_IGN, None):  # None: it is not Python's to handle.
+  if before in (signal.SIG_IGN, None):  # None: set by something but Python.
     yield
     return
   signal.signal(number, handler)
@@ -113,16 +112,16 @@ def _handled(number: int, handler) -> Iterator[None]:
 
 
 def interruptible() -> contextlib.AbstractContextManager[None]:
-  """A context in which Ctrl-C raises KeyboardInterrupt."""
+  """Returns a context in which Ctrl-C raises KeyboardInterrupt."""
   return _handled(signal.SIGINT, signal.default_int_handler)
 
 
 @contextlib.contextmanager
 def answering_interrupts() -> Iterator[None]:
-  """A context that answers Ctrl-C at once, and ends the process at a second.
+  """Confirms Ctrl-C at once, and ends the process at a second one.
 
-  Python hears of a signal between two of its own instructions, and one that
-  compiles may take minutes; a thread hears of it in the meantime.
+  Python handles signals between its instructions, and compiling, which may take
+  minutes, is one instruction. A thread handles them in the meantime.
   """
   reader, writer = os.pipe()
   os.set_blocking(writer, False)
@@ -136,18 +135,18 @@ def answering_interrupts() -> Iterator[None]:
 
 
 def _watch(reader: int) -> None:
-  """Reads the numbers of signals, until nobody can write them any more."""
+  """Reads the numbers of signals until the other end is closed."""
   interruptions = 0
   while number := os.read(reader, 1):
     if number[0] == signal.SIGINT:
       interruptions += 1
       if interruptions > 1:
-        _say('Ctrl-C again: ended at once.')
-        os._exit(INTERRUPTED)
-      _say('Ctrl-C: stopping; once more to end at once.')
+        _write('Ctrl-C again: ended at once.')
+        os._exit(INTERRUPTED)  # The main thread may not respond for minutes.
+      _write('Ctrl-C: stopping; once more to end at once.')
   os.close(reader)
 
 
-def _say(text: str) -> None:
-  with contextlib.suppress(OSError):  # Nobody may be there to read it.
+def _write(text: str) -> None:
+  with contextlib.suppress(OSError):  # Stderr may be closed.
     os.write(2, f'{text}\n'.encode())

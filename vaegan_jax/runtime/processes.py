@@ -1,8 +1,7 @@
-"""How several processes find each other, and how they end.
+"""The start of several processes, and their end.
 
-Owns the start, in which all must come, and the end, in which one that fails
-takes the others with it. What they agree on in between is `distributed.py`;
-SIGTERM is the business of `preemption.py`.
+All must start, and one that fails ends the others. Their agreement in between
+is in `distributed.py`, and SIGTERM in `preemption.py`.
 """
 
 import contextlib
@@ -21,12 +20,13 @@ from absl import logging
 
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime.distributed import is_first
+from vaegan_jax.runtime.preemption import INTERRUPTED
 
-_START_SECONDS = 300  # For all processes to be there.
-_HEARTBEAT_SECONDS = 30  # Until one that died is missed, and all others end.
-_LAST_WORDS_SECONDS = 2  # For the others to tell the same mistake.
+_START_SECONDS = 300  # Until all processes must have started.
+_HEARTBEAT_SECONDS = 30  # Until a dead process is noticed and the others end.
+_LAST_WORDS_SECONDS = 2  # For the others to report the same error.
 _FLAGS = '--coordinator=10.0.0.1:1234 --num_processes=2 --process_id=0'
-# What each launcher that JAX knows says of the number of its processes.
+# JAX's name of a launcher -> variable with its number of processes.
 _LAUNCHERS = {'slurm': 'SLURM_STEP_NUM_TASKS', 'ompi': 'OMPI_COMM_WORLD_SIZE'}
 
 
@@ -35,18 +35,18 @@ def initialize(
 ) -> None:
   """Connects this process to the others, if there are any.
 
-  Call it before anything uses a device. Without arguments JAX finds the others
-  by itself on a Cloud TPU, and under SLURM and Open MPI where these started
-  more than one; anywhere else nothing happens.
+  Call it before anything uses a device. Without arguments, JAX finds the others
+  on a Cloud TPU, and under SLURM and Open MPI if these started more than one.
+  Anywhere else nothing happens.
 
   Args:
-    coordinator: 'host:port' of process 0, free to be listened on; '': none.
-    num_processes: how many there are.
-    process_id: which this is, from 0.
+    coordinator: 'host:port' of process 0, a free port; '': none.
+    num_processes: number of processes.
+    process_id: index of this one, from 0.
 
   Raises:
-    UserError: they could not be connected, or have not as many devices each.
-      If others are missing, the process ends with that sentence and status 1.
+    UserError: they could not be connected, or have different numbers of
+      devices. If some never start, the process ends with status 1.
   """
   if coordinator:
     if process_id == 0:
@@ -64,7 +64,7 @@ def initialize(
 
 
 def _connect(method: str, where: Mapping[str, Any]) -> None:
-  """Waits for the others, and makes sure that all are alike."""
+  """Waits for the others, and checks that all have as many devices."""
   timer = threading.Timer(_START_SECONDS, _give_up_waiting)
   timer.daemon = True
   timer.start()
@@ -72,7 +72,7 @@ def _connect(method: str, where: Mapping[str, Any]) -> None:
     jax.distributed.initialize(
       **where,
       cluster_detection_method=None if method == 'tpu' else method,
-      # Its own end is an abort with a page of C++: the timer comes first.
+      # Its own timeout aborts with a page of C++: the timer comes first.
       initialization_timeout=_START_SECONDS + 60,
       heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
       shutdown_timeout_seconds=_HEARTBEAT_SECONDS,
@@ -95,7 +95,7 @@ def _connect(method: str, where: Mapping[str, Any]) -> None:
 
 
 def _check_port(coordinator: str) -> None:
-  """Tells a port that cannot be listened on: JAX dies of it."""
+  """Checks that the port is free: otherwise JAX aborts."""
   try:
     with socket.socket() as sock:
       sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -109,12 +109,12 @@ def _check_port(coordinator: str) -> None:
 
 
 def launched_by() -> str | None:
-  """What started several processes, by JAX's name for it; 'tpu': a TPU did."""
+  """Returns JAX's name of what started several processes, or 'tpu', or None."""
   for method, variable in _LAUNCHERS.items():
     count = os.environ.get(variable, '')
     if count.isdecimal() and int(count) > 1:
       return method
-  # JAX sets the variable, when imported, where it finds no chips of a TPU.
+  # JAX sets this variable when it is imported where there is no TPU.
   on_tpu = 'TPU_SKIP_MDS_QUERY' not in os.environ or any(
     ',' in os.environ.get(f'TPU_{name}', '')
     for name in ('PROCESS_ADDRESSES', 'WORKER_HOSTNAMES')
@@ -125,18 +125,18 @@ def launched_by() -> str | None:
 
 def _give_up_waiting() -> None:
   print(
-    f'error: Not all processes were there after {_START_SECONDS} s: start all '
-    'of them at once, with the same --coordinator, which every machine must '
-    f'reach, and the same --num_processes: for example, {_FLAGS}',
+    f'error: Not all processes started within {_START_SECONDS} s: start all of '
+    'them at the same time, with the same --coordinator, which every machine '
+    f'must reach, and the same --num_processes: for example, {_FLAGS}',
     file=sys.stderr,
     flush=True,
   )
-  os._exit(1)
+  os._exit(1)  # The main thread is in JAX's C++, which raises nothing.
 
 
 @contextlib.contextmanager
 def only_first_prints() -> Iterator[None]:
-  """Drops what the other processes write to stdout; their errors are kept."""
+  """Drops the stdout of all processes but the first; stderr is kept."""
   with contextlib.ExitStack() as stack:
     if not is_first():
       nowhere = stack.enter_context(open(os.devnull, 'w'))
@@ -177,25 +177,42 @@ def _flush() -> None:
   logging.flush()
 
 
-def leave(status: int, error: Exception | None = None) -> None:
-  """Ends this process now if there are others; they end by that.
+@contextlib.contextmanager
+def reporting_errors() -> Iterator[None]:
+  """Prints a UserError as one line and exits with status 2."""
+  try:
+    yield
+  except (UserError, KeyboardInterrupt) as error:
+    mistake = isinstance(error, UserError)
+    message = f'error: {error}' if mistake else 'Stopped by Ctrl-C.'
+    status = 2 if mistake else INTERRUPTED
+    print(message, file=sys.stderr)
+    leave(status)
+    sys.exit(status)
+  except Exception as error:
+    leave(1, error)
+    raise
 
-  Python's own exit would wait for them, and they for this one's next update.
+
+def leave(status: int, error: Exception | None = None) -> None:
+  """Ends this process at once if there are others, and thereby ends those.
+
+  Python's own end would wait for them, and they for this one's next update.
 
   Args:
-    status: the exit status.
-    error: to be shown with its traceback, if it is no user's mistake.
+    status: exit status.
+    error: is printed with its traceback.
   """
   if not jax.distributed.is_initialized() or jax.process_count() == 1:
     return
   if error:
     traceback.print_exception(error)
     print(
-      f'Process {jax.process_index()} ends, because of the error above, and '
-      'the others with it.',
+      f'Process {jax.process_index()} ends because of the error above, and so '
+      'do the others.',
       file=sys.stderr,
     )
   _flush()
-  if is_first():  # The others abort at once when it has gone.
+  if is_first():  # The others abort as soon as it has ended.
     time.sleep(_LAST_WORDS_SECONDS)
   os._exit(status)

@@ -1,7 +1,4 @@
-"""A trace of some steps: where their time goes, on the host and the devices.
-
-TensorBoard opens it with its plug-in `xprof`.
-"""
+"""Traces of some steps, for TensorBoard's plug-in `xprof`."""
 
 import os
 from collections.abc import Sequence
@@ -14,10 +11,10 @@ from vaegan_jax.runtime.progress import WarnOnce
 
 
 class Profiler:
-  """Traces from one step to another; that it fails costs one warning."""
+  """Trace of a range of steps; a failure costs one warning."""
 
   def __init__(self, workdir: epath.PathLike, steps: Sequence[int]):
-    """Traces nothing yet.
+    """Starts no trace yet.
 
     Args:
       workdir: gets `plugins/profile/<time>/`.
@@ -29,20 +26,20 @@ class Profiler:
     self._is_tracing = False
 
   def begin(self, step: int) -> None:
-    """Is told of every step before it is dispatched."""
+    """Starts the trace if it is due; call it before each step is dispatched."""
     if self._first <= step <= self._last and not self._is_tracing:
       with self._errors:
         jax.profiler.start_trace(self._workdir)
         self._is_tracing = True
 
   def end(self, step: int, outputs: Any) -> None:
-    """Is told of it afterwards, with the arrays that it computes."""
+    """Ends the trace after the last step, once its `outputs` are computed."""
     if self._is_tracing and step >= self._last:
       jax.block_until_ready(outputs)
       self.close()
 
   def close(self) -> None:
-    """Writes what was traced, if something was and is not written."""
+    """Writes a trace that has started."""
     if self._is_tracing:
       self._is_tracing = False
       with self._errors:

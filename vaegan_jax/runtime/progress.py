@@ -1,4 +1,8 @@
-"""What long work says of itself on the terminal, without ever ending it."""
+"""Progress of long work on the terminal, and errors that only warn.
+
+CLU's `ReportProgress` is no replacement for `Progress`: it reports to the log,
+wants to be called at every step, and shows no metrics.
+"""
 
 import contextlib
 import sys
@@ -10,15 +14,15 @@ import jax
 from absl import logging
 from tqdm import tqdm
 
-_PATIENCE = 5  # Seconds of silence.
+_QUIET_SECONDS = 5  # Before and between the lines of `track`.
 Step = TypeVar('Step')
 
 
 class WarnOnce:
-  """A context that swallows exceptions, and warns about the first."""
+  """A context that suppresses exceptions and logs the first as a warning."""
 
-  def __init__(self, what: str):
-    self._what = what
+  def __init__(self, action: str):
+    self._action = action
     self._warned = False
 
   def __enter__(self) -> None:
@@ -30,8 +34,8 @@ class WarnOnce:
     if not self._warned:
       self._warned = True
       logging.warning(
-        '%s failed (%s: %s); training goes on, and this is said only once.',
-        self._what,
+        '%s failed (%s: %s). Training continues; this is reported only once.',
+        self._action,
         kind.__name__,
         error,
       )
@@ -39,12 +43,11 @@ class WarnOnce:
 
 
 class Progress:
-  """A line on the terminal: how far, how fast, how long yet.
+  """Lines on the terminal with the step, the speed, the time left and metrics.
 
-  The speed is that of the updates since the last line, without what happened
-  within `pause`. The time left counts pauses as they have been. Neither is
-  known before the second line, as the first update includes compilation: show
-  a line after the first update.
+  The speed is that of the updates since the last line, without the time within
+  `pause`. The time left includes pauses at their rate so far. Both are unknown
+  until the second line: the first update includes compilation.
   """
 
   def __init__(
@@ -58,23 +61,22 @@ class Progress:
     """Starts the clock.
 
     Args:
-      num_train_steps: the last step of the run.
-      batch_size: images an update, over all devices and processes.
-      start_step: the last step already done; 0 for a new run.
-      clock: seconds, from any moment on.
+      num_train_steps: last step of the run.
+      batch_size: images per update, over all devices and processes.
+      start_step: last finished step; 0 for a new run.
+      clock: returns seconds since any fixed time.
     """
     self._num_train_steps = num_train_steps
     self._batch_size = batch_size
-    self._start_step = start_step
     self._clock = clock
     self._errors = WarnOnce('Printing progress')
-    self._last = (start_step, clock())  # Step and time of the last line.
     self._first = None  # Step and time of the first line.
+    self._last = (start_step, clock())  # Step and time of the last line.
     self._paused = 0.0  # Seconds since the last line.
 
   @contextlib.contextmanager
   def pause(self) -> Iterator[None]:
-    """A context for evaluation, figures and checkpoints."""
+    """Excludes the time within the context, such as an evaluation's."""
     start = self._clock()
     try:
       yield
@@ -82,20 +84,27 @@ class Progress:
       self._paused += self._clock() - start
 
   def update(self, step: int, metrics: Mapping[str, Any]) -> float | None:
-    """Prints the line.
+    """Prints a line.
 
     Args:
-      step: updates done, of `num_train_steps`.
-      metrics: name -> a number or an array of one, shown in this order.
+      step: last finished step.
+      metrics: name -> number or [] array, shown in this order.
 
     Returns:
-      Images a second since the last line; None if not known yet.
+      Images per second since the last line; None if unknown.
     """
-    now = self._clock()
-    speed, left = self._estimate(step, now)
+    now, total = self._clock(), self._num_train_steps
+    last_step, last_time = self._last
+    speed = left = None
+    if self._first:
+      first_step, first_time = self._first
+      busy = now - last_time - self._paused
+      if step > last_step and busy > 0:
+        speed = (step - last_step) * self._batch_size / busy
+      if step > first_step:
+        left = (now - first_time) / (step - first_step) * (total - step)
     self._last, self._paused = (step, now), 0.0
     self._first = self._first or self._last
-    total = self._num_train_steps
     parts = [
       f'step {step:,}/{total:,}',
       f'{step / total:.1%}',
@@ -107,61 +116,44 @@ class Progress:
       print('  '.join(parts), flush=True)
     return speed
 
-  def _estimate(
-    self, step: int, now: float
-  ) -> tuple[float | None, float | None]:
-    """Images a second since the last line, and seconds to the last step."""
-    if self._first is None:
-      return None, None
-    speed = left = None
-    last_step, last_time = self._last
-    busy = now - last_time - self._paused
-    if step > last_step and busy > 0:
-      speed = (step - last_step) * self._batch_size / busy
-    first_step, first_time = self._first
-    if step > first_step:
-      pace = (now - first_time) / (step - first_step)
-      left = pace * (self._num_train_steps - step)
-    return speed, left
-
 
 def track(
   steps: Iterable[Step],
-  what: str,
+  action: str,
   total: int,
   describe: Callable[[Step], str] = lambda step: '',
   *,
   clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Step]:
-  """Yields steps, and says how far they are once that takes some seconds.
+  """Yields steps and shows their progress once they take some seconds.
 
-  On a terminal that is a bar; a file or a pipe gets a line now and then. Of
-  several processes the first one speaks.
+  A terminal shows a bar; a file or a pipe gets a line now and then. Of several
+  processes, only the first shows anything.
 
   Args:
-    steps: to be yielded.
-    what: is being done: 'Evaluating'.
-    total: how many steps there are.
-    describe: what to say of the last one.
-    clock: seconds, from any moment on.
+    steps: are yielded.
+    action: 'Evaluating', for example.
+    total: number of steps.
+    describe: returns a note on the last step.
+    clock: returns seconds since any fixed time.
 
   Yields:
     The steps.
   """
   on_terminal = sys.stderr.isatty()
-  quiet = not on_terminal or jax.process_index() > 0
-  start = said = clock()
+  hidden = not on_terminal or jax.process_index() > 0
+  start = printed = clock()
   with tqdm(
-    desc=what, total=total, leave=False, delay=_PATIENCE, disable=quiet
-  ) as progress:
+    desc=action, total=total, leave=False, delay=_QUIET_SECONDS, disable=hidden
+  ) as bar:
     for done, step in enumerate(steps, start=1):
       yield step
-      progress.set_postfix_str(describe(step), refresh=False)
-      progress.update()
-      if not on_terminal and (now := clock()) - said >= _PATIENCE:
-        said = now
+      bar.set_postfix_str(describe(step), refresh=False)
+      bar.update()
+      if not on_terminal and (now := clock()) - printed >= _QUIET_SECONDS:
+        printed = now
         left = format_duration((now - start) / done * (total - done))
-        parts = [f'{what}: {done:,} of {total:,}', f'{left} left']
+        parts = [f'{action}: {done:,} of {total:,}', f'{left} left']
         print('  '.join([*parts, describe(step)]).rstrip(), flush=True)
 
 

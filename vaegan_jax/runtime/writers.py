@@ -1,14 +1,13 @@
-"""What training records: metrics, figures, sounds and texts.
+"""The records of a run: metrics, figures, sounds and texts.
 
-Owns `metrics.jsonl` (the record: one line a step, no step twice, whatever
-killed and resumed the run), TensorBoard events and the PNG files under
-`figures/`. Nothing here ever stops training: a full disk or
-a missing TensorBoard costs one warning.
-
-In a run of several processes the first one alone has `Writers`.
+Owns `metrics.jsonl` (one line per step, no step twice, even if the run was
+killed and resumed), TensorBoard events and the PNG files under `figures/`. No
+error here stops training: a full disk or a missing TensorBoard costs one
+warning. Of several processes only the first has `Writers`.
 """
 
 import contextlib
+import functools
 import json
 import math
 import os
@@ -23,44 +22,44 @@ from vaegan_jax.runtime.progress import WarnOnce
 
 
 class MetricsFile:
-  """`<workdir>/metrics.jsonl`: a JSON object a line, `step` and metrics.
+  """The file `<workdir>/metrics.jsonl`: one JSON object per line.
 
-  A line is on its way to the disk when `write` returns. If the disk refuses,
-  the lines are kept and tried again with the next.
+  A line is flushed when `write` returns. After an error the lines are kept and
+  written with the next.
   """
 
   def __init__(self, workdir: epath.PathLike, start_step: int = 0):
-    """Opens the file for a run that goes on after `start_step`.
+    """Opens the file for a run that continues after `start_step`.
 
-    Lines of later steps, which that run will write again, and lines that are
-    not whole are dropped, in one atomic replacement.
+    Removes lines of later steps, which the run will write again, and damaged
+    lines, in one atomic replacement.
 
     Args:
-      workdir: the run's folder; made if need be.
-      start_step: the last step already done; 0 for a new run.
+      workdir: workdir of the run; made if need be.
+      start_step: last finished step; 0 for a new run.
     """
     self._path = epath.Path(workdir) / 'metrics.jsonl'
     self._start_step = start_step
     self._errors = WarnOnce(f'Writing {self._path}')
     self._pending = b''
-    self._size = None  # In bytes, of whole lines; None: not yet cut.
+    self._size = None  # Bytes of whole lines; None: not cut yet.
     with self._errors:
       self._cut()
 
   def write(self, step: int, metrics: Mapping[str, Any]) -> None:
-    """Appends one line, or adds to that of the step before the first.
+    """Appends a line, or extends that of `start_step`.
 
     Args:
-      step: which update.
-      metrics: name -> a number or an array of one; NaN and infinity become
-        `null`, as JSON has neither.
+      step: number of the update.
+      metrics: name -> number or [] array; NaN and infinity become `null`, as
+        JSON has neither.
     """
     row = {'step': int(step)}
     for name, value in metrics.items():
       value = float(value)
       row[name] = value if math.isfinite(value) else None
     with self._errors:
-      if step == self._start_step:  # Its row is there already.
+      if step == self._start_step:  # Its line exists.
         row = read_row(self._path.parent, step) | row
         self._start_step -= 1
         self._cut(then=_to_line(row))
@@ -83,13 +82,13 @@ class MetricsFile:
     try:
       return json.loads(line)['step'] <= self._start_step
     except (ValueError, TypeError, KeyError):
-      return False  # Torn.
+      return False  # Incomplete.
 
   def _append(self) -> None:
     if self._size is None:
       self._cut()
     with self._path.open('ab') as file:
-      if file.tell() > self._size:  # The torn end of a write that failed.
+      if file.tell() > self._size:  # The incomplete line of a failed write.
         file.seek(file.truncate(self._size))
       file.write(self._pending)
       file.flush()
@@ -102,37 +101,31 @@ def _to_line(row) -> bytes:
 
 
 def read_row(workdir: epath.PathLike, step: int) -> dict[str, Any]:
-  """Returns what `metrics.jsonl` has of a step; {} if it has nothing."""
+  """Returns the line of a step in `metrics.jsonl`; {} without one."""
   path = epath.Path(workdir) / 'metrics.jsonl'
   for line in reversed(path.read_bytes().splitlines() if path.exists() else []):
-    with contextlib.suppress(ValueError, TypeError, KeyError):  # Torn.
+    with contextlib.suppress(ValueError, TypeError, KeyError):  # Incomplete.
       if (row := json.loads(line))['step'] == step:
         return row
   return {}
 
 
 def has_scores(workdir: epath.PathLike, step: int) -> bool:
-  """Whether a step's evaluation is in the record."""
+  """Returns whether the evaluation of a step is recorded."""
   return any(name.startswith('eval/') for name in read_row(workdir, step))
 
 
 def has_figures(workdir: epath.PathLike, step: int) -> bool:
-  """Whether there is a figure of a step."""
+  """Returns whether a figure of a step exists."""
   figures = epath.Path(workdir) / 'figures'
   return any(figures.glob(f'*_{step:08d}.png'))
 
 
 class Writers:
-  """Sends metrics, figures, sounds and texts to every place that keeps them."""
+  """All writers of a run's metrics, figures, sounds and texts."""
 
   def __init__(self, workdir: epath.PathLike, start_step: int = 0):
-    """Opens the records of a run that goes on after `start_step`.
-
-    Args:
-      workdir: the run's folder, of `metrics.jsonl`, `figures/` and the
-        TensorBoard events.
-      start_step: the last step already done; 0 for a new run.
-    """
+    """Opens the records of a run that continues after `start_step`."""
     self._workdir = epath.Path(workdir)
     self._metrics = MetricsFile(workdir, start_step)
     self._figure_errors = WarnOnce(f'Writing to {self._workdir / "figures"}')
@@ -142,21 +135,16 @@ class Writers:
       self._board = _tensorboard_writer(self._workdir)
 
   def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
-    """Records metrics.
-
-    Args:
-      step: which update.
-      scalars: name -> a number or an array of one.
-    """
+    """Writes metrics: name -> number or [] array."""
     scalars = {name: float(value) for name, value in scalars.items()}
     self._metrics.write(step, scalars)
     self._to_board('write_scalars', step, scalars)
 
   def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-    """Records figures, as `figures/<name>_<step>.png` too.
+    """Writes figures, also as `figures/<name>_<step>.png`.
 
     Args:
-      step: which update.
+      step: number of the update.
       images: name -> [H, W, 3] uint8; a slash in a name makes a folder.
     """
     for name, image in images.items():
@@ -166,59 +154,38 @@ class Writers:
     batches = {name: image[None] for name, image in images.items()}
     self._to_board('write_images', step, batches)
 
-  def write_audios(
-    self, step: int, audios: Mapping[str, np.ndarray], sample_rate: int
-  ) -> None:
-    """Lets TensorBoard play sounds.
+  def __getattr__(self, method: str) -> Callable[..., None]:
+    """Returns a method of CLU's writer whose errors cost one warning.
 
-    Args:
-      step: which update.
-      audios: name -> [N, T, C] float in [-1, 1].
-      sample_rate: in Hz.
+    `write_audios`, `write_texts`, `write_hparams`, `flush` and `close` are not
+    defined here.
     """
-    self._to_board('write_audios', step, audios, sample_rate=sample_rate)
-
-  def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
-    """Shows texts (name -> Markdown) in TensorBoard."""
-    self._to_board('write_texts', step, texts)
-
-  def write_hparams(self, hparams: Mapping[str, Any]) -> None:
-    """Shows the configuration, nested or not, in TensorBoard."""
-    self._to_board('write_hparams', hparams)
-
-  def flush(self) -> None:
-    """Waits until everything is written."""
-    self._to_board('flush')
-
-  def close(self) -> None:
-    """Writes what is left; nothing may be written afterwards."""
-    self._to_board('close')
+    return functools.partial(self._to_board, method)
 
   def _to_board(self, method: str, *args: Any, **options: Any) -> None:
     if self._board is not None:
-      # CLU writes in a thread of its own: an error may be an earlier call's.
+      # CLU writes in a thread: an error may come from an earlier call.
       with self._board_errors:
         getattr(self._board, method)(*args, **options)
 
 
 class NoWriters:
-  """What all other processes have: it takes everything and keeps nothing."""
+  """Writers of the other processes, which write nothing."""
 
   def __getattr__(self, method: str) -> Callable[..., None]:
-    """Stands for each method of `Writers`."""
-    return lambda *_: None
+    return lambda *_, **__: None
 
 
 def _tensorboard_writer(workdir: epath.Path):
-  """CLU's writer: TensorBoard events and the INFO log, in a thread."""
-  # Seconds to import: only a process that records pays for TensorFlow. It
-  # would tell the user of its CPU kernels, which nothing here runs.
+  """Returns CLU's writer of TensorBoard events and the INFO log."""
+  # Imported late: TensorFlow takes seconds. The variable silences a notice
+  # about its CPU kernels.
   os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
   import tensorflow as tf
   from clu import metric_writers
 
-  # TensorFlow would reserve the memory of every GPU that it sees. It refuses
-  # to be told so once it is in use, and then it is too late.
+  # TensorFlow would reserve the memory of all GPUs. Once it is in use, it
+  # raises here, and it is too late.
   with contextlib.suppress(RuntimeError):
     tf.config.set_visible_devices([], 'GPU')
   return metric_writers.create_default_writer(os.fspath(workdir))
