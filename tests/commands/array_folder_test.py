@@ -171,8 +171,12 @@ def test_preprocess_is_compiled_within_others(train):
 @pytest.mark.parametrize(
   ('dtype', 'flags', 'sentence'),
   [
-    ('float32', ('value_range=dtype',), 'is of whole numbers'),
-    ('uint16', ('value_range=(0, 9)',), 'is left by'),
+    (
+      'float32',
+      ('value_range=dtype',),
+      '--config.data.value_range=percentiles',
+    ),
+    ('uint16', ('value_range=(0, 9)',), 'does not contain'),
     ('uint16', ('channels=3',), '--config.data.channels=1'),
     ('uint16', ('image_size=32',), '--config.data.shape="(16, 16)"'),
     ('uint16', ('shape=(16,)',), '--config.data.shape="(16, 16)"'),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from vaegan_jax.data import drawn_faces
+from vaegan_jax.data.sources import drawn_faces
 from vaegan_jax.evaluation import feature_metrics, metrics
 from vaegan_jax.evaluation.scores import measure, summarize, to_line
 from vaegan_jax.evaluation.tables import markdown_table

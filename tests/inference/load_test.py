@@ -17,7 +17,8 @@ import vaegan_jax
 from tests.finished_run import LATENTS, STEP, finish, use
 from vaegan_jax.commands import evaluate
 from vaegan_jax.data import pixels
-from vaegan_jax.data.images import load_splits
+from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data.split import load_splits
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import figures, metrics
 from vaegan_jax.inference.load import EXPORT_VERSION
@@ -48,7 +49,7 @@ def models(runs):
 
 
 def held_out(config):
-  (images,) = load_splits(config.data, ['eval_split'])
+  (images,) = load_splits(DataConfig(**config.data), ['eval_split'])
   return images[np.arange(len(images))]
 
 
@@ -121,7 +122,7 @@ def test_the_statistics_are_those_of_samples_of_the_training_images(
   config, workdir = runs[kind]
   # The export has measured the run, and its workdir keeps that.
   loaded = vaegan_jax.load(workdir)
-  (images,) = load_splits(config.data, ['train_split'])
+  (images,) = load_splits(DataConfig(**config.data), ['train_split'])
   x = loaded.preprocess(images[np.arange(len(images))])
   posterior = loaded.encode(x)
   drawn = np.stack(
@@ -178,7 +179,7 @@ def test_it_is_a_pytree_and_its_methods_are_compiled_once(runs, models):
 
 def test_preprocessing_is_that_of_training(runs, models, image_folder):
   config, model = runs['gaussian'][0], models['gaussian']
-  (images,) = load_splits(config.data, ['eval_split'])
+  (images,) = load_splits(DataConfig(**config.data), ['eval_split'])
   wanted = pixels.to_float(images[np.arange(2)])
   np.testing.assert_array_equal(model.preprocess(images[np.arange(2)]), wanted)
   np.testing.assert_array_equal(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from vaegan_jax import names
-from vaegan_jax.data import drawn_faces
+from vaegan_jax.data.sources import drawn_faces
 from vaegan_jax.losses import distances, perceptual
 from vaegan_jax.losses.reconstruction import (
   LossConfig,

@@ -877,7 +877,7 @@ def test_r1_costs_nothing_in_the_steps_that_do_not_take_it():
 
 def test_crops_are_of_the_place_in_the_batch_on_one_device_and_on_many():
   draw_parts = create_random_inputs(
-    lambda images, flip, first: pixels.random_crop(images, first, sides=(3, 4)),
+    lambda images, flip, first: pixels.random_crop(images, first, shape=(3, 4)),
     seed=SEED,
     autoencoder=MODULES['autoencoder'],
     num_microbatches=2,

@@ -141,9 +141,9 @@ def _load_feature_metrics(
 
 
 def _without_samples(results):
-  """Leaves the scores of what the figure shows: reconstructions from the mean.
+  """Keeps the scores of the figure's reconstructions, from the mean.
 
-  The rate in bits is left out if all runs have it in nats.
+  The rate in bits is dropped if all runs have it in nats.
   """
   in_nats = all(row.get('kl') is not None for row in results.values())
   return {

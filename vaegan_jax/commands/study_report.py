@@ -1,4 +1,4 @@
-"""What a study says: tables, the figure and the curves, with the spread."""
+"""The report of a study: tables, the figure and the curves, with the spread."""
 
 import json
 import statistics
@@ -102,7 +102,7 @@ def show(
   rows: Mapping[str, np.ndarray],
   workdir: str,
 ) -> None:
-  """Prints the table, and draws `study.png` and, of a sweep, the curves.
+  """Prints the table, and plots `study.png` and, for a sweep, the curves.
 
   Args:
     outcomes: of all runs.
@@ -128,7 +128,7 @@ def show(
 
 
 def _lines(summary: Summary) -> dict[str, list[plots.Point]]:
-  """{objective: its points, by rate} of a sweep; {} where there is none."""
+  """Returns {objective: points by rate} of a sweep; {} without one."""
   lines = {}
   for label, row in summary.items():
     objective, _, value = label.partition(', ')

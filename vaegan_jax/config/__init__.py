@@ -1,6 +1,7 @@
-"""What may be asked for: the rules of every field, and how a mistake is told.
+"""Configurations: their fields and rules, and the command line.
 
-Owns the command line (`cli.py`), reading and writing configurations,
-overrides, and the grid of a study. What the fields are is in `configs/`.
-May import: `errors`. It imports nothing of JAX itself: nothing here computes.
+Owns the fields (`schema.py`), the checks, the command line (`cli.py`), reading
+and writing configurations, overrides, and the grid of a study. `configs/` has
+the values.
+May import: `data`, `models`, `runtime` and below.
 """

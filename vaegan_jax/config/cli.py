@@ -56,7 +56,7 @@ class Processes:
 
 @dataclasses.dataclass(frozen=True)
 class Use:
-  """What to do with a finished model.
+  """Settings of a command that uses a finished model.
 
   Attributes:
     input: path of images or latents; '' with a split, or if there is none.
@@ -75,7 +75,7 @@ class Use:
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-  """What the command line asks for.
+  """A parsed command line.
 
   Attributes:
     mode: one of `cli_flags.MODES`.

@@ -4,15 +4,12 @@ import ml_collections
 
 from vaegan_jax.config.rules import contradiction
 from vaegan_jax.config.shapes import (
-  OF_IMAGES,
   holds_arrays,
-  is_of_tfds,
   shape_flag,
   spatial_shape,
 )
+from vaegan_jax.data import sources
 from vaegan_jax.names import PRETRAINED_CRITICS
-
-_FOLDERS = ('image_folder', 'array_folder')
 
 
 def check_data(config: ml_collections.ConfigDict) -> None:
@@ -45,23 +42,23 @@ def check_data(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_source(config) -> None:
-  data = config.data
-  if data.name in _FOLDERS and not data.path.strip():
+  data, source = config.data, sources.find(config.data.name)
+  if source.path == 'required' and not data.path.strip():
     raise contradiction(
       config,
       'data.path',
       f'must name a folder when data.name={data.name!r}',
       'data.path=/data/my_photos',
     )
-  if data.path and data.name not in (*_FOLDERS, 'celeb_a'):
+  if data.path and source.path == 'unused':
+    readers = ', '.join(map(repr, sources.with_path()))
     raise contradiction(
       config,
       'data.path',
-      "is only read when data.name is 'image_folder', 'array_folder' or "
-      f"'celeb_a', not {data.name!r}",
+      f'is only read when data.name is one of {readers}, not {data.name!r}',
       'data.name=image_folder',
     )
-  if data.shape and data.name in OF_IMAGES:
+  if data.shape and source.holds_arrays is False:
     raise contradiction(
       config,
       'data.shape',
@@ -70,7 +67,7 @@ def _check_source(config) -> None:
       'data.shape="()"',
       'data.image_size=64',
     )
-  if data.feature and not is_of_tfds(data):
+  if data.feature and not source.has_features:
     raise contradiction(
       config,
       'data.feature',

@@ -1,8 +1,8 @@
 """Configurations in files.
 
-A Python file (`configs/celeba.py`) describes a run; `config.json` in a workdir
-records the one that was made. `configs/` stands beside this package in a clone,
-and within it in an installation.
+A Python file (`configs/celeba.py`) describes a run. `config.json` in a workdir
+records the configuration of a run. `configs/` is beside this package in a
+clone, and inside it in an installation.
 """
 
 import functools

@@ -36,7 +36,7 @@ def not_divisible(name: str, value: int, divisor: int, why: str = '') -> str:
     name: of the field.
     value: of the field.
     divisor: of the value.
-    why: what the divisor is, to stand before it: '2**depth='.
+    why: an expression for the divisor, printed before it: '2**depth='.
   """
   below = value // divisor * divisor
   use = f'{below} or {below + divisor}' if below else f'{divisor}'
@@ -132,7 +132,7 @@ def _check_tokens(model, field: str, code_dim: int) -> None:
 
 
 def check_attention(config: ml_collections.ConfigDict) -> None:
-  """Checks that feature maps have the sizes that attention is asked for.
+  """Checks that feature maps have the sizes of `attention_sides`.
 
   Args:
     config: a valid configuration.

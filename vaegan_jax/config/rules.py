@@ -1,4 +1,4 @@
-"""What describes one field of a configuration: its rule and its row.
+"""Descriptions of one field of a configuration: its rule and its row.
 
 `schema.py` has the rows.
 """

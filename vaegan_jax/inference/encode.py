@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from vaegan_jax.data import pixels
-from vaegan_jax.data.images import Images
 from vaegan_jax.data.pictures import Pictures
+from vaegan_jax.data.split import Images
 from vaegan_jax.inference.latent_files import LatentWriter, to_arrays
 from vaegan_jax.inference.latent_statistics import LatentStatistics, moments_of
 from vaegan_jax.inference.model import TrainedModel

@@ -83,7 +83,7 @@ def _read_run(path: str, config):
 
 
 def _read_export(root: epath.Path, config):
-  """The same of an export; its critic may be left out."""
+  """Opens an export in the same way; it may lack the critic."""
   path = root / WEIGHTS_FILE
   try:
     tensors, metadata = safetensors_files.read(path.read_bytes())

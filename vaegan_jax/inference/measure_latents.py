@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from vaegan_jax.data.images import Images
+from vaegan_jax.data.split import Images
 from vaegan_jax.errors import UserError
 from vaegan_jax.inference.encode import encode_batches
 from vaegan_jax.inference.latent_statistics import (

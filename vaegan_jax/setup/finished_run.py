@@ -15,7 +15,8 @@ from etils import epath
 
 from vaegan_jax.config.io import load_config
 from vaegan_jax.config.shapes import shape_flag, shown_bands, spatial_shape
-from vaegan_jax.data.images import Images, load_splits
+from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data.split import Images, load_splits
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation.evaluator import Evaluator
 from vaegan_jax.evaluation.feature_metrics import (
@@ -63,7 +64,7 @@ def open_run(
   """
   restored = restore_for_shape(config, workdir)
   config = keep_rules(config, workdir)
-  (images,) = load_splits(config.data, ['eval_split'])
+  (images,) = load_splits(DataConfig(**config.data), ['eval_split'])
   change = describe_change(config, workdir, restored.step)
   if change:
     logging.warning('In %s, %s.', workdir, change)

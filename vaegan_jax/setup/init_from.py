@@ -100,7 +100,7 @@ def read_initial_weights(
 
 
 def _with_free_fields(source, config):
-  """Takes over the fields that no weight depends on."""
+  """Copies the fields that do not affect the weights."""
   source = source.copy_and_resolve_references()
   source.model.remat = config.model.remat
   for section in ('model', 'critic'):
@@ -109,7 +109,7 @@ def _with_free_fields(source, config):
 
 
 def _refuse_autoencoder(config, source) -> None:
-  """Names the first field that differs."""
+  """Raises UserError with the first field that differs."""
   was, now = (
     flatten({'model': c.model, 'data': {k: c.data[k] for k in _SHAPE_FIELDS}})
     for c in (source, config)

@@ -1,6 +1,6 @@
 """The one way from a configuration to a training run.
 
-Everything below this wing takes plain arguments: configurations are read here.
+Configurations are read here; lower layers take plain arguments.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from vaegan_jax.config.rules import flatten
 from vaegan_jax.config.shapes import example_shape
 from vaegan_jax.config.validation import validate_new_run
 from vaegan_jax.data import batches
-from vaegan_jax.data.images import Images, whole_of
+from vaegan_jax.data.split import Images, whole_of
 from vaegan_jax.evaluation.evaluator import Evaluator
 from vaegan_jax.losses.adversarial import OBJECTIVES
 from vaegan_jax.runtime import devices, distributed
@@ -39,12 +39,12 @@ from vaegan_jax.training.wrappers import Update
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """A training run: all that its configuration describes.
+  """A training run, built from its configuration.
 
   Nothing is compiled or initialised yet.
 
   Attributes:
-    config: the configuration, with the range of its values settled.
+    config: the configuration, with its value range resolved.
     modules: the networks, by name.
     optimizers: of the networks that are trained.
     create_state: returns the state before step 1.
@@ -70,7 +70,7 @@ class Run:
 
   @property
   def identity(self) -> dict[str, dict[str, Any]]:
-    """What a checkpoint records beside the state."""
+    """The configuration and data that a checkpoint records with the state."""
     data = {
       'num_images': len(self.images),
       'fingerprint': self.images.fingerprint,
@@ -79,7 +79,7 @@ class Run:
 
   @property
   def plan(self) -> Plan:
-    """How long to train, and when to evaluate, plot and save."""
+    """The number of steps, and when to evaluate, plot and save."""
     config = self.config
     fields = {field.name for field in dataclasses.fields(Plan)} & set(config)
     return Plan(
@@ -137,15 +137,15 @@ def setup(config: ml_collections.ConfigDict, workdir: str = '') -> Run:
 
   Args:
     config: a valid configuration.
-    workdir: of the run. A run that has checkpoints keeps the rules by which it
-      began to read its data; '': the run is new.
+    workdir: the run's folder. A run with checkpoints keeps its original rules
+      for reading data; '': the run is new.
 
   Returns:
     The run.
 
   Raises:
-    UserError: a run may not begin like this, or its data, weights or another
-      run that it starts from cannot be used.
+    UserError: the configuration is not valid for a new run, or its data, its
+      weights or the run that it starts from cannot be used.
   """
   config, initial = _keep_or_begin(config, workdir)
   config, images, eval_images = load_data(config)

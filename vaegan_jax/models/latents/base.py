@@ -47,7 +47,7 @@ class Latent(nn.Module):
 
   @property
   def num_inputs(self) -> int:
-    """The number of entries themselves."""
+    """The number of encoder outputs per latent: `size`."""
     return self.size
 
   @nn.nowrap
@@ -90,7 +90,7 @@ class Gaussian(Latent):
 
   @property
   def num_inputs(self) -> int:
-    """The mean and the log variance of each entry."""
+    """The number of encoder outputs: a mean and a log variance per entry."""
     return 2 * self.size
 
   def __call__(

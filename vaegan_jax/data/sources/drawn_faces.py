@@ -1,20 +1,21 @@
-"""The drawing of the embedded dataset: cartoon faces made of fine detail.
+"""Synthetic cartoon faces with fine detail.
 
-Every face has what a blur destroys: single strands of hair, eyelashes, thin
+A blur destroys the details of a face: single strands of hair, eyelashes, thin
 spectacle frames, freckles, and stripes, checks or dots on the clothes and
-behind the head. Its layout is simple enough to be learnt in minutes.
+behind the head. The layout is simple enough to be learnt in minutes.
 
 A face is drawn in one coordinate system, `SIZE` units on a side, at `_SCALE`
-pixels a unit, and averaged down. Coordinates are rounded to whole pixels before
-Pillow sees them, and chance comes from `random.random()` alone, the one stream
-that Python promises never to change: a face is the same on every machine.
+pixels per unit, and averaged down. It is the same on every machine: coordinates
+are rounded to whole pixels before Pillow draws, and `random.random()`, whose
+stream Python keeps, is the only source of randomness.
 """
 
 import math
 import random
 
 import numpy as np
-from PIL import Image, ImageDraw
+
+from vaegan_jax.data import source
 
 SIZE = 64
 _SCALE = 3
@@ -60,6 +61,23 @@ _INK = (40, 30, 36)
 _FRAMES = (_INK, (176, 40, 52), (30, 70, 140), (150, 110, 30))
 
 
+class Source(source.Source):
+  """4,000 faces to train with and 512 held out, 64 x 64 RGB."""
+
+  @classmethod
+  def open(cls, data, *, fill_bucket=False):
+    """Opens the data set; see `source.Source.open`."""
+    from vaegan_jax.data.synthetic import SyntheticDataset
+
+    return SyntheticDataset(
+      'drawn_faces',
+      draw_face,
+      data.local_dir,
+      num_bytes=17_318_058,  # As PNG files.
+      holds_arrays=False,
+    )
+
+
 def draw_face(index: int) -> np.ndarray:
   """Draws one face.
 
@@ -100,6 +118,8 @@ class _Pen:
   """Draws in units of the finished image on a canvas `_SCALE` times larger."""
 
   def __init__(self, mode='RGB'):
+    from PIL import Image, ImageDraw  # Not needed to know the source.
+
     self._image = Image.new(mode, (SIZE * _SCALE, SIZE * _SCALE))
     self._draw = ImageDraw.Draw(self._image)
 

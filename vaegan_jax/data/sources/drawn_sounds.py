@@ -1,13 +1,15 @@
-"""The drawing of an embedded dataset: plucked strings and chirps.
+"""Synthetic sounds: plucked strings and chirps.
 
-Half a second each: two notes of a scale, plucked one after the other, and a
-chirp. What a blur destroys is above a quarter of the sampling rate: the attack
-of a string, its upper partials, the end of a chirp.
+Each lasts half a second: two plucked notes of a scale, and sometimes a chirp.
+The fine detail is above a quarter of the sample rate: the attack of a string,
+its upper partials, the end of a chirp.
 
-Chance comes from `RandomState`, whose stream NumPy has frozen.
+Randomness comes from `RandomState`, whose stream NumPy has frozen.
 """
 
 import numpy as np
+
+from vaegan_jax.data import source
 
 SAMPLE_RATE = 16_000
 SHAPE = (8192, 1)
@@ -18,14 +20,29 @@ _NUM_PARTIALS = 28
 _ONSETS = 8  # Places of the grid on which a note begins.
 
 
+class Source(source.Source):
+  """4,000 sounds to train with and 512 held out."""
+
+  holds_arrays = True
+
+  @classmethod
+  def open(cls, data, *, fill_bucket=False):
+    """Opens the data set; see `source.Source.open`."""
+    from vaegan_jax.data.synthetic import SyntheticDataset
+
+    return SyntheticDataset(
+      'drawn_sounds', draw, data.local_dir, sample_rate=SAMPLE_RATE
+    )
+
+
 def draw(index: int) -> np.ndarray:
   """Draws one sound.
 
   Args:
-    index: which; any non-negative integer.
+    index: any non-negative integer.
 
   Returns:
-    [8192, 1] int16, at 16,000 samples a second.
+    [8192, 1] int16, at 16,000 samples per second.
   """
   rng = np.random.RandomState(index)
   sound = np.zeros(SHAPE[0])
@@ -45,11 +62,11 @@ def _add(sound, onset, other):
 
 
 def _pluck(rng) -> np.ndarray:
-  """A string: its partials, of which the upper ones fade sooner."""
+  """Returns a string: its partials, the upper ones fading sooner."""
   time = np.arange(SHAPE[0]) / SAMPLE_RATE
   octave, degree = rng.randint(2), rng.randint(len(_SCALE))
   pitch = _LOWEST * 2 ** (octave + _SCALE[degree] / 12)
-  place = rng.uniform(0.15, 0.35)  # Of the string, at which it is plucked.
+  place = rng.uniform(0.15, 0.35)  # Where the string is plucked.
   sound = np.zeros_like(time)
   for partial in range(1, _NUM_PARTIALS + 1):
     frequency = partial * pitch
@@ -62,7 +79,7 @@ def _pluck(rng) -> np.ndarray:
 
 
 def _chirp(rng) -> np.ndarray:
-  """A tone that rises or falls, within an eighth of a second."""
+  """Returns a tone that rises or falls within an eighth of a second."""
   time = np.arange(SHAPE[0]) / SAMPLE_RATE
   ends = (1500.0, 6500.0)
   low, high = ends if rng.uniform() < 0.5 else ends[::-1]
