@@ -41,10 +41,7 @@ def is_sound(data: bytes) -> bool:
 
 
 def read_sound(data: bytes) -> Sound:
-  """Reads a sound.
-
-  Args:
-    data: a WAV or a FLAC.
+  """Reads a WAV or a FLAC.
 
   Raises:
     Exception: whatever the library raises for a damaged file.
@@ -81,11 +78,7 @@ def _check_whole(data: bytes) -> None:
 
 
 def can_encode(value_range: tuple[float, float]) -> bool:
-  """Returns whether `encode_wav` can write sounds with such values here.
-
-  Args:
-    value_range: (low, high) of the data.
-  """
+  """Returns whether `encode_wav` can write sounds with such values here."""
   has_scale = max(map(abs, value_range)) <= max(_FULL_SCALES)
   return has_scale and importlib.util.find_spec('soundfile') is not None
 

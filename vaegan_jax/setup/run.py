@@ -28,10 +28,15 @@ from vaegan_jax.setup.data_identity import keep_rules
 from vaegan_jax.setup.finished_run import create_evaluator
 from vaegan_jax.setup.init_from import InitialWeights, read_initial_weights
 from vaegan_jax.setup.memory import check_memory
-from vaegan_jax.setup.networks import create_networks, critic_config
+from vaegan_jax.setup.networks import (
+  create_networks,
+  create_schedules,
+  critic_config,
+)
 from vaegan_jax.setup.updates import create_updates
 from vaegan_jax.training.health import HealthMonitor
 from vaegan_jax.training.loop import Plan
+from vaegan_jax.training.optimizers import learning_rates
 from vaegan_jax.training.step_kinds import StepKind, step_kind
 from vaegan_jax.training.train_state import TrainState
 from vaegan_jax.training.wrappers import Update
@@ -91,6 +96,11 @@ class Run:
     """Returns the update that a step, from 1, takes."""
     critic = critic_config(self.config, self.optimizers)
     return self.updates(step_kind(step, critic))
+
+  def learning_rates(self, state: TrainState) -> dict[str, float]:
+    """Returns the learning rate of each network's last step, by metric."""
+    schedules = create_schedules(self.config, self.optimizers)
+    return learning_rates(schedules, state)
 
   def create_monitor(self) -> HealthMonitor:
     """Creates the health checks of the run."""

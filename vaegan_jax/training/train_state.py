@@ -40,17 +40,7 @@ def apply_gradients(
   grads: Params,
   batch_stats: Params,
 ) -> NetworkState:
-  """Takes one optimizer step of one network.
-
-  Args:
-    network: the network before the step.
-    optimizer: its optax transform.
-    grads: gradients of its params.
-    batch_stats: its running averages after the step.
-
-  Returns:
-    The network after the step.
-  """
+  """Takes one optimizer step; `batch_stats` are the network's after it."""
   updates, opt_state = optimizer.update(
     grads, network.opt_state, network.params
   )

@@ -32,12 +32,12 @@ class Codes(Latent):
 
   @property
   def code_dim(self) -> int:
-    """The number of entries of a token."""
+    """Entries of a token."""
     raise NotImplementedError
 
   @property
   def codebook_size(self) -> int:
-    """K."""
+    """K, the number of codes."""
     raise NotImplementedError
 
   @nn.nowrap

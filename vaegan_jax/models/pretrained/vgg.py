@@ -100,11 +100,7 @@ def max_pool(x: jax.Array) -> jax.Array:
 
   The gradient of `nn.max_pool` scatters, which GPUs do in no fixed order.
 
-  Args:
-    x: [B, H, W, C].
-
-  Returns:
-    [B, H // 2, W // 2, C].
+  Maps x: [B, H, W, C] to [B, H // 2, W // 2, C].
   """
   batch, height, width, channels = x.shape
   height, width = height // 2, width // 2
@@ -114,10 +110,6 @@ def max_pool(x: jax.Array) -> jax.Array:
 
 def load_vgg(path: str | os.PathLike, depth: int) -> dict[str, Any]:
   """Reads the variables of `VGG(depth)` from torchvision's file.
-
-  Args:
-    path: of the file.
-    depth: 16 or 19.
 
   Returns:
     See `to_variables`.
