@@ -166,7 +166,7 @@ def energy_ratio(energy: jax.Array, energy_recon: jax.Array) -> jax.Array:
 def detail_share(
   energy: jax.Array, energy_recon: jax.Array, energy_common: jax.Array
 ) -> jax.Array:
-  """Returns the share of the originals' fine detail that is in its place.
+  """Returns the share of the originals' fine detail in the right place.
 
   `<x, y> / max(<x, x>, <y, y>)` of the high frequencies, summed over the set.
   Detail at half or double strength has 1/2, and so has all of it in as much
@@ -256,6 +256,6 @@ TABLE = (
   Metric('perplexity', 'Perplexity', 1, optional=True, quality=False),
   Metric('usage', 'Codes used', 3, optional=True, quality=False),
   Metric('largest_share', 'Largest share', 3, optional=True, quality=False),
-  Metric('runs', 'Runs', 0, quality=False),  # Of a study.
+  Metric('runs', 'Runs', 0, quality=False),  # For a study.
   Metric('failures', 'Failures', 0, quality=False),
 )

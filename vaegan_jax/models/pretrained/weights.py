@@ -93,7 +93,9 @@ def select(
         raise ValueError(f'it has no {name} and has {some!r}')
     for name in state:
       if name not in shapes:
-        raise ValueError(f'it has {name[:80]!r}, which that network has not')
+        raise ValueError(
+          f'it has {name[:80]!r}, which that network does not have'
+        )
     return {name: _float32(name, state[name], shapes[name]) for name in shapes}
   except ValueError as error:
     raise UserError(
