@@ -153,7 +153,7 @@ class BucketFolder:
     return self.folder
 
   def fill(self, folder: os.PathLike, ignore: str) -> None:
-    """Stores a local folder in the bucket, except names that start with `ignore`.
+    """Stores a local folder in the bucket, except names starting with `ignore`.
 
     Raises:
       UserError: the bucket cannot be written.
