@@ -1,7 +1,7 @@
 """Workdirs on gs://, over HTTP, in the bucket of `fake_bucket.py`.
 
-What is not tested is Google's side: permissions, latency, quotas, and buckets
-with a hierarchical namespace.
+Google's side is not tested: permissions, latency, quotas, and buckets with a
+hierarchical namespace.
 """
 
 import functools
@@ -37,11 +37,11 @@ pytestmark = [
 
 @pytest.fixture(scope='module')
 def bucket(fake_bucket):
-  """The bucket, as all of this process sees it."""
+  """Returns the bucket that all of this process uses."""
   with pytest.MonkeyPatch.context() as patch:
     for name, value in fake_bucket.environment.items():
       patch.setenv(name, value)
-    # How long it watches whether the process that was killed is alive.
+    # How long the lock watches for a sign of life of the killed process.
     patch.setattr(lock, '_BEAT_SECONDS', 0.2)
     patch.setattr(lock, '_WATCH_SECONDS', 1)
     yield fake_bucket
@@ -67,7 +67,7 @@ def _meta(bucket, workdir):
 
 @pytest.fixture(scope='module')
 def whole(bucket, tiny_run):
-  """The bucket with a run from step 1 to 20 in one go."""
+  """Returns the bucket with an uninterrupted run from step 1 to 20."""
   assert _run(*tiny_run, '--workdir=gs://bucket/whole') == loop.DONE
   return bucket
 

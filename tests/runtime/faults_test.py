@@ -21,6 +21,7 @@ from tests.runtime.checkpoints_test import (
   make_state,
   save_all,
 )
+from tests.tiny_run import R1_FLAGS
 from vaegan_jax.config import cli
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import writers
@@ -35,7 +36,8 @@ pytestmark = pytest.mark.filterwarnings(
 
 @pytest.fixture(scope='module')
 def lab(tiny_run, tmp_path_factory):
-  return Lab(tmp_path_factory.mktemp('lab'), tiny_run, last_step=20)
+  folder = tmp_path_factory.mktemp('lab')
+  return Lab(folder, (*tiny_run, *R1_FLAGS), last_step=20)
 
 
 @pytest.fixture

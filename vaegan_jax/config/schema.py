@@ -304,5 +304,6 @@ def resumable_fields(config: ml_collections.ConfigDict) -> tuple[str, ...]:
   Args:
     config: of the run; with a schedule, its length must stay.
   """
-  fixed = () if config.optimizer.schedule == 'constant' else 'num_train_steps'
+  scheduled = config.optimizer.schedule != 'constant'
+  fixed = ('num_train_steps',) if scheduled else ()
   return tuple(f.name for f in FIELDS if f.resumable and f.name not in fixed)

@@ -84,7 +84,7 @@ class ArrayFiles(ImageFiles):
     raise self._error(
       f'in which {count:,} arrays are {kind}, and {len(others):,} are not, '
       f'such as {others[0]!r} ({self._kinds_found[others[0]]}); all must be '
-      'alike, so mend or remove these'
+      'alike, so repair or remove these'
     )
 
   def _readable_kinds(self) -> tuple[str, ...]:

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 
 from vaegan_jax.errors import UserError, describe_error
 
-LAST_FILE = 'dataset_info.json'  # Of prepared data.
-_NUM_CONNECTIONS = 10  # As many as Google's client keeps open.
+LAST_FILE = 'dataset_info.json'  # The last file of prepared data.
+_NUM_CONNECTIONS = 10  # The number that Google's client keeps open.
 # Transferred together: an error, or SIGTERM, waits for the end of as much.
 _FILES_TOGETHER, _BYTES_TOGETHER = 100, 2**30
 _RETRY_SECONDS = 60  # For one request, until the bucket counts as unreachable.

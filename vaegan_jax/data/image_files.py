@@ -29,7 +29,7 @@ _TEST_FOLDERS = ('test', 'validation', 'val')
 _TEST_EVERY = 10  # One image in this many is held out.
 _MAX_DAMAGED = 0.1  # Share of all images.
 _CHECKED_TOGETHER = 1000  # Bounds the memory of the check.
-_MAX_BYTES = 2**28  # Of one file.
+_MAX_BYTES = 2**28  # Limit of one file.
 DAMAGED_FILE = 'damaged_images.txt'  # Beside the index of the folder.
 RULES = 2  # The current `folder_rules`; earlier runs keep theirs.
 
@@ -259,7 +259,7 @@ class ImageFiles:
       raise self._error(
         f'in which {self._count(damaged)} are damaged, such as '
         f'{_some(damaged)} ({next(iter(damaged.values()))}); at most one in '
-        'ten may be, so mend or remove them'
+        'ten may be, so repair or remove them'
       )
     if len(unreadable) == len(self.names):
       raise self._error(

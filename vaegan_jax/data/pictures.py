@@ -88,8 +88,8 @@ class Pictures:
       return arrays.middle(self._decode(path.read_bytes()), self._shape)
     except Exception as error:  # Pillow raises nearly anything.
       raise UserError(
-        f'{path} cannot be read as an image ({describe_error(error)}): mend or '
-        'remove it, and run the same command again'
+        f'{path} cannot be read as an image ({describe_error(error)}): repair '
+        'or remove it, and run the same command again'
       ) from error
 
 

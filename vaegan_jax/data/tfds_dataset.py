@@ -154,7 +154,7 @@ def _prepare(builder, name: str) -> None:
       raise UserError(f'data.name is {name!r}, {message}.') from error
     raise UserError(
       f'data.name is {name!r}, which could not be prepared in '
-      f'{builder.data_path} ({describe_error(error)}); mend that, or use other '
+      f'{builder.data_path} ({describe_error(error)}); fix that, or use other '
       'data, such as "image_folder".'
     ) from error
 

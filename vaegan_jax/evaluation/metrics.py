@@ -256,6 +256,6 @@ TABLE = (
   Metric('perplexity', 'Perplexity', 1, optional=True, quality=False),
   Metric('usage', 'Codes used', 3, optional=True, quality=False),
   Metric('largest_share', 'Largest share', 3, optional=True, quality=False),
-  Metric('runs', 'Runs', 0, quality=False),  # Of a study.
+  Metric('runs', 'Runs', 0, quality=False),  # For a study.
   Metric('failures', 'Failures', 0, quality=False),
 )

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from vaegan_jax.models import blocks
 
-_EPSILON = 1e-6  # Of GroupNorm: latent-diffusion's.
+_EPSILON = 1e-6  # GroupNorm's epsilon, as in latent-diffusion.
 # In a group of one channel, GroupNorm would divide away the channel's mean over
 # the image: its brightness, before the decoder's last layer.
 _MIN_GROUP_SIZE = 4

@@ -31,7 +31,7 @@ URL = (
   'pt_inception-2015-12-05-6726825d.pth'
 )
 _TITLE = 'the Inception of 2015'
-_NUM_CLASSES = 1008  # Of the classifier, which is not used.
+_NUM_CLASSES = 1008  # The unused classifier.
 _BN_EPSILON = 1e-3
 
 
