@@ -38,9 +38,9 @@ def not_divisible(name: str, value: int, divisor: int, why: str = '') -> str:
   """Returns the message for a value that a divisor must divide.
 
   Args:
-    name: of the field.
-    value: of the field.
-    divisor: of the value.
+    name: name of the field.
+    value: value of the field.
+    divisor: divisor of the value.
     why: an expression for the divisor, printed before it: '2**depth='.
   """
   below = value // divisor * divisor

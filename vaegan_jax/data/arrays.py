@@ -159,7 +159,7 @@ def decode_array(
   Args:
     data: the content of a file, or an array.
     channels, shape: see `to_example`.
-    sample_rate: that a sound must have; 0 for any.
+    sample_rate: required rate of a sound; 0 for any.
 
   Raises:
     Exception: see there; also a ValueError for values that are not finite, or

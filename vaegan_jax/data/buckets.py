@@ -56,7 +56,7 @@ class BucketFolder:
   """A folder in a bucket.
 
   Attributes:
-    folder: of its copy on this machine, which need not exist.
+    folder: folder of its copy on this machine, which need not exist.
     files: {name relative to it: size and CRC32C}, as listed.
   """
 
@@ -153,7 +153,7 @@ class BucketFolder:
     return self.folder
 
   def fill(self, folder: os.PathLike, ignore: str) -> None:
-    """Stores a local folder in the bucket, except names that begin `ignore`.
+    """Stores a local folder in the bucket, except names starting with `ignore`.
 
     Raises:
       UserError: the bucket cannot be written.

@@ -46,9 +46,9 @@ class ImageFiles:
   hash. Hidden files are ignored.
 
   Attributes:
-    names: of all images, sorted.
-    fingerprint: of the names, sizes and times of the files.
-    content_hash: of all bytes, known after `find_damaged`.
+    names: names of all images, sorted.
+    fingerprint: fingerprint of the names, sizes and times of the files.
+    content_hash: hash of all bytes, known after `find_damaged`.
     dtype, shape, sample_rate: of arrays; '', () and 0 for images.
     least_samples: the samples that a sound must have; 0 otherwise.
   """

@@ -215,10 +215,10 @@ class Metric(NamedTuple):
   Attributes:
     name: in `evaluation.json` and in logs.
     title: in tables and figures.
-    decimals: that are shown.
+    decimals: number of decimals.
     function: (x, x_recon), each [B, *S, C], -> [B], reported as its mean over
       the set; None: `scores.summarize` computes it.
-    num_axes: of space, of the signals that have it.
+    num_axes: numbers of spatial axes of signals that have it.
     optional: whether only some runs have it, such as those with codes.
     quality: whether it is of reconstructions, from the latent's mean and, as
       `<name>_sampled`, from a sample.

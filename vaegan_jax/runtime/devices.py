@@ -85,15 +85,15 @@ def map_batches(
   the first examples, so that there is one shape to compile.
 
   Args:
-    function: compiled, of a batch on the devices; what else it takes is there
-      by `replicate`. It returns a tree of arrays [B, ...].
-    examples: a length and, by an array of indices, arrays [B, ...] or a tree of
-      them.
+    function: compiled function of a batch on the devices; `replicate` its other
+      arguments. It returns a tree of arrays [B, ...].
+    examples: sequence that maps an array of indices to arrays [B, ...] or a
+      tree of them.
     batch_size: examples in a batch, rounded up to a multiple of the devices.
     what: the name of the work on the line of progress: 'Encoding'.
     indices: which examples; None: all.
     part_size: no batch crosses a multiple of it, counted in `indices`; 0: any.
-    poll: called before each batch; it may raise what ends the work.
+    poll: called before each batch; it may raise an exception to end the work.
 
   Yields:
     The indices [b] of each batch, and the function's results for them in NumPy.

@@ -227,7 +227,7 @@ def to_variables(
   """Converts the PyTorch port's state dict to variables of `Inception`.
 
   Args:
-    path: of the file, for messages.
+    path: path of the file, for messages.
     state: {name: tensor} in the file; the classifier is ignored.
 
   Returns:

@@ -128,7 +128,7 @@ def to_variables(
   """Converts torchvision's state dict to variables of `VGG(depth)`.
 
   Args:
-    path: of the file, for messages.
+    path: path of the file, for messages.
     state: {name: tensor} in the file; the classifier is ignored.
     depth: 16 or 19.
 
@@ -161,7 +161,7 @@ def load_lpips_weights(path: str | os.PathLike) -> tuple[np.ndarray, ...]:
   """Reads the factors of LPIPS for each channel of `LPIPS_LAYERS`.
 
   Args:
-    path: of `lpips/weights/v0.1/vgg.pth` in its authors' repository.
+    path: path of `lpips/weights/v0.1/vgg.pth` in its authors' repository.
 
   Returns:
     Five vectors [C], float32, in the order of `LPIPS_LAYERS`.
