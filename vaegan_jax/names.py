@@ -1,6 +1,6 @@
 """The names that a configuration may use, each written once.
 
-Every floor may import this file, so that no table of names stands twice.
+Every module may import this file, so each table of names exists once.
 """
 
 # Critic objectives, in the order in which they are listed to users. 'mse' has
@@ -28,7 +28,7 @@ CODE_LATENTS = ('vq', 'fsq', 'lfq')
 LATENTS = ('gaussian', *CODE_LATENTS, 'none')
 LATENT_SHAPES = ('flat', 'map')
 
-# Of the perceptual distance.
+# Options of the perceptual distance.
 NORMALIZATIONS = ('none', 'unit', 'relative', 'batch', 'local')
 REDUCTIONS = ('sum', 'mean', 'spatial')
 DISTANCE_NORMS = ('l1', 'l2')

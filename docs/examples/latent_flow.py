@@ -26,7 +26,8 @@ import numpy as np
 import optax
 
 import vaegan_jax
-from vaegan_jax.data.images import load_splits
+from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data.split import load_splits
 from vaegan_jax.evaluation import figures
 from vaegan_jax.evaluation.feature_metrics import (
   frechet_distance,
@@ -168,7 +169,7 @@ def main(argv=None) -> None:
   z = z.reshape(-1, *model.latent_shape) * own[1] + own[0]
   decode = functools.partial(in_batches, model.decode)
   images, held_out = load_splits(
-    model.config.data, ['train_split', 'eval_split']
+    DataConfig(**model.config.data), ['train_split', 'eval_split']
   )
   places = np.random.default_rng(0).permutation(len(images))
   halves = [places[: args.num_samples], places[-args.num_samples :]]

@@ -27,9 +27,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from vaegan_jax.data import datasets, drawn_faces
+from vaegan_jax.data import sources
 from vaegan_jax.data.batches import create_batches
-from vaegan_jax.data.images import load_images
+from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data.sources import drawn_faces
+from vaegan_jax.data.split import open_split
 
 _NUM_FILES = 200  # Every example is one of these.
 _BATCH_SIZE = 64
@@ -113,16 +115,13 @@ def measure(examples: Examples, *, runs: int) -> dict[str, Any]:
 def _create_streams(folder: pathlib.Path, examples: Examples) -> dict:
   """Creates one endless stream of batches for each way."""
   _write_files(folder / 'files', examples)
-  builder = datasets.create_builder(
-    'image_folder' if examples.are_photos else 'array_folder',
-    path=str(folder / 'files'),
-    data_dir=str(folder),
-  )
+  name = 'image_folder' if examples.are_photos else 'array_folder'
+  data = DataConfig(name, path=str(folder / 'files'), data_dir=str(folder))
   load = functools.partial(
-    load_images,
-    builder,
+    open_split,
+    sources.find(name).open(data),
     'train',
-    sides=(examples.side,) * 2,
+    shape=(examples.side,) * 2,
     channels=examples.channels,
   )
   return {

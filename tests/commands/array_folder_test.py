@@ -171,8 +171,12 @@ def test_preprocess_is_compiled_within_others(train):
 @pytest.mark.parametrize(
   ('dtype', 'flags', 'sentence'),
   [
-    ('float32', ('value_range=dtype',), 'is of whole numbers'),
-    ('uint16', ('value_range=(0, 9)',), 'is left by'),
+    (
+      'float32',
+      ('value_range=dtype',),
+      '--config.data.value_range=percentiles',
+    ),
+    ('uint16', ('value_range=(0, 9)',), 'does not contain'),
     ('uint16', ('channels=3',), '--config.data.channels=1'),
     ('uint16', ('image_size=32',), '--config.data.shape="(16, 16)"'),
     ('uint16', ('shape=(16,)',), '--config.data.shape="(16, 16)"'),
@@ -191,7 +195,7 @@ def test_unsuitable_arrays_give_one_message(
     '--config.data.channels=1',
     *(f'--config.data.{flag}' for flag in flags),
   )
-  with pytest.raises(SystemExit) as caught, main.telling_mistakes():
+  with pytest.raises(SystemExit) as caught, main.processes.reporting_errors():
     main.run(parse(tmp_path / 'run', *args))
   assert caught.value.code == 2
   told = capsys.readouterr().err.splitlines()[-1]

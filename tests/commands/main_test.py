@@ -8,6 +8,7 @@ import pytest
 from absl import flags
 
 import main
+from vaegan_jax.commands import dispatch
 from vaegan_jax.config import cli
 from vaegan_jax.errors import UserError
 
@@ -20,7 +21,7 @@ PROJECT = Path(main.__file__).parent
 def test_mistakes_and_interruptions_end_without_a_traceback(
   error, status, capsys
 ):
-  with pytest.raises(SystemExit) as caught, main.telling_mistakes():
+  with pytest.raises(SystemExit) as caught, main.processes.reporting_errors():
     raise error
   assert caught.value.code == status
   told = 'error: two lines\n' if status == 2 else 'Stopped by Ctrl-C.\n'
@@ -28,7 +29,7 @@ def test_mistakes_and_interruptions_end_without_a_traceback(
 
 
 def test_a_bug_is_not_hidden():
-  with pytest.raises(ZeroDivisionError), main.telling_mistakes():
+  with pytest.raises(ZeroDivisionError), main.processes.reporting_errors():
     raise ZeroDivisionError
 
 
@@ -74,12 +75,12 @@ def test_processes_compare_every_run_of_a_sweep(monkeypatch):
   """Covers every run, not only the last of each objective and seed."""
   found = []
   monkeypatch.setattr(
-    main.distributed, 'check_same', lambda values, _: found.append(values)
+    dispatch.distributed, 'check_same', lambda values, _: found.append(values)
   )
   for sweep in ('1e-3,3e-3', '7,3e-3'):
     values = flags.FlagValues()
     cli.define_flags(values)
     args = ('--mode=study', '--workdir=any', '--study.objectives=mse')
     sweep = f'--study.sweep=loss.kl_weight={sweep}'
-    main._check_processes(main.parse(['main.py', *args, sweep], values))
+    dispatch.check_processes(main.parse(['main.py', *args, sweep], values))
   assert found[0] != found[1]

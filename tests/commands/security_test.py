@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.opening import everything, load, names_in, open_folder
 from vaegan_jax.config.io import load_config
 from vaegan_jax.config.paths import check_data_outside
-from vaegan_jax.data import datasets, decoding, image_files
-from vaegan_jax.data.images import load_images
+from vaegan_jax.data import decode, image_files, tfds_dataset
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime.checkpoints import Checkpoints
 
@@ -46,6 +46,8 @@ _ALLOWED = {
   # The project's own configurations and the Python file that --config names,
   # which is code by design.
   ('vaegan_jax/config/io.py', 'runpy.run_path'),
+  # A file among the sources, by its name.
+  ('vaegan_jax/data/sources/__init__.py', 'importlib.import_module'),
   # Allows the globals of a state dict alone; see `weights_test.py`.
   ('vaegan_jax/models/pretrained/torch_files.py', 'pickle.Unpickler'),
 }
@@ -189,12 +191,8 @@ def test_a_checkpoint_of_pickles_is_damaged(marker, tmp_path):
 
 
 def test_a_cache_of_pickles_is_replaced(marker, tmp_path, image_folder):
-  builder = datasets.create_builder(
-    'image_folder', path=str(image_folder), data_dir=str(tmp_path)
-  )
-  options = {'sides': (8, 8), 'channels': 3}
-  images = load_images(builder, 'test', **options)
-  expected = np.array(images[np.arange(len(images))])
+  dataset = open_folder(image_folder, tmp_path)
+  expected = everything(load(dataset, 'test'))
   (cache,) = tmp_path.rglob('*.npy')
   payloads = (
     pickle.dumps(_Touch(marker)),
@@ -204,11 +202,9 @@ def test_a_cache_of_pickles_is_replaced(marker, tmp_path, image_folder):
   )
   for payload in payloads:
     cache.write_bytes(payload)
-    images = load_images(builder, 'test', **options)
-    np.testing.assert_array_equal(images[np.arange(len(images))], expected)
+    np.testing.assert_array_equal(everything(load(dataset, 'test')), expected)
   np.save(cache, np.array([_Touch(marker)] * 5), allow_pickle=True)
-  images = load_images(builder, 'test', **options)
-  np.testing.assert_array_equal(images[np.arange(len(images))], expected)
+  np.testing.assert_array_equal(everything(load(dataset, 'test')), expected)
 
 
 def test_no_image_is_passed_to_another_program(marker, tmp_path, monkeypatch):
@@ -222,7 +218,7 @@ def test_no_image_is_passed_to_another_program(marker, tmp_path, monkeypatch):
   box = '%%BoundingBox: 0 0 10 10\n%%EndComments\n'
   drawing = f'%!PS-Adobe-3.0 EPSF-3.0\n{box}showpage\n%%EOF\n'.encode()
   with pytest.raises(Exception, match='cannot identify'):
-    decoding.read_image(drawing)
+    decode.read_image(drawing)
 
 
 def test_names_of_images_are_only_names(marker, tmp_path, monkeypatch):
@@ -235,11 +231,9 @@ def test_names_of_images_are_only_names(marker, tmp_path, monkeypatch):
   names += ['a ... .png', '{0.__class__}.png', '%s%n.png']
   for shade, name in enumerate(names):
     Image.new('RGB', (4, 4), (shade, 0, 0)).save(folder / name)
-  builder = datasets.create_builder(
-    'image_folder', path=str(folder), data_dir=str(tmp_path / 'data')
-  )
-  source = datasets.open_split(builder, 'train+test', 'data.train_split')
-  assert sorted(os.fsdecode(r['path']) for r in source) == sorted(names)
+  dataset = open_folder(folder, tmp_path / 'data')
+  load(dataset)
+  assert names_in(dataset) == set(names)
 
 
 def test_links_to_the_outside_are_read_and_never_written(tmp_path):
@@ -322,7 +316,7 @@ def test_prepared_data_imports_no_other_code(
   (folder / 'features.json').write_text(features)
   (folder / 'dataset_info.json').write_text(json.dumps(info))
   with pytest.raises(UserError, match=r"names the class 'evil\.Image'"):
-    datasets.create_builder('Faces' + version, data_dir=str(tmp_path))
+    tfds_dataset.create_builder('Faces' + version, data_dir=str(tmp_path))
   # Nor if TFDS is redirected outside the checked folder.
   (tmp_path / 'a').mkdir()
   folder.rename(tmp_path / 'a' / '1.0.0')
@@ -330,7 +324,7 @@ def test_prepared_data_imports_no_other_code(
   default.parent.mkdir()
   default.write_text(json.dumps({'default_config_name': '../a'}))
   with pytest.raises(UserError, match=r"names the folder '\.\./a'"):
-    datasets.create_builder('faces' + version, data_dir=str(tmp_path))
+    tfds_dataset.create_builder('faces' + version, data_dir=str(tmp_path))
 
 
 def test_a_run_holds_no_data_of_its_own(told, tmp_path, monkeypatch):

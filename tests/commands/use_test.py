@@ -16,8 +16,9 @@ import vaegan_jax
 from tests.environment import environment
 from tests.finished_run import LATENTS, STEP, finish, parse, use
 from tests.processes import MAIN
-from vaegan_jax.data.images import load_splits
+from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.pictures import png_names
+from vaegan_jax.data.split import load_splits
 from vaegan_jax.inference import encode
 
 KINDS = ('gaussian', 'none', 'vq')
@@ -49,7 +50,7 @@ def photos(tmp_path_factory):
 
 
 def tell(capsys, workdir, *args):
-  with pytest.raises(SystemExit) as caught, main.telling_mistakes():
+  with pytest.raises(SystemExit) as caught, main.processes.reporting_errors():
     main.run(parse(workdir, *args))
   assert caught.value.code == 2
   (sentence,) = capsys.readouterr().err.splitlines()[-1:]
@@ -190,7 +191,7 @@ def test_a_split_is_encoded_and_an_older_run_is_measured(runs, tmp_path):
   assert not (workdir / 'latents.json').exists()
   use(workdir, '--mode=encode', '--split=train')
   model = vaegan_jax.load(workdir)
-  (images,) = load_splits(model.config.data, ['train_split'])
+  (images,) = load_splits(DataConfig(**model.config.data), ['train_split'])
   posterior = model.encode(model.preprocess(images[np.arange(len(images))]))
   folder = workdir / 'latents'
   np.testing.assert_allclose(arrays(folder, 'mean'), posterior.mean, atol=1e-5)

@@ -12,8 +12,10 @@ import pytest
 import tifffile
 from PIL import Image
 
-from vaegan_jax.data import array_files, arrays, datasets, images
-from vaegan_jax.data.decoding import UnreadableKind
+from tests.data.opening import open_dataset
+from vaegan_jax.data import array_files, arrays
+from vaegan_jax.data.decode import UnreadableKind
+from vaegan_jax.data.split import open_split
 from vaegan_jax.errors import UserError
 
 DTYPES = (
@@ -55,9 +57,7 @@ def write(folder, count=30, name='{:02}.npy', make=bands):
 
 
 def open_folder(folder, tmp_path):
-  return datasets.create_builder(
-    'array_folder', path=str(folder), data_dir=str(tmp_path / 'data')
-  )
+  return open_dataset('array_folder', tmp_path / 'data', path=folder)
 
 
 @pytest.mark.parametrize('dtype', DTYPES)
@@ -107,12 +107,12 @@ def test_a_png_of_16_bits_of_colour_is_not_read_as_8():
 
 def test_an_example_is_the_middle():
   array = bands(shape=(10, 8, 13))
-  cut = arrays.to_example(array, channels=13, sides=(4, 6))
+  cut = arrays.to_example(array, channels=13, shape=(4, 6))
   np.testing.assert_array_equal(cut, array[3:7, 1:7])
   first = np.moveaxis(array, -1, 0)
-  cut = arrays.to_example(first, channels=13, sides=(8, 8))
+  cut = arrays.to_example(first, channels=13, shape=(8, 8))
   np.testing.assert_array_equal(cut, array[1:9])
-  grey = arrays.to_example(array[..., 0], channels=1, sides=(10, 8))
+  grey = arrays.to_example(array[..., 0], channels=1, shape=(10, 8))
   np.testing.assert_array_equal(grey, array[..., :1])
 
 
@@ -192,22 +192,20 @@ def test_without_its_library_a_tiff_is_left_out(monkeypatch):
 def test_a_map_keeps_the_dtype_of_the_files(tmp_path):
   folder = write(tmp_path / 'arrays')
   builder = open_folder(folder, tmp_path)
-  shape = {'sides': (10, 8), 'channels': 13}
-  decoded = images.load_images(
-    builder, 'train+test', cache_images=False, **shape
-  )
-  cached = images.load_images(builder, 'train+test', **shape)
+  shape = {'shape': (10, 8), 'channels': 13}
+  decoded = open_split(builder, 'train+test', cache_images=False, **shape)
+  cached = open_split(builder, 'train+test', **shape)
   everywhere = np.arange(30)
   assert cached.dtype == decoded.dtype == np.uint16
   assert cached[everywhere].dtype == np.uint16
   np.testing.assert_array_equal(cached[everywhere], decoded[everywhere])
   wanted = {bands(seed=index).tobytes() for index in range(30)}
   assert {example.tobytes() for example in cached[everywhere]} == wanted
-  (path,) = builder.data_path.glob('decoded-*.npy')
+  (path,) = builder.cache_dir.glob('decoded-*.npy')
   data = bytearray(path.read_bytes())
   data[200] ^= 1  # One bit of a pixel: decoded again.
   path.write_bytes(data)
-  again = images.load_images(builder, 'train+test', **shape)
+  again = open_split(builder, 'train+test', **shape)
   np.testing.assert_array_equal(again[everywhere], decoded[everywhere])
 
 
@@ -231,7 +229,7 @@ def test_what_is_damaged_or_not_finite_is_left_out_and_named(tmp_path, caplog):
   damaged = files.find_damaged()
   assert set(damaged) == {'nan.npy', 'cut.npy'}
   assert 'of 1,040 values 3 are NaN and 1 infinite' in damaged['nan.npy']
-  assert 'Left out 2 of 32 arrays' in caplog.text
+  assert 'Skipped 2 of 32 arrays' in caplog.text
   for index in range(3):
     np.save(folder / f'nan{index}.npy', values + index)
   files = array_files.ArrayFiles(str(folder))
@@ -260,14 +258,14 @@ def test_arrays_that_are_not_alike_are_counted_and_named(other, told, tmp_path):
 @pytest.mark.parametrize(
   ('fields', 'told'),
   [
-    ({'channels': 3, 'sides': (8, 8)}, r'--config\.data\.channels=10'),
-    ({'channels': 13, 'sides': (16, 8)}, r'--config\.data\.shape="\(10, 8\)"'),
+    ({'channels': 3, 'shape': (8, 8)}, r'--config\.data\.channels=10'),
+    ({'channels': 13, 'shape': (16, 8)}, r'--config\.data\.shape="\(10, 8\)"'),
   ],
 )
 def test_a_shape_that_does_not_fit_is_one_sentence(fields, told, tmp_path):
   builder = open_folder(write(tmp_path / 'a'), tmp_path)
   with pytest.raises(UserError, match=told) as caught:
-    images.load_images(builder, 'train', **fields)
+    open_split(builder, 'train', **fields)
   assert '[10, 8, 13]' in str(caught.value)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.data.arrays_test import tiff
-from vaegan_jax.data import arrays, datasets, drawn, features, images
+from vaegan_jax.data import arrays
 from vaegan_jax.errors import UserError
 
 SIDES = {1: (6,), 2: (4, 6), 3: (4, 6, 2)}
@@ -19,7 +19,7 @@ def test_the_middle_is_cut_along_every_axis(axes, where):
   array = np.arange(np.prod(whole) * channels).reshape(*whole, channels)
   given = array if where == 'last' else np.moveaxis(array, -1, 0)
   given = given[0] if where == 'nowhere' else given
-  cut = arrays.to_example(given, channels=channels, sides=sides)
+  cut = arrays.to_example(given, channels=channels, shape=sides)
   np.testing.assert_array_equal(cut, array[(slice(2, -2),) * axes])
 
 
@@ -27,10 +27,10 @@ def test_the_pages_of_a_tiff_are_the_depth_of_a_volume():
   volume = np.random.default_rng(0).integers(0, 99, (5, 7, 6)).astype(np.uint8)
   for axes in ('ZYX', 'QYX'):
     data = tiff(volume, photometric='minisblack', metadata={'axes': axes})
-    example = arrays.decode_array(data, channels=1, sides=(5, 7, 6))
+    example = arrays.decode_array(data, channels=1, shape=(5, 7, 6))
     np.testing.assert_array_equal(example[..., 0], volume)
     # And, where there are two axes of space, bands.
-    example = arrays.decode_array(data, channels=5, sides=(7, 6))
+    example = arrays.decode_array(data, channels=5, shape=(7, 6))
     np.testing.assert_array_equal(example, np.moveaxis(volume, 0, -1))
 
 
@@ -47,35 +47,4 @@ def test_the_pages_of_a_tiff_are_the_depth_of_a_volume():
 )
 def test_what_does_not_fit_says_what_would(shape, channels, sides, told):
   with pytest.raises(UserError, match=told):
-    arrays.check_shape(shape, channels=channels, sides=sides)
-
-
-@pytest.mark.parametrize('name', sorted(set(drawn.DRAWN) - {'drawn_faces'}))
-def test_what_is_drawn_is_read_as_it_was_drawn(name, tmp_path, monkeypatch):
-  counts = (('train', 3), ('test', 2))
-  monkeypatch.setattr(drawn.DRAWN[name], 'num_images', counts)
-  builder = datasets.create_builder(name, data_dir=str(tmp_path))
-  drawing = drawn.DRAWN[name].drawing
-  *sides, channels = drawing.SHAPE
-  for cache in (False, True):
-    split = images.load_images(
-      builder,
-      'test',
-      sides=tuple(sides),
-      channels=channels,
-      cache_images=cache,
-    )
-    expected = [drawing.draw(index) for index in (3, 4)]
-    found = split[np.arange(2)]  # TFDS has an order of its own.
-    assert {e.tobytes() for e in found} == {e.tobytes() for e in expected}
-    assert split.dtype == found.dtype == expected[0].dtype
-
-
-def test_a_shape_of_images_is_one_sentence(tmp_path, monkeypatch):
-  counts = (('train', 1), ('test', 1))
-  monkeypatch.setattr(drawn.DrawnFaces, 'num_images', counts)
-  builder = datasets.create_builder('drawn_faces', data_dir=str(tmp_path))
-  with pytest.raises(UserError, match='is of arrays, and'):
-    features.check_array(
-      builder.info, {'name': 'x', 'feature': '', 'shape': (64, 64)}
-    )
+    arrays.check_shape(shape, channels=channels, shape=sides)

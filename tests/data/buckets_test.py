@@ -1,7 +1,6 @@
-"""Data in a bucket: copied whole and checked, and prepared there only once.
+"""Data in a bucket: complete copies, checks, and preparation only once.
 
-In the bucket of `fake_bucket.py`. Two processes, one of them killed, are in
-`tests/commands/bucket_data_test.py`.
+`tests/commands/bucket_data_test.py` has two processes, one of which is killed.
 """
 
 import secrets
@@ -13,10 +12,13 @@ from concurrent import futures
 import numpy as np
 import pytest
 
+from tests.data.opening import caches, everything
+from tests.data.tfds_builders import Photos
 from tests.faults.damage import METHODS
-from vaegan_jax.data import buckets, datasets, drawn
+from vaegan_jax.data import buckets, tfds_dataset
 from vaegan_jax.data.buckets import LAST_FILE, BucketFolder
-from vaegan_jax.data.images import load_splits
+from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data.split import load_splits
 from vaegan_jax.errors import UserError
 
 pytest.importorskip('google.cloud.storage')
@@ -40,23 +42,24 @@ def bucket(fake_bucket, monkeypatch):
 
 @pytest.fixture
 def url(bucket):
-  """A folder of the bucket of this test's own, with four files."""
+  """Returns a folder in the bucket with four files, for this test alone."""
   name = f'folder-{secrets.token_hex(4)}'
   for file, content in _FILES.items():
     bucket.write(f'{name}/{file}', content)
-  bucket.write(f'{name}/deep/', b'')  # As the web console makes folders.
+  # The web console creates folders like this.
+  bucket.write(f'{name}/deep/', b'')
   bucket.write(f'{name}_2/other.bin', b'of another folder')
   return f'gs://bucket/{name}'
 
 
 @pytest.fixture
 def downloads(monkeypatch):
-  """The names of the files that are downloaded, as they are."""
+  """Returns a list to which the names of downloaded files are added."""
   names, download = [], BucketFolder._download
 
-  def note(self, name):
-    names.append(name)
-    download(self, name)
+  def note(self, some):
+    names.extend(some)
+    download(self, some)
 
   monkeypatch.setattr(BucketFolder, '_download', note)
   return names
@@ -99,24 +102,24 @@ def test_damage_to_a_copy_is_noticed_and_mended(
 def test_a_copy_goes_on_where_it_was_stopped(
   url, tmp_path, downloads, monkeypatch
 ):
-  described = BucketFolder._describe
+  describe = buckets.describe
 
-  def stop(self, path):
+  def stop(path):
     if path.name.startswith('.copying') and path.parent.name == 'er':
       raise OSError('cut off')
-    return described(self, path)
+    return describe(path)
 
   with monkeypatch.context() as patch:
-    patch.setattr(BucketFolder, '_describe', stop)
+    patch.setattr(buckets, 'describe', stop)
     with pytest.raises(UserError, match=r'cannot be copied \(OSError: cut off'):
       _open(url, tmp_path).copy()
   folder = buckets.local_folder(url, tmp_path / 'copies')
-  # Half of a file is not under its name, and nothing takes it for prepared.
+  # A partial file does not have its final name, so nothing uses it.
   assert not (folder / 'deep/er/b.bin').exists()
   assert not (folder / LAST_FILE).exists()
   assert list((folder / 'deep/er').iterdir())
   with pytest.raises(UserError, match='damaged'):
-    datasets.open_prepared('any', folder)
+    tfds_dataset._open_prepared('any', folder)
   there = set(_contents(folder)) & set(_FILES)
   downloads.clear()
   _open(url, tmp_path).copy(exactly=True)
@@ -131,7 +134,7 @@ def test_a_copy_follows_the_bucket(bucket, url, tmp_path):
   bucket.write(f'{url.removeprefix("gs://bucket/")}/c.bin', b'more')
   (folder / 'decoded.npy').write_bytes(b'made here')
   second = _open(url, tmp_path)
-  assert second.fingerprint != first.fingerprint
+  assert second.files != first.files
   changed = {'a.bin': b'new' * 768, 'c.bin': b'more'}
   assert _contents(second.copy()) == (
     _FILES | changed | {'decoded.npy': b'made here'}
@@ -181,26 +184,17 @@ def test_what_cannot_be_read_is_told(url, tmp_path, monkeypatch):
     _open(url, tmp_path)
 
 
-def test_an_error_ends_what_goes_on_beside_it(url, tmp_path):
-  folder, path = _open(url, tmp_path), tmp_path / 'large'
-  ended = []
-
-  def work(name):
-    if name == 'fails':
-      while not path.exists():
-        time.sleep(0.01)
-      raise OSError('cut off')
-    try:
-      with folder._open(path, 'wb') as file:
-        while True:
-          file.write(b'x')
-          time.sleep(0.001)
-    except ValueError:  # It was closed.
-      ended.append(name)
-
-  with pytest.raises(OSError, match='cut off'):
-    folder._do('Copied', {'fails': 1, 'large': 1}, work)
-  assert ended == ['large']
+@pytest.mark.parametrize('limit', ('_FILES_TOGETHER', '_BYTES_TOGETHER'))
+def test_an_error_ends_the_copy_soon(
+  limit, url, tmp_path, downloads, monkeypatch
+):
+  monkeypatch.setattr(buckets, limit, 1)
+  folder = _open(url, tmp_path)
+  first = next(name for name in folder.files if name != LAST_FILE)
+  folder.files[first] = folder.files[first]._replace(crc32c='other')
+  with pytest.raises(UserError, match='is not what the bucket has listed'):
+    folder.copy()
+  assert downloads == [first]
 
 
 def test_one_process_of_a_machine_copies_and_others_wait(
@@ -220,40 +214,30 @@ def test_one_process_of_a_machine_copies_and_others_wait(
   assert len(downloads) == len(_FILES)
 
 
-# Datasets.
+# Data sets.
 
 
 @pytest.fixture
-def data(bucket, image_folder, tmp_path):
-  """The fields of a folder of images in the bucket, to be prepared there."""
-  name = f'photos-{secrets.token_hex(4)}'
-  for path in image_folder.iterdir():
-    bucket.write(f'{name}/{path.name}', path.read_bytes())
+def fields(tmp_path):
+  """Returns the fields of a TFDS data set that is prepared in the bucket."""
   return {
-    'name': 'image_folder',
-    'path': f'gs://bucket/{name}',
-    'data_dir': f'gs://bucket/{name}_prepared',
+    'name': Photos.name,
+    'data_dir': f'gs://bucket/prepared-{secrets.token_hex(4)}',
     'copy_dir': str(tmp_path / 'first'),
-    'folder_rules': 2,
-    'train_split': 'train',
-    'eval_split': 'test',
-    'feature': '',
-    'shape': (),
-    'image_size': 16,
-    'sample_rate': 16_000,
-    'random_crop_margin': 0,
-    'channels': 3,
-    'center_crop': 0,
-    'cache_images': True,
+    'image_size': 8,
   }
+
+
+def _load(fields, **options):
+  return load_splits(DataConfig(**fields), _SPLITS, **options)
 
 
 _SPLITS = ('train_split', 'eval_split')
 
 
-def _prepared(bucket, data):
-  """What is in the bucket of what was prepared, and when it came there."""
-  folder = data['data_dir'].removeprefix('gs://bucket/') + '/'
+def _prepared(bucket, fields):
+  """Returns the generations of what was prepared in the bucket, by name."""
+  folder = fields['data_dir'].removeprefix('gs://bucket/') + '/'
   return {
     item['name'].removeprefix(folder): item['generation']
     for item in bucket.items()
@@ -261,94 +245,76 @@ def _prepared(bucket, data):
   }
 
 
-def test_a_dataset_is_prepared_once_and_every_machine_has_a_copy(
-  bucket, data, image_folder, tmp_path, monkeypatch
+def test_a_data_set_is_prepared_once_and_every_machine_has_a_copy(
+  bucket, fields, tmp_path, monkeypatch
 ):
-  local = data | {'path': str(image_folder), 'data_dir': str(tmp_path / 'data')}
-  expected = load_splits(local, _SPLITS)
-  first = load_splits(data, _SPLITS, fill_bucket=True)
-  stored = _prepared(bucket, data)
-  assert sum(name.endswith(f'/{LAST_FILE}') for name in stored) == 1
-  # On other machines nothing is prepared, and no image is copied.
-  monkeypatch.setattr(datasets, 'create_builder', None)
-  data['copy_dir'] = str(tmp_path / 'second')
-  second = load_splits(data, _SPLITS, fill_bucket=True)
-  assert not list((tmp_path / 'second').rglob('*.png'))
-  for splits in (first, second):
+  expected = _load(fields | {'data_dir': str(tmp_path / 'data')})
+  first = _load(fields, fill_bucket=True)
+  stored = _prepared(bucket, fields)
+  assert f'photos/1.0.0/{LAST_FILE}' in stored
+  # Other machines prepare nothing.
+  monkeypatch.setattr(tfds_dataset, 'create_builder', None)
+  fields['copy_dir'] = str(tmp_path / 'second')
+  for splits in (first, _load(fields, fill_bucket=True)):
     for images, want in zip(splits, expected, strict=True):
       assert images.fingerprint == want.fingerprint
-      every = np.arange(len(want))
-      np.testing.assert_array_equal(images[every], want[every])
-  assert _prepared(bucket, data) == stored
-  # Decoded images are kept beside the copy, and not in the bucket.
-  assert len(list((tmp_path / 'second').rglob('decoded-*'))) == 2
+      np.testing.assert_array_equal(everything(images), everything(want))
+  assert _prepared(bucket, fields) == stored
+  # Decoded copies are kept on the machine, and not in the bucket.
+  assert len(caches(tmp_path / 'second')) == 2
   assert not any('decoded' in name for name in stored)
 
 
-def test_images_of_a_bucket_are_prepared_here(data, image_folder, tmp_path):
-  data |= {'data_dir': str(tmp_path / 'data'), 'copy_dir': ''}
-  local = data | {'path': str(image_folder)}
-  for images, want in zip(
-    load_splits(data, _SPLITS), load_splits(local, _SPLITS), strict=True
-  ):
-    assert images.fingerprint == want.fingerprint
-  copies = list((tmp_path / 'data' / 'buckets').rglob('*.png'))
-  assert len(copies) == 43
-
-
-def test_images_that_change_are_prepared_anew(bucket, data, image_folder):
-  load_splits(data, _SPLITS, fill_bucket=True)
-  before = _prepared(bucket, data)
-  folder = data['path'].removeprefix('gs://bucket/')
-  bucket.write(f'{folder}/99.png', (image_folder / '01.png').read_bytes())
-  splits = load_splits(data, _SPLITS, fill_bucket=True)
-  assert sum(map(len, splits)) == 44
-  after = _prepared(bucket, data)
-  assert before.items() < after.items() and len(after) == 2 * len(before)
-
-
 def test_an_upload_that_was_cut_off_is_not_believed_and_done_again(
-  bucket, data, monkeypatch
+  bucket, fields, monkeypatch
 ):
-  describe = BucketFolder._describe
+  transfer = BucketFolder._transfer
 
-  def stop(self, path):
-    if path.name == LAST_FILE:
+  def stop(self, done, names, *args):
+    if done == 'Uploaded' and LAST_FILE in names:
       raise ConnectionError('cut off')
-    return describe(self, path)
+    return transfer(self, done, names, *args)
 
   with monkeypatch.context() as patch:
-    patch.setattr(BucketFolder, '_describe', stop)
+    patch.setattr(BucketFolder, '_transfer', stop)
     with pytest.raises(UserError, match=r'cannot be written .*cut off'):
-      load_splits(data, _SPLITS, fill_bucket=True)
-  stored = _prepared(bucket, data)
+      _load(fields, fill_bucket=True)
+  stored = _prepared(bucket, fields)
   assert stored and not any(LAST_FILE in name for name in stored)
-  with pytest.raises(UserError, match='does not hold image_folder'):
-    load_splits(data, _SPLITS)
-  load_splits(data, _SPLITS, fill_bucket=True)
-  # What had arrived is not sent again.
-  assert stored.items() < _prepared(bucket, data).items()
+  with pytest.raises(UserError, match='does not hold photos'):
+    _load(fields)
+  _load(fields, fill_bucket=True)
+  # Files that had arrived are not sent again.
+  assert stored.items() < _prepared(bucket, fields).items()
 
 
-def test_a_dataset_that_needs_no_folder(bucket, data, tmp_path, monkeypatch):
-  counts = (('train', 6), ('test', 2))
-  monkeypatch.setattr(drawn.DrawnFaces, 'num_images', counts)
-  data |= {'name': 'drawn_faces', 'path': ''}
-  load_splits(data, _SPLITS, fill_bucket=True)
-  assert f'drawn_faces/1.0.0/{LAST_FILE}' in _prepared(bucket, data)
-  monkeypatch.setattr(datasets, 'create_builder', None)
-  data['copy_dir'] = str(tmp_path / 'second')
-  assert [len(images) for images in load_splits(data, _SPLITS)] == [6, 2]
-
-
-def test_only_training_writes_into_a_bucket(bucket, data):
+def test_only_training_writes_into_a_bucket(bucket, fields):
   before = bucket.items()
   with pytest.raises(UserError, match='--mode=train prepares it there'):
-    load_splits(data, _SPLITS)
+    _load(fields)
   assert bucket.items() == before
 
 
-def test_prepared_data_may_not_be_among_the_images(data):
-  data['data_dir'] = f'{data["path"]}/prepared'
-  with pytest.raises(UserError, match=r'which is in data\.path'):
-    load_splits(data, _SPLITS, fill_bucket=True)
+def test_a_folder_in_a_bucket_is_copied_and_read_here(
+  bucket, image_folder, tmp_path, downloads
+):
+  name = f'photos-{secrets.token_hex(4)}'
+  for path in image_folder.iterdir():
+    bucket.write(f'{name}/{path.name}', path.read_bytes())
+  fields = {'name': 'image_folder', 'image_size': 16}
+  local = {'path': str(image_folder), 'data_dir': str(tmp_path / 'local')}
+  expected = _load(fields | local)
+  fields |= {'path': f'gs://bucket/{name}', 'copy_dir': str(tmp_path / 'c')}
+  # A data_dir in a bucket is not written for folders.
+  for data_dir in (str(tmp_path / 'data'), 'gs://bucket/never'):
+    for images, want in zip(
+      _load(fields | {'data_dir': data_dir}, fill_bucket=True),
+      expected,
+      strict=True,
+    ):
+      assert images.fingerprint == want.fingerprint
+  assert not any(i['name'].startswith('never') for i in bucket.items())
+  assert len(downloads) == len(list((tmp_path / 'c').rglob('*.png'))) == 43
+  bucket.write(f'{name}/99.png', (image_folder / '01.png').read_bytes())
+  splits = _load(fields | {'data_dir': 'gs://bucket/never'})
+  assert sum(map(len, splits)) == 44 and len(downloads) == 44

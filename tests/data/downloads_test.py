@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import requests
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download import downloader
 
-from vaegan_jax.data import datasets, downloads, drawn
+from vaegan_jax.data import downloads, tfds_dataset
 from vaegan_jax.errors import UserError
 
 _CONTENT = b'five words of a file'
@@ -79,7 +80,7 @@ def _server(behaviour):
 
 def _prepare(data_dir):
   builder = FromTheNet(data_dir=str(data_dir))
-  datasets._prepare(builder, 'from_the_net')
+  tfds_dataset._prepare(builder, 'from_the_net')
   return builder
 
 
@@ -97,7 +98,6 @@ def test_a_download_that_fails_says_what_to_do_by_hand(
   behaviour, tmp_path, monkeypatch, caplog
 ):
   monkeypatch.setattr(downloads, '_TIMEOUTS', (0.2, 0.2))
-  send = requests.adapters.HTTPAdapter.send
   with _server(behaviour) as url, caplog.at_level(logging.DEBUG):
     _expect(monkeypatch, url)
     start = time.monotonic()
@@ -111,7 +111,6 @@ def test_a_download_that_fails_says_what_to_do_by_hand(
   # A bucket that an earlier test has left retries in a thread of its own.
   told = [r.getMessage() for r in caplog.records if r.name.startswith('urllib')]
   assert not [message for message in told if 'Retrying' in message]
-  assert requests.adapters.HTTPAdapter.send is send
   # And that helps.
   folder.mkdir(parents=True)
   (folder / 'words.txt').write_bytes(_CONTENT)
@@ -127,7 +126,7 @@ def test_celeb_a_names_its_files_and_the_flag_that_needs_none(
 
   monkeypatch.setattr(requests.Session, 'get', fail)
   with pytest.raises(UserError) as caught:
-    datasets.create_builder('celeb_a', data_dir=str(tmp_path))
+    tfds_dataset.create_builder('celeb_a', data_dir=str(tmp_path))
   sentence = str(caught.value)
   for word in (
     'img_align_celeba.zip (https://drive.google.com/uc?',
@@ -138,13 +137,21 @@ def test_celeb_a_names_its_files_and_the_flag_that_needs_none(
     assert word in sentence
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
-  monkeypatch.setattr(drawn.DrawnFaces, 'num_images', (('train', 1),))
+def test_only_tfds_gets_impatient_sessions():
+  original = downloader.requests
+  send = requests.adapters.HTTPAdapter.send
+  session = requests.Session
+  with downloads.fail_soon():
+    assert downloader.requests is not original
+    assert requests.adapters.HTTPAdapter.send is send
+    assert requests.Session is session
+  assert downloader.requests is original
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
   (tmp_path / 'file').touch()
-  data_dir = tmp_path / 'file' / 'data'  # To root, too.
+  data_dir = tmp_path / 'file' / 'data'  # Root cannot write there, either.
   with pytest.raises(UserError) as caught:
-    datasets.create_builder('drawn_faces', data_dir=str(data_dir))
-  sentence = str(caught.value)
-  assert f"data.data_dir is '{data_dir}', which cannot be writt" in sentence
-  assert '--config.data.data_dir=/scratch/data' in sentence
-  assert 'drawn_faces' not in sentence
+    _prepare(data_dir)
+  assert f"data.data_dir is '{data_dir}'" in str(caught.value)
+  assert '--config.data.data_dir=/scratch/data' in str(caught.value)

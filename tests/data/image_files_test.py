@@ -8,7 +8,7 @@ import types
 import pytest
 from PIL import Image
 
-from vaegan_jax.data import decoding, image_files
+from vaegan_jax.data import decode, image_files
 from vaegan_jax.errors import UserError
 
 
@@ -120,7 +120,7 @@ def test_without_pillow_heif_heic_is_counted_and_named(
   folder, caplog, monkeypatch
 ):
   monkeypatch.setitem(sys.modules, 'pillow_heif', None)
-  decoding.readable_kinds.cache_clear()
+  decode.readable_kinds.cache_clear()
   for name in ('IMG_1.HEIC', 'IMG_2.heic', 'IMG_3.JPG'):  # By its content.
     (folder / name).write_bytes(_heic())
   (folder / 'IMG_4.jxl').write_bytes(b'\0\0\0\x0cJXL \r\n\x87\n' + bytes(9))
@@ -156,18 +156,18 @@ def test_with_pillow_heif_heic_is_read_and_the_folder_prepared_anew(
   fingerprints = set()
   for module in (None, types.SimpleNamespace(register_heif_opener=register)):
     monkeypatch.setitem(sys.modules, 'pillow_heif', module)
-    decoding.readable_kinds.cache_clear()
+    decode.readable_kinds.cache_clear()
     fingerprints.add(image_files.ImageFiles(str(folder)).fingerprint)
   assert len(fingerprints) == 2
   assert 'IMG_1.HEIC' in _all(folder)
-  pixels = decoding.decode_image(_heic(), channels=3, image_size=8)
+  pixels = decode.decode_image(_heic(), channels=3, image_size=8)
   assert (pixels == (255, 0, 0)).all()
 
 
 @pytest.fixture(autouse=True)
 def kinds_of_this_machine():
   yield
-  decoding.readable_kinds.cache_clear()
+  decode.readable_kinds.cache_clear()
 
 
 @pytest.mark.parametrize('test_folder', ['test', 'validation', 'val'])

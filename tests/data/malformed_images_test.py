@@ -1,8 +1,8 @@
-"""Folders of images as people have them: damaged, disguised, endless, hostile.
+"""Folders of images as users have them: damaged, disguised, endless, hostile.
 
-`_DAMAGED` and `_WHOLE` say of each file what must become of it. They go through
-the check and the builder here, and through the program itself in a process of
-its own, whose time and memory are bounded.
+`_DAMAGED` and `_WHOLE` have the expected result for each file. The files go
+through the checks here, and through the program in a process with bounded time
+and memory.
 """
 
 import io
@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vaegan_jax.data import datasets, decoding, image_files
+from tests.data.opening import names_in, open_folder
+from vaegan_jax.data import decode, image_files
 
 _RED, _GREEN, _BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 _MAX_MEMORY = 2**31
@@ -71,7 +72,7 @@ def _bmp_that_declares(width, height):
 
 
 def _damaged():
-  """Name -> bytes of files that hold no image, or not all of one."""
+  """Returns name -> bytes of files without a complete image."""
   files = {'empty.png': b'', 'text.png': b'no image', 'page.jpg': b'<html>'}
   for suffix, file_format in (
     *(('jpg', 'JPEG'), ('png', 'PNG'), ('webp', 'WEBP'), ('bmp', 'BMP')),
@@ -91,7 +92,7 @@ def _damaged():
     'flipped.png': _encode(_noise(), 'PNG').replace(b'IDAT', b'IDAU'),
     'none.png': _png(0, 4),
     'bomb_real.png': _png(20_000, 20_000, pixels=bytes(10**7)),
-    'bomb_small.png': _png(9_460, 9_460),  # Of which Pillow only warns.
+    'bomb_small.png': _png(9_460, 9_460),  # Pillow only warns about these.
     'bomb_65535.png': _png(65_535, 65_535),
     'bomb_long.png': _png(2**31 - 1, 2**31 - 1),
     'bomb_line.png': _png(1, 2**31 - 1),
@@ -108,7 +109,7 @@ def _damaged():
 
 
 def _turned(orientation):
-  """An image that is red above blue once it is upright."""
+  """Returns an image that is red above blue once it is upright."""
   image = Image.new('RGB', (16, 16), _RED)
   image.paste(_BLUE, (0, 8, 16, 16))
   turn = {
@@ -127,7 +128,7 @@ def _turned(orientation):
 
 
 def _whole():
-  """Name -> bytes, and the colour that its pixels must have."""
+  """Returns name -> (bytes, expected colour of the pixels)."""
   frames = [Image.new('RGB', (8, 8), color) for color in (_RED, _GREEN, _BLUE)]
   animation = {'save_all': True, 'append_images': frames[1:]}
   clear = Image.new('P', (4, 4), 7)
@@ -135,7 +136,7 @@ def _whole():
   red = frames[0]
   grey = Image.new('LA', (4, 4), (0, 51))
   deep = Image.fromarray(np.full((4, 4), 40_000, np.uint16))
-  # Pillow itself stores ink as 0, as Adobe does, and says so.
+  # Pillow stores ink as 0, as Adobe does, and marks it.
   ink = Image.new('CMYK', (8, 8), (0, 255, 255, 0))
   return {
     'animated.gif': (_encode(red, 'GIF', **animation), _RED),
@@ -166,7 +167,7 @@ _SPECIAL = ('gone.png', 'circle.png', 'pipe.png', 'zeros.png', 'sparse.png')
 
 
 def _fill(folder):
-  """Writes all of it, and what only a file system can make."""
+  """Writes all files, and the cases that need a file system."""
   folder.mkdir()
   for name, data in _DAMAGED.items():
     (folder / name).write_bytes(data)
@@ -203,7 +204,7 @@ def test_each_file_is_decoded_or_named(folder, monkeypatch):
 @pytest.mark.parametrize('name', _WHOLE, ids=ascii)
 def test_the_colours_are_right(name):
   data, color = _WHOLE[name]
-  pixels = decoding.decode_image(data, channels=3, image_size=16).astype(int)
+  pixels = decode.decode_image(data, channels=3, image_size=16).astype(int)
   if color is None:
     expected = np.repeat([[_RED], [_BLUE]], 8, axis=0).repeat(16, axis=1)
     pixels, expected = pixels[[0, 15]], expected[[0, 15]]
@@ -221,7 +222,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(monkeypatch):
     pytest.warns(Image.DecompressionBombWarning),
     pytest.raises(ValueError, match='9460 x 9460 pixels'),
   ):
-    decoding.read_image(_DAMAGED['bomb_small.png'])
+    decode.read_image(_DAMAGED['bomb_small.png'])
 
 
 def test_strange_names_are_prepared_and_a_few_damaged_named(tmp_path):
@@ -231,15 +232,11 @@ def test_strange_names_are_prepared_and_a_few_damaged_named(tmp_path):
     (folder / name).write_bytes(data)
   os.mkfifo(folder / 'pipe.png')
   (folder / 'new\nline_cut.png').write_bytes(b'\x89PNG')
-  # Of somebody else, outside: read like any image.
+  # A link to an outside file is read like any image.
   (tmp_path / 'outside.png').write_bytes(_WHOLE['one.png'][0])
   (folder / 'outside.png').symlink_to(tmp_path / 'outside.png')
-  builder = datasets.create_builder(
-    'image_folder', path=str(folder), data_dir=str(tmp_path / 'data')
-  )
-  source = datasets.open_split(builder, 'train+test', 'data.train_split')
-  paths = {os.fsdecode(record['path']) for record in source}
-  assert paths == {*_WHOLE, 'outside.png'}
+  dataset = open_folder(folder, tmp_path / 'data')
+  assert names_in(dataset) == {*_WHOLE, 'outside.png'}
   (report,) = (tmp_path / 'data').rglob(image_files.DAMAGED_FILE)
   named = report.read_text().splitlines()
   assert [line.partition(': ')[0] for line in named] == [
@@ -272,7 +269,7 @@ def test_a_file_that_changes_after_the_check(change, told, tiny_run, tmp_path):
     patch.setattr(image_files.ImageFiles, 'find_damaged', find_damaged_before)
     data = f'--config.data.data_dir={tmp_path / "data"}'
     sentence = told(*tiny_run, f'--config.data.path={folder}', data)
-  assert 'could not be prepared' in sentence or 'does not decode' in sentence
+  assert "'2.png'" in sentence and 'cannot be read' in sentence
 
 
 _PROGRAM = """
@@ -303,5 +300,5 @@ def test_the_program_names_them_within_bounds(folder, tmp_path):
   told = f'in which {damaged} of {damaged + len(_WHOLE)} images are damaged'
   assert told in done.stderr.splitlines()[-1]
   (peak,) = re.findall(r'VmHWM:\s+(\d+) kB', done.stdout)
-  assert int(peak) * 1024 < _MAX_MEMORY  # TensorFlow's own included.
+  assert int(peak) * 1024 < _MAX_MEMORY  # TensorFlow's memory included.
   assert not (tmp_path / 'run').exists()

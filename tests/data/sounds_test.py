@@ -6,15 +6,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from vaegan_jax.data import (
-  array_files,
-  arrays,
-  datasets,
-  features,
-  images,
-  sounds,
-)
-from vaegan_jax.data.decoding import UnreadableKind
+from tests.data.opening import everything, open_dataset
+from vaegan_jax.data import array_files, arrays, sounds
+from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data.decode import UnreadableKind
+from vaegan_jax.data.split import check_examples, open_split
 from vaegan_jax.errors import UserError
 
 
@@ -86,24 +82,21 @@ def test_without_its_library_a_sound_is_left_out(monkeypatch):
 
 
 def open_folder(folder, tmp_path, num_samples=256):
-  return datasets.create_builder(
-    'array_folder',
-    path=str(folder),
-    data_dir=str(tmp_path / 'data'),
-    num_samples=num_samples,
+  return open_dataset(
+    'array_folder', tmp_path / 'data', path=folder, shape=(num_samples,)
   )
 
 
 def test_lengths_differ_and_the_middle_is_cut(tmp_path):
   builder = open_folder(write(tmp_path / 'a'), tmp_path)
-  assert features.array_of(builder.info, 'image') == ((300, 1), np.int16)
-  split = images.load_images(
-    builder, 'train+test', sides=(256,), channels=1, cache_images=False
+  assert (builder.shape, builder.dtype) == ((300, 1), np.int16)
+  split = open_split(
+    builder, 'train+test', shape=(256,), channels=1, cache_images=False
   )
-  found = split[np.arange(len(split))]
+  found = everything(split)
   wanted = {
     arrays.to_example(
-      noise(300 + i, seed=i), channels=1, sides=(256,)
+      noise(300 + i, seed=i), channels=1, shape=(256,)
     ).tobytes()
     for i in range(30)
   }
@@ -118,7 +111,7 @@ def test_sounds_that_are_too_short_are_counted_and_named(tmp_path, caplog):
   damaged = files.find_damaged()
   assert set(damaged) == {'short.wav', 'empty.wav'}
   assert 'it has 255 samples, and at least 256 are needed' in str(damaged)
-  assert 'Left out 2 of 32 arrays' in caplog.text
+  assert 'Skipped 2 of 32 arrays' in caplog.text
   assert set(array_files.ArrayFiles(str(folder)).find_damaged()) == {
     'empty.wav'
   }
@@ -147,15 +140,14 @@ def test_sounds_that_are_not_alike_are_one_sentence(other, told, tmp_path):
 
 def test_another_sample_rate_is_one_sentence(tmp_path):
   builder = open_folder(write(tmp_path / 'a', rate=44_100), tmp_path)
-  data = {'name': 'array_folder', 'feature': '', 'shape': (256,)}
-  data['sample_rate'] = 16_000
+  fields = {'name': 'array_folder', 'shape': (256,)}
   told = r'data\.sample_rate=16000 must be 44100.*--config\.data\.sample_rate='
   with pytest.raises(UserError, match=told):
-    features.check_array(builder.info, data)
-  features.check_array(builder.info, data | {'sample_rate': 44_100})
+    check_examples(builder, DataConfig(**fields, sample_rate=16_000))
+  check_examples(builder, DataConfig(**fields, sample_rate=44_100))
   data = content(noise(), 44_100)
-  with pytest.raises(ValueError, match='has 44,100 samples a second'):
-    arrays.decode_array(data, channels=1, sides=(256,), sample_rate=16_000)
+  with pytest.raises(ValueError, match='has 44,100 samples per second'):
+    arrays.decode_array(data, channels=1, shape=(256,), sample_rate=16_000)
 
 
 @pytest.mark.parametrize(

@@ -41,13 +41,13 @@ def begin(tiny_run, tmp_path, run, monkeypatch):
   def begin(*args, name='second'):
     states = []
 
-    def take(plan, state, start_step, **_):
+    def take(loop, state, start_step, batches, **_):
       assert start_step == 0
       states.append(state)
       return DONE
 
     with monkeypatch.context() as patch:
-      patch.setattr(train, 'run_loop', take)
+      patch.setattr(train.Loop, 'run', take)
       assert run(tmp_path / name, *tiny_run, NORM, *args) == DONE
     return states[0]
 

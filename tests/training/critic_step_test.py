@@ -1,4 +1,4 @@
-"""One critic step: gradients by hand, and what steadies them.
+"""Tests of one critic step: gradients by hand, and its penalties.
 
 A linear critic with the Wasserstein loss has every gradient in closed form:
 the loss's is mean(fake) - mean(real), R1's is gamma w, and so on.
@@ -42,7 +42,7 @@ class Linear(nn.Module):
 
 
 class LinearMap(nn.Module):
-  """A map [B, 2, 2] of logits: w x, of each pixel its own."""
+  """A map [B, 2, 2] of logits, w x for each pixel."""
 
   @nn.compact
   def __call__(self, x, train=False):
@@ -62,7 +62,7 @@ def create(
 
   The step decides whether the penalties of every n-th step are taken.
   """
-  critic_config = CriticConfig(**config)
+  critic_config = CriticConfig(**({'r1_weight': 0.0} | config))
   step_critic = create_critic_step(
     Linear() if module is None else module,
     loss,
@@ -105,12 +105,12 @@ def flat(x):
 
 
 def gradient(before, after):
-  """What plain gradient descent was given."""
+  """Returns the gradient of a step of plain gradient descent."""
   return (before - after) / RATE
 
 
 def step_linear(x, fakes, weights, step=1, **config):
-  """One step from W. Returns (gradient, averages, metrics)."""
+  """Takes one step from W; returns (gradient, averages, metrics)."""
   critic, averages, metrics = create(**config)(
     network({'w': jnp.asarray(W)}), AVERAGES, step, x, fakes, weights
   )
@@ -134,7 +134,7 @@ def test_a_plain_step_by_hand(batches):
     np.testing.assert_allclose(metrics[name], value, rtol=1e-5)
 
 
-def test_two_fakes_are_judged_by_the_mean_of_their_losses(batches):
+def test_two_batches_of_fakes_have_the_mean_of_their_losses(batches):
   x, x_recon, prior, weights = batches
   got, _, metrics = step_linear(x, [x_recon, prior], weights)
   fakes = (flat(x_recon).mean(0) + flat(prior).mean(0)) / 2
@@ -148,7 +148,7 @@ def test_two_fakes_are_judged_by_the_mean_of_their_losses(batches):
   )
 
 
-def test_two_fakes_of_a_loss_that_is_not_linear(batches):
+def test_two_batches_of_fakes_with_a_nonlinear_loss(batches):
   """The mean of the losses, not the loss of the mean."""
   x, x_recon, prior, weights = batches
   hinge = adversarial.hinge_critic_loss
@@ -184,7 +184,7 @@ def test_lecam_by_hand(batches):
   got, _, metrics = step_linear(x, [x_recon], weights, lecam_weight=0.7)
   real, fake = flat(x), flat(x_recon)
   above = np.maximum(0, real @ W + 0.4)  # The fakes' average is -0.4.
-  below = np.maximum(0, 0.3 - fake @ W)  # The photographs' is 0.3.
+  below = np.maximum(0, 0.3 - fake @ W)  # The real images' is 0.3.
   assert (above > 0).any() and (below > 0).any()
   expected = without + 0.7 * 2 * (above @ real - below @ fake) / 3
   np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
@@ -194,7 +194,7 @@ def test_lecam_by_hand(batches):
   assert metrics['critic_loss'] == plain['critic_loss']
 
 
-def test_a_map_of_logits_is_judged_by_the_mean_of_its_losses(batches):
+def test_a_map_of_logits_has_the_mean_of_its_losses(batches):
   """Not by the loss of its mean, which here has no gradient at all."""
   x = np.zeros((2, 2, 2, 1), np.float32)
   x[:, 0, 0], x[:, 0, 1] = 8.0, 6.0  # Logits of 4 and -6, and of 0.
@@ -205,7 +205,7 @@ def test_a_map_of_logits_is_judged_by_the_mean_of_its_losses(batches):
   got, averages, metrics = step_linear(
     x, [fakes], weights, loss=hinge, module=LinearMap(), lecam_decay=0.0
   )
-  # Of the four places: 1 - 4 < 0, 1 + 6, and twice 1; fakes 1, 1, 0 and 1.
+  # Of the four pixels: 1 - 4 < 0, 1 + 6, and twice 1; fakes 1, 1, 0 and 1.
   np.testing.assert_allclose(metrics['critic_loss'], (7 + 2) / 4 + 3 / 4)
   # Only the second is beyond its margin with an input that is not 0.
   np.testing.assert_allclose(got, [0, -6 / 4, 0, 0], atol=1e-6)
@@ -213,11 +213,11 @@ def test_a_map_of_logits_is_judged_by_the_mean_of_its_losses(batches):
   np.testing.assert_allclose(averages['logits_fake'], -4 / 4)
 
 
-def test_what_steadies_a_map_of_logits_holds_its_mean(batches):
+def test_penalties_of_a_map_of_logits_take_its_mean(batches):
   x, x_recon, _, weights = batches
   module = LinearMap()
   without, _, _ = step_linear(x, [x_recon], weights, module=module)
-  real, fake = flat(x) / 4, flat(x_recon) / 4  # The verdict is <w, x> / 4.
+  real, fake = flat(x) / 4, flat(x_recon) / 4  # The mean logit is <w, x> / 4.
   np.testing.assert_allclose(without, fake.mean(0) - real.mean(0), rtol=1e-4)
   length = LENGTH / 4
   got, _, metrics = step_linear(
@@ -246,7 +246,7 @@ def test_what_steadies_a_map_of_logits_holds_its_mean(batches):
   np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_lecam_holds_each_of_two_fakes_near_the_photographs_past(batches):
+def test_lecam_penalizes_each_of_two_fakes(batches):
   """A pair on either side of the average must not cancel."""
   x = batches[0]
   zeros = np.zeros_like(x)
@@ -255,13 +255,13 @@ def test_lecam_holds_each_of_two_fakes_near_the_photographs_past(batches):
   _, _, metrics = step_linear(
     zeros, [far, -far], np.ones(3, np.float32), lecam_weight=1.0
   )
-  photographs = 0.4**2
+  real = 0.4**2
   reconstructions, prior = (0.3 + 2.0) ** 2, 0.0  # 0.3 - 2 is below 0.
-  expected = photographs + (reconstructions + prior) / 2
+  expected = real + (reconstructions + prior) / 2
   np.testing.assert_allclose(metrics['lecam_penalty'], expected, rtol=1e-5)
 
 
-def test_r1_is_taken_on_every_nth_step_and_n_times_as_heavy(batches):
+def test_r1_is_computed_on_every_nth_step_with_n_times_the_weight(batches):
   x, x_recon, _, weights = batches
   without, _, _ = step_linear(x, [x_recon], weights)
   step_critic = create(r1_weight=0.3, r1_every_steps=4)
@@ -287,8 +287,8 @@ def test_r1_is_taken_on_every_nth_step_and_n_times_as_heavy(batches):
       np.testing.assert_allclose(metrics['r1_penalty'], r1, rtol=1e-5)
 
 
-def test_a_cut_gradient_is_the_losss_and_not_r1s(batches):
-  """R1, n times as heavy, would all be cut with it otherwise."""
+def test_only_the_gradient_of_the_loss_is_clipped(batches):
+  """R1, with n times the weight, would be clipped with it otherwise."""
   x, x_recon, _, weights = batches
   plain, _, _ = step_linear(x, [x_recon], weights)
   length, limit = np.linalg.norm(plain), np.linalg.norm(plain) / 3
@@ -309,7 +309,7 @@ def test_a_cut_gradient_is_the_losss_and_not_r1s(batches):
     )
 
 
-def test_r1_of_every_step_is_not_cut_either(batches):
+def test_r1_of_every_step_is_not_clipped_either(batches):
   x, x_recon, _, weights = batches
   without, _, _ = step_linear(x, [x_recon], weights)
   for step in (1, 2):
@@ -331,7 +331,7 @@ def test_r1_of_every_step_is_not_cut_either(batches):
     np.testing.assert_allclose(metrics['r1_penalty'], LENGTH**2 / 2, rtol=1e-5)
 
 
-def test_what_is_off_reports_no_metric_and_draws_on_no_average(batches):
+def test_penalties_that_are_off_have_no_metric_and_use_no_average(batches):
   x, x_recon, _, weights = batches
   nowhere = {name: jnp.float32(jnp.nan) for name in AVERAGES}
   critic, _, metrics = create()(
@@ -364,7 +364,7 @@ def test_clipped_weights_never_leave_their_interval(batches):
   assert any((np.abs(w) < 0.01).any() for w in leaves)
 
 
-def test_clipping_is_the_step_and_then_a_cut(batches):
+def test_weights_are_clipped_after_the_step(batches):
   x, x_recon, _, weights = batches
   after, _, _ = step_linear(x, [x_recon], weights)
   critic, _, _ = create(weight_clip=0.6)(
@@ -387,8 +387,7 @@ def test_the_logits_moving_averages_decay(batches):
   assert averages.keys() == AVERAGES.keys()
 
 
-def test_lecam_sees_the_past_only(batches):
-  """The averages of before this step, whatever its own logits are."""
+def test_lecam_uses_the_averages_before_the_step(batches):
   x, x_recon, _, weights = batches
   slow, *_ = step_linear(
     x, [x_recon], weights, lecam_weight=1.0, lecam_decay=0.9
@@ -418,7 +417,7 @@ def test_no_gradient_flows_into_the_images(batches):
 
 
 def test_a_convolutional_critic_takes_the_gradient_of_the_written_out_loss():
-  """Everything on at once, against differentiating a gradient."""
+  """With all penalties, against differentiating a gradient."""
   rng = np.random.default_rng(0)
   x, x_recon, prior = rng.uniform(-1, 1, (3, 3, 4, 4, 1)).astype(np.float32)
   weights = np.array([0.2, 0.5, 0.9], np.float32)
@@ -456,7 +455,7 @@ def test_a_convolutional_critic_takes_the_gradient_of_the_written_out_loss():
   )
 
 
-def test_two_devices_take_the_step_of_their_images_together(batches):
+def test_two_devices_take_the_step_of_one_with_all_images(batches):
   """With a critic of spectral norm 1, whose vectors must agree too."""
   x, x_recon, _, _ = batches
   x, x_recon = (np.concatenate([i, 2 * i[:1]]) for i in (x, x_recon))

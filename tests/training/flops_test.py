@@ -1,4 +1,4 @@
-"""Whatever the networks, the update does nothing twice."""
+"""Tests that the update of any networks has the minimal FLOPs."""
 
 import jax
 import pytest
@@ -33,7 +33,7 @@ CASES = {
 
 
 def config_of(model, critic):
-  """Of images of 8x8, with networks of one halving."""
+  """Returns a configuration of 8x8 images and networks of depth 1."""
   config = benchmark.small_config()
   config.data.image_size = 8
   config.model.latent_dim = 4
@@ -45,7 +45,7 @@ def config_of(model, critic):
 
 
 @pytest.mark.parametrize('name', CASES)
-def test_the_update_of_any_networks_does_nothing_twice(name):
+def test_the_update_of_any_networks_has_the_minimal_flops(name):
   config = config_of(**CASES[name])
   validate(config)
   update, create_state = benchmark.create(config, 'alternating')

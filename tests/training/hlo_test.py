@@ -1,4 +1,4 @@
-"""The counter of the benchmark counts right, and the update is minimal."""
+"""Tests of the counter of FLOPs, and of the update's count."""
 
 import jax
 import jax.numpy as jnp
@@ -30,24 +30,24 @@ def strided(x, kernel):
   return conv(x, kernel, strides=(2, 2), padding=((1, 1), (1, 1)))
 
 
-# Of the 4x4 kernel's 4 rows, the first and the last output row miss 1 each:
-# 4 * 4 - 2 = 14 row taps for 8 -> 4 pixels; as many columns.
+# From 8 to 4 pixels, the first and last output row each miss one row of the 4x4
+# kernel: 4 * 4 - 2 = 14 row products. Columns likewise.
 STRIDED_FLOPS = 2 * 2 * 3 * 5 * 14 * 14
 
 
 @pytest.mark.parametrize(
   ('options', 'flops'),
   [
-    # 6 x 6 outputs, all 9 taps real.
+    # 6 x 6 outputs, all 9 kernel elements inside.
     ({}, 2 * 2 * 3 * 5 * 36 * 9),
-    # 'SAME': 8 outputs a row, 3 * 8 - 2 taps.
+    # 'SAME': 8 outputs a row, 3 * 8 - 2 products.
     ({'padding': ((1, 1), (1, 1))}, 2 * 2 * 3 * 5 * 22 * 22),
-    # Places 0, 2, 4 of 3 taps each.
+    # Offsets 0, 2, 4 with 3 products each.
     ({'strides': (2, 2)}, 2 * 2 * 3 * 5 * 9 * 9),
-    # Taps 2 apart: outputs 0..3.
+    # A dilated kernel: outputs 0..3.
     ({'rhs_dilation': (2, 2)}, 2 * 2 * 3 * 5 * 12 * 12),
-    # Inputs at 0, 2, ..., 14; of 13 outputs 7 are even and meet 2 taps, and
-    # 6 are odd and meet 1: 20.
+    # Inputs at 0, 2, ..., 14; of 13 outputs 7 are even with 2 products, and
+    # 6 are odd with 1: 20.
     (
       {'lhs_dilation': (2, 2), 'padding': ((0, 0), (0, 0))},
       2 * 2 * 3 * 5 * 20 * 20,
@@ -69,13 +69,13 @@ def test_rectangles_and_groups_are_counted_by_hand():
     (2, 5, 8, 4),
     (2, 3, 2, 6),
   )
-  # Rows: 4 outputs of 2 taps. Columns: places -2, 0, 2, 4 and (of 10 wide)
-  # no more: 1 + 3 + 3 + 3 taps. Each output sees its group's 2 features.
+  # Rows: 4 outputs of 2 products. Columns: offsets -2, 0, 2, 4 of 10:
+  # 1 + 3 + 3 + 3 products. Each output has its group's 2 features.
   assert hlo.count_flops(text) == 2 * 2 * 6 * 2 * 8 * 10
 
 
 @pytest.mark.parametrize('argnum', [0, 1])
-def test_both_gradients_of_a_convolution_cost_what_the_forward_does(argnum):
+def test_each_gradient_of_a_convolution_costs_one_forward_pass(argnum):
   shapes = (2, 8, 8, 3), (4, 4, 3, 5)
   assert hlo.count_flops(compiled_text(strided, *shapes)) == STRIDED_FLOPS
 
@@ -95,7 +95,7 @@ ENTRY %main (a: f32[4,6,6,2], b: f32[4,4,4,4]) -> f32[3,3,2,4] {
   ROOT %c = f32[3,3,2,4]{3,2,1,0} convolution(%a, %b), window={size=4x4 rhs_reversal=1x1}, dim_labels=f01b_i01o->01bf, batch_group_count=1
 }
 """  # noqa: E501
-  # 3 x 3 outputs for each of 2 images and 4 features; 4 inputs, 16 taps each.
+  # 3 x 3 outputs for each of 2 images and 4 features; 4 inputs, 16 products.
   assert hlo.count_flops(text) == 2 * (3 * 3 * 2 * 4) * 4 * 16
   # Half of the batch for each half of the features.
   text = text.replace('f32[3,3,2,4]', 'f32[3,3,1,4]')
@@ -112,7 +112,7 @@ def test_dot_flops_equal_a_count_by_hand():
   assert hlo.count_flops(text) == 2 * 2 * 30 * 40 * 50
 
 
-def test_work_in_a_loop_is_counted_once_a_round():
+def test_work_in_a_loop_is_counted_for_each_iteration():
   def loop(x, kernel):
     return jax.lax.fori_loop(0, 7, lambda _, x: jnp.tanh(x @ kernel), x)
 
@@ -120,7 +120,7 @@ def test_work_in_a_loop_is_counted_once_a_round():
   assert hlo.count_flops(text) == 7 * 2 * 30 * 40 * 40
 
 
-def test_what_may_hide_work_is_an_error_not_a_zero():
+def test_operations_of_unknown_cost_are_errors():
   def loop(x, kernel):
     return jax.lax.while_loop(
       lambda x: x.sum() < 1, lambda x: jnp.tanh(x @ kernel), x
@@ -154,15 +154,15 @@ ENTRY %main (a: f32[2]) -> f32[2] {
   assert hlo.count_all_reduces(text) == 2
 
 
-def test_host_callbacks_are_seen():
-  def speak(x):
+def test_host_callbacks_are_counted():
+  def call_host(x):
     return jax.pure_callback(np.sin, jax.ShapeDtypeStruct((3,), x.dtype), x)
 
-  assert hlo.count_host_transfers(compiled_text(speak, (3,))) == 1
+  assert hlo.count_host_transfers(compiled_text(call_host, (3,))) == 1
   assert hlo.count_host_transfers(compiled_text(jnp.sin, (3,))) == 0
 
 
-def test_the_minimum_is_the_count_of_layers_compiled_one_by_one():
+def test_the_minimum_is_the_count_of_separately_compiled_layers():
   config = benchmark.small_config()
   config.loss.layers = ()
   config.loss.adversarial_weight = 0.0
@@ -189,16 +189,18 @@ def test_the_minimum_is_the_count_of_layers_compiled_one_by_one():
 
 @pytest.fixture(scope='module')
 def programs():
-  """What the benchmark says of small updates, compiled for 8 devices."""
+  """Returns the benchmark's report of small updates on 8 devices."""
   return benchmark.describe_programs(['--small'])
 
 
 @pytest.mark.parametrize(
   ('order', 'most', 'all_reduces'),
-  # One of the last two: the sizes that `loss.normalize` divides by.
+  # The last is of the scales that `loss.normalize` divides by.
   [('alternating', 1.01, 3), ('simultaneous', 1.06, 2)],
 )
-def test_the_update_does_nothing_twice(programs, order, most, all_reduces):
+def test_the_update_has_minimal_flops_and_few_all_reduces(
+  programs, order, most, all_reduces
+):
   program = programs[order]
   assert 0.99 <= program['ratio'] <= most
   assert program['all_reduces'] == all_reduces

@@ -1,12 +1,15 @@
 """What the loop records, and when; `commands/train_test.py` has the rest."""
 
+import dataclasses
 import types
 
 import numpy as np
 import pytest
 
+from vaegan_jax.runtime.progress import Progress
 from vaegan_jax.runtime.writers import NoWriters
 from vaegan_jax.training import loop
+from vaegan_jax.training.train_state import NetworkState
 
 _PLAN = loop.Plan(
   num_train_steps=8,
@@ -32,15 +35,27 @@ class _Writers:
     )
 
 
-def _show(step, sounds, writers, stop=False):
+def _evaluate(step, sounds, writers, stop=False):
   evaluator = types.SimpleNamespace(
     score=lambda *_, poll: {'psnr': 20.0},
-    draw=lambda _, poll: {'samples': _FIGURE},
+    plot=lambda _, poll: {'samples': _FIGURE},
     play=lambda _: sounds,
     sample_rate=8000,
   )
+  network = NetworkState(params={}, batch_stats={}, opt_state=())
+  state = types.SimpleNamespace(
+    networks={'autoencoder': network}, ema_params={}
+  )
+  return _loop(evaluator=evaluator, writers=writers)._evaluate(
+    step, state, {}, stop
+  )
+
+
+def _loop(**changes):
+  names = [field.name for field in dataclasses.fields(loop.Loop)]
   stopper = types.SimpleNamespace(poll=lambda: None)
-  return loop._show(_PLAN, evaluator, stopper, writers, step, None, {}, stop)
+  given = dict.fromkeys(names) | {'plan': _PLAN, 'stopper': stopper}
+  return loop.Loop(**given | changes)
 
 
 @pytest.mark.parametrize(
@@ -52,18 +67,28 @@ def _show(step, sounds, writers, stop=False):
     (8, True, ['write_scalars', 'write_images', 'write_audios']),
   ],
 )
-def test_sounds_are_played_beside_figures(step, sounds, wanted):
+def test_sounds_are_written_beside_figures(step, sounds, wanted):
   sounds = {'originals': np.zeros((4, 16, 1))} if sounds else {}
   writers = _Writers()
-  assert not _show(step, sounds, writers)
+  assert not _evaluate(step, sounds, writers)
   assert [method for method, *_ in writers.written] == wanted
   for method, *args in writers.written:
     if method == 'write_audios':
       assert args == [step, sounds, 8000]
-  assert not _show(step, sounds, NoWriters())
+  assert not _evaluate(step, sounds, NoWriters())
 
 
-def test_who_is_to_stop_plays_nothing():
+def test_a_run_that_is_to_stop_writes_no_figures():
   writers = _Writers()
-  assert _show(4, {'originals': np.zeros((4, 16, 1))}, writers, stop=True)
+  assert _evaluate(4, {'originals': np.zeros((4, 16, 1))}, writers, stop=True)
   assert writers.written == []
+
+
+def test_a_logged_step_has_its_metrics_and_its_learning_rates():
+  rates = {'learning_rate_autoencoder': 0.25, 'learning_rate_critic': 0.5}
+  record = _loop(learning_rates=lambda state: rates)._log(
+    3, None, {'loss': 1.5}, Progress(8, 1, clock=lambda: 0.0)
+  )
+  assert record == {'train/loss': 1.5} | {
+    f'train/{name}': rate for name, rate in rates.items()
+  }

@@ -1,6 +1,6 @@
-"""Updates over many devices compute what they do on one.
+"""Tests that updates over many devices compute the same as on one.
 
-Those of many are run in a process that has them: this module as a program.
+This module, as a program, is the process with many devices.
 """
 
 import functools
@@ -27,7 +27,7 @@ from vaegan_jax.training.train_state import create_train_state
 NUM_DEVICES = 4
 SKIPPING = 'batch'  # The case in which an update is skipped.
 CASES = {SKIPPING: 1, 'parts': 1, 'everything': 2}  # And their updates.
-# Fields of the model: latents whose batch is that of all devices.
+# Fields of the model: latents whose statistics are over all devices.
 CODES = {
   'vq': {'latent': 'vq', 'latent_dim': 4, 'codebook_size': 16},
   'lfq': {'latent': 'lfq', 'latent_dim': 4},
@@ -36,14 +36,14 @@ CODES = {
 
 
 def split(images, parts):
-  """[K B, ...] -> [D, K B/D, ...], for each device its share of every part."""
+  """Splits [K B, ...] into [D, K B/D, ...], a share of each microbatch."""
   num_devices = jax.local_device_count()
   images = images.reshape(parts, num_devices, -1, *images.shape[1:])
   return images.swapaxes(0, 1).reshape(num_devices, -1, *images.shape[3:])
 
 
 def run(name, updates):
-  """Metrics and parameters after 6 updates of a case."""
+  """Returns metrics and parameters after 6 updates of a case."""
   images = options.batches(name, 6)
   if name == SKIPPING:
     images[3] = poisoned(images[3])  # Only one device sees a NaN.
@@ -51,7 +51,7 @@ def run(name, updates):
   for step, batch in enumerate(images, start=1):
     update = updates(options.kind_at(name, step))
     batch = devices.share_out(split(batch, options.num_parts_of(name)))
-    with jax.transfer_guard('disallow'):  # All is where it is needed.
+    with jax.transfer_guard('disallow'):  # All data is on its device.
       state, values = update(state, batch)
     metrics.append({k: float(v) for k, v in values.items()})
   state = jax.device_get(state)
@@ -60,7 +60,7 @@ def run(name, updates):
 
 
 def run_codes(name):
-  """Metrics and the state of the autoencoder after 6 updates with codes."""
+  """Returns metrics and the autoencoder after 6 updates with codes."""
   modules = {
     'autoencoder': networks.autoencoder(
       options.SIDE, 1, latent_shape='map', **CODES[name]
@@ -94,7 +94,7 @@ def run_codes(name):
 
 
 def run_all():
-  """The runs of all cases, and how often each compiled its updates."""
+  """Returns the runs of all cases, and their numbers of compilations."""
   runs = {'devices': jax.local_device_count()}
   devices.replicate(options.initial_state())
   compilations = []
@@ -113,7 +113,7 @@ def run_all():
 
 @functools.cache
 def on_many():
-  """What `run_all` returns where there are many devices."""
+  """Returns what `run_all` returns in the process with many devices."""
   process = subprocess.run(
     [sys.executable, '-m', 'tests.training.many_devices_test'],
     cwd=Path(__file__).parents[2],
@@ -127,9 +127,9 @@ def on_many():
 
 
 @pytest.mark.parametrize('name', CASES)
-def test_many_devices_compute_what_one_does_and_compile_once(name):
+def test_many_devices_compute_the_same_as_one_and_compile_once(name):
   one, many = run(name, options.compiled(name)), on_many()[name]
-  # One for each kind that there is: 'everything' has warm-ups of two.
+  # One for each kind of step: 'everything' has warm-ups of two.
   assert many['compilations'] == CASES[name]
   skipped = [m['skipped_in_a_row'] for m in many['metrics']]
   assert skipped == [0, 0, 0, name == SKIPPING, 0, 0]
@@ -147,13 +147,13 @@ def test_many_devices_compute_what_one_does_and_compile_once(name):
 
 
 @pytest.mark.parametrize('name', CODES)
-def test_codebooks_of_many_devices_are_that_of_one(name):
+def test_codebooks_on_many_devices_equal_those_on_one(name):
   one, many = run_codes(name), on_many()[name]
   for expected, got in zip(one['metrics'], many['metrics'], strict=True):
     assert {'perplexity', 'usage', 'largest_share', 'rate'} < set(expected)
     assert got == pytest.approx(expected, rel=1e-5, abs=1e-6)
   assert one['metrics'][-1]['usage'] > 0.1
-  # A codebook rides with the gradients; an entropy of all codes cannot.
+  # A codebook is averaged with the gradients; an entropy of all codes cannot.
   assert many['all_reduces'] == (2 if name == 'lfq' else 1)
   for got, want in zip(many['leaves'], one['leaves'], strict=True):
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)

@@ -1,7 +1,8 @@
-"""Optimisers: their steps by hand, with each network's own step size."""
+"""Tests of optimizers by hand, and of learning rate schedules."""
 
 import dataclasses
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,8 @@ from vaegan_jax.training.critic_step import CriticConfig
 RATES = {'autoencoder': 0.25, 'critic': 0.0625}
 
 
-PLAIN_CRITIC = CriticConfig()
+PLAIN_CRITIC = CriticConfig(r1_weight=0.0)
+CONSTANT = dict(schedule='constant', warmup_steps=0)
 DEFAULTS = optimizers.OptimizerConfig(
   name='adam',
   autoencoder_learning_rate=RATES['autoencoder'],
@@ -46,7 +48,7 @@ def create(names, num_train_steps=100, critic=PLAIN_CRITIC, **changes):
 
 
 @pytest.mark.parametrize('name', list(RATES))
-def test_the_first_step_is_the_learning_rate_against_the_sign(name):
+def test_adams_first_step_is_the_learning_rate_against_the_sign(name):
   optimizer = create(['autoencoder', 'critic'])[name]
   params = {'w': jnp.ones(3)}
   gradient = {'w': jnp.array([1e-3, -2.0, 50.0])}
@@ -76,7 +78,7 @@ def test_only_named_networks_have_an_optimizer():
 
 
 def run(optimizer, gradients):
-  """The updates that these gradients of one number cause, in turn."""
+  """Returns the updates for a sequence of gradients of one number."""
   state, updates = optimizer.init(jnp.zeros(1)), []
   for gradient in gradients:
     update, state = optimizer.update(jnp.array([gradient]), state)
@@ -95,8 +97,8 @@ def test_two_steps_equal_rmsprop_by_hand():
 
 
 @pytest.mark.parametrize('gradient', [1e-2, 1e-4, 1e-5])
-def test_rmsprop_forgets_the_scale_of_small_gradients(gradient):
-  """As torch's does: 1e-8 is added to the root, which is |g| / 10 at first.
+def test_rmsprop_is_invariant_to_the_scale_of_small_gradients(gradient):
+  """As in torch, 1e-8 is added to the root, which is |g| / 10 at first.
 
   The gradients of a critic whose weights are clipped to 0.01 are that small.
   """
@@ -106,11 +108,11 @@ def test_rmsprop_forgets_the_scale_of_small_gradients(gradient):
 
 
 def rates(optimizer, num_steps):
-  """The step sizes: Adam's update is one of them while the gradient stays."""
+  """Returns the learning rates: Adam's updates for a constant gradient."""
   return -np.array(run(optimizer, [1.0] * num_steps))
 
 
-def test_the_step_sizes_rise_from_zero():
+def test_learning_rates_rise_from_zero():
   optimizer = create(['autoencoder'], warmup_steps=4)['autoencoder']
   quarter = RATES['autoencoder'] / 4
   expected = quarter * np.array([0, 1, 2, 3, 4, 4, 4])
@@ -148,7 +150,9 @@ def test_a_run_may_be_all_warm_up():
 def test_the_critics_schedule_counts_its_own_steps():
   """With three critic steps an update, the two end together."""
   options = dict(schedule='cosine', warmup_steps=2, num_train_steps=6)
-  both = create(RATES, critic=CriticConfig(num_steps=3), **options)
+  both = create(
+    RATES, critic=CriticConfig(r1_weight=0.0, num_steps=3), **options
+  )
   critic = rates(both['critic'], 19) / RATES['critic']
   autoencoder = rates(both['autoencoder'], 7) / RATES['autoencoder']
   np.testing.assert_allclose(critic[::3], autoencoder, rtol=1e-4, atol=1e-6)
@@ -157,7 +161,7 @@ def test_the_critics_schedule_counts_its_own_steps():
 
 
 @pytest.mark.parametrize('name', ['adam', 'rmsprop'])
-def test_a_schedule_drives_either_optimiser(name):
+def test_a_schedule_applies_to_either_optimizer(name):
   options = dict(name=name, warmup_steps=2)
   plain = run(create(['critic'], name=name)['critic'], [1.0] * 4)
   scheduled = run(create(['critic'], **options)['critic'], [1.0] * 4)
@@ -168,13 +172,13 @@ def test_a_schedule_drives_either_optimiser(name):
 @pytest.mark.parametrize(
   ('gradient', 'clipped'),
   [
-    ([3.0, 4.0, 0.0, 12.0], [1.5, 2.0, 0.0, 6.0]),  # Of length 13.
+    ([3.0, 4.0, 0.0, 12.0], [1.5, 2.0, 0.0, 6.0]),  # Of norm 13.
     ([0.5, 0.0, 0.5, 1.0], [0.5, 0.0, 0.5, 1.0]),  # Short enough.
     ([0.0] * 4, [0.0] * 4),
   ],
 )
-def test_a_gradient_is_cut_to_its_global_length(gradient, clipped):
-  """Of all the leaves together; the first moment shows what Adam was given."""
+def test_a_gradient_is_clipped_by_its_global_norm(gradient, clipped):
+  """The first moment is half of the gradient that Adam received."""
   optimizer = create(['autoencoder'], max_grad_norm=6.5)['autoencoder']
   plain = create(['autoencoder'])['autoencoder']
 
@@ -194,7 +198,7 @@ def test_a_gradient_is_cut_to_its_global_length(gradient, clipped):
 
 
 def test_by_default_there_is_neither_schedule_nor_clipping_in_the_state():
-  """So a checkpoint of plain Adam holds its moments and one count."""
+  """A checkpoint of plain Adam has its moments and one count."""
   params = {'w': jnp.ones(3)}
   state = create(['critic'])['critic'].init(params)
   plain = optax.adam(1e-3).init(params)
@@ -204,8 +208,8 @@ def test_by_default_there_is_neither_schedule_nor_clipping_in_the_state():
   assert len(jax.tree.leaves(state)) == 1
 
 
-def test_the_critics_gradient_is_left_to_its_own_step():
-  """Which cuts the loss's alone; checkpoints name the state as they did."""
+def test_the_critics_optimizer_does_not_clip():
+  """The critic's step clips; the names in checkpoints are the same."""
   optimizer = create(['critic'], max_grad_norm=1e-3)['critic']
   plain = create(['critic'])['critic']
   params = jnp.zeros(3)
@@ -219,10 +223,10 @@ def test_the_critics_gradient_is_left_to_its_own_step():
   assert jax.tree.structure(state) == jax.tree.structure(cut)
 
 
-def test_a_schedule_counts_the_moves_of_a_network_that_waits():
-  """Rounds of 4 updates, a run of 32: the autoencoder moves 8 times."""
+def test_a_schedule_counts_the_autoencoders_own_steps():
+  """With warm-ups of 4 updates in a run of 32, it takes 8 steps."""
   options = dict(schedule='cosine', warmup_steps=8, num_train_steps=32)
-  warmup = CriticConfig(long_round_steps=4)
+  warmup = CriticConfig(r1_weight=0.0, long_round_steps=4)
   waiting = create(['autoencoder', 'critic'], critic=warmup, **options)
   often = dict(warmup_steps=2, num_train_steps=8)
   plain = create(['autoencoder', 'critic'], **options | often)
@@ -230,7 +234,56 @@ def test_a_schedule_counts_the_moves_of_a_network_that_waits():
   moves = run(waiting['autoencoder'], ones)
   assert moves == run(plain['autoencoder'], ones)
   assert moves[0] == 0 and min(moves[1:8]) < 0 and moves[8] == 0
-  # The critic waits for nobody.
+  # The critic is trained in every update.
   ones = [1.0] * 33
   alone = create(['critic'], **options)
   assert run(waiting['critic'], ones) == run(alone['critic'], ones)
+
+
+@pytest.mark.parametrize(
+  'options',
+  [
+    dict(),
+    dict(warmup_steps=2),
+    dict(schedule='cosine', warmup_steps=2, num_train_steps=12),
+    dict(schedule='cosine', num_train_steps=12, name='rmsprop'),
+    dict(schedule='cosine', max_grad_norm=9.0),
+  ],
+)
+def test_the_reported_learning_rate_is_that_of_the_last_step(options):
+  """With three critic steps an update, in warm-ups of two updates."""
+  critic = CriticConfig(r1_weight=0.0, num_steps=3, long_round_steps=6)
+  schedules = schedules_of(RATES, critic=critic, **options)
+  constant = create(RATES, critic=critic, **{**options, **CONSTANT})
+  scheduled = create(RATES, critic=critic, **options)
+
+  def step(name, state, constant_state):
+    """Returns both states, and the ratio of the two optimizers' updates."""
+    ones = jnp.ones(1)
+    update, state = scheduled[name].update(ones, state)
+    reference, constant_state = constant[name].update(ones, constant_state)
+    return state, constant_state, float(update[0] / reference[0])
+
+  states = {
+    name: (
+      scheduled[name].init(jnp.zeros(1)),
+      constant[name].init(jnp.zeros(1)),
+    )
+    for name in RATES
+  }
+  ratios = {}
+  for update in range(1, 7):
+    for name in 'critic', 'critic', 'critic', 'autoencoder':
+      if name == 'critic' or update % 2 == 0:
+        *states[name], ratios[name] = step(name, *states[name])
+    state = types.SimpleNamespace(
+      networks={
+        name: types.SimpleNamespace(opt_state=opt_state)
+        for name, (opt_state, _) in states.items()
+      }
+    )
+    rates = optimizers.learning_rates(schedules, state)
+    assert rates.keys() == {f'learning_rate_{name}' for name in RATES}
+    for name, ratio in ratios.items():
+      rate = rates[f'learning_rate_{name}'] / RATES[name]
+      np.testing.assert_allclose(rate, ratio, rtol=1e-4, atol=1e-6)

@@ -1,4 +1,4 @@
-"""The update does what the same one in PyTorch does."""
+"""Tests that the update equals the same one in PyTorch."""
 
 import pytest
 
@@ -9,7 +9,7 @@ TOLERANCE = 2e-4  # Relative, in float32.
 
 
 def tiny_config(objective):
-  """The default recipe, of networks that compile in seconds."""
+  """Returns the default configuration with small networks."""
   config = default.get_config(objective)
   config.batch_size = 4
   config.data.image_size = 16

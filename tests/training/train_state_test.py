@@ -1,4 +1,4 @@
-"""The state before step 1."""
+"""Tests of the state before step 1."""
 
 import jax
 import numpy as np
@@ -33,14 +33,14 @@ def state():
 
 
 def kernels(state, network):
-  """The convolution kernels and matrices of a network, by path."""
+  """Returns convolution kernels and matrices of a network, by path."""
   leaves = jax.tree.leaves_with_path(state.networks[network].params)
   return {
     jax.tree_util.keystr(path): leaf for path, leaf in leaves if leaf.ndim > 1
   }
 
 
-def test_it_begins_before_step_one(state):
+def test_the_initial_step_is_zero(state):
   assert (state.step, state.num_skipped) == (0, 0)
   assert state.step.dtype == state.num_skipped.dtype == np.int32
   jax.tree.map(
@@ -51,7 +51,7 @@ def test_it_begins_before_step_one(state):
 
 
 def test_the_average_has_its_own_buffers():
-  """Donating the state would otherwise give one buffer away twice."""
+  """Otherwise donating the state would donate one buffer twice."""
   state = create(with_critic=False)
   for average, params in zip(
     jax.tree.leaves(state.ema_params),
@@ -61,7 +61,7 @@ def test_the_average_has_its_own_buffers():
     assert average.unsafe_buffer_pointer() != params.unsafe_buffer_pointer()
 
 
-def test_a_seed_gives_its_own_weights_and_the_same_ones_again(state):
+def test_weights_are_a_function_of_the_seed(state):
   again, other = create(), create(seed=1)
   jax.tree.map(np.testing.assert_array_equal, state, jax.device_get(again))
   for network in ('autoencoder', 'critic'):
@@ -78,7 +78,7 @@ def test_the_networks_do_not_share_their_randomness(state):
   assert (encoder != critic).all()
 
 
-def test_without_a_critic_there_is_none_and_the_rest_is_the_same(state):
+def test_without_a_critic_the_autoencoder_is_the_same(state):
   alone = jax.device_get(create(with_critic=False))
   assert set(alone.networks) == {'autoencoder'}
   jax.tree.map(

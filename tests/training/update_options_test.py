@@ -1,4 +1,4 @@
-"""Every option of the update does what the design says, beside a reference."""
+"""Tests of every option of the update against a reference."""
 
 import functools
 import itertools
@@ -36,8 +36,8 @@ MODULES = {
   'autoencoder': networks.autoencoder(SIDE, 1, LATENT, **NETWORK),
   'critic': critic_lib.Critic(**NETWORK),
 }
-# SGD shows a gradient as a difference of parameters; with momentum a second
-# step shows what the first one left behind.
+# With SGD, a difference of parameters is a gradient. With momentum, a second
+# step depends on the optimizer state that the first one leaves.
 OPTIMIZERS = {name: optax.sgd(RATE, momentum=0.5) for name in MODULES}
 
 PLAIN_LOSS = update_test.POST_LOSS | {
@@ -93,7 +93,7 @@ CASES = {
 
 
 def weights_of(module, *inputs):
-  """Weights of unit variance a layer, without compiling Flax's."""
+  """Returns weights of unit variance a layer; Flax's init would compile."""
   rng = np.random.default_rng(SEED)
 
   def fill(leaf):
@@ -106,7 +106,7 @@ def weights_of(module, *inputs):
 
 @functools.cache
 def initial_state():
-  """The state before step 1, of every case."""
+  """Returns the state before step 1, of every case."""
   x, noise = jnp.zeros((1, SIDE, SIDE, 1)), jnp.zeros((1, LATENT))
   return jax.device_get(
     train_state.create_train_state(
@@ -131,14 +131,15 @@ def case_updates(*, loss=None, objective='geometric', **critic):
     objective=adversarial.OBJECTIVES[objective],
     seed=SEED,
     preprocess=preprocess,
-    critic_config=CriticConfig(**critic),
+    critic_config=CriticConfig(**({'r1_weight': 0.0} | critic)),
   )
 
 
 def kind_at(name, step):
   """Returns the kind of a step of a case."""
   names = CASES[name].keys() - {'loss', 'objective'}
-  return step_kind(step, CriticConfig(**{k: CASES[name][k] for k in names}))
+  fields = {'r1_weight': 0.0} | {k: CASES[name][k] for k in names}
+  return step_kind(step, CriticConfig(**fields))
 
 
 def num_parts_of(name):
@@ -161,13 +162,13 @@ def compiled(name):
 
 
 def batches(name, number):
-  """[number, K B, S, S, 1] uint8."""
+  """Returns images [number, K B, S, S, 1] uint8."""
   shape = (number, num_parts_of(name) * BATCH, SIDE, SIDE, 1)
   return np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
 
 
 def run(name, images, state=None):
-  """States (on the host, the first is the start) and metrics of each step."""
+  """Returns states, from the initial one on, and metrics of each step."""
   states, metrics = [state or initial_state()], []
   state = devices.replicate(states[0])
   for step, batch in enumerate(images, start=1):
@@ -187,10 +188,7 @@ def params_of(state):
 
 
 def assert_moved(before, after, wanted):
-  """The parameters went from `before` to `after`; `wanted` is the reference.
-
-  To a thousandth of the way.
-  """
+  """Asserts that the change from `before` equals the reference's, to 1e-3."""
 
   def compare(old, new, want):
     way = np.abs(want - old).max()
@@ -214,7 +212,7 @@ def softplus(x):
   return jnp.log1p(jnp.exp(x))
 
 
-# (critic's loss of real and fake logits, autoencoder's of the fake ones).
+# (critic_loss(real logits, fake logits), adversarial_loss(fake logits)).
 FORMULAS = {
   'geometric': (
     lambda r, f: jnp.maximum(0, 1 - r) + jnp.maximum(0, 1 + f),
@@ -237,7 +235,7 @@ FORMULAS = {
 
 
 def draw(step, part, images, num_rollbacks=0):
-  """What chance gives the images [K B, ...] of one part at a step."""
+  """Returns the random inputs of one microbatch at a step."""
   own = images[part * BATCH : (part + 1) * BATCH]
   return _draw(step, part * BATCH, own, num_rollbacks)
 
@@ -267,7 +265,7 @@ def reconstruct(params, given):
 
 
 def fakes_of(params, given):
-  """The reconstructions, and what the decoder makes of the prior."""
+  """Returns the reconstructions and samples of the prior."""
   return {
     'recon': reconstruct(params, given)[0],
     'prior': MODULES['autoencoder'].apply(
@@ -277,13 +275,13 @@ def fakes_of(params, given):
 
 
 def reference(function):
-  """Compiles (loss, gradient) of the first argument but for the objective."""
+  """Compiles (loss, gradient) with respect to the second argument."""
   return jax.jit(jax.value_and_grad(function, argnums=1), static_argnums=0)
 
 
 @reference
 def critic_reference(objective, critic, autoencoder, given, weights):
-  """`weights` of the losses against each kind of fake."""
+  """Returns the critic's loss, with a weight for each kind of fake."""
   loss, _ = FORMULAS[objective]
   fakes = fakes_of(autoencoder, given)
   _, real = critic_layers(critic, given['x'])
@@ -295,7 +293,7 @@ def critic_reference(objective, critic, autoencoder, given, weights):
 
 @reference
 def autoencoder_reference(objective, autoencoder, critic, given, weights):
-  """`weights` of the adversarial losses of each kind of fake."""
+  """Returns the autoencoder's loss, with a weight for each kind of fake."""
   _, loss = FORMULAS[objective]
   _, mean, logvar = reconstruct(autoencoder, given)
   fakes = fakes_of(autoencoder, given)
@@ -308,14 +306,14 @@ def autoencoder_reference(objective, autoencoder, critic, given, weights):
 
 
 def compare_images(x_recon, critic, x):
-  """The distance and .3 of the pixels' error, summed; mean over the batch."""
+  """Returns distance + .3 pixel error, summed; the mean over the batch."""
   total = 0.3 * ((x - x_recon) ** 2).sum()
   real, fake = (critic_layers(critic, i)[0] for i in (x, x_recon))
   return (total + sum(((real[k] - fake[k]) ** 2).sum() for k in real)) / BATCH
 
 
 def step_by(params, gradient):
-  """A step of SGD: the optimiser's first, which has no momentum yet."""
+  """Takes the first step of SGD, which has no momentum yet."""
   return jax.tree.map(lambda p, g: p - RATE * np.asarray(g), params, gradient)
 
 
@@ -353,7 +351,7 @@ def test_three_critic_steps_equal_three_reference_steps():
 
 
 @pytest.mark.parametrize('part', range(3))
-def test_a_non_finite_part_skips_the_whole_update(part):
+def test_a_non_finite_microbatch_skips_the_whole_update(part):
   images = batches('parts', 1)
   images[0, part * BATCH, 0, 0] = update_test.POISON
   (before, after), (metrics,) = run('parts', images)
@@ -364,12 +362,12 @@ def test_a_non_finite_part_skips_the_whole_update(part):
   assert metrics['skipped_in_a_row'] == 1
 
 
-# Who moves by which loss.
+# Which loss trains which network.
 
 
 @pytest.mark.parametrize('name', adversarial.OBJECTIVES)
-def test_each_loss_moves_only_its_own_network(name):
-  # Two names may have one objective.
+def test_each_loss_trains_only_its_own_network(name):
+  # Two names may share an objective.
   objectives = adversarial.OBJECTIVES
   name = next(n for n, o in objectives.items() if o is objectives[name])
   case = 'plain' if name == 'geometric' else name
@@ -390,7 +388,7 @@ def test_each_loss_moves_only_its_own_network(name):
 
 
 def autoencoder_steps(name, *weights):
-  """(before, after, the reference's first steps with each of `weights`)."""
+  """Returns (before, after, the reference's params for each of `weights`)."""
   (before, after, _), _ = two_steps(name)
   old = before.networks['autoencoder'].params
   critic = after.networks['critic'].params
@@ -404,18 +402,18 @@ def autoencoder_steps(name, *weights):
   return old, after.networks['autoencoder'].params, wanted
 
 
-def test_the_adversarial_loss_can_be_kept_from_the_encoder():
+def test_the_adversarial_gradient_can_stop_before_the_encoder():
   old, new, (without, full) = autoencoder_steps(
     'decoder_only', {'recon': 0.0}, {'recon': 2.0}
   )
   assert_moved(old['encoder'], new['encoder'], without['encoder'])
   assert_moved(old['decoder'], new['decoder'], full['decoder'])
-  # The two can be told apart.
+  # The two references differ.
   for part in ('encoder', 'decoder'):
     assert not moves_alike(old[part], without[part], full[part])
 
 
-def test_keeping_it_from_the_encoder_changes_neither_losses_nor_the_critic():
+def test_stopping_it_there_changes_neither_losses_nor_the_critic():
   (_, plain, _), (expected, _) = two_steps('plain')
   (_, state, _), (metrics, _) = two_steps('decoder_only')
   for name in ('loss', 'distance', 'adversarial', 'kl', 'critic_loss'):
@@ -430,7 +428,7 @@ def test_keeping_it_from_the_encoder_changes_neither_losses_nor_the_critic():
 # Samples of the prior as fakes.
 
 
-def test_the_critic_sees_reconstructions_and_samples_alike():
+def test_the_critic_weighs_reconstructions_and_samples_alike():
   (before, after, _), (metrics, _) = two_steps('prior')
   old = params_of(before)
   given = draw(1, 0, batches('prior', 1)[0])
@@ -446,12 +444,12 @@ def test_the_critic_sees_reconstructions_and_samples_alike():
     [jax.jit(critic_layers)(old['critic'], f)[1] for f in fakes.values()]
   )
   np.testing.assert_allclose(metrics['critic_logits_fake'], fake, rtol=1e-5)
-  judged = np.mean([jax.jit(critic_layers)(new, f)[1] for f in fakes.values()])
-  np.testing.assert_allclose(metrics['adversarial'], -judged, rtol=1e-5)
+  logits = np.mean([jax.jit(critic_layers)(new, f)[1] for f in fakes.values()])
+  np.testing.assert_allclose(metrics['adversarial'], -logits, rtol=1e-5)
 
 
 @pytest.mark.parametrize('name', ['prior', 'prior_decoder_only'])
-def test_samples_move_the_decoder_and_not_the_encoder(name):
+def test_samples_train_the_decoder_and_not_the_encoder(name):
   old, new, (without, recon_only, both) = autoencoder_steps(
     name,
     {'recon': 0.0, 'prior': 0.0},
@@ -468,7 +466,7 @@ def test_samples_move_the_decoder_and_not_the_encoder(name):
 
 
 def with_scaled_head(scale):
-  """The first state; the critic's logits `scale` times, its layers not."""
+  """Returns the initial state with the critic's logits scaled."""
   state = initial_state()
   critic = state.networks['critic']
   head = jax.tree.map(lambda w: scale * w, critic.params['Dense_0'])
@@ -478,7 +476,7 @@ def with_scaled_head(scale):
 
 @jax.jit
 def gradients_at_the_images(critic, autoencoder, given):
-  """Of the distance, and of the mean verdict, both at the reconstructions."""
+  """Returns the distance's and the mean logit's, at the reconstructions."""
   x_recon, *_ = reconstruct(autoencoder, given)
   return (
     jax.grad(compare_images)(x_recon, critic, given['x']),
@@ -487,21 +485,21 @@ def gradients_at_the_images(critic, autoencoder, given):
 
 
 def hand_ratio(before, after, given, share):
-  """Of the lengths; reconstructions are a `share` of the fakes."""
-  distance, verdict = gradients_at_the_images(
+  """Returns the ratio of norms; reconstructions are a `share` of fakes."""
+  distance, logit = gradients_at_the_images(
     after.networks['critic'].params,
     before.networks['autoencoder'].params,
     given,
   )
-  verdict = share * np.linalg.norm(verdict.ravel())
-  return np.linalg.norm(distance.ravel()) / verdict
+  logit = share * np.linalg.norm(logit.ravel())
+  return np.linalg.norm(distance.ravel()) / logit
 
 
 @pytest.mark.parametrize(
   ('name', 'share'), [('adaptive', 1.0), ('prior_adaptive', 0.5)]
 )
 @pytest.mark.parametrize(('scale', 'capped'), [(1.0, True), (50.0, False)])
-def test_the_adaptive_weight_is_the_ratio_of_the_gradients_lengths(
+def test_the_adaptive_weight_is_the_ratio_of_the_gradients_norms(
   name, share, scale, capped
 ):
   images = batches(name, 1)
@@ -541,11 +539,11 @@ def test_the_logged_loss_with_an_adaptive_weight_is_what_is_trained(name):
   assert_moved(old, new, step_by(old, gradient))
 
 
-# Long rounds of critic steps.
+# Critic warm-up.
 
 
 def simulate_schedule(num_updates, critic_steps, long_round):
-  """Which updates end in a generator step: the authors' loop, written out."""
+  """Returns the updates that end in a generator step: the authors' loop."""
   moving = set()
   update = generator_steps = 0
   while update < num_updates:
@@ -560,19 +558,21 @@ def simulate_schedule(num_updates, critic_steps, long_round):
 @pytest.mark.parametrize(
   ('critic_steps', 'long_round'), [(5, 100), (1, 100), (5, 10), (5, 5)]
 )
-def test_the_autoencoder_moves_by_the_published_schedule(
+def test_the_autoencoder_is_trained_by_the_published_schedule(
   critic_steps, long_round
 ):
-  config = CriticConfig(num_steps=critic_steps, long_round_steps=long_round)
+  config = CriticConfig(
+    r1_weight=0.0, num_steps=critic_steps, long_round_steps=long_round
+  )
   steps = range(1, 3001)
-  moves = [s for s in steps if step_kind(s, config).train_autoencoder]
-  assert set(moves) == simulate_schedule(3000, critic_steps, long_round)
-  assert (len(moves) == 3000) == (critic_steps == long_round)
-  # And how many they are, as the average counts them on the device.
+  trained = [s for s in steps if step_kind(s, config).train_autoencoder]
+  assert set(trained) == simulate_schedule(3000, critic_steps, long_round)
+  assert (len(trained) == 3000) == (critic_steps == long_round)
+  # And their number, as the moving average counts them on the device.
   counted = jax.jit(num_autoencoder_steps, static_argnums=1)(
     np.arange(0, 3001), config.warmup_updates
   )
-  wanted = np.searchsorted(moves, np.arange(0, 3001), side='right')
+  wanted = np.searchsorted(trained, np.arange(0, 3001), side='right')
   np.testing.assert_array_equal(counted, wanted)
 
 
@@ -580,7 +580,7 @@ def test_the_autoencoder_moves_by_the_published_schedule(
   ('critic_steps', 'every', 'num_kinds'),
   [(1, 16, 2), (2, 16, 2), (5, 16, 6), (3, 2, 2), (20, 16, 4), (2, 1, 1)],
 )
-def test_every_nth_critic_step_is_lazy_and_few_kinds_are_compiled(
+def test_every_nth_critic_step_is_regularized_by_few_kinds_of_step(
   critic_steps, every, num_kinds
 ):
   config = CriticConfig(
@@ -599,13 +599,13 @@ def test_every_nth_critic_step_is_lazy_and_few_kinds_are_compiled(
   }
 
 
-def test_long_rounds_and_r1_go_each_its_way():
+def test_warm_up_and_r1_have_independent_schedules():
   config = CriticConfig(long_round_steps=4, r1_weight=1.0, r1_every_steps=6)
   for step in range(1, 25):
     assert step_kind(step, config) == StepKind(step % 4 == 0, (step % 6 == 0,))
 
 
-def test_in_a_long_round_the_critic_moves_alone():
+def test_in_a_warm_up_only_the_critic_is_trained():
   (first, second, third), metrics = two_steps('warmup')
   old, new = (s.networks['autoencoder'] for s in (first, second))
   assert_equal(new.params, old.params)
@@ -621,7 +621,7 @@ def test_in_a_long_round_the_critic_moves_alone():
   assert [m['skipped_in_a_row'] for m in metrics] == [0, 0]
 
 
-def test_the_last_update_of_a_long_round_is_an_ordinary_one():
+def test_the_last_update_of_a_warm_up_trains_both_networks():
   (_, second, third), (_, metrics) = two_steps('warmup')
   old = params_of(second)
   given = draw(2, 0, batches('warmup', 2)[1])
@@ -645,10 +645,7 @@ def test_the_last_update_of_a_long_round_is_an_ordinary_one():
 
 @functools.cache
 def compiled_draw():
-  """(number of rollbacks) -> the parts of one step, on one device.
-
-  An image is 1, or -1 if it is flipped.
-  """
+  """Returns (number of rollbacks) -> microbatches; an image is its flip."""
 
   draw_parts = create_random_inputs(
     lambda x, flip: jnp.where(flip, -1.0, 1.0),
@@ -671,7 +668,7 @@ def drawn(num_rollbacks):
 
 
 @pytest.mark.parametrize('num_rollbacks', [0, 1, 2])
-def test_randomness_is_of_the_seed_the_step_the_place_and_the_rollbacks(
+def test_random_inputs_depend_on_seed_step_index_and_rollbacks(
   num_rollbacks,
 ):
   mirrored = np.zeros((3 * BATCH, 1, 2, 1), np.uint8)
@@ -685,7 +682,7 @@ def test_randomness_is_of_the_seed_the_step_the_place_and_the_rollbacks(
     assert ((got['interpolation'] >= 0) & (got['interpolation'] <= 1)).all()
 
 
-def test_each_axis_is_mirrored_by_a_bit_of_its_own():
+def test_each_axis_has_its_own_flip():
   draw_parts = create_random_inputs(
     lambda x, *flips: jnp.stack(flips, axis=-1),
     seed=SEED,
@@ -709,7 +706,7 @@ def test_each_axis_is_mirrored_by_a_bit_of_its_own():
   assert 0.3 < np.mean(flips[:, 0] == flips[:, 1]) < 0.7
 
 
-def test_no_two_draws_are_the_same():
+def test_no_two_random_inputs_are_equal():
   draws = [part for rollbacks in range(3) for part in drawn(rollbacks)]
   for name in ('noise', 'prior', 'interpolation'):
     values = np.concatenate([part[name].ravel() for part in draws])
@@ -721,7 +718,7 @@ def test_no_two_draws_are_the_same():
   assert len(set(flips)) == 3
 
 
-def test_a_rollback_changes_the_step_and_none_leaves_it_as_it_was():
+def test_a_rollback_changes_the_random_inputs_of_a_step():
   images = batches('plain', 1)
   (_, plain, _), (expected, _) = two_steps('plain')
   for num_rollbacks in (0, 1):
@@ -744,7 +741,7 @@ def test_a_rollback_changes_the_step_and_none_leaves_it_as_it_was():
       assert metrics['loss'] != expected['loss']
 
 
-# What the health of a run is judged by.
+# Metrics of the health checks.
 
 
 def test_the_health_metrics_equal_numpy():
@@ -767,7 +764,7 @@ def test_the_health_metrics_equal_numpy():
     np.testing.assert_allclose(metrics[name], value, rtol=1e-4, err_msg=name)
 
 
-def test_images_that_are_all_the_same_have_no_spread():
+def test_equal_images_have_no_spread():
   images = np.full((1, BATCH, SIDE, SIDE, 1), 200, np.uint8)
   _, (metrics,) = run('plain', images)
   assert metrics['input_std'] < 1e-3
@@ -789,7 +786,7 @@ def flops_config():
 
 @functools.cache
 def flops_program(loss=(), lazy=False, **critic):
-  """The lowered update of that configuration, as the default trains it."""
+  """Returns the lowered update of that configuration."""
   config = flops_config()
   config.loss.update(dict(loss))
   network = dict(width=4, channel_multipliers=(1, 2))
@@ -805,7 +802,7 @@ def flops_program(loss=(), lazy=False, **critic):
     objective=adversarial.OBJECTIVES['geometric'],
     seed=SEED,
     preprocess=preprocess,
-    critic_config=CriticConfig(**critic),
+    critic_config=CriticConfig(**({'r1_weight': 0.0} | critic)),
   )(PLAIN._replace(regularize_critic=(lazy,) * num_steps))
   state = jax.eval_shape(
     lambda: train_state.create_train_state(
@@ -827,7 +824,7 @@ def minimum():
 
 
 def critic_step_minimum():
-  """Forward, and both gradients but the images'; for real and fake."""
+  """Counts forward passes and gradients of weights, for real and fake."""
   return 2 * BATCH * least.critic_step_products(flops_config())
 
 
@@ -837,7 +834,7 @@ def autoencoder_forward():
   return 2 * BATCH * sum(layers)
 
 
-def test_the_plain_update_does_the_least():
+def test_the_plain_update_has_the_minimal_flops():
   assert 0.99 <= hlo.count_flops(flops_text()) / minimum() <= 1.01
 
 
@@ -853,7 +850,7 @@ def test_options_that_are_off_add_nothing():
     lecam_weight=0.0,
     prior_fakes=False,
   )
-  # The very same program, and so the same count.
+  # The same program, so the same count.
   assert explicit.as_text() == flops_program().as_text()
 
 
@@ -863,21 +860,23 @@ def test_a_further_critic_step_adds_a_forward_pass_and_itself():
 
 
 def test_r1_costs_nothing_in_the_steps_that_do_not_take_it():
-  untaken = hlo.count_flops(flops_text(r1_weight=1.0))
+  # The same program.
+  untaken = flops_program(r1_weight=1.0).as_text()
+  assert untaken == flops_program().as_text()
   taken = hlo.count_flops(flops_text(r1_weight=1.0, lazy=True))
   plain = hlo.count_flops(flops_text())
-  assert untaken == plain
-  # The loss has passed the real images already. The gradient at them is one
-  # such pass, along it another, and that one's two gradients are two more, less
-  # the first layer's input gradient. A head's gradient of 1 is no product.
+  # The loss has the forward pass of the real images already. R1 adds their
+  # gradient (one pass), the derivative along it (one more), and its two
+  # gradients, less the first layer's input gradient. A head's gradient of 1 is
+  # no product.
   ((first, *others),) = least.critic_products(flops_config())
   wanted = 2 * BATCH * (3 * first + 4 * sum(others))
   assert 0.99 <= (taken - plain) / wanted <= 1.0
 
 
-def test_crops_are_of_the_place_in_the_batch_on_one_device_and_on_many():
+def test_crops_depend_on_the_example_index_on_any_number_of_devices():
   draw_parts = create_random_inputs(
-    lambda images, flip, first: pixels.random_crop(images, first, sides=(3, 4)),
+    lambda images, flip, first: pixels.random_crop(images, first, shape=(3, 4)),
     seed=SEED,
     autoencoder=MODULES['autoencoder'],
     num_microbatches=2,

@@ -1,4 +1,4 @@
-"""The update does what the method says, and nothing else."""
+"""Tests of the update against a plain reference of the method."""
 
 import functools
 import itertools
@@ -19,10 +19,12 @@ from vaegan_jax.runtime import devices
 from vaegan_jax.training import train_state
 from vaegan_jax.training.random_inputs import create_random_inputs
 from vaegan_jax.training.train_state import NetworkState, TrainState
-from vaegan_jax.training.wrappers import averaging
+from vaegan_jax.training.wrappers import averaging, skipping_non_finite
 
-# The post's loss; each test says what it changes.
+# The post's loss; each case lists its changes.
 POST_LOSS = {
+  'image_weight': 0.0,
+  'image_halvings': 0,
   'layers': (),
   'layer_weights': (),
   'normalize': 'none',
@@ -37,8 +39,8 @@ SIDE, BATCH, LATENT, SEED = 16, 4, 3, 7
 POISON = 255  # An image whose first pixel is this becomes NaN.
 STREAMS = {'flip': 0, 'noise': 1}
 
-# Every weight is at work somewhere. `sum` has gradients of another size than
-# `mean`, hence the learning rates; SGD, because Adam would hide a wrong factor.
+# Every weight is used in some case. `sum` has larger gradients than `mean`,
+# hence the learning rates. Adam would hide a wrong factor, so they use SGD.
 CASES = {
   'alternating': dict(
     order='alternating',
@@ -98,7 +100,7 @@ def preprocess(images, flip):
 
 
 class Run:
-  """One compiled update, and a fresh state whenever one is asked for."""
+  """One compiled update, and its initial state."""
 
   def __init__(
     self,
@@ -122,7 +124,7 @@ class Run:
       'autoencoder': learning_rate,
       'critic': critic_learning_rate or learning_rate,
     }
-    # The learning rate is in the state: another one needs no compilation.
+    # The learning rate is in the state, so changing it needs no compilation.
     self.optimizers = {
       name: optax.inject_hyperparams(optax.sgd)(rates[name], momentum=0.5)
       for name in self.modules
@@ -177,7 +179,7 @@ def run_of(name):
 
 @functools.cache
 def three_steps(name):
-  """The initial state, and states and metrics after three steps."""
+  """Returns the initial state, and states and metrics of three steps."""
   run = run_of(name)
   initial = jax.device_get(run.state())
   return initial, *run.steps(run.state(), batches(3))
@@ -196,16 +198,16 @@ def poisoned(images):
 
 
 def assert_equal(a, b):
-  """The same structure and bits."""
+  """Asserts the same structure and bits."""
   assert jax.tree.structure(a) == jax.tree.structure(b)
   jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def differ(a, b):
-  """Whether every leaf has changed somewhere.
+  """Returns whether every leaf but biases has changed somewhere.
 
-  Biases are let off: while no image is beyond its margin, the hinge's gradient
-  in the critic's last one is -1 + 1.
+  While no image is beyond its margin, the hinge's gradient in the critic's
+  last bias is -1 + 1.
   """
   return jax.tree_util.tree_all(
     jax.tree_util.tree_map_with_path(
@@ -214,8 +216,7 @@ def differ(a, b):
   )
 
 
-# The reference: the same step from the text of the design, one thing after
-# another, with everything computed as often as it is needed.
+# The reference: the same step written out, without sharing any computation.
 
 
 def draw(step, stream, function):
@@ -226,7 +227,7 @@ def draw(step, stream, function):
 
 
 def critic_layers(params, images):
-  """Each block's output, and the logits."""
+  """Returns ({block: output}, logits)."""
   features = []
   for name in ('block_0', 'block_1'):
     conv = params[name]['Conv_0']
@@ -246,7 +247,7 @@ def critic_layers(params, images):
 
 
 def distance_between(x, y, loss):
-  """For each image, from the definition of the options."""
+  """Returns the distance of each image, [B], by the options' definitions."""
   axes = (1, 2, 3)
   if loss.normalize == 'unit':
     x, y = (f / jnp.sqrt((f**2).sum(3, keepdims=True) + 1e-8) for f in (x, y))
@@ -258,7 +259,7 @@ def distance_between(x, y, loss):
 
 
 def reference_losses(run, step, images):
-  """(critic's loss of its params, autoencoder's loss of both's params)."""
+  """Returns the losses as functions: of the critic, of the autoencoder."""
   flip = draw(step, 'flip', lambda key: jax.random.bernoulli(key))
   noise = draw(step, 'noise', lambda key: jax.random.normal(key, (LATENT,)))
   x = preprocess(jnp.asarray(images), flip)
@@ -296,7 +297,7 @@ def reference_losses(run, step, images):
 
 @functools.partial(jax.jit, static_argnums=0)
 def reference_step(run, step, params, opt_states, images):
-  """Returns the new params and optimiser states, and the two losses."""
+  """Returns the new params and optimizer states, and the losses."""
   critic_loss, autoencoder_loss = reference_losses(run, step, images)
   new, new_opt_states, losses = dict(params), {}, {}
 
@@ -311,9 +312,9 @@ def reference_step(run, step, params, opt_states, images):
       params['critic'], params['autoencoder']
     )
     move('critic', gradient)
-  judge = (new if run.order == 'alternating' else params).get('critic')
+  frozen = (new if run.order == 'alternating' else params).get('critic')
   losses['loss'], gradient = jax.value_and_grad(autoencoder_loss)(
-    params['autoencoder'], judge
+    params['autoencoder'], frozen
   )
   move('autoencoder', gradient)
   return new, new_opt_states, losses
@@ -351,8 +352,7 @@ def test_update_equals_a_plain_reference(name):
       jax.tree.map(compare, got, params[network], before[network])
 
 
-def test_the_orders_differ_only_in_which_critic_judges():
-  """Guards the reference: it must be able to tell the orders apart."""
+def test_the_reference_distinguishes_the_orders():
   run = run_of('alternating')
   initial, states, _ = three_steps('alternating')
   old = {k: v.params for k, v in initial.networks.items()}
@@ -372,7 +372,7 @@ def test_the_orders_differ_only_in_which_critic_judges():
 
 @pytest.mark.parametrize('order', ['alternating', 'simultaneous'])
 @pytest.mark.parametrize('name', ['autoencoder', 'critic'])
-def test_a_network_without_a_learning_rate_stays_and_the_other_moves(
+def test_with_a_learning_rate_of_zero_only_the_other_network_changes(
   order, name
 ):
   run = run_of(order)
@@ -382,7 +382,7 @@ def test_a_network_without_a_learning_rate_stays_and_the_other_moves(
   assert_equal(state.networks[name].params, initial.networks[name].params)
   assert differ(state.networks[other].params, initial.networks[other].params)
   if other == 'critic':
-    # Its own step knows of the autoencoder's reconstructions only.
+    # The critic's step depends on the reconstructions only.
     assert_equal(state.networks[other].params, moving[0].networks[other].params)
 
 
@@ -414,7 +414,7 @@ def test_metrics_are_the_same_for_every_objective_but_for_the_critic():
   }
 
 
-def test_the_verdict_is_of_the_critic_that_judges():
+def test_the_adversarial_loss_is_of_the_critic_of_the_order():
   for metrics in three_steps('alternating')[2]:
     assert -metrics['adversarial'] != metrics['critic_logits_fake']
   for metrics in three_steps('simultaneous')[2]:
@@ -446,7 +446,7 @@ def test_a_non_finite_update_is_skipped_and_counted(name):
     assert differ(network.params, first.networks[key].params)
 
 
-def test_a_non_finite_critic_stops_both_networks():
+def test_a_non_finite_critic_leaves_both_networks_unchanged():
   run = run_of('alternating')
   state = jax.device_get(run.state())
   critic = state.networks['critic']
@@ -458,6 +458,24 @@ def test_a_non_finite_critic_stops_both_networks():
   (after,), _ = run.steps(devices.replicate(bad), batches(1))
   assert_equal(after.networks, bad.networks)
   assert after.num_skipped == 1
+
+
+@pytest.mark.parametrize('name', ['loss', 'usage', 'critic_logits_real'])
+def test_any_non_finite_metric_skips_the_update(name):
+  def update(state, images):
+    moved = jax.tree.map(lambda leaf: leaf + 1, state)
+    return moved, {'loss': jnp.float32(1.0)} | {name: images}
+
+  checked = skipping_non_finite(update)
+  state = TrainState(0, 0, {}, jnp.zeros(3), {}, 0)
+  after, metrics = checked(state, jnp.nan)
+  assert (after.step, after.num_skipped, metrics['skipped_in_a_row']) == (
+    1,
+  ) * 3
+  np.testing.assert_array_equal(after.ema_params, state.ema_params)
+  after, metrics = checked(state, jnp.float32(2.0))
+  assert (after.step, metrics['skipped_in_a_row']) == (1, 0)
+  np.testing.assert_array_equal(after.ema_params, 1.0)
 
 
 def test_the_average_follows_its_formula():
@@ -483,21 +501,21 @@ def test_the_average_follows_its_formula():
   [(0.0, 5, 0.0), (0.5, 1, 2 / 11), (0.5, 8, 0.5), (0.999, 10**6, 0.999)],
 )
 def test_the_average_warms_up(decay, step, weight):
-  def moves(state, images):
+  def step_once(state, images):
     del images
     networks = {'autoencoder': NetworkState(jnp.zeros(3), {}, ())}
     return state.replace(step=state.step + 1, networks=networks), {}
 
-  averaged = averaging(moves, decay, num_steps=lambda _: step)
+  averaged = averaging(step_once, decay, num_steps=lambda _: step)
   state = TrainState(0, 0, {}, jnp.ones(3), {}, 0)
   average = averaged(state, None)[0].ema_params
   np.testing.assert_allclose(average, weight, rtol=1e-5)
 
 
-def test_no_decay_means_no_average():
+def test_without_decay_the_average_is_the_last_weights():
   run = run_of('mse')
   state = run.state()
-  # Without fused programs XLA may compute, and so round, the two apart.
+  # Without fusion XLA may compute, and so round, the two separately.
   fused = {'xla_cpu_use_fusion_emitters': True} if HAS_FUSION_EMITTERS else {}
   lowered = run.update.lower(state, batches(1))
   update = lowered.compile(compiler_options=fused)
@@ -518,7 +536,7 @@ def test_the_same_start_gives_the_same_bits():
 
 
 def test_the_noise_depends_on_the_step():
-  """One batch, and networks that stand still: only noise and flips differ."""
+  """One batch and constant networks: only noise and flips differ."""
   run = run_of('alternating')
   still = run.state(autoencoder=0.0, critic=0.0)
   images = np.repeat(batches(1), 4, axis=0)
@@ -548,7 +566,7 @@ def test_streams_differ_between_images_steps_and_uses():
     assert 70 < drawn['x'].sum() < 130
   uses = 'noise', 'prior', 'interpolation'
   values = [d[use].ravel() for d in draws for use in uses]
-  # Two of so many floats may be the same; streams that are would be hundreds.
+  # A few of so many floats may be equal; equal streams would be hundreds.
   assert len(np.unique(np.concatenate(values))) >= 2 * 3 * 200 - 3
 
 
@@ -587,7 +605,7 @@ def test_batch_norm_keeps_running_averages():
 
 
 def test_batch_norm_averages_real_then_fake():
-  """The critic's first block: momentum .9 twice, over photographs first."""
+  """In the critic's first block: momentum .9 twice, real images first."""
   run = run_of('batch_norm')
   initial, (state, *_), _ = three_steps('batch_norm')
   old = {k: v.params for k, v in initial.networks.items()}
@@ -626,7 +644,7 @@ def test_batch_norm_averages_real_then_fake():
 @pytest.mark.parametrize('name', ['unit', 'mse'])
 def test_the_loss_falls_on_one_batch(name):
   run = run_of(name)
-  # A critic that learns would move the goal.
+  # A critic that learns would change the loss.
   state = run.state(critic=0.0) if 'critic' in run.modules else run.state()
   _, metrics = run.steps(state, np.repeat(batches(1), 30, axis=0))
   losses = [m['loss'] for m in metrics]

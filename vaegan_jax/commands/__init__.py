@@ -1,6 +1,5 @@
-"""What `main.py` can be asked to do, one file a mode.
+"""The commands of `main.py`, one file each.
 
-Owns what each mode reads, writes and prints: it takes the configurations and
-hands plain values down. `dispatch.py` chooses; modes share `runs.py`.
+Owns what each command reads, writes and prints. `dispatch.py` selects one.
 May import: everything but `main.py`.
 """

@@ -91,7 +91,7 @@ def _score(runs: Mapping[str, FinishedRun]) -> dict[str, dict]:
 
 
 def _protocol(runs: Mapping[str, FinishedRun]) -> str:
-  """Joins the runs' protocols: lines that not all share name their run."""
+  """Joins the runs' protocols; a line that differs names its run."""
   lines = {
     label: run.evaluator.protocol.splitlines() for label, run in runs.items()
   }
@@ -141,9 +141,9 @@ def _load_feature_metrics(
 
 
 def _without_samples(results):
-  """Leaves the scores of what the figure shows: reconstructions from the mean.
+  """Keeps the scores of the figure's reconstructions, from the mean.
 
-  The rate in bits is left out if all runs have it in nats.
+  The rate in bits is dropped if all runs have it in nats.
   """
   in_nats = all(row.get('kl') is not None for row in results.values())
   return {

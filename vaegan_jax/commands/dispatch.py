@@ -12,10 +12,14 @@ import ml_collections
 
 from vaegan_jax.config.cli import Command
 from vaegan_jax.config.rules import flatten
+from vaegan_jax.config.schema import path_fields
 from vaegan_jax.config.validation import validate
+from vaegan_jax.errors import UserError
+from vaegan_jax.runtime import distributed
 from vaegan_jax.setup.memory import reporting_exhaustion
 
-_TRAINING = ('train', 'study')  # They return an exit status.
+# They return an exit status, and several processes may share them.
+_TRAINING = ('train', 'study')
 # Fields that memory depends on, most of all.
 _SIZES = ('batch_size', 'data.image_size', 'model.width', 'critic.width')
 
@@ -24,7 +28,7 @@ def run_command(command: Command) -> int:
   """Runs a command.
 
   Args:
-    command: with valid configurations.
+    command: a command with valid configurations.
 
   Returns:
     The process's exit status.
@@ -45,6 +49,36 @@ def run_command(command: Command) -> int:
       if config:
         validate(config, num_devices=jax.device_count())
     return function(*arguments)
+
+
+def check_processes(command: Command) -> None:
+  """Checks that the command runs on several processes, and is equal on all.
+
+  Args:
+    command: command of this process.
+
+  Raises:
+    UserError: the mode is for one process, or the flags differ.
+  """
+  if jax.process_count() > 1 and command.mode not in _TRAINING:
+    raise UserError(
+      f'--mode={command.mode} is for one process, and '
+      f'{jax.process_count()} were started together: start one alone, without '
+      '--coordinator'
+    )
+  configs = {'': command.config} if command.config else {}
+  for i, config in enumerate(command.runs.values(), start=1):
+    name = f'run {i} ({config.objective}, seed {config.seed}): '
+    configs[name] = config
+  values = {'--mode': command.mode}
+  for prefix, config in configs.items():
+    # Each machine may have its own paths, except for the initial weights.
+    for field, value in flatten(config.to_dict()).items():
+      if field == 'init_from' or field not in path_fields():
+        values[prefix + field] = value
+  distributed.check_same(
+    values, 'start all with the same flags, except for --process_id'
+  )
 
 
 def _sizes(config: ml_collections.ConfigDict | None) -> dict[str, Any]:

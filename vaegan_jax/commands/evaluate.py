@@ -1,6 +1,6 @@
-"""The mode `evaluate`: one finished run, measured and drawn.
+"""The command `evaluate`: scores and figures of one finished run.
 
-What is measured and drawn is in `evaluation/evaluator.py`.
+`evaluation/evaluator.py` computes them.
 """
 
 import json
@@ -18,16 +18,16 @@ from vaegan_jax.setup.finished_run import open_run
 def evaluate(
   config: ml_collections.ConfigDict, workdir: str, poll: Poll = never_stop
 ) -> None:
-  """Measures a run on the whole held-out split, and draws it.
+  """Evaluates a run on the whole held-out split, and plots figures.
 
   Writes `evaluation.json` (one line), `evaluation.md` and
-  `figures/evaluation_*.png` into the workdir, and prints the first two. Of
-  several processes all compute, and the first writes.
+  `figures/evaluation_*.png` into the workdir, and prints the first two. With
+  several processes all compute, and the first one writes.
 
   Args:
-    config: of the run; its data may be other images of the same shape.
-    workdir: of the run.
-    poll: called often; it may raise what is to end the evaluation.
+    config: the run's configuration; its data may be other images of the shape.
+    workdir: the run's folder.
+    poll: called often; it may raise an exception to end the evaluation.
 
   Raises:
     UserError: there is no whole checkpoint, or it is of another network.

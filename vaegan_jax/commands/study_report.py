@@ -1,4 +1,4 @@
-"""What a study says: tables, the figure and the curves, with the spread."""
+"""The report of a study: tables, the figure and the curves, with the spread."""
 
 import json
 import statistics
@@ -34,7 +34,7 @@ def summarize(outcomes: list[Outcome]) -> Summary:
   """Sums up the outcomes of each label.
 
   Args:
-    outcomes: of runs, in any order.
+    outcomes: outcomes of runs, in any order.
 
   Returns:
     label -> the numbers of `runs` and, among them, `failures`; and each of
@@ -69,8 +69,8 @@ def write_tables(outcomes: list[Outcome], workdir: str) -> None:
   """Writes `study.md` and `study.json`.
 
   Args:
-    outcomes: of the runs so far.
-    workdir: of the study.
+    outcomes: outcomes of the runs so far.
+    workdir: folder of the study.
   """
   summary = summarize(outcomes)
   failures = [
@@ -102,13 +102,13 @@ def show(
   rows: Mapping[str, np.ndarray],
   workdir: str,
 ) -> None:
-  """Prints the table, and draws `study.png` and, of a sweep, the curves.
+  """Prints the table, and plots `study.png` and, for a sweep, the curves.
 
   Args:
-    outcomes: of all runs.
+    outcomes: outcomes of all runs.
     originals: [N, H, W, C] in [-1, 1]; None: no run finished.
     rows: {label and seed: their reconstructions}.
-    workdir: of the study.
+    workdir: folder of the study.
   """
   root = epath.Path(workdir)
   print((root / 'study.md').read_bytes().decode(), end='', flush=True)
@@ -128,7 +128,7 @@ def show(
 
 
 def _lines(summary: Summary) -> dict[str, list[plots.Point]]:
-  """{objective: its points, by rate} of a sweep; {} where there is none."""
+  """Returns {objective: points by rate} of a sweep; {} without one."""
   lines = {}
   for label, row in summary.items():
     objective, _, value = label.partition(', ')

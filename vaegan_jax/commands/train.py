@@ -21,7 +21,7 @@ from vaegan_jax.setup.init_from import check_init_from
 from vaegan_jax.setup.resume import RunCheckpoints, open_checkpoints
 from vaegan_jax.setup.run import Run, setup
 from vaegan_jax.training import health
-from vaegan_jax.training.loop import FAILED, run_loop
+from vaegan_jax.training.loop import FAILED, Loop
 from vaegan_jax.training.train_state import TrainState
 
 
@@ -33,7 +33,7 @@ def train(
   """Trains to the end, from the newest checkpoint in `workdir` if there is one.
 
   Args:
-    config: with the fields of `configs/default.py`, and valid.
+    config: a valid configuration.
     workdir: gets `config.json`, `metrics.jsonl`, TensorBoard events,
       `checkpoints/`, `figures/` and, in the end, `latents.json`.
     stopper: notices signals; None: one for this training alone.
@@ -84,7 +84,7 @@ def _run(
   stopper: Stopper,
   lacks_evaluation: bool = False,
 ) -> int | health.Finding:
-  """Trains on from a state; returns the exit status, or what to mend."""
+  """Continues training; returns the exit status, or a finding."""
   config, workdir, first = run.config, saved.workdir, distributed.is_first()
   writers = Writers(workdir, step) if first else NoWriters()
   profiler = Profiler(workdir, config.profile_steps if first else ())
@@ -95,19 +95,19 @@ def _run(
   ):
     writers.write_hparams(config.to_dict())
     writers.write_texts(step, _describe_networks(state))
-    return run_loop(
-      run.plan,
-      state,
-      step,
-      choose_update=run.update_for,
-      batches=run.batches(step),
+    loop = Loop(
+      plan=run.plan,
+      update_for=run.update_for,
+      learning_rates=run.learning_rates,
       evaluator=run.evaluator,
       health=run.create_monitor(),
       save=saved.save,
       profiler=profiler,
       stopper=stopper,
       writers=writers,
-      unseen=lacks_evaluation,
+    )
+    return loop.run(
+      state, step, run.batches(step), lacks_evaluation=lacks_evaluation
     )
 
 

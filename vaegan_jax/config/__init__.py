@@ -1,6 +1,6 @@
-"""What may be asked for: the rules of every field, and how a mistake is told.
+"""The fields of a configuration, the command line, and the checks of both.
 
-Owns the command line (`cli.py`), reading and writing configurations,
-overrides, and the grid of a study. What the fields are is in `configs/`.
-May import: `errors`. It imports nothing of JAX itself: nothing here computes.
+Owns the schema, configurations in files, flags, overrides, the configurations
+of a study, and migrations from earlier versions. May import: `data`, `models`,
+`names`, `errors`.
 """

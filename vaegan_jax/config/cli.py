@@ -56,7 +56,7 @@ class Processes:
 
 @dataclasses.dataclass(frozen=True)
 class Use:
-  """What to do with a finished model.
+  """Settings of a command that uses a finished model.
 
   Attributes:
     input: path of images or latents; '' with a split, or if there is none.
@@ -75,15 +75,15 @@ class Use:
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-  """What the command line asks for.
+  """A parsed command line.
 
   Attributes:
     mode: one of `cli_flags.MODES`.
     workdir: absolute path of the folder that is written.
-    config: of the command; None for 'compare' and 'study'.
+    config: configuration of the command; None for 'compare' and 'study'.
     runs: {workdir: configuration} of the finished runs that it reads, or of
       the runs of a study.
-    processes: to be connected by flags, if any.
+    processes: processes that flags connect, if any.
     use: for the modes that use a finished model.
   """
 

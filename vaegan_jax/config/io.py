@@ -1,8 +1,8 @@
 """Configurations in files.
 
-A Python file (`configs/celeba.py`) describes a run; `config.json` in a workdir
-records the one that was made. `configs/` stands beside this package in a clone,
-and within it in an installation.
+A Python file (`configs/celeba.py`) describes a run. `config.json` in a workdir
+records the configuration of a run. `configs/` is beside this package in a
+clone, and inside it in an installation.
 """
 
 import functools
@@ -26,7 +26,7 @@ from vaegan_jax.config.validation import validate
 from vaegan_jax.errors import UserError
 from vaegan_jax.names import OBJECTIVES
 
-_MAX_BYTES = 2**20  # Of a `config.json`, which has about 3,000.
+_MAX_BYTES = 2**20  # Limit of a `config.json`, which has about 3,000.
 _PACKAGE = Path(__file__).resolve().parents[1]
 # The folder that relative paths such as `configs/celeba.py` start from.
 PROJECT = next(
@@ -200,7 +200,7 @@ def _check_names(fields: Iterable[str], path: os.PathLike) -> None:
 
 
 def _restore(value: Any, like: Any) -> Any:
-  """Undoes what JSON, or an editor of it, does to tuples and floats."""
+  """Restores tuples and floats that JSON, or an editor, has changed."""
   if isinstance(value, list):  # No field holds a list.
     return tuple(value)
   if isinstance(like, float) and type(value) is int:

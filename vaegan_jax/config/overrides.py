@@ -1,8 +1,8 @@
 """Flags `--config.<field>=<value>`, which change a configuration.
 
-They are defined for the configuration that `--config` or a workdir gives,
-instead of by `DEFINE_config_file`: that knows no presets after the colon, no
-`config.json`, and prints a traceback for a file with an error.
+They are defined for the configuration of `--config` or of a workdir.
+`DEFINE_config_file` is not used, because it supports neither presets after the
+colon nor `config.json`, and prints a traceback for a file with an error.
 """
 
 import re

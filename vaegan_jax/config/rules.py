@@ -1,4 +1,4 @@
-"""What describes one field of a configuration: its rule and its row.
+"""Descriptions of one field of a configuration: its rule and its row.
 
 `schema.py` has the rows.
 """
@@ -215,9 +215,9 @@ def check_value(name: str, value: Any, rule: Rule, like: Any) -> None:
   """Checks one field by itself.
 
   Args:
-    name: of the field.
-    value: to be checked.
-    rule: of the field.
+    name: name of the field.
+    value: the value to check.
+    rule: rule of the field.
     like: its default, a valid value of its type.
 
   Raises:
@@ -233,15 +233,15 @@ def check_value(name: str, value: Any, rule: Rule, like: Any) -> None:
     raise UserError(f'{name}={value!r} must be {rule.text}: {hint}')
 
 
-def contradiction(
+def conflict(
   config: ml_collections.ConfigDict, name: str, rule: str, *remedies: str
 ) -> UserError:
-  """Returns the error for a field that contradicts others.
+  """Returns the error for a field that conflicts with others.
 
   Args:
-    config: with that field.
-    name: of the field, dotted.
-    rule: that it breaks, as it follows "field=value".
+    config: a configuration with that field.
+    name: name of the field, dotted.
+    rule: the rule that it breaks, as it follows "field=value".
     *remedies: 'field=value' flags that mend it.
   """
   value = config

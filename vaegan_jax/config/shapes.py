@@ -6,10 +6,8 @@ Images have `data.image_size`, one number or a pair (height, width). Arrays have
 
 from typing import Any
 
-# Datasets of arrays; a dataset of TFDS holds arrays if `data.shape` is set.
-_OF_ARRAYS = ('array_folder', 'drawn_bands', 'drawn_sounds', 'drawn_volumes')
-OF_IMAGES = ('image_folder', 'celeb_a', 'drawn_faces')  # And never arrays.
-_NOT_OF_TFDS = (*_OF_ARRAYS, 'image_folder', 'drawn_faces')
+from vaegan_jax.data import sources
+
 MAX_AXES = 3
 
 
@@ -19,12 +17,7 @@ def holds_arrays(data: Any) -> bool:
   Args:
     data: the fields of `config.data`.
   """
-  return data['name'] in _OF_ARRAYS or bool(data['shape'])
-
-
-def is_of_tfds(data: Any) -> bool:
-  """Returns whether the dataset is one of TFDS, which may have features."""
-  return data['name'] not in _NOT_OF_TFDS
+  return sources.holds_arrays(data['name'], tuple(data['shape']))
 
 
 def as_pair(image_size: int | tuple[int, int]) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
-"""Where examples come from: datasets, folders, decoding, drawings, batches.
+"""Where examples come from: sources, decoding, splits, batches.
 
-Owns everything between a file of an image, an array or a sound and a batch on
-the device, [-1, 1] included, and the names of datasets.
+Owns everything from a file of an image, an array or a sound to a batch on the
+device in [-1, 1], and the names of data sets.
 May import: `errors`.
 """

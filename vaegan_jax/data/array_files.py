@@ -1,4 +1,4 @@
-"""A user's folder of arrays: its files, which are damaged, and its splits."""
+"""The array and sound files of a user's folder."""
 
 import collections
 import hashlib
@@ -9,20 +9,16 @@ from typing import NamedTuple
 import numpy as np
 
 from vaegan_jax.data import arrays, sounds
-from vaegan_jax.data.image_files import (
-  DAMAGED_FILE,
-  ImageFiles,
-  list_files,
-)
+from vaegan_jax.data.image_files import DAMAGED_FILE, ImageFiles, list_files
 
 
 class _Kind(NamedTuple):
-  """What all arrays of a folder must have alike.
+  """Properties that all arrays of a folder must share.
 
   Attributes:
     dtype: its name.
-    shape: of the array; of a sound, whose length is its own, (C,).
-    sample_rate: samples a second; 0 of what is no sound.
+    shape: shape of the array; (C,) for a sound, whose length is its own.
+    sample_rate: samples per second; 0 if not a sound.
   """
 
   dtype: str
@@ -42,30 +38,26 @@ class _Kind(NamedTuple):
 class ArrayFiles(ImageFiles):
   """The arrays of a folder, split as `ImageFiles` splits images.
 
-  All must have the same shape and dtype; sounds may have lengths of their own,
-  and those that are too short are left out, as what is damaged is, or holds a
-  NaN or an infinity.
-
-  Attributes:
-    shape, dtype: of each file's array, of sounds that of the shortest; known
-      when `find_damaged` has read, as is `sample_rate`, 0 of no sounds.
+  All must have one shape and dtype; sounds may differ in length. Files that
+  are damaged, too short, or hold a NaN or an infinity are skipped.
+  `find_damaged` sets `shape` (of the shortest sound), `dtype`, `sample_rate`.
   """
 
   noun = 'arrays'
 
   def __init__(self, path: str, num_samples: int = 0):
-    """Lists the arrays; none is read yet.
+    """Lists the arrays, and reads none.
 
     Args:
-      path: of the folder, '~' and '$NAME' allowed.
-      num_samples: the least that a sound must have.
+      path: path of the folder, '~' and '$NAME' allowed.
+      num_samples: the samples that a sound must have.
 
     Raises:
-      UserError: as `ImageFiles`.
+      UserError: see `ImageFiles`.
     """
     super().__init__(path)
-    self._num_samples = num_samples
-    if num_samples:  # Which of them are too short depends on it.
+    self.least_samples = num_samples
+    if num_samples:  # It decides which sounds are too short.
       state = f'{self.fingerprint} {num_samples}'
       self.fingerprint = hashlib.sha256(state.encode()).hexdigest()[:16]
 
@@ -73,24 +65,26 @@ class ArrayFiles(ImageFiles):
     """Reads every array once; see `ImageFiles.find_damaged`.
 
     Raises:
-      UserError: as there, or the arrays are not alike.
+      UserError: as there, or the arrays differ in their kind.
     """
-    self._found, self._lengths = {}, {}
+    self._kinds_found, self._lengths = {}, {}
     damaged = super().find_damaged(report)
-    counts = collections.Counter(self._found.values())
-    if not counts:  # Nothing is left: `split` says so.
+    counts = collections.Counter(self._kinds_found.values())
+    if not counts:  # `split` raises the error for an empty split.
       return damaged
     kind, count = counts.most_common(1)[0]
     self.dtype, self.shape, self.sample_rate = kind
-    if count == len(self._found):
+    if count == len(self._kinds_found):
       if kind.sample_rate:
         self.shape = (min(self._lengths.values()), *kind.shape)
       return damaged
-    others = sorted(n for n, found in self._found.items() if found != kind)
+    others = sorted(
+      n for n, found in self._kinds_found.items() if found != kind
+    )
     raise self._error(
       f'in which {count:,} arrays are {kind}, and {len(others):,} are not, '
-      f'such as {others[0]!r} ({self._found[others[0]]}); all must be alike, '
-      'so mend or remove these'
+      f'such as {others[0]!r} ({self._kinds_found[others[0]]}); all must be '
+      'alike, so repair or remove these'
     )
 
   def _readable_kinds(self) -> tuple[str, ...]:
@@ -104,10 +98,10 @@ class ArrayFiles(ImageFiles):
     if sounds.is_sound(data):
       array, sample_rate = sounds.read_sound(data)
       length, *shape = array.shape
-      if length < max(self._num_samples, 1):
+      if length < max(self.least_samples, 1):
         raise ValueError(
           f'it has {length:,} samples, and at least '
-          f'{max(self._num_samples, 1):,} are needed'
+          f'{max(self.least_samples, 1):,} are needed'
         )
       self._lengths[name] = length
     else:
@@ -115,10 +109,10 @@ class ArrayFiles(ImageFiles):
       shape = array.shape
     arrays.check_finite(array)
     dtype = np.dtype(array.dtype).name
-    self._found[name] = _Kind(dtype, tuple(shape), sample_rate)
+    self._kinds_found[name] = _Kind(dtype, tuple(shape), sample_rate)
 
   def _list(self) -> dict[str, tuple[int, int]]:
-    found = self._of_splits(find_arrays(self.root))
+    found = self._in_splits(find_arrays(self.root))
     if not found:
       raise self._error(
         'in which there is no array; it must hold .npy, .npz, TIFF, PNG, WAV '
@@ -128,9 +122,5 @@ class ArrayFiles(ImageFiles):
 
 
 def find_arrays(root: pathlib.Path) -> dict[str, tuple[int, int]]:
-  """Finds the files of arrays in a folder; as `list_files`."""
-  return list_files(root, _is_array)
-
-
-def _is_array(path: pathlib.Path) -> bool:
-  return path.suffix.lower() in arrays.SUFFIXES
+  """Finds the files of arrays in a folder; see `list_files`."""
+  return list_files(root, lambda path: path.suffix.lower() in arrays.SUFFIXES)

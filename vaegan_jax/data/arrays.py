@@ -1,9 +1,8 @@
-"""From the bytes of a file of numbers to an array, in the dtype that it has.
+"""Decodes files of arrays, which keep their dtype.
 
-Owns which files hold examples that are no photographs, and how they are read:
-nothing is unpickled, and what a file claims is checked before memory is given
-to it. Axes: S one to three of space (samples; height, width; depth, height,
-width), C channels (bands).
+Nothing is unpickled, and the size that a file claims is checked before memory
+is allocated. Axes: S one to three of space (samples; height, width; depth,
+height, width), C channels (bands).
 """
 
 import io
@@ -16,41 +15,41 @@ import numpy as np
 from PIL import Image
 
 from vaegan_jax.data import sounds
-from vaegan_jax.data.decoding import UnreadableKind
+from vaegan_jax.data.decode import UnreadableKind
 from vaegan_jax.errors import UserError
 
 SUFFIXES = ('.npy', '.npz', '.tif', '.tiff', '.png', *sounds.SUFFIXES)
 _MAX_AXES = 4  # Depth, height, width, channels.
-_MAX_BYTES = 2**28  # Of one array; a compressed file may claim any number.
-# NumPy has Python parse a header, which in Python 3.11 fails now and then where
-# threads do so at once (https://github.com/python/cpython/issues/106905).
+_MAX_BYTES = 2**28  # Limit of one array; a compressed file may claim any size.
+# NumPy parses headers as Python, which in version 3.11 sometimes fails in
+# several threads at once (https://github.com/python/cpython/issues/106905).
 _PARSING = threading.Lock()
 # Little and big endian; BigTIFF.
 _TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 _PNG_OF_COLOR = (
-  'it is a PNG with 16 bits of each colour, of which Pillow reads 8: save it '
+  'it is a PNG with 16 bits of each colour, and Pillow reads only 8: save it '
   'as .npy or TIFF'
 )
 
 
 class TooShort(ValueError):
-  """An array out of which not so much can be cut."""
+  """An error for an array that is smaller than the example."""
 
 
 def read_array(data: bytes) -> np.ndarray:
-  """Reads the one array of a file, whatever its name.
+  """Reads the only array of a file, whatever its name.
 
   Args:
-    data: of a `.npy`, an `.npz` with one array, a TIFF, a PNG or a sound.
+    data: a `.npy`, an `.npz` with one array, a TIFF, a PNG or a sound.
 
   Returns:
-    [*S], [*S, C] or [C, *S], in the dtype that the file has; what has 64 bits
-    becomes float32, in which the device computes, and bool uint8.
+    [*S], [*S, C] or [C, *S], in the dtype of the file; 64 bits become float32,
+    as on the device, and bool becomes uint8.
 
   Raises:
     Exception: whatever the libraries raise for a damaged file.
-    UnreadableKind: a library is missing that reads it.
-    ValueError: it is pickled, encrypted, too large, or of no such kind.
+    UnreadableKind: the library that reads it is missing.
+    ValueError: it is pickled, encrypted, too large, or of another kind.
   """
   if data.startswith(b'\x93NUMPY'):
     array = _read_npy(data)
@@ -64,23 +63,19 @@ def read_array(data: bytes) -> np.ndarray:
     array = sounds.read_sound(data).samples
   else:
     raise ValueError(
-      'it is no .npy, .npz, TIFF, PNG, WAV or FLAC by its content; a pickle is '
-      'not loaded'
+      'its content is no .npy, .npz, TIFF, PNG, WAV or FLAC; a pickle is not '
+      'loaded'
     )
   if not 1 <= array.ndim <= _MAX_AXES or not array.size:
     raise ValueError(
       f'it has the shape {list(array.shape)}, and must have 1 to {_MAX_AXES} '
-      'axes, all of them long'
+      'axes, none of them empty'
     )
-  return _to_plain(array)
+  return _to_device_dtype(array)
 
 
 def check_finite(array: np.ndarray) -> None:
-  """Raises a ValueError that counts what is NaN and infinite, if anything is.
-
-  Args:
-    array: of any shape and dtype.
-  """
+  """Raises a ValueError that counts NaNs and infinities, if there are any."""
   if array.dtype.kind != 'f' or np.isfinite(array).all():
     return
   raise ValueError(
@@ -90,65 +85,50 @@ def check_finite(array: np.ndarray) -> None:
 
 
 def to_example(
-  array: np.ndarray, *, channels: int, sides: Sequence[int]
+  array: np.ndarray, *, channels: int, shape: Sequence[int]
 ) -> np.ndarray:
-  """Cuts the middle out of an array, whose values stay as they are.
+  """Cuts the middle [*S', C] out of an array [*S], [*S, C] or [C, *S].
 
   Args:
-    array: [*S], [*S, C] or [C, *S], as `sides` and `channels` say.
+    array: of any dtype, which it keeps.
     channels: C.
-    sides: S' of the result.
-
-  Returns:
-    [*S', C].
+    shape: S'.
 
   Raises:
-    ValueError: it has other channels, or a side is too short.
+    ValueError: it has other channels, or an axis is too short.
   """
-  wanted, shape = list(sides), list(array.shape)
+  wanted, given = list(shape), list(array.shape)
   if array.ndim == len(wanted):
     array = array[..., None]
   if array.ndim != len(wanted) + 1:
-    raise ValueError(f'{shape} has no {len(wanted)} axes of space')
+    raise ValueError(f'{given} has no {len(wanted)} axes of space')
   if array.shape[-1] != channels and array.shape[0] == channels:
     array = np.moveaxis(array, 0, -1)
   *found, last = array.shape
   if last != channels:
     raise ValueError(f'no axis of {list(array.shape)} has {channels} channels')
-  if any(side < least for side, least in zip(found, wanted, strict=True)):
-    raise TooShort(f'it has {found} places, fewer than {wanted}')
-  return middle(array, sides)
+  if any(size < least for size, least in zip(found, wanted, strict=True)):
+    raise TooShort(f'its shape {found} is smaller than {wanted}')
+  return middle(array, shape)
 
 
-def middle(x: np.ndarray, sides: Sequence[int]) -> np.ndarray:
-  """The middle of examples.
+def middle(x: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+  """Returns the middle [..., *S', C] of examples [..., *S, C], as a view.
 
-  Args:
-    x: [..., *S, C], S of so many axes as `sides`.
-    sides: S', no larger than S.
-
-  Returns:
-    [..., *S', C], a view.
+  `shape` is S', no larger than S.
   """
-  last = x.shape[-1 - len(sides) : -1]
+  sizes = x.shape[-1 - len(shape) : -1]
   cuts = [
-    slice((side - wanted) // 2, (side - wanted) // 2 + wanted)
-    for side, wanted in zip(last, sides, strict=True)
+    slice((size - wanted) // 2, (size - wanted) // 2 + wanted)
+    for size, wanted in zip(sizes, shape, strict=True)
   ]
   return x[(..., *cuts, slice(None))]
 
 
 def cut(
-  given: Iterable[Any], channels: int, sides: Sequence[int]
+  given: Iterable[Any], channels: int, shape: Sequence[int]
 ) -> np.ndarray:
-  """Cuts the middle out of each of some arrays; see `to_example`.
-
-  Args:
-    given: arrays of any dtype.
-    channels, sides: as `to_example` takes them.
-
-  Returns:
-    [B, *S', C].
+  """Cuts the middles [B, *S', C] out of several arrays; see `to_example`.
 
   Raises:
     UserError: one of them cannot be cut.
@@ -156,14 +136,14 @@ def cut(
   try:
     return np.stack(
       [
-        to_example(np.asarray(array), channels=channels, sides=sides)
+        to_example(np.asarray(array), channels=channels, shape=shape)
         for array in given
       ]
     )
   except (ValueError, IndexError) as error:
     raise UserError(
-      f'the arrays do not fit a run of data.channels={channels} and the sides '
-      f'{list(sides)}: {error}'
+      f'the arrays do not fit a run with data.channels={channels} and the '
+      f'shape {list(shape)}: {error}'
     ) from error
 
 
@@ -171,102 +151,95 @@ def decode_array(
   data: bytes | np.ndarray,
   *,
   channels: int,
-  sides: Sequence[int],
+  shape: Sequence[int],
   sample_rate: int = 0,
 ) -> np.ndarray:
   """Reads a file as an example; see `read_array` and `to_example`.
 
   Args:
-    data: of the file, or what was in it.
-    channels, sides: as `to_example` takes them.
-    sample_rate: that a sound must have; 0: any.
-
-  Returns:
-    [*S', C].
+    data: the content of a file, or an array.
+    channels, shape: see `to_example`.
+    sample_rate: required rate of a sound; 0 for any.
 
   Raises:
-    Exception: as they do, and a ValueError for values that are not finite, or
+    Exception: see there; also a ValueError for values that are not finite, or
       another sample rate.
   """
   if not isinstance(data, bytes):
-    array = _to_plain(np.asarray(data))
+    array = _to_device_dtype(np.asarray(data))
   elif sounds.is_sound(data):
     array, rate = sounds.read_sound(data)
     if sample_rate not in (0, rate):
       raise ValueError(
-        f'it has {rate:,} samples a second, and data.sample_rate is '
+        f'it has {rate:,} samples per second, and data.sample_rate is '
         f'{sample_rate:,}'
       )
   else:
     array = read_array(data)
   check_finite(array)
-  return to_example(array, channels=channels, sides=sides)
+  return to_example(array, channels=channels, shape=shape)
 
 
 def check_shape(
-  shape: tuple[int, ...], *, channels: int, sides: Sequence[int]
+  given: tuple[int, ...], *, channels: int, shape: Sequence[int]
 ) -> None:
-  """Checks that examples can be cut out of files of a shape.
-
-  Args:
-    shape: of the array in each file.
-    channels, sides: as `to_example` takes them.
+  """Checks that examples can be cut out of arrays of the shape `given`.
 
   Raises:
-    UserError: they cannot; with the field to set.
+    UserError: they cannot; it names the field to set.
   """
-  array = np.broadcast_to(np.uint8(0), shape)  # Of no memory.
+  array = np.broadcast_to(np.uint8(0), given)  # Needs no memory.
   try:
-    to_example(array, channels=channels, sides=sides)
+    to_example(array, channels=channels, shape=shape)
   except ValueError as error:
-    field, value = _suggest(shape, channels, sides)
+    field, value = _suggest(given, channels, shape)
     raise UserError(
-      f'data.channels={channels} and the sides {list(sides)} do not fit the '
-      f'examples of the data, each of which is {list(shape)}, as {error}: for '
+      f'data.channels={channels} and the shape {list(shape)} do not fit the '
+      f'examples of the data, each of which is {list(given)}, as {error}: for '
       f'example, --config.data.{field}={value}'
     ) from error
 
 
 def _suggest(
-  shape: tuple[int, ...], channels: int, sides: Sequence[int]
+  given: tuple[int, ...], channels: int, shape: Sequence[int]
 ) -> tuple[str, Any]:
-  """A field, and a value of it with which such examples can be cut."""
-  space = shape[:3]
-  if len(shape) > 1 and channels == shape[-1]:
-    space = shape[:-1]
-  elif len(shape) > 1 and channels == shape[0]:
-    space = shape[1:]
-  elif len(shape) == len(sides) and channels > 1:
+  """Returns a field, and a value of it that fits such arrays."""
+  space = given[:3]
+  if len(given) > 1 and channels == given[-1]:
+    space = given[:-1]
+  elif len(given) > 1 and channels == given[0]:
+    space = given[1:]
+  elif len(given) == len(shape) and channels > 1:
     return 'channels', 1
-  elif len(shape) == len(sides) + 1:  # Channels are rarely the most.
-    return 'channels', min(shape[0], shape[-1])
-  if len(space) == len(sides):
-    space = tuple(map(min, space, sides))
+  elif len(given) == len(shape) + 1:  # The channels are rarely the longest.
+    return 'channels', min(given[0], given[-1])
+  if len(space) == len(shape):
+    space = tuple(map(min, space, shape))
   return 'shape', f'"{space}"'
 
 
-def short_sides(sides: Sequence[int]) -> int | tuple[int, ...]:
-  """Of a square its one side, by which data has always been named."""
-  is_square = len(sides) == 2 and sides[0] == sides[1]
-  return sides[0] if is_square else tuple(sides)
+def short_shape(shape: Sequence[int]) -> int | tuple[int, ...]:
+  """Returns a square's size as one number, as fingerprints have it."""
+  is_square = len(shape) == 2 and shape[0] == shape[1]
+  return shape[0] if is_square else tuple(shape)
 
 
 def encode_npy(array: np.ndarray) -> bytes:
-  """The content of a `.npy` file."""
+  """Returns the content of a `.npy` file."""
   content = io.BytesIO()
   np.save(content, array, allow_pickle=False)
   return content.getvalue()
 
 
-def _to_plain(array: np.ndarray) -> np.ndarray:
-  """In the machine's byte order, and a dtype that the device has."""
+def _to_device_dtype(array: np.ndarray) -> np.ndarray:
+  """Converts to the machine's byte order, and a dtype of the device."""
   kind, size = array.dtype.kind, array.dtype.itemsize
   if kind not in 'buif':
     raise ValueError(f'it holds {array.dtype}, and must hold real numbers')
   if kind == 'b':
     return array.astype(np.uint8)
   if size > 4:
-    with np.errstate(over='ignore'):  # Infinity is told, as of any file.
+    with np.errstate(over='ignore'):  # `check_finite` reports infinities.
       return array.astype(np.float32)
   return array.astype(array.dtype.newbyteorder('='), copy=False)
 
@@ -284,7 +257,7 @@ def _read_npz(data: bytes) -> np.ndarray:
     (member,) = members
     if member.flag_bits & 1:
       raise ValueError('it is encrypted')
-    _check_bytes(member.file_size)  # More is not read.
+    _check_bytes(member.file_size)  # `read` stops there.
     content = archive.read(member)
   return _read_npy(content)
 
@@ -304,9 +277,9 @@ def _read_png(data: bytes) -> np.ndarray:
 
 
 def _read_tiff(data: bytes) -> np.ndarray:
-  """The first series of a TIFF: its pages first, unless they are bands."""
+  """Reads the first series of a TIFF, bands last and other pages first."""
   try:
-    import tifffile  # Only where there is one.
+    import tifffile  # Optional, and slow to import.
   except ImportError as error:
     raise UnreadableKind(
       'it is a TIFF, which needs tifffile (pip install tifffile)'
@@ -319,13 +292,13 @@ def _read_tiff(data: bytes) -> np.ndarray:
     except ValueError as error:
       if 'imagecodecs' in str(error):
         raise UnreadableKind(
-          'it is a TIFF of a compression that needs imagecodecs (pip install '
+          'it is a TIFF whose compression needs imagecodecs (pip install '
           'imagecodecs)'
         ) from error
       raise
   if 'Y' not in axes or 'X' not in axes:
     raise ValueError(f'it has the axes {axes}, and no height and width')
-  for name in 'CS':  # Channels, and the samples of a pixel.
+  for name in 'CS':  # Channels, and samples per pixel.
     if name in axes:
       array = np.moveaxis(array, axes.index(name), -1)
       axes = axes.replace(name, '') + name

@@ -1,8 +1,8 @@
-"""The order of the training images.
+"""The order of the training examples.
 
-Images are uint8 here; `pixels.py` makes floats of them, on the device. The
-batch of a training step is a pure function of the seed, the step and the
-process, so resuming at any step costs the same and repeats the same bits.
+Examples keep their dtype here; `pixels.py` converts them to floats on the
+device. The batch of a training step is a pure function of the seed, the step
+and the process. So resuming costs the same at any step and repeats the bits.
 """
 
 import functools
@@ -13,7 +13,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from vaegan_jax.data.images import Images
+from vaegan_jax.data.split import Images
 from vaegan_jax.errors import UserError
 
 _PREFETCH = grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)
@@ -31,30 +31,31 @@ def create_batches(
   process_count: int = 1,
   place: Callable[[np.ndarray], Any] = lambda batch: batch,
 ) -> Iterator[Any]:
-  """Returns this process's part of the training batches, without end.
+  """Yields this process's part of the training batches, without end.
 
-  Each epoch is a new permutation of all images; batches run across the border
-  of two epochs. The parts of processes 0, 1, ... concatenate to the batch that
-  a single process would get.
+  Each epoch is a new permutation of all images; batches cross the border of
+  two epochs. The parts of processes 0, 1, ... concatenate to the batch that a
+  single process would get.
 
   Args:
     images: the training images.
-    seed: fixes the order.
-    batch_size: images a part, over all processes; divisible by their devices.
+    seed: determines the order.
+    batch_size: images per microbatch, over all processes; a multiple of the
+      number of their devices.
     num_devices: this process's devices (D).
-    num_parts: batches a step (K), each shared out over the devices.
-    start_step: the last finished step; the first batch is that of the next.
+    num_parts: microbatches per step (K), each divided over the devices.
+    start_step: the last finished step; the first batch is for the next one.
     process_index: which process this is.
     process_count: the number of processes.
-    place: brings a batch to where it is used; like reading it, up to 8 steps
-      ahead and beside them, so that no step waits for its images.
+    place: moves a batch to the devices. A thread calls it, like the reading, up
+      to 8 steps ahead, so that no step waits for its images.
 
   Returns:
-    An iterator of [D, K B, S, S, C] uint8, with B images of each part for each
-    device, part after part; each is what `place` made of it.
+    An iterator over [D, K B, *S, C], with B images of each microbatch for each
+    device, one microbatch after the other, as `place` returns them.
 
   Raises:
-    UserError: the batch cannot be shared out evenly.
+    UserError: the devices cannot divide the batch evenly.
   """
   total_devices = num_devices * process_count
   if batch_size < 1 or batch_size % total_devices:
@@ -76,11 +77,10 @@ def create_batches(
 
 
 class _Batches(grain.MapDataset):
-  """The batches of all steps, by number from 0; every one a whole element.
+  """The batches of all steps, by number from 0.
 
-  The order is NumPy's permutation, one an epoch: it is several times faster
-  than grain's shuffle, which computes one index at a time, and grain's order
-  has changed between its releases.
+  The order of an epoch is a permutation by NumPy. It is several times faster
+  than grain's shuffle, whose order has also changed between releases.
   """
 
   def __init__(
@@ -112,7 +112,7 @@ class _Batches(grain.MapDataset):
     parts = np.arange(index * self._num_parts, (index + 1) * self._num_parts)
     firsts = parts * self._batch_size + self._offset
     sequence = firsts[:, None] + np.arange(self._local_size)
-    # [K, D, B] to [D, K, B]: a device has its share of every part.
+    # [K, D, B] to [D, K, B]: a device has its share of every microbatch.
     sequence = sequence.reshape(self._num_parts, self._num_devices, -1)
     sequence = sequence.transpose(1, 0, 2).reshape(-1)
     epochs, places = np.divmod(sequence, len(self._images))

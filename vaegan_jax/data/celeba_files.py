@@ -1,7 +1,7 @@
-"""CelebA as people have it on disk, with the splits of its authors.
+"""The files of CelebA on a disk, with the splits of its authors.
 
-That is `img_align_celeba`, a folder or a .zip, and `list_eval_partition.txt`
-(or .csv, as Kaggle has it), in one folder or in folders of it:
+They are `img_align_celeba`, a folder or a .zip, and `list_eval_partition.txt`
+(Kaggle: .csv), in one folder or one level down:
 https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html
 """
 
@@ -27,13 +27,13 @@ _SUFFIXES = ('.jpg', '.png')
 
 
 class CelebAFiles(ImageFiles):
-  """The images that the list of splits names, those that are there."""
+  """The images that are on the list of splits and on the disk."""
 
   def read(self, name: str) -> bytes:
     """Returns the bytes of one image; see `ImageFiles.read`."""
     if self._zip is None:
       return super().read(name)
-    check_size(self._zip.getinfo(name).file_size)
+    check_size(self.size(name))
     return self._zip.read(name)
 
   def find_damaged(self, report: str = DAMAGED_FILE) -> dict[str, str]:
@@ -78,14 +78,10 @@ class CelebAFiles(ImageFiles):
     return splits
 
   def _find_split_folders(self) -> dict[str, str]:
-    return {}  # The list says it.
+    return {}  # The list decides.
 
   def _find(self, *names: str) -> pathlib.Path:
-    """The first of these that there is, here or one folder down.
-
-    Raises:
-      UserError: there is none.
-    """
+    """Returns the first of these that exists, here or one folder down."""
     for pattern in ('', '*/'):
       for name in names:
         for path in sorted(self.root.glob(pattern + name)):

@@ -1,62 +1,76 @@
-"""Downloads that fail soon and say what to fetch by hand.
+"""Downloads that fail soon, with instructions for fetching files by hand.
 
-TFDS downloads; by itself it tries ten times, and waits for a silent server
-without end.
+By itself TFDS tries ten times, and waits for a silent server without end.
 """
 
 import contextlib
+import functools
 import logging
+import types
 from collections.abc import Iterator
 from urllib import parse
 
 import requests
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download import downloader
 
-from vaegan_jax.data.image_files import describe_error
+from vaegan_jax.errors import describe_error
 
-# Seconds for a server to be reached, and between two pieces of a file.
+# Seconds to reach a server, and between two pieces of a file.
 _TIMEOUTS = (10, 20)
-_MAX_NAMED = 5  # Files in a sentence.
+_MAX_NAMED = 5  # Files in one message.
+
+
+class _Session(requests.Session):
+  """A session whose requests time out and are repeated once."""
+
+  def __init__(self, responses: list[requests.Response]):
+    super().__init__()
+    self._responses = responses
+
+  def mount(self, prefix, adapter):
+    adapter.max_retries = adapter.max_retries.new(total=1, connect=0)
+    super().mount(prefix, adapter)
+
+  def send(self, request, **options):
+    options['timeout'] = options.get('timeout') or _TIMEOUTS
+    response = super().send(request, **options)
+    self._responses.append(response)
+    return response
 
 
 @contextlib.contextmanager
-def impatient() -> Iterator[None]:
-  """A context in which a server that is silent or not there is an error.
+def fail_soon() -> Iterator[None]:
+  """A context in which TFDS's downloads raise if a server does not answer.
 
-  When it ends, so do the downloads that go on, which would keep the process.
+  Its end closes the downloads that are still open, which would keep the
+  process alive. TFDS has no option for any of this, so its downloader gets
+  another `requests`; everything else in the process keeps the usual one.
   """
-  send, responses = requests.adapters.HTTPAdapter.send, []
-
-  def send_once(self, request, stream=False, timeout=None, **options):
-    self.max_retries = self.max_retries.new(total=1, connect=0)
-    response = send(
-      self, request, stream=stream, timeout=timeout or _TIMEOUTS, **options
-    )
-    responses.append(response)
-    return response
-
-  log = logging.getLogger('urllib3.connectionpool')  # Of each attempt.
+  responses = []
+  module = types.SimpleNamespace(
+    Session=functools.partial(_Session, responses),
+    adapters=requests.adapters,
+    packages=requests.packages,
+  )
+  original = downloader.requests
+  log = logging.getLogger('urllib3.connectionpool')  # It reports each attempt.
   level = log.level
   log.setLevel(logging.ERROR)
-  requests.adapters.HTTPAdapter.send = send_once
+  downloader.requests = module
   try:
     yield
   finally:
-    requests.adapters.HTTPAdapter.send = send
+    downloader.requests = original
     log.setLevel(level)
     for response in responses:
       response.close()
 
 
 def by_hand(builder: tfds.core.DatasetBuilder, error: Exception) -> str:
-  """Says why a download failed, what to fetch by hand and where to put it.
+  """Returns the end of a sentence about a failed download.
 
-  Args:
-    builder: of the dataset.
-    error: that it failed with.
-
-  Returns:
-    The end of a sentence; '' if TFDS does not know the files of the dataset.
+  It names the files to fetch by hand; '' if TFDS does not list them.
   """
   infos = builder.url_infos or {}
   files = [f'{i.filename} ({url})' for url, i in infos.items() if i.filename]
@@ -79,4 +93,4 @@ def _reason(error: Exception) -> str:
   if not isinstance(error, (requests.ConnectionError, requests.Timeout)):
     return describe_error(error)
   host = error.request and parse.urlsplit(error.request.url).hostname
-  return f'{host or "the server"} cannot be reached or fell silent'
+  return f'{host or "the server"} cannot be reached or does not answer'

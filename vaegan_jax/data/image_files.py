@@ -1,4 +1,4 @@
-"""A user's folder of images: its files, which are damaged, and its splits."""
+"""The image files of a user's folder: which are damaged or held out."""
 
 import hashlib
 import os
@@ -7,13 +7,13 @@ import stat
 from collections.abc import Callable, Collection, Mapping
 from concurrent import futures
 
-import tqdm
 from absl import logging
 
-from vaegan_jax.data import decoding
-from vaegan_jax.errors import UserError
+from vaegan_jax.data import decode
+from vaegan_jax.data.data_config import expand_path
+from vaegan_jax.errors import UserError, describe_error
 
-# Files of these names are images, and damaged if their content is not.
+# Files with these names are images, and damaged if their content is not.
 _FIRST_SUFFIXES = (
   *('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif'),
   *('.tif', '.tiff', '.ppm', '.pgm'),
@@ -23,42 +23,49 @@ _SUFFIXES = (
   *('.jfif', '.jpe', '.avif', '.heic', '.heif', '.hif', '.jxl'),
   *('.jp2', '.j2k', '.jpf', '.jpx'),
 )
-# Of thumbnails and notes, which a Synology and a Mac add.
+# Folders with thumbnails and notes, which a Synology and a Mac add.
 _OTHER_FOLDERS = ('@eaDir', '__MACOSX')
 _TEST_FOLDERS = ('test', 'validation', 'val')
-_TEST_EVERY = 10  # One image in so many is held out.
-_MAX_DAMAGED = 0.1  # Of all images.
-_CHECKED_TOGETHER = 1000  # Bounds the memory that the check takes.
-_MAX_BYTES = 2**28  # Of one file.
-DAMAGED_FILE = 'damaged_images.txt'  # Beside the prepared data.
-RULES = 2  # By which a folder is read today; earlier runs keep theirs.
+_TEST_EVERY = 10  # One image in this many is held out.
+_MAX_DAMAGED = 0.1  # Share of all images.
+_CHECKED_TOGETHER = 1000  # Bounds the memory of the check.
+_MAX_BYTES = 2**28  # Limit of one file.
+DAMAGED_FILE = 'damaged_images.txt'  # Beside the index of the folder.
+RULES = 2  # The current `folder_rules`; earlier runs keep theirs.
 
 
 class ImageFiles:
-  """The image files of a folder, however deep, by name relative to it.
+  """The image files of a folder, at any depth, by their relative names.
 
   A file is an image by its suffix or, whatever its name, by its content. If
   there is a `train` folder and one of `test`, `validation` or `val`, these are
-  the splits, and files elsewhere are left out. Otherwise about one image in ten
-  is held out as 'test', chosen by a hash of its file's content alone: no image
-  changes sides when others come or go, copies of one are on one side, and names
-  do not matter. Of so few that none would be, the one with the smallest hash
-  is. Hidden files are left out.
+  the splits, and files elsewhere are ignored. Otherwise about one image in ten
+  is held out as 'test', chosen by a hash of the file's content. So an image
+  stays in its split when others come or go, copies of an image share a split,
+  and names do not matter. A small folder holds out the image with the smallest
+  hash. Hidden files are ignored.
+
+  Attributes:
+    names: names of all images, sorted.
+    fingerprint: fingerprint of the names, sizes and times of the files.
+    content_hash: hash of all bytes, known after `find_damaged`.
+    dtype, shape, sample_rate: of arrays; '', () and 0 for images.
+    least_samples: the samples that a sound must have; 0 otherwise.
   """
 
-  noun = 'images'  # What the files are called.
+  noun = 'images'  # For messages.
+  dtype, shape, sample_rate, least_samples = '', (), 0, 0
 
   def __init__(self, path: str, rules: int = RULES):
     """Lists a folder.
 
     Args:
       path: the folder, '~' and '$NAME' allowed.
-      rules: 2; or 1, as the first versions did: files of fewer suffixes, of
-        which every tenth in the order of their names is held out, so that one
-        that is added moves others.
+      rules: 2; or 1, the rules of the first versions. They know fewer suffixes
+        and hold out every tenth name, so that a new file moves others.
 
     Raises:
-      UserError: the path is empty, no folder, or has no images.
+      UserError: the path is empty, not a folder, or has no images.
     """
     if not path:
       raise UserError(
@@ -66,24 +73,23 @@ class ImageFiles:
         'your images, such as "~/photos".'
       )
     self.root = pathlib.Path(expand_path(path))
-    if not os.path.isdir(self.root):  # Of strange names, `Path`'s own raises.
+    if not os.path.isdir(self.root):  # `Path.is_dir` raises for strange names.
       exists = os.path.exists(self.root)
       problem = 'is not a folder' if exists else 'does not exist'
       raise self._error(
         f'which {problem}; it must be a folder of images, such as "~/photos"'
       )
     self.rules = rules
-    self._kinds = decoding.FIRST_KINDS if rules == 1 else None
+    self._kinds = decode.FIRST_KINDS if rules == 1 else None
     self._folders = self._find_split_folders()
-    # Of what makes other splits of the same files.
+    # Separates fingerprints of the same files under other rules.
     self._marker = '' if rules == 1 or self._folders else f'rules {rules}'
-    sizes_and_times = self._list()
-    self.names = sorted(sizes_and_times)
-    listing = repr([(name, *sizes_and_times[name]) for name in self.names])
-    if rules > 1:  # What cannot be read today may be tomorrow.
+    self._found = self._list()
+    self.names = sorted(self._found)
+    listing = repr([(name, *self._found[name]) for name in self.names])
+    if rules > 1:  # A file of a kind that is unreadable here may be read later.
       listing += repr((self._marker, self._readable_kinds()))
     self.fingerprint = hashlib.sha256(listing.encode()).hexdigest()[:16]
-    # Of all bytes, and of each file's; known when `find_damaged` has read.
     self.content_hash = ''
     self._digests = {}
 
@@ -91,30 +97,39 @@ class ImageFiles:
     """Returns the bytes of one file.
 
     Raises:
-      OSError: it cannot be read, is a pipe or a device, or is too large.
+      OSError: it cannot be read, is a pipe or a device, is too large, or has
+        changed since it was listed.
     """
-    # A pipe must not keep us waiting for its writer.
     path = self.root / name
+    # Without O_NONBLOCK, opening a pipe waits for its writer.
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), 'rb') as file:
       status = os.fstat(file.fileno())
       if not stat.S_ISREG(status.st_mode):
-        raise OSError('it is no ordinary file')
+        raise OSError('it is not a regular file')
       check_size(status.st_size)
+      if (status.st_size, status.st_mtime_ns) != self._found[name]:
+        raise OSError('it has changed since the start')
       return file.read(status.st_size)
 
+  def size(self, name: str) -> int:
+    """Returns the number of bytes of one file."""
+    return self._found[name][0]
+
   def find_damaged(self, report: str = DAMAGED_FILE) -> dict[str, str]:
-    """Decodes every image once, and warns of those that are left out.
+    """Decodes every image once, and warns about those that are skipped.
 
     Args:
-      report: the file that will name them all, for the warning.
+      report: the file that will list them all, for the warning.
 
     Returns:
-      Why an image is left out, by name: few because they are damaged, and any
-      number because something is needed to read them.
+      The reason by the name of each skipped image. Few may be damaged; any
+      number may need a library that is missing.
 
     Raises:
       UserError: more than a tenth of the images are damaged, or none is left.
     """
+    import tqdm
+
     damaged, unreadable = {}, {}
     content = hashlib.sha256(self._marker.encode())
     with (
@@ -129,22 +144,22 @@ class ImageFiles:
         for name, (digest, error) in zip(names, found, strict=True):
           content.update(os.fsencode(name) + digest)
           self._digests[name] = digest
-          if isinstance(error, decoding.UnreadableKind):
+          if isinstance(error, decode.UnreadableKind):
             unreadable[name] = str(error)
           elif error:
             damaged[name] = describe_error(error)
         progress.update(len(names))
     self.content_hash = content.hexdigest()[:16]
-    self._check_left_out(damaged, unreadable)
-    for left_out, why in ((damaged, 'damaged'), (unreadable, 'not readable')):
-      if left_out:
+    self._check_skipped(damaged, unreadable)
+    for skipped, why in ((damaged, 'damaged'), (unreadable, 'not readable')):
+      if skipped:
         logging.warning(
-          'Left out %s of %s as %s: %s%s (all of them in %s)',
-          self._count(left_out),
+          'Skipped %s in %s as %s: %s%s (listed in %s)',
+          self._count(skipped),
           self.root,
           why,
-          _some(left_out),
-          ', ...' if len(left_out) > 3 else '',
+          _some(skipped),
+          ', ...' if len(skipped) > 3 else '',
           report,
         )
     return damaged | unreadable
@@ -163,7 +178,7 @@ class ImageFiles:
       if not members:
         raise self._error(
           f'which leaves no image for the split {split!r}; it must hold at '
-          'least one image to train with and another, no copy of it, to hold '
+          'least one image to train with and another, different one to hold '
           'out, such as "cat.jpg" and "dog.jpg"'
         )
     return splits
@@ -178,7 +193,6 @@ class ImageFiles:
     return {'train': sorted(set(names) - set(test)), 'test': test}
 
   def _hold_out(self, names: list[str]) -> list[str]:
-    """Which of these images are held out."""
     if not self._marker or not names:
       return names[::_TEST_EVERY]
     numbers = {n: int.from_bytes(self._digests[n][:8]) for n in names}
@@ -187,7 +201,7 @@ class ImageFiles:
     return test or [name for name in names if numbers[name] == least]
 
   def _find_split_folders(self) -> dict[str, str]:
-    """The folders of 'train' and 'test', or none where one is missing."""
+    """Returns the folders of 'train' and 'test'; {} if one is missing."""
     if not (self.root / 'train').is_dir():
       return {}
     for folder in _TEST_FOLDERS:
@@ -202,7 +216,7 @@ class ImageFiles:
       if self._kinds
       else find_images(self.root)
     )
-    found = self._of_splits(found)
+    found = self._in_splits(found)
     if not found:
       raise self._error(
         'in which there is no image; it must hold JPEG, PNG or other images, '
@@ -210,17 +224,17 @@ class ImageFiles:
       )
     return found
 
-  def _of_splits(
+  def _in_splits(
     self, found: dict[str, tuple[int, int]]
   ) -> dict[str, tuple[int, int]]:
-    """Without what is beside the folders of the splits, if there are any."""
+    """Removes files outside the folders of the splits, if there are any."""
     if not self._folders:
       return found
     prefixes = tuple(f'{folder}/' for folder in self._folders.values())
     return {n: stat for n, stat in found.items() if n.startswith(prefixes)}
 
   def _inspect(self, name: str) -> tuple[bytes, Exception | None]:
-    """A hash of a file, and why it cannot be decoded; None if it can."""
+    """Returns a hash of a file, and why it cannot be decoded, if so."""
     digest = b''
     try:
       data = self.read(name)
@@ -231,21 +245,21 @@ class ImageFiles:
     return digest, None
 
   def _readable_kinds(self) -> tuple[str, ...]:
-    return decoding.readable_kinds()
+    return decode.readable_kinds()
 
   def _check(self, name: str, data: bytes) -> None:
-    """Raises what is wrong with a file, if anything is."""
-    del name  # Of those that keep what they have found.
-    decoding.read_image(data, self._kinds)
+    """Raises an exception if a file cannot be decoded."""
+    del name  # Subclasses record what they find under it.
+    decode.read_image(data, self._kinds)
 
-  def _check_left_out(
+  def _check_skipped(
     self, damaged: Mapping[str, str], unreadable: Mapping[str, str]
   ) -> None:
     if len(damaged) > _MAX_DAMAGED * len(self.names):
       raise self._error(
         f'in which {self._count(damaged)} are damaged, such as '
         f'{_some(damaged)} ({next(iter(damaged.values()))}); at most one in '
-        'ten may be, so mend or remove them'
+        'ten may be, so repair or remove them'
       )
     if len(unreadable) == len(self.names):
       raise self._error(
@@ -261,31 +275,31 @@ class ImageFiles:
 
 
 def find_images(root: pathlib.Path) -> dict[str, tuple[int, int]]:
-  """Finds the images of a folder by the rules of today; as `list_files`."""
+  """Finds the images of a folder by today's rules; see `list_files`."""
   return list_files(root, _is_image, _OTHER_FOLDERS)
 
 
 def list_files(
   root: pathlib.Path,
-  is_image: Callable[[pathlib.Path], bool],
+  is_example: Callable[[pathlib.Path], bool],
   other_folders: Collection[str] = (),
 ) -> dict[str, tuple[int, int]]:
-  """Finds files in a folder, however deep, but hidden ones.
+  """Finds files in a folder at any depth, except hidden ones.
 
   Args:
     root: the folder.
-    is_image: says which of them.
-    other_folders: names of folders that are left out.
+    is_example: selects files.
+    other_folders: names of folders that are skipped.
 
   Returns:
     (bytes, nanoseconds of the last change) by name relative to the folder.
   """
-  images, seen = {}, set()
+  found, seen = {}, set()
   for folder, subfolders, files in os.walk(
-    root, onerror=_warn_of_folder, followlinks=True
+    root, onerror=_warn_about_folder, followlinks=True
   ):
     status = os.stat(folder)
-    if (status.st_dev, status.st_ino) in seen:  # A link up, or twice here.
+    if (status.st_dev, status.st_ino) in seen:  # A link up, or a second one.
       subfolders.clear()
       continue
     seen.add((status.st_dev, status.st_ino))
@@ -294,9 +308,9 @@ def list_files(
     )
     for file in files:
       path = pathlib.Path(folder, file)
-      if not file.startswith('.') and is_image(path):
-        images[path.relative_to(root).as_posix()] = _size_and_time(path)
-  return images
+      if not file.startswith('.') and is_example(path):
+        found[path.relative_to(root).as_posix()] = _size_and_time(path)
+  return found
 
 
 def _has_first_suffix(path: pathlib.Path) -> bool:
@@ -306,21 +320,21 @@ def _has_first_suffix(path: pathlib.Path) -> bool:
 def _is_image(path: pathlib.Path) -> bool:
   if path.suffix.lower() in _SUFFIXES:
     return True
-  try:  # Of a pipe nothing is there to be read, and not waited for.
+  try:  # O_NONBLOCK: a pipe has nothing to read, and must not be waited for.
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), 'rb') as file:
-      return bool(decoding.find_kind(file.read(64) or b''))
+      return bool(decode.find_kind(file.read(64) or b''))
   except OSError:
     return False
 
 
-def _warn_of_folder(error: OSError) -> None:
-  logging.warning('Left out a folder that cannot be read: %s', error)
+def _warn_about_folder(error: OSError) -> None:
+  logging.warning('Skipped a folder that cannot be read: %s', error)
 
 
 def _size_and_time(path: pathlib.Path) -> tuple[int, int]:
   try:
     status = path.stat()
-  except OSError:  # A dangling link: listed, and found damaged when read.
+  except OSError:  # A dangling link counts as a damaged file.
     return 0, 0
   return status.st_size, status.st_mtime_ns
 
@@ -329,18 +343,6 @@ def check_size(size: int) -> None:
   """Raises an OSError if a file has too many bytes to be an image."""
   if size > _MAX_BYTES:
     raise OSError(f'it has more than {_MAX_BYTES:,} bytes')
-
-
-def expand_path(path: str) -> str:
-  """Replaces '~' and '$NAME'."""
-  return os.path.expanduser(os.path.expandvars(path))
-
-
-def describe_error(error: Exception) -> str:
-  """Returns the error's type and the first line of its message."""
-  lines = str(error).strip().splitlines() or ['no message']
-  line = lines[0].partition(' <_io.')[0]  # Pillow names the buffer's address.
-  return f'{type(error).__name__}: {line.rstrip(".:")}'
 
 
 def _some(names: Collection[str]) -> str:

@@ -1,7 +1,7 @@
-"""From the bytes of a sound file to an array, and back.
+"""Decodes and encodes sound files.
 
-WAV and FLAC, by `soundfile`, which is loaded only where there is one. Axes: T
-samples, C channels.
+WAV and FLAC need `soundfile`, which is imported only then. Axes: T samples, C
+channels.
 """
 
 import importlib.util
@@ -10,24 +10,24 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vaegan_jax.data.decoding import UnreadableKind
+from vaegan_jax.data.decode import UnreadableKind
 
 SUFFIXES = ('.wav', '.flac')
-_MAX_BYTES = 2**28  # Of one sound; a compressed file may claim any number.
+_MAX_BYTES = 2**28  # Limit of one sound; a compressed file may claim any size.
 _DTYPES = {'PCM_24': 'int32', 'PCM_32': 'int32'}
 _DTYPES |= dict.fromkeys(('FLOAT', 'DOUBLE'), 'float32')
-_UNKNOWN_SIZES = (0, 2**32 - 1)  # Of a WAV that was written into a pipe.
-# Full scale of floats, which may exceed it a little, and of whole numbers.
+_UNKNOWN_SIZES = (0, 2**32 - 1)  # In a WAV that was written into a pipe.
+# {largest bound: full scale}: of floats, which may exceed it, and of integers.
 _FULL_SCALES = {2**4: 1, 2**15: 2**15, 2**31: 2**31}
 
 
 class Sound(NamedTuple):
-  """What a file holds.
+  """The content of a sound file.
 
   Attributes:
-    samples: [T, C], int16 of 8 and 16 bits, int32 of 24 and 32 (whose upper
-      bits they fill), float32 of floats.
-    sample_rate: samples a second.
+    samples: [T, C], int16 for 8 and 16 bits, int32 for 24 and 32 (which fill
+      the upper bits), float32 for floats.
+    sample_rate: samples per second.
   """
 
   samples: np.ndarray
@@ -35,19 +35,13 @@ class Sound(NamedTuple):
 
 
 def is_sound(data: bytes) -> bool:
-  """Whether a file is a WAV or a FLAC, by its first bytes."""
+  """Returns whether a file is a WAV or a FLAC, by its first bytes."""
   is_wav = data[:4] in (b'RIFF', b'RF64') and data[8:12] == b'WAVE'
   return is_wav or data.startswith(b'fLaC')
 
 
 def read_sound(data: bytes) -> Sound:
-  """Reads a sound.
-
-  Args:
-    data: of a WAV or a FLAC.
-
-  Returns:
-    What it holds.
+  """Reads a WAV or a FLAC.
 
   Raises:
     Exception: whatever the library raises for a damaged file.
@@ -56,7 +50,7 @@ def read_sound(data: bytes) -> Sound:
   """
   try:
     import soundfile
-  except (ImportError, OSError) as error:  # Or libsndfile is missing.
+  except (ImportError, OSError) as error:  # OSError: libsndfile is missing.
     raise UnreadableKind(
       'it is a sound, which needs soundfile (pip install soundfile)'
     ) from error
@@ -75,23 +69,16 @@ def read_sound(data: bytes) -> Sound:
 
 
 def _check_whole(data: bytes) -> None:
-  """Raises a ValueError for a WAV that is shorter than it says.
-
-  The library reads such as if it had been shorter from the beginning.
-  """
+  """Raises a ValueError for a truncated WAV, which the library accepts."""
   size = int.from_bytes(data[4:8], 'little')
   if data[:4] != b'RIFF' or size in _UNKNOWN_SIZES:
     return
-  if size + 8 > len(data) + 1:  # A last byte of padding is often left out.
+  if size + 8 > len(data) + 1:  # The last byte of padding is often missing.
     raise ValueError(f'it is truncated: {len(data):,} of {size + 8:,} bytes')
 
 
 def can_encode(value_range: tuple[float, float]) -> bool:
-  """Whether `encode_wav` can write sounds of such values here.
-
-  Args:
-    value_range: (low, high) of the data.
-  """
+  """Returns whether `encode_wav` can write sounds with such values here."""
   has_scale = max(map(abs, value_range)) <= max(_FULL_SCALES)
   return has_scale and importlib.util.find_spec('soundfile') is not None
 
@@ -99,18 +86,15 @@ def can_encode(value_range: tuple[float, float]) -> bool:
 def encode_wav(
   samples: np.ndarray, *, sample_rate: int, value_range: tuple[float, float]
 ) -> bytes:
-  """The content of a WAV of floats, in which full scale is 1.
+  """Returns the content of a WAV with floats, whose full scale is 1.
 
-  What full scale is of the data is told by its range: up to 16 it is 1, as of
-  floats; up to 2**15 that, as of 16 bits; and up to 2**31 that.
+  The range of the data determines its full scale: 1 up to 16, as for floats;
+  2**15 up to that, as for 16 bits; and 2**31 up to that.
 
   Args:
     samples: [T, C] in the units of the data.
-    sample_rate: samples a second.
+    sample_rate: samples per second.
     value_range: (low, high) of the data.
-
-  Returns:
-    The content.
   """
   import soundfile
 

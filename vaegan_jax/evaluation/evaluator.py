@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from vaegan_jax.data import pixels
-from vaegan_jax.data.images import Images
+from vaegan_jax.data.split import Images
 from vaegan_jax.evaluation import figures, signal_figures
 from vaegan_jax.evaluation.feature_metrics import FeatureMetrics
 from vaegan_jax.evaluation.scores import Scores, measure, summarize
@@ -32,7 +32,7 @@ Poll = Callable[[], None]  # Called between batches; may raise to end the work.
 
 
 def never_stop() -> None:
-  """Lets the work go on to its end."""
+  """Does nothing: the default of `poll`."""
 
 
 class Evaluator:
@@ -60,11 +60,11 @@ class Evaluator:
       loss: settings of the distance; `normalize='batch'` takes its means over
         one batch.
       batch_size: examples in a batch, shared over this process's devices.
-      seed: of the samples from the prior and from the latent.
+      seed: seed of the samples from the prior and from the latent.
       value_range: as `pixels.to_float` takes it.
       bands: the channels that figures show, if not all; then each channel is
         scored, too.
-      sample_rate: of sounds, in Hz.
+      sample_rate: sample rate of sounds, in Hz.
       feature_metrics: metrics by pretrained networks.
       notes: further lines of the protocol.
     """
@@ -111,8 +111,8 @@ class Evaluator:
 
     Args:
       variables: {network: variables}.
-      num_images: of the split's first examples; 0: all.
-      distance: of another run's critic, by `distance_for`; None: the own one's.
+      num_images: number of the split's first examples; 0: all.
+      distance: of another run's critic, by `distance_for`; None: of its own.
       poll: called before each batch.
 
     Returns:
@@ -139,7 +139,7 @@ class Evaluator:
 
   @property
   def protocol(self) -> str:
-    """How the scores are computed, as a Markdown list."""
+    """A Markdown list that explains how the scores are computed."""
     shape = 'x'.join(map(str, self._shape))
     lines = (
       f'{len(self._images):,} held-out images of {shape}, the crops that the '

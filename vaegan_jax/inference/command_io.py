@@ -14,11 +14,12 @@ from absl import logging
 from etils import epath
 
 from vaegan_jax.config.cli import Use
-from vaegan_jax.config.shapes import holds_arrays, spatial_shape
+from vaegan_jax.config.shapes import holds_arrays
 from vaegan_jax.data import pixels, sounds
 from vaegan_jax.data.arrays import encode_npy
-from vaegan_jax.data.images import Images, load_splits
+from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.pictures import Pictures, encode_pngs
+from vaegan_jax.data.split import Images, load_splits
 from vaegan_jax.errors import UserError
 from vaegan_jax.inference.latent_statistics import FILE
 from vaegan_jax.inference.load import load_model
@@ -58,16 +59,7 @@ def open_examples(
   """
   if use.split:
     return open_split(config, workdir, use.split)
-  data = config.data
-  return Pictures(
-    use.input,
-    channels=data.channels,
-    sides=spatial_shape(data),
-    center_crop=data.center_crop,
-    of_arrays=holds_arrays(data),
-    margin=data.random_crop_margin,
-    sample_rate=data.sample_rate,
-  )
+  return Pictures(use.input, DataConfig(**config.data))
 
 
 def open_split(
@@ -75,7 +67,7 @@ def open_split(
 ) -> Images:
   """Opens a split ('train' or 'eval') of a run's own dataset."""
   config = keep_rules(config, workdir)
-  (images,) = load_splits(config.data, [f'{split}_split'])
+  (images,) = load_splits(DataConfig(**config.data), [f'{split}_split'])
   return images
 
 
@@ -91,7 +83,7 @@ def write_pictures(
 
   Args:
     folder: local or `gs://...`.
-    names: of PNG files, relative to the folder.
+    names: names of PNG files, relative to the folder.
     images: [B, *S, C] float in [-1, 1].
     data: the fields `data` of the model's configuration.
   """
@@ -127,8 +119,8 @@ def with_statistics(
   warning says why they cannot be.
 
   Args:
-    model: as it was loaded.
-    config: of the run.
+    model: the loaded model.
+    config: configuration of the run.
     images: the training split; None: it is opened.
   """
   if model.statistics:

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from vaegan_jax.data import pixels
-from vaegan_jax.data.images import Images
 from vaegan_jax.data.pictures import Pictures
+from vaegan_jax.data.split import Images
 from vaegan_jax.inference.latent_files import LatentWriter, to_arrays
 from vaegan_jax.inference.latent_statistics import LatentStatistics, moments_of
 from vaegan_jax.inference.model import TrainedModel
@@ -26,7 +26,7 @@ def encode_batches(
   """Encodes examples in batches that all local devices share.
 
   Args:
-    model: the encoder's.
+    model: the model that encodes.
     examples: of the shape that the model takes.
     **options: those of `devices.map_batches`.
 
@@ -54,7 +54,7 @@ def write_latents(
   """Encodes examples into a folder, without those that are there already.
 
   Args:
-    model: the encoder's.
+    model: the model that encodes.
     examples: of the shape that the model takes.
     folder: where the latents go; see `latent_files`.
     facts: further entries of the manifest.

@@ -33,8 +33,8 @@ def load_model(
   """Loads a model; see `vaegan_jax.load`.
 
   Args:
-    path: of the workdir or the export, local or `gs://...`.
-    config: of the run; None: as its folder has it.
+    path: path of the workdir or the export, local or `gs://...`.
+    config: configuration of the run; None: as its folder has it.
 
   Returns:
     The model, whose arrays are on the default device.
@@ -83,7 +83,7 @@ def _read_run(path: str, config):
 
 
 def _read_export(root: epath.Path, config):
-  """The same of an export; its critic may be left out."""
+  """Opens an export in the same way; it may lack the critic."""
   path = root / WEIGHTS_FILE
   try:
     tensors, metadata = safetensors_files.read(path.read_bytes())
@@ -108,7 +108,7 @@ def _read_export(root: epath.Path, config):
 
 
 def _check_tensors(path, tensors, modules, config) -> None:
-  """Tells tensors that are not those of the networks."""
+  """Refuses tensors that do not fit the networks."""
   wanted = variable_shapes(config, modules)
   wanted = {
     name: leaf.shape

@@ -40,7 +40,7 @@ class TrainedModel(struct.PyTreeNode):
   Attributes:
     variables: {'autoencoder', 'critic': variables}; no critic where there is
       none.
-    statistics: of the latents; None where they were not measured.
+    statistics: statistics of the latents; None where they were not measured.
     autoencoder: the Flax module.
     critic: the Flax module, or None.
     loss: settings of the distance.
@@ -258,13 +258,13 @@ class TrainedModel(struct.PyTreeNode):
   def _to_size(self, image: Any) -> np.ndarray:
     from PIL import Image  # Only where an image has another shape.
 
-    from vaegan_jax.data import arrays, decoding
+    from vaegan_jax.data import arrays, decode
 
     if not isinstance(image, Image.Image):
       image = np.asarray(image)
       image = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     data, sides = self.config.data, self.image_shape[:-1]
-    whole = decoding.to_size(
+    whole = decode.to_size(
       image,
       channels=data.channels,
       image_size=tuple(side + data.random_crop_margin for side in sides),

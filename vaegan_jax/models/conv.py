@@ -101,12 +101,7 @@ def downsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
   gradient and convolves at the full size, which is slow there. Here each phase
   of the input's pixels gets a convolution of size 2, at the small size.
 
-  Args:
-    x: [B, *(2 S), C].
-    kernel: [4, ..., C, F].
-
-  Returns:
-    [B, *S, F].
+  Maps x: [B, *(2 S), C], with kernel [4, ..., C, F], to [B, *S, F].
   """
   num_axes = x.ndim - 2
   return _conv(x, kernel, (2,) * num_axes, [(1, 1)] * num_axes)
@@ -165,12 +160,8 @@ def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
   The sub-pixels have a convolution each: joined into one of more features, they
   ran ten times as slowly on a CPU.
 
-  Args:
-    x: [B, *S, C].
-    kernel: [3, ..., C, F], of a convolution with one zero at each end.
-
-  Returns:
-    [B, *(2 S), F].
+  Maps x: [B, *S, C] to [B, *(2 S), F], with the kernel [3, ..., C, F] of a
+  convolution with one zero at each end.
   """
   num_axes = x.ndim - 2
   pixels = {
@@ -193,8 +184,8 @@ def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def _sum_kernel(kernel: jax.Array, phase: tuple[int, ...]) -> jax.Array:
   """Returns the kernel of one sub-pixel: [2, ..., C, F] of [3, ..., C, F].
 
-  The first sub-pixel meets the pixel before with position 0, and its own with
-  1 and 2. The second meets its own with 0 and 1, and the next with 2.
+  For the first sub-pixel, position 0 multiplies the previous pixel, and 1 and 2
+  the pixel itself. For the second, 0 and 1 multiply the pixel, and 2 the next.
   """
   for axis, i in enumerate(phase):
     one, two, three = jnp.split(kernel, 3, axis)

@@ -1,4 +1,4 @@
-"""The critic: tells photographs from reconstructions.
+"""The critic, which separates photographs from reconstructions.
 
 Its blocks are the layers of the perceptual distance: `block_0`, `block_1`, ...
 in forward order. By default it has neither BatchNorm nor dropout, since an
@@ -95,7 +95,7 @@ class Critic(nn.Module):
 
   @property
   def num_halvings(self) -> int:
-    """How many times an image's sides must be divisible by 2."""
+    """The power of 2 that must divide each image size."""
     return len(self._block_names) + self.num_scales - 1
 
   @property

@@ -36,7 +36,7 @@ class Encoder(nn.Module):
 
   @property
   def factor(self) -> int:
-    """How many times smaller the latent's map is along each axis."""
+    """The downsampling factor of the latent's map, along each axis."""
     return 2 ** len(self.channel_multipliers)
 
   @nn.compact

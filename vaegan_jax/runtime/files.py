@@ -39,7 +39,7 @@ def check_writable(workdir: epath.PathLike, *folders: str) -> None:
     except OSError as error:
       raise UserError(
         f'--workdir={workdir} cannot be written, because {folder} is not a '
-        f'folder or is read-only ({error.strerror}): mend that, or name '
+        f'folder or is read-only ({error.strerror}): fix that, or name '
         'another, such as --workdir=runs/first'
       ) from error
 
@@ -65,7 +65,7 @@ def _check_bucket(path: epath.Path) -> None:
 def replacing(path: epath.PathLike) -> Iterator[epath.Path]:
   """Replaces a file atomically, and makes its folder.
 
-  Several processes may do so at the same time: the last file stays.
+  If several processes write it at the same time, the last file wins.
 
   Args:
     path: local or `gs://...`.

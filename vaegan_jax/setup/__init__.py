@@ -1,6 +1,6 @@
-"""From a configuration to networks, optimisers and their state.
+"""Sets up runs from their configurations: `setup(config) -> Run`.
 
-The one room that training, evaluation and everything that opens a finished run
-share; it takes the whole configuration, so that they need not.
-May import: `configuration`, `data`, `models`, `runtime` and what is below them.
+Owns the way from a whole configuration to networks, optimisers, state, data,
+evaluator and updates.
+May import: `training`, `evaluation` and below.
 """

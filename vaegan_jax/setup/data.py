@@ -1,14 +1,15 @@
 """Opens a run's training and held-out examples, and settles their range.
 
-`data.value_range` may ask for what only the data knows. The pair that is found
-replaces it in `config.json`, checkpoints and exports, so that nothing that
-opens the run later needs the data for it.
+`data.value_range` may depend on the data. The pair that is found replaces it in
+`config.json`, checkpoints and exports, so that opening the run later needs no
+data.
 """
 
 import ml_collections
 
 from vaegan_jax.config.shapes import holds_arrays
-from vaegan_jax.data.images import Images, load_splits
+from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data.split import Images, load_splits
 from vaegan_jax.data.values import find_range
 from vaegan_jax.runtime import distributed
 
@@ -21,7 +22,7 @@ def load_data(
   """Opens both splits; all processes must call this at the same time.
 
   Args:
-    config: of the run.
+    config: configuration of the run.
 
   Returns:
     The configuration with the range of the values settled, the training
@@ -32,7 +33,7 @@ def load_data(
   """
   with distributed.together(), distributed.after_first():
     splits = load_splits(
-      config.data, _SPLITS, fill_bucket=distributed.is_first()
+      DataConfig(**config.data), _SPLITS, fill_bucket=distributed.is_first()
     )
   distributed.check_same(
     {
@@ -50,12 +51,12 @@ def settle_range(
   """Finds and prints the range of the training examples' values.
 
   Args:
-    config: of the run.
-    images: that it is trained on.
+    config: configuration of the run.
+    images: the training images.
 
   Returns:
-    A copy with the pair that `data.value_range` stands for. It is `config`
-    itself for photographs, whose values are 0 to 255.
+    A copy with the pair that `data.value_range` resolves to. For photographs,
+    whose values are 0 to 255, it is `config` itself.
 
   Raises:
     UserError: the field does not suit the values.

@@ -11,7 +11,8 @@ import ml_collections
 
 from vaegan_jax.config.migrations import upgrade
 from vaegan_jax.config.shapes import example_shape
-from vaegan_jax.data.images import load_splits
+from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data.split import load_splits
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import distributed
 from vaegan_jax.runtime.checkpoint_metadata import read_identity
@@ -25,15 +26,15 @@ _SAME = ('name', 'train_split', 'center_crop', 'random_crop_margin')
 def keep_rules(
   config: ml_collections.ConfigDict, workdir: str
 ) -> ml_collections.ConfigDict:
-  """Returns the configuration with the rules for data that a run began with.
+  """Returns the configuration with the run's original rules for its data.
 
   Other `data.folder_rules` would hold out images that were trained on, so a
-  resumed run keeps its own. It keeps a `data.value_range` that it has found,
-  too. All processes must call this at the same time.
+  resumed run keeps its own. It also keeps the `data.value_range` that it has
+  found. All processes must call this at the same time.
 
   Args:
-    config: the configuration asked for.
-    workdir: of the run, which may be new.
+    config: the requested configuration.
+    workdir: the run's folder, which may be new.
 
   Returns:
     A copy, or `config` itself if nothing differs.
@@ -56,7 +57,7 @@ def keep_rules(
 
 
 def _keep_range(config, began) -> ml_collections.ConfigDict:
-  """Keeps the range that a run has found, unless another pair is asked for."""
+  """Keeps the range that a run has found, unless `config` has another pair."""
   if isinstance(began, list) and isinstance(config.data.value_range, str):
     return with_range(config, tuple(began))
   return config
@@ -68,8 +69,8 @@ def may_have_grown(
   """Checks if a run's folder has more images than before, and may have.
 
   Args:
-    config: of the run.
-    workdir: of the run.
+    config: configuration of the run.
+    workdir: folder of the run.
     data: identity of its training images: 'num_images', 'fingerprint'.
 
   Returns:
@@ -122,9 +123,9 @@ def describe_change(
   """Describes how a run's images differ from those that it was trained on.
 
   Args:
-    config: of the run; its data may be other images.
-    workdir: of the run.
-    step: of the checkpoint.
+    config: configuration of the run; its data may be other images.
+    workdir: folder of the run.
+    step: step of the checkpoint.
 
   Returns:
     A clause for the protocol; '' if they are the same.
@@ -145,7 +146,7 @@ def describe_change(
     'data_dir': now.data_dir,
     'cache_images': False,
   }
-  (images,) = load_splits(fields, ['train_split'])
+  (images,) = load_splits(DataConfig(**fields), ['train_split'])
   was = recorded['data']
   if was['fingerprint'] == images.fingerprint:
     return ''

@@ -15,7 +15,8 @@ from etils import epath
 
 from vaegan_jax.config.io import load_config
 from vaegan_jax.config.shapes import shape_flag, shown_bands, spatial_shape
-from vaegan_jax.data.images import Images, load_splits
+from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data.split import Images, load_splits
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation.evaluator import Evaluator
 from vaegan_jax.evaluation.feature_metrics import (
@@ -33,9 +34,9 @@ class FinishedRun(NamedTuple):
   """A run to be evaluated.
 
   Attributes:
-    evaluator: of its held-out examples.
+    evaluator: evaluator of its held-out examples.
     variables: {network: variables}, the autoencoder's averaged.
-    step: of the checkpoint.
+    step: step of the checkpoint.
   """
 
   evaluator: Evaluator
@@ -54,7 +55,7 @@ def open_run(
   Args:
     config: of the run; its data may be other images and, for a map latent, of
       another size.
-    workdir: of the run.
+    workdir: folder of the run.
     **options: those of `create_evaluator`.
 
   Raises:
@@ -63,7 +64,7 @@ def open_run(
   """
   restored = restore_for_shape(config, workdir)
   config = keep_rules(config, workdir)
-  (images,) = load_splits(config.data, ['eval_split'])
+  (images,) = load_splits(DataConfig(**config.data), ['eval_split'])
   change = describe_change(config, workdir, restored.step)
   if change:
     logging.warning('In %s, %s.', workdir, change)
@@ -84,7 +85,7 @@ def create_evaluator(
   """Creates the evaluator of a run; computes nothing yet.
 
   Args:
-    config: of the run.
+    config: configuration of the run.
     modules: its networks, by name.
     images: the held-out examples.
     feature_metrics: of pretrained networks; None: as configured.
@@ -115,7 +116,7 @@ def restore_for_shape(
   Args:
     config: of the run; its `data.image_size` or `data.shape` may differ from
       the run's own.
-    workdir: of the run.
+    workdir: folder of the run.
 
   Returns:
     The networks, without the critic if that takes one shape alone and the

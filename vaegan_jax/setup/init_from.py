@@ -46,7 +46,7 @@ def check_init_from(init_from: str, workdir: str) -> None:
 
   Args:
     init_from: the field, as an absolute path; '': weights from the seed.
-    workdir: of the run.
+    workdir: folder of the run.
 
   Raises:
     UserError: both are the same folder, perhaps through a link.
@@ -68,7 +68,7 @@ def read_initial_weights(
   call this at the same time.
 
   Args:
-    config: of the new run.
+    config: configuration of the new run.
 
   Returns:
     The weights; None if no run is named.
@@ -100,7 +100,7 @@ def read_initial_weights(
 
 
 def _with_free_fields(source, config):
-  """Takes over the fields that no weight depends on."""
+  """Copies the fields that do not affect the weights."""
   source = source.copy_and_resolve_references()
   source.model.remat = config.model.remat
   for section in ('model', 'critic'):
@@ -109,7 +109,7 @@ def _with_free_fields(source, config):
 
 
 def _refuse_autoencoder(config, source) -> None:
-  """Names the first field that differs."""
+  """Raises UserError with the first field that differs."""
   was, now = (
     flatten({'model': c.model, 'data': {k: c.data[k] for k in _SHAPE_FIELDS}})
     for c in (source, config)

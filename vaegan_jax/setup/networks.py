@@ -34,7 +34,7 @@ def create_networks(
   """Builds the modules and optimisers of a run; computes nothing yet.
 
   Args:
-    config: with the fields of `configs/default.py`.
+    config: a valid configuration.
 
   Returns:
     The modules by name, the optimisers of those that are trained, and a
@@ -63,7 +63,7 @@ def create_schedules(
   """Creates the learning rate of each trained network.
 
   Args:
-    config: of the run.
+    config: configuration of the run.
     trained: names of its networks that have an optimizer.
   """
   critic = critic_config(config, trained)
@@ -82,12 +82,12 @@ def critic_config(
   """Returns the settings of the critic's training.
 
   Args:
-    config: of the run.
+    config: configuration of the run.
     trained: names of its networks that have an optimizer; without a critic
-      among them the settings are the defaults.
+      among them they are not used.
   """
   if 'critic' not in trained:
-    return CriticConfig()
+    return CriticConfig(r1_weight=0.0)
   names = [field.name for field in dataclasses.fields(CriticConfig)]
   return CriticConfig(**{name: config.critic[name] for name in names})
 
@@ -99,7 +99,7 @@ class RestoredNetworks(NamedTuple):
     modules: the networks, by name.
     variables: {network: its params and batch_stats} of the last step.
     ema_params: the autoencoder's params, averaged over the steps.
-    step: of the checkpoint.
+    step: step of the checkpoint.
   """
 
   modules: dict[str, nn.Module]
@@ -109,7 +109,7 @@ class RestoredNetworks(NamedTuple):
 
   @property
   def inference_variables(self) -> dict[str, Variables]:
-    """The variables to use a finished run with: the autoencoder's averaged."""
+    """The variables for inference, with the autoencoder's averaged."""
     autoencoder = {**self.variables['autoencoder'], 'params': self.ema_params}
     return {**self.variables, 'autoencoder': autoencoder}
 
@@ -122,8 +122,8 @@ def restore_networks(
   The optimisers' state is not read, and nothing on disk changes.
 
   Args:
-    config: of the run.
-    workdir: of the run.
+    config: configuration of the run.
+    workdir: folder of the run.
 
   Raises:
     UserError: there is no undamaged checkpoint, or it has another network.

@@ -28,11 +28,11 @@ _MAX_ROLLBACKS = 3
 def open_checkpoints(
   workdir: str, num_checkpoints: int
 ) -> Iterator[Checkpoints]:
-  """Holds a workdir against other trainers, and opens its checkpoints.
+  """Locks a workdir against other trainers, and opens its checkpoints.
 
   Args:
-    workdir: of the run.
-    num_checkpoints: how many of the newest are kept.
+    workdir: folder of the run.
+    num_checkpoints: number of the newest checkpoints to keep.
 
   Yields:
     The checkpoints.
@@ -55,13 +55,13 @@ def open_checkpoints(
 
 @dataclasses.dataclass
 class RunCheckpoints:
-  """The checkpoints of one run, which know what its own must hold.
+  """Checkpoints of one run, checked against its configuration and data.
 
   Attributes:
     run: the run.
-    workdir: of the run.
-    checkpoints: in the workdir.
-    num_rollbacks: how often this process has rolled the run back.
+    workdir: folder of the run.
+    checkpoints: the checkpoints in the workdir.
+    num_rollbacks: number of rollbacks in this process.
   """
 
   run: Run
@@ -70,7 +70,7 @@ class RunCheckpoints:
   num_rollbacks: int = 0
 
   def restore_or_init(self) -> tuple[TrainState, int]:
-    """Returns the state to go on from, and its step; 0 for a new run.
+    """Returns the state to continue from, and its step; 0 for a new run.
 
     Raises:
       UserError: the newest checkpoint is of another run, all are damaged, or a
@@ -96,8 +96,8 @@ class RunCheckpoints:
     """Saves a step.
 
     Args:
-      step: of the state.
-      state: of the run.
+      step: step of the state.
+      state: state of the run.
       finish: whether to wait until it is written.
 
     Returns:
@@ -170,7 +170,7 @@ def init_state(run: Run) -> TrainState:
   """Initialises the state before step 1, with the same bits in all processes.
 
   Args:
-    run: that begins.
+    run: a new run.
 
   Raises:
     UserError: a file of weights cannot be used.

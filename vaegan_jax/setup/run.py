@@ -1,6 +1,6 @@
 """The one way from a configuration to a training run.
 
-Everything below this wing takes plain arguments: configurations are read here.
+Configurations are read here; lower layers take plain arguments.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from vaegan_jax.config.rules import flatten
 from vaegan_jax.config.shapes import example_shape
 from vaegan_jax.config.validation import validate_new_run
 from vaegan_jax.data import batches
-from vaegan_jax.data.images import Images, whole_of
+from vaegan_jax.data.split import Images, whole_of
 from vaegan_jax.evaluation.evaluator import Evaluator
 from vaegan_jax.losses.adversarial import OBJECTIVES
 from vaegan_jax.runtime import devices, distributed
@@ -28,10 +28,15 @@ from vaegan_jax.setup.data_identity import keep_rules
 from vaegan_jax.setup.finished_run import create_evaluator
 from vaegan_jax.setup.init_from import InitialWeights, read_initial_weights
 from vaegan_jax.setup.memory import check_memory
-from vaegan_jax.setup.networks import create_networks, critic_config
+from vaegan_jax.setup.networks import (
+  create_networks,
+  create_schedules,
+  critic_config,
+)
 from vaegan_jax.setup.updates import create_updates
 from vaegan_jax.training.health import HealthMonitor
 from vaegan_jax.training.loop import Plan
+from vaegan_jax.training.optimizers import learning_rates
 from vaegan_jax.training.step_kinds import StepKind, step_kind
 from vaegan_jax.training.train_state import TrainState
 from vaegan_jax.training.wrappers import Update
@@ -39,17 +44,17 @@ from vaegan_jax.training.wrappers import Update
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """A training run: all that its configuration describes.
+  """A training run, built from its configuration.
 
   Nothing is compiled or initialised yet.
 
   Attributes:
-    config: the configuration, with the range of its values settled.
+    config: the configuration, with its value range resolved.
     modules: the networks, by name.
-    optimizers: of the networks that are trained.
+    optimizers: optimizers of the trained networks.
     create_state: returns the state before step 1.
     images: the training examples.
-    evaluator: of the held-out examples.
+    evaluator: evaluator of the held-out examples.
     updates: (kind of step) -> its update; each compiles when first called.
     initial: weights of another run to start from, if any.
   """
@@ -70,7 +75,7 @@ class Run:
 
   @property
   def identity(self) -> dict[str, dict[str, Any]]:
-    """What a checkpoint records beside the state."""
+    """The configuration and data that a checkpoint records with the state."""
     data = {
       'num_images': len(self.images),
       'fingerprint': self.images.fingerprint,
@@ -79,7 +84,7 @@ class Run:
 
   @property
   def plan(self) -> Plan:
-    """How long to train, and when to evaluate, plot and save."""
+    """The number of steps, and when to evaluate, plot and save."""
     config = self.config
     fields = {field.name for field in dataclasses.fields(Plan)} & set(config)
     return Plan(
@@ -91,6 +96,11 @@ class Run:
     """Returns the update that a step, from 1, takes."""
     critic = critic_config(self.config, self.optimizers)
     return self.updates(step_kind(step, critic))
+
+  def learning_rates(self, state: TrainState) -> dict[str, float]:
+    """Returns the learning rate of each network's last step, by metric."""
+    schedules = create_schedules(self.config, self.optimizers)
+    return learning_rates(schedules, state)
 
   def create_monitor(self) -> HealthMonitor:
     """Creates the health checks of the run."""
@@ -137,15 +147,15 @@ def setup(config: ml_collections.ConfigDict, workdir: str = '') -> Run:
 
   Args:
     config: a valid configuration.
-    workdir: of the run. A run that has checkpoints keeps the rules by which it
-      began to read its data; '': the run is new.
+    workdir: the run's folder. A run with checkpoints keeps its original rules
+      for reading data; '': the run is new.
 
   Returns:
     The run.
 
   Raises:
-    UserError: a run may not begin like this, or its data, weights or another
-      run that it starts from cannot be used.
+    UserError: the configuration is not valid for a new run, or its data, its
+      weights or the run that it starts from cannot be used.
   """
   config, initial = _keep_or_begin(config, workdir)
   config, images, eval_images = load_data(config)

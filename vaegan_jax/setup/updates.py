@@ -26,9 +26,9 @@ def create_updates(
   """Creates the updates of a run, over this process's devices.
 
   Args:
-    config: of the run.
+    config: configuration of the run.
     modules: its networks, by name.
-    optimizers: of those that are trained.
+    optimizers: optimizers of the trained networks.
 
   Returns:
     (kind) -> the update of that kind, on [D, K B, *S, C] of any type; each is
@@ -55,7 +55,7 @@ def _create_preprocess(data) -> Callable[..., jax.Array]:
   """Creates the function that crops, mirrors and scales images on a device."""
   axes, crop = flip_axes(data), lambda images: images
   if data.random_crop_margin:
-    crop = functools.partial(pixels.random_crop, sides=spatial_shape(data))
+    crop = functools.partial(pixels.random_crop, shape=spatial_shape(data))
 
   def preprocess(images, *randoms):
     images = crop(images, *randoms[len(axes) :])

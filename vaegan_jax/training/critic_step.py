@@ -17,12 +17,8 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from vaegan_jax.losses import penalties
 from vaegan_jax.losses.adversarial import mean_over_map
-from vaegan_jax.losses.penalties import (
-  gradient_penalty,
-  lecam_penalty,
-  r1_penalty,
-)
 from vaegan_jax.training.train_state import (
   NetworkState,
   TrainState,
@@ -34,30 +30,19 @@ Metrics = dict[str, jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class CriticConfig:
-  """Settings of the critic's training: fields of `config.critic`. 0 is off.
+  """Settings of the critic's training: fields of `config.critic`. 0 is off."""
 
-  Attributes:
-    num_steps: critic steps an update, each on images of its own.
-    long_round_steps: critic steps of a critic warm-up; see `step_kinds.py`.
-    weight_clip: largest absolute value of any weight.
-    gradient_penalty_weight: lambda of `penalties.gradient_penalty`.
-    r1_weight: gamma of `penalties.r1_penalty`.
-    r1_every_steps: R1 is computed on every n-th step, with n times the weight
-      (arXiv 1912.04958, appendix B).
-    lecam_weight: lambda of `penalties.lecam_penalty`.
-    lecam_decay: decay of the logits' moving averages.
-    prior_fakes: whether samples of the prior are fakes too.
-  """
-
-  num_steps: int = 1
-  long_round_steps: int = 0
+  r1_weight: float
+  num_steps: int = 1  # An update, each on images of its own.
+  long_round_steps: int = 0  # Of a critic warm-up; see `step_kinds.py`.
   weight_clip: float = 0.0
   gradient_penalty_weight: float = 0.0
-  r1_weight: float = 0.0
+  # R1 is computed on every n-th step, with n times the weight (arXiv
+  # 1912.04958, appendix B).
   r1_every_steps: int = 16
   lecam_weight: float = 0.0
   lecam_decay: float = 0.99
-  prior_fakes: bool = False
+  prior_fakes: bool = False  # Whether samples of the prior are fakes too.
 
   @property
   def warmup_updates(self) -> int:
@@ -66,24 +51,16 @@ class CriticConfig:
 
 
 class CriticState(struct.PyTreeNode):
-  """The critic within an update.
+  """The critic within an update, and the moving averages of its logits."""
 
-  Attributes:
-    network: weights and optimizer state; None: there is no critic.
-    averages: {name: []}, moving averages of its logits.
-  """
-
-  network: NetworkState | None
+  network: NetworkState | None  # None: there is no critic.
   averages: dict[str, jax.Array]
 
   @classmethod
   def of(cls, state: TrainState) -> 'CriticState':
     """Returns the critic of a training state."""
-    names = ('logits_real', 'logits_fake')
-    return cls(
-      network=state.networks.get('critic'),
-      averages={name: state.averages[name] for name in names},
-    )
+    averages = {n: state.averages[n] for n in ('logits_real', 'logits_fake')}
+    return cls(state.networks.get('critic'), averages)
 
   @property
   def variables(self) -> dict[str, Any] | None:
@@ -100,8 +77,8 @@ class CriticBatch(NamedTuple):
       and samples of the prior.
     interpolation: [B] uniform in [0, 1].
     averages: moving averages of the critic's logits.
-    logits_real: [B]; None for a penalty with a separate gradient.
-    logits_fake: [B] for each batch of `decoded`; () likewise.
+    logits_real: [B]; None for a separate penalty.
+    logits_fake: [B] for each batch of `decoded`; () for a separate penalty.
   """
 
   x: jax.Array
@@ -118,42 +95,45 @@ class Penalty(NamedTuple):
   Attributes:
     name: name of its metric.
     weight: weight of its mean.
-    every_steps: n, if it is computed on every n-th step with n times the
-      weight; see `step_kinds.py`.
+    function: (critic: images -> logits [B], CriticBatch) -> [B].
     separate: whether its gradient is computed apart from the loss's, and never
       clipped; a penalty that is not computed on every step must be separate.
-    function: (critic: images -> logits [B], CriticBatch) -> [B].
+    every_steps: n, if it is computed on every n-th step with n times the
+      weight; see `step_kinds.py`.
   """
 
   name: str
   weight: float
-  every_steps: int
-  separate: bool
   function: Callable[[Callable, CriticBatch], jax.Array]
+  separate: bool = False
+  every_steps: int = 1
 
 
-def create_penalties(config: CriticConfig) -> list[Penalty]:
+def _create_penalties(config: CriticConfig) -> list[Penalty]:
   """Returns the penalties with a weight above 0."""
-  penalties = (
-    Penalty(
-      'gradient_penalty',
-      config.gradient_penalty_weight,
-      1,
-      False,
-      lambda critic, batch: gradient_penalty(
-        critic, batch.x, batch.decoded[0], batch.interpolation
-      ),
-    ),
-    Penalty('lecam_penalty', config.lecam_weight, 1, False, _lecam_penalty),
-    Penalty(
-      'r1_penalty',
-      config.r1_weight,
-      config.r1_every_steps,
-      True,
-      lambda critic, batch: r1_penalty(critic, batch.x),
-    ),
+
+  def gradient(critic, batch):
+    return penalties.gradient_penalty(
+      critic, batch.x, batch.decoded[0], batch.interpolation
+    )
+
+  def lecam(critic, batch):
+    del critic  # Its logits are in the batch.
+    past = batch.averages['logits_real'], batch.averages['logits_fake']
+    return sum(
+      penalties.lecam_penalty(batch.logits_real, logits, *past)
+      for logits in batch.logits_fake
+    ) / len(batch.logits_fake)
+
+  def r1(critic, batch):
+    return penalties.r1_penalty(critic, batch.x)
+
+  found = (
+    Penalty('gradient_penalty', config.gradient_penalty_weight, gradient),
+    Penalty('lecam_penalty', config.lecam_weight, lecam),
+    Penalty('r1_penalty', config.r1_weight, r1, True, config.r1_every_steps),
   )
-  return [penalty for penalty in penalties if penalty.weight]
+  return [penalty for penalty in found if penalty.weight]
 
 
 def create_critic_step(
@@ -182,9 +162,9 @@ def create_critic_step(
     and, if given, x_prior of the decoded images. `regularize` is a bool:
     whether to take the penalties of every n-th step.
   """
-  penalties = create_penalties(config)
-  separate = [p for p in penalties if p.separate]
-  added = [p for p in penalties if not p.separate]
+  found = _create_penalties(config)
+  separate = [p for p in found if p.separate]
+  added = [p for p in found if not p.separate]
   total_loss = functools.partial(_total_loss, module, critic_loss, added)
 
   def step_critic(critic, inputs, decoded, regularize):
@@ -273,15 +253,6 @@ def _separate_gradient(module, penalty, network: NetworkState, batch):
     return penalty.weight * penalty.every_steps * mean, mean
 
   return jax.grad(weighted, has_aux=True)(network.params)
-
-
-def _lecam_penalty(critic, batch: CriticBatch) -> jax.Array:
-  del critic  # Its logits are in the batch.
-  past = batch.averages['logits_real'], batch.averages['logits_fake']
-  return sum(
-    lecam_penalty(batch.logits_real, logits, *past)
-    for logits in batch.logits_fake
-  ) / len(batch.logits_fake)
 
 
 def _average(averages, metrics, decay):

@@ -15,7 +15,7 @@ from vaegan_jax.training.health_checks import (
   Fields,
   Limits,
   Metrics,
-  remedy,
+  advice,
 )
 
 # A lasting condition must also be in this many logs, as a run that logs rarely
@@ -49,23 +49,42 @@ class _Watch:
   sightings: int = 0  # Logs with it since then.
   reported: bool = False
 
+  def clear(self, step: int) -> None:
+    """Notes that the condition does not hold at a step."""
+    self.last_clear, self.first_seen = step, None
+    self.sightings, self.reported = 0, False
+
+  def see(self, step: int, urgent: bool, patience_steps: int) -> bool:
+    """Notes that the condition holds; returns whether to report it now."""
+    if self.first_seen is None:
+      self.first_seen = step
+    self.sightings += 1
+    lasts = step - self.first_seen >= patience_steps
+    due = urgent or (lasts and self.sightings >= _MIN_SIGHTINGS)
+    is_new = due and not self.reported
+    self.reported |= due
+    return is_new
+
+  @property
+  def since(self) -> int:
+    """The first step at which the condition may have begun."""
+    return self.first_seen if self.last_clear is None else self.last_clear + 1
+
 
 class HealthMonitor:
   """Health checks of one run, applied to each log.
 
-  A log without a check's metrics, or with non-finite ones, is no evidence: the
-  check's state stays as it was.
+  A condition is reported once it has lasted for `health.patience_steps` and 5
+  logs: a decoder's first outputs, for example, are nearly the same for all
+  images. Exploding features and repeated non-finite updates are reported at
+  once. A log without a check's metrics, or with non-finite ones, is no
+  evidence: the check's state stays as it was.
   """
 
   def __init__(
     self, fields: Fields, *, separated_loss: float, undecided_loss: float
   ):
     """Creates the checks that apply to a run.
-
-    A condition is reported once it has lasted for `health.patience_steps` and
-    5 logs. At the start of a run, for example, a decoder outputs nearly the
-    same for all images. Exploding features and repeated non-finite updates are
-    reported at once.
 
     Args:
       fields: {field: value} of the run's configuration.
@@ -80,30 +99,21 @@ class HealthMonitor:
       fields['health.min_usage'],
     )
     self._checks = [
-      (check, check.cause(fields) + remedy(check, fields))
+      (check, advice(check, fields), _Watch())
       for check in CHECKS
       if check.applies(fields)
     ]
-    self.reset()
 
   @property
   def healthy(self) -> bool:
     """Whether no reported condition still holds."""
-    return not any(watch.reported for watch in self._watches)
-
-  def reset(self) -> None:
-    """Forgets all conditions, as after a rollback.
-
-    The features' first scale is kept: it belongs to the same run.
-    """
-    self._watches = [_Watch() for _ in self._checks]
+    return not any(watch.reported for *_, watch in self._checks)
 
   def check(self, step: int, metrics: Metrics) -> list[Finding]:
     """Checks the metrics of one logged step.
 
     Args:
-      step: number of the update; larger than at the last call, or after
-        `reset`.
+      step: number of the update; larger than at the last call.
       metrics: metrics of that update; every one should be finite.
 
     Returns:
@@ -111,51 +121,26 @@ class HealthMonitor:
       after a log without it.
     """
     findings = []
-    for (check, advice), watch in zip(self._checks, self._watches, strict=True):
+    for check, cause_and_remedy, watch in self._checks:
       given = metrics
       if check.metrics is not None:
-        given = {k: metrics.get(k, math.nan) for k in check.metrics}
+        given = {name: metrics.get(name, math.nan) for name in check.metrics}
         if not all(map(math.isfinite, given.values())):
           continue
       observed = check.condition(given, self._limits)
       if observed is None:
-        watch.last_clear, watch.reported = step, False
-        watch.first_seen, watch.sightings = None, 0
-      elif self._is_due(watch, step, check.urgent(given)):
-        findings.append(
-          Finding(
-            check.kind,
-            f'{KINDS[check.kind]} since step {watch.first_seen:,}: {observed} '
-            f'at step {step:,}, likely because {advice}',
-            watch.first_seen
-            if watch.last_clear is None
-            else watch.last_clear + 1,
-          )
+        watch.clear(step)
+      elif watch.see(step, check.urgent(given), self._patience_steps):
+        message = (
+          f'{KINDS[check.kind]} since step {watch.first_seen:,}: {observed} at '
+          f'step {step:,}, likely because {cause_and_remedy}'
         )
+        findings.append(Finding(check.kind, message, watch.since))
     return findings
-
-  def _is_due(self, watch: _Watch, step: int, urgent: bool) -> bool:
-    """Counts a sighting; returns whether to report it, for the first time."""
-    if watch.first_seen is None:
-      watch.first_seen = step
-    watch.sightings += 1
-    lasts = step - watch.first_seen >= self._patience_steps
-    due = urgent or (lasts and watch.sightings >= _MIN_SIGHTINGS)
-    is_new = due and not watch.reported
-    watch.reported |= due
-    return is_new
 
 
 def last_healthy_step(
   checkpoint_steps: Iterable[int], unhealthy_since: int
 ) -> int | None:
-  """Returns the checkpoint to roll back to.
-
-  Args:
-    checkpoint_steps: steps that were saved, in any order.
-    unhealthy_since: the earliest `since` of the findings.
-
-  Returns:
-    The newest step before that one; None if there is none.
-  """
+  """Returns the newest saved step before `unhealthy_since`, or None."""
   return max((s for s in checkpoint_steps if s < unhealthy_since), default=None)

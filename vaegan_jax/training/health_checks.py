@@ -172,7 +172,7 @@ class Check(NamedTuple):
     metrics: names of the metrics that the condition needs; a log in which one
       is missing or not finite is no evidence. None: all, of any value.
     condition: (metrics, limits) -> what is unhealthy, or None.
-    cause: (fields) -> the likely cause.
+    cause: the likely cause, or (fields) -> it.
     suggestions: (fields) -> suggestions, in this order.
     applies: (fields) -> whether the run is checked.
     all_needed: whether all suggestions are needed.
@@ -182,7 +182,7 @@ class Check(NamedTuple):
   kind: str
   metrics: tuple[str, ...] | None
   condition: Callable[[Metrics, Limits], str | None]
-  cause: Callable[[Fields], str]
+  cause: str | Callable[[Fields], str]
   suggestions: tuple[Callable[[Fields], list[Suggestion]], ...]
   applies: Callable[[Fields], bool] = lambda fields: True
   all_needed: bool = False
@@ -203,7 +203,7 @@ CHECKS = (
     'non_finite',
     None,
     _non_finite,
-    lambda fields: 'a step was too large and left weights that overflow',
+    'a step was too large and left weights that overflow',
     (_slow_autoencoder, _slow_critic),
     all_needed=True,
     # A skipped update leaves the weights as they were. One is chance. If the
@@ -231,10 +231,8 @@ CHECKS = (
       lambda metrics, limits: limits.separated_loss,
       'critic_loss stayed below {limit:g} ({value:.3g})',
     ),
-    lambda fields: (
-      'the critic separates all reconstructions from real images, where its '
-      'gradient vanishes'
-    ),
+    'the critic separates all reconstructions from real images, where its '
+    'gradient vanishes',
     (_raise_adversarial, _slow_critic),
     applies=_trains_critic,
   ),
@@ -242,7 +240,7 @@ CHECKS = (
     'dead_critic',
     ('critic_loss',),
     _undecided,
-    lambda fields: 'the critic gives every image the same logit' + _DEAD_UNITS,
+    'the critic gives every image the same logit' + _DEAD_UNITS,
     (_slow_critic, _lower_adversarial),
     applies=_trains_critic,
   ),
@@ -269,10 +267,8 @@ CHECKS = (
       'usage stayed below health.min_usage={limit:g} of the codes ({value:.3g};'
       ' the most common one has {largest_share:.0%} of the tokens)',
     ),
-    lambda fields: (
-      'the encoder uses a corner of the codebook, or the images need no more '
-      'codes'
-    ),
+    'the encoder uses a corner of the codebook, or the images need no more '
+    'codes',
     (_even_codes, _slow_autoencoder),
   ),
   Check(
@@ -283,23 +279,27 @@ CHECKS = (
       f'output_std stayed below {_MIN_OUTPUT_SPREAD:.0%} of input_std '
       '({value:.3g} of {input_std:.3g})',
     ),
-    lambda fields: (
-      'the decoder gives every image the same output' + _DEAD_UNITS
-    ),
+    'the decoder gives every image the same output' + _DEAD_UNITS,
     (_slow_autoencoder, _lower_adversarial),
   ),
 )
 
 
-def remedy(check: Check, fields: Fields) -> str:
-  """Returns what to change, in words and as flags; '' if nothing is left."""
+def advice(check: Check, fields: Fields) -> str:
+  """Returns the cause, and what to change in words and as flags, if anything.
+
+  Args:
+    check: a row of the table.
+    fields: {field: value} of the run's configuration.
+  """
+  cause = check.cause if isinstance(check.cause, str) else check.cause(fields)
   found = [s for suggest in check.suggestions for s in suggest(fields)]
   if not found:
-    return ''
+    return cause
   word, space = (' and ', ' ') if check.all_needed else (' or ', ' or ')
   what = word.join(f'{verb} {field}' for verb, field, _ in found)
   flags = space.join(f'--config.{f}={_format(v)}' for _, f, v in found)
-  return f'; {what}, in a new --workdir: for example, {flags}'
+  return f'{cause}; {what}, in a new --workdir: for example, {flags}'
 
 
 def _one_digit(value: float) -> float:

@@ -14,28 +14,16 @@ Schedule = float | optax.Schedule  # A constant adds nothing to the state.
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-  """Settings of the optimizers; fields of `config.optimizer`.
+  """Settings of the optimizers: fields of `config.optimizer`."""
 
-  Attributes:
-    name: 'adam' (arXiv 1412.6980), or 'rmsprop' as the Wasserstein GAN's
-      authors use it (arXiv 1701.07875): decay 0.99, no momentum.
-    autoencoder_learning_rate: the autoencoder's largest learning rate.
-    critic_learning_rate: the critic's largest learning rate.
-    b1: Adam's decay of the first moment; 0.5 is usual against a critic.
-    b2: Adam's decay of the second moment.
-    warmup_steps: updates over which the learning rates rise linearly from 0.
-    schedule: 'constant', or 'cosine', which falls to 0 at the end of the run.
-    max_grad_norm: norm to which gradients are clipped; 0: no clipping.
-  """
-
-  name: str
+  name: str  # 'adam' or 'rmsprop'.
   autoencoder_learning_rate: float
   critic_learning_rate: float
-  b1: float
+  b1: float  # For Adam; 0.5 is usual against a critic.
   b2: float
-  warmup_steps: int
-  schedule: str
-  max_grad_norm: float
+  warmup_steps: int  # Updates over which learning rates rise linearly from 0.
+  schedule: str  # 'constant', or 'cosine': falls to 0 at the end of the run.
+  max_grad_norm: float  # Norm to which gradients are clipped; 0: no clipping.
 
 
 def create_schedules(
@@ -81,7 +69,11 @@ def create_schedules(
 def create_optimizers(
   schedules: Mapping[str, Schedule], config: OptimizerConfig
 ) -> dict[str, optax.GradientTransformation]:
-  """Creates the optimizer of every network, from `create_schedules`."""
+  """Creates every network's optimizer, from `create_schedules`.
+
+  It is Adam (arXiv 1412.6980), or RMSProp as the Wasserstein GAN's authors use
+  it (arXiv 1701.07875): decay 0.99, no momentum.
+  """
   optimizers = {}
   for network, rate in schedules.items():
     optimizer = optax.adam(rate, b1=config.b1, b2=config.b2)

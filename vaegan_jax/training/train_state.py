@@ -40,17 +40,7 @@ def apply_gradients(
   grads: Params,
   batch_stats: Params,
 ) -> NetworkState:
-  """Takes one optimizer step of one network.
-
-  Args:
-    network: the network before the step.
-    optimizer: its optax transform.
-    grads: gradients of its params.
-    batch_stats: its running averages after the step.
-
-  Returns:
-    The network after the step.
-  """
+  """Takes one optimizer step; `batch_stats` are the network's after it."""
   updates, opt_state = optimizer.update(
     grads, network.opt_state, network.params
   )
@@ -130,7 +120,7 @@ def inference_variables(state: TrainState) -> dict[str, dict[str, Params]]:
   """Returns {network: variables}; the autoencoder's weights are the averaged.
 
   Args:
-    state: of a run, on the host or on any devices.
+    state: state of a run, on the host or on any devices.
   """
   variables = {
     name: network.variables for name, network in state.networks.items()

@@ -23,12 +23,12 @@ class LFQ(Codes):
       is taken; None: the batch is on one device.
   """
 
-  code_dim: int = 10
+  code_dim: int = 8
   axis_name: str | None = None
 
   @property
   def codebook_size(self) -> int:
-    """K."""
+    """K, the number of codes."""
     return 2**self.code_dim
 
   def __call__(

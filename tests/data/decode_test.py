@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vaegan_jax.data import decoding
+from vaegan_jax.data import decode
 
 _RED, _BLUE, _WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
@@ -21,7 +21,7 @@ def _encode(image, file_format='PNG', **options):
 
 def _decode(image, channels=3, size=None, **options):
   data = image if isinstance(image, bytes) else _encode(image)
-  return decoding.decode_image(
+  return decode.decode_image(
     data, channels=channels, image_size=size or 4, **options
   )
 
@@ -67,7 +67,7 @@ def test_sixteen_bits_are_scaled_not_clipped(file_format, value, expected):
 def test_that_half_of_16_bits_is_lost_is_told(monkeypatch):
   told = []
   monkeypatch.setattr(
-    decoding.logging, 'log_first_n', lambda *args: told.append(args[1])
+    decode.logging, 'log_first_n', lambda *args: told.append(args[1])
   )
   _decode(Image.fromarray(np.full((4, 4), 200, np.uint8)), 1)
   assert not told

@@ -1,27 +1,29 @@
-"""The drawing of an embedded dataset: volumes of blobs and vessels.
+"""Synthetic volumes of an organ with a vessel.
 
-An organ of layers in dark tissue, two bright nodules, and a vessel that passes
-through it and forks. What a blur destroys is the layers, the walls of all of
-them, and the vessel itself, which is two or three places thick.
+Dark tissue holds a layered organ, two bright nodules, and a vessel that passes
+through it and forks. The fine detail is in the layers, the walls, and the
+vessel, which is two or three voxels thick.
 
-Chance comes from `RandomState`, whose stream NumPy has frozen.
+Randomness comes from `RandomState`, whose stream NumPy has frozen.
 """
 
 import numpy as np
 
+from vaegan_jax.data.synthetic_source import SyntheticSource
+
 SHAPE = (32, 32, 32, 1)
 
 _TISSUE, _ORGAN, _NODULE, _VESSEL = 60.0, 130.0, 190.0, 240.0
-_LAYER = 25.0  # By which layers of the organ are lighter or darker.
-_NUM_LAYERS = 3  # Of each, from its middle to its wall.
-_NOISE = 2.0  # Standard deviation of the instrument's.
+_LAYER = 25.0  # Brightness by which the layers of the organ differ.
+_NUM_LAYERS = 3  # From the middle of the organ to its wall.
+_NOISE = 2.0  # Standard deviation of the instrument noise.
 
 
 def draw(index: int) -> np.ndarray:
   """Draws one volume.
 
   Args:
-    index: which; any non-negative integer.
+    index: any non-negative integer.
 
   Returns:
     [32, 32, 32, 1] uint8.
@@ -44,7 +46,7 @@ def draw(index: int) -> np.ndarray:
 
 
 def _draw_vessel(rng, space, volume):
-  """A stem from the floor up, and two branches from its end to the roof."""
+  """Draws a stem from the floor up, and two branches to the roof."""
   height = SHAPE[0] / 2
   foot, fork = (np.r_[h, rng.uniform(-4, 4, 2)] for h in (-height, 0.0))
   _draw_tube(space, volume, foot, fork, 1.7)
@@ -54,8 +56,15 @@ def _draw_vessel(rng, space, volume):
 
 
 def _draw_tube(space, volume, start, end, radius):
-  """What is within a radius of the way from one place to another."""
+  """Fills what is within a radius of a line."""
   way = end - start
   share = np.clip((space - start) @ way / (way @ way), 0, 1)
   nearest = start + share[..., None] * way
   volume[np.sum((space - nearest) ** 2, -1) < radius**2] = _VESSEL
+
+
+class Source(SyntheticSource):
+  """4,000 volumes to train with and 512 held out."""
+
+  name = 'drawn_volumes'
+  generate = staticmethod(draw)

@@ -29,6 +29,8 @@ _LOSS = LossConfig(
   layer_weights=(),
   normalize='batch',  # Its mean is over the images of all devices.
   reduction='mean',
+  image_weight=0.0,
+  image_halvings=0,
   pixel_weight=0.0,
   adversarial_weight=0.0,
   adversarial_ramp_steps=0,
@@ -66,7 +68,7 @@ def evaluate():
 
 def test_several_devices_score_as_one_and_share_alike():
   process = subprocess.run(
-    [sys.executable, '-m', 'tests.evaluation.many_devices_test'],
+    [sys.executable, '-m', 'tests.evaluation.evaluator_devices_test'],
     cwd=Path(__file__).parents[2],
     env=environment(NUM_DEVICES),
     capture_output=True,

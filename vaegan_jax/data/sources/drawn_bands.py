@@ -1,13 +1,15 @@
-"""The drawing of an embedded dataset: land from above, in thirteen bands.
+"""Synthetic satellite images of land, in thirteen bands.
 
-Five kinds of ground with a spectrum each, as reflectance times 10,000 in 16
-bits, which satellites deliver. What a blur destroys is in all bands at once:
-shores, furrows, the crowns of a wood, roads and the blocks of a town.
+Five kinds of ground have a spectrum each, as reflectance times 10,000 in 16
+bits, like satellite products. All bands share the fine detail: shores, furrows,
+tree crowns, roads and the blocks of a town.
 
-Chance comes from `RandomState`, whose stream NumPy has frozen.
+Randomness comes from `RandomState`, whose stream NumPy has frozen.
 """
 
 import numpy as np
+
+from vaegan_jax.data.synthetic_source import SyntheticSource
 
 SHAPE = (64, 64, 13)
 
@@ -21,14 +23,14 @@ _ROAD = (11, 12, 13, 13, 14, 14, 15, 15, 15, 15, 14, 17, 16)
 _SPECTRA = np.array([_WATER, _WOOD, _CROP, _EARTH, _TOWN, _ROAD]) * 100.0
 _ROAD_KIND = len(_SPECTRA) - 1
 _MAX_TURN = 0.25  # Radians.
-_NOISE = 25.0  # Standard deviation of the instrument's.
+_NOISE = 25.0  # Standard deviation of the instrument noise.
 
 
 def draw(index: int) -> np.ndarray:
   """Draws one scene.
 
   Args:
-    index: which; any non-negative integer.
+    index: any non-negative integer.
 
   Returns:
     [64, 64, 13] uint16, reflectance times 10,000.
@@ -37,7 +39,7 @@ def draw(index: int) -> np.ndarray:
   middles = np.array(SHAPE[:2]).reshape(2, 1, 1) / 2 - 0.5
   y, x = np.mgrid[: SHAPE[0], : SHAPE[1]] - middles
   turn = rng.uniform(-_MAX_TURN, _MAX_TURN)
-  # Two roads cross where both are 0. What is on a parcel is laid out by them.
+  # Two roads cross where both are 0; the parcels follow their directions.
   along = np.cos(turn) * x + np.sin(turn) * y - rng.uniform(-6, 6)
   across = np.cos(turn) * y - np.sin(turn) * x - rng.uniform(-8, 4)
   parcels = 2 * (along > 0) + (across > 0)
@@ -53,10 +55,17 @@ def draw(index: int) -> np.ndarray:
 
 
 def _texture(along, across, kinds) -> np.ndarray:
-  """[H, W], about 1: how bright each place of a kind of ground is."""
+  """Returns the brightness of each place of the ground [H, W], about 1."""
   wood = 1 + 0.45 * np.sin(0.4 * np.pi * along) * np.sin(0.4 * np.pi * across)
   furrows = 1 + 0.2 * np.sign(np.sin(0.5 * np.pi * across))
   blocks = (np.sin(0.25 * np.pi * along) > -0.5) & (furrows > 1)
   even = np.ones_like(along)
   textures = [even, wood, furrows, even, 0.6 + 0.6 * blocks]
   return np.choose(kinds, textures)
+
+
+class Source(SyntheticSource):
+  """4,000 scenes to train with and 512 held out."""
+
+  name = 'drawn_bands'
+  generate = staticmethod(draw)

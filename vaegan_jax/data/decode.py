@@ -1,7 +1,7 @@
-"""From the bytes of an image file to pixels.
+"""Decodes image files to pixels.
 
-What a file claims is checked before memory is given to it: it may be of the
-kinds below alone, and of `PIL.Image.MAX_IMAGE_PIXELS` (89 million) at most.
+The size that a file claims is checked before memory is allocated. Only the
+kinds below are read, up to `PIL.Image.MAX_IMAGE_PIXELS` (89 million) pixels.
 """
 
 import contextlib
@@ -15,18 +15,18 @@ from PIL import Image, ImageOps, features
 
 # Pillow's, by the number of channels.
 MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}
-# Told by the content. Pillow knows more, some of which run other programs:
-# an EPS file, whatever its name, is handed to Ghostscript.
+# Detected from the content. Pillow knows others that run programs: it gives an
+# EPS file, whatever its name, to Ghostscript.
 FIRST_KINDS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')
-# And what each of these needs, which is not everywhere.
+# Optional requirements of these kinds.
 _NEEDS = {
   'AVIF': 'a Pillow that was built with AVIF',
   'JPEG2000': 'a Pillow that was built with OpenJPEG',
   'HEIF': 'pillow-heif (pip install pillow-heif)',
   'JPEG XL': 'another program to make it a JPEG or PNG',
 }
-# How files begin that are images whatever their names say. (BMP, TIFF and PPM
-# begin as other files do too.)
+# Signatures of images, whatever their names. (Those of BMP, TIFF and PPM occur
+# in other files, too.)
 _BEGINNINGS = (
   (b'\xff\xd8\xff', 'JPEG'),
   (b'\x89PNG\r\n\x1a\n', 'PNG'),
@@ -40,24 +40,21 @@ _HEIF_BRANDS = (
   *(b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'hevm', b'hevs'),
   *(b'mif1', b'msf1'),
 )
-# Pixels; larger images are unpacked one at a time, and always by one thread,
-# because glibc keeps what each thread has once needed.
+# Pixels. One thread unpacks all larger images, one at a time, because glibc
+# keeps the memory that each thread once needed.
 _LARGE = 2**24
 _large_images = futures.ThreadPoolExecutor(1)
 
 
 class UnreadableKind(ValueError):
-  """A whole image, perhaps, of a kind that cannot be read here."""
+  """An error for a kind of image that cannot be read here."""
 
 
 def find_kind(data: bytes) -> str:
-  """What the first bytes of a file say that it is.
-
-  Args:
-    data: the file, or its first 64 bytes.
+  """Detects the kind of an image from the first 64 bytes of its file.
 
   Returns:
-    Pillow's name of the kind; '' if it is none, or one not sure from these.
+    Pillow's name of the kind; '' if it is none, or not certain.
   """
   for beginning, kind in _BEGINNINGS:
     if data.startswith(beginning):
@@ -76,12 +73,12 @@ def find_kind(data: bytes) -> str:
 
 @functools.cache
 def readable_kinds() -> tuple[str, ...]:
-  """Pillow's names of the kinds that are read here."""
+  """Returns Pillow's names of the kinds that are read here."""
   kinds = list(FIRST_KINDS)
   for kind, feature in (('AVIF', 'avif'), ('JPEG2000', 'jpg_2000')):
     if features.check(feature):
       kinds.append(kind)
-  with contextlib.suppress(ImportError):  # It is nobody's requirement.
+  with contextlib.suppress(ImportError):  # It is optional.
     import pillow_heif
 
     pillow_heif.register_heif_opener()
@@ -96,16 +93,16 @@ def read_image(
 
   Args:
     data: an image file.
-    kinds: Pillow's names of those that are read; None: `readable_kinds`.
+    kinds: Pillow's names of those that may be read; None: `readable_kinds`.
 
   Returns:
-    The image, turned as its EXIF orientation says, with 8 bits a channel.
+    The image, with its EXIF orientation applied and 8 bits per channel.
 
   Raises:
     Exception: whatever Pillow raises for a damaged file.
-    UnreadableKind: it is of a kind that something is needed for.
-    ValueError: it would unpack to too many pixels, or they are floats, which
-      have no fixed white.
+    UnreadableKind: it is of a kind whose library is missing.
+    ValueError: it declares too many pixels, or they are floats, which have no
+      fixed white.
   """
   if kinds is None:
     kinds, kind = readable_kinds(), find_kind(data)
@@ -125,15 +122,15 @@ def read_image(
 
 def _load(image: Image.Image) -> Image.Image:
   image.load()
-  with contextlib.suppress(Exception):  # Damaged notes, but whole pixels.
+  with contextlib.suppress(Exception):  # The pixels are whole all the same.
     ImageOps.exif_transpose(image, in_place=True)
   if image.mode == 'F':
     raise ValueError('pixels are floats, which have no fixed white')
   if image.mode.startswith('I'):  # 16 bits: Pillow's own conversion clips.
     logging.log_first_n(
       logging.WARNING,
-      'Of images with 16 bits the upper 8 are kept, which are nearly black if '
-      "12 are used: data.name='array_folder' keeps them all.",
+      'Images with 16 bits keep the upper 8, which are nearly black if 12 are '
+      "used: data.name='array_folder' keeps them all.",
       1,
     )
     high_bytes = np.asarray(image) >> 8
@@ -142,25 +139,25 @@ def _load(image: Image.Image) -> Image.Image:
 
 
 def decode_image(
-  data: bytes,
+  data: bytes | np.ndarray,
   *,
   channels: int,
   image_size: int | tuple[int, int],
   center_crop: int = 0,
 ) -> np.ndarray:
-  """Decodes an image file to so many pixels, without a change of proportions.
+  """Decodes an image file to a given size, without a change of proportions.
 
-  Transparent pixels show white where the channels asked for have no alpha.
+  Transparent pixels become white if the channels include no alpha.
   Resizing is Pillow's Lanczos filter, which averages when it shrinks and
   interpolates when it enlarges.
 
   Args:
-    data: an image file in any format that Pillow reads.
+    data: an image file of a readable kind, or an array [H', W', 3] uint8.
     channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA.
-    image_size: the sides (height, width) of the result, in pixels, or one for
-      both; they may exceed the file's.
-    center_crop: the shorter side of what is cut from the middle, in pixels of
-      the file; 0, or more than fits: the largest that does.
+    image_size: the (height, width) of the result in pixels, or one number for
+      both; it may exceed the file's.
+    center_crop: the shorter side of a crop from the middle, in pixels of the
+      file; 0, or more than fits: the largest that fits.
 
   Returns:
     [H, W, C] uint8, with H and W the image size.
@@ -168,8 +165,9 @@ def decode_image(
   Raises:
     Exception: whatever Pillow raises for a damaged file.
   """
+  is_file = isinstance(data, bytes)
   return to_size(
-    read_image(data),
+    read_image(data) if is_file else Image.fromarray(data),
     channels=channels,
     image_size=image_size,
     center_crop=center_crop,
@@ -183,14 +181,9 @@ def to_size(
   image_size: int | tuple[int, int],
   center_crop: int = 0,
 ) -> np.ndarray:
-  """Cuts, converts and resizes an image that is read, as `decode_image`.
+  """Crops, converts and resizes an image, upright and with 8 bits per channel.
 
-  Args:
-    image: upright, with 8 bits a channel.
-    channels, image_size, center_crop: as `decode_image` takes them.
-
-  Returns:
-    [H, W, C] uint8, with H and W the image size.
+  Its arguments and its result are those of `decode_image`.
   """
   height, width = np.broadcast_to(image_size, 2).tolist()
   scale = min(image.width / width, image.height / height)
@@ -210,6 +203,6 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
     image = image.convert('RGBA')
     white = Image.new('RGBA', image.size, 'white')
     image = Image.alpha_composite(white, image)
-  elif image.mode in ('P', 'LAB'):  # Pillow has no direct way to LA from them.
+  elif image.mode in ('P', 'LAB'):  # Pillow cannot convert them to LA.
     image = image.convert('RGBA')
   return image.convert(mode)

@@ -1,13 +1,15 @@
-"""The drawing of an embedded dataset: plucked strings and chirps.
+"""Synthetic sounds: plucked strings and chirps.
 
-Half a second each: two notes of a scale, plucked one after the other, and a
-chirp. What a blur destroys is above a quarter of the sampling rate: the attack
-of a string, its upper partials, the end of a chirp.
+Each lasts half a second: two plucked notes of a scale, and sometimes a chirp.
+The fine detail is above a quarter of the sample rate: the attack of a string,
+its upper partials, the end of a chirp.
 
-Chance comes from `RandomState`, whose stream NumPy has frozen.
+Randomness comes from `RandomState`, whose stream NumPy has frozen.
 """
 
 import numpy as np
+
+from vaegan_jax.data.synthetic_source import SyntheticSource
 
 SAMPLE_RATE = 16_000
 SHAPE = (8192, 1)
@@ -22,10 +24,10 @@ def draw(index: int) -> np.ndarray:
   """Draws one sound.
 
   Args:
-    index: which; any non-negative integer.
+    index: any non-negative integer.
 
   Returns:
-    [8192, 1] int16, at 16,000 samples a second.
+    [8192, 1] int16, at 16,000 samples per second.
   """
   rng = np.random.RandomState(index)
   sound = np.zeros(SHAPE[0])
@@ -45,11 +47,11 @@ def _add(sound, onset, other):
 
 
 def _pluck(rng) -> np.ndarray:
-  """A string: its partials, of which the upper ones fade sooner."""
+  """Returns a string: its partials, the upper ones fading sooner."""
   time = np.arange(SHAPE[0]) / SAMPLE_RATE
   octave, degree = rng.randint(2), rng.randint(len(_SCALE))
   pitch = _LOWEST * 2 ** (octave + _SCALE[degree] / 12)
-  place = rng.uniform(0.15, 0.35)  # Of the string, at which it is plucked.
+  place = rng.uniform(0.15, 0.35)  # Where the string is plucked.
   sound = np.zeros_like(time)
   for partial in range(1, _NUM_PARTIALS + 1):
     frequency = partial * pitch
@@ -62,7 +64,7 @@ def _pluck(rng) -> np.ndarray:
 
 
 def _chirp(rng) -> np.ndarray:
-  """A tone that rises or falls, within an eighth of a second."""
+  """Returns a tone that rises or falls within an eighth of a second."""
   time = np.arange(SHAPE[0]) / SAMPLE_RATE
   ends = (1500.0, 6500.0)
   low, high = ends if rng.uniform() < 0.5 else ends[::-1]
@@ -70,3 +72,11 @@ def _chirp(rng) -> np.ndarray:
   phase = 2 * np.pi * (low * time + (high - low) * time**2 / (2 * length))
   window = np.sin(np.pi * np.minimum(time / length, 1)) ** 2
   return rng.uniform(0.3, 0.6) * window * np.sin(phase)
+
+
+class Source(SyntheticSource):
+  """4,000 sounds to train with and 512 held out."""
+
+  name = 'drawn_sounds'
+  generate = staticmethod(draw)
+  sample_rate = SAMPLE_RATE

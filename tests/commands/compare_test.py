@@ -1,0 +1,26 @@
+"""The protocol of a comparison; `evaluate_test.py` compares whole runs."""
+
+from types import SimpleNamespace
+
+from vaegan_jax.commands import compare
+from vaegan_jax.setup.finished_run import FinishedRun
+
+
+def run_with(protocol):
+  return FinishedRun(SimpleNamespace(protocol=protocol), {}, 0)
+
+
+def test_each_run_has_its_own_protocol():
+  shared = '- 512 held-out images\n- pictures of 8 bits\n'
+  runs = {
+    'mse': run_with(f'{shared}- the images are not those of the training\n'),
+    'geometric': run_with(shared),
+    'old': run_with(f'{shared}- the run was trained on other data\n'),
+  }
+  assert compare._protocol(runs) == (
+    f'{shared}'
+    '- mse: the images are not those of the training\n'
+    '- old: the run was trained on other data\n'
+  )
+  del runs['mse'], runs['old']
+  assert compare._protocol(runs) == shared

@@ -1,0 +1,46 @@
+"""Opens data sets in tests as a run does."""
+
+from pathlib import Path
+
+import numpy as np
+
+from vaegan_jax.data import sources
+from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data.split import open_split
+
+
+def open_dataset(name, data_dir, **fields):
+  """Opens a data set; `fields` are those of `config.data`."""
+  fields = {'name': name, 'data_dir': str(data_dir), **fields}
+  if 'path' in fields:
+    fields['path'] = str(fields['path'])
+  return sources.find(name).open(DataConfig(**fields))
+
+
+def open_folder(folder, data_dir, **fields):
+  """Opens a folder of images."""
+  return open_dataset('image_folder', data_dir, path=folder, **fields)
+
+
+def names_in(dataset, *splits):
+  """Returns the relative names of the files in splits of a folder."""
+  return {
+    name for split in splits or dataset.counts for name in dataset._names[split]
+  }
+
+
+def load(dataset, split='train', **options):
+  """Opens a split of images of 8 x 8, unless `options` differ."""
+  return open_split(
+    dataset, split, **{'shape': (8, 8), 'channels': 3, **options}
+  )
+
+
+def everything(images):
+  """Returns all examples of a split."""
+  return images[np.arange(len(images))]
+
+
+def caches(data_dir):
+  """Returns the decoded copies below a folder."""
+  return sorted(Path(data_dir).rglob('decoded-*.npy*'))

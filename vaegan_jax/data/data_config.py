@@ -1,0 +1,101 @@
+"""The fields of `config.data` as plain, immutable values."""
+
+import dataclasses
+import os
+
+from vaegan_jax.data import sources
+
+_HOME_DATA_DIR = '~/tensorflow_datasets'  # The default of TFDS.
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+  """Settings of a data set; `config/schema.py` explains each field."""
+
+  name: str
+  path: str = ''
+  folder_rules: int = 2
+  allow_growth: bool = False
+  feature: str = ''
+  data_dir: str = ''
+  copy_dir: str = ''
+  image_size: int | tuple[int, int] = 64
+  shape: tuple[int, ...] = ()
+  sample_rate: int = 16_000
+  channels: int = 3
+  value_range: str | tuple[float, float] = 'dtype'
+  shown_bands: tuple[int, ...] = ()
+  center_crop: int = 0
+  train_split: str = 'train'
+  eval_split: str = 'test'
+  random_flip: bool = True
+  random_crop_margin: int = 0
+  flip_axes: tuple[int, ...] = ()
+  cache_images: bool = True
+
+  def __post_init__(self):
+    for field in dataclasses.fields(self):  # JSON has lists.
+      value = getattr(self, field.name)
+      if isinstance(value, list):
+        object.__setattr__(self, field.name, tuple(value))
+
+  @property
+  def holds_arrays(self) -> bool:
+    """Whether examples are arrays in units of their own, not photographs."""
+    return sources.holds_arrays(self.name, self.shape)
+
+  @property
+  def spatial_shape(self) -> tuple[int, ...]:
+    """The lengths of one to three axes of space, S."""
+    if self.shape:
+      return self.shape
+    is_pair = isinstance(self.image_size, tuple)
+    return self.image_size if is_pair else (self.image_size,) * 2
+
+  @property
+  def read_shape(self) -> tuple[int, ...]:
+    """S before training's random crop."""
+    return tuple(n + self.random_crop_margin for n in self.spatial_shape)
+
+  @property
+  def example_shape(self) -> tuple[int, ...]:
+    """(*S, C)."""
+    return (*self.spatial_shape, self.channels)
+
+  @property
+  def mirrored_axes(self) -> tuple[int, ...]:
+    """The axes of space along which training mirrors examples."""
+    if self.flip_axes:
+      return self.flip_axes
+    return (1,) if self.random_flip and not self.holds_arrays else ()
+
+  @property
+  def plotted_bands(self) -> tuple[int, ...]:
+    """The channels that figures show; () for all."""
+    if self.shown_bands:
+      return self.shown_bands
+    return (0,) if self.holds_arrays else ()
+
+  @property
+  def local_dir(self) -> str:
+    """The folder on a disk for prepared data and decoded copies."""
+    data_dir = '' if in_bucket(self.data_dir) else self.data_dir
+    copy_dir = self.copy_dir if in_bucket(self.data_dir) else ''
+    return expand_path(copy_dir or data_dir or _HOME_DATA_DIR)
+
+  @property
+  def copies_dir(self) -> str:
+    """The folder on a disk for copies of what is in buckets."""
+    data_dir = '' if in_bucket(self.data_dir) else self.data_dir
+    folder = expand_path(self.copy_dir or data_dir or _HOME_DATA_DIR)
+    return os.path.join(folder, 'buckets')
+
+
+def in_bucket(path: str) -> bool:
+  """Returns whether a path, which may be empty, is in a bucket."""
+  return path.startswith('gs://')
+
+
+def expand_path(path: str) -> str:
+  """Replaces '~' and '$NAME'."""
+  return os.path.expanduser(os.path.expandvars(path))

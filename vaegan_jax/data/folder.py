@@ -1,0 +1,223 @@
+"""A user's folder of examples, read in place.
+
+What is known of the files (which are damaged, which are held out, their order)
+is kept in a small index, so that only a folder that has changed is checked
+again. Order and fingerprints are those that TFDS gave to its own copies of such
+folders, which earlier versions made: their runs resume bit-identically.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from vaegan_jax.data.buckets import BucketFolder
+from vaegan_jax.data.data_config import DataConfig, in_bucket
+from vaegan_jax.data.image_files import DAMAGED_FILE, ImageFiles
+from vaegan_jax.data.source import Dataset
+from vaegan_jax.errors import UserError, describe_error
+
+_INDEX = 'index.json'
+
+
+def local_path(data: DataConfig) -> str:
+  """Returns `data.path`, or the checked copy of a folder in a bucket."""
+  if not in_bucket(data.path):
+    return data.path
+  folder = BucketFolder(data.path, data.copies_dir, 'data.path')
+  return str(folder.copy(exactly=True))
+
+
+def tfds_order(split: str, keys: Sequence[bytes]) -> list[int]:
+  """Returns the order in which TFDS stores examples.
+
+  Args:
+    split: the name of the split.
+    keys: what identifies each example.
+
+  Returns:
+    Indices of `keys`, sorted by the MD5 of the split's name and the key.
+  """
+  salt = hashlib.md5(split.encode(), usedforsecurity=False)
+
+  def digest(index):
+    md5 = salt.copy()
+    md5.update(keys[index])
+    return md5.digest()
+
+  return sorted(range(len(keys)), key=digest)
+
+
+def tfds_size(**features: int) -> int:
+  """Returns the bytes of a `tf.train.Example` of byte strings.
+
+  TFDS counts them as the size of a data set, which is part of fingerprints.
+
+  Args:
+    **features: the length of each string, at least 1, by its feature's name.
+  """
+
+  def field(size):  # Its tag, its length and itself.
+    return 1 + max(1, -(-size.bit_length() // 7)) + size
+
+  return field(
+    sum(
+      field(field(len(name)) + field(field(field(size))))
+      for name, size in features.items()
+    )
+  )
+
+
+class FolderDataset(Dataset):
+  """The examples of a folder, whose files stay where they are."""
+
+  def __init__(self, name: str, files: ImageFiles, data_dir: str):
+    """Reads the index, or checks every file and writes the index.
+
+    Args:
+      name: identifies the data set in fingerprints.
+      files: files of the folder.
+      data_dir: the folder for the index and decoded copies.
+
+    Raises:
+      UserError: the files cannot be used, or the index cannot be written.
+    """
+    self.name, self._files = name, files
+    self.location = str(files.root)
+    place = _place(name, files, data_dir)
+    self.cache_dir = place
+    index = _read_index(place / _INDEX)
+    if index is None:
+      index = _check(files, place)
+      _write_index(place, index, data_dir)
+      _adopt_decoded(place, pathlib.Path(data_dir, name, files.fingerprint))
+      _remove_older(place)
+    self._names = index['splits']
+    self.counts = {split: len(names) for split, names in self._names.items()}
+    self.num_bytes, self.content_hash = index['bytes'], index['content_hash']
+    if index['dtype']:
+      self.dtype = np.dtype(index['dtype'])
+      self.shape = tuple(index['shape'])
+      self.sample_rate = index['sample_rate']
+
+  def read(self, split: str, indices: Sequence[int]) -> list[bytes]:
+    """Returns the bytes of files; see `Dataset.read`."""
+    names = self._names[split]
+    return [self._files.read(names[index]) for index in indices]
+
+  def describe(self, split: str, index: int) -> str:
+    """Returns the name of a file, relative to the folder."""
+    return repr(self._names[split][index])
+
+
+def _place(name: str, files: ImageFiles, data_dir: str) -> pathlib.Path:
+  """Returns where the index is: per folder, and per state of its files."""
+  key = f'{os.path.realpath(files.root)} {files.rules} {files.least_samples}'
+  folder = hashlib.sha256(os.fsencode(key)).hexdigest()[:16]
+  return pathlib.Path(data_dir, name, f'in-place-{folder}', files.fingerprint)
+
+
+def _check(files: ImageFiles, place: pathlib.Path) -> dict[str, Any]:
+  """Reads every file once, and returns the content of the index."""
+  damaged = files.find_damaged(os.fspath(place / DAMAGED_FILE))
+  splits, size = {}, 0
+  for split, names in files.split(damaged).items():
+    keys = [os.fsencode(name) for name in names]
+    splits[split] = [names[index] for index in tfds_order(split, keys)]
+    size += sum(
+      tfds_size(image=files.size(name), path=len(key))
+      for name, key in zip(names, keys, strict=True)
+    )
+  status = os.stat(files.root)
+  return {
+    'folder': [status.st_dev, status.st_ino],
+    'content_hash': files.content_hash,
+    'bytes': size,
+    'dtype': files.dtype,
+    'shape': list(files.shape),
+    'sample_rate': files.sample_rate,
+    'damaged': damaged,
+    'splits': splits,
+  }
+
+
+def _read_index(path: pathlib.Path) -> dict[str, Any] | None:
+  """Returns the index; None if there is none, or a damaged one."""
+  try:
+    digest, content = path.read_text().split('\n', 1)
+    if hashlib.sha256(content.encode()).hexdigest() == digest:
+      return json.loads(content)
+    logging.warning('%s is damaged; the folder is checked again.', path)
+  except (OSError, ValueError):
+    pass
+  return None
+
+
+def _write_index(
+  place: pathlib.Path, index: Mapping[str, Any], data_dir: str
+) -> None:
+  content = json.dumps(index)
+  digest = hashlib.sha256(content.encode()).hexdigest()
+  partial = place / f'{_INDEX}.{os.getpid()}-{time.time_ns()}'
+  try:
+    place.mkdir(parents=True, exist_ok=True)
+    damaged = index['damaged'].items()
+    if damaged:
+      lines = [f'{name!r}: {reason}\n' for name, reason in damaged]
+      (place / DAMAGED_FILE).write_text(''.join(lines), encoding='utf-8')
+    partial.write_text(f'{digest}\n{content}')
+    os.replace(partial, place / _INDEX)
+  except OSError as error:
+    raise unwritable(data_dir, error) from error
+
+
+def unwritable(data_dir: str, error: OSError) -> UserError:
+  """Returns the error for a `data.data_dir` that cannot be written."""
+  return UserError(
+    f'data.data_dir is {data_dir!r}, which cannot be written '
+    f'({describe_error(error)}); name a folder on a disk with room, such as '
+    '--config.data.data_dir=/scratch/data.'
+  )
+
+
+def _adopt_decoded(place: pathlib.Path, old: pathlib.Path) -> None:
+  """Links the decoded copies that an earlier version made of the same files.
+
+  That version copied the files, too, which nothing reads any more.
+  """
+  for path in old.glob('*/*/decoded-*.npy'):
+    with contextlib.suppress(OSError):
+      os.link(path, place / path.name)
+  if old.is_dir():
+    print(
+      f'{old} is a copy of the folder by an earlier version, which nothing '
+      'reads any more: it may be removed.',
+      flush=True,
+    )
+
+
+def _remove_older(place: pathlib.Path) -> None:
+  """Removes the decoded copies of earlier states of the same folder.
+
+  A process that has mapped a copy can still read it. Copies of another folder
+  at the same path, as in a container, are kept.
+  """
+  folder = (_read_index(place / _INDEX) or {}).get('folder')
+  for other in place.parent.iterdir():
+    index = None if other == place else _read_index(other / _INDEX)
+    if index and index['folder'] == folder:
+      size = sum(p.stat().st_size for p in other.iterdir())
+      shutil.rmtree(other, ignore_errors=True)
+      print(
+        f'Removed {other}, decoded from an earlier state of the folder '
+        f'({size / 2**20:,.0f} MiB).',
+        flush=True,
+      )

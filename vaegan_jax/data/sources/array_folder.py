@@ -1,0 +1,21 @@
+"""A folder of arrays or sounds, read in place."""
+
+from vaegan_jax.data import source
+
+
+class Source(source.Source):
+  """Arrays of a user's folder, in units of their own."""
+
+  holds_arrays = True
+  path = 'required'
+
+  @classmethod
+  def open(cls, data, *, fill_bucket=False):
+    """Opens the folder; see `source.Source.open`."""
+    from vaegan_jax.data.array_files import ArrayFiles
+    from vaegan_jax.data.folder import FolderDataset, local_path
+
+    is_signal = len(data.read_shape) == 1
+    num_samples = data.read_shape[0] if is_signal else 0
+    files = ArrayFiles(local_path(data), num_samples)
+    return FolderDataset('array_folder', files, data.local_dir)

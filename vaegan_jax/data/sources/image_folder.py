@@ -1,0 +1,18 @@
+"""A folder of images, read in place."""
+
+from vaegan_jax.data import source
+
+
+class Source(source.Source):
+  """Photographs of a user's folder."""
+
+  path = 'required'
+
+  @classmethod
+  def open(cls, data, *, fill_bucket=False):
+    """Opens the folder; see `source.Source.open`."""
+    from vaegan_jax.data.folder import FolderDataset, local_path
+    from vaegan_jax.data.image_files import ImageFiles
+
+    files = ImageFiles(local_path(data), data.folder_rules)
+    return FolderDataset('image_folder', files, data.local_dir)

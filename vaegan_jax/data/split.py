@@ -1,0 +1,297 @@
+"""The examples of one split: read, decoded once, and kept in a memory map.
+
+Examples on the host have the dtype of their files; photographs are uint8.
+`batches.py` gives their order.
+"""
+
+import bisect
+import functools
+import hashlib
+import itertools
+import re
+from collections.abc import Sequence
+from concurrent import futures
+from typing import Any, Protocol
+
+import numpy as np
+from absl import logging
+
+from vaegan_jax.data import arrays, cache, decode, sources
+from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data.source import Dataset
+from vaegan_jax.errors import UserError
+
+_CACHE_VERSION = 1  # Raise it whenever `decode_image` changes its pixels.
+
+
+class Images(Protocol):
+  """All examples of one split, by index.
+
+  `fingerprint` names the data set, the split and the way of decoding.
+  """
+
+  dtype: np.dtype
+  fingerprint: str
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+    """Returns the examples at `indices` [B] as [B, *S, C] of `dtype`."""
+
+
+def load_splits(
+  data: DataConfig, fields: Sequence[str], *, fill_bucket: bool = False
+) -> list[Images]:
+  """Opens splits of a data set, and prepares it first if necessary.
+
+  Args:
+    data: the fields of `config.data`.
+    fields: 'train_split', 'eval_split' or both.
+    fill_bucket: see `source.Source.open`.
+
+  Returns:
+    The examples of each split. With `data.random_crop_margin` these are the
+    middles of what is read, and `whole_of` returns all that is read.
+
+  Raises:
+    UserError: the data cannot be used, or contradicts the configuration.
+  """
+  dataset = sources.find(data.name).open(data, fill_bucket=fill_bucket)
+  check_examples(dataset, data)
+  splits = [
+    open_split(
+      dataset,
+      getattr(data, field),
+      shape=data.read_shape,
+      channels=data.channels,
+      center_crop=data.center_crop,
+      cache_images=data.cache_images,
+      field=f'data.{field}',
+    )
+    for field in fields
+  ]
+  if data.random_crop_margin:
+    return [Middles(split, data.spatial_shape) for split in splits]
+  return splits
+
+
+def check_examples(dataset: Dataset, data: DataConfig) -> None:
+  """Checks that a data set has what its configuration expects.
+
+  Raises:
+    UserError: it has images instead of arrays, the reverse, or sounds with
+      another sample rate.
+  """
+  if data.shape and dataset.dtype is None:
+    raise UserError(
+      f'data.shape={data.shape} is for arrays, and data.name={data.name!r} '
+      'has images, whose sides are data.image_size: for example, '
+      '--config.data.image_size=64 --config.data.shape="()"'
+    )
+  if dataset.dtype is not None and not data.holds_arrays:
+    shape = dataset.shape
+    space = shape[:-1] if shape[-1] == data.channels else shape[:3]
+    suggested = tuple(length or 64 for length in space or shape)
+    raise UserError(
+      f'data.shape=() must give the part to cut out of the arrays '
+      f'{list(shape)} of data.name={data.name!r}: for example, '
+      f'--config.data.shape="{suggested}"'
+    )
+  rate = dataset.sample_rate
+  if rate and rate != data.sample_rate:
+    raise UserError(
+      f'data.sample_rate={data.sample_rate} must be {rate}, the samples per '
+      f'second of data.name={data.name!r}: --config.data.sample_rate={rate}'
+    )
+
+
+class Middles:
+  """The middles [*S', C] of examples [*S, C], which evaluation reads."""
+
+  def __init__(self, whole: Images, shape: Sequence[int]):
+    """Wraps the examples `whole`; `shape` is S'."""
+    self.whole = whole
+    self._shape = tuple(shape)
+    self.dtype, self.fingerprint = whole.dtype, whole.fingerprint
+
+  def __len__(self) -> int:
+    return len(self.whole)
+
+  def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+    """Returns the middles at `indices` [B] as [B, *S', C] of `dtype`."""
+    return np.ascontiguousarray(arrays.middle(self.whole[indices], self._shape))
+
+
+def whole_of(images: Images) -> Images:
+  """Returns the examples with the margin of the random crop, if any."""
+  return images.whole if isinstance(images, Middles) else images
+
+
+def open_split(
+  dataset: Dataset,
+  split: str,
+  *,
+  shape: tuple[int, ...],
+  channels: int,
+  center_crop: int = 0,
+  cache_images: bool = True,
+  field: str = 'data.train_split',
+) -> Images:
+  """Opens one split of a data set.
+
+  Args:
+    dataset: an opened source.
+    split: a TFDS split, such as 'train', 'train[:90%]' or 'train+test'.
+    shape: S of the examples; (height, width) in pixels of photographs.
+    channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA; any number for arrays.
+    center_crop: the shorter side of a crop from the middle; 0 for no crop.
+    cache_images: whether to decode all examples once, into a memory map.
+      Without it, or without room, they are decoded at each read.
+    field: the configuration field of `split`, for error messages.
+
+  Raises:
+    UserError: the split is unknown or empty, or the arrays do not contain such
+      examples.
+  """
+  parts = _find_parts(dataset, split, field)
+  if dataset.dtype is None:
+    function = functools.partial(
+      decode.decode_image,
+      channels=channels,
+      image_size=shape,
+      center_crop=center_crop,
+    )
+  else:
+    options = {'channels': channels, 'shape': shape}
+    known = tuple(length or max(shape) for length in dataset.shape)
+    arrays.check_shape(known, **options)
+    function = functools.partial(arrays.decode_array, **options)
+  count = sum(end - first for _, first, end in parts)
+  full_shape = (count, *shape, channels)
+  fingerprint = _fingerprint(dataset, split, full_shape, center_crop)
+  images = _Decoder(dataset, parts, function, fingerprint, full_shape)
+  if not cache_images or dataset.cache_dir is None:
+    return images
+  slug = re.sub(r'\W+', '_', split).strip('_')
+  size = 'x'.join(map(str, np.atleast_1d(arrays.short_shape(shape))))
+  name = f'decoded-{slug}-{size}x{channels}-{fingerprint}.npy'
+  path = dataset.cache_dir / name
+  if not cache.is_whole(path, images.shape, images.dtype):
+    try:
+      cache.write(images, path)
+    except OSError as error:
+      logging.warning('Decoding at each read, without a cache (%s).', error)
+      return images
+  return cache.CachedExamples(path, images)
+
+
+def _find_parts(
+  dataset: Dataset, split: str, field: str
+) -> list[tuple[str, int, int]]:
+  """Returns (name, first, end) for each part of a split."""
+  try:
+    if split in dataset.counts:
+      parts = [(split, 0, dataset.counts[split])]
+    else:
+      parts = _parse(dataset, split)
+    if any(first < end for _, first, end in parts):
+      return parts
+    reason = 'it is empty'
+  except (ValueError, AssertionError, NotImplementedError) as error:
+    reason = str(error).splitlines()[0].rstrip('.')
+  names = ', '.join(map(repr, dataset.counts))
+  raise UserError(
+    f'{field} is {split!r}, which cannot be read from {dataset.name} '
+    f'({reason}); it has the splits {names}, and slices such as '
+    f"'{next(iter(dataset.counts))}[:90%]'."
+  )
+
+
+def _parse(dataset: Dataset, split: str) -> list[tuple[str, int, int]]:
+  """Reads a split as TFDS does; see `_find_parts`."""
+  import tensorflow_datasets as tfds  # Slow to import, and rarely needed.
+
+  infos = {
+    name: tfds.core.SplitInfo(
+      name=name,
+      shard_lengths=list(dataset.shards.get(name, [count])),
+      num_bytes=0,
+      filename_template=None,
+    )
+    for name, count in dataset.counts.items()
+  }
+  instruction = tfds.core.splits.AbstractSplit.from_spec(split)
+  parts = []
+  for part in instruction.to_absolute(infos):  # None stands for an end.
+    name = str(part.splitname)
+    end = dataset.counts[name] if part.to is None else part.to
+    parts.append((name, part.from_ or 0, end))
+  return parts
+
+
+def _fingerprint(
+  dataset: Dataset, split: str, shape: tuple[int, ...], center_crop: int
+) -> str:
+  """Returns a name for a data set, a split of it and the way of decoding."""
+  count, *space, channels = shape
+  size = arrays.short_shape(space)
+  size = size if isinstance(size, int) else list(size)
+  # Paths and times of files are absent: a copy of a data set is the same one.
+  parts = (dataset.name, dataset.version, dataset.num_bytes, split)
+  parts += (count, size, channels, center_crop, _CACHE_VERSION)
+  # A folder may change without changing any of these.
+  parts += (dataset.content_hash,)
+  if dataset.feature != 'image':
+    parts += (dataset.feature,)
+  return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+class _Decoder:
+  """Examples that are decoded at each read, several at a time."""
+
+  def __init__(self, dataset, parts, function, fingerprint, shape):
+    self._dataset, self._parts = dataset, parts
+    sizes = (end - first for _, first, end in parts)
+    self._ends = list(itertools.accumulate(sizes))
+    self._function = function
+    self._pool = futures.ThreadPoolExecutor(thread_name_prefix='decode')
+    self.fingerprint = fingerprint
+    self.shape = shape
+    self.dtype = np.dtype(np.uint8 if dataset.dtype is None else dataset.dtype)
+
+  def __len__(self) -> int:
+    return self.shape[0]
+
+  def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+    images = np.empty((len(indices), *self.shape[1:]), self.dtype)
+    found = self._pool.map(self._read, [int(index) for index in indices])
+    for row, image in enumerate(found):
+      images[row] = image
+    return images
+
+  def _read(self, index: int) -> np.ndarray:
+    part = bisect.bisect_right(self._ends, index)
+    split, _, end = self._parts[part]
+    place = index - self._ends[part] + end
+    dataset = self._dataset
+    try:
+      (stored,) = dataset.read(split, [place])
+    except (RuntimeError, ValueError, OSError) as error:
+      raise self._error(split, place, 'cannot be read', error) from error
+    try:
+      return self._function(stored)
+    except arrays.TooShort as error:
+      raise UserError(
+        f'{dataset.describe(split, place)} in {dataset.location} is too short, '
+        f'as {error}: take less of each, such as '
+        '--config.data.shape="(64,)", or other data'
+      ) from error
+    except Exception as error:  # Pillow raises nearly anything.
+      raise self._error(split, place, 'cannot be decoded', error) from error
+
+  def _error(self, split: str, place: int, what: str, error: Any) -> UserError:
+    dataset = self._dataset
+    return UserError(
+      f'{dataset.describe(split, place)} in {dataset.location} {what} '
+      f'({type(error).__name__}: {error}); {dataset.remedy}.'
+    )
