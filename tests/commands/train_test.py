@@ -220,7 +220,7 @@ def test_devices_do_not_change_the_losses(tiny_run, undisturbed, tmp_path):
   want, scored = _losses(read_rows(eight)), read_rows(eight)[-1]['eval/psnr']
   shutil.rmtree(eight / 'checkpoints' / '20')
   moved = {}
-  for devices in (1, 2, 4):
+  for devices in (1, 4):
     workdir = shutil.copytree(eight, tmp_path / f'moved_to_{devices}')
     moved[workdir] = Process(workdir, *tiny_run, devices=devices)
   for workdir, process in moved.items():

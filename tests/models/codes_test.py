@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.networks import jitted
 from vaegan_jax.models.latents import codes
 from vaegan_jax.models.latents.base import Deterministic, Gaussian
 from vaegan_jax.models.latents.fsq import FSQ
@@ -21,11 +22,11 @@ LEVELS = [(3,), (4, 3), (8, 6, 5), (8, 5, 5, 5), (7, 4, 3, 3)]
 
 
 def init(latent, h):
-  return latent.init(jax.random.key(0), h)
+  return jitted(latent.init, jax.random.key(0), h)
 
 
 def normal(*shape, seed=0, scale=1.0):
-  return scale * jax.random.normal(jax.random.key(seed), shape)
+  return jitted(jax.random.normal, jax.random.key(seed), shape=shape) * scale
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -34,11 +35,13 @@ def test_codes_of_any_shape_decode_to_the_same_latents(kind, space):
   latent = KINDS[kind]
   h = normal(2, *space, 6)
   variables = init(latent, h)
-  latents, losses, stats = latent.apply(variables, h)
-  encoded = latent.apply(variables, h, method='encode')
+  latents, losses, stats = jitted(latent.apply, variables, h)
+  encoded = jitted(latent.apply, variables, h, method='encode')
   assert encoded['indices'].shape == (2, *space, 2)
   np.testing.assert_allclose(encoded['latents'], latents, atol=1e-6)
-  back = latent.apply(variables, encoded['indices'], method='from_indices')
+  back = jitted(
+    latent.apply, variables, encoded['indices'], method='from_indices'
+  )
   np.testing.assert_array_equal(back, encoded['latents'])
   assert all(loss.shape == (2,) for loss in losses.values())
   bits = 2 * np.prod(space) * np.log2(latent.codebook_size)
@@ -53,7 +56,7 @@ def test_every_index_of_fsq_survives_the_round_trip(levels):
   latent = FSQ(len(levels), levels=levels)
   variables = init(latent, jnp.zeros((1, len(levels))))
   indices = jnp.arange(latent.codebook_size)[:, None]
-  vectors = latent.apply(variables, indices, method='from_indices')
+  vectors = jitted(latent.apply, variables, indices, method='from_indices')
   assert len(np.unique(vectors, axis=0)) == latent.codebook_size
   assert np.abs(vectors).max() <= 1
   # The encoder's output that tanh maps to a code gives that code.
@@ -61,11 +64,14 @@ def test_every_index_of_fsq_survives_the_round_trip(levels):
   half = (np.array(levels) - 1) * 1.001 / 2
   offset = np.where(np.array(levels) % 2, 0, 0.5)
   h = np.arctanh((vectors * halves + offset) / half) - np.arctanh(offset / half)
-  got = latent.apply(variables, jnp.float32(h), method='encode')
+  got = jitted(latent.apply, variables, jnp.float32(h), method='encode')
   np.testing.assert_array_equal(got['indices'], indices)
   # Any output gives a code.
-  wild = latent.apply(
-    variables, normal(500, len(levels), scale=50.0), method='encode'
+  wild = jitted(
+    latent.apply,
+    variables,
+    normal(500, len(levels), scale=50.0),
+    method='encode',
   )
   assert 0 <= wild['indices'].min() <= wild['indices'].max()
   assert wild['indices'].max() < latent.codebook_size
@@ -77,7 +83,7 @@ def test_fsq_by_hand():
   latent = FSQ(2, levels=(3, 4))
   variables = init(latent, jnp.zeros((1, 2)))
   h = jnp.array([[9.0, 9.0], [-9.0, -9.0], [0.0, 0.0], [0.3, 0.1]])
-  encoded = latent.apply(variables, h, method='encode')
+  encoded = jitted(latent.apply, variables, h, method='encode')
   np.testing.assert_allclose(
     encoded['latents'], [[1, 0.5], [-1, -1], [0, 0], [0, 0]]
   )
@@ -93,7 +99,7 @@ def test_gradients_pass_the_rounding(kind):
   def total(h):
     return (latent.apply(variables, h)[0] * jnp.arange(6)).sum()
 
-  gradient = jax.grad(total)(h)
+  gradient = jax.jit(jax.grad(total))(h)
   if kind == 'fsq':  # Scaled by tanh, and by the division by the halves.
     assert (gradient[:, 1:] > 0).all()
   elif kind == 'unit_vq':
@@ -104,16 +110,23 @@ def test_gradients_pass_the_rounding(kind):
 
 def noise_of(latent, num_examples, space=()):
   indices = jnp.arange(num_examples)
-  return latent.sample_noise(jax.random.key(1), indices, num_examples, space)
+  return jitted(
+    latent.sample_noise,
+    jax.random.key(1),
+    indices,
+    num_examples=num_examples,
+    space=space,
+  )
 
 
 def train(latent, variables, h):
-  outputs, moved = latent.apply(
+  outputs, moved = jitted(
+    latent.apply,
     variables,
     h,
     noise_of(latent, len(h)),
     True,
-    mutable=['batch_stats'],
+    mutable='batch_stats',
   )
   return outputs, moved
 
@@ -129,7 +142,7 @@ def test_a_code_converges_to_the_mean_of_its_tokens():
   step = jax.jit(lambda variables: train(latent, variables, h))
   for _ in range(1200):
     (_, losses, stats), variables = step(variables)
-  got = latent.apply(variables, method='codebook')
+  got = jitted(latent.apply, variables, method='codebook')
   want = [h[:50].mean(0), h[50:].mean(0)]
   order = np.argsort(-got[:, 0])
   np.testing.assert_allclose(got[order], want, atol=1e-4)
@@ -146,7 +159,7 @@ def test_dead_codes_are_replaced_by_tokens_of_the_batch():
   h = normal(64, 2, seed=3)
   variables = init(latent, h + 100.0)  # Far from all codes.
   _, variables = train(latent, variables, h + 100.0)
-  codebook = np.asarray(latent.apply(variables, method='codebook'))
+  codebook = np.asarray(jitted(latent.apply, variables, method='codebook'))
   tokens = np.asarray(h + 100.0)
   dead = np.asarray(variables['batch_stats']['counts']) < codes.DEAD_SHARE
   assert dead.sum() == 15  # All but the one nearest to all tokens.
@@ -160,7 +173,7 @@ def test_a_codebook_is_constant_without_noise_or_training():
   variables = init(latent, h)
   noise = noise_of(latent, 3)
   for args in ((None, True), (noise, False)):
-    _, moved = latent.apply(variables, h, *args, mutable=['batch_stats'])
+    _, moved = jitted(latent.apply, variables, h, *args, mutable='batch_stats')
     for name in ('counts', 'sums', 'candidates'):
       np.testing.assert_array_equal(
         moved['batch_stats'][name], variables['batch_stats'][name]
@@ -189,7 +202,7 @@ def test_entropy_of_lfq_is_that_of_the_joint_distribution():
   """Compares it with a softmax over all 2^3 codes."""
   latent = KINDS['lfq']
   h = normal(5, 6, seed=4, scale=0.5)
-  _, losses, _ = latent.apply(init(latent, h), h)
+  _, losses, _ = jitted(latent.apply, init(latent, h), h)
   tokens = np.asarray(h, np.float64).reshape(5, 2, 3)
   values = np.array(
     [[1 if i >> b & 1 else -1 for b in range(3)] for i in range(8)]
@@ -221,9 +234,13 @@ def test_codebook_metrics_by_hand(xp):
 )
 def test_prior_samples_depend_on_the_example_index_and_decode(latent):
   variables = init(latent, jnp.zeros((1, latent.num_inputs)))
-  prior = latent.sample_prior(jax.random.key(0), jnp.arange(9), (2,))
-  part = latent.sample_prior(jax.random.key(0), jnp.arange(4, 9), (2,))
+  prior = jitted(
+    latent.sample_prior, jax.random.key(0), jnp.arange(9), space=(2,)
+  )
+  part = jitted(
+    latent.sample_prior, jax.random.key(0), jnp.arange(4, 9), space=(2,)
+  )
   np.testing.assert_array_equal(prior[4:], part)
-  latents = latent.apply(variables, prior, method='from_prior')
+  latents = jitted(latent.apply, variables, prior, method='from_prior')
   assert latents.shape == (9, 2, 6)
   assert len(np.unique(latents.reshape(9, -1), axis=0)) == 9

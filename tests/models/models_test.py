@@ -128,10 +128,10 @@ def test_zero_noise_reconstructs_from_the_mean(small):
   x = images(2, 8, 8, 1)
   zeros = jnp.zeros((2, LATENT))
   x_recon, mean, _ = networks.reconstruct(module, variables, x, zeros)
-  plain, losses, _ = module.apply(variables, x)
+  plain, losses, _ = networks.jitted(module.apply, variables, x)
   np.testing.assert_allclose(plain, x_recon, rtol=1e-5, atol=1e-6)
   assert losses['kl'].shape == (2,)
-  decoded = module.apply(variables, mean, method='decode')
+  decoded = networks.jitted(module.apply, variables, mean, method='decode')
   np.testing.assert_allclose(x_recon, decoded, rtol=1e-5, atol=1e-6)
   assert np.abs(x_recon).max() <= 1
 
@@ -141,7 +141,7 @@ def test_noise_is_scaled_by_the_standard_deviation(small):
   x, noise = images(2, 8, 8, 1), images(2, LATENT, seed=1)
   x_recon, mean, logvar = networks.reconstruct(module, variables, x, noise)
   latents = mean + np.sqrt(np.exp(logvar)) * noise
-  decoded = module.apply(variables, latents, method='decode')
+  decoded = networks.jitted(module.apply, variables, latents, method='decode')
   np.testing.assert_allclose(x_recon, decoded, rtol=1e-5, atol=1e-6)
 
 
@@ -150,7 +150,9 @@ def test_noise_is_scaled_by_the_standard_deviation(small):
 )
 def test_group_norm_takes_the_most_groups_that_divide(channels, groups):
   x = 3 * images(2, 2, 2, channels) + 1
-  y, _ = blocks.Norm('group').init_with_output(jax.random.key(0), x, True)
+  y, _ = networks.jitted(
+    blocks.Norm('group').init_with_output, jax.random.key(0), x, True
+  )
   grouped = np.asarray(x).reshape(2, 4, groups, channels // groups)
   mean = grouped.mean((1, 3), keepdims=True)
   variance = grouped.var((1, 3), keepdims=True)
@@ -161,8 +163,10 @@ def test_group_norm_takes_the_most_groups_that_divide(channels, groups):
 def test_batch_norm_updates_its_averages_in_training_only():
   x = images(8, 2, 2, 3) + 2
   norm = blocks.Norm('batch')
-  variables = norm.init(jax.random.key(0), x, False)
-  y, moved = norm.apply(variables, x, True, mutable=['batch_stats'])
+  variables = networks.jitted(norm.init, jax.random.key(0), x, False)
+  y, moved = networks.jitted(
+    norm.apply, variables, x, True, mutable='batch_stats'
+  )
   np.testing.assert_allclose(np.mean(y, (0, 1, 2)), 0, atol=1e-5)
   mean = moved['batch_stats']['BatchNorm_0']['mean']
   np.testing.assert_allclose(mean, 0.1 * np.mean(x, (0, 1, 2)), rtol=1e-5)
@@ -179,7 +183,7 @@ def test_a_feature_is_taken_after_its_activation():
   """A block's feature is the leaky ReLU of its convolution, by hand."""
   critic = critic_lib.Critic(**NETWORK)
   x = images(2, 8, 8, 3)
-  variables = critic.init(jax.random.key(0), x)
+  variables = networks.jitted(critic.init, jax.random.key(0), x)
   logits, features = perceptual.capture_features(
     critic, variables, x, layers=blocks.DownBlock
   )
@@ -212,7 +216,7 @@ def test_an_up_block_repeats_each_pixel_before_it_convolves():
     'bias': np.zeros(2, np.float32),
   }
   params['kernel'][1, 1] = np.eye(2)  # The identity on the resized image.
-  y = block.apply({'params': {'Conv_0': params}}, x, False)
+  y = networks.jitted(block.apply, {'params': {'Conv_0': params}}, x, False)
   resized = np.kron(x[0], np.ones((2, 2, 1)))
   expected = np.where(resized > 0, resized, 0.2 * resized)
   np.testing.assert_allclose(y[0], expected, rtol=1e-6)
@@ -221,10 +225,10 @@ def test_an_up_block_repeats_each_pixel_before_it_convolves():
 def test_without_batch_norm_logits_depend_on_their_image_alone():
   critic = critic_lib.Critic(**NETWORK, norm='group')
   x = images(4, 8, 8, 1)
-  variables = critic.init(jax.random.key(0), x)
-  logits = critic.apply(variables, x, train=True)
+  variables = networks.jitted(critic.init, jax.random.key(0), x)
+  logits = networks.jitted(critic.apply, variables, x, train=True)
   for i in range(4):
-    alone = critic.apply(variables, x[i : i + 1], train=True)
+    alone = networks.jitted(critic.apply, variables, x[i : i + 1], train=True)
     np.testing.assert_allclose(alone[0], logits[i], rtol=1e-4, atol=1e-5)
 
 
@@ -284,7 +288,9 @@ def test_the_linear_map_of_a_spectral_layer_has_norm_one(spectral, name):
   scope = {'params': variables['params'][name], 'batch_stats': stats[name]}
   patches = np.eye(16 * channels).reshape(-1, 4, 4, channels)
   # The leaky ReLU is inverted below.
-  zero = block.apply(scope, jnp.zeros((1, 4, 4, channels)), False)
+  zero = networks.jitted(
+    block.apply, scope, jnp.zeros((1, 4, 4, channels)), False
+  )
   assert not np.any(conv['bias']) and not np.any(zero)
   padded = np.pad(patches, [(0, 0), (1, 1), (1, 1), (0, 0)])
   answers = np.asarray(block.apply(scope, jnp.asarray(padded), False))
@@ -326,9 +332,13 @@ def test_a_spectral_convolution_over_an_image_has_a_larger_norm(spectral, name):
 def test_evaluation_leaves_the_spectral_vectors_alone(spectral):
   critic, x, variables, stats = spectral
   trained = {'params': variables['params'], 'batch_stats': stats}
-  logits, same = critic.apply(trained, x, mutable=['batch_stats'])
+  logits, same = networks.jitted(
+    critic.apply, trained, x, mutable='batch_stats'
+  )
   jax.tree.map(np.testing.assert_array_equal, same['batch_stats'], stats)
-  again, moved = critic.apply(trained, x, train=True, mutable=['batch_stats'])
+  again, moved = networks.jitted(
+    critic.apply, trained, x, train=True, mutable='batch_stats'
+  )
   np.testing.assert_array_equal(again, logits)
   assert jax.tree.structure(moved['batch_stats']) == jax.tree.structure(stats)
 
@@ -339,7 +349,7 @@ def test_a_spectral_critic_ignores_the_scale_of_its_kernels(spectral):
     lambda w: 3 * w if w.ndim > 1 else w, variables['params']
   )
   logits, louder = (
-    critic.apply({'params': params, 'batch_stats': stats}, x)
+    networks.jitted(critic.apply, {'params': params, 'batch_stats': stats}, x)
     for params in (variables['params'], scaled)
   )
   np.testing.assert_allclose(louder, logits, rtol=1e-4, atol=1e-6)
