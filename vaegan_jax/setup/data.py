@@ -21,9 +21,6 @@ def load_data(
 ) -> tuple[ml_collections.ConfigDict, Images, Images]:
   """Opens both splits; all processes must call this at the same time.
 
-  Args:
-    config: of the run.
-
   Returns:
     The configuration with the range of the values settled, the training
     examples and the held-out ones.
@@ -49,10 +46,6 @@ def settle_range(
   config: ml_collections.ConfigDict, images: Images
 ) -> ml_collections.ConfigDict:
   """Finds and prints the range of the training examples' values.
-
-  Args:
-    config: of the run.
-    images: that it is trained on.
 
   Returns:
     A copy with the pair that `data.value_range` resolves to. For photographs,

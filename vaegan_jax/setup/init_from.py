@@ -46,7 +46,6 @@ def check_init_from(init_from: str, workdir: str) -> None:
 
   Args:
     init_from: the field, as an absolute path; '': weights from the seed.
-    workdir: of the run.
 
   Raises:
     UserError: both are the same folder, perhaps through a link.
@@ -66,9 +65,6 @@ def read_initial_weights(
 
   A frozen critic is left to its own file. Processes that train together must
   call this at the same time.
-
-  Args:
-    config: of the new run.
 
   Returns:
     The weights; None if no run is named.

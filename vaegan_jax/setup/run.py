@@ -50,7 +50,6 @@ class Run:
 
   Attributes:
     config: the configuration, with its value range resolved.
-    modules: the networks, by name.
     optimizers: of the networks that are trained.
     create_state: returns the state before step 1.
     images: the training examples.
@@ -146,7 +145,6 @@ def setup(config: ml_collections.ConfigDict, workdir: str = '') -> Run:
   Mistakes are reported before anything compiles.
 
   Args:
-    config: a valid configuration.
     workdir: the run's folder. A run with checkpoints keeps its original rules
       for reading data; '': the run is new.
 

@@ -26,8 +26,6 @@ def create_updates(
   """Creates the updates of a run, over this process's devices.
 
   Args:
-    config: of the run.
-    modules: its networks, by name.
     optimizers: of those that are trained.
 
   Returns:
