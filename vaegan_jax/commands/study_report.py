@@ -31,16 +31,16 @@ _CURVES = (
 
 
 def summarize(outcomes: list[Outcome]) -> Summary:
-  """Sums up the outcomes of each label.
+  """Summarizes the outcomes of each label.
 
   Args:
     outcomes: of runs, in any order.
 
   Returns:
-    label -> the numbers of `runs` and, among them, `failures`; and each of
-    METRICS, those of sounds, judges and codes where there are any, as mean and
-    sample standard deviation over the finished runs, None where one of them
-    has no finite value, or there is none.
+    label -> the numbers of `runs` and of `failures`, and the mean and sample
+    standard deviation over the finished runs of each of METRICS that applies.
+    A metric is None if a finished run has no finite value of it, or if no run
+    finished.
   """
   summary = {}
   known = set().union(*(outcome.get('scores', ()) for outcome in outcomes))

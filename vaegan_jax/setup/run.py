@@ -34,9 +34,10 @@ from vaegan_jax.setup.networks import (
   critic_config,
 )
 from vaegan_jax.setup.updates import create_updates
+from vaegan_jax.training.critic_step import CriticConfig
 from vaegan_jax.training.health import HealthMonitor
 from vaegan_jax.training.loop import Plan
-from vaegan_jax.training.optimizers import learning_rates
+from vaegan_jax.training.optimizers import Schedule, learning_rates
 from vaegan_jax.training.step_kinds import StepKind, step_kind
 from vaegan_jax.training.train_state import TrainState
 from vaegan_jax.training.wrappers import Update
@@ -93,13 +94,20 @@ class Run:
 
   def update_for(self, step: int) -> Update:
     """Returns the update that a step, from 1, takes."""
-    critic = critic_config(self.config, self.optimizers)
-    return self.updates(step_kind(step, critic))
+    return self.updates(step_kind(step, self._critic_config))
 
   def learning_rates(self, state: TrainState) -> dict[str, float]:
     """Returns the learning rate of each network's last step, by metric."""
-    schedules = create_schedules(self.config, self.optimizers)
-    return learning_rates(schedules, state)
+    return learning_rates(self._schedules, state)
+
+  # Read once: reading a ConfigDict takes a noticeable part of a short step.
+  @functools.cached_property
+  def _critic_config(self) -> CriticConfig:
+    return critic_config(self.config, self.optimizers)
+
+  @functools.cached_property
+  def _schedules(self) -> dict[str, Schedule]:
+    return create_schedules(self.config, self.optimizers)
 
   def create_monitor(self) -> HealthMonitor:
     """Creates the health checks of the run."""
