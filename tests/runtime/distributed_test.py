@@ -217,12 +217,11 @@ def _mislay_the_images():
 
 def _write_elsewhere():
   distributed._PROBE_SECONDS = 0.5
-  workdir = sys.argv.pop()
-  sys.argv += [f'{workdir}_elsewhere']
+  sys.argv += [f'{sys.argv[1]}_elsewhere']
 
 
 @pytest.mark.parametrize(
-  ('prepare', 'told'),
+  ('prepare', 'message'),
   (
     (
       _start_differently,
@@ -232,12 +231,14 @@ def _write_elsewhere():
     (_write_elsewhere, r'not the same folder in process 0 and in 1: name one'),
   ),
 )
-def test_a_mistake_in_one_is_told_by_both(prepare, told, flags, tmp_path):
+def test_a_mistake_in_one_is_reported_by_both(
+  prepare, message, flags, tmp_path
+):
   both = start_two(tmp_path / 'run', *flags, prepare=(None, prepare))
   assert [p.wait() for p in both] == [2, 2], both[0].err
   for process in both:
     line = process.err.splitlines()[-1]
-    assert re.match(f'error: .*{told}', line)
+    assert re.match(f'error: .*{message}', line)
   assert not read_rows(tmp_path / 'run')
 
 

@@ -54,9 +54,9 @@ def run():
   logging.set_verbosity(verbosity)
 
 
-def test_five_kills_at_random_moments_cost_no_bit(lab):
-  moments = kill_and_resume(lab, 'killed', 5, seed=0, counter=iter(()))
-  assert len(moments) == 5
+def test_kills_at_random_moments_cost_no_bit(lab):
+  moments = kill_and_resume(lab, 'killed', 3, seed=0, counter=iter(()))
+  assert len(moments) == 3
 
 
 def test_a_loss_is_noticed(lab):
@@ -133,7 +133,7 @@ def test_an_error_does_not_cost_the_save_that_has_begun(
 
 
 @pytest.mark.parametrize(
-  ('error', 'status', 'told'),
+  ('error', 'status', 'line'),
   (
     (None, 0, '| happened | yes |'),
     (Skipped('no disk'), 0, '| skipped: no disk | skipped |'),
@@ -141,8 +141,8 @@ def test_an_error_does_not_cost_the_save_that_has_begun(
     (OSError('gone'), 1, '| FAILED: OSError: gone | NO |'),
   ),
 )
-def test_the_table_tells_what_was_lost(
-  error, status, told, tmp_path, monkeypatch, capsys
+def test_the_table_reports_what_was_lost(
+  error, status, line, tmp_path, monkeypatch, capsys
 ):
   def do(lab):
     if error:
@@ -155,6 +155,6 @@ def test_the_table_tells_what_was_lost(
   arguments = [f'--folder={tmp_path / "lab"}', f'--output={output}']
   monkeypatch.setattr('sys.argv', ['faults', *arguments])
   assert suite.main() == status
-  assert told in output.read_text() and told in capsys.readouterr().out
+  assert line in output.read_text() and line in capsys.readouterr().out
   (line,) = json.loads(output.with_suffix('.json').read_text())['rows']
   assert line['fault'] == 'fault' and line['name'] == 'row'

@@ -31,16 +31,16 @@ _CURVES = (
 
 
 def summarize(outcomes: list[Outcome]) -> Summary:
-  """Summarizes the outcomes of each label.
+  """Sums up the outcomes of each label.
 
   Args:
-    outcomes: of runs, in any order.
+    outcomes: outcomes of runs, in any order.
 
   Returns:
-    label -> the numbers of `runs` and of `failures`, and the mean and sample
-    standard deviation over the finished runs of each of METRICS that applies.
-    A metric is None if a finished run has no finite value of it, or if no run
-    finished.
+    label -> the numbers of `runs` and, among them, `failures`; and each of
+    METRICS, those of sounds, judges and codes where there are any, as mean and
+    sample standard deviation over the finished runs, None where one of them
+    has no finite value, or there is none.
   """
   summary = {}
   known = set().union(*(outcome.get('scores', ()) for outcome in outcomes))
@@ -69,7 +69,7 @@ def write_tables(outcomes: list[Outcome], workdir: str) -> None:
   """Writes `study.md` and `study.json`.
 
   Args:
-    outcomes: of the runs so far.
+    outcomes: outcomes of the runs so far.
   """
   summary = summarize(outcomes)
   failures = [
@@ -104,7 +104,7 @@ def show(
   """Prints the table, and plots `study.png` and, for a sweep, the curves.
 
   Args:
-    outcomes: of all runs.
+    outcomes: outcomes of all runs.
     originals: [N, H, W, C] in [-1, 1]; None: no run finished.
     rows: {label and seed: their reconstructions}.
   """

@@ -121,7 +121,7 @@ def describe_change(
   """Describes how a run's images differ from those that it was trained on.
 
   Args:
-    config: of the run; its data may be other images.
+    config: configuration of the run; its data may be other images.
 
   Returns:
     A clause for the protocol; '' if they are the same.

@@ -34,7 +34,7 @@ class FinishedRun(NamedTuple):
   """A run to be evaluated.
 
   Attributes:
-    evaluator: of its held-out examples.
+    evaluator: evaluator of its held-out examples.
     variables: {network: variables}, the autoencoder's averaged.
   """
 

@@ -161,9 +161,6 @@ class RunCheckpoints:
 def init_state(run: Run) -> TrainState:
   """Initialises the state before step 1, with the same bits in all processes.
 
-  Args:
-    run: a new run.
-
   Raises:
     UserError: a file of weights cannot be used.
   """

@@ -25,9 +25,6 @@ def create_updates(
 ) -> Callable[[StepKind], Update]:
   """Creates the updates of a run, over this process's devices.
 
-  Args:
-    optimizers: of those that are trained.
-
   Returns:
     (kind) -> the update of that kind, on [D, K B, *S, C] of any type; each is
     built once, and compiled when it is first called.
