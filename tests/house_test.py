@@ -25,7 +25,7 @@ FLOORS = (
 )
 FLOOR = {wing: floor for floor, wings in enumerate(FLOORS) for wing in wings}
 MAX_LINES, MAX_FUNCTION = 350, 60
-LONG = {'vaegan_jax/data/drawn_faces.py'}  # One drawing, part by part.
+LONG = {'vaegan_jax/data/sources/drawn_faces.py'}  # One drawing, part by part.
 
 
 def name_of(path, root=ROOT):

@@ -33,7 +33,7 @@ def load(path):
   It needs neither the data nor TensorFlow, and for an export no orbax.
 
   Args:
-    path: of the folder, local or `gs://...`.
+    path: path of the folder, local or `gs://...`.
 
   Returns:
     An `inference.model.TrainedModel`, with the averaged weights of the newest

@@ -6,10 +6,9 @@ hierarchical namespace.
 
 import functools
 import json
+import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import jax
@@ -20,6 +19,7 @@ from absl import flags
 import main
 import vaegan_jax
 from tests.finished_run import restore_state
+from tests.processes import Process
 from vaegan_jax.config import cli
 from vaegan_jax.config.io import load_config
 from vaegan_jax.runtime import lock
@@ -45,6 +45,10 @@ def bucket(fake_bucket):
     patch.setattr(lock, '_BEAT_SECONDS', 0.2)
     patch.setattr(lock, '_WATCH_SECONDS', 1)
     yield fake_bucket
+
+
+def _set_variables(variables):
+  os.environ.update(variables)
 
 
 def _run(*args):
@@ -85,20 +89,19 @@ def test_a_run_leaves_all_that_it_leaves_on_a_disk(whole):
   }
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_bits(whole, tiny_run):
+def test_a_killed_run_ends_with_the_same_bits(whole, tiny_run, tmp_path):
   args = [*tiny_run, '--workdir=gs://bucket/killed']
-  process = subprocess.Popen(
-    [sys.executable, 'main.py', *args],
-    stdout=subprocess.DEVNULL,
-    stderr=subprocess.DEVNULL,
+  process = Process(
+    tmp_path / 'killed',
+    *args,
+    prepare=functools.partial(_set_variables, whole.environment),
   )
   deadline = time.monotonic() + 300
   saved = 'killed/checkpoints/10/commit_success.txt'
-  while saved not in whole.names() and process.poll() is None:
+  while saved not in whole.names() and process.is_alive:
     assert time.monotonic() < deadline
     time.sleep(0.01)
-  process.send_signal(signal.SIGKILL)
-  assert process.wait() == -signal.SIGKILL
+  assert process.kill() == -signal.SIGKILL, process.err
   assert not any('killed/checkpoints/20/commit' in n for n in whole.names())
   assert _run(*args) == loop.DONE
   assert _meta(whole, 'killed')['crc32s'] == _meta(whole, 'whole')['crc32s']

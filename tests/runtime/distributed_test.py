@@ -217,8 +217,7 @@ def _mislay_the_images():
 
 def _write_elsewhere():
   distributed._PROBE_SECONDS = 0.5
-  workdir = sys.argv.pop()
-  sys.argv += [f'{workdir}_elsewhere']
+  sys.argv += [f'{sys.argv[1]}_elsewhere']
 
 
 @pytest.mark.parametrize(

@@ -54,9 +54,9 @@ def run():
   logging.set_verbosity(verbosity)
 
 
-def test_five_kills_at_random_moments_cost_no_bit(lab):
-  moments = kill_and_resume(lab, 'killed', 5, seed=0, counter=iter(()))
-  assert len(moments) == 5
+def test_kills_at_random_moments_cost_no_bit(lab):
+  moments = kill_and_resume(lab, 'killed', 3, seed=0, counter=iter(()))
+  assert len(moments) == 3
 
 
 def test_a_loss_is_noticed(lab):
@@ -141,7 +141,7 @@ def test_an_error_does_not_cost_the_save_that_has_begun(
     (OSError('gone'), 1, '| FAILED: OSError: gone | NO |'),
   ),
 )
-def test_the_table_tells_what_was_lost(
+def test_the_table_reports_what_was_lost(
   error, status, told, tmp_path, monkeypatch, capsys
 ):
   def do(lab):

@@ -28,7 +28,7 @@ def test_a_disk_that_says_yes_and_means_no_is_told_early(tmp_path, monkeypatch):
     raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
   monkeypatch.setattr(tempfile, 'TemporaryFile', refuse)
-  with pytest.raises(UserError, match=r'\(Read-only file system\): mend'):
+  with pytest.raises(UserError, match=r'\(Read-only file system\): fix'):
     files.check_writable(tmp_path)
 
 

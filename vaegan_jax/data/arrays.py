@@ -20,7 +20,7 @@ from vaegan_jax.errors import UserError
 
 SUFFIXES = ('.npy', '.npz', '.tif', '.tiff', '.png', *sounds.SUFFIXES)
 _MAX_AXES = 4  # Depth, height, width, channels.
-_MAX_BYTES = 2**28  # Of one array; a compressed file may claim any size.
+_MAX_BYTES = 2**28  # Limit of one array; a compressed file may claim any size.
 # NumPy parses headers as Python, which in version 3.11 sometimes fails in
 # several threads at once (https://github.com/python/cpython/issues/106905).
 _PARSING = threading.Lock()
@@ -159,7 +159,7 @@ def decode_array(
   Args:
     data: the content of a file, or an array.
     channels, shape: see `to_example`.
-    sample_rate: that a sound must have; 0 for any.
+    sample_rate: required rate of a sound; 0 for any.
 
   Raises:
     Exception: see there; also a ValueError for values that are not finite, or

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 
 from vaegan_jax.errors import UserError, describe_error
 
-LAST_FILE = 'dataset_info.json'  # Of prepared data.
-_NUM_CONNECTIONS = 10  # As many as Google's client keeps open.
+LAST_FILE = 'dataset_info.json'  # The last file of prepared data.
+_NUM_CONNECTIONS = 10  # The number that Google's client keeps open.
 # Transferred together: an error, or SIGTERM, waits for the end of as much.
 _FILES_TOGETHER, _BYTES_TOGETHER = 100, 2**30
 _RETRY_SECONDS = 60  # For one request, until the bucket counts as unreachable.
@@ -56,7 +56,7 @@ class BucketFolder:
   """A folder in a bucket.
 
   Attributes:
-    folder: of its copy on this machine, which need not exist.
+    folder: folder of its copy on this machine, which need not exist.
     files: {name relative to it: size and CRC32C}, as listed.
   """
 
@@ -153,7 +153,7 @@ class BucketFolder:
     return self.folder
 
   def fill(self, folder: os.PathLike, ignore: str) -> None:
-    """Stores a local folder in the bucket, except names that begin `ignore`.
+    """Stores a local folder in the bucket, except names starting with `ignore`.
 
     Raises:
       UserError: the bucket cannot be written.

@@ -69,7 +69,7 @@ class CachedExamples:
       index,
       self._path,
     )
-    # What is mapped already stays, without a name.
+    # Memory that is already mapped stays valid.
     self._path.unlink(missing_ok=True)
     return self._decoder[np.array([index])][0]
 

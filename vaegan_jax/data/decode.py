@@ -18,7 +18,7 @@ MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}
 # Detected from the content. Pillow knows others that run programs: it gives an
 # EPS file, whatever its name, to Ghostscript.
 FIRST_KINDS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')
-# What each of these kinds needs, which may be missing.
+# Optional requirements of these kinds.
 _NEEDS = {
   'AVIF': 'a Pillow that was built with AVIF',
   'JPEG2000': 'a Pillow that was built with OpenJPEG',

@@ -13,7 +13,7 @@ import numpy as np
 from vaegan_jax.data.decode import UnreadableKind
 
 SUFFIXES = ('.wav', '.flac')
-_MAX_BYTES = 2**28  # Of one sound; a compressed file may claim any size.
+_MAX_BYTES = 2**28  # Limit of one sound; a compressed file may claim any size.
 _DTYPES = {'PCM_24': 'int32', 'PCM_32': 'int32'}
 _DTYPES |= dict.fromkeys(('FLOAT', 'DOUBLE'), 'float32')
 _UNKNOWN_SIZES = (0, 2**32 - 1)  # In a WAV that was written into a pipe.
@@ -50,7 +50,7 @@ def read_sound(data: bytes) -> Sound:
   """
   try:
     import soundfile
-  except (ImportError, OSError) as error:  # Or libsndfile is missing.
+  except (ImportError, OSError) as error:  # OSError: libsndfile is missing.
     raise UnreadableKind(
       'it is a sound, which needs soundfile (pip install soundfile)'
     ) from error

@@ -45,7 +45,7 @@ class TFRecords:
     """Opens no file yet.
 
     Args:
-      info: of a data set stored as tfrecord.
+      info: info of a data set stored as tfrecord.
       split: the name of a split.
       decoders: of TFDS; None: records stay serialized.
     """

@@ -140,7 +140,7 @@ def compare(
     loss: how the layers are compared.
     x, x_recon: [B, *S, C].
     features_x: {layer: [B, ...]} of x, in the order of `loss.layer_weights`.
-    features_recon: of x_recon.
+    features_recon: features of x_recon.
     axis_name: see `create_reconstruction_losses`.
   """
   distance = distances.feature_distance(

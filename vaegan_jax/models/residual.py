@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from vaegan_jax.models import blocks
 
-_EPSILON = 1e-6  # Of GroupNorm: latent-diffusion's.
+_EPSILON = 1e-6  # GroupNorm's epsilon, as in latent-diffusion.
 # In a group of one channel, GroupNorm would divide away the channel's mean over
 # the image: its brightness, before the decoder's last layer.
 _MIN_GROUP_SIZE = 4
@@ -196,7 +196,7 @@ class ResidualBlock(nn.Module):
   Attributes:
     features: channels of the output. Where they change, the input passes a 1x1
       convolution.
-    num_groups: of its norms; see `group_norm`.
+    num_groups: number of groups of its norms; see `group_norm`.
     dtype: the convolutions'; None: float32.
   """
 
@@ -225,7 +225,7 @@ class Attention(nn.Module):
   One head, with a norm before it, added to the input.
 
   Attributes:
-    num_groups: of its norm; see `group_norm`.
+    num_groups: number of groups of its norm; see `group_norm`.
     dtype: the products'; None: float32. The softmax is float32.
   """
 

@@ -120,7 +120,7 @@ def inference_variables(state: TrainState) -> dict[str, dict[str, Params]]:
   """Returns {network: variables}; the autoencoder's weights are the averaged.
 
   Args:
-    state: of a run, on the host or on any devices.
+    state: state of a run, on the host or on any devices.
   """
   variables = {
     name: network.variables for name, network in state.networks.items()

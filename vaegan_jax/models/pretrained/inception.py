@@ -31,7 +31,7 @@ URL = (
   'pt_inception-2015-12-05-6726825d.pth'
 )
 _TITLE = 'the Inception of 2015'
-_NUM_CLASSES = 1008  # Of the classifier, which is not used.
+_NUM_CLASSES = 1008  # The unused classifier.
 _BN_EPSILON = 1e-3
 
 
@@ -227,7 +227,7 @@ def to_variables(
   """Converts the PyTorch port's state dict to variables of `Inception`.
 
   Args:
-    path: of the file, for messages.
+    path: path of the file, for messages.
     state: {name: tensor} in the file; the classifier is ignored.
 
   Returns:

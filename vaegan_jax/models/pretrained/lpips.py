@@ -85,7 +85,7 @@ def load_lpips(
   """Reads the variables of `LPIPS`.
 
   Args:
-    path: of torchvision's file of VGG16.
+    path: path of torchvision's file of VGG16.
     heads: see `load_lpips_weights`.
 
   Returns:
