@@ -29,7 +29,7 @@ SERVER.set_forkserver_preload(
 
 
 class Process:
-  """`python main.py <args>` with so many virtual devices."""
+  """`python main.py <args>` with `devices` virtual devices."""
 
   def __init__(self, workdir, *args, devices=1, name=None, prepare=None):
     """Starts it.

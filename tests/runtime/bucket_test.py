@@ -154,7 +154,7 @@ def test_a_model_is_loaded_from_a_bucket_and_exported_to_one(whole):
 
 
 @pytest.mark.parametrize('name', ('refused', 'absent'))
-def test_a_bucket_that_is_not_yours_or_not_there_is_told(
+def test_a_bucket_that_is_not_yours_or_not_there_is_reported(
   name, bucket, tiny_run, capsys
 ):
   workdir = f'gs://{name}/run'

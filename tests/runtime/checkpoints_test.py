@@ -149,7 +149,7 @@ def full_disk():
 
   yield set_full
   set_full(False)
-  gc.collect()  # What failed in another thread says so here.
+  gc.collect()  # What failed in another thread is reported here.
 
 
 def test_round_trip_is_bit_exact(tmp_path):

@@ -221,7 +221,7 @@ def _write_elsewhere():
 
 
 @pytest.mark.parametrize(
-  ('prepare', 'told'),
+  ('prepare', 'message'),
   (
     (
       _start_differently,
@@ -231,12 +231,14 @@ def _write_elsewhere():
     (_write_elsewhere, r'not the same folder in process 0 and in 1: name one'),
   ),
 )
-def test_a_mistake_in_one_is_told_by_both(prepare, told, flags, tmp_path):
+def test_a_mistake_in_one_is_reported_by_both(
+  prepare, message, flags, tmp_path
+):
   both = start_two(tmp_path / 'run', *flags, prepare=(None, prepare))
   assert [p.wait() for p in both] == [2, 2], both[0].err
   for process in both:
     line = process.err.splitlines()[-1]
-    assert re.match(f'error: .*{told}', line)
+    assert re.match(f'error: .*{message}', line)
   assert not read_rows(tmp_path / 'run')
 
 

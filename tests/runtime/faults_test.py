@@ -133,7 +133,7 @@ def test_an_error_does_not_cost_the_save_that_has_begun(
 
 
 @pytest.mark.parametrize(
-  ('error', 'status', 'told'),
+  ('error', 'status', 'line'),
   (
     (None, 0, '| happened | yes |'),
     (Skipped('no disk'), 0, '| skipped: no disk | skipped |'),
@@ -142,7 +142,7 @@ def test_an_error_does_not_cost_the_save_that_has_begun(
   ),
 )
 def test_the_table_reports_what_was_lost(
-  error, status, told, tmp_path, monkeypatch, capsys
+  error, status, line, tmp_path, monkeypatch, capsys
 ):
   def do(lab):
     if error:
@@ -155,6 +155,6 @@ def test_the_table_reports_what_was_lost(
   arguments = [f'--folder={tmp_path / "lab"}', f'--output={output}']
   monkeypatch.setattr('sys.argv', ['faults', *arguments])
   assert suite.main() == status
-  assert told in output.read_text() and told in capsys.readouterr().out
+  assert line in output.read_text() and line in capsys.readouterr().out
   (line,) = json.loads(output.with_suffix('.json').read_text())['rows']
   assert line['fault'] == 'fault' and line['name'] == 'row'

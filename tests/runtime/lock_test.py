@@ -98,10 +98,10 @@ def test_a_disk_without_locks_costs_a_warning(tmp_path, monkeypatch, caplog):
   assert caplog.text.count('cannot be locked') == 1
 
 
-def test_a_workdir_that_cannot_be_written_is_told(tmp_path):
+def test_a_workdir_that_cannot_be_written_is_reported(tmp_path):
   (tmp_path / 'lock').mkdir()
-  told = r'cannot be written \(.*such as --workdir=runs/first'
-  with pytest.raises(UserError, match=told), hold(tmp_path):
+  message = r'cannot be written \(.*such as --workdir=runs/first'
+  with pytest.raises(UserError, match=message), hold(tmp_path):
     pass
   assert (tmp_path / 'lock').is_dir()
 

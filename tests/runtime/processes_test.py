@@ -41,13 +41,13 @@ def test_jax_is_asked_to_connect_where_several_were_launched(
   )
 
 
-def test_what_jax_cannot_connect_is_told(monkeypatch):
+def test_what_jax_cannot_connect_is_reported(monkeypatch):
   monkeypatch.setenv('OMPI_COMM_WORLD_SIZE', '2')  # And nothing else of it.
   with pytest.raises(UserError, match='say where they are, for example, with'):
     processes.initialize()
 
 
-def test_a_port_that_is_taken_is_told():
+def test_a_port_that_is_taken_is_reported():
   with socket.socket() as taken:
     taken.bind(('', 0))
     taken.listen()
