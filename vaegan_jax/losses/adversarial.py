@@ -12,6 +12,7 @@ Axes: B batch, S the axes of a map; none with one logit per example.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -26,10 +27,15 @@ class Objective:
   Attributes:
     critic_loss: (logits_real [B, *S], logits_fake [B, *S]) -> [B, *S].
     adversarial_loss: (logits_fake [B, *S]) -> [B, *S], for the autoencoder.
+    separated_loss: below it the critic separates nearly all images, and its
+      gradient vanishes; see `training/health_checks.py`.
+    undecided_loss: smallest loss of a critic with one logit for all images.
   """
 
   critic_loss: Callable[[jax.Array, jax.Array], jax.Array]
   adversarial_loss: Callable[[jax.Array], jax.Array]
+  separated_loss: float
+  undecided_loss: float
 
 
 def mean_over_map(values: jax.Array) -> jax.Array:
@@ -101,19 +107,30 @@ def least_squares_adversarial_loss(logits_fake: jax.Array) -> jax.Array:
   return 0.5 * (logits_fake - 1.0) ** 2
 
 
-_WASSERSTEIN = Objective(wasserstein_critic_loss, negated_logits)
+# Without a margin, a good critic's loss falls on below zero.
+_WASSERSTEIN = Objective(
+  wasserstein_critic_loss, negated_logits, -math.inf, 0.0
+)
+# A hundredth of a margin, or of a nat: all but a few images are separated.
+_SEPARATED, _LOG_4 = 0.01, 2 * math.log(2)
 
 # The two Wasserstein objectives differ in how the critic is kept Lipschitz,
 # which the configuration sets with the name.
 OBJECTIVES = {
-  'geometric': Objective(hinge_critic_loss, negated_logits),
+  'geometric': Objective(hinge_critic_loss, negated_logits, _SEPARATED, 2.0),
   'wasserstein': _WASSERSTEIN,
   'wasserstein_gp': _WASSERSTEIN,
-  'vanilla': Objective(cross_entropy_critic_loss, minimax_adversarial_loss),
-  'non_saturating': Objective(
-    cross_entropy_critic_loss, non_saturating_adversarial_loss
+  'vanilla': Objective(
+    cross_entropy_critic_loss, minimax_adversarial_loss, _SEPARATED, _LOG_4
   ),
+  'non_saturating': Objective(
+    cross_entropy_critic_loss,
+    non_saturating_adversarial_loss,
+    _SEPARATED,
+    _LOG_4,
+  ),
+  # Half a squared distance: the logits are within a tenth of their targets.
   'least_squares': Objective(
-    least_squares_critic_loss, least_squares_adversarial_loss
+    least_squares_critic_loss, least_squares_adversarial_loss, 0.005, 0.25
   ),
 }
