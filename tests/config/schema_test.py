@@ -1,5 +1,6 @@
 """Rows of the schema: one row is all that a field needs."""
 
+import dataclasses
 import json
 
 import pytest
@@ -14,6 +15,13 @@ from vaegan_jax.config.shapes import MAX_AXES
 from vaegan_jax.config.validation import validate
 from vaegan_jax.errors import UserError
 from vaegan_jax.losses import adversarial
+from vaegan_jax.losses.reconstruction import LossConfig
+from vaegan_jax.models import plain, residual
+from vaegan_jax.models.critic import Critic
+from vaegan_jax.models.latents.fsq import FSQ
+from vaegan_jax.models.latents.lfq import LFQ
+from vaegan_jax.models.latents.vq import VQ
+from vaegan_jax.training.critic_step import CriticConfig
 
 FIELDS = rules.flatten(default.get_config())
 # What released versions without a field did: it may never change.
@@ -138,3 +146,24 @@ def test_the_last_flag_of_a_field_counts():
   assert config.seed == 2
   assert config.model.channel_multipliers == (1, 2, 3)
   assert config.data.image_size == (8, 16)
+
+
+@pytest.mark.parametrize(
+  ('section', 'settings'),
+  (
+    ('loss', LossConfig),
+    ('critic', CriticConfig),
+    ('critic', Critic),
+    ('model', VQ),
+    ('model', FSQ),
+    ('model', LFQ),
+    *(('model', m) for n in (plain, residual) for m in (n.Encoder, n.Decoder)),
+  ),
+)
+def test_no_default_elsewhere_disagrees(section, settings):
+  defaults = {field.name: field.default for field in schema.FIELDS}
+  for field in dataclasses.fields(settings):
+    name = f'{section}.{field.name}'
+    has_default = field.default not in (dataclasses.MISSING, None)
+    if has_default and name in defaults:
+      assert field.default == defaults[name], name

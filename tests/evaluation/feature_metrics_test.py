@@ -196,6 +196,8 @@ def test_a_run_minimises_the_lpips_that_is_reported(shape, both, lpips_files):
     layer_weights=(),
     normalize='none',
     reduction='spatial',
+    image_weight=0.0,
+    image_halvings=0,
     pixel_weight=0.0,
     adversarial_weight=0.0,
     adversarial_ramp_steps=0,

@@ -140,8 +140,8 @@ def create_rows(num_kills: int) -> dict[str, Row]:
       inputs.grow_the_data,
     ),
     'damaged_data': Row(
-      'the prepared data is damaged',
-      'each of its files of records, and of decoded images, in several ways',
+      'the index of a folder, or its decoded images, are damaged',
+      f'each {", ".join(damage.METHODS)}',
       inputs.damage_the_data,
     ),
     'bad_input': Row(
@@ -187,8 +187,8 @@ def create_rows(num_kills: int) -> dict[str, Row]:
     ),
     'bucket': Row(
       'one of two processes is killed while it copies data of a bucket',
-      'SIGKILL while it copies the images, stores the prepared data, copies '
-      'that; then every file of a copy is damaged; resumed',
+      'SIGKILL while it copies the images; then every file of a copy is '
+      'damaged; resumed',
       buckets.kill_while_copying,
     ),
   }

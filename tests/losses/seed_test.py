@@ -77,6 +77,8 @@ def test_the_distance_is_that_of_the_posts_own_critic(drawn, layers):
     layer_weights=(),
     normalize='none',
     reduction='sum',
+    image_weight=0.0,
+    image_halvings=0,
     pixel_weight=0.0,
     adversarial_weight=0.0,
     adversarial_ramp_steps=0,

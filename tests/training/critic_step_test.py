@@ -62,7 +62,7 @@ def create(
 
   The step decides whether the penalties of every n-th step are taken.
   """
-  critic_config = CriticConfig(**config)
+  critic_config = CriticConfig(**({'r1_weight': 0.0} | config))
   step_critic = create_critic_step(
     Linear() if module is None else module,
     loss,

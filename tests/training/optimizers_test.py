@@ -16,7 +16,7 @@ from vaegan_jax.training.critic_step import CriticConfig
 RATES = {'autoencoder': 0.25, 'critic': 0.0625}
 
 
-PLAIN_CRITIC = CriticConfig()
+PLAIN_CRITIC = CriticConfig(r1_weight=0.0)
 CONSTANT = dict(schedule='constant', warmup_steps=0)
 DEFAULTS = optimizers.OptimizerConfig(
   name='adam',
@@ -150,7 +150,9 @@ def test_a_run_may_be_all_warm_up():
 def test_the_critics_schedule_counts_its_own_steps():
   """With three critic steps an update, the two end together."""
   options = dict(schedule='cosine', warmup_steps=2, num_train_steps=6)
-  both = create(RATES, critic=CriticConfig(num_steps=3), **options)
+  both = create(
+    RATES, critic=CriticConfig(r1_weight=0.0, num_steps=3), **options
+  )
   critic = rates(both['critic'], 19) / RATES['critic']
   autoencoder = rates(both['autoencoder'], 7) / RATES['autoencoder']
   np.testing.assert_allclose(critic[::3], autoencoder, rtol=1e-4, atol=1e-6)
@@ -224,7 +226,7 @@ def test_the_critics_optimizer_does_not_clip():
 def test_a_schedule_counts_the_autoencoders_own_steps():
   """With warm-ups of 4 updates in a run of 32, it takes 8 steps."""
   options = dict(schedule='cosine', warmup_steps=8, num_train_steps=32)
-  warmup = CriticConfig(long_round_steps=4)
+  warmup = CriticConfig(r1_weight=0.0, long_round_steps=4)
   waiting = create(['autoencoder', 'critic'], critic=warmup, **options)
   often = dict(warmup_steps=2, num_train_steps=8)
   plain = create(['autoencoder', 'critic'], **options | often)
@@ -250,7 +252,7 @@ def test_a_schedule_counts_the_autoencoders_own_steps():
 )
 def test_the_reported_learning_rate_is_that_of_the_last_step(options):
   """With three critic steps an update, in warm-ups of two updates."""
-  critic = CriticConfig(num_steps=3, long_round_steps=6)
+  critic = CriticConfig(r1_weight=0.0, num_steps=3, long_round_steps=6)
   schedules = schedules_of(RATES, critic=critic, **options)
   constant = create(RATES, critic=critic, **{**options, **CONSTANT})
   scheduled = create(RATES, critic=critic, **options)

@@ -131,14 +131,15 @@ def case_updates(*, loss=None, objective='geometric', **critic):
     objective=adversarial.OBJECTIVES[objective],
     seed=SEED,
     preprocess=preprocess,
-    critic_config=CriticConfig(**critic),
+    critic_config=CriticConfig(**({'r1_weight': 0.0} | critic)),
   )
 
 
 def kind_at(name, step):
   """Returns the kind of a step of a case."""
   names = CASES[name].keys() - {'loss', 'objective'}
-  return step_kind(step, CriticConfig(**{k: CASES[name][k] for k in names}))
+  fields = {'r1_weight': 0.0} | {k: CASES[name][k] for k in names}
+  return step_kind(step, CriticConfig(**fields))
 
 
 def num_parts_of(name):
@@ -560,7 +561,9 @@ def simulate_schedule(num_updates, critic_steps, long_round):
 def test_the_autoencoder_is_trained_by_the_published_schedule(
   critic_steps, long_round
 ):
-  config = CriticConfig(num_steps=critic_steps, long_round_steps=long_round)
+  config = CriticConfig(
+    r1_weight=0.0, num_steps=critic_steps, long_round_steps=long_round
+  )
   steps = range(1, 3001)
   trained = [s for s in steps if step_kind(s, config).train_autoencoder]
   assert set(trained) == simulate_schedule(3000, critic_steps, long_round)
@@ -799,7 +802,7 @@ def flops_program(loss=(), lazy=False, **critic):
     objective=adversarial.OBJECTIVES['geometric'],
     seed=SEED,
     preprocess=preprocess,
-    critic_config=CriticConfig(**critic),
+    critic_config=CriticConfig(**({'r1_weight': 0.0} | critic)),
   )(PLAIN._replace(regularize_critic=(lazy,) * num_steps))
   state = jax.eval_shape(
     lambda: train_state.create_train_state(

@@ -23,6 +23,8 @@ from vaegan_jax.training.wrappers import averaging, skipping_non_finite
 
 # The post's loss; each case lists its changes.
 POST_LOSS = {
+  'image_weight': 0.0,
+  'image_halvings': 0,
   'layers': (),
   'layer_weights': (),
   'normalize': 'none',

@@ -91,7 +91,7 @@ def _score(runs: Mapping[str, FinishedRun]) -> dict[str, dict]:
 
 
 def _protocol(runs: Mapping[str, FinishedRun]) -> str:
-  """Joins the runs' protocols: lines that not all share name their run."""
+  """Joins the runs' protocols; a line that differs names its run."""
   lines = {
     label: run.evaluator.protocol.splitlines() for label, run in runs.items()
   }

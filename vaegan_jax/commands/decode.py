@@ -1,4 +1,4 @@
-"""The mode `decode`: latents back to pictures."""
+"""The command `decode`: decodes latents to images."""
 
 import ml_collections
 import numpy as np

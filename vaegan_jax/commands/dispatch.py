@@ -52,7 +52,7 @@ def run_command(command: Command) -> int:
 
 
 def check_processes(command: Command) -> None:
-  """Checks that several processes were asked for, and all for the same.
+  """Checks that the command runs on several processes, and is equal on all.
 
   Args:
     command: of this process.

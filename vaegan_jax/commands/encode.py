@@ -1,4 +1,4 @@
-"""The mode `encode`: images to a folder of latents, on all devices."""
+"""The command `encode`: encodes images to latents, on all devices."""
 
 import ml_collections
 

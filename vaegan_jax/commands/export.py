@@ -1,4 +1,4 @@
-"""The mode `export`: a run as a folder that outlives this code.
+"""The command `export`: writes a run as a folder that outlives this code.
 
 It holds `model.safetensors` (the averaged weights), `config.json`,
 `latents.json`, a model card (`README.md`) and figures. NumPy alone can read the
@@ -62,7 +62,7 @@ def _write_weights(model: TrainedModel, tensors, folder: epath.Path) -> None:
 
 
 def _write_for_diffusers(model: TrainedModel, folder: epath.Path) -> None:
-  """Writes what `AutoencoderKL.from_pretrained` opens."""
+  """Writes the files that `AutoencoderKL.from_pretrained` opens."""
   factor = model.statistics and float(model.scaling_factor)
   config = diffusers.describe(model.config.model, model.image_shape, factor)
   write_text(folder / 'config.json', json.dumps(config, indent=2) + '\n')
@@ -74,7 +74,7 @@ def _write_for_diffusers(model: TrainedModel, folder: epath.Path) -> None:
 
 
 def _without_paths(config: ml_collections.ConfigDict) -> dict:
-  """Returns the fields for others to see: of paths, only the last names."""
+  """Returns the fields, with paths reduced to their last names."""
   fields = config.to_dict()
   for name in path_fields():
     section, _, field = name.rpartition('.')

@@ -1,4 +1,4 @@
-"""The mode `reconstruct`: images beside their reconstructions.
+"""The command `reconstruct`: writes images and their reconstructions.
 
 It writes two folders whose files have the same names, for tools that compare
 folders: `originals`, as the autoencoder takes them, and `reconstructions`.

@@ -1,4 +1,4 @@
-"""The mode `sample`: pictures decoded from the prior."""
+"""The command `sample`: decodes images from the prior."""
 
 import jax
 import ml_collections

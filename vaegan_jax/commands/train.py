@@ -84,7 +84,7 @@ def _run(
   stopper: Stopper,
   lacks_evaluation: bool = False,
 ) -> int | health.Finding:
-  """Trains on from a state; returns the exit status, or what to mend."""
+  """Continues training; returns the exit status, or a finding."""
   config, workdir, first = run.config, saved.workdir, distributed.is_first()
   writers = Writers(workdir, step) if first else NoWriters()
   profiler = Profiler(workdir, config.profile_steps if first else ())

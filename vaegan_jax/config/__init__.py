@@ -1,7 +1,6 @@
-"""Configurations: their fields and rules, and the command line.
+"""The fields of a configuration, the command line, and the checks of both.
 
-Owns the fields (`schema.py`), the checks, the command line (`cli.py`), reading
-and writing configurations, overrides, and the grid of a study. `configs/` has
-the values.
-May import: `data`, `models`, `runtime` and below.
+Owns the schema, configurations in files, flags, overrides, the configurations
+of a study, and migrations from earlier versions. May import: `data`, `models`,
+`names`, `errors`.
 """

@@ -1,66 +1,54 @@
-"""Checks of the examples: their source, shape and channels."""
+"""Checks of the examples: their source, shape and channels.
+
+Each function yields conflicts, as `rules.conflict` takes them.
+"""
+
+from collections.abc import Iterator
 
 import ml_collections
 
-from vaegan_jax.config.rules import contradiction
-from vaegan_jax.config.shapes import (
-  holds_arrays,
-  shape_flag,
-  spatial_shape,
-)
+from vaegan_jax.config.shapes import holds_arrays, shape_flag, spatial_shape
 from vaegan_jax.data import sources
 from vaegan_jax.names import PRETRAINED_CRITICS
 
 
-def check_data(config: ml_collections.ConfigDict) -> None:
-  """Checks the fields of `config.data` together.
-
-  Args:
-    config: whose fields are valid by themselves.
-
-  Raises:
-    UserError: two of them contradict each other.
-  """
-  _check_source(config)
-  _check_channels(config)
+def check_data(config: ml_collections.ConfigDict) -> Iterator[tuple[str, ...]]:
+  """Yields the conflicts between fields of `config.data`."""
+  yield from _check_source(config.data)
+  yield from _check_channels(config.data)
   data, num_axes = config.data, len(spatial_shape(config.data))
   if data.center_crop and holds_arrays(data):
-    raise contradiction(
-      config,
+    yield (
       'data.center_crop',
       'is for images, which are resized; the arrays of data.name='
       f'{data.name!r} are cropped from the center to {shape_flag(data)}',
       'data.center_crop=0',
     )
   if max(data.flip_axes, default=0) >= num_axes:
-    raise contradiction(
-      config,
+    yield (
       'data.flip_axes',
       f'must be axes of {shape_flag(data)}, from 0 to {num_axes - 1}',
       'data.flip_axes="(0,)"',
     )
 
 
-def _check_source(config) -> None:
-  data, source = config.data, sources.find(config.data.name)
+def _check_source(data):
+  source = sources.find(data.name)
   if source.path == 'required' and not data.path.strip():
-    raise contradiction(
-      config,
+    yield (
       'data.path',
       f'must name a folder when data.name={data.name!r}',
       'data.path=/data/my_photos',
     )
   if data.path and source.path == 'unused':
     readers = ', '.join(map(repr, sources.with_path()))
-    raise contradiction(
-      config,
+    yield (
       'data.path',
       f'is only read when data.name is one of {readers}, not {data.name!r}',
       'data.name=image_folder',
     )
   if data.shape and source.holds_arrays is False:
-    raise contradiction(
-      config,
+    yield (
       'data.shape',
       f'is for arrays; images, as of data.name={data.name!r}, have '
       'data.image_size',
@@ -68,27 +56,24 @@ def _check_source(config) -> None:
       'data.image_size=64',
     )
   if data.feature and not source.has_features:
-    raise contradiction(
-      config,
+    yield (
       'data.feature',
       f'is for datasets of TFDS, not for data.name={data.name!r}',
       'data.feature=',
     )
 
 
-def _check_channels(config) -> None:
-  data, bands = config.data, config.data.shown_bands
+def _check_channels(data):
+  bands = data.shown_bands
   if len(bands) not in (0, 1, 3) or max(bands, default=0) >= data.channels:
-    raise contradiction(
-      config,
+    yield (
       'data.shown_bands',
       'must be one or three channels, from 0 to '
       f'{data.channels - 1} for data.channels={data.channels}',
       'data.shown_bands="(0,)"',
     )
   if data.channels > 4 and not holds_arrays(data):
-    raise contradiction(
-      config,
+    yield (
       'data.channels',
       f'must be from 1 to 4 for images, as of data.name={data.name!r}; '
       "'array_folder' takes any number",
@@ -96,15 +81,8 @@ def _check_channels(config) -> None:
     )
 
 
-def check_axes(config: ml_collections.ConfigDict) -> None:
-  """Refuses for sounds and volumes what needs two spatial axes.
-
-  Args:
-    config: whose fields are valid by themselves.
-
-  Raises:
-    UserError: a network or a metric takes height and width only.
-  """
+def check_axes(config: ml_collections.ConfigDict) -> Iterator[tuple[str, ...]]:
+  """Yields what sounds and volumes cannot have: it needs two spatial axes."""
   num_axes = len(spatial_shape(config.data))
   if num_axes == 2:
     return
@@ -116,8 +94,7 @@ def check_axes(config: ml_collections.ConfigDict) -> None:
     ('evaluation.features_weights', evaluation.features_weights, ''),
   ):
     if needs_two:
-      raise contradiction(
-        config,
+      yield (
         name,
         f'needs two axes, height and width, and {shape_flag(config.data)} has '
         f'{num_axes}',

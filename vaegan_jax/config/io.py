@@ -200,7 +200,7 @@ def _check_names(fields: Iterable[str], path: os.PathLike) -> None:
 
 
 def _restore(value: Any, like: Any) -> Any:
-  """Undoes what JSON, or an editor of it, does to tuples and floats."""
+  """Restores tuples and floats that JSON, or an editor, has changed."""
   if isinstance(value, list):  # No field holds a list.
     return tuple(value)
   if isinstance(like, float) and type(value) is int:

@@ -1,11 +1,15 @@
-"""Checks of the networks: the autoencoder, its latent and the critic."""
+"""Checks of the networks: the autoencoder, its latent and the critic.
+
+Each function yields conflicts, as `rules.conflict` takes them.
+"""
 
 import math
+from collections.abc import Iterator
 
 import ml_collections
 
 from vaegan_jax.config.paths import is_two_files
-from vaegan_jax.config.rules import as_argument, contradiction, either
+from vaegan_jax.config.rules import as_argument, either
 from vaegan_jax.config.shapes import shape_field, shape_flag, spatial_shape
 from vaegan_jax.errors import UserError
 from vaegan_jax.names import PRETRAINED_CRITICS
@@ -26,6 +30,7 @@ _RESIDUAL = {
 }
 # Codes are counted one by one, in float32 and in int32.
 _MAX_CODES, _MAX_BITS = 2**24, 24
+Conflicts = Iterator[tuple[str, ...]]
 _WHERE = 'see vaegan_jax/models/pretrained/vgg.py for where to get'
 
 
@@ -46,21 +51,13 @@ def not_divisible(name: str, value: int, divisor: int, why: str = '') -> str:
   )
 
 
-def check_autoencoder(config: ml_collections.ConfigDict) -> None:
-  """Checks the fields of `config.model` with each other and with the data.
-
-  Args:
-    config: whose fields are valid by themselves.
-
-  Raises:
-    UserError: two of them contradict each other.
-  """
+def check_autoencoder(config: ml_collections.ConfigDict) -> Conflicts:
+  """Yields the conflicts of `config.model`."""
   model = config.model
   if model.layout == 'ldm':
     for field, needed in _LDM.items():
       if model[field] != needed:
-        raise contradiction(
-          config,
+        yield (
           f'model.{field}',
           f"must be {needed!r} for model.layout='ldm', latent-diffusion's own "
           'architecture',
@@ -69,84 +66,72 @@ def check_autoencoder(config: ml_collections.ConfigDict) -> None:
   if model.network == 'plain':
     for field, off in _RESIDUAL.items():
       if model[field] != off:
-        raise contradiction(
-          config,
+        yield (
           f'model.{field}',
           "is only read for model.network='residual'",
           'model.network=residual',
         )
-  _check_sizes(config, 'model')
+  yield from _check_sizes(config, 'model')
   if model.network == 'residual' and model.norm in ('instance', 'batch'):
-    raise contradiction(
-      config,
+    yield (
       'model.norm',
       "is for model.network='plain'; the residual network has GroupNorm",
       'model.norm=group',
     )
-  _check_latent(config)
+  yield from _check_latent(config)
 
 
-def _check_latent(config) -> None:
+def _check_latent(config) -> Conflicts:
   model = config.model
   if model.latent == 'fsq':
     num_codes = math.prod(model.fsq_levels)
     if num_codes > _MAX_CODES:
       product = ' * '.join(map(str, model.fsq_levels))
-      raise contradiction(
-        config,
+      yield (
         'model.fsq_levels',
         f'must make at most {_MAX_CODES:,} codes, and {product} = '
         f'{num_codes:,}',
         'model.fsq_levels="(8, 8, 8, 6, 5)"',
       )
-    _check_tokens(model, 'fsq_levels', len(model.fsq_levels))
+    yield from _check_tokens(model, 'fsq_levels', len(model.fsq_levels))
   elif model.latent in ('vq', 'lfq'):
-    _check_tokens(model, 'code_dim', model.code_dim)
+    yield from _check_tokens(model, 'code_dim', model.code_dim)
   if model.latent == 'lfq' and model.code_dim > _MAX_BITS:
-    raise contradiction(
-      config,
+    yield (
       'model.code_dim',
       f"must be at most {_MAX_BITS} for model.latent='lfq', whose "
       f'2**{model.code_dim} codes are counted one by one',
       'model.code_dim=10',
     )
   if model.latent == 'none' and config.critic.prior_fakes:
-    raise contradiction(
-      config,
+    yield (
       'critic.prior_fakes',
       "needs a prior, and model.latent='none' has none",
       'critic.prior_fakes=false',
     )
 
 
-def _check_tokens(model, field: str, code_dim: int) -> None:
+def _check_tokens(model, field: str, code_dim: int) -> Conflicts:
   rest = model.latent_dim % code_dim
   if rest:
     below = max(model.latent_dim - rest, code_dim)
-    raise UserError(
-      f'model.latent_dim={model.latent_dim} must be a multiple of {code_dim}, '
-      f'the size of a code (model.{field}={as_argument(model[field])}); '
-      f'{model.latent_dim} / {code_dim} leaves {rest}: for example, '
-      f'--config.model.latent_dim={below}'
+    yield (
+      'model.latent_dim',
+      f'must be a multiple of {code_dim}, the size of a code (model.{field}='
+      f'{as_argument(model[field])}); {model.latent_dim} / {code_dim} leaves '
+      f'{rest}',
+      f'model.latent_dim={below}',
     )
 
 
-def check_attention(config: ml_collections.ConfigDict) -> None:
-  """Checks that feature maps have the sizes of `attention_sides`.
-
-  Args:
-    config: a valid configuration.
-
-  Raises:
-    UserError: no map has one of the sizes.
-  """
+def check_attention(config: ml_collections.ConfigDict) -> Conflicts:
+  """Yields sizes of attention that no feature map has."""
   model, shorter = config.model, min(spatial_shape(config.data))
   sides = [shorter // 2**level for level in range(model.depth + 1)]
   for side in model.attention_sides:
     if side not in sides:
       *most, last = sides
-      raise contradiction(
-        config,
+      yield (
         'model.attention_sides',
         f'names {side}, but {shape_flag(config.data)} halved model.depth='
         f'{model.depth} times has the sides {", ".join(map(str, most))} and '
@@ -155,51 +140,39 @@ def check_attention(config: ml_collections.ConfigDict) -> None:
       )
 
 
-def check_trained_critic(config: ml_collections.ConfigDict) -> None:
-  """Checks a critic that is trained.
-
-  Args:
-    config: whose fields are valid by themselves.
-
-  Raises:
-    UserError: two of them contradict each other.
-  """
+def check_trained_critic(config: ml_collections.ConfigDict) -> Conflicts:
+  """Yields the conflicts of a critic that is trained."""
   critic = config.critic
   if critic.num_scales > 1 and critic.head != 'patch':
-    raise contradiction(
-      config,
+    yield (
       'critic.num_scales',
       f'joins {critic.num_scales} maps of logits, but '
       f'critic.head={critic.head!r} gives one logit per example',
       'critic.head=patch',
     )
-  _check_sizes(config, 'critic', critic.num_scales)
+  yield from _check_sizes(config, 'critic', critic.num_scales)
   if critic.weights:
-    raise contradiction(
-      config,
+    yield (
       'critic.weights',
       f'is only read for critic.network={either(PRETRAINED_CRITICS)}',
       'critic.network=vgg16',
     )
   if critic.weight_clip and critic.spectral_norm:
-    raise contradiction(
-      config,
+    yield (
       'critic.weight_clip',
       'contradicts critic.spectral_norm=True, which rescales clipped weights',
       'critic.weight_clip=0',
     )
   for field in ('gradient_penalty_weight', 'r1_weight'):
     if critic[field] and critic.norm == 'batch':
-      raise contradiction(
-        config,
+      yield (
         f'critic.{field}',
         "contradicts critic.norm='batch': the penalty needs each example's "
         'own gradient, and batch statistics mix them; critic.norm=group works',
         f'critic.{field}=0',
       )
   if config.loss.adaptive_weight and not config.loss.adversarial_weight:
-    raise contradiction(
-      config,
+    yield (
       'loss.adaptive_weight',
       'multiplies loss.adversarial_weight=0.0, which is off',
       'loss.adversarial_weight=0.5',
@@ -215,7 +188,7 @@ def check_trained_critic(config: ml_collections.ConfigDict) -> None:
     )
 
 
-def _check_sizes(config, section: str, scales: int = 1) -> None:
+def _check_sizes(config, section: str, scales: int = 1) -> Conflicts:
   """Checks the number of multipliers, and that the shape can be halved."""
   network, data = config[section], config.data
   depth, is_residual = network.depth, network.network == 'residual'
@@ -228,16 +201,14 @@ def _check_sizes(config, section: str, scales: int = 1) -> None:
         f'{depth} + 1 = {count}'
       )
     example = as_argument(tuple(2 ** min(block, 3) for block in range(count)))
-    raise contradiction(
-      config,
+    yield (
       f'{section}.channel_multipliers',
       f'must have one entry for {of_each}',
       f'{section}.channel_multipliers={example}',
     )
   sides, halvings = spatial_shape(data), depth + scales - 1
   if network.norm == 'instance' and min(sides) // 2**halvings == 1:
-    raise contradiction(
-      config,
+    yield (
       f'{section}.norm',
       'makes 0 of a feature map of one pixel, to which '
       f'{shape_flag(data)} is halved',
@@ -252,61 +223,48 @@ def _check_sizes(config, section: str, scales: int = 1) -> None:
       raise UserError(not_divisible(shape_field(data), side, 2**halvings, why))
 
 
-def check_pretrained_critic(config: ml_collections.ConfigDict) -> None:
-  """Checks a run whose critic is pretrained and frozen.
-
-  Args:
-    config: whose fields are valid by themselves.
-
-  Raises:
-    UserError: another field contradicts such a critic.
-  """
+def check_pretrained_critic(config: ml_collections.ConfigDict) -> Conflicts:
+  """Yields the conflicts of a pretrained, frozen critic."""
   network, data = f'critic.network={config.critic.network!r}', config.data
   if config.objective == 'mse':
-    raise contradiction(
-      config,
+    yield (
       'critic.network',
       "is a critic, but objective='mse' has none",
       'objective=geometric',
     )
   if config.critic.network == 'lpips':
-    _check_lpips(config)
+    yield from _check_lpips(config)
   elif not config.critic.weights.strip():
-    raise contradiction(
-      config,
+    yield (
       'critic.weights',
       f'must name the file of weights that {network} needs ({_WHERE} it)',
       f'critic.weights=/data/{config.critic.network}.pth',
     )
   if config.loss.adversarial_weight:
-    raise contradiction(
-      config,
+    yield (
       'loss.adversarial_weight',
       f'must be 0, because {network} is not trained and has no logits',
       'loss.adversarial_weight=0',
     )
   if data.channels not in (1, 3):
-    raise contradiction(
-      config,
+    yield (
       'data.channels',
       f'must be 1 or 3 for {network}',
       'data.channels=3',
     )
   if min(spatial_shape(data)) < 16 and config.critic.network != 'lpips':
     field = shape_field(data)
-    raise contradiction(
-      config,
+    yield (
       field,
       f'must be at least 16 for {network}, which halves it four times',
       f'{field}="(64, 64)"',
     )
 
 
-def _check_lpips(config) -> None:
-  """Refuses what would not compute the published LPIPS."""
+def _check_lpips(config) -> Conflicts:
+  """Yields what would not compute the published LPIPS."""
   if not is_two_files(config.critic.weights):
-    raise contradiction(
-      config,
+    yield (
       'critic.weights',
       "must name two files for critic.network='lpips', VGG16's and LPIPS's "
       f'heads ({_WHERE} them)',
@@ -314,8 +272,7 @@ def _check_lpips(config) -> None:
     )
   for field, needed in (('normalize', 'none'), ('reduction', 'spatial')):
     if config.loss[field] != needed:
-      raise contradiction(
-        config,
+      yield (
         f'loss.{field}',
         f"must be {needed!r} for critic.network='lpips', which is not LPIPS "
         'otherwise',

@@ -233,10 +233,10 @@ def check_value(name: str, value: Any, rule: Rule, like: Any) -> None:
     raise UserError(f'{name}={value!r} must be {rule.text}: {hint}')
 
 
-def contradiction(
+def conflict(
   config: ml_collections.ConfigDict, name: str, rule: str, *remedies: str
 ) -> UserError:
-  """Returns the error for a field that contradicts others.
+  """Returns the error for a field that conflicts with others.
 
   Args:
     config: with that field.

@@ -79,9 +79,9 @@ def create_runs(
   configs = create_configs(
     source,
     argv,
-    objectives=parse_objectives(objectives),
-    seeds=parse_seeds(seeds),
-    sweep=parse_sweep(sweep),
+    objectives=_parse_objectives(objectives),
+    seeds=_parse_seeds(seeds),
+    sweep=_parse_sweep(sweep),
   )
   runs = {}
   for member, config in configs.items():
@@ -179,12 +179,7 @@ def _resolve(change: str, fields: Mapping[str, Any]) -> str:
     ) from None
 
 
-def parse_objectives(texts: Sequence[str]) -> list[str]:
-  """Checks the values of --study.objectives; none means all.
-
-  Raises:
-    UserError: a name is unknown or occurs twice.
-  """
+def _parse_objectives(texts: Sequence[str]) -> list[str]:
   names = list(filter(None, texts)) or list(OBJECTIVES)
   for name in names:
     if name not in OBJECTIVES:
@@ -197,12 +192,7 @@ def parse_objectives(texts: Sequence[str]) -> list[str]:
   return names
 
 
-def parse_seeds(texts: Sequence[str]) -> list[int]:
-  """Converts the values of --study.seeds to whole numbers.
-
-  Raises:
-    UserError: one is no seed or occurs twice, or there is none.
-  """
+def _parse_seeds(texts: Sequence[str]) -> list[int]:
   rule = next(field.rule for field in schema.FIELDS if field.name == 'seed')
   names = list(filter(None, texts))
   seeds = [int(name) for name in names if re.fullmatch(r'[0-9]{1,10}', name)]
@@ -216,18 +206,8 @@ def parse_seeds(texts: Sequence[str]) -> list[int]:
   return seeds
 
 
-def parse_sweep(texts: Sequence[str]) -> list[str]:
-  """Converts the values of --study.sweep to one 'field=value' each.
-
-  Creating the configurations reports an unknown field or an invalid value.
-
-  Args:
-    texts: 'field=value', value, ...; empty: no sweep.
-
-  Raises:
-    UserError: the field or all values are missing, a value occurs twice, or a
-      study has another flag for the field.
-  """
+def _parse_sweep(texts: Sequence[str]) -> list[str]:
+  """Returns one 'field=value' each; creating the configurations checks them."""
   if not texts:
     return []
   text = ','.join(texts)

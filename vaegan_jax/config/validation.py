@@ -12,13 +12,14 @@ from vaegan_jax import models
 from vaegan_jax.config import schema
 from vaegan_jax.config.data_checks import check_axes, check_data
 from vaegan_jax.config.network_checks import (
+  Conflicts,
   check_attention,
   check_autoencoder,
   check_pretrained_critic,
   check_trained_critic,
   not_divisible,
 )
-from vaegan_jax.config.rules import as_argument, contradiction
+from vaegan_jax.config.rules import as_argument, conflict
 from vaegan_jax.config.shapes import shape_flag, spatial_shape
 from vaegan_jax.errors import UserError
 from vaegan_jax.names import PRETRAINED_CRITICS
@@ -38,16 +39,12 @@ def validate(
       another one.
   """
   schema.check_fields(config)
-  check_data(config)
-  check_axes(config)
-  check_autoencoder(config)
+  critic = check_trained_critic
   if config.critic.network in PRETRAINED_CRITICS:
-    check_pretrained_critic(config)
-  else:
-    check_trained_critic(config)
-  _check_layers(config)
-  _check_loss(config)
-  _check_schedules(config)
+    critic = check_pretrained_critic
+  checks = (check_data, check_axes, check_autoencoder, critic)
+  for check in (*checks, _check_layers, _check_loss, _check_schedules):
+    _refuse(config, check(config))
   if num_devices and config.batch_size % num_devices:
     raise UserError(
       f'{not_divisible("batch_size", config.batch_size, num_devices)} '
@@ -68,13 +65,22 @@ def validate_new_run(config: ml_collections.ConfigDict) -> None:
   Raises:
     UserError: the critic ignores contrast, or attention has no feature map.
   """
-  check_attention(config)
+  _refuse(config, check_attention(config))
+  _refuse(config, _check_contrast(config))
+
+
+def _refuse(config, conflicts: Conflicts) -> None:
+  """Raises the first of the conflicts, if any."""
+  for name, rule, *remedies in conflicts:
+    raise conflict(config, name, rule, *remedies)
+
+
+def _check_contrast(config) -> Conflicts:
   critic, loss = config.critic, config.loss
   seen = critic.norm == 'none' or loss.image_weight or loss.pixel_weight
   trained = critic.network not in PRETRAINED_CRITICS
   if config.objective != 'mse' and trained and not seen:
-    raise contradiction(
-      config,
+    yield (
       'critic.norm',
       'divides the contrast of the images away, so that the distance ignores '
       'it unless the image itself is a layer; critic.norm=none works too',
@@ -82,7 +88,7 @@ def validate_new_run(config: ml_collections.ConfigDict) -> None:
     )
 
 
-def _check_layers(config) -> None:
+def _check_layers(config) -> Conflicts:
   layers = models.create_modules(
     with_critic=True,
     space=spatial_shape(config.data),
@@ -93,16 +99,14 @@ def _check_layers(config) -> None:
   loss = config.loss
   for layer in loss.layers:
     if layer not in layers:
-      raise contradiction(
-        config,
+      yield (
         'loss.layers',
         f'names {layer!r}, but the critic has {", ".join(layers)}',
         f'loss.layers={as_argument(layers[-2:])}',
       )
   chosen = loss.layers or layers
   if loss.layer_weights and len(loss.layer_weights) != len(chosen):
-    raise contradiction(
-      config,
+    yield (
       'loss.layer_weights',
       f'must have one weight for each of the {len(chosen)} layers '
       f'{", ".join(chosen)}',
@@ -110,22 +114,20 @@ def _check_layers(config) -> None:
     )
 
 
-def _check_loss(config) -> None:
-  """Refuses a loss without effect, or one that any reconstruction minimizes."""
+def _check_loss(config) -> Conflicts:
+  """Yields a loss without effect, or one that any reconstruction minimizes."""
   loss, shorter = config.loss, min(spatial_shape(config.data))
   if loss.variance == 'optimal' and (
     config.objective != 'mse' or loss.reduction != 'sum'
   ):
-    raise contradiction(
-      config,
+    yield (
       'loss.variance',
       'is for the summed errors of pixels, not for objective='
       f'{config.objective!r} with loss.reduction={loss.reduction!r}',
       'objective=mse',
     )
   if loss.image_weight and not loss.distance_weight:
-    raise contradiction(
-      config,
+    yield (
       'loss.image_weight',
       'is for a layer of the distance, which loss.distance_weight=0.0 turns '
       'off',
@@ -133,31 +135,28 @@ def _check_loss(config) -> None:
       'loss.pixel_weight=1',
     )
   if 2**loss.image_halvings > shorter:
-    raise contradiction(
-      config,
+    yield (
       'loss.image_halvings',
       f'halves {shape_flag(config.data)} to less than a pixel',
       f'loss.image_halvings={int(math.log2(shorter))}',
     )
   if not loss.distance_weight + loss.pixel_weight:
-    raise contradiction(
-      config,
+    yield (
       'loss.distance_weight',
       'and loss.pixel_weight=0.0 leave no reconstruction loss',
       'loss.pixel_weight=1',
     )
 
 
-def _check_schedules(config) -> None:
-  """Refuses a schedule that would not end within the run."""
+def _check_schedules(config) -> Conflicts:
+  """Yields a schedule that would not end within the run."""
   fields = ['optimizer.warmup_steps']
   if config.loss.adversarial_weight and config.objective != 'mse':
     fields.append('loss.adversarial_ramp_steps')
   for field in fields:
     section, _, name = field.partition('.')
     if config[section][name] > config.num_train_steps:
-      raise contradiction(
-        config,
+      yield (
         field,
         f'must be at most num_train_steps={config.num_train_steps}',
         f'{field}={config.num_train_steps // 10}',

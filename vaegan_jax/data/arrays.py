@@ -241,7 +241,7 @@ def _suggest(
 
 
 def short_shape(shape: Sequence[int]) -> int | tuple[int, ...]:
-  """Returns the one side of a square, which fingerprints always had."""
+  """Returns a square's size as one number, as fingerprints have it."""
   is_square = len(shape) == 2 and shape[0] == shape[1]
   return shape[0] if is_square else tuple(shape)
 

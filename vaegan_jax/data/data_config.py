@@ -10,7 +10,7 @@ _HOME_DATA_DIR = '~/tensorflow_datasets'  # The default of TFDS.
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-  """Settings of a data set; `configs/default.py` explains each field."""
+  """Settings of a data set; `config/schema.py` explains each field."""
 
   name: str
   path: str = ''

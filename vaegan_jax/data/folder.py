@@ -207,8 +207,8 @@ def _adopt_decoded(place: pathlib.Path, old: pathlib.Path) -> None:
 def _remove_older(place: pathlib.Path) -> None:
   """Removes the decoded copies of earlier states of the same folder.
 
-  A process that has mapped one keeps it: the file stays, without a name. What
-  was made of another folder at the same path, as in a container, stays too.
+  A process that has mapped a copy can still read it. Copies of another folder
+  at the same path, as in a container, are kept.
   """
   folder = (_read_index(place / _INDEX) or {}).get('folder')
   for other in place.parent.iterdir():

@@ -1,4 +1,4 @@
-"""Files of data that TFDS has prepared: tfrecord, and what may be believed.
+"""Files of data that TFDS has prepared: reading tfrecord, and safety checks.
 
 A tfrecord file holds for each record its length in 8 bytes, their CRC32C, the
 record and its CRC32C (https://www.tensorflow.org/tutorials/load_data/tfrecord).

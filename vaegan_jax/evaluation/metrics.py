@@ -166,7 +166,7 @@ def energy_ratio(energy: jax.Array, energy_recon: jax.Array) -> jax.Array:
 def detail_share(
   energy: jax.Array, energy_recon: jax.Array, energy_common: jax.Array
 ) -> jax.Array:
-  """Returns the share of the originals' fine detail that is in its place.
+  """Returns the share of the originals' fine detail in the right place.
 
   `<x, y> / max(<x, x>, <y, y>)` of the high frequencies, summed over the set.
   Detail at half or double strength has 1/2, and so has all of it in as much

@@ -215,7 +215,7 @@ def _load(path: epath.Path) -> np.ndarray:
 
 
 def _check_names(path: str, names: list) -> None:
-  """Refuses names that lead out of the output folder: they may be anybody's."""
+  """Refuses names outside the output folder: a manifest is not trusted."""
   for name in names:
     parts = pathlib.PurePosixPath(str(name)).parts
     if not parts or parts[0] == '/' or '..' in parts or '\0' in str(name):

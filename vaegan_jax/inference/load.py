@@ -108,7 +108,7 @@ def _read_export(root: epath.Path, config):
 
 
 def _check_tensors(path, tensors, modules, config) -> None:
-  """Tells tensors that are not those of the networks."""
+  """Refuses tensors that do not fit the networks."""
   wanted = variable_shapes(config, modules)
   wanted = {
     name: leaf.shape

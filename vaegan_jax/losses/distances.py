@@ -12,9 +12,9 @@ With `normalize`, the features of a layer are divided by
                 values); one almost flat image can outweigh all others
     'batch'     that mean over the whole batch, a constant to the gradient
     'local'     at each position, the root of the channels' mean square plus a
-                part of the batch's. Faint texture counts beside strong edges,
-                as it does to the eye (divisive normalisation: Carandini &
-                Heeger, 2012), and no image outweighs the others
+                part of the batch's. Faint texture counts as much as strong
+                edges, as it does to the eye (divisive normalisation: Carandini
+                & Heeger, 2012), and no image outweighs the others
 
 Axes: B batch, C channels; a feature is [B, ..., C].
 """

@@ -84,7 +84,7 @@ def lecam_penalty(
   average_real: jax.Array,
   average_fake: jax.Array,
 ) -> jax.Array:
-  """Pulls logits to the other side's average (arXiv 2104.03310, eq. 3).
+  """Computes LeCam's penalty on the logits (arXiv 2104.03310, eq. 3).
 
   Args:
     logits_real: [B] for photographs.

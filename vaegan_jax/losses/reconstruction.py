@@ -36,6 +36,10 @@ class LossConfig:
   layer_weights: tuple[float, ...]
   normalize: str
   reduction: str
+  # Weight of the image itself as a layer of the distance, before the critic's.
+  image_weight: float
+  # Further such layers: the image at a half of its size, at a quarter, ...
+  image_halvings: int
   pixel_weight: float
   adversarial_weight: float
   adversarial_ramp_steps: int
@@ -48,10 +52,6 @@ class LossConfig:
   adaptive_weight: bool = False
   # 0: the distance is not computed, and the other terms are the loss.
   distance_weight: float = 1.0
-  # Weight of the image itself as a layer of the distance, before the critic's.
-  image_weight: float = 0.0
-  # Further such layers: the image at a half of its size, at a quarter, ...
-  image_halvings: int = 0
   # Variance of the pixels' Gaussian, without a critic. With 'half' the summed
   # squared error is its negative log likelihood. 'optimal' is the mean squared
   # error of the batch (arXiv 2006.13202, eq. 4).

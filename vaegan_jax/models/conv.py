@@ -193,8 +193,8 @@ def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def _sum_kernel(kernel: jax.Array, phase: tuple[int, ...]) -> jax.Array:
   """Returns the kernel of one sub-pixel: [2, ..., C, F] of [3, ..., C, F].
 
-  The first sub-pixel meets the pixel before with position 0, and its own with
-  1 and 2. The second meets its own with 0 and 1, and the next with 2.
+  For the first sub-pixel, position 0 multiplies the previous pixel, and 1 and 2
+  the pixel itself. For the second, 0 and 1 multiply the pixel, and 2 the next.
   """
   for axis, i in enumerate(phase):
     one, two, three = jnp.split(kernel, 3, axis)

@@ -24,7 +24,7 @@ psum = functools.partial(jax.lax.psum, axis_name=AXIS)
 
 
 def index() -> jax.Array:
-  """Which device this is, [] int32; within `parallelize`."""
+  """Returns the index of this device, [] int32; within `parallelize`."""
   return jax.lax.axis_index(AXIS)
 
 
@@ -48,11 +48,10 @@ def parallelize(update: Callable) -> Callable:
 
 
 def replicate(state: Any) -> Any:
-  """Puts a state where `parallelize`'s function leaves it: on every device.
+  """Copies a state to every device, with the sharding of `parallelize`.
 
-  From anywhere else its first call would compile for that place, and its
-  second call once more. Each of several processes puts its own there, which
-  must be the same.
+  Another sharding would compile the first call, and the second call again. With
+  several processes each one copies its own state, which must be equal.
   """
   state = jax.tree.map(_addressable, state)
   return jax.device_put(state, _sharding(jax.sharding.PartitionSpec()))
@@ -69,7 +68,7 @@ def share_out(batch: np.ndarray) -> jax.Array:
 
 
 def shareable(batch_size: int) -> int:
-  """The next size of a batch that this process's devices share evenly."""
+  """Returns the next batch size that this process's devices divide evenly."""
   number = jax.local_device_count()
   return -(-batch_size // number) * number
 

@@ -65,7 +65,7 @@ def _check_bucket(path: epath.Path) -> None:
 def replacing(path: epath.PathLike) -> Iterator[epath.Path]:
   """Replaces a file atomically, and makes its folder.
 
-  Several processes may do so at the same time: the last file stays.
+  If several processes write it at the same time, the last file wins.
 
   Args:
     path: local or `gs://...`.

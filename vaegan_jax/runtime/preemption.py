@@ -120,8 +120,8 @@ def interruptible() -> contextlib.AbstractContextManager[None]:
 def answering_interrupts() -> Iterator[None]:
   """Confirms Ctrl-C at once, and ends the process at a second one.
 
-  Python handles signals between its instructions, and one that compiles may
-  take minutes. A thread reads them in the meantime.
+  Python handles signals between its instructions, and compiling, which may take
+  minutes, is one instruction. A thread handles them in the meantime.
   """
   reader, writer = os.pipe()
   os.set_blocking(writer, False)

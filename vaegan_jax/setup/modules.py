@@ -1,6 +1,6 @@
 """Builds the modules that a configuration describes.
 
-Whoever only uses a finished model needs this alone: no optimizer, no orbax.
+Inference needs this module alone, without optimizers and orbax.
 """
 
 from collections.abc import Mapping

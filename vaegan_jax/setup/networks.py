@@ -84,10 +84,10 @@ def critic_config(
   Args:
     config: of the run.
     trained: names of its networks that have an optimizer; without a critic
-      among them the settings are the defaults.
+      among them they are not used.
   """
   if 'critic' not in trained:
-    return CriticConfig()
+    return CriticConfig(r1_weight=0.0)
   names = [field.name for field in dataclasses.fields(CriticConfig)]
   return CriticConfig(**{name: config.critic[name] for name in names})
 
@@ -109,7 +109,7 @@ class RestoredNetworks(NamedTuple):
 
   @property
   def inference_variables(self) -> dict[str, Variables]:
-    """The variables to use a finished run with: the autoencoder's averaged."""
+    """The variables for inference, with the autoencoder's averaged."""
     autoencoder = {**self.variables['autoencoder'], 'params': self.ema_params}
     return {**self.variables, 'autoencoder': autoencoder}
 

@@ -32,7 +32,7 @@ from vaegan_jax.training.wrappers import (
   skipping_non_finite,
 )
 
-_PLAIN_CRITIC = CriticConfig()
+_PLAIN_CRITIC = CriticConfig(r1_weight=0.0)
 
 
 def create_updates(

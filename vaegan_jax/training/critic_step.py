@@ -32,11 +32,11 @@ Metrics = dict[str, jax.Array]
 class CriticConfig:
   """Settings of the critic's training: fields of `config.critic`. 0 is off."""
 
+  r1_weight: float
   num_steps: int = 1  # An update, each on images of its own.
   long_round_steps: int = 0  # Of a critic warm-up; see `step_kinds.py`.
   weight_clip: float = 0.0
   gradient_penalty_weight: float = 0.0
-  r1_weight: float = 0.0
   # R1 is computed on every n-th step, with n times the weight (arXiv
   # 1912.04958, appendix B).
   r1_every_steps: int = 16

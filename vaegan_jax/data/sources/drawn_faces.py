@@ -173,7 +173,7 @@ def _pick(rng, options):
 
 
 def _mix(a, b, amount: float) -> tuple[int, int, int]:
-  """The colour `amount` of the way from `a` to `b`."""
+  """Interpolates from colour `a` to `b` by `amount`."""
   return tuple(round(p + (q - p) * amount) for p, q in zip(a, b, strict=True))
 
 

@@ -23,7 +23,7 @@ class LFQ(Codes):
       is taken; None: the batch is on one device.
   """
 
-  code_dim: int = 10
+  code_dim: int = 8
   axis_name: str | None = None
 
   @property
