@@ -1,7 +1,11 @@
-"""What every test shares: kept compilations, and a run that takes a second."""
+"""Settings and fixtures of every test: kept compilations, and a tiny run."""
 
+import contextlib
+import ctypes
+import gc
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,49 +14,51 @@ from safetensors.numpy import save_file
 from tests.environment import QUICK_FLAGS
 from tests.tiny_run import draw_images, tiny_flags
 
-# Most of the time goes to compiling: every program is kept for the next run.
-# JAX reads these when it is imported.
+# Compilation takes most of the time, so the next run reuses every program.
+# JAX reads these variables when it is imported.
 os.environ['XLA_FLAGS'] = (
   f'{QUICK_FLAGS} {os.environ.get("XLA_FLAGS", "")}'.strip()
 )
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 _CACHE = Path(__file__).parent.parent / '.jax_cache'
-# One for each of pytest-xdist's processes: JAX does not lock it.
+# Each process of pytest-xdist has its own: JAX does not lock it.
 _WORKER = os.environ.get('PYTEST_XDIST_WORKER', 'main')
 os.environ['JAX_COMPILATION_CACHE_DIR'] = str(_CACHE / _WORKER)
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 
-# In the background of a shell they are ignored, by all that is started there.
+# A shell's background jobs ignore these signals, and so do their children.
 for _number in (signal.SIGINT, signal.SIGHUP):
   if signal.getsignal(_number) == signal.SIG_IGN:
     signal.signal(_number, signal.SIG_DFL)
 
-# The files that take longest, which would otherwise be waited for in the end.
+# The files that take longest: a worker that starts one last delays the end.
 _SLOW = (
   'train_test.py',
   'distributed_test.py',
   'update_options_test.py',
-  'faults_test.py',
-  'bucket_test.py',
-  'update_test.py',
   'many_devices_test.py',
+  'codes_test.py',
+  'faults_test.py',
+  'load_test.py',
+  'bucket_test.py',
   'study_test.py',
-  'loading_test.py',
-  'use_test.py',
-  'bucket_data_test.py',
-  'precision_test.py',
-  'flops_test.py',
-  'residual_test.py',
-  'use_page_test.py',
-  'hlo_test.py',
-  'same_images_test.py',
-  'migrations_test.py',
-  'array_folder_test.py',
-  'sounds_and_volumes_test.py',
-  'judges_test.py',
-  'perceptual_test.py',
+  'signal_metrics_test.py',
   'models_test.py',
+  'sounds_and_volumes_test.py',
+  'update_test.py',
+  'array_folder_test.py',
+  'perceptual_test.py',
+  'feature_metrics_test.py',
+  'metrics_test.py',
+  'residual_test.py',
+  'evaluate_test.py',
+  'lpips_test.py',
+  'flops_test.py',
+  'critic_test.py',
+  'equal_forms_test.py',
+  'capture_test.py',
+  'robustness_test.py',
 )
 
 
@@ -60,6 +66,22 @@ def pytest_collection_modifyitems(items):
   """Puts the slow files first, for the processes of pytest-xdist."""
   ranks = {name: rank for rank, name in enumerate(_SLOW)}
   items.sort(key=lambda item: ranks.get(item.path.name, len(_SLOW)))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+  """Frees a file's compiled programs after its last test.
+
+  A worker that keeps them needs 7 GB at the end of the suite.
+  """
+  if nextitem is not None and nextitem.path == item.path:
+    return
+  jax = sys.modules.get('jax')
+  if jax is not None:
+    jax.clear_caches()
+  gc.collect()
+  with contextlib.suppress(AttributeError, OSError):  # Only glibc has it.
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(scope='session')

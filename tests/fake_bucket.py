@@ -1,15 +1,13 @@
-"""A bucket on this machine, as Google Cloud Storage is over HTTP.
+"""A local server with the HTTP protocol of Google Cloud Storage.
 
-TensorFlow's `gs://`, which etils, orbax and the TensorBoard writer use, knows
-only Google's own address, but goes through a proxy if it is told to: this one,
-which answers itself. TensorStore, which holds the arrays of a checkpoint, is
-given the address. Objects are whole or not there; there are no folders, no
-appending and no renaming, as in the real one.
+TensorFlow's `gs://`, which etils, orbax and the TensorBoard writer use, accepts
+only Google's own address or a proxy. This server is that proxy, and answers
+itself. TensorStore, which stores a checkpoint's arrays, and Google's client,
+which copies data, get its address. As in the real one, objects are complete or
+absent, and there are no folders, no appending and no renaming.
 
-Google's own client, which copies data, is given the address as well.
-
-It is a process of its own, because TensorFlow may keep Python from answering
-while it waits for the answer. `gs://refused` forbids everything.
+It runs in a separate process, because TensorFlow may block Python while it
+waits for the answer. `gs://refused` forbids everything.
 """
 
 import base64
@@ -38,7 +36,7 @@ class FakeBucket:
     """Starts serving.
 
     Args:
-      folder: of the certificate that passes for Google's.
+      folder: folder of the certificate in Google's place.
     """
     names = ','.join(f'DNS:{host}' for host in _HOSTS)
     subprocess.run(
@@ -55,7 +53,7 @@ class FakeBucket:
       [sys.executable, __file__, folder], stdout=subprocess.PIPE, text=True
     )
     self._address = f'http://127.0.0.1:{int(self._process.stdout.readline())}'
-    # What makes google-cloud-storage take this for Google's. A proxy would
+    # These variables point google-cloud-storage here. A proxy would
     # keep the processes of JAX from finding each other.
     self.client_environment = {
       'STORAGE_EMULATOR_HOST': self._address,
@@ -71,15 +69,15 @@ class FakeBucket:
     }
 
   def items(self):
-    """All objects, as Google describes them."""
+    """Returns all objects in Google's format."""
     return json.loads(self._ask('o'))['items']
 
   def names(self):
-    """The names of all objects; of folders' placeholders they end in '/'."""
+    """Returns the names of all objects; placeholders of folders end in '/'."""
     return [item['name'] for item in self.items()]
 
   def read(self, name):
-    """The bytes of an object."""
+    """Returns the bytes of an object."""
     return self._ask(f'o/{urllib.parse.quote(name, safe="")}?alt=media')
 
   def write(self, name, content):
@@ -116,11 +114,11 @@ class _Server(http.server.ThreadingHTTPServer):
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-  """Answers one client: the part of the JSON API that is asked for here."""
+  """Handler of one client: the part of the JSON API that the tests need."""
 
   protocol_version = 'HTTP/1.1'
   wbufsize = -1
-  disable_nagle_algorithm = True  # It would wait 40 ms in every answer.
+  disable_nagle_algorithm = True  # It would delay every answer by 40 ms.
 
   def log_message(self, *_):
     pass
@@ -168,7 +166,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     bucket = self.server
     name = self._name()
     with bucket.lock:
-      if self.parts[-2] == 'b':  # Of the bucket itself.
+      if self.parts[-2] == 'b':  # The bucket itself.
         self._answer(200, {'name': 'bucket'})
       elif self.parts[-1] == 'storageLayout':
         flat = {'hierarchicalNamespace': {'enabled': False}}
@@ -211,7 +209,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._answer(204)
 
   def _name(self):
-    """The object that the path names: None for that of a listing."""
+    """Returns the object that the path names; None for a listing."""
     if 'o' in self.parts and 'b' in self.parts:
       name = self.parts[self.parts.index('o') + 1 :]
       return '/'.join(name) if name else None
@@ -230,7 +228,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
       self._answer(200, _describe(name, *bucket.objects[name]))
 
   def _split_parts(self):
-    """The name and the content of an upload that has both in its body."""
+    """Returns the name and content of an upload with both in its body."""
     boundary = self.headers['Content-Type'].partition('boundary=')[2]
     separator = b'--' + boundary.strip('"').encode()
     _, head, rest = self.body.split(separator, 2)

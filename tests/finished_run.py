@@ -1,4 +1,4 @@
-"""A finished run without its training: drawn weights, saved as a run's are."""
+"""Creates a finished run without training it: random weights, saved."""
 
 import json
 
@@ -25,14 +25,14 @@ LATENTS = {
 
 
 def parse(workdir, *args):
-  """The command that such arguments are."""
+  """Parses arguments as the command line does."""
   values = flags.FlagValues()
   cli.define_flags(values)
   return main.parse(['main.py', *args, f'--workdir={workdir}'], values)
 
 
 def finish(workdir, tiny_run, *fields):
-  """Leaves a run in `workdir`, of a step that it never took.
+  """Writes a run with untrained weights into `workdir`.
 
   Its averaged weights are not the last ones, its critic has some contrast, and
   the latents of its images differ.
@@ -65,5 +65,5 @@ def restore_state(config, workdir):
 
 
 def use(workdir, *args):
-  """Runs a command on a finished run, here."""
+  """Runs a command on a finished run, in this process."""
   assert main.run(parse(workdir, *args)) == 0

@@ -1,6 +1,6 @@
-"""The house: wings with one owner each, and imports that run down the floors.
+"""The layers of the package: imports go down only, and files stay small.
 
-Read from the source, wherever in a file an import stands.
+Imports are read from the source, at any place in a file.
 """
 
 import ast
@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / 'vaegan_jax'
-# A wing may import those of lower floors, and itself; `main` is the roof.
+# A wing (folder) may import itself and those of lower floors; `main` is on top.
 FLOORS = (
   {'names', 'errors'},
   {'losses'},
@@ -25,19 +25,19 @@ FLOORS = (
 )
 FLOOR = {wing: floor for floor, wings in enumerate(FLOORS) for wing in wings}
 MAX_LINES, MAX_FUNCTION = 350, 60
-LONG = {'vaegan_jax/data/drawn_faces.py'}  # One drawing, part by part.
+LONG = {'vaegan_jax/data/sources/drawn_faces.py'}  # One drawing, part by part.
 
 
 def name_of(path, root=ROOT):
-  """'vaegan_jax.losses.perceptual', of a file."""
+  """Returns the module name of a file: 'vaegan_jax.losses.perceptual'."""
   parts = path.relative_to(root).with_suffix('').parts
   return '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
 
 
 def imports_of(source, name, modules):
-  """The modules of the house that a source imports, of which there are these.
+  """Yields those of `modules` that a source imports.
 
-  A name that is imported from a package may be a module of it.
+  A name imported from a package may be one of its modules.
   """
   package = name if name in modules.packages else name.rpartition('.')[0]
   for node in ast.walk(ast.parse(source)):
@@ -56,14 +56,14 @@ def imports_of(source, name, modules):
 
 
 class Modules(dict):
-  """{name: source} of the modules of a house; which of them are packages."""
+  """Sources by module name, and the names of the packages."""
 
   def __init__(self, sources, packages):
     super().__init__(sources)
     self.packages = frozenset(packages)
 
   def imports(self):
-    """{name: the names of what it imports}."""
+    """Returns {module: names of the modules that it imports}."""
     return {
       name: set(imports_of(source, name, self)) - {name}
       for name, source in self.items()
@@ -71,19 +71,19 @@ class Modules(dict):
 
 
 def wing_of(name):
-  """'losses' of 'vaegan_jax.losses.perceptual'; '' of the package itself."""
+  """Returns the wing of a module, 'losses'; '' for the package itself."""
   return name if name == 'main' else f'{name}.'.split('.')[1]
 
 
 def faults_of(modules):
-  """What an import does that it may not, one sentence each."""
+  """Returns a message for each forbidden import."""
   faults = []
   for name, imported in modules.imports().items():
     for other in sorted(imported):
       here, there = wing_of(name), wing_of(other)
       if here == there or not there:
         continue
-      # The public API is the library and, imported late, what `load` opens.
+      # The public API is the library and, imported late, `load`.
       allowed = {'losses', 'inference'} if not here else FLOORS_BELOW[here]
       if there not in allowed:
         faults.append(f'{name} imports {other}')
@@ -97,7 +97,7 @@ FLOORS_BELOW = {
 
 
 def circles_of(modules):
-  """Modules that import themselves by way of others."""
+  """Returns modules that import themselves through others."""
   imports = modules.imports()
   circular, done = [], set()
 

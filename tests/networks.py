@@ -1,13 +1,32 @@
-"""Networks of the tests, and what they are asked."""
+"""Small networks of the tests, and calls of them."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
+
+import jax
 
 from vaegan_jax import models
 from vaegan_jax.config.shapes import as_pair
 
 
+@functools.cache
+def _jit(function, flags, static):
+  function = functools.partial(function, **dict(static))
+  return jax.jit(function, static_argnums=flags)
+
+
+def jitted(function: Callable, *args, **static) -> Any:
+  """Calls a function as one program.
+
+  An eager call compiles every operation by itself, which takes seconds.
+  """
+  flags = tuple(i for i, arg in enumerate(args) if isinstance(arg, bool))
+  return _jit(function, flags, tuple(static.items()))(*args)
+
+
 def model_fields(**fields) -> dict[str, Any]:
-  """The fields of `config.model` of a small network, with changes."""
+  """Returns `config.model` of a small network, with changes."""
   multipliers = fields.get('channel_multipliers', (1, 2))
   is_residual = fields.get('network') == 'residual'
   return {
@@ -33,7 +52,7 @@ def model_fields(**fields) -> dict[str, Any]:
 
 
 def critic_fields(**fields) -> dict[str, Any]:
-  """The fields of `config.critic` of a small network, with changes."""
+  """Returns `config.critic` of a small network, with changes."""
   return {
     'network': 'plain',
     'width': 2,
@@ -47,13 +66,13 @@ def critic_fields(**fields) -> dict[str, Any]:
 
 
 def autoencoder(side, channels, latent_dim=4, **fields):
-  """A plain autoencoder with a flat Gaussian latent, unless told otherwise."""
+  """Builds an autoencoder: by default plain, with a flat Gaussian latent."""
   fields = model_fields(latent_dim=latent_dim, **fields)
   return models.create_autoencoder(as_pair(side), channels, **fields)
 
 
 def reconstruct(module, variables, x, noise=None):
-  """(x_recon, mean, logvar) of a Gaussian autoencoder."""
-  encoded = module.apply(variables, x, method='encode')
-  x_recon, _, _ = module.apply(variables, x, noise)
+  """Returns (x_recon, mean, logvar) of a Gaussian autoencoder."""
+  encoded = jitted(module.apply, variables, x, method='encode')
+  x_recon, _, _ = jitted(module.apply, variables, x, noise)
   return x_recon, encoded['mean'], encoded['logvar']

@@ -22,21 +22,21 @@ import main
 from tests.environment import environment
 
 MAIN = Path(main.__file__)
-_SERVER = multiprocessing.get_context('forkserver')
-_SERVER.set_forkserver_preload(
+SERVER = multiprocessing.get_context('forkserver')
+SERVER.set_forkserver_preload(
   [__name__, 'tensorflow', 'clu.metric_writers', 'vaegan_jax.commands.train']
 )
 
 
 class Process:
-  """`python main.py <args>` with so many virtual devices."""
+  """`python main.py <args>` with `devices` virtual devices."""
 
   def __init__(self, workdir, *args, devices=1, name=None, prepare=None):
     """Starts it.
 
     Args:
-      workdir: of the run; what it says is kept beside it.
-      *args: its flags.
+      workdir: of the run; its output is kept beside it.
+      *args: its flags, which may name another workdir.
       devices: how many virtual ones it has.
       name: of the files beside the workdir; by default that of the workdir.
       prepare: called there first, to break something; a module's function.
@@ -46,10 +46,10 @@ class Process:
     self._err = log.with_suffix('.err')
     for path in (self._out, self._err):
       path.write_text('')  # Not what the last process said.
-    self._process = _SERVER.Process(
+    self._process = SERVER.Process(
       target=_become_main,
       args=(
-        (*args, f'--workdir={workdir}'),
+        (f'--workdir={workdir}', *args),
         devices,
         self._out,
         self._err,
@@ -57,6 +57,10 @@ class Process:
       ),
     )
     self._process.start()
+
+  @property
+  def is_alive(self):
+    return self._process.is_alive()
 
   @property
   def out(self):

@@ -1,7 +1,10 @@
-"""A run that takes a second: its images and its flags."""
+"""Images and flags of a run that takes a second."""
 
 import numpy as np
 from PIL import Image
+
+# Adds R1 every few steps, and so a second kind of step.
+R1_FLAGS = ('--config.critic.r1_weight=1', '--config.critic.r1_every_steps=4')
 
 
 def draw_images(folder):
@@ -16,7 +19,10 @@ def draw_images(folder):
 
 
 def tiny_flags(path, data_dir):
-  """The flags of a run on the images in `path`, without a --workdir."""
+  """Returns the flags of a run on the images in `path`, without a --workdir.
+
+  R1 is off: it would double the programs that every run traces.
+  """
   values = {
     'batch_size': 8,
     'num_train_steps': 20,
@@ -29,6 +35,7 @@ def tiny_flags(path, data_dir):
     'data.data_dir': data_dir,
     'data.image_size': 16,
     'model.latent_dim': 4,
+    'critic.r1_weight': 0,
     'loss.normalize': 'none',
     'loss.reduction': 'sum',
     'loss.image_weight': 0,

@@ -1,4 +1,4 @@
-"""The public API: the perceptual distance, and the models that were trained.
+"""The public API: the perceptual distance, and trained models.
 
     from vaegan_jax import perceptual_distance
     loss = perceptual_distance(critic, variables, x, x_recon).mean()
@@ -6,8 +6,8 @@
     model = vaegan_jax.load('runs/celeba')
     latents = model.encode(model.preprocess(images)).mode()
 
-Importing this imports neither TensorFlow nor orbax; `load` needs what
-`pip install '.[load]'` brings, which has no TensorFlow either.
+Importing this imports neither TensorFlow nor orbax. `load` needs the packages
+of `pip install '.[load]'`, which do not include TensorFlow.
 """
 
 from vaegan_jax.losses.distances import (
@@ -28,23 +28,23 @@ __all__ = [
 
 
 def load(path):
-  """Loads a finished model, from a run's workdir or from an export.
+  """Loads a trained model, from a run's workdir or from an export.
 
-  Neither its data nor TensorFlow is needed, and of an export no orbax.
+  It needs neither the data nor TensorFlow, and for an export no orbax.
 
   Args:
-    path: of the folder, local or `gs://...`.
+    path: path of the folder, local or `gs://...`.
 
   Returns:
-    An `inference.model.TrainedModel`, with the averaged weights of the
-    newest whole checkpoint: `encode`, `decode`, `reconstruct`, `sample`,
+    An `inference.model.TrainedModel`, with the averaged weights of the newest
+    complete checkpoint: `encode`, `decode`, `reconstruct`, `sample`,
     `features`, `distance`, `preprocess`, `config`, `step`, `latent_mean`,
     `latent_std` and `scaling_factor`.
 
   Raises:
-    UserError: the folder is neither, is damaged, or of a newer version.
+    UserError: the folder is neither, is damaged, or has a newer version.
   """
-  # Late: who wants the distance alone need not wait for it.
+  # Imported here, so that importing the distance alone stays fast.
   from vaegan_jax.inference.load import load_model
 
   return load_model(path)

@@ -28,7 +28,7 @@ CODE_LATENTS = ('vq', 'fsq', 'lfq')
 LATENTS = ('gaussian', *CODE_LATENTS, 'none')
 LATENT_SHAPES = ('flat', 'map')
 
-# Of the perceptual distance.
+# Options of the perceptual distance.
 NORMALIZATIONS = ('none', 'unit', 'relative', 'batch', 'local')
 REDUCTIONS = ('sum', 'mean', 'spatial')
 DISTANCE_NORMS = ('l1', 'l2')

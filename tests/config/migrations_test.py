@@ -1,7 +1,7 @@
-"""Runs of earlier versions, whose fields had other names, load as theirs did.
+"""Runs of earlier versions, whose fields had other names, load.
 
-What real versions have left is in `tests/fixtures` and loads in
-`tests/commands/old_workdirs_test.py`.
+`tests/commands/old_workdirs_test.py` loads the workdirs of real versions, in
+`tests/fixtures`.
 """
 
 import json
@@ -23,7 +23,7 @@ _NOW = 1 + len(migrations.MIGRATIONS)
 
 
 def _rename(config):
-  """From the next version on, the decay is a power of ten, a field is gone."""
+  """Simulates a later version: the decay is a power of ten, a field is gone."""
   config['ema_decay'] = 1 - 10.0 ** -config.pop('ema_digits')
   del config['model']['colour']
   return config
@@ -53,7 +53,7 @@ def test_a_renamed_and_a_removed_field_are_translated(
   model = vaegan_jax.load(tmp_path)
   assert model.config.ema_decay == pytest.approx(0.99)
   assert model.step == STEP
-  # What is written from now on is later, and is not translated again.
+  # Configurations written from now on are not translated again.
   use(tmp_path, '--mode=export')
   written = json.loads((tmp_path / 'export' / 'config.json').read_text())
   assert written['version'] == _NOW + 1
@@ -65,7 +65,7 @@ def test_a_renamed_and_a_removed_field_are_translated(
 
 
 def test_a_run_goes_on_under_a_later_version(tiny_run, tmp_path, monkeypatch):
-  """With the fields of its checkpoint translated as its own are."""
+  """The fields of its checkpoint are translated as its own are."""
   stamp = migrations.stamp
   with monkeypatch.context() as patch:
     patch.setattr(

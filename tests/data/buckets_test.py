@@ -1,7 +1,6 @@
-"""Data in a bucket: copied whole, checked, and prepared there only once.
+"""Data in a bucket: complete copies, checks, and preparation only once.
 
-The bucket is that of `fake_bucket.py`. `tests/commands/bucket_data_test.py` has
-two processes, one of which is killed.
+`tests/commands/bucket_data_test.py` has two processes, one of which is killed.
 """
 
 import secrets
@@ -43,18 +42,19 @@ def bucket(fake_bucket, monkeypatch):
 
 @pytest.fixture
 def url(bucket):
-  """A folder of the bucket of this test's own, with four files."""
+  """Returns a folder in the bucket with four files, for this test alone."""
   name = f'folder-{secrets.token_hex(4)}'
   for file, content in _FILES.items():
     bucket.write(f'{name}/{file}', content)
-  bucket.write(f'{name}/deep/', b'')  # As the web console makes folders.
+  # The web console creates folders like this.
+  bucket.write(f'{name}/deep/', b'')
   bucket.write(f'{name}_2/other.bin', b'of another folder')
   return f'gs://bucket/{name}'
 
 
 @pytest.fixture
 def downloads(monkeypatch):
-  """The names of the files that are downloaded, as they are."""
+  """Returns a list to which the names of downloaded files are added."""
   names, download = [], BucketFolder._download
 
   def note(self, some):
@@ -114,7 +114,7 @@ def test_a_copy_goes_on_where_it_was_stopped(
     with pytest.raises(UserError, match=r'cannot be copied \(OSError: cut off'):
       _open(url, tmp_path).copy()
   folder = buckets.local_folder(url, tmp_path / 'copies')
-  # Half of a file is not under its name, and nothing takes it for prepared.
+  # A partial file does not have its final name, so nothing uses it.
   assert not (folder / 'deep/er/b.bin').exists()
   assert not (folder / LAST_FILE).exists()
   assert list((folder / 'deep/er').iterdir())
@@ -219,7 +219,7 @@ def test_one_process_of_a_machine_copies_and_others_wait(
 
 @pytest.fixture
 def fields(tmp_path):
-  """Fields of a TFDS data set that is prepared in the bucket."""
+  """Returns the fields of a TFDS data set that is prepared in the bucket."""
   return {
     'name': Photos.name,
     'data_dir': f'gs://bucket/prepared-{secrets.token_hex(4)}',
@@ -284,7 +284,7 @@ def test_an_upload_that_was_cut_off_is_not_believed_and_done_again(
   with pytest.raises(UserError, match='does not hold photos'):
     _load(fields)
   _load(fields, fill_bucket=True)
-  # What had arrived is not sent again.
+  # Files that had arrived are not sent again.
   assert stored.items() < _prepared(bucket, fields).items()
 
 

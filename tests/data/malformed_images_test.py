@@ -1,8 +1,8 @@
-"""Folders of images as people have them: damaged, disguised, endless, hostile.
+"""Folders of images as users have them: damaged, disguised, endless, hostile.
 
-`_DAMAGED` and `_WHOLE` say of each file what must become of it. They go through
-the check and the builder here, and through the program itself in a process of
-its own, whose time and memory are bounded.
+`_DAMAGED` and `_WHOLE` have the expected result for each file. The files go
+through the checks here, and through the program in a process with bounded time
+and memory.
 """
 
 import io
@@ -72,7 +72,7 @@ def _bmp_that_declares(width, height):
 
 
 def _damaged():
-  """Name -> bytes of files that hold no image, or not all of one."""
+  """Returns name -> bytes of files without a complete image."""
   files = {'empty.png': b'', 'text.png': b'no image', 'page.jpg': b'<html>'}
   for suffix, file_format in (
     *(('jpg', 'JPEG'), ('png', 'PNG'), ('webp', 'WEBP'), ('bmp', 'BMP')),
@@ -92,7 +92,7 @@ def _damaged():
     'flipped.png': _encode(_noise(), 'PNG').replace(b'IDAT', b'IDAU'),
     'none.png': _png(0, 4),
     'bomb_real.png': _png(20_000, 20_000, pixels=bytes(10**7)),
-    'bomb_small.png': _png(9_460, 9_460),  # Of which Pillow only warns.
+    'bomb_small.png': _png(9_460, 9_460),  # Pillow only warns about these.
     'bomb_65535.png': _png(65_535, 65_535),
     'bomb_long.png': _png(2**31 - 1, 2**31 - 1),
     'bomb_line.png': _png(1, 2**31 - 1),
@@ -109,7 +109,7 @@ def _damaged():
 
 
 def _turned(orientation):
-  """An image that is red above blue once it is upright."""
+  """Returns an image that is red above blue once it is upright."""
   image = Image.new('RGB', (16, 16), _RED)
   image.paste(_BLUE, (0, 8, 16, 16))
   turn = {
@@ -128,7 +128,7 @@ def _turned(orientation):
 
 
 def _whole():
-  """Name -> bytes, and the colour that its pixels must have."""
+  """Returns name -> (bytes, expected colour of the pixels)."""
   frames = [Image.new('RGB', (8, 8), color) for color in (_RED, _GREEN, _BLUE)]
   animation = {'save_all': True, 'append_images': frames[1:]}
   clear = Image.new('P', (4, 4), 7)
@@ -136,7 +136,7 @@ def _whole():
   red = frames[0]
   grey = Image.new('LA', (4, 4), (0, 51))
   deep = Image.fromarray(np.full((4, 4), 40_000, np.uint16))
-  # Pillow itself stores ink as 0, as Adobe does, and says so.
+  # Pillow stores ink as 0, as Adobe does, and marks it.
   ink = Image.new('CMYK', (8, 8), (0, 255, 255, 0))
   return {
     'animated.gif': (_encode(red, 'GIF', **animation), _RED),
@@ -167,7 +167,7 @@ _SPECIAL = ('gone.png', 'circle.png', 'pipe.png', 'zeros.png', 'sparse.png')
 
 
 def _fill(folder):
-  """Writes all of it, and what only a file system can make."""
+  """Writes all files, and the cases that need a file system."""
   folder.mkdir()
   for name, data in _DAMAGED.items():
     (folder / name).write_bytes(data)
@@ -232,7 +232,7 @@ def test_strange_names_are_prepared_and_a_few_damaged_named(tmp_path):
     (folder / name).write_bytes(data)
   os.mkfifo(folder / 'pipe.png')
   (folder / 'new\nline_cut.png').write_bytes(b'\x89PNG')
-  # Of somebody else, outside: read like any image.
+  # A link to an outside file is read like any image.
   (tmp_path / 'outside.png').write_bytes(_WHOLE['one.png'][0])
   (folder / 'outside.png').symlink_to(tmp_path / 'outside.png')
   dataset = open_folder(folder, tmp_path / 'data')
@@ -300,5 +300,5 @@ def test_the_program_names_them_within_bounds(folder, tmp_path):
   told = f'in which {damaged} of {damaged + len(_WHOLE)} images are damaged'
   assert told in done.stderr.splitlines()[-1]
   (peak,) = re.findall(r'VmHWM:\s+(\d+) kB', done.stdout)
-  assert int(peak) * 1024 < _MAX_MEMORY  # TensorFlow's own included.
+  assert int(peak) * 1024 < _MAX_MEMORY  # TensorFlow's memory included.
   assert not (tmp_path / 'run').exists()

@@ -83,14 +83,14 @@ def test_a_new_source_is_one_file(squares, tmp_path):
 
 def test_the_configuration_accepts_a_new_source(squares):
   from configs import default
-  from vaegan_jax.config.data_checks import check_data
+  from vaegan_jax.config import validation
 
   config = default.get_config()
   config.data.name = squares
-  check_data(config)
+  validation.validate(config)
   config.data.path = 'somewhere'
   with pytest.raises(UserError, match=r'data\.path'):
-    check_data(config)
+    validation.validate(config)
 
 
 def test_sources_are_known_without_heavy_imports():

@@ -55,7 +55,7 @@ def test_cached_images_equal_decoded_ones(dataset, monkeypatch):
 
 def test_images_are_decoded_once(dataset, monkeypatch):
   expected = load(dataset)[np.arange(20)]
-  monkeypatch.setattr(decode, 'to_size', _fail)
+  monkeypatch.setattr(decode, 'decode_image', _fail)
   np.testing.assert_array_equal(load(dataset)[np.arange(20)], expected)
 
 
@@ -176,7 +176,7 @@ def test_an_unknown_split_names_the_field_and_the_splits(dataset, split):
 
 
 def test_an_example_that_does_not_decode_is_named(dataset, monkeypatch):
-  monkeypatch.setattr(decode, 'to_size', _fail)
+  monkeypatch.setattr(decode, 'decode_image', _fail)
   images = load(dataset, cache_images=False)
   with pytest.raises(UserError, match=r"'\d\d\.png' in .*broken"):
     images[np.array([3])]

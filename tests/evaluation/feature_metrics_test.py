@@ -32,7 +32,7 @@ def _images(seed, *shape):
 
 
 def _features(seed, number, mean, deviation):
-  """Of exactly that mean and those independent deviations."""
+  """Returns features with exactly this mean and independent deviations."""
   values = np.random.default_rng(seed).normal(size=(number, len(mean)))
   values -= values.mean(axis=0)
   covariance = np.cov(values, rowvar=False)
@@ -114,14 +114,14 @@ def test_the_channels_of_pictures(channels, pictures, shown):
 
 @pytest.fixture(scope='module')
 def both(lpips_files, vgg16_file):
-  """LPIPS and the Frechet distance's features, in one VGG16."""
+  """Returns LPIPS and the Frechet distance's features, in one VGG16."""
   return feature_metrics.load_feature_metrics(
     lpips_weights=lpips_files, features_weights=str(vgg16_file)
   )
 
 
 def _shown(seed, *shape):
-  """Images of 8 bits, which rounding does not change."""
+  """Returns 8-bit images, which rounding does not change."""
   return np.round(127.5 * (_images(seed, *shape) + 1)) / 127.5 - 1
 
 
@@ -164,8 +164,8 @@ def test_both_metrics_equal_their_definitions(both, lpips_files):
 
 
 def test_either_metric_alone_has_the_same_values(both, lpips_files, vgg16_file):
-  """And both share the passes of one network."""
-  # Of 32 pixels, which both enlarge.
+  """Both metrics together share the passes of one network."""
+  # 32 pixels, which both enlarge.
   x, y = (_shown(seed, 2, 32, 32, 3) for seed in range(2))
   features = both.embed(x)
   together = both.compare(features, y) | {'features': features['features']}
@@ -190,7 +190,7 @@ def test_either_metric_alone_has_the_same_values(both, lpips_files, vgg16_file):
 
 @pytest.mark.parametrize('shape', [(2, 32, 32, 1), (2, 64, 64, 3)])
 def test_a_run_minimises_the_lpips_that_is_reported(shape, both, lpips_files):
-  """Of images of 8 bits; a run's reconstructions are not rounded."""
+  """Uses 8-bit images; a run's reconstructions are not rounded."""
   loss = LossConfig(
     layers=(),
     layer_weights=(),
@@ -232,7 +232,7 @@ def test_fid_is_in_the_inception_of_2015(tmp_path, monkeypatch):
   )
   assert 'FID (arXiv 1706.08500)' in found.protocol[0]
   assert 'any_name.safetensors (sha256' in found.protocol[0]
-  # The smallest that it takes: its own size takes seconds.
+  # The smallest valid size: its own size takes seconds.
   monkeypatch.setattr(inception, 'SIDE', inception.MIN_SIDE)
   x = _shown(0, 2, 16, 24, 1)
   variables = inception.to_variables(path, random_state_dict())

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.networks import jitted
 from vaegan_jax.evaluation import metrics
 
 
@@ -23,13 +24,13 @@ def _cosine(cycles_x: int, cycles_y: int, side: int = 16) -> np.ndarray:
 
 def test_psnr_of_identical_images_is_the_cap():
   x = _images(0, 2, 8, 8, 1)
-  np.testing.assert_allclose(metrics.psnr(x, x), 106.0206, rtol=1e-5)
+  np.testing.assert_allclose(jitted(metrics.psnr, x, x), 106.0206, rtol=1e-5)
 
 
 def test_psnr_clips_to_the_visible_range():
   white = np.ones((1, 4, 4, 1), np.float32)
   np.testing.assert_array_equal(
-    metrics.psnr(white, 3 * white), metrics.psnr(white, white)
+    jitted(metrics.psnr, white, 3 * white), jitted(metrics.psnr, white, white)
   )
 
 
@@ -37,18 +38,18 @@ def test_ssim_of_black_against_white_is_the_luminance_constant():
   black = -np.ones((1, 16, 16, 1), np.float32)
   c1 = 0.01**2
   np.testing.assert_allclose(
-    metrics.ssim(black, -black), [c1 / (1 + c1)], rtol=1e-3
+    jitted(metrics.ssim, black, -black), [c1 / (1 + c1)], rtol=1e-3
   )
 
 
 @pytest.mark.parametrize('shape', [(1, 1), (2, 7), (10, 10), (11, 32)])
 def test_ssim_of_identical_images_is_one_at_any_size(shape):
   x = _images(0, 3, *shape, 2)
-  np.testing.assert_allclose(metrics.ssim(x, x), np.ones(3), atol=1e-5)
+  np.testing.assert_allclose(jitted(metrics.ssim, x, x), np.ones(3), atol=1e-5)
 
 
 def _energy(x):
-  return metrics.high_frequency_products(x, x)['energy']
+  return jitted(metrics.high_frequency_products, x, x)['energy']
 
 
 @pytest.mark.parametrize('cycles', [(0, 0), (4, 0), (0, 4), (2, 3)])
@@ -84,12 +85,12 @@ def test_energy_ratio_is_a_ratio_of_sums():
 
 
 def _detail(x, x_recon):
-  products = metrics.high_frequency_products(x, x_recon)
+  products = jitted(metrics.high_frequency_products, x, x_recon)
   return float(metrics.detail_share(**products))
 
 
 def _ratio(x, x_recon):
-  products = metrics.high_frequency_products(x, x_recon)
+  products = jitted(metrics.high_frequency_products, x, x_recon)
   del products['energy_common']
   return float(metrics.energy_ratio(**products))
 
@@ -97,8 +98,10 @@ def _ratio(x, x_recon):
 def test_products_are_inner_products_of_the_high_frequencies():
   """A wave in place, a shifted one, and one that is too coarse to count."""
   wave, other = _cosine(5, 0), _cosine(0, 7)
-  products = metrics.high_frequency_products(
-    0.5 * wave + 0.25 * other, 0.5 * wave - 0.125 * other + 0.1 * _cosine(2, 0)
+  products = jitted(
+    metrics.high_frequency_products,
+    0.5 * wave + 0.25 * other,
+    0.5 * wave - 0.125 * other + 0.1 * _cosine(2, 0),
   )
   norm = wave.size / 2
   wanted = {
@@ -149,13 +152,17 @@ def test_low_frequency_psnr_depends_on_colour_and_not_on_texture():
   textured = x + stripes[:, None]
   tinted = x + np.float32([0.1, 0, 0])
   np.testing.assert_allclose(
-    metrics.low_frequency_psnr(x, textured), 106.02, rtol=1e-3
+    jitted(metrics.low_frequency_psnr, x, textured), 106.02, rtol=1e-3
   )
   # 4 / (.01 / 3): 30.8 dB.
   np.testing.assert_allclose(
-    metrics.low_frequency_psnr(x, tinted), 10 * np.log10(1200), rtol=1e-3
+    jitted(metrics.low_frequency_psnr, x, tinted),
+    10 * np.log10(1200),
+    rtol=1e-3,
   )
-  assert metrics.psnr(x, tinted)[0] > metrics.psnr(x, textured)[0]
+  assert (
+    jitted(metrics.psnr, x, tinted)[0] > jitted(metrics.psnr, x, textured)[0]
+  )
 
 
 @pytest.mark.parametrize('shape', [(1, 1), (7, 3), (8, 8), (28, 20)])
@@ -164,7 +171,7 @@ def test_low_frequency_psnr_takes_any_size(shape):
   offset = 0.25 * np.sign(-x.mean(axis=(1, 2, 3), keepdims=True))
   flat = np.zeros_like(x)
   np.testing.assert_allclose(
-    metrics.low_frequency_psnr(flat, flat + offset),
+    jitted(metrics.low_frequency_psnr, flat, flat + offset),
     10 * np.log10(4 / 0.0625),
     rtol=1e-4,
   )
@@ -172,6 +179,6 @@ def test_low_frequency_psnr_takes_any_size(shape):
 
 def test_low_precision_images_are_measured_in_float32():
   x = jax.numpy.asarray(_images(0, 1, 12, 12, 1), jax.numpy.bfloat16)
-  assert metrics.psnr(x, x).dtype == np.float32
-  assert metrics.ssim(x, x).dtype == np.float32
+  assert jitted(metrics.psnr, x, x).dtype == np.float32
+  assert jitted(metrics.ssim, x, x).dtype == np.float32
   assert _energy(x).dtype == np.float32

@@ -1,4 +1,4 @@
-"""Noise raises no metric of quality, on the faces of the quick start."""
+"""Noise improves no quality metric, on the quick start's faces."""
 
 import functools
 
@@ -14,13 +14,13 @@ from vaegan_jax.evaluation.tables import markdown_table
 from vaegan_jax.models.latents.codes import codebook_metrics
 
 NUMBER = 12
-# Each is better the higher; `energy` is reported beside them and is none.
+# Higher is better; `energy` is reported too but is no quality metric.
 QUALITY = ('psnr', 'ssim', 'low_frequency_psnr', 'detail')
 
 
 @functools.cache
 def faces():
-  """[NUMBER, 64, 64, 3] in [-1, 1]."""
+  """Returns images [NUMBER, 64, 64, 3] in [-1, 1]."""
   drawn = np.stack([drawn_faces.draw_face(i) for i in range(NUMBER)])
   return drawn.astype(np.float32) / 127.5 - 1
 
@@ -47,7 +47,7 @@ def scores_of(x_recon):
 @pytest.mark.parametrize('deviation', [0.05, 0.2, 0.5])
 @pytest.mark.parametrize('blur', [0, 0.5, 1])
 def test_noise_raises_no_quality(blur, deviation):
-  """Identity > blur > blur and noise, from any blur on."""
+  """Checks identity > blur > blur with noise, for several blurs."""
   plain, noisy, softer = (
     scores_of(x)
     for x in (
@@ -56,7 +56,8 @@ def test_noise_raises_no_quality(blur, deviation):
       blurred(blur + 0.5),
     )
   )
-  assert noisy['energy'] > plain['energy']  # Which is why it is no quality.
+  # Energy is therefore no quality metric.
+  assert noisy['energy'] > plain['energy']
   for name in QUALITY:
     assert softer[name] < plain[name], name
     # Detail stays what it is, but for chance, while there is less energy than
@@ -78,8 +79,8 @@ def test_each_band_has_the_psnr_of_its_mean_error():
   assert not any(name.startswith('psnr_band') for name in scores_of(faces()))
 
 
-def test_only_the_right_picture_in_its_place_has_quality():
-  """Below a strong blur, which has nothing but the rough layout."""
+def test_only_the_aligned_original_has_quality():
+  """Other images score below a strong blur, which keeps only the layout."""
   blur = scores_of(blurred(3))
   strange = {
     'other people': np.roll(faces(), 1, axis=0),
@@ -96,7 +97,7 @@ def test_only_the_right_picture_in_its_place_has_quality():
 
 
 def test_lpips_is_fooled_by_neither(lpips_files):
-  """In random features: the paper's would only do better."""
+  """Uses random features; the trained ones would do better."""
   found = feature_metrics.load_feature_metrics(
     lpips_weights=lpips_files, features_weights=''
   )
@@ -114,7 +115,7 @@ def test_lpips_is_fooled_by_neither(lpips_files):
 
 
 def test_a_new_metric_is_one_row(monkeypatch):
-  """In scores, of samples too, in their order and in tables."""
+  """The metric appears in scores, of samples too, in order, and in tables."""
   row = metrics.Metric(
     'offset',
     'Offset',
@@ -136,7 +137,7 @@ def test_a_new_metric_is_one_row(monkeypatch):
 
 
 def test_codes_are_used_in_evaluation_as_in_training():
-  """A code that is rarer than a tenth of its fair share is not used."""
+  """A code rarer than a tenth of uniform use counts as unused."""
   indices = np.array([0] * 600 + [1] * 300 + [2] * 90 + [3])
   scores = summarize(
     jax.device_get(measure(faces()[:1], faces()[:1]))

@@ -1,4 +1,4 @@
-"""The example of style transfer: where the picture moves, and its files."""
+"""The example of style transfer: its optimisation and its files."""
 
 import importlib.util
 from pathlib import Path
@@ -20,7 +20,7 @@ _LAYERS = ('block_0', 'block_1')
 
 @pytest.fixture(scope='module')
 def example():
-  """The script, as a module."""
+  """Returns the script as a module."""
   path = Path(__file__).parents[2] / 'docs/examples/style_transfer.py'
   spec = importlib.util.spec_from_file_location('style_transfer', path)
   module = importlib.util.module_from_spec(spec)
@@ -30,7 +30,7 @@ def example():
 
 @pytest.fixture(scope='module')
 def pictures():
-  """A smooth content and a style of stripes, each [1, 16, 16, 3]."""
+  """Returns a smooth content and a striped style, each [1, 16, 16, 3]."""
   y, x = np.mgrid[:_SIDE, :_SIDE] / _SIDE
   content = np.stack([x, y, 1 - x], axis=-1) - 0.5
   stripes = np.sign(np.sin(_SIDE * (x + 0.6 * y)))

@@ -21,7 +21,7 @@ from tests.processes import (
   read_rows,
   start_two,
 )
-from tests.tiny_run import draw_images, tiny_flags
+from tests.tiny_run import R1_FLAGS, draw_images, tiny_flags
 from vaegan_jax.config.io import load_config
 from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.runtime.preemption import Stopper
@@ -59,7 +59,7 @@ class Lab:
       if not self.images.exists():
         self.images.mkdir()
         draw_images(self.images)
-      flags = tiny_flags(self.images, self.data)
+      flags = (*tiny_flags(self.images, self.data), *R1_FLAGS)
     self.flags = (
       *flags,
       f'--config.num_train_steps={last_step}',

@@ -1,4 +1,4 @@
-"""A model that is loaded does what evaluation has measured, from anywhere."""
+"""A loaded model gives the evaluated scores, from a workdir or an export."""
 
 import json
 import os
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope='module')
 def runs(tiny_run, tmp_path_factory):
-  """{kind of latent: (configuration, workdir)}, each exported in `export`."""
+  """Returns {latent: (configuration, workdir)}, each exported in `export`."""
   runs = {}
   for kind, fields in LATENTS.items():
     workdir = tmp_path_factory.mktemp('runs') / kind
@@ -44,7 +44,7 @@ def runs(tiny_run, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def models(runs):
-  """{kind: the model from its workdir}."""
+  """Returns {latent: model from its workdir}."""
   return {kind: vaegan_jax.load(workdir) for kind, (_, workdir) in runs.items()}
 
 
@@ -59,7 +59,7 @@ def test_it_reconstructs_as_was_evaluated(kind, runs, models):
   if kind == 'gaussian':
     evaluate.evaluate(config, str(workdir))
     scores = json.loads((workdir / 'evaluation.json').read_text())
-  else:  # The same scores, without what is drawn.
+  else:  # The same scores, without random ones.
     evaluator, variables, _ = open_run(config, str(workdir))
     scores = evaluator.score(variables)
   images = held_out(config)
@@ -110,7 +110,7 @@ def test_a_sample_is_of_the_posterior(models, runs):
     np.abs(drawn.mean(0) - posterior.mean), 5 * std / np.sqrt(500)
   )
   np.testing.assert_allclose(drawn.std(0), std, rtol=0.2)
-  # And what has no chance is what it is.
+  # Deterministic latents do not change.
   point = models['none'].encode(model.preprocess(held_out(runs['none'][0])))
   assert point.sample(jax.random.key(0)) is point.latents
 
@@ -120,7 +120,7 @@ def test_the_statistics_are_those_of_samples_of_the_training_images(
   kind, runs, models
 ):
   config, workdir = runs[kind]
-  # The export has measured the run, and its workdir keeps that.
+  # The export has measured the latents, and the workdir keeps them.
   loaded = vaegan_jax.load(workdir)
   (images,) = load_splits(DataConfig(**config.data), ['train_split'])
   x = loaded.preprocess(images[np.arange(len(images))])
@@ -185,7 +185,7 @@ def test_preprocessing_is_that_of_training(runs, models, image_folder):
   np.testing.assert_array_equal(
     jax.jit(model.preprocess)(images[np.arange(2)]), wanted
   )
-  # Of another size, with Pillow as there: a photograph, a grey one, a list.
+  # Other sizes, resized with Pillow: a photograph, a grey one, a list.
   photo = np.random.default_rng(0).integers(0, 256, (40, 64, 3), np.uint8)
   square = Image.fromarray(photo[:, 12:52]).resize((16, 16), Image.LANCZOS)
   grey = photo[..., :1]
@@ -233,8 +233,8 @@ def test_a_map_takes_other_sides_and_codes_their_indices(models):
     model.decode(jnp.zeros((1, 4, 4, 3), jnp.int32))
 
 
-def test_a_map_reconstructs_what_the_encoder_would_not_take(models):
-  """The last row and column are repeated, and cut off again."""
+def test_a_map_reconstructs_sizes_that_the_factor_does_not_divide(models):
+  """The last row and column are repeated, and cropped again."""
   model = models['gaussian_map']
   x = np.random.default_rng(0).uniform(-1, 1, (2, 13, 22, 3))
   x = x.astype(np.float32)
@@ -248,7 +248,7 @@ def test_a_map_reconstructs_what_the_encoder_would_not_take(models):
 
 
 def test_numpy_alone_reads_the_weights(runs, models):
-  """As the model card says, which is run as it stands."""
+  """Runs the code of the model card."""
   _, workdir = runs['vq']
   card = (workdir / 'export' / 'README.md').read_text()
   code = card.split('```python\n')[2].split('```')[0]
@@ -272,7 +272,7 @@ def test_an_export_tells_nobodys_paths_and_may_leave_the_critic_out(
 ):
   config, workdir = runs['gaussian']
   output = tmp_path / 'small'
-  # From an export, too.
+  # Also from an export.
   flags = ('--mode=export', '--with_critic=false', f'--output={output}')
   use(workdir / 'export', *flags)
   for name in ('config.json', 'README.md', 'latents.json'):
@@ -296,7 +296,7 @@ def test_the_layout_of_latent_diffusion_is_exported_for_diffusers(
   tiny_run, tmp_path
 ):
   fields = ('model.network=residual', 'model.layout=ldm', 'model.width=8')
-  # The flag comes a second time, and adds to (1, 2).
+  # The flag occurs a second time, and adds to (1, 2).
   fields += ('model.channel_multipliers=2', 'model.latent_shape=map')
   finish(tmp_path, tiny_run, *fields, 'model.middle_attention=true')
   use(tmp_path, '--mode=export')
@@ -323,8 +323,8 @@ def test_the_layout_of_latent_diffusion_is_exported_for_diffusers(
     ('a newer export', f'of version {EXPORT_VERSION + 1}, and this code knows'),
     ('a newer run', 'has version=99, which must be from 1 to'),
     ('a flipped byte', 'its SHA-256 differs'),
-    ('half a file', 'are not all of them'),
-    ('no safetensors', 'are not the whole file'),
+    ('half a file', 'no whole safetensors file'),
+    ('no safetensors', 'no whole safetensors file'),
     ('another network', 'does not hold the networks of its config.json'),
   ],
 )
@@ -374,7 +374,7 @@ print(seconds)
 
 
 def _load_apart(folder, code, path, *blocked):
-  """Runs the code in a process of its own, in which some imports fail."""
+  """Runs code in a separate process, in which some imports fail."""
   code = code.format(blocked=[*blocked, *_BLOCKED], path=str(path))
   result = subprocess.run(
     [sys.executable, '-c', code],

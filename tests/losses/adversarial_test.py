@@ -5,9 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vaegan_jax import names
 from vaegan_jax.losses import adversarial
 
 GEOMETRIC = adversarial.OBJECTIVES['geometric']
+
+
+def test_every_named_objective_has_its_losses():
+  assert tuple(adversarial.OBJECTIVES) == names.ADVERSARIAL_OBJECTIVES
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def test_a_penalty_equals_plain_double_differentiation(module, name):
 def test_a_flat_critic_is_penalised_by_one_and_stays_finite():
   x = pictures(*SHAPE)
   penalty = functools.partial(
-    penalties.gradient_penalty, x=x, x_recon=-x, mix=jnp.full(3, 0.5)
+    penalties.gradient_penalty, x=x, x_recon=-x, interpolation=jnp.full(3, 0.5)
   )
   w = jnp.zeros(4)
   np.testing.assert_array_equal(penalty(linear(w)), [1.0] * 3)

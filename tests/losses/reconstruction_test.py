@@ -1,4 +1,4 @@
-"""The judge of reconstructions: which terms there are, and what they are."""
+"""The reconstruction losses: their terms and values."""
 
 import dataclasses
 
@@ -38,13 +38,13 @@ def critic():
 
 
 def terms_of(module, variables, **loss):
-  judge = create_reconstruction_losses(
+  losses = create_reconstruction_losses(
     module, lambda logits: -logits, dataclasses.replace(LOSS, **loss)
   )
-  return jax.jit(lambda y: judge(variables, X, {'x_recon': y}))(Y)
+  return jax.jit(lambda y: losses(variables, X, {'x_recon': y}))(Y)
 
 
-def test_the_likelihood_is_numpys_at_the_variance_of_the_errors():
+def test_the_likelihood_uses_the_variance_of_the_errors():
   variance = np.square(X - Y).mean()
   wanted = [
     0.5 * (np.square(x - y) / variance + np.log(2 * np.pi * variance)).sum()
@@ -54,8 +54,8 @@ def test_the_likelihood_is_numpys_at_the_variance_of_the_errors():
   np.testing.assert_allclose(got, wanted, rtol=1e-5)
   terms, _ = terms_of(None, None, variance='optimal')
   np.testing.assert_allclose(terms['distance'], wanted, rtol=1e-5)
-  for sides in ((-1,), (2, -1), (2, 2, -1)):  # Of any axes of space.
-    x, y = (a.reshape(len(a), *sides, a.shape[-1]) for a in (X, Y))
+  for space in ((-1,), (2, -1), (2, 2, -1)):
+    x, y = (a.reshape(len(a), *space, a.shape[-1]) for a in (X, Y))
     got = reconstruction.negative_log_likelihood(x, y)
     np.testing.assert_allclose(got, wanted, rtol=1e-5)
 
@@ -73,7 +73,7 @@ def test_no_other_variance_makes_the_batch_likelier():
 
 
 def test_its_gradient_is_that_of_the_logarithm_of_the_error():
-  """d/dy of D / 2 log(mean squared error), though the variance is constant."""
+  """It is d/dy of D / 2 log(mean squared error), with constant variance."""
 
   def logarithm(y):
     return 0.5 * X[0].size * jnp.log(jnp.square(X - y).mean())
@@ -84,7 +84,7 @@ def test_its_gradient_is_that_of_the_logarithm_of_the_error():
   np.testing.assert_allclose(got, jax.grad(logarithm)(Y), rtol=1e-4, atol=1e-7)
 
 
-def test_the_variance_is_of_all_devices_that_are_named():
+def test_the_variance_spans_all_devices_of_the_axis():
   halves = [np.concatenate([i, i[:1]]).reshape(2, 2, 8, 8, 2) for i in (X, Y)]
   got = jax.vmap(
     lambda x, y: reconstruction.negative_log_likelihood(
@@ -104,14 +104,14 @@ def test_a_perfect_reconstruction_is_finite():
   assert np.isfinite(value) and np.isfinite(slope).all()
 
 
-def test_the_image_is_a_layer_of_its_own_weight(critic):
+def test_the_image_is_a_layer_with_its_own_weight(critic):
   without, _ = terms_of(*critic)
   terms, _ = terms_of(*critic, image_weight=0.5)
   errors = np.square(X - Y).sum(axis=(1, 2, 3))
   np.testing.assert_allclose(
     terms['distance'], without['distance'] + 0.5 * errors, rtol=1e-5
   )
-  for normalize in ('unit', 'relative', 'batch'):  # By the batch's in each.
+  for normalize in ('unit', 'relative', 'batch'):  # The image by the batch.
     options = dict(normalize=normalize, reduction='mean')
     without, _ = terms_of(*critic, **options)
     terms, _ = terms_of(*critic, **options, image_weight=0.5)
@@ -121,7 +121,7 @@ def test_the_image_is_a_layer_of_its_own_weight(critic):
     )
 
 
-def test_without_the_distance_only_the_verdict_and_the_pixels_are_there(critic):
+def test_without_the_distance_only_two_terms_remain(critic):
   terms, moments = terms_of(*critic, distance_weight=0.0)
   whole, _ = terms_of(*critic)
   assert terms.keys() == {'pixel', 'adversarial'}
@@ -130,20 +130,20 @@ def test_without_the_distance_only_the_verdict_and_the_pixels_are_there(critic):
     np.testing.assert_allclose(term, whole[name], rtol=1e-5)
 
 
-def test_the_verdict_on_a_map_of_logits_is_the_mean_of_their_losses():
+def test_the_adversarial_loss_of_a_map_is_the_mean_over_its_logits():
   module = Critic(2, (1, 2), head='patch', num_scales=2)
   variables = jax.jit(module.init)(jax.random.key(0), X)
   for distance_weight in (0.0, 1.0):
-    judge = create_reconstruction_losses(
+    losses = create_reconstruction_losses(
       module,
       lambda logits: logits**2,
       dataclasses.replace(LOSS, distance_weight=distance_weight),
     )
-    fakes = {'x_recon': Y, 'x_prior': X}
-    terms, _ = jax.jit(judge)(variables, X, fakes)
+    outputs = {'x_recon': Y, 'x_prior': X}
+    terms, _ = jax.jit(losses)(variables, X, outputs)
     wanted = [
-      np.square(module.apply(variables, fake)).reshape(3, -1).mean(1)
-      for fake in (Y, X)
+      np.square(module.apply(variables, images)).reshape(3, -1).mean(1)
+      for images in (Y, X)
     ]
     assert module.apply(variables, Y).shape == (3, 2, 2, 2)
     np.testing.assert_allclose(terms['adversarial'], sum(wanted) / 2, rtol=1e-4)

@@ -1,11 +1,12 @@
-"""No picture in a batch breaks the distance, and it grows with the error.
+"""Any image keeps the distance bounded, and the distance grows with the error.
 
-The photographs are faces as the quick start draws them; the critics have random
+The photographs are the quick start's synthetic faces. The critics have random
 weights, as at the start of a run.
 """
 
 import dataclasses
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,6 @@ from vaegan_jax.losses.reconstruction import (
   compare,
   image_layers,
 )
-from vaegan_jax.models.blocks import NORMS
 from vaegan_jax.models.critic import Critic
 
 SIDE, NUMBER = 32, 12
@@ -46,14 +46,14 @@ STRANGE = {
 
 @functools.cache
 def photographs():
-  """[NUMBER, SIDE, SIDE, 3] in [-1, 1]."""
+  """Returns [NUMBER, SIDE, SIDE, 3] in [-1, 1]."""
   step = drawn_faces.SIZE // SIDE
   faces = [drawn_faces.draw_face(i)[::step, ::step] for i in range(NUMBER)]
   return np.stack(faces)[:, :SIDE, :SIDE].astype(np.float32) / 127.5 - 1
 
 
 def blurred(x):
-  """As a reconstruction is at first, and a little of everything else."""
+  """Blurs images, as early reconstructions are, and adds some noise."""
   kernel = np.ones(5) / 5
   for axis in (1, 2):
     x = np.apply_along_axis(np.convolve, axis, x, kernel, 'same')
@@ -64,7 +64,7 @@ def blurred(x):
 @functools.cache
 def critic(norm):
   module = Critic(8, (1, 2, 4), norm=norm)
-  with jax.ensure_compile_time_eval():  # It may be asked for under `jit`.
+  with jax.ensure_compile_time_eval():  # It may be called under `jit`.
     variables = jax.jit(module.init)(jax.random.key(0), photographs()[:1])
   return module, jax.device_get(variables)
 
@@ -82,7 +82,7 @@ def distance_of(norm, loss, x, y):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def gradient_lengths(loss, x, y):
+def gradient_norms(loss, x, y):
   gradients = jax.grad(lambda y: distance_of('none', loss, x, y).sum())(y)
   return jnp.sqrt(jnp.sum(gradients**2, axis=(1, 2, 3)))
 
@@ -96,31 +96,34 @@ def with_one(strange):
 @pytest.mark.parametrize('image_weight', [0.0, 3.0])
 @pytest.mark.parametrize('normalize', ['batch', 'local'])
 @pytest.mark.parametrize('strange', STRANGE)
-def test_no_image_pulls_ten_times_as_hard_as_the_median(
-  strange, normalize, image_weight
-):
+def test_no_gradient_is_ten_times_the_median(strange, normalize, image_weight):
   loss = dataclasses.replace(
     LOSS, normalize=normalize, image_weight=image_weight, image_halvings=3
   )
   x = with_one(strange)
-  lengths = np.asarray(gradient_lengths(loss, x, blurred(x)))
-  assert np.isfinite(lengths).all()
-  assert lengths.max() <= 10 * np.median(lengths)
+  norms = np.asarray(gradient_norms(loss, x, blurred(x)))
+  assert np.isfinite(norms).all()
+  assert norms.max() <= 10 * np.median(norms)
 
 
-def test_by_its_own_size_an_almost_grey_image_outweighs_all_others():
-  """Why 'batch' and 'local' are there: the test above can fail."""
+def test_relative_to_its_own_size_a_flat_image_outweighs_all_others():
+  """Shows the need for 'batch' and 'local': the test above can fail."""
   x = with_one('constant 127')
   relative = dataclasses.replace(LOSS, normalize='relative')
-  lengths = np.asarray(gradient_lengths(relative, x, blurred(x)))
-  assert np.argmax(lengths) == 5 and lengths[5] > 100 * np.median(lengths)
+  norms = np.asarray(gradient_norms(relative, x, blurred(x)))
+  assert np.argmax(norms) == 5 and norms[5] > 100 * np.median(norms)
 
 
-@pytest.mark.parametrize('normalize', names.NORMALIZATIONS)
-@pytest.mark.parametrize('norm', NORMS)
+@pytest.mark.parametrize(
+  ('norm', 'normalize'),
+  [
+    *itertools.product(['none'], names.NORMALIZATIONS),
+    *itertools.product(names.NORMS[1:], ['batch', 'local']),
+  ],
+)
 @pytest.mark.parametrize('error', ['noise', 'blur', 'brightness', 'contrast'])
 def test_the_distance_grows_with_the_error(error, norm, normalize):
-  """With the image as a layer, whatever the critic is blind to."""
+  """The image as a layer covers errors that the critic's norms remove."""
   loss = dataclasses.replace(LOSS, normalize=normalize, image_weight=1.0)
   x = photographs()
   towards = {
@@ -138,21 +141,21 @@ def test_the_distance_grows_with_the_error(error, norm, normalize):
 
 
 @pytest.mark.parametrize('norm', ['group', 'batch'])
-def test_a_norm_divides_the_contrast_away_and_the_image_keeps_it(norm):
+def test_the_image_as_a_layer_keeps_the_contrast_that_norms_remove(norm):
   x = photographs()
-  blind, seeing = (
+  without, with_image = (
     dataclasses.replace(LOSS, image_weight=weight) for weight in (0.0, 1.0)
   )
-  grey = distance_of(norm, blind, x, 0.1 * x).mean()
-  other = distance_of(norm, blind, x, x[::-1]).mean()
+  grey = distance_of(norm, without, x, 0.1 * x).mean()
+  other = distance_of(norm, without, x, x[::-1]).mean()
   if norm == 'group':
     assert grey < 0.05 * other
-  assert distance_of(norm, seeing, x, 0.1 * x).mean() > 0.5
+  assert distance_of(norm, with_image, x, 0.1 * x).mean() > 0.5
 
 
 @pytest.mark.parametrize('normalize', ['batch', 'local'])
-def test_the_batch_reaches_over_all_devices_that_are_named(normalize):
-  """Two halves with an `axis_name` are compared as the whole is."""
+def test_the_batch_spans_all_devices_of_the_axis(normalize):
+  """Two halves with an `axis_name` have the distance of the whole."""
   x = photographs()
   y = blurred(x)
   whole = perceptual.perceptual_distance(
@@ -197,7 +200,7 @@ def test_the_scale_is_a_constant_to_the_gradient():
 
 
 def test_an_error_of_brightness_counts_in_every_layer_of_the_image():
-  """And one of the finest detail in the first alone, by hand."""
+  """An error of the finest detail counts in the first alone."""
   x = np.zeros((1, 8, 8, 1), np.float32)
   x[:, ::2] = 1.0  # Its mean square is 1/2, and that of its means 1/4.
   detail = x * 1.0

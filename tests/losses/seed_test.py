@@ -1,10 +1,10 @@
-"""The distance of the post's own critic, against numbers that PyTorch gave.
+"""The distance of the post's own critic, against PyTorch's numbers.
 
-They are of a critic as in the post's first trainer (mauicv/vaegan, October
-2022), with this recipe, in PyTorch 2.13 on a CPU:
+The critic is that of the post's first trainer (mauicv/vaegan, October 2022),
+with this recipe, in PyTorch 2.13 on a CPU:
 
-- numpy's default_rng(0) draws normal weights, each of variance 1 / fan-in, in
-  this order: [2, 3, 1, 1] of `nn.Conv2d(3, 2, 1)`; then, of each of three
+- numpy's default_rng(0) samples normal weights, each with variance 1 / fan-in,
+  in this order: [2, 3, 1, 1] of `nn.Conv2d(3, 2, 1)`; then, of each of three
   `nn.Conv2d(i, o, 4, 2, 1)` from 2 to 4, 8 and 16 channels, the weight
   [o, i, 4, 4] and the bias [o]; then, uniform in [-1, 1], x and y, each
   [2, 3, 16, 16];
@@ -35,24 +35,24 @@ SUMS = {
 
 
 @pytest.fixture(scope='module')
-def drawn():
-  """The critic, its variables, and both batches of images."""
+def sampled():
+  """Returns the critic, its variables, and both batches of images."""
   rng = np.random.default_rng(0)
 
-  def draw(*shape, fan):
+  def normal(*shape, fan):
     return rng.normal(0, fan**-0.5, shape).astype(np.float32)
 
-  first = draw(2, 3, 1, 1, fan=3)[:, :, 0, 0]
+  first = normal(2, 3, 1, 1, fan=3)[:, :, 0, 0]
   params = {}
   for i, (before, features) in enumerate(itertools.pairwise(WIDTHS)):
     fan = 16 * before
-    kernel = draw(features, before, 4, 4, fan=fan)
+    kernel = normal(features, before, 4, 4, fan=fan)
     if i == 0:
       kernel = np.einsum('oihw,ic->ochw', kernel, first)
     params[f'block_{i}'] = {
       'Conv_0': {
         'kernel': kernel.transpose(2, 3, 1, 0),
-        'bias': draw(features, fan=fan),
+        'bias': normal(features, fan=fan),
       }
     }
   x, y = (
@@ -66,12 +66,12 @@ def drawn():
 
 
 @pytest.mark.parametrize('layers', [('block_1', 'block_2'), tuple(SUMS)])
-def test_the_distance_is_that_of_the_posts_own_critic(drawn, layers):
+def test_the_distance_is_that_of_the_posts_own_critic(sampled, layers):
   wanted = np.sum([SUMS[layer] for layer in layers], axis=0)
-  got = perceptual_distance(*drawn, layers=layers)
+  got = perceptual_distance(*sampled, layers=layers)
   np.testing.assert_allclose(got, wanted, rtol=1e-4)
-  # And the term that trains, of the fields that the documentation names.
-  critic, variables, x, y = drawn
+  # The training term, with the fields of the documentation, is the same.
+  critic, variables, x, y = sampled
   loss = reconstruction.LossConfig(
     layers=layers,
     layer_weights=(),
@@ -84,6 +84,6 @@ def test_the_distance_is_that_of_the_posts_own_critic(drawn, layers):
     adversarial_ramp_steps=0,
     kl_weight=1.0,
   )
-  judge = reconstruction.create_reconstruction_losses(critic, None, loss)
-  terms, _ = jax.jit(judge)(variables, x, {'x_recon': y})
+  losses = reconstruction.create_reconstruction_losses(critic, None, loss)
+  terms, _ = jax.jit(losses)(variables, x, {'x_recon': y})
   np.testing.assert_allclose(terms['distance'], wanted, rtol=1e-4)

@@ -1,10 +1,11 @@
-"""Codes: every index survives, gradients pass, codebooks learn and revive."""
+"""Quantisers: indices, gradients, learnt codebooks and dead codes."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.networks import jitted
 from vaegan_jax.models.latents import codes
 from vaegan_jax.models.latents.base import Deterministic, Gaussian
 from vaegan_jax.models.latents.fsq import FSQ
@@ -21,24 +22,26 @@ LEVELS = [(3,), (4, 3), (8, 6, 5), (8, 5, 5, 5), (7, 4, 3, 3)]
 
 
 def init(latent, h):
-  return latent.init(jax.random.key(0), h)
+  return jitted(latent.init, jax.random.key(0), h)
 
 
 def normal(*shape, seed=0, scale=1.0):
-  return scale * jax.random.normal(jax.random.key(seed), shape)
+  return jitted(jax.random.normal, jax.random.key(seed), shape=shape) * scale
 
 
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('space', [(), (3,), (2, 3), (2, 1, 3)])
-def test_any_shape_becomes_codes_and_comes_back(kind, space):
+def test_codes_of_any_shape_decode_to_the_same_latents(kind, space):
   latent = KINDS[kind]
   h = normal(2, *space, 6)
   variables = init(latent, h)
-  latents, losses, stats = latent.apply(variables, h)
-  encoded = latent.apply(variables, h, method='encode')
+  latents, losses, stats = jitted(latent.apply, variables, h)
+  encoded = jitted(latent.apply, variables, h, method='encode')
   assert encoded['indices'].shape == (2, *space, 2)
   np.testing.assert_allclose(encoded['latents'], latents, atol=1e-6)
-  back = latent.apply(variables, encoded['indices'], method='from_indices')
+  back = jitted(
+    latent.apply, variables, encoded['indices'], method='from_indices'
+  )
   np.testing.assert_array_equal(back, encoded['latents'])
   assert all(loss.shape == (2,) for loss in losses.values())
   bits = 2 * np.prod(space) * np.log2(latent.codebook_size)
@@ -53,19 +56,22 @@ def test_every_index_of_fsq_survives_the_round_trip(levels):
   latent = FSQ(len(levels), levels=levels)
   variables = init(latent, jnp.zeros((1, len(levels))))
   indices = jnp.arange(latent.codebook_size)[:, None]
-  vectors = latent.apply(variables, indices, method='from_indices')
+  vectors = jitted(latent.apply, variables, indices, method='from_indices')
   assert len(np.unique(vectors, axis=0)) == latent.codebook_size
   assert np.abs(vectors).max() <= 1
-  # An encoder that means a code gives it: through tanh, as it is bounded.
+  # The encoder's output that tanh maps to a code gives that code.
   halves = np.array(levels) // 2
   half = (np.array(levels) - 1) * 1.001 / 2
   offset = np.where(np.array(levels) % 2, 0, 0.5)
   h = np.arctanh((vectors * halves + offset) / half) - np.arctanh(offset / half)
-  got = latent.apply(variables, jnp.float32(h), method='encode')
+  got = jitted(latent.apply, variables, jnp.float32(h), method='encode')
   np.testing.assert_array_equal(got['indices'], indices)
-  # And whatever it gives, a code comes out.
-  wild = latent.apply(
-    variables, normal(500, len(levels), scale=50.0), method='encode'
+  # Any output gives a code.
+  wild = jitted(
+    latent.apply,
+    variables,
+    normal(500, len(levels), scale=50.0),
+    method='encode',
   )
   assert 0 <= wild['indices'].min() <= wild['indices'].max()
   assert wild['indices'].max() < latent.codebook_size
@@ -73,11 +79,11 @@ def test_every_index_of_fsq_survives_the_round_trip(levels):
 
 
 def test_fsq_by_hand():
-  """Three levels at -1, 0 and 1; four at -2, -1, 0 and 1 halves."""
+  """Three levels are -1, 0 and 1; four are -2, -1, 0 and 1 halves."""
   latent = FSQ(2, levels=(3, 4))
   variables = init(latent, jnp.zeros((1, 2)))
   h = jnp.array([[9.0, 9.0], [-9.0, -9.0], [0.0, 0.0], [0.3, 0.1]])
-  encoded = latent.apply(variables, h, method='encode')
+  encoded = jitted(latent.apply, variables, h, method='encode')
   np.testing.assert_allclose(
     encoded['latents'], [[1, 0.5], [-1, -1], [0, 0], [0, 0]]
   )
@@ -93,8 +99,8 @@ def test_gradients_pass_the_rounding(kind):
   def total(h):
     return (latent.apply(variables, h)[0] * jnp.arange(6)).sum()
 
-  gradient = jax.grad(total)(h)
-  if kind == 'fsq':  # Through tanh, and the division by the halves.
+  gradient = jax.jit(jax.grad(total))(h)
+  if kind == 'fsq':  # Scaled by tanh, and by the division by the halves.
     assert (gradient[:, 1:] > 0).all()
   elif kind == 'unit_vq':
     assert np.isfinite(gradient).all() and (gradient != 0).any()
@@ -103,23 +109,30 @@ def test_gradients_pass_the_rounding(kind):
 
 
 def noise_of(latent, num_examples, space=()):
-  places = jnp.arange(num_examples)
-  return latent.sample_noise(jax.random.key(1), places, num_examples, space)
+  indices = jnp.arange(num_examples)
+  return jitted(
+    latent.sample_noise,
+    jax.random.key(1),
+    indices,
+    num_examples=num_examples,
+    space=space,
+  )
 
 
 def train(latent, variables, h):
-  outputs, moved = latent.apply(
+  outputs, moved = jitted(
+    latent.apply,
     variables,
     h,
     noise_of(latent, len(h)),
     True,
-    mutable=['batch_stats'],
+    mutable='batch_stats',
   )
   return outputs, moved
 
 
-def test_a_codebook_moves_to_the_mean_of_its_tokens():
-  """Two clusters, two codes: after many steps each is the mean of one."""
+def test_a_code_converges_to_the_mean_of_its_tokens():
+  """With two clusters and two codes, each code is the mean of a cluster."""
   latent = VQ(2, codebook_size=2, code_dim=2)
   rng = np.random.default_rng(0)
   centres = np.array([[3.0, 1.0], [-2.0, 0.5]])
@@ -129,7 +142,7 @@ def test_a_codebook_moves_to_the_mean_of_its_tokens():
   step = jax.jit(lambda variables: train(latent, variables, h))
   for _ in range(1200):
     (_, losses, stats), variables = step(variables)
-  got = latent.apply(variables, method='codebook')
+  got = jitted(latent.apply, variables, method='codebook')
   want = [h[:50].mean(0), h[50:].mean(0)]
   order = np.argsort(-got[:, 0])
   np.testing.assert_allclose(got[order], want, atol=1e-4)
@@ -144,36 +157,36 @@ def test_a_codebook_moves_to_the_mean_of_its_tokens():
 def test_dead_codes_are_replaced_by_tokens_of_the_batch():
   latent = VQ(2, codebook_size=16, code_dim=2)
   h = normal(64, 2, seed=3)
-  variables = init(latent, h + 100.0)  # Where no code is.
+  variables = init(latent, h + 100.0)  # Far from all codes.
   _, variables = train(latent, variables, h + 100.0)
-  codebook = np.asarray(latent.apply(variables, method='codebook'))
+  codebook = np.asarray(jitted(latent.apply, variables, method='codebook'))
   tokens = np.asarray(h + 100.0)
   dead = np.asarray(variables['batch_stats']['counts']) < codes.DEAD_SHARE
-  assert dead.sum() == 15  # All but the one that all of them were nearest to.
+  assert dead.sum() == 15  # All but the one nearest to all tokens.
   for code in codebook[dead]:
     assert (np.abs(tokens - code).max(1) < 1e-6).any()
 
 
-def test_without_noise_or_training_a_codebook_stays():
+def test_a_codebook_is_constant_without_noise_or_training():
   latent = KINDS['vq']
   h = normal(3, 6)
   variables = init(latent, h)
   noise = noise_of(latent, 3)
   for args in ((None, True), (noise, False)):
-    _, moved = latent.apply(variables, h, *args, mutable=['batch_stats'])
+    _, moved = jitted(latent.apply, variables, h, *args, mutable='batch_stats')
     for name in ('counts', 'sums', 'candidates'):
       np.testing.assert_array_equal(
         moved['batch_stats'][name], variables['batch_stats'][name]
       )
 
 
-def test_devices_choose_the_same_tokens_as_one():
-  """Each code is chosen by one device alone, which finds it at its place."""
+def test_many_devices_sample_the_same_tokens_as_one():
+  """Exactly one device holds each chosen token."""
   latent, space = VQ(6, codebook_size=40, code_dim=3), (5,)
-  key, places = jax.random.key(2), jnp.arange(8) + 16  # The third part.
-  one = latent.sample_noise(key, places, 8, space)
+  key, indices = jax.random.key(2), jnp.arange(8) + 16  # The third microbatch.
+  one = latent.sample_noise(key, indices, 8, space)
   halves = [
-    latent.sample_noise(key, places[i : i + 4], 8, space) for i in (0, 4)
+    latent.sample_noise(key, indices[i : i + 4], 8, space) for i in (0, 4)
   ]
   merged = np.maximum(
     halves[0]['chosen'],
@@ -185,11 +198,11 @@ def test_devices_choose_the_same_tokens_as_one():
   assert one['chosen'].min() >= 0 and one['chosen'].max() < 8 * 10
 
 
-def test_entropy_of_lfq_is_the_one_of_all_codes_together():
-  """Against a softmax over all 2^3 codes."""
+def test_entropy_of_lfq_is_that_of_the_joint_distribution():
+  """Compares it with a softmax over all 2^3 codes."""
   latent = KINDS['lfq']
   h = normal(5, 6, seed=4, scale=0.5)
-  _, losses, _ = latent.apply(init(latent, h), h)
+  _, losses, _ = jitted(latent.apply, init(latent, h), h)
   tokens = np.asarray(h, np.float64).reshape(5, 2, 3)
   values = np.array(
     [[1 if i >> b & 1 else -1 for b in range(3)] for i in range(8)]
@@ -207,22 +220,27 @@ def test_entropy_of_lfq_is_the_one_of_all_codes_together():
   )
 
 
-def test_usage_by_hand():
-  stats = codes.codebook_metrics(jnp.array([6.0, 2.0, 0.0, 0.0]))
+@pytest.mark.parametrize('xp', [jnp, np])  # In training and in evaluation.
+def test_codebook_metrics_by_hand(xp):
+  stats = codes.codebook_metrics(xp.array([6.0, 2.0, 0.0, 0.0]), xp)
   entropy = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
   np.testing.assert_allclose(stats['perplexity'], np.exp(entropy), rtol=1e-5)
   assert (stats['usage'], stats['largest_share']) == (0.5, 0.75)
-  assert codes.codebook_metrics(jnp.zeros(4))['usage'] == 0
+  assert codes.codebook_metrics(xp.zeros(4), xp)['usage'] == 0
 
 
 @pytest.mark.parametrize(
   'latent', [*KINDS.values(), Gaussian(6), Deterministic(6)]
 )
-def test_the_prior_is_of_each_place_and_can_be_decoded(latent):
+def test_prior_samples_depend_on_the_example_index_and_decode(latent):
   variables = init(latent, jnp.zeros((1, latent.num_inputs)))
-  prior = latent.sample_prior(jax.random.key(0), jnp.arange(9), (2,))
-  part = latent.sample_prior(jax.random.key(0), jnp.arange(4, 9), (2,))
+  prior = jitted(
+    latent.sample_prior, jax.random.key(0), jnp.arange(9), space=(2,)
+  )
+  part = jitted(
+    latent.sample_prior, jax.random.key(0), jnp.arange(4, 9), space=(2,)
+  )
   np.testing.assert_array_equal(prior[4:], part)
-  latents = latent.apply(variables, prior, method='from_prior')
+  latents = jitted(latent.apply, variables, prior, method='from_prior')
   assert latents.shape == (9, 2, 6)
   assert len(np.unique(latents.reshape(9, -1), axis=0)) == 9

@@ -1,4 +1,4 @@
-"""Critics of either kind of block: axes, heads, scales and dtypes."""
+"""Critics with either kind of block: axes, heads, scales and dtypes."""
 
 import functools
 
@@ -34,7 +34,7 @@ def test_critics_work_over_one_to_three_axes_of_space(network, num_axes, head):
   assert critic.num_halvings == 2
 
 
-def test_a_residual_block_is_two_convolutions_and_a_way_around():
+def test_a_residual_block_is_two_convolutions_and_a_shortcut():
   critic = KINDS['residual']
   x = random(2, 8, 8, 3)
   variables = random_variables(critic, x)
@@ -59,8 +59,8 @@ def test_a_residual_block_is_two_convolutions_and_a_way_around():
     layers = params[name]
     inner = conv(leaky(conv(h, layers['conv_0'])), layers['conv_1'], 2)
     squares = h.reshape(2, h.shape[1] // 2, 2, -1, 2, h.shape[3]).mean((2, 4))
-    around = squares @ layers['shortcut']['kernel'][0, 0]
-    h = leaky((inner + around) / np.sqrt(2))
+    shortcut = squares @ layers['shortcut']['kernel'][0, 0]
+    h = leaky((inner + shortcut) / np.sqrt(2))
     np.testing.assert_allclose(features[name], h, rtol=1e-4, atol=1e-5)
 
 
@@ -74,7 +74,7 @@ def capture(critic, variables, x):
 
 @pytest.mark.parametrize('network', KINDS)
 def test_features_grow_with_the_contrast_of_an_image(network):
-  """Without a norm and biases every feature of 2 x is twice that of x."""
+  """Without norms and biases every feature of 2 x is twice that of x."""
   critic = KINDS[network]
   x = random(2, 8, 8, 1)
   variables = jax.jit(critic.init)(jax.random.key(0), x)
@@ -85,7 +85,7 @@ def test_features_grow_with_the_contrast_of_an_image(network):
 
 
 @pytest.mark.parametrize('network', KINDS)
-def test_a_map_of_logits_is_the_same_layer_at_each_place_of_any_size(network):
+def test_a_map_of_logits_is_one_layer_at_each_position_of_any_size(network):
   critic = KINDS[network].clone(head='patch')
   x = random(2, 8, 8, 1)
   variables = random_variables(critic, x)
@@ -100,7 +100,7 @@ def test_a_map_of_logits_is_the_same_layer_at_each_place_of_any_size(network):
 
 @pytest.mark.parametrize('network', KINDS)
 @pytest.mark.parametrize('num_axes', [1, 2])
-def test_each_scale_is_a_critic_of_the_image_so_often_halved(network, num_axes):
+def test_each_scale_is_a_critic_of_the_image_at_that_scale(network, num_axes):
   one = KINDS[network].clone(head='patch')
   critic = one.clone(num_scales=3)
   assert critic.num_halvings == 4
@@ -120,7 +120,7 @@ def test_each_scale_is_a_critic_of_the_image_so_often_halved(network, num_axes):
         halved = pairs.mean(axis + 1)
     of_scale = params[f'scale_{scale}'] if scale else params
     wanted, layers = capture(one, {'params': of_scale}, halved)
-    # However few places it has, they count as much in the mean of all.
+    # A scale of few positions counts as much in the mean of all.
     np.testing.assert_allclose(
       logits[..., scale].mean(range(1, num_axes + 1)),
       wanted.mean(range(1, num_axes + 1)),
@@ -135,12 +135,12 @@ def test_each_scale_is_a_critic_of_the_image_so_often_halved(network, num_axes):
   assert (logits[:, 0, ..., 1] == logits[:, 1, ..., 1]).all()
 
 
-def test_every_kernel_of_a_residual_critic_can_be_spectral():
+def test_spectral_norm_applies_to_every_kernel_of_a_residual_critic():
   critic = KINDS['residual'].clone(spectral_norm=True)
   x = random(2, 8, 8, 1)
   variables = jax.jit(critic.init)(jax.random.key(0), x)
   stats = jax.tree.leaves(variables['batch_stats'])
-  # Of 2 blocks 3 each, of the first layer and the head: a sigma and a vector.
+  # A sigma and a vector for 3 layers in 2 blocks, the first layer, the head.
   assert len(stats) == 2 * (2 * 3 + 2)
   plain = jax.eval_shape(KINDS['residual'].init, jax.random.key(0), x)
   assert jax.tree.structure(plain['params']) == jax.tree.structure(
@@ -157,7 +157,7 @@ def test_every_kernel_of_a_residual_critic_can_be_spectral():
 
 
 @pytest.mark.parametrize('network', KINDS)
-def test_convolutions_alone_are_of_another_dtype(network):
+def test_only_convolutions_compute_in_another_dtype(network):
   exact = KINDS[network].clone(head='patch', num_scales=2)
   critic = exact.clone(dtype=jnp.bfloat16)
   x = random(2, 8, 8, 1)
@@ -175,7 +175,7 @@ def test_convolutions_alone_are_of_another_dtype(network):
   assert 0 < np.abs(got - want).max() < 0.05 * np.abs(want).max()
 
 
-def test_a_configuration_describes_the_critic():
+def test_the_fields_of_a_configuration_describe_the_critic():
   critic = models.create_modules(
     with_critic=True,
     space=(16, 16),

@@ -1,4 +1,4 @@
-"""Weights go to diffusers' AutoencoderKL and back; both compute the same."""
+"""Weights are exchanged with diffusers' AutoencoderKL, which agrees."""
 
 import functools
 
@@ -17,7 +17,7 @@ WIDTH, MULTIPLIERS, LATENT = 32, (1, 2, 2), 3
 
 @functools.cache
 def created():
-  """An autoencoder of the layout, and weights without zeros."""
+  """Returns an autoencoder with the layout, and weights without zeros."""
   module = networks.autoencoder(
     16,
     3,
@@ -32,13 +32,13 @@ def created():
   )
   x = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
   params = random_variables(module, x)['params']
-  # Of about unit variance through all layers.
+  # Scaled for about unit variance in all layers.
   return module, jax.tree.map(
     lambda w: w * 3 / np.sqrt(w[..., 0].size) if w.ndim > 1 else w, params
   )
 
 
-def test_weights_come_back_as_they_were():
+def test_the_conversion_is_invertible():
   _, params = created()
   state = weights.to_diffusers(params)
   assert len(state) == len(jax.tree.leaves(params))
@@ -47,7 +47,7 @@ def test_weights_come_back_as_they_were():
   jax.tree.map(np.testing.assert_array_equal, back, params)
 
 
-def test_names_and_shapes_are_those_that_are_known():
+def test_names_and_shapes_are_those_of_published_files():
   state = weights.to_diffusers(created()[1])
   for name, shape in {
     'encoder.conv_in.weight': (32, 3, 3, 3),
@@ -68,7 +68,7 @@ def test_names_and_shapes_are_those_that_are_known():
   assert 'decoder.up_blocks.2.upsamplers.0.conv.weight' not in state
 
 
-def test_names_of_earlier_files_are_known():
+def test_names_of_earlier_files_are_accepted():
   _, params = created()
   earlier = {
     'to_q': 'query',
@@ -90,7 +90,7 @@ def test_names_of_earlier_files_are_known():
   )
 
 
-def test_weights_of_another_network_are_told():
+def test_weights_of_another_network_are_refused():
   with pytest.raises(UserError, match='is none of an AutoencoderKL'):
     plain = networks.autoencoder(8, 1)
     x = jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32)
@@ -99,7 +99,7 @@ def test_weights_of_another_network_are_told():
     weights.from_diffusers({'encoder.down_blocks.0.attentions.0.x': 1.0})
 
 
-def test_latents_and_images_are_those_of_diffusers():
+def test_latents_and_images_equal_those_of_diffusers():
   torch = pytest.importorskip('torch')
   diffusers = pytest.importorskip('diffusers')
   module, params = created()
@@ -112,7 +112,7 @@ def test_latents_and_images_are_those_of_diffusers():
     up_block_types=['UpDecoderBlock2D'] * len(MULTIPLIERS),
   )
   state = weights.to_diffusers(params)
-  # Strict: every weight that it has, and no other.
+  # Strict: exactly its weights.
   theirs.load_state_dict({k: torch.tensor(v) for k, v in state.items()})
   x = random(2, 16, 24, 3)
   encoded = module.apply({'params': params}, x, method='encode')

@@ -1,4 +1,4 @@
-"""LPIPS as a network: its layers' plain distance is the paper's."""
+"""LPIPS as a network: the plain distance of its layers is the paper's."""
 
 import functools
 
@@ -38,7 +38,7 @@ def distance(variables):
 
 @pytest.mark.parametrize('shape', [(2, 64, 64, 3), (2, 64, 80, 1)])
 def test_it_is_equation_1_in_vgg(shape, variables, distance):
-  """In NumPy on VGG's own features."""
+  """Compares it with NumPy on VGG's features."""
   x, y = images(*shape), images(*shape, seed=1)
   run = jax.jit(functools.partial(vgg.VGG(16).apply, method='features'))
   trunk = {'params': variables['params']['vgg']}
@@ -54,17 +54,17 @@ def test_it_is_equation_1_in_vgg(shape, variables, distance):
   np.testing.assert_allclose(distance(x, y), expected, rtol=1e-3)
 
 
-def test_small_pictures_are_enlarged(distance):
+def test_small_images_are_enlarged(distance):
   x, y = images(2, 16, 24, 3), images(2, 16, 24, 3, seed=1)
   wide = [jax.image.resize(i, (2, 64, 96, 3), 'bilinear') for i in (x, y)]
   np.testing.assert_allclose(distance(x, y), distance(*wide), rtol=1e-4)
-  for sides, enlarged in {
+  for space, enlarged in {
     (32, 48): (64, 96),
     (64, 64): (64, 64),
     (128, 70): (128, 70),
     (1, 1): (64, 64),
   }.items():
-    assert lpips.enlarge(images(1, *sides, 2)).shape == (1, *enlarged, 2)
+    assert lpips.enlarge(images(1, *space, 2)).shape == (1, *enlarged, 2)
 
 
 def test_the_variables_are_those_of_the_module(monkeypatch):
@@ -78,7 +78,7 @@ def test_the_variables_are_those_of_the_module(monkeypatch):
   assert {*module.layer_names, 'vgg'} == set(loaded['params'])
 
 
-def test_the_gradient_of_flat_and_of_equal_pictures_is_finite(distance):
+def test_gradients_of_flat_and_of_equal_images_are_finite(distance):
   flat = jnp.stack([jnp.full((16, 16, 3), v) for v in (-1.0, 0.0, 1.0)])
   gradient = jax.jit(jax.grad(lambda y, x: distance(x, y).sum()))
   assert np.isfinite(gradient(flat, flat)).all()

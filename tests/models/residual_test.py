@@ -1,4 +1,4 @@
-"""The residual networks: blocks by hand, axes, dtypes, and what remat keeps."""
+"""Residual networks: blocks by hand, axes of space, dtypes and remat."""
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +9,12 @@ from tests import networks
 from vaegan_jax.models import plain, residual
 
 ENCODERS = {
-  'plain': plain.Encoder(3, False, 4, (1, 2)),
-  'residual': residual.Encoder(3, False, 4, (1, 2, 2), 1, (2,), True),
+  'plain': plain.Encoder(3, False, 4, (2,)),
+  'residual': residual.Encoder(3, False, 4, (1, 2), 1, (1,), True),
 }
 DECODERS = {
-  'plain': plain.Decoder(2, (), 4, (1, 2)),
-  'residual': residual.Decoder(2, (), 4, (1, 2, 2), 1, (2,), True),
+  'plain': plain.Decoder(2, (), 4, (2,)),
+  'residual': residual.Decoder(2, (), 4, (1, 2), 1, (1,), True),
 }
 
 
@@ -24,7 +24,7 @@ def random(*shape, seed=0):
 
 
 def random_variables(module, *inputs):
-  """Of no zeros, without compiling Flax's own."""
+  """Returns variables without zeros, and without compiling `init`."""
   rng = np.random.default_rng(1)
   shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)
   return jax.tree.map(
@@ -37,7 +37,7 @@ def shapes(tree):
 
 
 def by_hand_norm(x, params, num_groups):
-  """GroupNorm of [B, *S, C], its own moments of each image and group."""
+  """Computes GroupNorm of [B, *S, C]: moments per image and group."""
   grouped = np.asarray(x).reshape(
     len(x), -1, num_groups, x.shape[-1] // num_groups
   )
@@ -48,7 +48,7 @@ def by_hand_norm(x, params, num_groups):
 
 
 def by_hand_conv(x, params):
-  """3 taps an axis with zeros around, of [B, H, W, C]."""
+  """Computes a 3x3 convolution with zero padding, of [B, H, W, C]."""
   padded = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
   h, w = x.shape[1:3]
   total = sum(
@@ -64,7 +64,7 @@ def swish(x):
 
 
 @pytest.mark.parametrize('features', [8, 12])
-def test_a_block_is_two_convolutions_and_a_way_around(features):
+def test_a_block_is_two_convolutions_and_a_shortcut(features):
   block = residual.ResidualBlock(features)
   x = random(2, 4, 5, 8)
   variables = random_variables(block, x)
@@ -72,18 +72,19 @@ def test_a_block_is_two_convolutions_and_a_way_around(features):
   h = by_hand_conv(
     swish(by_hand_norm(x, params['norm_0'], 2)), params['conv_0']
   )
-  groups = {8: 2, 12: 1}[features]  # Of 12 / 4 groups up to 32, a power of 2.
+  groups = {8: 2, 12: 1}[features]  # The most, with 4 channels or more each.
   h = swish(by_hand_norm(h, params['norm_1'], groups))
   h = by_hand_conv(h, params['conv_1'])
-  around = np.asarray(x)
+  shortcut = np.asarray(x)
   assert ('shortcut' in params) == (features != 8)
   if features != 8:
-    around = x @ params['shortcut']['kernel'][0, 0] + params['shortcut']['bias']
+    layer = params['shortcut']
+    shortcut = x @ layer['kernel'][0, 0] + layer['bias']
   got = jax.jit(block.apply)(variables, x)
-  np.testing.assert_allclose(got, around + h, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(got, shortcut + h, rtol=1e-4, atol=1e-5)
 
 
-def test_attention_is_a_softmax_over_all_places():
+def test_attention_is_a_softmax_over_all_positions():
   module = residual.Attention()
   x = random(2, 2, 3, 8)
   variables = random_variables(module, x)
@@ -95,13 +96,11 @@ def test_attention_is_a_softmax_over_all_places():
   )
   wanted = np.array(x).reshape(2, 6, 8)
   for image in range(2):
-    for place in range(6):
-      scores = key[image] @ query[image, place] / np.sqrt(8)
+    for i in range(6):
+      scores = key[image] @ query[image, i] / np.sqrt(8)
       weights = np.exp(scores) / np.exp(scores).sum()
       seen = weights @ value[image]
-      wanted[image, place] += (
-        seen @ params['out']['kernel'] + params['out']['bias']
-      )
+      wanted[image, i] += seen @ params['out']['kernel'] + params['out']['bias']
   got = jax.jit(module.apply)(variables, x)
   np.testing.assert_allclose(got.reshape(2, 6, 8), wanted, rtol=1e-4, atol=1e-5)
 
@@ -109,17 +108,17 @@ def test_attention_is_a_softmax_over_all_places():
 @pytest.mark.parametrize(
   'module', [residual.ResidualBlock(4), residual.Middle()]
 )
-def test_at_first_a_block_changes_nothing(module):
+def test_a_new_block_is_the_identity(module):
   x = random(1, 4, 4, 4)
   got = jax.jit(lambda x: module.init_with_output(jax.random.key(0), x)[0])(x)
   np.testing.assert_array_equal(got, x)
 
 
-def test_no_group_is_so_small_that_a_norm_divides_its_channel_away():
-  """Of groups of one, an image brighter by a constant would be the same."""
+def test_norms_keep_the_brightness_of_a_channel():
+  """With one channel per group, brightness would be divided away."""
   x = random(1, 4, 4, 8)
   norm = residual.ResidualBlock(8)
-  scale = jnp.arange(8.0)  # A brightness of each channel's own.
+  scale = jnp.arange(8.0)  # A different brightness for each channel.
   variables = random_variables(norm, x)
   dark, bright = (norm.apply(variables, x + b) - b for b in (0.0, scale))
   assert np.abs(dark - bright).max() > 0.1
@@ -129,21 +128,23 @@ def test_no_group_is_so_small_that_a_norm_divides_its_channel_away():
 @pytest.mark.parametrize('num_axes', [1, 2, 3])
 def test_networks_work_over_one_to_three_axes_of_space(network, num_axes):
   encoder, decoder = ENCODERS[network], DECODERS[network]
-  space = (8, 12, 16)[:num_axes]
-  x = random(2, *space, 2)
-  variables = random_variables(encoder, x)
-  h = jax.jit(encoder.apply)(variables, x)
-  assert h.shape == (2, *(side // 4 for side in space), 3)
-  assert encoder.factor == 4
+  space = (4, 6, 8)[:num_axes]
+  x = jax.ShapeDtypeStruct((2, *space, 2), jnp.float32)
+  variables = jax.eval_shape(encoder.init, jax.random.key(0), x)
+  h = jax.eval_shape(encoder.apply, variables, x)
+  assert h.shape == (2, *(size // 2 for size in space), 3)
+  assert encoder.factor == 2
   variables = random_variables(decoder, h)
-  x_recon = jax.jit(decoder.apply)(variables, h)
+  x_recon = jax.eval_shape(decoder.apply, variables, h)
   assert x_recon.shape == x.shape
-  assert np.isfinite(x_recon).all() and np.abs(x_recon).max() <= 1
-  assert x_recon.std() > 0
+  if num_axes == 1:
+    x_recon = jax.jit(decoder.apply)(variables, random(*h.shape))
+    assert np.isfinite(x_recon).all() and np.abs(x_recon).max() <= 1
+    assert x_recon.std() > 0
 
 
-def test_a_line_is_a_picture_of_one_column():
-  """In 1-D a block computes what it does in 2-D, of kernels that repeat it."""
+def test_a_signal_is_an_image_of_one_column():
+  """A 1-D block equals a 2-D block with the kernel in the middle row."""
   block = residual.ResidualBlock(4)
   line = random(2, 6, 8)
   params = random_variables(block, line)['params']
@@ -158,7 +159,7 @@ def test_a_line_is_a_picture_of_one_column():
   np.testing.assert_allclose(got, same[:, 0], rtol=1e-4, atol=1e-5)
 
 
-def test_attention_stands_at_the_sides_that_are_named():
+def test_attention_follows_the_blocks_at_the_named_sizes():
   module = networks.autoencoder(
     16,
     1,
@@ -180,7 +181,7 @@ def test_attention_stands_at_the_sides_that_are_named():
       assert set(params[f'level_{level}']) == names
 
 
-def test_a_map_takes_images_of_any_size_that_it_divides():
+def test_a_latent_map_takes_images_of_any_divisible_size():
   module = networks.autoencoder(
     16,
     1,
@@ -201,10 +202,10 @@ def test_a_map_takes_images_of_any_size_that_it_divides():
 
 
 @pytest.mark.parametrize('network', ['plain', 'residual'])
-def test_remat_changes_no_name_and_no_gradient(network):
+def test_remat_changes_neither_names_nor_gradients(network):
   kept = ENCODERS[network]
   module = kept.clone(remat=True)
-  x = random(2, 8, 8, 2)
+  x = random(2, 4, 4, 2)
   variables = random_variables(kept, x)
   assert shapes(random_variables(module, x)) == shapes(variables)
 
@@ -226,10 +227,10 @@ def test_remat_changes_no_name_and_no_gradient(network):
 
 
 @pytest.mark.parametrize('make', [ENCODERS, DECODERS])
-def test_convolutions_alone_are_of_another_dtype(make):
+def test_only_convolutions_compute_in_another_dtype(make):
   module = make['residual'].clone(dtype=jnp.bfloat16)
   exact = make['residual']
-  x = random(2, 8, 8, 2 if make is ENCODERS else 3)
+  x = random(2, 4, 4, 2 if make is ENCODERS else 3)
   variables = random_variables(exact, x)
   assert all(
     leaf.dtype == jnp.float32
@@ -251,7 +252,7 @@ def test_convolutions_alone_are_of_another_dtype(make):
 
 
 def equations(jaxpr):
-  """All, those of inner functions too."""
+  """Yields all equations, those of inner functions too."""
   for equation in jaxpr.eqns:
     yield equation
     for value in equation.params.values():

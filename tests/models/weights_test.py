@@ -1,6 +1,6 @@
-"""Files of weights: each format, and every way to damage or abuse them.
+"""Files of weights: each format, and ways to damage or abuse them.
 
-Most are written here by hand, byte for byte, so that no torch is needed.
+Most are written here byte by byte, so that torch is not needed.
 """
 
 import builtins
@@ -132,7 +132,7 @@ WRITERS = (write_zip, write_legacy)
 
 
 def refused(path):
-  """Returns the one sentence with which the file is refused."""
+  """Returns the message with which the file is refused."""
   with pytest.raises(UserError) as caught:
     weights.read_state_dict(path)
   sentence = str(caught.value)
@@ -153,7 +153,7 @@ def assert_same(got, expected):
 def test_reads_what_is_written_by_hand(tmp_path, file_format):
   path = hand_written(tmp_path, file_format)
   assert_same(weights.read_state_dict(path), EXPECTED)
-  # The name says nothing about the format.
+  # The name does not determine the format.
   renamed = path.rename(tmp_path / 'weights.safetensors')
   assert_same(weights.read_state_dict(str(renamed)), EXPECTED)
 
@@ -167,7 +167,7 @@ def test_reads_the_state_dict_in_a_checkpoint(tmp_path, write):
   assert_same(weights.read_state_dict(path), {'x': np.ones(1, np.float32)})
 
 
-def test_reads_what_python_2_wrote(tmp_path):
+def test_files_of_python_2_are_read(tmp_path):
   """Its text is bytes, and its OrderedDict is built from pairs."""
   value = tensor(storage('0', 1), (1,), (1,))
   pairs = b'](](U\x01x' + value + b'ee'
@@ -194,7 +194,7 @@ def test_safetensors_of_every_type(tmp_path):
 
 
 def test_safetensors_are_written_in_any_memory_order():
-  """The library writes transposed and strided memory as it lies there."""
+  """The library writes transposed and strided memory in memory order."""
   row = np.arange(24, dtype=np.float32)
   tensors = {
     'bfloat16': row.astype(ml_dtypes.bfloat16),
@@ -250,7 +250,7 @@ def test_reads_what_torch_writes(tmp_path, zipped, protocol):
     for name, t in state.items()
   }
   assert_same(weights.read_state_dict(path), expected)
-  # What a module saves carries `_metadata`.
+  # A saved module has `_metadata`.
   linear = torch.nn.Linear(3, 2)
   torch.save(linear.state_dict(), path, _use_new_zipfile_serialization=zipped)
   expected = {name: t.numpy() for name, t in linear.state_dict().items()}
@@ -277,7 +277,7 @@ def test_finds_the_home_and_variables(tmp_path, monkeypatch):
   assert_same(weights.read_state_dict(f'$HOME/{path.name}'), EXPECTED)
 
 
-# Files that would run something.
+# Files that would execute something.
 
 
 class _Calls:
@@ -369,13 +369,13 @@ def test_a_pickle_cannot_change_what_it_is_given(tmp_path, target, change):
 
 
 def test_the_attributes_of_a_state_dict_are_dropped(tmp_path):
-  """A module's `_metadata`, and what would shadow a method."""
+  """Drops a module's `_metadata`, and attributes that shadow a method."""
   attributes = b'}' + text('items') + b'Ns' + b'}' + text('get') + b'Ns\x86'
   path = write_zip(tmp_path / 'x.pth', pickled(mapping({}) + attributes + b'b'))
   assert weights.read_state_dict(path) == {}
 
 
-# Files that ask for more than they hold.
+# Files that claim more than they contain.
 
 
 def peak_bytes(function, *args):
@@ -437,7 +437,7 @@ def test_a_safetensors_header_longer_than_its_file_is_refused(tmp_path):
   refused(write_safetensors(path, header, bytes(4)))
 
 
-# Tensors that do not lie within their storage.
+# Tensors that exceed their storage.
 
 
 @pytest.mark.parametrize('write', WRITERS)
@@ -546,7 +546,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path, file_format):
 
 @pytest.mark.parametrize('file_format', FORMATS)
 def test_damage_gives_one_sentence_or_arrays(tmp_path, file_format):
-  """In a zip archive, whose every member has a CRC, the right arrays."""
+  """A zip archive, whose members have CRCs, gives the right arrays."""
   path = hand_written(tmp_path, file_format)
   content = path.read_bytes()
   positions = st.integers(0, len(content) - 1)

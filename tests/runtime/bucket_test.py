@@ -1,15 +1,14 @@
 """Workdirs on gs://, over HTTP, in the bucket of `fake_bucket.py`.
 
-What is not tested is Google's side: permissions, latency, quotas, and buckets
-with a hierarchical namespace.
+Google's side is not tested: permissions, latency, quotas, and buckets with a
+hierarchical namespace.
 """
 
 import functools
 import json
+import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import jax
@@ -20,6 +19,7 @@ from absl import flags
 import main
 import vaegan_jax
 from tests.finished_run import restore_state
+from tests.processes import Process
 from vaegan_jax.config import cli
 from vaegan_jax.config.io import load_config
 from vaegan_jax.runtime import lock
@@ -37,14 +37,18 @@ pytestmark = [
 
 @pytest.fixture(scope='module')
 def bucket(fake_bucket):
-  """The bucket, as all of this process sees it."""
+  """Returns the bucket that all of this process uses."""
   with pytest.MonkeyPatch.context() as patch:
     for name, value in fake_bucket.environment.items():
       patch.setenv(name, value)
-    # How long it watches whether the process that was killed is alive.
+    # How long the lock watches for a sign of life of the killed process.
     patch.setattr(lock, '_BEAT_SECONDS', 0.2)
     patch.setattr(lock, '_WATCH_SECONDS', 1)
     yield fake_bucket
+
+
+def _set_variables(variables):
+  os.environ.update(variables)
 
 
 def _run(*args):
@@ -67,7 +71,7 @@ def _meta(bucket, workdir):
 
 @pytest.fixture(scope='module')
 def whole(bucket, tiny_run):
-  """The bucket with a run from step 1 to 20 in one go."""
+  """Returns the bucket with an uninterrupted run from step 1 to 20."""
   assert _run(*tiny_run, '--workdir=gs://bucket/whole') == loop.DONE
   return bucket
 
@@ -85,20 +89,19 @@ def test_a_run_leaves_all_that_it_leaves_on_a_disk(whole):
   }
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_bits(whole, tiny_run):
+def test_a_killed_run_ends_with_the_same_bits(whole, tiny_run, tmp_path):
   args = [*tiny_run, '--workdir=gs://bucket/killed']
-  process = subprocess.Popen(
-    [sys.executable, 'main.py', *args],
-    stdout=subprocess.DEVNULL,
-    stderr=subprocess.DEVNULL,
+  process = Process(
+    tmp_path / 'killed',
+    *args,
+    prepare=functools.partial(_set_variables, whole.environment),
   )
   deadline = time.monotonic() + 300
   saved = 'killed/checkpoints/10/commit_success.txt'
-  while saved not in whole.names() and process.poll() is None:
+  while saved not in whole.names() and process.is_alive:
     assert time.monotonic() < deadline
     time.sleep(0.01)
-  process.send_signal(signal.SIGKILL)
-  assert process.wait() == -signal.SIGKILL
+  assert process.kill() == -signal.SIGKILL, process.err
   assert not any('killed/checkpoints/20/commit' in n for n in whole.names())
   assert _run(*args) == loop.DONE
   assert _meta(whole, 'killed')['crc32s'] == _meta(whole, 'whole')['crc32s']
@@ -151,7 +154,7 @@ def test_a_model_is_loaded_from_a_bucket_and_exported_to_one(whole):
 
 
 @pytest.mark.parametrize('name', ('refused', 'absent'))
-def test_a_bucket_that_is_not_yours_or_not_there_is_told(
+def test_a_bucket_that_is_not_yours_or_not_there_is_reported(
   name, bucket, tiny_run, capsys
 ):
   workdir = f'gs://{name}/run'

@@ -1,4 +1,4 @@
-"""Two processes train as one would, and end together whatever ends one."""
+"""Two processes train as one does, and end together."""
 
 import re
 import shutil
@@ -29,7 +29,7 @@ _LAST_STEP = 16
 
 @pytest.fixture(scope='module')
 def flags(tiny_run):
-  """Of a run that is saved every fourth and evaluated every eighth step."""
+  """Returns flags that save every fourth and evaluate every eighth step."""
   return (
     *tiny_run,
     f'--config.num_train_steps={_LAST_STEP}',
@@ -41,7 +41,7 @@ def flags(tiny_run):
 
 @pytest.fixture(scope='module')
 def undisturbed(flags, tmp_path_factory):
-  """The workdir of a whole run of two processes, not to be changed."""
+  """Returns the workdir of a complete run of two processes."""
   workdir = tmp_path_factory.mktemp('runs') / 'two'
   both = start_two(workdir, *flags)
   assert [p.wait() for p in both] == [0, 0], both[0].err
@@ -52,7 +52,7 @@ def undisturbed(flags, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def alone(flags, tmp_path_factory):
-  """The same of one process with as many devices."""
+  """Returns the same for one process with as many devices."""
   workdir = tmp_path_factory.mktemp('runs') / 'one'
   process = Process(workdir, *flags, devices=4)
   assert process.wait() == 0, process.err
@@ -66,7 +66,7 @@ def _without_speed(rows):
 
 
 def _assert_close(rows, expected, rtol):
-  """The same steps, with nearly the same values."""
+  """Asserts equal steps with nearly equal values."""
   assert [row['step'] for row in rows] == [row['step'] for row in expected]
   for row, want in zip(*map(_without_speed, (rows, expected)), strict=True):
     assert row.keys() == want.keys()
@@ -96,7 +96,7 @@ def test_the_first_process_alone_writes(undisturbed):
 
 
 def _poll_slowly():
-  """Makes a step take long, so that SIGTERM comes before the next save."""
+  """Slows down steps, so that SIGTERM arrives before the next save."""
   requested = Stopper.requested
 
   def slow(self):
@@ -217,12 +217,11 @@ def _mislay_the_images():
 
 def _write_elsewhere():
   distributed._PROBE_SECONDS = 0.5
-  workdir = sys.argv.pop()
-  sys.argv += [f'{workdir}_elsewhere']
+  sys.argv += [f'{sys.argv[1]}_elsewhere']
 
 
 @pytest.mark.parametrize(
-  ('prepare', 'told'),
+  ('prepare', 'message'),
   (
     (
       _start_differently,
@@ -232,12 +231,14 @@ def _write_elsewhere():
     (_write_elsewhere, r'not the same folder in process 0 and in 1: name one'),
   ),
 )
-def test_a_mistake_in_one_is_told_by_both(prepare, told, flags, tmp_path):
+def test_a_mistake_in_one_is_reported_by_both(
+  prepare, message, flags, tmp_path
+):
   both = start_two(tmp_path / 'run', *flags, prepare=(None, prepare))
   assert [p.wait() for p in both] == [2, 2], both[0].err
   for process in both:
     line = process.err.splitlines()[-1]
-    assert re.match(f'error: .*{told}', line)
+    assert re.match(f'error: .*{message}', line)
   assert not read_rows(tmp_path / 'run')
 
 

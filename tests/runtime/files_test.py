@@ -12,7 +12,7 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import files
 
 
-def test_an_unwritable_workdir_is_told_early(tmp_path):
+def test_an_unwritable_workdir_is_reported_early(tmp_path):
   (tmp_path / 'file').touch()
   files.check_writable(tmp_path / 'a' / 'b')
   assert not (tmp_path / 'a').exists()
@@ -23,12 +23,14 @@ def test_an_unwritable_workdir_is_told_early(tmp_path):
     files.check_writable(tmp_path, 'any', 'file')
 
 
-def test_a_disk_that_says_yes_and_means_no_is_told_early(tmp_path, monkeypatch):
+def test_a_disk_with_wrong_permission_bits_is_reported_early(
+  tmp_path, monkeypatch
+):
   def refuse(dir):
     raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
   monkeypatch.setattr(tempfile, 'TemporaryFile', refuse)
-  with pytest.raises(UserError, match=r'\(Read-only file system\): mend'):
+  with pytest.raises(UserError, match=r'\(Read-only file system\): fix'):
     files.check_writable(tmp_path)
 
 

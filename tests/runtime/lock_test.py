@@ -6,24 +6,20 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 
 import pytest
 
+from tests.processes import SERVER
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import lock
 from vaegan_jax.runtime.lock import hold
 
-_HOLDER = """
-import sys, time
-from vaegan_jax.runtime.lock import hold
-with hold(sys.argv[1]):
-  print('held', flush=True)
-  time.sleep(600)
-"""
+
+def _hold(workdir):
+  with hold(workdir):
+    time.sleep(600)
 
 
 def _read(workdir):
@@ -58,15 +54,18 @@ def test_folders_that_stay_empty_are_removed_again(tmp_path):
 
 
 def test_a_live_holder_is_named_and_a_killed_one_replaced(tmp_path):
-  command = [sys.executable, '-c', _HOLDER, tmp_path]
-  with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-    assert process.stdout.readline() == b'held\n'
-    where = f'process {process.pid} on {socket.gethostname()}: stop that one'
-    for _ in range(2):
-      with pytest.raises(UserError, match=where), hold(tmp_path):
-        pass
-    assert _read(tmp_path)['pid'] == process.pid
-    process.send_signal(signal.SIGKILL)
+  process = SERVER.Process(target=_hold, args=(tmp_path,))
+  process.start()
+  while not (tmp_path / 'lock').exists() or not (tmp_path / 'lock').read_text():
+    assert process.is_alive()
+    time.sleep(0.01)
+  where = f'process {process.pid} on {socket.gethostname()}: stop that one'
+  for _ in range(2):
+    with pytest.raises(UserError, match=where), hold(tmp_path):
+      pass
+  assert _read(tmp_path)['pid'] == process.pid
+  process.kill()
+  process.join()
   assert _read(tmp_path)['pid'] == process.pid
   with hold(tmp_path):
     assert _read(tmp_path)['pid'] == os.getpid()
@@ -99,10 +98,10 @@ def test_a_disk_without_locks_costs_a_warning(tmp_path, monkeypatch, caplog):
   assert caplog.text.count('cannot be locked') == 1
 
 
-def test_a_workdir_that_cannot_be_written_is_told(tmp_path):
+def test_a_workdir_that_cannot_be_written_is_reported(tmp_path):
   (tmp_path / 'lock').mkdir()
-  told = r'cannot be written \(.*such as --workdir=runs/first'
-  with pytest.raises(UserError, match=told), hold(tmp_path):
+  message = r'cannot be written \(.*such as --workdir=runs/first'
+  with pytest.raises(UserError, match=message), hold(tmp_path):
     pass
   assert (tmp_path / 'lock').is_dir()
 

@@ -41,13 +41,13 @@ def test_jax_is_asked_to_connect_where_several_were_launched(
   )
 
 
-def test_what_jax_cannot_connect_is_told(monkeypatch):
+def test_what_jax_cannot_connect_is_reported(monkeypatch):
   monkeypatch.setenv('OMPI_COMM_WORLD_SIZE', '2')  # And nothing else of it.
   with pytest.raises(UserError, match='say where they are, for example, with'):
     processes.initialize()
 
 
-def test_a_port_that_is_taken_is_told():
+def test_a_port_that_is_taken_is_reported():
   with socket.socket() as taken:
     taken.bind(('', 0))
     taken.listen()
@@ -100,11 +100,11 @@ def _stop_now(requested):
 
 def test_functions_of_atexit_run_after_every_end(tiny_run, tmp_path):
   flags = (*tiny_run, '--config.num_train_steps=2')
-  for status, prepare, flag in (
-    (75, _register_and_stop, '--config.log_every_steps=1'),
-    (0, _register, '--config.log_every_steps=1'),
-    (2, _register, '--config.seed=1'),  # Another run: refused.
+  for status, prepare, more in (
+    (75, _register_and_stop, ()),
+    (0, _register, ()),
+    (2, _register, ('--config.batch_size=0',)),
   ):
-    process = Process(tmp_path / 'run', *flags, flag, prepare=prepare)
+    process = Process(tmp_path / 'run', *flags, *more, prepare=prepare)
     assert process.wait() == status, process.err
     assert process.err.splitlines()[-1] == 'atexit'

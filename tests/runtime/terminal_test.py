@@ -1,4 +1,4 @@
-"""Whatever becomes of what a run says, it goes on."""
+"""Errors while printing do not end a run."""
 
 import io
 import logging as python_logging
@@ -13,7 +13,7 @@ from vaegan_jax.runtime import terminal
 
 
 def _broken_pipe():
-  """A text stream that nobody reads."""
+  """Returns a text stream whose reader is gone."""
   reader, writer = os.pipe()
   os.close(reader)
   return open(writer, 'w')
@@ -36,7 +36,7 @@ def test_what_cannot_be_written_is_dropped(create, monkeypatch):
   monkeypatch.undo()
   if not stream.closed:
     null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, stream.fileno())  # Or its end would warn.
+    os.dup2(null, stream.fileno())  # Otherwise its end would warn.
     os.close(null)
     stream.close()
 
@@ -60,7 +60,7 @@ def test_a_stream_that_broke_can_be_flushed_afterwards(monkeypatch):
   with terminal.lenient_output():
     print('unread', flush=True)
     print('unread')
-  stream.close()  # Or Python would end with status 120.
+  stream.close()  # Otherwise Python would end with status 120.
 
 
 def test_log_lines_of_orbax_are_hidden(monkeypatch):

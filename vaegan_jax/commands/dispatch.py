@@ -28,7 +28,7 @@ def run_command(command: Command) -> int:
   """Runs a command.
 
   Args:
-    command: with valid configurations.
+    command: a command with valid configurations.
 
   Returns:
     The process's exit status.
@@ -55,7 +55,7 @@ def check_processes(command: Command) -> None:
   """Checks that the command runs on several processes, and is equal on all.
 
   Args:
-    command: of this process.
+    command: command of this process.
 
   Raises:
     UserError: the mode is for one process, or the flags differ.

@@ -34,7 +34,7 @@ def summarize(outcomes: list[Outcome]) -> Summary:
   """Sums up the outcomes of each label.
 
   Args:
-    outcomes: of runs, in any order.
+    outcomes: outcomes of runs, in any order.
 
   Returns:
     label -> the numbers of `runs` and, among them, `failures`; and each of
@@ -69,8 +69,8 @@ def write_tables(outcomes: list[Outcome], workdir: str) -> None:
   """Writes `study.md` and `study.json`.
 
   Args:
-    outcomes: of the runs so far.
-    workdir: of the study.
+    outcomes: outcomes of the runs so far.
+    workdir: folder of the study.
   """
   summary = summarize(outcomes)
   failures = [
@@ -105,10 +105,10 @@ def show(
   """Prints the table, and plots `study.png` and, for a sweep, the curves.
 
   Args:
-    outcomes: of all runs.
+    outcomes: outcomes of all runs.
     originals: [N, H, W, C] in [-1, 1]; None: no run finished.
     rows: {label and seed: their reconstructions}.
-    workdir: of the study.
+    workdir: folder of the study.
   """
   root = epath.Path(workdir)
   print((root / 'study.md').read_bytes().decode(), end='', flush=True)

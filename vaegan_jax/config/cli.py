@@ -80,10 +80,10 @@ class Command:
   Attributes:
     mode: one of `cli_flags.MODES`.
     workdir: absolute path of the folder that is written.
-    config: of the command; None for 'compare' and 'study'.
+    config: configuration of the command; None for 'compare' and 'study'.
     runs: {workdir: configuration} of the finished runs that it reads, or of
       the runs of a study.
-    processes: to be connected by flags, if any.
+    processes: processes that flags connect, if any.
     use: for the modes that use a finished model.
   """
 

@@ -36,7 +36,7 @@ class _Flag(NamedTuple):
     help: what it means.
     rule: what a value must be, as it follows "must be".
     example: a valid value.
-    modes: that take it; (): all.
+    modes: modes that take it; (): all.
     options: further arguments of `define`.
   """
 
@@ -162,8 +162,8 @@ def bad_flag(name: str, value: Any, rule: str = '') -> UserError:
   """Returns the error for a flag's value.
 
   Args:
-    name: of the flag.
-    value: that is wrong.
+    name: name of the flag.
+    value: the wrong value.
     rule: what it must be; '': the rule of the flag.
   """
   flag = FLAGS[name]

@@ -82,7 +82,7 @@ def _check_channels(data):
 
 
 def check_axes(config: ml_collections.ConfigDict) -> Iterator[tuple[str, ...]]:
-  """Yields what sounds and volumes cannot have: it needs two spatial axes."""
+  """Yields conflicts of sounds and volumes with options for two axes."""
   num_axes = len(spatial_shape(config.data))
   if num_axes == 2:
     return

@@ -26,7 +26,7 @@ from vaegan_jax.config.validation import validate
 from vaegan_jax.errors import UserError
 from vaegan_jax.names import OBJECTIVES
 
-_MAX_BYTES = 2**20  # Of a `config.json`, which has about 3,000.
+_MAX_BYTES = 2**20  # Limit of a `config.json`, which has about 3,000.
 _PACKAGE = Path(__file__).resolve().parents[1]
 # The folder that relative paths such as `configs/celeba.py` start from.
 PROJECT = next(

@@ -14,7 +14,7 @@ from vaegan_jax.config.shapes import shape_field, shape_flag, spatial_shape
 from vaegan_jax.errors import UserError
 from vaegan_jax.names import PRETRAINED_CRITICS
 
-# What layout='ldm' needs, which is latent-diffusion's own architecture.
+# The architecture of layout='ldm', which is latent-diffusion's.
 _LDM = {
   'network': 'residual',
   'latent': 'gaussian',
@@ -22,7 +22,7 @@ _LDM = {
   'middle_attention': True,
   'attention_sides': (),
 }
-# What only the residual network reads, with the value that turns it off.
+# Fields of the residual network alone, with the value that turns them off.
 _RESIDUAL = {
   'num_res_blocks': 1,
   'attention_sides': (),
@@ -38,9 +38,9 @@ def not_divisible(name: str, value: int, divisor: int, why: str = '') -> str:
   """Returns the message for a value that a divisor must divide.
 
   Args:
-    name: of the field.
-    value: of the field.
-    divisor: of the value.
+    name: name of the field.
+    value: value of the field.
+    divisor: divisor of the value.
     why: an expression for the divisor, printed before it: '2**depth='.
   """
   below = value // divisor * divisor

@@ -55,8 +55,8 @@ def check_encoding(flag: str, path: str) -> None:
   The libraries that write files take every path as UTF-8; Python does not.
 
   Args:
-    flag: that names the path.
-    path: as it was given; '' is none.
+    flag: the flag that names the path.
+    path: the given path; '' is none.
 
   Raises:
     UserError: the encodings differ.
@@ -85,8 +85,8 @@ def check_data_outside(
 
   Args:
     config: read from the workdir.
-    workdir: that it was read from.
-    args: of the command line, which may name other data.
+    workdir: the folder that it was read from.
+    args: the command line, which may name other data.
 
   Raises:
     UserError: a path leads into the workdir, also by a link or a relative name.

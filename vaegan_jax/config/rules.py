@@ -215,9 +215,9 @@ def check_value(name: str, value: Any, rule: Rule, like: Any) -> None:
   """Checks one field by itself.
 
   Args:
-    name: of the field.
-    value: to be checked.
-    rule: of the field.
+    name: name of the field.
+    value: the value to check.
+    rule: rule of the field.
     like: its default, a valid value of its type.
 
   Raises:
@@ -239,9 +239,9 @@ def conflict(
   """Returns the error for a field that conflicts with others.
 
   Args:
-    config: with that field.
-    name: of the field, dotted.
-    rule: that it breaks, as it follows "field=value".
+    config: a configuration with that field.
+    name: name of the field, dotted.
+    rule: the rule that it breaks, as it follows "field=value".
     *remedies: 'field=value' flags that mend it.
   """
   value = config

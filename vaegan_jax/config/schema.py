@@ -283,7 +283,7 @@ def check_fields(config: ml_collections.ConfigDict) -> None:
   """Checks each field of a configuration by itself.
 
   Args:
-    config: with all fields.
+    config: a configuration with all fields.
 
   Raises:
     UserError: a value has the wrong type or breaks its rule.
@@ -302,7 +302,8 @@ def resumable_fields(config: ml_collections.ConfigDict) -> tuple[str, ...]:
   """Returns the fields that a resumed run may change.
 
   Args:
-    config: of the run; with a schedule, its length must stay.
+    config: configuration of the run; with a schedule, its length must stay.
   """
-  fixed = () if config.optimizer.schedule == 'constant' else 'num_train_steps'
+  scheduled = config.optimizer.schedule != 'constant'
+  fixed = ('num_train_steps',) if scheduled else ()
   return tuple(f.name for f in FIELDS if f.resumable and f.name not in fixed)

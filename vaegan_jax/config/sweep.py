@@ -34,7 +34,7 @@ class Member(NamedTuple):
 
   Attributes:
     label: of its line in the table: the objective and, in a sweep, the value.
-    seed: of the run.
+    seed: seed of the run.
   """
 
   label: str
@@ -105,7 +105,7 @@ def create_configs(
     source: the Python file, perhaps with presets, without an objective.
     argv: the program's name and its `--config.<field>` flags.
     objectives: names.
-    seeds: of every objective.
+    seeds: seeds of every objective.
     sweep: 'field=value' of every run of an objective and a seed, or
       'field=0.3x', a multiple of the objective's own value; (): one run.
 

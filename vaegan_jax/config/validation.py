@@ -31,7 +31,7 @@ def validate(
   """Checks every value of a configuration.
 
   Args:
-    config: with the fields of `schema.py`.
+    config: a configuration with the fields of `schema.py`.
     num_devices: if given, the batch must divide evenly over this many.
 
   Raises:

@@ -17,7 +17,7 @@ class _Kind(NamedTuple):
 
   Attributes:
     dtype: its name.
-    shape: of the array; (C,) for a sound, whose length is its own.
+    shape: shape of the array; (C,) for a sound, whose length is its own.
     sample_rate: samples per second; 0 if not a sound.
   """
 
@@ -49,7 +49,7 @@ class ArrayFiles(ImageFiles):
     """Lists the arrays, and reads none.
 
     Args:
-      path: of the folder, '~' and '$NAME' allowed.
+      path: path of the folder, '~' and '$NAME' allowed.
       num_samples: the samples that a sound must have.
 
     Raises:
@@ -84,7 +84,7 @@ class ArrayFiles(ImageFiles):
     raise self._error(
       f'in which {count:,} arrays are {kind}, and {len(others):,} are not, '
       f'such as {others[0]!r} ({self._kinds_found[others[0]]}); all must be '
-      'alike, so mend or remove these'
+      'alike, so repair or remove these'
     )
 
   def _readable_kinds(self) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from vaegan_jax.errors import UserError
 
 SUFFIXES = ('.npy', '.npz', '.tif', '.tiff', '.png', *sounds.SUFFIXES)
 _MAX_AXES = 4  # Depth, height, width, channels.
-_MAX_BYTES = 2**28  # Of one array; a compressed file may claim any size.
+_MAX_BYTES = 2**28  # Limit of one array; a compressed file may claim any size.
 # NumPy parses headers as Python, which in version 3.11 sometimes fails in
 # several threads at once (https://github.com/python/cpython/issues/106905).
 _PARSING = threading.Lock()
@@ -87,15 +87,12 @@ def check_finite(array: np.ndarray) -> None:
 def to_example(
   array: np.ndarray, *, channels: int, shape: Sequence[int]
 ) -> np.ndarray:
-  """Cuts the middle out of an array, whose values stay the same.
+  """Cuts the middle [*S', C] out of an array [*S], [*S, C] or [C, *S].
 
   Args:
-    array: [*S], [*S, C] or [C, *S].
+    array: of any dtype, which it keeps.
     channels: C.
-    shape: S' of the result.
-
-  Returns:
-    [*S', C].
+    shape: S'.
 
   Raises:
     ValueError: it has other channels, or an axis is too short.
@@ -116,14 +113,9 @@ def to_example(
 
 
 def middle(x: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-  """Returns the middle of examples, as a view.
+  """Returns the middle [..., *S', C] of examples [..., *S, C], as a view.
 
-  Args:
-    x: [..., *S, C].
-    shape: S', no larger than S.
-
-  Returns:
-    [..., *S', C].
+  `shape` is S', no larger than S.
   """
   sizes = x.shape[-1 - len(shape) : -1]
   cuts = [
@@ -136,14 +128,7 @@ def middle(x: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 def cut(
   given: Iterable[Any], channels: int, shape: Sequence[int]
 ) -> np.ndarray:
-  """Cuts the middle out of each of several arrays; see `to_example`.
-
-  Args:
-    given: arrays of any dtype.
-    channels, shape: see `to_example`.
-
-  Returns:
-    [B, *S', C].
+  """Cuts the middles [B, *S', C] out of several arrays; see `to_example`.
 
   Raises:
     UserError: one of them cannot be cut.
@@ -174,10 +159,7 @@ def decode_array(
   Args:
     data: the content of a file, or an array.
     channels, shape: see `to_example`.
-    sample_rate: that a sound must have; 0 for any.
-
-  Returns:
-    [*S', C].
+    sample_rate: required rate of a sound; 0 for any.
 
   Raises:
     Exception: see there; also a ValueError for values that are not finite, or
@@ -201,11 +183,7 @@ def decode_array(
 def check_shape(
   given: tuple[int, ...], *, channels: int, shape: Sequence[int]
 ) -> None:
-  """Checks that examples can be cut out of arrays.
-
-  Args:
-    given: the shape of each array.
-    channels, shape: see `to_example`.
+  """Checks that examples can be cut out of arrays of the shape `given`.
 
   Raises:
     UserError: they cannot; it names the field to set.

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 
 from vaegan_jax.errors import UserError, describe_error
 
-LAST_FILE = 'dataset_info.json'  # Of prepared data.
-_NUM_CONNECTIONS = 10  # As many as Google's client keeps open.
+LAST_FILE = 'dataset_info.json'  # The last file of prepared data.
+_NUM_CONNECTIONS = 10  # The number that Google's client keeps open.
 # Transferred together: an error, or SIGTERM, waits for the end of as much.
 _FILES_TOGETHER, _BYTES_TOGETHER = 100, 2**30
 _RETRY_SECONDS = 60  # For one request, until the bucket counts as unreachable.
@@ -33,11 +33,7 @@ _MAX_USED = 0.95  # Share of the free bytes: a full disk breaks checkpoints.
 
 
 def local_folder(url: str, copies: str) -> pathlib.Path:
-  """Returns where the copy of a bucket's folder is.
-
-  Args:
-    url: 'gs://bucket/some/folder'.
-    copies: the folder of all copies.
+  """Returns the folder in `copies` for the copy of 'gs://bucket/folder'.
 
   Raises:
     UserError: the URL has no bucket, or a part that is no name of a file.
@@ -60,7 +56,7 @@ class BucketFolder:
   """A folder in a bucket.
 
   Attributes:
-    folder: of its copy on this machine, which need not exist.
+    folder: folder of its copy on this machine, which need not exist.
     files: {name relative to it: size and CRC32C}, as listed.
   """
 
@@ -157,11 +153,7 @@ class BucketFolder:
     return self.folder
 
   def fill(self, folder: os.PathLike, ignore: str) -> None:
-    """Stores the files of a local folder in the bucket.
-
-    Args:
-      folder: of the files.
-      ignore: the prefix of names that are not stored.
+    """Stores a local folder in the bucket, except names starting with `ignore`.
 
     Raises:
       UserError: the bucket cannot be written.
@@ -251,13 +243,7 @@ class BucketFolder:
     work: Callable[[Sequence[str]], list[str] | None],
     sizes: dict[str, int] | None = None,
   ) -> list[str]:
-    """Works on files, some at a time, and prints the progress.
-
-    Args:
-      done: the past participle of the work, for the terminal.
-      names: of the files.
-      work: called with some of the names.
-      sizes: bytes by name; None: those in the bucket.
+    """Calls `work` with some files at a time, and prints the progress.
 
     Returns:
       Everything that the work has returned.

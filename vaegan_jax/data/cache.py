@@ -28,20 +28,14 @@ class Decoder(Protocol):
   dtype: np.dtype
   fingerprint: str
 
-  def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-    """Returns the examples at `indices` [B] as [B, *S, C] of that dtype."""
+  def __getitem__(self, indices: np.ndarray) -> np.ndarray: ...
 
 
 class CachedExamples:
   """Examples in a file, each checked when it is first read."""
 
   def __init__(self, path: pathlib.Path, decoder: Decoder):
-    """Opens a file.
-
-    Args:
-      path: of the file, for which `is_whole` holds.
-      decoder: the examples that were written into it.
-    """
+    """Opens a file that `is_whole`, with the examples of `decoder`."""
     values, self._crc32s = _open(path, decoder.shape, decoder.dtype)
     self._values = np.asarray(values)
     self._checked = np.zeros(len(values), bool)
@@ -75,7 +69,7 @@ class CachedExamples:
       index,
       self._path,
     )
-    # What is mapped already stays, without a name.
+    # Memory that is already mapped stays valid.
     self._path.unlink(missing_ok=True)
     return self._decoder[np.array([index])][0]
 
@@ -83,13 +77,7 @@ class CachedExamples:
 def is_whole(
   path: pathlib.Path, shape: tuple[int, ...], dtype: np.dtype
 ) -> bool:
-  """Returns whether the file is complete, without reading its values.
-
-  Args:
-    path: of the file.
-    shape: [N, *S, C] that it must have.
-    dtype: of its values.
-  """
+  """Returns whether a file of values [N, *S, C] is complete; reads none."""
   if not path.exists():
     return False
   try:
@@ -115,10 +103,6 @@ def _open(
 
 def write(decoder: Decoder, path: pathlib.Path) -> None:
   """Decodes all examples into `path`, which appears only when complete.
-
-  Args:
-    decoder: of the examples.
-    path: of the file.
 
   Raises:
     OSError: the disk has no room for it, or cannot be written.

@@ -18,7 +18,7 @@ MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}
 # Detected from the content. Pillow knows others that run programs: it gives an
 # EPS file, whatever its name, to Ghostscript.
 FIRST_KINDS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')
-# What each of these kinds needs, which may be missing.
+# Optional requirements of these kinds.
 _NEEDS = {
   'AVIF': 'a Pillow that was built with AVIF',
   'JPEG2000': 'a Pillow that was built with OpenJPEG',
@@ -51,10 +51,7 @@ class UnreadableKind(ValueError):
 
 
 def find_kind(data: bytes) -> str:
-  """Detects the kind of an image from its first bytes.
-
-  Args:
-    data: the file, or its first 64 bytes.
+  """Detects the kind of an image from the first 64 bytes of its file.
 
   Returns:
     Pillow's name of the kind; '' if it is none, or not certain.
@@ -142,7 +139,7 @@ def _load(image: Image.Image) -> Image.Image:
 
 
 def decode_image(
-  data: bytes,
+  data: bytes | np.ndarray,
   *,
   channels: int,
   image_size: int | tuple[int, int],
@@ -155,7 +152,7 @@ def decode_image(
   interpolates when it enlarges.
 
   Args:
-    data: an image file in any format that Pillow reads.
+    data: an image file of a readable kind, or an array [H', W', 3] uint8.
     channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA.
     image_size: the (height, width) of the result in pixels, or one number for
       both; it may exceed the file's.
@@ -168,8 +165,9 @@ def decode_image(
   Raises:
     Exception: whatever Pillow raises for a damaged file.
   """
+  is_file = isinstance(data, bytes)
   return to_size(
-    read_image(data),
+    read_image(data) if is_file else Image.fromarray(data),
     channels=channels,
     image_size=image_size,
     center_crop=center_crop,
@@ -183,14 +181,9 @@ def to_size(
   image_size: int | tuple[int, int],
   center_crop: int = 0,
 ) -> np.ndarray:
-  """Crops, converts and resizes an image; see `decode_image`.
+  """Crops, converts and resizes an image, upright and with 8 bits per channel.
 
-  Args:
-    image: upright, with 8 bits per channel.
-    channels, image_size, center_crop: see `decode_image`.
-
-  Returns:
-    [H, W, C] uint8, with H and W the image size.
+  Its arguments and its result are those of `decode_image`.
   """
   height, width = np.broadcast_to(image_size, 2).tolist()
   scale = min(image.width / width, image.height / height)

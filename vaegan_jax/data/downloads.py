@@ -68,14 +68,9 @@ def fail_soon() -> Iterator[None]:
 
 
 def by_hand(builder: tfds.core.DatasetBuilder, error: Exception) -> str:
-  """Describes a failed download, and what to fetch by hand.
+  """Returns the end of a sentence about a failed download.
 
-  Args:
-    builder: of the data set.
-    error: of the download.
-
-  Returns:
-    The end of a sentence; '' if TFDS does not list the files of the data set.
+  It names the files to fetch by hand; '' if TFDS does not list them.
   """
   infos = builder.url_infos or {}
   files = [f'{i.filename} ({url})' for url, i in infos.items() if i.filename]

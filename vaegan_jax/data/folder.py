@@ -84,7 +84,7 @@ class FolderDataset(Dataset):
 
     Args:
       name: identifies the data set in fingerprints.
-      files: of the folder.
+      files: files of the folder.
       data_dir: the folder for the index and decoded copies.
 
     Raises:

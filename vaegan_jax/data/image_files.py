@@ -29,7 +29,7 @@ _TEST_FOLDERS = ('test', 'validation', 'val')
 _TEST_EVERY = 10  # One image in this many is held out.
 _MAX_DAMAGED = 0.1  # Share of all images.
 _CHECKED_TOGETHER = 1000  # Bounds the memory of the check.
-_MAX_BYTES = 2**28  # Of one file.
+_MAX_BYTES = 2**28  # Limit of one file.
 DAMAGED_FILE = 'damaged_images.txt'  # Beside the index of the folder.
 RULES = 2  # The current `folder_rules`; earlier runs keep theirs.
 
@@ -46,9 +46,9 @@ class ImageFiles:
   hash. Hidden files are ignored.
 
   Attributes:
-    names: of all images, sorted.
-    fingerprint: of the names, sizes and times of the files.
-    content_hash: of all bytes, known after `find_damaged`.
+    names: names of all images, sorted.
+    fingerprint: fingerprint of the names, sizes and times of the files.
+    content_hash: hash of all bytes, known after `find_damaged`.
     dtype, shape, sample_rate: of arrays; '', () and 0 for images.
     least_samples: the samples that a sound must have; 0 otherwise.
   """
@@ -259,7 +259,7 @@ class ImageFiles:
       raise self._error(
         f'in which {self._count(damaged)} are damaged, such as '
         f'{_some(damaged)} ({next(iter(damaged.values()))}); at most one in '
-        'ten may be, so mend or remove them'
+        'ten may be, so repair or remove them'
       )
     if len(unreadable) == len(self.names):
       raise self._error(

@@ -26,15 +26,15 @@ class Pictures:
   """One file, or all those of a folder at any depth, by index.
 
   Attributes:
-    names: of the files, relative to the folder, sorted.
+    names: names of the files, relative to the folder, sorted.
   """
 
   def __init__(self, path: str, data: DataConfig):
     """Lists the files, and decodes none.
 
     Args:
-      path: of a file or a folder.
-      data: of the run, which says how its examples are decoded. The margin of
+      path: path of a file or a folder.
+      data: settings of the run, for decoding its examples. The margin of
         its random crop is cut off, as in evaluation.
 
     Raises:
@@ -88,8 +88,8 @@ class Pictures:
       return arrays.middle(self._decode(path.read_bytes()), self._shape)
     except Exception as error:  # Pillow raises nearly anything.
       raise UserError(
-        f'{path} cannot be read as an image ({describe_error(error)}): mend or '
-        'remove it, and run the same command again'
+        f'{path} cannot be read as an image ({describe_error(error)}): repair '
+        'or remove it, and run the same command again'
       ) from error
 
 
@@ -121,7 +121,7 @@ def png_names(names: Sequence[str]) -> list[str]:
   """Returns names for PNG files: the same, with another suffix.
 
   Args:
-    names: of the originals, without duplicates.
+    names: names of the originals, without duplicates.
 
   Returns:
     'a/cat.png' for 'a/cat.jpg', or 'a/cat.jpg.png' if two would be the same.

@@ -71,15 +71,9 @@ def random_crop(
 
 
 def random_flip(images: jax.Array, flip: jax.Array, axis: int = 1) -> jax.Array:
-  """Mirrors the images whose bit is set, horizontally by default.
+  """Mirrors the images [B, *S, C] whose bit in `flip` [B] is set.
 
-  Args:
-    images: [B, *S, C], of any dtype.
-    flip: [B] bool.
-    axis: an axis of S.
-
-  Returns:
-    [B, *S, C].
+  `axis` is an axis of S, horizontal by default.
   """
   flip = flip.reshape(-1, *[1] * (images.ndim - 1))
   return jnp.where(flip, jnp.flip(images, axis + 1), images)

@@ -13,7 +13,7 @@ import numpy as np
 from vaegan_jax.data.decode import UnreadableKind
 
 SUFFIXES = ('.wav', '.flac')
-_MAX_BYTES = 2**28  # Of one sound; a compressed file may claim any size.
+_MAX_BYTES = 2**28  # Limit of one sound; a compressed file may claim any size.
 _DTYPES = {'PCM_24': 'int32', 'PCM_32': 'int32'}
 _DTYPES |= dict.fromkeys(('FLOAT', 'DOUBLE'), 'float32')
 _UNKNOWN_SIZES = (0, 2**32 - 1)  # In a WAV that was written into a pipe.
@@ -41,10 +41,7 @@ def is_sound(data: bytes) -> bool:
 
 
 def read_sound(data: bytes) -> Sound:
-  """Reads a sound.
-
-  Args:
-    data: a WAV or a FLAC.
+  """Reads a WAV or a FLAC.
 
   Raises:
     Exception: whatever the library raises for a damaged file.
@@ -53,7 +50,7 @@ def read_sound(data: bytes) -> Sound:
   """
   try:
     import soundfile
-  except (ImportError, OSError) as error:  # Or libsndfile is missing.
+  except (ImportError, OSError) as error:  # OSError: libsndfile is missing.
     raise UnreadableKind(
       'it is a sound, which needs soundfile (pip install soundfile)'
     ) from error
@@ -81,11 +78,7 @@ def _check_whole(data: bytes) -> None:
 
 
 def can_encode(value_range: tuple[float, float]) -> bool:
-  """Returns whether `encode_wav` can write sounds with such values here.
-
-  Args:
-    value_range: (low, high) of the data.
-  """
+  """Returns whether `encode_wav` can write sounds with such values here."""
   has_scale = max(map(abs, value_range)) <= max(_FULL_SCALES)
   return has_scale and importlib.util.find_spec('soundfile') is not None
 

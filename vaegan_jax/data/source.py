@@ -39,7 +39,7 @@ class Dataset:
   content_hash: str | None = None
   feature = 'image'
   location: str
-  remedy = 'mend or remove it, and run the same command again'
+  remedy = 'repair or remove it, and run the same command again'
   cache_dir: pathlib.Path | None = None
 
   def read(self, split: str, indices: Sequence[int]) -> list[Any]:

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from absl import logging
-from PIL import Image
 
 from vaegan_jax.data import arrays, cache, decode, sources
 from vaegan_jax.data.data_config import DataConfig
@@ -107,19 +106,10 @@ def check_examples(dataset: Dataset, data: DataConfig) -> None:
 
 
 class Middles:
-  """The middles of examples, which evaluation reads.
-
-  Attributes:
-    whole: the same examples with the margin that training crops from.
-  """
+  """The middles [*S', C] of examples [*S, C], which evaluation reads."""
 
   def __init__(self, whole: Images, shape: Sequence[int]):
-    """Wraps examples.
-
-    Args:
-      whole: by index, [*S, C].
-      shape: S' of their middles.
-    """
+    """Wraps the examples `whole`; `shape` is S'."""
     self.whole = whole
     self._shape = tuple(shape)
     self.dtype, self.fingerprint = whole.dtype, whole.fingerprint
@@ -149,16 +139,14 @@ def open_split(
 ) -> Images:
   """Opens one split of a data set.
 
-  With `cache_images` every example is decoded once into a memory map. Without
-  it, or without room for the map, examples are decoded at each read.
-
   Args:
     dataset: an opened source.
     split: a TFDS split, such as 'train', 'train[:90%]' or 'train+test'.
     shape: S of the examples; (height, width) in pixels of photographs.
     channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA; any number for arrays.
     center_crop: the shorter side of a crop from the middle; 0 for no crop.
-    cache_images: whether to keep the decoded examples on disk.
+    cache_images: whether to decode all examples once, into a memory map.
+      Without it, or without room, they are decoded at each read.
     field: the configuration field of `split`, for error messages.
 
   Raises:
@@ -166,12 +154,15 @@ def open_split(
       examples.
   """
   parts = _find_parts(dataset, split, field)
-  options = {'channels': channels, 'shape': shape}
   if dataset.dtype is None:
     function = functools.partial(
-      _decode_image, **options, center_crop=center_crop
+      decode.decode_image,
+      channels=channels,
+      image_size=shape,
+      center_crop=center_crop,
     )
   else:
+    options = {'channels': channels, 'shape': shape}
     known = tuple(length or max(shape) for length in dataset.shape)
     arrays.check_shape(known, **options)
     function = functools.partial(arrays.decode_array, **options)
@@ -253,20 +244,6 @@ def _fingerprint(
   if dataset.feature != 'image':
     parts += (dataset.feature,)
   return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-
-
-def _decode_image(
-  data: bytes | np.ndarray,
-  *,
-  channels: int,
-  shape: tuple[int, ...],
-  center_crop: int,
-) -> np.ndarray:
-  is_file = isinstance(data, bytes)
-  image = decode.read_image(data) if is_file else Image.fromarray(data)
-  return decode.to_size(
-    image, channels=channels, image_size=shape, center_crop=center_crop
-  )
 
 
 class _Decoder:

@@ -6,7 +6,8 @@ those of the copies that earlier versions stored by TFDS.
 
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,32 +22,14 @@ COUNTS = {'train': 4000, 'test': 512}
 class SyntheticDataset(Dataset):
   """Examples that a function computes from their number."""
 
-  def __init__(
-    self,
-    name: str,
-    generate: Callable[[int], np.ndarray],
-    data_dir: str,
-    *,
-    num_bytes: int = 0,
-    holds_arrays: bool = True,
-    sample_rate: int = 0,
-  ):
-    """Computes nothing yet.
-
-    Args:
-      name: the name of the data set.
-      generate: the example of a number, always the same.
-      data_dir: the folder for decoded copies.
-      num_bytes: the size of the copy that TFDS stored, for the fingerprint; 0:
-        that of arrays, which is computed.
-      holds_arrays: whether the examples are arrays, not photographs.
-      sample_rate: samples per second of sounds.
-    """
-    self.name, self.location, self._generate = name, name, generate
-    self.sample_rate = sample_rate
-    self.cache_dir = pathlib.Path(data_dir, name, self.version)
-    if holds_arrays:
-      example = generate(0)
+  def __init__(self, source: Any, data_dir: str):
+    """Opens a `SyntheticSource`; `data_dir` is the folder of decoded copies."""
+    self.name = self.location = source.name
+    self.sample_rate, self._generate = source.sample_rate, source.generate
+    self.cache_dir = pathlib.Path(data_dir, self.name, self.version)
+    num_bytes = source.num_bytes
+    if source.holds_arrays:
+      example = source.generate(0)
       self.shape, self.dtype = example.shape, example.dtype
       size = tfds_size(image=len(arrays.encode_npy(example)))
       num_bytes = sum(COUNTS.values()) * size

@@ -55,7 +55,7 @@ def create_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
   """Opens a data set on a disk, and prepares it first if necessary.
 
   Args:
-    name: of TFDS, with an optional configuration and version: 'cifar10',
+    name: TFDS name, with an optional configuration and version: 'cifar10',
       'cifar10:3.0.2'.
     data_dir: the folder of prepared data.
 
@@ -154,7 +154,7 @@ def _prepare(builder, name: str) -> None:
       raise UserError(f'data.name is {name!r}, {message}.') from error
     raise UserError(
       f'data.name is {name!r}, which could not be prepared in '
-      f'{builder.data_path} ({describe_error(error)}); mend that, or use other '
+      f'{builder.data_path} ({describe_error(error)}); fix that, or use other '
       'data, such as "image_folder".'
     ) from error
 
@@ -183,7 +183,7 @@ class TfdsDataset(Dataset):
     """Opens the records of each split when they are first read.
 
     Args:
-      builder: of a prepared data set.
+      builder: builder of a prepared data set.
       feature: the feature with the examples; '': 'image', or else the only
         array of numbers.
 
@@ -246,8 +246,8 @@ def find_feature(info: tfds.core.DatasetInfo, name: str = '') -> str:
   """Returns the name of the feature that holds the examples.
 
   Args:
-    info: of a prepared data set.
-    name: of the feature; '': 'image', or else the only array of numbers.
+    info: info of a prepared data set.
+    name: name of the feature; '': 'image', or else the only array of numbers.
 
   Raises:
     UserError: there is none of that name, none at all, or several.

@@ -33,8 +33,8 @@ _CLASS = re.compile(r'tensorflow_datasets(\.[A-Za-z_]\w*)+', re.ASCII)
 _FOLDER = re.compile(r'\w[\w.+-]*', re.ASCII)
 
 
-class TFRecords(Sequence):
-  """The records of a split, by index, as TFDS's data sources have them."""
+class TFRecords:
+  """The records of a split by index, as TFDS's data sources have them."""
 
   def __init__(
     self,
@@ -45,24 +45,15 @@ class TFRecords(Sequence):
     """Opens no file yet.
 
     Args:
-      info: of a data set stored as tfrecord.
-      split: a TFDS split, such as 'train[:90%]'.
+      info: info of a data set stored as tfrecord.
+      split: the name of a split.
       decoders: of TFDS; None: records stay serialized.
-
-    Raises:
-      ValueError: there is no such split.
     """
-    self.dataset_info = info
-    self._parts = info.splits[split].file_instructions
-    self._ends = list(itertools.accumulate(part.take for part in self._parts))
-    self._decoders = decoders
+    self._features, self._decoders = info.features, decoders
+    self._files = info.splits[split].file_instructions
+    sizes = (file.examples_in_shard for file in self._files)
+    self._ends = list(itertools.accumulate(sizes))
     self._find = functools.cache(find_records)
-
-  def __len__(self) -> int:
-    return self._ends[-1] if self._ends else 0
-
-  def __getitem__(self, index: int) -> dict | bytes:
-    return self.__getitems__([index])[0]
 
   def __getitems__(self, indices: Sequence[int]) -> list[dict | bytes]:
     """Returns the records at these indices.
@@ -73,40 +64,31 @@ class TFRecords(Sequence):
     records = [self._read(index) for index in indices]
     if self._decoders is None:
       return records
-    deserialize = self.dataset_info.features.deserialize_example_np
+    deserialize = self._features.deserialize_example_np
     return [deserialize(record, decoders=self._decoders) for record in records]
 
   def _read(self, index: int) -> bytes:
-    if not 0 <= index < len(self):
-      raise IndexError(index)
     which = bisect.bisect_right(self._ends, index)
-    part = self._parts[which]
-    place = index - self._ends[which] + part.take + part.skip
-    starts = self._find(os.fspath(part.filename))
-    if len(starts) != part.examples_in_shard:
-      raise ValueError(
-        f'{part.filename} has {len(starts)} records, not '
-        f'{part.examples_in_shard}'
-      )
-    with open(part.filename, 'rb') as file:
+    count = self._files[which].examples_in_shard
+    path = os.fspath(self._files[which].filename)
+    place, starts = index - self._ends[which] + count, self._find(path)
+    if len(starts) != count:
+      raise ValueError(f'{path} has {len(starts)} records, not {count}')
+    with open(path, 'rb') as file:
       file.seek(starts[place])
       length, _ = _HEAD.unpack(file.read(_HEAD.size))
       record = file.read(length)
       (checksum,) = _TAIL.unpack(file.read(_TAIL.size))
     if checksum != _masked_crc32c(record):
-      raise ValueError(f'the CRC32C of record {place} of {part.filename}')
+      raise ValueError(f'the CRC32C of record {place} of {path}')
     return record
 
 
 def find_records(path: str) -> list[int]:
   """Returns where each record of a tfrecord file begins, in bytes.
 
-  Args:
-    path: of the file.
-
   Raises:
-    ValueError: the file is truncated, or a length is damaged.
-    OSError: it cannot be read.
+    ValueError, OSError: the file is damaged, or cannot be read.
   """
   starts, start, size = [], 0, os.path.getsize(path)
   with open(path, 'rb', buffering=0) as file:

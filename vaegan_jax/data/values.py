@@ -17,7 +17,7 @@ _MAX_OUTSIDE = 0.01  # Share of values outside of a given range.
 _UNFILLED = 0.25  # Share of the range; less is reported.
 _MIN_WIDTH = 1e-30  # The limits of float32.
 _MAX_BOUND = 1e37
-_RESOLUTION = 2.0**-16  # Of a range, relative to its larger bound.
+_RESOLUTION = 2.0**-16  # Minimum of a range, relative to its larger bound.
 
 
 def find_range(given: ValueRange, images: Images) -> tuple[ValueRange, str]:

@@ -60,11 +60,11 @@ class Evaluator:
       loss: settings of the distance; `normalize='batch'` takes its means over
         one batch.
       batch_size: examples in a batch, shared over this process's devices.
-      seed: of the samples from the prior and from the latent.
+      seed: seed of the samples from the prior and from the latent.
       value_range: as `pixels.to_float` takes it.
       bands: the channels that figures show, if not all; then each channel is
         scored, too.
-      sample_rate: of sounds, in Hz.
+      sample_rate: sample rate of sounds, in Hz.
       feature_metrics: metrics by pretrained networks.
       notes: further lines of the protocol.
     """
@@ -111,7 +111,7 @@ class Evaluator:
 
     Args:
       variables: {network: variables}.
-      num_images: of the split's first examples; 0: all.
+      num_images: number of the split's first examples; 0: all.
       distance: of another run's critic, by `distance_for`; None: of its own.
       poll: called before each batch.
 

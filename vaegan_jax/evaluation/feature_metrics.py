@@ -59,7 +59,7 @@ class FeatureMetrics:
     """Compares reconstructions with originals.
 
     Args:
-      features: of the originals.
+      features: features of the originals.
       x_recon: [B, H, W, C] their reconstructions, in [-1, 1].
 
     Returns:

@@ -48,7 +48,7 @@ def image_grid(
     rows: a list of [N, H, W, C] float in [-1, 1]. N and C may differ between
       rows, H and W may not.
     padding: pixels between images and around them.
-    scale: by which each image is enlarged, without smoothing.
+    scale: enlargement of each image, without smoothing.
 
   Returns:
     [H', W', 3] uint8.

@@ -21,7 +21,7 @@ Point = Mapping[str, int | Spread | None]  # {metric: its mean and deviation}.
 
 _DPI = 100
 _INK, _GREY = '#1f2328', '#656d76'
-# Of the comparison, in pixels.
+# Width of the comparison, in pixels.
 _WIDTH = 1200  # Images are enlarged towards it, by a whole number.
 _MARGIN = 24
 _TILE_GAP = 4

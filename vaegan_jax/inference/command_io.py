@@ -83,7 +83,7 @@ def write_pictures(
 
   Args:
     folder: local or `gs://...`.
-    names: of PNG files, relative to the folder.
+    names: names of PNG files, relative to the folder.
     images: [B, *S, C] float in [-1, 1].
     data: the fields `data` of the model's configuration.
   """
@@ -119,8 +119,8 @@ def with_statistics(
   warning says why they cannot be.
 
   Args:
-    model: as it was loaded.
-    config: of the run.
+    model: the loaded model.
+    config: configuration of the run.
     images: the training split; None: it is opened.
   """
   if model.statistics:

@@ -26,7 +26,7 @@ def encode_batches(
   """Encodes examples in batches that all local devices share.
 
   Args:
-    model: the encoder's.
+    model: the model that encodes.
     examples: of the shape that the model takes.
     **options: those of `devices.map_batches`.
 
@@ -54,7 +54,7 @@ def write_latents(
   """Encodes examples into a folder, without those that are there already.
 
   Args:
-    model: the encoder's.
+    model: the model that encodes.
     examples: of the shape that the model takes.
     folder: where the latents go; see `latent_files`.
     facts: further entries of the manifest.

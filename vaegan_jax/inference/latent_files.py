@@ -95,7 +95,7 @@ class LatentWriter:
       part: its number, from 0.
       images: identifies its images.
       arrays: {name: [N, ...]}.
-      moments: of its latents, by `latent_statistics.moments_of`.
+      moments: moments of its latents, by `latent_statistics.moments_of`.
     """
     for name, array in arrays.items():
       with replacing(self._path(name, part)) as path, path.open('wb') as file:

@@ -27,7 +27,7 @@ class LatentStatistics(struct.PyTreeNode):
     std: [Z], the standard deviation.
     scaling_factor: [], 1 / the standard deviation of all entries together
       (arXiv 2112.10752, appendix G).
-    step: of the weights.
+    step: step of the weights.
     num_images: how many were measured.
   """
 
@@ -104,8 +104,8 @@ def summarize(
 
   Args:
     moments: [3, Z] of the set; see `moments_of`.
-    step: of the weights.
-    num_images: of the set.
+    step: step of the weights.
+    num_images: number of images in the set.
   """
   counts, sums, squares = moments
   mean = sums / counts

@@ -33,8 +33,8 @@ def load_model(
   """Loads a model; see `vaegan_jax.load`.
 
   Args:
-    path: of the workdir or the export, local or `gs://...`.
-    config: of the run; None: as its folder has it.
+    path: path of the workdir or the export, local or `gs://...`.
+    config: configuration of the run; None: as its folder has it.
 
   Returns:
     The model, whose arrays are on the default device.

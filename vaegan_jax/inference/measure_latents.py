@@ -41,10 +41,10 @@ def measure_finished(
   well.
 
   Args:
-    config: of the run.
-    workdir: of the run, whose last step is saved.
+    config: configuration of the run.
+    workdir: folder of the run, whose last step is saved.
     images: the training split.
-    stopper: of the process, which notices signals.
+    stopper: stopper of the process, which notices signals.
 
   Returns:
     The process's exit status.
@@ -80,7 +80,7 @@ def measure(
   """Measures the latents of a model, and writes them into its folder.
 
   Args:
-    model: as it was loaded.
+    model: the loaded model.
     images: the training split. At most `NUM_IMAGES` are encoded, at even
       distances.
     poll: called before each batch; it may raise what ends the work.

@@ -40,7 +40,7 @@ class TrainedModel(struct.PyTreeNode):
   Attributes:
     variables: {'autoencoder', 'critic': variables}; no critic where there is
       none.
-    statistics: of the latents; None where they were not measured.
+    statistics: statistics of the latents; None where they were not measured.
     autoencoder: the Flax module.
     critic: the Flax module, or None.
     loss: settings of the distance.

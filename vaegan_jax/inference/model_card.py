@@ -69,7 +69,7 @@ def write_card(
   Args:
     model: the exported model.
     tensors: its exported weights, by name.
-    folder: of the export.
+    folder: folder of the export.
   """
   source = epath.Path(model.source)
   title = source.name

@@ -1,11 +1,13 @@
 """Objectives: the critic's loss and the autoencoder's adversarial loss.
 
-Each objective is two small pure functions of logits, per example. A new one is
-an entry in `OBJECTIVES` and its name in `names.py`. The penalties, which work
-with any objective, are in `penalties.py`.
+Each objective is two small pure functions. `critic_loss` takes the logits of
+photographs and of reconstructions, [B, *S] each, and `adversarial_loss` those
+of reconstructions. Both return a loss per logit, [B, *S]. A new objective is an
+entry in `OBJECTIVES` and its name in `names.py`. The penalties, which work with
+any objective, are in `penalties.py`.
 
-A critic may return a map of logits per example. The losses are then per entry,
-and the example's loss is their `mean_over_map`.
+A critic may return a map of logits per example. The example's loss is then the
+`mean_over_map` of its entries' losses.
 Axes: B batch, S the axes of a map; none with one logit per example.
 """
 
@@ -37,14 +39,7 @@ class Objective:
 
 
 def mean_over_map(values: jax.Array) -> jax.Array:
-  """Averages a map of logits, or of their losses, per example.
-
-  Args:
-    values: [B, *S].
-
-  Returns:
-    [B]; with one entry per example, that entry.
-  """
+  """Averages logits, or their losses, per example: [B, *S] to [B]."""
   return jnp.mean(values, axis=range(1, values.ndim))
 
 
@@ -53,14 +48,7 @@ def hinge_critic_loss(
 ) -> jax.Array:
   """Computes the geometric GAN's critic loss (arXiv 1705.02894, eq. 19).
 
-  The margin is 1 on both sides; beyond it the loss is 0.
-
-  Args:
-    logits_real: [B, *S] for photographs.
-    logits_fake: [B, *S] for reconstructions.
-
-  Returns:
-    [B, *S], non-negative; 2 for logits of 0.
+  The margin is 1 on both sides; beyond it the loss is 0. Logits of 0 cost 2.
   """
   return nn.relu(1.0 - logits_real) + nn.relu(1.0 + logits_fake)
 
@@ -69,12 +57,6 @@ def negated_logits(logits_fake: jax.Array) -> jax.Array:
   """Computes the geometric GAN's generator loss (arXiv 1705.02894, eq. 20).
 
   The Wasserstein GAN has the same (arXiv 1701.07875, algorithm 1).
-
-  Args:
-    logits_fake: [B, *S] for reconstructions.
-
-  Returns:
-    [B, *S]; lower is more like a photograph.
   """
   return -logits_fake
 
@@ -86,13 +68,6 @@ def wasserstein_critic_loss(
 
   It estimates a distance only if the critic is Lipschitz. That paper clips the
   critic's weights; `penalties.gradient_penalty` is the alternative.
-
-  Args:
-    logits_real: [B, *S] for photographs.
-    logits_fake: [B, *S] for reconstructions.
-
-  Returns:
-    [B, *S], of any sign; lower separates better.
   """
   return logits_fake - logits_real
 
@@ -100,14 +75,9 @@ def wasserstein_critic_loss(
 def cross_entropy_critic_loss(
   logits_real: jax.Array, logits_fake: jax.Array
 ) -> jax.Array:
-  """Computes the first GAN's critic loss: cross entropy (arXiv 1406.2661).
+  """Computes the first GAN's critic loss (arXiv 1406.2661, eq. 1).
 
-  Args:
-    logits_real: [B, *S] for photographs.
-    logits_fake: [B, *S] for reconstructions.
-
-  Returns:
-    [B, *S], non-negative; 2 log 2 for logits of 0.
+  The odds of being real are exp(logit). Logits of 0 cost 2 log 2.
   """
   return jax.nn.softplus(-logits_real) + jax.nn.softplus(logits_fake)
 
@@ -115,53 +85,25 @@ def cross_entropy_critic_loss(
 def minimax_adversarial_loss(logits_fake: jax.Array) -> jax.Array:
   """Computes the minimax game's log(1 - D) (arXiv 1406.2661, eq. 1).
 
-  Its gradient vanishes where the critic is certain.
-
-  Args:
-    logits_fake: [B, *S] for reconstructions.
-
-  Returns:
-    [B, *S], at most 0.
+  It is at most 0. Its gradient vanishes where the critic is certain.
   """
   return -jax.nn.softplus(logits_fake)
 
 
 def non_saturating_adversarial_loss(logits_fake: jax.Array) -> jax.Array:
-  """Computes -log D, which that paper trains with (arXiv 1406.2661, sec. 3).
-
-  Args:
-    logits_fake: [B, *S] for reconstructions.
-
-  Returns:
-    [B, *S], non-negative.
-  """
+  """Computes -log D, which that paper trains with (arXiv 1406.2661, sec. 3)."""
   return jax.nn.softplus(-logits_fake)
 
 
 def least_squares_critic_loss(
   logits_real: jax.Array, logits_fake: jax.Array
 ) -> jax.Array:
-  """Computes squared distances from 1 and 0 (arXiv 1611.04076, eq. 2 and 9).
-
-  Args:
-    logits_real: [B, *S] for photographs.
-    logits_fake: [B, *S] for reconstructions.
-
-  Returns:
-    [B, *S], non-negative.
-  """
+  """Computes squared distances from 1 and 0 (arXiv 1611.04076, eq. 2 and 9)."""
   return 0.5 * ((logits_real - 1.0) ** 2 + logits_fake**2)
 
 
 def least_squares_adversarial_loss(logits_fake: jax.Array) -> jax.Array:
-  """Computes the squared distance from 1 (arXiv 1611.04076, eq. 9).
-
-  Args:
-    logits_fake: [B, *S] for reconstructions.
-
-  Returns:
-    [B, *S], non-negative.
-  """
+  """Computes the squared distance from 1 (arXiv 1611.04076, eq. 9)."""
   return 0.5 * (logits_fake - 1.0) ** 2
 
 
@@ -173,7 +115,7 @@ _WASSERSTEIN = Objective(
 _SEPARATED, _LOG_4 = 0.01, 2 * math.log(2)
 
 # The two Wasserstein objectives differ in how the critic is kept Lipschitz,
-# which `configs/default.py` sets with the name.
+# which the configuration sets with the name.
 OBJECTIVES = {
   'geometric': Objective(hinge_critic_loss, negated_logits, _SEPARATED, 2.0),
   'wasserstein': _WASSERSTEIN,

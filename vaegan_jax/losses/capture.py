@@ -38,16 +38,8 @@ def capture_linen(
 ) -> tuple[Any, Calls]:
   """Applies a linen module under `capture_intermediates`.
 
-  Args:
-    module: any linen module.
-    variables: as for `module.apply`.
-    inputs: positional arguments of the module.
-    is_layer: selects the submodules to record.
-    mutable: as for `module.apply`.
-    **apply_kwargs: further arguments of `module.apply`.
-
-  Returns:
-    What `module.apply` returns, and the calls.
+  Returns the output of `module.apply(variables, *inputs, ...)`, and the calls
+  of the submodules that `is_layer` selects.
   """
   recorder = _Recorder(is_layer)
   # `nn.jit` would reuse a trace made with the same mutable collections.
@@ -125,16 +117,9 @@ def capture_nnx(
   The module changes in place, as it does when it is called. Inside a JAX
   transformation that closes over it, it cannot change, and a copy runs.
 
-  Args:
-    module: any NNX module.
-    inputs: positional arguments of the module.
-    is_layer: selects the submodules to record.
-    method: called instead of the module: a name, or a function of the module
-      and the inputs.
-    **kwargs: further arguments of that call.
-
-  Returns:
-    What the call returns, and the calls inside it.
+  `method`, a name or a function of the module and the inputs, is called instead
+  of the module. Returns its output, and the calls of the submodules that
+  `is_layer` selects.
   """
   from flax import nnx  # Only here, since importing it takes time.
 
@@ -190,15 +175,10 @@ def is_nnx(module: Any) -> bool:
 def protected_copy(
   module: Any, variables: Any, *, frozen: bool
 ) -> tuple[Any, Any]:
-  """Returns a network whose calls do not change the given one.
+  """Returns (module, variables) whose calls do not change the given ones.
 
-  Args:
-    module: a linen module, or an NNX module, which is copied.
-    variables: of the linen module; None for NNX.
-    frozen: whether gradients stop at the variables.
-
-  Returns:
-    (module, variables).
+  An NNX module, which has `variables` of None, is copied. `frozen` stops
+  gradients at the variables.
   """
   stop = jax.lax.stop_gradient if frozen else (lambda tree: tree)
   if is_nnx(module):

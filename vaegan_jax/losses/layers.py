@@ -25,12 +25,8 @@ def selection(
 ) -> tuple[list[str] | None, IsLayer]:
   """Interprets the argument `layers` of `capture_features`.
 
-  Args:
-    layers: names, a module type or several, a predicate, or None.
-
-  Returns:
-    The names to keep of what is recorded (None: all), and a predicate for the
-    modules to record.
+  Returns the names to keep of what is recorded (None: all), and a predicate for
+  the modules to record.
   """
   if layers is None:
     return None, lambda path, module: True
@@ -49,12 +45,8 @@ def name_features(
 ) -> tuple[dict[str, jax.Array], dict[str, str]]:
   """Names the features of recorded calls, as `capture_features` documents.
 
-  Args:
-    calls: in forward order.
-    batch_size: B; an array with another first axis is no feature.
-
-  Returns:
-    {name: feature [B, ...]} in the same order, and {name: path of its layer}.
+  An array whose first axis is not B is no feature. Returns {name: feature [B,
+  ...]} in forward order, and {name: path of its layer}.
   """
   counts = collections.Counter(path for path, _ in calls)
   seen = collections.Counter()
@@ -77,17 +69,8 @@ def select(
 ) -> dict[str, jax.Array]:
   """Selects features by name, or all of a named layer, in the given order.
 
-  Args:
-    features: {name: feature}.
-    names: of features, or of layers.
-    paths: {name: path of its layer}, from `name_features`; None: names are
-      those of features alone.
-
-  Returns:
-    {name: feature}, in the order of `names`.
-
-  Raises:
-    ValueError: there is no such feature; the message lists all.
+  `paths` are those of `name_features`; without them, names are of features
+  alone. A ValueError for an unknown name lists all features.
   """
   selected = {}
   for name in names:

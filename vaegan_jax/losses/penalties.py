@@ -1,8 +1,9 @@
 """Penalties on the critic's gradient and on its logits, for any objective.
 
-Pure functions, per example. A new one is a function here, and a line in
-`training/critic_step.py`. Logits are [B]; a map of them is averaged first, by
-`adversarial.mean_over_map`.
+Pure functions, which return non-negative values per example, [B]. A new one is
+a function here, and a line in `training/critic_step.py`. Here `critic` maps
+images [B, *S, C] to logits [B], each from its own image alone. A map of logits
+is averaged first, by `adversarial.mean_over_map`.
 Axes: B batch, S the axes of space, C channels.
 """
 
@@ -16,20 +17,13 @@ import jax.numpy as jnp
 def squared_gradient_norm(
   critic: Callable[[jax.Array], jax.Array], x: jax.Array
 ) -> jax.Array:
-  """Computes the squared norm of the critic's gradient at each image.
+  """Computes the squared norm of the critic's gradient at images x.
 
   It can be differentiated (once) with respect to what `critic` closes over.
   With g the gradient, the derivative of |g|^2 is twice that of <g, v> with
   v = g held constant. <g, v> is a directional derivative, which forward mode
   computes with the critic's own convolutions. Differentiating a gradient would
   need dilated ones, which were five times slower on a CPU.
-
-  Args:
-    critic: (images [B, *S, C]) -> logits [B], each from its own image alone.
-    x: [B, *S, C].
-
-  Returns:
-    [B], non-negative.
   """
   direction = jax.lax.stop_gradient(jax.grad(lambda x: critic(x).sum())(x))
   _, slope = jax.jvp(critic, (x,), (direction,))
@@ -41,12 +35,7 @@ def r1_penalty(
 ) -> jax.Array:
   """Computes R1, half the squared gradient norm (arXiv 1801.04406, eq. 9).
 
-  Args:
-    critic: (images [B, *S, C]) -> logits [B].
-    x: [B, *S, C] photographs.
-
-  Returns:
-    [B], non-negative; the weight is that paper's gamma.
+  x are photographs; the weight is that paper's gamma.
   """
   return 0.5 * squared_gradient_norm(critic, x)
 
@@ -55,23 +44,22 @@ def gradient_penalty(
   critic: Callable[[jax.Array], jax.Array],
   x: jax.Array,
   x_recon: jax.Array,
-  mix: jax.Array,
+  interpolation: jax.Array,
 ) -> jax.Array:
   """Computes (gradient norm - 1)^2 (arXiv 1704.00028, eq. 3).
 
-  The point lies on the line between a photograph and a reconstruction.
-
   Args:
-    critic: (images [B, *S, C]) -> logits [B].
+    critic: see the module.
     x: [B, *S, C] photographs.
     x_recon: [B, *S, C] reconstructions.
-    mix: [B] uniform in [0, 1]; 1 is the photograph.
+    interpolation: [B] in [0, 1], the position between the two; 1 is the
+      photograph. It is sampled uniformly.
 
   Returns:
-    [B], non-negative; the weight is that paper's lambda.
+    [B]; the weight is that paper's lambda.
   """
-  mix = mix.reshape(-1, *[1] * (x.ndim - 1))
-  norm2 = squared_gradient_norm(critic, mix * x + (1.0 - mix) * x_recon)
+  weight = interpolation.reshape(-1, *[1] * (x.ndim - 1))
+  norm2 = squared_gradient_norm(critic, weight * x + (1.0 - weight) * x_recon)
   # The root has no derivative at 0, so a constant critic gets none.
   safe = jnp.where(norm2 > 0, norm2, 1.0)
   norm = jnp.where(norm2 > 0, jnp.sqrt(safe), 0.0)
@@ -93,7 +81,7 @@ def lecam_penalty(
     average_fake: [] of the reconstructions'.
 
   Returns:
-    [B], non-negative.
+    [B].
   """
   return (
     nn.relu(logits_real - average_fake) ** 2

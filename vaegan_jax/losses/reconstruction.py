@@ -63,7 +63,7 @@ class LossConfig:
 
   @property
   def separates_adversarial(self) -> bool:
-    """Whether the adversarial loss needs a gradient of its own."""
+    """True if the adversarial loss needs a gradient of its own."""
     return self.adaptive_weight or not self.adversarial_to_encoder
 
 
@@ -134,18 +134,14 @@ def compare(
   *,
   axis_name: str | None = None,
 ) -> jax.Array:
-  """Computes the configured distance of images and their reconstructions.
+  """Computes the configured distance of images and reconstructions, [B].
 
   Args:
     loss: how the layers are compared.
-    x: [B, *S, C].
-    x_recon: [B, *S, C].
+    x, x_recon: [B, *S, C].
     features_x: {layer: [B, ...]} of x, in the order of `loss.layer_weights`.
-    features_recon: of x_recon.
+    features_recon: features of x_recon.
     axis_name: see `create_reconstruction_losses`.
-
-  Returns:
-    [B], non-negative.
   """
   distance = distances.feature_distance(
     features_x,
@@ -180,12 +176,9 @@ def image_layers(images: jax.Array, num_halvings: int) -> dict[str, jax.Array]:
   brightness count in every layer, and fine detail in the first alone (the
   Gaussian pyramid of Burt & Adelson, 1983, with squares for Gaussians).
 
-  Args:
-    images: [B, *S, C].
-    num_halvings: layers beyond the first.
-
   Returns:
-    {'image': [B, *S, C], 'image_1': [B, *ceil(S / 2), C], ...}.
+    {'image': [B, *S, C], 'image_1': [B, *ceil(S / 2), C], ...}, with
+    `num_halvings` layers beyond the first.
   """
   layers, square = {'image': images}, (2,) * (images.ndim - 2)
   for halving in range(1, num_halvings + 1):
@@ -199,15 +192,14 @@ def image_layers(images: jax.Array, num_halvings: int) -> dict[str, jax.Array]:
 def negative_log_likelihood(
   x: jax.Array, x_recon: jax.Array, *, axis_name: str | None = None
 ) -> jax.Array:
-  """Computes the images' likelihood under the best Gaussian around x_recon.
+  """Computes the images' negative log likelihood around x_recon.
 
-  Its variance, one number, is the mean squared error of the batch, which
-  maximises the batch's likelihood (arXiv 2006.13202, eq. 4 and 5). The gradient
-  treats it as constant, since the derivative with respect to it is 0 there.
+  The variance of the Gaussian, one number, is the mean squared error of the
+  batch, which maximises the likelihood (arXiv 2006.13202, eq. 4 and 5). The
+  gradient treats it as constant, since its derivative is 0 there.
 
   Args:
-    x: [B, *S, C].
-    x_recon: [B, *S, C].
+    x, x_recon: [B, *S, C].
     axis_name: of the devices that share the batch; None: it is on one device.
 
   Returns:

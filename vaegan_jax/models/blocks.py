@@ -146,16 +146,9 @@ def halve_image(x: jax.Array) -> jax.Array:
 def to_latent(
   x: jax.Array, size: int, *, flat: bool, dtype: Any = None
 ) -> jax.Array:
-  """Applies an encoder's last layer; called within its `__call__`.
+  """Applies an encoder's last layer to x [B, *S, C], within its `__call__`.
 
-  Args:
-    x: [B, *S, C] its smallest feature map.
-    size: entries that the latent takes, per image or per position.
-    flat: whether an image has one latent vector.
-    dtype: the convolution's.
-
-  Returns:
-    [B, size] if it is flat, else [B, *S, size]; float32.
+  Returns [B, size] for a flat latent, else [B, *S, size]; float32.
   """
   if flat:
     return nn.Dense(size)(x.reshape(x.shape[0], -1).astype(jnp.float32))
@@ -170,16 +163,10 @@ def from_latent(
   flat_space: tuple[int, ...],
   dtype: Any = None,
 ) -> jax.Array:
-  """Applies a decoder's first layer; called within its `__call__`.
+  """Applies a decoder's first layer, within its `__call__`.
 
-  Args:
-    latents: [B, Z] or [B, *S, Z].
-    features: channels of its smallest feature map.
-    flat_space: S of that map if the latent is flat; (): the latent is a map.
-    dtype: the convolution's.
-
-  Returns:
-    [B, *S, features].
+  Maps latents [B, Z] or [B, *S, Z] to [B, *S, features]. `flat_space` is S for
+  a flat latent, and () for a map.
   """
   if not flat_space:
     kernel_size = (3,) * (latents.ndim - 2)

@@ -67,7 +67,7 @@ def create_autoencoder(
 
   Args:
     space: spatial shape of the examples, one to three axes.
-    channels: of the examples.
+    channels: channels of the examples.
     **model: the fields of `config.model`.
 
   Returns:

@@ -101,12 +101,7 @@ def downsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
   gradient and convolves at the full size, which is slow there. Here each phase
   of the input's pixels gets a convolution of size 2, at the small size.
 
-  Args:
-    x: [B, *(2 S), C].
-    kernel: [4, ..., C, F].
-
-  Returns:
-    [B, *S, F].
+  Maps x: [B, *(2 S), C], with kernel [4, ..., C, F], to [B, *S, F].
   """
   num_axes = x.ndim - 2
   return _conv(x, kernel, (2,) * num_axes, [(1, 1)] * num_axes)
@@ -165,12 +160,8 @@ def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
   The sub-pixels have a convolution each: joined into one of more features, they
   ran ten times as slowly on a CPU.
 
-  Args:
-    x: [B, *S, C].
-    kernel: [3, ..., C, F], of a convolution with one zero at each end.
-
-  Returns:
-    [B, *(2 S), F].
+  Maps x: [B, *S, C] to [B, *(2 S), F], with the kernel [3, ..., C, F] of a
+  convolution with one zero at each end.
   """
   num_axes = x.ndim - 2
   pixels = {

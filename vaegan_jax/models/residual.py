@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from vaegan_jax.models import blocks
 
-_EPSILON = 1e-6  # Of GroupNorm: latent-diffusion's.
+_EPSILON = 1e-6  # GroupNorm's epsilon, as in latent-diffusion.
 # In a group of one channel, GroupNorm would divide away the channel's mean over
 # the image: its brightness, before the decoder's last layer.
 _MIN_GROUP_SIZE = 4
@@ -159,7 +159,9 @@ def _num_groups(layout: str, width: int) -> int:
   return math.gcd(blocks.MAX_GROUPS, width) if layout == 'ldm' else 0
 
 
-def _downsample(x: jax.Array, layout: str, dtype: Any, *, name: str):
+def _downsample(
+  x: jax.Array, layout: str, dtype: Any, *, name: str
+) -> jax.Array:
   """Halves each axis; 'ldm' uses kernel size 3 and one zero at the end."""
   num_axes, features = x.ndim - 2, x.shape[-1]
   if layout == 'own':
@@ -175,16 +177,10 @@ def _downsample(x: jax.Array, layout: str, dtype: Any, *, name: str):
 
 
 def group_norm(x: jax.Array, num_groups: int, name: str) -> jax.Array:
-  """Applies GroupNorm; called within a module's `__call__`.
+  """Applies GroupNorm in float32, within a module's `__call__`.
 
-  Args:
-    x: [B, *S, C].
-    num_groups: divides C; 0: the most, up to 32, with at least four channels
-      each, or one group.
-    name: of the norm.
-
-  Returns:
-    [B, *S, C] float32.
+  num_groups 0 means the most groups, up to 32, with at least four channels
+  each, or one group.
   """
   if not num_groups:
     most = max(x.shape[-1] // _MIN_GROUP_SIZE, 1)
@@ -200,7 +196,7 @@ class ResidualBlock(nn.Module):
   Attributes:
     features: channels of the output. Where they change, the input passes a 1x1
       convolution.
-    num_groups: of its norms; see `group_norm`.
+    num_groups: number of groups of its norms; see `group_norm`.
     dtype: the convolutions'; None: float32.
   """
 
@@ -229,7 +225,7 @@ class Attention(nn.Module):
   One head, with a norm before it, added to the input.
 
   Attributes:
-    num_groups: of its norm; see `group_norm`.
+    num_groups: number of groups of its norm; see `group_norm`.
     dtype: the products'; None: float32. The softmax is float32.
   """
 

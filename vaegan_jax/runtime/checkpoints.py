@@ -257,7 +257,7 @@ class Checkpoints:
     raise UserError(
       f'The last {self._failures} checkpoints could not be written to '
       f'{self._directory} (step {step}: {message}) and a run must be able to '
-      'save: free space or mend the disk, and start it again.'
+      'save: free space or repair the disk, and start it again.'
     ) from error
 
   def _discard(self, step: int) -> None:

@@ -1,8 +1,4 @@
-"""The devices of this process: the one place that names their axis.
-
-Everything here is `jax.pmap`; another way to run on many devices is a change of
-this file alone.
-"""
+"""The devices of this process; only this file uses `jax.pmap` and its axis."""
 
 import collections
 import functools
@@ -18,7 +14,7 @@ from vaegan_jax.runtime.progress import track
 _READ_AHEAD = 2  # Batches.
 AXIS = 'batch'  # The device axis of `pmap`.
 
-# (tree) -> its mean, and its sum, over all devices; within `parallelize`.
+# Mean and sum of a tree over all devices; within `parallelize`.
 pmean = functools.partial(jax.lax.pmean, axis_name=AXIS)
 psum = functools.partial(jax.lax.psum, axis_name=AXIS)
 
@@ -29,14 +25,14 @@ def index() -> jax.Array:
 
 
 def parallelize(update: Callable) -> Callable:
-  """Runs an update on every device; the state has no device axis.
+  """Compiles an update for all devices; the state has no device axis.
 
   Args:
     update: (state, images [K B, H, W, C]) -> (state, metrics []).
 
   Returns:
-    (state, images [D, K B, H, W, C] uint8) -> (state, metrics []). The given
-    state's buffers are reused (donated): do not touch it afterwards.
+    (state, images [D, K B, H, W, C] uint8) -> (state, metrics []). The buffers
+    of the given state are donated: do not use it afterwards.
   """
   return jax.pmap(
     update,
@@ -48,27 +44,27 @@ def parallelize(update: Callable) -> Callable:
 
 
 def replicate(state: Any) -> Any:
-  """Copies a state to every device, with the sharding of `parallelize`.
+  """Copies a state to every device, as a `parallelize`d function returns it.
 
-  Another sharding would compile the first call, and the second call again. With
-  several processes each one copies its own state, which must be equal.
+  Such a function would otherwise compile twice: for the original placement and
+  for its own. All processes must pass the same state.
   """
   state = jax.tree.map(_addressable, state)
   return jax.device_put(state, _sharding(jax.sharding.PartitionSpec()))
 
 
 def share_out(batch: np.ndarray) -> jax.Array:
-  """Puts a part of a batch on each device.
+  """Shards a batch over the D local devices.
 
   Args:
-    batch: [D B, ...], with B examples for each of this process's D devices, for
-      a function without `AXIS`; or [D, ...], for one with it.
+    batch: [D B, ...] for a function without `AXIS`, or [D, ...] for one with
+      it, as `parallelize` returns.
   """
   return jax.device_put(batch, _sharding(jax.sharding.PartitionSpec(AXIS)))
 
 
 def shareable(batch_size: int) -> int:
-  """Returns the next batch size that this process's devices divide evenly."""
+  """Rounds a batch size up to a multiple of the local devices."""
   number = jax.local_device_count()
   return -(-batch_size // number) * number
 
@@ -89,15 +85,15 @@ def map_batches(
   the first examples, so that there is one shape to compile.
 
   Args:
-    function: compiled, of a batch on the devices; what else it takes is there
-      by `replicate`. It returns a tree of arrays [B, ...].
-    examples: a length and, by an array of indices, arrays [B, ...] or a tree of
-      them.
+    function: compiled function of a batch on the devices; `replicate` its other
+      arguments. It returns a tree of arrays [B, ...].
+    examples: sequence that maps an array of indices to arrays [B, ...] or a
+      tree of them.
     batch_size: examples in a batch, rounded up to a multiple of the devices.
     what: the name of the work on the line of progress: 'Encoding'.
     indices: which examples; None: all.
     part_size: no batch crosses a multiple of it, counted in `indices`; 0: any.
-    poll: called before each batch; it may raise what ends the work.
+    poll: called before each batch; it may raise an exception to end the work.
 
   Yields:
     The indices [b] of each batch, and the function's results for them in NumPy.

@@ -39,7 +39,7 @@ def check_writable(workdir: epath.PathLike, *folders: str) -> None:
     except OSError as error:
       raise UserError(
         f'--workdir={workdir} cannot be written, because {folder} is not a '
-        f'folder or is read-only ({error.strerror}): mend that, or name '
+        f'folder or is read-only ({error.strerror}): fix that, or name '
         'another, such as --workdir=runs/first'
       ) from error
 

@@ -188,7 +188,7 @@ class _BucketLock:
           )
           os.kill(os.getpid(), signal.SIGTERM)  # Training saves and ends.
           return
-      except Exception as error:  # Of the network: the next may get through.
+      except Exception as error:  # A network error: the next write may succeed.
         logging.warning('Writing %s/lock failed: %s', self._workdir, error)
 
   def write(self) -> dict[str, Any] | None:

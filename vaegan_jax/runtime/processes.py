@@ -24,7 +24,7 @@ from vaegan_jax.runtime.preemption import INTERRUPTED
 
 _START_SECONDS = 300  # Until all processes must have started.
 _HEARTBEAT_SECONDS = 30  # Until a dead process is noticed and the others end.
-_LAST_WORDS_SECONDS = 2  # For the others to report the same error.
+_REPORT_SECONDS = 2  # For the others to report the same error.
 _FLAGS = '--coordinator=10.0.0.1:1234 --num_processes=2 --process_id=0'
 # JAX's name of a launcher -> variable with its number of processes.
 _LAUNCHERS = {'slurm': 'SLURM_STEP_NUM_TASKS', 'ompi': 'OMPI_COMM_WORLD_SIZE'}
@@ -161,12 +161,13 @@ def ending_interrupted_imports() -> Iterator[None]:
 
 
 def _is_in_import(error: BaseException | None) -> bool:
-  """Returns whether code of a module, not of its functions, was running."""
+  """Returns whether a signal's exception was raised in code of a module."""
   while error:
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-      name = frame.f_globals.get('__name__')
-      if frame.f_code.co_name == '<module>' and name != '__main__':
-        return True
+    if isinstance(error, (SystemExit, KeyboardInterrupt)):
+      for frame, _ in traceback.walk_tb(error.__traceback__):
+        name = frame.f_globals.get('__name__')
+        if frame.f_code.co_name == '<module>' and name != '__main__':
+          return True
     error = error.__context__
   return False
 
@@ -214,5 +215,5 @@ def leave(status: int, error: Exception | None = None) -> None:
     )
   _flush()
   if is_first():  # The others abort as soon as it has ended.
-    time.sleep(_LAST_WORDS_SECONDS)
+    time.sleep(_REPORT_SECONDS)
   os._exit(status)

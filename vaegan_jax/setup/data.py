@@ -22,7 +22,7 @@ def load_data(
   """Opens both splits; all processes must call this at the same time.
 
   Args:
-    config: of the run.
+    config: configuration of the run.
 
   Returns:
     The configuration with the range of the values settled, the training
@@ -51,8 +51,8 @@ def settle_range(
   """Finds and prints the range of the training examples' values.
 
   Args:
-    config: of the run.
-    images: that it is trained on.
+    config: configuration of the run.
+    images: the training images.
 
   Returns:
     A copy with the pair that `data.value_range` resolves to. For photographs,

@@ -69,8 +69,8 @@ def may_have_grown(
   """Checks if a run's folder has more images than before, and may have.
 
   Args:
-    config: of the run.
-    workdir: of the run.
+    config: configuration of the run.
+    workdir: folder of the run.
     data: identity of its training images: 'num_images', 'fingerprint'.
 
   Returns:
@@ -123,9 +123,9 @@ def describe_change(
   """Describes how a run's images differ from those that it was trained on.
 
   Args:
-    config: of the run; its data may be other images.
-    workdir: of the run.
-    step: of the checkpoint.
+    config: configuration of the run; its data may be other images.
+    workdir: folder of the run.
+    step: step of the checkpoint.
 
   Returns:
     A clause for the protocol; '' if they are the same.

@@ -34,9 +34,9 @@ class FinishedRun(NamedTuple):
   """A run to be evaluated.
 
   Attributes:
-    evaluator: of its held-out examples.
+    evaluator: evaluator of its held-out examples.
     variables: {network: variables}, the autoencoder's averaged.
-    step: of the checkpoint.
+    step: step of the checkpoint.
   """
 
   evaluator: Evaluator
@@ -55,7 +55,7 @@ def open_run(
   Args:
     config: of the run; its data may be other images and, for a map latent, of
       another size.
-    workdir: of the run.
+    workdir: folder of the run.
     **options: those of `create_evaluator`.
 
   Raises:
@@ -85,7 +85,7 @@ def create_evaluator(
   """Creates the evaluator of a run; computes nothing yet.
 
   Args:
-    config: of the run.
+    config: configuration of the run.
     modules: its networks, by name.
     images: the held-out examples.
     feature_metrics: of pretrained networks; None: as configured.
@@ -116,7 +116,7 @@ def restore_for_shape(
   Args:
     config: of the run; its `data.image_size` or `data.shape` may differ from
       the run's own.
-    workdir: of the run.
+    workdir: folder of the run.
 
   Returns:
     The networks, without the critic if that takes one shape alone and the

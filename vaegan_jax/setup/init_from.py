@@ -46,7 +46,7 @@ def check_init_from(init_from: str, workdir: str) -> None:
 
   Args:
     init_from: the field, as an absolute path; '': weights from the seed.
-    workdir: of the run.
+    workdir: folder of the run.
 
   Raises:
     UserError: both are the same folder, perhaps through a link.
@@ -68,7 +68,7 @@ def read_initial_weights(
   call this at the same time.
 
   Args:
-    config: of the new run.
+    config: configuration of the new run.
 
   Returns:
     The weights; None if no run is named.

@@ -22,7 +22,7 @@ def create_modules(config: ml_collections.ConfigDict) -> dict[str, nn.Module]:
   """Builds the modules of a run, by name: 'autoencoder', perhaps 'critic'.
 
   Args:
-    config: with the fields of `configs/default.py`.
+    config: a valid configuration.
   """
   return models.create_modules(
     with_critic=config.objective in ADVERSARIAL_OBJECTIVES,
@@ -39,7 +39,7 @@ def variable_shapes(
   """Returns {network: its params and batch_stats}, as shapes and dtypes.
 
   Args:
-    config: of the run.
+    config: configuration of the run.
     modules: from `create_modules`, or some of them.
   """
   x = jax.ShapeDtypeStruct((1, *example_shape(config.data)), jnp.float32)

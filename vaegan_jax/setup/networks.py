@@ -34,7 +34,7 @@ def create_networks(
   """Builds the modules and optimisers of a run; computes nothing yet.
 
   Args:
-    config: with the fields of `configs/default.py`.
+    config: a valid configuration.
 
   Returns:
     The modules by name, the optimisers of those that are trained, and a
@@ -63,7 +63,7 @@ def create_schedules(
   """Creates the learning rate of each trained network.
 
   Args:
-    config: of the run.
+    config: configuration of the run.
     trained: names of its networks that have an optimizer.
   """
   critic = critic_config(config, trained)
@@ -82,7 +82,7 @@ def critic_config(
   """Returns the settings of the critic's training.
 
   Args:
-    config: of the run.
+    config: configuration of the run.
     trained: names of its networks that have an optimizer; without a critic
       among them they are not used.
   """
@@ -99,7 +99,7 @@ class RestoredNetworks(NamedTuple):
     modules: the networks, by name.
     variables: {network: its params and batch_stats} of the last step.
     ema_params: the autoencoder's params, averaged over the steps.
-    step: of the checkpoint.
+    step: step of the checkpoint.
   """
 
   modules: dict[str, nn.Module]
@@ -122,8 +122,8 @@ def restore_networks(
   The optimisers' state is not read, and nothing on disk changes.
 
   Args:
-    config: of the run.
-    workdir: of the run.
+    config: configuration of the run.
+    workdir: folder of the run.
 
   Raises:
     UserError: there is no undamaged checkpoint, or it has another network.

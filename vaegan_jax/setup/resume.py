@@ -31,7 +31,7 @@ def open_checkpoints(
   """Locks a workdir against other trainers, and opens its checkpoints.
 
   Args:
-    workdir: of the run.
+    workdir: folder of the run.
     num_checkpoints: number of the newest checkpoints to keep.
 
   Yields:
@@ -59,7 +59,7 @@ class RunCheckpoints:
 
   Attributes:
     run: the run.
-    workdir: of the run.
+    workdir: folder of the run.
     checkpoints: the checkpoints in the workdir.
     num_rollbacks: number of rollbacks in this process.
   """
@@ -96,8 +96,8 @@ class RunCheckpoints:
     """Saves a step.
 
     Args:
-      step: of the state.
-      state: of the run.
+      step: step of the state.
+      state: state of the run.
       finish: whether to wait until it is written.
 
     Returns:

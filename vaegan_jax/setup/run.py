@@ -51,10 +51,10 @@ class Run:
   Attributes:
     config: the configuration, with its value range resolved.
     modules: the networks, by name.
-    optimizers: of the networks that are trained.
+    optimizers: optimizers of the trained networks.
     create_state: returns the state before step 1.
     images: the training examples.
-    evaluator: of the held-out examples.
+    evaluator: evaluator of the held-out examples.
     updates: (kind of step) -> its update; each compiles when first called.
     initial: weights of another run to start from, if any.
   """

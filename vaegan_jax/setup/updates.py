@@ -26,9 +26,9 @@ def create_updates(
   """Creates the updates of a run, over this process's devices.
 
   Args:
-    config: of the run.
+    config: configuration of the run.
     modules: its networks, by name.
-    optimizers: of those that are trained.
+    optimizers: optimizers of the trained networks.
 
   Returns:
     (kind) -> the update of that kind, on [D, K B, *S, C] of any type; each is

@@ -19,7 +19,7 @@ class OptimizerConfig:
   name: str  # 'adam' or 'rmsprop'.
   autoencoder_learning_rate: float
   critic_learning_rate: float
-  b1: float  # Of Adam; 0.5 is usual against a critic.
+  b1: float  # For Adam; 0.5 is usual against a critic.
   b2: float
   warmup_steps: int  # Updates over which learning rates rise linearly from 0.
   schedule: str  # 'constant', or 'cosine': falls to 0 at the end of the run.

@@ -9,7 +9,7 @@ Randomness comes from `RandomState`, whose stream NumPy has frozen.
 
 import numpy as np
 
-from vaegan_jax.data import source
+from vaegan_jax.data.synthetic_source import SyntheticSource
 
 SHAPE = (64, 64, 13)
 
@@ -24,19 +24,6 @@ _SPECTRA = np.array([_WATER, _WOOD, _CROP, _EARTH, _TOWN, _ROAD]) * 100.0
 _ROAD_KIND = len(_SPECTRA) - 1
 _MAX_TURN = 0.25  # Radians.
 _NOISE = 25.0  # Standard deviation of the instrument noise.
-
-
-class Source(source.Source):
-  """4,000 scenes to train with and 512 held out."""
-
-  holds_arrays = True
-
-  @classmethod
-  def open(cls, data, *, fill_bucket=False):
-    """Opens the data set; see `source.Source.open`."""
-    from vaegan_jax.data.synthetic import SyntheticDataset
-
-    return SyntheticDataset('drawn_bands', draw, data.local_dir)
 
 
 def draw(index: int) -> np.ndarray:
@@ -75,3 +62,10 @@ def _texture(along, across, kinds) -> np.ndarray:
   even = np.ones_like(along)
   textures = [even, wood, furrows, even, 0.6 + 0.6 * blocks]
   return np.choose(kinds, textures)
+
+
+class Source(SyntheticSource):
+  """4,000 scenes to train with and 512 held out."""
+
+  name = 'drawn_bands'
+  generate = staticmethod(draw)

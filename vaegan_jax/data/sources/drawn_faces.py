@@ -15,7 +15,7 @@ import random
 
 import numpy as np
 
-from vaegan_jax.data import source
+from vaegan_jax.data.synthetic_source import SyntheticSource
 
 SIZE = 64
 _SCALE = 3
@@ -61,28 +61,11 @@ _INK = (40, 30, 36)
 _FRAMES = (_INK, (176, 40, 52), (30, 70, 140), (150, 110, 30))
 
 
-class Source(source.Source):
-  """4,000 faces to train with and 512 held out, 64 x 64 RGB."""
-
-  @classmethod
-  def open(cls, data, *, fill_bucket=False):
-    """Opens the data set; see `source.Source.open`."""
-    from vaegan_jax.data.synthetic import SyntheticDataset
-
-    return SyntheticDataset(
-      'drawn_faces',
-      draw_face,
-      data.local_dir,
-      num_bytes=17_318_058,  # As PNG files.
-      holds_arrays=False,
-    )
-
-
 def draw_face(index: int) -> np.ndarray:
   """Draws one face.
 
   Args:
-    index: which face; any non-negative integer.
+    index: any non-negative integer.
 
   Returns:
     [64, 64, 3] uint8 RGB.
@@ -115,7 +98,7 @@ def draw_face(index: int) -> np.ndarray:
 
 
 class _Pen:
-  """Draws in units of the finished image on a canvas `_SCALE` times larger."""
+  """A pen in units of the final image, on a canvas `_SCALE` times larger."""
 
   def __init__(self, mode='RGB'):
     from PIL import Image, ImageDraw  # Not needed to know the source.
@@ -145,7 +128,7 @@ class _Pen:
     )
 
   def arc(self, x, y, rx, ry, start, end, fill, width):
-    """An arc from `start` to `end`, in degrees clockwise from the right."""
+    """Draws an arc; angles are in degrees clockwise from the right."""
     self._draw.arc(
       (_px(x - rx), _px(y - ry), _px(x + rx), _px(y + ry)),
       start=start,
@@ -205,12 +188,12 @@ def _draw_pattern(pen, rng, box, colours, steps=(4, 5, 6)):
 
 
 def _strand(pen, rng, hair, points):
-  """One hair along `points`, in a colour between the two of `hair`."""
+  """Draws a hair along `points`, in a colour between the two of `hair`."""
   pen.line(points, _mix(*hair, rng.random()), _pick(rng, (0.67, 0.67, 1)))
 
 
 def _draw_back_hair(pen, rng, style, hair, x, y, half_width, half_height):
-  """The hair behind the head."""
+  """Draws the hair behind the head."""
   rx, ry = half_width + 3.5, half_height + 3
   pen.ellipse(x, y - 2.5, rx, ry - 1, hair[0])
   if style == 'bun':
@@ -239,7 +222,7 @@ def _draw_back_hair(pen, rng, style, hair, x, y, half_width, half_height):
 
 
 def _draw_body(pen, rng, x, chin, shade):
-  """The patterned clothes, the neck and a collar."""
+  """Draws the patterned clothes, the neck and a collar."""
   colours = _pick(rng, _FABRICS)
   cloth = _Pen()
   _draw_pattern(cloth, rng, (0, chin - 2, SIZE, SIZE), colours, (3, 4))
@@ -250,7 +233,7 @@ def _draw_body(pen, rng, x, chin, shade):
 
 
 def _draw_cheeks(pen, rng, x, y, skin):
-  """Blushing cheeks, and freckles on half of the faces."""
+  """Draws blushing cheeks, and freckles on half of the faces."""
   for side in (-1, 1):
     blush = _mix(skin, (232, 92, 92), 0.3)
     pen.ellipse(x + side * 9.5, y + 6.5, 3.4, 2.2, blush)
@@ -262,7 +245,7 @@ def _draw_cheeks(pen, rng, x, y, skin):
 
 
 def _draw_eyes(pen, rng, x, y, brow):
-  """Eyes with an iris, a glint, lashes and a brow of single hairs."""
+  """Draws eyes with an iris, a glint, lashes and brows of single hairs."""
   iris = _pick(rng, _IRISES)
   gaze = rng.uniform(-0.8, 0.8)
   lashes = _pick(rng, (1.2, 2.2))
@@ -288,7 +271,7 @@ def _draw_eyes(pen, rng, x, y, brow):
 
 
 def _draw_nose_and_mouth(pen, rng, x, y, half_height, shade):
-  """A nose, and one of four mouths."""
+  """Draws a nose, and one of four mouths."""
   line = _mix(shade, (60, 20, 20), 0.35)
   pen.arc(x, y + 4, 1.8, 1.8, 10, 170, line, 0.67)
   my = y + 0.58 * half_height
@@ -313,7 +296,7 @@ def _draw_nose_and_mouth(pen, rng, x, y, half_height, shade):
 
 
 def _draw_fringe(pen, rng, hair, x, y, half_width, half_height):
-  """Strands that fall from a parting over the forehead."""
+  """Draws strands that fall from a parting over the forehead."""
   parting = rng.uniform(-0.5, 0.5) * half_width
   drop = rng.uniform(0.3, 0.5) * half_height
   top = y - half_height - 2
@@ -328,7 +311,7 @@ def _draw_fringe(pen, rng, hair, x, y, half_width, half_height):
 
 
 def _draw_glasses(pen, rng, x, y, half_width):
-  """Thin round or square frames."""
+  """Draws thin round or square frames of glasses."""
   frame = _pick(rng, _FRAMES)
   square = rng.random() < 0.4
   for side in (-1, 1):
@@ -347,3 +330,12 @@ def _draw_glasses(pen, rng, x, y, half_width):
     arm = ((ex + side * 5.6, ey - 1), (x + side * (half_width + 1), ey - 2))
     pen.line(arm, frame, 0.67)
   pen.line(((x - 1.2, y - 1.5), (x + 1.2, y - 1.5)), frame, 0.67)
+
+
+class Source(SyntheticSource):
+  """4,000 faces to train with and 512 held out, 64 x 64 RGB."""
+
+  name = 'drawn_faces'
+  generate = staticmethod(draw_face)
+  holds_arrays = False
+  num_bytes = 17_318_058  # As PNG files.

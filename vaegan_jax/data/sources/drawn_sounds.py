@@ -9,7 +9,7 @@ Randomness comes from `RandomState`, whose stream NumPy has frozen.
 
 import numpy as np
 
-from vaegan_jax.data import source
+from vaegan_jax.data.synthetic_source import SyntheticSource
 
 SAMPLE_RATE = 16_000
 SHAPE = (8192, 1)
@@ -18,21 +18,6 @@ _SCALE = (0, 2, 4, 7, 9)  # Semitones of the pentatonic scale.
 _LOWEST = 220.0  # Hz.
 _NUM_PARTIALS = 28
 _ONSETS = 8  # Places of the grid on which a note begins.
-
-
-class Source(source.Source):
-  """4,000 sounds to train with and 512 held out."""
-
-  holds_arrays = True
-
-  @classmethod
-  def open(cls, data, *, fill_bucket=False):
-    """Opens the data set; see `source.Source.open`."""
-    from vaegan_jax.data.synthetic import SyntheticDataset
-
-    return SyntheticDataset(
-      'drawn_sounds', draw, data.local_dir, sample_rate=SAMPLE_RATE
-    )
 
 
 def draw(index: int) -> np.ndarray:
@@ -87,3 +72,11 @@ def _chirp(rng) -> np.ndarray:
   phase = 2 * np.pi * (low * time + (high - low) * time**2 / (2 * length))
   window = np.sin(np.pi * np.minimum(time / length, 1)) ** 2
   return rng.uniform(0.3, 0.6) * window * np.sin(phase)
+
+
+class Source(SyntheticSource):
+  """4,000 sounds to train with and 512 held out."""
+
+  name = 'drawn_sounds'
+  generate = staticmethod(draw)
+  sample_rate = SAMPLE_RATE

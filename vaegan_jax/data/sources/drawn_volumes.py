@@ -9,7 +9,7 @@ Randomness comes from `RandomState`, whose stream NumPy has frozen.
 
 import numpy as np
 
-from vaegan_jax.data import source
+from vaegan_jax.data.synthetic_source import SyntheticSource
 
 SHAPE = (32, 32, 32, 1)
 
@@ -17,19 +17,6 @@ _TISSUE, _ORGAN, _NODULE, _VESSEL = 60.0, 130.0, 190.0, 240.0
 _LAYER = 25.0  # Brightness by which the layers of the organ differ.
 _NUM_LAYERS = 3  # From the middle of the organ to its wall.
 _NOISE = 2.0  # Standard deviation of the instrument noise.
-
-
-class Source(source.Source):
-  """4,000 volumes to train with and 512 held out."""
-
-  holds_arrays = True
-
-  @classmethod
-  def open(cls, data, *, fill_bucket=False):
-    """Opens the data set; see `source.Source.open`."""
-    from vaegan_jax.data.synthetic import SyntheticDataset
-
-    return SyntheticDataset('drawn_volumes', draw, data.local_dir)
 
 
 def draw(index: int) -> np.ndarray:
@@ -74,3 +61,10 @@ def _draw_tube(space, volume, start, end, radius):
   share = np.clip((space - start) @ way / (way @ way), 0, 1)
   nearest = start + share[..., None] * way
   volume[np.sum((space - nearest) ** 2, -1) < radius**2] = _VESSEL
+
+
+class Source(SyntheticSource):
+  """4,000 volumes to train with and 512 held out."""
+
+  name = 'drawn_volumes'
+  generate = staticmethod(draw)

@@ -58,16 +58,10 @@ class Latent(nn.Module):
   def sample_prior(
     self, key: jax.Array, indices: jax.Array, space: tuple[int, ...]
   ) -> jax.Array:
-    """Samples the prior.
+    """Samples the prior, [B, *S, Z].
 
-    Args:
-      key: of `jax.random`.
-      indices: [B] int32 of the examples in the whole batch. Each has its own
-        key, so that one device and many sample the same.
-      space: S.
-
-    Returns:
-      [B, *S, Z].
+    `indices`, [B] int32, are the examples' in the whole batch. Each has its own
+    key, so that one device and many sample the same.
     """
     shape = (*space, self.size)
     return jax.vmap(
@@ -161,12 +155,7 @@ def gaussian_kl(mean: jax.Array, logvar: jax.Array) -> jax.Array:
 
   arXiv 1312.6114, appendix B, summed over an example's entries.
 
-  Args:
-    mean: [B, *S, Z].
-    logvar: [B, *S, Z].
-
-  Returns:
-    [B], non-negative.
+  Maps mean and logvar, [B, *S, Z] each, to [B], non-negative.
   """
   axes = tuple(range(1, mean.ndim))
   return 0.5 * jnp.sum(jnp.exp(logvar) + mean**2 - 1.0 - logvar, axis=axes)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from vaegan_jax.models.latents.base import Latent, Stats
 
-DECAY = 0.99  # Of the moving averages.
+DECAY = 0.99  # Decay of the moving averages.
 DEAD_SHARE = 0.1  # A code with less than this part of its fair share is dead.
 
 
@@ -32,12 +32,12 @@ class Codes(Latent):
 
   @property
   def code_dim(self) -> int:
-    """The number of entries of a token."""
+    """Entries of a token."""
     raise NotImplementedError
 
   @property
   def codebook_size(self) -> int:
-    """K."""
+    """K, the number of codes."""
     raise NotImplementedError
 
   @nn.nowrap

@@ -25,12 +25,12 @@ class FSQ(Codes):
 
   @property
   def code_dim(self) -> int:
-    """One entry for each number of levels."""
+    """Entries of a token, one for each number of levels."""
     return len(self.levels)
 
   @property
   def codebook_size(self) -> int:
-    """K."""
+    """K, the number of codes."""
     return math.prod(self.levels)
 
   def __call__(

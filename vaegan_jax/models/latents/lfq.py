@@ -28,7 +28,7 @@ class LFQ(Codes):
 
   @property
   def codebook_size(self) -> int:
-    """K."""
+    """K, the number of codes."""
     return 2**self.code_dim
 
   def __call__(

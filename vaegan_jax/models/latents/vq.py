@@ -77,7 +77,7 @@ class VQ(Codes):
     """Samples the tokens of the batch that may replace dead codes.
 
     Args:
-      key: of the step.
+      key: key of the step.
       indices: [B] int32 of this device's examples, in the whole batch.
       num_examples: in the whole batch.
       space: S.

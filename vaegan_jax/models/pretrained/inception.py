@@ -31,7 +31,7 @@ URL = (
   'pt_inception-2015-12-05-6726825d.pth'
 )
 _TITLE = 'the Inception of 2015'
-_NUM_CLASSES = 1008  # Of the classifier, which is not used.
+_NUM_CLASSES = 1008  # The unused classifier.
 _BN_EPSILON = 1e-3
 
 
@@ -210,11 +210,7 @@ def resize(images: jax.Array) -> jax.Array:
   antialiasing. TensorFlow's resize of the first FIDs aligns the pixels' upper
   left corners, which shifts the image.
 
-  Args:
-    images: [B, H, W, C].
-
-  Returns:
-    [B, 299, 299, C].
+  Maps [B, H, W, C] to [B, 299, 299, C].
   """
   shape = (images.shape[0], SIDE, SIDE, images.shape[3])
   return jax.image.resize(images, shape, 'bilinear', antialias=False)
@@ -231,7 +227,7 @@ def to_variables(
   """Converts the PyTorch port's state dict to variables of `Inception`.
 
   Args:
-    path: of the file, for messages.
+    path: path of the file, for messages.
     state: {name: tensor} in the file; the classifier is ignored.
 
   Returns:
@@ -245,34 +241,19 @@ def to_variables(
     for name, tensor in state.items()
     if not name.endswith('.num_batches_tracked')
   }
-  convs, _ = _with_inputs(_NETWORK, 3)
+  x = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
+  params = jax.eval_shape(Inception().init, jax.random.key(0), x)['params']
   shapes = {}
-  for conv, channels in convs:
-    kernel = (conv.features, channels, *conv.kernel)
-    shapes[f'{conv.name}.conv.weight'] = kernel
+  for layer, leaves in params.items():
+    *size, inputs, features = leaves['kernel'].shape
+    shapes[f'{layer}.conv.weight'] = (features, inputs, *size)
     for name in ('weight', 'bias', 'running_mean', 'running_var'):
-      shapes[f'{conv.name}.bn.{name}'] = (conv.features,)
+      shapes[f'{layer}.bn.{name}'] = (features,)
   # The classifier distinguishes torchvision's own, which has 1000 classes.
   shapes['fc.weight'] = (_NUM_CLASSES, NUM_FEATURES)
   shapes['fc.bias'] = (_NUM_CLASSES,)
   tensors = weights.select(path, state, shapes, _TITLE, URL)
-  return {'params': {c.name: _fold(path, c.name, tensors) for c, _ in convs}}
-
-
-def _with_inputs(
-  steps: tuple[_Step, ...], channels: int
-) -> tuple[list[tuple[_Conv, int]], int]:
-  """Returns [(convolution, its input channels)], and the output channels."""
-  convs = []
-  for step in steps:
-    if isinstance(step, tuple):
-      branches = [_with_inputs(branch, channels) for branch in step]
-      convs += [conv for found, _ in branches for conv in found]
-      channels = sum(out for _, out in branches)
-    elif isinstance(step, _Conv):
-      convs.append((step, channels))
-      channels = step.features
-  return convs, channels
+  return {'params': {name: _fold(path, name, tensors) for name in params}}
 
 
 def _fold(

@@ -69,11 +69,7 @@ class _Scaled(nn.Module):
 def enlarge(images: jax.Array) -> jax.Array:
   """Enlarges images whose shorter side is below 64 to 64 pixels, bilinear.
 
-  Args:
-    images: [B, H, W, C].
-
-  Returns:
-    [B, H', W', C], with the same aspect ratio.
+  Maps [B, H, W, C] to [B, H', W', C] with the same aspect ratio.
   """
   batch, height, width, channels = images.shape
   scale = MIN_SIDE / min(height, width)
@@ -89,7 +85,7 @@ def load_lpips(
   """Reads the variables of `LPIPS`.
 
   Args:
-    path: of torchvision's file of VGG16.
+    path: path of torchvision's file of VGG16.
     heads: see `load_lpips_weights`.
 
   Returns:

@@ -65,7 +65,7 @@ def read_zip(f: BinaryIO, size: int) -> dict[str, np.ndarray]:
 
   Args:
     f: the file, at its beginning.
-    size: of the file, in bytes.
+    size: size of the file, in bytes.
 
   Returns:
     {name: tensor} in the file's order; they may be read-only views of one

@@ -23,7 +23,7 @@ from vaegan_jax.names import VGG_CONVOLUTIONS
 CONVS = {int(name[3:]): convs for name, convs in VGG_CONVOLUTIONS.items()}
 WIDTHS = (64, 128, 256, 512, 512)
 MIN_SIDE = 16  # Halved four times, it leaves the last block one position.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # Of red, green and blue in [0, 1].
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # Red, green and blue, in [0, 1].
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 LPIPS_LAYERS = ('conv1_2', 'conv2_2', 'conv3_3', 'conv4_3', 'conv5_3')
@@ -100,11 +100,7 @@ def max_pool(x: jax.Array) -> jax.Array:
 
   The gradient of `nn.max_pool` scatters, which GPUs do in no fixed order.
 
-  Args:
-    x: [B, H, W, C].
-
-  Returns:
-    [B, H // 2, W // 2, C].
+  Maps x: [B, H, W, C] to [B, H // 2, W // 2, C].
   """
   batch, height, width, channels = x.shape
   height, width = height // 2, width // 2
@@ -114,10 +110,6 @@ def max_pool(x: jax.Array) -> jax.Array:
 
 def load_vgg(path: str | os.PathLike, depth: int) -> dict[str, Any]:
   """Reads the variables of `VGG(depth)` from torchvision's file.
-
-  Args:
-    path: of the file.
-    depth: 16 or 19.
 
   Returns:
     See `to_variables`.
@@ -136,7 +128,7 @@ def to_variables(
   """Converts torchvision's state dict to variables of `VGG(depth)`.
 
   Args:
-    path: of the file, for messages.
+    path: path of the file, for messages.
     state: {name: tensor} in the file; the classifier is ignored.
     depth: 16 or 19.
 
@@ -169,7 +161,7 @@ def load_lpips_weights(path: str | os.PathLike) -> tuple[np.ndarray, ...]:
   """Reads the factors of LPIPS for each channel of `LPIPS_LAYERS`.
 
   Args:
-    path: of `lpips/weights/v0.1/vgg.pth` in its authors' repository.
+    path: path of `lpips/weights/v0.1/vgg.pth` in its authors' repository.
 
   Returns:
     Five vectors [C], float32, in the order of `LPIPS_LAYERS`.

@@ -30,7 +30,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
   `{'state_dict': {...}}` is unwrapped.
 
   Args:
-    path: of the file, local; `~` and `$VARIABLES` are expanded.
+    path: path of the file, local; `~` and `$VARIABLES` are expanded.
 
   Returns:
     The tensors in the file's order (safetensors: sorted), in its dtypes. They
@@ -73,11 +73,11 @@ def select(
   """Copies a network's tensors, if a file holds exactly those.
 
   Args:
-    path: of the file, for messages.
+    path: path of the file, for messages.
     state: {name: tensor} in the file.
     shapes: {name: shape} of the network.
     title: the network's name, for messages.
-    url: of the network's file, for messages.
+    url: address of the network's file, for messages.
 
   Returns:
     The tensors in the order of `shapes`, float32.
@@ -93,7 +93,9 @@ def select(
         raise ValueError(f'it has no {name} and has {some!r}')
     for name in state:
       if name not in shapes:
-        raise ValueError(f'it has {name[:80]!r}, which that network has not')
+        raise ValueError(
+          f'it has {name[:80]!r}, which that network does not have'
+        )
     return {name: _float32(name, state[name], shapes[name]) for name in shapes}
   except ValueError as error:
     raise UserError(

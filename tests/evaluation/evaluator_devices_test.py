@@ -68,7 +68,7 @@ def evaluate():
 
 def test_several_devices_score_as_one_and_share_alike():
   process = subprocess.run(
-    [sys.executable, '-m', 'tests.evaluation.many_devices_test'],
+    [sys.executable, '-m', 'tests.evaluation.evaluator_devices_test'],
     cwd=Path(__file__).parents[2],
     env=environment(NUM_DEVICES),
     capture_output=True,
