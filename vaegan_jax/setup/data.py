@@ -21,9 +21,6 @@ def load_data(
 ) -> tuple[ml_collections.ConfigDict, Images, Images]:
   """Opens both splits; all processes must call this at the same time.
 
-  Args:
-    config: configuration of the run.
-
   Returns:
     The configuration with the range of the values settled, the training
     examples and the held-out ones.
@@ -51,7 +48,6 @@ def settle_range(
   """Finds and prints the range of the training examples' values.
 
   Args:
-    config: configuration of the run.
     images: the training images.
 
   Returns:

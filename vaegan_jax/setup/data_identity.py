@@ -69,8 +69,6 @@ def may_have_grown(
   """Checks if a run's folder has more images than before, and may have.
 
   Args:
-    config: configuration of the run.
-    workdir: folder of the run.
     data: identity of its training images: 'num_images', 'fingerprint'.
 
   Returns:
@@ -124,8 +122,6 @@ def describe_change(
 
   Args:
     config: configuration of the run; its data may be other images.
-    workdir: folder of the run.
-    step: step of the checkpoint.
 
   Returns:
     A clause for the protocol; '' if they are the same.

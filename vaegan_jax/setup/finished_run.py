@@ -36,7 +36,6 @@ class FinishedRun(NamedTuple):
   Attributes:
     evaluator: evaluator of its held-out examples.
     variables: {network: variables}, the autoencoder's averaged.
-    step: step of the checkpoint.
   """
 
   evaluator: Evaluator
@@ -55,7 +54,6 @@ def open_run(
   Args:
     config: of the run; its data may be other images and, for a map latent, of
       another size.
-    workdir: folder of the run.
     **options: those of `create_evaluator`.
 
   Raises:
@@ -85,9 +83,6 @@ def create_evaluator(
   """Creates the evaluator of a run; computes nothing yet.
 
   Args:
-    config: configuration of the run.
-    modules: its networks, by name.
-    images: the held-out examples.
     feature_metrics: of pretrained networks; None: as configured.
     batch_size: examples at a time; 0: that of the configuration.
     notes: lines to add to the protocol of the scores.
@@ -116,7 +111,6 @@ def restore_for_shape(
   Args:
     config: of the run; its `data.image_size` or `data.shape` may differ from
       the run's own.
-    workdir: folder of the run.
 
   Returns:
     The networks, without the critic if that takes one shape alone and the

@@ -33,9 +33,6 @@ def create_networks(
 ]:
   """Builds the modules and optimisers of a run; computes nothing yet.
 
-  Args:
-    config: a valid configuration.
-
   Returns:
     The modules by name, the optimisers of those that are trained, and a
     function that creates the state before step 1. It takes the keyword
@@ -60,12 +57,7 @@ def create_networks(
 def create_schedules(
   config: ml_collections.ConfigDict, trained: Collection[str]
 ) -> dict[str, optimizers_lib.Schedule]:
-  """Creates the learning rate of each trained network.
-
-  Args:
-    config: configuration of the run.
-    trained: names of its networks that have an optimizer.
-  """
+  """Creates the learning rate of each trained network."""
   critic = critic_config(config, trained)
   return optimizers_lib.create_schedules(
     trained,
@@ -82,7 +74,6 @@ def critic_config(
   """Returns the settings of the critic's training.
 
   Args:
-    config: configuration of the run.
     trained: names of its networks that have an optimizer; without a critic
       among them they are not used.
   """
@@ -96,10 +87,8 @@ class RestoredNetworks(NamedTuple):
   """Networks of a checkpoint, without the optimisers' state.
 
   Attributes:
-    modules: the networks, by name.
     variables: {network: its params and batch_stats} of the last step.
     ema_params: the autoencoder's params, averaged over the steps.
-    step: step of the checkpoint.
   """
 
   modules: dict[str, nn.Module]
@@ -120,10 +109,6 @@ def restore_networks(
   """Restores the networks of a run's newest undamaged checkpoint.
 
   The optimisers' state is not read, and nothing on disk changes.
-
-  Args:
-    config: configuration of the run.
-    workdir: folder of the run.
 
   Raises:
     UserError: there is no undamaged checkpoint, or it has another network.

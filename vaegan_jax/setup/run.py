@@ -34,9 +34,10 @@ from vaegan_jax.setup.networks import (
   critic_config,
 )
 from vaegan_jax.setup.updates import create_updates
+from vaegan_jax.training.critic_step import CriticConfig
 from vaegan_jax.training.health import HealthMonitor
 from vaegan_jax.training.loop import Plan
-from vaegan_jax.training.optimizers import learning_rates
+from vaegan_jax.training.optimizers import Schedule, learning_rates
 from vaegan_jax.training.step_kinds import StepKind, step_kind
 from vaegan_jax.training.train_state import TrainState
 from vaegan_jax.training.wrappers import Update
@@ -50,8 +51,6 @@ class Run:
 
   Attributes:
     config: the configuration, with its value range resolved.
-    modules: the networks, by name.
-    optimizers: optimizers of the trained networks.
     create_state: returns the state before step 1.
     images: the training examples.
     evaluator: evaluator of the held-out examples.
@@ -94,13 +93,20 @@ class Run:
 
   def update_for(self, step: int) -> Update:
     """Returns the update that a step, from 1, takes."""
-    critic = critic_config(self.config, self.optimizers)
-    return self.updates(step_kind(step, critic))
+    return self.updates(step_kind(step, self._critic_config))
 
   def learning_rates(self, state: TrainState) -> dict[str, float]:
     """Returns the learning rate of each network's last step, by metric."""
-    schedules = create_schedules(self.config, self.optimizers)
-    return learning_rates(schedules, state)
+    return learning_rates(self._schedules, state)
+
+  # Read once: reading a ConfigDict takes a noticeable part of a short step.
+  @functools.cached_property
+  def _critic_config(self) -> CriticConfig:
+    return critic_config(self.config, self.optimizers)
+
+  @functools.cached_property
+  def _schedules(self) -> dict[str, Schedule]:
+    return create_schedules(self.config, self.optimizers)
 
   def create_monitor(self) -> HealthMonitor:
     """Creates the health checks of the run."""
@@ -146,7 +152,6 @@ def setup(config: ml_collections.ConfigDict, workdir: str = '') -> Run:
   Mistakes are reported before anything compiles.
 
   Args:
-    config: a valid configuration.
     workdir: the run's folder. A run with checkpoints keeps its original rules
       for reading data; '': the run is new.
 

@@ -25,11 +25,6 @@ def create_updates(
 ) -> Callable[[StepKind], Update]:
   """Creates the updates of a run, over this process's devices.
 
-  Args:
-    config: configuration of the run.
-    modules: its networks, by name.
-    optimizers: optimizers of the trained networks.
-
   Returns:
     (kind) -> the update of that kind, on [D, K B, *S, C] of any type; each is
     built once, and compiled when it is first called.
