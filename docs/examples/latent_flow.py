@@ -179,7 +179,7 @@ def main(argv=None) -> None:
     'other training images': other,
     'reconstructions': in_batches(model.reconstruct, other),
     "the VAE's prior": decode(
-      np.asarray(model.draw_prior(jax.random.key(3), args.num_samples))
+      np.asarray(model.sample_prior(jax.random.key(3), args.num_samples))
     ),
     'flow in its latents': decode(z),
   }

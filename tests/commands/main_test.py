@@ -1,5 +1,6 @@
 """main.py: exit statuses, and messages for mistakes."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,15 +46,20 @@ def test_a_bug_is_not_hidden():
 )
 def test_the_program_reports_it(args, status, told, tmp_path):
   done = subprocess.run(
-    [sys.executable, PROJECT / 'main.py', *args],
+    [sys.executable, '-X', 'importtime', PROJECT / 'main.py', *args],
     capture_output=True,
     text=True,
     cwd=tmp_path,
   )
   assert done.returncode == status
-  assert told in done.stdout + done.stderr
-  assert 'Traceback' not in done.stderr
-  assert len(done.stderr.splitlines()) == (1 if status == 2 else 0)
+  imports = re.findall(r'^import time:.*\| +(\S+)\n', done.stderr, re.MULTILINE)
+  stderr = re.sub(r'^import time:.*\n', '', done.stderr, flags=re.MULTILINE)
+  assert told in done.stdout + stderr
+  assert 'Traceback' not in stderr
+  assert len(stderr.splitlines()) == (1 if status == 2 else 0)
+  # A mistake need not wait for what takes seconds to import.
+  assert 'jax' in imports
+  assert not {'tensorflow', 'tensorflow_datasets', 'orbax'} & {*imports}
   assert not list(tmp_path.iterdir())
 
 

@@ -128,7 +128,7 @@ def _as_sounds(folder, rate):
     ('', ('shape=(128,)',), '--config.data.shape='),
     ('', ('shape=(66,)',), 'data.shape=66 must be divisible by'),
     ('', ('flip_axes=(3,)',), 'data.flip_axes=(3,)'),
-    ('', ('feature=audio',), 'is of the datasets of TFDS'),
+    ('', ('feature=audio',), "data.feature='audio' is for datasets"),
   ],
 )
 def test_unsuitable_examples_give_one_message(

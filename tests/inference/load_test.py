@@ -10,6 +10,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+import orbax.checkpoint as ocp
 import pytest
 from PIL import Image
 
@@ -21,7 +23,7 @@ from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.split import load_splits
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import figures, metrics
-from vaegan_jax.inference.load import EXPORT_VERSION
+from vaegan_jax.inference.load import EXPORT_VERSION, load_model
 from vaegan_jax.models import safetensors_files
 from vaegan_jax.models.pretrained.diffusers import from_diffusers
 from vaegan_jax.setup.finished_run import open_run
@@ -154,6 +156,29 @@ def test_what_was_not_measured_is_told_with_the_command(runs, tmp_path):
     (tmp_path / 'run' / 'latents.json').touch()
   with pytest.raises(UserError, match='is damaged'):
     vaegan_jax.load(tmp_path / 'run')
+
+
+def test_loading_builds_no_optimizer_and_reads_none_of_its_state(
+  runs, monkeypatch
+):
+  def fail(*_, **__):
+    raise AssertionError('an optimizer was built')
+
+  for name in ('adam', 'rmsprop', 'chain'):
+    monkeypatch.setattr(optax, name, fail)
+  read, restore = [], ocp.PyTreeCheckpointHandler.restore
+
+  def record(*args, **kwargs):
+    state = restore(*args, **kwargs)
+    read.extend(path for path, _ in jax.tree_util.tree_leaves_with_path(state))
+    return state
+
+  monkeypatch.setattr(ocp.PyTreeCheckpointHandler, 'restore', record)
+  config, workdir = runs['gaussian']
+  assert load_model(workdir, config).step == STEP
+  names = {jax.tree_util.keystr(path) for path in read}
+  assert any('ema_params' in name for name in names)
+  assert not any('opt_state' in name for name in names)
 
 
 def test_it_is_a_pytree_and_its_methods_are_compiled_once(runs, models):
@@ -296,8 +321,7 @@ def test_the_layout_of_latent_diffusion_is_exported_for_diffusers(
   tiny_run, tmp_path
 ):
   fields = ('model.network=residual', 'model.layout=ldm', 'model.width=8')
-  # The flag occurs a second time, and adds to (1, 2).
-  fields += ('model.channel_multipliers=2', 'model.latent_shape=map')
+  fields += ('model.channel_multipliers=1,2,2', 'model.latent_shape=map')
   finish(tmp_path, tiny_run, *fields, 'model.middle_attention=true')
   use(tmp_path, '--mode=export')
   folder = tmp_path / 'export' / 'diffusers'

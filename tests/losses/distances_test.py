@@ -268,7 +268,7 @@ def test_half_precision_features_accumulate_in_single_precision(dtype):
   ('change', 'options', 'words'),
   [
     ({}, {'normalize': 'l2'}, "normalize is 'l2'.*none, unit, relative"),
-    ({}, {'norm': 'l3'}, "norm is 'l3'.*l2, l1"),
+    ({}, {'norm': 'l3'}, "norm is 'l3'.*l1, l2"),
     ({}, {'reduction': 'max'}, "reduction is 'max'.*sum, mean, spatial"),
     ({}, {'weights': [1.0]}, '1 weights for 2 layers.*map.*flat'),
     ({}, {'weights': [1.0] * 3}, '3 weights for 2 layers.*map.*flat'),

@@ -12,7 +12,8 @@ from vaegan_jax.setup.run import setup
 
 @pytest.fixture(scope='module')
 def config(tiny_run, tmp_path_factory):
-  return parse(tmp_path_factory.mktemp('run'), *tiny_run).config
+  r1 = '--config.critic.r1_weight=1'
+  return parse(tmp_path_factory.mktemp('run'), *tiny_run, r1).config
 
 
 @pytest.fixture(scope='module')

@@ -26,7 +26,6 @@ def evaluate(
 
   Args:
     config: the run's configuration; its data may be other images of the shape.
-    workdir: the run's folder.
     poll: called often; it may raise an exception to end the evaluation.
 
   Raises:

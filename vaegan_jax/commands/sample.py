@@ -25,7 +25,7 @@ def sample(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
   """
   model = open_model(config, workdir, use)
   data, first_samples = model.config.data, []
-  prior = model.draw_prior(jax.random.key(config.seed), use.num_samples)
+  prior = model.sample_prior(jax.random.key(config.seed), use.num_samples)
   for indices, samples in devices.map_batches(
     devices.replicate(model).decode,
     np.asarray(prior),

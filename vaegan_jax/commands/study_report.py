@@ -70,7 +70,6 @@ def write_tables(outcomes: list[Outcome], workdir: str) -> None:
 
   Args:
     outcomes: outcomes of the runs so far.
-    workdir: folder of the study.
   """
   summary = summarize(outcomes)
   failures = [
@@ -108,7 +107,6 @@ def show(
     outcomes: outcomes of all runs.
     originals: [N, H, W, C] in [-1, 1]; None: no run finished.
     rows: {label and seed: their reconstructions}.
-    workdir: folder of the study.
   """
   root = epath.Path(workdir)
   print((root / 'study.md').read_bytes().decode(), end='', flush=True)

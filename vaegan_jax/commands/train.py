@@ -33,7 +33,6 @@ def train(
   """Trains to the end, from the newest checkpoint in `workdir` if there is one.
 
   Args:
-    config: a valid configuration.
     workdir: gets `config.json`, `metrics.jsonl`, TensorBoard events,
       `checkpoints/`, `figures/` and, in the end, `latents.json`.
     stopper: notices signals; None: one for this training alone.

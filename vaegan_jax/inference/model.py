@@ -181,18 +181,20 @@ class TrainedModel(struct.PyTreeNode):
     """
     return self.autoencoder.apply(
       self.variables['autoencoder'],
-      self.draw_prior(key, n),
+      self.sample_prior(key, n),
       method='from_prior',
     )
 
   @functools.partial(jax.jit, static_argnums=2)
-  def draw_prior(self, key: jax.Array, n: int) -> jax.Array:
+  def sample_prior(self, key: jax.Array, n: int) -> jax.Array:
     """Samples latents for `decode`: [n, *S, Z], or [n, *S, Z / T] of codes.
 
     Each depends on the key and on its own index alone.
     """
     space = self.latent_shape[:-1]
     return self.autoencoder.latent.sample_prior(key, jnp.arange(n), space)
+
+  draw_prior = sample_prior  # The name in earlier versions.
 
   @jax.jit
   def features(self, x: jax.Array) -> dict[str, jax.Array]:

@@ -7,6 +7,7 @@ data.
 
 import ml_collections
 
+from vaegan_jax.config.settings import settings
 from vaegan_jax.config.shapes import holds_arrays
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.split import Images, load_splits
@@ -21,9 +22,6 @@ def load_data(
 ) -> tuple[ml_collections.ConfigDict, Images, Images]:
   """Opens both splits; all processes must call this at the same time.
 
-  Args:
-    config: configuration of the run.
-
   Returns:
     The configuration with the range of the values settled, the training
     examples and the held-out ones.
@@ -33,7 +31,9 @@ def load_data(
   """
   with distributed.together(), distributed.after_first():
     splits = load_splits(
-      DataConfig(**config.data), _SPLITS, fill_bucket=distributed.is_first()
+      settings(DataConfig, config.data),
+      _SPLITS,
+      fill_bucket=distributed.is_first(),
     )
   distributed.check_same(
     {
@@ -51,7 +51,6 @@ def settle_range(
   """Finds and prints the range of the training examples' values.
 
   Args:
-    config: configuration of the run.
     images: the training images.
 
   Returns:

@@ -10,6 +10,7 @@ from typing import Any
 import ml_collections
 
 from vaegan_jax.config.migrations import upgrade
+from vaegan_jax.config.settings import settings
 from vaegan_jax.config.shapes import example_shape
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.split import load_splits
@@ -69,8 +70,6 @@ def may_have_grown(
   """Checks if a run's folder has more images than before, and may have.
 
   Args:
-    config: configuration of the run.
-    workdir: folder of the run.
     data: identity of its training images: 'num_images', 'fingerprint'.
 
   Returns:
@@ -124,8 +123,6 @@ def describe_change(
 
   Args:
     config: configuration of the run; its data may be other images.
-    workdir: folder of the run.
-    step: step of the checkpoint.
 
   Returns:
     A clause for the protocol; '' if they are the same.
@@ -146,7 +143,7 @@ def describe_change(
     'data_dir': now.data_dir,
     'cache_images': False,
   }
-  (images,) = load_splits(DataConfig(**fields), ['train_split'])
+  (images,) = load_splits(settings(DataConfig, fields), ['train_split'])
   was = recorded['data']
   if was['fingerprint'] == images.fingerprint:
     return ''

@@ -14,6 +14,7 @@ from absl import logging
 from etils import epath
 
 from vaegan_jax.config.io import load_config
+from vaegan_jax.config.settings import settings
 from vaegan_jax.config.shapes import shape_flag, shown_bands, spatial_shape
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.split import Images, load_splits
@@ -36,7 +37,6 @@ class FinishedRun(NamedTuple):
   Attributes:
     evaluator: evaluator of its held-out examples.
     variables: {network: variables}, the autoencoder's averaged.
-    step: step of the checkpoint.
   """
 
   evaluator: Evaluator
@@ -55,7 +55,6 @@ def open_run(
   Args:
     config: of the run; its data may be other images and, for a map latent, of
       another size.
-    workdir: folder of the run.
     **options: those of `create_evaluator`.
 
   Raises:
@@ -64,7 +63,7 @@ def open_run(
   """
   restored = restore_for_shape(config, workdir)
   config = keep_rules(config, workdir)
-  (images,) = load_splits(DataConfig(**config.data), ['eval_split'])
+  (images,) = load_splits(settings(DataConfig, config.data), ['eval_split'])
   change = describe_change(config, workdir, restored.step)
   if change:
     logging.warning('In %s, %s.', workdir, change)
@@ -85,9 +84,6 @@ def create_evaluator(
   """Creates the evaluator of a run; computes nothing yet.
 
   Args:
-    config: configuration of the run.
-    modules: its networks, by name.
-    images: the held-out examples.
     feature_metrics: of pretrained networks; None: as configured.
     batch_size: examples at a time; 0: that of the configuration.
     notes: lines to add to the protocol of the scores.
@@ -95,7 +91,7 @@ def create_evaluator(
   return Evaluator(
     modules,
     images,
-    loss=LossConfig(**config.loss),
+    loss=settings(LossConfig, config.loss),
     # Each process evaluates everything, on its own devices.
     batch_size=max(1, (batch_size or config.batch_size) // jax.process_count()),
     seed=config.seed,
@@ -116,7 +112,6 @@ def restore_for_shape(
   Args:
     config: of the run; its `data.image_size` or `data.shape` may differ from
       the run's own.
-    workdir: folder of the run.
 
   Returns:
     The networks, without the critic if that takes one shape alone and the

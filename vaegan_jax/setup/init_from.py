@@ -46,7 +46,6 @@ def check_init_from(init_from: str, workdir: str) -> None:
 
   Args:
     init_from: the field, as an absolute path; '': weights from the seed.
-    workdir: folder of the run.
 
   Raises:
     UserError: both are the same folder, perhaps through a link.

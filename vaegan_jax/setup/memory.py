@@ -34,7 +34,6 @@ def check_memory(
   """Refuses an update that cannot fit in a device's memory.
 
   Args:
-    modules: the networks, by name.
     state: arrays or their shapes.
     shape: (*S, C) of an example.
     batch_size: images on each device.

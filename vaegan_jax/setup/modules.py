@@ -19,11 +19,7 @@ Variables = Mapping[str, Any]  # 'params' and 'batch_stats' of one module.
 
 
 def create_modules(config: ml_collections.ConfigDict) -> dict[str, nn.Module]:
-  """Builds the modules of a run, by name: 'autoencoder', perhaps 'critic'.
-
-  Args:
-    config: a valid configuration.
-  """
+  """Builds the modules of a run, by name: 'autoencoder', perhaps 'critic'."""
   return models.create_modules(
     with_critic=config.objective in ADVERSARIAL_OBJECTIVES,
     space=spatial_shape(config.data),
@@ -39,7 +35,6 @@ def variable_shapes(
   """Returns {network: its params and batch_stats}, as shapes and dtypes.
 
   Args:
-    config: configuration of the run.
     modules: from `create_modules`, or some of them.
   """
   x = jax.ShapeDtypeStruct((1, *example_shape(config.data)), jnp.float32)

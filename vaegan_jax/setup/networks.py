@@ -1,6 +1,5 @@
 """Builds the networks that a configuration describes, or restores them."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Collection, Container, Mapping
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import optax
 
 from vaegan_jax import models
 from vaegan_jax.config.migrations import upgrade
+from vaegan_jax.config.settings import settings
 from vaegan_jax.config.shapes import example_shape
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime.checkpoints import Checkpoints
@@ -33,9 +33,6 @@ def create_networks(
 ]:
   """Builds the modules and optimisers of a run; computes nothing yet.
 
-  Args:
-    config: a valid configuration.
-
   Returns:
     The modules by name, the optimisers of those that are trained, and a
     function that creates the state before step 1. It takes the keyword
@@ -45,7 +42,7 @@ def create_networks(
   trained = [name for name in modules if not models.is_frozen(modules[name])]
   schedules = create_schedules(config, trained)
   optimizers = optimizers_lib.create_optimizers(
-    schedules, optimizers_lib.OptimizerConfig(**config.optimizer)
+    schedules, settings(optimizers_lib.OptimizerConfig, config.optimizer)
   )
   create_state = functools.partial(
     create_train_state,
@@ -60,16 +57,11 @@ def create_networks(
 def create_schedules(
   config: ml_collections.ConfigDict, trained: Collection[str]
 ) -> dict[str, optimizers_lib.Schedule]:
-  """Creates the learning rate of each trained network.
-
-  Args:
-    config: configuration of the run.
-    trained: names of its networks that have an optimizer.
-  """
+  """Creates the learning rate of each trained network."""
   critic = critic_config(config, trained)
   return optimizers_lib.create_schedules(
     trained,
-    optimizers_lib.OptimizerConfig(**config.optimizer),
+    settings(optimizers_lib.OptimizerConfig, config.optimizer),
     num_train_steps=config.num_train_steps,
     num_critic_steps=critic.num_steps,
     critic_warmup_updates=critic.warmup_updates,
@@ -82,24 +74,20 @@ def critic_config(
   """Returns the settings of the critic's training.
 
   Args:
-    config: configuration of the run.
     trained: names of its networks that have an optimizer; without a critic
       among them they are not used.
   """
   if 'critic' not in trained:
     return CriticConfig(r1_weight=0.0)
-  names = [field.name for field in dataclasses.fields(CriticConfig)]
-  return CriticConfig(**{name: config.critic[name] for name in names})
+  return settings(CriticConfig, config.critic)
 
 
 class RestoredNetworks(NamedTuple):
   """Networks of a checkpoint, without the optimisers' state.
 
   Attributes:
-    modules: the networks, by name.
     variables: {network: its params and batch_stats} of the last step.
     ema_params: the autoencoder's params, averaged over the steps.
-    step: step of the checkpoint.
   """
 
   modules: dict[str, nn.Module]
@@ -120,10 +108,6 @@ def restore_networks(
   """Restores the networks of a run's newest undamaged checkpoint.
 
   The optimisers' state is not read, and nothing on disk changes.
-
-  Args:
-    config: configuration of the run.
-    workdir: folder of the run.
 
   Raises:
     UserError: there is no undamaged checkpoint, or it has another network.

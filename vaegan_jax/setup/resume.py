@@ -31,7 +31,6 @@ def open_checkpoints(
   """Locks a workdir against other trainers, and opens its checkpoints.
 
   Args:
-    workdir: folder of the run.
     num_checkpoints: number of the newest checkpoints to keep.
 
   Yields:
@@ -58,8 +57,6 @@ class RunCheckpoints:
   """Checkpoints of one run, checked against its configuration and data.
 
   Attributes:
-    run: the run.
-    workdir: folder of the run.
     checkpoints: the checkpoints in the workdir.
     num_rollbacks: number of rollbacks in this process.
   """
@@ -96,8 +93,6 @@ class RunCheckpoints:
     """Saves a step.
 
     Args:
-      step: step of the state.
-      state: state of the run.
       finish: whether to wait until it is written.
 
     Returns:
@@ -147,9 +142,6 @@ class RunCheckpoints:
   def record_beginning(self, state: TrainState) -> None:
     """Writes `config.json`, and a checkpoint of weights from another run.
 
-    Args:
-      state: before the next update.
-
     Raises:
       UserError: the workdir cannot be written.
     """
@@ -168,9 +160,6 @@ class RunCheckpoints:
 
 def init_state(run: Run) -> TrainState:
   """Initialises the state before step 1, with the same bits in all processes.
-
-  Args:
-    run: a new run.
 
   Raises:
     UserError: a file of weights cannot be used.

@@ -15,6 +15,7 @@ import optax
 
 from vaegan_jax import models
 from vaegan_jax.config.rules import flatten
+from vaegan_jax.config.settings import settings
 from vaegan_jax.config.shapes import example_shape
 from vaegan_jax.config.validation import validate_new_run
 from vaegan_jax.data import batches
@@ -34,9 +35,10 @@ from vaegan_jax.setup.networks import (
   critic_config,
 )
 from vaegan_jax.setup.updates import create_updates
+from vaegan_jax.training.critic_step import CriticConfig
 from vaegan_jax.training.health import HealthMonitor
 from vaegan_jax.training.loop import Plan
-from vaegan_jax.training.optimizers import learning_rates
+from vaegan_jax.training.optimizers import Schedule, learning_rates
 from vaegan_jax.training.step_kinds import StepKind, step_kind
 from vaegan_jax.training.train_state import TrainState
 from vaegan_jax.training.wrappers import Update
@@ -50,8 +52,6 @@ class Run:
 
   Attributes:
     config: the configuration, with its value range resolved.
-    modules: the networks, by name.
-    optimizers: optimizers of the trained networks.
     create_state: returns the state before step 1.
     images: the training examples.
     evaluator: evaluator of the held-out examples.
@@ -85,22 +85,25 @@ class Run:
   @property
   def plan(self) -> Plan:
     """The number of steps, and when to evaluate, plot and save."""
-    config = self.config
-    fields = {field.name for field in dataclasses.fields(Plan)} & set(config)
-    return Plan(
-      **{name: config[name] for name in fields},
-      on_failure=config.health.on_failure,
-    )
+    on_failure = self.config.health.on_failure
+    return settings(Plan, self.config, on_failure=on_failure)
 
   def update_for(self, step: int) -> Update:
     """Returns the update that a step, from 1, takes."""
-    critic = critic_config(self.config, self.optimizers)
-    return self.updates(step_kind(step, critic))
+    return self.updates(step_kind(step, self._critic_config))
 
   def learning_rates(self, state: TrainState) -> dict[str, float]:
     """Returns the learning rate of each network's last step, by metric."""
-    schedules = create_schedules(self.config, self.optimizers)
-    return learning_rates(schedules, state)
+    return learning_rates(self._schedules, state)
+
+  # Read once: reading a ConfigDict takes a noticeable part of a short step.
+  @functools.cached_property
+  def _critic_config(self) -> CriticConfig:
+    return critic_config(self.config, self.optimizers)
+
+  @functools.cached_property
+  def _schedules(self) -> dict[str, Schedule]:
+    return create_schedules(self.config, self.optimizers)
 
   def create_monitor(self) -> HealthMonitor:
     """Creates the health checks of the run."""
@@ -146,7 +149,6 @@ def setup(config: ml_collections.ConfigDict, workdir: str = '') -> Run:
   Mistakes are reported before anything compiles.
 
   Args:
-    config: a valid configuration.
     workdir: the run's folder. A run with checkpoints keeps its original rules
       for reading data; '': the run is new.
 

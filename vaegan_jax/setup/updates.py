@@ -8,6 +8,7 @@ import jax
 import ml_collections
 import optax
 
+from vaegan_jax.config.settings import settings
 from vaegan_jax.config.shapes import flip_axes, spatial_shape
 from vaegan_jax.data import pixels
 from vaegan_jax.losses.adversarial import OBJECTIVES
@@ -25,11 +26,6 @@ def create_updates(
 ) -> Callable[[StepKind], Update]:
   """Creates the updates of a run, over this process's devices.
 
-  Args:
-    config: configuration of the run.
-    modules: its networks, by name.
-    optimizers: optimizers of the trained networks.
-
   Returns:
     (kind) -> the update of that kind, on [D, K B, *S, C] of any type; each is
     built once, and compiled when it is first called.
@@ -38,7 +34,7 @@ def create_updates(
   return build.create_updates(
     modules,
     optimizers,
-    LossConfig(**config.loss),
+    settings(LossConfig, config.loss),
     objective=OBJECTIVES[config.objective] if trains_critic else None,
     order=config.update_order,
     ema_decay=config.ema_decay,
