@@ -43,6 +43,8 @@ _UNPICKLERS = {
   *('shelve', 'joblib', 'torch', 'yaml', 'jsonpickle'),
 }
 _ALLOWED = {
+  # The module of a mode, which is one of `cli_flags.MODES`.
+  ('vaegan_jax/commands/dispatch.py', 'importlib.import_module'),
   # The project's own configurations and the Python file that --config names,
   # which is code by design.
   ('vaegan_jax/config/io.py', 'runpy.run_path'),
