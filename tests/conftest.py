@@ -86,7 +86,7 @@ def pytest_runtest_teardown(item, nextitem):
 
 @pytest.fixture(scope='session')
 def image_folder(tmp_path_factory):
-  """43 images of 16 x 16 that are much alike, of which five are held out."""
+  """Returns a folder of 43 similar images of 16 x 16; five are held out."""
   folder = tmp_path_factory.mktemp('images')
   draw_images(folder)
   return folder
@@ -94,7 +94,7 @@ def image_folder(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def vgg16_file(tmp_path_factory):
-  """VGG16's weights as torchvision names them, but random."""
+  """Returns a file of random weights for VGG16, by torchvision's names."""
   from tests.models.vgg_test import state_dict
 
   path = tmp_path_factory.mktemp('weights') / 'vgg16.safetensors'
@@ -104,7 +104,7 @@ def vgg16_file(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def lpips_files(vgg16_file, tmp_path_factory):
-  """VGG16's file, a comma, and that of LPIPS's heads, of random weights."""
+  """Returns the files of VGG16 and of LPIPS's heads, joined by a comma."""
   from tests.models.vgg_test import factors
 
   path = tmp_path_factory.mktemp('heads') / 'heads.safetensors'
@@ -114,7 +114,7 @@ def lpips_files(vgg16_file, tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def fake_bucket(tmp_path_factory):
-  """One for all of this process: TensorFlow asks for the address only once."""
+  """Returns the process's bucket: TensorFlow reads the address only once."""
   from tests.fake_bucket import FakeBucket
 
   bucket = FakeBucket(tmp_path_factory.mktemp('bucket'))
@@ -124,16 +124,16 @@ def fake_bucket(tmp_path_factory):
 
 @pytest.fixture
 def told(capsys, tmp_path):
-  """Returns a function that runs a bad command and returns what it is told.
+  """Returns a function that runs a bad command and returns its error message.
 
-  It asserts that the command ends with exit status 2, has traced nothing for a
-  compilation and made no workdir. With `alone`, that nothing else was said.
+  It asserts that the command ends with exit status 2, traces nothing and makes
+  no workdir. With `alone`, it also asserts that nothing else was printed.
   """
   import jax
-  from absl import flags, logging
+  from absl import logging
 
   import main
-  from vaegan_jax.config import cli
+  from tests import command_line
 
   verbosity = logging.get_verbosity()
   traced = []
@@ -143,20 +143,18 @@ def told(capsys, tmp_path):
       traced.append(event)
 
   def told(*args, alone=False):
-    values = flags.FlagValues()
-    cli.define_flags(values)
-    command = ['main.py', f'--workdir={tmp_path / "run"}', *map(str, args)]
+    workdir = f'--workdir={tmp_path / "run"}'
     with pytest.raises(SystemExit) as caught, main.processes.reporting_errors():
-      main.run(main.parse(command, values))
+      command_line.run(workdir, *args)
     assert caught.value.code == 2
     assert not traced
     assert not (tmp_path / 'run').exists()
     err = capsys.readouterr().err
-    # Above it there may be the progress of preparing the data.
+    # Progress of preparing the data may stand above it.
     sentence = err if alone else err.splitlines()[-1]
     sentence = sentence.removesuffix('\n')
     assert sentence.startswith('error: ')
-    assert sentence.isprintable()  # And so one line.
+    assert sentence.isprintable()  # It is therefore one line.
     assert len(sentence) < 1200
     return sentence
 
@@ -168,5 +166,5 @@ def told(capsys, tmp_path):
 
 @pytest.fixture(scope='session')
 def tiny_run(image_folder, tmp_path_factory):
-  """The flags of a tiny run on those images, without a --workdir."""
+  """Returns the flags of a tiny run on the images, without a --workdir."""
   return tiny_flags(image_folder, tmp_path_factory.mktemp('data'))

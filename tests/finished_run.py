@@ -4,10 +4,9 @@ import json
 
 import jax
 import numpy as np
-from absl import flags
 
 import main
-from vaegan_jax.config import cli
+from tests import command_line
 from vaegan_jax.config.migrations import stamp
 from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.setup.networks import create_networks
@@ -26,9 +25,7 @@ LATENTS = {
 
 def parse(workdir, *args):
   """Parses arguments as the command line does."""
-  values = flags.FlagValues()
-  cli.define_flags(values)
-  return main.parse(['main.py', *args, f'--workdir={workdir}'], values)
+  return command_line.parse(*args, f'--workdir={workdir}')
 
 
 def finish(workdir, tiny_run, *fields):

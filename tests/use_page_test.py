@@ -7,12 +7,10 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from absl import flags
 from PIL import Image
 
-import main
+from tests import command_line
 from tests.finished_run import STEP, finish
-from vaegan_jax.config import cli
 
 PROJECT = Path(__file__).parents[1]
 PAGE = PROJECT / 'docs' / 'use.md'
@@ -24,9 +22,7 @@ def run_line(line):
   """Runs one line of a shell block in this process."""
   program, *args = line.split()
   if program == './launch/local.sh':
-    values = flags.FlagValues()
-    cli.define_flags(values)
-    assert main.run(main.parse(['main.py', *args], values)) == 0
+    assert command_line.run(*args) == 0
   elif program == 'PYTHONPATH=.':
     assert args[1] == str(EXAMPLE.relative_to(PROJECT))
     runpy.run_path(str(EXAMPLE))['main']([*args[2:], *_QUICK])

@@ -24,11 +24,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from PIL import Image
 
 import vaegan_jax
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.split import load_splits
-from vaegan_jax.evaluation import figures
 from vaegan_jax.evaluation.feature_metrics import (
   frechet_distance,
   load_feature_metrics,
@@ -229,7 +229,7 @@ def write(output, sets, distances, **facts) -> None:
   }
   results = {name: {'frechet': value} for name, value in distances.items()}
   figure = comparison_figure(rows, results)
-  figures.Image.fromarray(figure).save(folder / 'latent_flow.png')
+  Image.fromarray(figure).save(folder / 'latent_flow.png')
   facts |= {'num_images': len(sets['training images']), 'frechet': distances}
   (folder / 'latent_flow.json').write_text(json.dumps(facts, indent=2) + '\n')
   print(json.dumps(facts, indent=2))

@@ -41,14 +41,14 @@ class Critic(nn.Module):
       found.append(x)
     return found
 
-  def judge(self, feature: torch.Tensor) -> torch.Tensor:
+  def logits(self, feature: torch.Tensor) -> torch.Tensor:
     """Returns the head's output; flattens the feature in JAX's order."""
     with torch.autocast(feature.device.type, enabled=False):
       return self.head(feature.float().permute(0, 2, 3, 1).flatten(1))
 
   def forward(self, x: torch.Tensor) -> torch.Tensor:
     """Returns the head's output for the last feature, [B, outputs]."""
-    return self.judge(self.features(x)[-1])
+    return self.logits(self.features(x)[-1])
 
 
 class Decoder(nn.Module):
@@ -126,7 +126,7 @@ class Update:
     wrap = torch.compile if compiled else lambda function: function
     self._autoencode = wrap(self._autoencode)
     self._critic_loss = wrap(self._critic_loss)
-    self._judge = wrap(self._judge)
+    self._reconstruction_losses = wrap(self._reconstruction_losses)
 
   def __call__(
     self, images: torch.Tensor, noise: torch.Tensor, lazy: bool
@@ -147,7 +147,7 @@ class Update:
     if self.critic is not None:
       metrics['critic_loss'] = self._step_critic(x, x_recon.detach(), lazy)
       self.critic.requires_grad_(False)
-    metrics |= self._judge(x, x_recon)
+    metrics |= self._reconstruction_losses(x, x_recon)
     weights = self.config.loss
     metrics['loss'] = (
       metrics['distance']
@@ -197,7 +197,7 @@ class Update:
     self._step('critic', total)
     return loss
 
-  def _judge(self, x, x_recon):
+  def _reconstruction_losses(self, x, x_recon):
     """Returns distance and adversarial loss; gradients reach x_recon alone."""
     if self.critic is None:
       return {'distance': _negative_log_likelihood(x, x_recon)}
@@ -213,7 +213,7 @@ class Update:
     )
     return {
       'distance': distance,
-      'adversarial': -self.critic.judge(features[-1]).mean(),
+      'adversarial': -self.critic.logits(features[-1]).mean(),
     }
 
   def _step(self, name, loss):

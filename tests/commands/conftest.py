@@ -1,10 +1,9 @@
 """Fixtures of the commands' tests: run a command line in this process."""
 
 import pytest
-from absl import flags, logging
+from absl import logging
 
-import main
-from vaegan_jax.config import cli
+from tests import command_line
 from vaegan_jax.config.rules import flatten
 from vaegan_jax.config.schema import resumable_fields
 from vaegan_jax.runtime import writers
@@ -35,11 +34,7 @@ def run():
   verbosity = logging.get_verbosity()
 
   def run(workdir, *args):
-    values = flags.FlagValues()
-    cli.define_flags(values)
-    return main.run(
-      main.parse(['main.py', *args, f'--workdir={workdir}'], values)
-    )
+    return command_line.run(*args, f'--workdir={workdir}')
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(writers, '_tensorboard_writer', lambda _: None)

@@ -8,13 +8,10 @@ import jax
 import numpy as np
 import pytest
 import scipy.fft
-from absl import flags
 from PIL import Image
 
-import main
-from tests import networks
+from tests import command_line, networks
 from vaegan_jax.commands import compare, evaluate, train
-from vaegan_jax.config import cli
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import evaluator as evaluator_lib
 from vaegan_jax.evaluation import metrics
@@ -36,11 +33,9 @@ _NAMES = [*_QUALITY, 'kl', 'rate', 'distance', *_SAMPLED]
 
 
 def _config(tiny_run, *args):
-  values = flags.FlagValues()
-  cli.define_flags(values)
   # 43 images in batches of 8: the last one is not full.
   args = (*tiny_run, '--config.data.eval_split=train+test', *args)
-  return main.parse(['main.py', *args, '--workdir=any'], values).config
+  return command_line.parse(*args, '--workdir=any').config
 
 
 @pytest.fixture(scope='module')

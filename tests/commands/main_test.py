@@ -6,11 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from absl import flags
 
 import main
+from tests import command_line
 from vaegan_jax.commands import dispatch
-from vaegan_jax.config import cli
 from vaegan_jax.errors import UserError
 
 PROJECT = Path(main.__file__).parent
@@ -66,9 +65,7 @@ def test_the_program_reports_it(args, status, told, tmp_path):
 
 def test_a_launcher_connects_processes_without_flags(monkeypatch):
   def parse():
-    flag_values = flags.FlagValues()
-    cli.define_flags(flag_values)
-    return main.parse(['main.py', '--workdir=runs/a'], flag_values)
+    return command_line.parse('--workdir=runs/a')
 
   monkeypatch.setenv('JAX_COORDINATOR_ADDRESS', 'a:1')
   with pytest.raises(UserError, match='--num_processes and --process_id'):
@@ -84,9 +81,7 @@ def test_processes_compare_every_run_of_a_sweep(monkeypatch):
     dispatch.distributed, 'check_same', lambda values, _: found.append(values)
   )
   for sweep in ('1e-3,3e-3', '7,3e-3'):
-    values = flags.FlagValues()
-    cli.define_flags(values)
     args = ('--mode=study', '--workdir=any', '--study.objectives=mse')
     sweep = f'--study.sweep=loss.kl_weight={sweep}'
-    dispatch.check_processes(main.parse(['main.py', *args, sweep], values))
+    dispatch.check_processes(command_line.parse(*args, sweep))
   assert found[0] != found[1]

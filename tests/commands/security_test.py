@@ -43,9 +43,13 @@ _UNPICKLERS = {
   *('shelve', 'joblib', 'torch', 'yaml', 'jsonpickle'),
 }
 _ALLOWED = {
+  # The module of a mode, which is one of `cli_flags.MODES`.
+  ('vaegan_jax/commands/dispatch.py', 'importlib.import_module'),
   # The project's own configurations and the Python file that --config names,
   # which is code by design.
   ('vaegan_jax/config/io.py', 'runpy.run_path'),
+  # One of the modes in a table.
+  ('vaegan_jax/commands/dispatch.py', 'importlib.import_module'),
   # A file among the sources, by its name.
   ('vaegan_jax/data/sources/__init__.py', 'importlib.import_module'),
   # Allows the globals of a state dict alone; see `weights_test.py`.

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from absl import flags, logging
+from absl import logging
 from PIL import Image
 
-import main
 from configs.default import get_config
+from tests import command_line
 from vaegan_jax.commands import evaluate, study, study_report, train
-from vaegan_jax.config import cli, sweep
+from vaegan_jax.config import sweep
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import tables
 from vaegan_jax.runtime import writers
@@ -35,15 +35,13 @@ def command(tiny_run, tmp_path, monkeypatch):
   monkeypatch.setattr(writers, '_tensorboard_writer', lambda _: None)
 
   def command(*args):
-    values = flags.FlagValues()
-    cli.define_flags(values)
     args = (
-      *('main.py', '--mode=study', *tiny_run),
+      *('--mode=study', *tiny_run),
       f'--workdir={tmp_path / "study"}',
       *('--study.objectives=mse,geometric', '--study.seeds=0,1'),
       *(f'--config.num_train_steps={_STEPS}', *args),
     )
-    return main.run(main.parse(args, values))
+    return command_line.run(*args)
 
   yield command
   logging.set_verbosity(verbosity)

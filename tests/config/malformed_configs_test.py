@@ -105,7 +105,7 @@ def test_names_of_datasets_and_splits(field, value, told, tiny_run):
     *(f'{field}=\0' for field in _TEXTS),
     *(f'data.data_dir={scheme}://a/b' for scheme in ('s3', 'http')),
     *('data.path=', 'data.path= ', 'data.path=/dev/null', 'data.path=gs://'),
-    *('data.path=gs://a/../b', 'data.data_dir=gs://a//b'),
+    'data.path=gs://a/../b',
     'data.copy_dir=gs://a/b',
     'data.path=gs://a/b --config.data.data_dir=gs://a/b/c',
     *('data.path=/proc/self/fd', 'data.path=$NOWHERE/~', 'data.path=a\nb'),

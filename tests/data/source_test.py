@@ -113,4 +113,4 @@ def test_lists_of_a_saved_configuration_become_tuples():
   data = DataConfig('x', shape=[4, 6], image_size=[8, 9], value_range=[0, 1])
   assert data.spatial_shape == (4, 6) and data.value_range == (0, 1)
   data = DataConfig('x', image_size=[8, 9], random_crop_margin=2)
-  assert data.read_shape == (10, 11) and data.example_shape == (8, 9, 3)
+  assert data.spatial_shape == (8, 9) and data.read_shape == (10, 11)

@@ -14,13 +14,12 @@ import time
 import jax
 import numpy as np
 import pytest
-from absl import flags
 
 import main
 import vaegan_jax
+from tests import command_line
 from tests.finished_run import restore_state
 from tests.processes import Process
-from vaegan_jax.config import cli
 from vaegan_jax.config.io import load_config
 from vaegan_jax.runtime import lock
 from vaegan_jax.runtime.checkpoints import Checkpoints
@@ -51,15 +50,9 @@ def _set_variables(variables):
   os.environ.update(variables)
 
 
-def _run(*args):
-  values = flags.FlagValues()
-  cli.define_flags(values)
-  return main.run(main.parse(['main.py', *args], values))
-
-
 def _tell(capsys, *args):
   with pytest.raises(SystemExit) as caught, main.processes.reporting_errors():
-    _run(*args)
+    command_line.run(*args)
   assert caught.value.code == 2
   return capsys.readouterr().err.splitlines()[-1]
 
@@ -72,7 +65,7 @@ def _meta(bucket, workdir):
 @pytest.fixture(scope='module')
 def whole(bucket, tiny_run):
   """Returns the bucket with an uninterrupted run from step 1 to 20."""
-  assert _run(*tiny_run, '--workdir=gs://bucket/whole') == loop.DONE
+  assert command_line.run(*tiny_run, '--workdir=gs://bucket/whole') == loop.DONE
   return bucket
 
 
@@ -103,7 +96,7 @@ def test_a_killed_run_ends_with_the_same_bits(whole, tiny_run, tmp_path):
     time.sleep(0.01)
   assert process.kill() == -signal.SIGKILL, process.err
   assert not any('killed/checkpoints/20/commit' in n for n in whole.names())
-  assert _run(*args) == loop.DONE
+  assert command_line.run(*args) == loop.DONE
   assert _meta(whole, 'killed')['crc32s'] == _meta(whole, 'whole')['crc32s']
   lines = whole.read('killed/metrics.jsonl').splitlines()
   steps = [json.loads(line)['step'] for line in lines]
@@ -130,7 +123,10 @@ def test_a_damaged_checkpoint_is_put_aside(whole, tiny_run):
 def test_a_run_starts_from_one_in_a_bucket(whole, tiny_run):
   start = ('--config.init_from=gs://bucket/whole/', '--config.seed=1')
   few = '--config.num_train_steps=1'
-  assert _run(*tiny_run, *start, few, '--workdir=gs://bucket/next') == loop.DONE
+  assert (
+    command_line.run(*tiny_run, *start, few, '--workdir=gs://bucket/next')
+    == loop.DONE
+  )
   states = [
     restore_state(load_config(f'{run}/config.json'), run)[0]
     for run in ('gs://bucket/whole', 'gs://bucket/next')
@@ -144,7 +140,7 @@ def test_a_run_starts_from_one_in_a_bucket(whole, tiny_run):
 
 def test_a_model_is_loaded_from_a_bucket_and_exported_to_one(whole):
   flags = ('--mode=export', '--workdir=gs://bucket/whole')
-  assert _run(*flags, '--output=gs://bucket/export') == 0
+  assert command_line.run(*flags, '--output=gs://bucket/export') == 0
   run, export = map(
     vaegan_jax.load, ('gs://bucket/whole', 'gs://bucket/export')
   )

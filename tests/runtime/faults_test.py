@@ -7,9 +7,9 @@ import shutil
 import time
 
 import pytest
-from absl import flags, logging
+from absl import logging
 
-import main
+from tests import command_line
 from tests.faults import __main__ as suite
 from tests.faults import rows
 from tests.faults.damage import METHODS, cases
@@ -22,7 +22,6 @@ from tests.runtime.checkpoints_test import (
   save_all,
 )
 from tests.tiny_run import R1_FLAGS
-from vaegan_jax.config import cli
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import writers
 from vaegan_jax.runtime.checkpoints import Checkpoints
@@ -46,9 +45,7 @@ def run():
   verbosity = logging.get_verbosity()
 
   def run(*args):
-    values = flags.FlagValues()
-    cli.define_flags(values)
-    main.run(main.parse(['main.py', *args], values))
+    command_line.run(*args)
 
   yield run
   logging.set_verbosity(verbosity)

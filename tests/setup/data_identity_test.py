@@ -7,12 +7,11 @@ import zlib
 from pathlib import Path
 
 import pytest
-from absl import flags, logging
+from absl import logging
 from PIL import Image
 
-import main
+from tests import command_line
 from vaegan_jax.commands import compare
-from vaegan_jax.config import cli
 from vaegan_jax.config.io import load_config
 from vaegan_jax.data.image_files import ImageFiles
 from vaegan_jax.errors import UserError
@@ -40,9 +39,7 @@ def run(monkeypatch):
   monkeypatch.setattr(writers, '_tensorboard_writer', lambda _: None)
 
   def run(*args):
-    values = flags.FlagValues()
-    cli.define_flags(values)
-    return main.run(main.parse(['main.py', *map(str, args)], values))
+    return command_line.run(*args)
 
   yield run
   logging.set_verbosity(verbosity)

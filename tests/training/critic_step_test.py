@@ -275,10 +275,10 @@ def test_r1_is_computed_on_every_nth_step_with_n_times_the_weight(batches):
       weights,
     )
     got = gradient(W, critic.params['w'])
-    heavy = 4 * 0.3 * W if step in (4, 8, 12) else 0
-    np.testing.assert_allclose(got, without + heavy, rtol=1e-4, atol=1e-5)
+    added = 4 * 0.3 * W if step in (4, 8, 12) else 0
+    np.testing.assert_allclose(got, without + added, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(
-      metrics['critic_grad_norm'], np.linalg.norm(without + heavy), rtol=1e-4
+      metrics['critic_grad_norm'], np.linalg.norm(without + added), rtol=1e-4
     )
     # Half the squared slope, which is |w|^2 everywhere.
     assert ('r1_penalty' in metrics) == (step in (4, 8, 12))
@@ -292,7 +292,7 @@ def test_only_the_gradient_of_the_loss_is_clipped(batches):
   x, x_recon, _, weights = batches
   plain, _, _ = step_linear(x, [x_recon], weights)
   length, limit = np.linalg.norm(plain), np.linalg.norm(plain) / 3
-  for step, heavy in ((3, 0), (4, 4 * 0.3 * W)):
+  for step, added in ((3, 0), (4, 4 * 0.3 * W)):
     got, _, metrics = step_linear(
       x,
       [x_recon],
@@ -302,10 +302,10 @@ def test_only_the_gradient_of_the_loss_is_clipped(batches):
       r1_weight=0.3,
       r1_every_steps=4,
     )
-    wanted = plain * (limit / length) + heavy
+    wanted = plain * (limit / length) + added
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(
-      metrics['critic_grad_norm'], np.linalg.norm(plain + heavy), rtol=1e-4
+      metrics['critic_grad_norm'], np.linalg.norm(plain + added), rtol=1e-4
     )
 
 
@@ -425,13 +425,13 @@ def test_a_convolutional_critic_takes_the_gradient_of_the_written_out_loss():
   params = jax.jit(module.init)(jax.random.key(0), x)['params']
 
   def total(params):
-    def judge(x):
+    def critic_of(x):
       return module.apply({'params': params}, x)
 
     def squares(x):
-      return (jax.grad(lambda x: judge(x).sum())(x) ** 2).sum((1, 2, 3))
+      return (jax.grad(lambda x: critic_of(x).sum())(x) ** 2).sum((1, 2, 3))
 
-    real, recon, fake = judge(x), judge(x_recon), judge(prior)
+    real, recon, fake = critic_of(x), critic_of(x_recon), critic_of(prior)
     losses = nn.relu(1 - real) + (nn.relu(1 + recon) + nn.relu(1 + fake)) / 2
     between = weights[:, None, None, None] * (x - x_recon) + x_recon
     penalties = 10 * (jnp.sqrt(squares(between)) - 1) ** 2

@@ -231,9 +231,9 @@ def test_a_schedule_counts_the_autoencoders_own_steps():
   often = dict(warmup_steps=2, num_train_steps=8)
   plain = create(['autoencoder', 'critic'], **options | often)
   ones = [1.0] * 9
-  moves = run(waiting['autoencoder'], ones)
-  assert moves == run(plain['autoencoder'], ones)
-  assert moves[0] == 0 and min(moves[1:8]) < 0 and moves[8] == 0
+  updates = run(waiting['autoencoder'], ones)
+  assert updates == run(plain['autoencoder'], ones)
+  assert updates[0] == 0 and min(updates[1:8]) < 0 and updates[8] == 0
   # The critic is trained in every update.
   ones = [1.0] * 33
   alone = create(['critic'], **options)

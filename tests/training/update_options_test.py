@@ -234,14 +234,14 @@ FORMULAS = {
 }
 
 
-def draw(step, part, images, num_rollbacks=0):
+def sample(step, part, images, num_rollbacks=0):
   """Returns the random inputs of one microbatch at a step."""
   own = images[part * BATCH : (part + 1) * BATCH]
-  return _draw(step, part * BATCH, own, num_rollbacks)
+  return _sample(step, part * BATCH, own, num_rollbacks)
 
 
 @jax.jit
-def _draw(step, first, images, num_rollbacks):
+def _sample(step, first, images, num_rollbacks):
   def random(stream, function):
     key = jax.random.fold_in(jax.random.key(SEED), step)
     key = jax.random.fold_in(key, stream + 8 * num_rollbacks)
@@ -335,7 +335,7 @@ def test_three_critic_steps_equal_three_reference_steps():
     before = dict(params)
     old = params['autoencoder']
     for part in range(3):
-      given = draw(step, part, images)
+      given = sample(step, part, images)
       critic_loss, gradient = critic_reference(
         'geometric', params['critic'], old, given, {'recon': 1.0}
       )
@@ -373,7 +373,7 @@ def test_each_loss_trains_only_its_own_network(name):
   case = 'plain' if name == 'geometric' else name
   (before, after, _), (metrics, _) = two_steps(case)
   old, new = params_of(before), params_of(after)
-  given = draw(1, 0, batches(case, 1)[0])
+  given = sample(1, 0, batches(case, 1)[0])
   critic_loss, gradient = critic_reference(
     name, old['critic'], old['autoencoder'], given, {'recon': 1.0}
   )
@@ -392,7 +392,7 @@ def autoencoder_steps(name, *weights):
   (before, after, _), _ = two_steps(name)
   old = before.networks['autoencoder'].params
   critic = after.networks['critic'].params
-  given = draw(1, 0, batches(name, 1)[0])
+  given = sample(1, 0, batches(name, 1)[0])
   wanted = [
     step_by(
       old, autoencoder_reference('geometric', old, critic, given, weight)[1]
@@ -431,7 +431,7 @@ def test_stopping_it_there_changes_neither_losses_nor_the_critic():
 def test_the_critic_weighs_reconstructions_and_samples_alike():
   (before, after, _), (metrics, _) = two_steps('prior')
   old = params_of(before)
-  given = draw(1, 0, batches('prior', 1)[0])
+  given = sample(1, 0, batches('prior', 1)[0])
   half = {'recon': 0.5, 'prior': 0.5}
   loss, gradient = critic_reference(
     'geometric', old['critic'], old['autoencoder'], given, half
@@ -504,7 +504,7 @@ def test_the_adaptive_weight_is_the_ratio_of_the_gradients_norms(
 ):
   images = batches(name, 1)
   (before, after), _ = run(name, images, with_scaled_head(scale))
-  ratio = hand_ratio(before, after, draw(1, 0, images[0]), share)
+  ratio = hand_ratio(before, after, sample(1, 0, images[0]), share)
   assert (ratio > 10.0) == capped
   # A hundredth of the way from 1.
   wanted = 0.99 + 0.01 * min(ratio, 10.0)
@@ -531,7 +531,7 @@ def test_the_logged_loss_with_an_adaptive_weight_is_what_is_trained(name):
     'geometric',
     old,
     after.networks['critic'].params,
-    draw(1, 0, images[0]),
+    sample(1, 0, images[0]),
     weights,
   )
   np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)
@@ -624,7 +624,7 @@ def test_in_a_warm_up_only_the_critic_is_trained():
 def test_the_last_update_of_a_warm_up_trains_both_networks():
   (_, second, third), (_, metrics) = two_steps('warmup')
   old = params_of(second)
-  given = draw(2, 0, batches('warmup', 2)[1])
+  given = sample(2, 0, batches('warmup', 2)[1])
   loss, gradient = autoencoder_reference(
     'geometric',
     old['autoencoder'],
@@ -644,10 +644,10 @@ def test_the_last_update_of_a_warm_up_trains_both_networks():
 
 
 @functools.cache
-def compiled_draw():
+def compiled_inputs():
   """Returns (number of rollbacks) -> microbatches; an image is its flip."""
 
-  draw_parts = create_random_inputs(
+  random_inputs = create_random_inputs(
     lambda x, flip: jnp.where(flip, -1.0, 1.0),
     seed=SEED,
     autoencoder=MODULES['autoencoder'],
@@ -656,14 +656,14 @@ def compiled_draw():
   )
 
   def on_device(num_rollbacks):
-    return draw_parts(1, num_rollbacks, jnp.zeros(3 * BATCH))
+    return random_inputs(1, num_rollbacks, jnp.zeros(3 * BATCH))
 
-  draw_all = jax.pmap(on_device, axis_name=devices.AXIS)
-  return draw_all.lower(jnp.int32([0])).compile()
+  on_devices = jax.pmap(on_device, axis_name=devices.AXIS)
+  return on_devices.lower(jnp.int32([0])).compile()
 
 
-def drawn(num_rollbacks):
-  parts = jax.device_get(compiled_draw()(jnp.int32([num_rollbacks])))
+def sampled(num_rollbacks):
+  parts = jax.device_get(compiled_inputs()(jnp.int32([num_rollbacks])))
   return [{k: v[0] for k, v in part.items()} for part in parts]
 
 
@@ -673,8 +673,8 @@ def test_random_inputs_depend_on_seed_step_index_and_rollbacks(
 ):
   mirrored = np.zeros((3 * BATCH, 1, 2, 1), np.uint8)
   mirrored[:, :, 1] = 254
-  for part, got in enumerate(drawn(num_rollbacks)):
-    want = draw(1, part, mirrored, num_rollbacks)
+  for part, got in enumerate(sampled(num_rollbacks)):
+    want = sample(1, part, mirrored, num_rollbacks)
     np.testing.assert_allclose(got['noise'], want['noise'], rtol=1e-6)
     np.testing.assert_allclose(got['prior'], want['prior'], rtol=1e-6)
     flipped = np.sign(want['x'][:, 0, 1, 0] - want['x'][:, 0, 0, 0])
@@ -683,7 +683,7 @@ def test_random_inputs_depend_on_seed_step_index_and_rollbacks(
 
 
 def test_each_axis_has_its_own_flip():
-  draw_parts = create_random_inputs(
+  random_inputs = create_random_inputs(
     lambda x, *flips: jnp.stack(flips, axis=-1),
     seed=SEED,
     autoencoder=MODULES['autoencoder'],
@@ -691,11 +691,11 @@ def test_each_axis_has_its_own_flip():
     with_prior=False,
     num_flips=2,
   )
-  draw_all = jax.pmap(
-    lambda step: draw_parts(step, 0, jnp.zeros(64))[0]['x'],
+  on_devices = jax.pmap(
+    lambda step: random_inputs(step, 0, jnp.zeros(64))[0]['x'],
     axis_name=devices.AXIS,
   )
-  flips = np.asarray(draw_all(jnp.int32([1])))[0]
+  flips = np.asarray(on_devices(jnp.int32([1])))[0]
   key = jax.random.fold_in(jax.random.key(SEED), 1)
   for axis, stream in enumerate((0, 4)):  # The first is that of photographs.
     keys = [
@@ -707,12 +707,12 @@ def test_each_axis_has_its_own_flip():
 
 
 def test_no_two_random_inputs_are_equal():
-  draws = [part for rollbacks in range(3) for part in drawn(rollbacks)]
+  inputs = [part for rollbacks in range(3) for part in sampled(rollbacks)]
   for name in ('noise', 'prior', 'interpolation'):
-    values = np.concatenate([part[name].ravel() for part in draws])
+    values = np.concatenate([part[name].ravel() for part in inputs])
     assert len(np.unique(values)) == len(values), name
   flips = [
-    tuple(np.concatenate([part['x'] for part in drawn(rollbacks)]))
+    tuple(np.concatenate([part['x'] for part in sampled(rollbacks)]))
     for rollbacks in range(3)
   ]
   assert len(set(flips)) == 3
@@ -725,7 +725,7 @@ def test_a_rollback_changes_the_random_inputs_of_a_step():
     state = initial_state().replace(num_rollbacks=np.int32(num_rollbacks))
     (before, after), (metrics,) = run('plain', images, state)
     assert after.num_rollbacks == num_rollbacks
-    given = draw(1, 0, images[0], num_rollbacks)
+    given = sample(1, 0, images[0], num_rollbacks)
     loss, _ = autoencoder_reference(
       'geometric',
       before.networks['autoencoder'].params,
@@ -746,7 +746,7 @@ def test_a_rollback_changes_the_random_inputs_of_a_step():
 
 def test_the_health_metrics_equal_numpy():
   (before, after, _), (metrics, _) = two_steps('plain')
-  given = draw(1, 0, batches('plain', 1)[0])
+  given = sample(1, 0, batches('plain', 1)[0])
   x_recon, *_ = jax.jit(reconstruct)(
     before.networks['autoencoder'].params, given
   )
@@ -875,7 +875,7 @@ def test_r1_costs_nothing_in_the_steps_that_do_not_take_it():
 
 
 def test_crops_depend_on_the_example_index_on_any_number_of_devices():
-  draw_parts = create_random_inputs(
+  random_inputs = create_random_inputs(
     lambda images, flip, first: pixels.random_crop(images, first, shape=(3, 4)),
     seed=SEED,
     autoencoder=MODULES['autoencoder'],
@@ -889,7 +889,7 @@ def test_crops_depend_on_the_example_index_on_any_number_of_devices():
     shares = images.reshape(2, num_devices, -1, 5, 6, 1).swapaxes(0, 1)
     shares = shares.reshape(num_devices, -1, 5, 6, 1)
     parts = jax.vmap(
-      lambda share: draw_parts(7, 0, share), axis_name=devices.AXIS
+      lambda share: random_inputs(7, 0, share), axis_name=devices.AXIS
     )(shares)
     return np.stack([part['x'].reshape(16, 3, 4) for part in parts])
 

@@ -219,7 +219,7 @@ def differ(a, b):
 # The reference: the same step written out, without sharing any computation.
 
 
-def draw(step, stream, function):
+def sample(step, stream, function):
   key = jax.random.fold_in(jax.random.key(SEED), step)
   key = jax.random.fold_in(key, STREAMS[stream])
   keys = [jax.random.fold_in(key, i) for i in range(BATCH)]
@@ -260,8 +260,8 @@ def distance_between(x, y, loss):
 
 def reference_losses(run, step, images):
   """Returns the losses as functions: of the critic, of the autoencoder."""
-  flip = draw(step, 'flip', lambda key: jax.random.bernoulli(key))
-  noise = draw(step, 'noise', lambda key: jax.random.normal(key, (LATENT,)))
+  flip = sample(step, 'flip', lambda key: jax.random.bernoulli(key))
+  noise = sample(step, 'noise', lambda key: jax.random.normal(key, (LATENT,)))
   x = preprocess(jnp.asarray(images), flip)
   loss = run.loss
 
@@ -561,11 +561,11 @@ def test_streams_differ_between_images_steps_and_uses():
   def on_device(images):  # `pmap` gives the device axis its name.
     return [random_inputs(step, 0, images)[0] for step in (1, 2)]
 
-  draws = jax.pmap(on_device, axis_name=devices.AXIS)(jnp.zeros((1, 200)))
-  for drawn in draws:
-    assert 70 < drawn['x'].sum() < 130
+  inputs = jax.pmap(on_device, axis_name=devices.AXIS)(jnp.zeros((1, 200)))
+  for values_of_step in inputs:
+    assert 70 < values_of_step['x'].sum() < 130
   uses = 'noise', 'prior', 'interpolation'
-  values = [d[use].ravel() for d in draws for use in uses]
+  values = [d[use].ravel() for d in inputs for use in uses]
   # A few of so many floats may be equal; equal streams would be hundreds.
   assert len(np.unique(np.concatenate(values))) >= 2 * 3 * 200 - 3
 
@@ -612,8 +612,8 @@ def test_batch_norm_averages_real_then_fake():
 
   @jax.jit
   def average():
-    flip = draw(1, 'flip', lambda key: jax.random.bernoulli(key))
-    noise = draw(1, 'noise', lambda key: jax.random.normal(key, (LATENT,)))
+    flip = sample(1, 'flip', lambda key: jax.random.bernoulli(key))
+    noise = sample(1, 'noise', lambda key: jax.random.normal(key, (LATENT,)))
     x = preprocess(jnp.asarray(batches(1)[0]), flip)
     (x_recon, *_), _ = run.modules['autoencoder'].apply(
       initial.networks['autoencoder'].variables,

@@ -41,7 +41,7 @@ class DataConfig:
 
   @property
   def holds_arrays(self) -> bool:
-    """Whether examples are arrays in units of their own, not photographs."""
+    """True if examples are arrays in units of their own, not photographs."""
     return sources.holds_arrays(self.name, self.shape)
 
   @property
@@ -56,25 +56,6 @@ class DataConfig:
   def read_shape(self) -> tuple[int, ...]:
     """S before training's random crop."""
     return tuple(n + self.random_crop_margin for n in self.spatial_shape)
-
-  @property
-  def example_shape(self) -> tuple[int, ...]:
-    """(*S, C)."""
-    return (*self.spatial_shape, self.channels)
-
-  @property
-  def mirrored_axes(self) -> tuple[int, ...]:
-    """The axes of space along which training mirrors examples."""
-    if self.flip_axes:
-      return self.flip_axes
-    return (1,) if self.random_flip and not self.holds_arrays else ()
-
-  @property
-  def plotted_bands(self) -> tuple[int, ...]:
-    """The channels that figures show; () for all."""
-    if self.shown_bands:
-      return self.shown_bands
-    return (0,) if self.holds_arrays else ()
 
   @property
   def local_dir(self) -> str:

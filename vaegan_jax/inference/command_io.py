@@ -14,6 +14,7 @@ from absl import logging
 from etils import epath
 
 from vaegan_jax.config.cli import Use
+from vaegan_jax.config.settings import settings
 from vaegan_jax.config.shapes import holds_arrays
 from vaegan_jax.data import pixels, sounds
 from vaegan_jax.data.arrays import encode_npy
@@ -59,7 +60,7 @@ def open_examples(
   """
   if use.split:
     return open_split(config, workdir, use.split)
-  return Pictures(use.input, DataConfig(**config.data))
+  return Pictures(use.input, settings(DataConfig, config.data))
 
 
 def open_split(
@@ -67,7 +68,7 @@ def open_split(
 ) -> Images:
   """Opens a split ('train' or 'eval') of a run's own dataset."""
   config = keep_rules(config, workdir)
-  (images,) = load_splits(DataConfig(**config.data), [f'{split}_split'])
+  (images,) = load_splits(settings(DataConfig, config.data), [f'{split}_split'])
   return images
 
 

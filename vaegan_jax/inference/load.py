@@ -15,6 +15,7 @@ from etils import epath
 
 from vaegan_jax.config.io import load_config
 from vaegan_jax.config.paths import absolute
+from vaegan_jax.config.settings import settings
 from vaegan_jax.errors import UserError
 from vaegan_jax.inference.latent_statistics import read_statistics
 from vaegan_jax.inference.model import TrainedModel
@@ -67,7 +68,7 @@ def load_model(
     statistics=statistics and jax.tree.map(jnp.asarray, statistics),
     autoencoder=modules['autoencoder'],
     critic=modules.get('critic') if 'critic' in variables else None,
-    loss=LossConfig(**config.loss),
+    loss=settings(LossConfig, config.loss),
     config=ml_collections.FrozenConfigDict(config),
     step=step,
     source=path,

@@ -140,7 +140,7 @@ def load_pretrained(
     weights: `config.critic.weights`; for LPIPS two paths, with a comma between.
 
   Returns:
-    {name: variables}; {} where nothing is frozen.
+    {name: variables}; {} if nothing is frozen.
 
   Raises:
     UserError: a file cannot be read, or belongs to another network.

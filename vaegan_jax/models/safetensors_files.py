@@ -28,23 +28,14 @@ def write(
   tensors: Mapping[str, np.ndarray],
   metadata: Mapping[str, str],
 ) -> None:
-  """Writes tensors.
-
-  Args:
-    file: open for writing.
-    tensors: by name, of any strides.
-    metadata: texts by name.
-  """
+  """Writes tensors, of any strides, by name."""
   # Version 0.8.0 of the library writes the memory of any other order as it is.
   arrays = {name: np.asarray(a, order='C') for name, a in tensors.items()}
   file.write(save(arrays, dict(metadata)))
 
 
 def read(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-  """Reads tensors.
-
-  Args:
-    content: of the whole file.
+  """Reads a whole file's content.
 
   Returns:
     {name: tensor}, in the order of their names, and the metadata.

@@ -10,6 +10,7 @@ and a process number means nothing in another container.
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import secrets
@@ -137,20 +138,17 @@ class _BucketLock:
   """The object `lock` of a workdir, written only over its last generation."""
 
   def __init__(self, workdir: str):
+    from google.api_core import exceptions
     from google.cloud import storage
     from google.cloud.storage.retry import DEFAULT_RETRY
 
-    self._workdir = workdir
-    self._client = storage.Client()
+    self._workdir, self._exceptions = workdir, exceptions
+    self._create_blob = functools.partial(
+      storage.Blob.from_uri, f'{workdir}/lock', storage.Client()
+    )
     self._retry = DEFAULT_RETRY.with_timeout(_WATCH_SECONDS)
     self._me = _create_holder() | {'token': secrets.token_hex(8)}
     self._generation = 0  # 0: the object does not exist.
-
-  @property
-  def _blob(self):
-    from google.cloud import storage
-
-    return storage.Blob.from_uri(f'{self._workdir}/lock', self._client)
 
   def wait_until_free(self) -> None:
     """Returns once there is no other holder, or one that does not write.
@@ -193,16 +191,14 @@ class _BucketLock:
 
   def write(self) -> dict[str, Any] | None:
     """Replaces the last generation; returns the holder of any other."""
-    from google.api_core.exceptions import PreconditionFailed
-
     content = json.dumps(self._me | {'time': time.time()})
-    blob, wanted = self._blob, self._generation
+    blob, last = self._create_blob(), self._generation
     try:
       blob.upload_from_string(
-        content, if_generation_match=wanted, retry=self._retry
+        content, if_generation_match=last, retry=self._retry
       )
       self._generation = blob.generation
-    except PreconditionFailed:
+    except self._exceptions.PreconditionFailed:
       holder, generation = self._read()
       # Its own, if only the answer to an earlier attempt was lost.
       if generation and holder.get('token') != self._me['token']:
@@ -215,15 +211,13 @@ class _BucketLock:
     """Removes the object, unless another process has taken it."""
     # An error is harmless here: the lock soon counts as abandoned.
     with contextlib.suppress(Exception):
-      generation = self._generation
-      self._blob.delete(if_generation_match=generation, retry=self._retry)
+      last = self._generation
+      self._create_blob().delete(if_generation_match=last, retry=self._retry)
 
   def _read(self) -> tuple[dict[str, Any], int]:
     """Returns the holder and the generation; {} and 0 without an object."""
-    from google.api_core.exceptions import NotFound
-
-    blob = self._blob
+    blob = self._create_blob()
     try:
       return _parse(blob.download_as_bytes()), blob.generation
-    except NotFound:
+    except self._exceptions.NotFound:
       return {}, 0

@@ -7,6 +7,7 @@ data.
 
 import ml_collections
 
+from vaegan_jax.config.settings import settings
 from vaegan_jax.config.shapes import holds_arrays
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.split import Images, load_splits
@@ -30,7 +31,9 @@ def load_data(
   """
   with distributed.together(), distributed.after_first():
     splits = load_splits(
-      DataConfig(**config.data), _SPLITS, fill_bucket=distributed.is_first()
+      settings(DataConfig, config.data),
+      _SPLITS,
+      fill_bucket=distributed.is_first(),
     )
   distributed.check_same(
     {

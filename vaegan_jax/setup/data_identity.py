@@ -10,6 +10,7 @@ from typing import Any
 import ml_collections
 
 from vaegan_jax.config.migrations import upgrade
+from vaegan_jax.config.settings import settings
 from vaegan_jax.config.shapes import example_shape
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.split import load_splits
@@ -142,7 +143,7 @@ def describe_change(
     'data_dir': now.data_dir,
     'cache_images': False,
   }
-  (images,) = load_splits(DataConfig(**fields), ['train_split'])
+  (images,) = load_splits(settings(DataConfig, fields), ['train_split'])
   was = recorded['data']
   if was['fingerprint'] == images.fingerprint:
     return ''

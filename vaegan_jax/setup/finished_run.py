@@ -14,6 +14,7 @@ from absl import logging
 from etils import epath
 
 from vaegan_jax.config.io import load_config
+from vaegan_jax.config.settings import settings
 from vaegan_jax.config.shapes import shape_flag, shown_bands, spatial_shape
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.split import Images, load_splits
@@ -62,7 +63,7 @@ def open_run(
   """
   restored = restore_for_shape(config, workdir)
   config = keep_rules(config, workdir)
-  (images,) = load_splits(DataConfig(**config.data), ['eval_split'])
+  (images,) = load_splits(settings(DataConfig, config.data), ['eval_split'])
   change = describe_change(config, workdir, restored.step)
   if change:
     logging.warning('In %s, %s.', workdir, change)
@@ -90,7 +91,7 @@ def create_evaluator(
   return Evaluator(
     modules,
     images,
-    loss=LossConfig(**config.loss),
+    loss=settings(LossConfig, config.loss),
     # Each process evaluates everything, on its own devices.
     batch_size=max(1, (batch_size or config.batch_size) // jax.process_count()),
     seed=config.seed,

@@ -1,6 +1,5 @@
 """Builds the networks that a configuration describes, or restores them."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Collection, Container, Mapping
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import optax
 
 from vaegan_jax import models
 from vaegan_jax.config.migrations import upgrade
+from vaegan_jax.config.settings import settings
 from vaegan_jax.config.shapes import example_shape
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime.checkpoints import Checkpoints
@@ -42,7 +42,7 @@ def create_networks(
   trained = [name for name in modules if not models.is_frozen(modules[name])]
   schedules = create_schedules(config, trained)
   optimizers = optimizers_lib.create_optimizers(
-    schedules, optimizers_lib.OptimizerConfig(**config.optimizer)
+    schedules, settings(optimizers_lib.OptimizerConfig, config.optimizer)
   )
   create_state = functools.partial(
     create_train_state,
@@ -61,7 +61,7 @@ def create_schedules(
   critic = critic_config(config, trained)
   return optimizers_lib.create_schedules(
     trained,
-    optimizers_lib.OptimizerConfig(**config.optimizer),
+    settings(optimizers_lib.OptimizerConfig, config.optimizer),
     num_train_steps=config.num_train_steps,
     num_critic_steps=critic.num_steps,
     critic_warmup_updates=critic.warmup_updates,
@@ -79,8 +79,7 @@ def critic_config(
   """
   if 'critic' not in trained:
     return CriticConfig(r1_weight=0.0)
-  names = [field.name for field in dataclasses.fields(CriticConfig)]
-  return CriticConfig(**{name: config.critic[name] for name in names})
+  return settings(CriticConfig, config.critic)
 
 
 class RestoredNetworks(NamedTuple):

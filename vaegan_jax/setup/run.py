@@ -15,6 +15,7 @@ import optax
 
 from vaegan_jax import models
 from vaegan_jax.config.rules import flatten
+from vaegan_jax.config.settings import settings
 from vaegan_jax.config.shapes import example_shape
 from vaegan_jax.config.validation import validate_new_run
 from vaegan_jax.data import batches
@@ -84,12 +85,8 @@ class Run:
   @property
   def plan(self) -> Plan:
     """The number of steps, and when to evaluate, plot and save."""
-    config = self.config
-    fields = {field.name for field in dataclasses.fields(Plan)} & set(config)
-    return Plan(
-      **{name: config[name] for name in fields},
-      on_failure=config.health.on_failure,
-    )
+    on_failure = self.config.health.on_failure
+    return settings(Plan, self.config, on_failure=on_failure)
 
   def update_for(self, step: int) -> Update:
     """Returns the update that a step, from 1, takes."""

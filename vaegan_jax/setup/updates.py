@@ -8,6 +8,7 @@ import jax
 import ml_collections
 import optax
 
+from vaegan_jax.config.settings import settings
 from vaegan_jax.config.shapes import flip_axes, spatial_shape
 from vaegan_jax.data import pixels
 from vaegan_jax.losses.adversarial import OBJECTIVES
@@ -33,7 +34,7 @@ def create_updates(
   return build.create_updates(
     modules,
     optimizers,
-    LossConfig(**config.loss),
+    settings(LossConfig, config.loss),
     objective=OBJECTIVES[config.objective] if trains_critic else None,
     order=config.update_order,
     ema_decay=config.ema_decay,

@@ -77,18 +77,10 @@ def create_updates(
 
   @functools.cache
   def update_of(kind):
+    update = create_critic_update(parts, kind.regularize_critic)
     if kind.train_autoencoder:
-      update = averaging(
-        create_update(
-          parts, order=order, regularize_critic=kind.regularize_critic
-        ),
-        ema_decay,
-        num_steps,
-      )
-    else:
-      update = create_critic_update(
-        parts, regularize_critic=kind.regularize_critic
-      )
+      update = create_update(parts, kind.regularize_critic, order)
+      update = averaging(update, ema_decay, num_steps)
     return devices.parallelize(skipping_non_finite(update))
 
   return update_of

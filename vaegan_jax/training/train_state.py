@@ -117,13 +117,7 @@ def create_train_state(
 
 
 def inference_variables(state: TrainState) -> dict[str, dict[str, Params]]:
-  """Returns {network: variables}; the autoencoder's weights are the averaged.
-
-  Args:
-    state: state of a run, on the host or on any devices.
-  """
-  variables = {
-    name: network.variables for name, network in state.networks.items()
-  }
+  """Returns {network: variables}, with the autoencoder's averaged weights."""
+  variables = {name: net.variables for name, net in state.networks.items()}
   variables['autoencoder']['params'] = state.ema_params
   return variables

@@ -58,15 +58,15 @@ class Parts:
 
 
 def create_update(
-  parts: Parts, *, order: str, regularize_critic: Sequence[bool]
+  parts: Parts, regularize_critic: Sequence[bool], order: str
 ) -> Update:
   """Creates the update of one device from its parts.
 
   Args:
     parts: the parts.
+    regularize_critic: K, as in `StepKind`.
     order: 'alternating', the distance uses the critic just updated, or
       'simultaneous', it shares the critic step's forward passes.
-    regularize_critic: K, as in `StepKind`.
 
   Returns:
     (state, images [K B, H, W, C] uint8) -> (state after the step, metrics []),
@@ -116,18 +116,12 @@ def create_update(
 
 
 def create_critic_update(
-  parts: Parts, *, regularize_critic: Sequence[bool]
+  parts: Parts, regularize_critic: Sequence[bool]
 ) -> Update:
   """Creates the update that trains the critic alone, in its warm-up.
 
-  Args:
-    parts: those of `create_update`; what serves the autoencoder's gradient is
-      not used.
-    regularize_critic: K, as in `StepKind`.
-
-  Returns:
-    As `create_update`, but the critic alone is trained, on all K microbatches.
-    The metrics are those of its last step, and the latent's losses.
+  The arguments are those of `create_update`. The update trains on all K
+  microbatches; its metrics are the last step's, and the latent's losses.
   """
 
   def update(state, images):

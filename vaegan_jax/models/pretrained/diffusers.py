@@ -92,14 +92,11 @@ def describe(
 
 
 def to_diffusers(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """Renames the weights to AutoencoderKL's names.
-
-  Args:
-    params: of an `Autoencoder` with the layout 'ldm', {'encoder': ...,
-      'decoder': ...}.
+  """Converts the params of an `Autoencoder` with the layout 'ldm'.
 
   Returns:
-    {name: array}, its `state_dict`, with kernels [F, C, H, W] and [F, C].
+    AutoencoderKL's `state_dict` {name: array}, with kernels [F, C, H, W] and
+    [F, C].
 
   Raises:
     UserError: they belong to another network.
@@ -126,11 +123,7 @@ def to_diffusers(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def from_diffusers(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-  """Converts AutoencoderKL's weights back, as the inverse of `to_diffusers`.
-
-  Args:
-    state_dict: {name: array} of an AutoencoderKL; names of earlier versions are
-      accepted.
+  """Converts AutoencoderKL's weights back; accepts names of earlier versions.
 
   Returns:
     The params of an `Autoencoder` with the layout 'ldm'.

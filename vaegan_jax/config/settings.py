@@ -1,0 +1,23 @@
+"""Settings for one part of the house, taken from a configuration."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+T = TypeVar('T')
+
+
+def settings(cls: type[T], section: Mapping[str, Any], **others: Any) -> T:
+  """Builds a dataclass from the fields of a section that it names.
+
+  A field that the dataclass does not name is ignored, so that a new one need
+  not be known to every part.
+
+  Args:
+    cls: the dataclass.
+    section: a configuration, or a part of one.
+    **others: values that the section has not.
+  """
+  names = {field.name for field in dataclasses.fields(cls)} - others.keys()
+  known = {name: section[name] for name in names if name in section}
+  return cls(**known, **others)
