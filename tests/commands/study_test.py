@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import statistics
+import types
 from pathlib import Path
 
 import numpy as np
@@ -350,7 +351,13 @@ def test_a_score_that_one_run_lacks_has_no_mean():
 def test_the_estimate_uses_the_remaining_updates(capsys, monkeypatch):
   now = [0.0]
   monkeypatch.setattr(study.time, 'monotonic', lambda: now[0])
-  progress = study._Progress({'a': 0, 'b': 10, 'c': 40})
+  monkeypatch.setattr(study, '_newest_step', lambda run: 0)
+  runs = {
+    run: types.SimpleNamespace(num_train_steps=steps)
+    for run, steps in {'a': 20, 'b': 10, 'c': 40}.items()
+  }
+  outcomes = {'a': {'status': 'finished'}, 'b': None, 'c': None}
+  progress = study._Progress(runs, outcomes)
   progress.announce('a', 'A', {'status': 'failed'})
   progress.announce('b', 'B', None)
   now[0] = 3600.0
