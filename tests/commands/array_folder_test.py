@@ -121,7 +121,7 @@ def test_the_range_is_found_once_and_kept(train, capsys):
   (workdir / 'outcome.json').write_text(content)
   config = keep_rules(config, workdir)
   study._check_resumable(config, str(workdir))
-  assert study._recall(config, str(workdir)) == outcome
+  assert study._read_outcome(config, str(workdir)) == outcome
   longer = '--config.num_train_steps=4'
   assert main.run(parse(workdir, *flags, longer)) == 0  # Still 'percentiles'.
   told = capsys.readouterr().out

@@ -27,7 +27,7 @@ from tests.processes import (
   saved_steps,
   wait_for_step,
 )
-from vaegan_jax.commands import evaluate, train
+from vaegan_jax.commands import evaluate
 from vaegan_jax.config.io import load_config
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import evaluator
@@ -468,7 +468,7 @@ def test_a_run_with_repeated_rollbacks_ends(
   _find_once_at(monkeypatch, *[15] * 9)
   rollback = '--config.health.on_failure=rollback'
   assert run(tmp_path, *tiny_run, rollback) == loop.FAILED
-  assert 'Rolled back 3 times already' in capsys.readouterr().out
+  assert 'Gave up after 3 rollbacks' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('objective', ['wasserstein', 'wasserstein_gp'])
@@ -587,7 +587,7 @@ def test_too_little_memory_gives_one_message(
   def exhaust(*_):
     raise RuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 7 bytes.')
 
-  monkeypatch.setattr(train, 'begin', exhaust)
+  monkeypatch.setattr('vaegan_jax.setup.resume.init_state', exhaust)
   with pytest.raises(UserError, match=r'7 bytes.* for batch_size=8, data\.im'):
     run(tmp_path / 'run', *tiny_run)
   monkeypatch.setattr(memory, '_available', lambda: 1000)
@@ -606,6 +606,6 @@ def test_updates_that_stay_non_finite_end_the_run(
     capsys.readouterr()
     .out.splitlines()[-1]
     .startswith(
-      f'Stopped at step {len(rows)}: the last 5 updates had a non-finite loss'
+      f'Stopped at step {len(rows)}: the last 5 updates had non-finite'
     )
   )

@@ -171,7 +171,7 @@ def give_nan(lab: Lab) -> tuple[str, str]:
     '--config.max_skipped_steps=5',
     status=1,
   )
-  check('the last 5 updates had a non-finite' in process.out, process.out)
+  check('the last 5 updates had non-finite' in process.out, process.out)
   return '2 runs', 'that update skipped and counted; five in a row end with 1'
 
 
