@@ -6,7 +6,8 @@ Images have `data.image_size`, one number or a pair (height, width). Arrays have
 
 from typing import Any
 
-from vaegan_jax.data import sources
+from vaegan_jax.config.settings import settings
+from vaegan_jax.data.data_config import DataConfig
 
 MAX_AXES = 3
 
@@ -17,7 +18,7 @@ def holds_arrays(data: Any) -> bool:
   Args:
     data: the fields of `config.data`.
   """
-  return sources.holds_arrays(data['name'], tuple(data['shape']))
+  return settings(DataConfig, data).holds_arrays
 
 
 def as_pair(image_size: int | tuple[int, int]) -> tuple[int, ...]:
@@ -28,12 +29,8 @@ def as_pair(image_size: int | tuple[int, int]) -> tuple[int, ...]:
 
 
 def spatial_shape(data: Any) -> tuple[int, ...]:
-  """Returns the sizes S of the one to three spatial axes of the examples.
-
-  Args:
-    data: the fields of `config.data`.
-  """
-  return tuple(data['shape']) or as_pair(data['image_size'])
+  """Returns the sizes S of the one to three spatial axes of the examples."""
+  return settings(DataConfig, data).spatial_shape
 
 
 def shape_field(data: Any) -> str:
@@ -49,18 +46,14 @@ def shape_flag(data: Any) -> str:
 
 def example_shape(data: Any) -> tuple[int, ...]:
   """Returns the shape (*S, C) of the examples."""
-  return (*spatial_shape(data), data['channels'])
+  return settings(DataConfig, data).example_shape
 
 
 def flip_axes(data: Any) -> tuple[int, ...]:
   """Returns the spatial axes along which training mirrors examples."""
-  if data.flip_axes:
-    return tuple(data.flip_axes)
-  return (1,) if data.random_flip and not holds_arrays(data) else ()
+  return settings(DataConfig, data).mirrored_axes
 
 
 def shown_bands(data: Any) -> tuple[int, ...]:
   """Returns the channels that figures show; (): all, as of images."""
-  if data.shown_bands:
-    return tuple(data.shown_bands)
-  return (0,) if holds_arrays(data) else ()
+  return settings(DataConfig, data).plotted_bands
