@@ -12,11 +12,7 @@ MAX_AXES = 3
 
 
 def holds_arrays(data: Any) -> bool:
-  """Returns whether examples are arrays in their own units, not images.
-
-  Args:
-    data: the fields of `config.data`.
-  """
+  """Returns whether examples are arrays in their own units, not images."""
   return sources.holds_arrays(data['name'], tuple(data['shape']))
 
 
@@ -28,11 +24,7 @@ def as_pair(image_size: int | tuple[int, int]) -> tuple[int, ...]:
 
 
 def spatial_shape(data: Any) -> tuple[int, ...]:
-  """Returns the sizes S of the one to three spatial axes of the examples.
-
-  Args:
-    data: the fields of `config.data`.
-  """
+  """Returns the sizes S of the one to three spatial axes of the examples."""
   return tuple(data['shape']) or as_pair(data['image_size'])
 
 
