@@ -321,17 +321,15 @@ def test_a_closed_terminal_costs_a_warning(monkeypatch, warnings):
 def test_long_work_shows_plain_lines_where_no_terminal_is(capsys):
   clock = _Clock()
   done = []
-  for step in progress_lib.track(
-    range(1, 5), 'Looking', 4, lambda step: f'at {step}', clock=clock
-  ):
+  for step in progress_lib.track(range(1, 5), 'Looking', 4, clock=clock):
     done.append(step)
     clock.now += 3
   assert done == [1, 2, 3, 4]
   printed = capsys.readouterr()
   assert printed.err == ''  # Where bars are.
   assert printed.out.splitlines() == [
-    'Looking: 2 of 4  0:00:06 left  at 2',
-    'Looking: 4 of 4  0:00:00 left  at 4',
+    'Looking: 2 of 4  0:00:06 left',
+    'Looking: 4 of 4  0:00:00 left',
   ]
 
 

@@ -27,9 +27,6 @@ _SIZES = ('batch_size', 'data.image_size', 'model.width', 'critic.width')
 def run_command(command: Command) -> int:
   """Runs a command.
 
-  Args:
-    command: a command with valid configurations.
-
   Returns:
     The process's exit status.
 
@@ -53,9 +50,6 @@ def run_command(command: Command) -> int:
 
 def check_processes(command: Command) -> None:
   """Checks that the command runs on several processes, and is equal on all.
-
-  Args:
-    command: command of this process.
 
   Raises:
     UserError: the mode is for one process, or the flags differ.

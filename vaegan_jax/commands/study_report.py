@@ -33,9 +33,6 @@ _CURVES = (
 def summarize(outcomes: list[Outcome]) -> Summary:
   """Sums up the outcomes of each label.
 
-  Args:
-    outcomes: outcomes of runs, in any order.
-
   Returns:
     label -> the numbers of `runs` and, among them, `failures`; and each of
     METRICS, those of sounds, judges and codes where there are any, as mean and
@@ -66,11 +63,7 @@ def _spread(values: list[float | None]) -> tables.Spread | None:
 
 
 def write_tables(outcomes: list[Outcome], workdir: str) -> None:
-  """Writes `study.md` and `study.json`.
-
-  Args:
-    outcomes: outcomes of the runs so far.
-  """
+  """Writes `study.md` and `study.json`."""
   summary = summarize(outcomes)
   failures = [
     f'- {outcome["label"]}, seed {outcome["seed"]}, {outcome["status"]} '

@@ -122,10 +122,6 @@ def parse_flags(
 ) -> list[str]:
   """Parses the flags of this program.
 
-  Args:
-    argv: the program's name and its arguments.
-    flag_values: where `define_flags` has defined the flags.
-
   Returns:
     The program's name and the other arguments.
 

@@ -119,9 +119,6 @@ def load_config_file(source: str) -> ml_collections.ConfigDict:
 def split_source(source: str) -> tuple[str, str, list[str]]:
   """Splits the value of `--config`, such as 'configs/celeba.py:mse,kl_f8'.
 
-  Args:
-    source: a path, perhaps a colon, an objective and presets.
-
   Returns:
     The path, the word that is no preset or '', and the presets in order.
 

@@ -39,9 +39,6 @@ def stamp(config: Mapping[str, Any]) -> dict[str, Any]:
 def upgrade(config: Mapping[str, Any]) -> dict[str, Any]:
   """Translates a configuration of any version into today's fields.
 
-  Args:
-    config: nested; from JSON, or a ConfigDict's dictionary.
-
   Returns:
     A copy without the version. It has all of today's fields if `config` had all
     of its version's.

@@ -26,10 +26,6 @@ def apply_overrides(
 
   The last flag of a field counts.
 
-  Args:
-    config: a locked configuration.
-    argv: the program's name and its `--config.<field>` flags.
-
   Raises:
     UserError: a field does not exist, a value is not of its type, or there are
       other arguments.
@@ -84,10 +80,6 @@ def with_objective(source: str, argv: Sequence[str]) -> str:
 
   A file sets other fields by the objective too, such as the KL weight:
   `--config.objective=mse` must mean the same as `file.py:mse`.
-
-  Args:
-    source: `path` or `path:words`, as in `--config`.
-    argv: arguments, perhaps with that flag.
 
   Returns:
     The source with the objective, if the flag is given and the source names

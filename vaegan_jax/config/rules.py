@@ -214,12 +214,6 @@ def must_be(name: str, like: Any) -> str:
 def check_value(name: str, value: Any, rule: Rule, like: Any) -> None:
   """Checks one field by itself.
 
-  Args:
-    name: name of the field.
-    value: the value to check.
-    rule: rule of the field.
-    like: its default, a valid value of its type.
-
   Raises:
     UserError: the value has the wrong type or breaks its rule.
   """

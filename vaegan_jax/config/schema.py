@@ -282,9 +282,6 @@ def create_config() -> ml_collections.ConfigDict:
 def check_fields(config: ml_collections.ConfigDict) -> None:
   """Checks each field of a configuration by itself.
 
-  Args:
-    config: a configuration with all fields.
-
   Raises:
     UserError: a value has the wrong type or breaks its rule.
   """

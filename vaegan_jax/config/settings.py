@@ -12,11 +12,6 @@ def settings(cls: type[T], section: Mapping[str, Any], **others: Any) -> T:
 
   A field that the dataclass does not name is ignored, so that a new one need
   not be known to every part.
-
-  Args:
-    cls: the dataclass.
-    section: a configuration, or a part of one.
-    **others: values that the section has not.
   """
   names = {field.name for field in dataclasses.fields(cls)} - others.keys()
   known = {name: section[name] for name in names if name in section}

@@ -1,7 +1,8 @@
 """The shape of the examples, from the fields of `config.data`.
 
 Images have `data.image_size`, one number or a pair (height, width). Arrays have
-`data.shape`: (samples,), (height, width) or (depth, height, width).
+`data.shape`: (samples,), (height, width) or (depth, height, width). `data` is
+these fields, of a configuration or of JSON.
 """
 
 from typing import Any
@@ -13,11 +14,7 @@ MAX_AXES = 3
 
 
 def holds_arrays(data: Any) -> bool:
-  """Returns whether examples are arrays in their own units, not images.
-
-  Args:
-    data: the fields of `config.data`.
-  """
+  """Returns whether examples are arrays in their own units, not images."""
   return settings(DataConfig, data).holds_arrays
 
 

@@ -59,9 +59,6 @@ def validate_new_run(config: ml_collections.ConfigDict) -> None:
   of the batch: the distance in such a critic's features alone ignores them.
   Runs of earlier versions that started so may be resumed.
 
-  Args:
-    config: a valid configuration.
-
   Raises:
     UserError: the critic ignores contrast, or attention has no feature map.
   """

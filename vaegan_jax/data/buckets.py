@@ -123,9 +123,6 @@ class BucketFolder:
   def copy(self, *, exactly: bool = False) -> pathlib.Path:
     """Makes the copy on this machine equal to the bucket.
 
-    Args:
-      exactly: whether other files in the copy are removed.
-
     Returns:
       Its folder.
 

@@ -167,9 +167,6 @@ class ImageFiles:
   def split(self, damaged: Collection[str]) -> dict[str, list[str]]:
     """Returns the names of each split's images, without the damaged ones.
 
-    Args:
-      damaged: what `find_damaged` has returned.
-
     Raises:
       UserError: a split would be empty.
     """
@@ -285,11 +282,6 @@ def list_files(
   other_folders: Collection[str] = (),
 ) -> dict[str, tuple[int, int]]:
   """Finds files in a folder at any depth, except hidden ones.
-
-  Args:
-    root: the folder.
-    is_example: selects files.
-    other_folders: names of folders that are skipped.
 
   Returns:
     (bytes, nanoseconds of the last change) by name relative to the folder.

@@ -120,9 +120,6 @@ def _find(
 def png_names(names: Sequence[str]) -> list[str]:
   """Returns names for PNG files: the same, with another suffix.
 
-  Args:
-    names: names of the originals, without duplicates.
-
   Returns:
     'a/cat.png' for 'a/cat.jpg', or 'a/cat.jpg.png' if two would be the same.
   """

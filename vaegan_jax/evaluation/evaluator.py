@@ -176,10 +176,6 @@ class Evaluator:
   ) -> dict[str, np.ndarray]:
     """Plots originals with reconstructions, samples, and an interpolation.
 
-    Args:
-      variables: {network: variables}.
-      poll: called before each of the three.
-
     Returns:
       {name: [H', W', 3] uint8}; the interpolation is between two originals.
     """

@@ -25,11 +25,6 @@ def encode_batches(
 ) -> Iterator[tuple[np.ndarray, Posterior]]:
   """Encodes examples in batches that all local devices share.
 
-  Args:
-    model: the model that encodes.
-    examples: of the shape that the model takes.
-    **options: those of `devices.map_batches`.
-
   Yields:
     The indices of each batch, and its posterior in NumPy.
   """

@@ -39,9 +39,6 @@ def canonical(content: Mapping[str, Any]) -> bytes:
 def read(path: epath.Path) -> dict[str, Any]:
   """Reads the content of a checkpoint's `meta`.
 
-  Args:
-    path: folder of the checkpoint, `<workdir>/checkpoints/<step>`.
-
   Raises:
     Misnamed: the folder is named after another step.
     Exception: of nearly any class, where `meta` is damaged.

@@ -27,11 +27,6 @@ def load_checkpoint(
 ) -> PyTree | None:
   """Reads one checkpoint and compares it with its `meta` and with this run.
 
-  Args:
-    path: Folder of the checkpoint.
-    template: See `Checkpoints.restore`, as for the rest.
-    now: The current values of some entries of `meta`; None: not compared.
-
   Returns:
     The state; None, with a warning, if the checkpoint is damaged.
 

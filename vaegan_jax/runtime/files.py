@@ -67,9 +67,6 @@ def replacing(path: epath.PathLike) -> Iterator[epath.Path]:
 
   If several processes write it at the same time, the last file wins.
 
-  Args:
-    path: local or `gs://...`.
-
   Yields:
     A unique temporary path in the same folder, to be written in the context.
 

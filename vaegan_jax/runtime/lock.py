@@ -41,9 +41,6 @@ def hold(workdir: epath.PathLike) -> Iterator[None]:
   it again. Within a context of the same workdir and process it does nothing. A
   disk without locks costs one warning.
 
-  Args:
-    workdir: local or `gs://...`.
-
   Raises:
     UserError: another process holds it, or it cannot be written.
   """

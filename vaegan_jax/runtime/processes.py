@@ -199,10 +199,6 @@ def leave(status: int, error: Exception | None = None) -> None:
   """Ends this process at once if there are others, and thereby ends those.
 
   Python's own end would wait for them, and they for this one's next update.
-
-  Args:
-    status: exit status.
-    error: is printed with its traceback.
   """
   if not jax.distributed.is_initialized() or jax.process_count() == 1:
     return

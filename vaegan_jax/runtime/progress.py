@@ -121,7 +121,6 @@ def track(
   steps: Iterable[Step],
   action: str,
   total: int,
-  describe: Callable[[Step], str] = lambda step: '',
   *,
   clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Step]:
@@ -129,13 +128,6 @@ def track(
 
   A terminal shows a bar; a file or a pipe gets a line now and then. Of several
   processes, only the first shows anything.
-
-  Args:
-    steps: are yielded.
-    action: 'Evaluating', for example.
-    total: number of steps.
-    describe: returns a note on the last step.
-    clock: returns seconds since any fixed time.
 
   Yields:
     The steps.
@@ -148,13 +140,11 @@ def track(
   ) as bar:
     for done, step in enumerate(steps, start=1):
       yield step
-      bar.set_postfix_str(describe(step), refresh=False)
       bar.update()
       if not on_terminal and (now := clock()) - printed >= _QUIET_SECONDS:
         printed = now
         left = format_duration((now - start) / done * (total - done))
-        parts = [f'{action}: {done:,} of {total:,}', f'{left} left']
-        print('  '.join([*parts, describe(step)]).rstrip(), flush=True)
+        print(f'{action}: {done:,} of {total:,}  {left} left', flush=True)
 
 
 def format_duration(seconds: float) -> str:

@@ -50,9 +50,6 @@ def settle_range(
 ) -> ml_collections.ConfigDict:
   """Finds and prints the range of the training examples' values.
 
-  Args:
-    images: the training images.
-
   Returns:
     A copy with the pair that `data.value_range` resolves to. For photographs,
     whose values are 0 to 255, it is `config` itself.

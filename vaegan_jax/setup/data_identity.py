@@ -33,10 +33,6 @@ def keep_rules(
   resumed run keeps its own. It also keeps the `data.value_range` that it has
   found. All processes must call this at the same time.
 
-  Args:
-    config: the requested configuration.
-    workdir: the run's folder, which may be new.
-
   Returns:
     A copy, or `config` itself if nothing differs.
   """
@@ -68,9 +64,6 @@ def may_have_grown(
   config: ml_collections.ConfigDict, workdir: str, data: dict[str, Any]
 ) -> bool:
   """Checks if a run's folder has more images than before, and may have.
-
-  Args:
-    data: identity of its training images: 'num_images', 'fingerprint'.
 
   Returns:
     True, with a message, if the folder has grown and `data.allow_growth` is

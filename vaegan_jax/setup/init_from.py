@@ -66,9 +66,6 @@ def read_initial_weights(
   A frozen critic is left to its own file. Processes that train together must
   call this at the same time.
 
-  Args:
-    config: configuration of the new run.
-
   Returns:
     The weights; None if no run is named.
 

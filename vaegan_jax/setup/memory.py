@@ -104,9 +104,6 @@ def _available() -> int:
 def reporting_exhaustion(sizes: Mapping[str, Any]) -> Iterator[None]:
   """Reports exhausted memory within the context as a user's mistake.
 
-  Args:
-    sizes: {field: value} that memory depends on.
-
   Raises:
     UserError: XLA or Python ran out of memory.
   """

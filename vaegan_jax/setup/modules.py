@@ -32,11 +32,7 @@ def create_modules(config: ml_collections.ConfigDict) -> dict[str, nn.Module]:
 def variable_shapes(
   config: ml_collections.ConfigDict, modules: Mapping[str, nn.Module]
 ) -> dict[str, Variables]:
-  """Returns {network: its params and batch_stats}, as shapes and dtypes.
-
-  Args:
-    modules: from `create_modules`, or some of them.
-  """
+  """Returns {network: its params and batch_stats}, as shapes and dtypes."""
   x = jax.ShapeDtypeStruct((1, *example_shape(config.data)), jnp.float32)
   return {
     name: {

@@ -30,9 +30,6 @@ def open_checkpoints(
 ) -> Iterator[Checkpoints]:
   """Locks a workdir against other trainers, and opens its checkpoints.
 
-  Args:
-    num_checkpoints: number of the newest checkpoints to keep.
-
   Yields:
     The checkpoints.
 
@@ -92,9 +89,6 @@ class RunCheckpoints:
   def save(self, step: int, state: TrainState, *, finish: bool) -> bool:
     """Saves a step.
 
-    Args:
-      finish: whether to wait until it is written.
-
     Returns:
       Whether it was started; with `finish`, whether it was written.
 
@@ -115,9 +109,6 @@ class RunCheckpoints:
 
   def roll_back(self, finding: Finding) -> tuple[TrainState, int] | None:
     """Goes back to before a failure began, with fresh randomness.
-
-    Args:
-      finding: what went wrong, and since when.
 
     Returns:
       The state and its step; None, with a message, if that is impossible.

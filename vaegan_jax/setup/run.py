@@ -115,11 +115,7 @@ class Run:
     )
 
   def batches(self, start_step: int) -> Iterator[jax.Array]:
-    """Yields this process's batches on its devices, without end.
-
-    Args:
-      start_step: the last finished step.
-    """
+    """Yields this process's batches on its devices, without end."""
     config = self.config
     trains_critic = 'critic' in self.optimizers
     return batches.create_batches(

@@ -20,9 +20,6 @@ _ADAPTIVE_DECAY, _ADAPTIVE_MAX = 0.99, 10.0
 def create_combine_losses(loss: LossConfig) -> Callable:
   """Creates the function that combines the terms into a loss and its gradient.
 
-  Args:
-    loss: the weights.
-
   Returns:
     (step [], terms {name: [B]}, losses_vjp, latent's losses {name: [B]},
     averages) -> (cotangents of (decoded, latent's losses), metrics {name: []},

@@ -96,10 +96,6 @@ def learning_rates(
 ) -> dict[str, float]:
   """Returns the learning rate of each network's last optimizer step.
 
-  Args:
-    schedules: those of the optimizers.
-    state: after that step.
-
   Returns:
     {'learning_rate_autoencoder': ..., ...}; before a network's first step, the
     learning rate of that step.

@@ -51,9 +51,6 @@ def skipping_non_finite(update: Update) -> Update:
   Every metric is checked. The losses and gradient norms among them show a
   non-finite gradient; metrics are averaged, so all devices decide alike.
 
-  Args:
-    update: an update whose metrics include all losses and gradient norms.
-
   Returns:
     The same update, except that a skipped step changes only `step` and
     `num_skipped`, which is also the metric `skipped_in_a_row`.

@@ -29,9 +29,6 @@ _NOISE = 25.0  # Standard deviation of the instrument noise.
 def draw(index: int) -> np.ndarray:
   """Draws one scene.
 
-  Args:
-    index: any non-negative integer.
-
   Returns:
     [64, 64, 13] uint16, reflectance times 10,000.
   """

@@ -64,9 +64,6 @@ _FRAMES = (_INK, (176, 40, 52), (30, 70, 140), (150, 110, 30))
 def draw_face(index: int) -> np.ndarray:
   """Draws one face.
 
-  Args:
-    index: any non-negative integer.
-
   Returns:
     [64, 64, 3] uint8 RGB.
   """

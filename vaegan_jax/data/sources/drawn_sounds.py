@@ -23,9 +23,6 @@ _ONSETS = 8  # Places of the grid on which a note begins.
 def draw(index: int) -> np.ndarray:
   """Draws one sound.
 
-  Args:
-    index: any non-negative integer.
-
   Returns:
     [8192, 1] int16, at 16,000 samples per second.
   """

@@ -22,9 +22,6 @@ _NOISE = 2.0  # Standard deviation of the instrument noise.
 def draw(index: int) -> np.ndarray:
   """Draws one volume.
 
-  Args:
-    index: any non-negative integer.
-
   Returns:
     [32, 32, 32, 1] uint8.
   """

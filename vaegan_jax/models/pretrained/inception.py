@@ -226,10 +226,6 @@ def to_variables(
 ) -> dict[str, Any]:
   """Converts the PyTorch port's state dict to variables of `Inception`.
 
-  Args:
-    path: path of the file, for messages.
-    state: {name: tensor} in the file; the classifier is ignored.
-
   Returns:
     {'params': {layer: {'kernel', 'bias'}}}, numpy, float32.
 

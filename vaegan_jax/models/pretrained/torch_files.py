@@ -63,10 +63,6 @@ _DTYPES = {
 def read_zip(f: BinaryIO, size: int) -> dict[str, np.ndarray]:
   """Reads what `torch.save` writes since torch 1.6.
 
-  Args:
-    f: the file, at its beginning.
-    size: size of the file, in bytes.
-
   Returns:
     {name: tensor} in the file's order; they may be read-only views of one
     buffer.
