@@ -20,7 +20,7 @@ from vaegan_jax.evaluation.tables import (
 Point = Mapping[str, int | Spread | None]  # {metric: its mean and deviation}.
 
 _DPI = 100
-_INK, _GREY = '#1f2328', '#656d76'
+_INK, _GREY, _RULE = '#1f2328', '#656d76', '#d1d9e0'
 # Width of the comparison, in pixels.
 _WIDTH = 1200  # Images are enlarged towards it, by a whole number.
 _MARGIN = 24
@@ -28,7 +28,7 @@ _TILE_GAP = 4
 _LINE = 38  # Height of a line of the table.
 _COLUMN_GAP = 20
 _FONT_SIZE = 18
-_CHARACTER = 0.61 * _FONT_SIZE  # Width, of the monospaced font.
+_CHARACTER = 0.61 * _FONT_SIZE  # Width, rounded up to that of a digit.
 
 
 def create_figure(size: tuple[float, float], **options: Any):
@@ -69,6 +69,8 @@ def comparison_figure(
   Returns:
     [H', W', 3] uint8.
   """
+  from matplotlib.lines import Line2D
+
   cells = table_cells(results) if results else []
   longest = max(len(label) for label in [*rows, *(results or {})])
   left = round(_MARGIN + longest * _CHARACTER + _COLUMN_GAP)
@@ -94,7 +96,7 @@ def comparison_figure(
       1 - y / height,
       text,
       va='center_baseline',
-      family='monospace',
+      family='DejaVu Sans',  # Comes with matplotlib.
       size=_FONT_SIZE * 72 / _DPI,
       **{'color': _INK, **options},
     )
@@ -103,11 +105,15 @@ def comparison_figure(
   for i, label in enumerate(rows):
     write(_MARGIN, _MARGIN + _TILE_GAP + (i + 0.5) * row_height, label)
   for i, (label, *numbers) in enumerate(cells):
-    middle = _MARGIN + len(grid) + (i + 0.5) * _LINE
+    middle = 2 * _MARGIN + len(grid) + (i + 0.5) * _LINE
     color = _INK if i else _GREY
     write(_MARGIN, middle, label, color=color)
     for j, text in enumerate(numbers, start=1):
       write(left + j * pitch, middle, text, ha='right', color=color)
+    if i:
+      x = np.array([_MARGIN, width - _MARGIN]) / width
+      y = 1 - (middle - _LINE / 2) / height
+      figure.add_artist(Line2D(x, [y, y], color=_RULE, linewidth=0.7))
   return rasterize(figure)
 
 

@@ -286,7 +286,7 @@ CHECKS = (
 
 
 def advice(check: Check, fields: Fields) -> str:
-  """Returns the cause and, if there are any, suggestions with their flags."""
+  """Returns the cause, and what to change in words and as flags."""
   cause = check.cause if isinstance(check.cause, str) else check.cause(fields)
   found = [s for suggest in check.suggestions for s in suggest(fields)]
   if not found:
