@@ -8,6 +8,7 @@ import jax
 
 from vaegan_jax import models
 from vaegan_jax.config.shapes import as_pair
+from vaegan_jax.losses.reconstruction import LossConfig
 
 
 @functools.cache
@@ -76,3 +77,20 @@ def reconstruct(module, variables, x, noise=None):
   encoded = jitted(module.apply, variables, x, method='encode')
   x_recon, _, _ = jitted(module.apply, variables, x, noise)
   return x_recon, encoded['mean'], encoded['logvar']
+
+
+def loss_config(**fields) -> LossConfig:
+  """Returns a loss of the distance and the KL alone, with changes."""
+  distance = {
+    'layers': (),
+    'layer_weights': (),
+    'normalize': 'none',
+    'reduction': 'sum',
+    'image_weight': 0.0,
+    'image_halvings': 0,
+    'pixel_weight': 0.0,
+    'adversarial_weight': 0.0,
+    'adversarial_ramp_steps': 0,
+    'kl_weight': 1.0,
+  }
+  return LossConfig(**(distance | fields))

@@ -14,8 +14,8 @@ import pytest
 
 from tests import networks
 from tests.environment import environment
+from tests.networks import loss_config
 from vaegan_jax.evaluation.evaluator import Evaluator
-from vaegan_jax.losses.reconstruction import LossConfig
 from vaegan_jax.models.critic import Critic
 from vaegan_jax.runtime import devices
 from vaegan_jax.training.train_state import (
@@ -24,17 +24,9 @@ from vaegan_jax.training.train_state import (
 )
 
 NUM_DEVICES = 4
-_LOSS = LossConfig(
-  layers=(),
-  layer_weights=(),
+_LOSS = loss_config(
   normalize='batch',  # Its mean is over the images of all devices.
   reduction='mean',
-  image_weight=0.0,
-  image_halvings=0,
-  pixel_weight=0.0,
-  adversarial_weight=0.0,
-  adversarial_ramp_steps=0,
-  kl_weight=1.0,
 )
 _BATCH_SIZES = (8, 64)  # Within the split, and above its 22 images.
 

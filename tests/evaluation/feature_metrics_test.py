@@ -9,11 +9,11 @@ import scipy.linalg
 from safetensors.numpy import save_file
 
 from tests.models.inception_test import random_state_dict
+from tests.networks import loss_config
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import feature_metrics
 from vaegan_jax.losses.perceptual import capture_features, perceptual_distance
 from vaegan_jax.losses.reconstruction import (
-  LossConfig,
   create_reconstruction_losses,
 )
 from vaegan_jax.models.pretrained import inception
@@ -191,18 +191,7 @@ def test_either_metric_alone_has_the_same_values(both, lpips_files, vgg16_file):
 @pytest.mark.parametrize('shape', [(2, 32, 32, 1), (2, 64, 64, 3)])
 def test_a_run_minimises_the_lpips_that_is_reported(shape, both, lpips_files):
   """Uses 8-bit images; a run's reconstructions are not rounded."""
-  loss = LossConfig(
-    layers=(),
-    layer_weights=(),
-    normalize='none',
-    reduction='spatial',
-    image_weight=0.0,
-    image_halvings=0,
-    pixel_weight=0.0,
-    adversarial_weight=0.0,
-    adversarial_ramp_steps=0,
-    kl_weight=1e-2,
-  )
+  loss = loss_config(reduction='spatial', kl_weight=1e-2)
   judge = jax.jit(create_reconstruction_losses(LPIPS(), None, loss))
   variables = load_lpips(*lpips_files.split(','))
   x, y = (_shown(seed, *shape) for seed in range(2))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests.networks import loss_config
 from vaegan_jax.evaluation import evaluator as evaluator_lib
 from vaegan_jax.evaluation import (
   figures,
@@ -10,7 +11,6 @@ from vaegan_jax.evaluation import (
   signal_figures,
   sound_figures,
 )
-from vaegan_jax.losses.reconstruction import LossConfig
 from vaegan_jax.models import plain
 from vaegan_jax.models.autoencoder import Autoencoder
 from vaegan_jax.models.latents.base import Gaussian
@@ -20,18 +20,7 @@ from vaegan_jax.training.train_state import (
 )
 
 _RATE = 8000
-_LOSS = LossConfig(
-  layers=(),
-  layer_weights=(),
-  normalize='none',
-  reduction='sum',
-  image_weight=0.0,
-  image_halvings=0,
-  pixel_weight=1.0,
-  adversarial_weight=0.0,
-  adversarial_ramp_steps=0,
-  kl_weight=1.0,
-)
+_LOSS = loss_config(pixel_weight=1.0)
 
 
 def _sounds(*frequencies, size=2048, amplitude=0.5):

@@ -7,25 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.networks import loss_config
 from vaegan_jax.losses import reconstruction
 from vaegan_jax.losses.reconstruction import (
-  LossConfig,
   create_reconstruction_losses,
 )
 from vaegan_jax.models.critic import Critic
 
-LOSS = LossConfig(
-  layers=(),
-  layer_weights=(),
-  normalize='none',
-  reduction='sum',
-  image_weight=0.0,
-  image_halvings=0,
-  pixel_weight=0.0,
-  adversarial_weight=1.0,
-  adversarial_ramp_steps=0,
-  kl_weight=1.0,
-)
+LOSS = loss_config(adversarial_weight=1.0)
 X, Y = (
   np.random.default_rng(0).uniform(-1, 1, (2, 3, 8, 8, 2)).astype('float32')
 )

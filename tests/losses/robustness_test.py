@@ -13,29 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.networks import loss_config
 from vaegan_jax import names
 from vaegan_jax.data.sources import drawn_faces
 from vaegan_jax.losses import distances, perceptual
 from vaegan_jax.losses.reconstruction import (
-  LossConfig,
   compare,
   image_layers,
 )
 from vaegan_jax.models.critic import Critic
 
 SIDE, NUMBER = 32, 12
-LOSS = LossConfig(
-  layers=(),
-  layer_weights=(),
-  normalize='batch',
-  reduction='mean',
-  image_weight=0.0,
-  image_halvings=0,
-  pixel_weight=0.0,
-  adversarial_weight=0.0,
-  adversarial_ramp_steps=0,
-  kl_weight=0.0,
-)
+LOSS = loss_config(normalize='batch', reduction='mean', kl_weight=0.0)
 CHECKERBOARD = np.indices((SIDE, SIDE)).sum(axis=0) % 2 * 255
 STRANGE = {
   **{f'constant {level}': level for level in (0, 110, 127, 128, 255)},

@@ -22,6 +22,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.networks import loss_config
 from vaegan_jax import perceptual_distance
 from vaegan_jax.losses import reconstruction
 from vaegan_jax.models.critic import Critic
@@ -72,18 +73,7 @@ def test_the_distance_is_that_of_the_posts_own_critic(sampled, layers):
   np.testing.assert_allclose(got, wanted, rtol=1e-4)
   # The training term, with the fields of the documentation, is the same.
   critic, variables, x, y = sampled
-  loss = reconstruction.LossConfig(
-    layers=layers,
-    layer_weights=(),
-    normalize='none',
-    reduction='sum',
-    image_weight=0.0,
-    image_halvings=0,
-    pixel_weight=0.0,
-    adversarial_weight=0.0,
-    adversarial_ramp_steps=0,
-    kl_weight=1.0,
-  )
+  loss = loss_config(layers=layers)
   losses = reconstruction.create_reconstruction_losses(critic, None, loss)
   terms, _ = jax.jit(losses)(variables, x, {'x_recon': y})
   np.testing.assert_allclose(terms['distance'], wanted, rtol=1e-4)

@@ -24,10 +24,6 @@ def evaluate(
   `figures/evaluation_*.png` into the workdir, and prints the first two. With
   several processes all compute, and the first one writes.
 
-  Args:
-    config: the run's configuration; its data may be other images of the shape.
-    poll: called often; it may raise an exception to end the evaluation.
-
   Raises:
     UserError: there is no whole checkpoint, or it is of another network.
   """

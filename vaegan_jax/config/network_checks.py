@@ -35,14 +35,7 @@ _WHERE = 'see vaegan_jax/models/pretrained/vgg.py for where to get'
 
 
 def not_divisible(name: str, value: int, divisor: int, why: str = '') -> str:
-  """Returns the message for a value that a divisor must divide.
-
-  Args:
-    name: name of the field.
-    value: value of the field.
-    divisor: divisor of the value.
-    why: an expression for the divisor, printed before it: '2**depth='.
-  """
+  """Returns the message for a value that a divisor must divide."""
   below = value // divisor * divisor
   use = f'{below} or {below + divisor}' if below else f'{divisor}'
   return (

@@ -54,10 +54,6 @@ def check_encoding(flag: str, path: str) -> None:
 
   The libraries that write files take every path as UTF-8; Python does not.
 
-  Args:
-    flag: the flag that names the path.
-    path: the given path; '' is none.
-
   Raises:
     UserError: the encodings differ.
   """

@@ -116,10 +116,6 @@ def check_prepared(folder: epath.PathLike) -> None:
 
   Call it before TFDS reads the folder.
 
-  Args:
-    folder: of a data set, `<data_dir>/<name>`, or of one of its versions; it
-      need not exist.
-
   Raises:
     UserError: a file there names such a class, or cannot be read.
   """

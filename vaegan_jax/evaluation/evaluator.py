@@ -18,8 +18,7 @@ from vaegan_jax.data.split import Images
 from vaegan_jax.evaluation import figures, signal_figures
 from vaegan_jax.evaluation.feature_metrics import FeatureMetrics
 from vaegan_jax.evaluation.scores import Scores, measure, summarize
-from vaegan_jax.losses import perceptual
-from vaegan_jax.losses.reconstruction import LossConfig, compare
+from vaegan_jax.losses.reconstruction import LossConfig, compare, loss_features
 from vaegan_jax.runtime import devices
 
 NUM_COLUMNS = 8  # In figures of images; half of the originals shown.
@@ -276,15 +275,10 @@ def _create_distance(modules, loss):
 
   @jax.jit
   def distance(variables, x, x_recon):
-    critic = modules['critic']
-    layers = loss.layers or critic.layer_names
-
-    def capture(images):
-      _, features = perceptual.capture_features(
-        critic, variables, images, layers=layers
-      )
-      return features
-
-    return compare(loss, x, x_recon, capture(x), capture(x_recon))
+    features_x, features_recon = (
+      loss_features(loss, modules['critic'], variables, images)
+      for images in (x, x_recon)
+    )
+    return compare(loss, x, x_recon, features_x, features_recon)
 
   return distance

@@ -69,8 +69,6 @@ def comparison_figure(
   Returns:
     [H', W', 3] uint8.
   """
-  from matplotlib.lines import Line2D
-
   cells = table_cells(results) if results else []
   longest = max(len(label) for label in [*rows, *(results or {})])
   left = round(_MARGIN + longest * _CHARACTER + _COLUMN_GAP)
@@ -111,10 +109,16 @@ def comparison_figure(
     for j, text in enumerate(numbers, start=1):
       write(left + j * pitch, middle, text, ha='right', color=color)
     if i:
-      x = np.array([_MARGIN, width - _MARGIN]) / width
-      y = 1 - (middle - _LINE / 2) / height
-      figure.add_artist(Line2D(x, [y, y], color=_RULE, linewidth=0.7))
+      _add_rule(figure, 1 - (middle - _LINE / 2) / height, _MARGIN / width)
   return rasterize(figure)
+
+
+def _add_rule(figure, y: float, margin: float) -> None:
+  """Adds a horizontal line; lengths are fractions of the figure."""
+  from matplotlib.lines import Line2D
+
+  line = Line2D([margin, 1 - margin], [y, y], color=_RULE, linewidth=0.7)
+  figure.add_artist(line)
 
 
 def rate_figure(

@@ -118,11 +118,6 @@ def with_statistics(
 
   Earlier versions did not measure the latents. They are measured now, or a
   warning says why they cannot be.
-
-  Args:
-    model: the loaded model.
-    config: configuration of the run.
-    images: the training split; None: it is opened.
   """
   if model.statistics:
     return model

@@ -48,13 +48,6 @@ def write_latents(
 ) -> LatentStatistics:
   """Encodes examples into a folder, without those that are there already.
 
-  Args:
-    model: the model that encodes.
-    examples: of the shape that the model takes.
-    folder: where the latents go; see `latent_files`.
-    facts: further entries of the manifest.
-    batch_size: examples in a batch, over all devices.
-
   Returns:
     The statistics of all latents.
 

@@ -27,7 +27,7 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.inference.latent_statistics import LatentStatistics
 from vaegan_jax.inference.posterior import Posterior
 from vaegan_jax.inference.tensors import digest, to_tensors
-from vaegan_jax.losses import perceptual, reconstruction
+from vaegan_jax.losses import reconstruction
 
 
 class TrainedModel(struct.PyTreeNode):
@@ -212,13 +212,9 @@ class TrainedModel(struct.PyTreeNode):
         'that has one'
       )
     self._check_channels(x)
-    _, features = perceptual.capture_features(
-      self.critic,
-      self.variables['critic'],
-      x,
-      layers=self.loss.layers or self.critic.layer_names,
+    return reconstruction.loss_features(
+      self.loss, self.critic, self.variables['critic'], x
     )
-    return features
 
   @jax.jit
   def distance(self, x: jax.Array, y: jax.Array) -> jax.Array:

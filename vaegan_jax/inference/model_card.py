@@ -64,13 +64,7 @@ _NOT_EVALUATED = 'None: `--mode=evaluate` had not been run at this step.\n'
 def write_card(
   model: TrainedModel, tensors: Mapping[str, np.ndarray], folder: epath.Path
 ) -> None:
-  """Writes `README.md`, and copies the scores and figures of the evaluation.
-
-  Args:
-    model: the exported model.
-    tensors: its exported weights, by name.
-    folder: folder of the export.
-  """
+  """Writes `README.md`, and copies the scores and figures of the evaluation."""
   source = epath.Path(model.source)
   title = source.name
   scores, protocol, figures = _read_evaluation(source, model.step)

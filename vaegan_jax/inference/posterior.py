@@ -35,11 +35,7 @@ class Posterior(struct.PyTreeNode):
     return self.latents
 
   def sample(self, key: jax.Array) -> jax.Array:
-    """Samples latents [B, *S, Z]; the mode where nothing is random.
-
-    Args:
-      key: a PRNG key.
-    """
+    """Samples latents [B, *S, Z]; the mode where nothing is random."""
     if self.logvar is None:
       return self.latents
     noise = jax.random.normal(key, self.mean.shape)

@@ -238,6 +238,16 @@ def metrics_from_moments(moments: Mapping[str, Any]) -> dict[str, jax.Array]:
   return metrics
 
 
+def loss_features(
+  loss: LossConfig, critic: nn.Module, variables: Any, images: jax.Array
+) -> dict[str, jax.Array]:
+  """Returns the features [B, ...] that a loss compares, in evaluation mode."""
+  _, features = perceptual.capture_features(
+    critic, variables, images, layers=loss.layers or critic.layer_names
+  )
+  return features
+
+
 def _capture(critic, variables, images, loss):
   """Returns (logits [B, ...], {layer: feature}), in training mode."""
   (logits, _), features = perceptual.capture_features(

@@ -127,12 +127,6 @@ def check_same(
 ) -> None:
   """Checks that a checkpoint belongs to this run.
 
-  Args:
-    path: folder of the checkpoint.
-    meta: what was saved.
-    now: the current values of some entries of `meta`.
-    free_fields: dotted fields, or groups, of `config` that may differ.
-
   Raises:
     UserError: names the fields whose values differ.
   """

@@ -114,9 +114,6 @@ def describe_change(
 ) -> str:
   """Describes how a run's images differ from those that it was trained on.
 
-  Args:
-    config: configuration of the run; its data may be other images.
-
   Returns:
     A clause for the protocol; '' if they are the same.
 

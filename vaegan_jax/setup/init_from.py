@@ -44,9 +44,6 @@ class InitialWeights(NamedTuple):
 def check_init_from(init_from: str, workdir: str) -> None:
   """Refuses a run that would start from itself.
 
-  Args:
-    init_from: the field, as an absolute path; '': weights from the seed.
-
   Raises:
     UserError: both are the same folder, perhaps through a link.
   """

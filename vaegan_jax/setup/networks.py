@@ -71,12 +71,7 @@ def create_schedules(
 def critic_config(
   config: ml_collections.ConfigDict, trained: Container[str]
 ) -> CriticConfig:
-  """Returns the settings of the critic's training.
-
-  Args:
-    trained: names of its networks that have an optimizer; without a critic
-      among them they are not used.
-  """
+  """Returns the settings of the critic's training."""
   if 'critic' not in trained:
     return CriticConfig(r1_weight=0.0)
   return settings(CriticConfig, config.critic)

@@ -84,10 +84,6 @@ def load_lpips(
 ) -> dict[str, Any]:
   """Reads the variables of `LPIPS`.
 
-  Args:
-    path: path of torchvision's file of VGG16.
-    heads: see `load_lpips_weights`.
-
   Returns:
     {'params': {'vgg': {layer: ...}, layer: {'scale': [C]}}}, numpy, float32.
 

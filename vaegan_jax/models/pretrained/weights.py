@@ -72,13 +72,6 @@ def select(
 ) -> dict[str, np.ndarray]:
   """Copies a network's tensors, if a file holds exactly those.
 
-  Args:
-    path: path of the file, for messages.
-    state: {name: tensor} in the file.
-    shapes: {name: shape} of the network.
-    title: the network's name, for messages.
-    url: address of the network's file, for messages.
-
   Returns:
     The tensors in the order of `shapes`, float32.
 
