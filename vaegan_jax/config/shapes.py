@@ -1,21 +1,19 @@
 """The shape of the examples, from the fields of `config.data`.
 
 Images have `data.image_size`, one number or a pair (height, width). Arrays have
-`data.shape`: (samples,), (height, width) or (depth, height, width). `data` is
-these fields, of a configuration or of JSON.
+`data.shape`: (samples,), (height, width) or (depth, height, width).
 """
 
 from typing import Any
 
-from vaegan_jax.config.settings import settings
-from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data import sources
 
 MAX_AXES = 3
 
 
 def holds_arrays(data: Any) -> bool:
   """Returns whether examples are arrays in their own units, not images."""
-  return settings(DataConfig, data).holds_arrays
+  return sources.holds_arrays(data['name'], tuple(data['shape']))
 
 
 def as_pair(image_size: int | tuple[int, int]) -> tuple[int, ...]:
@@ -27,7 +25,7 @@ def as_pair(image_size: int | tuple[int, int]) -> tuple[int, ...]:
 
 def spatial_shape(data: Any) -> tuple[int, ...]:
   """Returns the sizes S of the one to three spatial axes of the examples."""
-  return settings(DataConfig, data).spatial_shape
+  return tuple(data['shape']) or as_pair(data['image_size'])
 
 
 def shape_field(data: Any) -> str:
@@ -43,14 +41,18 @@ def shape_flag(data: Any) -> str:
 
 def example_shape(data: Any) -> tuple[int, ...]:
   """Returns the shape (*S, C) of the examples."""
-  return settings(DataConfig, data).example_shape
+  return (*spatial_shape(data), data['channels'])
 
 
 def flip_axes(data: Any) -> tuple[int, ...]:
   """Returns the spatial axes along which training mirrors examples."""
-  return settings(DataConfig, data).mirrored_axes
+  if data.flip_axes:
+    return tuple(data.flip_axes)
+  return (1,) if data.random_flip and not holds_arrays(data) else ()
 
 
 def shown_bands(data: Any) -> tuple[int, ...]:
   """Returns the channels that figures show; (): all, as of images."""
-  return settings(DataConfig, data).plotted_bands
+  if data.shown_bands:
+    return tuple(data.shown_bands)
+  return (0,) if holds_arrays(data) else ()
