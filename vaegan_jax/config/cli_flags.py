@@ -186,7 +186,7 @@ def _bad_value(message: str) -> UserError:
   if name == 'mode' and value == 'style':
     return UserError(
       f'--mode=style is now an example of the library, {_STYLE}: for example, '
-      f'python {_STYLE} --help'
+      f'PYTHONPATH=. python {_STYLE} --help'
     )
   if name == 'mode' and (guess := nearest(value, MODES)):
     return UserError(
