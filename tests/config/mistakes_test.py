@@ -72,6 +72,11 @@ MISTAKES = (
   ('--mode=sample --num_samples=1e3', '--num_samples=1e3 whole'),
   ('--mode=export --with_critic=maybe', '--with_critic=maybe true false'),
   ('--mode=export --output=s3://a/b', '--output=s3://a/b gs://'),
+  *(
+    (f'--config.data.{field}=gs://{place}', f'data.{field} gs://bucket/folder')
+    for field in ('path', 'data_dir')
+    for place in ('', 'a//b', '/b', 'a/./b', 'a/../b')
+  ),
   # Processes.
   ('--num_processes=2 --process_id=0', '--coordinator --num_processes=2'),
   ('--coordinator=a:1', '--num_processes --process_id'),

@@ -12,6 +12,8 @@ import ml_collections
 
 from vaegan_jax.config.paths import is_local_path, is_path, is_two_files
 from vaegan_jax.config.shapes import MAX_AXES, as_pair
+from vaegan_jax.data.buckets import is_folder
+from vaegan_jax.data.data_config import in_bucket
 from vaegan_jax.errors import UserError
 
 _INT32_MAX = 2**31 - 1  # JAX counts in 32 bits.
@@ -129,6 +131,10 @@ def _is_interval(value: tuple) -> bool:
 
 ANY = Rule('', lambda value: True)
 PATH = Rule('a local path or gs://..., of names up to 255 bytes', is_path)
+DATA_PATH = Rule(
+  'a local path or gs://bucket/folder, of names up to 255 bytes',
+  lambda text: is_path(text) and (not in_bucket(text) or is_folder(text)),
+)
 LOCAL_PATH = Rule('a local path of names up to 255 bytes', is_local_path)
 TWO_FILES = Rule(
   "two local files with a comma between them, VGG16's and LPIPS's heads",

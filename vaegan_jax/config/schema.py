@@ -57,7 +57,7 @@ FIELDS = (
   _first('data.name', 'drawn_faces', rules.NOT_EMPTY,
          "'image_folder', 'array_folder', 'drawn_faces', 'drawn_bands', "
          "'drawn_sounds', 'drawn_volumes' or a TFDS name."),
-  _first('data.path', '', rules.PATH, resumable=True,
+  _first('data.path', '', rules.DATA_PATH, resumable=True,
          help="Folder of 'image_folder', 'array_folder' or 'celeb_a'; local or "
          'gs://...'),
   Field('data.folder_rules', 2, between(1, 2), absent=1,
@@ -67,7 +67,7 @@ FIELDS = (
   Field('data.feature', '', rules.ANY,
         "Feature of a TFDS dataset with the examples; empty: 'image', or the "
         'only numeric one.'),
-  _first('data.data_dir', '', rules.PATH, resumable=True,
+  _first('data.data_dir', '', rules.DATA_PATH, resumable=True,
          help='Folder of prepared data, or gs://...; empty: '
          '~/tensorflow_datasets.'),
   Field('data.copy_dir', '', rules.LOCAL_PATH, resumable=True,
@@ -261,7 +261,7 @@ FIELDS = (
         'empty: not computed.'),
 )
 # fmt: on
-_PATH_RULES = (rules.PATH, rules.LOCAL_PATH, rules.TWO_FILES)
+_PATH_RULES = (rules.PATH, rules.DATA_PATH, rules.LOCAL_PATH, rules.TWO_FILES)
 
 
 def create_config() -> ml_collections.ConfigDict:

@@ -38,13 +38,17 @@ def local_folder(url: str, copies: str) -> pathlib.Path:
   Raises:
     UserError: the URL has no bucket, or a part that is no name of a file.
   """
-  parts = url.removeprefix('gs://').rstrip('/').split('/')
-  if not _is_relative(parts):
+  if not is_folder(url):
     raise UserError(
       f'{url!r} is no folder of a bucket; it must be one such as '
       '"gs://my-bucket/photos".'
     )
-  return pathlib.Path(copies, *parts)
+  return pathlib.Path(copies, *_parts(url))
+
+
+def is_folder(url: str) -> bool:
+  """Returns whether a URL has a bucket, and folders that a disk can have."""
+  return url.startswith('gs://') and _is_relative(_parts(url))
 
 
 class _Object(NamedTuple):
@@ -302,6 +306,10 @@ def describe(path: pathlib.Path) -> _Object:
   with path.open('rb') as file:
     size = sum(map(len, checksum.consume(file, _CHUNK)))
   return _Object(size, base64.b64encode(checksum.digest()).decode())
+
+
+def _parts(url: str) -> list[str]:
+  return url.removeprefix('gs://').rstrip('/').split('/')
 
 
 def _is_relative(parts: list[str]) -> bool:
