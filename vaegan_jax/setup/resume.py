@@ -62,6 +62,8 @@ class RunCheckpoints:
   workdir: str
   checkpoints: Checkpoints
   num_rollbacks: int = 0
+  # Whether its folder has more images than at the start.
+  _grown: bool = dataclasses.field(default=False, init=False)
 
   def restore_or_init(self) -> tuple[TrainState, int]:
     """Returns the state to continue from, and its step; 0 for a new run.
