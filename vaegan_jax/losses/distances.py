@@ -16,6 +16,9 @@ With `normalize`, the features of a layer are divided by
                 edges, as it does to the eye (divisive normalisation: Carandini
                 & Heeger, 2012), and no image outweighs the others
 
+The size of one image or batch says little where it is nearly silent: divided by
+it, such a batch outweighs all others. `min_sizes` bounds it from below.
+
 Axes: B batch, C channels; a feature is [B, ..., C].
 """
 
@@ -45,6 +48,7 @@ def feature_distance(
   norm: str = 'l2',
   reduction: str = 'sum',
   axis_name: str | None = None,
+  min_sizes: Mapping[str, float | jax.Array] | None = None,
 ) -> jax.Array:
   """Computes the distance between two sets of features, summed over layers.
 
@@ -65,6 +69,9 @@ def feature_distance(
       over the channels, the mean over all else.
     axis_name: of the `pmap`, `vmap` or `shard_map` that the batch of 'batch'
       and 'local' spans; None: the batch is the one given here.
+    min_sizes: {layer: the least size} that 'relative', 'batch' and 'local' take
+      an image or a batch to have, such as a tenth of `feature_sizes` over much
+      data. Layers that it does not name have no such bound.
 
   Returns:
     [B] float32, non-negative if the weights are.
@@ -88,8 +95,33 @@ def feature_distance(
       norm,
       reduction,
       axis_name,
+      (min_sizes or {}).get(name, 0.0),
     )
   return total
+
+
+def feature_sizes(
+  features: Features, *, norm: str = 'l2'
+) -> dict[str, jax.Array]:
+  """Computes the size of each layer's features, for `min_sizes`.
+
+  Args:
+    features: {layer: [B, ...]} of any batch; average over several, as in a
+      moving average, if one may be unlike the data.
+    norm: that of the distance.
+
+  Returns:
+    {layer: []}: the mean of their squares or, for 'l1', of absolute values.
+
+  Raises:
+    ValueError: an unknown norm.
+  """
+  check_choice('norm', norm, names.DISTANCE_NORMS)
+  magnitude = jnp.square if norm == 'l2' else jnp.abs
+  return {
+    name: jnp.mean(magnitude(feature.astype(jnp.float32)))
+    for name, feature in features.items()
+  }
 
 
 def gram_distance(
@@ -189,7 +221,7 @@ def style_and_content_loss(
 
 
 def _layer_distance(
-  name, x, y, weight, normalize, norm, reduction, axis_name
+  name, x, y, weight, normalize, norm, reduction, axis_name, min_size
 ) -> jax.Array:
   """Computes one layer's distance [B]; x, y: [B, ...]."""
   epsilon = _epsilon(jnp.promote_types(x.dtype, y.dtype))
@@ -204,7 +236,9 @@ def _layer_distance(
   if normalize == 'unit':
     x, y = to_unit_length(x, epsilon), to_unit_length(y, epsilon)
   if normalize == 'local':
-    size = _batch_mean(jnp.square(x), axis_name)
+    # Squares for either norm, so that a bound for 'l1' is squared.
+    least = min_size if norm == 'l2' else jnp.square(min_size)
+    size = jnp.maximum(_batch_mean(jnp.square(x), axis_name), least)
     x, y = (_to_local_size(f, _BATCH_SHARE * size + epsilon) for f in (x, y))
   magnitude = jnp.square if norm == 'l2' else _absolute
   difference = weight * magnitude(x - y)
@@ -214,9 +248,11 @@ def _layer_distance(
   reduce = jnp.sum if reduction == 'sum' else jnp.mean
   distance = reduce(difference, axis=axes)
   if normalize == 'relative':
-    distance = distance / (jnp.mean(magnitude(x), axis=axes) + epsilon)
+    size = jnp.maximum(jnp.mean(magnitude(x), axis=axes), min_size)
+    distance = distance / (size + epsilon)
   if normalize == 'batch':
-    distance = distance / (_batch_mean(magnitude(x), axis_name) + epsilon)
+    size = jnp.maximum(_batch_mean(magnitude(x), axis_name), min_size)
+    distance = distance / (size + epsilon)
   return distance
 
 
