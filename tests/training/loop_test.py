@@ -84,6 +84,12 @@ def test_a_run_that_is_to_stop_writes_no_figures():
   assert writers.written == []
 
 
+def test_the_largest_loss_is_of_all_steps_since_the_last_log():
+  losses = [np.float32(value) for value in (1.5, -7.0, np.nan, np.inf, 2.0)]
+  assert loop._largest(losses) == {'largest_loss': 7.0}
+  assert loop._largest(losses[2:4]) == loop._largest([]) == {}
+
+
 def test_a_logged_step_has_its_metrics_and_its_learning_rates():
   rates = {'learning_rate_autoencoder': 0.25, 'learning_rate_critic': 0.5}
   record = _loop(learning_rates=lambda state: rates)._log(

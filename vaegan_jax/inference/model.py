@@ -226,7 +226,12 @@ class TrainedModel(struct.PyTreeNode):
       UserError: as `features`.
     """
     return reconstruction.compare(
-      self.loss, x, y, self.features(x), self.features(y)
+      self.loss,
+      x,
+      y,
+      self.features(x),
+      self.features(y),
+      sizes=self.variables['critic'].get('sizes'),
     )
 
   @property
