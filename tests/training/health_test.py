@@ -24,6 +24,7 @@ _PATIENCE = 500
 _LOG_EVERY = 100
 _HEALTHY = {
   'loss': 1.5,
+  'largest_loss': 1.6,
   'distance': 1.4,
   'kl': 100.0,
   'critic_loss': 0.8,

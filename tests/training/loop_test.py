@@ -44,7 +44,7 @@ def _evaluate(step, sounds, writers, stop=False):
   )
   network = NetworkState(params={}, batch_stats={}, opt_state=())
   state = types.SimpleNamespace(
-    networks={'autoencoder': network}, ema_params={}
+    networks={'autoencoder': network}, ema_params={}, averages={}
   )
   return _loop(evaluator=evaluator, writers=writers)._evaluate(
     step, state, {}, stop

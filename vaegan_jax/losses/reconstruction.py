@@ -54,7 +54,7 @@ class LossConfig:
   distance_weight: float = 1.0
   # The least size that a layer is taken to have in a batch, as a share of its
   # size in the data; 0: no bound.
-  min_size: float = 0.0
+  min_size: float = 0.1
   # Variance of the pixels' Gaussian, without a critic. With 'half' the summed
   # squared error is its negative log likelihood. 'optimal' is the mean squared
   # error of the batch (arXiv 2006.13202, eq. 4).
@@ -116,17 +116,12 @@ def create_reconstruction_losses(
       x = jax.lax.stop_gradient(x)
       _, features_x = _capture(critic, variables, x, loss)
       logits, features_recon = _capture(critic, variables, x_recon, loss)
+      pairs = x, x_recon, features_x, features_recon
       terms['distance'] = compare(
-        loss,
-        x,
-        x_recon,
-        features_x,
-        features_recon,
-        axis_name=axis_name,
-        sizes=sizes,
+        loss, *pairs, axis_name=axis_name, sizes=sizes
       )
       moments['features'] = distances.feature_sizes(features_x)
-      if loss.needs_sizes:
+      if sizes:
         moments['images'] = _image_sizes(loss, x)
     else:
       logits = _logits(critic, variables, x_recon)

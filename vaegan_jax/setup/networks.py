@@ -119,13 +119,14 @@ def restore_networks(
   """
   modules = create_modules(config)
   networks = variable_shapes(config, modules)
-  averages = layer_sizes.to_averages(size_shapes(config, modules))
+  template = {
+    'networks': networks,
+    'ema_params': networks['autoencoder']['params'],
+  }
+  if sizes := size_shapes(config, modules):
+    template['averages'] = layer_sizes.to_averages(sizes)
   restored = Checkpoints(workdir).restore(
-    {
-      'networks': networks,
-      'ema_params': networks['autoencoder']['params'],
-      'averages': averages,
-    },
+    template,
     config=config.to_dict(),
     # Only the networks must be those of the checkpoint.
     free_fields=(*set(config) - {'model', 'critic'}, 'critic.weights'),
@@ -144,5 +145,5 @@ def restore_networks(
     state['networks'],
     state['ema_params'],
     step,
-    layer_sizes.from_averages(state['averages']),
+    layer_sizes.from_averages(state.get('averages', {})),
   )
