@@ -85,6 +85,9 @@ FIELDS = (
   Field('data.value_range', 'dtype', rules.VALUE_RANGE,
         "Values that map to [-1, 1]: 'dtype', the range of the files' integer "
         "type; 'percentiles', 0.1 to 99.9 of the training split; or a pair."),
+  Field('data.clip', False, rules.ANY, resumable=True,
+        help='Whether value_range is meant to clip more than one value in a '
+        'hundred.'),
   Field('data.shown_bands', (), each_once(0, 2**10 - 1), resumable=True,
         help='Channels that figures show, three or one; empty: all of images, '
         'the first of arrays.'),

@@ -24,6 +24,7 @@ class DataConfig:
   sample_rate: int = 16_000
   channels: int = 3
   value_range: str | tuple[float, float] = 'dtype'
+  clip: bool = False
   shown_bands: tuple[int, ...] = ()
   center_crop: int = 0
   train_split: str = 'train'

@@ -60,9 +60,14 @@ def settle_range(
   given = config.data.value_range
   if given == 'dtype' and not holds_arrays(config.data):
     return config
-  found, message = find_range(given, images)
+  found, message = find_range(given, images, config.data.clip)
   print(message, flush=True)
   return with_range(config, found)
+
+
+def _print(line: str) -> None:
+  if distributed.is_first():
+    print(line, flush=True)
 
 
 def with_range(
