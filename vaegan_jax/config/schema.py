@@ -60,8 +60,13 @@ FIELDS = (
   _first('data.path', '', rules.DATA_PATH, resumable=True,
          help="Folder of 'image_folder', 'array_folder' or 'celeb_a'; local or "
          'gs://...'),
-  Field('data.folder_rules', 2, between(1, 2), absent=1,
-        help='How a folder is read and split; 1: as the first version did.'),
+  Field('data.folder_rules', 3, between(1, 3), absent=1,
+        help='How a folder is read and split; 2 and 1: as earlier versions '
+        'did.'),
+  Field('data.group_by', '', rules.GROUP_BY,
+        "Files that a split of a folder keeps together: 'folder', or a regular "
+        'expression of relative names, whose groups or match is the key; '
+        'empty: none.'),
   Field('data.allow_growth', False, rules.ANY, resumable=True,
         help='Whether a run resumes although its folder has more images.'),
   Field('data.feature', '', rules.ANY,

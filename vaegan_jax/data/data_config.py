@@ -14,7 +14,8 @@ class DataConfig:
 
   name: str
   path: str = ''
-  folder_rules: int = 2
+  folder_rules: int = 3
+  group_by: str = ''
   allow_growth: bool = False
   feature: str = ''
   data_dir: str = ''
@@ -44,6 +45,11 @@ class DataConfig:
   def holds_arrays(self) -> bool:
     """True if examples are arrays in units of their own, not photographs."""
     return sources.holds_arrays(self.name, self.shape)
+
+  @property
+  def converts_profiles(self) -> bool:
+    """True if images with another color profile are converted to sRGB."""
+    return self.folder_rules > 2 and sources.find(self.name).converts_profiles
 
   @property
   def spatial_shape(self) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ import ml_collections
 import numpy as np
 from flax import struct
 
+from vaegan_jax.config.settings import settings
 from vaegan_jax.config.shapes import example_shape, holds_arrays
 from vaegan_jax.data import pixels
 from vaegan_jax.errors import UserError
@@ -260,8 +261,17 @@ class TrainedModel(struct.PyTreeNode):
     from PIL import Image  # Only where an image has another shape.
 
     from vaegan_jax.data import arrays, decode
+    from vaegan_jax.data.data_config import DataConfig
 
-    if not isinstance(image, Image.Image):
+    if isinstance(image, Image.Image):
+      try:
+        image = decode.upright(image)
+      except ValueError as error:
+        raise UserError(
+          f'an image cannot be used, because its {error}: convert it, such as '
+          "with image.convert('RGB')"
+        ) from error
+    else:
       image = np.asarray(image)
       image = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     data, sides = self.config.data, self.image_shape[:-1]
@@ -270,6 +280,7 @@ class TrainedModel(struct.PyTreeNode):
       channels=data.channels,
       image_size=tuple(side + data.random_crop_margin for side in sides),
       center_crop=data.center_crop,
+      to_srgb=settings(DataConfig, data).converts_profiles,
     )
     return arrays.middle(whole, sides)
 

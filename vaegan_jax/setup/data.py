@@ -34,6 +34,7 @@ def load_data(
       settings(DataConfig, config.data),
       _SPLITS,
       fill_bucket=distributed.is_first(),
+      report=_print,
     )
   distributed.check_same(
     {
