@@ -123,7 +123,8 @@ def test_a_run_of_an_earlier_version_keeps_what_it_held_out(
   config.data.folder_rules = 2  # The default of today's command line.
   kept = data_identity.keep_rules(config, workdir)
   assert kept.data.folder_rules == 1 and config.data.folder_rules == 2
-  assert 'keeps it and its held-out examples' in capsys.readouterr().out
+  told = capsys.readouterr().out
+  assert 'began with data.folder_rules=1, and keeps it' in told
   evaluator, _, _ = open_run(config, workdir)
   assert evaluator.protocol.startswith('- 5 held-out examples')
   assert 'then and' not in caplog.text + evaluator.protocol

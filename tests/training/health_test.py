@@ -24,6 +24,7 @@ _PATIENCE = 500
 _LOG_EVERY = 100
 _HEALTHY = {
   'loss': 1.5,
+  'largest_loss': 1.6,
   'distance': 1.4,
   'kl': 100.0,
   'critic_loss': 0.8,
@@ -153,6 +154,21 @@ def test_two_kinds_are_found_in_one_check():
   assert not monitor.healthy
   _run(monitor, [800])
   assert monitor.healthy
+
+
+def test_a_loss_a_thousand_times_its_median_is_reported():
+  monitor = _monitor()
+  # The first losses are no measure, whatever they are.
+  assert _run(monitor, [1, 100, 200, 300], loss=1.0, largest_loss=1e9) == []
+  assert _run(monitor, [400], loss=1.0, largest_loss=1.0) == []
+  assert _run(monitor, [500, 600], loss=-4.0, largest_loss=999.0) == []
+  (finding,) = monitor.check(700, _HEALTHY | {'largest_loss': 1500.5})
+  assert finding.kind == 'outlier_loss' and finding.since == 601
+  assert '--config.loss.min_size=0.3' in finding.message
+  # One such loss among many does not move the median.
+  assert _run(monitor, [800], loss=1e7, largest_loss=1e7) == []  # It lasts.
+  assert _run(monitor, [900]) == []
+  assert _run(monitor, [1000], largest_loss=1e7) == [(1000, 'outlier_loss')]
 
 
 def test_a_run_that_logs_rarely_needs_five_logs():

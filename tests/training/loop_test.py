@@ -44,7 +44,7 @@ def _evaluate(step, sounds, writers, stop=False):
   )
   network = NetworkState(params={}, batch_stats={}, opt_state=())
   state = types.SimpleNamespace(
-    networks={'autoencoder': network}, ema_params={}
+    networks={'autoencoder': network}, ema_params={}, averages={}
   )
   return _loop(evaluator=evaluator, writers=writers)._evaluate(
     step, state, {}, stop
@@ -82,6 +82,12 @@ def test_a_run_that_is_to_stop_writes_no_figures():
   writers = _Writers()
   assert _evaluate(4, {'originals': np.zeros((4, 16, 1))}, writers, stop=True)
   assert writers.written == []
+
+
+def test_the_largest_loss_is_of_all_steps_since_the_last_log():
+  losses = [np.float32(value) for value in (1.5, -7.0, np.nan, np.inf, 2.0)]
+  assert loop._largest(losses) == {'largest_loss': 7.0}
+  assert loop._largest(losses[2:4]) == loop._largest([]) == {}
 
 
 def test_a_logged_step_has_its_metrics_and_its_learning_rates():

@@ -202,6 +202,9 @@ FIELDS = (
          "'spatial', sum over channels and mean over positions."),
   Field('loss.distance_weight', 1.0, rules.WEIGHT,
         'Weight of the perceptual distance; 0: off.'),
+  Field('loss.min_size', 0.1, between(0.0, 1.0), absent=0.0,
+        help="Least size of a batch's layer, as a share of its size in the "
+        'data, that it is divided by if nearly silent; 0: its own.'),
   Field('loss.image_weight', 1.0, rules.WEIGHT, absent=0.0,
         help='Weight of the image as a layer of the distance; 0: off.'),
   Field('loss.image_halvings', 3, between(0, 12), absent=0,

@@ -288,6 +288,7 @@ def _create_distance(modules, loss):
       loss_features(loss, modules['critic'], variables, images)
       for images in (x, x_recon)
     )
-    return compare(loss, x, x_recon, features_x, features_recon)
+    sizes = variables.get('sizes')
+    return compare(loss, x, x_recon, features_x, features_recon, sizes=sizes)
 
   return distance

@@ -22,7 +22,11 @@ from vaegan_jax.inference.model import TrainedModel
 from vaegan_jax.inference.tensors import digest, from_tensors
 from vaegan_jax.losses.reconstruction import LossConfig
 from vaegan_jax.models import safetensors_files
-from vaegan_jax.setup.modules import create_modules, variable_shapes
+from vaegan_jax.setup.modules import (
+  create_modules,
+  size_shapes,
+  variable_shapes,
+)
 
 WEIGHTS_FILE = 'model.safetensors'
 EXPORT_VERSION = 1  # Raised when the code before would misread an export.
@@ -111,6 +115,8 @@ def _read_export(root: epath.Path, config):
 def _check_tensors(path, tensors, modules, config) -> None:
   """Refuses tensors that do not fit the networks."""
   wanted = variable_shapes(config, modules)
+  if sizes := size_shapes(config, modules):
+    wanted['critic']['sizes'] = sizes
   wanted = {
     name: leaf.shape
     for name, leaf in flax.traverse_util.flatten_dict(wanted, sep='.').items()

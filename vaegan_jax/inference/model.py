@@ -219,7 +219,12 @@ class TrainedModel(struct.PyTreeNode):
     x = jax.lax.stop_gradient(x)
     frozen = self.replace(variables=jax.lax.stop_gradient(self.variables))
     return reconstruction.compare(
-      self.loss, x, y, frozen.features(x), frozen.features(y)
+      self.loss,
+      x,
+      y,
+      frozen.features(x),
+      frozen.features(y),
+      sizes=frozen.variables['critic'].get('sizes'),
     )
 
   @property

@@ -52,6 +52,9 @@ class LossConfig:
   adaptive_weight: bool = False
   # 0: the distance is not computed, and the other terms are the loss.
   distance_weight: float = 1.0
+  # The least size that a layer is taken to have in a batch, as a share of its
+  # size in the data; 0: no bound.
+  min_size: float = 0.1
   # Variance of the pixels' Gaussian, without a critic. With 'half' the summed
   # squared error is its negative log likelihood. 'optimal' is the mean squared
   # error of the batch (arXiv 2006.13202, eq. 4).
@@ -65,6 +68,12 @@ class LossConfig:
   def separates_adversarial(self) -> bool:
     """True if the adversarial loss needs a gradient of its own."""
     return self.adaptive_weight or not self.adversarial_to_encoder
+
+  @property
+  def needs_sizes(self) -> bool:
+    """True if the distance needs the layers' sizes in the data."""
+    divides = self.normalize != 'none' and self.distance_weight > 0
+    return divides and self.min_size > 0
 
 
 def create_reconstruction_losses(
@@ -84,14 +93,15 @@ def create_reconstruction_losses(
       `loss.normalize` average.
 
   Returns:
-    (critic's variables, x [B, *S, C], outputs) -> (terms, moments). `outputs`
-    has `x_recon` and, where its gradient is separate, its copy `x_adversarial`,
-    and `x_prior` (samples), each [B, *S, C]. The terms are 'distance', unless
+    (critic's variables, x [B, *S, C], outputs, sizes) -> (terms, moments).
+    `sizes` {layer: []} are those in the data, or None. `outputs` has `x_recon`
+    and, where its gradient is separate, its copy `x_adversarial`, and `x_prior`
+    (samples), each [B, *S, C]. The terms are 'distance', unless
     its weight is 0, 'pixel' and, with its loss, 'adversarial', [B] each. See
     `metrics_from_moments` for the moments.
   """
 
-  def losses(variables, x, outputs: Mapping[str, jax.Array]):
+  def losses(variables, x, outputs: Mapping[str, jax.Array], sizes=None):
     x_recon = outputs['x_recon']
     pixel = _pixel_distance(x, x_recon, loss.reduction)
     moments = {'output': _moments(x_recon), 'input': _moments(x)}
@@ -106,10 +116,13 @@ def create_reconstruction_losses(
       x = jax.lax.stop_gradient(x)
       _, features_x = _capture(critic, variables, x, loss)
       logits, features_recon = _capture(critic, variables, x_recon, loss)
+      pairs = x, x_recon, features_x, features_recon
       terms['distance'] = compare(
-        loss, x, x_recon, features_x, features_recon, axis_name=axis_name
+        loss, *pairs, axis_name=axis_name, sizes=sizes
       )
-      moments['features'] = {k: jnp.mean(f**2) for k, f in features_x.items()}
+      moments['features'] = distances.feature_sizes(features_x)
+      if sizes:
+        moments['images'] = _image_sizes(loss, x)
     else:
       logits = _logits(critic, variables, x_recon)
     if adversarial_loss is not None:
@@ -133,6 +146,7 @@ def compare(
   features_recon: Mapping[str, jax.Array],
   *,
   axis_name: str | None = None,
+  sizes: Mapping[str, jax.Array] | None = None,
 ) -> jax.Array:
   """Computes the configured distance of images and reconstructions, [B].
 
@@ -142,7 +156,10 @@ def compare(
     features_x: {layer: [B, ...]} of x, in the order of `loss.layer_weights`.
     features_recon: features of x_recon.
     axis_name: see `create_reconstruction_losses`.
+    sizes: the layers' in the data; without one a layer has no least size.
   """
+  sizes = sizes or {}
+  min_sizes = {name: loss.min_size * size for name, size in sizes.items()}
   distance = distances.feature_distance(
     features_x,
     features_recon,
@@ -150,6 +167,7 @@ def compare(
     normalize=loss.normalize,
     reduction=loss.reduction,
     axis_name=axis_name,
+    min_sizes=min_sizes,
   )
   if loss.image_weight:
     # Images are divided by the batch's size for any `normalize`. Divided by its
@@ -165,8 +183,28 @@ def compare(
       normalize='none' if loss.normalize == 'none' else 'batch',
       reduction=loss.reduction,
       axis_name=axis_name,
+      min_sizes=min_sizes,
     )
   return distance
+
+
+def layer_sizes(
+  loss: LossConfig, critic: nn.Module, variables: Any, images: jax.Array
+) -> dict[str, jax.Array]:
+  """Computes the size of each layer of the distance, its mean square.
+
+  Args:
+    loss: the layers.
+    critic: the critic, in evaluation mode.
+    variables: its variables.
+    images: [B, *S, C] of the data.
+
+  Returns:
+    {layer: []} of the critic's layers and, as `image_layers` names them, of the
+    images.
+  """
+  features = loss_features(loss, critic, variables, images)
+  return distances.feature_sizes(features) | _image_sizes(loss, images)
 
 
 def image_layers(images: jax.Array, num_halvings: int) -> dict[str, jax.Array]:
@@ -246,6 +284,13 @@ def loss_features(
     critic, variables, images, layers=loss.layers or critic.layer_names
   )
   return features
+
+
+def _image_sizes(loss, images):
+  """Returns the mean squares {layer: []} of the images as layers."""
+  if not loss.image_weight:
+    return {}
+  return distances.feature_sizes(image_layers(images, loss.image_halvings))
 
 
 def _capture(critic, variables, images, loss):

@@ -5,11 +5,14 @@ the folder was read, accepts added images on request, and notes a change in its
 scores. Other changes are refused by `runtime/checkpoints.py`.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 
+from vaegan_jax.config import schema
 from vaegan_jax.config.migrations import upgrade
+from vaegan_jax.config.rules import flatten
 from vaegan_jax.config.settings import settings
 from vaegan_jax.config.shapes import example_shape
 from vaegan_jax.data.data_config import DataConfig
@@ -27,30 +30,42 @@ _SAME = ('name', 'train_split', 'center_crop', 'random_crop_margin')
 def keep_rules(
   config: ml_collections.ConfigDict, workdir: str
 ) -> ml_collections.ConfigDict:
-  """Returns the configuration with the run's original rules for its data.
+  """Returns the configuration with the meaning that the run began with.
 
   Other `data.folder_rules` would hold out images that were trained on, so a
   resumed run keeps its own. It also keeps the `data.value_range` that it has
-  found. All processes must call this at the same time.
+  found, and where a default has changed since, what an earlier version did. All
+  processes must call this at the same time.
 
   Returns:
     A copy, or `config` itself if nothing differs.
   """
   recorded = distributed.from_first(lambda: _read(workdir))
-  began = recorded['config'].get('data', {}) if recorded else {}
-  config = _keep_range(config, began.get('value_range'))
-  rules = began.get('folder_rules')
-  if rules in (None, config.data.folder_rules):
+  began = recorded['config'] if recorded else {}
+  config = _keep_range(config, began.get('data', {}).get('value_range'))
+  kept = _kept_fields(flatten(config), flatten(began))
+  if not kept:
     return config
-  if config.data.path:
-    print(
-      f'{workdir} began with data.folder_rules={rules}, and keeps it and its '
-      'held-out examples.',
-      flush=True,
-    )
+  listed = ', '.join(f'{name}={value}' for name, value in kept.items())
+  print(f'{workdir} began with {listed}, and keeps it.', flush=True)
   config = config.copy_and_resolve_references()
-  config.data.folder_rules = rules
+  config.update_from_flattened_dict(kept)
   return config
+
+
+def _kept_fields(
+  config: Mapping[str, Any], began: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Returns the fields {name: value} that a run keeps."""
+  kept = {}
+  for field in schema.FIELDS:
+    was, now = began.get(field.name), config[field.name]
+    was = tuple(was) if isinstance(was, list) else was  # JSON has lists.
+    is_earlier = was == field.if_absent and now == field.default
+    keeps = is_earlier or field.name == 'data.folder_rules'
+    if field.name in began and was != now and keeps:
+      kept[field.name] = was
+  return kept
 
 
 def _keep_range(config, began) -> ml_collections.ConfigDict:

@@ -3,7 +3,8 @@
 Inference needs this module alone, without optimizers and orbax.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -12,7 +13,9 @@ import jax.numpy as jnp
 import ml_collections
 
 from vaegan_jax import models
+from vaegan_jax.config.settings import settings
 from vaegan_jax.config.shapes import example_shape, spatial_shape
+from vaegan_jax.losses.reconstruction import LossConfig, layer_sizes
 from vaegan_jax.names import ADVERSARIAL_OBJECTIVES
 
 Variables = Mapping[str, Any]  # 'params' and 'batch_stats' of one module.
@@ -29,15 +32,43 @@ def create_modules(config: ml_collections.ConfigDict) -> dict[str, nn.Module]:
   )
 
 
+def sizes_function(
+  config: ml_collections.ConfigDict, modules: Mapping[str, nn.Module]
+) -> Callable[..., dict[str, jax.Array]] | None:
+  """Returns (critic's variables, images) -> sizes of the distance's layers.
+
+  None if the run does not follow them; see `training/layer_sizes.py`.
+  """
+  loss = settings(LossConfig, config.loss)
+  if 'critic' not in modules or not loss.needs_sizes:
+    return None
+  return functools.partial(layer_sizes, loss, modules['critic'])
+
+
+def size_shapes(
+  config: ml_collections.ConfigDict, modules: Mapping[str, nn.Module]
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Returns the shapes and dtypes of those sizes, {} without them."""
+  measure = sizes_function(config, modules)
+  if measure is None:
+    return {}
+  critic = variable_shapes(config, modules)['critic']
+  return jax.eval_shape(measure, critic, _example(config))
+
+
+def _example(config: ml_collections.ConfigDict) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct((1, *example_shape(config.data)), jnp.float32)
+
+
 def variable_shapes(
   config: ml_collections.ConfigDict, modules: Mapping[str, nn.Module]
 ) -> dict[str, Variables]:
   """Returns {network: its params and batch_stats}, as shapes and dtypes."""
-  x = jax.ShapeDtypeStruct((1, *example_shape(config.data)), jnp.float32)
+  x, key = _example(config), jax.random.key(0)
   return {
     name: {
       'batch_stats': {},
-      **jax.eval_shape(module.init, jax.random.key(0), x),
+      **jax.eval_shape(module.init, key, x),
     }
     for name, module in modules.items()
   }

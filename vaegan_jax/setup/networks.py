@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Container, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import ml_collections
 import optax
 
@@ -17,8 +18,11 @@ from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.setup.modules import (
   Variables,
   create_modules,
+  size_shapes,
+  sizes_function,
   variable_shapes,
 )
+from vaegan_jax.training import layer_sizes
 from vaegan_jax.training import optimizers as optimizers_lib
 from vaegan_jax.training.critic_step import CriticConfig
 from vaegan_jax.training.train_state import TrainState, create_train_state
@@ -50,6 +54,7 @@ def create_networks(
     optimizers,
     seed=config.seed,
     image_shape=example_shape(config.data),
+    measure_sizes=sizes_function(config, modules),
   )
   return modules, optimizers, create_state
 
@@ -83,18 +88,23 @@ class RestoredNetworks(NamedTuple):
   Attributes:
     variables: {network: its params and batch_stats} of the last step.
     ema_params: the autoencoder's params, averaged over the steps.
+    sizes: sizes of the distance's layers in the data, if the run follows them.
   """
 
   modules: dict[str, nn.Module]
   variables: dict[str, Variables]
   ema_params: Mapping[str, Any]
   step: int
+  sizes: Mapping[str, jax.Array]
 
   @property
   def inference_variables(self) -> dict[str, Variables]:
-    """The variables for inference, with the autoencoder's averaged."""
+    """The variables for inference; see `train_state.inference_variables`."""
     autoencoder = {**self.variables['autoencoder'], 'params': self.ema_params}
-    return {**self.variables, 'autoencoder': autoencoder}
+    found = {**self.variables, 'autoencoder': autoencoder}
+    if self.sizes and 'critic' in found:
+      found['critic'] = {**found['critic'], 'sizes': self.sizes}
+    return found
 
 
 def restore_networks(
@@ -109,9 +119,14 @@ def restore_networks(
   """
   modules = create_modules(config)
   networks = variable_shapes(config, modules)
-  ema_params = networks['autoencoder']['params']
+  template = {
+    'networks': networks,
+    'ema_params': networks['autoencoder']['params'],
+  }
+  if sizes := size_shapes(config, modules):
+    template['averages'] = layer_sizes.to_averages(sizes)
   restored = Checkpoints(workdir).restore(
-    {'networks': networks, 'ema_params': ema_params},
+    template,
     config=config.to_dict(),
     # Only the networks must be those of the checkpoint.
     free_fields=(*set(config) - {'model', 'critic'}, 'critic.weights'),
@@ -125,4 +140,10 @@ def restore_networks(
       f'--mode=train --workdir={workdir}'
     )
   state, step = restored
-  return RestoredNetworks(modules, state['networks'], state['ema_params'], step)
+  return RestoredNetworks(
+    modules,
+    state['networks'],
+    state['ema_params'],
+    step,
+    layer_sizes.from_averages(state.get('averages', {})),
+  )

@@ -17,11 +17,14 @@ from vaegan_jax.runtime import distributed, lock
 from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.runtime.files import check_writable, write_text
 from vaegan_jax.setup.data_identity import may_have_grown
+from vaegan_jax.setup.modules import sizes_function
 from vaegan_jax.setup.run import Run
+from vaegan_jax.training import layer_sizes
 from vaegan_jax.training.health import Finding, last_healthy_step
 from vaegan_jax.training.train_state import TrainState
 
 _MAX_ROLLBACKS = 3
+_SIZED_VALUES = 2**21  # In the examples that give the first sizes of layers.
 
 
 @contextlib.contextmanager
@@ -165,6 +168,18 @@ def init_state(run: Run) -> TrainState:
     print(run.initial.message, flush=True)
   else:
     state = run.create_state(pretrained=pretrained)
+  state = _with_sizes(run, state)
   if jax.process_count() > 1:  # Machines may compute it differently.
     state = multihost_utils.broadcast_one_to_all(state)
   return state
+
+
+def _with_sizes(run: Run, state: TrainState) -> TrainState:
+  """Measures the sizes of the layers, if the run follows them."""
+  measure = sizes_function(run.config, run.modules)
+  if measure is None:
+    return state
+  variables, measure = state.networks['critic'].variables, jax.jit(measure)
+  parts = [measure(variables, x) for x in run.sample(_SIZED_VALUES)]
+  sizes = jax.tree.map(lambda *values: sum(values) / len(values), *parts)
+  return state.replace(averages=state.averages | layer_sizes.to_averages(sizes))

@@ -5,12 +5,14 @@ Configurations are read here; lower layers take plain arguments.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen as nn
 import jax
 import ml_collections
+import numpy as np
 import optax
 
 from vaegan_jax import models
@@ -18,7 +20,7 @@ from vaegan_jax.config.rules import flatten
 from vaegan_jax.config.settings import settings
 from vaegan_jax.config.shapes import example_shape
 from vaegan_jax.config.validation import validate_new_run
-from vaegan_jax.data import batches
+from vaegan_jax.data import batches, pixels
 from vaegan_jax.data.split import Images, whole_of
 from vaegan_jax.evaluation.evaluator import Evaluator
 from vaegan_jax.losses.adversarial import OBJECTIVES
@@ -129,6 +131,24 @@ class Run:
       process_count=jax.process_count(),
       place=devices.share_out,
     )
+
+  def sample(self, num_values: int) -> Iterator[jax.Array]:
+    """Yields batches of evenly spaced training examples, without flips.
+
+    Args:
+      num_values: about how many values they have in total; there are at least
+        64 examples, if the data has as many.
+
+    Yields:
+      [B, *S, C] float32 in [-1, 1], of one size.
+    """
+    number = max(64, num_values // math.prod(example_shape(self.config.data)))
+    number = min(number, len(self.images))
+    size = min(number, max(1, self.config.batch_size // jax.device_count()))
+    for first in range(0, number - size + 1, size):
+      places = np.arange(first, first + size) * len(self.images) // number
+      images = self.images[places]
+      yield pixels.to_float(images, self.config.data.value_range)
 
   def load_pretrained(self) -> dict[str, Any]:
     """Reads the variables of frozen networks, by name.

@@ -3,6 +3,7 @@
 How long a condition must hold is in `health.py`. Plain Python on floats.
 """
 
+import collections
 import dataclasses
 import functools
 import math
@@ -29,6 +30,8 @@ _MAX_SCALE = 1e4
 # In the quick start, reconstructions have 45% of the images' deviation before
 # the first step and 73% to 93% after 500: below this they are nearly constant.
 _MIN_OUTPUT_SPREAD = 0.05
+# The losses that the median is of, and how far above it one is reported.
+_NUM_LOSSES, _MIN_LOSSES, _MAX_LOSS = 100, 5, 1000.0
 _DEAD_UNITS = ', as with units that died in too large a step'
 
 
@@ -41,6 +44,9 @@ class Limits:
   min_kl: float
   min_usage: float
   first_scales: list[float] = dataclasses.field(default_factory=list)
+  losses: collections.deque[float] = dataclasses.field(
+    default_factory=lambda: collections.deque(maxlen=_NUM_LOSSES)
+  )
 
 
 # Conditions: (metrics, limits) -> what is unhealthy, or None.
@@ -70,6 +76,18 @@ def _exploded(metrics: Metrics, limits: Limits) -> str | None:
   if len(limits.first_scales) < _NUM_FIRST_SCALES:
     limits.first_scales.append(scale)
   return None
+
+
+def _outlier(metrics: Metrics, limits: Limits) -> str | None:
+  largest, losses = metrics['largest_loss'], limits.losses
+  median = statistics.median(losses) if len(losses) >= _MIN_LOSSES else math.inf
+  losses.append(abs(metrics['loss']))
+  if largest <= _MAX_LOSS * median:
+    return None
+  return (
+    f'largest_loss ({largest:.3g}) is more than {_MAX_LOSS:,.0f} times the '
+    f'median of loss ({median:.3g})'
+  )
 
 
 def _undecided(metrics: Metrics, limits: Limits) -> str | None:
@@ -140,6 +158,12 @@ def _raise_adversarial(fields: Fields) -> list[Suggestion]:
   return _raise(field, 2, 0.1, 1.0, fields)
 
 
+def _raise_min_size(fields: Fields) -> list[Suggestion]:
+  if fields['objective'] == 'mse' or fields['loss.normalize'] == 'none':
+    return []  # Nothing is divided by a batch's size.
+  return _raise('loss.min_size', 3, 0.1, 1.0, fields)
+
+
 def _bound_critic(fields: Fields) -> list[Suggestion]:
   """Suggests no norm: it divides away the contrast that a critic measures."""
   suggestions, clip = [], fields['critic.weight_clip']
@@ -193,6 +217,7 @@ class Check(NamedTuple):
 KINDS = {
   'non_finite': 'Non-finite values',
   'exploding_features': 'Exploding features',
+  'outlier_loss': 'Outlier loss',
   'dead_critic': 'Dead critic',
   'latent_collapse': 'Latent collapse',
   'codebook_collapse': 'Codebook collapse',
@@ -222,6 +247,18 @@ CHECKS = (
     (_slow_critic, _bound_critic),
     applies=_trains_critic,
     # Images are bounded, so only the weights can cause this.
+    urgent=lambda metrics: True,
+  ),
+  Check(
+    'outlier_loss',
+    ('loss', 'largest_loss'),
+    _outlier,
+    lambda fields: (
+      'a batch was nearly silent and was divided by its own size'
+      if _raise_min_size(fields)
+      else 'a batch has values far outside of the others'
+    ),
+    (lambda fields: _raise_min_size(fields) or _slow_autoencoder(fields),),
     urgent=lambda metrics: True,
   ),
   Check(

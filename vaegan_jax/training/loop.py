@@ -2,7 +2,8 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 
@@ -117,7 +118,7 @@ class Loop:
     plan, saved = self.plan, True
     progress = Progress(plan.num_train_steps, plan.batch_size, start_step)
     take_step = self._create_take_step(batches, progress)
-    state = devices.replicate(state)
+    state, losses = devices.replicate(state), []
     if lacks_evaluation and self._evaluate(
       start_step, state, {}, self.stopper.requested()
     ):
@@ -125,8 +126,12 @@ class Loop:
     for step in range(start_step + 1, plan.num_train_steps + 1):
       state, metrics = take_step(step, state)
       record = {}
+      if 'loss' in metrics:  # A critic warm-up has none.
+        losses.append(metrics['loss'])
       if plan.due(step, plan.log_every_steps) or step == start_step + 1:
         metrics = {name: float(value) for name, value in metrics.items()}
+        metrics |= _largest(losses)
+        losses = []
         record = self._log(step, state, metrics, progress)
         if (outcome := self._check(step, metrics)) is not None:
           self.writers.write_scalars(step, record)
@@ -215,6 +220,16 @@ class Loop:
     """Prints the cause; returns the exit status."""
     print(f'{self.stopper.cause}: stopped after step {step:,}', flush=True)
     return self.stopper.status
+
+
+def _largest(losses: Sequence[jax.Array]) -> dict[str, float]:
+  """Returns the largest of the losses since the last log as a metric.
+
+  A step whose loss is not finite was skipped; other metrics tell of it.
+  """
+  sizes = [abs(float(value)) for value in jax.device_get(losses)]
+  finite = [size for size in sizes if math.isfinite(size)]
+  return {'largest_loss': max(finite)} if finite else {}
 
 
 def _prefix(name: str, metrics) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """State of training, which every update takes and returns."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+
+from vaegan_jax.training import layer_sizes
 
 Params = Mapping[str, Any]
 # Moving averages and their initial values: the critic's mean logits (LeCAM),
@@ -59,7 +61,8 @@ class TrainState(struct.PyTreeNode):
     num_skipped: [] int32, number of updates skipped in a row up to now.
     networks: 'autoencoder' and, unless the objective has none, 'critic'.
     ema_params: moving average of the autoencoder's weights.
-    averages: {name: []}, other moving averages; see `AVERAGES`.
+    averages: {name: []}, other moving averages; see `AVERAGES` and
+      `layer_sizes.py`.
     num_rollbacks: [] int32, number of rollbacks to a checkpoint. A step's
       random inputs depend on it, so that a repeated step gets others.
   """
@@ -79,6 +82,7 @@ def create_train_state(
   seed: int,
   image_shape: tuple[int, ...],
   pretrained: Mapping[str, Params] | None = None,
+  measure_sizes: Callable[..., dict[str, jax.Array]] | None = None,
 ) -> TrainState:
   """Initializes every network.
 
@@ -88,9 +92,11 @@ def create_train_state(
     seed: seed of the weights.
     image_shape: (*S, C).
     pretrained: {module: variables} of modules that are not to be initialized.
+    measure_sizes: (critic's variables, images) -> sizes of the layers {layer:
+      []}, if the run follows them.
 
   Returns:
-    The state before step 1.
+    The state before step 1, with sizes of 0.
   """
   x = jnp.zeros((1, *image_shape))
   networks = {}
@@ -106,18 +112,27 @@ def create_train_state(
       batch_stats=variables.get('batch_stats', {}),
       opt_state=optimizers[name].init(params) if trained else (),
     )
+  averages = {name: jnp.float32(value) for name, value in AVERAGES.items()}
+  if measure_sizes:
+    sizes = jax.eval_shape(measure_sizes, networks['critic'].variables, x)
+    averages |= layer_sizes.to_averages(jax.tree.map(jnp.zeros_like, sizes))
   return TrainState(
     step=jnp.int32(0),
     num_skipped=jnp.int32(0),
     networks=networks,
     ema_params=jax.tree.map(jnp.copy, networks['autoencoder'].params),
-    averages={name: jnp.float32(value) for name, value in AVERAGES.items()},
+    averages=averages,
     num_rollbacks=jnp.int32(0),
   )
 
 
 def inference_variables(state: TrainState) -> dict[str, dict[str, Params]]:
-  """Returns {network: variables}, with the autoencoder's averaged weights."""
+  """Returns {network: variables}, with the autoencoder's averaged weights.
+
+  The critic's include the sizes of its layers, if the run follows them.
+  """
   variables = {name: net.variables for name, net in state.networks.items()}
   variables['autoencoder']['params'] = state.ema_params
+  if sizes := layer_sizes.from_averages(state.averages):
+    variables['critic']['sizes'] = sizes
   return variables

@@ -23,6 +23,7 @@ import jax
 import optax
 
 from vaegan_jax.losses.reconstruction import metrics_from_moments
+from vaegan_jax.training import layer_sizes
 from vaegan_jax.training.critic_step import CriticState
 from vaegan_jax.training.train_state import NetworkState, apply_gradients
 from vaegan_jax.training.wrappers import Update
@@ -39,8 +40,8 @@ class Parts:
       {name: [B]}), (batch_stats, latent's metrics)). See `autoencode.py`.
     step_critic: (CriticState, inputs, decoded, regularize) -> (CriticState,
       metrics []), averaged over the devices. See `critic_step.py`.
-    reconstruction_losses: (critic's variables, x, decoded) -> (terms {name:
-      [B]}, moments). See `losses/reconstruction.py`.
+    reconstruction_losses: (critic's variables, x, decoded, sizes of the layers)
+      -> (terms {name: [B]}, moments). See `losses/reconstruction.py`.
     combine_losses: (step, terms, losses_vjp, latent's losses, averages) ->
       (cotangents of (decoded, latent's losses), metrics [], averages). See
       `loss_weights.py`.
@@ -91,9 +92,10 @@ def create_update(
     # 3. The losses in the frozen critic, and their gradient at x_recon. In the
     # simultaneous order XLA merges these forward passes with those of step 2.
     frozen = updated if order == 'alternating' else critic
+    sizes = layer_sizes.from_averages(state.averages)
     terms, losses_vjp, moments = jax.vjp(
       lambda decoded: parts.reconstruction_losses(
-        frozen.variables, last['x'], decoded
+        frozen.variables, last['x'], decoded, sizes
       ),
       decoded,
       has_aux=True,
@@ -108,6 +110,7 @@ def create_update(
       (grads, batch_stats, metrics | stats, moments)
     )
     metrics |= metrics_from_moments(moments)
+    averages |= layer_sizes.follow(state.averages, moments)
     metrics['autoencoder_grad_norm'] = optax.tree.norm(grads)
     new = apply_gradients(old, parts.optimizer, grads, batch_stats)
     return _after(state, new, updated, averages), metrics | critic_metrics
