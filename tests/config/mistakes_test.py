@@ -68,7 +68,7 @@ MISTAKES = (
   ('--mode=encode --split=test', "--split=test 'train' 'eval'"),
   ('--split=test', "--split=test 'train' 'eval' --mode=encode --split=eval"),
   ('--num_samples=0 --mode train', '--mode=sample --num_samples=1000'),
-  ('--split=test --mode', 'Missing --mode'),
+  ('--split=test --mode', "--split=test 'train' 'eval'"),
   ('--mode=encode --split=eval --input=a', '--input=a --split=eval'),
   ('--mode=encode --input=a --output=a', '--output --input'),
   ('--mode=sample --num_samples=0', '--num_samples=0 from 1 to 10000000'),

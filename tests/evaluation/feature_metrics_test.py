@@ -104,7 +104,8 @@ def _embed_pixels(pictures):
   """Embeds in the pixels that a network would be given."""
   shown = feature_metrics.to_pictures(pictures)
   assert shown.shape[-1] in (1, 3)
-  return {'lpips': {'pixels': shown}, 'features': shown.mean(axis=(1, 2))}
+  features = shown[:, :2, :2].reshape(len(shown), -1)
+  return {'lpips': {'pixels': shown}, 'features': features}
 
 
 @pytest.mark.parametrize(
