@@ -76,16 +76,16 @@ class Evaluator:
     self._seed = seed
     self._latent = autoencoder.latent
     self._latent_space = autoencoder.latent_space
-    self._reconstruct = jax.jit(functools.partial(_reconstruct, autoencoder))
-    self._sample = jax.jit(functools.partial(_sample, autoencoder, seed))
+    self._reconstruct = functools.partial(_reconstruct, autoencoder)
+    self._sample = functools.partial(_sample, autoencoder, seed)
     self._encode, self._decode, self._from_prior = (
-      jax.jit(functools.partial(autoencoder.apply, method=method))
+      functools.partial(_apply, autoencoder, method)
       for method in ('encode', 'decode', 'from_prior')
     )
     self._feature_metrics = feature_metrics
     self._notes = (*_describe_distance(modules, loss, batch_size), *notes)
-    self._measure = jax.jit(functools.partial(measure, by_band=bool(bands)))
-    self._distance = _create_distance(modules, loss)
+    self._measure = functools.partial(_measure, by_band=bool(bands))
+    self._distance = functools.partial(_distance, loss, modules.get('critic'))
 
   @property
   def fingerprint(self) -> str:
@@ -249,6 +249,18 @@ class _WithIndices:
     return self._images[indices], indices
 
 
+# Evaluators of equal modules share what is compiled, as in a study.
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _apply(autoencoder, method, variables, latents):
+  return autoencoder.apply(variables, latents, method=method)
+
+
+_measure = jax.jit(measure, static_argnames='by_band')
+
+
+@functools.partial(jax.jit, static_argnums=0)
 def _reconstruct(autoencoder, variables, x):
   """Returns reconstructions, and the latent's rate, KL or indices of codes."""
   encoded = autoencoder.apply(variables, x, method='encode')
@@ -256,6 +268,7 @@ def _reconstruct(autoencoder, variables, x):
   return x_recon, autoencoder.latent.measure(encoded)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _sample(autoencoder, seed, variables, x, indices) -> jax.Array:
   """Reconstructs from a sample of each latent, a function of its index."""
   space = autoencoder.latent_space(x.shape[1:-1])
@@ -279,16 +292,11 @@ def _describe_distance(modules, loss, batch_size) -> tuple[str, ...]:
   )
 
 
-def _create_distance(modules, loss):
-  """Returns (critic variables, x, x_recon) -> [B], as in training."""
-
-  @jax.jit
-  def distance(variables, x, x_recon):
-    features_x, features_recon = (
-      loss_features(loss, modules['critic'], variables, images)
-      for images in (x, x_recon)
-    )
-    sizes = variables.get('sizes')
-    return compare(loss, x, x_recon, features_x, features_recon, sizes=sizes)
-
-  return distance
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _distance(loss, critic, variables, x, x_recon) -> jax.Array:
+  """Computes the distance [B] of x and x_recon, as in training."""
+  features_x, features_recon = (
+    loss_features(loss, critic, variables, images) for images in (x, x_recon)
+  )
+  sizes = variables.get('sizes')
+  return compare(loss, x, x_recon, features_x, features_recon, sizes=sizes)
