@@ -1,6 +1,7 @@
 """A loaded model gives the evaluated scores, from a workdir or an export."""
 
 import functools
+import io
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ import pytest
 from PIL import Image
 
 import vaegan_jax
+from tests.data.profiles import rgb
 from tests.finished_run import LATENTS, STEP, finish, use
 from vaegan_jax.commands import evaluate
 from vaegan_jax.data import pixels
@@ -218,9 +220,17 @@ def test_preprocessing_is_that_of_training(runs, models, image_folder):
   photo = np.random.default_rng(0).integers(0, 256, (40, 64, 3), np.uint8)
   square = Image.fromarray(photo[:, 12:52]).resize((16, 16), Image.LANCZOS)
   grey = photo[..., :1]
+  exif, content = Image.Exif(), io.BytesIO()
+  exif[0x0112] = 6
+  Image.fromarray(np.rot90(photo)).save(content, 'PNG', exif=exif)
+  sideways = Image.open(content)
+  wide = Image.new('RGB', (16, 16), (200, 100, 50))
+  wide.info['icc_profile'] = rgb('Display P3')
   for image, want in (
     (photo, np.asarray(square)),
     (Image.fromarray(photo), np.asarray(square)),
+    (sideways, np.asarray(square)),
+    (wide, np.full((16, 16, 3), (215, 93, 31), np.uint8)),
     (grey, np.asarray(square)[..., :1].repeat(3, -1)),
   ):
     for given in (image, [image]):

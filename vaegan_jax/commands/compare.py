@@ -22,6 +22,7 @@ from vaegan_jax.setup.finished_run import FinishedRun, open_run
 _SAME_DATA = (
   'name',
   'path',
+  'group_by',
   'feature',
   'shape',
   'image_size',

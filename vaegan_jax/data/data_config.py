@@ -15,7 +15,8 @@ class DataConfig:
 
   name: str
   path: str = ''
-  folder_rules: int = 2
+  folder_rules: int = 3
+  group_by: str = ''
   allow_growth: bool = False
   feature: str = ''
   data_dir: str = ''
@@ -25,6 +26,7 @@ class DataConfig:
   sample_rate: int = 16_000
   channels: int = 3
   value_range: str | tuple[float, float] = 'dtype'
+  clip: bool = False
   shown_bands: tuple[int, ...] = ()
   center_crop: int = 0
   train_split: str = 'train'
@@ -44,6 +46,11 @@ class DataConfig:
   def holds_arrays(self) -> bool:
     """True if examples are arrays in units of their own, not photographs."""
     return sources.holds_arrays(self.name, self.shape)
+
+  @property
+  def converts_profiles(self) -> bool:
+    """True if images with another color profile are converted to sRGB."""
+    return self.folder_rules > 2 and sources.find(self.name).converts_profiles
 
   @property
   def spatial_shape(self) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ from PIL import Image
 from vaegan_jax.data import arrays, decode
 from vaegan_jax.data.array_files import find_arrays
 from vaegan_jax.data.data_config import DataConfig, expand_path
-from vaegan_jax.data.image_files import check_size, find_images
+from vaegan_jax.data.file_lists import check_size, find_images
 from vaegan_jax.errors import UserError, describe_error
 
 
@@ -60,7 +60,10 @@ class Pictures:
         channels=data.channels,
         image_size=data.read_shape,
         center_crop=data.center_crop,
+        to_srgb=data.converts_profiles,
       )
+      if data.converts_profiles:
+        self._decoding += ('srgb',)
     self._pool = futures.ThreadPoolExecutor()
     self.names = sorted(self._found)
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from vaegan_jax.config.settings import settings
 from vaegan_jax.config.shapes import example_shape, holds_arrays
 from vaegan_jax.data import pixels
 from vaegan_jax.errors import UserError
@@ -75,9 +76,20 @@ def _resize(images, data, shape) -> np.ndarray:
   from PIL import Image  # Only where an image has another shape.
 
   from vaegan_jax.data import arrays, decode
+  from vaegan_jax.data.data_config import DataConfig
+
+  to_srgb = settings(DataConfig, data).converts_profiles
 
   def to_size(image):
-    if not isinstance(image, Image.Image):
+    if isinstance(image, Image.Image):
+      try:
+        image = decode.upright(image)
+      except ValueError as error:
+        raise UserError(
+          f'an image cannot be used, because its {error}: convert it, such as '
+          "with image.convert('RGB')"
+        ) from error
+    else:
       image = np.asarray(image)
       image = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     whole = decode.to_size(
@@ -85,6 +97,7 @@ def _resize(images, data, shape) -> np.ndarray:
       channels=data.channels,
       image_size=tuple(side + data.random_crop_margin for side in shape[:-1]),
       center_crop=data.center_crop,
+      to_srgb=to_srgb,
     )
     return arrays.middle(whole, shape[:-1])
 

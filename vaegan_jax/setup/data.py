@@ -34,6 +34,7 @@ def load_data(
       settings(DataConfig, config.data),
       _SPLITS,
       fill_bucket=distributed.is_first(),
+      report=_print,
     )
   distributed.check_same(
     {
@@ -60,9 +61,14 @@ def settle_range(
   given = config.data.value_range
   if given == 'dtype' and not holds_arrays(config.data):
     return config
-  found, message = find_range(given, images)
+  found, message = find_range(given, images, config.data.clip)
   print(message, flush=True)
   return with_range(config, found)
+
+
+def _print(line: str) -> None:
+  if distributed.is_first():
+    print(line, flush=True)
 
 
 def with_range(

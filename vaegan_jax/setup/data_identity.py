@@ -24,7 +24,10 @@ from vaegan_jax.setup.data import with_range
 
 # Fields of `config.data` that, beside the shape, determine a folder's training
 # images.
-_SAME = ('name', 'train_split', 'center_crop', 'random_crop_margin')
+_SAME = (
+  *('name', 'group_by', 'train_split', 'center_crop'),
+  'random_crop_margin',
+)
 
 
 def keep_rules(
