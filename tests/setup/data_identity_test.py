@@ -120,9 +120,9 @@ def test_a_run_of_an_earlier_version_keeps_what_it_held_out(
 ):
   config, workdir = old_run
   assert config.data.folder_rules == 1
-  config.data.folder_rules = 2  # The default of today's command line.
+  config.data.folder_rules = 3  # The default of today's command line.
   kept = data_identity.keep_rules(config, workdir)
-  assert kept.data.folder_rules == 1 and config.data.folder_rules == 2
+  assert kept.data.folder_rules == 1 and config.data.folder_rules == 3
   told = capsys.readouterr().out
   assert 'began with data.folder_rules=1, and keeps it' in told
   evaluator, _, _ = open_run(config, workdir)
@@ -138,7 +138,7 @@ def test_a_run_of_an_earlier_version_keeps_what_it_held_out(
   other = shutil.copytree(workdir, tmp_path / 'other')
   path = other / 'checkpoints' / '10' / 'meta' / 'metadata'
   content = json.loads(path.read_text())['content']
-  content['config']['data']['folder_rules'] = 2
+  content['config']['data']['folder_rules'] = 3
   crc32 = zlib.crc32(json.dumps(content, sort_keys=True).encode())
   path.write_text(json.dumps({'crc32': crc32, 'content': content}))
   configs = {workdir: kept, str(other): config}
