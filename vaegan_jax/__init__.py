@@ -10,11 +10,20 @@ Importing this imports neither TensorFlow nor orbax. `load` needs the packages
 of `pip install '.[load]'`, which do not include TensorFlow.
 """
 
+import os
+from typing import TYPE_CHECKING
+
 from vaegan_jax.losses.distances import feature_distance, feature_sizes
 from vaegan_jax.losses.penalties import r1_penalty
 from vaegan_jax.losses.perceptual import capture_features, perceptual_distance
 from vaegan_jax.losses.recipe import reconstruction_loss
 from vaegan_jax.losses.style import gram_distance, style_and_content_loss
+
+if TYPE_CHECKING:
+  from vaegan_jax.inference.lpips import LpipsDistance
+  from vaegan_jax.inference.model import TrainedModel
+
+__version__ = '0.13.0'  # Its rule is in docs/changelog.md.
 
 __all__ = [
   'capture_features',
@@ -30,7 +39,7 @@ __all__ = [
 ]
 
 
-def load(path):
+def load(path: str | os.PathLike) -> 'TrainedModel':
   """Loads a trained model, from a run's workdir or from an export.
 
   It needs neither the data nor TensorFlow, and for an export no orbax.
@@ -53,7 +62,9 @@ def load(path):
   return load_model(path)
 
 
-def load_lpips(path, heads):
+def load_lpips(
+  path: str | os.PathLike, heads: str | os.PathLike
+) -> 'LpipsDistance':
   """Loads LPIPS: `load_lpips('vgg16.pth', 'lpips_vgg.pth')(x, x_recon)`.
 
   Args:

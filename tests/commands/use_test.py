@@ -13,6 +13,7 @@ from PIL import Image
 
 import main
 import vaegan_jax
+from tests.data import profiles
 from tests.environment import environment
 from tests.finished_run import LATENTS, STEP, finish, parse, use
 from tests.processes import MAIN
@@ -37,14 +38,20 @@ def runs(tiny_run, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def photos(tmp_path_factory):
-  """Returns a folder of seven images of various sizes and kinds."""
+  """Returns a folder of seven images of various sizes and kinds.
+
+  One lies on its side, and another has a color profile.
+  """
   folder = tmp_path_factory.mktemp('photos')
   rng = np.random.default_rng(0)
   for index in range(7):
     pixels = rng.integers(0, 256, (20 + index, 30, 3), np.uint8)
     name = f'sub/{index}.jpg' if index % 2 else f'{index}.png'
     (folder / name).parent.mkdir(exist_ok=True)
-    Image.fromarray(pixels).save(folder / name)
+    exif = Image.Exif()
+    exif[0x0112] = 6 if index == 1 else 1
+    profile = profiles.rgb('Display P3') if index == 2 else None
+    Image.fromarray(pixels).save(folder / name, exif=exif, icc_profile=profile)
   (folder / 'notes.txt').write_text('no image')
   return folder
 
@@ -244,7 +251,7 @@ def test_file_names_are_uniform_and_unique():
     (['--mode=export', '--with_critic=no'], '--with_critic=false'),
     (['--mode=evaluate', '--input=a'], 'for example, --mode=encode --input='),
     (['--mode=encode', '--inputs=a'], 'did you mean --input='),
-    (['--mode=encode', '--input=/nowhere'], 'does not exist: name an image'),
+    (['--mode=encode', '--input=/nowhere'], 'does not exist: name a file'),
     (['--mode=encode', '--input={empty}'], 'has no image: name a folder'),
     (['--mode=encode', '--input={damaged}'], 'damaged.png cannot be read as'),
     (['--mode=decode', '--input={empty}'], 'is no folder of latents'),

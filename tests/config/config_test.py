@@ -120,7 +120,9 @@ BAD_VALUES = {
   'profile_steps': ((10,), (0, 2), (5, 3), (1, 2, 3), (1.0, 2), '10'),
   'data.name': ('', ' ', None),
   'data.path': ('/data/my_photos',),
-  'data.folder_rules': (0, 3, '2'),
+  'data.folder_rules': (0, 4, '2'),
+  'data.group_by': ('folder', '(', '*', 3, None),  # Of no folder; malformed.
+  'data.clip': (1, 'true', None),
   'data.allow_growth': ('yes',),
   'data.image_size': (0, 60, 8),
   'data.shape': ((0,), (8, 8, 8, 8), ('8',), 8, (64, 64)),  # Of photographs.
@@ -175,6 +177,7 @@ def test_a_bad_value_is_refused_with_its_field_and_a_remedy(field, value):
   assert re.search(r'for example|did you mean|use \d', str(caught.value))
 
 
+FOLDER = {'data.name': 'image_folder', 'data.path': '/data/my_photos'}
 RESIDUAL = {
   'model.network': 'residual',
   'model.channel_multipliers': (1, 2, 4, 8, 8),
@@ -221,6 +224,7 @@ def test_no_file_overwrites_the_recipe_of_wasserstein(name):
     {'loss.layers': ('block_3', 'block_1'), 'loss.layer_weights': (0, 2.5)},
     {'data.name': 'image_folder', 'data.path': '/data/my_photos'},
     {'data.name': 'celeb_a', 'data.path': '/data/celeba'},
+    FOLDER | {'data.group_by': r'patient_(\d+)', 'data.clip': True},
     {'data.value_range': (-1e-6, 2), 'data.flip_axes': (1, 0)},
     {'data.value_range': 'percentiles', 'data.shown_bands': (2, 0, 1)},
     {'data.name': 'array_folder', 'data.path': '/a', 'data.channels': 13},
@@ -241,6 +245,12 @@ def test_no_file_overwrites_the_recipe_of_wasserstein(name):
 )
 def test_good_values_pass(changes):
   validation.validate(make_config(**changes))
+
+
+def test_groups_need_rules_3():
+  changes = FOLDER | {'data.group_by': 'folder', 'data.folder_rules': 2}
+  with pytest.raises(UserError, match=r'data\.group_by=.*folder_rules=3'):
+    validation.validate(make_config(**changes))
 
 
 def test_the_batch_must_divide_over_the_devices():

@@ -29,6 +29,8 @@ _ABSENT = {
   'init_from': '',
   'profile_steps': (),
   'data.folder_rules': 1,
+  'data.group_by': '',
+  'data.clip': False,
   'data.allow_growth': False,
   'data.feature': '',
   'data.copy_dir': '',

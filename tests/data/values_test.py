@@ -21,8 +21,8 @@ class Examples:
     return self.array[indices]
 
 
-def find(array, value_range):
-  return values.find_range(value_range, Examples(np.asarray(array)))
+def find(array, value_range, **options):
+  return values.find_range(value_range, Examples(np.asarray(array)), **options)
 
 
 def ramp(dtype=np.uint16, low=0, high=65535):
@@ -105,6 +105,62 @@ def test_a_range_that_does_not_suit_is_one_sentence(array, value_range, told):
   with pytest.raises(UserError, match=told) as caught:
     find(array, value_range)
   assert 'for example' in str(caught.value) or 'such as' in str(caught.value)
+
+
+def test_a_window_is_clipped_on_purpose():
+  scan = ramp(np.int16, -1024, 3071)  # In Hounsfield units.
+  window = (-175, 250)
+  with pytest.raises(UserError, match=r'89\.\d% .*--config\.data\.clip=true'):
+    find(scan, window)
+  found, told = find(scan, window, clip=True)
+  assert found == window and '89.57%' in told and 'Warning' not in told
+  x = pixels.to_float(np.array([-1024, 37.5, 3071]), found)
+  np.testing.assert_allclose(x, [-1, 0, 1], atol=1e-6)
+  with pytest.raises(UserError, match='contains none of the values'):
+    find(scan, (4000, 5000), clip=True)
+  config = default.get_config()
+  config.data.update({'name': 'array_folder', 'path': '/a', 'clip': True})
+  with config.ignore_type():
+    config.data.value_range = window
+  assert settle_range(config, Examples(scan)).data.value_range == window
+
+
+def test_what_percentiles_cut_far_beyond_the_range_is_told():
+  sky = np.random.default_rng(0).normal(100, 5, (50, 40, 40, 1))
+  sky = sky.astype(np.float32)
+  assert 'Warning' not in find(sky, 'percentiles')[1]
+  sky[7, 3, 4] = sky[7, 3, 5] = sky[9, 1, 1] = 30_000  # Stars.
+  (low, high), told = find(sky, 'percentiles')
+  assert high < 120
+  reach = (30_000 - high) / (high - low)
+  assert f'up to {reach:,.3g} times the width of the range beyond it' in told
+  number = int(((sky < low) | (sky > high)).any((1, 2, 3)).sum())
+  assert f'Warning: {number} of 50 sampled examples' in told
+  wide = (float(sky.min()), 30_000.0)
+  assert f'value_range="({wide[0]:.9g}, 30000)" keeps them' in told
+  assert 'Warning' not in find(sky, wide)[1]
+  assert 'Warning' not in find(sky, 'percentiles', clip=True)[1]
+  assert 'Warning' in find(sky, (low, high))[1]  # As on resuming.
+
+
+def test_a_symmetric_range_is_advised_for_sounds():
+  time = np.arange(4000) / 4000
+  hits = np.exp(-30 * time) * np.sin(300 * time)
+  hits = np.stack([hits * loud for loud in np.linspace(0.2, 0.9, 20)])
+  hits = hits[..., None].astype(np.float32)
+  (low, high), told = find(hits, 'percentiles')
+  number = int(((hits < low) | (hits > high)).any((1, 2)).sum())
+  assert f'Warning: {number} of 20 sampled examples' in told
+  zero = float(pixels.to_float(np.zeros(1), (low, high))[0])
+  assert abs(zero) > 0.01 and f'becomes {zero:.3g}' in told
+  assert '--config.data.value_range="(-1, 1)" keeps both' in told
+  assert 'Warning' not in find(hits, (-1.0, 1.0))[1]
+  assert (
+    'value_range="(-1.5, 1.5)"'
+    in find(hits / np.abs(hits).max() * np.float32(1.5), 'percentiles')[1]
+  )
+  shorts = (hits * 32_000).astype(np.int16)
+  assert 'value_range=dtype keeps both' in find(shorts, 'percentiles')[1]
 
 
 def test_a_few_evenly_chosen_examples_are_looked_at(monkeypatch):

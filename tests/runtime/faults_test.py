@@ -52,8 +52,8 @@ def run():
 
 
 def test_kills_at_random_moments_cost_no_bit(lab):
-  moments = kill_and_resume(lab, 'killed', 3, seed=0, counter=iter(()))
-  assert len(moments) == 3
+  moments = kill_and_resume(lab, 'killed', 2, seed=0, counter=iter(()))
+  assert len(moments) == 2
 
 
 def test_a_loss_is_noticed(lab):

@@ -47,6 +47,18 @@ def _check_source(data):
       f'is only read when data.name is one of {readers}, not {data.name!r}',
       'data.name=image_folder',
     )
+  if data.group_by and source.path != 'required':
+    yield (
+      'data.group_by',
+      f'is for folders, not for data.name={data.name!r}',
+      'data.group_by=',
+    )
+  elif data.group_by and data.folder_rules < 3:
+    yield (
+      'data.group_by',
+      f'needs data.folder_rules=3, which is {data.folder_rules}',
+      'data.folder_rules=3',
+    )
   if data.shape and source.holds_arrays is False:
     yield (
       'data.shape',

@@ -5,15 +5,16 @@
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import ml_collections
 
 from vaegan_jax.config.paths import is_local_path, is_path, is_two_files
-from vaegan_jax.config.shapes import MAX_AXES, as_pair
+from vaegan_jax.config.shapes import MAX_AXES
 from vaegan_jax.data.buckets import is_folder
-from vaegan_jax.data.data_config import in_bucket
+from vaegan_jax.data.data_config import as_pair, in_bucket
 from vaegan_jax.errors import UserError
 
 _INT32_MAX = 2**31 - 1  # JAX counts in 32 bits.
@@ -129,6 +130,14 @@ def _is_interval(value: tuple) -> bool:
   )
 
 
+def _compiles(pattern: str) -> bool:
+  try:
+    re.compile(pattern)
+  except (re.error, RecursionError, OverflowError):
+    return False
+  return True
+
+
 ANY = Rule('', lambda value: True)
 PATH = Rule('a local path or gs://..., of names up to 255 bytes', is_path)
 DATA_PATH = Rule(
@@ -165,6 +174,9 @@ VALUE_RANGE = Rule(
   "'dtype', 'percentiles' or two increasing numbers, such as \"(0, 4095)\"",
   lambda value: value in ('dtype', 'percentiles') or _is_range(value),
   (tuple,),
+)
+GROUP_BY = Rule(
+  "'', 'folder' or a regular expression, such as '^[^/]+'", _compiles
 )
 STEPS = Rule(
   'two steps, the first not after the last, such as 10,15', _is_interval

@@ -60,8 +60,13 @@ FIELDS = (
   _first('data.path', '', rules.DATA_PATH, resumable=True,
          help="Folder of 'image_folder', 'array_folder' or 'celeb_a'; local or "
          'gs://...'),
-  Field('data.folder_rules', 2, between(1, 2), absent=1,
-        help='How a folder is read and split; 1: as the first version did.'),
+  Field('data.folder_rules', 3, between(1, 3), absent=1,
+        help='How a folder is read and split; 2 and 1: as earlier versions '
+        'did.'),
+  Field('data.group_by', '', rules.GROUP_BY,
+        "Files that a split of a folder keeps together: 'folder', or a regular "
+        'expression of relative names, whose groups or match is the key; '
+        'empty: none.'),
   Field('data.allow_growth', False, rules.ANY, resumable=True,
         help='Whether a run resumes although its folder has more images.'),
   Field('data.feature', '', rules.ANY,
@@ -85,6 +90,9 @@ FIELDS = (
   Field('data.value_range', 'dtype', rules.VALUE_RANGE,
         "Values that map to [-1, 1]: 'dtype', the range of the files' integer "
         "type; 'percentiles', 0.1 to 99.9 of the training split; or a pair."),
+  Field('data.clip', False, rules.ANY, resumable=True,
+        help='Whether value_range is meant to clip more than one value in a '
+        'hundred.'),
   Field('data.shown_bands', (), each_once(0, 2**10 - 1), resumable=True,
         help='Channels that figures show, three or one; empty: all of images, '
         'the first of arrays.'),

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from vaegan_jax.data import arrays, sounds
-from vaegan_jax.data.image_files import DAMAGED_FILE, ImageFiles, list_files
+from vaegan_jax.data.file_lists import list_files
+from vaegan_jax.data.image_files import DAMAGED_FILE, RULES, ImageFiles
 
 
 class _Kind(NamedTuple):
@@ -44,18 +45,29 @@ class ArrayFiles(ImageFiles):
   """
 
   noun = 'arrays'
+  _nothing = (
+    'in which there is no array; it must hold .npy, .npz, TIFF, PNG, WAV or '
+    'FLAC files, such as "field.npy"'
+  )
 
-  def __init__(self, path: str, num_samples: int = 0):
+  def __init__(
+    self,
+    path: str,
+    num_samples: int = 0,
+    rules: int = RULES,
+    group_by: str = '',
+  ):
     """Lists the arrays, and reads none.
 
     Args:
       path: path of the folder, '~' and '$NAME' allowed.
       num_samples: the samples that a sound must have.
+      rules, group_by: see `ImageFiles`. Arrays were never read by rules 1.
 
     Raises:
       UserError: see `ImageFiles`.
     """
-    super().__init__(path)
+    super().__init__(path, max(rules, 2), group_by)
     self.least_samples = num_samples
     if num_samples:  # It decides which sounds are too short.
       state = f'{self.fingerprint} {num_samples}'
@@ -112,13 +124,10 @@ class ArrayFiles(ImageFiles):
     self._kinds_found[name] = _Kind(dtype, tuple(shape), sample_rate)
 
   def _list(self) -> dict[str, tuple[int, int]]:
-    found = self._in_splits(find_arrays(self.root))
-    if not found:
-      raise self._error(
-        'in which there is no array; it must hold .npy, .npz, TIFF, PNG, WAV '
-        'or FLAC files, such as "field.npy"'
-      )
-    return found
+    return find_arrays(self.root)
+
+  def _new_counts(self) -> None:
+    return None
 
 
 def find_arrays(root: pathlib.Path) -> dict[str, tuple[int, int]]:

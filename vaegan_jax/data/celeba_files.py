@@ -9,16 +9,13 @@ import hashlib
 import pathlib
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from absl import logging
 
-from vaegan_jax.data.image_files import (
-  DAMAGED_FILE,
-  ImageFiles,
-  check_size,
-  list_files,
-)
+from vaegan_jax.data.file_lists import check_size, list_files
+from vaegan_jax.data.folder_splits import ByName, Splits
+from vaegan_jax.data.image_files import DAMAGED_FILE, ImageFiles
 
 _IMAGES = 'img_align_celeba'
 _LISTS = ('list_eval_partition.txt', 'list_eval_partition.csv')
@@ -26,8 +23,38 @@ _SPLITS = {'0': 'train', '1': 'validation', '2': 'test'}
 _SUFFIXES = ('.jpg', '.png')
 
 
+class _ByList(ByName):
+  """Splits images as the list of CelebA's authors does."""
+
+  def __init__(self, path: pathlib.Path):
+    """Reads the list."""
+    text = path.read_bytes()
+    self.split_of = dict(_parse(text.decode(errors='replace')))
+    self.marker = hashlib.sha256(text).hexdigest()
+    self._file = path.name
+
+  def split(self, names: list[str], digests: Mapping[str, bytes]) -> Splits:
+    """Splits names; see `ByName.split`."""
+    del digests
+    splits = {split: [] for split in _SPLITS.values()}
+    for name in names:
+      splits[self.split_of[_base(name)]].append(name)
+    return splits
+
+  def origin(self, split: str, names: Sequence[str]) -> str:
+    """Names the list; see `ByName.origin`."""
+    return f'by {self._file}'
+
+
 class CelebAFiles(ImageFiles):
   """The images that are on the list of splits and on the disk."""
+
+  def __init__(self, path: str):
+    """Lists the images; see `ImageFiles`.
+
+    The list is the same by all rules. Those of 2 keep prepared copies.
+    """
+    super().__init__(path, 2)
 
   def read(self, name: str) -> bytes:
     """Returns the bytes of one image; see `ImageFiles.read`."""
@@ -51,9 +78,8 @@ class CelebAFiles(ImageFiles):
 
   def _list(self) -> dict[str, tuple[int, int]]:
     self._list_path = self._find(*_LISTS)
-    text = self._list_path.read_bytes()
-    self._splits = dict(_parse(text.decode(errors='replace')))
-    self._marker = hashlib.sha256(text).hexdigest()
+    self._list_rule = _ByList(self._list_path)
+    self._splits = self._list_rule.split_of
     images = self._find(_IMAGES, f'{_IMAGES}.zip')
     self._zip = None
     if images.is_dir():
@@ -71,14 +97,8 @@ class CelebAFiles(ImageFiles):
       )
     return found
 
-  def _split(self, names: list[str]) -> dict[str, list[str]]:
-    splits = {split: [] for split in _SPLITS.values()}
-    for name in names:
-      splits[self._splits[_base(name)]].append(name)
-    return splits
-
-  def _find_split_folders(self) -> dict[str, str]:
-    return {}  # The list decides.
+  def _choose_rule(self, names: list[str]) -> _ByList:
+    return self._list_rule
 
   def _find(self, *names: str) -> pathlib.Path:
     """Returns the first of these that exists, here or one folder down."""

@@ -13,6 +13,8 @@ import numpy as np
 from absl import logging
 from PIL import Image, ImageOps, features
 
+from vaegan_jax.data import color
+
 # Pillow's, by the number of channels.
 MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}
 # Detected from the content. Pillow knows others that run programs: it gives an
@@ -120,6 +122,15 @@ def read_image(
   return _load(image)
 
 
+def upright(image: Image.Image) -> Image.Image:
+  """Returns an opened image as `read_image` returns it; keeps the original.
+
+  Raises:
+    ValueError: its pixels are floats.
+  """
+  return _load(image.copy())
+
+
 def _load(image: Image.Image) -> Image.Image:
   image.load()
   with contextlib.suppress(Exception):  # The pixels are whole all the same.
@@ -134,7 +145,9 @@ def _load(image: Image.Image) -> Image.Image:
       1,
     )
     high_bytes = np.asarray(image) >> 8
+    profile = image.info.get('icc_profile')
     image = Image.fromarray(np.clip(high_bytes, 0, 255).astype(np.uint8))
+    image.info['icc_profile'] = profile
   return image
 
 
@@ -144,6 +157,7 @@ def decode_image(
   channels: int,
   image_size: int | tuple[int, int],
   center_crop: int = 0,
+  to_srgb: bool = False,
 ) -> np.ndarray:
   """Decodes an image file to a given size, without a change of proportions.
 
@@ -158,6 +172,7 @@ def decode_image(
       both; it may exceed the file's.
     center_crop: the shorter side of a crop from the middle, in pixels of the
       file; 0, or more than fits: the largest that fits.
+    to_srgb: whether to convert colors of another profile; see `color.to_srgb`.
 
   Returns:
     [H, W, C] uint8, with H and W the image size.
@@ -171,6 +186,7 @@ def decode_image(
     channels=channels,
     image_size=image_size,
     center_crop=center_crop,
+    to_srgb=to_srgb,
   )
 
 
@@ -180,6 +196,7 @@ def to_size(
   channels: int,
   image_size: int | tuple[int, int],
   center_crop: int = 0,
+  to_srgb: bool = False,
 ) -> np.ndarray:
   """Crops, converts and resizes an image, upright and with 8 bits per channel.
 
@@ -192,6 +209,8 @@ def to_size(
   cut = [max(1, round(scale * side)) for side in (width, height)]
   left, top = (image.width - cut[0]) // 2, (image.height - cut[1]) // 2
   image = image.crop((left, top, left + cut[0], top + cut[1]))
+  if to_srgb:
+    image = color.to_srgb(image)
   image = _convert(image, MODES[channels])
   if image.size != (width, height):
     image = image.resize((width, height), Image.Resampling.LANCZOS)

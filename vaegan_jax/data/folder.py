@@ -21,6 +21,7 @@ from absl import logging
 
 from vaegan_jax.data.buckets import BucketFolder
 from vaegan_jax.data.data_config import DataConfig, in_bucket
+from vaegan_jax.data.image_counts import ImageCounts
 from vaegan_jax.data.image_files import DAMAGED_FILE, ImageFiles
 from vaegan_jax.data.source import Dataset
 from vaegan_jax.errors import UserError, describe_error
@@ -79,28 +80,34 @@ def tfds_size(**features: int) -> int:
 class FolderDataset(Dataset):
   """The examples of a folder, whose files stay where they are."""
 
-  def __init__(self, name: str, files: ImageFiles, data_dir: str):
+  def __init__(self, name: str, files: ImageFiles, data: DataConfig):
     """Reads the index, or checks every file and writes the index.
 
     Args:
       name: identifies the data set in fingerprints.
       files: files of the folder.
-      data_dir: the folder for the index and decoded copies.
+      data: settings of the run, which name the folder for the index and
+        decoded copies.
 
     Raises:
       UserError: the files cannot be used, or the index cannot be written.
     """
     self.name, self._files = name, files
     self.location = str(files.root)
-    place = _place(name, files, data_dir)
+    data_dir = data.local_dir
+    place = _place(name, files, data_dir, files.rules)
     self.cache_dir = place
     index = _read_index(place / _INDEX)
     if index is None:
       index = _check(files, place)
       _write_index(place, index, data_dir)
       _adopt_decoded(place, pathlib.Path(data_dir, name, files.fingerprint))
+      if files.rules > 2:
+        _link_decoded(place, _place(name, files, data_dir, 2))
       _remove_older(place)
-    self._names = index['splits']
+    self._names, self._image_counts = index['splits'], index.get('counts')
+    counts = ImageCounts(self._image_counts)
+    self.to_srgb = data.converts_profiles and counts.has_profiles
     self.counts = {split: len(names) for split, names in self._names.items()}
     self.num_bytes, self.content_hash = index['bytes'], index['content_hash']
     if index['dtype']:
@@ -113,14 +120,21 @@ class FolderDataset(Dataset):
     names = self._names[split]
     return [self._files.read(names[index]) for index in indices]
 
+  def report(self, data: DataConfig) -> list[str]:
+    """Returns lines about splits, sizes and profiles; see `Dataset.report`."""
+    return self._files.report(self._names, self._image_counts, data)
+
   def describe(self, split: str, index: int) -> str:
     """Returns the name of a file, relative to the folder."""
     return repr(self._names[split][index])
 
 
-def _place(name: str, files: ImageFiles, data_dir: str) -> pathlib.Path:
+def _place(
+  name: str, files: ImageFiles, data_dir: str, rules: int
+) -> pathlib.Path:
   """Returns where the index is: per folder, and per state of its files."""
-  key = f'{os.path.realpath(files.root)} {files.rules} {files.least_samples}'
+  key = f'{os.path.realpath(files.root)} {rules} {files.least_samples}'
+  key += f' {files.group_by}' if files.group_by else ''
   folder = hashlib.sha256(os.fsencode(key)).hexdigest()[:16]
   return pathlib.Path(data_dir, name, f'in-place-{folder}', files.fingerprint)
 
@@ -144,6 +158,7 @@ def _check(files: ImageFiles, place: pathlib.Path) -> dict[str, Any]:
     'dtype': files.dtype,
     'shape': list(files.shape),
     'sample_rate': files.sample_rate,
+    'counts': files.counts and files.counts.to_json(),
     'damaged': damaged,
     'splits': splits,
   }
@@ -193,15 +208,21 @@ def _adopt_decoded(place: pathlib.Path, old: pathlib.Path) -> None:
 
   That version copied the files, too, which nothing reads any more.
   """
-  for path in old.glob('*/*/decoded-*.npy'):
-    with contextlib.suppress(OSError):
-      os.link(path, place / path.name)
+  _link_decoded(place, *old.glob('*/*'))
   if old.is_dir():
     print(
       f'{old} is a copy of the folder by an earlier version, which nothing '
       'reads any more: it may be removed.',
       flush=True,
     )
+
+
+def _link_decoded(place: pathlib.Path, *folders: pathlib.Path) -> None:
+  """Links decoded copies, whose names tell what they are decoded from."""
+  for folder in folders:
+    for path in folder.glob('decoded-*.npy'):
+      with contextlib.suppress(OSError):
+        os.link(path, place / path.name)
 
 
 def _remove_older(place: pathlib.Path) -> None:

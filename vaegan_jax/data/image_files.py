@@ -4,68 +4,70 @@ import hashlib
 import os
 import pathlib
 import stat
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from concurrent import futures
+from typing import Any
 
 from absl import logging
 
-from vaegan_jax.data import decode
-from vaegan_jax.data.data_config import expand_path
+from vaegan_jax.data import decode, folder_splits
+from vaegan_jax.data.data_config import DataConfig, expand_path
+from vaegan_jax.data.file_lists import (
+  check_size,
+  find_first_images,
+  find_images,
+)
+from vaegan_jax.data.image_counts import ImageCounts
 from vaegan_jax.errors import UserError, describe_error
 
-# Files with these names are images, and damaged if their content is not.
-_FIRST_SUFFIXES = (
-  *('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif'),
-  *('.tif', '.tiff', '.ppm', '.pgm'),
-)
-_SUFFIXES = (
-  *_FIRST_SUFFIXES,
-  *('.jfif', '.jpe', '.avif', '.heic', '.heif', '.hif', '.jxl'),
-  *('.jp2', '.j2k', '.jpf', '.jpx'),
-)
-# Folders with thumbnails and notes, which a Synology and a Mac add.
-_OTHER_FOLDERS = ('@eaDir', '__MACOSX')
-_TEST_FOLDERS = ('test', 'validation', 'val')
-_TEST_EVERY = 10  # One image in this many is held out.
 _MAX_DAMAGED = 0.1  # Share of all images.
 _CHECKED_TOGETHER = 1000  # Bounds the memory of the check.
-_MAX_BYTES = 2**28  # Limit of one file.
 DAMAGED_FILE = 'damaged_images.txt'  # Beside the index of the folder.
-RULES = 2  # The current `folder_rules`; earlier runs keep theirs.
+RULES = 3  # The current `folder_rules`; earlier runs keep theirs.
 
 
 class ImageFiles:
   """The image files of a folder, at any depth, by their relative names.
 
   A file is an image by its suffix or, whatever its name, by its content. If
-  there is a `train` folder and one of `test`, `validation` or `val`, these are
-  the splits, and files elsewhere are ignored. Otherwise about one image in ten
-  is held out as 'test', chosen by a hash of the file's content. So an image
+  there is a folder to train with and another to hold out, named as usual, these
+  are the splits, and files elsewhere are ignored. Otherwise about one image in
+  ten is held out as 'test', chosen by a hash of the file's content. So an image
   stays in its split when others come or go, copies of an image share a split,
   and names do not matter. A small folder holds out the image with the smallest
-  hash. Hidden files are ignored.
+  hash. With `group_by`, groups of images are held out. Hidden files are
+  ignored.
 
   Attributes:
     names: names of all images, sorted.
     fingerprint: fingerprint of the names, sizes and times of the files.
     content_hash: hash of all bytes, known after `find_damaged`.
+    counts: sizes and color profiles of images, known after `find_damaged`;
+      None for arrays.
     dtype, shape, sample_rate: of arrays; '', () and 0 for images.
     least_samples: the samples that a sound must have; 0 otherwise.
   """
 
   noun = 'images'  # For messages.
+  _nothing = (
+    'in which there is no image; it must hold JPEG, PNG or other images, such '
+    'as "cat.jpg"'
+  )
   dtype, shape, sample_rate, least_samples = '', (), 0, 0
 
-  def __init__(self, path: str, rules: int = RULES):
+  def __init__(self, path: str, rules: int = RULES, group_by: str = ''):
     """Lists a folder.
 
     Args:
       path: the folder, '~' and '$NAME' allowed.
-      rules: 2; or 1, the rules of the first versions. They know fewer suffixes
-        and hold out every tenth name, so that a new file moves others.
+      rules: 3; 2, which knows fewer names of splits; or 1, the rules of the
+        first versions. They know fewer suffixes and hold out every tenth name,
+        so that a new file moves others.
+      group_by: see `split_names.group_keys`; '' for no groups. Rules 3 read it.
 
     Raises:
-      UserError: the path is empty, not a folder, or has no images.
+      UserError: the path is empty, not a folder, or has no images, or
+        `group_by` does not suit their names.
     """
     if not path:
       raise UserError(
@@ -79,18 +81,20 @@ class ImageFiles:
       raise self._error(
         f'which {problem}; it must be a folder of images, such as "~/photos"'
       )
-    self.rules = rules
+    self.rules, self.group_by = rules, group_by if rules > 2 else ''
     self._kinds = decode.FIRST_KINDS if rules == 1 else None
-    self._folders = self._find_split_folders()
-    # Separates fingerprints of the same files under other rules.
-    self._marker = '' if rules == 1 or self._folders else f'rules {rules}'
-    self._found = self._list()
+    found = self._list()
+    self._rule = self._choose_rule(sorted(found))
+    self._found = {n: s for n, s in found.items() if self._rule.covers(n)}
+    if not self._found:
+      raise self._error(self._nothing)
     self.names = sorted(self._found)
     listing = repr([(name, *self._found[name]) for name in self.names])
     if rules > 1:  # A file of a kind that is unreadable here may be read later.
-      listing += repr((self._marker, self._readable_kinds()))
+      listing += repr((self._rule.marker, self._readable_kinds()))
     self.fingerprint = hashlib.sha256(listing.encode()).hexdigest()[:16]
     self.content_hash = ''
+    self.counts = self._new_counts()
     self._digests = {}
 
   def read(self, name: str) -> bytes:
@@ -131,7 +135,7 @@ class ImageFiles:
     import tqdm
 
     damaged, unreadable = {}, {}
-    content = hashlib.sha256(self._marker.encode())
+    content = hashlib.sha256(self._rule.marker.encode())
     with (
       futures.ThreadPoolExecutor() as pool,
       tqdm.tqdm(
@@ -141,13 +145,15 @@ class ImageFiles:
       for first in range(0, len(self.names), _CHECKED_TOGETHER):
         names = self.names[first : first + _CHECKED_TOGETHER]
         found = pool.map(self._inspect, names)
-        for name, (digest, error) in zip(names, found, strict=True):
+        for name, (digest, error, image) in zip(names, found, strict=True):
           content.update(os.fsencode(name) + digest)
           self._digests[name] = digest
           if isinstance(error, decode.UnreadableKind):
             unreadable[name] = str(error)
           elif error:
             damaged[name] = describe_error(error)
+          elif self.counts is not None:
+            self.counts.add(name, image)
         progress.update(len(names))
     self.content_hash = content.hexdigest()[:16]
     self._check_skipped(damaged, unreadable)
@@ -170,7 +176,8 @@ class ImageFiles:
     Raises:
       UserError: a split would be empty.
     """
-    splits = self._split([name for name in self.names if name not in damaged])
+    names = [name for name in self.names if name not in damaged]
+    splits = self._rule.split(names, self._digests)
     for split, members in splits.items():
       if not members:
         raise self._error(
@@ -180,74 +187,58 @@ class ImageFiles:
         )
     return splits
 
-  def _split(self, names: list[str]) -> dict[str, list[str]]:
-    if self._folders:
-      return {
-        split: [name for name in names if name.startswith(f'{folder}/')]
-        for split, folder in self._folders.items()
-      }
-    test = self._hold_out(names)
-    return {'train': sorted(set(names) - set(test)), 'test': test}
+  def report(
+    self, splits: Mapping[str, Collection[str]], counts: Any, data: DataConfig
+  ) -> list[str]:
+    """Returns lines for the terminal, one a split, and warnings.
 
-  def _hold_out(self, names: list[str]) -> list[str]:
-    if not self._marker or not names:
-      return names[::_TEST_EVERY]
-    numbers = {n: int.from_bytes(self._digests[n][:8]) for n in names}
-    test = [name for name in names if numbers[name] % _TEST_EVERY == 0]
-    least = min(numbers.values())
-    return test or [name for name in names if numbers[name] == least]
-
-  def _find_split_folders(self) -> dict[str, str]:
-    """Returns the folders of 'train' and 'test'; {} if one is missing."""
-    if not (self.root / 'train').is_dir():
-      return {}
-    for folder in _TEST_FOLDERS:
-      if (self.root / folder).is_dir():
-        return {'train': 'train', 'test': folder}
-    return {}
+    Args:
+      splits: as `split` returned them.
+      counts: as `ImageCounts.to_json` returned them, now or in an earlier
+        process; None if unknown.
+      data: settings of the run, for the size of its images.
+    """
+    lines = [
+      f'Split {split!r}: {len(names):,} {self.noun}, '
+      f'{self._rule.origin(split, names)}.'
+      for split, names in splits.items()
+    ]
+    warnings = [*self._rule.warnings]
+    if counts is not None:
+      found = ImageCounts(counts)
+      lines += found.describe_profiles() if data.converts_profiles else ()
+      warnings += found.describe_sizes(data)
+    return lines + [f'Warning: {warning}.' for warning in warnings]
 
   def _list(self) -> dict[str, tuple[int, int]]:
     """Returns (bytes, nanoseconds of the last change) by relative name."""
-    found = (
-      list_files(self.root, _has_first_suffix)
-      if self._kinds
-      else find_images(self.root)
+    return (find_first_images if self._kinds else find_images)(self.root)
+
+  def _choose_rule(self, names: list[str]) -> folder_splits.ByName:
+    return folder_splits.choose_rule(
+      self.root, self.rules, names, self.group_by
     )
-    found = self._in_splits(found)
-    if not found:
-      raise self._error(
-        'in which there is no image; it must hold JPEG, PNG or other images, '
-        'such as "cat.jpg"'
-      )
-    return found
 
-  def _in_splits(
-    self, found: dict[str, tuple[int, int]]
-  ) -> dict[str, tuple[int, int]]:
-    """Removes files outside the folders of the splits, if there are any."""
-    if not self._folders:
-      return found
-    prefixes = tuple(f'{folder}/' for folder in self._folders.values())
-    return {n: stat for n, stat in found.items() if n.startswith(prefixes)}
+  def _new_counts(self) -> ImageCounts | None:
+    return ImageCounts()
 
-  def _inspect(self, name: str) -> tuple[bytes, Exception | None]:
-    """Returns a hash of a file, and why it cannot be decoded, if so."""
+  def _inspect(self, name: str) -> tuple[bytes, Exception | None, Any]:
+    """Returns a file's hash, why it cannot be decoded, and what it holds."""
     digest = b''
     try:
       data = self.read(name)
       digest = hashlib.sha256(data).digest()
-      self._check(name, data)
+      return digest, None, self._check(name, data)
     except Exception as error:  # Pillow raises nearly anything.
-      return digest, error
-    return digest, None
+      return digest, error, None
 
   def _readable_kinds(self) -> tuple[str, ...]:
     return decode.readable_kinds()
 
-  def _check(self, name: str, data: bytes) -> None:
-    """Raises an exception if a file cannot be decoded."""
+  def _check(self, name: str, data: bytes) -> Any:
+    """Returns an item of `counts`, or raises if a file cannot be decoded."""
     del name  # Subclasses record what they find under it.
-    decode.read_image(data, self._kinds)
+    return ImageCounts.item(decode.read_image(data, self._kinds))
 
   def _check_skipped(
     self, damaged: Mapping[str, str], unreadable: Mapping[str, str]
@@ -269,72 +260,6 @@ class ImageFiles:
 
   def _error(self, complaint: str) -> UserError:
     return UserError(f'data.path is {str(self.root)!r}, {complaint}.')
-
-
-def find_images(root: pathlib.Path) -> dict[str, tuple[int, int]]:
-  """Finds the images of a folder by today's rules; see `list_files`."""
-  return list_files(root, _is_image, _OTHER_FOLDERS)
-
-
-def list_files(
-  root: pathlib.Path,
-  is_example: Callable[[pathlib.Path], bool],
-  other_folders: Collection[str] = (),
-) -> dict[str, tuple[int, int]]:
-  """Finds files in a folder at any depth, except hidden ones.
-
-  Returns:
-    (bytes, nanoseconds of the last change) by name relative to the folder.
-  """
-  found, seen = {}, set()
-  for folder, subfolders, files in os.walk(
-    root, onerror=_warn_about_folder, followlinks=True
-  ):
-    status = os.stat(folder)
-    if (status.st_dev, status.st_ino) in seen:  # A link up, or a second one.
-      subfolders.clear()
-      continue
-    seen.add((status.st_dev, status.st_ino))
-    subfolders[:] = sorted(
-      s for s in subfolders if s[0] != '.' and s not in other_folders
-    )
-    for file in files:
-      path = pathlib.Path(folder, file)
-      if not file.startswith('.') and is_example(path):
-        found[path.relative_to(root).as_posix()] = _size_and_time(path)
-  return found
-
-
-def _has_first_suffix(path: pathlib.Path) -> bool:
-  return path.suffix.lower() in _FIRST_SUFFIXES
-
-
-def _is_image(path: pathlib.Path) -> bool:
-  if path.suffix.lower() in _SUFFIXES:
-    return True
-  try:  # O_NONBLOCK: a pipe has nothing to read, and must not be waited for.
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), 'rb') as file:
-      return bool(decode.find_kind(file.read(64) or b''))
-  except OSError:
-    return False
-
-
-def _warn_about_folder(error: OSError) -> None:
-  logging.warning('Skipped a folder that cannot be read: %s', error)
-
-
-def _size_and_time(path: pathlib.Path) -> tuple[int, int]:
-  try:
-    status = path.stat()
-  except OSError:  # A dangling link counts as a damaged file.
-    return 0, 0
-  return status.st_size, status.st_mtime_ns
-
-
-def check_size(size: int) -> None:
-  """Raises an OSError if a file has too many bytes to be an image."""
-  if size > _MAX_BYTES:
-    raise OSError(f'it has more than {_MAX_BYTES:,} bytes')
 
 
 def _some(names: Collection[str]) -> str:

@@ -22,6 +22,8 @@ class Dataset:
     shape, dtype: of each array, a length that varies being None; (), None if
       the examples are photographs.
     sample_rate: samples per second of sounds; 0 otherwise.
+    to_srgb: whether photographs are converted from their color profiles,
+      because some have one.
     num_bytes, content_hash, feature: identify the stored examples further.
     location: the folder or file that error messages name.
     remedy: what the user can do about an example that cannot be read.
@@ -35,6 +37,7 @@ class Dataset:
   shape: tuple[int | None, ...] = ()
   dtype: np.dtype | None = None
   sample_rate = 0
+  to_srgb = False
   num_bytes = 0
   content_hash: str | None = None
   feature = 'image'
@@ -58,6 +61,14 @@ class Dataset:
     """Returns a name of an example for error messages."""
     return f'example {index} of the split {split!r}'
 
+  def report(self, data: Any) -> list[str]:
+    """Returns lines about the examples for the terminal.
+
+    Args:
+      data: the `DataConfig` of the run.
+    """
+    return []
+
 
 class Source:
   """The properties of a source that are known before it is opened.
@@ -70,11 +81,14 @@ class Source:
       they are photographs, None if `data.shape` decides.
     path: whether `data.path` is 'required', 'optional' or 'unused'.
     has_features: whether `data.feature` may choose among several features.
+    converts_profiles: whether the color profiles of files are converted to
+      sRGB, by `data.folder_rules` from 3.
   """
 
   holds_arrays: bool | None = False
   path = 'unused'
   has_features = False
+  converts_profiles = False
 
   @classmethod
   def open(cls, data: Any, *, fill_bucket: bool = False) -> Dataset:

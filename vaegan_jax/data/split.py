@@ -9,7 +9,7 @@ import functools
 import hashlib
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent import futures
 from typing import Any, Protocol
 
@@ -40,7 +40,11 @@ class Images(Protocol):
 
 
 def load_splits(
-  data: DataConfig, fields: Sequence[str], *, fill_bucket: bool = False
+  data: DataConfig,
+  fields: Sequence[str],
+  *,
+  fill_bucket: bool = False,
+  report: Callable[[str], None] = lambda line: None,
 ) -> list[Images]:
   """Opens splits of a data set, and prepares it first if necessary.
 
@@ -48,6 +52,7 @@ def load_splits(
     data: the fields of `config.data`.
     fields: 'train_split', 'eval_split' or both.
     fill_bucket: see `source.Source.open`.
+    report: gets lines about the data set; see `Dataset.report`.
 
   Returns:
     The examples of each split. With `data.random_crop_margin` these are the
@@ -58,6 +63,8 @@ def load_splits(
   """
   dataset = sources.find(data.name).open(data, fill_bucket=fill_bucket)
   check_examples(dataset, data)
+  for line in dataset.report(data):
+    report(line)
   splits = [
     open_split(
       dataset,
@@ -160,6 +167,7 @@ def open_split(
       channels=channels,
       image_size=shape,
       center_crop=center_crop,
+      to_srgb=dataset.to_srgb,
     )
   else:
     options = {'channels': channels, 'shape': shape}
@@ -243,6 +251,8 @@ def _fingerprint(
   parts += (dataset.content_hash,)
   if dataset.feature != 'image':
     parts += (dataset.feature,)
+  if dataset.to_srgb:
+    parts += ('srgb',)
   return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 

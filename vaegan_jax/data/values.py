@@ -15,29 +15,35 @@ _NUM_VALUES = 2**24  # In the evenly spaced examples that are sampled.
 _READ_TOGETHER = 256
 _MAX_OUTSIDE = 0.01  # Share of values outside of a given range.
 _UNFILLED = 0.25  # Share of the range; less is reported.
+_FAR = 1.0  # Widths of the range; values further outside are reported.
 _MIN_WIDTH = 1e-30  # The limits of float32.
 _MAX_BOUND = 1e37
 _RESOLUTION = 2.0**-16  # Minimum of a range, relative to its larger bound.
 
 
-def find_range(given: ValueRange, images: Images) -> tuple[ValueRange, str]:
+def find_range(
+  given: ValueRange, images: Images, clip: bool = False
+) -> tuple[ValueRange, str]:
   """Computes the range of values that is mapped to [-1, 1].
 
   Args:
     given: the field `data.value_range`; the examples are arrays.
     images: the training split.
+    clip: whether the field is meant to clip many values.
 
   Returns:
-    The pair (low, high), and a sentence about it for the terminal.
+    The pair (low, high), and sentences about it for the terminal.
 
   Raises:
     UserError: the field does not fit the values, or they are all the same.
   """
-  values = _sample(images)
+  examples = _sample(images)
+  values = examples.reshape(-1)
   low, high = _bounds(given, values, images.dtype)
   _check_precision(low, high)
   least, most = float(values.min()), float(values.max())
-  outside = float(np.mean((values < low) | (values > high)))
+  is_outside = (examples < low) | (examples > high)
+  outside = float(np.mean(is_outside))
   message = (
     f'data.value_range: {low:g} becomes -1 and {high:g} becomes 1; of '
     f'{values.size:,} sampled values, from {least:g} to {most:g}, '
@@ -45,25 +51,67 @@ def find_range(given: ValueRange, images: Images) -> tuple[ValueRange, str]:
   )
   # With all digits of float32, or the ends would be outside.
   use = f'--config.data.value_range="({least:.9g}, {most:.9g})"'
-  if outside > _MAX_OUTSIDE:
+  if outside > _MAX_OUTSIDE and not clip:
     raise UserError(
       f'data.value_range={given!r} does not contain {outside:.1%} of the '
       f'values of the training split, from {least:g} to {most:g}: for example, '
-      f'{use}'
+      f'{use}, or --config.data.clip=true if they are to be clipped'
+    )
+  if outside and (least >= high or most <= low):
+    raise UserError(
+      f'data.value_range={given!r} contains none of the values of the training '
+      f'split, from {least:g} to {most:g}: for example, {use}'
     )
   filled = (min(most, high) - max(least, low)) / (high - low)
   if filled < _UNFILLED:
     message += f'; they fill {filled:.1%} of the range: {use} uses all of it'
-  return (low, high), f'{message}.'
+  message += '.'
+  if not clip and is_outside.any():
+    message += _warn_of_clipping(given, (low, high), examples, is_outside)
+  return (low, high), message
+
+
+def _warn_of_clipping(given, found, examples, is_outside) -> str:
+  """Returns a warning if clipping changes what matters, or ''.
+
+  Args:
+    given: the field.
+    found: the range (low, high).
+    examples: [N, *S, C].
+    is_outside: [N, *S, C] bool, the values that are clipped.
+  """
+  low, high = found
+  least, most = float(examples.min()), float(examples.max())
+  number = int(is_outside.reshape(len(examples), -1).any(1).sum())
+  which = f' Warning: {number:,} of {len(examples):,} sampled examples'
+  if given == 'percentiles' and examples.ndim == 3 and least < 0 < most:
+    zero = -(high + low) / (high - low)
+    use = 'dtype'
+    if examples.dtype.kind == 'f':
+      bound = max(1.0, -least, most)
+      use = f'"({-bound:.9g}, {bound:.9g})"'
+    return (
+      f'{which} have clipped peaks, and 0 (the silence of a sound) becomes '
+      f'{zero:.3g}: --config.data.value_range={use} keeps both.'
+    )
+  reach = max(low - least, most - high) / (high - low)
+  if reach <= _FAR:
+    return ''
+  return (
+    f'{which} have clipped values that lie up to {reach:,.3g} times the '
+    f'width of the range beyond it: --config.data.value_range='
+    f'"({least:.9g}, {most:.9g})" keeps them, and --config.data.clip=true says '
+    'that they are to be clipped.'
+  )
 
 
 def _sample(images: Images) -> np.ndarray:
-  """Returns the values of evenly spaced examples [N]."""
+  """Returns evenly spaced examples [N, *S, C]."""
   size = images[np.arange(1)].size
   number = min(len(images), max(1, _NUM_VALUES // size))
   indices = np.arange(number) * len(images) // number
   parts = [
-    images[indices[first : first + _READ_TOGETHER]].reshape(-1)
+    images[indices[first : first + _READ_TOGETHER]]
     for first in range(0, number, _READ_TOGETHER)
   ]
   return np.concatenate(parts)

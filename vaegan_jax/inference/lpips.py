@@ -44,6 +44,8 @@ class LpipsDistance(struct.PyTreeNode):
     )
 
 
-def load_distance(path: str | os.PathLike, heads: str | os.PathLike):
+def load_distance(
+  path: str | os.PathLike, heads: str | os.PathLike
+) -> LpipsDistance:
   """Returns the `LpipsDistance` of two files; see `vaegan_jax.load_lpips`."""
   return LpipsDistance(jax.device_put(load_lpips(path, heads)))

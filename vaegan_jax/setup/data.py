@@ -34,13 +34,14 @@ def load_data(
       settings(DataConfig, config.data),
       _SPLITS,
       fill_bucket=distributed.is_first(),
+      report=_print,
     )
   distributed.check_same(
     {
-      f'data.{field}': f'{len(images)} images ({images.fingerprint})'
+      f'data.{field}': f'{len(images)} examples ({images.fingerprint})'
       for field, images in zip(_SPLITS, splits, strict=True)
     },
-    'give all the same images, such as --config.data.path=/shared/cats',
+    'give all the same examples, such as --config.data.path=/shared/cats',
   )
   return settle_range(config, splits[0]), *splits
 
@@ -60,9 +61,14 @@ def settle_range(
   given = config.data.value_range
   if given == 'dtype' and not holds_arrays(config.data):
     return config
-  found, message = find_range(given, images)
+  found, message = find_range(given, images, config.data.clip)
   print(message, flush=True)
   return with_range(config, found)
+
+
+def _print(line: str) -> None:
+  if distributed.is_first():
+    print(line, flush=True)
 
 
 def with_range(

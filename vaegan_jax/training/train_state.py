@@ -1,5 +1,6 @@
 """State of training, which every update takes and returns."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -104,7 +105,7 @@ def create_train_state(
     key = jax.random.fold_in(jax.random.key(seed), i)
     variables = (pretrained or {}).get(name)
     if variables is None:
-      variables = jax.jit(module.init)(key, x)
+      variables = _init(module, key, x)
     params = variables['params']
     trained = name in optimizers
     networks[name] = NetworkState(
@@ -124,6 +125,11 @@ def create_train_state(
     averages=averages,
     num_rollbacks=jnp.int32(0),
   )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _init(module: nn.Module, key: jax.Array, x: jax.Array) -> dict[str, Params]:
+  return module.init(key, x)
 
 
 def inference_variables(state: TrainState) -> dict[str, dict[str, Params]]:

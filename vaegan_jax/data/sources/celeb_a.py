@@ -20,4 +20,4 @@ class Source(source.Source):
 
     files = CelebAFiles(local_path(data))
     # The name that fingerprints have always had.
-    return FolderDataset('celeb_a_folder', files, data.local_dir)
+    return FolderDataset('celeb_a_folder', files, data)

@@ -7,6 +7,7 @@ class Source(source.Source):
   """Photographs of a user's folder."""
 
   path = 'required'
+  converts_profiles = True
 
   @classmethod
   def open(cls, data, *, fill_bucket=False):
@@ -14,5 +15,5 @@ class Source(source.Source):
     from vaegan_jax.data.folder import FolderDataset, local_path
     from vaegan_jax.data.image_files import ImageFiles
 
-    files = ImageFiles(local_path(data), data.folder_rules)
-    return FolderDataset('image_folder', files, data.local_dir)
+    files = ImageFiles(local_path(data), data.folder_rules, data.group_by)
+    return FolderDataset('image_folder', files, data)

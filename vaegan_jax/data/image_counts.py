@@ -1,0 +1,118 @@
+"""Counts of the sizes and color profiles of a folder's images."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from vaegan_jax.data import color
+from vaegan_jax.data.data_config import DataConfig
+
+_MIN_KEPT = 0.25  # Share of an image; the crop of a strip keeps less.
+_MAX_NAMED = 5  # Profiles.
+
+
+class Item(NamedTuple):
+  """An image's size (width, height), and its profile unless it is sRGB."""
+
+  size: tuple[int, int]
+  profile: color.Profile | None
+
+
+class ImageCounts:
+  """Number of images, and the name of the first, by size and by profile."""
+
+  def __init__(self, counts: Mapping[str, Any] | None = None):
+    """Starts with no image, or with what `to_json` returned."""
+    self._sizes, self._profiles, self._unusable = (
+      dict((counts or {}).get(key, {}))
+      for key in ('sizes', 'profiles', 'unusable_profiles')
+    )
+
+  @staticmethod
+  def item(image: Image.Image) -> Item:
+    """Returns what is counted of an upright image."""
+    return Item(image.size, color.find_profile(image))
+
+  def add(self, name: str, item: Item) -> None:
+    """Counts an image."""
+    _count(self._sizes, '{}x{}'.format(*item.size), name)
+    if item.profile:
+      usable = item.profile.transform is not None
+      found = self._profiles if usable else self._unusable
+      _count(found, item.profile.name, name)
+
+  def to_json(self) -> dict[str, dict[str, list[Any]]]:
+    """Returns {field: {key: [number, name]}} for the index of a folder."""
+    return {
+      'sizes': self._sizes,
+      'profiles': self._profiles,
+      'unusable_profiles': self._unusable,
+    }
+
+  @property
+  def has_profiles(self) -> bool:
+    """Whether an image has a profile to be converted to sRGB."""
+    return bool(self._profiles)
+
+  def describe_profiles(self) -> Iterator[str]:
+    """Yields sentences about the conversion of profiles."""
+    if self._profiles:
+      yield (
+        f'{self._of_all(self._profiles)} are converted to sRGB from their '
+        f'color profiles: {_most_frequent(self._profiles)}.'
+      )
+    if self._unusable:
+      ((_, name), *_) = self._unusable.values()
+      yield (
+        f'{self._of_all(self._unusable)} have a color profile that cannot be '
+        f'used, such as {name!r}, and are read as sRGB.'
+      )
+
+  def describe_sizes(self, data: DataConfig) -> Iterator[str]:
+    """Yields sentences about images that are enlarged, and about strips."""
+    sizes = {
+      tuple(map(int, size.split('x'))): found
+      for size, found in self._sizes.items()
+    }
+    height, width = data.read_shape
+    scales = {(w, h): min(w / width, h / height) for w, h in sizes}
+    if data.center_crop:
+      crop = data.center_crop / min(height, width)
+      enlarged = [s for s, scale in scales.items() if min(scale, crop) < 1]
+    else:
+      enlarged = [s for s, scale in scales.items() if scale < 1]
+    if enlarged:
+      least = min(enlarged, key=scales.get)
+      yield (
+        f'{self._of_all({s: sizes[s] for s in enlarged})} are smaller than the '
+        f'{width} x {height} pixels that are read, and are enlarged; the '
+        f'smallest is {least[0]} x {least[1]} ({sizes[least][1]!r})'
+      )
+    strips = {
+      (w, h): sizes[w, h]
+      for (w, h), scale in scales.items()
+      if scale**2 * width * height < _MIN_KEPT * w * h
+    }
+    if strips:
+      (w, h), (_, name) = max(strips.items(), key=lambda s: max(s[0]))
+      yield (
+        f'{self._of_all(strips)} are strips, of which the crop keeps less than '
+        f'a quarter, such as {name!r} ({w} x {h})'
+      )
+
+  def _of_all(self, found: Mapping[Any, list[Any]]) -> str:
+    total = sum(number for number, _ in self._sizes.values())
+    number = sum(number for number, _ in found.values())
+    return f'{number:,} of {total:,} images'
+
+
+def _count(counts: dict[str, list[Any]], key: str, name: str) -> None:
+  counts.setdefault(key, [0, name])[0] += 1
+
+
+def _most_frequent(profiles: Mapping[str, list[Any]]) -> str:
+  names = sorted(profiles, key=lambda name: -profiles[name][0])
+  named = [f'{name} ({profiles[name][0]:,})' for name in names[:_MAX_NAMED]]
+  others = len(names) - len(named)
+  return ', '.join(named) + (f' and {others} others' if others else '')
