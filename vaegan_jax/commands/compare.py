@@ -80,15 +80,19 @@ def compare(
 
 def _score(runs: Mapping[str, FinishedRun]) -> dict[str, dict]:
   """Scores each run, with the distance of the first run's critic."""
-  judge = next((k for k, run in runs.items() if 'critic' in run.variables), '')
-  distance = judge and runs[judge].evaluator.distance_for(runs[judge].variables)
+  reference = next(
+    (k for k, run in runs.items() if 'critic' in run.variables), ''
+  )
+  distance = reference and runs[reference].evaluator.distance_for(
+    runs[reference].variables
+  )
   results = {}
   for label, (evaluator, variables, _) in runs.items():
     print(f'Evaluating {label} ...', flush=True)
     results[label] = evaluator.score(variables, distance=distance or None)
     value = results[label].pop('distance')
-    if judge:
-      results[label][f'distance ({judge})'] = value
+    if reference:
+      results[label][f'distance ({reference})'] = value
   return results
 
 
