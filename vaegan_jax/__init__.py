@@ -10,12 +10,20 @@ Importing this imports neither TensorFlow nor orbax. `load` needs the packages
 of `pip install '.[load]'`, which do not include TensorFlow.
 """
 
+import os
+from typing import TYPE_CHECKING
+
 from vaegan_jax.losses.distances import (
   feature_distance,
   gram_distance,
   style_and_content_loss,
 )
 from vaegan_jax.losses.perceptual import capture_features, perceptual_distance
+
+if TYPE_CHECKING:
+  from vaegan_jax.inference.model import TrainedModel
+
+__version__ = '0.13.0'  # Its rule is in docs/changelog.md.
 
 __all__ = [
   'capture_features',
@@ -27,7 +35,7 @@ __all__ = [
 ]
 
 
-def load(path):
+def load(path: str | os.PathLike) -> 'TrainedModel':
   """Loads a trained model, from a run's workdir or from an export.
 
   It needs neither the data nor TensorFlow, and for an export no orbax.

@@ -64,7 +64,7 @@ def test_a_folder_that_grows_under_a_run(
   assert 0 < new <= 10
 
   said = (
-    f'has {len(after["train"])} training images, and had '
+    f'has {len(after["train"])} training examples, and had '
     f'{len(before["train"])}, not all the same, at step 1 of the run'
   )
   with pytest.raises(UserError, match=said) as error:
@@ -82,7 +82,7 @@ def test_a_folder_that_grows_under_a_run(
   (line,) = (
     line for line in capsys.readouterr().out.splitlines() if said in line
   )
-  assert f'{new} are new, and the order of images changes from here on' in line
+  assert f'{new} are new, and the order of examples changes from here' in line
   caplog.clear()
   run('--mode=evaluate', f'--workdir={workdir}')
   # These are the images of the newest step.
@@ -94,7 +94,7 @@ def test_a_folder_that_grows_under_a_run(
     Image.new('RGB', (16, 16), (0, 0, shade)).save(images / 'blue.png')
     if 'blue.png' in split(images)['test']:
       break
-  with pytest.raises(UserError, match='training images, and had'):
+  with pytest.raises(UserError, match='training examples, and had'):
     run(*flags, f'{few[1]}=3', few[0])
   assert run(*flags, f'{few[1]}=3', few[0], grow) == 0
 
@@ -126,7 +126,7 @@ def test_a_run_of_an_earlier_version_keeps_what_it_held_out(
   told = capsys.readouterr().out
   assert 'began with data.folder_rules=1, and keeps it' in told
   evaluator, _, _ = open_run(config, workdir)
-  assert evaluator.protocol.startswith('- 5 held-out images')
+  assert evaluator.protocol.startswith('- 5 held-out examples')
   assert 'then and' not in caplog.text + evaluator.protocol
 
   add_photos(tmp_path / 'images', ['000.png'])  # Moves all later files.

@@ -72,7 +72,7 @@ def capture_features(
   outputs, calls = _run(
     module, variables, (images, *args), is_layer, apply_kwargs
   )
-  features, paths = name_features(calls, len(images))
+  features, paths = name_features(calls, jnp.shape(images)[0])
   if names is not None:
     features = select(features, names, paths)
   if layers is not None and not features:
