@@ -80,19 +80,16 @@ def compare(
 
 def _score(runs: Mapping[str, FinishedRun]) -> dict[str, dict]:
   """Scores each run, with the distance of the first run's critic."""
-  reference = next(
-    (k for k, run in runs.items() if 'critic' in run.variables), ''
-  )
-  distance = reference and runs[reference].evaluator.distance_for(
-    runs[reference].variables
-  )
+  critics = [label for label, run in runs.items() if 'critic' in run.variables]
+  first = runs[critics[0]] if critics else None
+  distance = first and first.evaluator.distance_for(first.variables)
   results = {}
   for label, (evaluator, variables, _) in runs.items():
     print(f'Evaluating {label} ...', flush=True)
-    results[label] = evaluator.score(variables, distance=distance or None)
+    results[label] = evaluator.score(variables, distance=distance)
     value = results[label].pop('distance')
-    if reference:
-      results[label][f'distance ({reference})'] = value
+    if critics:
+      results[label][f'distance ({critics[0]})'] = value
   return results
 
 
