@@ -236,9 +236,9 @@ def test_one_critic_measures_all_compared_runs(runs, opened, tmp_path):
   results = json.loads((tmp_path / 'out' / 'comparison.json').read_text())
   assert list(results) == ['mse', 'geometric']
   _, evaluator, state = opened['geometric']
-  judge = evaluator.distance_for(inference_variables(state))
+  distance = evaluator.distance_for(inference_variables(state))
   for objective, (_, evaluator, state) in opened.items():
-    expected = evaluator.score(inference_variables(state), distance=judge)
+    expected = evaluator.score(inference_variables(state), distance=distance)
     expected['distance (geometric)'] = expected.pop('distance')
     expected = pytest.approx(_without_samples(expected), rel=1e-4)
     assert _without_samples(results[objective]) == expected

@@ -144,3 +144,6 @@ def test_a_run_of_an_earlier_version_keeps_what_it_held_out(
   configs = {workdir: kept, str(other): config}
   with pytest.raises(UserError, match=r'because their data\.folder_rules'):
     compare.compare(configs, str(tmp_path / 'comparison'))
+  config.data.group_by = 'folder'
+  with pytest.raises(UserError, match=r"data\.group_by is 'folder' in .*other"):
+    compare.compare(configs, str(tmp_path / 'comparison'))

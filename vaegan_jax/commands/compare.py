@@ -80,15 +80,16 @@ def compare(
 
 def _score(runs: Mapping[str, FinishedRun]) -> dict[str, dict]:
   """Scores each run, with the distance of the first run's critic."""
-  judge = next((k for k, run in runs.items() if 'critic' in run.variables), '')
-  distance = judge and runs[judge].evaluator.distance_for(runs[judge].variables)
+  critics = [label for label, run in runs.items() if 'critic' in run.variables]
+  first = runs[critics[0]] if critics else None
+  distance = first and first.evaluator.distance_for(first.variables)
   results = {}
   for label, (evaluator, variables, _) in runs.items():
     print(f'Evaluating {label} ...', flush=True)
-    results[label] = evaluator.score(variables, distance=distance or None)
+    results[label] = evaluator.score(variables, distance=distance)
     value = results[label].pop('distance')
-    if judge:
-      results[label][f'distance ({judge})'] = value
+    if critics:
+      results[label][f'distance ({critics[0]})'] = value
   return results
 
 

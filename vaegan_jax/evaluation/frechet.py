@@ -7,6 +7,8 @@ import math
 
 import numpy as np
 
+from vaegan_jax.runtime.progress import track
+
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
   """Computes the Frechet distance of two sets of features.
@@ -25,7 +27,9 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     need matrices of their squared number.
   """
   if a.ndim == 3:
-    pairs = zip(a.swapaxes(0, 1), b.swapaxes(0, 1), strict=True)
+    pairs = list(zip(a.swapaxes(0, 1), b.swapaxes(0, 1), strict=True))
+    if len(pairs) > 1:  # Each takes seconds with thousands of features.
+      pairs = track(pairs, 'Frechet distances', len(pairs))
     return float(np.mean([frechet_distance(*pair) for pair in pairs]))
   enough = min(len(a), len(b)) > 1
   if not enough or not (np.isfinite(a).all() and np.isfinite(b).all()):
