@@ -207,7 +207,7 @@ def test_blocks_are_bounded_in_size(monkeypatch):
   blocks = Blocks(lambda first, end: np.arange(first, end), 50, 30, 10)
   assert blocks.rows == 10
   assert [int(blocks[n]) for n in (0, 49, 11, 30)] == [0, 49, 11, 30]
-  assert len(blocks._kept) == 2
+  assert len(blocks._recent._kept) == 2
 
 
 def test_what_is_not_finite_is_skipped_and_named(tmp_path, caplog):

@@ -46,7 +46,7 @@ class IndexedDataset(Dataset):
       UserError: the examples cannot be used, or the index cannot be written.
     """
     self.name, self._store = name, store
-    self.location, self.feature = store.location, store.feature
+    self.location = store.location
     self.cache_dir = place = _place(name, store, data.local_dir)
     index = read_index(place / INDEX)
     if index is None:
@@ -58,10 +58,12 @@ class IndexedDataset(Dataset):
       remove_older(place)
     else:
       store.load(index['found'])
+    self.feature = store.feature
     self._numbers = _split(store, index['skipped'])
     self._num_empty = index['num_empty']
     self.counts = {split: len(ns) for split, ns in self._numbers.items()}
     self.content_hash = _hash_splits(index['content_hash'], self._numbers)
+    self.to_srgb = store.are_photos and data.converts_profiles
     if index['dtype']:
       self.dtype, self.shape = np.dtype(index['dtype']), tuple(index['shape'])
       self.sample_rate = index['sample_rate']

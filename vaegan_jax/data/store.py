@@ -82,6 +82,28 @@ class Store:
     return []
 
 
+class Recent:
+  """Keeps the values that were read last, each read by one thread once."""
+
+  def __init__(self, most: int = 2):
+    self._most, self._kept = most, collections.OrderedDict()
+    self._lock = threading.Lock()
+
+  def get(self, key: Any, read: Callable[[], Any]) -> Any:
+    """Returns the value of a key, which `read` returns if it is not kept."""
+    with self._lock:
+      if key not in self._kept:
+        self._kept[key] = read()
+        if len(self._kept) > self._most:
+          self._kept.popitem(last=False)
+      return self._kept[key]
+
+  def clear(self) -> None:
+    """Releases all values."""
+    with self._lock:
+      self._kept.clear()
+
+
 class Blocks:
   """Rows that are read with their neighbours, because they share chunks.
 
@@ -107,25 +129,18 @@ class Blocks:
     """
     self._read, self._length = read, length
     self.rows = max(1, min(rows, self.LIMIT // max(row_bytes, 1), length))
-    self._kept = collections.OrderedDict()
-    self._most = max(2, min(64, self.LIMIT // max(self.rows * row_bytes, 1)))
-    self._lock = threading.Lock()
+    most = self.LIMIT // max(self.rows * row_bytes, 1)
+    self._recent = Recent(max(2, min(64, most)))
 
   def clear(self) -> None:
     """Releases the blocks that are kept."""
-    with self._lock:
-      self._kept.clear()
+    self._recent.clear()
 
   def __getitem__(self, number: int) -> Any:
     block, row = divmod(number, self.rows)
-    with self._lock:
-      if block not in self._kept:
-        first = block * self.rows
-        end = min(first + self.rows, self._length)
-        self._kept[block] = self._read(first, end)
-        if len(self._kept) > self._most:
-          self._kept.popitem(last=False)
-      return self._kept[block][row]
+    first = block * self.rows
+    end = min(first + self.rows, self._length)
+    return self._recent.get(block, lambda: self._read(first, end))[row]
 
 
 def hash_numbers(count: int) -> np.ndarray:

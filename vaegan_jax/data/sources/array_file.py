@@ -39,8 +39,8 @@ class ArrayFile(Store):
     from vaegan_jax.data.data_config import expand_path
 
     self.location = expand_path(path)
-    self.feature, self._axis = data.feature, data.example_axis
-    self.options = (self.feature, self._axis)
+    self._axis = data.example_axis
+    self.options = (data.feature, self._axis)
     self._data, self._files = data, _find_files(self.location)
 
   def state(self):
@@ -63,6 +63,7 @@ class ArrayFile(Store):
         for entry in containers.open_entries(path)
       ]
     )
+    self.feature = find_split(next(iter(chosen.values())).name)[1]
     self._parts = {
       split: containers.Rows(entry, self._check_axis(entry))
       for split, entry in chosen.items()
@@ -122,7 +123,7 @@ class ArrayFile(Store):
       group
       for (name, _), group in groups.items()
       if all(map(self._is_usable, group.values()))
-      and self.feature in ('', name, *(e.name for e in group.values()))
+      and self._data.feature in ('', name, *(e.name for e in group.values()))
     ]
     if len(fitting) == 1:
       return fitting[0]
@@ -139,8 +140,8 @@ class ArrayFile(Store):
     listed = ', '.join(map(str, entries[:_MAX_LISTED])) or 'nothing'
     if len(entries) > _MAX_LISTED:
       listed += f' and {len(entries) - _MAX_LISTED} more'
-    if self.feature:
-      problem = f'data.feature={self.feature!r} must be one array'
+    if self._data.feature:
+      problem = f'data.feature={self._data.feature!r} must be one array'
     elif fitting:
       problem = 'data.feature must select one array'
     else:
