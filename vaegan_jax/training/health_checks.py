@@ -146,7 +146,11 @@ _slow_autoencoder, _slow_critic = (
   for name in ('autoencoder', 'critic')
 )
 _lower_adversarial = functools.partial(_lower, 'loss.adversarial_weight', 5)
-_lower_kl = functools.partial(_lower, 'loss.kl_weight', 10)
+
+
+def _lower_kl(fields: Fields) -> list[Suggestion]:
+  # A steered weight has fallen already.
+  return [] if fields['loss.rate'] else _lower('loss.kl_weight', 10, fields)
 
 
 def _raise_adversarial(fields: Fields) -> list[Suggestion]:
