@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from vaegan_jax import models
-from vaegan_jax.config.shapes import as_pair
+from vaegan_jax.data.data_config import as_pair
 from vaegan_jax.losses.reconstruction import LossConfig
 
 

@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -65,6 +66,13 @@ def test_every_public_name_is_a_documented_function():
     assert getattr(vaegan_jax, name).__doc__
 
 
+def test_the_changelog_begins_with_this_version():
+  text = (ROOT / 'docs' / 'changelog.md').read_text()
+  headings = re.findall(r'^## (0\.\d+)$', text, re.M)
+  assert f'{headings[0]}.' in vaegan_jax.__version__
+  assert headings == [f'0.{n}' for n in range(len(headings), 0, -1)]
+
+
 def test_every_folder_of_modules_is_a_package():
   for folder in {module.parent for module in MODULES}:
     assert (folder / '__init__.py').exists(), folder
@@ -95,6 +103,9 @@ def test_an_installed_package_is_complete(tmp_path):
     for path in ROOT.glob('configs/*.py')
   }
   assert installed == {path.relative_to(ROOT) for path in MODULES} | configs
+  assert (target / 'vaegan_jax' / 'py.typed').exists()
+  name = f'vaegan_jax-{vaegan_jax.__version__}.dist-info'
+  assert (target / name).is_dir()
   # Its configuration equals this one, without the clone.
   code = """
 from vaegan_jax.config import io, validation

@@ -4,10 +4,13 @@ import re
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from safetensors.numpy import save_file
 
+import vaegan_jax
 from vaegan_jax.models.pretrained import vgg
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -44,8 +47,8 @@ def in_a_folder_with_weights(tmp_path, monkeypatch, vgg16_file):
   monkeypatch.chdir(tmp_path)
 
 
-def run(page, index):
-  names = {'__name__': 'snippet'}
+def run(page, index, **names):
+  names['__name__'] = 'snippet'
   exec(compile(snippets(page)[index], str(page), 'exec'), names)
   return names
 
@@ -64,12 +67,12 @@ def take_nnx_step(names):
 
 
 @pytest.mark.parametrize(
-  ('page', 'take_step'),
-  [(README, take_linen_step), (LIBRARY, take_nnx_step)],
+  ('page', 'index', 'take_step'),
+  [(README, 0, take_linen_step), (LIBRARY, 1, take_nnx_step)],
   ids=['linen', 'nnx'],
 )
-def test_the_training_steps_train(page, take_step, capsys):
-  names = run(page, 0)
+def test_the_training_steps_train(page, index, take_step, capsys):
+  names = run(page, index)
   assert np.isfinite(float(capsys.readouterr().out))
   before = float(names['loss'])
   for _ in range(20):
@@ -78,8 +81,22 @@ def test_the_training_steps_train(page, take_step, capsys):
   assert np.isfinite(float(loss))
 
 
+def test_the_parts_of_the_loss_are_used_as_shown():
+  public = {name: getattr(vaegan_jax, name) for name in vaegan_jax.__all__}
+  names = run(README, 0) | public | {'optax': optax}
+  variables = {'params': names['params']['critic']}
+  names |= {'variables': variables, 'x_recon': 0.9 * names['x']}
+  logged = run(LIBRARY, 0, **names)['logged']
+  assert sorted(logged) == ['adversarial', 'features', 'image']
+  assert sorted(logged['features']) == ['conv_0', 'conv_1']
+  sizes = {name: jnp.ones(()) for name in logged['features']}
+  after = run(LIBRARY, 4, **names, sizes=sizes)
+  assert np.isfinite(after['distance']).all()
+  assert (after['sizes']['conv_0'] < 1).all()
+
+
 def test_the_frozen_networks_give_distances(in_a_folder_with_weights, capsys):
-  names = run(LIBRARY, 1)
+  names = run(LIBRARY, 3)
   x, x_recon = names['x'], names['x_recon']
   for distance in capsys.readouterr().out.strip().split(']\n['):
     values = np.fromstring(distance.strip('[]\n'), sep=' ')
@@ -92,7 +109,7 @@ def test_the_frozen_networks_give_distances(in_a_folder_with_weights, capsys):
 
 def test_every_snippet_is_tested():
   counts = {page: len(snippets(page)) for page in PAGES}
-  expected = {README: 1, LIBRARY: 2, USE: 4}
+  expected = {README: 1, LIBRARY: 5, USE: 4}
   assert counts == dict.fromkeys(PAGES, 0) | expected
   fences = sum(page.read_text().count('```python') for page in PAGES)
   assert fences == sum(expected.values())

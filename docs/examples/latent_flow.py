@@ -27,12 +27,11 @@ import optax
 from PIL import Image
 
 import vaegan_jax
+from vaegan_jax.config.shapes import holds_arrays
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.split import load_splits
-from vaegan_jax.evaluation.feature_metrics import (
-  frechet_distance,
-  load_feature_metrics,
-)
+from vaegan_jax.evaluation.feature_metrics import load_feature_metrics
+from vaegan_jax.evaluation.frechet import frechet_distance
 from vaegan_jax.evaluation.plots import comparison_figure
 
 NUM_COLUMNS = 8  # Images in a row of the figure.
@@ -121,16 +120,10 @@ def train(network, mean, std, num_steps, batch_size=256):
   return state[2], recent
 
 
-def frechet_distances(sets, weights, batch_size=50):
+def frechet_distances(sets, metrics, batch_size=50):
   """Returns each set's Frechet distance to the first set of images."""
-  metrics = load_feature_metrics(lpips_weights='', features_weights=weights)
   features = {
-    name: np.concatenate(
-      [
-        metrics.embed(images[first : first + batch_size])['features']
-        for first in range(0, len(images), batch_size)
-      ]
-    )
+    name: in_batches(metrics.embed, images, batch_size)
     for name, images in sets.items()
   }
   first, *others = features
@@ -145,10 +138,23 @@ def main(argv=None) -> None:
     '--latents',
     help='folder that --mode=encode wrote (default: in the workdir)',
   )
-  parser.add_argument('--output', required=True)
-  parser.add_argument('--num_steps', type=int, default=4000)
-  parser.add_argument('--num_samples', type=int, default=1500)
-  parser.add_argument('--features_weights', default='', help="VGG16's file")
+  parser.add_argument(
+    '--output', required=True, help='folder for the figure and the distances'
+  )
+  parser.add_argument(
+    '--num_steps', type=int, default=4000, help='updates (default: 4000)'
+  )
+  parser.add_argument(
+    '--num_samples',
+    type=int,
+    default=1500,
+    help='images in a set (default: 1500)',
+  )
+  parser.add_argument(
+    '--features_weights',
+    default='',
+    help="VGG16's file, for Frechet distances (default: none are computed)",
+  )
   args = parser.parse_args(argv)
   model = vaegan_jax.load(args.workdir)
   mean, std = read(Path(args.latents or Path(args.workdir, 'latents')))
@@ -195,7 +201,12 @@ def main(argv=None) -> None:
   }
   distances = {}
   if args.features_weights:
-    distances = frechet_distances(sets, args.features_weights)
+    metrics = load_feature_metrics(
+      lpips_weights='',
+      features_weights=args.features_weights,
+      arrays=holds_arrays(model.config.data),
+    )
+    distances = frechet_distances(sets, metrics)
   facts = {'loss': loss, 'train_seconds': seconds, 'nearest': nearest}
   write(args.output, sets, distances, **facts)
 

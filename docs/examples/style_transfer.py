@@ -161,16 +161,28 @@ def main(argv=None):
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--content', required=True, help='picture to keep')
   parser.add_argument('--style', required=True, help='picture of the textures')
-  parser.add_argument('--output', required=True, help='folder')
+  parser.add_argument('--output', required=True, help='folder to write')
   network = parser.add_mutually_exclusive_group(required=True)
   network.add_argument('--critic', help='run or export with a critic')
   network.add_argument('--weights', help="torchvision's file of VGG")
-  parser.add_argument('--depth', type=int, default=19, choices=(16, 19))
-  parser.add_argument('--image_size', type=int, default=256)
-  parser.add_argument('--num_steps', type=int, default=500)
-  parser.add_argument('--learning_rate', type=float, default=0.02)
-  parser.add_argument('--content_weight', type=float, default=1.0)
-  parser.add_argument('--style_weight', type=float, default=10.0)
+  parser.add_argument(
+    '--depth',
+    type=int,
+    default=19,
+    choices=(16, 19),
+    help='depth of the VGG in --weights (default: %(default)s)',
+  )
+  for name, default, text in (
+    ('image_size', 256, 'side of the squares that are cut out, in pixels'),
+    ('num_steps', 500, 'number of updates of the picture'),
+    ('learning_rate', 0.02, 'learning rate of the first update'),
+    ('content_weight', 1.0, "weight of the content's features"),
+    ('style_weight', 10.0, "weight of the style's Gram matrices"),
+  ):
+    text = f'{text} (default: %(default)s)'
+    parser.add_argument(
+      f'--{name}', type=type(default), default=default, help=text
+    )
   args = parser.parse_args(argv)
   network = open_network(args.critic, args.weights, args.depth)
   module, variables, channels = network

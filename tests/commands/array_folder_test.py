@@ -12,6 +12,8 @@ import vaegan_jax
 from tests.finished_run import parse, use
 from tests.tiny_run import tiny_flags
 from vaegan_jax.commands import study
+from vaegan_jax.evaluation.feature_metrics import FeatureMetrics
+from vaegan_jax.setup import finished_run
 from vaegan_jax.setup.data_identity import keep_rules
 
 # dtype, channels, the values at 0 and 1, data.value_range, objective. A critic
@@ -104,6 +106,29 @@ def test_values_come_back_in_their_own_units(kind, train, tmp_path):
   written = np.load(tmp_path / 'reconstructions' / names[0].name)
   np.testing.assert_allclose(written, x_recon[0], atol=1e-5 * (high - low))
   assert written.dtype == np.float32
+
+
+def test_pretrained_networks_are_given_each_band(train, monkeypatch):
+  """Uses a substitute; `feature_metrics_test.py` tests the values."""
+
+  def embed(pictures):
+    assert pictures.shape[-1] == 1
+    features = pictures[:, :2, :2].reshape(len(pictures), -1)
+    return {'lpips': {'pixels': pictures}, 'features': features}
+
+  def load(*, arrays, **_):
+    return FeatureMetrics((embed,), ('lpips: a stand-in',), arrays)
+
+  workdir = train('bands')[0] / 'run'
+  monkeypatch.setattr(finished_run, 'load_feature_metrics', load)
+  config = parse(workdir, '--mode=evaluate').config
+  evaluator, variables, _ = finished_run.open_run(config, str(workdir))
+  assert 'take each of the 13 bands by itself' in evaluator.protocol
+  scores = evaluator.score(variables)
+  # Of one channel, LPIPS of pixels is their squared error.
+  psnr = 10 * np.log10(4 / scores['lpips'])
+  assert psnr == pytest.approx(scores['psnr'], abs=0.5)
+  assert scores['frechet'] > 0
 
 
 def test_the_range_is_found_once_and_kept(train, capsys):

@@ -11,15 +11,15 @@ def run_with(protocol):
 
 
 def test_each_run_has_its_own_protocol():
-  shared = '- 512 held-out images\n- pictures of 8 bits\n'
+  shared = '- 512 held-out examples\n- pictures of 8 bits\n'
   runs = {
-    'mse': run_with(f'{shared}- the images are not those of the training\n'),
+    'mse': run_with(f'{shared}- the examples are not those of the training\n'),
     'geometric': run_with(shared),
     'old': run_with(f'{shared}- the run was trained on other data\n'),
   }
   assert compare._protocol(runs) == (
     f'{shared}'
-    '- mse: the images are not those of the training\n'
+    '- mse: the examples are not those of the training\n'
     '- old: the run was trained on other data\n'
   )
   del runs['mse'], runs['old']

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import shutil
 
 import jax
@@ -72,11 +73,11 @@ def opened(runs, images):
   return opened
 
 
-def _create_evaluator(config, modules, images):
+def _create_evaluator(config, modules, images, **loss):
   return evaluator_lib.Evaluator(
     modules,
     images,
-    loss=LossConfig(**config.loss),
+    loss=LossConfig(**{**config.loss, **loss}),
     batch_size=config.batch_size,
     seed=config.seed,
   )
@@ -167,7 +168,11 @@ def test_evaluation_is_the_plain_average_over_all_images(
   assert _without_samples(scores) == pytest.approx(expected, rel=1e-4)
   table = (workdir / 'evaluation.md').read_text()
   assert '| run |' in table and f'{scores["psnr"]:.1f}' in table
-  assert f'- {len(images)} held-out images of 16x16x3' in table
+  assert f'- {len(images)} held-out examples of 16x16x3' in table
+  # Neither is computed, nor does this distance depend on the batch.
+  assert not re.search(
+    'lpips|frechet|distance', table.split('\n- ', 1)[1], re.I
+  )
   for name in ('reconstructions', 'samples', 'interpolation'):
     Image.open(workdir / 'figures' / f'evaluation_{name}.png').verify()
 
@@ -205,21 +210,41 @@ def test_scores_that_json_cannot_hold_are_none(runs, opened):
   assert to_line(scores).startswith('psnr ')
 
 
+@pytest.mark.parametrize(
+  ('objective', 'loss', 'said'),
+  [
+    ('geometric', {'normalize': 'batch'}, True),
+    ('geometric', {'normalize': 'local'}, True),
+    ('geometric', {'normalize': 'unit', 'image_weight': 1.0}, True),
+    ('geometric', {'normalize': 'unit', 'image_weight': 0.0}, False),
+    ('geometric', {'normalize': 'none', 'image_weight': 1.0}, False),
+    ('mse', {'normalize': 'batch'}, False),
+  ],
+)
+def test_a_distance_that_depends_on_the_batch_is_said_with_its_size(
+  objective, loss, said, runs, opened, images
+):
+  """Several processes evaluate smaller batches than one."""
+  config, modules = runs[objective][0], opened[objective][0]
+  protocol = _create_evaluator(config, modules, images, **loss).protocol
+  assert ('in a batch, here of 8 examples' in protocol) == said
+
+
 def test_one_critic_measures_all_compared_runs(runs, opened, tmp_path):
   configs = {str(workdir): config for config, workdir in runs.values()}
   compare.compare(configs, str(tmp_path / 'out'))
   results = json.loads((tmp_path / 'out' / 'comparison.json').read_text())
   assert list(results) == ['mse', 'geometric']
   _, evaluator, state = opened['geometric']
-  judge = evaluator.distance_for(inference_variables(state))
+  distance = evaluator.distance_for(inference_variables(state))
   for objective, (_, evaluator, state) in opened.items():
-    expected = evaluator.score(inference_variables(state), distance=judge)
+    expected = evaluator.score(inference_variables(state), distance=distance)
     expected['distance (geometric)'] = expected.pop('distance')
     expected = pytest.approx(_without_samples(expected), rel=1e-4)
     assert _without_samples(results[objective]) == expected
   table = (tmp_path / 'out' / 'comparison.md').read_text()
   assert table.count('\n|') == 3 and '| mse |' in table
-  assert 'held-out images of' in table
+  assert 'held-out examples of' in table
   Image.open(tmp_path / 'out' / 'comparison.png').verify()
 
 
@@ -262,13 +287,14 @@ def test_feature_metrics_are_computed_in_every_mode(
 ):
   """Uses substitutes; `feature_metrics_test.py` tests their values."""
 
-  def load(*, lpips_weights, features_weights):
+  def load(*, lpips_weights, features_weights, arrays):
+    assert not arrays  # They are photographs.
     assert lpips_weights == 'a,b' or not lpips_weights
     if not lpips_weights:
       return FeatureMetrics()
 
     def look(x):
-      return {'lpips': {'pixels': x[:, None]}, 'features': x.mean((1, 2))}
+      return {'lpips': {'pixels': x}, 'features': x.mean((1, 2))}
 
     return FeatureMetrics(embedders=(look,), protocol=('lpips: a stand-in',))
 

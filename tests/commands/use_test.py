@@ -251,7 +251,7 @@ def test_file_names_are_uniform_and_unique():
     (['--mode=export', '--with_critic=no'], '--with_critic=false'),
     (['--mode=evaluate', '--input=a'], 'for example, --mode=encode --input='),
     (['--mode=encode', '--inputs=a'], 'did you mean --input='),
-    (['--mode=encode', '--input=/nowhere'], 'does not exist: name an image'),
+    (['--mode=encode', '--input=/nowhere'], 'does not exist: name a file'),
     (['--mode=encode', '--input={empty}'], 'has no image: name a folder'),
     (['--mode=encode', '--input={damaged}'], 'damaged.png cannot be read as'),
     (['--mode=decode', '--input={empty}'], 'is no folder of latents'),

@@ -120,6 +120,19 @@ def test_a_profile_that_cannot_be_used_changes_nothing(mode, profile):
   assert decoded(data) == decoded(encoded(image))
 
 
+def test_malformed_profiles_never_raise():
+  rng = np.random.default_rng(0)
+  image = Image.new('RGB', (4, 4), _WARM)
+  p3 = profiles.rgb('Display P3')
+  for _ in range(60):
+    content = bytearray(p3[: rng.integers(1, len(p3))])
+    content[rng.integers(len(content))] = rng.integers(256)
+    image.info['icc_profile'] = bytes(content)
+    assert color.to_srgb(image).size == (4, 4)
+  image.info['icc_profile'] = 'text'
+  assert color.find_profile(image) is None
+
+
 def write(folder, profile_of):
   """Writes 20 files, with the profile that `profile_of` returns for each."""
   folder.mkdir()

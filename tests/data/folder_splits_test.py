@@ -158,14 +158,43 @@ def test_rules_3_read_plain_folders_as_rules_2(names, tmp_path):
     assert opened[0]._names[key] == opened[1]._names[key]
 
 
-def test_rules_2_keep_what_they_did(tmp_path):
-  root = write(tmp_path / 'a', some('Train', 20) + some('Test', 20))
-  found = split(root, 2)
-  assert {n[:5] for n in found['train']} == {'Train', 'Test/'}
-  root = write(tmp_path / 'b', some('train') + some('val') + some('test', 2))
-  assert split(root, 2) == {'train': some('train'), 'test': some('test', 2)}
-  # What was decoded by them is not decoded again.
-  load(open_dataset('image_folder', tmp_path / 'd', path=root, folder_rules=2))
+# Of the version that had rules 1 and 2 alone: their runs resume.
+FINGERPRINTS = {
+  ('flat', 1): ('50ab1b0567def34a', 'd04146413692438c'),
+  ('flat', 2): ('29719b85a8744eba', 'c72f866e88f10ce7'),
+  ('usual', 1): ('dbf550f00f427e55', 'f1af6cc18d9029fb'),
+  ('usual', 2): ('dbf550f00f427e55', 'f1af6cc18d9029fb'),
+  ('three', 1): ('8f0b186853a2bfab', 'eda87546611d513f'),
+  ('three', 2): ('8f0b186853a2bfab', 'eda87546611d513f'),
+  ('capitals', 1): ('0d6ae178a8e1c2ee', '79afdd43289695dc'),
+  ('capitals', 2): ('e4cf7ddbe7007829', 'e47329e06b5f2e1d'),
+}
+FOLDERS = {
+  'flat': ('',),
+  'usual': ('train/', 'val/'),
+  'three': ('train/', 'val/', 'test/'),
+  'capitals': ('Train/', 'Test/'),
+}
+
+
+@pytest.mark.parametrize('kind', FOLDERS)
+def test_earlier_rules_keep_their_splits(kind, tmp_path):
+  for index in range(40):
+    places = FOLDERS[kind]
+    path = tmp_path / kind / f'{places[index % len(places)]}{index:02}.pgm'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'P2 2 1 999 {index} 0')
+
+  def fingerprints(rules):
+    dataset = open_dataset(
+      'image_folder', tmp_path, path=tmp_path / kind, folder_rules=rules
+    )
+    return tuple(load(dataset, key).fingerprint for key in ('train', 'test'))
+
+  for rules in (1, 2):
+    assert fingerprints(rules) == FINGERPRINTS[kind, rules]
+  same = fingerprints(3) == FINGERPRINTS[kind, 2]
+  assert same == (kind in ('flat', 'usual'))
 
 
 def test_groups_stay_on_one_side(tmp_path):

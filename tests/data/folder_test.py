@@ -21,7 +21,9 @@ from tests.data.opening import (
   open_dataset,
   open_folder,
 )
+from vaegan_jax.data import folder as folder_module
 from vaegan_jax.data import image_files
+from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.errors import UserError
 
 _ROOT = Path(__file__).parents[2]
@@ -327,3 +329,20 @@ def test_the_index_is_small_and_readable(folder, tmp_path):
   (path,) = tmp_path.rglob('index.json')
   index = json.loads(path.read_text().partition('\n')[2])
   assert sum(map(len, index['splits'].values())) == 20
+
+
+def test_an_index_of_an_earlier_version_is_read(folder, tmp_path, monkeypatch):
+  first = open_folder(folder, tmp_path, folder_rules=2)
+  data = DataConfig('image_folder', image_size=16, folder_rules=2)
+  assert 'enlarged' in first.report(data)[-1]
+  read = folder_module._read_index
+
+  def read_without_counts(path):
+    index = read(path)
+    del index['counts']  # That version did not count.
+    return index
+
+  monkeypatch.setattr(folder_module, '_read_index', read_without_counts)
+  again = open_folder(folder, tmp_path, folder_rules=2)
+  assert names_in(again) == names_in(first)
+  assert again.report(data) == first.report(data)[:-1]

@@ -1,5 +1,6 @@
 """LPIPS and the Frechet distance against closed forms, and their inputs."""
 
+import dataclasses
 import functools
 
 import jax
@@ -12,10 +13,10 @@ from tests.models.inception_test import random_state_dict
 from tests.networks import loss_config
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import feature_metrics
+from vaegan_jax.evaluation.feature_metrics import FeatureMetrics
+from vaegan_jax.evaluation.frechet import frechet_distance, frechet_floor
 from vaegan_jax.losses.perceptual import capture_features, perceptual_distance
-from vaegan_jax.losses.reconstruction import (
-  create_reconstruction_losses,
-)
+from vaegan_jax.losses.reconstruction import create_reconstruction_losses
 from vaegan_jax.models.pretrained import inception
 from vaegan_jax.models.pretrained.lpips import LPIPS, load_lpips
 from vaegan_jax.models.pretrained.vgg import (
@@ -44,12 +45,8 @@ def test_the_frechet_distance_of_independent_features_by_hand():
   a = _features(0, 50, [1.0, -2.0, 0.5], [1.0, 2.0, 0.5])
   b = _features(1, 80, [1.5, -2.0, 0.0], [3.0, 2.0, 1.0])
   wanted = 0.5**2 + 0.5**2 + (1 - 3) ** 2 + 0 + (0.5 - 1) ** 2
-  np.testing.assert_allclose(
-    feature_metrics.frechet_distance(a, b), wanted, rtol=1e-9
-  )
-  np.testing.assert_allclose(
-    feature_metrics.frechet_distance(b, a), wanted, rtol=1e-9
-  )
+  np.testing.assert_allclose(frechet_distance(a, b), wanted, rtol=1e-9)
+  np.testing.assert_allclose(frechet_distance(b, a), wanted, rtol=1e-9)
 
 
 def test_the_frechet_distance_equals_the_formula_with_a_matrix_root():
@@ -60,30 +57,28 @@ def test_the_frechet_distance_equals_the_formula_with_a_matrix_root():
   root = scipy.linalg.sqrtm(cov_a @ cov_b).real
   wanted = np.sum((a.mean(0) - b.mean(0)) ** 2)
   wanted += np.trace(cov_a + cov_b - 2 * root)
-  np.testing.assert_allclose(
-    feature_metrics.frechet_distance(a, b), wanted, rtol=1e-8
-  )
+  np.testing.assert_allclose(frechet_distance(a, b), wanted, rtol=1e-8)
 
 
 def test_a_set_is_at_no_distance_from_itself_even_with_few_images():
   features = _images(0, 6, 20)  # The covariance is singular.
-  assert feature_metrics.frechet_distance(features, features) < 1e-5
-  assert feature_metrics.frechet_distance(features, features + 1) > 19
+  assert frechet_distance(features, features) < 1e-5
+  assert frechet_distance(features, features + 1) > 19
 
 
 @pytest.mark.parametrize('number', [0, 1])
 def test_too_few_images_or_what_is_not_finite_have_no_distance(number):
   features = np.random.default_rng(0).normal(size=(6, 3))
-  assert np.isnan(feature_metrics.frechet_distance(features[:number], features))
-  assert np.isnan(feature_metrics.frechet_floor(features[:3]))
+  assert np.isnan(frechet_distance(features[:number], features))
+  assert np.isnan(frechet_floor(features[:3]))
   bad = features.copy()
   bad[number, 1] = [np.nan, np.inf][number]
-  assert np.isnan(feature_metrics.frechet_distance(features, bad))
+  assert np.isnan(frechet_distance(features, bad))
 
 
 def test_the_floor_falls_with_the_number_of_images():
   features = np.random.default_rng(0).normal(size=(4000, 8))
-  few, many = (feature_metrics.frechet_floor(features[:n]) for n in (40, 4000))
+  few, many = (frechet_floor(features[:n]) for n in (40, 4000))
   assert 0 < many < few / 20
 
 
@@ -95,21 +90,61 @@ def test_pictures_have_8_bits():
   np.testing.assert_allclose(levels, [0, 0, 128, 128, 255, 255], atol=1e-4)
 
 
+def test_several_pictures_have_the_mean_of_their_distances():
+  """In one distance, the covariances of 13 bands would be 26,624 squared."""
+  a, b = np.random.default_rng(0).normal(size=(2, 30, 13, 8))
+  b[:, 12] += 1  # The last band differs most.
+  wanted = [frechet_distance(a[:, i], b[:, i]) for i in range(13)]
+  assert frechet_distance(a, b) == pytest.approx(np.mean(wanted))
+  assert wanted[12] > 2 * wanted[0]
+  assert frechet_floor(a[:, :1]) == frechet_floor(a[:, 0])
+
+
+def _embed_pixels(pictures):
+  """Embeds in the pixels that a network would be given."""
+  shown = feature_metrics.to_pictures(pictures)
+  assert shown.shape[-1] in (1, 3)
+  features = shown[:, :2, :2].reshape(len(shown), -1)
+  return {'lpips': {'pixels': shown}, 'features': features}
+
+
 @pytest.mark.parametrize(
-  ('channels', 'pictures', 'shown'),
-  [(1, 1, 1), (2, 1, 1), (3, 1, 3), (4, 1, 3), (5, 5, 1)],
+  ('arrays', 'channels', 'pictures', 'described'),
+  [
+    (False, 1, 1, 'the one channel, as grey'),
+    (False, 2, 1, 'grey, without the last channel, alpha'),
+    (False, 3, 1, 'red, green and blue;'),
+    (False, 4, 1, 'red, green and blue, without the last channel, alpha'),
+    (True, 1, 1, 'the one channel, as grey'),
+    (True, 2, 2, 'each of the 2 bands by itself, as a grey picture'),
+    (True, 3, 1, 'red, green and blue;'),
+    (True, 4, 4, 'each of the 4 bands by itself, as a grey picture'),
+    (True, 5, 5, 'a metric is the mean over the bands'),
+  ],
 )
-def test_the_channels_of_pictures(channels, pictures, shown):
-  levels = np.linspace(-1, 1, channels, dtype=np.float32)
-  images = np.stack(
-    [np.broadcast_to(sign * levels, (64, 64, channels)) for sign in (1, -1)]
+def test_alpha_is_of_photographs_and_every_band_of_an_array_counts(
+  arrays, channels, pictures, described
+):
+  found = FeatureMetrics((_embed_pixels,), ('lpips: ',), arrays)
+  assert described in found.describe(channels)[-1]
+  x = 0.2 * _images(0, 6, 8, 8, channels)
+  noisy = x.copy()  # In the last channel alone.
+  noisy[..., -1] = _images(1, 6, 8, 8)
+  values = found.measure(x, {'': x, '_sampled': noisy})
+  assert values['features'].shape[:2] == (6, pictures)
+  assert not values['lpips'].any()
+  distance = frechet_distance(
+    values['features'], values['features_recon_sampled']
   )
-  shown_pictures = np.asarray(feature_metrics.to_pictures(images))
-  assert shown_pictures.shape == (2 * pictures, 64, 64, shown)
-  wanted = np.stack([levels, -levels])
-  # The bands of the first image, then those of the second.
-  wanted = wanted[:, :shown] if pictures == 1 else wanted.reshape(-1, 1)
-  np.testing.assert_allclose(shown_pictures[:, 5, 9], wanted, atol=0.005)
+  alpha = not arrays and channels in (2, 4)
+  assert (values['lpips_sampled'] > 0).all() != alpha
+  assert (distance > 1e-3) != alpha
+  if pictures > 1:  # The other bands are equal, and each band counts alike.
+    shown = [feature_metrics.to_pictures(i[..., -1:]) for i in (x, noisy)]
+    error = np.square(shown[0] - shown[1]).mean((1, 2, 3))
+    np.testing.assert_allclose(
+      values['lpips_sampled'], error / pictures, rtol=1e-5
+    )
 
 
 @pytest.fixture(scope='module')
@@ -128,10 +163,9 @@ def _shown(seed, *shape):
 def test_both_metrics_equal_their_definitions(both, lpips_files):
   assert len(both.protocol) == 2 and 'sha256' in both.protocol[0]
   x, y = (_shown(seed, 2, 64, 64, 5) for seed in range(2))
-  features = both.embed(x)
-  found = both.compare(features, y)
+  found = dataclasses.replace(both, arrays=True).measure(x, {'': y})
   assert found['lpips'].shape == (2,)
-  assert features['features'].shape == (2, 5 * 512)
+  assert found['features'].shape == (2, 5, both.num_features) == (2, 5, 512)
   trunk, heads = lpips_files.split(',')
   variables, heads = load_vgg(trunk, 16), load_lpips_weights(heads)
 
@@ -156,7 +190,7 @@ def test_both_metrics_equal_their_definitions(both, lpips_files):
     functools.partial(capture_features, VGG(16), variables, layers=('conv5_3',))
   )(feature_metrics.to_pictures(y[..., 3:4]))
   np.testing.assert_allclose(
-    found['features_recon'][:, 3 * 512 : 4 * 512],
+    found['features_recon'][:, 3],
     features['conv5_3'].mean((1, 2)),
     rtol=1e-3,
     atol=1e-5,
@@ -167,21 +201,15 @@ def test_either_metric_alone_has_the_same_values(both, lpips_files, vgg16_file):
   """Both metrics together share the passes of one network."""
   # 32 pixels, which both enlarge.
   x, y = (_shown(seed, 2, 32, 32, 3) for seed in range(2))
-  features = both.embed(x)
-  together = both.compare(features, y) | {'features': features['features']}
+  together = both.measure(x, {'': y})
   apart = {}
   for files in (
     {'lpips_weights': lpips_files, 'features_weights': ''},
     {'lpips_weights': '', 'features_weights': str(vgg16_file)},
   ):
     found = feature_metrics.load_feature_metrics(**files)
-    features = found.embed(x)
-    features_recon = found.compare(features, y)
-    assert (
-      len(found.protocol) == len(found.embedders) == len(features_recon) == 1
-    )
-    apart |= features_recon
-    apart |= {name: features[name] for name in features if name == 'features'}
+    assert len(found.protocol) == len(found.embedders) == 1
+    apart |= found.measure(x, {'': y})
   assert len(both.embedders) == 1
   assert together.keys() == apart.keys()
   for name, value in together.items():
@@ -192,11 +220,11 @@ def test_either_metric_alone_has_the_same_values(both, lpips_files, vgg16_file):
 def test_a_run_minimises_the_lpips_that_is_reported(shape, both, lpips_files):
   """Uses 8-bit images; a run's reconstructions are not rounded."""
   loss = loss_config(reduction='spatial', kl_weight=1e-2)
-  judge = jax.jit(create_reconstruction_losses(LPIPS(), None, loss))
+  losses = jax.jit(create_reconstruction_losses(LPIPS(), None, loss))
   variables = load_lpips(*lpips_files.split(','))
   x, y = (_shown(seed, *shape) for seed in range(2))
-  terms, _ = judge(variables, x, {'x_recon': y})
-  reported = both.compare(both.embed(x), y)
+  terms, _ = losses(variables, x, {'x_recon': y})
+  reported = both.measure(x, {'': y})
   np.testing.assert_allclose(terms['distance'], reported['lpips'], rtol=1e-5)
   assert (reported['lpips'] > 0.01).all()
 
@@ -228,19 +256,18 @@ def test_fid_is_in_the_inception_of_2015(tmp_path, monkeypatch):
   # Not enlarged to 64 in between.
   wide = jax.image.resize(x, (2, 75, 75, 1), 'bilinear', antialias=False)
   expected = jax.jit(inception.Inception().apply)(variables, wide)
-  features = found.embed(x)
-  np.testing.assert_allclose(
-    features['features'], expected, rtol=1e-3, atol=1e-4
-  )
-  assert list(found.compare(features, x)) == ['features_recon']
+  values = found.measure(x, {'': x})
+  assert list(values) == ['features', 'features_recon']
+  assert values['features'].shape[-1] == found.num_features
+  for features in (values['features'], found.embed(x)):
+    np.testing.assert_allclose(features[:, 0], expected, rtol=1e-3, atol=1e-4)
 
 
 def test_no_files_give_no_metrics():
   found = feature_metrics.load_feature_metrics(
     lpips_weights='', features_weights=''
   )
-  assert (found.embed(None), found.protocol) == ({}, ())
-  assert found.compare({}, None) == {}
+  assert (found.measure(None, {}), found.describe(3)) == ({}, ())
 
 
 def test_a_file_of_neither_network_is_refused(tmp_path):

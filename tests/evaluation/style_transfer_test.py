@@ -1,6 +1,7 @@
 """The example of style transfer: its optimisation and its files."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import jax
@@ -96,6 +97,16 @@ def test_the_layers_are_those_of_the_network(example):
   for module in (VGG(16), VGG(19), Critic(4, (1, 2, 4))):
     content, style = example.choose_layers(module)
     assert {*content, *style} <= set(module.layer_names)
+
+
+def test_help_explains_every_option(example, capsys):
+  with pytest.raises(SystemExit):
+    example.main(['--help'])
+  text = ' '.join(capsys.readouterr().out.split())
+  for option in re.findall(r'--\w+', text.partition('options:')[2]):
+    # Its placeholder, then words.
+    assert re.search(rf'{option} (?:[A-Z_]\S+ |\S+}} )?[a-z]', text), option
+  assert '(default: 0.02)' in text
 
 
 def test_a_run_lends_its_critic(example, pictures, tiny_run, tmp_path):

@@ -93,7 +93,7 @@ def grow_the_data(lab: Lab) -> tuple[str, str]:
 
   untouched = snapshot(workdir)
   number = len(after['train'])
-  lab.refused(workdir, f'has {number} training images', flag)
+  lab.refused(workdir, f'has {number} training examples', flag)
   check(snapshot(workdir) == untouched, 'the refused run changed something')
   process = lab.run(workdir, flag, '--mode=evaluate')
   message = f'{len(before["train"])} then and {number} now'

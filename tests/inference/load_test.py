@@ -1,5 +1,6 @@
 """A loaded model gives the evaluated scores, from a workdir or an export."""
 
+import functools
 import io
 import json
 import os
@@ -9,7 +10,9 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.export
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import optax
 import orbax.checkpoint as ocp
@@ -26,6 +29,7 @@ from vaegan_jax.data.split import load_splits
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import figures, metrics
 from vaegan_jax.inference.load import EXPORT_VERSION, load_model
+from vaegan_jax.inference.preprocess import preprocess
 from vaegan_jax.models import safetensors_files
 from vaegan_jax.models.pretrained.diffusers import from_diffusers
 from vaegan_jax.setup.finished_run import open_run
@@ -256,6 +260,100 @@ def test_what_is_of_another_model_is_a_sentence(method, argument, told, models):
   assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+  ('images', 'told'),
+  [
+    (np.zeros((1, 16, 16, 3), np.float32), 'images are float32, and must be'),
+    ([np.zeros((16, 16, 3), np.float32)] * 2, 'images are float32, and must'),
+    (np.zeros((1, 16, 16, 3), np.int32), 'images are int32, and must be uint8'),
+    (
+      np.zeros((1, 16, 20, 3), np.uint8),
+      'the shape (16, 20, 3) within jax.jit',
+    ),
+    (np.zeros((16, 16), np.uint8), 'the training there, (16, 16, 3): call'),
+    ([np.zeros((9, 9, 3), np.uint8)], 'the shape (9, 9, 3) within jax.jit'),
+  ],
+)
+def test_preprocessing_checks_what_jax_traces(images, told, models):
+  """Floats in [0, 1] would otherwise become a constant -1."""
+  with pytest.raises(UserError) as caught:
+    jax.jit(models['gaussian'].preprocess)(images)
+  assert told in str(caught.value)
+
+
+def test_preprocessing_of_traced_arrays_takes_real_numbers_of_one_shape():
+  config = ml_collections.FrozenConfigDict(
+    {
+      'name': 'array_folder',
+      'shape': (4, 6),
+      'image_size': 64,
+      'channels': 2,
+      'value_range': (0.0, 10.0),
+    }
+  )
+  apply = jax.jit(functools.partial(preprocess, data=config))
+  values = np.full((3, 4, 6, 2), 2.5)
+  for given in (values, values.astype(np.float16), list(values), values[0]):
+    np.testing.assert_allclose(apply(given), -0.5)
+  larger = preprocess(np.full((3, 9, 9, 2), 2.5), config)
+  np.testing.assert_array_equal(larger, apply(values))
+  with pytest.raises(UserError, match=r'shape \(9, 9, 2\) within jax.jit'):
+    apply(np.zeros((3, 9, 9, 2)))
+  for call in (apply, functools.partial(preprocess, data=config)):
+    with pytest.raises(UserError, match='are complex64, and must be real'):
+      call(values.astype(np.complex64))
+
+
+@pytest.mark.parametrize('kind', ['gaussian', 'gaussian_map', 'vq'])
+def test_every_method_exports_with_a_symbolic_batch(kind, models):
+  model, key = models[kind], jax.random.key(0)
+
+  def call_all(images):
+    x = model.preprocess(images)
+    posterior = model.encode(x)
+    x_recon = model.decode(posterior.mode())
+    codes = posterior.indices
+    return {
+      'latents': posterior.sample(key),
+      'x_recon': x_recon,
+      'of indices': x_recon if codes is None else model.decode(codes),
+      # A map takes sides that its factor does not divide.
+      'reconstruct': model.reconstruct(x if kind == 'gaussian' else x[:, :13]),
+      'sample': model.sample(key, images.shape[0]),
+      'features': model.features(x),
+      'distance': model.distance(x, x_recon),
+    }
+
+  (batch,) = jax.export.symbolic_shape('batch')
+  shape = (batch, *model.image_shape)
+  exported = jax.export.export(jax.jit(call_all))(
+    jax.ShapeDtypeStruct(shape, np.uint8)
+  )
+  images = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
+  for size in (1, 5):
+    found, wanted = exported.call(images[:size]), call_all(images[:size])
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+      found,
+      wanted,
+    )
+
+
+def test_gradients_of_the_distance_reach_the_second_images_alone(models):
+  model = models['gaussian']
+  x, y = np.random.default_rng(0).uniform(-1, 1, (2, 2, 16, 16, 3))
+
+  @functools.partial(jax.grad, argnums=(0, 1, 2))
+  def gradients(variables, x, y):
+    return model.replace(variables=variables).distance(x, y).sum()
+
+  of_model, of_x, of_y = gradients(
+    model.variables, np.float32(x), np.float32(y)
+  )
+  assert of_y.all() and not of_x.any()
+  assert not any(leaf.any() for leaf in jax.tree.leaves(of_model))
+
+
 def test_a_map_takes_other_sides_and_codes_their_indices(models):
   model = models['vq']
   x = jnp.zeros((1, 24, 32, 3))
@@ -280,6 +378,20 @@ def test_a_map_reconstructs_sizes_that_the_factor_does_not_divide(models):
   np.testing.assert_allclose(
     got, model.reconstruct(larger)[:, :13, :22], atol=1e-6
   )
+
+
+def test_a_map_reconstructs_on_an_explicit_mesh(models):
+  """JAX refuses `jnp.pad` with 'edge' there."""
+  model = models['gaussian_map']
+  x = np.random.default_rng(0).uniform(-1, 1, (2, 13, 22, 3))
+  x = x.astype(np.float32)
+  explicit = (jax.sharding.AxisType.Explicit,)
+  mesh = jax.make_mesh((1,), ('data',), axis_types=explicit)
+  spec = jax.sharding.PartitionSpec('data')
+  with jax.set_mesh(mesh):
+    placed = jax.device_put(x, jax.sharding.NamedSharding(mesh, spec))
+    found = jax.device_get(model.reconstruct(placed))
+  np.testing.assert_allclose(found, model.reconstruct(x), atol=1e-6)
 
 
 def test_numpy_alone_reads_the_weights(runs, models):

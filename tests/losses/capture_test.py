@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from vaegan_jax.losses import distances, perceptual
+from vaegan_jax.losses import arguments, distances, perceptual
 from vaegan_jax.models import blocks
 from vaegan_jax.models import critic as critic_lib
 
@@ -20,14 +20,23 @@ X = np.random.default_rng(0).uniform(-1, 1, (2, 3)).astype(np.float32)
 IMAGES = X[:, None, None]
 
 
+def every(path, module):
+  """Chooses all layers, even those that are left out by default."""
+  return True
+
+
+def capture_features(*args, layers=every, **options):
+  return perceptual.capture_features(*args, layers=layers, **options)
+
+
 def capture(module, x=X, **options):
   """Returns (outputs, features) of a linen module with initial variables."""
   variables = module.init(jax.random.key(0), x)
-  return perceptual.capture_features(module, variables, x, **options)
+  return capture_features(module, variables, x, **options)
 
 
 def capture_nnx(module, x=X, **options):
-  return perceptual.capture_features(module, None, x, **options)
+  return capture_features(module, None, x, **options)
 
 
 def linear(seed=0):
@@ -81,7 +90,7 @@ BETWEEN = ['first', 'stage/dense', 'stage/norm', 'stage', 'last']
 
 def test_features_are_in_forward_order_beyond_ten_layers():
   variables = Chain().init(jax.random.key(0), X)
-  outputs, features = perceptual.capture_features(Chain(), variables, X)
+  outputs, features = capture_features(Chain(), variables, X)
   assert list(features) == [f'block_{i}' for i in range(12)]
   x = X
   for name, feature in features.items():
@@ -105,11 +114,11 @@ def test_nested_modules_are_named_by_their_path():
     (['stage/norm', 'first'], ['stage/norm', 'first']),  # In their order.
     (('last', 'stage'), ['last', 'stage']),
     ('stage', ['stage']),
-    (nn.Dense, ['first', 'stage/dense', 'last']),
-    ((nn.LayerNorm, Stage), ['stage/norm', 'stage']),
+    (nn.Dense, ['first', 'stage/dense']),
+    ((nn.LayerNorm, Stage), ['stage/norm']),
     (lambda path, module: '/' in path, ['stage/dense', 'stage/norm']),
     (lambda path, module: isinstance(module, Stage), ['stage']),
-    ([nn.LayerNorm, Stage], ['stage/norm', 'stage']),
+    ([nn.LayerNorm, Stage], ['stage/norm']),
   ],
 )
 def test_layers_are_chosen_by_name_type_or_predicate(layers, names):
@@ -144,7 +153,7 @@ def test_a_dot_in_a_name_is_not_a_path():
 
 def test_a_linen_module_needs_variables():
   with pytest.raises(ValueError, match='needs its own'):
-    perceptual.capture_features(Between(), None, X)
+    capture_features(Between(), None, X)
 
 
 def test_threads_capture_the_same_classes_independently():
@@ -258,10 +267,10 @@ def test_layers_inside_a_transformed_layer_are_captured(transform):
   module = Between(transform(Stage))
   variables = module.init(jax.random.key(0), X)
   # The inner names are the same, so the variables are too.
-  _, expected = perceptual.capture_features(Between(), variables, X)
+  _, expected = capture_features(Between(), variables, X)
 
   def features(x):
-    return perceptual.capture_features(module, variables, x)[1]
+    return capture_features(module, variables, x)[1]
 
   assert list(expected) == BETWEEN
   assert_close(features(X), expected)
@@ -269,8 +278,8 @@ def test_layers_inside_a_transformed_layer_are_captured(transform):
 
   def loss(module, x):
     return distances.feature_distance(
-      perceptual.capture_features(module, variables, X)[1],
-      perceptual.capture_features(module, variables, x)[1],
+      capture_features(module, variables, X)[1],
+      capture_features(module, variables, x)[1],
       normalize='relative',
       reduction='mean',
     ).sum()
@@ -287,17 +296,15 @@ def test_a_jitted_layer_does_not_reuse_an_earlier_capture():
   """JAX caches the trace of a transformed class globally."""
   module = Between(nn.jit(Stage))
   variables = module.init(jax.random.key(0), X)
-  _, expected = perceptual.capture_features(Between(), variables, X)
+  _, expected = capture_features(Between(), variables, X)
   module.apply(variables, X, mutable=['intermediates'])
   for layers, names in (
-    (nn.Dense, ['first', 'stage/dense', 'last']),
+    (nn.Dense, ['first', 'stage/dense']),
     (nn.LayerNorm, ['stage/norm']),
-    (None, BETWEEN),
-    ((nn.LayerNorm, Stage), ['stage/norm', 'stage']),
+    (every, BETWEEN),
+    ((nn.LayerNorm, Stage), ['stage/norm']),
   ):
-    _, features = perceptual.capture_features(
-      module, variables, X, layers=layers
-    )
+    _, features = capture_features(module, variables, X, layers=layers)
     assert_close(features, {name: expected[name] for name in names})
 
 
@@ -323,26 +330,103 @@ class Scanned(nn.Module):
     return steps(name='steps')(x, None)[0]
 
 
-def test_a_scan_without_intermediates_hides_its_layers():
-  outputs, features = capture(Scanned())
-  assert list(features) == ['first']
-  assert outputs.shape == (2, 3)
+@pytest.fixture
+def warnings(monkeypatch):
+  """Returns the warnings of layers that are left out, as they are logged."""
+  logged = []
+  monkeypatch.setattr(arguments, '_WARNED', set())
+  monkeypatch.setattr(
+    arguments.logging, 'warning', lambda _, message: logged.append(message)
+  )
+  return logged
 
 
-def test_a_scan_with_intermediates_captures_every_step():
-  outputs, features = capture(Scanned(axis=1))
+def test_a_scan_without_intermediates_hides_its_layers(warnings):
+  for _ in range(2):  # It warns once.
+    outputs, features = capture(Scanned())
+    assert list(features) == ['first']
+    assert outputs.shape == (2, 3)
+  (warning,) = warnings
+  assert 'stay inside a transformation: steps/dense, steps. In nn.s' in warning
+  with pytest.raises(ValueError, match="no layer 'steps'"):
+    capture(Scanned(), layers=['steps'])
+  assert len(warnings) == 1
+
+
+@pytest.mark.parametrize('length', [4, 2])  # As many as images.
+def test_a_scan_with_intermediates_captures_every_step(length, warnings):
+  outputs, features = capture(Scanned(length, axis=1))
   shapes = {name: feature.shape for name, feature in features.items()}
   assert shapes == {
     'first': (2, 3),
-    'steps/dense': (2, 4, 3),
-    'steps.0': (2, 4, 3),
+    'steps/dense': (2, length, 3),
+    'steps.0': (2, length, 3),
   }
   np.testing.assert_array_equal(features['steps/dense'][:, -1], outputs)
+  assert not warnings
 
 
-def test_the_steps_of_a_scan_are_not_treated_as_images():
-  _, features = capture(Scanned(axis=0))
+@pytest.mark.parametrize('length', [4, 2])
+@pytest.mark.parametrize('api', ['linen', 'nnx'])
+def test_the_steps_of_a_scan_are_not_treated_as_images(api, length, warnings):
+  if api == 'linen':
+    _, features = capture(Scanned(length, axis=0))
+    omitted = f'steps/dense ({length}, 2, 3), steps.0 ({length}, 2, 3)'
+  else:
+    module = NnxScanned(length)
+    expected = module(X)
+    outputs, features = capture_nnx(module)
+    np.testing.assert_array_equal(outputs, expected)
+    omitted = f'steps ({length}, 2, 3)'
   assert list(features) == ['first']
+  (warning,) = warnings
+  assert f"not the images': {omitted}. Reshape" in warning
+
+
+class Vmapped(nn.Module):
+  """A layer for one image, over the images or over an ensemble."""
+
+  axis: int | None = 0
+
+  @nn.compact
+  def __call__(self, x):
+    x = nn.vmap(
+      nn.Dense,
+      {'params': None if self.axis == 0 else 0, 'intermediates': 0},
+      {'params': self.axis is None},
+      in_axes=self.axis,
+      axis_size=len(x),
+    )(4, name='dense')(x)
+    return x.sum(axis=-1)
+
+
+def test_a_vmap_over_the_images_gives_features(warnings):
+  _, features = capture(Vmapped())
+  assert features['dense'].shape == (2, 4)
+  assert not warnings
+  with pytest.raises(ValueError, match="no layer 'dense'"):
+    capture(Vmapped(axis=None), layers='dense')  # Members, then images.
+
+
+class Folded(nn.Module):
+  """Frames as a batch [B * T, ...], and a table without a batch."""
+
+  @nn.compact
+  def __call__(self, x):
+    frames = nn.Dense(3, name='frames')(x.reshape(-1, 3))
+    table = nn.Embed(5, 3, name='table')(np.arange(5))
+    x = nn.Dense(4, name='clip')(frames.reshape(x.shape) + table)
+    return x.mean(axis=(1, 2))
+
+
+def test_features_of_folded_batches_are_left_out_with_a_warning(warnings):
+  for size in (2, 2, 3):
+    x = np.ones((size, 5, 3), np.float32)
+    assert list(capture(Folded(), x)[1]) == ['clip']
+  assert len(warnings) == 2  # One for each set of shapes.
+  assert 'frames (10, 3), table (5, 3). Reshape folded batches' in warnings[0]
+  capture(Folded(), x[:1], layers='clip')  # It is named.
+  assert len(warnings) == 2
 
 
 class Stateful(nn.Module):
@@ -371,14 +455,14 @@ def test_other_arguments_pass_through(mutable):
   variables = stateful_variables()
   options = {'rngs': {'noise': jax.random.key(1)}, 'mutable': mutable}
   expected = Stateful().apply(variables, X, 2.0, shift=1.0, **options)
-  outputs, features = perceptual.capture_features(
+  outputs, features = capture_features(
     Stateful(), variables, X, 2.0, shift=1.0, **options
   )
   assert_equal(outputs, expected)
   dense = variables['params']['dense']
   feature = (2 * X + 1) @ dense['kernel'] + dense['bias']
   assert_close(features, {'dense': feature})
-  by_keyword, _ = perceptual.capture_features(
+  by_keyword, _ = capture_features(
     Stateful(), variables, X, scale=2.0, shift=1.0, **options
   )
   assert_equal(by_keyword, expected)
@@ -386,7 +470,7 @@ def test_other_arguments_pass_through(mutable):
 
 @pytest.mark.parametrize('method', ['encode', Stateful.encode])
 def test_another_method_is_called(method):
-  outputs, features = perceptual.capture_features(
+  outputs, features = capture_features(
     Stateful(), stateful_variables(), X, scale=2.0, method=method
   )
   assert outputs[1] == 2.0
@@ -406,9 +490,7 @@ class Sowing(nn.Module):
 def test_values_that_a_module_sows_are_returned(mutable):
   variables = Sowing().init(jax.random.key(0), X)
   expected = Sowing().apply(variables, X, mutable=mutable)
-  outputs, features = perceptual.capture_features(
-    Sowing(), variables, X, mutable=mutable
-  )
+  outputs, features = capture_features(Sowing(), variables, X, mutable=mutable)
   assert list(features) == ['dense']
   assert 'own' in expected[1]['intermediates']
   assert_equal(outputs, expected)
@@ -417,10 +499,8 @@ def test_values_that_a_module_sows_are_returned(mutable):
 def test_earlier_intermediates_are_not_captured_again():
   variables = Sowing().init(jax.random.key(0), X)
   _, earlier = Sowing().apply(variables, X + 1, capture_intermediates=True)
-  _, features = perceptual.capture_features(
-    Sowing(), {**variables, **earlier}, X
-  )
-  _, expected = perceptual.capture_features(Sowing(), variables, X)
+  _, features = capture_features(Sowing(), {**variables, **earlier}, X)
+  _, expected = capture_features(Sowing(), variables, X)
   assert_close(features, expected)
 
 
@@ -435,9 +515,7 @@ def test_batch_statistics_change_as_without_capturing():
   variables = Normed().init(jax.random.key(0), X)
   options = {'train': True, 'mutable': ['batch_stats']}
   expected = Normed().apply(variables, X, **options)
-  outputs, features = perceptual.capture_features(
-    Normed(), variables, X, **options
-  )
+  outputs, features = capture_features(Normed(), variables, X, **options)
   assert_equal(outputs, expected)
   assert list(features) == ['dense', 'norm']
   np.testing.assert_array_equal(features['norm'], outputs[0])
@@ -540,8 +618,8 @@ def test_nnx_layers_are_named_by_their_path_in_forward_order():
   [
     (['stage/norm', 'first'], ['stage/norm', 'first']),
     ('stage', ['stage']),
-    (nnx.Linear, ['first', 'stage/dense', 'last']),
-    ((nnx.LayerNorm, NnxStage), ['stage/norm', 'stage']),
+    (nnx.Linear, ['first', 'stage/dense']),
+    ((nnx.LayerNorm, NnxStage), ['stage/norm']),
     (lambda path, module: '/' in path, ['stage/dense', 'stage/norm']),
   ],
 )
@@ -624,7 +702,7 @@ def test_an_inherited_call_is_one_call_of_the_nnx_layer(stage):
 
 def test_static_methods_of_an_nnx_layer_work():
   module = NnxInherited()
-  outputs, features = capture_nnx(module, method='unused')
+  outputs, features = capture_nnx(module, method='unused', layers=None)
   np.testing.assert_array_equal(outputs, 2 * X)
   assert features == {}
 
@@ -739,14 +817,6 @@ class NnxScanned(nnx.Module):
     return run(self.first(x), self.steps)
 
 
-def test_the_steps_of_an_nnx_scan_are_not_treated_as_images():
-  module = NnxScanned(length=4)
-  expected = module(X)
-  outputs, features = capture_nnx(module)
-  np.testing.assert_array_equal(outputs, expected)
-  assert list(features) == ['first']
-
-
 class NnxMethods(nnx.Module):
   def __init__(self):
     self.dense = linear()
@@ -769,7 +839,7 @@ class NnxMethods(nnx.Module):
 )
 def test_another_nnx_method_is_called(method):
   module = NnxMethods()
-  outputs, features = perceptual.capture_features(
+  outputs, features = capture_features(
     module, None, X, 2.0, shift=1.0, method=method
   )
   np.testing.assert_array_equal(outputs, module.dense(2 * X + 1))

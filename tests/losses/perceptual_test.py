@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.losses.distances_test import OPTIONS, by_loop, uniform
-from vaegan_jax.losses import perceptual
+from vaegan_jax.losses import perceptual, recipe
 from vaegan_jax.losses.distances import feature_distance
 from vaegan_jax.models import blocks
 from vaegan_jax.models import critic as critic_lib
@@ -281,8 +281,9 @@ def test_the_gradient_equals_finite_differences(
   [
     ((2, 6, 6, 2), (3, 6, 6, 2), 'float32', r'\(2, 6, 6, 2\).*\(3, 6, 6, 2\)'),
     ((1, 6, 6, 2), (3, 6, 6, 2), 'float32', 'must be equal'),
-    ((6, 6, 2), (6, 6, 2), 'float32', r'x.*\(6, 6, 2\).*\[B, H, W, C\]'),
-    ((2, 6, 6, 2), (2, 72), 'float32', r'y.*\(2, 72\).*\[B, H, W, C\]'),
+    ((6,), (6,), 'float32', r'x.*\(6,\).*\[B, H, W, C\] or sounds'),
+    ((), (6, 6, 2), 'float32', r'x has the shape \(\).*x\[None\]'),
+    ((2, 6, 6, 2), (2, 72), 'float32', r'y is \(2, 72\).*must be equal'),
     ((2, 6, 6, 2), (2, 6, 6, 2), 'uint8', 'uint8.*floating-point.*float32'),
     ((2, 6, 6, 2), (2, 6, 6, 2), 'bool', 'bool.*floating-point'),
   ],
@@ -311,10 +312,131 @@ def test_an_unknown_option_is_reported(api, options, words):
     distance(api, **options)(*images())
 
 
-@pytest.mark.parametrize('module', [None, lambda x: x, Linen, 'critic'])
-def test_a_module_of_another_kind_is_reported(module):
-  with pytest.raises(ValueError, match=r'module is a \w+;.*nnx\.Module'):
-    perceptual.perceptual_distance(module, None, *images())
+@pytest.mark.parametrize(
+  'module', [None, lambda x: x, Linen, 'critic', [nn.Dense(3)], 3, np.ones(3)]
+)
+@pytest.mark.parametrize(
+  'function',
+  [
+    perceptual.perceptual_distance,
+    recipe.reconstruction_loss,
+    lambda module, variables, x, y: perceptual.capture_features(
+      module, variables, x
+    ),
+  ],
+)
+def test_a_module_of_another_kind_is_reported(function, module):
+  words = r'module is a \w+;.*nnx\.Module; .*Equinox.*to feature_distance$'
+  with pytest.raises(ValueError, match=words):
+    function(module, None, *images())
+
+
+@pytest.mark.parametrize('api', APIS)
+@pytest.mark.parametrize(
+  ('change', 'words'),
+  [
+    (
+      {'x': [1.0, 2.0]},
+      r'x is a list; expected one array \[B, \.\.\.\].*stack',
+    ),
+    ({'y': 3}, 'y is a int; expected one array'),
+    ({'layers': 3}, 'layers is 3; expected names of layers, module types'),
+    ({'where': np.ones(3)}, r'where is float64 of shape \(3,\)'),
+    ({'variables': [1.0]}, 'variables'),
+    ({'normalise': 'local'}, r'normalise is no option, .* mean normalize\?'),
+    ({'weight': [1.0]}, r'mean weights\?'),
+    ({'reduce': 'mean'}, r'mean reduction\?'),
+    ({'layer': ['dense']}, r'mean layers\?'),
+  ],
+)
+def test_a_value_of_another_kind_is_reported(api, change, words):
+  module, variables = network(api)
+  x, y = images()
+  given = {'variables': variables, 'x': x, 'y': y} | change
+  with pytest.raises(ValueError, match=words):
+    perceptual.perceptual_distance(module, **given)
+
+
+@pytest.mark.parametrize('value', [[np.ones((3, 2))], 3, None])
+def test_images_of_another_kind_are_reported_by_a_capture(value):
+  with pytest.raises(ValueError, match=r'images is a \w+; expected one array'):
+    perceptual.capture_features(*network('linen'), value)
+  with pytest.raises(ValueError, match=r'did you mean layers\?'):
+    perceptual.capture_features(*network('linen'), images()[0], layer='dense')
+
+
+class Own(nn.Module):
+  """Module with arguments that are named like options."""
+
+  @nn.compact
+  def __call__(self, x, normalise=1.0, **others):
+    x = nn.Dense(3, name='dense')(normalise * x + others.get('shift', 0.0))
+    return nn.Dense(1, name='logit')(x)
+
+
+def test_the_modules_own_arguments_are_passed_on():
+  x, y = images()
+  variables = Own().init(jax.random.key(0), x)
+  run = functools.partial(perceptual.perceptual_distance, Own(), variables)
+  kernel = variables['params']['dense']['kernel']
+  wanted = jnp.square((x - y) @ kernel).sum((1, 2, 3))
+  got = run(x, y, normalise=2.0, shift=1.0)
+  np.testing.assert_allclose(got, 4 * wanted, rtol=1e-4)
+  with pytest.raises(ValueError, match='did you mean normalize'):
+    run(x, y, normaliser=2.0)
+
+
+@pytest.mark.parametrize('space', [(), (8,), (3, 4, 2), (2, 3, 2, 2)])
+def test_sounds_volumes_and_video_are_images_too(space):
+  x, y = uniform(3, *space, 2), uniform(3, *space, 2, seed=1)
+  module = nn.Sequential([nn.Dense(3), nn.tanh, nn.Dense(1)])
+  variables = module.init(jax.random.key(0), x)
+  got = perceptual.perceptual_distance(
+    module, variables, x, y, normalize='local', reduction='mean'
+  )
+  layer = variables['params']['layers_0']
+  features = [{'a': i @ layer['kernel'] + layer['bias']} for i in (x, y)]
+  wanted = feature_distance(*features, normalize='local', reduction='mean')
+  np.testing.assert_allclose(got, wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize('api', APIS)
+def test_a_batch_of_any_size_is_exported(api):
+  x, y = images(batch=5)
+  shapes = [
+    jax.ShapeDtypeStruct(jax.export.symbolic_shape('b, 6, 6, 2'), 'float32')
+  ] * 2
+
+  def everything(x, y):
+    return {
+      'features': perceptual.capture_features(*network(api), x)[1],
+      'distance': distance(api, normalize='local', reduction='mean')(x, y),
+      'loss': recipe.reconstruction_loss(
+        *network(api), x, y, logits=lambda output: output['dense']
+      ),
+    }
+
+  exported = jax.export.export(jax.jit(everything))(*shapes)
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
+    exported.call(x, y),
+    everything(x, y),
+  )
+
+
+@pytest.mark.parametrize('api', APIS)
+def test_least_sizes_and_masks_are_passed_on(api):
+  x, y = images()
+  sizes = {'conv_0': 3.0}
+  where = np.array([True, False, True])
+  got = distance(api, normalize='batch', min_sizes=sizes, where=where)(x, y)
+  features = [perceptual.capture_features(*network(api), i)[1] for i in (x, y)]
+  kept = [{k: f[where] for k, f in each.items()} for each in features]
+  wanted = feature_distance(*kept, normalize='batch', min_sizes=sizes)
+  np.testing.assert_allclose(got[where], wanted, rtol=1e-4)
+  assert got[1] == 0
+  without = feature_distance(*kept, normalize='batch')
+  assert (wanted < 0.9 * without).all()
 
 
 def test_an_nnx_module_has_its_own_variables():
@@ -395,7 +517,10 @@ def test_capturing_adds_nothing_to_the_compiled_program(api):
 
   def by_hand(state, x, y):
     stop = jax.lax.stop_gradient
-    return feature_distance(run(state, stop(x)), run(state, y)).sum()
+    both = [run(state, images) for images in (stop(x), y)]
+    for features in both:
+      del features['dense']  # The output is no layer.
+    return feature_distance(*both).sum()
 
   def captured(state, x, y):
     features_x, features_y = (

@@ -282,9 +282,9 @@ def test_progress_shows_speed_and_time_left(capsys):
   assert progress.update(201, {}) == 1280
   # 0.075 s a step since step 1, 19,799 steps to go: 1,485 s.
   assert capsys.readouterr().out.splitlines() == [
-    'step 1/20,000  0.0%  - images/s  -:--:-- left  loss 12.35',
-    'step 101/20,000  0.5%  640 images/s  0:33:10 left  loss 0.5  psnr 21',
-    'step 201/20,000  1.0%  1,280 images/s  0:24:45 left',
+    'step 1/20,000  0.0%  - examples/s  -:--:-- left  loss 12.35',
+    'step 101/20,000  0.5%  640 examples/s  0:33:10 left  loss 0.5  psnr 21',
+    'step 201/20,000  1.0%  1,280 examples/s  0:24:45 left',
   ]
 
 

@@ -64,7 +64,7 @@ def test_a_folder_that_grows_under_a_run(
   assert 0 < new <= 10
 
   said = (
-    f'has {len(after["train"])} training images, and had '
+    f'has {len(after["train"])} training examples, and had '
     f'{len(before["train"])}, not all the same, at step 1 of the run'
   )
   with pytest.raises(UserError, match=said) as error:
@@ -82,7 +82,7 @@ def test_a_folder_that_grows_under_a_run(
   (line,) = (
     line for line in capsys.readouterr().out.splitlines() if said in line
   )
-  assert f'{new} are new, and the order of images changes from here on' in line
+  assert f'{new} are new, and the order of examples changes from here' in line
   caplog.clear()
   run('--mode=evaluate', f'--workdir={workdir}')
   # These are the images of the newest step.
@@ -94,7 +94,7 @@ def test_a_folder_that_grows_under_a_run(
     Image.new('RGB', (16, 16), (0, 0, shade)).save(images / 'blue.png')
     if 'blue.png' in split(images)['test']:
       break
-  with pytest.raises(UserError, match='training images, and had'):
+  with pytest.raises(UserError, match='training examples, and had'):
     run(*flags, f'{few[1]}=3', few[0])
   assert run(*flags, f'{few[1]}=3', few[0], grow) == 0
 
@@ -120,13 +120,13 @@ def test_a_run_of_an_earlier_version_keeps_what_it_held_out(
 ):
   config, workdir = old_run
   assert config.data.folder_rules == 1
-  config.data.folder_rules = 2  # The default of today's command line.
+  config.data.folder_rules = 3  # The default of today's command line.
   kept = data_identity.keep_rules(config, workdir)
-  assert kept.data.folder_rules == 1 and config.data.folder_rules == 2
+  assert kept.data.folder_rules == 1 and config.data.folder_rules == 3
   told = capsys.readouterr().out
   assert 'began with data.folder_rules=1, and keeps it' in told
   evaluator, _, _ = open_run(config, workdir)
-  assert evaluator.protocol.startswith('- 5 held-out images')
+  assert evaluator.protocol.startswith('- 5 held-out examples')
   assert 'then and' not in caplog.text + evaluator.protocol
 
   add_photos(tmp_path / 'images', ['000.png'])  # Moves all later files.
@@ -138,9 +138,12 @@ def test_a_run_of_an_earlier_version_keeps_what_it_held_out(
   other = shutil.copytree(workdir, tmp_path / 'other')
   path = other / 'checkpoints' / '10' / 'meta' / 'metadata'
   content = json.loads(path.read_text())['content']
-  content['config']['data']['folder_rules'] = 2
+  content['config']['data']['folder_rules'] = 3
   crc32 = zlib.crc32(json.dumps(content, sort_keys=True).encode())
   path.write_text(json.dumps({'crc32': crc32, 'content': content}))
   configs = {workdir: kept, str(other): config}
   with pytest.raises(UserError, match=r'because their data\.folder_rules'):
+    compare.compare(configs, str(tmp_path / 'comparison'))
+  config.data.group_by = 'folder'
+  with pytest.raises(UserError, match=r"data\.group_by is 'folder' in .*other"):
     compare.compare(configs, str(tmp_path / 'comparison'))

@@ -87,3 +87,17 @@ def test_exhausted_memory_gives_one_message(error):
 def test_other_errors_are_not_hidden():
   with pytest.raises(ZeroDivisionError), memory.reporting_exhaustion({}):
     raise ZeroDivisionError
+
+
+def test_features_beyond_the_memory_are_refused_before_anything_compiles(
+  monkeypatch,
+):
+  monkeypatch.setattr(memory, '_machine_memory', lambda: 16 * 10**9)
+  memory.check_features(10_000, 13, 2048)
+  memory.check_features(10_000, 200, 0)  # No Frechet distance.
+  with pytest.raises(UserError) as caught:
+    memory.check_features(10_000, 200, 2048)
+  told = str(caught.value)
+  assert told.startswith('evaluation.features_weights needs 65.5 GB of memory')
+  assert '2,048 features of 10,000 examples with 200 pictures each' in told
+  assert 'has 16.0' in told and 'eval_split="test[:1220]"' in told

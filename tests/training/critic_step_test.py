@@ -32,7 +32,7 @@ WASSERSTEIN = adversarial.OBJECTIVES['wasserstein'].critic_loss
 
 
 class Linear(nn.Module):
-  """logit = <w, x>."""
+  """A linear critic: the logit <w, x>."""
 
   @nn.compact
   def __call__(self, x, train=False):
@@ -42,7 +42,7 @@ class Linear(nn.Module):
 
 
 class LinearMap(nn.Module):
-  """A map [B, 2, 2] of logits, w x for each pixel."""
+  """A critic with a map [B, 2, 2] of logits: w x at each pixel."""
 
   @nn.compact
   def __call__(self, x, train=False):
@@ -149,7 +149,7 @@ def test_two_batches_of_fakes_have_the_mean_of_their_losses(batches):
 
 
 def test_two_batches_of_fakes_with_a_nonlinear_loss(batches):
-  """The mean of the losses, not the loss of the mean."""
+  """Expects the mean of the losses, not the loss of the mean."""
   x, x_recon, prior, weights = batches
   hinge = adversarial.hinge_critic_loss
   _, _, metrics = step_linear(
@@ -195,7 +195,7 @@ def test_lecam_by_hand(batches):
 
 
 def test_a_map_of_logits_has_the_mean_of_its_losses(batches):
-  """Not by the loss of its mean, which here has no gradient at all."""
+  """Uses logits of which the loss of the mean has no gradient."""
   x = np.zeros((2, 2, 2, 1), np.float32)
   x[:, 0, 0], x[:, 0, 1] = 8.0, 6.0  # Logits of 4 and -6, and of 0.
   fakes = np.zeros_like(x)
@@ -247,7 +247,7 @@ def test_penalties_of_a_map_of_logits_take_its_mean(batches):
 
 
 def test_lecam_penalizes_each_of_two_fakes(batches):
-  """A pair on either side of the average must not cancel."""
+  """Uses fakes on both sides of the average, which must not cancel."""
   x = batches[0]
   zeros = np.zeros_like(x)
   far = np.zeros_like(x)
@@ -288,7 +288,7 @@ def test_r1_is_computed_on_every_nth_step_with_n_times_the_weight(batches):
 
 
 def test_only_the_gradient_of_the_loss_is_clipped(batches):
-  """R1, with n times the weight, would be clipped with it otherwise."""
+  """Uses a limit that R1, with n times its weight, exceeds."""
   x, x_recon, _, weights = batches
   plain, _, _ = step_linear(x, [x_recon], weights)
   length, limit = np.linalg.norm(plain), np.linalg.norm(plain) / 3
@@ -347,7 +347,7 @@ def test_penalties_that_are_off_have_no_metric_and_use_no_average(batches):
 
 
 def test_clipped_weights_never_leave_their_interval(batches):
-  """All in [-0.01, 0.01] after every step (arXiv 1701.07875)."""
+  """Checks the interval [-0.01, 0.01] of arXiv 1701.07875 at every step."""
   x, x_recon, _, weights = batches
   module = critic_lib.Critic(2, (1,))
   params = module.init(jax.random.key(0), x)['params']
@@ -376,7 +376,7 @@ def test_weights_are_clipped_after_the_step(batches):
 
 
 def test_the_logits_moving_averages_decay(batches):
-  """a <- decay a + (1 - decay) mean(logits), of the critic before its step."""
+  """Expects a <- decay a + (1 - decay) mean(logits), with the old critic."""
   x, x_recon, prior, weights = batches
   _, averages, _ = step_linear(x, [x_recon, prior], weights, lecam_decay=0.9)
   real = 0.9 * 0.3 + 0.1 * (flat(x) @ W).mean()
@@ -417,7 +417,7 @@ def test_no_gradient_flows_into_the_images(batches):
 
 
 def test_a_convolutional_critic_takes_the_gradient_of_the_written_out_loss():
-  """With all penalties, against differentiating a gradient."""
+  """Compares all penalties with plain derivatives of gradients."""
   rng = np.random.default_rng(0)
   x, x_recon, prior = rng.uniform(-1, 1, (3, 3, 4, 4, 1)).astype(np.float32)
   weights = np.array([0.2, 0.5, 0.9], np.float32)
@@ -456,7 +456,7 @@ def test_a_convolutional_critic_takes_the_gradient_of_the_written_out_loss():
 
 
 def test_two_devices_take_the_step_of_one_with_all_images(batches):
-  """With a critic of spectral norm 1, whose vectors must agree too."""
+  """Compares the vectors of spectral normalisation, too."""
   x, x_recon, _, _ = batches
   x, x_recon = (np.concatenate([i, 2 * i[:1]]) for i in (x, x_recon))
   weights = np.array([0.2, 0.5, 0.8, 0.1], np.float32)

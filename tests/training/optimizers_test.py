@@ -98,7 +98,7 @@ def test_two_steps_equal_rmsprop_by_hand():
 
 @pytest.mark.parametrize('gradient', [1e-2, 1e-4, 1e-5])
 def test_rmsprop_is_invariant_to_the_scale_of_small_gradients(gradient):
-  """As in torch, 1e-8 is added to the root, which is |g| / 10 at first.
+  """Checks that 1e-8 is added to the root, |g| / 10 at first, as in torch.
 
   The gradients of a critic whose weights are clipped to 0.01 are that small.
   """
@@ -139,7 +139,7 @@ def test_a_cosine_follows_the_warm_up():
 
 
 def test_a_run_may_be_all_warm_up():
-  """`validation.py` lets warmup_steps be num_train_steps."""
+  """Sets warmup_steps to num_train_steps, which `validation.py` allows."""
   for schedule in ('constant', 'cosine'):
     options = dict(schedule=schedule, warmup_steps=4, num_train_steps=4)
     optimizer = create(['autoencoder'], **options)['autoencoder']
@@ -148,7 +148,7 @@ def test_a_run_may_be_all_warm_up():
 
 
 def test_the_critics_schedule_counts_its_own_steps():
-  """With three critic steps an update, the two end together."""
+  """Takes three critic steps per update: both schedules end together."""
   options = dict(schedule='cosine', warmup_steps=2, num_train_steps=6)
   both = create(
     RATES, critic=CriticConfig(r1_weight=0.0, num_steps=3), **options
@@ -178,7 +178,7 @@ def test_a_schedule_applies_to_either_optimizer(name):
   ],
 )
 def test_a_gradient_is_clipped_by_its_global_norm(gradient, clipped):
-  """The first moment is half of the gradient that Adam received."""
+  """Reads the gradient that Adam received from its first moment, half of it."""
   optimizer = create(['autoencoder'], max_grad_norm=6.5)['autoencoder']
   plain = create(['autoencoder'])['autoencoder']
 
@@ -198,7 +198,7 @@ def test_a_gradient_is_clipped_by_its_global_norm(gradient, clipped):
 
 
 def test_by_default_there_is_neither_schedule_nor_clipping_in_the_state():
-  """A checkpoint of plain Adam has its moments and one count."""
+  """Expects the state of plain Adam: its moments and one count."""
   params = {'w': jnp.ones(3)}
   state = create(['critic'])['critic'].init(params)
   plain = optax.adam(1e-3).init(params)
@@ -209,7 +209,7 @@ def test_by_default_there_is_neither_schedule_nor_clipping_in_the_state():
 
 
 def test_the_critics_optimizer_does_not_clip():
-  """The critic's step clips; the names in checkpoints are the same."""
+  """Expects no clipping, as the critic's step clips, but the same names."""
   optimizer = create(['critic'], max_grad_norm=1e-3)['critic']
   plain = create(['critic'])['critic']
   params = jnp.zeros(3)
@@ -224,7 +224,7 @@ def test_the_critics_optimizer_does_not_clip():
 
 
 def test_a_schedule_counts_the_autoencoders_own_steps():
-  """With warm-ups of 4 updates in a run of 32, it takes 8 steps."""
+  """Uses warm-ups of 4 updates: in a run of 32 it takes 8 steps."""
   options = dict(schedule='cosine', warmup_steps=8, num_train_steps=32)
   warmup = CriticConfig(r1_weight=0.0, long_round_steps=4)
   waiting = create(['autoencoder', 'critic'], critic=warmup, **options)
@@ -251,7 +251,7 @@ def test_a_schedule_counts_the_autoencoders_own_steps():
   ],
 )
 def test_the_reported_learning_rate_is_that_of_the_last_step(options):
-  """With three critic steps an update, in warm-ups of two updates."""
+  """Takes three critic steps per update, and warm-ups of two updates."""
   critic = CriticConfig(r1_weight=0.0, num_steps=3, long_round_steps=6)
   schedules = schedules_of(RATES, critic=critic, **options)
   constant = create(RATES, critic=critic, **{**options, **CONSTANT})

@@ -94,7 +94,7 @@ CASES = {
 
 
 def weights_of(module, *inputs):
-  """Returns weights of unit variance a layer; Flax's init would compile."""
+  """Returns weights that keep the variance; Flax's init would compile."""
   rng = np.random.default_rng(SEED)
 
   def fill(leaf):
@@ -107,7 +107,7 @@ def weights_of(module, *inputs):
 
 @functools.cache
 def initial_state():
-  """Returns the state before step 1, of every case."""
+  """Returns the state before step 1, the same for every case."""
   x, noise = jnp.zeros((1, SIDE, SIDE, 1)), jnp.zeros((1, LATENT))
   return jax.device_get(
     train_state.create_train_state(
@@ -169,7 +169,7 @@ def batches(name, number):
 
 
 def run(name, images, state=None):
-  """Returns states, from the initial one on, and metrics of each step."""
+  """Returns the states, beginning with the initial one, and the metrics."""
   states, metrics = [state or initial_state()], []
   state = devices.replicate(states[0])
   for step, batch in enumerate(images, start=1):
@@ -307,14 +307,14 @@ def autoencoder_reference(objective, autoencoder, critic, given, weights):
 
 
 def compare_images(x_recon, critic, x):
-  """Returns distance + .3 pixel error, summed; the mean over the batch."""
+  """Returns the batch mean of the summed distance + 0.3 pixel error."""
   total = 0.3 * ((x - x_recon) ** 2).sum()
   real, fake = (critic_layers(critic, i)[0] for i in (x, x_recon))
   return (total + sum(((real[k] - fake[k]) ** 2).sum() for k in real)) / BATCH
 
 
 def step_by(params, gradient):
-  """Takes the first step of SGD, which has no momentum yet."""
+  """Takes the first step of SGD, before there is any momentum."""
   return jax.tree.map(lambda p, g: p - RATE * np.asarray(g), params, gradient)
 
 
@@ -477,7 +477,7 @@ def with_scaled_head(scale):
 
 @jax.jit
 def gradients_at_the_images(critic, autoencoder, given):
-  """Returns the distance's and the mean logit's, at the reconstructions."""
+  """Returns the gradients of distance and mean logit at reconstructions."""
   x_recon, *_ = reconstruct(autoencoder, given)
   return (
     jax.grad(compare_images)(x_recon, critic, given['x']),
@@ -486,7 +486,7 @@ def gradients_at_the_images(critic, autoencoder, given):
 
 
 def hand_ratio(before, after, given, share):
-  """Returns the ratio of norms; reconstructions are a `share` of fakes."""
+  """Returns the ratio of norms, with this `share` of reconstructions."""
   distance, logit = gradients_at_the_images(
     after.networks['critic'].params,
     before.networks['autoencoder'].params,
@@ -544,7 +544,7 @@ def test_the_logged_loss_with_an_adaptive_weight_is_what_is_trained(name):
 
 
 def simulate_schedule(num_updates, critic_steps, long_round):
-  """Returns the updates that end in a generator step: the authors' loop."""
+  """Returns the authors' loop: the updates that end in a generator step."""
   moving = set()
   update = generator_steps = 0
   while update < num_updates:
@@ -646,7 +646,7 @@ def test_the_last_update_of_a_warm_up_trains_both_networks():
 
 @functools.cache
 def compiled_inputs():
-  """Returns (number of rollbacks) -> microbatches; an image is its flip."""
+  """Returns (number of rollbacks) -> microbatches; images show their flips."""
 
   random_inputs = create_random_inputs(
     lambda x, flip: jnp.where(flip, -1.0, 1.0),
@@ -787,7 +787,7 @@ def flops_config():
 
 @functools.cache
 def flops_program(loss=(), lazy=False, **critic):
-  """Returns the lowered update of that configuration."""
+  """Returns the lowered update of a configuration."""
   config = flops_config()
   config.loss.update(dict(loss))
   network = dict(width=4, channel_multipliers=(1, 2))
@@ -825,7 +825,7 @@ def minimum():
 
 
 def critic_step_minimum():
-  """Counts forward passes and gradients of weights, for real and fake."""
+  """Counts forward passes and weight gradients, for real and fake."""
   return 2 * BATCH * least.critic_step_products(flops_config())
 
 

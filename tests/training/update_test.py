@@ -151,7 +151,7 @@ class Run:
     )
 
   def state(self, **learning_rates):
-    """A state before step 1; the learning rates by network's name."""
+    """Returns a state before step 1, with learning rates by network."""
     state = self._initial
     networks = dict(state.networks)
     for name, rate in learning_rates.items():
@@ -163,7 +163,7 @@ class Run:
     return devices.replicate(state.replace(networks=networks))
 
   def steps(self, state, batches):
-    """The states (on the host) and metrics after each batch."""
+    """Returns the states (on the host) and the metrics of each batch."""
     states, metrics = [], []
     for images in batches:
       state, values = self.update(state, images[None])
@@ -536,7 +536,7 @@ def test_the_same_start_gives_the_same_bits():
 
 
 def test_the_noise_depends_on_the_step():
-  """One batch and constant networks: only noise and flips differ."""
+  """Repeats one batch with constant networks: noise and flips differ."""
   run = run_of('alternating')
   still = run.state(autoencoder=0.0, critic=0.0)
   images = np.repeat(batches(1), 4, axis=0)
@@ -605,7 +605,7 @@ def test_batch_norm_keeps_running_averages():
 
 
 def test_batch_norm_averages_real_then_fake():
-  """In the critic's first block: momentum .9 twice, real images first."""
+  """Expects two updates with momentum 0.9, of real images first."""
   run = run_of('batch_norm')
   initial, (state, *_), _ = three_steps('batch_norm')
   old = {k: v.params for k, v in initial.networks.items()}

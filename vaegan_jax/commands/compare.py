@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 import ml_collections
 from etils import epath
 
+from vaegan_jax.config.shapes import holds_arrays
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation.feature_metrics import (
   FeatureMetrics,
@@ -79,15 +80,16 @@ def compare(
 
 def _score(runs: Mapping[str, FinishedRun]) -> dict[str, dict]:
   """Scores each run, with the distance of the first run's critic."""
-  judge = next((k for k, run in runs.items() if 'critic' in run.variables), '')
-  distance = judge and runs[judge].evaluator.distance_for(runs[judge].variables)
+  critics = [label for label, run in runs.items() if 'critic' in run.variables]
+  first = runs[critics[0]] if critics else None
+  distance = first and first.evaluator.distance_for(first.variables)
   results = {}
   for label, (evaluator, variables, _) in runs.items():
     print(f'Evaluating {label} ...', flush=True)
-    results[label] = evaluator.score(variables, distance=distance or None)
+    results[label] = evaluator.score(variables, distance=distance)
     value = results[label].pop('distance')
-    if judge:
-      results[label][f'distance ({judge})'] = value
+    if critics:
+      results[label][f'distance ({critics[0]})'] = value
   return results
 
 
@@ -115,7 +117,7 @@ def _check_same_data(configs) -> None:
         raise UserError(
           f'data.{field} is {config.data[field]!r} in {workdir} and '
           f'{first.data[field]!r} in {first_workdir}: only runs on the same '
-          'held-out images can be compared'
+          'held-out examples can be compared'
         )
 
 
@@ -127,18 +129,22 @@ def _check_same_images(configs, runs) -> None:
   for label, run in others:
     if run.evaluator.fingerprint != first.evaluator.fingerprint:
       raise UserError(
-        f'the held-out images of {label} are not those of {first_label}, '
+        f'the held-out examples of {label} are not those of {first_label}, '
         'because their data.folder_rules differ: only runs on the same '
-        'held-out images can be compared'
+        'held-out examples can be compared'
       )
 
 
 def _load_feature_metrics(
   configs: Iterable[ml_collections.ConfigDict],
 ) -> FeatureMetrics:
-  sections = [config.evaluation for config in configs]
-  named = (section for section in sections if any(section.values()))
-  return load_feature_metrics(**next(named, sections[0]))
+  """Loads those of the first run that names any; all have the same data."""
+  configs = list(configs)
+  named = (c for c in configs if any(c.evaluation.values()))
+  config = next(named, configs[0])
+  return load_feature_metrics(
+    **config.evaluation, arrays=holds_arrays(config.data)
+  )
 
 
 def _without_samples(results):

@@ -38,4 +38,4 @@ def decode(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
       part = [names[index] for index in indices]
       write_pictures(use.output, part, images, model.config.data)
     number += len(latents)
-  print(f'Decoded {number:,} pictures: {use.output}', flush=True)
+  print(f'Decoded {number:,} examples: {use.output}', flush=True)

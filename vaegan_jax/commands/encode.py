@@ -32,7 +32,7 @@ def encode(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
     batch_size=config.batch_size,
   )
   print(
-    f'Encoded {statistics.num_images:,} images with step {model.step:,} of '
+    f'Encoded {statistics.num_images:,} examples with step {model.step:,} of '
     f'{workdir}: {use.output}',
     flush=True,
   )

@@ -46,4 +46,4 @@ def reconstruct(
     part = [names[index] for index in indices]
     for folder, content in pictures.items():
       write_pictures(epath.Path(use.output) / folder, part, content, data)
-  print(f'Reconstructed {len(images):,} pictures: {use.output}', flush=True)
+  print(f'Reconstructed {len(images):,} examples: {use.output}', flush=True)

@@ -140,7 +140,7 @@ def _announce(run: Run, workdir: str, step: int, lacks_evaluation) -> bool:
   devices, num_processes = jax.devices(), jax.process_count()
   shared = f' in {num_processes} processes' if num_processes > 1 else ''
   print(
-    f'objective {config.objective}, {len(run.images):,} images of '
+    f'objective {config.objective}, {len(run.images):,} examples of '
     f'{config.data.name}, {len(devices)} x {devices[0].device_kind}{shared}, '
     f'{workdir}'
   )

@@ -132,7 +132,7 @@ def parse_flags(
   try:
     rest = flag_values(argv, known_only=True)
   except flags.Error as error:
-    raise _bad_value(str(error)) from error
+    raise _bad_value(str(error), _mode_of(argv)) from error
   mode = flag_values.mode
   for name, flag in FLAGS.items():
     value = as_text(flag_values[name].value)
@@ -154,19 +154,37 @@ def as_text(value: Any) -> str:
   return ','.join(value) if isinstance(value, list) else str(value)
 
 
-def bad_flag(name: str, value: Any, rule: str = '') -> UserError:
+def bad_flag(
+  name: str, value: Any, rule: str = '', mode: str = ''
+) -> UserError:
   """Returns the error for a flag's value.
 
   Args:
     name: name of the flag.
     value: the wrong value.
     rule: what it must be; '': the rule of the flag.
+    mode: the command's mode, to which the flag may not belong; '': it does.
   """
   flag = FLAGS[name]
+  remedy = f'--{name}={flag.example}'
+  if mode and flag.modes and mode not in flag.modes:
+    remedy = f'--mode={flag.modes[0]} {remedy}'
   return UserError(
     f'--{name}={as_text(value)} must be {rule or flag.rule}: for example, '
-    f'--{name}={flag.example}'
+    f'{remedy}'
   )
+
+
+def _mode_of(argv: Sequence[str]) -> str:
+  """Returns the mode of a command with a wrong flag; '' if it is that flag."""
+  alone = flags.FlagValues()
+  alone.set_gnu_getopt(True)
+  flags.DEFINE_string('mode', FLAGS['mode'].default, '', flag_values=alone)
+  try:
+    alone(argv, known_only=True)
+  except flags.Error:
+    return ''
+  return alone.mode
 
 
 def reject(args: Sequence[str]) -> None:
@@ -179,8 +197,8 @@ def reject(args: Sequence[str]) -> None:
     raise UserError(f'{args[0]} is not an option: {hint}')
 
 
-def _bad_value(message: str) -> UserError:
-  """Returns the error for what absl has found wrong."""
+def _bad_value(message: str, mode: str) -> UserError:
+  """Returns the error for what absl has found wrong in a command."""
   found = re.match(r'flag --([\w.]+)=(.*?): ', message, re.DOTALL)
   name, value = found.groups() if found else ('', '')
   if name == 'mode' and value == 'style':
@@ -193,5 +211,5 @@ def _bad_value(message: str) -> UserError:
       f'--mode={value} must be {either(MODES)}: did you mean --mode={guess}?'
     )
   if name in FLAGS:
-    return bad_flag(name, value)
+    return bad_flag(name, value, mode=mode)
   return UserError(f'{message}: see --help')

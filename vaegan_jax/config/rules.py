@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from vaegan_jax.config.paths import is_local_path, is_path, is_two_files
-from vaegan_jax.config.shapes import MAX_AXES, as_pair
+from vaegan_jax.config.shapes import MAX_AXES
 from vaegan_jax.data.buckets import is_folder
-from vaegan_jax.data.data_config import in_bucket
+from vaegan_jax.data.data_config import as_pair, in_bucket
 from vaegan_jax.errors import UserError
 
 _INT32_MAX = 2**31 - 1  # JAX counts in 32 bits.

@@ -6,7 +6,7 @@ Images have `data.image_size`, one number or a pair (height, width). Arrays have
 
 from typing import Any
 
-from vaegan_jax.data import sources
+from vaegan_jax.data import data_config, sources
 
 MAX_AXES = 3
 
@@ -16,16 +16,9 @@ def holds_arrays(data: Any) -> bool:
   return sources.holds_arrays(data['name'], tuple(data['shape']))
 
 
-def as_pair(image_size: int | tuple[int, int]) -> tuple[int, ...]:
-  """Returns an `image_size` as (height, width)."""
-  if isinstance(image_size, (tuple, list)):  # JSON has lists.
-    return tuple(image_size)
-  return (image_size,) * 2
-
-
 def spatial_shape(data: Any) -> tuple[int, ...]:
   """Returns the sizes S of the one to three spatial axes of the examples."""
-  return tuple(data['shape']) or as_pair(data['image_size'])
+  return data_config.spatial_shape(data['shape'], data['image_size'])
 
 
 def shape_field(data: Any) -> str:

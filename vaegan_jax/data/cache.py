@@ -150,7 +150,7 @@ def _write_all(decoder: Decoder, file) -> None:
 def _print_progress(done: int, total: int, seconds: float) -> None:
   rate = done / seconds
   print(
-    f'Decoded {done:,} of {total:,} images, {rate:,.0f} images/s, '
+    f'Decoded {done:,} of {total:,} examples, {rate:,.0f} examples/s, '
     f'{(total - done) / rate:.0f} s remaining.',
     flush=True,
   )

@@ -26,22 +26,24 @@ _SUFFIXES = ('.jpg', '.png')
 class _ByList(ByName):
   """Splits images as the list of CelebA's authors does."""
 
-  def __init__(self, splits: Mapping[str, str], text: bytes):
-    """Takes the split by name, and the list that has it."""
-    self._splits = splits
+  def __init__(self, path: pathlib.Path):
+    """Reads the list."""
+    text = path.read_bytes()
+    self.split_of = dict(_parse(text.decode(errors='replace')))
     self.marker = hashlib.sha256(text).hexdigest()
+    self._file = path.name
 
   def split(self, names: list[str], digests: Mapping[str, bytes]) -> Splits:
     """Splits names; see `ByName.split`."""
     del digests
     splits = {split: [] for split in _SPLITS.values()}
     for name in names:
-      splits[self._splits[_base(name)]].append(name)
+      splits[self.split_of[_base(name)]].append(name)
     return splits
 
   def origin(self, split: str, names: Sequence[str]) -> str:
     """Names the list; see `ByName.origin`."""
-    return f'by {_LISTS[0]}'
+    return f'by {self._file}'
 
 
 class CelebAFiles(ImageFiles):
@@ -76,9 +78,8 @@ class CelebAFiles(ImageFiles):
 
   def _list(self) -> dict[str, tuple[int, int]]:
     self._list_path = self._find(*_LISTS)
-    text = self._list_path.read_bytes()
-    self._splits = dict(_parse(text.decode(errors='replace')))
-    self._list_rule = _ByList(self._splits, text)
+    self._list_rule = _ByList(self._list_path)
+    self._splits = self._list_rule.split_of
     images = self._find(_IMAGES, f'{_IMAGES}.zip')
     self._zip = None
     if images.is_dir():

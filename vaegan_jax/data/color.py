@@ -31,9 +31,10 @@ class Profile(NamedTuple):
 def find_profile(image: Image.Image) -> Profile | None:
   """Returns the profile of an image; None if there is none, or it is sRGB."""
   content = image.info.get('icc_profile')
-  if not content or image.mode == 'LAB':
+  # A malformed TIFF may have text here.
+  if not isinstance(content, bytes) or not content or image.mode == 'LAB':
     return None
-  return _read(bytes(content), _mode_of(image))
+  return _read(content, _mode_of(image))
 
 
 def to_srgb(image: Image.Image) -> Image.Image:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 
 from vaegan_jax.data import sources
 
@@ -54,10 +55,7 @@ class DataConfig:
   @property
   def spatial_shape(self) -> tuple[int, ...]:
     """The lengths of one to three axes of space, S."""
-    if self.shape:
-      return self.shape
-    is_pair = isinstance(self.image_size, tuple)
-    return self.image_size if is_pair else (self.image_size,) * 2
+    return spatial_shape(self.shape, self.image_size)
 
   @property
   def read_shape(self) -> tuple[int, ...]:
@@ -77,6 +75,19 @@ class DataConfig:
     data_dir = '' if in_bucket(self.data_dir) else self.data_dir
     folder = expand_path(self.copy_dir or data_dir or _HOME_DATA_DIR)
     return os.path.join(folder, 'buckets')
+
+
+def spatial_shape(
+  shape: Sequence[int], image_size: int | Sequence[int]
+) -> tuple[int, ...]:
+  """Returns S: the `shape` of arrays or, if it is empty, the image size."""
+  return tuple(shape) or as_pair(image_size)
+
+
+def as_pair(image_size: int | Sequence[int]) -> tuple[int, ...]:
+  """Returns an `image_size` as (height, width)."""
+  is_pair = isinstance(image_size, (tuple, list))  # JSON has lists.
+  return tuple(image_size) if is_pair else (image_size,) * 2
 
 
 def in_bucket(path: str) -> bool:

@@ -46,7 +46,7 @@ class ByName:
 
   def origin(self, split: str, names: Sequence[str]) -> str:
     """Describes where the files `names` of a split come from."""
-    return self._reason if split == 'test' else 'all others'
+    return self._reason if split == 'test' else 'not held out'
 
   def _hold_out(self, names, digests) -> list[str]:
     return names[::_TEST_EVERY]
@@ -98,7 +98,7 @@ class ByGroup(ByContent):
   def origin(self, split: str, names: Sequence[str]) -> str:
     """Describes the groups of a split; see `ByName.origin`."""
     number = len({self._keys.get(name, name) for name in names})
-    which = 'held out' if split == 'test' else 'all others'
+    which = 'held out' if split == 'test' else 'not held out'
     return f'in {number:,} groups of data.group_by={self._group_by!r}, {which}'
 
   def _hold_out(self, names, digests) -> list[str]:

@@ -41,6 +41,7 @@ class Pictures:
       UserError: the path does not exist, or has no example.
     """
     self._root, self._found = _find(path, data.holds_arrays)
+    self._kind = 'array' if data.holds_arrays else 'image'
     self._shape = data.spatial_shape
     size = arrays.short_shape(self._shape)
     self._decoding = (data.channels, size, data.center_crop)
@@ -91,8 +92,8 @@ class Pictures:
       return arrays.middle(self._decode(path.read_bytes()), self._shape)
     except Exception as error:  # Pillow raises nearly anything.
       raise UserError(
-        f'{path} cannot be read as an image ({describe_error(error)}): repair '
-        'or remove it, and run the same command again'
+        f'{path} cannot be read as an {self._kind} ({describe_error(error)}): '
+        'repair or remove it, and run the same command again'
       ) from error
 
 
@@ -109,13 +110,16 @@ def _find(
     found = find_arrays(root) if holds_arrays else find_images(root)
   else:
     raise UserError(
-      f'--input={path} does not exist: name an image, or a folder of images '
-      'on a disk, such as --input=/data/my_photos'
+      f'--input={path} does not exist: name a file or a folder on a disk, '
+      'such as --input=/data/my_photos'
     )
   if not found:
+    kind, files = 'image', 'JPEG, PNG or other images'
+    if holds_arrays:
+      kind, files = 'array', '.npy, TIFF, WAV or other arrays'
     raise UserError(
-      f'--input={path} has no image: name a folder of JPEG, PNG or other '
-      'images, such as --input=/data/my_photos'
+      f'--input={path} has no {kind}: name a folder of {files}, such as '
+      '--input=/data/my_photos'
     )
   return root, found
 

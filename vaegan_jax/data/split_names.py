@@ -1,7 +1,6 @@
 """Names of files that say how to split them: of folders, and of groups."""
 
 import collections
-import functools
 import os
 import re
 from collections.abc import Collection, Sequence
@@ -26,14 +25,12 @@ _REMEDY = (
 )
 
 
-@functools.cache
 def _kind(part: str) -> str:
   """Returns the split that a folder's own name stands for, or ''."""
   match = _SPLIT_NAME.fullmatch(part)
   return _KIND_OF_WORD[match[1].lower()] if match else ''
 
 
-@functools.cache
 def _similar_kind(part: str) -> str:
   """Returns the split that a word in a name stands for, or ''."""
   if not _WORD.search(part):
@@ -93,9 +90,7 @@ class NamedFolders:
     """Warns if files are named like several splits."""
     examples, number = {}, 0
     for name in self._names:
-      kind = _WORD.search(name) and _similar_kind.__wrapped__(
-        os.path.splitext(os.path.basename(name))[0]
-      )
+      kind = _similar_kind(os.path.splitext(os.path.basename(name))[0])
       if kind:
         number += 1
         examples.setdefault(kind, name)

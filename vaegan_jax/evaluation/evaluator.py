@@ -83,7 +83,7 @@ class Evaluator:
       for method in ('encode', 'decode', 'from_prior')
     )
     self._feature_metrics = feature_metrics
-    self._notes = notes
+    self._notes = (*_describe_distance(modules, loss, batch_size), *notes)
     self._measure = functools.partial(_measure, by_band=bool(bands))
     self._distance = functools.partial(_distance, loss, modules.get('critic'))
 
@@ -132,7 +132,7 @@ class Evaluator:
     )
     parts = [values for _, values in batches]
     return summarize(
-      {k: np.concatenate([part[k] for part in parts]) for k in parts[0]},
+      {k: np.concatenate([p.pop(k) for p in parts]) for k in list(parts[0])},
       num_codes=getattr(self._latent, 'codebook_size', 0),
     )
 
@@ -141,12 +141,11 @@ class Evaluator:
     """A Markdown list that explains how the scores are computed."""
     shape = 'x'.join(map(str, self._shape))
     lines = (
-      f'{len(self._images):,} held-out images of {shape}, the crops that the '
-      'autoencoder is fed with',
+      f'{len(self._images):,} held-out examples of {shape}, as the autoencoder '
+      'takes them: after crops and resizing',
       "reconstructions from the latent's mean or, where it says sampled, from "
       'a sample of it, with the averaged weights',
-      'LPIPS and Frechet distances of images clipped and rounded to 8 bits',
-      *self._feature_metrics.protocol,
+      *self._feature_metrics.describe(self._shape[-1]),
       *self._notes,
     )
     return ''.join(f'- {line}\n' for line in lines)
@@ -155,20 +154,16 @@ class Evaluator:
     """Returns what `summarize` needs of a batch, {name: [B, ...]}."""
     images, indices = batch
     x = pixels.to_float(images, self._value_range)
-    features = self._feature_metrics.embed(x)
-    values = {k: v for k, v in features.items() if k == 'features'}
-    x_recon, latent_values = self._reconstruct(variables, x)
-    values |= latent_values
+    x_recon, values = self._reconstruct(variables, x)
     if distance:
       values['distance'] = distance(x, x_recon)
-    kinds = {'': x_recon}
+    recons = {'': x_recon}
     if self._latent.is_random:
-      kinds['_sampled'] = self._sample(variables, x, indices)
-    for suffix, x_recon in kinds.items():
+      recons['_sampled'] = self._sample(variables, x, indices)
+    for suffix, x_recon in recons.items():
       measured = self._measure(x, x_recon)
-      measured |= self._feature_metrics.compare(features, x_recon)
       values |= {f'{name}{suffix}': value for name, value in measured.items()}
-    return values
+    return values | self._feature_metrics.measure(x, recons)
 
   def plot(
     self, variables: Variables, poll: Poll = never_stop
@@ -281,6 +276,20 @@ def _sample(autoencoder, seed, variables, x, indices) -> jax.Array:
     jax.random.key(seed), indices, len(x), space
   )
   return autoencoder.apply(variables, x, noise)[0]
+
+
+def _describe_distance(modules, loss, batch_size) -> tuple[str, ...]:
+  """Returns the line of the protocol about a distance that mixes examples."""
+  by_batch = loss.normalize in ('batch', 'local')
+  if 'critic' not in modules or not (by_batch or loss.image_weight):
+    return ()
+  if loss.normalize == 'none':  # Then the image is not divided, either.
+    return ()
+  number = devices.shareable(batch_size)
+  return (
+    'distance: features are divided by their mean size in a batch, here of '
+    f'{number:,} examples; other batch sizes give other values',
+  )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -2,24 +2,23 @@
 
 The user has the files of the networks, and no run was trained with them. Every
 network takes what a screen would show: pictures clipped to [-1, 1] and rounded
-to 8 bits, without alpha. Grey ones are repeated to three channels, and each
-band of other signals is a grey picture of its own. VGG16 takes sides below 64
-pixels enlarged to it (bilinear), Inception takes 299x299. Axes: B images, H
-height, W width, C channels, N pictures of an image, F features.
+to 8 bits. A photograph is one picture, without its alpha. So is an array of one
+or three bands; of other arrays each band is a grey picture of its own. Grey is
+repeated to three channels. VGG16 takes sides below 64 pixels enlarged to it
+(bilinear), Inception takes 299x299. Axes: B images, H height, W width, C
+channels, P pictures of an image, F features.
 """
 
 import contextlib
 import dataclasses
 import functools
 import hashlib
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from vaegan_jax.errors import UserError
 from vaegan_jax.losses.distances import feature_distance
@@ -29,7 +28,7 @@ from vaegan_jax.runtime import devices
 
 _VGG_LAYER = 'conv5_3'  # The last layer, for the Frechet distance.
 
-# {'lpips': {layer: [B, N, H, W, C]}, 'features': [B, N F] of the Frechet
+# {'lpips': {layer: [B, H', W', C']}, 'features': [B, F] of the Frechet
 # distance}, or one of the two.
 Features = dict[str, Any]
 
@@ -39,38 +38,83 @@ class FeatureMetrics:
   """Metrics in the features of pretrained networks.
 
   Attributes:
-    embedders: one a network, (images [B, H, W, C] in [-1, 1]) -> Features.
+    embedders: one a network, (pictures [B, H, W, C] in [-1, 1]) -> Features.
     protocol: a line about each metric.
+    arrays: whether the examples are arrays, not photographs.
+    num_features: F of the Frechet distance; 0: it is not computed.
   """
 
   embedders: tuple[Callable[[jax.Array], Features], ...] = ()
   protocol: tuple[str, ...] = ()
+  arrays: bool = False
+  num_features: int = 0
 
-  def embed(self, images: jax.Array) -> Features:
-    """Returns the features of images [B, H, W, C] in every network."""
-    features = {}
-    for embed in self.embedders:
-      features |= embed(images)
-    return features
-
-  def compare(
-    self, features: Features, x_recon: jax.Array
+  def measure(
+    self, x: jax.Array, recons: Mapping[str, jax.Array]
   ) -> dict[str, jax.Array]:
-    """Compares reconstructions with originals.
+    """Compares originals with several kinds of reconstructions.
+
+    One picture of each example is embedded at a time, so that the memory does
+    not grow with the number of bands.
 
     Args:
-      features: features of the originals.
-      x_recon: [B, H, W, C] their reconstructions, in [-1, 1].
+      x: [B, H, W, C] originals in [-1, 1].
+      recons: {suffix: [B, H, W, C]} reconstructions.
 
     Returns:
-      Those of the metrics that are loaded: 'lpips' [B], the mean over the
-      pictures of an image, and 'features_recon' [B, N F].
+      Those of the metrics that are loaded: 'features' [B, P, F] of the
+      originals and, for each suffix, 'features_recon' [B, P, F] and 'lpips'
+      [B], the mean over the pictures.
     """
-    return _compare(features, self.embed(x_recon)) if features else {}
+    if not self.embedders:
+      return {}
+    parts = []
+    for picture, *others in zip(
+      *map(self._pictures, (x, *recons.values())), strict=True
+    ):
+      features = self._embed(picture)
+      part = {k: v for k, v in features.items() if k == 'features'}
+      for suffix, other in zip(recons, others, strict=True):
+        compared = _compare(features, self._embed(other))
+        part |= {f'{name}{suffix}': value for name, value in compared.items()}
+      parts.append(part)
+    stacked = {k: jnp.stack([p[k] for p in parts], axis=1) for k in parts[0]}
+    return {
+      k: v.mean(axis=1) if k.startswith('lpips') else v
+      for k, v in stacked.items()
+    }
+
+  def embed(self, images: jax.Array) -> jax.Array:
+    """Returns the features [B, P, F] of the Frechet distance."""
+    features = [self._embed(p)['features'] for p in self._pictures(images)]
+    return jnp.stack(features, axis=1)
+
+  def num_pictures(self, channels: int) -> int:
+    """Returns P for images of so many channels."""
+    return channels if self.arrays and channels not in (1, 3) else 1
+
+  def _pictures(self, images: jax.Array) -> tuple[jax.Array, ...]:
+    """Returns the P pictures of each image, [B, H, W, C'] each."""
+    alone = self.num_pictures(images.shape[-1]) == 1
+    return (images,) if alone else _split_bands(images)
+
+  def _embed(self, pictures: jax.Array) -> Features:
+    features = {}
+    for embed in self.embedders:
+      features |= embed(pictures)
+    return features
+
+  def describe(self, channels: int) -> tuple[str, ...]:
+    """Returns the lines of the protocol for examples of so many channels."""
+    if not self.embedders:
+      return ()
+    taken = _describe_pictures(channels, self.arrays)
+    line = f'the networks take {taken}; values are clipped, rounded to 8 bits'
+    return (*self.protocol, line)
 
 
 def load_feature_metrics(
-  *, lpips_weights: str, features_weights: str
+  *, lpips_weights: str, features_weights: str, arrays: bool = False
 ) -> FeatureMetrics:
   """Reads the weights of the networks; compiles nothing.
 
@@ -79,6 +123,7 @@ def load_feature_metrics(
       comma; '': no LPIPS.
     features_weights: the file of VGG16 or of the Inception of 2015, told apart
       by its content; '': no Frechet distance.
+    arrays: whether the examples are arrays, not photographs.
 
   Returns:
     The metrics. LPIPS and the Frechet distance share the passes of one VGG16.
@@ -86,7 +131,7 @@ def load_feature_metrics(
   Raises:
     UserError: a file is missing, damaged or of another network.
   """
-  networks, protocol = [], []  # (embed, variables)
+  networks, protocol, num_features = [], [], 0  # (embed, variables)
   embed_for_lpips = functools.partial(
     _embed_in_vgg, lpips.LPIPS(), vgg.LPIPS_LAYERS
   )
@@ -101,7 +146,7 @@ def load_feature_metrics(
     )
   if features_weights:
     with _naming(f'evaluation.features_weights={features_weights}'):
-      network, description = _load_features(features_weights)
+      network, num_features, description = _load_features(features_weights)
     if trunk and _digest(trunk) == _digest(features_weights):
       layer = f'vgg/{_VGG_LAYER}'
       networks = [(functools.partial(embed_for_lpips, layer), variables)]
@@ -112,11 +157,11 @@ def load_feature_metrics(
     functools.partial(jax.jit(embed), devices.replicate(variables))
     for embed, variables in networks
   )
-  return FeatureMetrics(tuple(embedders), tuple(protocol))
+  return FeatureMetrics(tuple(embedders), tuple(protocol), arrays, num_features)
 
 
 def _load_features(path):
-  """Returns ((embed, variables), description) of the network in a file."""
+  """Returns ((embed, variables), F, description) of the network in a file."""
   state = weights.read_state_dict(path)
   if inception.is_inception(state):
     description = (
@@ -127,7 +172,7 @@ def _load_features(path):
       "centres (bilinear, no antialiasing), and TensorFlow's by corners"
     )
     network = _embed_in_inception, inception.to_variables(path, state)
-    return network, description
+    return network, inception.NUM_FEATURES, description
   if not any(name.startswith('features.') for name in state):
     some = ', '.join(list(state)[:3])[:80] or 'none at all'
     raise UserError(
@@ -135,11 +180,13 @@ def _load_features(path):
       f'its tensors are {some!r}: download {vgg.URLS[16]} or {inception.URL}.'
     )
   description = (
-    f'in the spatial mean of VGG16 {_VGG_LAYER} (512 features; not the FID of '
-    f'the literature), pictures enlarged to at least {lpips.MIN_SIDE} pixels'
+    f'in the spatial mean of VGG16 {_VGG_LAYER} ({vgg.WIDTHS[-1]} features; '
+    'not the FID of the literature), pictures enlarged to at least '
+    f'{lpips.MIN_SIDE} pixels'
   )
   embed = functools.partial(_embed_in_vgg, vgg.VGG(16), (), _VGG_LAYER)
-  return (embed, vgg.to_variables(path, state, 16)), description
+  network = embed, vgg.to_variables(path, state, 16)
+  return network, vgg.WIDTHS[-1], description
 
 
 @contextlib.contextmanager
@@ -151,50 +198,54 @@ def _naming(field: str) -> Iterator[None]:
     raise UserError(f'{field} cannot be used: {error}') from error
 
 
+@jax.jit
+def _split_bands(images):
+  return tuple(jnp.split(images, images.shape[-1], axis=-1))
+
+
+def _describe_pictures(channels: int, arrays: bool) -> str:
+  """Describes the pictures of such examples, as it follows "take"."""
+  if channels == 1:
+    return 'the one channel, as grey'
+  if channels == 3:
+    return 'the three channels, as red, green and blue'
+  if arrays:
+    return (
+      f'each of the {channels} bands by itself, as a grey picture, and a '
+      'metric is the mean over the bands'
+    )
+  colors = 'grey' if channels == 2 else 'red, green and blue'
+  return f'{colors}, without the last channel, alpha'
+
+
 def to_pictures(images: jax.Array) -> jax.Array:
   """Returns the pictures that the networks take, in their own size.
 
   Args:
-    images: [B, H, W, C] in [-1, 1], of any number of channels.
+    images: [B, H, W, C] in [-1, 1]; of two or four channels the last is alpha.
 
   Returns:
-    [B N, H, W, 1 or 3] float32 in [-1, 1]: the N pictures of the first image,
-    one or as many as it has bands, then those of the next.
+    [B, H, W, 1 or 3] float32 in [-1, 1], of 8 bits.
   """
-  channels = images.shape[-1]
   images = jnp.clip(images.astype(jnp.float32), -1, 1)
   images = jnp.round((images + 1) * 127.5) / 127.5 - 1
-  if channels in (2, 4):  # The last one is alpha.
-    return images[..., :-1]
-  if channels > 4:
-    bands = jnp.moveaxis(images, -1, 1)
-    return bands.reshape(-1, *bands.shape[2:], 1)
-  return images
+  return images[..., :-1] if images.shape[-1] in (2, 4) else images
 
 
-def _embed_in_vgg(module, lpips_layers, layer, variables, images):
+def _embed_in_vgg(module, lpips_layers, layer, variables, pictures):
   """Embeds in VGG16, in one pass; without `layer` for LPIPS alone."""
-  pictures = lpips.enlarge(to_pictures(images))
+  pictures = lpips.enlarge(to_pictures(pictures))
   layers = (*lpips_layers, layer) if layer else lpips_layers
   _, features = capture_features(module, variables, pictures, layers=layers)
-  features = {
-    name: feature.reshape(len(images), -1, *feature.shape[1:])
-    for name, feature in features.items()
-  }
-  embedded = {'features': _means(features.pop(layer))} if layer else {}
+  embedded = {}
+  if layer:
+    embedded['features'] = features.pop(layer).mean(axis=(1, 2))
   return embedded | ({'lpips': features} if lpips_layers else {})
 
 
-def _embed_in_inception(variables, images):
-  pictures = inception.resize(to_pictures(images))
-  features = inception.Inception().apply(variables, pictures)
-  return {'features': features.reshape(len(images), -1)}
-
-
-def _means(feature):
-  """Averages over space: [B, N, H, W, C] -> [B, N C]."""
-  means = feature.mean(axis=(2, 3))
-  return means.reshape(len(means), -1)
+def _embed_in_inception(variables, pictures):
+  pictures = inception.resize(to_pictures(pictures))
+  return {'features': inception.Inception().apply(variables, pictures)}
 
 
 @jax.jit
@@ -207,51 +258,6 @@ def _compare(features, features_recon):
   if 'features' in features:
     compared['features_recon'] = features_recon['features']
   return compared
-
-
-def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-  """Computes the Frechet distance of two sets of features.
-
-  `|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2))`, the distance of normal
-  distributions (arXiv 1706.08500, equation 6), in float64.
-
-  Args:
-    a: [N, F] features of a set.
-    b: [M, F] of another.
-
-  Returns:
-    At least 0; 0 between a set and itself. It is biased: it falls with N. NaN
-    where N or M is below 2, or a feature is not finite.
-  """
-  enough = min(len(a), len(b)) > 1
-  if not enough or not (np.isfinite(a).all() and np.isfinite(b).all()):
-    return math.nan
-  (mean_a, cov_a), (mean_b, cov_b) = map(_moments, (a, b))
-  # The root's trace is that of the symmetric S_a^(1/2) S_b S_a^(1/2).
-  values, vectors = np.linalg.eigh(cov_a)
-  root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-  common = np.linalg.eigvalsh(root @ cov_b @ root)
-  cross = np.sqrt(np.maximum(common, 0)).sum()
-  distance = np.sum((mean_a - mean_b) ** 2)
-  distance += np.trace(cov_a) + np.trace(cov_b) - 2 * cross
-  return float(max(distance, 0.0))
-
-
-def frechet_floor(features: np.ndarray) -> float:
-  """Returns the least distance to expect with this number of images.
-
-  Args:
-    features: [N, F] of the originals.
-
-  Returns:
-    The distance between one half of them (every second one) and the other.
-  """
-  return frechet_distance(features[0::2], features[1::2])
-
-
-def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  features = np.asarray(features, np.float64)
-  return features.mean(axis=0), np.cov(features, rowvar=False)
 
 
 def _describe(path: str) -> str:

@@ -1,6 +1,7 @@
 """The scores of a run: from the values of its examples to one line.
 
-Axes: B examples, N examples of a set, F features; S, one to three of space.
+Axes: B examples, N examples of a set, P pictures of an example for pretrained
+networks, F features; S, one to three of space.
 """
 
 import math
@@ -11,10 +12,7 @@ import numpy as np
 from absl import logging
 
 from vaegan_jax.evaluation import metrics
-from vaegan_jax.evaluation.feature_metrics import (
-  frechet_distance,
-  frechet_floor,
-)
+from vaegan_jax.evaluation.frechet import frechet_distance, frechet_floor
 from vaegan_jax.models.latents.codes import codebook_metrics
 
 Scores = dict[str, float | None]
@@ -63,8 +61,9 @@ def summarize(
 
   Args:
     values: {name: [N, ...]}: those of `measure`, perhaps `lpips` and
-      `features_recon`, and the same of samples with `_sampled`; perhaps
-      `features` of the originals, `kl`, `rate`, `distance` and `indices`.
+      `features_recon` [N, P, F], and the same of samples with `_sampled`;
+      perhaps `features` of the originals, `kl`, `rate`, `distance` and
+      `indices`.
     num_codes: the size of the codebook.
 
   Returns:
@@ -119,7 +118,7 @@ def _metrics_for(values, suffix) -> dict[str, float]:
 
 
 def _warn_of_few(features: np.ndarray) -> None:
-  num_images, num_features = features.shape
+  num_images, *_, num_features = features.shape
   if num_images <= num_features:
     logging.log_first_n(
       logging.WARNING,

@@ -18,15 +18,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 from flax import struct
 
-from vaegan_jax.config.settings import settings
-from vaegan_jax.config.shapes import example_shape, holds_arrays
+from vaegan_jax.config.shapes import example_shape
 from vaegan_jax.data import pixels
 from vaegan_jax.errors import UserError
 from vaegan_jax.inference.latent_statistics import LatentStatistics
 from vaegan_jax.inference.posterior import Posterior
+from vaegan_jax.inference.preprocess import preprocess
 from vaegan_jax.inference.tensors import digest, to_tensors
 from vaegan_jax.losses import reconstruction
 
@@ -96,31 +95,18 @@ class TrainedModel(struct.PyTreeNode):
     Args:
       images: [B, H, W, C] or [H, W, C] uint8, or a list of [H, W, C] of any
         sizes, or of Pillow's images. Other sizes and channels than the
-        training's are converted by Pillow. Within `jax.jit`: an array of the
-        training's shape. Of a run on arrays: arrays in the data's own units, of
-        which the middle is cut out.
+        training's are converted by Pillow. Of a run on arrays: arrays of real
+        numbers in the data's own units, of which the middle is cut out. Within
+        `jax.jit` and the like they must have the training's shape.
 
     Returns:
       [B, *S, C] float32 in [-1, 1], of the training's shape.
 
     Raises:
-      UserError: they are not uint8, or too small.
+      UserError: they are not uint8 (arrays: not real numbers), too small or,
+        within `jax.jit`, of another shape.
     """
-    if not isinstance(images, (list, tuple)):
-      images = images if np.ndim(images) == self._ndim else [images]
-    data = self.config.data
-    if holds_arrays(data):
-      images = self._cut(images)
-    elif not isinstance(images, jax.core.Tracer):
-      kinds = {str(getattr(image, 'dtype', 'uint8')) for image in images}
-      if kinds - {'uint8'}:
-        raise UserError(
-          f'images are {", ".join(sorted(kinds))}, and must be uint8 from 0 to '
-          '255, such as np.asarray(PIL.Image.open(path))'
-        )
-      if getattr(images, 'shape', ())[1:] != self.image_shape:
-        images = np.stack([self._to_size(image) for image in images])
-    return pixels.to_float(images, data.value_range)
+    return preprocess(images, self.config.data)
 
   def to_values(self, x: jax.Array) -> jax.Array:
     """Maps [..., C] in [-1, 1] to the data's own units, as float32."""
@@ -169,8 +155,10 @@ class TrainedModel(struct.PyTreeNode):
     sides = x.shape[1:-1]
     if not self.autoencoder.encoder.flat:
       factor = self.autoencoder.encoder.factor
-      more = [(0, -side % factor) for side in sides]
-      x = jnp.pad(x, ((0, 0), *more, (0, 0)), 'edge')
+      for axis, side in enumerate(sides, start=1):
+        # `jnp.pad` with 'edge' is refused on an explicit mesh.
+        last = jax.lax.slice_in_dim(x, side - 1, side, axis=axis)
+        x = jnp.concatenate([x, *[last] * (-side % factor)], axis=axis)
     x_recon = self.decode(self.encode(x).mode())
     return x_recon[:, *(slice(side) for side in sides)]
 
@@ -221,18 +209,22 @@ class TrainedModel(struct.PyTreeNode):
   def distance(self, x: jax.Array, y: jax.Array) -> jax.Array:
     """Computes the run's perceptual distance [B] of images [B, *S, C].
 
-    With `config.loss.normalize` 'local' or 'batch' it depends on the batch.
+    Gradients reach y alone: x is the reference, and the critic is frozen, as in
+    `perceptual_distance`. With `config.loss.normalize` 'local' or 'batch' the
+    distance depends on the batch.
 
     Raises:
       UserError: as `features`.
     """
+    x = jax.lax.stop_gradient(x)
+    frozen = self.replace(variables=jax.lax.stop_gradient(self.variables))
     return reconstruction.compare(
       self.loss,
       x,
       y,
-      self.features(x),
-      self.features(y),
-      sizes=self.variables['critic'].get('sizes'),
+      frozen.features(x),
+      frozen.features(y),
+      sizes=frozen.variables['critic'].get('sizes'),
     )
 
   @property
@@ -248,41 +240,6 @@ class TrainedModel(struct.PyTreeNode):
         'latents.json'
       )
     return self.statistics
-
-  def _cut(self, values: Any) -> Any:
-    if getattr(values, 'shape', ())[1:] == self.image_shape:
-      return values
-    from vaegan_jax.data import arrays  # With Pillow.
-
-    *sides, channels = self.image_shape
-    return arrays.cut(values, channels, sides)
-
-  def _to_size(self, image: Any) -> np.ndarray:
-    from PIL import Image  # Only where an image has another shape.
-
-    from vaegan_jax.data import arrays, decode
-    from vaegan_jax.data.data_config import DataConfig
-
-    if isinstance(image, Image.Image):
-      try:
-        image = decode.upright(image)
-      except ValueError as error:
-        raise UserError(
-          f'an image cannot be used, because its {error}: convert it, such as '
-          "with image.convert('RGB')"
-        ) from error
-    else:
-      image = np.asarray(image)
-      image = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    data, sides = self.config.data, self.image_shape[:-1]
-    whole = decode.to_size(
-      image,
-      channels=data.channels,
-      image_size=tuple(side + data.random_crop_margin for side in sides),
-      center_crop=data.center_crop,
-      to_srgb=settings(DataConfig, data).converts_profiles,
-    )
-    return arrays.middle(whole, sides)
 
   def _check_images(self, x) -> None:
     self._check_channels(x)

@@ -117,7 +117,7 @@ def _describe_images(model: TrainedModel) -> str:
   shape = 'x'.join(map(str, model.image_shape))
   value_range = model.config.data.value_range
   if value_range == 'dtype':
-    return f'images: {shape}, floats in [-1, 1]: `uint8 / 127.5 - 1`'
+    return f'examples: {shape}, floats in [-1, 1]: `uint8 / 127.5 - 1`'
   low, high = value_range
   return (
     f'examples: {shape}, floats in [-1, 1], which are {low:g} to {high:g} in '
@@ -130,8 +130,8 @@ def _describe_statistics(model: TrainedModel) -> str:
     return ''
   return (
     f', scaling factor {float(model.scaling_factor):.5g} (over '
-    f'{model.statistics.num_images:,} training images; means and deviations '
-    'are in `latents.json`)'
+    f'{model.statistics.num_images:,} training examples; means and '
+    'deviations are in `latents.json`)'
   )
 
 

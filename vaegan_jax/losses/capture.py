@@ -3,7 +3,10 @@
 Flax stores intermediate values by layer, not in order. The order of the calls
 is therefore recorded separately, by name, while Python traces. The values pass
 through Flax, which moves them safely out of `nn.remat`, `nn.scan` and their NNX
-counterparts. The public functions are in `perceptual.py`.
+counterparts. With each value goes an empty marker of its rank, whose only axis
+of size 0 is the first. A scan or vmap stacks both alike, so the marker shows
+where the layer's own first axis is. The public functions are in
+`perceptual.py`.
 """
 
 import collections
@@ -17,12 +20,14 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 from flax import errors
 from flax.core.scope import in_filter, union_filters
 
-from vaegan_jax.losses.layers import Calls, IsLayer
+from vaegan_jax.losses.layers import Call, IsLayer
 
 _CALL = '__call__'
+_MARKERS = '__call__ markers'
 _RUNS = itertools.count()
 _WRAPPING = threading.RLock()  # A class is wrapped for all threads.
 
@@ -35,11 +40,12 @@ def capture_linen(
   *,
   mutable: Any = False,
   **apply_kwargs: Any,
-) -> tuple[Any, Calls]:
+) -> tuple[Any, list[Call], list[str]]:
   """Applies a linen module under `capture_intermediates`.
 
-  Returns the output of `module.apply(variables, *inputs, ...)`, and the calls
-  of the submodules that `is_layer` selects.
+  Returns the output of `module.apply(variables, *inputs, ...)`, the calls of
+  the submodules that `is_layer` selects, and the paths of those submodules
+  whose outputs did not come back.
   """
   recorder = _Recorder(is_layer)
   # `nn.jit` would reuse a trace made with the same mutable collections.
@@ -60,7 +66,7 @@ def capture_linen(
     collected['intermediates'] = sown
   if mutable is not False:  # As `module.apply` does.
     outputs = (outputs, collected)
-  return outputs, _in_order(returned, recorder.order)
+  return outputs, *_in_order(returned, recorder.order)
 
 
 class _Recorder:
@@ -74,6 +80,7 @@ class _Recorder:
     self.order: list[str] = []
     self._is_layer = is_layer
     self._running: list[nn.Module] = []
+    self._returned: Any = None
 
   def enter(self, call, args, kwargs, context) -> Any:
     """Calls a method, for `nn.intercept_methods`."""
@@ -81,12 +88,16 @@ class _Recorder:
       return call(*args, **kwargs)
     self._running.append(context.module)
     try:
-      return call(*args, **kwargs)
+      self._returned = call(*args, **kwargs)
+      return self._returned
     finally:
       self._running.pop()
 
   def capture(self, submodule: nn.Module, method_name: str) -> bool:
-    """Returns whether to keep an output, for `capture_intermediates`."""
+    """Returns whether to keep an output, for `capture_intermediates`.
+
+    Flax calls it as soon as `enter` has returned the output.
+    """
     path = '/'.join(submodule.path)
     # The module itself, with an empty path, is no layer.
     keep = (
@@ -97,6 +108,7 @@ class _Recorder:
     )
     if keep:
       self.order.append(path)
+      submodule.sow('intermediates', _MARKERS, _markers_of(self._returned))
     return bool(keep)
 
 
@@ -107,7 +119,7 @@ def capture_nnx(
   *,
   method: str | Callable | None = None,
   **kwargs: Any,
-) -> tuple[Any, Calls]:
+) -> tuple[Any, list[Call], list[str]]:
   """Calls an NNX module and records what its layers return.
 
   `nnx.capture` would not do: its `method_outputs` misses an inherited
@@ -118,8 +130,8 @@ def capture_nnx(
   transformation that closes over it, it cannot change, and a copy runs.
 
   `method`, a name or a function of the module and the inputs, is called instead
-  of the module. Returns its output, and the calls of the submodules that
-  `is_layer` selects.
+  of the module. Returns its output, the calls of the submodules that `is_layer`
+  selects, and the paths of those whose outputs did not come back.
   """
   from flax import nnx  # Only here, since importing it takes time.
 
@@ -141,7 +153,7 @@ def capture_nnx(
       returned = {
         path: layer.captured_outputs.get_value() for path, layer in layers
       }
-    return outputs, _in_order(returned, order)
+    return outputs, *_in_order(returned, order)
 
   try:
     return run(module)
@@ -229,19 +241,27 @@ def _wrap_call(cls, variable_type, order) -> None:
       order.append(self.captured_path)
       # A layer closed over by a transformation cannot export its value.
       with contextlib.suppress(errors.TraceContextError):
-        seen.set_value((*seen.get_value(), outputs))
+        seen.set_value((*seen.get_value(), (outputs, _markers_of(outputs))))
     return outputs
 
   setattr(cls, _CALL, wrapped)
 
 
+def _markers_of(outputs: Any) -> tuple[np.ndarray, ...]:
+  """Returns the marker of each leaf of a layer's outputs; see the module."""
+  return tuple(
+    np.zeros((0, *[1] * (np.ndim(leaf) - 1))[: np.ndim(leaf)], bool)
+    for leaf in jax.tree.leaves(outputs)
+  )
+
+
 def _called(
   intermediates: Mapping[Any, Any], path: tuple = ()
 ) -> Iterator[tuple[str, tuple]]:
-  """Yields (layer, the outputs of its calls)."""
+  """Yields (layer, the (outputs, markers) of its calls)."""
   for name, value in intermediates.items():
     if name == _CALL and isinstance(value, tuple):
-      yield _join(path), value
+      yield _join(path), tuple(zip(value, intermediates[_MARKERS], strict=True))
     elif isinstance(value, Mapping):
       yield from _called(value, (*path, name))
 
@@ -251,25 +271,31 @@ def _sown(intermediates: Mapping[str, Any]) -> dict[str, Any]:
   sown = {}
   for name, value in intermediates.items():
     kept = _sown(value) if isinstance(value, Mapping) else value
-    if name != _CALL and (kept or not isinstance(value, Mapping)):
+    ours = name in (_CALL, _MARKERS)
+    if not ours and (kept or not isinstance(value, Mapping)):
       sown[name] = kept
   return sown
 
 
-def _in_order(returned: Mapping[str, tuple], order: Iterable[str]) -> Calls:
+def _in_order(
+  returned: Mapping[str, tuple], order: Iterable[str]
+) -> tuple[list[Call], list[str]]:
   """Pairs each recorded call with its output.
 
   Flax may trace a layer more often than it runs (`nn.scan`), or reuse a cached
   trace without calling Python (`nnx.jit`). Calls that were not recorded come
-  last.
+  last. Also returns the paths that were called and returned nothing.
   """
   done = collections.Counter()
   calls = []
+  order = list(order)
   for path in [*order, *(p for p, outs in returned.items() for _ in outs)]:
     if done[path] < len(returned.get(path, ())):
-      calls.append((path, returned[path][done[path]]))
+      output, markers = returned[path][done[path]]
+      axes = [m.shape.index(0) if 0 in m.shape else 0 for m in markers]
+      calls.append(Call(path, output, axes))
       done[path] += 1
-  return calls
+  return calls, [p for p in dict.fromkeys(order) if not returned.get(p)]
 
 
 def _join(path: Iterable[Any]) -> str:

@@ -6,7 +6,7 @@ Owns the meaning of the argument `layers` and the names of the features that
 
 import collections
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,52 +14,103 @@ import jax.numpy as jnp
 Features = Mapping[str, jax.Array]
 # Names, module types, or (path, module) -> whether it is a layer.
 Layers = Sequence[str] | type | tuple[type, ...] | Callable[[str, Any], bool]
-# (layer, what it returned) in forward order: a layer follows those inside it,
-# and occurs once per call.
-Calls = list[tuple[str, Any]]
 IsLayer = Callable[[str, Any], bool]  # (path, module) -> whether to record it.
 
 
-def selection(
-  layers: Layers | None,
-) -> tuple[list[str] | None, IsLayer]:
+class Call(NamedTuple):
+  """One call of a layer, in a list in forward order.
+
+  A layer follows those inside it.
+
+  Attributes:
+    path: path of the layer.
+    output: what it returned.
+    first_axes: for each leaf of the output, where a surrounding scan or vmap
+      put the first axis of what the layer returned: 0 if there was none.
+  """
+
+  path: str
+  output: Any
+  first_axes: list[int]
+
+
+class Selection(NamedTuple):
+  """The argument `layers`, interpreted.
+
+  Attributes:
+    names: what to keep of all features, in this order; None: all that is
+      recorded.
+    is_layer: selects the modules to record.
+    is_exact: whether the user chose each layer, by name or with a predicate.
+  """
+
+  names: list[str] | None
+  is_layer: IsLayer
+  is_exact: bool
+
+
+def selection(layers: Layers | None) -> Selection:
   """Interprets the argument `layers` of `capture_features`.
 
-  Returns the names to keep of what is recorded (None: all), and a predicate for
-  the modules to record.
+  Raises:
+    ValueError: it has none of the documented forms.
   """
   if layers is None:
-    return None, lambda path, module: True
+    return Selection(None, lambda path, module: True, False)
   if isinstance(layers, (str, type)):
     layers = (layers,)
   if callable(layers):
-    return None, layers
-  layers = tuple(layers)
+    return Selection(None, layers, True)
+  try:
+    layers = tuple(layers)
+  except TypeError:
+    raise ValueError(
+      f'layers is {layers!r}; expected names of layers, module types, or a '
+      'function (path, module) -> bool'
+    ) from None
   if layers and all(isinstance(layer, type) for layer in layers):
-    return None, lambda path, module: isinstance(module, layers)
-  return list(layers), lambda path, module: True
+    return Selection(
+      None, lambda path, module: isinstance(module, layers), False
+    )
+  return Selection(list(layers), lambda path, module: True, True)
 
 
-def name_features(
-  calls: Calls, batch_size: int
-) -> tuple[dict[str, jax.Array], dict[str, str]]:
-  """Names the features of recorded calls, as `capture_features` documents.
+class Named(NamedTuple):
+  """The features of recorded calls.
 
-  An array whose first axis is not B is no feature. Returns {name: feature [B,
-  ...]} in forward order, and {name: path of its layer}.
+  Attributes:
+    features: {name: feature [B, ...]} in forward order.
+    paths: {name: path of its layer}.
+    omitted: {name: shape} of floating-point arrays whose first axis is not the
+      batch's, or may count the steps of a scan.
   """
-  counts = collections.Counter(path for path, _ in calls)
+
+  features: dict[str, jax.Array]
+  paths: dict[str, str]
+  omitted: dict[str, tuple]
+
+
+def name_features(calls: Sequence[Call], batch_size: int) -> Named:
+  """Names the features of recorded calls, as `capture_features` documents."""
+  counts = collections.Counter(call.path for call in calls)
   seen = collections.Counter()
-  features, paths = {}, {}
-  for path, output in calls:
-    call = f':{seen[path]}' if counts[path] > 1 else ''
+  found = Named({}, {}, {})
+  for path, output, first_axes in calls:
+    number = f':{seen[path]}' if counts[path] > 1 else ''
     seen[path] += 1
-    for keys, leaf in jax.tree_util.tree_leaves_with_path(output):
+    leaves = jax.tree_util.tree_leaves_with_path(output)
+    for (keys, leaf), axis in zip(leaves, first_axes, strict=True):
+      if not _is_floating(leaf):
+        continue
       entry = ''.join(f'.{_key_name(key)}' for key in keys)
-      if _is_feature(leaf, batch_size):
-        name = f'{path}{call}{entry}'
-        features[name], paths[name] = leaf, path
-  return features, paths
+      name = f'{path}{number}{entry}'
+      # The layer returned a batch, and the steps of a scan now stand before it.
+      is_stacked = axis > 0 and leaf.shape[axis] == batch_size
+      if leaf.shape[0] == batch_size and not is_stacked:
+        found.features[name], found.paths[name] = leaf, path
+      else:
+        found.omitted[name] = leaf.shape
+  return found
 
 
 def select(
@@ -84,12 +135,11 @@ def select(
   return selected
 
 
-def _is_feature(leaf: Any, batch_size: int) -> bool:
+def _is_floating(leaf: Any) -> bool:
   return (
     hasattr(leaf, 'dtype')
     and jnp.issubdtype(leaf.dtype, jnp.floating)
     and leaf.ndim > 0
-    and leaf.shape[0] == batch_size
   )
 
 

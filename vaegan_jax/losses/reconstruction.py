@@ -15,6 +15,12 @@ import jax.numpy as jnp
 
 from vaegan_jax.losses import distances, perceptual
 from vaegan_jax.losses.adversarial import mean_over_map
+from vaegan_jax.losses.terms import (
+  Weighting,
+  distance_terms,
+  image_layers,
+  total,
+)
 
 _MIN_VARIANCE = 1e-6  # A standard deviation of a seventh of an 8-bit level.
 # (critic's variables or None, x, outputs) -> ({term: [B]}, moments).
@@ -162,32 +168,17 @@ def compare(
   """
   sizes = sizes or {}
   min_sizes = {name: loss.min_size * size for name, size in sizes.items()}
-  distance = distances.feature_distance(
-    features_x,
-    features_recon,
-    weights=loss.layer_weights or None,
-    normalize=loss.normalize,
-    reduction=loss.reduction,
-    axis_name=axis_name,
-    min_sizes=min_sizes,
+  pair = x, x_recon, features_x, features_recon
+  how = distances.Comparison(
+    loss.normalize, reduction=loss.reduction, axis_name=axis_name
   )
-  if loss.image_weight:
-    # Images are divided by the batch's size for any `normalize`. Divided by its
-    # own size, a flat image outweighs all others; at unit length it has no
-    # contrast.
-    images, images_recon = (
-      image_layers(i, loss.image_halvings) for i in (x, x_recon)
-    )
-    distance += distances.feature_distance(
-      images,
-      images_recon,
-      weights=(loss.image_weight,) * len(images),
-      normalize='none' if loss.normalize == 'none' else 'batch',
-      reduction=loss.reduction,
-      axis_name=axis_name,
-      min_sizes=min_sizes,
-    )
-  return distance
+  weighting = Weighting(
+    loss.layer_weights or None,
+    loss.image_weight,
+    loss.image_halvings,
+    min_sizes,
+  )
+  return total(distance_terms(*pair, how, weighting))
 
 
 def layer_sizes(
@@ -207,26 +198,6 @@ def layer_sizes(
   """
   features = loss_features(loss, critic, variables, images)
   return distances.feature_sizes(features) | _image_sizes(loss, images)
-
-
-def image_layers(images: jax.Array, num_halvings: int) -> dict[str, jax.Array]:
-  """Returns the image, and its means over squares, as layers of the distance.
-
-  An error that is constant over a square does not average out. So colour and
-  brightness count in every layer, and fine detail in the first alone (the
-  Gaussian pyramid of Burt & Adelson, 1983, with squares for Gaussians).
-
-  Returns:
-    {'image': [B, *S, C], 'image_1': [B, *ceil(S / 2), C], ...}, with
-    `num_halvings` layers beyond the first.
-  """
-  layers, square = {'image': images}, (2,) * (images.ndim - 2)
-  for halving in range(1, num_halvings + 1):
-    images = nn.avg_pool(
-      images, square, square, 'SAME', count_include_pad=False
-    )
-    layers[f'image_{halving}'] = images
-  return layers
 
 
 def negative_log_likelihood(

@@ -108,7 +108,7 @@ class Progress:
     parts = [
       f'step {step:,}/{total:,}',
       f'{step / total:.1%}',
-      '- images/s' if speed is None else f'{speed:,.0f} images/s',
+      '- examples/s' if speed is None else f'{speed:,.0f} examples/s',
       '-:--:-- left' if left is None else f'{format_duration(left)} left',
       *(f'{name} {float(value):.4g}' for name, value in metrics.items()),
     ]

@@ -38,10 +38,10 @@ def load_data(
     )
   distributed.check_same(
     {
-      f'data.{field}': f'{len(images)} images ({images.fingerprint})'
+      f'data.{field}': f'{len(images)} examples ({images.fingerprint})'
       for field, images in zip(_SPLITS, splits, strict=True)
     },
-    'give all the same images, such as --config.data.path=/shared/cats',
+    'give all the same examples, such as --config.data.path=/shared/cats',
   )
   return settle_range(config, splits[0]), *splits
 

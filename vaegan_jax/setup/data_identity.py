@@ -103,25 +103,25 @@ def may_have_grown(
   if now < was or recorded['data'] == data:
     return False
   found = (
-    f'data.path={config.data.path!r} has {now:,} training images, and had '
+    f'data.path={config.data.path!r} has {now:,} training examples, and had '
     f'{was:,}, not all the same, at step {recorded["step"]:,} of the run in '
     f'{workdir}'
   )
   if not config.data.allow_growth:
     raise UserError(
-      f'{found}: if images were only added, resume with '
-      '--config.data.allow_growth=true, which changes the order of images from '
-      'here on. Otherwise restore the folder or use a new --workdir'
+      f'{found}: if examples were only added, resume with '
+      '--config.data.allow_growth=true, which changes their order from here '
+      'on. Otherwise restore the folder or use a new --workdir'
     )
   moved = ''
   if config.data.folder_rules == 1:
     moved = (
-      '; images held out now may have been trained on, because '
+      '; examples held out now may have been trained on, because '
       'data.folder_rules is 1'
     )
   print(
-    f'{found}: {now - was:,} are new, and the order of images changes from '
-    f'here on{moved}.',
+    f'{found}: {now - was:,} are new, and the order of examples changes '
+    f'from here on{moved}.',
     flush=True,
   )
   return True
@@ -156,17 +156,17 @@ def describe_change(
   if was['fingerprint'] == images.fingerprint:
     return ''
   change = (
-    'the images are not those that the run was trained on, '
+    'the examples are not those that the run was trained on, '
     f'{was["num_images"]:,} then and {len(images):,} now'
   )
   if now.name not in ('image_folder', 'array_folder'):
     return change
   if now.folder_rules == 1:
     return (
-      f'{change}: held-out images may have been trained on, because '
+      f'{change}: held-out examples may have been trained on, because '
       'data.folder_rules is 1'
     )
-  return f'{change}: added images have moved no other to another split'
+  return f'{change}: added files have moved no other to another split'
 
 
 def _without_version(name: str) -> str:

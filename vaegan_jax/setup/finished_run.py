@@ -15,7 +15,12 @@ from etils import epath
 
 from vaegan_jax.config.io import load_config
 from vaegan_jax.config.settings import settings
-from vaegan_jax.config.shapes import shape_flag, shown_bands, spatial_shape
+from vaegan_jax.config.shapes import (
+  holds_arrays,
+  shape_flag,
+  shown_bands,
+  spatial_shape,
+)
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.split import Images, load_splits
 from vaegan_jax.errors import UserError
@@ -27,6 +32,7 @@ from vaegan_jax.evaluation.feature_metrics import (
 from vaegan_jax.losses.reconstruction import LossConfig
 from vaegan_jax.models import is_frozen
 from vaegan_jax.setup.data_identity import describe_change, keep_rules
+from vaegan_jax.setup.memory import check_features
 from vaegan_jax.setup.modules import Variables
 from vaegan_jax.setup.networks import RestoredNetworks, restore_networks
 
@@ -79,6 +85,7 @@ def create_evaluator(
   *,
   feature_metrics: FeatureMetrics | None = None,
   batch_size: int = 0,
+  num_images: int = 0,
   notes: Sequence[str] = (),
 ) -> Evaluator:
   """Creates the evaluator of a run; computes nothing yet.
@@ -86,8 +93,21 @@ def create_evaluator(
   Args:
     feature_metrics: of pretrained networks; None: as configured.
     batch_size: examples at a time; 0: that of the configuration.
+    num_images: the most examples that one evaluation takes; 0: all.
     notes: lines to add to the protocol of the scores.
+
+  Raises:
+    UserError: a file of weights cannot be used, or the features of the examples
+      exceed the memory.
   """
+  feature_metrics = feature_metrics or load_feature_metrics(
+    **config.evaluation, arrays=holds_arrays(config.data)
+  )
+  check_features(
+    min(num_images or len(images), len(images)),
+    feature_metrics.num_pictures(config.data.channels),
+    feature_metrics.num_features,
+  )
   return Evaluator(
     modules,
     images,
@@ -98,8 +118,7 @@ def create_evaluator(
     value_range=config.data.value_range,
     bands=shown_bands(config.data),
     sample_rate=config.data.sample_rate,
-    feature_metrics=feature_metrics
-    or load_feature_metrics(**config.evaluation),
+    feature_metrics=feature_metrics,
     notes=notes,
   )
 

@@ -1,9 +1,9 @@
-"""Checks that an update fits in memory, before anything compiles.
+"""Checks that updates and evaluations fit in memory, before anything compiles.
 
-The estimate is a lower bound: the state and the gradients of the largest
-network. On a CPU, where XLA recomputes nothing, it includes the results of
-convolutions and matrix products, which their gradients need. XLA may still run
-out of memory; that is reported as a user's mistake too.
+The estimate of an update is a lower bound: the state and the gradients of the
+largest network. On a CPU, where XLA recomputes nothing, it includes the results
+of convolutions and matrix products, which their gradients need. XLA may still
+run out of memory; that is reported as a user's mistake too.
 """
 
 import contextlib
@@ -63,6 +63,34 @@ def check_memory(
     )
 
 
+def check_features(
+  num_examples: int, num_pictures: int, num_features: int
+) -> None:
+  """Refuses a Frechet distance whose features exceed the machine's memory.
+
+  Args:
+    num_examples: examples of an evaluation.
+    num_pictures: of each example: one, or as many as it has bands.
+    num_features: features of a picture; 0 without a Frechet distance.
+
+  Raises:
+    UserError: they need more than there is.
+  """
+  # Float32 of originals, of two kinds of reconstructions, and a copy.
+  needed = 4 * 4 * num_examples * num_pictures * num_features
+  available = _machine_memory()
+  if needed > available:
+    fewer = max(int(num_examples * available / needed) // 2, 2)
+    raise UserError(
+      f'evaluation.features_weights needs {needed / 1e9:,.1f} GB of memory for '
+      f'{num_features:,} features of {num_examples:,} examples with '
+      f'{num_pictures:,} pictures each, and the machine has '
+      f'{available / 1e9:,.1f}: evaluate fewer, such as '
+      f'--config.data.eval_split="test[:{fewer}]", or compute no Frechet '
+      'distance, --config.evaluation.features_weights='
+    )
+
+
 def _num_bytes(tree: Any) -> int:
   return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
@@ -93,11 +121,16 @@ def _available() -> int:
   stats = devices[0].memory_stats() or {}
   if 'bytes_limit' in stats:
     return stats['bytes_limit']
+  return _machine_memory() // len(devices)
+
+
+def _machine_memory() -> int:
+  """Returns the bytes of the machine, or of its container."""
   limits = [os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')]
   for name in _GROUP_LIMITS:
     with contextlib.suppress(OSError, ValueError):  # 'max' is no limit.
       limits.append(int(Path('/sys/fs/cgroup', name).read_text()))
-  return min(limits) // len(devices)
+  return min(limits)
 
 
 @contextlib.contextmanager

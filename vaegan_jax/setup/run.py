@@ -179,7 +179,9 @@ def setup(config: ml_collections.ConfigDict, workdir: str = '') -> Run:
   config, images, eval_images = load_data(config)
   modules, optimizers, create_state = create_networks(config)
   with distributed.together():
-    evaluator = create_evaluator(config, modules, eval_images)
+    evaluator = create_evaluator(
+      config, modules, eval_images, num_images=config.num_eval_images
+    )
   run = Run(
     config=config,
     modules=modules,

@@ -184,7 +184,7 @@ def create_critic_step(
     grads, others, batch_stats, metrics = pmean(
       (grads, others, batch_stats, metrics)
     )
-    metrics['critic_grad_norm'] = optax.global_norm(_add(grads, *others))
+    metrics['critic_grad_norm'] = optax.tree.norm(_add(grads, *others))
     if max_grad_norm:
       grads = _add(_clip_norm(grads, max_grad_norm), *others)
     network = apply_gradients(network, optimizer, grads, batch_stats)

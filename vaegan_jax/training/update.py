@@ -114,7 +114,7 @@ def create_update(
     )
     metrics |= metrics_from_moments(moments)
     averages |= parts.follow(state.averages, metrics, moments)
-    metrics['autoencoder_grad_norm'] = optax.global_norm(grads)
+    metrics['autoencoder_grad_norm'] = optax.tree.norm(grads)
     new = apply_gradients(old, parts.optimizer, grads, batch_stats)
     return _after(state, new, updated, averages), metrics | critic_metrics
 

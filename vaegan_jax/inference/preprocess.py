@@ -1,0 +1,104 @@
+"""Preprocessing of a finished model's images, as in its training.
+
+Axes: B batch, S axes of space, C channels, H height, W width.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from vaegan_jax.config.settings import settings
+from vaegan_jax.config.shapes import example_shape, holds_arrays
+from vaegan_jax.data import pixels
+from vaegan_jax.errors import UserError
+
+
+def preprocess(images: Any, data: ml_collections.FrozenConfigDict) -> jax.Array:
+  """Prepares images; see `TrainedModel.preprocess`.
+
+  `data` are the fields `config.data` of the model's run.
+  """
+  shape = example_shape(data)
+  if not isinstance(images, (list, tuple)):
+    images = images if np.ndim(images) == len(shape) + 1 else [images]
+  # A batch is not iterated over: while it is traced, its size may be unknown.
+  parts = images if isinstance(images, (list, tuple)) else [images]
+  arrays = holds_arrays(data)
+  _check_dtypes(parts, arrays)
+  if any(isinstance(part, jax.core.Tracer) for part in parts):
+    images = _join_traced(images, shape)
+  elif getattr(images, 'shape', ())[1:] != shape:
+    images = (_cut if arrays else _resize)(images, data, shape)
+  return pixels.to_float(images, data.value_range)
+
+
+def _check_dtypes(images, arrays: bool) -> None:
+  """Refuses images that are not uint8, and arrays that are no real numbers."""
+  kinds, rule = (
+    (np.uint8,),
+    'uint8 from 0 to 255, such as np.asarray(PIL.Image.open(path))',
+  )
+  if arrays:
+    kinds = (jnp.floating, jnp.integer, jnp.bool_)
+    rule = "real numbers in the data's own units, such as float32"
+  for image in images:
+    dtype = getattr(image, 'dtype', None)  # Pillow's images have none.
+    if dtype and not any(jnp.issubdtype(dtype, kind) for kind in kinds):
+      raise UserError(f'images are {dtype}, and must be {rule}')
+
+
+def _join_traced(images, shape: tuple[int, ...]) -> jax.Array:
+  """Returns a batch [B, *S, C] that JAX traces, which cannot be resized."""
+  is_batch = not isinstance(images, (list, tuple))
+  shapes = [images.shape[1:]] if is_batch else [np.shape(i) for i in images]
+  for found in shapes:
+    if found != shape:
+      raise UserError(
+        f'images have the shape {found} within jax.jit, and must have that of '
+        f'the training there, {shape}: call model.preprocess outside of it, '
+        'where it cuts and resizes'
+      )
+  return images if is_batch else jnp.stack(images)
+
+
+def _cut(values, data, shape) -> np.ndarray:
+  """Cuts the middles out of arrays."""
+  from vaegan_jax.data import arrays  # With Pillow.
+
+  return arrays.cut(values, data.channels, shape[:-1])
+
+
+def _resize(images, data, shape) -> np.ndarray:
+  """Converts images to the training's size and channels, by Pillow."""
+  from PIL import Image  # Only where an image has another shape.
+
+  from vaegan_jax.data import arrays, decode
+  from vaegan_jax.data.data_config import DataConfig
+
+  to_srgb = settings(DataConfig, data).converts_profiles
+
+  def to_size(image):
+    if isinstance(image, Image.Image):
+      try:
+        image = decode.upright(image)
+      except ValueError as error:
+        raise UserError(
+          f'an image cannot be used, because its {error}: convert it, such as '
+          "with image.convert('RGB')"
+        ) from error
+    else:
+      image = np.asarray(image)
+      image = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    whole = decode.to_size(
+      image,
+      channels=data.channels,
+      image_size=tuple(side + data.random_crop_margin for side in shape[:-1]),
+      center_crop=data.center_crop,
+      to_srgb=to_srgb,
+    )
+    return arrays.middle(whole, shape[:-1])
+
+  return np.stack([to_size(image) for image in images])

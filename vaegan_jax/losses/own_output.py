@@ -1,0 +1,183 @@
+"""Finds layers whose output the module itself, or another layer, also returns.
+
+A critic's verdict and a wrapper such as `SpectralNorm` add no feature: the one
+is what the module returns, the other returns what is inside it. Arrays do not
+say where they come from, so the module is traced once more, abstractly, and the
+program is read. This costs no computation.
+"""
+
+from collections.abc import Callable, Container, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+
+# Operations that return the very arrays that they are given, ...
+_SAME = {
+  'copy',
+  'copy_p',
+  'name',
+  'optimization_barrier',
+  'sharding_constraint',
+  'stop_gradient',
+}
+# ... or all of its entries in another shape, type or order, ...
+_RESHAPED = {
+  'broadcast_in_dim',
+  'convert_element_type',
+  'expand_dims',
+  'pcast',
+  'pvary',
+  'reduce_precision',
+  'reshape',
+  'reshard',
+  'rev',
+  'squeeze',
+  'transpose',
+}
+# ... or, if there are as many, perhaps all of them ...
+_TAKEN = {'dynamic_slice', 'gather', 'slice'}
+# ... or those of several, and operations that run another program once.
+_JOINED = {'concatenate', 'stack'}
+_CALLS = {
+  'checkpoint',
+  'closed_call',
+  'core_call',
+  'custom_jvp_call',
+  'custom_vjp_call',
+  'jit',
+  'pjit',
+  'remat',
+  'remat2',
+}
+
+
+class _Value(NamedTuple):
+  """An array in a program.
+
+  Attributes:
+    array: identifies the array: aliases have one.
+    sources: identify the arrays whose entries it consists of.
+  """
+
+  array: object
+  sources: frozenset
+
+
+def distinct_features(
+  run: Callable[[], tuple[Any, dict[str, jax.Array]]],
+  selected: Container[str],
+) -> list[str] | None:
+  """Returns the names of features that are neither repeated nor the output.
+
+  An array that several layers return counts under the first one's name. A
+  feature is the module's output if the module returns its values, in any shape
+  and type, and no other feature is computed from it.
+
+  Args:
+    run: runs the module: () -> (its output, {name: feature} in forward order),
+      with the features of all layers.
+    selected: the names to choose from.
+
+  Returns:
+    The names to keep; None if the module cannot be traced.
+  """
+  names, num_outputs = [], 0
+
+  def traced():
+    nonlocal names, num_outputs
+    outputs, features = run()
+    outputs = [o for o in jax.tree.leaves(outputs) if hasattr(o, 'dtype')]
+    names, num_outputs = list(features), len(outputs)
+    return outputs, list(features.values())
+
+  try:
+    program = jax.make_jaxpr(traced)()
+  except jax.errors.JAXTypeError:  # Its Python depends on the images' values.
+    return None
+  reader = _Reader()
+  values = reader.read(program.jaxpr, [])
+  outputs, features = values[:num_outputs], values[num_outputs:]
+  first = {}
+  for name, value in zip(names, features, strict=True):
+    if name in selected:
+      first.setdefault(value.array, (name, value))
+  returned = frozenset().union(*(value.sources for value in outputs))
+  return [
+    name
+    for name, value in first.values()
+    if not value.sources <= returned or reader.reaches(value, features)
+  ]
+
+
+class _Reader:
+  """Reads a program and follows its values."""
+
+  def __init__(self):
+    self._uses: list[tuple[frozenset, frozenset]] = []  # In order: from, to.
+
+  def read(self, jaxpr: Jaxpr, inputs: Sequence[_Value]) -> list[_Value]:
+    """Returns the values of a program's outputs."""
+    known = dict(zip(jaxpr.invars, inputs, strict=True))
+
+    def value_of(variable):
+      if not hasattr(variable, 'val'):  # A literal has no name.
+        return known.setdefault(variable, _new())
+      return _new()
+
+    for equation in jaxpr.eqns:
+      values = [value_of(variable) for variable in equation.invars]
+      known |= zip(equation.outvars, self._apply(equation, values), strict=True)
+    return [value_of(variable) for variable in jaxpr.outvars]
+
+  def _apply(self, equation: JaxprEqn, values: list[_Value]) -> list[_Value]:
+    """Returns the values of an operation's outputs."""
+    kind, num_outputs = equation.primitive.name, len(equation.outvars)
+    inner = _inner(equation)
+    if inner is not None and len(inner.invars) == len(values):
+      return self.read(inner, values)
+    if kind in _SAME and len(values) == num_outputs:
+      return values
+    if kind in _RESHAPED or (kind in _TAKEN and _takes_all(equation)):
+      return [_new(values[0].sources)]
+    if kind in _JOINED:
+      return [_new(frozenset().union(*(value.sources for value in values)))]
+    outputs = [_new() for _ in range(num_outputs)]
+    used, made = (
+      frozenset().union(*(value.sources for value in each))
+      for each in (values, outputs)
+    )
+    self._uses.append((used, made))
+    return outputs
+
+  def reaches(self, value: _Value, others: Sequence[_Value]) -> bool:
+    """Returns whether any of the others is computed from a value."""
+    reached = set(value.sources)
+    for used, made in self._uses:
+      if reached & used:
+        reached |= made
+    reached -= value.sources
+    return any(reached & other.sources for other in others)
+
+
+def _new(sources: frozenset | None = None) -> _Value:
+  array = object()
+  return _Value(array, frozenset((array,)) if sources is None else sources)
+
+
+def _takes_all(equation: JaxprEqn) -> bool:
+  """Returns whether an output is as large as the array that it is taken of."""
+  return equation.outvars[0].aval.size == equation.invars[0].aval.size
+
+
+def _inner(equation: JaxprEqn) -> Jaxpr | None:
+  """Returns the program that an operation calls once; None if there is none."""
+  if equation.primitive.name not in _CALLS:
+    return None
+  for name in ('jaxpr', 'call_jaxpr', 'fun_jaxpr'):
+    inner = equation.params.get(name)
+    if isinstance(inner, ClosedJaxpr):
+      return inner.jaxpr
+    if isinstance(inner, Jaxpr):
+      return inner
+  return None

@@ -1,0 +1,114 @@
+"""The loss that a run trains its autoencoder with, as one function.
+
+Axes: B batch, S one to three axes of space, C channels.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vaegan_jax import names
+from vaegan_jax.losses import masks
+from vaegan_jax.losses.adversarial import OBJECTIVES, mean_over_map
+from vaegan_jax.losses.arguments import (
+  Weights,
+  check_choice,
+  check_images,
+  check_options,
+  check_sizes,
+)
+from vaegan_jax.losses.distances import AxisName, Comparison, Sizes
+from vaegan_jax.losses.layers import Layers
+from vaegan_jax.losses.perceptual import (
+  capture_pair,
+  check_module,
+  options_of,
+)
+from vaegan_jax.losses.terms import Weighting, distance_terms, total
+
+
+def reconstruction_loss(
+  critic: Any,
+  variables: Mapping[str, Any] | None,
+  x: jax.Array,
+  x_recon: jax.Array,
+  *,
+  layers: Layers | None = None,
+  weights: Weights | None = None,
+  normalize: str = 'local',
+  reduction: str = 'mean',
+  image_weight: float = 1.0,
+  image_halvings: int = 3,
+  adversarial_weight: float = 0.2,
+  objective: str = 'geometric',
+  logits: Callable[[Any], jax.Array] = lambda output: output,
+  axis_name: AxisName | None = None,
+  min_sizes: Sizes | None = None,
+  where: jax.Array | None = None,
+  **apply_kwargs: Any,
+) -> tuple[jax.Array, dict[str, Any]]:
+  """Computes the loss of reconstructions, by default that of a run.
+
+  It is the distance in the critic's features, that of the images at several
+  resolutions, which keeps colour and brightness, and the adversarial loss. The
+  critic runs once on each. Gradients reach x_recon alone.
+
+  Args:
+    critic, variables, x, x_recon: as for `perceptual_distance`.
+    layers, **apply_kwargs: as for `capture_features`.
+    weights, normalize, reduction, axis_name, min_sizes: as for
+      `feature_distance`; the image's layers are 'image', 'image_1', ...
+    image_weight: weight of the image at each resolution; 0: none.
+    image_halvings: number of resolutions below the image's own.
+    adversarial_weight: weight of the adversarial loss; 0: none.
+    objective: the critic's, one of `names.ADVERSARIAL_OBJECTIVES`.
+    logits: takes the logits [B] or [B, *S'] from the critic's output.
+    where: as for `perceptual_distance`.
+
+  Returns:
+    The loss [B], and its weighted terms, whose sum it is: {'features': {layer:
+    [B]}, 'image': {layer: [B]}, 'adversarial': [B]}, without those of weight 0.
+  """
+  check_module(critic, variables)
+  check_options(critic, apply_kwargs, options_of(reconstruction_loss))
+  check_images(('x', 'x_recon'), x, x_recon)
+  x, x_recon, where = masks.apply(where, jax.lax.stop_gradient(x), x_recon)
+  output, *features = capture_pair(
+    critic, variables, x, x_recon, layers, apply_kwargs, frozen=True
+  )
+  how = Comparison(normalize, 'l2', reduction, axis_name)
+  weighting = Weighting(weights, image_weight, image_halvings, min_sizes)
+  terms = distance_terms(x, x_recon, *features, how, weighting, where)
+  check_sizes(min_sizes, {**terms['features'], **terms.get('image', {})})
+  loss = total(terms)
+  if adversarial_weight:
+    found = _adversarial_losses(logits(output), objective, x, where)
+    terms['adversarial'] = adversarial_weight * found
+    loss = loss + terms['adversarial']
+  return loss, terms
+
+
+def _adversarial_losses(logits, objective, x, where) -> jax.Array:
+  """Computes the adversarial loss [B] of logits [B], [B, *S] or [B, *S, 1].
+
+  It is the mean over an example's logits, of which a mask may exclude some.
+  """
+  check_choice('objective', objective, names.ADVERSARIAL_OBJECTIVES)
+  fits = isinstance(logits, jax.Array) and logits.shape[:1] == x.shape[:1]
+  if not fits or logits.ndim > x.ndim:
+    found = getattr(logits, 'shape', f'a {type(logits).__name__}')
+    raise ValueError(
+      f"the critic's output is {found}; expected logits [B] or maps [B, *S]: "
+      'give logits=lambda output: ..., which takes them from it, or '
+      'adversarial_weight=0'
+    )
+  logits = logits.astype(jnp.float32)
+  losses = OBJECTIVES[objective].adversarial_loss(logits)
+  if where is None:
+    return mean_over_map(losses)
+  if losses.ndim < x.ndim:  # Without an axis of channels.
+    losses = losses[..., None]
+  included = masks.position_weights(where, losses)
+  return masks.mean(losses, included, tuple(range(1, losses.ndim)))
