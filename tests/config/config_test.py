@@ -124,6 +124,7 @@ BAD_VALUES = {
   'data.group_by': ('folder', '(', '*', 3, None),  # Of no folder; malformed.
   'data.clip': (1, 'true', None),
   'data.allow_growth': ('yes',),
+  'data.example_axis': (1, 5, 'last'),  # Of no array_file.
   'data.image_size': (0, 60, 8),
   'data.shape': ((0,), (8, 8, 8, 8), ('8',), 8, (64, 64)),  # Of photographs.
   'data.sample_rate': (0, 44.1),

@@ -33,6 +33,7 @@ _ABSENT = {
   'data.clip': False,
   'data.allow_growth': False,
   'data.feature': '',
+  'data.example_axis': 0,
   'data.copy_dir': '',
   'data.shape': (),
   'data.sample_rate': 16_000,

@@ -71,7 +71,7 @@ def read_array(data: bytes) -> np.ndarray:
       f'it has the shape {list(array.shape)}, and must have 1 to {_MAX_AXES} '
       'axes, none of them empty'
     )
-  return _to_device_dtype(array)
+  return to_device_dtype(array)
 
 
 def check_finite(array: np.ndarray) -> None:
@@ -166,7 +166,7 @@ def decode_array(
       another sample rate.
   """
   if not isinstance(data, bytes):
-    array = _to_device_dtype(np.asarray(data))
+    array = to_device_dtype(np.asarray(data))
   elif sounds.is_sound(data):
     array, rate = sounds.read_sound(data)
     if sample_rate not in (0, rate):
@@ -231,7 +231,7 @@ def encode_npy(array: np.ndarray) -> bytes:
   return content.getvalue()
 
 
-def _to_device_dtype(array: np.ndarray) -> np.ndarray:
+def to_device_dtype(array: np.ndarray) -> np.ndarray:
   """Converts to the machine's byte order, and a dtype of the device."""
   kind, size = array.dtype.kind, array.dtype.itemsize
   if kind not in 'buif':
