@@ -238,6 +238,9 @@ FIELDS = (
          'norms.'),
   _first('loss.kl_weight', 1e-2, rules.WEIGHT,
          'Weight of the KL divergence, against a distance of about 1.'),
+  Field('loss.rate', 0.0, rules.WEIGHT,
+        'Bits per example to which the KL weight is steered, from kl_weight '
+        'on; 0: it stays.'),
   Field('loss.commitment_weight', 0.25, rules.WEIGHT,
         "Weight of the commitment loss of 'vq' and 'lfq'."),
   Field('loss.entropy_weight', 0.1, rules.WEIGHT,
