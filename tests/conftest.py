@@ -49,6 +49,7 @@ _SLOW = (
   'update_test.py',
   'array_folder_test.py',
   'perceptual_test.py',
+  'devices_test.py',
   'feature_metrics_test.py',
   'metrics_test.py',
   'residual_test.py',

@@ -127,6 +127,7 @@ BAD_VALUES = {
   'data.axes': ('CYY', 'AB', 3, None),
   'data.nodata': ('nan', 'x', -9999),
   'data.max_nodata': (-0.1, 2, 'a'),
+  'data.example_axis': (1, 5, 'last'),  # Of no array_file.
   'data.image_size': (0, 60, 8),
   'data.shape': ((0,), (8, 8, 8, 8), ('8',), 8, (64, 64)),  # Of photographs.
   'data.sample_rate': (0, 44.1),

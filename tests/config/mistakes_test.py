@@ -123,6 +123,17 @@ MISTAKES = (
   ('--noconfig.batch_size', '--noconfig.batch_size'),
   ('--config.optimizer.b1=x', 'optimizer.b1=x finite'),
   ('--config.optimizer.b1=nan', 'optimizer.b1=nan finite'),
+  (
+    '--config.loss.rate=64 --config.loss.kl_weight=1e-3',
+    'loss.rate=64 loss.kl_weight one',
+  ),
+  (
+    '--config=configs/default.py:fsq_f8 --config.loss.rate=64',
+    "loss.rate=64.0 'gaussian' 'fsq' codes loss.rate=0",
+  ),
+  ('--config.model.latent=none --config.loss.rate=64', "'none' measured"),
+  ('--config.loss.rate=0.5', 'loss.rate=0.5 health.min_kl=0.5 loss.rate=8'),
+  ('--config.loss.rate=1e5', 'loss.rate=100000.0 16 128 2,048'),
   ('--config.loss.kl_weight=-1', 'loss.kl_weight=-1.0 at least 0'),
   ('--config.data.random_flip=maybe', 'data.random_flip=maybe true false'),
   ('--config.data.random_flip false', 'false'),

@@ -36,6 +36,7 @@ _ABSENT = {
   'data.max_nodata': 0.0,
   'data.allow_growth': False,
   'data.feature': '',
+  'data.example_axis': 0,
   'data.copy_dir': '',
   'data.shape': (),
   'data.sample_rate': 16_000,

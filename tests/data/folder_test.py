@@ -335,14 +335,14 @@ def test_an_index_of_an_earlier_version_is_read(folder, tmp_path, monkeypatch):
   first = open_folder(folder, tmp_path, folder_rules=2)
   data = DataConfig('image_folder', image_size=16, folder_rules=2)
   assert 'enlarged' in first.report(data)[-1]
-  read = folder_module._read_index
+  read = folder_module.read_index
 
   def read_without_counts(path):
     index = read(path)
     del index['counts']  # That version did not count.
     return index
 
-  monkeypatch.setattr(folder_module, '_read_index', read_without_counts)
+  monkeypatch.setattr(folder_module, 'read_index', read_without_counts)
   again = open_folder(folder, tmp_path, folder_rules=2)
   assert names_in(again) == names_in(first)
   assert again.report(data) == first.report(data)[:-1]

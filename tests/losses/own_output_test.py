@@ -144,6 +144,8 @@ def test_an_array_that_several_layers_return_counts_once():
   assert names_of(Wrapped()) == expected
   named = ['SpectralNorm_0', 'stage']
   assert names_of(Wrapped(), layers=named) == named
+  types = (nn.SpectralNorm, nn.Dense)
+  assert names_of(Wrapped(), layers=types) == ['SpectralNorm_0', 'stage/dense']
 
 
 class NnxWrapped(nnx.Module):
@@ -168,8 +170,8 @@ class Several(nn.Module):
 
   @nn.compact
   def __call__(self, x):
-    first = nn.Dense(3, name='first')(x)
-    second = nn.Dense(3, name='second')(first)
+    first = nn.Conv(3, (3,), name='first')(x)
+    second = nn.Conv(3, (3,), name='second')(first)
     logits = [nn.Dense(1, name=f'logit_{i}')(second) for i in range(self.heads)]
     return [first, second], logits
 
@@ -177,6 +179,8 @@ class Several(nn.Module):
 def test_features_that_are_returned_too_stay():
   assert names_of(Several()) == ['first', 'second']
   assert names_of(Several(heads=2)) == ['first', 'second']
+  # A layer of another type is computed from the second.
+  assert names_of(Several(), layers=nn.Conv) == ['first', 'second']
 
 
 class Residual(nn.Module):

@@ -62,6 +62,7 @@ def test_it_is_the_loss_that_trains():
     ),
   )
 
+  @jax.jit
   def trained(y):
     terms, _ = losses(variables, X, {'x_recon': y})
     return terms['distance'] + 0.2 * terms['adversarial']
@@ -70,7 +71,10 @@ def test_it_is_the_loss_that_trains():
     return loss_of(X, y)[0]
 
   assert public(Y).shape == (4,)
-  for function in (lambda f: f, lambda f: jax.grad(lambda y: f(y).sum())):
+  for function in (
+    lambda f: f,
+    lambda f: jax.jit(jax.grad(lambda y: f(y).sum())),
+  ):
     got, expected = (function(f)(Y) for f in (public, trained))
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
 
@@ -261,9 +265,13 @@ class NnxPatches(nnx.Module):
 def test_it_takes_sounds_and_volumes_and_maps_of_logits(space):
   module = NnxPatches(len(space))
   x, y = RNG.uniform(-1, 1, (2, 3, *space, 2)).astype(np.float32)
-  run = functools.partial(
-    reconstruction_loss, module, None, x, y, logits=lambda output: output[0]
-  )
+
+  @jax.jit
+  def run(where=None):
+    return reconstruction_loss(
+      module, None, x, y, logits=lambda output: output[0], where=where
+    )
+
   loss, terms = run()
   assert list(terms['features']) == ['conv']
   maps = module(y)[0]

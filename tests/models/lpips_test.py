@@ -7,41 +7,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import vaegan_jax
 from tests.models.vgg_test import factors, images, state_dict, zero_state_dict
-from vaegan_jax.losses.perceptual import perceptual_distance
 from vaegan_jax.models.pretrained import lpips, vgg, weights
 
 
 @pytest.fixture(scope='module')
-def variables():
+def distance():
   files = {'vgg16.pth': state_dict(16), 'heads.pth': factors()}
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(weights, 'read_state_dict', files.get)
-    return lpips.load_lpips('vgg16.pth', 'heads.pth')
-
-
-@pytest.fixture(scope='module')
-def distance(variables):
-  @jax.jit
-  def distance(variables, x, y):
-    return perceptual_distance(
-      lpips.LPIPS(),
-      variables,
-      x,
-      y,
-      layers=vgg.LPIPS_LAYERS,
-      reduction='spatial',
-    )
-
-  return functools.partial(distance, variables)
+    return vaegan_jax.load_lpips('vgg16.pth', 'heads.pth')
 
 
 @pytest.mark.parametrize('shape', [(2, 64, 64, 3), (2, 64, 80, 1)])
-def test_it_is_equation_1_in_vgg(shape, variables, distance):
+def test_it_is_equation_1_in_vgg(shape, distance):
   """Compares it with NumPy on VGG's features."""
   x, y = images(*shape), images(*shape, seed=1)
   run = jax.jit(functools.partial(vgg.VGG(16).apply, method='features'))
-  trunk = {'params': variables['params']['vgg']}
+  trunk = {'params': distance.variables['params']['vgg']}
   features = zip(run(trunk, x).items(), run(trunk, y).values(), strict=True)
   features = {name: (np.asarray(a), np.asarray(b)) for (name, a), b in features}
   expected = 0
@@ -80,8 +64,20 @@ def test_the_variables_are_those_of_the_module(monkeypatch):
 
 def test_gradients_of_flat_and_of_equal_images_are_finite(distance):
   flat = jnp.stack([jnp.full((16, 16, 3), v) for v in (-1.0, 0.0, 1.0)])
-  gradient = jax.jit(jax.grad(lambda y, x: distance(x, y).sum()))
-  of_equal = gradient(flat, flat)
+  gradient = jax.jit(jax.grad(lambda y, x, lpips: lpips(x, y).sum()))
+  of_equal = gradient(flat, flat, distance)
   assert np.isfinite(of_equal).all()
   assert np.abs(of_equal).max() < 1e-3
-  assert np.isfinite(gradient(flat, images(3, 16, 16, 3))).all()
+  assert np.isfinite(gradient(flat, images(3, 16, 16, 3), distance)).all()
+
+
+def test_gradients_reach_the_second_images_alone(distance):
+  """It is a pytree, so a step takes it as an argument."""
+  x, y = images(1, 16, 16, 3), images(1, 16, 16, 3, seed=1)
+  loss = jax.jit(lambda lpips, x, y: lpips(x, y).sum())
+  to_weights, to_x, to_y = jax.grad(loss, (0, 1, 2))(distance, x, y)
+  leaves = jax.tree.leaves((to_weights, to_x))
+  assert not any(leaf.any() for leaf in leaves)
+  assert to_y.any()
+  with pytest.raises(ValueError, match='their shapes must be equal'):
+    distance(x, y[:, 1:])

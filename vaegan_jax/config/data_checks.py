@@ -38,7 +38,7 @@ def _check_source(data):
   if source.path == 'required' and not data.path.strip():
     yield (
       'data.path',
-      f'must name a folder when data.name={data.name!r}',
+      f'must name {source.path_is} when data.name={data.name!r}',
       'data.path=/data/my_photos',
     )
   if data.path and source.path == 'unused':
@@ -48,10 +48,10 @@ def _check_source(data):
       f'is only read when data.name is one of {readers}, not {data.name!r}',
       'data.name=image_folder',
     )
-  if data.group_by and source.path != 'required':
+  if data.group_by and not source.has_groups:
     yield (
       'data.group_by',
-      f'is for folders, not for data.name={data.name!r}',
+      f'is for folders of files, not for data.name={data.name!r}',
       'data.group_by=',
     )
   elif data.group_by and data.folder_rules < 3:
@@ -71,8 +71,15 @@ def _check_source(data):
   if data.feature and not source.has_features:
     yield (
       'data.feature',
-      f'is for datasets of TFDS, not for data.name={data.name!r}',
+      'is for datasets of TFDS, and files with several arrays, not for '
+      f'data.name={data.name!r}',
       'data.feature=',
+    )
+  if data.example_axis and data.name != 'array_file':
+    yield (
+      'data.example_axis',
+      f"is for data.name='array_file', not {data.name!r}",
+      'data.example_axis=0',
     )
 
 

@@ -18,6 +18,8 @@ from vaegan_jax.config.rules import flatten, must_be, nearest
 from vaegan_jax.errors import UserError
 from vaegan_jax.names import OBJECTIVES
 
+_ONE_OF = ('loss.rate', 'loss.kl_weight')
+
 
 def apply_overrides(
   config: ml_collections.ConfigDict, argv: Sequence[str]
@@ -30,12 +32,13 @@ def apply_overrides(
     UserError: a field does not exist, a value is not of its type, or there are
       other arguments.
   """
-  fields = flatten(config)
+  fields, given = flatten(config), set()
   for arg in argv[1:]:
     name = re.match(r'--?(?:no)?config\.([^=]*)|', arg)[1]
     if name is not None and name not in fields:
       guess = _similar_field(name, fields)
       raise UserError(f'{arg} names no field of the configuration: {guess}')
+    given.add(name)
   overrides = flags.FlagValues()
   overrides.set_gnu_getopt(True)
   config_flags.DEFINE_config_dict(
@@ -52,6 +55,12 @@ def apply_overrides(
   except (flags.Error, ValueError, MemoryError, RecursionError) as error:
     raise _bad_value(error, fields) from error
   reject(rest)
+  if given.issuperset(_ONE_OF) and config.loss.rate:
+    raise UserError(
+      f'--config.loss.rate={config.loss.rate:g} steers the KL weight, which '
+      '--config.loss.kl_weight gives too: give one of them, such as '
+      f'--config.loss.rate={config.loss.rate:g}'
+    )
 
 
 def _use_last(flag: flags.MultiFlag) -> None:

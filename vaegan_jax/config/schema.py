@@ -56,10 +56,11 @@ FIELDS = (
 
   _first('data.name', 'drawn_faces', rules.NOT_EMPTY,
          "'image_folder', 'array_folder', 'drawn_faces', 'drawn_bands', "
-         "'drawn_sounds', 'drawn_volumes' or a TFDS name."),
+         "'drawn_sounds', 'drawn_volumes', a source of docs/sources.md or a "
+         'TFDS name.'),
   _first('data.path', '', rules.DATA_PATH, resumable=True,
-         help="Folder of 'image_folder', 'array_folder' or 'celeb_a'; local or "
-         'gs://...'),
+         help='Folder or file of a source that reads yours, such as '
+         "'image_folder'; local or gs://..."),
   Field('data.folder_rules', 3, between(1, 3), absent=1,
         help='How a folder is read and split; 2 and 1: as earlier versions '
         'did.'),
@@ -71,7 +72,10 @@ FIELDS = (
         help='Whether a run resumes although its folder has more images.'),
   Field('data.feature', '', rules.ANY,
         "Feature of a TFDS dataset with the examples; empty: 'image', or the "
-        'only numeric one.'),
+        'only numeric one. Key of an array, column or kind of file of other '
+        'sources.'),
+  Field('data.example_axis', 0, between(-4, 4),
+        "Axis of the examples in an 'array_file'; -1: the last."),
   _first('data.data_dir', '', rules.DATA_PATH, resumable=True,
          help='Folder of prepared data, or gs://...; empty: '
          '~/tensorflow_datasets.'),
@@ -243,6 +247,9 @@ FIELDS = (
          'norms.'),
   _first('loss.kl_weight', 1e-2, rules.WEIGHT,
          'Weight of the KL divergence, against a distance of about 1.'),
+  Field('loss.rate', 0.0, rules.WEIGHT,
+        'Bits per example to which the KL weight is steered, from kl_weight '
+        'on; 0: it stays.'),
   Field('loss.commitment_weight', 0.25, rules.WEIGHT,
         "Weight of the commitment loss of 'vq' and 'lfq'."),
   Field('loss.entropy_weight', 0.1, rules.WEIGHT,

@@ -24,6 +24,9 @@ from vaegan_jax.config.shapes import shape_flag, spatial_shape
 from vaegan_jax.errors import UserError
 from vaegan_jax.names import PRETRAINED_CRITICS
 
+# Beyond 16 bits an entry the noise is below the rounding of half precision.
+_MAX_ENTRY_BITS = 16
+
 
 def validate(
   config: ml_collections.ConfigDict, *, num_devices: int | None = None
@@ -43,7 +46,8 @@ def validate(
   if config.critic.network in PRETRAINED_CRITICS:
     critic = check_pretrained_critic
   checks = (check_data, check_axes, check_autoencoder, critic)
-  for check in (*checks, _check_layers, _check_loss, _check_schedules):
+  checks += (_check_layers, _check_loss, _check_rate, _check_schedules)
+  for check in checks:
     _refuse(config, check(config))
   if num_devices and config.batch_size % num_devices:
     raise UserError(
@@ -142,6 +146,46 @@ def _check_loss(config) -> Conflicts:
       'loss.distance_weight',
       'and loss.pixel_weight=0.0 leave no reconstruction loss',
       'loss.pixel_weight=1',
+    )
+
+
+def _check_rate(config) -> Conflicts:
+  """Yields a rate that the latent does not have, or that cannot be steered."""
+  loss, model = config.loss, config.model
+  if not loss.rate:
+    return
+  if model.latent != 'gaussian':
+    yield (
+      'loss.rate',
+      "is steered by the KL of model.latent='gaussian'; the rate of "
+      f'model.latent={model.latent!r} is '
+      + ('not measured' if model.latent == 'none' else 'that of its codes'),
+      'loss.rate=0',
+    )
+  if not loss.kl_weight:
+    yield (
+      'loss.kl_weight',
+      f'is what loss.rate={loss.rate:g} is steered from, and must be above 0',
+      'loss.rate=0',
+    )
+  least = config.health.min_kl / math.log(2)
+  if loss.rate <= least:
+    yield (
+      'loss.rate',
+      f'must be above {least:.3g}, at which health.min_kl='
+      f'{config.health.min_kl:g} nats is a collapse',
+      f'loss.rate={max(8.0, 8 * least):.0f}',
+    )
+  num_entries = model.latent_dim
+  if model.latent_shape == 'map':
+    halved = (side // 2**model.depth for side in spatial_shape(config.data))
+    num_entries *= math.prod(halved)
+  if loss.rate > _MAX_ENTRY_BITS * num_entries:
+    yield (
+      'loss.rate',
+      f'must be at most {_MAX_ENTRY_BITS} bits for each of the {num_entries:,} '
+      f'entries of the latent, {_MAX_ENTRY_BITS * num_entries:,}',
+      f'loss.rate={num_entries}',
     )
 
 

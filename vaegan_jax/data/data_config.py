@@ -20,6 +20,7 @@ class DataConfig:
   group_by: str = ''
   allow_growth: bool = False
   feature: str = ''
+  example_axis: int = 0
   data_dir: str = ''
   copy_dir: str = ''
   image_size: int | tuple[int, int] = 64

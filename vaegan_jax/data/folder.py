@@ -26,7 +26,7 @@ from vaegan_jax.data.image_files import DAMAGED_FILE, ImageFiles
 from vaegan_jax.data.source import Dataset
 from vaegan_jax.errors import UserError, describe_error
 
-_INDEX = 'index.json'
+INDEX = 'index.json'
 
 
 def local_path(data: DataConfig) -> str:
@@ -97,14 +97,14 @@ class FolderDataset(Dataset):
     data_dir = data.local_dir
     place = _place(name, files, data_dir, files.rules)
     self.cache_dir = place
-    index = _read_index(place / _INDEX)
+    index = read_index(place / INDEX)
     if index is None:
       index = _check(files, place)
-      _write_index(place, index, data_dir)
+      write_index(place, index, data_dir)
       _adopt_decoded(place, pathlib.Path(data_dir, name, files.fingerprint))
       if files.rules > 2:
         _link_decoded(place, _place(name, files, data_dir, 2))
-      _remove_older(place)
+      remove_older(place)
     self._names, self._image_counts = index['splits'], index.get('counts')
     counts = ImageCounts(self._image_counts)
     self.to_srgb = data.converts_profiles and counts.has_profiles
@@ -168,7 +168,7 @@ def _check(files: ImageFiles, place: pathlib.Path) -> dict[str, Any]:
   }
 
 
-def _read_index(path: pathlib.Path) -> dict[str, Any] | None:
+def read_index(path: pathlib.Path) -> dict[str, Any] | None:
   """Returns the index; None if there is none, or a damaged one."""
   try:
     digest, content = path.read_text().split('\n', 1)
@@ -180,12 +180,12 @@ def _read_index(path: pathlib.Path) -> dict[str, Any] | None:
   return None
 
 
-def _write_index(
+def write_index(
   place: pathlib.Path, index: Mapping[str, Any], data_dir: str
 ) -> None:
   content = json.dumps(index)
   digest = hashlib.sha256(content.encode()).hexdigest()
-  partial = place / f'{_INDEX}.{os.getpid()}-{time.time_ns()}'
+  partial = place / f'{INDEX}.{os.getpid()}-{time.time_ns()}'
   try:
     place.mkdir(parents=True, exist_ok=True)
     damaged = index['damaged'].items()
@@ -193,7 +193,7 @@ def _write_index(
       lines = [f'{name!r}: {reason}\n' for name, reason in damaged]
       (place / DAMAGED_FILE).write_text(''.join(lines), encoding='utf-8')
     partial.write_text(f'{digest}\n{content}')
-    os.replace(partial, place / _INDEX)
+    os.replace(partial, place / INDEX)
   except OSError as error:
     raise unwritable(data_dir, error) from error
 
@@ -229,15 +229,15 @@ def _link_decoded(place: pathlib.Path, *folders: pathlib.Path) -> None:
         os.link(path, place / path.name)
 
 
-def _remove_older(place: pathlib.Path) -> None:
+def remove_older(place: pathlib.Path) -> None:
   """Removes the decoded copies of earlier states of the same folder.
 
   A process that has mapped a copy can still read it. Copies of another folder
   at the same path, as in a container, are kept.
   """
-  folder = (_read_index(place / _INDEX) or {}).get('folder')
+  folder = (read_index(place / INDEX) or {}).get('folder')
   for other in place.parent.iterdir():
-    index = None if other == place else _read_index(other / _INDEX)
+    index = None if other == place else read_index(other / INDEX)
     if index and index['folder'] == folder:
       size = sum(p.stat().st_size for p in other.iterdir())
       shutil.rmtree(other, ignore_errors=True)

@@ -62,6 +62,9 @@ class Dataset:
     """
     raise NotImplementedError
 
+  def close(self) -> None:
+    """Releases memory and files; reading opens them again."""
+
   def describe(self, split: str, index: int) -> str:
     """Returns a name of an example for error messages."""
     return f'example {index} of the split {split!r}'
@@ -85,6 +88,8 @@ class Source:
     holds_arrays: True if examples are arrays in units of their own, False if
       they are photographs, None if `data.shape` decides.
     path: whether `data.path` is 'required', 'optional' or 'unused'.
+    path_is: what it names.
+    has_groups: whether `data.group_by` may keep examples together.
     has_features: whether `data.feature` may choose among several features.
     converts_profiles: whether the color profiles of files are converted to
       sRGB, by `data.folder_rules` from 3.
@@ -92,6 +97,8 @@ class Source:
 
   holds_arrays: bool | None = False
   path = 'unused'
+  path_is = 'a folder'
+  has_groups = False
   has_features = False
   converts_profiles = False
 

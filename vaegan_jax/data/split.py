@@ -193,6 +193,7 @@ def open_split(
     except OSError as error:
       logging.warning('Decoding at each read, without a cache (%s).', error)
       return images
+    dataset.close()
   return cache.CachedExamples(path, images)
 
 

@@ -190,3 +190,16 @@ def group_keys(
     f'data.path, such as {next(iter(names))!r}: for example, '
     '--config.data.group_by=folder'
   )
+
+
+def find_split(name: str) -> tuple[str, str]:
+  """Finds the word in a name that stands for a split: 'x_train', 'train/x'.
+
+  Returns:
+    'train', 'test', 'validation' or '', and the name without the word.
+  """
+  for match in _TOKEN.finditer(name):
+    if kind := _KIND_OF_WORD.get(match[0].lower()):
+      rest = name[: match.start()] + name[match.end() :]
+      return kind, re.sub(r'[\W_]+', '_', rest).strip('_')
+  return '', name

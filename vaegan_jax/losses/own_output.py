@@ -6,7 +6,7 @@ say where they come from, so the module is traced once more, abstractly, and the
 program is read. This costs no computation.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -66,6 +66,7 @@ class _Value(NamedTuple):
 
 def distinct_features(
   run: Callable[[], tuple[Any, dict[str, jax.Array]]],
+  selected: Container[str],
 ) -> list[str] | None:
   """Returns the names of features that are neither repeated nor the output.
 
@@ -74,7 +75,9 @@ def distinct_features(
   and type, and no other feature is computed from it.
 
   Args:
-    run: runs the module: () -> (its output, {name: feature} in forward order).
+    run: runs the module: () -> (its output, {name: feature} in forward order),
+      with the features of all layers.
+    selected: the names to choose from.
 
   Returns:
     The names to keep; None if the module cannot be traced.
@@ -97,9 +100,9 @@ def distinct_features(
   outputs, features = values[:num_outputs], values[num_outputs:]
   first = {}
   for name, value in zip(names, features, strict=True):
-    first.setdefault(value.array, (name, value))
+    if name in selected:
+      first.setdefault(value.array, (name, value))
   returned = frozenset().union(*(value.sources for value in outputs))
-  features = [value for _, value in first.values()]
   return [
     name
     for name, value in first.values()

@@ -182,10 +182,8 @@ def capture_pair(
 def _capture(module, variables, inputs, layers, kwargs):
   """Returns (the module's output, {name: feature}); see `capture_features`."""
   names, is_layer, is_exact = selection(layers)
-  run = functools.partial(
-    _run, module, variables, inputs, is_layer, dict(kwargs)
-  )
-  outputs, calls, hidden = run()
+  run = functools.partial(_run, module, variables, inputs, kwargs)
+  outputs, calls, hidden = run(is_layer)
   named = name_features(calls, inputs[0].shape[0])
   features = named.features
   if names is not None:
@@ -206,11 +204,11 @@ def _distinct(run, features, batch_size, kwargs):
   """Leaves out features that are repeated, or are the module's output."""
 
   def outputs_and_features():
-    outputs, calls, _ = run()
+    outputs, calls, _ = run(lambda path, part: True)
     outputs = _without_mutable(outputs, kwargs)
     return outputs, name_features(calls, batch_size).features
 
-  names = distinct_features(outputs_and_features)
+  names = distinct_features(outputs_and_features, features)
   if not names:  # Not traceable; or there is nothing but the output.
     return features
   return {name: features[name] for name in features if name in names}
@@ -242,8 +240,8 @@ def _run(
   module: Any,
   variables: Mapping[str, Any] | None,
   inputs: tuple[Any, ...],
-  is_layer: IsLayer,
   kwargs: Mapping[str, Any],
+  is_layer: IsLayer,
 ) -> tuple[Any, list[Call], list[str]]:
   """Calls a module of either API.
 

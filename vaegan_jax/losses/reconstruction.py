@@ -50,6 +50,8 @@ class LossConfig:
   adversarial_weight: float
   adversarial_ramp_steps: int
   kl_weight: float
+  # Bits an example to which the KL weight is steered from `kl_weight`; 0: off.
+  rate: float = 0.0
   # Whether the encoder too receives the adversarial gradient (arXiv 1512.09300,
   # section 2.3, excludes it).
   adversarial_to_encoder: bool = True

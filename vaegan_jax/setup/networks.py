@@ -22,7 +22,7 @@ from vaegan_jax.setup.modules import (
   sizes_function,
   variable_shapes,
 )
-from vaegan_jax.training import layer_sizes
+from vaegan_jax.training import kl_rate, layer_sizes
 from vaegan_jax.training import optimizers as optimizers_lib
 from vaegan_jax.training.critic_step import CriticConfig
 from vaegan_jax.training.train_state import TrainState, create_train_state
@@ -55,6 +55,7 @@ def create_networks(
     seed=config.seed,
     image_shape=example_shape(config.data),
     measure_sizes=sizes_function(config, modules),
+    averages=kl_rate.create(config.loss.rate, config.loss.kl_weight),
   )
   return modules, optimizers, create_state
 

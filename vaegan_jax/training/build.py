@@ -16,6 +16,7 @@ from vaegan_jax.losses.reconstruction import (
   create_reconstruction_losses,
 )
 from vaegan_jax.runtime import devices
+from vaegan_jax.training import kl_rate, layer_sizes
 from vaegan_jax.training.autoencode import create_autoencode
 from vaegan_jax.training.critic_step import CriticConfig, create_critic_step
 from vaegan_jax.training.loss_weights import create_combine_losses
@@ -126,9 +127,16 @@ def create_parts(
       axis_name=devices.AXIS,
     ),
     combine_losses=create_combine_losses(loss),
+    follow=functools.partial(_follow, loss.rate),
     optimizer=optimizers['autoencoder'],
     pmean=devices.pmean,
   )
+
+
+def _follow(rate, averages, metrics, moments):
+  """Returns the averages that change with what a step has measured."""
+  steered = kl_rate.steer(averages, metrics, rate)
+  return layer_sizes.follow(averages, moments) | steered
 
 
 def _create_step_critic(

@@ -1,6 +1,7 @@
-"""The table of health checks: what each needs, finds, and suggests.
+"""The table of health checks: what each needs and finds.
 
-How long a condition must hold is in `health.py`. Plain Python on floats.
+How long a condition must hold is in `health.py`, and what to change in
+`health_remedies.py`. Plain Python on floats.
 """
 
 import collections
@@ -9,11 +10,25 @@ import functools
 import math
 import statistics
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-Fields = Mapping[str, Any]  # {field: value} of a run's configuration.
+from vaegan_jax.training.health_remedies import (
+  Fields,
+  Suggestion,
+  as_flag,
+  bound_critic,
+  bounds_critic,
+  even_codes,
+  lower_adversarial,
+  lower_kl,
+  raise_adversarial,
+  raise_min_size,
+  slow_autoencoder,
+  slow_critic,
+  trains_critic,
+)
+
 Metrics = Mapping[str, float]
-Suggestion = tuple[str, str, float | bool]  # (verb, field, another value).
 
 # Around the loss of a critic with the same logit for every image. With logits
 # of about 1, the noise of a batch exceeds this.
@@ -109,85 +124,6 @@ def _below(limit_of: Callable[[Metrics, Limits], float], text: str):
   return condition
 
 
-# Suggestions: (fields) -> changes of which any one may help. A suggested value
-# differs from the run's in the stated direction, and is valid.
-
-
-def _trains_critic(fields: Fields) -> bool:  # Only a frozen one has a file.
-  return fields['objective'] != 'mse' and not fields['critic.weights']
-
-
-def _bounds_critic(fields: Fields) -> bool:
-  names = 'spectral_norm', 'weight_clip', 'gradient_penalty_weight', 'r1_weight'
-  return any(fields[f'critic.{name}'] for name in names)
-
-
-def _may_change(field: str, fields: Fields) -> bool:
-  of_critic = field.startswith(('critic.', 'loss.adv', 'optimizer.critic'))
-  return _trains_critic(fields) or not of_critic
-
-
-def _lower(field: str, divisor: float, fields: Fields) -> list[Suggestion]:
-  now, value = fields[field], _one_digit(fields[field] / divisor)
-  # A value of 0, or next to 0, cannot be lowered.
-  possible = 0 < value < now and _may_change(field, fields)
-  return [('lower', field, value)] if possible else []
-
-
-def _raise(field, factor, first, limit, fields: Fields) -> list[Suggestion]:
-  now = fields[field]
-  value = first if now < first else min(_one_digit(now * factor), limit)
-  possible = now < limit and _may_change(field, fields)
-  return [('raise', field, value)] if possible else []
-
-
-_slow_autoencoder, _slow_critic = (
-  functools.partial(_lower, f'optimizer.{name}_learning_rate', 5)
-  for name in ('autoencoder', 'critic')
-)
-_lower_adversarial = functools.partial(_lower, 'loss.adversarial_weight', 5)
-_lower_kl = functools.partial(_lower, 'loss.kl_weight', 10)
-
-
-def _raise_adversarial(fields: Fields) -> list[Suggestion]:
-  field = 'loss.adversarial_weight'
-  # A ramp is not checked against the run's length while the weight is 0.
-  if fields['loss.adversarial_ramp_steps'] and not fields[field]:
-    return []
-  # Above 1 it outweighs the distance, which is about 1.
-  return _raise(field, 2, 0.1, 1.0, fields)
-
-
-def _raise_min_size(fields: Fields) -> list[Suggestion]:
-  if fields['objective'] == 'mse' or fields['loss.normalize'] == 'none':
-    return []  # Nothing is divided by a batch's size.
-  return _raise('loss.min_size', 3, 0.1, 1.0, fields)
-
-
-def _bound_critic(fields: Fields) -> list[Suggestion]:
-  """Suggests no norm: it divides away the contrast that a critic measures."""
-  suggestions, clip = [], fields['critic.weight_clip']
-  # These bound its slope already, and a batch's moments exclude R1. Its limit
-  # is the weight of arXiv 1801.04406.
-  bounded = clip or fields['critic.gradient_penalty_weight']
-  if not bounded and fields['critic.norm'] != 'batch':
-    suggestions += _raise('critic.r1_weight', 5, 1.0, 10.0, fields)
-  # Spectral normalization would rescale clipped weights.
-  if not clip and not fields['critic.spectral_norm']:
-    suggestions.append(('turn on', 'critic.spectral_norm', True))
-  return suggestions
-
-
-def _even_codes(fields: Fields) -> list[Suggestion]:
-  """Suggests a smaller codebook, or a higher weight of the codes' entropy."""
-  size = fields['model.codebook_size']
-  if fields['model.latent'] == 'vq' and size >= 8:
-    return [('lower', 'model.codebook_size', size // 4)]
-  if fields['model.latent'] == 'lfq':
-    return _raise('loss.entropy_weight', 3, 0.1, 10.0, fields)
-  return []
-
-
 class Check(NamedTuple):
   """A row of the table.
 
@@ -229,7 +165,7 @@ CHECKS = (
     None,
     _non_finite,
     'a step was too large and left weights that overflow',
-    (_slow_autoencoder, _slow_critic),
+    (slow_autoencoder, slow_critic),
     all_needed=True,
     # A skipped update leaves the weights as they were. One is chance. If the
     # next batch with other noise fails too, the cause is the weights.
@@ -241,11 +177,11 @@ CHECKS = (
     _exploded,
     lambda fields: (
       'the critic learns too fast for what bounds its weights'
-      if _bounds_critic(fields)
+      if bounds_critic(fields)
       else "nothing bounds the critic's weights and it learns too fast"
     ),
-    (_slow_critic, _bound_critic),
-    applies=_trains_critic,
+    (slow_critic, bound_critic),
+    applies=trains_critic,
     # Images are bounded, so only the weights can cause this.
     urgent=lambda metrics: True,
   ),
@@ -255,10 +191,10 @@ CHECKS = (
     _outlier,
     lambda fields: (
       'a batch was nearly silent and was divided by its own size'
-      if _raise_min_size(fields)
+      if raise_min_size(fields)
       else 'a batch has values far outside of the others'
     ),
-    (lambda fields: _raise_min_size(fields) or _slow_autoencoder(fields),),
+    (lambda fields: raise_min_size(fields) or slow_autoencoder(fields),),
     urgent=lambda metrics: True,
   ),
   Check(
@@ -270,16 +206,16 @@ CHECKS = (
     ),
     'the critic separates all reconstructions from real images, where its '
     'gradient vanishes',
-    (_raise_adversarial, _slow_critic),
-    applies=_trains_critic,
+    (raise_adversarial, slow_critic),
+    applies=trains_critic,
   ),
   Check(
     'dead_critic',
     ('critic_loss',),
     _undecided,
     'the critic gives every image the same logit' + _DEAD_UNITS,
-    (_slow_critic, _lower_adversarial),
-    applies=_trains_critic,
+    (slow_critic, lower_adversarial),
+    applies=trains_critic,
   ),
   Check(
     'latent_collapse',
@@ -291,10 +227,10 @@ CHECKS = (
     lambda fields: (
       'its weight outweighs the distance, so that the latent is independent of '
       'the image'
-      if _lower_kl(fields)
+      if lower_kl(fields)
       else 'the encoder gives every image the same latent' + _DEAD_UNITS
     ),
-    (lambda fields: _lower_kl(fields) or _slow_autoencoder(fields),),
+    (lambda fields: lower_kl(fields) or slow_autoencoder(fields),),
   ),
   Check(
     'codebook_collapse',
@@ -306,7 +242,7 @@ CHECKS = (
     ),
     'the encoder uses a corner of the codebook, or the images need no more '
     'codes',
-    (_even_codes, _slow_autoencoder),
+    (even_codes, slow_autoencoder),
   ),
   Check(
     'output_collapse',
@@ -317,7 +253,7 @@ CHECKS = (
       '({value:.3g} of {input_std:.3g})',
     ),
     'the decoder gives every image the same output' + _DEAD_UNITS,
-    (_slow_autoencoder, _lower_adversarial),
+    (slow_autoencoder, lower_adversarial),
   ),
 )
 
@@ -330,18 +266,5 @@ def advice(check: Check, fields: Fields) -> str:
     return cause
   word, space = (' and ', ' ') if check.all_needed else (' or ', ' or ')
   what = word.join(f'{verb} {field}' for verb, field, _ in found)
-  flags = space.join(f'--config.{f}={_format(v)}' for _, f, v in found)
+  flags = space.join(as_flag(field, value) for _, field, value in found)
   return f'{cause}; {what}, in a new --workdir: for example, {flags}'
-
-
-def _one_digit(value: float) -> float:
-  return float(f'{value:.0e}')
-
-
-def _format(value: float | bool) -> str:
-  """Returns 'True', '0.5', '20' or '1e-4', of one digit."""
-  text = str(value) if isinstance(value, int) else f'{value:g}'
-  if isinstance(value, int) or len(text) <= 4:
-    return text
-  digit, exponent = f'{value:.0e}'.split('e')
-  return f'{digit}e{int(exponent)}'

@@ -1,7 +1,8 @@
 """Weights of the terms of the autoencoder's loss, and the loss's gradient.
 
 Owns constant weights, the ramp of the adversarial weight, and its adaptive
-factor with its moving average. Axes: B examples on one device.
+factor with its moving average; `kl_rate.py` steers the KL's. Axes: B examples
+on one device.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import optax
 
 from vaegan_jax.losses.reconstruction import LossConfig
 from vaegan_jax.runtime import devices
+from vaegan_jax.training import kl_rate
 
 # Decay of the adaptive factor's moving average, and the ratio's largest value.
 _ADAPTIVE_DECAY, _ADAPTIVE_MAX = 0.99, 10.0
@@ -34,7 +36,7 @@ def create_combine_losses(loss: LossConfig) -> Callable:
       'pixel': loss.pixel_weight,
       'adversarial': _ramp(step, loss.adversarial_ramp_steps)
       * loss.adversarial_weight,
-      'kl': loss.kl_weight,
+      'kl': averages.get(kl_rate.NAME, loss.kl_weight),
       'commitment': loss.commitment_weight,
       'entropy': loss.entropy_weight,
     }
@@ -57,7 +59,8 @@ def create_combine_losses(loss: LossConfig) -> Callable:
     means = {
       name: term.mean() for name, term in (terms | latent_losses).items()
     }
-    metrics = means | adapted
+    steered = {k: v for k, v in averages.items() if k == kl_rate.NAME}
+    metrics = means | adapted | steered
     metrics['loss'] = sum(weights[name] * mean for name, mean in means.items())
     latent_cotangents = {
       name: jnp.full_like(term, weights[name] / term.size)

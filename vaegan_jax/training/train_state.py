@@ -1,6 +1,7 @@
 """State of training, which every update takes and returns."""
 
 import functools
+import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from vaegan_jax.training import layer_sizes
 Params = Mapping[str, Any]
 # Moving averages and their initial values: the critic's mean logits (LeCAM),
 # and the factor of the adaptive adversarial weight.
+_NO_AVERAGES = types.MappingProxyType({})
 AVERAGES = {'logits_real': 0.0, 'logits_fake': 0.0, 'adaptive_weight': 1.0}
 
 
@@ -62,8 +64,8 @@ class TrainState(struct.PyTreeNode):
     num_skipped: [] int32, number of updates skipped in a row up to now.
     networks: 'autoencoder' and, unless the objective has none, 'critic'.
     ema_params: moving average of the autoencoder's weights.
-    averages: {name: []}, other moving averages; see `AVERAGES` and
-      `layer_sizes.py`.
+    averages: {name: []}, other moving averages and the steered KL weight; see
+      `AVERAGES`, `layer_sizes.py` and `kl_rate.py`.
     num_rollbacks: [] int32, number of rollbacks to a checkpoint. A step's
       random inputs depend on it, so that a repeated step gets others.
   """
@@ -84,6 +86,7 @@ def create_train_state(
   image_shape: tuple[int, ...],
   pretrained: Mapping[str, Params] | None = None,
   measure_sizes: Callable[..., dict[str, jax.Array]] | None = None,
+  averages: Mapping[str, float] = _NO_AVERAGES,
 ) -> TrainState:
   """Initializes every network.
 
@@ -95,6 +98,7 @@ def create_train_state(
     pretrained: {module: variables} of modules that are not to be initialized.
     measure_sizes: (critic's variables, images) -> sizes of the layers {layer:
       []}, if the run follows them.
+    averages: further averages {name: initial value}.
 
   Returns:
     The state before step 1, with sizes of 0.
@@ -113,7 +117,9 @@ def create_train_state(
       batch_stats=variables.get('batch_stats', {}),
       opt_state=optimizers[name].init(params) if trained else (),
     )
-  averages = {name: jnp.float32(value) for name, value in AVERAGES.items()}
+  averages = {
+    name: jnp.float32(value) for name, value in (AVERAGES | averages).items()
+  }
   if measure_sizes:
     sizes = jax.eval_shape(measure_sizes, networks['critic'].variables, x)
     averages |= layer_sizes.to_averages(jax.tree.map(jnp.zeros_like, sizes))

@@ -45,6 +45,8 @@ class Parts:
     combine_losses: (step, terms, losses_vjp, latent's losses, averages) ->
       (cotangents of (decoded, latent's losses), metrics [], averages). See
       `loss_weights.py`.
+    follow: (averages, metrics, moments) -> changed averages, of what is
+      averaged over the devices. See `layer_sizes.py` and `kl_rate.py`.
     optimizer: optimizer of the autoencoder.
     pmean: (tree) -> its mean over the devices.
   """
@@ -54,6 +56,7 @@ class Parts:
   step_critic: Callable
   reconstruction_losses: Callable
   combine_losses: Callable
+  follow: Callable
   optimizer: optax.GradientTransformation
   pmean: Callable
 
@@ -110,7 +113,7 @@ def create_update(
       (grads, batch_stats, metrics | stats, moments)
     )
     metrics |= metrics_from_moments(moments)
-    averages |= layer_sizes.follow(state.averages, moments)
+    averages |= parts.follow(state.averages, metrics, moments)
     metrics['autoencoder_grad_norm'] = optax.tree.norm(grads)
     new = apply_gradients(old, parts.optimizer, grads, batch_stats)
     return _after(state, new, updated, averages), metrics | critic_metrics

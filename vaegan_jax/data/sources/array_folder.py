@@ -8,6 +8,7 @@ class Source(source.Source):
 
   holds_arrays = True
   path = 'required'
+  has_groups = True
 
   @classmethod
   def open(cls, data, *, fill_bucket=False):

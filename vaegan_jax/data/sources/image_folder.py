@@ -7,6 +7,7 @@ class Source(source.Source):
   """Photographs of a user's folder."""
 
   path = 'required'
+  has_groups = True
   converts_profiles = True
 
   @classmethod

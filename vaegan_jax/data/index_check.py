@@ -1,0 +1,184 @@
+"""The first reading of all examples of a store, for its index."""
+
+import hashlib
+import os
+import pathlib
+from concurrent import futures
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import logging
+
+from vaegan_jax.data import arrays, decode, sounds
+from vaegan_jax.data.store import Empty, Store
+from vaegan_jax.errors import UserError, describe_error
+
+_MAX_DAMAGED = 0.1  # Share of all examples.
+_CHECKED_TOGETHER = 1000  # Bounds the memory of the check.
+
+
+class Kind(NamedTuple):
+  """Properties that all arrays must share; the length of a sound is free.
+
+  Attributes:
+    dtype: its name on the device.
+    shape: of the array; None for a length that may vary.
+    sample_rate: samples per second of a sound; 0 otherwise.
+  """
+
+  dtype: str
+  shape: tuple[int | None, ...]
+  sample_rate: int = 0
+
+  def __str__(self) -> str:
+    rate = f' at {self.sample_rate:,} Hz' if self.sample_rate else ''
+    lengths = ', '.join('?' if n is None else str(n) for n in self.shape)
+    return f'{self.dtype} [{lengths}]{rate}'
+
+
+class Check:
+  """The first reading of all examples."""
+
+  def __init__(self, store: Store, report: pathlib.Path):
+    self._store, self._report = store, report
+    self._damaged, self._unreadable = {}, {}
+    self._empty, self._skipped = [], []
+    self._kinds = {}  # {kind: [count, first number]}
+    self._lengths = None  # The least, on each axis.
+
+  def index(self) -> dict[str, Any]:
+    """Returns the content of the index.
+
+    Raises:
+      UserError: too many examples are damaged, or they are not alike.
+    """
+    content = self._read_all()
+    self._check_skipped()
+    (kind, _), *others = sorted(
+      self._kinds.items(), key=lambda item: -item[1][0]
+    )
+    if others:
+      raise self._differ(kind, *others)
+    location = pathlib.Path(self._store.location)
+    folder = os.stat(location if location.is_dir() else location.parent)
+    shape = self._lengths if kind and None in kind.shape else kind and kind[1]
+    return {
+      'folder': [folder.st_dev, folder.st_ino],
+      'content_hash': content,
+      'dtype': kind.dtype if kind else '',
+      'shape': list(shape or ()),
+      'sample_rate': kind.sample_rate if kind else 0,
+      'damaged': self._damaged | self._unreadable,
+      'num_empty': len(self._empty),
+      'skipped': sorted(self._skipped),
+    }
+
+  def _read_all(self) -> str:
+    """Reads every example, and returns a hash of all."""
+    import tqdm
+
+    content, count = hashlib.sha256(), len(self._store)
+    with (
+      futures.ThreadPoolExecutor() as pool,
+      tqdm.tqdm(
+        total=count, desc=f'Checking {self._store.noun}', disable=None
+      ) as progress,
+    ):
+      for first in range(0, count, _CHECKED_TOGETHER):
+        numbers = range(first, min(first + _CHECKED_TOGETHER, count))
+        for number, (digest, found) in zip(
+          numbers, pool.map(self._inspect, numbers), strict=True
+        ):
+          content.update(digest)
+          self._note(number, found)
+        progress.update(len(numbers))
+    return content.hexdigest()[:16]
+
+  def _inspect(self, number: int) -> tuple[bytes, Any]:
+    """Returns a hash of an example, and its array's (kind, shape) or error."""
+    try:
+      value = self._store.read(number)
+      if isinstance(value, bytes):
+        digest = hashlib.sha256(value).digest()
+        if self._store.are_photos:
+          decode.read_image(value)
+          return digest, (None, ())
+      array, rate = _as_array(value)
+      arrays.check_finite(array)
+      if not isinstance(value, bytes):
+        whole = np.ascontiguousarray(array)
+        digest = hashlib.sha256(repr((whole.dtype, whole.shape)).encode())
+        digest.update(whole.data.cast('B'))
+        digest = digest.digest()
+    except Exception as error:  # Libraries raise nearly anything.
+      return b'\0' * 32, error
+    shape = array.shape
+    if self._store.lengths_vary:
+      shape = (None,) * len(shape)
+    elif rate:
+      shape = (None, *shape[1:])
+    return digest, (Kind(array.dtype.name, shape, rate), array.shape)
+
+  def _note(self, number: int, found: Any) -> None:
+    if not isinstance(found, Exception):
+      kind, shape = found
+      self._kinds.setdefault(kind, [0, number])[0] += 1
+      if len(self._kinds) == 1:
+        least = shape if self._lengths is None else self._lengths
+        self._lengths = tuple(map(min, shape, least))
+      return
+    self._skipped.append(number)
+    if isinstance(found, Empty):
+      self._empty.append(number)
+    else:
+      is_unreadable = isinstance(found, decode.UnreadableKind)
+      skipped = self._unreadable if is_unreadable else self._damaged
+      skipped[self._store.describe(number)] = describe_error(found)
+
+  def _check_skipped(self) -> None:
+    store, count = self._store, len(self._store)
+    bad = self._damaged or self._unreadable
+    where = f'data.path={store.location!r}'
+    if not self._kinds or len(self._damaged) > _MAX_DAMAGED * count:
+      if not bad:
+        raise UserError(
+          f'{where} has {count:,} {store.noun}, none of which holds data: name '
+          'another file or folder'
+        )
+      name, reason = next(iter(bad.items()))
+      raise UserError(
+        f'{where} has {count:,} {store.noun}, of which {len(bad):,} cannot be '
+        f'read, such as {name} ({reason}): at most one in ten may be damaged, '
+        'so repair or remove them'
+      )
+    for skipped, why in (
+      (self._damaged, 'damaged'),
+      (self._unreadable, 'not readable'),
+    ):
+      if skipped:
+        some = [f'{n} ({r})' for n, r in list(skipped.items())[:3]]
+        logging.warning(
+          'Skipped %d of %d %s in %s as %s: %s (all are listed in %s)',
+          *(len(skipped), count, store.noun, store.location, why),
+          *('; '.join(some), self._report),
+        )
+
+  def _differ(self, kind, *others) -> UserError:
+    store = self._store
+    number = sum(count for _, (count, _) in others)
+    other, (_, first) = others[0]
+    return UserError(
+      f'data.path={store.location!r} has {self._kinds[kind][0]:,} '
+      f'{store.noun} of {kind}, and {number:,} that differ, such as '
+      f'{store.describe(first)} ({other}): all must be alike, so remove or '
+      'convert these'
+    )
+
+
+def _as_array(value: bytes | np.ndarray) -> tuple[np.ndarray, int]:
+  """Returns an array as on the device, and the sample rate of a sound or 0."""
+  if not isinstance(value, bytes):
+    return arrays.to_device_dtype(np.asarray(value)), 0
+  if sounds.is_sound(value):
+    return tuple(sounds.read_sound(value))
+  return arrays.read_array(value), 0

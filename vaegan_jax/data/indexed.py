@@ -1,0 +1,147 @@
+"""Data sets whose examples are parts of files, which stay where they are.
+
+A source describes its files as a `Store`. Each example is read once, when the
+files are first seen. A small index keeps which cannot be used, and a hash of
+all others. The order within a split is that of the files, which is the fastest
+to read; `batches.py` shuffles.
+"""
+
+import hashlib
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data.folder import (
+  INDEX,
+  read_index,
+  remove_older,
+  write_index,
+)
+from vaegan_jax.data.image_files import DAMAGED_FILE
+from vaegan_jax.data.index_check import Check
+from vaegan_jax.data.source import Dataset
+from vaegan_jax.data.store import Store
+from vaegan_jax.errors import UserError
+
+_TEST_EVERY = 10  # One example in this many is held out.
+
+
+class IndexedDataset(Dataset):
+  """The examples of a `Store`, of which each has been read once."""
+
+  def __init__(self, name: str, store: Store, data: DataConfig):
+    """Reads the index, or checks every example and writes the index.
+
+    Args:
+      name: identifies the data set in fingerprints.
+      store: the examples.
+      data: settings of the run, which name the folder for the index and
+        decoded copies.
+
+    Raises:
+      UserError: the examples cannot be used, or the index cannot be written.
+    """
+    self.name, self._store = name, store
+    self.location = store.location
+    self.cache_dir = place = _place(name, store, data.local_dir)
+    index = read_index(place / INDEX)
+    if index is None:
+      found = store.scan()
+      store.load(found)
+      index = Check(store, place / DAMAGED_FILE).index() | {'found': found}
+      store.close()
+      write_index(place, index, data.local_dir)
+      remove_older(place)
+    else:
+      store.load(index['found'])
+    self.feature = store.feature
+    self._numbers = _split(store, index['skipped'])
+    self._num_empty = index['num_empty']
+    self.counts = {split: len(ns) for split, ns in self._numbers.items()}
+    self.content_hash = _hash_splits(index['content_hash'], self._numbers)
+    self.to_srgb = store.are_photos and data.converts_profiles
+    if index['dtype']:
+      self.dtype, self.shape = np.dtype(index['dtype']), tuple(index['shape'])
+      self.sample_rate = index['sample_rate']
+
+  def read(self, split: str, indices: Sequence[int]) -> list[Any]:
+    """Returns the bytes of files, or arrays; see `Dataset.read`."""
+    numbers = self._numbers[split]
+    return [self._store.read(int(numbers[index])) for index in indices]
+
+  def close(self) -> None:
+    """Releases memory and files; see `Dataset.close`."""
+    self._store.close()
+
+  def describe(self, split: str, index: int) -> str:
+    """Returns a name of an example; see `Dataset.describe`."""
+    return self._store.describe(int(self._numbers[split][index]))
+
+  def report(self, data: DataConfig) -> list[str]:
+    """Returns lines about files and splits; see `Dataset.report`."""
+    counts = ', '.join(f'{n:,} {split}' for split, n in self.counts.items())
+    how = 'as the files say' if self._store.splits else 'one in ten held out'
+    line = f'data.path={self.location!r} has the {self._store.noun} {counts}'
+    lines = [f'{line} ({how}).', *self._store.report()]
+    if self._num_empty:
+      lines.append(f'Skipped {self._num_empty:,} that hold no data.')
+    return lines
+
+
+def _place(name: str, store: Store, data_dir: str) -> pathlib.Path:
+  """Returns where the index is: per file, options, and state of the file."""
+
+  def digest(value):
+    return hashlib.sha256(os.fsencode(repr(value))).hexdigest()[:16]
+
+  key = (os.path.realpath(store.location), store.are_photos, *store.options)
+  folder = f'in-place-{digest(key)}'
+  return pathlib.Path(data_dir, name, folder, digest(store.state()))
+
+
+def _split(store: Store, skipped: Sequence[int]) -> dict[str, np.ndarray]:
+  """Returns the numbers of each split, ascending, without the skipped ones.
+
+  Raises:
+    UserError: a split would be empty.
+  """
+  splits = {split: np.asarray(ns) for split, ns in store.splits.items()}
+  if not splits:
+    splits = {'train': np.arange(len(store))}
+  if 'train' not in splits and len(splits) == 1:
+    splits = {'train': next(iter(splits.values()))}
+  if len(splits) == 2 and 'train' in splits:
+    (other,) = set(splits) - {'train'}
+    splits = {'train': splits['train'], 'test': splits[other]}
+  splits = {s: ns[~np.isin(ns, skipped)] for s, ns in splits.items()}
+  if len(splits) == 1:
+    splits = _hold_out(splits['train'], store.hashes())
+  for split, numbers in splits.items():
+    if not len(numbers):
+      raise UserError(
+        f'data.path={store.location!r} leaves no example for the split '
+        f'{split!r}: it must hold at least one example to train with and '
+        'another to hold out'
+      )
+  return splits
+
+
+def _hold_out(numbers: np.ndarray, hashes: np.ndarray) -> dict[str, np.ndarray]:
+  """Splits numbers by their hashes: one in ten, or the smallest alone."""
+  own = hashes[numbers]
+  held = own % np.uint64(_TEST_EVERY) == 0
+  if held.all() or not held.any():
+    held = own == own.min(initial=2**64 - 1)
+  return {'train': numbers[~held], 'test': numbers[held]}
+
+
+def _hash_splits(content: str, numbers: Mapping[str, np.ndarray]) -> str:
+  """Returns a hash of examples and of their splits."""
+  digest = hashlib.sha256(content.encode())
+  for split, members in numbers.items():
+    digest.update(split.encode() + np.asarray(members, '<i8').tobytes())
+  return digest.hexdigest()[:16]

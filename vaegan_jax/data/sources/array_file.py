@@ -1,0 +1,221 @@
+"""A file with many examples: .npy, .npz, .mat, HDF5 or Zarr, read in place."""
+
+import os
+import pathlib
+
+import numpy as np
+
+from vaegan_jax.data import containers, source
+from vaegan_jax.data.split_names import find_split
+from vaegan_jax.data.store import Store, stat_of
+from vaegan_jax.errors import UserError
+
+_MAX_LISTED = 12  # Arrays in a message.
+
+
+class Source(source.Source):
+  """The examples along one axis of an array, in units of their own."""
+
+  holds_arrays = True
+  path = 'required'
+  path_is = 'a file'
+  has_features = True
+
+  @classmethod
+  def open(cls, data, *, fill_bucket=False):
+    """Opens the file; see `source.Source.open`."""
+    from vaegan_jax.data.folder import local_path
+    from vaegan_jax.data.indexed import IndexedDataset
+
+    store = ArrayFile(local_path(data), data)
+    return IndexedDataset('array_file', store, data)
+
+
+class ArrayFile(Store):
+  """The examples of an array, or of one array for each split."""
+
+  def __init__(self, path: str, data):
+    """Finds the files; `data` is a `DataConfig`."""
+    from vaegan_jax.data.data_config import expand_path
+
+    self.location = expand_path(path)
+    self._axis = data.example_axis
+    self.options = (data.feature, self._axis)
+    self._data, self._files = data, _find_files(self.location)
+
+  def state(self):
+    """Returns names, sizes and times; see `Store.state`."""
+    names = []
+    for path in self._files.values():
+      if os.path.isdir(path):
+        walk = os.walk(path)
+        names += [os.path.join(top, n) for top, _, files in walk for n in files]
+      else:
+        names.append(path)
+    return [(os.path.relpath(n, self.location), *stat_of(n)) for n in names]
+
+  def load(self, found):
+    """Opens the files, and selects an array for each split."""
+    chosen = self._choose(
+      [
+        (split, entry)
+        for split, path in self._files.items()
+        for entry in containers.open_entries(path)
+      ]
+    )
+    self.feature = find_split(next(iter(chosen.values())).name)[1]
+    self._parts = {
+      split: containers.Rows(entry, self._check_axis(entry))
+      for split, entry in chosen.items()
+    }
+    self._ends = np.cumsum([len(rows) for rows in self._parts.values()])
+    if len(self._parts) > 1:
+      numbers = np.split(np.arange(len(self)), self._ends[:-1])
+      self.splits = dict(zip(self._parts, numbers, strict=True))
+
+  def __len__(self):
+    return int(self._ends[-1])
+
+  def read(self, number):
+    """Returns an array; see `Store.read`."""
+    rows, row = self._find(number)
+    return rows[row]
+
+  def close(self):
+    """Releases memory and files; see `Store.close`."""
+    for rows in self._parts.values():
+      rows.close()
+
+  def describe(self, number):
+    """Returns the key of an array, if it has one, and an index."""
+    rows, row = self._find(number)
+    return f'{rows.entry.name}[{row}]' if rows.entry.name else f'array {row}'
+
+  def report(self):
+    """Describes the arrays, and how they are read; see `Store.report`."""
+    lines = []
+    for rows in self._parts.values():
+      line = f'{rows.entry} is read in place'
+      if rows.read_together > 1:
+        line += f', {rows.read_together:,} examples at a time, which share '
+        line += 'chunks of the file'
+        if not self._data.cache_images:
+          line += ': data.cache_images=true reads each chunk only once'
+      lines.append(f'{line}.')
+    return lines
+
+  def _find(self, number):
+    part = int(np.searchsorted(self._ends, number, side='right'))
+    rows = list(self._parts.values())[part]
+    return rows, number - int(self._ends[part]) + len(rows)
+
+  def _choose(self, entries):
+    """Returns an entry by split; the split '' stands for all."""
+    groups = {}
+    for split, entry in entries:
+      found, rest = find_split(entry.name)
+      split = split or found  # A file's own name decides.
+      group = groups.setdefault((rest, bool(split)), {})
+      if split in group:  # Two names mean the same.
+        group = groups.setdefault((entry.name, bool(split)), {})
+      group[split] = entry
+    fitting = [
+      group
+      for (name, _), group in groups.items()
+      if all(map(self._is_usable, group.values()))
+      and self._data.feature in ('', name, *(e.name for e in group.values()))
+    ]
+    if len(fitting) == 1:
+      return fitting[0]
+    raise self._no_choice([entry for _, entry in entries], fitting)
+
+  def _is_usable(self, entry):
+    """Returns whether an entry has examples, and not only labels."""
+    shape, axis = entry.shape, self._axis
+    if entry.problem or not -len(shape) <= axis < len(shape) or not shape[axis]:
+      return False
+    return sum(length > 1 for length in shape) > 1
+
+  def _no_choice(self, entries, fitting):
+    listed = ', '.join(map(str, entries[:_MAX_LISTED])) or 'nothing'
+    if len(entries) > _MAX_LISTED:
+      listed += f' and {len(entries) - _MAX_LISTED} more'
+    if self._data.feature:
+      problem = f'data.feature={self._data.feature!r} must be one array'
+    elif fitting:
+      problem = 'data.feature must select one array'
+    else:
+      return UserError(
+        f'data.path={self.location!r} has no array with examples along '
+        f'data.example_axis={self._axis} ({listed}): name another file'
+      )
+    example = next(iter((fitting or [{'': entries[0]}])[0].values())).name
+    return UserError(
+      f'{problem} of data.path={self.location!r}, which has {listed}: for '
+      f'example, --config.data.feature={example}'
+    )
+
+  def _check_axis(self, entry):
+    """Returns the axis of the examples.
+
+    Raises:
+      UserError: other axes hold what the run takes, and this one does not.
+    """
+    fits = [axis for axis in range(len(entry.shape)) if self._fits(entry, axis)]
+    axis = self._axis % len(entry.shape)
+    if not fits or axis in fits:
+      return axis
+    shape = list(entry.shape[:axis] + entry.shape[axis + 1 :])
+    raise UserError(
+      f'data.example_axis={self._axis} takes {entry.shape[axis]:,} examples of '
+      f'{shape} from {entry} of data.path={self.location!r}, and they do not '
+      f'hold {list(self._data.read_shape)} with data.channels='
+      f'{self._data.channels}: for example, '
+      f'--config.data.example_axis={fits[-1]}'
+    )
+
+  def _fits(self, entry, axis):
+    from vaegan_jax.data import arrays
+
+    shape = entry.shape[:axis] + entry.shape[axis + 1 :]
+    try:
+      arrays.to_example(
+        np.broadcast_to(np.uint8(0), shape),  # Needs no memory.
+        channels=self._data.channels,
+        shape=self._data.read_shape,
+      )
+    except (ValueError, IndexError):
+      return False
+    return True
+
+
+def _find_files(location):
+  """Returns files by split; '' stands for all.
+
+  Raises:
+    UserError: there is no such file, or a folder has several that are not
+      named like splits.
+  """
+  if not os.path.exists(location):
+    raise UserError(
+      f'data.path={location!r} does not exist: name a .npy, .npz, .mat, HDF5 '
+      'or Zarr, such as "~/cells.h5"'
+    )
+  if os.path.isfile(location) or containers.is_zarr(location):
+    return {'': location}
+  paths = sorted(
+    path
+    for path in pathlib.Path(location).iterdir()
+    if path.suffix.lower() in containers.SUFFIXES and path.name[0] != '.'
+  )
+  if len(paths) == 1:
+    return {'': str(paths[0])}
+  splits = {find_split(path.stem)[0]: str(path) for path in paths}
+  if len(splits) == len(paths) and 'train' in splits and '' not in splits:
+    return splits
+  raise UserError(
+    f'data.path={location!r} must be one file, or a folder with one for each '
+    f'split, such as "train.h5" and "test.h5", and has {len(paths)} files '
+    'with arrays: name one of them, or read a folder with one example in each '
+    'file by --config.data.name=array_folder'
+  )

@@ -1,0 +1,209 @@
+"""Data sets of Hugging Face: saved to disk, as Parquet, or by their names."""
+
+import os
+import pathlib
+import re
+
+import numpy as np
+
+from vaegan_jax.data import source, tables
+from vaegan_jax.data.split_names import find_split
+from vaegan_jax.data.store import Store, import_reader, stat_of
+from vaegan_jax.errors import UserError, describe_error
+
+_NAME = re.compile(r'\w[\w.-]*/\w[\w.-]*(:[\w.-]+)?')  # And a configuration.
+_SUFFIXES = ('.parquet', '.arrow')
+_FIRST_SAFE = 4  # The version of datasets that runs no code of data sets.
+
+
+class Source(source.Source):
+  """The images, sounds or arrays of one column."""
+
+  holds_arrays = None  # If `data.shape` is set.
+  path = 'required'
+  path_is = 'a folder of save_to_disk, Parquet files, or the name of a data set'
+  has_features = True
+  converts_profiles = True
+
+  @classmethod
+  def open(cls, data, *, fill_bucket=False):
+    """Opens the tables; see `source.Source.open`."""
+    from vaegan_jax.data.folder import local_path
+    from vaegan_jax.data.indexed import IndexedDataset
+
+    store = Column(local_path(data), data)
+    return IndexedDataset('hugging_face', store, data)
+
+
+class Column(Store):
+  """The cells of one column, in all splits."""
+
+  def __init__(self, path, data):
+    """Finds the files; `data` is a `DataConfig`."""
+    from vaegan_jax.data.data_config import expand_path
+
+    self.feature, self.are_photos = data.feature, not data.shape
+    self.options = (self.feature,)
+    path = expand_path(path)
+    self._files = _find_files(path)
+    self.location = path
+    if not os.path.exists(path):  # A name.
+      self.options += (path,)
+      first = next(iter(self._files.values()))[0]
+      self.location = os.path.dirname(first)
+
+  def state(self):
+    """Returns names, sizes and times; see `Store.state`."""
+    return [
+      (split, os.path.basename(file), *stat_of(file))
+      for split, files in self._files.items()
+      for file in files
+    ]
+
+  def load(self, found):
+    """Opens the tables, and finds the column; see `Store.load`."""
+    try:
+      self._tables = {
+        split: tables.Table(self.location, files)
+        for split, files in self._files.items()
+      }
+    except UserError:
+      raise
+    except Exception as error:  # pyarrow raises many kinds.
+      raise UserError(
+        f'data.path={self.location!r} cannot be read '
+        f'({describe_error(error)}): it may be truncated, so copy or write it '
+        'again'
+      ) from error
+    first = next(iter(self._tables.values()))
+    self.feature = self._find_column(first.schema)
+    self._ends = np.cumsum([len(table) for table in self._tables.values()])
+    if len(self._tables) > 1:
+      numbers = np.split(np.arange(len(self)), self._ends[:-1])
+      self.splits = dict(zip(self._tables, numbers, strict=True))
+    self._refuse_paths()
+
+  def __len__(self):
+    return int(self._ends[-1])
+
+  def read(self, number):
+    """Returns the bytes of a file, or an array; see `Store.read`."""
+    split, row = self._find(number)
+    cell = self._tables[split].cell(self.feature, row)
+    return tables.to_example(cell, self.feature, self.location)
+
+  def close(self):
+    """Releases memory and files; see `Store.close`."""
+    for table in self._tables.values():
+      table.close()
+
+  def describe(self, number):
+    """Returns the split, if there are several, and the row."""
+    split, row = self._find(number)
+    return f'row {row:,} of {split!r}' if split else f'row {row:,}'
+
+  def report(self):
+    """Names the column; see `Store.report`."""
+    return [f'data.feature: column {self.feature!r} is read in place.']
+
+  def _find(self, number):
+    part = int(np.searchsorted(self._ends, number, side='right'))
+    split = list(self._tables)[part]
+    return split, number - int(self._ends[part]) + len(self._tables[split])
+
+  def _find_column(self, schema):
+    usable = tables.usable_columns(schema)
+    if self.feature in usable:
+      return self.feature
+    if not self.feature and 'image' in usable:
+      return 'image'
+    if not self.feature and len(usable) == 1:
+      return usable[0]
+    listed = ', '.join(f'{field.name!r} ({field.type})' for field in schema)
+    raise UserError(
+      f'data.feature={self.feature!r} must be a column with images, sounds or '
+      f'arrays of data.path={self.location!r}, which has {listed}: '
+      + (
+        f'for example, --config.data.feature={usable[0]}'
+        if usable
+        else 'name other data'
+      )
+    )
+
+  def _refuse_paths(self):
+    """Raises the error for cells that are only paths, once for all."""
+    try:
+      self.read(0)
+    except UserError:
+      raise
+    except Exception:  # The check counts what is damaged.
+      return
+
+
+def _find_files(path):
+  """Returns the files of tables by split; '' stands for all.
+
+  Raises:
+    UserError: there are none.
+  """
+  if os.path.isfile(path):
+    return {'': [path]}
+  if not os.path.isdir(path):
+    return _load_by_name(path)
+  if any(
+    os.path.isfile(os.path.join(path, name))
+    for name in ('dataset_dict.json', 'state.json')
+  ):
+    return tables.saved_files(path)
+  files = sorted(
+    file
+    for file in pathlib.Path(path).rglob('*')
+    if file.suffix in _SUFFIXES
+    and not any(part[0] == '.' for part in file.relative_to(path).parts)
+  )
+  splits = {}
+  for file in files:
+    relative = file.relative_to(path)
+    split = find_split(relative.stem)[0] or find_split(str(relative.parent))[0]
+    splits.setdefault(split, []).append(str(file))
+  if '' in splits and len(splits) > 1:
+    raise UserError(
+      f'data.path={path!r} has files of no split, such as '
+      f'{splits[""][0]!r}, beside files that are named like splits: name '
+      'another folder, or give them a name such as "train-0.parquet"'
+    )
+  if not splits:
+    raise UserError(
+      f'data.path={path!r} must be a folder that save_to_disk of datasets '
+      'wrote, or have .parquet files, and has none: name another folder'
+    )
+  return splits
+
+
+def _load_by_name(path):
+  """Returns the files by split that `datasets` downloads, or has already."""
+  if not _NAME.fullmatch(path):
+    raise UserError(
+      f'data.path={path!r} does not exist: name a folder that save_to_disk '
+      'wrote, a .parquet, or a data set such as "owner/name"'
+    )
+  what = 'the name of a data set of Hugging Face, as there is no such file'
+  datasets = import_reader('datasets', path, what)
+  if int(datasets.__version__.split('.')[0]) < _FIRST_SAFE:
+    raise UserError(
+      f'data.path={path!r} needs datasets {_FIRST_SAFE} or later, because '
+      'earlier versions run the code of a data set: pip install -U datasets'
+    )
+  name, _, config = path.partition(':')
+  try:
+    splits = datasets.load_dataset(name, config or None)
+  except Exception as error:  # The network and the hub raise many kinds.
+    raise UserError(
+      f'data.path={path!r} is no file, and as a data set it cannot be loaded '
+      f'({describe_error(error)}): download it where there is a network, or '
+      'name a folder that save_to_disk wrote'
+    ) from error
+  return {
+    split: [part['filename'] for part in table.cache_files]
+    for split, table in splits.items()
+  }

@@ -1,0 +1,187 @@
+"""The protocol of stored examples, and helpers to read them by number."""
+
+import collections
+import hashlib
+import importlib
+import os
+import threading
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vaegan_jax.errors import UserError
+
+
+class Empty(ValueError):
+  """An error for an example without data, of which any number is skipped."""
+
+
+class Store:
+  """The examples of a source by number, in the order of the files.
+
+  Attributes:
+    noun: of several examples, for messages.
+    location: the file or folder.
+    options: values of fields that select the examples.
+    feature: the name of the selected part of each example.
+    splits: the numbers of each split, if the files declare them.
+    are_photos: whether stored files are images to resize, not arrays.
+    lengths_vary: whether arrays may differ in shape; middles are cut out.
+  """
+
+  noun = 'examples'
+  location: str
+  options: tuple[Any, ...] = ()
+  feature = 'image'
+  splits: Mapping[str, np.ndarray] = types.MappingProxyType({})
+  are_photos = False
+  lengths_vary = False
+
+  def state(self) -> Any:
+    """Returns what changes with the files: their names, sizes and times."""
+    raise NotImplementedError
+
+  def scan(self) -> Any:
+    """Returns what takes long to find, as JSON, which the index keeps."""
+    return None
+
+  def load(self, found: Any) -> None:
+    """Takes the result of `scan`; nothing else is called before it."""
+
+  def __len__(self) -> int:
+    raise NotImplementedError
+
+  def read(self, number: int) -> bytes | np.ndarray:
+    """Returns an example: the bytes of a file, or an array.
+
+    Raises:
+      Empty: it holds no data.
+      Exception: it is damaged.
+    """
+    raise NotImplementedError
+
+  def close(self) -> None:
+    """Releases memory and files; `read` opens them again."""
+
+  def describe(self, number: int) -> str:
+    """Returns a name of an example for messages."""
+    return f'example {number:,}'
+
+  def hashes(self) -> np.ndarray:
+    """Returns hashes [N] uint64, of which one in ten is held out.
+
+    They must not change when the files get more examples. Examples with equal
+    hashes share a split.
+    """
+    return hash_numbers(len(self))
+
+  def report(self) -> list[str]:
+    """Returns sentences about the files for the terminal."""
+    return []
+
+
+class Recent:
+  """Keeps the values that were read last, each read by one thread once."""
+
+  def __init__(self, most: int = 2):
+    self._most, self._kept = most, collections.OrderedDict()
+    self._lock = threading.Lock()
+
+  def get(self, key: Any, read: Callable[[], Any]) -> Any:
+    """Returns the value of a key, which `read` returns if it is not kept."""
+    with self._lock:
+      if key not in self._kept:
+        self._kept[key] = read()
+        if len(self._kept) > self._most:
+          self._kept.popitem(last=False)
+      return self._kept[key]
+
+  def clear(self) -> None:
+    """Releases all values."""
+    with self._lock:
+      self._kept.clear()
+
+
+class Blocks:
+  """Rows that are read with their neighbours, because they share chunks.
+
+  The last blocks are kept. In the order of the file, each is read once.
+  """
+
+  LIMIT = 2**29  # Bytes of a block, and of all that are kept but one.
+
+  def __init__(
+    self,
+    read: Callable[[int, int], Any],
+    length: int,
+    rows: int,
+    row_bytes: int,
+  ):
+    """Reads nothing yet.
+
+    Args:
+      read: returns the rows from `first` to `end`.
+      length: the number of all rows.
+      rows: of a chunk.
+      row_bytes: the size of a row.
+    """
+    self._read, self._length = read, length
+    self.rows = max(1, min(rows, self.LIMIT // max(row_bytes, 1), length))
+    most = self.LIMIT // max(self.rows * row_bytes, 1)
+    self._recent = Recent(max(2, min(64, most)))
+
+  def clear(self) -> None:
+    """Releases the blocks that are kept."""
+    self._recent.clear()
+
+  def __getitem__(self, number: int) -> Any:
+    block, row = divmod(number, self.rows)
+    first = block * self.rows
+    end = min(first + self.rows, self._length)
+    return self._recent.get(block, lambda: self._read(first, end))[row]
+
+
+def hash_numbers(count: int) -> np.ndarray:
+  """Returns a fixed hash [count] uint64 of each number (SplitMix64)."""
+  with np.errstate(over='ignore'):
+    x = (np.arange(count, dtype=np.uint64) + np.uint64(1)) * np.uint64(
+      0x9E3779B97F4A7C15
+    )
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def hash_names(names: Sequence[str]) -> np.ndarray:
+  """Returns a hash [N] uint64 of each name."""
+  digests = (hashlib.sha256(os.fsencode(name)).digest() for name in names)
+  return np.array([int.from_bytes(d[:8]) for d in digests], np.uint64)
+
+
+def import_reader(module: str, path: str, what: str, package: str = '') -> Any:
+  """Imports an optional library.
+
+  Args:
+    module: its name.
+    path: the file that needs it.
+    what: what the file is, 'an HDF5 file'.
+    package: the name to install, if it differs.
+
+  Raises:
+    UserError: it is missing.
+  """
+  try:
+    return importlib.import_module(module)
+  except ImportError as error:
+    raise UserError(
+      f'data.path={path!r} is {what}, which needs {module}: pip install '
+      f'{package or module}'
+    ) from error
+
+
+def stat_of(path: str | os.PathLike) -> tuple[int, int]:
+  """Returns the size and the time of the last change of a file."""
+  status = os.stat(path)
+  return status.st_size, status.st_mtime_ns
