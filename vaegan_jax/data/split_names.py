@@ -203,3 +203,9 @@ def find_split(name: str) -> tuple[str, str]:
       rest = name[: match.start()] + name[match.end() :]
       return kind, re.sub(r'[\W_]+', '_', rest).strip('_')
   return '', name
+
+
+def find_file_split(relative: str) -> str:
+  """Returns the split that a file's name or else its folder names, or ''."""
+  folder, name = os.path.split(relative)
+  return find_split(os.path.splitext(name)[0])[0] or find_split(folder)[0]

@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from vaegan_jax.data import source, tables
-from vaegan_jax.data.split_names import find_split
+from vaegan_jax.data.split_names import find_file_split
 from vaegan_jax.data.store import Store, import_reader, stat_of
 from vaegan_jax.errors import UserError, describe_error
 
@@ -163,8 +163,7 @@ def _find_files(path):
   )
   splits = {}
   for file in files:
-    relative = file.relative_to(path)
-    split = find_split(relative.stem)[0] or find_split(str(relative.parent))[0]
+    split = find_file_split(str(file.relative_to(path)))
     splits.setdefault(split, []).append(str(file))
   if '' in splits and len(splits) > 1:
     raise UserError(
