@@ -124,6 +124,9 @@ BAD_VALUES = {
   'data.group_by': ('folder', '(', '*', 3, None),  # Of no folder; malformed.
   'data.clip': (1, 'true', None),
   'data.allow_growth': ('yes',),
+  'data.axes': ('CYY', 'AB', 3, None),
+  'data.nodata': ('nan', 'x', -9999),
+  'data.max_nodata': (-0.1, 2, 'a'),
   'data.example_axis': (1, 5, 'last'),  # Of no array_file.
   'data.image_size': (0, 60, 8),
   'data.shape': ((0,), (8, 8, 8, 8), ('8',), 8, (64, 64)),  # Of photographs.

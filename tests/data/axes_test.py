@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.data.arrays_test import tiff
-from vaegan_jax.data import arrays
+from vaegan_jax.data import array_shapes, arrays
 from vaegan_jax.errors import UserError
 
 SIDES = {1: (6,), 2: (4, 6), 3: (4, 6, 2)}
@@ -47,4 +47,4 @@ def test_the_pages_of_a_tiff_are_the_depth_of_a_volume():
 )
 def test_what_does_not_fit_says_what_would(shape, channels, sides, told):
   with pytest.raises(UserError, match=told):
-    arrays.check_shape(shape, channels=channels, shape=sides)
+    array_shapes.check_shape(shape, channels=channels, shape=sides)

@@ -241,7 +241,7 @@ def test_links_in_a_circle_end_and_dangling_ones_are_damaged(folder):
 @pytest.mark.parametrize(
   ('path', 'message'),
   [
-    ('', r'data\.path is empty.*"~/photos"'),
+    ('', r'data\.path is empty.*folder of your images'),
     ('missing', r"data\.path is .*missing', which does not exist"),
     ('a_file', r"data\.path is .*a_file', which is not a folder"),
     ('empty', r'data\.path is .* no image; .*\.jpg'),

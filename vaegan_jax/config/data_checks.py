@@ -24,6 +24,7 @@ def check_data(config: ml_collections.ConfigDict) -> Iterator[tuple[str, ...]]:
       f'{data.name!r} are cropped from the center to {shape_flag(data)}',
       'data.center_crop=0',
     )
+  yield from _check_reading(data, num_axes)
   if max(data.flip_axes, default=0) >= num_axes:
     yield (
       'data.flip_axes',
@@ -79,6 +80,30 @@ def _check_source(data):
       'data.example_axis',
       f"is for data.name='array_file', not {data.name!r}",
       'data.example_axis=0',
+    )
+
+
+def _check_reading(data, num_axes):
+  for field, default in (('axes', ''), ('nodata', ''), ('max_nodata', 0.0)):
+    if data[field] == default:
+      continue
+    remedy = f'data.{field}={default}'
+    if not holds_arrays(data):
+      yield (
+        f'data.{field}',
+        f'is for arrays, not data.name={data.name!r}',
+        remedy,
+      )
+    elif data.folder_rules < 3:
+      rule = f'needs data.folder_rules=3, which is {data.folder_rules}'
+      yield f'data.{field}', rule, 'data.folder_rules=3'
+  if data.axes and len(data.axes.replace('C', '')) != num_axes:
+    axes = 'TZYX'[-num_axes:]
+    yield (
+      'data.axes',
+      f'must have {num_axes} axes of space, as {shape_flag(data)} has, and may '
+      "have 'C'",
+      f'data.axes=C{axes}',
     )
 
 

@@ -5,6 +5,7 @@
 
 import dataclasses
 import difflib
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -130,6 +131,13 @@ def _is_interval(value: tuple) -> bool:
   )
 
 
+def _is_nodata(text: str) -> bool:
+  try:
+    return text in ('', 'none') or math.isfinite(float(text))
+  except ValueError:
+    return False
+
+
 def _compiles(pattern: str) -> bool:
   try:
     re.compile(pattern)
@@ -175,6 +183,12 @@ VALUE_RANGE = Rule(
   lambda value: value in ('dtype', 'percentiles') or _is_range(value),
   (tuple,),
 )
+AXES = Rule(
+  "one letter an axis, each once, out of 'T', 'Z', 'Y', 'X' (of space) and 'C' "
+  "(channels), such as 'CYX'",
+  lambda text: set(text) <= set('TZYXC') and len(set(text)) == len(text),
+)
+NODATA = Rule("'', 'none' or a number, such as -9999", _is_nodata)
 GROUP_BY = Rule(
   "'', 'folder' or a regular expression, such as '^[^/]+'", _compiles
 )

@@ -87,6 +87,15 @@ FIELDS = (
   Field('data.shape', (), rules.SHAPE,
         'Spatial shape of arrays, cropped from the center: (samples,), '
         '(height, width) or (depth, height, width); empty: image_size.'),
+  Field('data.axes', '', rules.AXES,
+        "Axes of the stored arrays in their order, such as 'CYX'; empty: as "
+        'the files declare, else channels absent, last or first.'),
+  Field('data.nodata', '', rules.NODATA,
+        "Value of arrays that means no data, beside NaN; empty: what each file "
+        "declares; 'none': nothing does."),
+  Field('data.max_nodata', 0.0, between(0.0, 1.0),
+        help="Largest share of an array's values that may be no data, which "
+        'become the median of their channel; arrays with more are skipped.'),
   Field('data.sample_rate', 16_000, rules.COUNT,
         'Samples per second of sounds.'),
   _first('data.channels', 3, between(1, 2**10),

@@ -1,16 +1,19 @@
 """The array and sound files of a user's folder."""
 
 import collections
+import contextlib
 import hashlib
 import importlib.util
 import pathlib
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from vaegan_jax.data import arrays, sounds
+from vaegan_jax.data import arrays, no_data, other_files, sounds
 from vaegan_jax.data.file_lists import list_files
 from vaegan_jax.data.image_files import DAMAGED_FILE, RULES, ImageFiles
+from vaegan_jax.data.reading import Reading
 
 
 class _Kind(NamedTuple):
@@ -20,15 +23,17 @@ class _Kind(NamedTuple):
     dtype: its name.
     shape: shape of the array; (C,) for a sound, whose length is its own.
     sample_rate: samples per second; 0 if not a sound.
+    axes: a letter for each axis, as `data.axes`; '' if unknown.
   """
 
   dtype: str
   shape: tuple[int, ...]
   sample_rate: int
+  axes: str = ''
 
   def __str__(self) -> str:
     if not self.sample_rate:
-      return f'{self.dtype} {list(self.shape)}'
+      return f'{self.dtype} {list(self.shape)} {self.axes}'.rstrip()
     (channels,) = self.shape
     return (
       f'{self.dtype} sounds with channels={channels} and '
@@ -40,15 +45,15 @@ class ArrayFiles(ImageFiles):
   """The arrays of a folder, split as `ImageFiles` splits images.
 
   All must have one shape and dtype; sounds may differ in length. Files that
-  are damaged, too short, or hold a NaN or an infinity are skipped.
-  `find_damaged` sets `shape` (of the shortest sound), `dtype`, `sample_rate`.
+  are damaged, too short, hold an infinity or too much no data are skipped.
+  `find_damaged` sets `shape` (of the shortest sound), `dtype`, `axes`,
+  `sample_rate`.
   """
 
-  noun = 'arrays'
-  _nothing = (
-    'in which there is no array; it must hold .npy, .npz, TIFF, PNG, WAV or '
-    'FLAC files, such as "field.npy"'
-  )
+  noun, _noun = 'arrays', 'array'
+  _examples = '"field_1.npy" and "field_2.npy"'
+  _holds_arrays = True
+  _must_hold = '.npy, .npz, TIFF, PNG, WAV or FLAC files, such as "field.npy"'
 
   def __init__(
     self,
@@ -56,6 +61,8 @@ class ArrayFiles(ImageFiles):
     num_samples: int = 0,
     rules: int = RULES,
     group_by: str = '',
+    reading: Reading | None = None,
+    cut: tuple[int, tuple[int, ...]] | None = None,
   ):
     """Lists the arrays, and reads none.
 
@@ -63,11 +70,18 @@ class ArrayFiles(ImageFiles):
       path: path of the folder, '~' and '$NAME' allowed.
       num_samples: the samples that a sound must have.
       rules, group_by: see `ImageFiles`. Arrays were never read by rules 1.
+      reading: how arrays are read; None for `rules` alone.
+      cut: (channels, shape) of an example, of which no data is counted; None
+        for all of a file.
 
     Raises:
       UserError: see `ImageFiles`.
     """
+    self._reading = reading or Reading(rules)
+    self._cut = cut
     super().__init__(path, max(rules, 2), group_by)
+    if rules > 2:  # They decide which examples are skipped.
+      self.place_key += repr((self._reading[1:], cut))
     self.least_samples = num_samples
     if num_samples:  # It decides which sounds are too short.
       state = f'{self.fingerprint} {num_samples}'
@@ -85,7 +99,7 @@ class ArrayFiles(ImageFiles):
     if not counts:  # `split` raises the error for an empty split.
       return damaged
     kind, count = counts.most_common(1)[0]
-    self.dtype, self.shape, self.sample_rate = kind
+    self.dtype, self.shape, self.sample_rate, self.axes = kind
     if count == len(self._kinds_found):
       if kind.sample_rate:
         self.shape = (min(self._lengths.values()), *kind.shape)
@@ -105,29 +119,105 @@ class ArrayFiles(ImageFiles):
       kinds += ('soundfile',)
     return tuple(kind for kind in kinds if importlib.util.find_spec(kind))
 
-  def _check(self, name: str, data: bytes) -> None:
-    sample_rate = 0
-    if sounds.is_sound(data):
-      array, sample_rate = sounds.read_sound(data)
-      length, *shape = array.shape
+  def _check(self, name: str, data: bytes) -> tuple[int, int]:
+    """Returns the number of values of no data, and of all; or raises."""
+    stored = arrays.read_stored(data, self._reading)
+    shape = stored.values.shape
+    if stored.sample_rate:
+      length, *shape = shape
       if length < max(self.least_samples, 1):
         raise ValueError(
           f'it has {length:,} samples, and at least '
           f'{max(self.least_samples, 1):,} are needed'
         )
       self._lengths[name] = length
-    else:
-      array = arrays.read_array(data)
-      shape = array.shape
-    arrays.check_finite(array)
-    dtype = np.dtype(array.dtype).name
-    self._kinds_found[name] = _Kind(dtype, tuple(shape), sample_rate)
+    arrays.check_finite(stored.values)
+    missing = self._find_missing(stored)
+    dtype = np.dtype(stored.values.dtype).name
+    self._kinds_found[name] = _Kind(
+      dtype, tuple(shape), stored.sample_rate, stored.axes
+    )
+    return missing
+
+  def _find_missing(self, stored: arrays.Stored) -> tuple[int, int]:
+    """Counts no data in what is cut out; raises `NoData` if it is too much."""
+    if stored.missing is None:
+      return 0, stored.values.size
+    values, missing = stored.values[..., None], stored.missing[..., None]
+    if self._cut:
+      channels, shape = self._cut
+      options = {'channels': channels, 'shape': shape, 'axes': stored.axes}
+      # `check_shape` reports arrays of which nothing can be cut.
+      with contextlib.suppress(ValueError):
+        values = arrays.to_example(stored.values, **options)
+        missing = arrays.to_example(stored.missing, **options)
+    no_data.fill(values, missing, self._reading.max_nodata)
+    return int(missing.sum()), missing.size
+
+  def _describe(self, counts, data):
+    """Returns a line about no data; see `ImageFiles`."""
+    found = ArrayCounts(counts)
+    return list(found.describe()), list(found.describe_others())
+
+  def reading_key(self, counts: Any) -> tuple[str, ...]:
+    """Returns what is filled, if anything is; see `ImageFiles`."""
+    filled = ArrayCounts(counts).filled
+    return ('filled', self._reading.nodata) if filled else ()
 
   def _list(self) -> dict[str, tuple[int, int]]:
     return find_arrays(self.root)
 
-  def _new_counts(self) -> None:
-    return None
+  def _new_counts(self) -> 'ArrayCounts | None':
+    if self.rules < 3:
+      return None
+    others = other_files.count_others(self.root, self.names)
+    return ArrayCounts({'others': other_files.of_data(others)})
+
+
+class ArrayCounts:
+  """Counts of no data, and of other files beside the arrays."""
+
+  def __init__(self, counts: Mapping[str, Any] | None = None):
+    """Starts with nothing, or with what `to_json` returned."""
+    counts = counts or {}
+    self.filled = counts.get('filled', 0)
+    self._arrays, self._missing, self._values = (
+      counts.get(key, 0) for key in ('arrays', 'missing', 'values')
+    )
+    self._others = collections.Counter(counts.get('others', {}))
+
+  def add(self, name: str, missing: tuple[int, int]) -> None:
+    """Counts an array, with its number of values of no data, and of all."""
+    del name
+    self._arrays += 1
+    self.filled += missing[0] > 0
+    self._missing += missing[0]
+    self._values += missing[1]
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns the counts for the index of a folder."""
+    return {
+      'filled': self.filled,
+      'arrays': self._arrays,
+      'missing': self._missing,
+      'values': self._values,
+      'others': dict(self._others),
+    }
+
+  def describe(self) -> Iterator[str]:
+    """Yields a sentence about no data that is filled."""
+    if self.filled:
+      yield (
+        f'{self.filled:,} of {self._arrays:,} arrays hold values that mean no '
+        f'data, {self._missing / self._values:.2%} of all values: each becomes '
+        'the median of its channel in its example.'
+      )
+
+  def describe_others(self) -> Iterator[str]:
+    """Yields a sentence about files of data that are not read."""
+    if self._others:
+      found = other_files.describe(self._others, True)
+      yield f'the folder also has {found}, which are not read'
 
 
 def find_arrays(root: pathlib.Path) -> dict[str, tuple[int, int]]:

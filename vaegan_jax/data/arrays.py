@@ -5,62 +5,86 @@ is allocated. Axes: S one to three of space (samples; height, width; depth,
 height, width), C channels (bands).
 """
 
+import functools
 import io
 import threading
 import zipfile
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from vaegan_jax.data import sounds
-from vaegan_jax.data.decode import UnreadableKind
+from vaegan_jax.data import no_data, sounds, tiff_files
+from vaegan_jax.data.reading import Reading, UnreadableKind
 from vaegan_jax.errors import UserError
 
 SUFFIXES = ('.npy', '.npz', '.tif', '.tiff', '.png', *sounds.SUFFIXES)
+# Axes by name: any other, time, depth, height, width, channels.
+AXES = 'QTZYXC'
 _MAX_AXES = 4  # Depth, height, width, channels.
 _MAX_BYTES = 2**28  # Limit of one array; a compressed file may claim any size.
 # NumPy parses headers as Python, which in version 3.11 sometimes fails in
 # several threads at once (https://github.com/python/cpython/issues/106905).
 _PARSING = threading.Lock()
-# Little and big endian; BigTIFF.
-_TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 _PNG_OF_COLOR = (
   'it is a PNG with 16 bits of each colour, and Pillow reads only 8: save it '
   'as .npy or TIFF'
 )
 
 
+_READING = Reading()
+
+
 class TooShort(ValueError):
   """An error for an array that is smaller than the example."""
 
 
-def read_array(data: bytes) -> np.ndarray:
+class Stored(NamedTuple):
+  """An array as a file has it.
+
+  Attributes:
+    values: [*S], [*S, C] or [C, *S], in the dtype of the file; 64 bits become
+      float32, as on the device, and bool becomes uint8.
+    axes: a letter for each axis, as `data.axes`; '' if unknown.
+    missing: bool, of the same shape, which values mean "no data"; None if none
+      do.
+    sample_rate: samples per second; 0 if not a sound.
+  """
+
+  values: np.ndarray
+  axes: str = ''
+  missing: np.ndarray | None = None
+  sample_rate: int = 0
+
+
+def read_stored(data: bytes, reading: Reading = _READING) -> Stored:
   """Reads the only array of a file, whatever its name.
 
   Args:
     data: a `.npy`, an `.npz` with one array, a TIFF, a PNG or a sound.
-
-  Returns:
-    [*S], [*S, C] or [C, *S], in the dtype of the file; 64 bits become float32,
-    as on the device, and bool becomes uint8.
+    reading: how it is read.
 
   Raises:
     Exception: whatever the libraries raise for a damaged file.
     UnreadableKind: the library that reads it is missing.
     ValueError: it is pickled, encrypted, too large, or of another kind.
   """
+  axes, nodata, rate = reading.axes, '', 0
   if data.startswith(b'\x93NUMPY'):
     array = _read_npy(data)
   elif data.startswith(b'PK\x03\x04'):
     array = _read_npz(data)
-  elif data.startswith(_TIFF):
-    array = _read_tiff(data)
+  elif data.startswith(tiff_files.SIGNATURES):
+    array, found, nodata = tiff_files.read_tiff(
+      data, _MAX_BYTES, reading.rules, keep_order=bool(axes)
+    )
+    axes = axes or (found if reading.rules > 2 else '')
   elif data.startswith(b'\x89PNG'):
     array = _read_png(data)
   elif sounds.is_sound(data):
-    array = sounds.read_sound(data).samples
+    array, rate = sounds.read_sound(data)
+    axes = ''
   else:
     raise ValueError(
       'its content is no .npy, .npz, TIFF, PNG, WAV or FLAC; a pickle is not '
@@ -71,7 +95,24 @@ def read_array(data: bytes) -> np.ndarray:
       f'it has the shape {list(array.shape)}, and must have 1 to {_MAX_AXES} '
       'axes, none of them empty'
     )
-  return to_device_dtype(array)
+  return _to_stored(array, axes, nodata, reading)._replace(sample_rate=rate)
+
+
+def read_array(data: bytes) -> np.ndarray:
+  """Reads the values of a file as they are, also those of no data."""
+  return read_stored(data, Reading(nodata=no_data.IGNORE)).values
+
+
+def _to_stored(
+  array: np.ndarray, axes: str, nodata: str, reading: Reading
+) -> Stored:
+  """Converts an array to a dtype of the device, and finds no data in it."""
+  missing = no_data.find(array, nodata, reading)
+  if missing is None:
+    return Stored(to_device_dtype(array), axes)
+  # What is no data, such as float64's lowest, may exceed float32.
+  array = np.where(missing, array.dtype.type(0), array)
+  return Stored(to_device_dtype(array), axes, missing)
 
 
 def check_finite(array: np.ndarray) -> None:
@@ -85,7 +126,7 @@ def check_finite(array: np.ndarray) -> None:
 
 
 def to_example(
-  array: np.ndarray, *, channels: int, shape: Sequence[int]
+  array: np.ndarray, *, channels: int, shape: Sequence[int], axes: str = ''
 ) -> np.ndarray:
   """Cuts the middle [*S', C] out of an array [*S], [*S, C] or [C, *S].
 
@@ -93,16 +134,21 @@ def to_example(
     array: of any dtype, which it keeps.
     channels: C.
     shape: S'.
+    axes: a letter for each axis, as `data.axes`, in any order; '' if unknown.
 
   Raises:
-    ValueError: it has other channels, or an axis is too short.
+    ValueError: it has other channels or axes, or an axis is too short.
   """
   wanted, given = list(shape), list(array.shape)
-  if array.ndim == len(wanted):
+  if axes:
+    array = array.transpose(_canonical_order(given, channels, wanted, axes))
+    if 'C' not in axes and array.ndim == len(wanted):
+      array = array[..., None]
+  elif array.ndim == len(wanted):
     array = array[..., None]
   if array.ndim != len(wanted) + 1:
     raise ValueError(f'{given} has no {len(wanted)} axes of space')
-  if array.shape[-1] != channels and array.shape[0] == channels:
+  if not axes and array.shape[-1] != channels and array.shape[0] == channels:
     array = np.moveaxis(array, 0, -1)
   *found, last = array.shape
   if last != channels:
@@ -110,6 +156,26 @@ def to_example(
   if any(size < least for size, least in zip(found, wanted, strict=True)):
     raise TooShort(f'its shape {found} is smaller than {wanted}')
   return middle(array, shape)
+
+
+def _canonical_order(
+  given: list[int], channels: int, wanted: list[int], axes: str
+) -> list[int]:
+  """Returns the axes of an array in the order Q, T, Z, Y, X, C.
+
+  The first axis, if it is neither height nor width, may be of channels.
+  """
+  if len(axes) != len(given):
+    raise ValueError(f'{given} has not the axes {axes!r}')
+  num_space = len(axes.replace('C', ''))
+  is_first = axes[0] not in 'YX' and given[0] == channels
+  if 'C' not in axes and num_space == len(wanted) + 1 and is_first:
+    axes = 'C' + axes[1:]
+  elif num_space != len(wanted):
+    raise ValueError(
+      f'its axes are {axes} {given}, and {len(wanted)} of space are needed'
+    )
+  return sorted(range(len(axes)), key=lambda i: AXES.index(axes[i]))
 
 
 def middle(x: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -153,69 +219,38 @@ def decode_array(
   channels: int,
   shape: Sequence[int],
   sample_rate: int = 0,
+  reading: Reading = _READING,
 ) -> np.ndarray:
-  """Reads a file as an example; see `read_array` and `to_example`.
+  """Reads a file as an example; see `read_stored` and `to_example`.
 
   Args:
     data: the content of a file, or an array.
     channels, shape: see `to_example`.
     sample_rate: required rate of a sound; 0 for any.
+    reading: how it is read.
 
   Raises:
-    Exception: see there; also a ValueError for values that are not finite, or
-      another sample rate.
+    Exception: see there; also a ValueError for values that are not finite,
+      another sample rate, or too much no data.
   """
-  if not isinstance(data, bytes):
-    array = to_device_dtype(np.asarray(data))
-  elif sounds.is_sound(data):
-    array, rate = sounds.read_sound(data)
-    if sample_rate not in (0, rate):
-      raise ValueError(
-        f'it has {rate:,} samples per second, and data.sample_rate is '
-        f'{sample_rate:,}'
-      )
+  if isinstance(data, bytes):
+    stored = read_stored(data, reading)
   else:
-    array = read_array(data)
-  check_finite(array)
-  return to_example(array, channels=channels, shape=shape)
-
-
-def check_shape(
-  given: tuple[int, ...], *, channels: int, shape: Sequence[int]
-) -> None:
-  """Checks that examples can be cut out of arrays of the shape `given`.
-
-  Raises:
-    UserError: they cannot; it names the field to set.
-  """
-  array = np.broadcast_to(np.uint8(0), given)  # Needs no memory.
-  try:
-    to_example(array, channels=channels, shape=shape)
-  except ValueError as error:
-    field, value = _suggest(given, channels, shape)
-    raise UserError(
-      f'data.channels={channels} and the shape {list(shape)} do not fit the '
-      f'examples of the data, each of which is {list(given)}, as {error}: for '
-      f'example, --config.data.{field}={value}'
-    ) from error
-
-
-def _suggest(
-  given: tuple[int, ...], channels: int, shape: Sequence[int]
-) -> tuple[str, Any]:
-  """Returns a field, and a value of it that fits such arrays."""
-  space = given[:3]
-  if len(given) > 1 and channels == given[-1]:
-    space = given[:-1]
-  elif len(given) > 1 and channels == given[0]:
-    space = given[1:]
-  elif len(given) == len(shape) and channels > 1:
-    return 'channels', 1
-  elif len(given) == len(shape) + 1:  # The channels are rarely the longest.
-    return 'channels', min(given[0], given[-1])
-  if len(space) == len(shape):
-    space = tuple(map(min, space, shape))
-  return 'shape', f'"{space}"'
+    stored = _to_stored(np.asarray(data), reading.axes, '', reading)
+  if sample_rate and stored.sample_rate not in (0, sample_rate):
+    raise ValueError(
+      f'it has {stored.sample_rate:,} samples per second, and '
+      f'data.sample_rate is {sample_rate:,}'
+    )
+  check_finite(stored.values)
+  cut = functools.partial(
+    to_example, channels=channels, shape=shape, axes=stored.axes
+  )
+  example = cut(stored.values)
+  if stored.missing is None:
+    return example
+  missing = cut(stored.missing)
+  return no_data.fill(example, missing, reading.max_nodata)
 
 
 def short_shape(shape: Sequence[int]) -> int | tuple[int, ...]:
@@ -274,35 +309,6 @@ def _read_png(data: bytes) -> np.ndarray:
     image = image.convert('L')
   array = np.asarray(image)
   return array.astype(np.uint16) if bits == 16 else array
-
-
-def _read_tiff(data: bytes) -> np.ndarray:
-  """Reads the first series of a TIFF, bands last and other pages first."""
-  try:
-    import tifffile  # Optional, and slow to import.
-  except ImportError as error:
-    raise UnreadableKind(
-      'it is a TIFF, which needs tifffile (pip install tifffile)'
-    ) from error
-  with tifffile.TiffFile(io.BytesIO(data)) as file:
-    series = file.series[0]
-    _check_bytes(series.nbytes)
-    try:
-      array, axes = series.asarray(), series.axes
-    except ValueError as error:
-      if 'imagecodecs' in str(error):
-        raise UnreadableKind(
-          'it is a TIFF whose compression needs imagecodecs (pip install '
-          'imagecodecs)'
-        ) from error
-      raise
-  if 'Y' not in axes or 'X' not in axes:
-    raise ValueError(f'it has the axes {axes}, and no height and width')
-  for name in 'CS':  # Channels, and samples per pixel.
-    if name in axes:
-      array = np.moveaxis(array, axes.index(name), -1)
-      axes = axes.replace(name, '') + name
-  return array
 
 
 def _check_bytes(size: int) -> None:

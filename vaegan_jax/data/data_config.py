@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 
 from vaegan_jax.data import sources
+from vaegan_jax.data.reading import Reading
 
 _HOME_DATA_DIR = '~/tensorflow_datasets'  # The default of TFDS.
 
@@ -25,6 +26,9 @@ class DataConfig:
   image_size: int | tuple[int, int] = 64
   shape: tuple[int, ...] = ()
   sample_rate: int = 16_000
+  axes: str = ''
+  nodata: str = ''
+  max_nodata: float = 0.0
   channels: int = 3
   value_range: str | tuple[float, float] = 'dtype'
   clip: bool = False
@@ -47,6 +51,11 @@ class DataConfig:
   def holds_arrays(self) -> bool:
     """True if examples are arrays in units of their own, not photographs."""
     return sources.holds_arrays(self.name, self.shape)
+
+  @property
+  def reading(self) -> Reading:
+    """How examples are read from files."""
+    return Reading(self.folder_rules, self.nodata, self.max_nodata, self.axes)
 
   @property
   def converts_profiles(self) -> bool:

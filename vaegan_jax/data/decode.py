@@ -13,7 +13,8 @@ import numpy as np
 from absl import logging
 from PIL import Image, ImageOps, features
 
-from vaegan_jax.data import color
+from vaegan_jax.data import color, tiff_images
+from vaegan_jax.data.reading import UnreadableKind
 
 # Pillow's, by the number of channels.
 MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}
@@ -46,10 +47,6 @@ _HEIF_BRANDS = (
 # keeps the memory that each thread once needed.
 _LARGE = 2**24
 _large_images = futures.ThreadPoolExecutor(1)
-
-
-class UnreadableKind(ValueError):
-  """An error for a kind of image that cannot be read here."""
 
 
 def find_kind(data: bytes) -> str:
@@ -89,13 +86,14 @@ def readable_kinds() -> tuple[str, ...]:
 
 
 def read_image(
-  data: bytes, kinds: tuple[str, ...] | None = None
+  data: bytes, kinds: tuple[str, ...] | None = None, rules: int = 3
 ) -> Image.Image:
   """Reads the first frame of an image file, upright, with every pixel loaded.
 
   Args:
     data: an image file.
     kinds: Pillow's names of those that may be read; None: `readable_kinds`.
+    rules: `data.folder_rules`; below 3 Pillow reads any TIFF, also wrongly.
 
   Returns:
     The image, with its EXIF orientation applied and 8 bits per channel.
@@ -110,7 +108,10 @@ def read_image(
     kinds, kind = readable_kinds(), find_kind(data)
     if kind and kind not in kinds:
       raise UnreadableKind(f'it is {kind}, which needs {_NEEDS[kind]}')
-  image = Image.open(io.BytesIO(data), formats=kinds)
+  if rules > 2:
+    image = tiff_images.open_image(data, kinds)
+  else:
+    image = Image.open(io.BytesIO(data), formats=kinds)
   pixels = image.width * image.height
   if pixels > Image.MAX_IMAGE_PIXELS:
     raise ValueError(
@@ -118,8 +119,8 @@ def read_image(
       f'{Image.MAX_IMAGE_PIXELS:,}'
     )
   if pixels > _LARGE:
-    return _large_images.submit(_load, image).result()
-  return _load(image)
+    return _large_images.submit(_load, image, rules).result()
+  return _load(image, rules)
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -131,8 +132,9 @@ def upright(image: Image.Image) -> Image.Image:
   return _load(image.copy())
 
 
-def _load(image: Image.Image) -> Image.Image:
+def _load(image: Image.Image, rules: int = 3) -> Image.Image:
   image.load()
+  is_inverted = rules > 2 and tiff_images.is_inverted(image)
   with contextlib.suppress(Exception):  # The pixels are whole all the same.
     ImageOps.exif_transpose(image, in_place=True)
   if image.mode == 'F':
@@ -145,6 +147,8 @@ def _load(image: Image.Image) -> Image.Image:
       1,
     )
     high_bytes = np.asarray(image) >> 8
+    if is_inverted:
+      high_bytes = 255 - high_bytes
     profile = image.info.get('icc_profile')
     image = Image.fromarray(np.clip(high_bytes, 0, 255).astype(np.uint8))
     image.info['icc_profile'] = profile
@@ -158,6 +162,7 @@ def decode_image(
   image_size: int | tuple[int, int],
   center_crop: int = 0,
   to_srgb: bool = False,
+  rules: int = 3,
 ) -> np.ndarray:
   """Decodes an image file to a given size, without a change of proportions.
 
@@ -173,6 +178,7 @@ def decode_image(
     center_crop: the shorter side of a crop from the middle, in pixels of the
       file; 0, or more than fits: the largest that fits.
     to_srgb: whether to convert colors of another profile; see `color.to_srgb`.
+    rules: see `read_image`.
 
   Returns:
     [H, W, C] uint8, with H and W the image size.
@@ -182,7 +188,7 @@ def decode_image(
   """
   is_file = isinstance(data, bytes)
   return to_size(
-    read_image(data) if is_file else Image.fromarray(data),
+    read_image(data, rules=rules) if is_file else Image.fromarray(data),
     channels=channels,
     image_size=image_size,
     center_crop=center_crop,

@@ -110,9 +110,11 @@ class FolderDataset(Dataset):
     self.to_srgb = data.converts_profiles and counts.has_profiles
     self.counts = {split: len(names) for split, names in self._names.items()}
     self.num_bytes, self.content_hash = index['bytes'], index['content_hash']
+    self.reading_key = files.reading_key(self._image_counts)
     if index['dtype']:
       self.dtype = np.dtype(index['dtype'])
       self.shape = tuple(index['shape'])
+      self.axes = index.get('axes', '')
       self.sample_rate = index['sample_rate']
 
   def read(self, split: str, indices: Sequence[int]) -> list[bytes]:
@@ -135,6 +137,7 @@ def _place(
   """Returns where the index is: per folder, and per state of its files."""
   key = f'{os.path.realpath(files.root)} {rules} {files.least_samples}'
   key += f' {files.group_by}' if files.group_by else ''
+  key += f' {files.place_key}' if files.place_key and rules > 2 else ''
   folder = hashlib.sha256(os.fsencode(key)).hexdigest()[:16]
   return pathlib.Path(data_dir, name, f'in-place-{folder}', files.fingerprint)
 
@@ -157,6 +160,7 @@ def _check(files: ImageFiles, place: pathlib.Path) -> dict[str, Any]:
     'bytes': size,
     'dtype': files.dtype,
     'shape': list(files.shape),
+    'axes': files.axes,
     'sample_rate': files.sample_rate,
     'counts': files.counts and files.counts.to_json(),
     'damaged': damaged,

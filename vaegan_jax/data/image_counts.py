@@ -5,18 +5,30 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from vaegan_jax.data import color
+from vaegan_jax.data import color, tiff_images
 from vaegan_jax.data.data_config import DataConfig
 
 _MIN_KEPT = 0.25  # Share of an image; the crop of a strip keeps less.
 _MAX_NAMED = 5  # Profiles.
 
 
+_KEYS = ('sizes', 'profiles', 'unusable_profiles', 'pages', 'tiffs')
+
+
 class Item(NamedTuple):
-  """An image's size (width, height), and its profile unless it is sRGB."""
+  """What is counted of an image.
+
+  Attributes:
+    size: (width, height).
+    profile: its color profile, unless it is sRGB.
+    pages: number of pages of a TIFF.
+    is_read_otherwise: whether the first rules read other pixels.
+  """
 
   size: tuple[int, int]
   profile: color.Profile | None
+  pages: int = 1
+  is_read_otherwise: bool = False
 
 
 class ImageCounts:
@@ -24,15 +36,19 @@ class ImageCounts:
 
   def __init__(self, counts: Mapping[str, Any] | None = None):
     """Starts with no image, or with what `to_json` returned."""
-    self._sizes, self._profiles, self._unusable = (
-      dict((counts or {}).get(key, {}))
-      for key in ('sizes', 'profiles', 'unusable_profiles')
+    counts = counts or {}
+    self._sizes, self._profiles, self._unusable, self._pages, self._tiffs = (
+      dict(counts.get(key, {})) for key in _KEYS
     )
 
   @staticmethod
-  def item(image: Image.Image) -> Item:
-    """Returns what is counted of an upright image."""
-    return Item(image.size, color.find_profile(image))
+  def item(image: Image.Image, data: bytes = b'', rules: int = 3) -> Item:
+    """Returns what is counted of an upright image and its file."""
+    profile = color.find_profile(image)
+    if rules < 3:
+      return Item(image.size, profile)
+    pages, otherwise = tiff_images.describe(data)
+    return Item(image.size, profile, pages, otherwise)
 
   def add(self, name: str, item: Item) -> None:
     """Counts an image."""
@@ -41,14 +57,23 @@ class ImageCounts:
       usable = item.profile.transform is not None
       found = self._profiles if usable else self._unusable
       _count(found, item.profile.name, name)
+    if item.pages > 1:
+      _count(self._pages, str(item.pages), name)
+    if item.is_read_otherwise:
+      _count(self._tiffs, 'tiff', name)
 
   def to_json(self) -> dict[str, dict[str, list[Any]]]:
     """Returns {field: {key: [number, name]}} for the index of a folder."""
-    return {
-      'sizes': self._sizes,
-      'profiles': self._profiles,
-      'unusable_profiles': self._unusable,
-    }
+    found = (
+      *(self._sizes, self._profiles, self._unusable),
+      *(self._pages, self._tiffs),
+    )
+    return dict(zip(_KEYS, found, strict=True))
+
+  @property
+  def reading_key(self) -> tuple[str, ...]:
+    """What is read otherwise than by the first rules, for fingerprints."""
+    return tuple(self._tiffs)
 
   @property
   def has_profiles(self) -> bool:
@@ -67,6 +92,16 @@ class ImageCounts:
       yield (
         f'{self._of_all(self._unusable)} have a color profile that cannot be '
         f'used, such as {name!r}, and are read as sRGB.'
+      )
+
+  def describe_pages(self) -> Iterator[str]:
+    """Yields a sentence about the pages that are not read."""
+    if self._pages:
+      pages = max(map(int, self._pages))
+      yield (
+        f'{self._of_all(self._pages)} are TIFFs of several pages, of which the '
+        f'first is read, such as {self._pages[str(pages)][1]!r} ({pages:,} '
+        "pages): data.name='array_folder' reads all"
       )
 
   def describe_sizes(self, data: DataConfig) -> Iterator[str]:

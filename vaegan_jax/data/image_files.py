@@ -1,6 +1,7 @@
 """The image files of a user's folder: which are damaged or held out."""
 
 import hashlib
+import importlib.util
 import os
 import pathlib
 import stat
@@ -10,7 +11,7 @@ from typing import Any
 
 from absl import logging
 
-from vaegan_jax.data import decode, folder_splits
+from vaegan_jax.data import decode, folder_splits, other_files
 from vaegan_jax.data.data_config import DataConfig, expand_path
 from vaegan_jax.data.file_lists import (
   check_size,
@@ -18,6 +19,7 @@ from vaegan_jax.data.file_lists import (
   find_images,
 )
 from vaegan_jax.data.image_counts import ImageCounts
+from vaegan_jax.data.reading import NoData, UnreadableKind
 from vaegan_jax.errors import UserError, describe_error
 
 _MAX_DAMAGED = 0.1  # Share of all images.
@@ -42,18 +44,17 @@ class ImageFiles:
     names: names of all images, sorted.
     fingerprint: fingerprint of the names, sizes and times of the files.
     content_hash: hash of all bytes, known after `find_damaged`.
-    counts: sizes and color profiles of images, known after `find_damaged`;
-      None for arrays.
-    dtype, shape, sample_rate: of arrays; '', () and 0 for images.
+    counts: what is reported of the files, known after `find_damaged`.
+    dtype, shape, axes, sample_rate: of arrays; '', (), '' and 0 for images.
     least_samples: the samples that a sound must have; 0 otherwise.
+    place_key: what else decides which files are skipped; or ''.
   """
 
-  noun = 'images'  # For messages.
-  _nothing = (
-    'in which there is no image; it must hold JPEG, PNG or other images, such '
-    'as "cat.jpg"'
-  )
-  dtype, shape, sample_rate, least_samples = '', (), 0, 0
+  noun, _noun = 'images', 'image'  # For messages.
+  _examples = '"cat.jpg" and "dog.jpg"'
+  _holds_arrays, place_key = False, ''
+  _must_hold = 'JPEG, PNG or other images, such as "cat.jpg"'
+  dtype, shape, axes, sample_rate, least_samples = '', (), '', 0, 0
 
   def __init__(self, path: str, rules: int = RULES, group_by: str = ''):
     """Lists a folder.
@@ -71,15 +72,15 @@ class ImageFiles:
     """
     if not path:
       raise UserError(
-        'data.path is empty, but data.name "image_folder" needs the folder of '
-        'your images, such as "~/photos".'
+        f'data.path is empty, and must be the folder of your {self.noun}, such '
+        'as "~/data".'
       )
     self.root = pathlib.Path(expand_path(path))
     if not os.path.isdir(self.root):  # `Path.is_dir` raises for strange names.
       exists = os.path.exists(self.root)
       problem = 'is not a folder' if exists else 'does not exist'
       raise self._error(
-        f'which {problem}; it must be a folder of images, such as "~/photos"'
+        f'which {problem}; it must be a folder of {self.noun}, such as "~/data"'
       )
     self.rules, self.group_by = rules, group_by if rules > 2 else ''
     self._kinds = decode.FIRST_KINDS if rules == 1 else None
@@ -87,12 +88,17 @@ class ImageFiles:
     self._rule = self._choose_rule(sorted(found))
     self._found = {n: s for n, s in found.items() if self._rule.covers(n)}
     if not self._found:
-      raise self._error(self._nothing)
+      raise self._error(
+        f'in which there is no {self._noun}{self._describe_others()}; it must '
+        f'hold {self._must_hold}'
+      )
     self.names = sorted(self._found)
     listing = repr([(name, *self._found[name]) for name in self.names])
     if rules > 1:  # A file of a kind that is unreadable here may be read later.
       listing += repr((self._rule.marker, self._readable_kinds()))
     self.fingerprint = hashlib.sha256(listing.encode()).hexdigest()[:16]
+    if rules > 2 and not importlib.util.find_spec('tifffile'):
+      self.place_key = 'without tifffile'  # Some TIFFs are skipped.
     self.content_hash = ''
     self.counts = self._new_counts()
     self._digests = {}
@@ -134,7 +140,7 @@ class ImageFiles:
     """
     import tqdm
 
-    damaged, unreadable = {}, {}
+    damaged, unreadable, empty = {}, {}, {}
     content = hashlib.sha256(self._rule.marker.encode())
     with (
       futures.ThreadPoolExecutor() as pool,
@@ -148,27 +154,25 @@ class ImageFiles:
         for name, (digest, error, image) in zip(names, found, strict=True):
           content.update(os.fsencode(name) + digest)
           self._digests[name] = digest
-          if isinstance(error, decode.UnreadableKind):
+          if isinstance(error, UnreadableKind):
             unreadable[name] = str(error)
+          elif isinstance(error, NoData):
+            empty[name] = str(error)
           elif error:
             damaged[name] = describe_error(error)
           elif self.counts is not None:
             self.counts.add(name, image)
         progress.update(len(names))
     self.content_hash = content.hexdigest()[:16]
-    self._check_skipped(damaged, unreadable)
-    for skipped, why in ((damaged, 'damaged'), (unreadable, 'not readable')):
-      if skipped:
-        logging.warning(
-          'Skipped %s in %s as %s: %s%s (listed in %s)',
-          self._count(skipped),
-          self.root,
-          why,
-          _some(skipped),
-          ', ...' if len(skipped) > 3 else '',
-          report,
-        )
-    return damaged | unreadable
+    self._check_skipped(damaged, unreadable, empty)
+    self._warn_of_skipped('damaged', damaged, report)
+    self._warn_of_skipped('not readable', unreadable, report)
+    self._warn_of_skipped(
+      'holding more values that mean no data than data.max_nodata',
+      empty,
+      report,
+    )
+    return damaged | unreadable | empty
 
   def split(self, damaged: Collection[str]) -> dict[str, list[str]]:
     """Returns the names of each split's images, without the damaged ones.
@@ -181,9 +185,9 @@ class ImageFiles:
     for split, members in splits.items():
       if not members:
         raise self._error(
-          f'which leaves no image for the split {split!r}; it must hold at '
-          'least one image to train with and another, different one to hold '
-          'out, such as "cat.jpg" and "dog.jpg"'
+          f'which leaves no {self._noun} for the split {split!r}; it must hold '
+          f'at least one {self._noun} to train with and another, different one '
+          f'to hold out, such as {self._examples}'
         )
     return splits
 
@@ -203,12 +207,27 @@ class ImageFiles:
       f'{self._rule.origin(split, names)}.'
       for split, names in splits.items()
     ]
-    warnings = [*self._rule.warnings]
-    if counts is not None:
-      found = ImageCounts(counts)
-      lines += found.describe_profiles() if data.converts_profiles else ()
-      warnings += found.describe_sizes(data)
-    return lines + [f'Warning: {warning}.' for warning in warnings]
+    described, warnings = self._describe(counts or {}, data)
+    warnings = [*self._rule.warnings, *warnings]
+    return lines + described + [f'Warning: {warning}.' for warning in warnings]
+
+  def reading_key(self, counts: Any) -> tuple[str, ...]:
+    """Returns what is read otherwise than by the first rules, if any is."""
+    return ImageCounts(counts).reading_key
+
+  def _describe(
+    self, counts: Mapping[str, Any], data: DataConfig
+  ) -> tuple[list[str], list[str]]:
+    """Returns lines and warnings about what is counted."""
+    found = ImageCounts(counts)
+    lines = found.describe_profiles() if data.converts_profiles else ()
+    return list(lines), [*found.describe_sizes(data), *found.describe_pages()]
+
+  def _describe_others(self) -> str:
+    """Returns a clause about the files that are not read, or ''."""
+    counts = other_files.count_others(self.root, ())
+    found = other_files.describe(counts, self._holds_arrays)
+    return f', but {found}' if found else ''
 
   def _list(self) -> dict[str, tuple[int, int]]:
     """Returns (bytes, nanoseconds of the last change) by relative name."""
@@ -238,10 +257,31 @@ class ImageFiles:
   def _check(self, name: str, data: bytes) -> Any:
     """Returns an item of `counts`, or raises if a file cannot be decoded."""
     del name  # Subclasses record what they find under it.
-    return ImageCounts.item(decode.read_image(data, self._kinds))
+    image = decode.read_image(data, self._kinds, self.rules)
+    return ImageCounts.item(image, data, self.rules)
+
+  def _warn_of_skipped(
+    self, why: str, skipped: Mapping[str, str], report: str
+  ) -> None:
+    if skipped:
+      name, reason = next(iter(skipped.items()))
+      logging.warning(
+        'Skipped %s in %s as %s: %s%s (%r: %s; listed in %s)',
+        self._count(skipped),
+        self.root,
+        why,
+        _some(skipped),
+        ', ...' if len(skipped) > 3 else '',
+        name,
+        reason,
+        report,
+      )
 
   def _check_skipped(
-    self, damaged: Mapping[str, str], unreadable: Mapping[str, str]
+    self,
+    damaged: Mapping[str, str],
+    unreadable: Mapping[str, str],
+    empty: Mapping[str, str],
   ) -> None:
     if len(damaged) > _MAX_DAMAGED * len(self.names):
       raise self._error(
@@ -253,6 +293,13 @@ class ImageFiles:
       raise self._error(
         f'in which {self._count(unreadable)} cannot be read here, such as '
         f'{_some(unreadable)}: {next(iter(unreadable.values()))}'
+      )
+    if empty and len(damaged | unreadable | empty) == len(self.names):
+      raise self._error(
+        f'in which {self._count(empty)} hold values that mean no data, such as '
+        f'{_some(empty)} ({next(iter(empty.values()))}): for example, '
+        '--config.data.max_nodata=0.5 fills them where they are fewer than '
+        'half, or --config.data.nodata=none if they are data'
       )
 
   def _count(self, names: Collection[str]) -> str:

@@ -19,6 +19,7 @@ from vaegan_jax.data import arrays, decode
 from vaegan_jax.data.array_files import find_arrays
 from vaegan_jax.data.data_config import DataConfig, expand_path
 from vaegan_jax.data.file_lists import check_size, find_images
+from vaegan_jax.data.reading import Reading
 from vaegan_jax.errors import UserError, describe_error
 
 
@@ -53,7 +54,10 @@ class Pictures:
         channels=data.channels,
         shape=self._shape,
         sample_rate=data.sample_rate,
+        reading=data.reading,
       )
+      if data.reading[1:] != Reading()[1:]:
+        self._decoding += tuple(data.reading[1:])
     else:
       self._decode = functools.partial(
         decode.decode_image,
@@ -61,6 +65,7 @@ class Pictures:
         image_size=data.read_shape,
         center_crop=data.center_crop,
         to_srgb=data.converts_profiles,
+        rules=data.folder_rules,
       )
       if data.converts_profiles:
         self._decoding += ('srgb',)

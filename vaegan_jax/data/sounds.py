@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vaegan_jax.data.decode import UnreadableKind
+from vaegan_jax.data.reading import UnreadableKind
 
 SUFFIXES = ('.wav', '.flac')
 _MAX_BYTES = 2**28  # Limit of one sound; a compressed file may claim any size.

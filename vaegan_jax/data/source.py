@@ -24,7 +24,10 @@ class Dataset:
     sample_rate: samples per second of sounds; 0 otherwise.
     to_srgb: whether photographs are converted from their color profiles,
       because some have one.
+    axes: a letter for each axis of an array, as `data.axes`; '' if unknown.
     num_bytes, content_hash, feature: identify the stored examples further.
+    reading_key: what of some examples is read otherwise than by the first
+      rules, for fingerprints.
     location: the folder or file that error messages name.
     remedy: what the user can do about an example that cannot be read.
     cache_dir: the folder for decoded copies; None if none are to be kept.
@@ -38,6 +41,8 @@ class Dataset:
   dtype: np.dtype | None = None
   sample_rate = 0
   to_srgb = False
+  axes = ''
+  reading_key: Sequence[str] = ()
   num_bytes = 0
   content_hash: str | None = None
   feature = 'image'

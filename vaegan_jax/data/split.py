@@ -16,11 +16,13 @@ from typing import Any, Protocol
 import numpy as np
 from absl import logging
 
-from vaegan_jax.data import arrays, cache, decode, sources
+from vaegan_jax.data import array_shapes, arrays, cache, decode, sources
 from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data.reading import Reading
 from vaegan_jax.data.source import Dataset
 from vaegan_jax.errors import UserError
 
+_READING = Reading()
 _CACHE_VERSION = 1  # Raise it whenever `decode_image` changes its pixels.
 
 
@@ -74,6 +76,7 @@ def load_splits(
       center_crop=data.center_crop,
       cache_images=data.cache_images,
       field=f'data.{field}',
+      reading=data.reading,
     )
     for field in fields
   ]
@@ -143,6 +146,7 @@ def open_split(
   center_crop: int = 0,
   cache_images: bool = True,
   field: str = 'data.train_split',
+  reading: Reading = _READING,
 ) -> Images:
   """Opens one split of a data set.
 
@@ -155,12 +159,13 @@ def open_split(
     cache_images: whether to decode all examples once, into a memory map.
       Without it, or without room, they are decoded at each read.
     field: the configuration field of `split`, for error messages.
+    reading: how examples are read.
 
   Raises:
     UserError: the split is unknown or empty, or the arrays do not contain such
       examples.
   """
-  parts = _find_parts(dataset, split, field)
+  parts, axes = _find_parts(dataset, split, field), ''
   if dataset.dtype is None:
     function = functools.partial(
       decode.decode_image,
@@ -168,15 +173,13 @@ def open_split(
       image_size=shape,
       center_crop=center_crop,
       to_srgb=dataset.to_srgb,
+      rules=reading.rules,
     )
   else:
-    options = {'channels': channels, 'shape': shape}
-    known = tuple(length or max(shape) for length in dataset.shape)
-    arrays.check_shape(known, **options)
-    function = functools.partial(arrays.decode_array, **options)
+    function, axes = _array_decoder(dataset, channels, shape, reading)
   count = sum(end - first for _, first, end in parts)
   full_shape = (count, *shape, channels)
-  fingerprint = _fingerprint(dataset, split, full_shape, center_crop)
+  fingerprint = _fingerprint(dataset, split, full_shape, center_crop, axes)
   images = _Decoder(dataset, parts, function, fingerprint, full_shape)
   if not cache_images or dataset.cache_dir is None:
     return images
@@ -192,6 +195,23 @@ def open_split(
       return images
     dataset.close()
   return cache.CachedExamples(path, images)
+
+
+def _array_decoder(
+  dataset: Dataset, channels: int, shape: tuple[int, ...], reading: Reading
+) -> tuple[Callable[[Any], np.ndarray], str]:
+  """Returns the function that decodes an array, and axes for fingerprints.
+
+  These are '' if channels are where arrays of unknown axes have them.
+  """
+  options = {'channels': channels, 'shape': shape}
+  known = tuple(length or max(shape) for length in dataset.shape)
+  axes = '' if dataset.sample_rate else reading.axes or dataset.axes
+  array_shapes.check_shape(known, **options, axes=axes, rules=reading.rules)
+  function = functools.partial(arrays.decode_array, **options, reading=reading)
+  if array_shapes.takes_first_as_channels(known, **options, axes=axes):
+    return function, axes
+  return function, reading.axes
 
 
 def _find_parts(
@@ -239,7 +259,11 @@ def _parse(dataset: Dataset, split: str) -> list[tuple[str, int, int]]:
 
 
 def _fingerprint(
-  dataset: Dataset, split: str, shape: tuple[int, ...], center_crop: int
+  dataset: Dataset,
+  split: str,
+  shape: tuple[int, ...],
+  center_crop: int,
+  axes: str,
 ) -> str:
   """Returns a name for a data set, a split of it and the way of decoding."""
   count, *space, channels = shape
@@ -254,6 +278,9 @@ def _fingerprint(
     parts += (dataset.feature,)
   if dataset.to_srgb:
     parts += ('srgb',)
+  parts += tuple(dataset.reading_key)
+  if axes:
+    parts += (axes,)
   return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 

@@ -19,6 +19,11 @@ class Source(source.Source):
     is_signal = len(data.read_shape) == 1
     num_samples = data.read_shape[0] if is_signal else 0
     files = ArrayFiles(
-      local_path(data), num_samples, data.folder_rules, data.group_by
+      local_path(data),
+      num_samples,
+      data.folder_rules,
+      data.group_by,
+      data.reading,
+      (data.channels, data.read_shape),
     )
     return FolderDataset('array_folder', files, data)

@@ -1,0 +1,200 @@
+"""Values that mean no data: declared, stated, NaN; skipped, filled, told."""
+
+import numpy as np
+import pytest
+
+from configs import default
+from tests.data.arrays_test import tiff
+from tests.data.opening import everything, names_in, open_dataset
+from vaegan_jax.config.validation import validate
+from vaegan_jax.data import arrays, no_data
+from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data.reading import NoData, Reading
+from vaegan_jax.data.split import load_splits, open_split
+from vaegan_jax.errors import UserError
+
+LOWEST = float(np.finfo(np.float32).min)
+
+
+@pytest.mark.parametrize(
+  ('dtype', 'text', 'value'),
+  [
+    ('float32', '-9999', -9999),
+    ('float32', '-3.4028234663852886e+38', LOWEST),
+    ('float32', '-3.40282347e+38', LOWEST),
+    ('float32', 'nan', np.nan),
+    ('float64', '-1.7976931348623157e+308', np.finfo(np.float64).min),
+    ('int16', '-32768', -32768),
+    ('uint16', '65535.0', 65535),
+    ('uint8', '255', 255),
+    ('int32', '-2147483648', -(2**31)),
+  ],
+)
+def test_a_declared_value_is_none_in_its_dtype(dtype, text, value):
+  array = np.arange(30).reshape(5, 6).astype(dtype)
+  array[1, 2:4] = value
+  options = {'extratags': [(42113, 's', 0, text, True)]}
+  stored = arrays.read_stored(tiff(array, **options))
+  want = np.zeros((5, 6), bool)
+  want[1, 2:4] = True
+  np.testing.assert_array_equal(stored.missing, want)
+  reading = Reading(max_nodata=0.1)
+  options |= {'photometric': 'minisblack'}
+  example = arrays.decode_array(
+    tiff(array, **options), channels=1, shape=(5, 6), reading=reading
+  )[..., 0]
+  # 28 values are left, 0 to 29 without 8 and 9; the lower of the middle two.
+  assert (example[1, 2:4] == 15).all()
+  np.testing.assert_array_equal(example[~want], array[~want])
+
+
+@pytest.mark.parametrize('text', ['-1', '256', '3.5', 'inf', '1e400', 'x', ''])
+def test_a_value_that_the_dtype_lacks_means_nothing(text):
+  values = np.arange(6, dtype=np.uint8)
+  assert no_data.find(values, text, Reading()) is None
+
+
+def test_a_stated_value_and_none_come_before_the_declared_one():
+  array = np.arange(30, dtype=np.int16).reshape(5, 6)
+  data = tiff(array, extratags=[(42113, 's', 0, '0', True)])
+  for nodata, number in (('', 0), ('7', 7), ('none', None)):
+    missing = arrays.read_stored(data, Reading(nodata=nodata)).missing
+    if number is None:
+      assert missing is None
+    else:
+      np.testing.assert_array_equal(missing, array == number)
+  # As earlier versions, whose runs resume.
+  assert arrays.read_stored(data, Reading(rules=2)).missing is None
+  array = array.astype(np.float32)
+  array[0, 0] = np.nan
+  with pytest.raises(ValueError, match='1 are NaN'):
+    arrays.decode_array(
+      array, channels=1, shape=(5, 6), reading=Reading(rules=2)
+    )
+  with pytest.raises(NoData, match=r'3\.33% of its values are no data'):
+    arrays.decode_array(array, channels=1, shape=(5, 6))
+
+
+def test_a_median_is_of_its_own_channel():
+  example = np.arange(24, dtype=np.float32).reshape(2, 4, 3)
+  missing = np.zeros(example.shape, bool)
+  missing[0, :, 1] = True
+  filled = no_data.fill(example, missing, 0.2)
+  assert (filled[0, :, 1] == 16).all()  # Of 13, 16, 19 and 22.
+  assert (filled[~missing] == example[~missing]).all()
+  with pytest.raises(NoData, match=r'data\.max_nodata is 0\.1'):
+    no_data.fill(example, missing, 0.1)
+  missing[..., 1] = True
+  with pytest.raises(NoData, match='its channel 1 has no value'):
+    no_data.fill(example, missing, 1.0)
+
+
+def write_scenes(folder, count=30, holes=12):
+  """Writes float scenes, of which some have -9999 at the border or inside."""
+  folder.mkdir()
+  for index in range(count):
+    scene = np.random.default_rng(index).uniform(100, 3000, (12, 12))
+    if index < holes:  # Of the middle 8 x 8, 0, 1, 2, ... values.
+      scene[:2] = -9999
+      scene[4, 2 : 2 + index % 4] = -9999
+    data = tiff(
+      scene.astype(np.float32), extratags=[(42113, 's', 0, '-9999', True)]
+    )
+    (folder / f'{index:02}.tif').write_bytes(data)
+  return folder
+
+
+def test_scenes_with_holes_are_skipped_or_filled(tmp_path, caplog):
+  fields = {
+    'name': 'array_folder',
+    'path': str(write_scenes(tmp_path / 'scenes')),
+    'data_dir': str(tmp_path / 'data'),
+    'channels': 1,
+    'shape': (8, 8),
+    'train_split': 'train+test',
+  }
+  found = {}
+  for most, number in ((0.0, 21), (0.04, 27), (0.05, 30)):
+    lines = []
+    (images,) = load_splits(
+      DataConfig(**fields, max_nodata=most),
+      ['train_split'],
+      report=lines.append,
+    )
+    found[images.fingerprint] = everything(images)
+    assert len(images) == number
+    # A border that is cropped off is no reason to skip, nor to fill.
+    filled = number - 21
+    told = f'{filled} of {number} arrays hold values that mean no data'
+    assert any(told in line for line in lines) == (filled > 0)
+    assert found[images.fingerprint].min() >= 100
+  assert len(found) == 3
+  assert 'Skipped 9 of 30 arrays' in caplog.text
+  assert "'01.tif': 1.56% of its values are no data" in caplog.text
+
+
+def test_what_is_all_no_data_is_one_sentence(tmp_path):
+  folder = tmp_path / 'a'
+  folder.mkdir()
+  for index in range(4):
+    values = np.random.default_rng(index).normal(size=(6, 6))
+    values[0, 0] = np.nan
+    np.save(folder / f'{index}.npy', values)
+  with pytest.raises(UserError, match=r'4 of 4 arrays hold .*max_nodata=0\.5'):
+    open_dataset('array_folder', tmp_path / 'data', path=folder)
+
+
+def test_folders_of_earlier_versions_are_read_as_they_were(tmp_path):
+  folder = write_scenes(tmp_path / 'scenes')
+  splits = []
+  for rules in (2, 3):
+    dataset = open_dataset(
+      'array_folder',
+      tmp_path / 'data',
+      path=folder,
+      folder_rules=rules,
+      shape=(8, 8),
+      channels=1,
+      max_nodata=1.0,
+    )
+    options = {'shape': (8, 8), 'channels': 1}
+    reading = Reading(rules, max_nodata=1.0)
+    splits.append(open_split(dataset, 'train', **options, reading=reading))
+    assert len(names_in(dataset)) == 30
+  old, new = map(everything, splits)
+  assert old.min() == -9999 and new.min() >= 100
+  assert splits[0].fingerprint != splits[1].fingerprint
+  same = old != -9999
+  np.testing.assert_array_equal(old[same], new[same])
+
+
+@pytest.mark.parametrize(
+  ('changes', 'told'),
+  [
+    ({'data.nodata': 'nine'}, r"data\.nodata='nine' must be.*a number"),
+    ({'data.nodata': 'nan'}, r'data\.nodata='),
+    ({'data.max_nodata': 1.5}, r'data\.max_nodata=1\.5'),
+    ({'data.axes': 'CYY'}, r"data\.axes='CYY' must be one letter"),
+    ({'data.axes': 'CYX'}, r'is for arrays'),
+    ({'data.nodata': '0'}, r'is for arrays'),
+    (
+      {'data.name': 'array_folder', 'data.path': '/a', 'data.axes': 'ZYX'},
+      r"data\.axes='ZYX' must have 2 axes.*--config\.data\.axes=CYX",
+    ),
+    (
+      {
+        'data.name': 'array_folder',
+        'data.path': '/a',
+        'data.max_nodata': 0.1,
+        'data.folder_rules': 2,
+      },
+      r'data\.max_nodata=0\.1 needs data\.folder_rules=3',
+    ),
+  ],
+)
+def test_wrong_fields_are_one_sentence(changes, told):
+
+  config = default.get_config()
+  config.update_from_flattened_dict(changes)
+  with pytest.raises(UserError, match=told):
+    validate(config)

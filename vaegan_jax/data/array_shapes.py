@@ -1,0 +1,114 @@
+"""Checks that examples can be cut out of arrays, and suggests what fits."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from vaegan_jax.data import arrays
+from vaegan_jax.errors import UserError
+
+
+def check_shape(
+  given: tuple[int, ...],
+  *,
+  channels: int,
+  shape: Sequence[int],
+  axes: str = '',
+  rules: int = 3,
+) -> None:
+  """Checks that examples can be cut out of arrays of the shape `given`.
+
+  Args:
+    given: the arrays' shape.
+    channels, shape, axes: see `arrays.to_example`.
+    rules: `data.folder_rules`; below 3, channels that may be the first axis
+      or the last are the last.
+
+  Raises:
+    UserError: they cannot; it names the field to set.
+  """
+  array = np.broadcast_to(np.uint8(0), given)  # Needs no memory.
+  try:
+    arrays.to_example(array, channels=channels, shape=shape, axes=axes)
+  except ValueError as error:
+    raise UserError(
+      f'data.channels={channels} and the shape {list(shape)} do not fit the '
+      f'examples of the data, each of which is {list(given)}, as {error}: '
+      f'{_suggest(given, channels, shape, axes)}'
+    ) from error
+  ends = {given[0], given[-1]}
+  is_ambiguous = channels > 1 and len(given) == len(shape) + 1
+  if rules > 2 and not axes and is_ambiguous and ends == {channels}:
+    space = 'ZYX'[-len(shape) :]
+    raise UserError(
+      f'data.axes must tell which axis of the arrays {list(given)} has the '
+      f'{channels} channels: --config.data.axes={space}C for the last, or '
+      f'--config.data.axes=C{space} for the first'
+    )
+
+
+def takes_first_as_channels(
+  given: tuple[int, ...], *, channels: int, shape: Sequence[int], axes: str
+) -> bool:
+  """Returns whether axes change which axis has the channels.
+
+  Arrays of unknown axes have them last, if the last axis has as many.
+  """
+  is_unnamed = 'C' not in axes and len(given) == len(shape) + 1
+  return bool(axes) and is_unnamed and given[-1] == channels
+
+
+def _suggest(
+  given: tuple[int, ...], channels: int, shape: Sequence[int], axes: str
+) -> str:
+  """Returns flags that fit such arrays, in a clause."""
+  example = 'for example, --config.data.{}={}'
+  space, number = given[:3], 1
+  if axes and len(axes) == len(given):
+    sizes = sorted(
+      zip(axes, given, strict=True), key=lambda a: arrays.AXES.index(a[0])
+    )
+    space = tuple(size for name, size in sizes if name != 'C')
+    number = given[axes.index('C')] if 'C' in axes else 1
+    if number != channels and len(space) == len(shape):
+      return example.format('channels', number)
+    if 'C' not in axes and len(space) == len(shape) + 1:
+      return _suggest_for_pages(space, shape)
+  elif len(given) > 1 and channels == given[-1]:
+    space = given[:-1]
+  elif len(given) > 1 and channels == given[0]:
+    space = given[1:]
+  elif len(given) == len(shape) and channels > 1:
+    return example.format('channels', 1)
+  elif len(given) == len(shape) + 1:
+    if given[0] > max(given[1:]) and not _fits(given[:-1], shape, given[1:]):
+      return _suggest_for_pages(given, shape)
+    # The channels are rarely the longest.
+    return example.format('channels', min(given[0], given[-1]))
+  if len(space) == len(shape):
+    space = tuple(map(min, space, shape))
+  return example.format('shape', f'"{space}"')
+
+
+def _fits(space, shape, other) -> bool:
+  """Returns whether `shape` is cut out of `space`, and not out of `other`."""
+  larger, other_larger = (
+    all(size >= least for size, least in zip(sizes, shape, strict=True))
+    for sizes in (space, other)
+  )
+  return larger and not other_larger
+
+
+def _suggest_for_pages(given: tuple[int, ...], shape: Sequence[int]) -> str:
+  """Explains the first axis of [N, *S] without channels."""
+  number, space = given[0], tuple(map(min, given[1:], shape))
+  message = (
+    f'if its first axis is {number:,} channels, --config.data.channels='
+    f'{number}; if it is {number:,} examples, save each as a file of its own, '
+    'or all in one .npy, and take --config.data.name=array_file'
+  )
+  if len(given) <= 3:
+    message += f'; if it is an axis of space, --config.data.shape="{given}"'
+  if space != tuple(shape):
+    message += f'; and, for the first two, --config.data.shape="{space}"'
+  return message

@@ -1,0 +1,28 @@
+"""How examples are read from files, and errors for those that are skipped."""
+
+from typing import NamedTuple
+
+
+class Reading(NamedTuple):
+  """How examples are read from files.
+
+  Attributes:
+    rules: `data.folder_rules`; below 3 nothing means "no data", and TIFFs are
+      read as earlier versions did.
+    nodata: `data.nodata`: '' for what each file declares.
+    max_nodata: `data.max_nodata`.
+    axes: `data.axes`: '' for what each file declares.
+  """
+
+  rules: int = 3
+  nodata: str = ''
+  max_nodata: float = 0.0
+  axes: str = ''
+
+
+class UnreadableKind(ValueError):
+  """An error for a kind of file that cannot be read here."""
+
+
+class NoData(ValueError):
+  """An error for an example of which too much is no data."""
