@@ -1,0 +1,236 @@
+"""Volumes in NIfTI files and in DICOM series, in the units of their headers."""
+
+import os
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from vaegan_jax.data.decode import UnreadableKind
+from vaegan_jax.data.store import import_reader
+from vaegan_jax.errors import UserError
+
+_NIFTI = ('.nii', '.nii.gz')
+_SUBJECT = re.compile(r'sub-[A-Za-z0-9]+')  # The subject's folder in BIDS.
+_TAGS = (
+  *('PatientID', 'SeriesInstanceUID', 'InstanceNumber', 'NumberOfFrames'),
+  *('ImagePositionPatient', 'ImageOrientationPatient', 'PixelSpacing'),
+  *('Rows', 'Columns'),
+)
+_GAP = 1.5  # Distance of two slices, over the median, of which one is missing.
+_PARALLEL = 1e-3  # Of the cosines of two slices.
+
+
+def find_files(root: str) -> dict[str, list[str]]:
+  """Returns the relative names of files, by 'nifti' and 'dicom', sorted."""
+  found = {'nifti': [], 'dicom': []}
+  for folder, subfolders, names in os.walk(root):
+    subfolders[:] = [name for name in subfolders if name[0] != '.']
+    for name in names:
+      path = os.path.join(folder, name)
+      if name[0] == '.' or name == 'DICOMDIR':
+        continue
+      if name.lower().endswith(_NIFTI):
+        kind = 'nifti'
+      elif _is_dicom(path):
+        kind = 'dicom'
+      else:
+        continue
+      found[kind].append(pathlib.Path(path).relative_to(root).as_posix())
+  return {kind: sorted(names) for kind, names in found.items()}
+
+
+def _is_dicom(path: str) -> bool:
+  try:
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), 'rb') as file:
+      return (file.read(132) or b'')[128:] == b'DICM'
+  except OSError:
+    return False
+
+
+def scan_nifti(root: str, names: Sequence[str]) -> list[dict[str, Any]]:
+  """Reads the headers of NIfTI files.
+
+  Returns:
+    For each: its `files`, the `group` that a split keeps together, the
+    `orientation` of its axes and their `spacing`.
+  """
+  nibabel = import_reader('nibabel', root, 'a folder with NIfTI')
+  found = []
+  for name in names:
+    match = _SUBJECT.search(name)
+    example = {'files': [name], 'group': match[0] if match else name}
+    try:
+      image = nibabel.load(os.path.join(root, name))
+      example['orientation'] = ''.join(
+        axis or '?' for axis in nibabel.aff2axcodes(image.affine)
+      )
+      example['spacing'] = [float(n) for n in image.header.get_zooms()[:3]]
+    except Exception:  # The check names what is damaged.
+      pass
+    found.append(example)
+  return found
+
+
+def read_nifti(path: str) -> np.ndarray:
+  """Reads a volume, with its scale and intercept applied.
+
+  Returns:
+    [X, Y, Z] or [X, Y, Z, T] float32, in the order of the file's axes.
+
+  Raises:
+    Exception: it is damaged.
+  """
+  import nibabel
+
+  values = np.asarray(nibabel.load(path).dataobj)
+  if values.dtype.names:  # Colors.
+    values = np.stack([values[name] for name in values.dtype.names], -1)
+  return _to_float32(values)
+
+
+def _to_float32(values: np.ndarray) -> np.ndarray:
+  if values.dtype.kind not in 'buif':
+    raise ValueError(f'it holds {values.dtype}, and must hold real numbers')
+  return values.astype(np.float32)
+
+
+def scan_dicom(
+  root: str, names: Sequence[str], by_slice: bool
+) -> list[dict[str, Any]]:
+  """Reads the headers of DICOM files, and sorts the slices of each series.
+
+  Args:
+    root: the folder.
+    names: relative names of the files.
+    by_slice: whether each file is an example, and not each series.
+
+  Returns:
+    See `scan_nifti`. A patient is a group.
+  """
+  pydicom = import_reader('pydicom', root, 'a folder with DICOM')
+  series = {}
+  for name in names:
+    try:
+      header = pydicom.dcmread(
+        os.path.join(root, name), stop_before_pixels=True, specific_tags=_TAGS
+      )
+    except Exception:  # The check names what is damaged.
+      header = pydicom.Dataset()
+    key = str(header.get('SeriesInstanceUID') or name)
+    if by_slice or int(header.get('NumberOfFrames') or 1) > 1:
+      key = f'{key} {name}'
+    series.setdefault(key, []).append((name, header))
+  return [_describe_series(key, files) for key, files in series.items()]
+
+
+def _describe_series(key: str, files: list[Any]) -> dict[str, Any]:
+  first = files[0][1]
+  group = str(first.get('PatientID') or key)
+  example = {'files': [name for name, _ in files], 'group': group}
+  spacing = [float(n) for n in first.get('PixelSpacing') or ()]
+  if len(files) > 1:
+    try:
+      order, distance = _sort_slices([header for _, header in files])
+      example['files'] = [files[index][0] for index in order]
+      spacing = [distance, *spacing]
+    except ValueError as error:
+      example['problem'] = str(error)
+  if spacing:
+    example['spacing'] = spacing
+  if first.get('ImageOrientationPatient'):
+    cosines = np.round([float(n) for n in first.ImageOrientationPatient], 1)
+    example['orientation'] = ','.join(f'{n:g}' for n in cosines + 0.0)
+  return example
+
+
+def _sort_slices(headers: Sequence[Any]) -> tuple[np.ndarray, float]:
+  """Returns the order of slices along their normal, and their distance.
+
+  Raises:
+    ValueError: they are not a stack, or one is missing.
+  """
+  if len({(h.get('Rows'), h.get('Columns')) for h in headers}) > 1:
+    raise ValueError('its slices differ in rows and columns')
+  if not all(
+    h.get('ImagePositionPatient') and h.get('ImageOrientationPatient')
+    for h in headers
+  ):
+    numbers = [h.get('InstanceNumber') for h in headers]
+    if None in numbers or len(set(numbers)) < len(numbers):
+      raise ValueError('its slices have neither positions nor numbers')
+    return np.argsort([int(n) for n in numbers]), 0.0
+  cosines = np.array([h.ImageOrientationPatient for h in headers], float)
+  if np.abs(cosines - cosines[0]).max() > _PARALLEL:
+    raise ValueError('its slices are not parallel')
+  normal = np.cross(cosines[0, :3], cosines[0, 3:])
+  along = np.array([h.ImagePositionPatient for h in headers], float) @ normal
+  order = np.argsort(along)
+  steps = np.diff(along[order])
+  distance = float(np.median(steps))
+  if steps.min() <= _PARALLEL * max(distance, 1):
+    raise ValueError('two of its slices are at the same position')
+  if steps.max() > _GAP * distance:
+    raise ValueError(
+      f'a slice is missing: two are {steps.max():g} mm apart, and most '
+      f'{distance:g}'
+    )
+  return order, distance
+
+
+def read_dicom(paths: Sequence[str]) -> np.ndarray:
+  """Reads the slices of a series, or one file, in the units of its header.
+
+  The modality's slope and intercept, or its table, are applied. MONOCHROME1,
+  where large numbers are dark, is inverted before.
+
+  Returns:
+    [D, H, W] float32, or [H, W] or [H, W, 3] of one frame.
+
+  Raises:
+    Exception: a file is damaged.
+    UnreadableKind: the decoder for its compression is missing.
+  """
+  slices = [_read_slice(path) for path in paths]
+  return slices[0] if len(slices) == 1 else np.stack(slices)
+
+
+def _read_slice(path: str) -> np.ndarray:
+  import pydicom
+  from pydicom import pixels
+
+  data = pydicom.dcmread(path)
+  syntax = data.file_meta.TransferSyntaxUID
+  if syntax.is_compressed and not pixels.get_decoder(syntax).is_available:
+    raise UnreadableKind(
+      f'it is compressed as {syntax.name}, which needs a decoder (pip install '
+      '"pylibjpeg[all]")'
+    )
+  kind = data.PhotometricInterpretation
+  if kind not in ('MONOCHROME1', 'MONOCHROME2', 'RGB'):
+    raise ValueError(f'its colors are {kind}, so convert them to RGB')
+  values = data.pixel_array
+  if kind == 'RGB':
+    return _to_float32(values)
+  if kind == 'MONOCHROME1':
+    is_signed = data.PixelRepresentation == 1
+    largest = -1 if is_signed else 2**data.BitsStored - 1
+    values = largest - values.astype(np.int64)
+  return _to_float32(pixels.apply_modality_lut(values, data))
+
+
+def stat_all(root: str, found: dict[str, list[str]]) -> list[Any]:
+  """Returns the name, size and time of each file."""
+  names = [name for names in found.values() for name in names]
+  if not names:
+    raise UserError(
+      f'data.path={root!r} has no .nii, .nii.gz and no DICOM files: name '
+      'another folder, such as "~/scans"'
+    )
+  stats = [os.stat(os.path.join(root, name)) for name in names]
+  return [
+    (name, status.st_size, status.st_mtime_ns)
+    for name, status in zip(names, stats, strict=True)
+  ]

@@ -1,0 +1,131 @@
+"""Volumes of NIfTI files and DICOM series in a folder, read in place."""
+
+import collections
+import os
+
+import numpy as np
+
+from vaegan_jax.data import source
+from vaegan_jax.data.split_names import NamedFolders
+from vaegan_jax.data.store import Store, hash_names
+from vaegan_jax.errors import UserError
+
+_MAX_LISTED = 3  # Orientations in a line.
+
+
+class Source(source.Source):
+  """Scans in the units of their headers, as float32."""
+
+  holds_arrays = True
+  path = 'required'
+
+  @classmethod
+  def open(cls, data, *, fill_bucket=False):
+    """Opens the folder; see `source.Source.open`."""
+    from vaegan_jax.data.folder import local_path
+    from vaegan_jax.data.indexed import IndexedDataset
+
+    return IndexedDataset('medical', Scans(local_path(data), data), data)
+
+
+class Scans(Store):
+  """NIfTI files and DICOM series; or DICOM slices for images of two axes."""
+
+  noun = 'scans'
+  lengths_vary = True
+
+  def __init__(self, path, data):
+    """Lists the files; `data` is a `DataConfig`."""
+    from vaegan_jax.data import medical_files
+    from vaegan_jax.data.data_config import expand_path
+
+    self._read = medical_files
+    self.location = expand_path(path)
+    if not os.path.isdir(self.location):
+      raise UserError(
+        f'data.path={self.location!r} must be a folder with NIfTI files or '
+        'DICOM series, such as "~/scans"'
+      )
+    self._by_slice = len(data.read_shape) == 2
+    self.options = (self._by_slice,)
+    self._files = medical_files.find_files(self.location)
+    self._dicom = frozenset(self._files['dicom'])
+
+  def state(self):
+    """Returns names, sizes and times; see `Store.state`."""
+    return self._read.stat_all(self.location, self._files)
+
+  def scan(self):
+    """Reads all headers; see `Store.scan`."""
+    found = []
+    if self._files['nifti']:
+      found += self._read.scan_nifti(self.location, self._files['nifti'])
+    if self._files['dicom']:
+      found += self._read.scan_dicom(
+        self.location, self._files['dicom'], self._by_slice
+      )
+    return found
+
+  def load(self, found):
+    """Takes what `scan` found; see `Store.load`."""
+    self._scans = found
+    names = [scan['files'][0] for scan in found]
+    places = NamedFolders(names).places
+    splits = [places.get(os.path.dirname(n), ('',))[0] for n in names]
+    self.splits = {
+      split: np.flatnonzero([s == split for s in splits])
+      for split in dict.fromkeys(splits)
+      if split
+    }
+
+  def __len__(self):
+    return len(self._scans)
+
+  def read(self, number):
+    """Returns [X, Y, Z] of NIfTI, [D, H, W] of DICOM; see `Store.read`."""
+    scan = self._scans[number]
+    if 'problem' in scan:
+      raise ValueError(scan['problem'])
+    paths = [os.path.join(self.location, name) for name in scan['files']]
+    if scan['files'][0] in self._dicom:
+      return self._read.read_dicom(paths)
+    return self._read.read_nifti(paths[0])
+
+  def describe(self, number):
+    """Returns the name of the file, or of the first of a series."""
+    name, *others = self._scans[number]['files']
+    return f'the series of {name!r}' if others else repr(name)
+
+  def hashes(self):
+    """Returns hashes of patients, who are in one split each."""
+    return hash_names([scan['group'] for scan in self._scans])
+
+  def report(self):
+    """Reports groups, orientations and spacings; see `Store.report`."""
+    groups = len({scan['group'] for scan in self._scans})
+    lines = []
+    if not self.splits:
+      lines.append(
+        f'{groups:,} groups of scans (patients of DICOM, subjects "sub-..." of '
+        'NIfTI, or else one scan) are in one split each.'
+      )
+    found = [s['orientation'] for s in self._scans if 'orientation' in s]
+    counts = collections.Counter(found)
+    listed = ', '.join(
+      f'{name} ({count:,})' for name, count in counts.most_common(_MAX_LISTED)
+    )
+    listed += ', ...' if len(counts) > _MAX_LISTED else ''
+    line = f'Orientations of axes: {listed or "unknown"}'
+    if len(counts) > 1:
+      line += ': scans are not turned, so convert them to one orientation'
+    lines.append(f'{line}.')
+    spacings = [s['spacing'] for s in self._scans if 'spacing' in s]
+    lengths = {len(spacing) for spacing in spacings}
+    if len(lengths) == 1:
+      low, high = np.min(spacings, 0), np.max(spacings, 0)
+      least, most = (' x '.join(f'{n:.3g}' for n in ns) for ns in (low, high))
+      line = f'Voxel spacing: {least} mm'
+      if not np.allclose(low, high, rtol=1e-2):
+        line += f' to {most} mm: scans are not resampled, so resample them'
+      lines.append(f'{line}.')
+    return lines
