@@ -23,6 +23,5 @@ def test_a_wrong_value_is_noticed():
   other = case.want.copy()
   other.flat[3] += 1
   assert formats.read(case._replace(want=other)) == ('wrong', 'other values')
-  assert formats.read(case._replace(want=None))[0] == 'wrong'
   cut = case._replace(data=case.data[:-9])
   assert formats.read(cut)[0] == 'wrong'
