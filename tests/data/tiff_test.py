@@ -133,7 +133,7 @@ def test_a_set_reads_nothing_elsewhere(tmp_path):
 
 
 @pytest.mark.parametrize('order', ['XYCZT', 'XYZCT', 'XYTZC'])
-def test_planes_are_placed_by_their_order(order):
+def test_planes_are_placed_by_their_order(order, tmp_path):
   """Each file has a channel, as pages in the order of the other axes."""
   stack = np.arange(2 * 3 * 4 * 8 * 8).reshape(2, 3, 4, 8, 8).astype(np.uint16)
   blocks, files = '', {}
@@ -167,6 +167,12 @@ def test_planes_are_placed_by_their_order(order):
   with tifffile.TiffFile(io.BytesIO(joined)) as file:
     assert file.series[0].axes == 'TZCYX'
     np.testing.assert_array_equal(file.asarray(), stack)
+  for name, content in contents.items():
+    (tmp_path / name).write_bytes(content)
+  with tifffile.TiffFile(tmp_path / 'c0.ome.tif') as file:  # Reads all four.
+    (series,) = file.series
+    order = ['TZCYX'.index(axis) for axis in series.axes]
+    np.testing.assert_array_equal(series.asarray(), stack.transpose(order))
   with pytest.raises(PartOfSet, match=r"set of 'c0\.ome\.tif'"):
     ome_sets.join('c2.ome.tif', contents['c2.ome.tif'], contents, contents.get)
 
