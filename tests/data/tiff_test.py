@@ -147,7 +147,7 @@ def test_planes_are_placed_by_their_order(order, tmp_path):
         blocks += (
           f'<TiffData FirstC="{channel}" FirstZ="{place["Z"]}" '
           f'FirstT="{place["T"]}" IFD="{len(pages)}" PlaneCount="1">'
-          f'<UUID FileName="{name}">u</UUID></TiffData>'
+          f'<UUID FileName="{name}">u{channel}</UUID></TiffData>'
         )
         pages.append(stack[place['T'], place['Z'], channel])
     files[name] = np.stack(pages)
