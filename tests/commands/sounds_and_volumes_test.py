@@ -100,7 +100,7 @@ def _damage(folder, kind):
   for path in sorted(folder.glob('*.npy'))[:4]:
     values = np.load(path).astype(np.float32)
     if kind == 'infinite':
-      np.save(path, values * np.inf)
+      np.save(path, np.full_like(values, np.inf))
     elif kind == 'cut':
       path.write_bytes(path.read_bytes()[:-40])
     elif kind == 'pickled':
