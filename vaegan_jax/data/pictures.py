@@ -8,7 +8,7 @@ import hashlib
 import io
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -28,6 +28,7 @@ class Pictures:
 
   Attributes:
     names: names of the files, relative to the folder, sorted.
+    holds_arrays: whether they are arrays, not photographs.
   """
 
   def __init__(self, path: str, data: DataConfig):
@@ -42,6 +43,7 @@ class Pictures:
       UserError: the path does not exist, or has no example.
     """
     self._root, self._found = _find(path, data.holds_arrays)
+    self.holds_arrays = data.holds_arrays
     self._kind = 'array' if data.holds_arrays else 'image'
     self._shape = data.spatial_shape
     size = arrays.short_shape(self._shape)
@@ -91,10 +93,18 @@ class Pictures:
     return hashlib.sha256(listing.encode()).hexdigest()[:16]
 
   def _read(self, name: str) -> np.ndarray:
+    return arrays.middle(self.read(name, self._decode), self._shape)
+
+  def read(self, name: str, decode: Callable[[bytes], Any]) -> Any:
+    """Decodes the content of one file.
+
+    Raises:
+      UserError: it cannot be read.
+    """
     path = self._root / name
     try:
       check_size(self._found[name][0])
-      return arrays.middle(self._decode(path.read_bytes()), self._shape)
+      return decode(path.read_bytes())
     except Exception as error:  # Pillow raises nearly anything.
       raise UserError(
         f'{path} cannot be read as an {self._kind} ({describe_error(error)}): '

@@ -26,6 +26,7 @@ from vaegan_jax.inference.latent_statistics import FILE
 from vaegan_jax.inference.load import load_model
 from vaegan_jax.inference.measure_latents import measure
 from vaegan_jax.inference.model import TrainedModel
+from vaegan_jax.inference.tiling import Tiler
 from vaegan_jax.runtime.files import check_writable, replacing
 from vaegan_jax.setup.data_identity import keep_rules
 
@@ -45,6 +46,21 @@ def open_model(
       f'name another folder, such as --output={use.output}_2'
     )
   return load_model(workdir, config)
+
+
+def open_tiler(
+  model: TrainedModel,
+  config: ml_collections.ConfigDict,
+  use: Use,
+  tile: Sequence[int] = (),
+) -> Tiler | None:
+  """Returns the tiler that --tile asks for, or else `tile`, if any does.
+
+  Raises:
+    UserError: the network does not take such tiles.
+  """
+  tile = use.tile or tuple(tile)
+  return Tiler(model, tile, config.batch_size, '--tile') if tile else None
 
 
 def open_examples(
