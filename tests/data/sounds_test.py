@@ -10,6 +10,7 @@ from tests.data.opening import everything, open_dataset
 from vaegan_jax.data import array_files, arrays, sounds
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.decode import UnreadableKind
+from vaegan_jax.data.reading import Reading
 from vaegan_jax.data.split import check_examples, open_split
 from vaegan_jax.errors import UserError
 
@@ -68,10 +69,67 @@ def test_what_is_truncated_is_damaged(kind, part):
     arrays.read_array(data[: int(part * len(data))])
 
 
-def test_a_wav_out_of_a_pipe_has_no_size_and_is_read():
+@pytest.mark.parametrize(
+  'sizes',
+  [
+    (2**32 - 1, 2**32 - 1),  # ffmpeg
+    (0x7FFFF024, 0x7FFFF000),  # sox
+    (2**31 + 36, 2**31),  # arecord
+    (0, 0),
+    (2**32 - 1, 0),
+  ],
+)
+def test_a_wav_out_of_a_pipe_has_no_size_and_is_read(sizes):
   data = bytearray(content(noise()))
-  data[4:8] = data[40:44] = b'\xff' * 4
+  data[4:8], data[40:44] = (size.to_bytes(4, 'little') for size in sizes)
   np.testing.assert_array_equal(arrays.read_array(bytes(data)), noise())
+  # Metadata before the samples, as ffmpeg writes it.
+  note = b'LIST' + (6).to_bytes(4, 'little') + b'INFO\0\0'
+  longer = bytes(data[:36]) + note + bytes(data[36:])
+  np.testing.assert_array_equal(arrays.read_array(longer), noise())
+
+
+def test_a_flac_out_of_a_pipe_says_that_it_has_no_length():
+  data = bytearray(content(noise(), kind='FLAC'))
+  data[21] &= 0xF0
+  data[22:26] = bytes(4)
+  with pytest.raises(UnreadableKind, match=r'out of a pipe: .*ffmpeg'):
+    arrays.read_array(bytes(data))
+
+
+def test_a_flac_may_have_a_tag_before_it():
+  data = content(noise(), kind='FLAC')
+  for size, flags, footer in ((300, 0, b''), (300, 16, bytes(10))):
+    coded = bytes([0, 0, size >> 7, size & 127])
+    tag = b'ID3\4\0' + bytes([flags]) + coded + bytes(size) + footer
+    np.testing.assert_array_equal(arrays.read_array(tag + data), noise())
+    with pytest.raises(ValueError, match='its content is no'):
+      arrays.read_stored(tag + data, Reading(rules=2))
+    with pytest.raises(ValueError, match='its content is no'):  # An MP3.
+      arrays.read_array(tag + b'\xff\xfb\x90\0' + bytes(400))
+
+
+def test_a_bw64_is_an_rf64_of_another_name():
+  data = content(noise(channels=2), kind='RF64', subtype='PCM_24')
+  read = arrays.read_array(b'BW64' + data[4:])
+  np.testing.assert_array_equal(read, arrays.read_array(data))
+  assert read.shape == (300, 2)
+
+
+def test_other_sounds_beside_are_mentioned(tmp_path):
+  folder = write(tmp_path / 'a')
+  for index in range(3):
+    (folder / f'{index}.mp3').write_bytes(b'ID3' + bytes(100))
+  (folder / 'notes.txt').write_text('a')
+  lines = open_folder(folder, tmp_path).report(DataConfig('array_folder'))
+  told = 'Warning: the folder also has 3 .mp3 (ffmpeg converts them to .wav)'
+  assert any(line.startswith(told) for line in lines)
+  assert not any('.txt' in line for line in lines)
+  for path in folder.glob('*.wav'):
+    path.unlink()
+  told = r'no array, but 3 \.mp3 \(ffmpeg.*\) and 1 \.txt; it must hold \.npy'
+  with pytest.raises(UserError, match=told):
+    open_folder(folder, tmp_path)
 
 
 def test_without_its_library_a_sound_is_left_out(monkeypatch):

@@ -94,6 +94,10 @@ class ArrayFiles(ImageFiles):
       UserError: as there, or the arrays differ in their kind.
     """
     self._kinds_found, self._lengths = {}, {}
+    if self.counts is not None:
+      self.counts.others = other_files.of_data(
+        other_files.count_others(self.root, self.names)
+      )
     damaged = super().find_damaged(report)
     counts = collections.Counter(self._kinds_found.values())
     if not counts:  # `split` raises the error for an empty split.
@@ -168,14 +172,16 @@ class ArrayFiles(ImageFiles):
     return find_arrays(self.root)
 
   def _new_counts(self) -> 'ArrayCounts | None':
-    if self.rules < 3:
-      return None
-    others = other_files.count_others(self.root, self.names)
-    return ArrayCounts({'others': other_files.of_data(others)})
+    return ArrayCounts() if self.rules > 2 else None
 
 
 class ArrayCounts:
-  """Counts of no data, and of other files beside the arrays."""
+  """Counts of no data, and of other files beside the arrays.
+
+  Attributes:
+    filled: number of arrays with no data.
+    others: number of other files of data, by suffix.
+  """
 
   def __init__(self, counts: Mapping[str, Any] | None = None):
     """Starts with nothing, or with what `to_json` returned."""
@@ -184,7 +190,7 @@ class ArrayCounts:
     self._arrays, self._missing, self._values = (
       counts.get(key, 0) for key in ('arrays', 'missing', 'values')
     )
-    self._others = collections.Counter(counts.get('others', {}))
+    self.others = collections.Counter(counts.get('others', {}))
 
   def add(self, name: str, missing: tuple[int, int]) -> None:
     """Counts an array, with its number of values of no data, and of all."""
@@ -201,7 +207,7 @@ class ArrayCounts:
       'arrays': self._arrays,
       'missing': self._missing,
       'values': self._values,
-      'others': dict(self._others),
+      'others': dict(self.others),
     }
 
   def describe(self) -> Iterator[str]:
@@ -215,8 +221,8 @@ class ArrayCounts:
 
   def describe_others(self) -> Iterator[str]:
     """Yields a sentence about files of data that are not read."""
-    if self._others:
-      found = other_files.describe(self._others, True)
+    if self.others:
+      found = other_files.describe(self.others, True)
       yield f'the folder also has {found}, which are not read'
 
 

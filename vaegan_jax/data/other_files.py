@@ -9,14 +9,14 @@ from vaegan_jax.data.file_lists import list_files
 
 _MAX_KINDS = 5  # That are named.
 _CONVERT = 'ffmpeg converts them to .wav'
-_ARRAY_FILE = '--config.data.name=array_file reads such a file'
+_SOURCE = '--config.data.name={} reads such files'
 _READERS = (
   (_CONVERT, '.mp3 .ogg .oga .opus .m4a .aac .wma .aif .aiff .caf .au'),
-  ('nibabel reads them, and saves arrays by numpy.save', '.nii .mgz'),
-  ('pydicom reads them, and numpy.save saves their arrays', '.dcm .ima'),
-  (_ARRAY_FILE, '.h5 .hdf5 .he5 .mat .zarr .nc'),
-  ('pyarrow or datasets reads them', '.parquet .arrow .feather'),
-  ('unpack them first', '.tar .tgz .zip .7z .rar'),
+  (_SOURCE.format('medical'), '.nii .dcm'),
+  (_SOURCE.format('array_file'), '.h5 .hdf5 .hdf .he5 .mat .zarr .nc'),
+  (_SOURCE.format('hugging_face'), '.parquet .arrow'),
+  (_SOURCE.format('archive'), '.tar .zip'),
+  ('unpack them first', '.tgz .7z .rar'),
   ('bioio reads them, and tifffile writes them as .tif', '.czi .nd2 .lif'),
   ('openslide reads them', '.svs .ndpi .mrxs'),
   ('OpenEXR reads them', '.exr'),
@@ -54,18 +54,17 @@ def count_others(
 def describe(counts: collections.Counter, holds_arrays: bool) -> str:
   """Returns "40 .mp3 (ffmpeg converts them to .wav) and 3 .txt", or ''."""
   readers = _READER_OF | _OTHER_NAME[holds_arrays]
-  named = [
-    f'{number:,} {suffix}'
-    + (f' ({readers[suffix]})' if suffix in readers else '')
-    for suffix, number in counts.most_common(_MAX_KINDS)
-  ]
-  number = sum(counts.values()) - sum(
-    number for _, number in counts.most_common(_MAX_KINDS)
-  )
-  if number:
-    named.append(f'{number:,} others')
-  *most, last = named or ['']
-  return f'{", ".join(most)} and {last}' if most else last
+  most = counts.most_common(_MAX_KINDS)
+  named = []
+  for suffix, number in most:
+    reader = f' ({readers[suffix]})' if suffix in readers else ''
+    named.append(f'{number:,} {suffix}{reader}')
+  others = sum(counts.values()) - sum(number for _, number in most)
+  if others:
+    named.append(f'{others:,} others')
+  if len(named) < 2:
+    return ''.join(named)
+  return f'{", ".join(named[:-1])} and {named[-1]}'
 
 
 def of_data(counts: collections.Counter) -> collections.Counter:

@@ -1,7 +1,7 @@
 """Decodes and encodes sound files.
 
-WAV and FLAC need `soundfile`, which is imported only then. Axes: T samples, C
-channels.
+WAV (with RF64 and BW64) and FLAC need `soundfile`, which is imported only then.
+Axes: T samples, C channels.
 """
 
 import importlib.util
@@ -16,7 +16,8 @@ SUFFIXES = ('.wav', '.flac')
 _MAX_BYTES = 2**28  # Limit of one sound; a compressed file may claim any size.
 _DTYPES = {'PCM_24': 'int32', 'PCM_32': 'int32'}
 _DTYPES |= dict.fromkeys(('FLOAT', 'DOUBLE'), 'float32')
-_UNKNOWN_SIZES = (0, 2**32 - 1)  # In a WAV that was written into a pipe.
+_FIRST_UNKNOWN_SIZES = (0, 2**32 - 1)  # In a WAV out of a pipe.
+_PIPE_SIZE = 2**31 - 2**12  # Sox and others write this much or more there.
 # {largest bound: full scale}: of floats, which may exceed it, and of integers.
 _FULL_SCALES = {2**4: 1, 2**15: 2**15, 2**31: 2**31}
 
@@ -34,18 +35,30 @@ class Sound(NamedTuple):
   sample_rate: int
 
 
-def is_sound(data: bytes) -> bool:
-  """Returns whether a file is a WAV or a FLAC, by its first bytes."""
-  is_wav = data[:4] in (b'RIFF', b'RF64') and data[8:12] == b'WAVE'
+def is_sound(data: bytes, rules: int = 3) -> bool:
+  """Returns whether a file is a WAV or a FLAC, by its first bytes.
+
+  Args:
+    data: the file.
+    rules: `data.folder_rules`; below 3 neither BW64 nor ID3 tags are known.
+  """
+  if rules > 2:
+    data = _without_tag(data)
+  names = (b'RIFF', b'RF64', b'BW64') if rules > 2 else (b'RIFF', b'RF64')
+  is_wav = data[:4] in names and data[8:12] == b'WAVE'
   return is_wav or data.startswith(b'fLaC')
 
 
-def read_sound(data: bytes) -> Sound:
+def read_sound(data: bytes, rules: int = 3) -> Sound:
   """Reads a WAV or a FLAC.
+
+  Args:
+    data: the file.
+    rules: see `is_sound`.
 
   Raises:
     Exception: whatever the library raises for a damaged file.
-    UnreadableKind: the library is missing.
+    UnreadableKind: the library is missing, or a FLAC has no length.
     ValueError: it is truncated or too large.
   """
   try:
@@ -54,7 +67,10 @@ def read_sound(data: bytes) -> Sound:
     raise UnreadableKind(
       'it is a sound, which needs soundfile (pip install soundfile)'
     ) from error
-  _check_whole(data)
+  if rules > 2:
+    data = _repair(data)
+  else:
+    _check_whole(data, _size(data) in _FIRST_UNKNOWN_SIZES)
   with soundfile.SoundFile(io.BytesIO(data)) as file:
     dtype = _DTYPES.get(file.subtype, 'int16')
     claimed = file.frames * file.channels * np.dtype(dtype).itemsize
@@ -68,10 +84,64 @@ def read_sound(data: bytes) -> Sound:
     return Sound(samples, file.samplerate)
 
 
-def _check_whole(data: bytes) -> None:
+def _without_tag(data: bytes) -> bytes:
+  """Removes an ID3 tag, which some programs put before a FLAC."""
+  if data[:3] != b'ID3' or len(data) < 10:
+    return data
+  size = 0
+  for byte in data[6:10]:  # Seven bits each.
+    size = size << 7 | byte & 127
+  has_footer = data[5] & 16
+  return data[10 + size + (10 if has_footer else 0) :]
+
+
+def _repair(data: bytes) -> bytes:
+  """Returns a sound as the library reads it.
+
+  Raises:
+    UnreadableKind: it is a FLAC without its length.
+    ValueError: it is a truncated WAV.
+  """
+  data = _without_tag(data)
+  if data.startswith(b'fLaC'):
+    # The number of samples has 36 bits of STREAMINFO, the first block.
+    if not int.from_bytes(data[21:26]) & (2**36 - 1):
+      raise UnreadableKind(
+        'it is a FLAC that does not say how long it is, as out of a pipe: '
+        'write it into a file again, as ffmpeg -i old.flac new.flac does'
+      )
+    return data
+  if data.startswith(b'BW64'):  # RF64 with other metadata.
+    return b'RF64' + data[4:]
+  is_piped = _size(data) == 0 or _size(data) >= _PIPE_SIZE
+  _check_whole(data, is_piped)
+  return _with_sizes(data) if is_piped else data
+
+
+def _with_sizes(data: bytes) -> bytes:
+  """Writes the sizes into a WAV out of a pipe; its samples are the last."""
+  place = 12
+  while place + 8 <= len(data):
+    name = data[place : place + 4]
+    if name == b'data':
+      rest = (len(data) - place - 8).to_bytes(4, 'little')
+      whole = (len(data) - 8).to_bytes(4, 'little')
+      head = data[:4] + whole + data[8 : place + 4]
+      return head + rest + data[place + 8 :]
+    size = int.from_bytes(data[place + 4 : place + 8], 'little')
+    place += 8 + size + size % 2
+  return data
+
+
+def _size(data: bytes) -> int:
+  """Returns the size that a WAV claims, without its first 8 bytes."""
+  return int.from_bytes(data[4:8], 'little')
+
+
+def _check_whole(data: bytes, is_piped: bool) -> None:
   """Raises a ValueError for a truncated WAV, which the library accepts."""
-  size = int.from_bytes(data[4:8], 'little')
-  if data[:4] != b'RIFF' or size in _UNKNOWN_SIZES:
+  size = _size(data)
+  if data[:4] != b'RIFF' or is_piped:
     return
   if size + 8 > len(data) + 1:  # The last byte of padding is often missing.
     raise ValueError(f'it is truncated: {len(data):,} of {size + 8:,} bytes')
