@@ -65,6 +65,20 @@ def volume(folder):
   return values
 
 
+AFFINE = np.array([[0, -2, 0, 9], [3, 0, 0, 8], [0, 0, 4, 7], [0, 0, 0, 1.0]])
+
+
+def scan(folder):
+  """Writes a compressed NIfTI with a scale, and an affine that turns."""
+  nibabel = pytest.importorskip('nibabel')
+  values = np.random.default_rng(0).integers(0, 4000, (13, 30, 8), np.int16)
+  image = nibabel.Nifti1Image(values, AFFINE)
+  image.header.set_slope_inter(0.002, -4)
+  image.header.set_xyzt_units('mm')
+  nibabel.save(image, folder / 'scan.nii.gz')
+  return read(folder / 'scan.nii.gz')
+
+
 # Fields, a tile, the file and its writer, and its axes [*S, C].
 FILES = {
   'scene': (
@@ -89,6 +103,7 @@ FILES = {
     (1, 2, 3, 0),
   ),
 }
+FILES['scan'] = (*FILES['volume'][:2], 'scan.nii.gz', scan, (0, 1, 2))
 
 
 def read(path):
@@ -98,7 +113,9 @@ def read(path):
     return soundfile.read(path, dtype='int16')[0]
   if path.suffix == '.npz':
     return np.load(path)['field']
-  return np.load(path)
+  import nibabel
+
+  return np.asarray(nibabel.load(path).dataobj, np.float32)
 
 
 @pytest.mark.parametrize('kind', FILES)
@@ -119,8 +136,13 @@ def test_files_come_back_in_their_format(kind, tiny_run, tmp_path):
   filled = original.astype(np.float32)
   for band in filled if kind == 'scene' else ():
     band[:9, :7] = np.quantile(band[band > -9999], 0.5, method='lower')
-  x = pixels.to_float(filled.transpose(order), model.config.data.value_range)
+  x = filled.transpose(order)
+  if kind == 'scan':  # It has no axis of channels.
+    x = x[..., None]
+  x = pixels.to_float(x, model.config.data.value_range)
   whole = np.asarray(model.to_values(model.reconstruct(x[None])))[0]
+  if kind == 'scan':
+    whole = whole[..., 0]
   whole = whole.transpose(np.argsort(order))
   if kind == 'scene':  # Read with the bands last, and written so.
     original, known, whole = (
@@ -150,6 +172,13 @@ def _check_facts(path):
   if path.suffix == '.wav':
     found = soundfile.info(path)
     assert found.samplerate == 8000 and found.subtype == 'PCM_16'
+  if path.suffix == '.gz':
+    import nibabel
+
+    image = nibabel.load(path)
+    np.testing.assert_array_equal(image.affine, AFFINE)
+    assert image.header.get_xyzt_units()[0] == 'mm'
+    assert image.get_data_dtype() == np.float32
   if path.suffix == '.tif':
     with tifffile.TiffFile(path) as file:
       tags = {tag.code: tag.value for tag in file.pages[0].tags}

@@ -22,6 +22,7 @@ from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.pictures import Pictures, encode_pngs
 from vaegan_jax.data.split import Images, load_splits
 from vaegan_jax.errors import UserError
+from vaegan_jax.inference import nifti_files
 from vaegan_jax.inference.latent_statistics import FILE
 from vaegan_jax.inference.load import load_model
 from vaegan_jax.inference.measure_latents import measure
@@ -76,7 +77,8 @@ def open_examples(
   """
   if use.split:
     return open_split(config, workdir, use.split)
-  return Pictures(use.input, settings(DataConfig, config.data))
+  more = nifti_files.SUFFIXES if use.tile else ()
+  return Pictures(use.input, settings(DataConfig, config.data), more)
 
 
 def open_split(

@@ -28,7 +28,6 @@ from vaegan_jax.inference.latent_statistics import LatentStatistics
 from vaegan_jax.inference.posterior import Posterior
 from vaegan_jax.inference.preprocess import preprocess
 from vaegan_jax.inference.tensors import digest, to_tensors
-from vaegan_jax.inference.tiling import Tiler
 from vaegan_jax.losses import reconstruction
 
 
@@ -180,6 +179,9 @@ class TrainedModel(struct.PyTreeNode):
     Raises:
       UserError: the network does not take such inputs or tiles.
     """
+    # Imported here: loading and encoding need none of `runtime`.
+    from vaegan_jax.inference.tiling import Tiler
+
     sides = (tile,) if isinstance(tile, int) else tuple(tile)
     self._check_channels(x)
     tiler = Tiler(self, sides, batch_size)

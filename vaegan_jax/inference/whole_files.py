@@ -19,6 +19,7 @@ from PIL import Image
 from vaegan_jax.data import arrays, decode, no_data, sounds, tiff_files
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.errors import UserError
+from vaegan_jax.inference import nifti_files
 
 # Tags of a TIFF that are kept. Of GeoTIFF: scale, tie points, transformation,
 # keys and their values. Of GDAL: metadata and the value of no data.
@@ -33,12 +34,13 @@ class Form:
   """The format of a file, and how its values are arranged there.
 
   Attributes:
-    kind: 'npy', 'npz', 'tiff', 'png' or 'sound'.
+    kind: 'npy', 'npz', 'tiff', 'png', 'sound' or 'nifti'.
     shape: of the array in the file.
     dtype: of the array; 64 bits become float32.
     axes: letters of its axes, as `data.axes`; '' if unknown.
     nodata: the value that means "no data", if some do.
-    facts: of its kind: a name (npz), tags (tiff), a sample rate (sound).
+    facts: of its kind: a name (npz), tags (tiff), a sample rate (sound), a
+      header (nifti).
   """
 
   kind: str
@@ -115,11 +117,15 @@ def read_whole(data: bytes, settings: DataConfig) -> Whole:
 
 def _read_array(data: bytes, settings: DataConfig) -> Whole:
   """Reads an array, and fills what is no data."""
-  stored = arrays.read_stored(data, settings.reading)
+  if nifti_files.is_nifti(data):
+    array, facts = nifti_files.read_nifti(data)
+    stored, kind = arrays.Stored(array), {'kind': 'nifti', 'facts': facts}
+  else:
+    stored, kind = arrays.read_stored(data, settings.reading), _read_kind(data)
   arrays.check_sample_rate(stored.sample_rate, settings.sample_rate)
   arrays.check_finite(stored.values)
   fields = {'shape': stored.values.shape, 'dtype': stored.values.dtype.name}
-  form = Form(**_read_kind(data), **fields, axes=stored.axes)
+  form = Form(**kind, **fields, axes=stored.axes)
   values = _whole_example(stored.values, form, settings)
   if stored.missing is None:
     return Whole(values, form)
@@ -170,7 +176,13 @@ def write_whole(
   target[...] = values
   if missing is not None and form.nodata is not None:
     target[missing] = form.nodata
-  return _ENCODERS[form.kind](array, form)
+  try:
+    return _ENCODERS[form.kind](array, form)
+  except (LookupError, TypeError, ValueError) as error:
+    raise UserError(
+      f'the output cannot be written as {form.kind} ({error!r}): encode the '
+      'files again'
+    ) from error
 
 
 def _read_kind(data: bytes) -> dict[str, Any]:
@@ -263,4 +275,5 @@ _ENCODERS = {
   'tiff': _encode_tiff,
   'png': _encode_png,
   'sound': _encode_sound,
+  'nifti': lambda array, form: nifti_files.encode_nifti(array, form.facts),
 }
