@@ -121,8 +121,10 @@ class Tiler:
       if self.is_flat:
         found.append(fields)
         continue
+      # Codes cannot be blended, and their vectors are those of one tile, too.
+      smooth = not self.is_exact and posterior.indices is None
       for name, tiles in fields.items():
-        canvas = canvases.setdefault(name, Canvas(grid, not self.is_exact))
+        canvas = canvases.setdefault(name, Canvas(grid, smooth))
         for index, tile in zip(indices, tiles, strict=True):
           canvas.add(index, tile)
     if self.is_flat:
@@ -164,7 +166,6 @@ class Tiler:
         f'latents have the shape {latents.shape}, and those of an input of '
         f'{space} in tiles of {self.tile} begin with {wanted}: encode it again'
       )
-
     examples = latents if self.is_flat else Tiles(latents, grid)
 
     def decode(batch):
