@@ -13,12 +13,15 @@ import collections
 import importlib.util
 import io
 import itertools
+import pathlib
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
+from tests.data import store_formats
 from vaegan_jax.data import arrays, decode
 from vaegan_jax.data.reading import Reading
 
@@ -82,7 +85,7 @@ def of_numpy() -> Iterator[Case]:
       want = array if 'C' in axes else array[..., None]
       want = np.moveaxis(want, 0, -1) if axes == 'CYX' else want
       tool = 'NumPy ' + ('.npy' if compressed is None else '.npz')
-      yield Case((tool, axes), content.getvalue(), want)
+      yield Case((tool, 'sounds to volumes'), content.getvalue(), want)
 
 
 def of_tifffile() -> Iterator[Case]:
@@ -139,7 +142,7 @@ def of_tifffile() -> Iterator[Case]:
       order = [axes.index(a) for a in 'TZYXC' if a in axes]
       want = stack.transpose(order)
       yield Case(
-        ('tifffile', f'{axes}, {kind or "shaped"}'),
+        ('tifffile', f'{axes}, also as OME and of ImageJ'),
         write(
           stack,
           photometric='minisblack',
@@ -237,7 +240,7 @@ def of_pillow() -> Iterator[Case]:
       is_array = name in ('PNG', 'TIFF')
       bits = pixels // 255 if mode == '1' and name == 'TIFF' else pixels
       yield Case(
-        (f'Pillow {name}', mode),
+        (f'Pillow {name}', 'all modes'),
         content.getvalue(),
         bits if is_array else None,
         as_image(pixels),
@@ -332,19 +335,29 @@ def main() -> int:
   """Reads all files and prints the table; returns the exit status."""
   table = collections.defaultdict(collections.Counter)
   reasons, absent = {}, []
+
+  def note(row, outcome, reason):
+    table[row][outcome] += 1
+    if reason:
+      reasons.setdefault((*row, outcome), reason)
+
   for package, cases in WRITERS.items():
     if not importlib.util.find_spec(package):
       absent.append(package)
       continue
     for case in cases():
-      ways = [('array', read)]
-      ways += [('image', read_as_image)] if case.is_image else []
-      for way, function in ways:
-        outcome, reason = function(case)
-        table[*case.row, way][outcome] += 1
-        if reason:
-          reasons.setdefault((*case.row, way, outcome), reason)
-  print('| written by | layout | read as | exact | refused | the reason |')
+      note((*case.row, 'array'), *read(case))
+      if case.is_image:
+        note((*case.row, 'image'), *read_as_image(case))
+  for package, stores in store_formats.WRITERS.items():
+    if not importlib.util.find_spec(package):
+      absent.append(package)
+      continue
+    with tempfile.TemporaryDirectory() as folder:
+      for number, store in enumerate(stores(pathlib.Path(folder, 'files'))):
+        found = store_formats.read(store, pathlib.Path(folder, str(number)))
+        note((*store.row, store.source), *found)
+  print('| written by | layout | read as | exact | refused | such as |')
   print('| --- | --- | --- | ---: | ---: | --- |')
   for (tool, layout, way), counts in table.items():
     reason = reasons.get((tool, layout, way, 'refused'), '')
