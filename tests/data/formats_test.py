@@ -38,3 +38,5 @@ def test_a_wrong_value_is_noticed():
   assert formats.read(case._replace(want=other)) == ('wrong', 'other values')
   cut = case._replace(data=case.data[:-9])
   assert formats.read(cut)[0] == 'wrong'
+  # A reason that is not the true one.
+  assert formats.read(cut._replace(want=None))[0] == 'wrong'
