@@ -4,7 +4,9 @@ It needs `tifffile`, which is imported only then. Axes: T time, Z depth, Y
 height, X width, C channels, Q any other.
 """
 
+import functools
 import io
+import logging
 import re
 from typing import Any, NamedTuple
 
@@ -62,6 +64,7 @@ def read_tiff(
     raise UnreadableKind(
       'it is a TIFF, which needs tifffile (pip install tifffile)'
     ) from error
+  _filter_warnings()
   with tifffile.TiffFile(io.BytesIO(data)) as file:
     if rules > 2:
       check_whole(file.ome_metadata)
@@ -86,6 +89,14 @@ def read_tiff(
         axes = axes.replace(name, '') + name
   axes = re.sub('[^TZYXC]', 'Q', axes.replace('S', 'C'))
   return Tiff(array, axes, nodata)
+
+
+@functools.cache
+def _filter_warnings() -> None:
+  """Drops warnings about no data, which is parsed here, for each file."""
+  logging.getLogger('tifffile').addFilter(
+    lambda record: 'GDAL_NODATA' not in record.getMessage()
+  )
 
 
 def check_whole(ome: str | None) -> None:

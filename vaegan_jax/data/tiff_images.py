@@ -14,8 +14,10 @@ from vaegan_jax.data import tiff_files
 from vaegan_jax.data.reading import UnreadableKind
 
 _DESCRIPTION, _SAMPLES, _PLANES, _FORMAT = 270, 277, 284, 339
+_ORIENTATION, _PROFILE = 274, 34675
 _BITS, _COMPRESSION, _PHOTOMETRIC = 258, 259, 262
 _KINDS = {1: 'unsigned integers', 2: 'signed integers', 3: 'floats'}
+_MAX_BYTES = 2**28  # Limit of what is unpacked here.
 _GREY = (0, 1)  # MINISWHITE and MINISBLACK.
 _AS_ARRAYS = '--config.data.name=array_folder reads it'
 
@@ -35,13 +37,15 @@ def open_image(data: bytes, kinds: tuple[str, ...]) -> Image.Image:
   try:
     image = Image.open(io.BytesIO(data), formats=kinds)
   except UnidentifiedImageError:
-    if is_tiff:
-      _check_tags(_read_tags(data), 0)
-    raise
+    tags = _read_tags(data) if is_tiff else {}
+    if not tags:
+      raise
+    _check_tags(tags, 0)
+    return _read_unsigned(data, tags)
   if is_tiff:
     _check_tags(image.tag_v2, len(image.getbands()))
     if _is_misread(image.tag_v2):
-      return _read_planes(data, image)
+      return _read_unsigned(data, image.tag_v2)
   return image
 
 
@@ -59,9 +63,12 @@ def describe(data: bytes) -> tuple[int, bool]:
   """
   if not data.startswith(tiff_files.SIGNATURES):
     return 1, False
-  with Image.open(io.BytesIO(data), formats=('TIFF',)) as image:
-    otherwise = is_inverted(image) or _is_misread(image.tag_v2)
-    return image.n_frames, otherwise
+  try:
+    with Image.open(io.BytesIO(data), formats=('TIFF',)) as image:
+      otherwise = is_inverted(image) or _is_misread(image.tag_v2)
+      return image.n_frames, otherwise
+  except UnidentifiedImageError:  # Only tifffile reads it.
+    return 1, True
 
 
 def _check_tags(tags, bands: int) -> None:
@@ -70,17 +77,17 @@ def _check_tags(tags, bands: int) -> None:
   if isinstance(description, str):
     tiff_files.check_whole(description)
   samples, bits = tags.get(_SAMPLES, 1), _first(tags.get(_BITS, 1))
-  is_grey = tags.get(_PHOTOMETRIC) in _GREY
-  if samples > max(bands, 1) and (is_grey or not bands):
-    raise UnreadableKind(
-      f'it is a TIFF with {samples} bands, which are no image: {_AS_ARRAYS}'
-    )
   kind = _KINDS.get(_first(tags.get(_FORMAT, 1)))
   has_white = kind == 'unsigned integers' and bits <= 16
   if kind and not has_white and not (bands and kind == 'floats'):
     raise UnreadableKind(
       f'it is a TIFF of {kind} of {bits} bits, which have no fixed black and '
       f'white: {_AS_ARRAYS}'
+    )
+  is_grey = tags.get(_PHOTOMETRIC) in _GREY
+  if samples > max(bands, 1) and (is_grey or not bands):
+    raise UnreadableKind(
+      f'it is a TIFF with {samples} bands, which are no image: {_AS_ARRAYS}'
     )
 
 
@@ -90,19 +97,27 @@ def _is_misread(tags) -> bool:
     tags.get(_PLANES) == 2
     and _first(tags.get(_BITS, 1)) == 16
     and tags.get(_COMPRESSION, 1) == 1
-    and tags.get(_SAMPLES, 1) > 1
   )
 
 
-def _read_planes(data: bytes, image: Image.Image) -> Image.Image:
-  """Reads the upper 8 bits of an image whose bands are stored one by one."""
-  read = tiff_files.read_tiff(
-    data, 2 * 4 * Image.MAX_IMAGE_PIXELS, rules=3, keep_order=False
-  )
-  bands = read.values[..., : len(image.getbands())]
-  pixels = Image.fromarray((bands >> 8).astype(np.uint8))
-  pixels.info = {**image.info, 'exif': image.getexif().tobytes()}
-  return pixels
+def _read_unsigned(data: bytes, tags) -> Image.Image:
+  """Reads the upper 8 bits of unsigned integers, of up to four bands."""
+  read = tiff_files.read_tiff(data, _MAX_BYTES, rules=3, keep_order=False)
+  values = read.values if 'C' in read.axes else read.values[..., None]
+  if values.ndim != 3 or values.dtype not in (np.uint8, np.uint16):
+    raise UnreadableKind(
+      f'it is a TIFF of {values.dtype} {list(values.shape)}: {_AS_ARRAYS}'
+    )
+  pixels = values[..., :4]
+  if pixels.dtype == np.uint16:
+    pixels = (pixels >> 8).astype(np.uint8)
+  if tags.get(_PHOTOMETRIC) == 0:
+    pixels = 255 - pixels
+  image = Image.fromarray(pixels if pixels.shape[-1] > 1 else pixels[..., 0])
+  exif = Image.Exif()
+  exif[_ORIENTATION] = tags.get(_ORIENTATION, 1)
+  image.info |= {'exif': exif.tobytes(), 'icc_profile': tags.get(_PROFILE)}
+  return image
 
 
 def _read_tags(data: bytes):

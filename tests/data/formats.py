@@ -1,0 +1,386 @@
+"""Reads every valid file of a matrix, written by the tools that people have.
+
+  python -m tests.data.formats
+
+The matrix is format x dtype x layout x compression x axes. Each file is read as
+an array and, where its format is one of images, as an image. Its values must be
+exact, or it must be refused with a reason. The command prints a table, a row
+for each layout, and exits with 1 if a value is wrong, or if a reason is not
+among those that are expected. Tools that are not installed are named.
+"""
+
+import collections
+import importlib.util
+import io
+import itertools
+import pathlib
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from tests.data import store_formats
+from vaegan_jax.data import arrays, decode
+from vaegan_jax.data.reading import Reading
+
+DTYPES = ('uint8', 'uint16', 'uint32', 'int8', 'int16', 'int32')
+FLOATS = ('float16', 'float32', 'float64')
+_READING = Reading(max_nodata=1.0)
+_REASONS = re.compile(
+  r'it is a TIFF (of|with) .*array_folder reads it$|pixels are floats, which '
+  r'have no fixed white$|its content is no \.npy'
+)
+
+
+class Case(NamedTuple):
+  """A file, and what it holds.
+
+  Attributes:
+    row: (tool, layout) in the table.
+    data: the file.
+    want: the example [*S, C] as an array; None if it must be refused.
+    image: what an image of it has, [H, W, C] uint8; None if it must be refused.
+    is_image: whether it is read as an image, too.
+    axes: `data.axes`.
+  """
+
+  row: tuple[str, str]
+  data: bytes
+  want: np.ndarray | None
+  image: np.ndarray | None = None
+  is_image: bool = False
+  axes: str = ''
+
+
+def values(dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+  """Returns values over all of an integer type; floats in [-2, 2]."""
+  rng, dtype = np.random.default_rng(sum(shape)), np.dtype(dtype)
+  if dtype.kind == 'f':
+    return rng.uniform(-2, 2, shape).astype(dtype)
+  limits = np.iinfo(dtype)
+  return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
+
+
+def as_image(pixels: np.ndarray, inverted: bool = False) -> np.ndarray | None:
+  """Returns the image [H, W, C] uint8 of pixels; None if they are no image."""
+  if pixels.dtype not in (np.uint8, np.uint16):
+    return None
+  pixels = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype('uint8')
+  return 255 - pixels if inverted else pixels
+
+
+def of_numpy() -> Iterator[Case]:
+  """Yields .npy and .npz: byte orders, Fortran's order, three layouts."""
+  orders = itertools.product(DTYPES + FLOATS, '<>', 'CF')
+  for (dtype, byte_order, order), compressed in itertools.product(
+    orders, (None, False, True)
+  ):
+    for axes in ('YXC', 'CYX', 'YX', 'ZYX', 'X'):
+      shape = [{'Z': 3, 'Y': 6, 'X': 7, 'C': 4}[name] for name in axes]
+      array = values(dtype, tuple(shape))
+      array = np.asarray(array, array.dtype.newbyteorder(byte_order), order)
+      content = io.BytesIO()
+      if compressed is None:
+        np.save(content, array)
+      else:
+        (np.savez_compressed if compressed else np.savez)(content, x=array)
+      want = array if 'C' in axes else array[..., None]
+      want = np.moveaxis(want, 0, -1) if axes == 'CYX' else want
+      tool = 'NumPy ' + ('.npy' if compressed is None else '.npz')
+      yield Case((tool, 'sounds to volumes'), content.getvalue(), want)
+
+
+def of_tifffile() -> Iterator[Case]:
+  """Yields TIFFs: layouts, photometrics, compressions, byte orders, axes."""
+  import tifffile
+
+  def write(array, **options):
+    content = io.BytesIO()
+    tifffile.imwrite(content, array, **options)
+    return content.getvalue()
+
+  compressions = [None, 'zlib']
+  if importlib.util.find_spec('imagecodecs'):
+    compressions += ['lzw', 'zstd', 'lzma', 'packbits']
+  for dtype, compression, byte_order in itertools.product(
+    DTYPES + FLOATS, compressions, '<>'
+  ):
+    base = {'compression': compression, 'byteorder': byte_order}
+    grey = values(dtype, (16, 17))
+    for photometric in ('minisblack', 'miniswhite'):
+      yield Case(
+        ('tifffile', f'grey, {photometric}'),
+        write(grey, photometric=photometric, **base),
+        grey[..., None],
+        as_image(grey[..., None], photometric == 'miniswhite'),
+        is_image=True,
+      )
+    if compression == 'packbits' and dtype not in ('uint8', 'int8'):
+      continue
+    for count, planar in itertools.product((3, 4, 5), ('contig', 'separate')):
+      is_color = count < 5
+      photometric = 'rgb' if is_color else 'minisblack'
+      pixels = values(dtype, (16, 17, count))
+      stored = pixels
+      if planar == 'separate':
+        stored = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
+      extra = {'extrasamples': ['unassalpha']} if count == 4 else {}
+      options = {'photometric': photometric, 'planarconfig': planar}
+      yield Case(
+        ('tifffile', f'{count} bands, {photometric}, {planar}'),
+        write(stored, **options, **extra, **base),
+        pixels,
+        as_image(pixels) if is_color else None,
+        is_image=True,
+      )
+    if dtype in ('float16', 'float64', 'uint32') or byte_order == '>':
+      continue
+    for kind, axes in itertools.product(
+      ('', 'ome', 'imagej'), ('ZYX', 'TYX', 'CYX', 'ZCYX')
+    ):
+      if kind == 'imagej' and dtype not in ('uint8', 'uint16', 'float32'):
+        continue
+      stack = values(dtype, tuple({'C': 2}.get(a, 16) for a in axes))
+      order = [axes.index(a) for a in 'TZYXC' if a in axes]
+      want = stack.transpose(order)
+      yield Case(
+        ('tifffile', f'{axes}, also as OME and of ImageJ'),
+        write(
+          stack,
+          photometric='minisblack',
+          metadata={'axes': axes},
+          **({kind: True} if kind else {}),
+          **(base if kind != 'imagej' else {'compression': compression}),
+        ),
+        want if 'C' in axes else want[..., None],
+      )
+
+
+def of_rasterio() -> Iterator[Case]:
+  """Yields GeoTIFFs: interleaving, compressions, tiles, no data."""
+  import rasterio
+  from rasterio.io import MemoryFile
+
+  for (
+    dtype,
+    interleave,
+    compress,
+    tiled,
+    count,
+    has_nodata,
+  ) in itertools.product(
+    ('uint8', 'uint16', 'int16', 'uint32', 'int32', 'float32', 'float64'),
+    ('band', 'pixel'),
+    ('none', 'deflate', 'lzw', 'zstd'),
+    (False, True),
+    (1, 5),
+    (False, True),
+  ):
+    bands = values(dtype, (count, 32, 32))
+    nodata = None
+    if has_nodata:
+      limits = np.finfo(dtype) if 'f' in dtype else np.iinfo(dtype)
+      nodata = limits.min if 'u' not in dtype[:1] else limits.max
+      bands[bands == nodata] = 1
+      bands[:, 3, 4:9] = nodata
+    options = {'blockxsize': 16, 'blockysize': 16} if tiled else {}
+    with MemoryFile() as memory:
+      with memory.open(
+        driver='GTiff',
+        count=count,
+        height=32,
+        width=32,
+        dtype=dtype,
+        interleave=interleave,
+        compress=compress,
+        tiled=tiled,
+        nodata=nodata,
+        transform=rasterio.transform.from_origin(0, 32, 1, 1),
+        **options,
+      ) as file:
+        file.write(bands)
+      data = memory.read()
+    want = np.moveaxis(bands, 0, -1)
+    if has_nodata:
+      want = want.copy()
+      for channel in range(count):
+        valid = np.ones((32, 32), bool)
+        valid[3, 4:9] = False
+        own = want[..., channel]
+        own[~valid] = np.sort(own[valid])[(valid.sum() - 1) // 2]
+    layout = f'{count} band{"s" * (count > 1)}, by {interleave}'
+    layout += ', no data' if has_nodata else ''
+    image = as_image(np.moveaxis(bands, 0, -1)) if count == 1 else None
+    yield Case(('rasterio', layout), data, want, image, is_image=True)
+
+
+def of_pillow() -> Iterator[Case]:
+  """Yields images of every mode that Pillow writes in a lossless format."""
+  from PIL import Image
+
+  formats = {
+    'PNG': ('1', 'L', 'LA', 'RGB', 'RGBA', 'I;16'),
+    'TIFF': ('1', 'L', 'LA', 'RGB', 'RGBA', 'I;16', 'F', 'I'),
+    'BMP': ('1', 'L', 'RGB'),
+    'PPM': ('L', 'RGB', 'I;16'),
+    'WEBP': ('RGB', 'RGBA'),
+    'JPEG2000': ('L', 'RGB', 'RGBA', 'I;16'),
+  }
+  dtypes = {'I;16': 'uint16', 'F': 'float32', 'I': 'int32'}
+  for name, modes in formats.items():
+    for mode in modes:
+      count = {'LA': 2, 'RGB': 3, 'RGBA': 4}.get(mode, 1)
+      pixels = values(dtypes.get(mode, 'uint8'), (16, 17, count))
+      stored = pixels if count > 1 else pixels[..., 0]
+      image = Image.fromarray(stored)
+      if mode == '1':
+        image = image.convert('1', dither=Image.Dither.NONE)
+        pixels = np.asarray(image)[..., None].astype(np.uint8) * 255
+      content = io.BytesIO()
+      options = {'lossless': True, 'exact': True} if name == 'WEBP' else {}
+      image.save(content, name, **options)
+      is_array = name in ('PNG', 'TIFF')
+      bits = pixels // 255 if mode == '1' and name == 'TIFF' else pixels
+      yield Case(
+        (f'Pillow {name}', 'all modes'),
+        content.getvalue(),
+        bits if is_array else None,
+        as_image(pixels),
+        is_image=True,
+      )
+
+
+def of_soundfile() -> Iterator[Case]:
+  """Yields sounds: containers, bits, channels."""
+  import soundfile
+
+  wanted = {'PCM_U8': 'int16', 'PCM_S8': 'int16', 'PCM_16': 'int16'}
+  wanted |= {'PCM_24': 'int32', 'PCM_32': 'int32'}
+  wanted |= {'FLOAT': 'float32', 'DOUBLE': 'float32'}
+  readable = ('WAV', 'WAVEX', 'RF64', 'FLAC')
+  for name in (*readable, 'AIFF', 'AU', 'CAF', 'OGG', 'MP3', 'W64'):
+    for subtype, channels in itertools.product(
+      soundfile.available_subtypes(name), (1, 2, 6)
+    ):
+      if subtype not in wanted and name in readable:
+        continue
+      sound = values('int16', (500, channels))
+      if subtype in ('PCM_U8', 'PCM_S8'):
+        sound = sound // 256 * 256
+      content = io.BytesIO()
+      try:
+        stored = sound
+        if subtype in ('FLOAT', 'DOUBLE'):
+          stored = sound / 2**15
+        soundfile.write(content, stored, 48000, format=name, subtype=subtype)
+      except (soundfile.LibsndfileError, TypeError, ValueError):
+        continue  # No such file exists.
+      want = None
+      if name in readable:
+        dtype = wanted[subtype]
+        scale = {'int16': 1, 'int32': 2**16, 'float32': 2**-15}[dtype]
+        want = (sound.astype(np.float64) * scale).astype(dtype)
+      yield Case((f'soundfile {name}', 'all bits'), content.getvalue(), want)
+
+
+WRITERS: dict[str, Callable[[], Iterator[Case]]] = {
+  'numpy': of_numpy,
+  'tifffile': of_tifffile,
+  'rasterio': of_rasterio,
+  'PIL': of_pillow,
+  'soundfile': of_soundfile,
+}
+
+
+def on_device(want: np.ndarray) -> np.ndarray:
+  """Returns values in the dtype in which the device has them."""
+  return want.astype(np.float32) if want.dtype.itemsize > 4 else want
+
+
+def read(case: Case) -> tuple[str, str]:
+  """Reads a file as an array; returns (outcome, reason)."""
+  shape, channels = (16, 17), 1
+  if case.want is not None:
+    *shape, channels = case.want.shape
+  try:
+    found = arrays.decode_array(
+      case.data, channels=channels, shape=tuple(shape), reading=_READING
+    )
+  except Exception as error:
+    return _refused(case.want, error)
+  if case.want is None:
+    return 'wrong', 'it is read'
+  want = on_device(case.want)
+  is_exact = found.dtype == want.dtype.newbyteorder('=')
+  is_exact = is_exact and np.array_equal(found, want)
+  return ('exact', '') if is_exact else ('wrong', 'other values')
+
+
+def _refused(want: np.ndarray | None, error: Exception) -> tuple[str, str]:
+  """Returns the outcome of an error, with its message."""
+  is_true = want is None and _REASONS.match(str(error))
+  return ('refused' if is_true else 'wrong'), str(error)
+
+
+def read_as_image(case: Case) -> tuple[str, str]:
+  """Reads a file as an image; returns (outcome, reason)."""
+  shape, channels = (16, 17), 1
+  if case.image is not None:
+    *shape, channels = case.image.shape
+  try:
+    found = decode.decode_image(
+      case.data, channels=channels, image_size=tuple(shape)
+    )
+  except Exception as error:
+    return _refused(case.image, error)
+  if case.image is None:
+    return 'wrong', 'it is read'
+  is_exact = np.array_equal(found, case.image)
+  return ('exact', '') if is_exact else ('wrong', 'other values')
+
+
+def main() -> int:
+  """Reads all files and prints the table; returns the exit status."""
+  table = collections.defaultdict(collections.Counter)
+  reasons, absent = {}, []
+
+  def note(row, outcome, reason):
+    table[row][outcome] += 1
+    if reason:
+      reasons.setdefault((*row, outcome), reason)
+
+  for package, cases in WRITERS.items():
+    if not importlib.util.find_spec(package):
+      absent.append(package)
+      continue
+    for case in cases():
+      note((*case.row, 'array'), *read(case))
+      if case.is_image:
+        note((*case.row, 'image'), *read_as_image(case))
+  for package, stores in store_formats.WRITERS.items():
+    if not importlib.util.find_spec(package):
+      absent.append(package)
+      continue
+    with tempfile.TemporaryDirectory() as folder:
+      for number, store in enumerate(stores(pathlib.Path(folder, 'files'))):
+        found = store_formats.read(store, pathlib.Path(folder, str(number)))
+        note((*store.row, store.source), *found)
+  print('| written by | layout | read as | exact | refused | such as |')
+  print('| --- | --- | --- | ---: | ---: | --- |')
+  for (tool, layout, way), counts in table.items():
+    reason = reasons.get((tool, layout, way, 'refused'), '')
+    cells = (tool, layout, way, counts['exact'], counts['refused'], reason)
+    print('| ' + ' | '.join(map(str, cells)) + ' |')
+  wrong = [(row, r) for row, r in reasons.items() if row[-1] == 'wrong']
+  for row, reason in wrong:
+    print(f'WRONG: {table[row[:-1]]["wrong"]} of {row[:-1]}: {reason}')
+  total = sum(map(collections.Counter.total, table.values()))
+  print(f'{total:,} readings; not installed: {", ".join(absent) or "none"}.')
+  return int(bool(wrong))
+
+
+if __name__ == '__main__':
+  sys.exit(main())
