@@ -243,6 +243,9 @@ def test_preprocessing_is_that_of_training(runs, models, image_folder):
   ('method', 'argument', 'told'),
   [
     ('preprocess', np.zeros((1, 16, 16, 3)), 'images are float64'),
+    ('preprocess', 'a.png', "is 'a.png'; images must be arrays or Pillow"),
+    ('preprocess', None, 'give np.asarray(PIL.Image.open(path))'),
+    ('preprocess', [1, 2, 3], 'an image is 1; images must be arrays'),
     ('encode', np.zeros((1, 16, 16, 1), np.float32), '[B, H, W, 3]'),
     ('encode', np.zeros((16, 16, 3), np.float32), 'shape (16, 16, 3)'),
     ('encode', np.zeros((1, 16, 16, 3), np.uint8), 'model.preprocess(images)'),

@@ -67,6 +67,12 @@ def run_all():
       values = distances(names, axis_name, normalize=normalize)
       key = f'{normalize} {axis_name}'
       found[key] = {'values': values, 'warnings': logged[before:]}
+  mesh = jax.make_mesh((1, NUM_DEVICES), ('model', 'data'))
+  found['one of two axes'] = []
+  for axis_name in ('model', 'data'):
+    before = len(logged)
+    distances(names | {'mesh': mesh}, axis_name, normalize='local')
+    found['one of two axes'].append(logged[before:])
   try:
     jax.jit(names['in_parts'].__wrapped__.__wrapped__)(
       *(names[n] for n in ('variables', 'x', 'x_recon'))
@@ -101,6 +107,8 @@ def test_a_sharded_batch_is_whole_and_a_shard_map_names_its_axis():
     warnings += absent['warnings']
   (warning,) = warnings  # Once.
   assert "give axis_name='data'" in warning and 'axis_name=()' in warning
+  (warning,), none = found['one of two axes']
+  assert "give axis_name=('data',)" in warning and not none
   assert "axis_name is 'data', and no pmap, vmap or shard_map" in found['error']
   assert 'leave axis_name out under jit' in found['error']
 

@@ -376,6 +376,11 @@ def test_an_unknown_norm_or_layer_of_sizes_is_reported():
     distances.feature_distance(arrays(X), arrays(Y), min_sizes={'mat': 1.0})
 
 
+def test_features_that_are_integers_are_reported():
+  with pytest.raises(ValueError, match="'a' is int32; expected floating"):
+    distances.feature_distance(*2 * [{'a': jnp.ones((2, 3), jnp.int32)}])
+
+
 @pytest.mark.parametrize(
   ('normalize', 'reduction'), [(n, r) for n, norm, r in OPTIONS if norm == 'l1']
 )

@@ -64,9 +64,49 @@ def test_the_verdict_is_no_layer_in_any_shape(finish):
   assert names_of(Critic(finish)) == CONVS
 
 
-def test_what_is_computed_from_a_layer_is_not_that_layer():
-  assert names_of(Critic(nn.sigmoid)) == [*CONVS, 'logit']
-  assert names_of(Critic(lambda x: x[:1])) == [*CONVS, 'logit']
+class Head(nn.Module):
+  """A projection critic's verdict: a logit plus how well it fits a class."""
+
+  @nn.compact
+  def __call__(self, x):
+    fit = nn.Embed(3, x.shape[-1], name='classes')(jnp.arange(len(x)))
+    return nn.Dense(1, name='logit')(x)[:, 0] + (x * fit).sum(axis=-1)
+
+
+@pytest.mark.parametrize(
+  ('tail', 'names'),
+  [
+    (lambda x: nn.Conv(1, (1,))(x).mean((1, 2)), []),
+    (lambda x: nn.tanh(-2 * nn.Dense(1)(x).clip(-1, 1)), []),
+    (lambda x: nn.Dense(1)(x[:, 0]) + nn.Dense(1)(x[:, 1]), []),
+    (lambda x: nn.Dense(2)(x[:, 0])[:, 0], []),
+    (lambda x: nn.softmax(nn.Dense(2)(x[:, 0])), []),
+    (lambda x: nn.Dense(1)(x[:, 0])[:1], []),
+    (lambda x: nn.Sequential([nn.Dense(1), nn.tanh])(x), []),
+    (lambda x: nn.tanh(Head()(x.mean(1))), ['Head_0/classes']),
+    # An embedding, a logit of a logit and a gate are features.
+    (lambda x: nn.Conv(4, (1,))(x).mean(1), ['Conv_0']),
+    (lambda x: nn.Dense(1)(nn.relu(nn.Dense(2)(x))), ['Dense_1']),
+    (lambda x: nn.Dense(3)(x * nn.sigmoid(nn.Dense(1)(x))), ['Dense_1']),
+  ],
+)
+def test_a_logit_is_no_layer_whatever_follows_it(tail, names):
+  class Network(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      return tail(nn.leaky_relu(nn.Conv(4, (3,), name='trunk')(x)))
+
+  assert names_of(Network()) == ['trunk', *names]
+
+
+def test_a_logit_that_is_not_returned_stays():
+  class Auxiliary(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      nn.Dense(1, name='aside')(x)
+      return nn.Dense(3, name='out')(x)
+
+  assert names_of(Auxiliary()) == ['aside']
 
 
 @pytest.mark.parametrize(

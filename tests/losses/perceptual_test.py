@@ -347,6 +347,7 @@ def test_a_module_of_another_kind_is_reported(function, module):
     ({'weight': [1.0]}, r'mean weights\?'),
     ({'reduce': 'mean'}, r'mean reduction\?'),
     ({'layer': ['dense']}, r'mean layers\?'),
+    ({'gradients_to': None}, 'gradients_to is None; expected some of x, y'),
   ],
 )
 def test_a_value_of_another_kind_is_reported(api, change, words):
@@ -363,6 +364,35 @@ def test_images_of_another_kind_are_reported_by_a_capture(value):
     perceptual.capture_features(*network('linen'), value)
   with pytest.raises(ValueError, match=r'did you mean layers\?'):
     perceptual.capture_features(*network('linen'), images()[0], layer='dense')
+
+
+def test_parameters_alone_are_reported():
+  module, variables = network('linen')
+  words = r"have no 'params'; .*give variables=\{'params': params\}"
+  with pytest.raises(ValueError, match=words):
+    perceptual.perceptual_distance(module, variables['params'], *images())
+
+
+@pytest.mark.parametrize('normalize', ['unit', 'batch', 'local'])
+def test_images_that_equal_a_constant_have_no_gradient(normalize):
+  """XLA would compute the constant's features with another rounding."""
+
+  class Convs(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      for channels in (8, 16):
+        x = nn.leaky_relu(nn.Conv(channels, (4, 4), strides=2)(x))
+      return nn.Dense(1)(x.mean((1, 2)))
+
+  x = jax.random.uniform(jax.random.key(0), (8, 16, 16, 3), minval=-1.0)
+  variables = Convs().init(jax.random.key(1), x)
+
+  def total(y):
+    return perceptual.perceptual_distance(
+      Convs(), variables, x, y, norm='l1', normalize=normalize, reduction='mean'
+    ).sum()
+
+  np.testing.assert_array_equal(jax.jit(jax.grad(total))(x), 0)
 
 
 class Own(nn.Module):

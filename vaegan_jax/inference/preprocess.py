@@ -45,9 +45,24 @@ def _check_dtypes(images, arrays: bool) -> None:
     kinds = (jnp.floating, jnp.integer, jnp.bool_)
     rule = "real numbers in the data's own units, such as float32"
   for image in images:
+    if not _holds_values(image):
+      raise UserError(
+        f'an image is {image!r:.60}; images must be arrays or Pillow images: '
+        'give np.asarray(PIL.Image.open(path)) of a file'
+      )
     dtype = getattr(image, 'dtype', None)  # Pillow's images have none.
     if dtype and not any(jnp.issubdtype(dtype, kind) for kind in kinds):
       raise UserError(f'images are {dtype}, and must be {rule}')
+
+
+def _holds_values(image) -> bool:
+  """Returns whether it is an array, a Pillow image or a list of numbers."""
+  if hasattr(image, 'dtype'):
+    return image.shape != ()
+  # Of the class: Pillow's images would be decoded to ask them.
+  return isinstance(image, (list, tuple)) or hasattr(
+    type(image), '__array_interface__'
+  )
 
 
 def _join_traced(images, shape: tuple[int, ...]) -> jax.Array:

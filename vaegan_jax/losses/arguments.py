@@ -6,11 +6,13 @@ to mend it.
 
 import difflib
 import inspect
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import logging
 
 from vaegan_jax.losses.layers import Features
@@ -74,6 +76,10 @@ def check_layers(features_x: Features, features_y: Features) -> None:
       )
     for name, feature in features.items():
       check_array(f'layer {name!r}', feature)
+      if not jnp.issubdtype(feature.dtype, jnp.floating):
+        raise ValueError(
+          f'layer {name!r} is {feature.dtype}; expected floating-point features'
+        )
   if not features_x:
     raise ValueError('no features to compare: there must be a layer')
   if set(features_x) != set(features_y):
@@ -82,12 +88,69 @@ def check_layers(features_x: Features, features_y: Features) -> None:
     )
 
 
-def check_sizes(min_sizes: Mapping[str, Any] | None, layers: Any) -> None:
-  """Raises a ValueError for least sizes of layers that are not there."""
-  if unknown := set(min_sizes or ()) - set(layers):
+def check_sizes(min_sizes: Any, layers: Any = None) -> None:
+  """Raises a ValueError unless least sizes are {layer: number}, 0 or more.
+
+  Args:
+    min_sizes: None, or the least sizes; what JAX traces has no value to check.
+    layers: the layers that there are; None: not known yet.
+  """
+  if min_sizes is None:
+    return
+  if not isinstance(min_sizes, Mapping):
+    raise ValueError(
+      f'min_sizes are a {type(min_sizes).__name__}; expected {{layer: number}}'
+    )
+  if layers is not None and (unknown := set(min_sizes) - set(layers)):
     raise ValueError(
       f'min_sizes are of {sorted(unknown)}; the layers are {list(layers)}'
     )
+  for name, size in min_sizes.items():
+    if not _is_size(size):
+      raise ValueError(
+        f'min_sizes[{name!r}] is {_describe(size)}; expected one number, 0 or '
+        'more, such as a tenth of what feature_sizes returns'
+      )
+
+
+def _is_size(size) -> bool:
+  """Returns whether a least size is a number that is finite and not below 0."""
+  if isinstance(size, (str, bytes)) or np.ndim(size):
+    return False
+  known = not isinstance(size, jax.core.Tracer)
+  if isinstance(size, jax.Array) and known:  # Of this process, or of others.
+    known = size.is_fully_addressable or size.is_fully_replicated
+  try:
+    return not known or 0 <= float(size) < float('inf')
+  except (TypeError, ValueError):
+    return False
+
+
+def _describe(value) -> str:
+  """Returns a value's shape if it has axes, and the value otherwise."""
+  if shape := getattr(value, 'shape', ()):
+    return f'an array of shape {shape}'
+  return repr(value)
+
+
+def check_axis(axis_name: Any) -> None:
+  """Raises a ValueError unless it is None, a name or several names of axes."""
+  several = axis_name if isinstance(axis_name, (tuple, list)) else [axis_name]
+  if axis_name is not None and not all(isinstance(a, str) for a in several):
+    raise ValueError(
+      f'axis_name is {axis_name!r}; expected the name of an axis of a pmap, '
+      'vmap or shard_map, a string, or a tuple of them'
+    )
+
+
+def check_count(what: str, value: Any) -> None:
+  """Raises a ValueError unless a value is an integer, 0 or more."""
+  try:
+    fits = not isinstance(value, bool) and operator.index(value) >= 0
+  except TypeError:
+    fits = False
+  if not fits:
+    raise ValueError(f'{what} is {value!r}; expected an integer, 0 or more')
 
 
 def weights_by_layer(
@@ -97,7 +160,8 @@ def weights_by_layer(
   if weights is None:
     return dict.fromkeys(features, 1.0)
   if not isinstance(weights, Mapping):
-    if isinstance(weights, (int, float)):
+    is_one = isinstance(weights, str) or getattr(weights, 'shape', 1) == ()
+    if is_one or not hasattr(weights, '__len__'):
       raise ValueError(
         f'weights are {weights!r}; give one weight per layer: {list(features)}'
       )
@@ -131,13 +195,28 @@ def check_options(
     own = inspect.signature(method).parameters
   except (TypeError, ValueError):  # Not a function of Python.
     own = {}
+  takes_any = any(p.kind is p.VAR_KEYWORD for p in own.values())
   for name in kwargs:
-    near = difflib.get_close_matches(name, options, 1, _LIKENESS)
-    if near and name not in own:
+    near = None if name in own else _nearest(name, options, takes_any)
+    if near:
       raise ValueError(
         f'{name} is no option, and {type(module).__name__} takes no such '
-        f'argument; did you mean {near[0]}?'
+        f'argument; did you mean {near}?'
       )
+
+
+def _nearest(name, options, takes_any) -> str | None:
+  """Returns the option that a keyword abbreviates, names or misspells."""
+  if name == 'mask' and 'where' in options and not takes_any:
+    return 'where'
+  parts = name.split('_')
+  for option in options:
+    words = option.split('_')
+    if len(parts) == len(words) > 1 and all(map(str.startswith, words, parts)):
+      return option
+  return next(
+    iter(difflib.get_close_matches(name, options, 1, _LIKENESS)), None
+  )
 
 
 def warn_once(message: str) -> None:

@@ -31,6 +31,7 @@ from vaegan_jax import names
 from vaegan_jax.losses import masks
 from vaegan_jax.losses.arguments import (
   Weights,
+  check_axis,
   check_choice,
   check_layers,
   check_sizes,
@@ -130,7 +131,7 @@ def layer_distances(
 
   `where` may also be {layer: weights [B, *S, 1] of its positions}.
   """
-  _check(features_x, features_y, how, min_sizes or {})
+  _check(features_x, features_y, how, min_sizes)
   terms = {}
   for name, weight in weights_by_layer(features_x, weights).items():
     x, y = features_x[name], features_y[name]
@@ -262,6 +263,28 @@ def _warn_of_part() -> None:
     )
 
 
+def warn_of_unnamed_axes(x: jax.Array, how: Comparison) -> None:
+  """Warns once if a batch spans an axis beside those of `how.axis_name`.
+
+  A `shard_map` tells the axes that an array varies over if it checks them
+  (`check_vma`, its default). No name at all has a warning of its own.
+  """
+  if how.normalize not in ('batch', 'local') or not how.axis_name:
+    return
+  named = how.axis_name
+  named = {named} if isinstance(named, str) else set(named)
+  shape = jax.sharding.get_abstract_mesh().shape
+  spanned = getattr(jax.typeof(x), 'manual_axis_type', None)
+  spanned = getattr(spanned, 'varying', ())
+  axes = tuple(a for a in shape if a in spanned and shape[a] > 1)
+  if unnamed := [a for a in axes if a not in named]:
+    warn_once(
+      f'the batch spans the axes {axes}, and axis_name={how.axis_name!r} omits '
+      f'{", ".join(unnamed)}: normalize={how.normalize!r} divides by the size '
+      f'of a part of it; give axis_name={axes!r} unless that is meant'
+    )
+
+
 def _to_local_size(feature: jax.Array, least: jax.Array) -> jax.Array:
   """Divides channel vectors by the root of their mean square plus `least`."""
   square = jnp.mean(feature**2, axis=-1, keepdims=True)
@@ -299,6 +322,7 @@ def _check(features_x, features_y, how: Comparison, min_sizes) -> None:
   check_choice('normalize', how.normalize, names.NORMALIZATIONS)
   check_choice('norm', how.norm, names.DISTANCE_NORMS)
   check_choice('reduction', how.reduction, names.REDUCTIONS)
+  check_axis(how.axis_name)
   check_layers(features_x, features_y)
   for name, x in features_x.items():
     if x.shape != features_y[name].shape:

@@ -1,9 +1,9 @@
-"""Finds layers whose output the module itself, or another layer, also returns.
+"""Finds layers that add no feature: repeated ones, and a critic's verdict.
 
-A critic's verdict and a wrapper such as `SpectralNorm` add no feature: the one
-is what the module returns, the other returns what is inside it. Arrays do not
-say where they come from, so the module is traced once more, abstractly, and the
-program is read. This costs no computation.
+A critic's verdict is what the module returns or computes its output from. A
+wrapper such as `SpectralNorm` returns what is inside it. Neither adds a
+feature. Arrays do not say where they come from, so the module is traced once
+more, abstractly, and the program is read. This costs no computation.
 """
 
 from collections.abc import Callable, Container, Sequence
@@ -50,6 +50,10 @@ _CALLS = {
   'remat',
   'remat2',
 }
+# Operations that are or may hold the product of a layer with its weights.
+_PRODUCTS = {'conv_general_dilated', 'cond', 'dot_general', 'scan', 'while'}
+# A feature of more channels is no logit, whatever the output is computed from.
+_MAX_LOGITS = 2
 
 
 class _Value(NamedTuple):
@@ -71,8 +75,10 @@ def distinct_features(
   """Returns the names of features that are neither repeated nor the output.
 
   An array that several layers return counts under the first one's name. A
-  feature is the module's output if the module returns its values, in any shape
-  and type, and no other feature is computed from it.
+  feature is the module's output if no other feature is computed from it, and
+  the module returns its values, in any shape and type. A feature of one or two
+  channels also is if the output is computed from it, by any operations: it is a
+  logit. Its mean, scale or sigmoid, in a layer around it, is no other feature.
 
   Args:
     run: runs the module: () -> (its output, {name: feature} in forward order),
@@ -95,26 +101,57 @@ def distinct_features(
     program = jax.make_jaxpr(traced)()
   except jax.errors.JAXTypeError:  # Its Python depends on the images' values.
     return None
+  avals = dict(zip(names, program.out_avals[num_outputs:], strict=True))
+  narrow = {name for name in names if _num_channels(avals[name]) <= _MAX_LOGITS}
   reader = _Reader()
   values = reader.read(program.jaxpr, [])
-  outputs, features = values[:num_outputs], values[num_outputs:]
+  features = dict(zip(names, values[num_outputs:], strict=True))
+  is_output = _output_finder(reader, values[:num_outputs], features, narrow)
   first = {}
-  for name, value in zip(names, features, strict=True):
+  for name, value in features.items():
     if name in selected:
-      first.setdefault(value.array, (name, value))
-  returned = frozenset().union(*(value.sources for value in outputs))
-  return [
-    name
-    for name, value in first.values()
-    if not value.sources <= returned or reader.reaches(value, features)
+      first.setdefault(value.array, name)
+  return [name for name in first.values() if not is_output(name)]
+
+
+def _output_finder(reader, outputs, features, narrow) -> Callable[[str], bool]:
+  """Returns whether a feature is the module's output; see above.
+
+  Args:
+    reader: has read the program.
+    outputs: the values of the module's output.
+    features: {name: value}.
+    narrow: the names of those with at most _MAX_LOGITS channels.
+  """
+  returned = set().union(*(value.sources for value in outputs))
+  logits = [
+    features[name].sources
+    for name in narrow
+    if reader.reached_from(features[name]) & returned
   ]
+  returned = returned.union(*logits)
+
+  def is_output(name):
+    value = features[name]
+    if not value.sources <= returned:
+      return False
+    same = reader.reached_from(value, by_products=False)
+    others = (
+      other.sources
+      for key, other in features.items()
+      if not ({key, name} <= narrow and other.sources & same)
+    )
+    return not reader.reached_from(value) & set().union(*others)
+
+  return is_output
 
 
 class _Reader:
   """Reads a program and follows its values."""
 
   def __init__(self):
-    self._uses: list[tuple[frozenset, frozenset]] = []  # In order: from, to.
+    # In order: from, to, and whether it may be a matrix product.
+    self._uses: list[tuple[frozenset, frozenset, bool]] = []
 
   def read(self, jaxpr: Jaxpr, inputs: Sequence[_Value]) -> list[_Value]:
     """Returns the values of a program's outputs."""
@@ -147,22 +184,30 @@ class _Reader:
       frozenset().union(*(value.sources for value in each))
       for each in (values, outputs)
     )
-    self._uses.append((used, made))
+    self._uses.append((used, made, kind in _PRODUCTS))
     return outputs
 
-  def reaches(self, value: _Value, others: Sequence[_Value]) -> bool:
-    """Returns whether any of the others is computed from a value."""
+  def reached_from(self, value: _Value, *, by_products: bool = True) -> set:
+    """Returns the sources computed from a value, besides its own.
+
+    Without `by_products`, matrix products and convolutions are not followed.
+    """
     reached = set(value.sources)
-    for used, made in self._uses:
-      if reached & used:
+    for used, made, is_product in self._uses:
+      if reached & used and (by_products or not is_product):
         reached |= made
-    reached -= value.sources
-    return any(reached & other.sources for other in others)
+    return reached - value.sources
 
 
 def _new(sources: frozenset | None = None) -> _Value:
   array = object()
   return _Value(array, frozenset((array,)) if sources is None else sources)
+
+
+def _num_channels(aval) -> float:
+  """Returns the size of the last axis; one number per image is one channel."""
+  size = aval.shape[-1] if aval.ndim > 1 else 1
+  return size if isinstance(size, int) else float('inf')  # Symbolic: of space.
 
 
 def _takes_all(equation: JaxprEqn) -> bool:

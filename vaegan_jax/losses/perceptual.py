@@ -8,9 +8,10 @@ Axes: B batch, S the axes of space, C channels; a feature is [B, ..., C].
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+import flax.errors
 import flax.linen as nn
 import jax
 
@@ -28,6 +29,7 @@ from vaegan_jax.losses.distances import (
   Comparison,
   Sizes,
   layer_distances,
+  warn_of_unnamed_axes,
 )
 from vaegan_jax.losses.layers import (
   Call,
@@ -142,12 +144,13 @@ def perceptual_distance(
   check_module(module, variables)
   check_options(module, apply_kwargs, options_of(perceptual_distance))
   check_images('xy', x, y)
-  x, y, frozen = _stop_gradients(x, y, gradients_to)
+  how = Comparison(normalize, norm, reduction, axis_name)
+  warn_of_unnamed_axes(x, how)
+  x, y, frozen = _stop_gradients(computed(x), y, gradients_to)
   x, y, where = masks.apply(where, x, y)
   _, *features = capture_pair(
     module, variables, x, y, layers, apply_kwargs, frozen=frozen
   )
-  how = Comparison(normalize, norm, reduction, axis_name)
   return sum(
     layer_distances(
       *features, how, weights=weights, min_sizes=min_sizes, where=where
@@ -250,7 +253,15 @@ def _run(
   """
   if capture.is_nnx(module):
     return capture.capture_nnx(module, inputs, is_layer, **kwargs)
-  return capture.capture_linen(module, variables, inputs, is_layer, **kwargs)
+  try:
+    return capture.capture_linen(module, variables, inputs, is_layer, **kwargs)
+  except flax.errors.ScopeCollectionNotFound as error:
+    if 'params' in variables or '"params"' not in str(error):
+      raise
+    raise ValueError(
+      f"variables are of {list(variables)} and have no 'params'; of parameters "
+      "alone give variables={'params': params}"
+    ) from error
 
 
 def check_module(module: Any, variables: Any) -> None:
@@ -279,12 +290,28 @@ def options_of(function: Callable) -> list[str]:
   return list(function.__kwdefaults__)
 
 
+def computed(x: jax.Array) -> jax.Array:
+  """Returns images that XLA computes with as with an argument's.
+
+  While compiling, it would compute the features of a constant, with another
+  rounding than those of equal images.
+  """
+  return (
+    x if isinstance(x, jax.core.Tracer) else jax.lax.optimization_barrier(x)
+  )
+
+
 def _stop_gradients(
   x: jax.Array, y: jax.Array, gradients_to: Sequence[str]
 ) -> tuple[jax.Array, jax.Array, bool]:
   """Returns x, y, and whether gradients also stop at the variables."""
   if isinstance(gradients_to, str):
     gradients_to = (gradients_to,)
+  if not isinstance(gradients_to, Collection):
+    raise ValueError(
+      f'gradients_to is {gradients_to!r}; expected some of x, y and variables, '
+      'or () for none'
+    )
   for name in gradients_to:
     check_choice('gradients_to', name, ('x', 'y', 'variables'))
   stop = jax.lax.stop_gradient

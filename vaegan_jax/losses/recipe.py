@@ -15,15 +15,22 @@ from vaegan_jax.losses.adversarial import OBJECTIVES, mean_over_map
 from vaegan_jax.losses.arguments import (
   Weights,
   check_choice,
+  check_count,
   check_images,
   check_options,
   check_sizes,
 )
-from vaegan_jax.losses.distances import AxisName, Comparison, Sizes
+from vaegan_jax.losses.distances import (
+  AxisName,
+  Comparison,
+  Sizes,
+  warn_of_unnamed_axes,
+)
 from vaegan_jax.losses.layers import Layers
 from vaegan_jax.losses.perceptual import (
   capture_pair,
   check_module,
+  computed,
   options_of,
 )
 from vaegan_jax.losses.terms import Weighting, distance_terms, total
@@ -74,11 +81,13 @@ def reconstruction_loss(
   check_module(critic, variables)
   check_options(critic, apply_kwargs, options_of(reconstruction_loss))
   check_images(('x', 'x_recon'), x, x_recon)
-  x, x_recon, where = masks.apply(where, jax.lax.stop_gradient(x), x_recon)
+  how = Comparison(normalize, 'l2', reduction, axis_name)
+  _check(x, how, image_halvings, min_sizes, logits)
+  x = jax.lax.stop_gradient(computed(x))
+  x, x_recon, where = masks.apply(where, x, x_recon)
   output, *features = capture_pair(
     critic, variables, x, x_recon, layers, apply_kwargs, frozen=True
   )
-  how = Comparison(normalize, 'l2', reduction, axis_name)
   weighting = Weighting(weights, image_weight, image_halvings, min_sizes)
   terms = distance_terms(x, x_recon, *features, how, weighting, where)
   check_sizes(min_sizes, {**terms['features'], **terms.get('image', {})})
@@ -86,8 +95,20 @@ def reconstruction_loss(
   if adversarial_weight:
     found = _adversarial_losses(logits(output), objective, x, where)
     terms['adversarial'] = adversarial_weight * found
-    loss = loss + terms['adversarial']
+    loss += terms['adversarial']
   return loss, terms
+
+
+def _check(x, how, image_halvings, min_sizes, logits) -> None:
+  """Raises a ValueError for options that cannot be used, or warns."""
+  warn_of_unnamed_axes(x, how)
+  check_count('image_halvings', image_halvings)
+  check_sizes(min_sizes)
+  if not callable(logits):
+    raise ValueError(
+      f'logits is {logits!r}; expected a function of the output, such as '
+      "lambda output: output['logits']"
+    )
 
 
 def _adversarial_losses(logits, objective, x, where) -> jax.Array:
