@@ -146,7 +146,7 @@ def perceptual_distance(
   check_images('xy', x, y)
   how = Comparison(normalize, norm, reduction, axis_name)
   warn_of_unnamed_axes(x, how)
-  x, y, frozen = _stop_gradients(computed(x), y, gradients_to)
+  x, y, frozen = _stop_gradients(x, y, gradients_to)
   x, y, where = masks.apply(where, x, y)
   _, *features = capture_pair(
     module, variables, x, y, layers, apply_kwargs, frozen=frozen
@@ -288,17 +288,6 @@ def check_module(module: Any, variables: Any) -> None:
 def options_of(function: Callable) -> list[str]:
   """Returns the names of a function's own keyword options."""
   return list(function.__kwdefaults__)
-
-
-def computed(x: jax.Array) -> jax.Array:
-  """Returns images that XLA computes with as with an argument's.
-
-  While compiling, it would compute the features of a constant, with another
-  rounding than those of equal images.
-  """
-  return (
-    x if isinstance(x, jax.core.Tracer) else jax.lax.optimization_barrier(x)
-  )
 
 
 def _stop_gradients(

@@ -30,7 +30,6 @@ from vaegan_jax.losses.layers import Layers
 from vaegan_jax.losses.perceptual import (
   capture_pair,
   check_module,
-  computed,
   options_of,
 )
 from vaegan_jax.losses.terms import Weighting, distance_terms, total
@@ -83,8 +82,7 @@ def reconstruction_loss(
   check_images(('x', 'x_recon'), x, x_recon)
   how = Comparison(normalize, 'l2', reduction, axis_name)
   _check(x, how, image_halvings, min_sizes, logits)
-  x = jax.lax.stop_gradient(computed(x))
-  x, x_recon, where = masks.apply(where, x, x_recon)
+  x, x_recon, where = masks.apply(where, jax.lax.stop_gradient(x), x_recon)
   output, *features = capture_pair(
     critic, variables, x, x_recon, layers, apply_kwargs, frozen=True
   )
