@@ -27,6 +27,7 @@ class Source(source.Source):
 
   holds_arrays = None
   path = 'required'
+  skips_no_data = True
   path_is = 'a .tar, a .zip, or a folder of them'
   has_features = True
   converts_profiles = True
