@@ -141,9 +141,9 @@ def test_a_row_group_is_read_once(tmp_path, monkeypatch):
   )
   path = save_parquet(tmp_path / 'x.parquet', nested())
   open_table(path, tmp_path, **SHAPE)
-  assert groups == [0, 1, 2, 3]
+  assert sorted(groups) == [0, 1, 2, 3]
   open_table(path, tmp_path, **SHAPE)
-  assert groups == [0, 1, 2, 3, 0]  # Its kind of cell.
+  assert groups[4:] == [0]  # Its kind of cell.
 
 
 def test_damaged_images_are_skipped_and_named(tmp_path, caplog):

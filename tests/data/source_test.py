@@ -101,7 +101,7 @@ def test_sources_are_known_without_heavy_imports():
     'found = {n: DataConfig(n).holds_arrays for n in sources.names()}\n'
     'assert sorted(n for n in found if found[n]) == [\n'
     '  "array_file", "array_folder", "drawn_bands", "drawn_sounds",\n'
-    '  "drawn_volumes", "medical"]\n'
+    '  "drawn_volumes", "medical", "scenes"]\n'
     'assert not DataConfig("cifar10").holds_arrays\n'
     'assert DataConfig("measured", shape=(7, 6)).holds_arrays\n'
     'heavy = {"tensorflow", "tensorflow_datasets", "PIL", "grain"}\n'

@@ -11,11 +11,23 @@ import tifffile
 from PIL import Image
 
 from tests.data.arrays_test import tiff
-from tests.data.opening import everything, load, open_dataset, open_folder
-from vaegan_jax.data import array_shapes, arrays, decode, tiff_images
+from tests.data.opening import (
+  everything,
+  load,
+  names_in,
+  open_dataset,
+  open_folder,
+)
+from vaegan_jax.data import (
+  array_shapes,
+  arrays,
+  decode,
+  ome_sets,
+  tiff_images,
+)
 from vaegan_jax.data.data_config import DataConfig
-from vaegan_jax.data.reading import Reading, UnreadableKind
-from vaegan_jax.data.split import load_splits
+from vaegan_jax.data.reading import PartOfSet, Reading, UnreadableKind
+from vaegan_jax.data.split import load_splits, open_split
 from vaegan_jax.errors import UserError
 
 VALUES = np.random.default_rng(0).integers(0, 2**16, (6, 8, 8)).astype('uint16')
@@ -59,7 +71,8 @@ def test_a_file_of_an_ome_set_is_no_example(companion, tmp_path):
       decode.read_image(data)
   for name, data in files.items():
     (tmp_path / name).write_bytes(data)
-  for source in ('array_folder', 'image_folder'):
+  refused = ('image_folder', 'array_folder') if companion else ('image_folder',)
+  for source in refused:
     with pytest.raises(UserError, match=f'3 of 3 .* cannot be read.*{told}'):
       open_dataset(source, tmp_path / 'data', path=tmp_path)
   if not companion:  # The remedy of the message, as it is written there.
@@ -68,6 +81,100 @@ def test_a_file_of_an_ome_set_is_no_example(companion, tmp_path):
     data = tiff(whole, metadata={'axes': 'CYX'})
     example = arrays.decode_array(data, channels=3, shape=(8, 8))
     np.testing.assert_array_equal(example, np.moveaxis(VALUES[:3], 0, -1))
+
+
+def write_sets(folder, count=12):
+  """Writes sets of three channels, and returns {first file: [Y, X, C]}."""
+  wanted = {}
+  for index in range(count):
+    rng = np.random.default_rng(index)
+    planes = rng.integers(1, 999, (3, 8, 8)).astype(np.uint16)
+    place = folder / f'plate{index % 2}'
+    place.mkdir(parents=True, exist_ok=True)
+    for name, data in ome_set(planes, f'cell{index:02}').items():
+      (place / name).write_bytes(data)
+    first = f'plate{index % 2}/cell{index:02}_C0.ome.tif'
+    wanted[first] = np.moveaxis(planes, 0, -1)
+  return wanted
+
+
+def test_a_set_of_files_is_one_example(tmp_path, caplog):
+  wanted = write_sets(tmp_path / 'cells')
+  fields = {'path': tmp_path / 'cells', 'channels': 3, 'shape': (8, 8)}
+  for _ in range(2):  # From the files, and from the index.
+    dataset = open_dataset('array_folder', tmp_path / 'data', **fields)
+    assert (dataset.shape, dataset.axes) == ((8, 8, 3), 'YXC')
+    assert names_in(dataset) == set(wanted)
+    for split in dataset.counts:
+      images = open_split(dataset, split, channels=3, shape=(8, 8))
+      for index, example in enumerate(everything(images)):
+        name = dataset._names[split][index]
+        np.testing.assert_array_equal(example, wanted[name])
+  assert 'Skipped 24 of 36 arrays' in caplog.text
+
+
+@pytest.mark.parametrize('lost', ['C0', 'C2'])
+def test_a_set_without_a_file_is_damaged(lost, tmp_path):
+  write_sets(tmp_path / 'cells', 2)
+  (tmp_path / 'cells' / 'plate0' / f'cell00_{lost}.ome.tif').unlink()
+  with pytest.raises(UserError, match=f'set lacks the file .cell00_{lost}'):
+    open_dataset('array_folder', tmp_path / 'data', path=tmp_path / 'cells')
+
+
+def test_a_set_reads_nothing_elsewhere(tmp_path):
+  folder = tmp_path / 'cells'
+  write_sets(folder, 2)
+  for path in folder.glob('*/*.tif'):
+    old, new = b'FileName="cell00_C2', b'FileName="../l00_C2'
+    data = path.read_bytes().replace(old, new)
+    path.write_bytes(data)
+  with pytest.raises(UserError, match='which is in another folder'):
+    open_dataset('array_folder', tmp_path / 'data', path=folder)
+
+
+@pytest.mark.parametrize('order', ['XYCZT', 'XYZCT', 'XYTZC'])
+def test_planes_are_placed_by_their_order(order, tmp_path):
+  """Each file has a channel, as pages in the order of the other axes."""
+  stack = np.arange(2 * 3 * 4 * 8 * 8).reshape(2, 3, 4, 8, 8).astype(np.uint16)
+  blocks, files = '', {}
+  inner = order[2:].replace('C', '')  # The fastest first.
+  for channel in range(4):
+    pages, name = [], f'c{channel}.ome.tif'
+    sizes = {'T': 2, 'Z': 3}
+    for slow in range(sizes[inner[1]]):
+      for fast in range(sizes[inner[0]]):
+        place = {inner[0]: fast, inner[1]: slow}
+        blocks += (
+          f'<TiffData FirstC="{channel}" FirstZ="{place["Z"]}" '
+          f'FirstT="{place["T"]}" IFD="{len(pages)}" PlaneCount="1">'
+          f'<UUID FileName="{name}">u{channel}</UUID></TiffData>'
+        )
+        pages.append(stack[place['T'], place['Z'], channel])
+    files[name] = np.stack(pages)
+  xml = (
+    '<OME xmlns="o"><Image ID="I"><Pixels ID="P" Type="uint16" '
+    f'DimensionOrder="{order}" SizeX="8" SizeY="8" SizeC="4" SizeZ="3" '
+    f'SizeT="2">{blocks}</Pixels></Image></OME>'
+  )
+  options = {'photometric': 'minisblack', 'metadata': None}
+  contents = {
+    name: tiff(pages, description=xml, **options)
+    for name, pages in files.items()
+  }
+  joined = ome_sets.join(
+    'c0.ome.tif', contents['c0.ome.tif'], contents, contents.get
+  )
+  with tifffile.TiffFile(io.BytesIO(joined)) as file:
+    assert file.series[0].axes == 'TZCYX'
+    np.testing.assert_array_equal(file.asarray(), stack)
+  for name, content in contents.items():
+    (tmp_path / name).write_bytes(content)
+  with tifffile.TiffFile(tmp_path / 'c0.ome.tif') as file:  # Reads all four.
+    (series,) = file.series
+    order = ['TZCYX'.index(axis) for axis in series.axes]
+    np.testing.assert_array_equal(series.asarray(), stack.transpose(order))
+  with pytest.raises(PartOfSet, match=r"set of 'c0\.ome\.tif'"):
+    ome_sets.join('c2.ome.tif', contents['c2.ome.tif'], contents, contents.get)
 
 
 def test_a_plane_that_is_missing_is_never_zeros():

@@ -536,7 +536,8 @@ def _load_apart(folder, code, path, *blocked):
 def test_loading_is_quick_and_needs_neither_tensorflow_nor_the_clone(
   runs, tmp_path
 ):
-  assert _load_apart(tmp_path, _LIGHT, runs['gaussian'][1], 'clu', 'tqdm') < 3
+  code = _LIGHT + 'assert model.reconstruct_tiled(x, 16).shape == x.shape\n'
+  assert _load_apart(tmp_path, code, runs['gaussian'][1], 'clu', 'tqdm') < 3
 
 
 def test_an_export_needs_no_orbax(runs, tmp_path):

@@ -3,12 +3,16 @@
 import ml_collections
 
 from vaegan_jax.config.cli import Use
+from vaegan_jax.config.settings import settings
+from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.inference.command_io import (
   open_examples,
   open_model,
+  open_tiler,
   with_statistics,
 )
 from vaegan_jax.inference.encode import write_latents
+from vaegan_jax.inference.tiled_files import encode_files
 
 
 def encode(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
@@ -19,18 +23,20 @@ def encode(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
       written or has latents of another model.
   """
   model = open_model(config, workdir, use)
+  tiler = open_tiler(model, config, use)
   images, source = open_examples(config, workdir, use), use.input
   if use.split:
     source = f'{use.split} split of {config.data.name}'
   if use.split == 'train':  # Measures a run of an earlier version, too.
     with_statistics(model, config, images)
-  statistics = write_latents(
-    model,
-    images,
-    use.output,
-    {'source': source},
-    batch_size=config.batch_size,
-  )
+  facts = {'source': source}
+  if tiler:
+    data = settings(DataConfig, model.config.data)
+    statistics = encode_files(tiler, images, data, use.output, facts)
+  else:
+    statistics = write_latents(
+      model, images, use.output, facts, batch_size=config.batch_size
+    )
   print(
     f'Encoded {statistics.num_images:,} examples with step {model.step:,} of '
     f'{workdir}: {use.output}',

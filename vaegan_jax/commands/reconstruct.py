@@ -1,20 +1,27 @@
 """The command `reconstruct`: writes images and their reconstructions.
 
 It writes two folders whose files have the same names, for tools that compare
-folders: `originals`, as the autoencoder takes them, and `reconstructions`.
+folders: `originals`, as the autoencoder takes them, and `reconstructions`. In
+tiles, files are taken whole, and written in their own formats.
 """
 
 import ml_collections
 from etils import epath
 
 from vaegan_jax.config.cli import Use
+from vaegan_jax.config.settings import settings
 from vaegan_jax.data import pixels
-from vaegan_jax.data.pictures import png_names
+from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data.pictures import Pictures, png_names
+from vaegan_jax.data.split import Images
 from vaegan_jax.inference.command_io import (
   open_examples,
   open_model,
+  open_tiler,
   write_pictures,
 )
+from vaegan_jax.inference.model import TrainedModel
+from vaegan_jax.inference.tiled_files import reconstruct_files
 from vaegan_jax.runtime import devices
 
 
@@ -27,8 +34,22 @@ def reconstruct(
     UserError: the model or the images cannot be read, or the folder cannot be
       written.
   """
-  model = devices.replicate(open_model(config, workdir, use))
+  model = open_model(config, workdir, use)
+  tiler = open_tiler(model, config, use)
   images = open_examples(config, workdir, use)
+  if tiler:
+    data = settings(DataConfig, model.config.data)
+    reconstruct_files(tiler, images, data, use.output)
+  else:
+    _reconstruct(model, images, config.batch_size, use)
+  print(f'Reconstructed {len(images):,} examples: {use.output}', flush=True)
+
+
+def _reconstruct(
+  model: TrainedModel, images: Images | Pictures, batch_size: int, use: Use
+) -> None:
+  """Reconstructs examples of the training's size."""
+  model = devices.replicate(model)
   names = png_names(
     [f'{index:08}.png' for index in range(len(images))]
     if use.split
@@ -41,9 +62,8 @@ def reconstruct(
     return {'originals': x, 'reconstructions': model.reconstruct(x)}
 
   for indices, pictures in devices.map_batches(
-    pair, images, batch_size=config.batch_size, what='Reconstructing'
+    pair, images, batch_size=batch_size, what='Reconstructing'
   ):
     part = [names[index] for index in indices]
     for folder, content in pictures.items():
       write_pictures(epath.Path(use.output) / folder, part, content, data)
-  print(f'Reconstructed {len(images):,} examples: {use.output}', flush=True)

@@ -62,6 +62,7 @@ class Use:
     input: path of images or latents; '' with a split, or if there is none.
     split: 'train' or 'eval', of the run's own dataset; '' with an input.
     output: path of the folder that is written.
+    tile: side of overlapping tiles, or one an axis; (): no tiles.
     num_samples: number of samples.
     with_critic: whether the critic is exported.
   """
@@ -69,6 +70,7 @@ class Use:
   input: str
   split: str
   output: str
+  tile: tuple[int, ...]
   num_samples: int
   with_critic: bool
 
@@ -240,6 +242,15 @@ def _parse_use(workdir: str, flag_values: flags.FlagValues) -> Use:
     )
   if mode in FLAGS['input'].modes and not (source or split):
     raise UserError(f'--mode={mode} needs --input: for example, {example}')
+  tile = flag_values.tile
+  if not all(n.isdecimal() and int(n) for n in tile):
+    raise bad_flag('tile', tile)
+  if tile and split:
+    raise UserError(
+      f'--tile={as_text(tile)} is for files of any size, and --split={split} '
+      f"has examples of the training's: for example, --mode={mode} "
+      f'--input={FLAGS["input"].example} --tile={as_text(tile)}'
+    )
   output = absolute(flag_values.output)
   output = output or str(epath.Path(workdir) / USES[mode])
   for name, path in (('workdir', workdir), ('input', source)):
@@ -252,6 +263,7 @@ def _parse_use(workdir: str, flag_values: flags.FlagValues) -> Use:
     input=absolute(source),
     split=split,
     output=output,
+    tile=tuple(map(int, tile)),
     num_samples=flag_values.num_samples,
     with_critic=flag_values.with_critic,
   )

@@ -93,6 +93,11 @@ FLAGS = {
   'output': _Flag(
     flags.DEFINE_string, '', 'Folder to write; empty: one in the workdir.',
     PATH.text, '/data/latents', tuple(USES)),
+  'tile': _Flag(
+    flags.DEFINE_list, [],
+    'Side of overlapping tiles, in pixels or samples, or one an axis: takes '
+    'inputs of any size whole.', 'whole numbers from 1', '256',
+    ('encode', 'decode', 'reconstruct')),
   'num_samples': _Flag(
     flags.DEFINE_integer, 64, 'Number of samples.',
     f'a whole number from 1 to {_MAX_SAMPLES}', '1000', ('sample',),

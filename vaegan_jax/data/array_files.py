@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vaegan_jax.data import arrays, no_data, other_files, sounds
+from vaegan_jax.data import arrays, no_data, ome_sets, other_files, sounds
 from vaegan_jax.data.file_lists import list_files
 from vaegan_jax.data.image_files import DAMAGED_FILE, RULES, ImageFiles
 from vaegan_jax.data.reading import Reading
@@ -122,6 +122,14 @@ class ArrayFiles(ImageFiles):
     if any(name.lower().endswith(sounds.SUFFIXES) for name in self.names):
       kinds += ('soundfile',)
     return tuple(kind for kind in kinds if importlib.util.find_spec(kind))
+
+  def read(self, name: str) -> bytes:
+    """Returns the bytes of a file, or of all planes of an OME-TIFF set."""
+    read = super().read
+    data = read(name)
+    if self.rules < 3:
+      return data
+    return ome_sets.join(name, data, self._found, read)
 
   def _check(self, name: str, data: bytes) -> tuple[int, int]:
     """Returns the number of values of no data, and of all; or raises."""

@@ -115,6 +115,14 @@ def _to_stored(
   return Stored(to_device_dtype(array), axes, missing)
 
 
+def check_sample_rate(found: int, wanted: int) -> None:
+  """Raises a ValueError for a sound of another rate; 0 is none, or any."""
+  if wanted and found not in (0, wanted):
+    raise ValueError(
+      f'it has {found:,} samples per second, and data.sample_rate is {wanted:,}'
+    )
+
+
 def check_finite(array: np.ndarray) -> None:
   """Raises a ValueError that counts NaNs and infinities, if there are any."""
   if array.dtype.kind != 'f' or np.isfinite(array).all():
@@ -139,27 +147,46 @@ def to_example(
   Raises:
     ValueError: it has other channels or axes, or an axis is too short.
   """
-  wanted, given = list(shape), list(array.shape)
-  if axes:
-    array = array.transpose(_canonical_order(given, channels, wanted, axes))
-    if 'C' not in axes and array.ndim == len(wanted):
-      array = array[..., None]
-  elif array.ndim == len(wanted):
-    array = array[..., None]
-  if array.ndim != len(wanted) + 1:
-    raise ValueError(f'{given} has no {len(wanted)} axes of space')
-  if not axes and array.shape[-1] != channels and array.shape[0] == channels:
-    array = np.moveaxis(array, 0, -1)
-  *found, last = array.shape
-  if last != channels:
-    raise ValueError(f'no axis of {list(array.shape)} has {channels} channels')
+  wanted = list(shape)
+  array = channels_last(array, channels, len(wanted), axes)
+  found = list(array.shape[:-1])
   if any(size < least for size, least in zip(found, wanted, strict=True)):
     raise TooShort(f'its shape {found} is smaller than {wanted}')
   return middle(array, shape)
 
 
+def channels_last(
+  array: np.ndarray, channels: int, num_axes: int, axes: str = ''
+) -> np.ndarray:
+  """Returns an array as [*S, C], a view of it; see `to_example`.
+
+  Args:
+    array: [*S], [*S, C] or [C, *S].
+    channels: C.
+    num_axes: the number of axes S.
+    axes: see `to_example`.
+
+  Raises:
+    ValueError: it has other channels or axes.
+  """
+  given = list(array.shape)
+  if axes:
+    array = array.transpose(_canonical_order(given, channels, num_axes, axes))
+    if 'C' not in axes and array.ndim == num_axes:
+      array = array[..., None]
+  elif array.ndim == num_axes:
+    array = array[..., None]
+  if array.ndim != num_axes + 1:
+    raise ValueError(f'{given} has no {num_axes} axes of space')
+  if not axes and array.shape[-1] != channels and array.shape[0] == channels:
+    array = np.moveaxis(array, 0, -1)
+  if array.shape[-1] != channels:
+    raise ValueError(f'no axis of {list(array.shape)} has {channels} channels')
+  return array
+
+
 def _canonical_order(
-  given: list[int], channels: int, wanted: list[int], axes: str
+  given: list[int], channels: int, num_axes: int, axes: str
 ) -> list[int]:
   """Returns the axes of an array in the order Q, T, Z, Y, X, C.
 
@@ -169,11 +196,11 @@ def _canonical_order(
     raise ValueError(f'{given} has not the axes {axes!r}')
   num_space = len(axes.replace('C', ''))
   is_first = axes[0] not in 'YX' and given[0] == channels
-  if 'C' not in axes and num_space == len(wanted) + 1 and is_first:
+  if 'C' not in axes and num_space == num_axes + 1 and is_first:
     axes = 'C' + axes[1:]
-  elif num_space != len(wanted):
+  elif num_space != num_axes:
     raise ValueError(
-      f'its axes are {axes} {given}, and {len(wanted)} of space are needed'
+      f'its axes are {axes} {given}, and {num_axes} of space are needed'
     )
   return sorted(range(len(axes)), key=lambda i: AXES.index(axes[i]))
 
@@ -237,11 +264,7 @@ def decode_array(
     stored = read_stored(data, reading)
   else:
     stored = _to_stored(np.asarray(data), reading.axes, '', reading)
-  if sample_rate and stored.sample_rate not in (0, sample_rate):
-    raise ValueError(
-      f'it has {stored.sample_rate:,} samples per second, and '
-      f'data.sample_rate is {sample_rate:,}'
-    )
+  check_sample_rate(stored.sample_rate, sample_rate)
   check_finite(stored.values)
   cut = functools.partial(
     to_example, channels=channels, shape=shape, axes=stored.axes

@@ -19,7 +19,7 @@ from vaegan_jax.data.file_lists import (
   find_images,
 )
 from vaegan_jax.data.image_counts import ImageCounts
-from vaegan_jax.data.reading import NoData, UnreadableKind
+from vaegan_jax.data.reading import NoData, PartOfSet, UnreadableKind
 from vaegan_jax.errors import UserError, describe_error
 
 _MAX_DAMAGED = 0.1  # Share of all images.
@@ -140,7 +140,7 @@ class ImageFiles:
     """
     import tqdm
 
-    damaged, unreadable, empty = {}, {}, {}
+    damaged, unreadable, empty, parts = {}, {}, {}, {}
     content = hashlib.sha256(self._rule.marker.encode())
     with (
       futures.ThreadPoolExecutor() as pool,
@@ -156,6 +156,8 @@ class ImageFiles:
           self._digests[name] = digest
           if isinstance(error, UnreadableKind):
             unreadable[name] = str(error)
+          elif isinstance(error, PartOfSet):
+            parts[name] = str(error)
           elif isinstance(error, NoData):
             empty[name] = str(error)
           elif error:
@@ -168,11 +170,13 @@ class ImageFiles:
     self._warn_of_skipped('damaged', damaged, report)
     self._warn_of_skipped('not readable', unreadable, report)
     self._warn_of_skipped(
-      'holding more values that mean no data than data.max_nodata',
+      'holding more values that mean no data than data.max_nodata (for '
+      'example, --config.data.max_nodata=0.1 fills up to a tenth)',
       empty,
       report,
     )
-    return damaged | unreadable | empty
+    self._warn_of_skipped('parts of other files', parts, report)
+    return damaged | unreadable | empty | parts
 
   def split(self, damaged: Collection[str]) -> dict[str, list[str]]:
     """Returns the names of each split's images, without the damaged ones.

@@ -8,7 +8,7 @@ import hashlib
 import io
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -18,7 +18,7 @@ from PIL import Image
 from vaegan_jax.data import arrays, decode
 from vaegan_jax.data.array_files import find_arrays
 from vaegan_jax.data.data_config import DataConfig, expand_path
-from vaegan_jax.data.file_lists import check_size, find_images
+from vaegan_jax.data.file_lists import check_size, find_images, list_files
 from vaegan_jax.data.reading import Reading
 from vaegan_jax.errors import UserError, describe_error
 
@@ -28,20 +28,25 @@ class Pictures:
 
   Attributes:
     names: names of the files, relative to the folder, sorted.
+    holds_arrays: whether they are arrays, not photographs.
   """
 
-  def __init__(self, path: str, data: DataConfig):
+  def __init__(
+    self, path: str, data: DataConfig, more_suffixes: tuple[str, ...] = ()
+  ):
     """Lists the files, and decodes none.
 
     Args:
       path: path of a file or a folder.
       data: settings of the run, for decoding its examples. The margin of
         its random crop is cut off, as in evaluation.
+      more_suffixes: names of files that `read` takes, besides those of arrays.
 
     Raises:
       UserError: the path does not exist, or has no example.
     """
-    self._root, self._found = _find(path, data.holds_arrays)
+    self._root, self._found = _find(path, data.holds_arrays, more_suffixes)
+    self.holds_arrays = data.holds_arrays
     self._kind = 'array' if data.holds_arrays else 'image'
     self._shape = data.spatial_shape
     size = arrays.short_shape(self._shape)
@@ -91,10 +96,18 @@ class Pictures:
     return hashlib.sha256(listing.encode()).hexdigest()[:16]
 
   def _read(self, name: str) -> np.ndarray:
+    return arrays.middle(self.read(name, self._decode), self._shape)
+
+  def read(self, name: str, decode: Callable[[bytes], Any]) -> Any:
+    """Decodes the content of one file.
+
+    Raises:
+      UserError: it cannot be read.
+    """
     path = self._root / name
     try:
       check_size(self._found[name][0])
-      return arrays.middle(self._decode(path.read_bytes()), self._shape)
+      return decode(path.read_bytes())
     except Exception as error:  # Pillow raises nearly anything.
       raise UserError(
         f'{path} cannot be read as an {self._kind} ({describe_error(error)}): '
@@ -103,7 +116,7 @@ class Pictures:
 
 
 def _find(
-  path: str, holds_arrays: bool
+  path: str, holds_arrays: bool, more_suffixes: tuple[str, ...]
 ) -> tuple[pathlib.Path, dict[str, tuple[int, int]]]:
   """Returns the folder, and (bytes, time of the last change) by name."""
   root = pathlib.Path(expand_path(path))
@@ -113,6 +126,10 @@ def _find(
     root = root.parent
   elif os.path.isdir(root):
     found = find_arrays(root) if holds_arrays else find_images(root)
+    if holds_arrays and more_suffixes:
+      found |= list_files(
+        root, lambda path: path.name.lower().endswith(more_suffixes)
+      )
   else:
     raise UserError(
       f'--input={path} does not exist: name a file or a folder on a disk, '

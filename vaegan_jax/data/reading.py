@@ -26,3 +26,7 @@ class UnreadableKind(ValueError):
 
 class NoData(ValueError):
   """An error for an example of which too much is no data."""
+
+
+class PartOfSet(ValueError):
+  """An error for a file that is part of an example that another stands for."""

@@ -6,7 +6,7 @@ Axes: T samples, C channels.
 
 import importlib.util
 import io
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -145,6 +145,29 @@ def _check_whole(data: bytes, is_piped: bool) -> None:
     return
   if size + 8 > len(data) + 1:  # The last byte of padding is often missing.
     raise ValueError(f'it is truncated: {len(data):,} of {size + 8:,} bytes')
+
+
+def read_format(data: bytes) -> dict[str, Any]:
+  """Returns the arguments for `encode_as` to write such a sound."""
+  import soundfile
+
+  with soundfile.SoundFile(io.BytesIO(data)) as file:
+    return {
+      'sample_rate': file.samplerate,
+      'format': file.format,
+      'subtype': file.subtype,
+    }
+
+
+def encode_as(
+  samples: np.ndarray, *, sample_rate: int, format: str, subtype: str
+) -> bytes:
+  """Encodes [T, C], of a dtype that `read_sound` returns, in libsndfile's."""
+  import soundfile
+
+  content = io.BytesIO()
+  soundfile.write(content, samples, sample_rate, format=format, subtype=subtype)
+  return content.getvalue()
 
 
 def can_encode(value_range: tuple[float, float]) -> bool:

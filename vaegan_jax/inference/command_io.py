@@ -22,10 +22,12 @@ from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.pictures import Pictures, encode_pngs
 from vaegan_jax.data.split import Images, load_splits
 from vaegan_jax.errors import UserError
+from vaegan_jax.inference import nifti_files
 from vaegan_jax.inference.latent_statistics import FILE
 from vaegan_jax.inference.load import load_model
 from vaegan_jax.inference.measure_latents import measure
 from vaegan_jax.inference.model import TrainedModel
+from vaegan_jax.inference.tiling import Tiler
 from vaegan_jax.runtime.files import check_writable, replacing
 from vaegan_jax.setup.data_identity import keep_rules
 
@@ -47,6 +49,21 @@ def open_model(
   return load_model(workdir, config)
 
 
+def open_tiler(
+  model: TrainedModel,
+  config: ml_collections.ConfigDict,
+  use: Use,
+  tile: Sequence[int] = (),
+) -> Tiler | None:
+  """Returns the tiler that --tile asks for, or else `tile`, if any does.
+
+  Raises:
+    UserError: the network does not take such tiles.
+  """
+  tile = use.tile or tuple(tile)
+  return Tiler(model, tile, config.batch_size, '--tile') if tile else None
+
+
 def open_examples(
   config: ml_collections.ConfigDict, workdir: str, use: Use
 ) -> Images | Pictures:
@@ -60,7 +77,8 @@ def open_examples(
   """
   if use.split:
     return open_split(config, workdir, use.split)
-  return Pictures(use.input, settings(DataConfig, config.data))
+  more = nifti_files.SUFFIXES if use.tile else ()
+  return Pictures(use.input, settings(DataConfig, config.data), more)
 
 
 def open_split(

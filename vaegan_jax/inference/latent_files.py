@@ -4,13 +4,17 @@ A part holds some thousand images: `mean-00000.npy` and `logvar-00000.npy`
 (Gaussian), `indices-00000.npy` (codes) or `latents-00000.npy` (neither), and
 `names-00000.npy` if the images have names. `manifest.json` is written with
 every part, so that an interrupted command can continue.
+
+A file that was encoded in tiles is a part of its own, of any size. Its entry
+has `tiles`, what decoding needs: their shape, that of the input, and the format
+of the file. `missing-00000.npy` has the bits of what was no data there.
 """
 
 import io
 import json
 import pathlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -23,7 +27,24 @@ from vaegan_jax.runtime.files import replacing, write_text
 
 MANIFEST = 'manifest.json'
 _FORMAT = 1
+_TILED_FORMAT = 2  # Earlier versions cannot decode it.
 _DECODED = ('mean', 'indices', 'latents')  # `decode` takes the first there is.
+
+
+class Part(NamedTuple):
+  """Some of the latents of a folder.
+
+  Attributes:
+    latents: latents or indices, [N, ...].
+    names: those of their images, if they have any.
+    tiles: what decoding needs of a file that was encoded in tiles, or None.
+    missing: [n] uint8, the bits of what was no data in that file, or None.
+  """
+
+  latents: np.ndarray
+  names: list[str] | None = None
+  tiles: Mapping[str, Any] | None = None
+  missing: np.ndarray | None = None
 
 
 def to_arrays(posterior: Posterior) -> dict[str, np.ndarray]:
@@ -39,7 +60,12 @@ class LatentWriter:
   """Writer of a folder of latents, new or begun before."""
 
   def __init__(
-    self, folder: str, model: TrainedModel, facts: Mapping[str, Any]
+    self,
+    folder: str,
+    model: TrainedModel,
+    facts: Mapping[str, Any],
+    *,
+    in_tiles: bool = False,
   ):
     """Reads the manifest, if there is one.
 
@@ -47,13 +73,14 @@ class LatentWriter:
       folder: local or `gs://...`.
       model: the latents' own.
       facts: further entries of the manifest.
+      in_tiles: whether its parts are files that are encoded in tiles.
 
     Raises:
       UserError: the latents there are of another model.
     """
     self._folder = epath.Path(folder)
     header = {
-      'format': _FORMAT,
+      'format': _TILED_FORMAT if in_tiles else _FORMAT,
       'model': model.fingerprint,
       'step': model.step,
       'latent': model.config.model.latent,
@@ -88,6 +115,7 @@ class LatentWriter:
     images: str,
     arrays: Mapping[str, np.ndarray],
     moments: np.ndarray,
+    tiles: Mapping[str, Any] | None = None,
   ) -> None:
     """Writes the next part.
 
@@ -96,6 +124,7 @@ class LatentWriter:
       images: identifies its images.
       arrays: {name: [N, ...]}.
       moments: moments of its latents, by `latent_statistics.moments_of`.
+      tiles: of one file in tiles; see `Part`.
     """
     for name, array in arrays.items():
       with replacing(self._path(name, part)) as path, path.open('wb') as file:
@@ -103,13 +132,14 @@ class LatentWriter:
     self._manifest['parts'].append(
       {
         'images': images,
-        'num_images': len(next(iter(arrays.values()))),
+        'num_images': 1 if tiles else len(next(iter(arrays.values()))),
         'arrays': {
           name: {'shape': list(array.shape), 'dtype': str(array.dtype)}
           for name, array in arrays.items()
         },
         'moments': moments.tolist(),
       }
+      | ({'tiles': dict(tiles)} if tiles else {})
     )
     self._save()
 
@@ -147,7 +177,7 @@ def read_manifest(folder: str) -> dict[str, Any] | None:
     return None
   try:
     manifest = json.loads(path.read_text())
-    if manifest['format'] <= _FORMAT:
+    if manifest['format'] <= _TILED_FORMAT:
       fields = ('model', 'step', 'complete', 'parts')
       return {name: manifest[name] for name in fields}
   except (ValueError, LookupError, TypeError) as error:
@@ -156,13 +186,11 @@ def read_manifest(folder: str) -> dict[str, Any] | None:
     ) from error
   raise UserError(
     f'{path} is of version {manifest["format"]}, and this code reads those up '
-    f'to {_FORMAT}: install a newer vaegan_jax'
+    f'to {_TILED_FORMAT}: install a newer vaegan_jax'
   )
 
 
-def read_latents(
-  path: str, model: TrainedModel
-) -> Iterator[tuple[np.ndarray, list[str] | None]]:
+def read_latents(path: str, model: TrainedModel) -> Iterator[Part]:
   """Reads the latents that a model is to decode.
 
   Args:
@@ -170,14 +198,13 @@ def read_latents(
     model: the decoder's, which must have encoded them.
 
   Yields:
-    Latents or indices [N, ...] and the names of their images, if they have any,
-    part by part.
+    Part by part.
 
   Raises:
     UserError: there are none, they are damaged or of another model.
   """
   if path.endswith('.npy'):
-    yield _load(epath.Path(path)), None
+    yield Part(_load(epath.Path(path)))
     return
   manifest = read_manifest(path)
   if manifest is None:
@@ -197,12 +224,16 @@ def read_latents(
       'continue where it stopped'
     )
   for index, part in enumerate(manifest['parts']):
-    (name, *_) = [name for name in _DECODED if name in part['arrays']]
-    names = None
-    if 'names' in part['arrays']:
-      names = _load(epath.Path(path) / f'names-{index:05}.npy').tolist()
-      _check_names(path, names)
-    yield _load(epath.Path(path) / f'{name}-{index:05}.npy'), names
+    arrays = {
+      name: _load(epath.Path(path) / f'{name}-{index:05}.npy')
+      for name in part['arrays']
+      if name != 'logvar'
+    }
+    names = arrays['names'].tolist() if 'names' in arrays else None
+    tiles = part.get('tiles')
+    _check_names(path, [*(names or ()), *([tiles['output']] if tiles else ())])
+    (name, *_) = [name for name in _DECODED if name in arrays]
+    yield Part(arrays[name], names, tiles, arrays.get('missing'))
 
 
 def _load(path: epath.Path) -> np.ndarray:

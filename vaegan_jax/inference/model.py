@@ -11,13 +11,14 @@ entries of Z that make one code.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 from flax import struct
 
 from vaegan_jax.config.shapes import example_shape
@@ -161,6 +162,30 @@ class TrainedModel(struct.PyTreeNode):
         x = jnp.concatenate([x, *[last] * (-side % factor)], axis=axis)
     x_recon = self.decode(self.encode(x).mode())
     return x_recon[:, *(slice(side) for side in sides)]
+
+  def reconstruct_tiled(
+    self, x: np.ndarray, tile: int | Sequence[int], batch_size: int = 8
+  ) -> np.ndarray:
+    """Does what `reconstruct` does in overlapping tiles; see `tiling.py`.
+
+    Args:
+      x: [B, *S, C] in [-1, 1], S of any lengths; it may be a memory map.
+      tile: side of the tiles in pixels, for all axes or for each.
+      batch_size: tiles of the training's size that are computed at a time.
+
+    Returns:
+      [B, *S, C] float32, in the host's memory.
+
+    Raises:
+      UserError: the network does not take such inputs or tiles.
+    """
+    # Imported here: loading and encoding need none of `runtime`.
+    from vaegan_jax.inference.tiling import Tiler
+
+    sides = (tile,) if isinstance(tile, int) else tuple(tile)
+    self._check_channels(x)
+    tiler = Tiler(self, sides, batch_size)
+    return np.stack([tiler.reconstruct(example) for example in x])
 
   @functools.partial(jax.jit, static_argnums=2)
   def sample(self, key: jax.Array, n: int) -> jax.Array:

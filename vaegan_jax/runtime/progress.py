@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import jax
 from absl import logging
-from tqdm import tqdm
 
 _QUIET_SECONDS = 5  # Before and between the lines of `track`.
 Step = TypeVar('Step')
@@ -132,19 +131,31 @@ def track(
   Yields:
     The steps.
   """
-  on_terminal = sys.stderr.isatty()
-  hidden = not on_terminal or jax.process_index() > 0
+  bar = _open_bar(action, total)
   start = printed = clock()
-  with tqdm(
-    desc=action, total=total, leave=False, delay=_QUIET_SECONDS, disable=hidden
-  ) as bar:
+  with contextlib.nullcontext() if bar is None else bar:
     for done, step in enumerate(steps, start=1):
       yield step
-      bar.update()
-      if not on_terminal and (now := clock()) - printed >= _QUIET_SECONDS:
+      if bar is not None:
+        bar.update()
+      elif (now := clock()) - printed >= _QUIET_SECONDS:
         printed = now
         left = format_duration((now - start) / done * (total - done))
         print(f'{action}: {done:,} of {total:,}  {left} left', flush=True)
+
+
+def _open_bar(action: str, total: int) -> Any:
+  """Returns a bar on a terminal; None elsewhere, or where tqdm is missing."""
+  if not sys.stderr.isatty():
+    return None
+  try:
+    from tqdm import tqdm
+  except ImportError:  # The extra `load` has none.
+    return None
+  hidden = jax.process_index() > 0
+  return tqdm(
+    desc=action, total=total, leave=False, delay=_QUIET_SECONDS, disable=hidden
+  )
 
 
 def format_duration(seconds: float) -> str:

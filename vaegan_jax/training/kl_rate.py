@@ -3,7 +3,8 @@
 The weight is a Lagrange multiplier of the rate (arXiv 1810.00597): it rises
 while the KL is above the rate and falls while it is below. As in arXiv
 2004.05988 it follows the error and the error's sum. Here its logarithm does, so
-that the same gains suit distances and examples of any size. The weight is among
+that the same gains suit distances and examples of any size, and the error is a
+moving average's, as one batch's KL may be far off. Both are among
 `TrainState.averages`.
 """
 
@@ -12,15 +13,16 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import optax
 
 NAME = 'kl_weight'  # Among the averages, and as a metric.
-_ERROR = 'kl_error'  # Of the last step, among the averages.
+_AVERAGE, _DECAY = 'kl_average', 0.95
 # How far the weight's logarithm moves for the error in every step, and once for
 # a change of it. The KL follows its weight in some hundred steps: without the
 # second both would swing.
 _GAIN, _DAMPING = 0.02, 1.0
 _MAX_ERROR = 1.0
-_MIN_KL = 1e-6  # Of the first steps, whose KL may be 0.
+_MIN_KL = 1e-6  # It may be 0.
 
 
 def create(rate: float, kl_weight: float) -> dict[str, float]:
@@ -30,8 +32,9 @@ def create(rate: float, kl_weight: float) -> dict[str, float]:
     rate: in bits an example; 0: nothing is steered, and there are none.
     kl_weight: the weight of the first step.
   """
-  # A run begins with hardly any KL, so the first error is no change.
-  return {NAME: kl_weight, _ERROR: -_MAX_ERROR} if rate else {}
+  # A run begins with hardly any KL: the least error is no change then.
+  least = rate * math.log(2) * math.exp(-_MAX_ERROR)
+  return {NAME: kl_weight, _AVERAGE: least} if rate else {}
 
 
 def steer(
@@ -39,7 +42,7 @@ def steer(
   metrics: Mapping[str, jax.Array],
   rate: float,
 ) -> dict[str, jax.Array]:
-  """Moves the weight by the error of the last step's KL.
+  """Moves the weight by the error of the KL.
 
   Args:
     averages: averages of a state; without a weight nothing is steered.
@@ -51,7 +54,12 @@ def steer(
   """
   if NAME not in averages:
     return {}
-  ratio = jnp.maximum(metrics['kl'], _MIN_KL) / (rate * math.log(2))
-  error = jnp.clip(jnp.log(ratio), -_MAX_ERROR, _MAX_ERROR)
-  move = _GAIN * error + _DAMPING * (error - averages[_ERROR])
-  return {NAME: averages[NAME] * jnp.exp(move), _ERROR: error}
+
+  def error(kl):
+    ratio = jnp.maximum(kl, _MIN_KL) / (rate * math.log(2))
+    return jnp.clip(jnp.log(ratio), -_MAX_ERROR, _MAX_ERROR)
+
+  last = averages[_AVERAGE]
+  kl = optax.incremental_update(metrics['kl'], last, 1.0 - _DECAY)
+  move = _GAIN * error(kl) + _DAMPING * (error(kl) - error(last))
+  return {NAME: averages[NAME] * jnp.exp(move), _AVERAGE: kl}

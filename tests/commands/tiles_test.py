@@ -1,0 +1,267 @@
+"""Files of any size, in tiles, that come back in their own formats."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import tifffile
+from PIL import Image
+
+import vaegan_jax
+from tests.commands.use_test import tell
+from tests.finished_run import LATENTS, finish, use
+from vaegan_jax.data import pixels
+
+# Double, ASCII and short tags of GeoTIFF; GDAL's value of no data.
+SCALE, TIE, KEYS = (10.0, 10.0, 0.0), (0, 0, 0, 399960.0, 5300040.0, 0.0), 34735
+TAGS = [
+  (33550, 12, 3, SCALE, True),
+  (33922, 12, 6, TIE, True),
+  (KEYS, 3, 8, (1, 1, 0, 1, 3072, 0, 1, 32632), True),
+  (34737, 2, 0, 'WGS 84 / UTM zone 32N|', True),
+  (42112, 2, 0, '<GDALMetadata><Item name="a">b</Item></GDALMetadata>', True),
+  (42113, 2, 0, '-9999', True),
+]
+# Dropped: they are those of other values.
+STATISTICS = '<Item name="STATISTICS_MAXIMUM">2999</Item></GDAL'
+ARRAYS = (
+  'data.name=array_folder',
+  'model.latent_shape=map',
+)
+
+
+def scene(folder):
+  """Writes a band-sequential GeoTIFF with no data in a corner, [3, H, W]."""
+  rng = np.random.default_rng(0)
+  values = rng.integers(0, 3000, (3, 45, 70)).astype(np.int16)
+  values[:, :9, :7] = -9999
+  tifffile.imwrite(
+    folder / 'scene.tif',
+    values,
+    photometric='minisblack',
+    planarconfig='separate',
+    extratags=[
+      (code, *rest, value.replace('</GDAL', STATISTICS), True)
+      if code == 42112
+      else (code, *rest, value, True)
+      for code, *rest, value, _ in TAGS
+    ],
+    resolution=(10, 10),
+  )
+  return values
+
+
+def sound(folder):
+  values = np.random.default_rng(0).integers(-9000, 9000, (203, 2), np.int16)
+  soundfile.write(folder / 'sound.wav', values, 8000, subtype='PCM_16')
+  return values
+
+
+def volume(folder):
+  """Writes a volume whose first axis has one channel."""
+  values = np.random.default_rng(0).normal(size=(1, 13, 30, 8))
+  np.savez(folder / 'volume.npz', field=values.astype(np.float32))
+  return values
+
+
+AFFINE = np.array([[0, -2, 0, 9], [3, 0, 0, 8], [0, 0, 4, 7], [0, 0, 0, 1.0]])
+
+
+def scan(folder):
+  """Writes a compressed NIfTI with a scale, and an affine that turns."""
+  nibabel = pytest.importorskip('nibabel')
+  values = np.random.default_rng(0).integers(0, 4000, (13, 30, 8), np.int16)
+  image = nibabel.Nifti1Image(values, AFFINE)
+  image.header.set_slope_inter(0.002, -4)
+  image.header.set_xyzt_units('mm')
+  nibabel.save(image, folder / 'scan.nii.gz')
+  return read(folder / 'scan.nii.gz')
+
+
+# Fields, a tile, the file and its writer, and its axes [*S, C].
+FILES = {
+  'scene': (
+    ('data.shape=(16,16)', 'data.channels=3', 'data.value_range=(0,3000)'),
+    '24,32',
+    'scene.tif',
+    scene,
+    (1, 2, 0),
+  ),
+  'sound': (
+    ('data.shape=(32,)', 'data.channels=2', 'data.value_range=(-9000,9000)'),
+    '40',
+    'sound.wav',
+    sound,
+    (0, 1),
+  ),
+  'volume': (
+    ('data.shape=(8,8,8)', 'data.channels=1', 'data.value_range=(-4,4)'),
+    '24',
+    'volume.npz',
+    volume,
+    (1, 2, 3, 0),
+  ),
+}
+FILES['scan'] = (*FILES['volume'][:2], 'scan.nii.gz', scan, (0, 1, 2))
+
+
+def read(path):
+  if path.suffix == '.tif':
+    return tifffile.imread(path)
+  if path.suffix == '.wav':
+    return soundfile.read(path, dtype='int16')[0]
+  if path.suffix == '.npz':
+    return np.load(path)['field']
+  import nibabel
+
+  return np.asarray(nibabel.load(path).dataobj, np.float32)
+
+
+@pytest.mark.parametrize('kind', FILES)
+def test_files_come_back_in_their_format(kind, tiny_run, tmp_path):
+  fields, tile, name, draw, order = FILES[kind]
+  run, inputs = tmp_path / 'run', tmp_path / 'inputs'
+  for folder in (run, inputs):
+    folder.mkdir()
+  rate = ('data.sample_rate=8000',) if kind == 'sound' else ()
+  finish(run, tiny_run, *ARRAYS, *fields, *rate)
+  original = draw(inputs)
+  flags = (f'--input={inputs}', f'--tile={tile}')
+  use(run, '--mode=reconstruct', *flags, f'--output={tmp_path}')
+  written = read(tmp_path / 'reconstructions' / name)
+  # The whole at once, in the order of axes that the file has.
+  model = vaegan_jax.load(run)
+  known = original > -9999
+  filled = original.astype(np.float32)
+  for band in filled if kind == 'scene' else ():
+    band[:9, :7] = np.quantile(band[band > -9999], 0.5, method='lower')
+  x = filled.transpose(order)
+  if kind == 'scan':  # It has no axis of channels.
+    x = x[..., None]
+  x = pixels.to_float(x, model.config.data.value_range)
+  whole = np.asarray(model.to_values(model.reconstruct(x[None])))[0]
+  if kind == 'scan':
+    whole = whole[..., 0]
+  whole = whole.transpose(np.argsort(order))
+  if kind == 'scene':  # Read with the bands last, and written so.
+    original, known, whole = (
+      np.moveaxis(array, 0, -1) for array in (original, known, whole)
+    )
+  is_float = written.dtype.kind == 'f'
+  assert written.shape == whole.shape
+  assert written.dtype == original.dtype or is_float
+  atol = 1e-4 if is_float else 0.51
+  np.testing.assert_allclose(written[known], whole[known], atol=atol)
+  assert np.array_equal(written[~known], original[~known])
+  np.testing.assert_array_equal(
+    read(tmp_path / 'originals' / name), original.astype(written.dtype)
+  )
+  # In two steps, of which the second has no file to look at.
+  latents, decoded = tmp_path / 'latents', tmp_path / 'decoded'
+  use(run, '--mode=encode', *flags, f'--output={latents}')
+  use(run, '--mode=decode', f'--input={latents}', f'--output={decoded}')
+  assert [path.name for path in decoded.iterdir()] == [name]
+  np.testing.assert_array_equal(read(decoded / name), written)
+  for folder in ('reconstructions', 'decoded'):
+    _check_facts(tmp_path / folder / name)
+
+
+def _check_facts(path):
+  """Checks the georeference and the sample rate of a file."""
+  if path.suffix == '.wav':
+    found = soundfile.info(path)
+    assert found.samplerate == 8000 and found.subtype == 'PCM_16'
+  if path.suffix == '.gz':
+    import nibabel
+
+    image = nibabel.load(path)
+    np.testing.assert_array_equal(image.affine, AFFINE)
+    assert image.header.get_xyzt_units()[0] == 'mm'
+    assert image.get_data_dtype() == np.float32
+  if path.suffix == '.tif':
+    with tifffile.TiffFile(path) as file:
+      tags = {tag.code: tag.value for tag in file.pages[0].tags}
+      assert file.pages[0].samplesperpixel == 3
+    for code, _, _, value, _ in TAGS:
+      assert tags[code] == value
+    assert tags[282] == (10, 1)
+
+
+def test_photographs_are_taken_whole_with_flat_latents(
+  tiny_run, tmp_path, capsys
+):
+  run, photos, latents = (tmp_path / n for n in ('run', 'photos', 'latents'))
+  for folder in (run, photos):
+    folder.mkdir()
+  finish(run, tiny_run, *LATENTS['fsq'])
+  rng = np.random.default_rng(0)
+  for name, shape in (('a.jpg', (20, 37, 3)), ('b.png', (9, 16, 3))):
+    pixels = rng.integers(0, 256, shape, np.uint8)
+    Image.fromarray(pixels).save(photos / name)
+  Image.fromarray(pixels).save(photos / 'c.tif')
+  flags = (f'--input={photos}', '--tile=16')
+  use(run, '--mode=encode', *flags, f'--output={latents}')
+  manifest = json.loads((latents / 'manifest.json').read_text())
+  assert manifest['num_images'] == 3 and manifest['format'] == 2
+  # Tiles of 16 that overlap by 4: two times three, and one.
+  shapes = [part['arrays']['indices']['shape'] for part in manifest['parts']]
+  assert [shape[0] for shape in shapes] == [6, 1, 1]
+  # The same command again encodes nothing; another tile would.
+  capsys.readouterr()
+  stamps = [path.stat().st_mtime_ns for path in latents.glob('*.npy')]
+  use(run, '--mode=encode', *flags, f'--output={latents}')
+  assert stamps == [path.stat().st_mtime_ns for path in latents.glob('*.npy')]
+  use(
+    run,
+    '--mode=decode',
+    f'--input={latents}',
+    f'--output={tmp_path / "decoded"}',
+  )
+  use(run, '--mode=reconstruct', *flags, f'--output={tmp_path}')
+  for name, size in (('a.png', (37, 20)), ('b.png', (16, 9)), ('c.tif', 0)):
+    image = Image.open(tmp_path / 'decoded' / name)
+    assert not size or image.size == size
+    np.testing.assert_array_equal(
+      image, Image.open(tmp_path / 'reconstructions' / name)
+    )
+  model = vaegan_jax.load(run)
+  x = np.asarray(Image.open(photos / 'a.jpg')) / np.float32(127.5) - 1
+  found = np.asarray(Image.open(tmp_path / 'reconstructions' / 'a.png'))
+  np.testing.assert_allclose(
+    found / 127.5 - 1, model.reconstruct_tiled(x[None], 16)[0], atol=1 / 127
+  )
+
+
+@pytest.mark.parametrize(
+  ('args', 'told'),
+  [
+    (['--mode=encode', '--tile=none'], 'must be whole numbers from 1'),
+    (['--mode=encode', '--tile=0'], 'for example, --tile=256'),
+    (['--mode=encode', '--tile=16,16,16'], 'must have 1 or 2 sides'),
+    (['--mode=reconstruct', '--tile=8'], 'shape of the training'),
+    (['--mode=encode', '--tile=16', '--split=eval'], 'is for files'),
+    (['--mode=sample', '--tile=16'], 'is for --mode=encode or'),
+    (['--mode=decode', '--tile=16'], 'leave --tile out'),
+    (['--mode=decode', '--input={tiled}'], 'damaged format of a file'),
+  ],
+)
+def test_a_wrong_tile_gives_one_message(
+  args, told, tiny_run, tmp_path, capsys, tmp_path_factory
+):
+  run, tiled = tmp_path / 'run', tmp_path / 'tiled'
+  for folder in (run, tiled):
+    folder.mkdir()
+  finish(run, tiny_run)
+  np.save(tmp_path / 'flat.npy', np.zeros((2, 4), np.float32))
+  np.save(tiled / 'mean-00000.npy', np.zeros((1, 4), np.float32))
+  tiles = {'tile': [16], 'space': [9, 9], 'output': 'a.png'}
+  tiles['form'] = {'kind': 'sh', 'shape': [9, 9, 3], 'dtype': 'uint8'}
+  part = {'images': '', 'num_images': 1, 'arrays': {'mean': {}}, 'tiles': tiles}
+  manifest = {'format': 2, 'step': 1, 'complete': True, 'parts': [part]}
+  manifest['model'] = vaegan_jax.load(run).fingerprint
+  (tiled / 'manifest.json').write_text(json.dumps(manifest))
+  args = [arg.format(tiled=tiled) for arg in args]
+  if not any(arg.startswith(('--input', '--split')) for arg in args):
+    args.append(f'--input={tmp_path / "flat.npy"}')
+  assert told in tell(capsys, run, *args)

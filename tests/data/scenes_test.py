@@ -1,0 +1,278 @@
+"""GeoTIFF scenes: exact tiles, splits, no data, and what is refused."""
+
+import re
+import sys
+
+import numpy as np
+import pytest
+
+from tests.data.opening import everything, load, open_dataset
+from vaegan_jax.data import scene_files
+from vaegan_jax.data.scene_files import parse_no_data
+from vaegan_jax.errors import UserError
+
+tifffile = pytest.importorskip('tifffile')
+
+SHAPE = {'shape': (16, 16), 'channels': 3}
+NO_DATA = 42113
+
+
+def scene(seed=0, shape=(70, 53, 3), dtype=np.uint16):
+  return np.random.default_rng(seed).integers(1, 4000, shape).astype(dtype)
+
+
+def save(path, values, no_data=None, scale=None, **options):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  tags = [(NO_DATA, 's', 0, no_data, True)] if no_data else []
+  tags += [(33550, 'd', 3, (*scale, 0.0), True)] if scale else []
+  options = {'photometric': 'minisblack', 'metadata': None, **options}
+  options.setdefault('planarconfig', 'contig')
+  tifffile.imwrite(path, values, extratags=tags, **options)
+  return path
+
+
+def open_scenes(path, tmp_path, **fields):
+  fields = {'shape': (16, 16), **fields}
+  return open_dataset('scenes', tmp_path / 'data', path=path, **fields)
+
+
+def tiles(values, size=16):
+  """Returns all whole tiles [N, H, W, C], row by row."""
+  down, across = values.shape[0] // size, values.shape[1] // size
+  whole = values[: down * size, : across * size]
+  whole = whole.reshape(down, size, across, size, -1).swapaxes(1, 2)
+  return whole.reshape(-1, size, size, values.shape[-1])
+
+
+def read_all(dataset):
+  """Returns all tiles of one scene, row by row."""
+  tiles_by_place = {
+    tuple(map(int, re.findall(r'\d+', dataset.describe(split, index)))): tile
+    for split, count in dataset.counts.items()
+    for index in range(count)
+    for tile in dataset.read(split, [index])
+  }
+  return np.stack([tiles_by_place[place] for place in sorted(tiles_by_place)])
+
+
+LAYOUTS = {
+  'mapped': {'planarconfig': 'contig'},
+  'mapped planes': {'planarconfig': 'separate'},
+  'big endian': {'planarconfig': 'contig', 'byteorder': '>'},
+  'strips': {
+    'planarconfig': 'contig',
+    'rowsperstrip': 9,
+    'compression': 'zlib',
+  },
+  'tiles': {'planarconfig': 'contig', 'tile': (32, 16)},
+  'packed tiles': {
+    'planarconfig': 'contig',
+    'tile': (32, 32),
+    'compression': 'zlib',
+    'byteorder': '>',
+  },
+  'tiles of planes': {
+    'planarconfig': 'separate',
+    'tile': (16, 48),
+    'compression': 'zlib',
+  },
+}
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_tiles_are_exact_in_every_layout(layout, tmp_path):
+  options, values = LAYOUTS[layout], scene()
+  stored = values
+  if options['planarconfig'] == 'separate':
+    stored = np.moveaxis(values, -1, 0)
+  path = save(tmp_path / 'x.tif', stored, **options)
+  dataset = open_scenes(path, tmp_path)
+  np.testing.assert_array_equal(read_all(dataset), tiles(values))
+  images = load(dataset, 'train+test', **SHAPE)
+  assert images.dtype == np.uint16 and len(images) == 12
+  wanted = [
+    tile
+    for split, count in dataset.counts.items()
+    for tile in dataset.read(split, range(count))
+  ]
+  np.testing.assert_array_equal(everything(images), wanted)
+  is_mapped = layout.startswith('mapped') or layout == 'big endian'
+  assert (dataset.cache_dir is None) == is_mapped  # No second copy.
+
+
+def test_scenes_are_split_whole(tmp_path):
+  folder = tmp_path / 'scenes'
+  for number in range(20):
+    save(folder / f'{number:02}.tif', scene(number), scale=(10.0, 10.0))
+  dataset = open_scenes(folder, tmp_path)
+  sides = [
+    {dataset.describe(split, i).split()[0] for i in range(count)}
+    for split, count in dataset.counts.items()
+  ]
+  assert len(sides[0] | sides[1]) == 20 and not sides[0] & sides[1]
+  assert 'Each scene is in one split.' in dataset.report(None)[1]
+  held_out = set(sides[1])
+  save(folder / '20.tif', scene(20), scale=(20.0, 20.0))
+  dataset = open_scenes(folder, tmp_path)
+  after = {
+    dataset.describe('test', i).split()[0]
+    for i in range(dataset.counts['test'])
+  }
+  assert held_out <= after <= held_out | {"'20.tif'"}
+  assert '10 x 10 (20), 20 x 20 (1)' in dataset.report(None)[-1]
+
+
+def test_one_scene_is_split_by_rows_of_tiles(tmp_path):
+  dataset = open_scenes(save(tmp_path / 'x.tif', scene()), tmp_path)
+  rows = [set(numbers // 3) for numbers in dataset._numbers.values()]
+  assert rows[0] | rows[1] == set(range(4)) and not rows[0] & rows[1]
+  assert 'It is split by rows of tiles' in dataset.report(None)[1]
+
+
+def test_folders_are_splits(tmp_path):
+  folder = tmp_path / 'scenes'
+  save(folder / 'train' / 'a.tif', scene(0))
+  save(folder / 'val' / 'b.tif', scene(1))
+  dataset = open_scenes(folder, tmp_path)
+  held_out = everything(load(dataset, 'test', **SHAPE))
+  np.testing.assert_array_equal(held_out, tiles(scene(1)))
+
+
+@pytest.mark.parametrize('options', ({}, {'tile': (16, 16)}))
+def test_tiles_with_no_data_are_skipped_and_counted(options, tmp_path):
+  values = scene()
+  values[40, 30, 1] = 9999
+  path = save(tmp_path / 'x.tif', values, '9999', **options)
+  dataset = open_scenes(path, tmp_path)
+  wanted = np.delete(tiles(values), 7, 0)
+  np.testing.assert_array_equal(read_all(dataset), wanted)
+  assert 'Skipped 1 that hold no data.' in dataset.report(None)
+
+
+@pytest.mark.parametrize(
+  ('text', 'dtype', 'value'),
+  [
+    ('-9999', 'int16', -9999),
+    ('-9999', 'uint16', None),
+    ('0.5', 'uint8', None),
+    ('-3.4028234663852886e+38', 'float32', np.finfo(np.float32).min),
+    ('none', 'float32', None),
+    (' 0 \0', 'uint8', 0),
+  ],
+)
+def test_no_data_is_a_value_of_the_dtype(text, dtype, value):
+  found = parse_no_data(text, np.dtype(dtype))
+  assert found == value
+  assert found is None or found.dtype == dtype
+
+
+def test_nan_is_no_data_if_declared(tmp_path):
+  values = scene(dtype=np.float32)
+  values[:20, :20] = np.nan
+  dataset = open_scenes(save(tmp_path / 'x.tif', values, 'nan'), tmp_path)
+  assert 'Skipped 4 that hold no data.' in dataset.report(None)
+  other = save(tmp_path / 'y.tif', values)
+  with pytest.raises(UserError, match=r'4 cannot be read, such as .*NaN'):
+    open_scenes(other, tmp_path)
+
+
+def test_parts_that_were_never_written_are_skipped(tmp_path):
+  rasterio = pytest.importorskip('rasterio')
+  path, values = str(tmp_path / 'x.tif'), scene(shape=(64, 64, 3))
+  options = {'tiled': True, 'blockxsize': 16, 'blockysize': 16}
+  with rasterio.open(
+    path,
+    'w',
+    driver='GTiff',
+    width=160,
+    height=160,
+    count=3,
+    dtype='uint16',
+    SPARSE_OK='TRUE',
+    crs='EPSG:32633',
+    transform=rasterio.transform.from_origin(5e5, 5e6, 10, 10),
+    **options,
+  ) as file:
+    window = rasterio.windows.Window(32, 16, 64, 64)
+    file.write(np.moveaxis(values, -1, 0), window=window)
+  dataset = open_scenes(path, tmp_path)
+  np.testing.assert_array_equal(read_all(dataset), tiles(values))
+  assert 'Skipped 84 that hold no data.' in dataset.report(None)
+
+
+def test_tiles_share_decoded_parts(tmp_path, monkeypatch):
+  decoded, original = [], scene_files.Scene._decode
+  monkeypatch.setattr(
+    scene_files.Scene,
+    '_decode',
+    lambda self, number: decoded.append(number) or original(self, number),
+  )
+  monkeypatch.setattr(scene_files, '_KEPT_BYTES', 8 * 32 * 32 * 3 * 2)
+  path = tmp_path / 'x.tif'
+  save(path, scene(shape=(64, 400, 3)), compression='zlib', tile=(32, 32))
+  open_scenes(path, tmp_path)
+  assert set(decoded) == set(range(26))
+  assert len(decoded) < 2 * 26  # Of 100 tiles; a thread may come late.
+
+
+def save_pages(path):
+  save(path, scene())
+  save(path, scene(1), append=True)
+  return path
+
+
+def truncated(path):
+  path.write_bytes(path.read_bytes()[:-20000])
+  return path
+
+
+REFUSED = {
+  r'x\.tif.* has 2 pages': lambda p: save_pages(p / 'x.tif'),
+  'cannot be read, such as .*truncated': lambda p: truncated(
+    save(p / 'x.tif', scene(), tile=(16, 16))
+  ),
+  r'x\.tif.*cannot be read .*: it may be truncated': lambda p: (
+    (p / 'x.tif').write_bytes(b'II*\0\x08') and p / 'x.tif'
+  ),
+  'larger than each of the 1 scenes': lambda p: save(
+    p / 'x.tif', scene(shape=(9, 99, 3))
+  ),
+  'must be a GeoTIFF, or a folder': lambda p: p,
+  'holds complex64, and must hold real': lambda p: save(
+    p / 'x.tif', scene().astype(np.complex64)
+  ),
+  'tiles of uint16 .16, 16, 3., and 12 that differ': lambda p: (
+    save(p / 'x' / 'a.tif', scene(1, (99, 99, 3))).parent,
+    save(p / 'x' / 'b.tif', scene(2, (70, 53, 2))).parent,
+  )[0],
+}
+
+
+@pytest.mark.parametrize('told', REFUSED)
+def test_what_cannot_be_used_is_one_sentence(told, tmp_path):
+  with pytest.raises(UserError, match=told) as caught:
+    open_scenes(REFUSED[told](tmp_path), tmp_path)
+  assert 'data.' in str(caught.value)
+
+
+def test_a_part_that_is_too_large_is_refused(tmp_path, monkeypatch):
+  monkeypatch.setattr(scene_files, '_MAX_SEGMENT', 5000)
+  options = {'compression': 'zlib', 'rowsperstrip': 70}
+  path = save(tmp_path / 'x.tif', scene(), **options)
+  with pytest.raises(UserError, match='gdal_translate -co TILED=YES'):
+    open_scenes(path, tmp_path)
+
+
+def test_a_missing_library_is_named(tmp_path, monkeypatch):
+  path = save(tmp_path / 'x.tif', scene(), compression='zlib')
+
+  def decode(self, number):
+    raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+  with monkeypatch.context() as patch:
+    patch.setattr(scene_files.Scene, '_decode', decode)
+    with pytest.raises(UserError, match='pip install imagecodecs'):
+      open_scenes(path, tmp_path)
+  monkeypatch.setitem(sys.modules, 'tifffile', None)
+  with pytest.raises(UserError, match='pip install tifffile'):
+    open_scenes(path, tmp_path)

@@ -1,0 +1,175 @@
+"""Inputs larger than the network's, in overlapping tiles."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+import vaegan_jax
+from tests.finished_run import LATENTS, finish
+from vaegan_jax.errors import UserError
+from vaegan_jax.inference import tiling
+from vaegan_jax.inference.tile_grid import Canvas, Grid, Tiles, place_tiles
+
+_ARRAYS = (
+  'data.name=array_folder',
+  'data.channels=1',
+  'data.value_range=(-2, 2)',
+)
+# Fields of a run, a tile, and inputs: odd, smaller than a tile in one axis.
+EXACT = {
+  'sounds': (('data.shape=(16,)', 'model.latent_shape=map'), 24, (101,)),
+  'images': (LATENTS['gaussian_map'], 32, (61, 27)),
+  'batch norm': ((*LATENTS['vq'], 'model.norm=batch'), 32, (35, 70)),
+  'volumes': (('data.shape=(8,8,8)', 'model.latent_shape=map'), 24, (45, 9, 8)),
+}
+
+
+@pytest.fixture
+def load(tiny_run, tmp_path):
+  """Returns a function of a run's fields that returns such a model."""
+
+  def load(*fields):
+    of_arrays = _ARRAYS if fields[0].startswith('data.shape') else ()
+    finish(tmp_path, tiny_run, *of_arrays, *fields)
+    return vaegan_jax.load(tmp_path)
+
+  return load
+
+
+def noise(model, *space):
+  rng = np.random.default_rng(0)
+  shape = (*space, model.image_shape[-1])
+  return rng.uniform(-1, 1, shape).astype(np.float32)
+
+
+@pytest.mark.parametrize('kind', EXACT)
+def test_tiles_of_convolutions_equal_the_whole(kind, load, monkeypatch):
+  fields, tile, space = EXACT[kind]
+  model = load(*fields)
+  x = noise(model, *space)
+  tiler = tiling.Tiler(model, (tile,))
+  assert tiler.is_exact
+  whole = np.asarray(model.reconstruct(x[None]))[0]
+  assert whole.std() > 0.02
+  np.testing.assert_allclose(tiler.reconstruct(x), whole, atol=1e-5)
+  # A latent map is that of the whole input, too, where its sides allow one.
+  even = x[tuple(slice(n - n % 4) for n in space)]
+  posterior = model.encode(even[None])
+  for name, wanted in vars(posterior).items():
+    if wanted is not None:
+      found = getattr(tiler.encode(even), name)
+      np.testing.assert_allclose(found, wanted[0], atol=1e-5)
+  # Less overlap than the convolutions' reach is too little.
+  monkeypatch.setattr(tiling.Tiler, '_overlaps', (0, 0))
+  assert np.abs(tiler.reconstruct(x) - whole).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+  'fields',
+  [
+    LATENTS['fsq'],
+    (*LATENTS['gaussian_map'], 'model.norm=group'),
+    (*LATENTS['vq'], 'model.network=residual', 'model.depth=1'),
+  ],
+)
+def test_blended_tiles_have_no_seams(fields, load):
+  """Jumps across the edges of tiles are no larger than those elsewhere."""
+  model = load(*fields)
+  tiler = tiling.Tiler(model, (16,))
+  assert not tiler.is_exact
+  side = 52
+  axis = np.linspace(-1, 1, side, dtype=np.float32)
+  x = np.stack(np.broadcast_arrays(axis, axis[:, None], 0.3), -1)
+  found = tiler.reconstruct(x)
+  assert found.shape == x.shape and np.isfinite(found).all()
+  jumps = np.abs(np.diff(found, axis=1)).mean((0, 2))  # From j to j + 1.
+  factor = 1 if tiler.is_flat else model.autoencoder.encoder.factor
+  starts = tiler.grid((side // factor,) * 2, 1).scaled(factor).starts[1]
+  edges = {s - 1 for s in starts[1:]} | {s + 15 for s in starts[:-1]}
+  across = max(jumps[j] for j in edges)
+  within = max(jumps[j] for j in range(side - 1) if j not in edges)
+  assert len(starts) == 4 and 0 < across <= within
+
+
+def test_tiles_of_other_brightness_are_blended():
+  """Tiles that differ by 1 meet in small steps, the smallest at the edges."""
+  grid = place_tiles((40,), (16,), (8,))
+  steps = {}
+  for smooth in (False, True):
+    canvas = Canvas(grid, smooth)
+    for index in range(4):
+      canvas.add(index, np.full((16, 1), index, np.float32))
+    result = canvas.result((40,))[:, 0]
+    steps[smooth] = np.abs(np.diff(result))
+    assert result[0] == 0 and result[-1] == 3
+  edges = [7, 15, 23, 31]
+  assert steps[False].max() == 1
+  assert steps[True].max() < 0.2 and steps[True][edges].max() < 0.05
+
+
+def test_small_and_batched_inputs_keep_their_shape(load):
+  model = load(*LATENTS['gaussian'])
+  x = noise(model, 5, 40)
+  assert model.reconstruct_tiled(x[None], 16).shape == (1, 5, 40, 3)
+  # Padded to the training's shape by repetition, and cut again.
+  padded = np.concatenate([x[:, :16], *[x[-1:, :16]] * 11])
+  np.testing.assert_allclose(
+    model.reconstruct_tiled(x[None, :, :16], (16, 16))[0],
+    model.reconstruct(padded[None])[0, :5],
+    atol=1e-6,
+  )
+
+
+@pytest.mark.parametrize(
+  ('fields', 'tile', 'told'),
+  [
+    (LATENTS['gaussian_map'], (30,), 'tile=30 must be a multiple of 4, and at'),
+    (LATENTS['gaussian_map'], (8,), 'example, tile=20$'),
+    (LATENTS['gaussian_map'], (32, 48, 32), '=32,48,32 must have 1 or 2 sides'),
+    (LATENTS['gaussian'], (32,), 'shape of the training.*example, tile=16$'),
+  ],
+)
+def test_tiles_that_do_not_fit_give_one_message(fields, tile, told, load):
+  with pytest.raises(UserError, match=told):
+    tiling.Tiler(load(*fields), tile)
+
+
+@pytest.mark.parametrize('smooth', [False, True])
+@pytest.mark.parametrize('length', [3, 8, 9, 10, 23, 40])
+def test_weights_sum_to_one(length, smooth):
+  """Also where the last tile is moved back over two others."""
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(length, 7, 2)).astype(np.float32)
+  grid = place_tiles(x.shape[:2], (8, 5), (3, 2))
+  tiles, canvas = Tiles(x, grid), Canvas(grid, smooth)
+  for index in range(len(tiles)):
+    canvas.add(index, tiles[np.array([index])][0])
+  np.testing.assert_allclose(canvas.result(x.shape[:2]), x, atol=1e-6)
+  for weights in itertools.chain(*grid.weights(smooth)):
+    assert weights.min() >= 0
+    assert smooth or set(weights) <= {0, 1}
+
+
+def test_hard_tiles_meet_in_the_middle_of_their_overlap():
+  first, second = Grid(((0, 4),), (8,)).weights(False)[0]
+  np.testing.assert_array_equal(first, [1, 1, 1, 1, 1, 1, 0, 0])
+  np.testing.assert_array_equal(second, [0, 0, 1, 1, 1, 1, 1, 1])
+
+
+def test_only_one_shape_of_tiles_is_computed(load):
+  model = load(*LATENTS['gaussian_map'])
+  tiler = tiling.Tiler(model, (20,), batch_size=4)
+  shapes = []
+  encode = type(model).encode
+
+  def record(self, x):
+    shapes.append(x.shape)
+    return encode(self, x)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(type(model), 'encode', record)
+    tiler.encode(noise(model, 57, 90))
+  number = -(-4 * 16 * 16 // (20 * 20)) - 1
+  assert set(shapes) == {(jax.local_device_count() * number, 20, 20, 3)}

@@ -1,0 +1,220 @@
+"""Tiles of TIFF scenes that are larger than memory.
+
+Only the parts of a file that a tile needs are read and decoded.
+"""
+
+import os
+from typing import Any
+
+import numpy as np
+
+from vaegan_jax.data.store import Empty, Recent, import_reader
+from vaegan_jax.errors import UserError, describe_error
+
+SUFFIXES = ('.tif', '.tiff', '.btf')
+_NODATA, _PIXEL_SCALE = 42113, 33550  # Tags of GDAL and of GeoTIFF.
+_MAX_SEGMENT = 2**28  # Bytes of a part that is decoded at once.
+_KEPT_BYTES = 2**26  # Of decoded parts, which neighbours share.
+_SEPARATE = 2  # Planar configuration: one plane a band.
+_REDUCED, _MASK = 1, 4  # Bits of the kind of page.
+
+
+class Scene:
+  """A georeferenced image in a file.
+
+  Attributes:
+    shape: [H, W, C].
+    dtype: in the byte order of the file.
+    no_data: the value that stands for none, or None.
+    pixel_scale: the size of a pixel in units of the map, (x, y); () if unknown.
+    is_mapped: whether values are read without decoding.
+    segment: the height and width of what is decoded at once.
+  """
+
+  def __init__(self, path: str):
+    """Reads the header.
+
+    Raises:
+      UserError: it is no such scene, or a library is missing.
+    """
+    tifffile = import_reader('tifffile', path, 'a TIFF')
+    try:
+      with tifffile.TiffFile(path) as file:
+        self._read_header(path, file)
+    except UserError:
+      raise
+    except Exception as error:  # tifffile raises many kinds.
+      raise UserError(
+        f'{path!r} of data.path cannot be read ({describe_error(error)}): it '
+        'may be truncated, so copy it again'
+      ) from error
+
+  def _read_header(self, path: str, file) -> None:
+    page, self.path = file.pages[0], path
+    self._check_pages(file)
+    if 'Y' not in page.axes or set(page.axes) - set('YXS'):
+      raise self._error(
+        f'has the axes {page.axes}, and must have bands of Y, X'
+      )
+    bands = page.shape[page.axes.index('S')] if 'S' in page.axes else 1
+    height, width = (page.shape[page.axes.index(axis)] for axis in 'YX')
+    self.shape, self.dtype = (height, width, bands), page.dtype
+    if page.dtype is None or page.dtype.kind not in 'uif':
+      raise self._error(f'holds {page.dtype}, and must hold real numbers')
+    self._is_separate = page.planarconfig == _SEPARATE and bands > 1
+    self._offsets, self._counts = page.dataoffsets, page.databytecounts
+    tag = page.tags.get(_NODATA)
+    self.no_data = parse_no_data(tag.value, self.dtype) if tag else None
+    tag = page.tags.get(_PIXEL_SCALE)
+    self.pixel_scale = tuple(map(float, tag.value[:2])) if tag else ()
+    self.is_mapped = page.is_memmappable and 0 not in self._counts
+    self._byteorder, self._page = file.byteorder, page
+    self._tables = page.jpegtables
+    self._recent = Recent(1)
+    self.segment = (height, width)
+    if self.is_mapped:
+      return
+    if page.is_tiled:
+      self.segment = (page.tilelength, page.tilewidth)
+    else:
+      self.segment = (min(page.rowsperstrip, height), width)
+    samples = 1 if self._is_separate else bands
+    size = int(np.prod(self.segment)) * samples * self.dtype.itemsize
+    if size > _MAX_SEGMENT:
+      raise self._error(
+        f'is compressed in parts of {size / 2**20:,.0f} MiB: write it in '
+        'tiles, such as by gdal_translate -co TILED=YES'
+      )
+    self._recent = Recent(max(4, _KEPT_BYTES // size))
+    self._check_decoder()
+
+  def _check_pages(self, file) -> None:
+    for page in file.pages[1:]:
+      if page.subfiletype & _MASK:
+        raise self._error(
+          'has a mask of its own, which is not read: write it with a value for '
+          'no data, such as by gdal_translate -a_nodata'
+        )
+      if not page.subfiletype & _REDUCED:
+        raise self._error(
+          f'has {len(file.pages)} pages: write one scene with bands to a file'
+        )
+
+  def _check_decoder(self) -> None:
+    """Raises a UserError if a part cannot be decoded for lack of a library."""
+    number = next((n for n, count in enumerate(self._counts) if count), None)
+    try:
+      if number is not None:
+        self._part(number)
+    except Exception as error:  # Of tifffile, and of decoders.
+      missing = isinstance(error, (ImportError, KeyError))
+      if missing or 'imagecodecs' in str(error):
+        raise self._error(
+          f'is compressed as {self._page.compression.name}, which needs '
+          'imagecodecs: pip install imagecodecs'
+        ) from error
+
+  def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
+    """Reads a tile.
+
+    Returns:
+      [height, width, C] in the dtype of the file.
+
+    Raises:
+      Empty: a value stands for no data, or a part was never written.
+      Exception: the file is damaged.
+    """
+    if self.is_mapped:
+      tile = self._map_tile(top, left, height, width)
+    else:
+      tile = self._decode_tile(top, left, height, width)
+    if self._has_no_data(tile):
+      raise Empty(f'it holds {self.no_data}, which stands for no data')
+    return tile
+
+  def close(self) -> None:
+    """Releases memory and the file."""
+    self._recent.clear()
+
+  def _has_no_data(self, tile: np.ndarray) -> bool:
+    if self.no_data is None:
+      return False
+    if np.isnan(self.no_data):
+      return bool(np.isnan(tile).any())
+    return bool((tile == self.no_data).any())
+
+  def _map_tile(self, top, left, height, width) -> np.ndarray:
+    rows, columns = slice(top, top + height), slice(left, left + width)
+    # A map that is kept would hold all that was read in memory.
+    h, w, c = self.shape
+    shape = (c, h, w) if self._is_separate else (h, w, c)
+    dtype = self.dtype.newbyteorder(self._byteorder)
+    values = np.memmap(self.path, dtype, 'r', self._offsets[0], shape)
+    if self._is_separate:
+      return np.moveaxis(values[:, rows, columns], 0, -1).copy()
+    return values[rows, columns].copy()
+
+  def _decode_tile(self, top, left, height, width) -> np.ndarray:
+    full_height, full_width, bands = self.shape
+    rows, columns = self.segment
+    across = -(-full_width // columns)
+    per_plane = across * -(-full_height // rows)
+    tile = np.empty((height, width, bands), self.dtype)
+    planes = range(bands) if self._is_separate else [slice(None)]
+    numbers = [
+      (y * across + x, y, x)
+      for y in range(top // rows, -(-(top + height) // rows))
+      for x in range(left // columns, -(-(left + width) // columns))
+    ]
+    for place, plane in enumerate(planes):
+      for number, y, x in numbers:
+        part = self._part(place * per_plane + number)
+        first, start = max(top, y * rows), max(left, x * columns)
+        end = min(top + height, (y + 1) * rows)
+        stop = min(left + width, (x + 1) * columns)
+        values = part[
+          first - y * rows : end - y * rows,
+          start - x * columns : stop - x * columns,
+        ]
+        target = tile[first - top : end - top, start - left : stop - left]
+        target[..., plane] = values[..., 0] if self._is_separate else values
+    return tile
+
+  def _part(self, number: int) -> np.ndarray:
+    if not self._counts[number]:
+      raise Empty('a part of it was never written')
+    return self._recent.get(number, lambda: self._decode(number))
+
+  def _decode(self, number: int) -> np.ndarray:
+    """Returns a part [h, w, c] of the file, decoded."""
+    count = self._counts[number]
+    with open(self.path, 'rb') as file:
+      data = os.pread(file.fileno(), count, self._offsets[number])
+    if len(data) != count:
+      raise ValueError('its file is truncated')
+    options = {'jpegtables': self._tables} if self._tables else {}
+    part, _, _ = self._page.decode(data, number, **options)
+    return part[0]
+
+  def _error(self, complaint: str) -> UserError:
+    return UserError(f'{self.path!r} of data.path {complaint}.')
+
+
+def parse_no_data(text: Any, dtype: np.dtype) -> Any:
+  """Returns the value that stands for no data, in its dtype; None for none.
+
+  Args:
+    text: of GDAL's tag.
+    dtype: of the values.
+  """
+  try:
+    number = float(str(text).strip().strip('\0'))
+  except ValueError:
+    return None
+  if dtype.kind == 'f':
+    with np.errstate(over='ignore'):
+      return dtype.type(number)
+  limits = np.iinfo(dtype)
+  if number != int(number) or not limits.min <= number <= limits.max:
+    return None  # No value is it.
+  return dtype.type(int(number))

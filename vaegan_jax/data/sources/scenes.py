@@ -1,0 +1,185 @@
+"""Tiles of GeoTIFF scenes in a folder, which may be larger than memory."""
+
+import collections
+import os
+import pathlib
+
+import numpy as np
+
+from vaegan_jax.data import scene_files, source
+from vaegan_jax.data.split_names import NamedFolders
+from vaegan_jax.data.store import Recent, Store, hash_names, stat_of
+from vaegan_jax.errors import UserError
+
+_OPEN_AT_ONCE = 16  # Scenes.
+
+
+class Source(source.Source):
+  """Tiles of the shape `data.shape`, with all bands."""
+
+  holds_arrays = True
+  path = 'required'
+  path_is = 'a GeoTIFF, or a folder of them'
+
+  @classmethod
+  def open(cls, data, *, fill_bucket=False):
+    """Opens the scenes; see `source.Source.open`."""
+    from vaegan_jax.data.folder import local_path
+    from vaegan_jax.data.indexed import IndexedDataset
+
+    store = Scenes(local_path(data), data)
+    dataset = IndexedDataset('scenes', store, data)
+    if store.are_mapped:  # A copy would only take room.
+      dataset.cache_dir = None
+    return dataset
+
+
+class Scenes(Store):
+  """The tiles of a grid over each scene."""
+
+  noun = 'tiles'
+
+  def __init__(self, path, data):
+    """Lists the scenes; `data` is a `DataConfig`."""
+    from vaegan_jax.data.data_config import expand_path
+
+    self.location = expand_path(path)
+    self._names = _find_scenes(self.location)
+    self._tile = tuple(data.read_shape)
+    if len(self._tile) != 2:
+      raise UserError(
+        f'data.shape={data.shape} must be the height and width of the tiles of '
+        'data.path: for example, --config.data.shape="(64, 64)"'
+      )
+    self.options = self._tile
+    self._recent = Recent(_OPEN_AT_ONCE)
+
+  def state(self):
+    """Returns names, sizes and times; see `Store.state`."""
+    return [(name, *stat_of(self._path(name))) for name in self._names]
+
+  def scan(self):
+    """Reads all headers; see `Store.scan`."""
+    scenes = [scene_files.Scene(self._path(name)) for name in self._names]
+    return [
+      {
+        'shape': scene.shape,
+        'scale': scene.pixel_scale,
+        'is_mapped': scene.is_mapped,
+        'segment': scene.segment,
+      }
+      for scene in scenes
+    ]
+
+  def load(self, found):
+    """Takes what `scan` found; see `Store.load`."""
+    self._found = found
+    self.are_mapped = all(scene['is_mapped'] for scene in found)
+    self._corners = [_order_tiles(scene, self._tile) for scene in found]
+    counts = [len(corners) for corners in self._corners]
+    self._ends = np.cumsum(counts)
+    if not self._ends[-1]:
+      raise UserError(
+        f'data.shape={list(self._tile)} is larger than each of the '
+        f'{len(found):,} scenes of data.path={self.location!r}, such as '
+        f'{list(found[0]["shape"])}: take smaller tiles'
+      )
+    places = NamedFolders(self._names).places
+    splits = [places.get(os.path.dirname(n), ('',))[0] for n in self._names]
+    of_tiles = np.repeat(splits, counts)
+    self.splits = {
+      split: np.flatnonzero(of_tiles == split)
+      for split in dict.fromkeys(splits)
+      if split
+    }
+
+  def __len__(self):
+    return int(self._ends[-1])
+
+  def read(self, number):
+    """Returns a tile [H, W, C]; see `Store.read`."""
+    scene, top, left = self._find(number)
+    path = self._path(self._names[scene])
+    opened = self._recent.get(scene, lambda: scene_files.Scene(path))
+    return opened.read(top, left, *self._tile)
+
+  def close(self):
+    """Closes the scenes; see `Store.close`."""
+    self._recent.clear()
+
+  def describe(self, number):
+    """Returns the name of the scene, and the first row and column."""
+    scene, top, left = self._find(number)
+    return f'{self._names[scene]!r} from [{top}, {left}]'
+
+  def hashes(self):
+    """Returns hashes of scenes; or of rows of tiles, if there is only one."""
+    if len(self._names) == 1:
+      rows = self._corners[0][:, 0] // self._tile[0]
+      return hash_names([f'row {row}' for row in range(rows.max() + 1)])[rows]
+    counts = np.diff(self._ends, prepend=0)
+    return np.repeat(hash_names(self._names), counts)
+
+  def report(self):
+    """Reports scenes and sizes of pixels; see `Store.report`."""
+    height, width = self._tile
+    split = 'Each scene is in one split'
+    if len(self._names) == 1:
+      split = 'It is split by rows of tiles, as there is only one scene'
+    lines = [
+      f'{len(self._names):,} scenes are cut into tiles of {height} x {width}. '
+      + ('' if self.splits else f'{split}.')
+    ]
+    scales = collections.Counter(tuple(scene['scale']) for scene in self._found)
+    if len(scales) > 1:
+      listed = ', '.join(
+        f'{" x ".join(f"{n:g}" for n in scale) or "unknown"} ({count:,})'
+        for scale, count in scales.most_common(4)
+      )
+      lines.append(
+        f'Sizes of pixels differ: {listed}; scenes are not resampled, so '
+        'resample them.'
+      )
+    return lines
+
+  def _find(self, number):
+    scene = int(np.searchsorted(self._ends, number, side='right'))
+    corners = self._corners[scene]
+    top, left = corners[number - int(self._ends[scene]) + len(corners)]
+    return scene, int(top), int(left)
+
+  def _path(self, name):
+    return os.path.join(self.location, name) if name else self.location
+
+
+def _order_tiles(scene, tile):
+  """Returns the corners [N, 2] of tiles; neighbours share decoded parts."""
+  counts = [scene['shape'][axis] // tile[axis] for axis in range(2)]
+  corners = np.indices(counts, np.int32).reshape(2, -1)
+  corners *= np.array(tile, np.int32)[:, None]
+  segments = corners // np.array(scene['segment'], np.int32)[:, None]
+  # The last key is the first to sort by.
+  order = np.lexsort((*corners[::-1], *segments[::-1]))
+  return corners[:, order].T
+
+
+def _find_scenes(location):
+  """Returns the relative names of scenes, sorted; '' for a single file.
+
+  Raises:
+    UserError: there are none.
+  """
+  if os.path.isfile(location):
+    return ['']
+  root = pathlib.Path(location)
+  names = sorted(
+    path.relative_to(root).as_posix()
+    for path in root.rglob('*')
+    if path.suffix.lower() in scene_files.SUFFIXES and path.name[0] != '.'
+  )
+  if not names:
+    raise UserError(
+      f'data.path={location!r} must be a GeoTIFF, or a folder of them, and has '
+      'none: name another, such as "~/scenes"'
+    )
+  return names

@@ -1,0 +1,138 @@
+"""The places of overlapping tiles in an array, and what is assembled of them.
+
+A position that is in several tiles gets their weighted mean:
+
+  hard    one tile has all the weight: the one whose edge is farther away
+  smooth  the weights change gradually over the overlap
+
+Axes: S axes of space, B batch.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Grid(NamedTuple):
+  """The positions of overlapping tiles of one shape.
+
+  Attributes:
+    starts: the first positions of the tiles along each axis, in order.
+    tile: the length of a tile along each axis.
+  """
+
+  starts: tuple[tuple[int, ...], ...]
+  tile: tuple[int, ...]
+
+  def scaled(self, factor: int) -> 'Grid':
+    """Returns the same tiles with `factor` positions for each one."""
+    starts = tuple(tuple(n * factor for n in axis) for axis in self.starts)
+    return Grid(starts, tuple(n * factor for n in self.tile))
+
+  @property
+  def space(self) -> tuple[int, ...]:
+    """The spatial shape S that the tiles cover."""
+    ends = zip(self.starts, self.tile, strict=True)
+    return tuple(starts[-1] + length for starts, length in ends)
+
+  def tiles(self) -> list[tuple[int, ...]]:
+    """Returns the place of each tile along each axis, in order."""
+    return list(itertools.product(*(range(len(axis)) for axis in self.starts)))
+
+  def weights(self, smooth: bool) -> list[list[np.ndarray]]:
+    """Returns each tile's weights [length] along each axis, which sum to 1."""
+    axes = zip(self.starts, self.tile, strict=True)
+    return [_axis_weights(starts, length, smooth) for starts, length in axes]
+
+
+def place_tiles(
+  space: Sequence[int], tile: Sequence[int], overlap: Sequence[int]
+) -> Grid:
+  """Places tiles over the shape `space`; a tile is no longer than its axis.
+
+  They overlap by at least `overlap`, the last two of an axis by more.
+  """
+  starts = [
+    (*range(0, length - size, size - shared), max(length - size, 0))
+    for length, size, shared in zip(space, tile, overlap, strict=True)
+  ]
+  return Grid(tuple(starts), tuple(map(min, space, tile)))
+
+
+def _axis_weights(
+  starts: Sequence[int], length: int, smooth: bool
+) -> list[np.ndarray]:
+  """Returns the weights [length] of each tile along one axis."""
+  twice = 2 * np.arange(length) + 1  # Twice the distance from the first edge.
+  weights = [np.ones(length) for _ in starts]
+  for i, (start, after) in enumerate(itertools.pairwise(starts)):
+    shared = start + length - after
+    rise = np.clip(twice / (2 * max(shared, 1)), 0, 1)
+    rise = np.sin(np.pi / 2 * rise) ** 2 if smooth else rise >= 0.5
+    weights[i + 1] *= rise
+    weights[i][after - start :] *= 1.0 - rise[:shared]
+  total = np.zeros(starts[-1] + length)
+  for start, weight in zip(starts, weights, strict=True):
+    total[start : start + length] += weight
+  return [
+    weight / total[start : start + length]
+    for start, weight in zip(starts, weights, strict=True)
+  ]
+
+
+class Tiles:
+  """The tiles of an array, by index; what is beyond its end repeats it."""
+
+  def __init__(self, x: np.ndarray, grid: Grid):
+    """Takes x [*S, ...], and a grid whose shape may exceed S."""
+    self._x, self._grid, self._tiles = x, grid, grid.tiles()
+
+  def __len__(self) -> int:
+    return len(self._tiles)
+
+  def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+    """Returns the tiles at `indices` [B] as [B, *tile, ...]."""
+    return np.stack([self._read(*self._tiles[index]) for index in indices])
+
+  def _read(self, *places: int) -> np.ndarray:
+    positions = []
+    for axis, place in enumerate(places):
+      start, length = self._grid.starts[axis][place], self._grid.tile[axis]
+      inside = np.arange(start, start + length)
+      positions.append(np.minimum(inside, self._x.shape[axis] - 1))
+    return self._x[np.ix_(*positions)]
+
+
+class Canvas:
+  """An array that is assembled from tiles."""
+
+  def __init__(self, grid: Grid, smooth: bool):
+    self._grid, self._array = grid, None
+    self._tiles, self._smooth = grid.tiles(), grid.weights(smooth)
+    self._hard = grid.weights(False)
+
+  def add(self, index: int, tile: np.ndarray) -> None:
+    """Adds a tile [*tile, ...]; whole numbers are not blended."""
+    if self._array is None:
+      shape = self._grid.space + tile.shape[len(self._grid.tile) :]
+      self._array = np.zeros(shape, tile.dtype)
+    places = self._tiles[index]
+    is_whole = tile.dtype.kind in 'iu'
+    weights = self._hard if is_whole else self._smooth
+    for axis, place in enumerate(places):
+      weight = weights[axis][place].astype(tile.dtype)
+      tile = tile * weight.reshape([-1] + [1] * (tile.ndim - axis - 1))
+    self._array[
+      tuple(
+        slice(starts[place], starts[place] + length)
+        for starts, place, length in zip(
+          self._grid.starts, places, self._grid.tile, strict=True
+        )
+      )
+    ] += tile
+
+  def result(self, space: Sequence[int]) -> np.ndarray:
+    """Returns the array [*space, ...]."""
+    return self._array[tuple(map(slice, space))]

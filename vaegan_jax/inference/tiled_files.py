@@ -1,0 +1,153 @@
+"""Encodes, decodes and reconstructs files of any size, in tiles, one by one.
+
+Each is one part of a folder of latents. What it needs to become a file of its
+own format again is in that part's entry of the manifest, under `tiles`.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from vaegan_jax.data import pixels
+from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data.pictures import Pictures, png_names
+from vaegan_jax.inference.latent_files import LatentWriter, Part, to_arrays
+from vaegan_jax.inference.latent_statistics import LatentStatistics, moments_of
+from vaegan_jax.inference.tiling import Tiler, codes_of
+from vaegan_jax.inference.whole_files import (
+  Form,
+  Whole,
+  read_whole,
+  write_whole,
+)
+from vaegan_jax.runtime.files import replacing
+
+_KEPT = ('.png', '.tif', '.tiff')  # Suffixes of images that are written.
+
+
+def encode_files(
+  tiler: Tiler,
+  files: Pictures,
+  settings: DataConfig,
+  folder: str,
+  facts: Mapping[str, Any],
+) -> LatentStatistics:
+  """Encodes files into a folder, without those that are there already.
+
+  Args:
+    tiler: of the model.
+    files: the files.
+    settings: those of the run.
+    folder: local or `gs://...`.
+    facts: further entries of the manifest.
+
+  Returns:
+    The statistics of all latents.
+
+  Raises:
+    UserError: a file cannot be read, or the folder has latents of another
+      model.
+  """
+  writer = LatentWriter(folder, tiler.model, facts, in_tiles=True)
+  done = 0
+  for part, (name, output) in enumerate(_outputs(files)):
+    identity = f'{files.describe(part, part + 1)} {tiler.tile}'
+    if done == part and writer.keep(part, identity):
+      done += 1
+      continue
+    whole = files.read(name, functools.partial(read_whole, settings=settings))
+    posterior = _encode(tiler, whole, f'Encoding {name}')
+    arrays = to_arrays(posterior)
+    if not tiler.is_flat:
+      arrays = {key: array[None] for key, array in arrays.items()}
+    arrays['names'] = np.array([name])
+    if whole.missing is not None:
+      arrays['missing'] = np.packbits(whole.missing)
+    tiles = {
+      'tile': tiler.tile,
+      'space': whole.values.shape[:-1],
+      'output': output,
+      'form': dataclasses.asdict(whole.form),
+    }
+    moments = moments_of(posterior.latents, posterior.logvar)
+    writer.write(part, identity, arrays, moments, tiles)
+  return writer.finish()
+
+
+def decode_part(
+  tiler: Tiler, part: Part, settings: DataConfig, folder: str
+) -> None:
+  """Decodes a part that `encode_files` has written, into a file of its form.
+
+  Raises:
+    UserError: the part is damaged, or of other tiles.
+  """
+  form = Form.from_json(part.tiles['form'])
+  space, name = tuple(map(int, part.tiles['space'])), part.tiles['output']
+  latents = part.latents if tiler.is_flat else part.latents[0]
+  values = _decode(tiler, latents, space, f'Decoding {name}')
+  missing = part.missing
+  if missing is not None:
+    missing = np.unpackbits(missing, count=values.size).astype(bool)
+    missing = missing.reshape(values.shape)
+  content = write_whole(values, form, settings, missing)
+  _write(folder, name, content)
+
+
+def reconstruct_files(
+  tiler: Tiler, files: Pictures, settings: DataConfig, folder: str
+) -> None:
+  """Writes `originals` and `reconstructions` of files, in their own formats.
+
+  Raises:
+    UserError: a file cannot be read.
+  """
+  for name, output in _outputs(files):
+    whole = files.read(name, functools.partial(read_whole, settings=settings))
+    posterior = _encode(tiler, whole, f'Encoding {name}')
+    space = whole.values.shape[:-1]
+    values = _decode(tiler, codes_of(posterior), space, f'Decoding {name}')
+    original = whole.values
+    if settings.value_range != 'dtype':
+      original = np.clip(original, *settings.value_range)
+    pair = {'originals': original, 'reconstructions': values}
+    for part, content in pair.items():
+      content = write_whole(content, whole.form, settings, whole.missing)
+      _write(f'{folder}/{part}', output, content)
+
+
+def _encode(tiler: Tiler, whole: Whole, what: str):
+  value_range = tiler.model.config.data.value_range
+  prepare = functools.partial(pixels.to_float, value_range=value_range)
+  return tiler.encode(whole.values, prepare=prepare, what=what)
+
+
+def _decode(tiler: Tiler, latents, space, what: str) -> np.ndarray:
+  finish = tiler.model.to_values
+  return tiler.decode(latents, space, finish=finish, what=what)
+
+
+def _outputs(files: Pictures) -> list[tuple[str, str]]:
+  """Returns the name of each file, and that of what is written for it.
+
+  Photographs that are no PNG or TIFF become PNGs; all others keep their names.
+  """
+  changed = png_names(files.names)
+  is_kept = [
+    files.holds_arrays or PurePosixPath(name).suffix.lower() in _KEPT
+    for name in files.names
+  ]
+  return [
+    (name, name if kept else new)
+    for name, new, kept in zip(files.names, changed, is_kept, strict=True)
+  ]
+
+
+def _write(folder: str, name: str, content: bytes) -> None:
+  with replacing(epath.Path(folder) / name) as temporary:
+    temporary.write_bytes(content)

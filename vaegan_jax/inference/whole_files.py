@@ -1,0 +1,279 @@
+"""Files of any size: read whole, and written back in their own format.
+
+A file's `Form` is what its values need to become such a file again; the
+manifest of a folder of latents keeps it. Axes: S axes of space, C channels.
+"""
+
+import contextlib
+import dataclasses
+import io
+import math
+import re
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vaegan_jax.data import arrays, decode, no_data, sounds, tiff_files
+from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.errors import UserError
+from vaegan_jax.inference import nifti_files
+
+# Tags of a TIFF that are kept. Of GeoTIFF: scale, tie points, transformation,
+# keys and their values. Of GDAL: metadata and the value of no data.
+_KEPT_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)
+_GDAL_METADATA = 42112
+_STATISTICS = re.compile(r'\s*<Item name="STATISTICS_.*?</Item>')
+_PHOTOMETRIC = ('minisblack', 'miniswhite', 'rgb')
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+  """The format of a file, and how its values are arranged there.
+
+  Attributes:
+    kind: 'npy', 'npz', 'tiff', 'png', 'sound' or 'nifti'.
+    shape: of the array in the file.
+    dtype: of the array; 64 bits become float32.
+    axes: letters of its axes, as `data.axes`; '' if unknown.
+    nodata: the value that means "no data", if some do.
+    facts: of its kind: a name (npz), tags (tiff), a sample rate (sound), a
+      header (nifti).
+  """
+
+  kind: str
+  shape: tuple[int, ...]
+  dtype: str
+  axes: str = ''
+  nodata: float | None = None
+  facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  @classmethod
+  def from_json(cls, fields: Mapping[str, Any]) -> 'Form':
+    """Undoes `dataclasses.asdict` and JSON.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    try:
+      form = cls(**fields)
+      shape = tuple(map(int, form.shape))
+      if np.dtype(form.dtype).kind not in 'uif' or form.kind not in _ENCODERS:
+        raise ValueError(f'{form.kind} of {form.dtype}')
+      return dataclasses.replace(form, shape=shape)
+    except (TypeError, ValueError) as error:
+      raise UserError(
+        f'manifest.json has a damaged format of a file ({error}): encode the '
+        'files again'
+      ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+  """The values of a file.
+
+  Attributes:
+    values: [*S, C], in the units and the dtype of the file.
+    form: its format.
+    missing: bool, [*S, C], which values mean "no data"; None if none do. They
+      are filled with their channel's median.
+  """
+
+  values: np.ndarray
+  form: Form
+  missing: np.ndarray | None = None
+
+
+def read_whole(data: bytes, settings: DataConfig) -> Whole:
+  """Reads a file as training does, but neither crops nor resizes it.
+
+  Args:
+    data: its content.
+    settings: those of the run.
+
+  Raises:
+    Exception: whatever the libraries raise for a damaged file.
+    ValueError: it has other axes, channels or another sample rate.
+  """
+  if settings.holds_arrays:
+    return _read_array(data, settings)
+  image = decode.read_image(data, rules=settings.folder_rules)
+  values = decode.to_size(
+    image,
+    channels=settings.channels,
+    image_size=(image.height, image.width),
+    to_srgb=settings.converts_profiles,
+  )
+  if data.startswith(tiff_files.SIGNATURES):
+    axes, facts = 'YXC', _read_tags(data)
+    facts['photometric'] = _PHOTOMETRIC[2 * (settings.channels > 2)]
+    form = Form('tiff', values.shape, 'uint8', axes, facts=facts)
+  else:
+    form = Form('png', values.shape, 'uint8')
+  return Whole(values, form)
+
+
+def _read_array(data: bytes, settings: DataConfig) -> Whole:
+  """Reads an array, and fills what is no data."""
+  if nifti_files.is_nifti(data):
+    array, facts = nifti_files.read_nifti(data)
+    stored, kind = arrays.Stored(array), {'kind': 'nifti', 'facts': facts}
+  else:
+    stored, kind = arrays.read_stored(data, settings.reading), _read_kind(data)
+  arrays.check_sample_rate(stored.sample_rate, settings.sample_rate)
+  arrays.check_finite(stored.values)
+  fields = {'shape': stored.values.shape, 'dtype': stored.values.dtype.name}
+  form = Form(**kind, **fields, axes=stored.axes)
+  values = _whole_example(stored.values, form, settings)
+  if stored.missing is None:
+    return Whole(values, form)
+  number = float(arrays.read_array(data)[stored.missing][0])
+  missing = _whole_example(stored.missing, form, settings)
+  filled = no_data.fill(values, missing, 1.0)
+  return Whole(filled, dataclasses.replace(form, nodata=number), missing)
+
+
+def _whole_example(array: np.ndarray, form: Form, settings: DataConfig):
+  """Returns the view [*S, C] of an array as it is in the file."""
+  num_axes = len(settings.spatial_shape)
+  return arrays.channels_last(array, settings.channels, num_axes, form.axes)
+
+
+def write_whole(
+  values: np.ndarray,
+  form: Form,
+  settings: DataConfig,
+  missing: np.ndarray | None = None,
+) -> bytes:
+  """Returns the content of a file of that form.
+
+  Args:
+    values: [*S, C] float, in the units of the file; rounded and clipped if it
+      has whole numbers.
+    form: from `read_whole`.
+    settings: those of the run.
+    missing: from `read_whole`; such values become "no data" again.
+
+  Raises:
+    UserError: the values are of another shape than the form's.
+  """
+  dtype, target = np.dtype(form.dtype), None
+  if math.prod(form.shape) == values.size:  # A manifest may claim any shape.
+    array = np.empty(form.shape, dtype)
+    with contextlib.suppress(ValueError):
+      target = _whole_example(array, form, settings)
+  if target is None or target.shape != values.shape:
+    raise UserError(
+      f'the output has the shape {values.shape}, and the file that it is to be '
+      f'written as {form.shape}: encode it again'
+    )
+  if dtype.kind in 'iu':
+    limits = np.iinfo(dtype)
+    # Rounded to float32, the largest number may exceed the dtype.
+    values = np.clip(np.rint(values.astype(np.float64)), limits.min, limits.max)
+  target[...] = values
+  if missing is not None and form.nodata is not None:
+    target[missing] = form.nodata
+  try:
+    return _ENCODERS[form.kind](array, form)
+  except (LookupError, TypeError, ValueError) as error:
+    raise UserError(
+      f'the output cannot be written as {form.kind} ({error!r}): encode the '
+      'files again'
+    ) from error
+
+
+def _read_kind(data: bytes) -> dict[str, Any]:
+  """Returns the kind and the facts of a file."""
+  if data.startswith(b'\x93NUMPY'):
+    return {'kind': 'npy'}
+  if data.startswith(b'PK\x03\x04'):
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+      (name,) = archive.namelist()
+    facts = {'name': name.removesuffix('.npy')}
+    return {'kind': 'npz', 'facts': facts}
+  if data.startswith(tiff_files.SIGNATURES):
+    return {'kind': 'tiff', 'facts': _read_tags(data)}
+  if data.startswith(b'\x89PNG'):
+    return {'kind': 'png'}
+  return {'kind': 'sound', 'facts': sounds.read_format(data)}
+
+
+def _read_tags(data: bytes) -> dict[str, Any]:
+  """Reads what is kept of a TIFF's first page."""
+  import tifffile  # Optional, and slow to import.
+
+  with tifffile.TiffFile(io.BytesIO(data)) as file:
+    page = file.pages[0]
+    tags = []
+    for code in _KEPT_TAGS:
+      if (tag := page.tags.get(code)) is None:
+        continue
+      value = tag.value
+      if code == _GDAL_METADATA:  # Other values have other statistics.
+        value = _STATISTICS.sub('', str(value))
+      if isinstance(value, bytes):
+        continue
+      count = 0 if isinstance(value, str) else tag.count
+      tags.append([code, int(tag.dtype), count, value])
+    facts = {'tags': tags, 'bigtiff': file.is_bigtiff}
+    kind = page.photometric.name.lower()
+    facts['photometric'] = kind if kind in _PHOTOMETRIC else _PHOTOMETRIC[0]
+    sizes = [page.tags.get(name) for name in ('XResolution', 'YResolution')]
+    if all(sizes):
+      facts['resolution'] = [tag.value[0] / tag.value[1] for tag in sizes]
+      facts['resolutionunit'] = int(page.resolutionunit)
+  return facts
+
+
+def _encode_tiff(array: np.ndarray, form: Form) -> bytes:
+  import tifffile
+
+  facts = dict(form.facts)
+  tags = [
+    (*tag, tuple(value) if isinstance(value, list) else value, True)
+    for *tag, value in facts.pop('tags')  # JSON has lists.
+  ]
+  samples = array.shape[-1] if form.axes[-1:] == 'C' else 1
+  if samples < 3:
+    facts['photometric'] = facts['photometric'].replace('rgb', _PHOTOMETRIC[0])
+  content = io.BytesIO()
+  tifffile.imwrite(
+    content,
+    array,
+    planarconfig='contig' if samples > 1 else None,
+    metadata={'axes': form.axes} if form.axes else None,
+    extratags=tags,
+    **facts,
+  )
+  return content.getvalue()
+
+
+def _encode_npz(array: np.ndarray, form: Form) -> bytes:
+  content = io.BytesIO()
+  np.savez_compressed(content, **{form.facts['name']: array})
+  return content.getvalue()
+
+
+def _encode_png(array: np.ndarray, form: Form) -> bytes:
+  del form
+  content = io.BytesIO()
+  array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
+  Image.fromarray(array).save(content, format='PNG')
+  return content.getvalue()
+
+
+def _encode_sound(array: np.ndarray, form: Form) -> bytes:
+  return sounds.encode_as(array, **form.facts)
+
+
+_ENCODERS = {
+  'npy': lambda array, form: arrays.encode_npy(array),
+  'npz': _encode_npz,
+  'tiff': _encode_tiff,
+  'png': _encode_png,
+  'sound': _encode_sound,
+  'nifti': lambda array, form: nifti_files.encode_nifti(array, form.facts),
+}
