@@ -1,5 +1,6 @@
 """The first reading of all examples of a store, for its index."""
 
+import functools
 import hashlib
 import os
 import pathlib
@@ -42,7 +43,8 @@ class Check:
   def __init__(self, store: Store, report: pathlib.Path):
     self._store, self._report = store, report
     self._damaged, self._unreadable = {}, {}
-    self._empty, self._skipped = [], []
+    self._num_empty, self._skipped = 0, []
+    self._first_unreadable = None
     self._kinds = {}  # {kind: [count, first number]}
     self._lengths = None  # The least, on each axis.
 
@@ -69,7 +71,8 @@ class Check:
       'shape': list(shape or ()),
       'sample_rate': kind.sample_rate if kind else 0,
       'damaged': self._damaged | self._unreadable,
-      'num_empty': len(self._empty),
+      'first_unreadable': self._first_unreadable,
+      'num_empty': self._num_empty,
       'skipped': sorted(self._skipped),
     }
 
@@ -78,6 +81,7 @@ class Check:
     import tqdm
 
     content, count = hashlib.sha256(), len(self._store)
+    inspect = functools.partial(_inspect, self._store)
     with (
       futures.ThreadPoolExecutor() as pool,
       tqdm.tqdm(
@@ -87,38 +91,12 @@ class Check:
       for first in range(0, count, _CHECKED_TOGETHER):
         numbers = range(first, min(first + _CHECKED_TOGETHER, count))
         for number, (digest, found) in zip(
-          numbers, pool.map(self._inspect, numbers), strict=True
+          numbers, pool.map(inspect, numbers), strict=True
         ):
           content.update(digest)
           self._note(number, found)
         progress.update(len(numbers))
     return content.hexdigest()[:16]
-
-  def _inspect(self, number: int) -> tuple[bytes, Any]:
-    """Returns a hash of an example, and its array's (kind, shape) or error."""
-    try:
-      value = self._store.read(number)
-      if isinstance(value, bytes):
-        digest = hashlib.sha256(value).digest()
-        if self._store.are_photos:
-          decode.read_image(value)
-          return digest, (None, ())
-      array, rate = _as_array(value)
-      arrays.check_finite(array)
-      if not isinstance(value, bytes):
-        whole = np.ascontiguousarray(array)
-        digest = hashlib.sha256(repr((whole.dtype, whole.shape)).encode())
-        digest.update(whole.data.cast('B'))
-        digest = digest.digest()
-    except Exception as error:  # Libraries raise nearly anything.
-      # A traceback would keep the arrays of its frames in memory.
-      return b'\0' * 32, error.with_traceback(None)
-    shape = array.shape
-    if self._store.lengths_vary:
-      shape = (None,) * len(shape)
-    elif rate:
-      shape = (None, *shape[1:])
-    return digest, (Kind(array.dtype.name, shape, rate), array.shape)
 
   def _note(self, number: int, found: Any) -> None:
     if not isinstance(found, Exception):
@@ -130,11 +108,13 @@ class Check:
       return
     self._skipped.append(number)
     if isinstance(found, Empty):
-      self._empty.append(number)
+      self._num_empty += 1
+    elif isinstance(found, decode.UnreadableKind):
+      self._unreadable[self._store.describe(number)] = str(found)
+      if self._first_unreadable is None:
+        self._first_unreadable = number
     else:
-      is_unreadable = isinstance(found, decode.UnreadableKind)
-      skipped = self._unreadable if is_unreadable else self._damaged
-      skipped[self._store.describe(number)] = describe_error(found)
+      self._damaged[self._store.describe(number)] = describe_error(found)
 
   def _check_skipped(self) -> None:
     store, count = self._store, len(self._store)
@@ -183,3 +163,35 @@ def _as_array(value: bytes | np.ndarray) -> tuple[np.ndarray, int]:
   if sounds.is_sound(value):
     return tuple(sounds.read_sound(value))
   return arrays.read_array(value), 0
+
+
+def _inspect(store: Store, number: int) -> tuple[bytes, Any]:
+  """Returns a hash of an example, and its array's (kind, shape) or error."""
+  try:
+    value = store.read(number)
+    if isinstance(value, bytes):
+      digest = hashlib.sha256(value).digest()
+      if store.are_photos:
+        decode.read_image(value)
+        return digest, (None, ())
+    array, rate = _as_array(value)
+    arrays.check_finite(array)
+    if not isinstance(value, bytes):
+      whole = np.ascontiguousarray(array)
+      digest = hashlib.sha256(repr((whole.dtype, whole.shape)).encode())
+      digest.update(whole.data.cast('B'))
+      digest = digest.digest()
+  except Exception as error:  # Libraries raise nearly anything.
+    # A traceback would keep the arrays of its frames in memory.
+    return b'\0' * 32, error.with_traceback(None)
+  shape = array.shape
+  if store.lengths_vary:
+    shape = (None,) * len(shape)
+  elif rate:
+    shape = (None, *shape[1:])
+  return digest, (Kind(array.dtype.name, shape, rate), array.shape)
+
+
+def is_unreadable(store: Store, number: int) -> bool:
+  """Returns whether an example lacks the library that reads it."""
+  return isinstance(_inspect(store, number)[1], decode.UnreadableKind)

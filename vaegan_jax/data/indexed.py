@@ -22,7 +22,7 @@ from vaegan_jax.data.folder import (
   write_index,
 )
 from vaegan_jax.data.image_files import DAMAGED_FILE
-from vaegan_jax.data.index_check import Check
+from vaegan_jax.data.index_check import Check, is_unreadable
 from vaegan_jax.data.source import Dataset
 from vaegan_jax.data.store import Store
 from vaegan_jax.errors import UserError
@@ -49,15 +49,13 @@ class IndexedDataset(Dataset):
     self.location = store.location
     self.cache_dir = place = _place(name, store, data.local_dir)
     index = read_index(place / INDEX)
-    if index is None:
+    if index is None or not _holds(index, store):
       found = store.scan()
       store.load(found)
       index = Check(store, place / DAMAGED_FILE).index() | {'found': found}
       store.close()
       write_index(place, index, data.local_dir)
       remove_older(place)
-    else:
-      store.load(index['found'])
     self.feature = store.feature
     self._numbers = _split(store, index['skipped'])
     self._num_empty = index['num_empty']
@@ -101,6 +99,16 @@ def _place(name: str, store: Store, data_dir: str) -> pathlib.Path:
   key = (os.path.realpath(store.location), store.are_photos, *store.options)
   folder = f'in-place-{digest(key)}'
   return pathlib.Path(data_dir, name, folder, digest(store.state()))
+
+
+def _holds(index: Mapping[str, Any], store: Store) -> bool:
+  """Loads a store, and returns whether its index still describes it.
+
+  A library that some examples lacked may be there now.
+  """
+  store.load(index['found'])
+  number = index['first_unreadable']
+  return number is None or is_unreadable(store, number)
 
 
 def _split(store: Store, skipped: Sequence[int]) -> dict[str, np.ndarray]:
