@@ -216,6 +216,9 @@ REFUSED = {
     p / 'x.tar', {f'{i}.pickle': b'cos\nsystem\n.' for i in range(3)}
   ),
   'must be a .tar, a .zip, or a folder': lambda p: p,
+  r'data.shape=\(\) is for images.*npy.*shape="': lambda p: tar(
+    p / 'x.tar', {f'{i}.npy': npy(i) for i in range(3)}
+  ),
   'may be truncated': lambda p: cut(tar(p / 'y.tar', IMAGES), 100),
 }
 
