@@ -471,11 +471,13 @@ def test_a_factor_is_of_each_objectives_own_value():
     ('loss.kl_wait=1,2', r'did you mean --config\.loss\.kl_weight'),
     ('loss.kl_weight=1,-2', r'loss\.kl_weight=-2.0 must be at least 0'),
     ('data.image_size=16,8', 'needs the same images for all'),
-    ('loss.normalize=2x', r"multiplies loss\.normalize, which is '\w+' and no"),
+    ('loss.normalize=2x', r"loss\.normalize, which is '\w+' and must be a num"),
     ('data.random_flip=2x', 'multiplies data.random_flip, which is True'),
     ('model.latent_dim=0.3x', r'model\.latent_dim=1.2 must be a whole number'),
     ('loss.kl_wait=2x', r'did you mean --config\.loss\.kl_weight'),
-    ('loss.kl_weight=2.2.2x', 'which is 1.0 and no number|must be a finite'),
+    ('loss.kl_weight=2.2.2x', 'which is 1.0 and must|must be a finite'),
+    ('loss.rate=0.5x,1x', 'which is 0.0 and must be a number other than 0'),
+    ('loss.rate=16,32', r'rate=16 steers .*loss\.kl_weight gives too'),
   ],
 )
 def test_a_wrong_sweep_is_refused_before_training(sweep, told, fake, command):
