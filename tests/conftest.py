@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from safetensors.numpy import save_file
 
 from tests.environment import QUICK_FLAGS
@@ -26,6 +27,10 @@ _WORKER = os.environ.get('PYTEST_XDIST_WORKER', 'main')
 os.environ['JAX_COMPILATION_CACHE_DIR'] = str(_CACHE / _WORKER)
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
+
+# Parsing a command line writes YAML, which takes half of its time in Python.
+if yaml.__with_libyaml__:
+  yaml.dump.__defaults__ = (None, yaml.CDumper)
 
 # A shell's background jobs ignore these signals, and so do their children.
 for _number in (signal.SIGINT, signal.SIGHUP):

@@ -5,7 +5,6 @@ import json
 import jax
 import numpy as np
 
-import main
 from tests import command_line
 from vaegan_jax.config.migrations import stamp
 from vaegan_jax.runtime.checkpoints import Checkpoints
@@ -63,4 +62,4 @@ def restore_state(config, workdir):
 
 def use(workdir, *args):
   """Runs a command on a finished run, in this process."""
-  assert main.run(parse(workdir, *args)) == 0
+  assert command_line.run_command(parse(workdir, *args)) == 0

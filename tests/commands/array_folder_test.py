@@ -57,7 +57,7 @@ def train(tmp_path_factory):
       f'--config.objective={objective}',
       '--config.num_train_steps=3',
     )
-    assert main.run(parse(root / 'run', *flags)) == 0
+    use(root / 'run', *flags)
     done[kind] = root, flags
     return done[kind]
 
@@ -148,7 +148,7 @@ def test_the_range_is_found_once_and_kept(train, capsys):
   study._check_resumable(config, str(workdir))
   assert study._read_outcome(config, str(workdir)) == outcome
   longer = '--config.num_train_steps=4'
-  assert main.run(parse(workdir, *flags, longer)) == 0  # Still 'percentiles'.
+  use(workdir, *flags, longer)  # Still 'percentiles'.
   told = capsys.readouterr().out
   assert 'Resuming after step 3' in told
   assert f'{low:g} becomes -1 and {high:g} becomes 1' in told

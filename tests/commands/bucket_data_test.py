@@ -29,6 +29,7 @@ def test_a_machine_killed_while_copying_copies_again(
   args = (
     *(*tiny_run, '--config.num_train_steps=2'),
     '--config.checkpoint_every_steps=2',
+    '--config.objective=mse',  # A critic compiles slowly.
   )
   both = start_two(
     workdir, *args, *machines.flags, prepare=machines.prepare('', COPYING)

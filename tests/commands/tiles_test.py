@@ -96,8 +96,11 @@ FILES = {
     (0, 1),
   ),
   'volume': (
-    ('data.shape=(8,8,8)', 'data.channels=1', 'data.value_range=(-4,4)'),
-    '24',
+    (
+      *('data.shape=(8,8,8)', 'data.channels=1', 'data.value_range=(-4,4)'),
+      *('model.depth=1', 'model.channel_multipliers=(2,)'),
+    ),
+    '12',
     'volume.npz',
     volume,
     (1, 2, 3, 0),
@@ -244,24 +247,26 @@ def test_photographs_are_taken_whole_with_flat_latents(
     (['--mode=sample', '--tile=16'], 'is for --mode=encode or'),
     (['--mode=decode', '--tile=16'], 'leave --tile out'),
     (['--mode=decode', '--input={tiled}'], 'damaged format of a file'),
+    (['--mode=decode', '--input={cut}'], 'damaged entries under "tiles"'),
   ],
 )
-def test_a_wrong_tile_gives_one_message(
-  args, told, tiny_run, tmp_path, capsys, tmp_path_factory
-):
-  run, tiled = tmp_path / 'run', tmp_path / 'tiled'
-  for folder in (run, tiled):
+def test_a_wrong_tile_gives_one_message(args, told, tiny_run, tmp_path, capsys):
+  run, tiled, cut = (tmp_path / name for name in ('run', 'tiled', 'cut'))
+  for folder in (run, tiled, cut):
     folder.mkdir()
   finish(run, tiny_run)
   np.save(tmp_path / 'flat.npy', np.zeros((2, 4), np.float32))
-  np.save(tiled / 'mean-00000.npy', np.zeros((1, 4), np.float32))
+  for folder in (tiled, cut):
+    np.save(folder / 'mean-00000.npy', np.zeros((1, 4), np.float32))
   tiles = {'tile': [16], 'space': [9, 9], 'output': 'a.png'}
   tiles['form'] = {'kind': 'sh', 'shape': [9, 9, 3], 'dtype': 'uint8'}
   part = {'images': '', 'num_images': 1, 'arrays': {'mean': {}}, 'tiles': tiles}
   manifest = {'format': 2, 'step': 1, 'complete': True, 'parts': [part]}
   manifest['model'] = vaegan_jax.load(run).fingerprint
   (tiled / 'manifest.json').write_text(json.dumps(manifest))
-  args = [arg.format(tiled=tiled) for arg in args]
+  del tiles['space']
+  (cut / 'manifest.json').write_text(json.dumps(manifest))
+  args = [arg.format(tiled=tiled, cut=cut) for arg in args]
   if not any(arg.startswith(('--input', '--split')) for arg in args):
     args.append(f'--input={tmp_path / "flat.npy"}')
   assert told in tell(capsys, run, *args)

@@ -72,11 +72,11 @@ def test_a_run_goes_on_under_a_later_version(tiny_run, tmp_path, monkeypatch):
       'vaegan_jax.setup.resume.stamp',
       lambda fields: _as_of_now(stamp(fields)),
     )
-    decay = ('--config.ema_decay=0.99', '--config.num_train_steps=1')
-    use(tmp_path, *tiny_run, *decay)
+    decay = ('--config.ema_decay=0.99', '--config.objective=mse')
+    use(tmp_path, *tiny_run, *decay, '--config.num_train_steps=1')
     assert 'ema_digits' in read_identity(tmp_path)['config']
   monkeypatch.setattr(migrations, 'MIGRATIONS', _LATER)
-  use(tmp_path, *tiny_run, decay[0], '--config.num_train_steps=2')
+  use(tmp_path, *tiny_run, *decay, '--config.num_train_steps=2')
   identity = read_identity(tmp_path)
   assert identity['step'] == 2
   assert identity['config']['version'] == _NOW + 1

@@ -125,6 +125,21 @@ def test_arrays_are_read_with_a_shape(tmp_path):
   np.testing.assert_array_equal(train, wanted)
 
 
+def test_arrays_with_no_data_are_skipped(tmp_path):
+  values = np.load(io.BytesIO(npy(0)))
+  holed = values.astype(np.float32)
+  holed[0, 0, 0] = np.nan
+  content = io.BytesIO()
+  np.save(content, holed)
+  whole = io.BytesIO()
+  np.save(whole, values.astype(np.float32))
+  files = {f'{i}.npy': whole.getvalue() for i in range(20)}
+  path = tar(tmp_path / 'x.tar', files | {'99.npy': content.getvalue()})
+  dataset = open_archive(path, tmp_path, shape=(4, 5))
+  assert sum(dataset.counts.values()) == 20
+  assert 'Skipped 1 that hold no data.' in dataset.report(None)
+
+
 def test_splits_are_archives_or_folders(tmp_path):
   names = list(IMAGES)
   parts = {
@@ -216,6 +231,9 @@ REFUSED = {
     p / 'x.tar', {f'{i}.pickle': b'cos\nsystem\n.' for i in range(3)}
   ),
   'must be a .tar, a .zip, or a folder': lambda p: p,
+  r'data.shape=\(\) is for images.*npy.*shape="': lambda p: tar(
+    p / 'x.tar', {f'{i}.npy': npy(i) for i in range(3)}
+  ),
   'may be truncated': lambda p: cut(tar(p / 'y.tar', IMAGES), 100),
 }
 

@@ -373,3 +373,17 @@ def test_training_reads_it(tmp_path):
   assert len(train) + len(test) == 40
   assert whole_of(train)[np.arange(2)].shape == (2, 6, 5, 3)
   assert 'one in ten held out' in lines[0]
+
+
+@pytest.mark.parametrize('field', ('nodata', 'max_nodata'))
+def test_no_data_cannot_be_stated(field):
+  """It would be filled here and skipped there."""
+  from vaegan_jax.config import validation
+  from vaegan_jax.config.io import load_config_file
+
+  config = load_config_file('configs/array_folder.py')
+  config.data.update({'name': 'array_file', 'path': 'x.npy'})
+  validation.validate(config)
+  config.data[field] = {'nodata': '-9999', 'max_nodata': 0.5}[field]
+  with pytest.raises(UserError, match=rf'data\.{field}=.*array_file.*skips'):
+    validation.validate(config)

@@ -9,6 +9,7 @@ from tests.data.opening import everything, names_in, open_dataset
 from vaegan_jax.config.validation import validate
 from vaegan_jax.data import arrays, no_data
 from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data.pictures import Pictures
 from vaegan_jax.data.reading import NoData, Reading
 from vaegan_jax.data.split import load_splits, open_split
 from vaegan_jax.errors import UserError
@@ -198,3 +199,18 @@ def test_wrong_fields_are_one_sentence(changes, told):
   config.update_from_flattened_dict(changes)
   with pytest.raises(UserError, match=told):
     validate(config)
+
+
+def test_files_that_a_model_is_used_on_are_filled_too(tmp_path):
+  folder = write_scenes(tmp_path / 'scenes', count=4, holes=4)
+  fields = {'name': 'array_folder', 'channels': 1, 'shape': (8, 8)}
+  filled = Pictures(str(folder), DataConfig(**fields, max_nodata=0.1))
+  examples = filled[np.arange(4)]
+  assert examples.min() >= 100 and examples.shape == (4, 8, 8, 1)
+  whole = Pictures(str(folder), DataConfig(**fields))
+  assert whole[np.arange(1)].min() >= 100  # Only its border means no data.
+  with pytest.raises(
+    UserError, match=r'\.tif cannot be read as an array .*no data'
+  ):
+    whole[np.arange(4)]
+  assert filled.describe(0, 4) != whole.describe(0, 4)

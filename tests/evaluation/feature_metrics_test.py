@@ -170,7 +170,7 @@ def test_both_metrics_equal_their_definitions(both, lpips_files):
   variables, heads = load_vgg(trunk, 16), load_lpips_weights(heads)
 
   @jax.jit
-  def band(x, y):
+  def band(variables, x, y):  # A constant of 58 MB would be compiled.
     x, y = feature_metrics.to_pictures(x), feature_metrics.to_pictures(y)
     return perceptual_distance(
       VGG(16),
@@ -183,12 +183,14 @@ def test_both_metrics_equal_their_definitions(both, lpips_files):
       reduction='spatial',
     )
 
-  bands = [band(x[..., i : i + 1], y[..., i : i + 1]) for i in range(5)]
+  bands = [
+    band(variables, x[..., i : i + 1], y[..., i : i + 1]) for i in range(5)
+  ]
   expected = np.mean(bands, axis=0)
   np.testing.assert_allclose(found['lpips'], expected, rtol=1e-4)
   _, features = jax.jit(
-    functools.partial(capture_features, VGG(16), variables, layers=('conv5_3',))
-  )(feature_metrics.to_pictures(y[..., 3:4]))
+    functools.partial(capture_features, VGG(16), layers=('conv5_3',))
+  )(variables, feature_metrics.to_pictures(y[..., 3:4]))
   np.testing.assert_allclose(
     found['features_recon'][:, 3],
     features['conv5_3'].mean((1, 2)),

@@ -92,7 +92,7 @@ def test_a_map_of_logits_is_one_layer_at_each_position_of_any_size(network):
   larger = random(2, 12, 20, 1)
   logits = jax.jit(critic.apply)(variables, larger)
   assert logits.shape == (2, 3, 5)
-  feature = critic.clone(head='none').apply(variables, larger)
+  feature = jax.jit(critic.clone(head='none').apply)(variables, larger)
   dense = variables['params']['Dense_0']
   by_hand = feature @ dense['kernel'][:, 0] + dense['bias']
   np.testing.assert_allclose(logits, by_hand, rtol=1e-4, atol=1e-5)
@@ -149,8 +149,9 @@ def test_spectral_norm_applies_to_every_kernel_of_a_residual_critic():
   louder = jax.tree.map(
     lambda w: 3 * w if w.ndim > 1 else w, variables['params']
   )
+  apply = jax.jit(critic.apply)
   logits, same = (
-    critic.apply(variables | {'params': params}, x)
+    apply(variables | {'params': params}, x)
     for params in (variables['params'], louder)
   )
   np.testing.assert_allclose(same, logits, rtol=1e-4, atol=1e-5)

@@ -99,7 +99,7 @@ def _stop_now(requested):
 
 
 def test_functions_of_atexit_run_after_every_end(tiny_run, tmp_path):
-  flags = (*tiny_run, '--config.num_train_steps=2')
+  flags = (*tiny_run, '--config.num_train_steps=2', '--config.objective=mse')
   for status, prepare, more in (
     (75, _register_and_stop, ()),
     (0, _register, ()),

@@ -28,10 +28,16 @@ _NATS = _RATE * math.log(2)
     (_NATS, 0.0, 1.02 * math.log(0.95)),
     (9 * _NATS, 100 * _NATS, 0.02),  # No error is larger.
     (0.1 * _NATS, 0.0, -0.02),
+    (None, _NATS, 0.0),  # The first step.
+    (None, 2 * _NATS, 0.02 * math.log(2)),
   ),
 )
 def test_the_weight_follows_the_error_and_its_changes(average, kl, move):
-  averages = {'kl_weight': 0.3, 'kl_average': average, 'logits_real': 1.0}
+  averages = kl_rate.create(_RATE, 0.3) | {'logits_real': 1.0}
+  if average is None:
+    average = kl
+  else:
+    averages['kl_average'] = average
   averages = {name: jnp.float32(value) for name, value in averages.items()}
   moved = kl_rate.steer(averages, {'kl': jnp.float32(kl)}, _RATE)
   assert set(moved) == {'kl_weight', 'kl_average'}
@@ -82,7 +88,8 @@ def test_a_run_logs_the_weight_that_trains_it_and_resumes_with_it(
   rows = read_rows(tmp_path / 'a')
   weights = [row['train/kl_weight'] for row in rows]
   assert weights[0] == pytest.approx(0.01)  # loss.kl_weight
-  average, error = _NATS / math.e, -1.0
+  average = rows[0]['train/kl']
+  error = np.clip(math.log(average / _NATS), -1, 1)
   for row, after in itertools.pairwise(rows):
     average, last = 0.95 * average + 0.05 * row['train/kl'], error
     error = np.clip(math.log(average / _NATS), -1, 1)

@@ -142,7 +142,8 @@ def _create_config(
   apply_overrides(config, argv)
   if change:
     change = _resolve(change, flatten(config))
-    apply_overrides(config, [argv[0], f'--config.{change}'])
+    # With the other flags, which it may contradict.
+    apply_overrides(config, [*argv, f'--config.{change}'])
   if config.objective != objective:
     raise UserError(
       f'--config={source} has the objective {config.objective!r} instead of '
@@ -168,14 +169,14 @@ def _resolve(change: str, fields: Mapping[str, Any]) -> str:
   if factor is None or field not in fields:
     return change
   try:
-    if isinstance(own, bool):
+    if isinstance(own, bool) or not own:
       raise ValueError
     number = float(f'{float(factor[1]) * own:.6g}')
     return f'{field}={type(own)(number) if number.is_integer() else number}'
   except (TypeError, ValueError):
     raise UserError(
-      f'--study.sweep={change} multiplies {field}, which is {own!r} and no '
-      f'number: for example, --study.sweep={SWEEP}'
+      f'--study.sweep={change} multiplies {field}, which is {own!r} and must '
+      f'be a number other than 0: for example, --study.sweep={SWEEP}'
     ) from None
 
 

@@ -170,7 +170,8 @@ class ImageFiles:
     self._warn_of_skipped('damaged', damaged, report)
     self._warn_of_skipped('not readable', unreadable, report)
     self._warn_of_skipped(
-      'holding more values that mean no data than data.max_nodata',
+      'holding more values that mean no data than data.max_nodata (for '
+      'example, --config.data.max_nodata=0.1 fills up to a tenth)',
       empty,
       report,
     )

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from vaegan_jax.data import arrays, decode, sounds
+from vaegan_jax.data import arrays, decode
 from vaegan_jax.data.store import Empty, Store
 from vaegan_jax.errors import UserError, describe_error
 
@@ -160,9 +160,10 @@ def _as_array(value: bytes | np.ndarray) -> tuple[np.ndarray, int]:
   """Returns an array as on the device, and the sample rate of a sound or 0."""
   if not isinstance(value, bytes):
     return arrays.to_device_dtype(np.asarray(value)), 0
-  if sounds.is_sound(value):
-    return tuple(sounds.read_sound(value))
-  return arrays.read_array(value), 0
+  stored = arrays.read_stored(value)
+  if stored.missing is not None:
+    raise Empty('some of its values are no data')
+  return stored.values, stored.sample_rate
 
 
 def _inspect(store: Store, number: int) -> tuple[bytes, Any]:

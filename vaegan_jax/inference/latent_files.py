@@ -13,7 +13,7 @@ of the file. `missing-00000.npy` has the bits of what was no data there.
 import io
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -224,15 +224,17 @@ def read_latents(path: str, model: TrainedModel) -> Iterator[Part]:
       'continue where it stopped'
     )
   for index, part in enumerate(manifest['parts']):
+    (name, *_) = [name for name in _DECODED if name in part['arrays']]
     arrays = {
-      name: _load(epath.Path(path) / f'{name}-{index:05}.npy')
-      for name in part['arrays']
-      if name != 'logvar'
+      key: _load(epath.Path(path) / f'{key}-{index:05}.npy')
+      for key in (name, 'names', 'missing')
+      if key in part['arrays']
     }
     names = arrays['names'].tolist() if 'names' in arrays else None
-    tiles = part.get('tiles')
-    _check_names(path, [*(names or ()), *([tiles['output']] if tiles else ())])
-    (name, *_) = [name for name in _DECODED if name in arrays]
+    _check_names(path, names or ())
+    if tiles := part.get('tiles'):
+      _check_tiles(path, tiles)
+      _check_names(path, [tiles['output']])
     yield Part(arrays[name], names, tiles, arrays.get('missing'))
 
 
@@ -245,7 +247,7 @@ def _load(path: epath.Path) -> np.ndarray:
     ) from error
 
 
-def _check_names(path: str, names: list) -> None:
+def _check_names(path: str, names: Sequence[Any]) -> None:
   """Refuses names outside the output folder: a manifest is not trusted."""
   for name in names:
     parts = pathlib.PurePosixPath(str(name)).parts
@@ -254,3 +256,18 @@ def _check_names(path: str, names: list) -> None:
         f'--input={path} has latents of an image {name!r}, which would be '
         'written outside of --output: encode the images again'
       )
+
+
+def _check_tiles(path: str, tiles: Any) -> None:
+  """Checks the entries of a part in tiles; the format is checked later."""
+  try:
+    sides = [*tiles['tile'], *tiles['space']]
+    is_whole = all(type(side) is int and side > 0 for side in sides)
+    if is_whole and isinstance(tiles['form'], dict) and tiles['output']:
+      return
+  except (LookupError, TypeError):
+    pass
+  raise UserError(
+    f'{path}/{MANIFEST} has damaged entries under "tiles": delete that folder, '
+    'and encode again'
+  )

@@ -88,12 +88,12 @@ def decode_part(
     UserError: the part is damaged, or of other tiles.
   """
   form = Form.from_json(part.tiles['form'])
-  space, name = tuple(map(int, part.tiles['space'])), part.tiles['output']
+  space, name = tuple(part.tiles['space']), part.tiles['output']
   latents = part.latents if tiler.is_flat else part.latents[0]
   values = _decode(tiler, latents, space, f'Decoding {name}')
   missing = part.missing
   if missing is not None:
-    missing = np.unpackbits(missing, count=values.size).astype(bool)
+    missing = np.unpackbits(np.uint8(missing), count=values.size).astype(bool)
     missing = missing.reshape(values.shape)
   content = write_whole(values, form, settings, missing)
   _write(folder, name, content)

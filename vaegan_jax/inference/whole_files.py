@@ -24,7 +24,7 @@ from vaegan_jax.inference import nifti_files
 # Tags of a TIFF that are kept. Of GeoTIFF: scale, tie points, transformation,
 # keys and their values. Of GDAL: metadata and the value of no data.
 _KEPT_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)
-_GDAL_METADATA = 42112
+_GDAL_METADATA, _GDAL_NODATA = 42112, 42113
 _STATISTICS = re.compile(r'\s*<Item name="STATISTICS_.*?</Item>')
 _PHOTOMETRIC = ('minisblack', 'miniswhite', 'rgb')
 
@@ -130,6 +130,10 @@ def _read_array(data: bytes, settings: DataConfig) -> Whole:
   if stored.missing is None:
     return Whole(values, form)
   number = float(arrays.read_array(data)[stored.missing][0])
+  if math.isinf(number):  # Of 64 bits, which may have exceeded float32.
+    tags = form.facts.get('tags', ())
+    declared = [value for code, *_, value in tags if code == _GDAL_NODATA]
+    number = float(settings.nodata or declared[0].strip('\0 '))
   missing = _whole_example(stored.missing, form, settings)
   filled = no_data.fill(values, missing, 1.0)
   return Whole(filled, dataclasses.replace(form, nodata=number), missing)
@@ -175,7 +179,7 @@ def write_whole(
     values = np.clip(np.rint(values.astype(np.float64)), limits.min, limits.max)
   target[...] = values
   if missing is not None and form.nodata is not None:
-    target[missing] = form.nodata
+    target[missing] = _nearest(form.nodata, dtype)
   try:
     return _ENCODERS[form.kind](array, form)
   except (LookupError, TypeError, ValueError) as error:
@@ -183,6 +187,14 @@ def write_whole(
       f'the output cannot be written as {form.kind} ({error!r}): encode the '
       'files again'
     ) from error
+
+
+def _nearest(number: float, dtype: np.dtype) -> float:
+  """Returns a number as the dtype can have it: float64's lowest is finite."""
+  if dtype.kind == 'f' and math.isfinite(number):
+    limits = np.finfo(dtype)
+    return min(max(number, float(limits.min)), float(limits.max))
+  return number
 
 
 def _read_kind(data: bytes) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from vaegan_jax.setup.data_identity import may_have_grown
 from vaegan_jax.setup.modules import sizes_function
 from vaegan_jax.setup.run import Run
 from vaegan_jax.training import layer_sizes
+from vaegan_jax.training.critic_step import clip_weights
 from vaegan_jax.training.health import Finding, last_healthy_step
 from vaegan_jax.training.train_state import TrainState
 
@@ -180,6 +181,9 @@ def _with_sizes(run: Run, state: TrainState) -> TrainState:
   if measure is None:
     return state
   variables, measure = state.networks['critic'].variables, jax.jit(measure)
+  if limit := run.config.critic.weight_clip:  # As from the first step on.
+    params = clip_weights(variables['params'], limit)
+    variables = {**variables, 'params': params}
   parts = [measure(variables, x) for x in run.sample(_SIZED_VALUES)]
   sizes = jax.tree.map(lambda *values: sum(values) / len(values), *parts)
   return state.replace(averages=state.averages | layer_sizes.to_averages(sizes))

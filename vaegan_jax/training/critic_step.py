@@ -189,7 +189,7 @@ def create_critic_step(
       grads = _add(_clip_norm(grads, max_grad_norm), *others)
     network = apply_gradients(network, optimizer, grads, batch_stats)
     if config.weight_clip:
-      params = _clip_weights(network.params, config.weight_clip)
+      params = clip_weights(network.params, config.weight_clip)
       network = network.replace(params=params)
     averages = _average(critic.averages, metrics, config.lecam_decay)
     return CriticState(network, averages), metrics
@@ -269,7 +269,7 @@ def _add(tree, *others):
   return jax.tree.map(lambda first, *rest: sum(rest, first), tree, *others)
 
 
-def _clip_weights(params, limit):
+def clip_weights(params, limit):
   """Clips every weight (arXiv 1701.07875, algorithm 1, line 7)."""
   return jax.tree.map(lambda w: jnp.clip(w, -limit, limit), params)
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 
 NAME = 'kl_weight'  # Among the averages, and as a metric.
-_AVERAGE, _DECAY = 'kl_average', 0.95
+_AVERAGE, _DECAY, _NONE_YET = 'kl_average', 0.95, -1.0
 # How far the weight's logarithm moves for the error in every step, and once for
 # a change of it. The KL follows its weight in some hundred steps: without the
 # second both would swing.
@@ -32,9 +32,7 @@ def create(rate: float, kl_weight: float) -> dict[str, float]:
     rate: in bits an example; 0: nothing is steered, and there are none.
     kl_weight: the weight of the first step.
   """
-  # A run begins with hardly any KL: the least error is no change then.
-  least = rate * math.log(2) * math.exp(-_MAX_ERROR)
-  return {NAME: kl_weight, _AVERAGE: least} if rate else {}
+  return {NAME: kl_weight, _AVERAGE: _NONE_YET} if rate else {}
 
 
 def steer(
@@ -59,7 +57,9 @@ def steer(
     ratio = jnp.maximum(kl, _MIN_KL) / (rate * math.log(2))
     return jnp.clip(jnp.log(ratio), -_MAX_ERROR, _MAX_ERROR)
 
+  # The first error is no change: the weights may be another run's.
   last = averages[_AVERAGE]
+  last = jnp.where(last == _NONE_YET, metrics['kl'], last)
   kl = optax.incremental_update(metrics['kl'], last, 1.0 - _DECAY)
   move = _GAIN * error(kl) + _DAMPING * (error(kl) - error(last))
   return {NAME: averages[NAME] * jnp.exp(move), _AVERAGE: kl}

@@ -27,6 +27,7 @@ class Source(source.Source):
 
   holds_arrays = None
   path = 'required'
+  skips_no_data = True
   path_is = 'a .tar, a .zip, or a folder of them'
   has_features = True
   converts_profiles = True
@@ -134,7 +135,13 @@ class Archives(Store):
       [s for s in kinds if s.rpartition('.')[2] in known]
       for known in (_IMAGES, _ARRAYS)
     )
-    usable = (images or other) if self.are_photos else other
+    if self.are_photos and other and not images:
+      raise UserError(
+        f'data.shape=() is for images, and data.path={self.location!r} has '
+        f'arrays or sounds ({", ".join(other)}): for example, '
+        '--config.data.shape="(64, 64)"'
+      )
+    usable = images if self.are_photos else other
     if usable and not self._wanted and _has_one_of(members, set(usable)):
       return usable
     most = kinds.most_common(_MAX_LISTED)

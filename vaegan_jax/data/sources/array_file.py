@@ -18,6 +18,7 @@ class Source(source.Source):
 
   holds_arrays = True
   path = 'required'
+  skips_no_data = True
   path_is = 'a file'
   has_features = True
 

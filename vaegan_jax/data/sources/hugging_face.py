@@ -21,6 +21,7 @@ class Source(source.Source):
 
   holds_arrays = None  # If `data.shape` is set.
   path = 'required'
+  skips_no_data = True
   path_is = 'a folder of save_to_disk, Parquet files, or the name of a data set'
   has_features = True
   converts_profiles = True

@@ -18,6 +18,7 @@ class Source(source.Source):
 
   holds_arrays = True
   path = 'required'
+  skips_no_data = True
 
   @classmethod
   def open(cls, data, *, fill_bucket=False):

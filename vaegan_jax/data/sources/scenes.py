@@ -19,6 +19,7 @@ class Source(source.Source):
 
   holds_arrays = True
   path = 'required'
+  skips_no_data = True
   path_is = 'a GeoTIFF, or a folder of them'
 
   @classmethod

@@ -1,0 +1,149 @@
+"""Files that are read whole and written back, with the values they had."""
+
+import dataclasses
+import io
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import tifffile
+from PIL import Image
+
+from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.errors import UserError
+from vaegan_jax.inference.whole_files import Form, read_whole, write_whole
+
+LOWEST = np.finfo(np.float64).min
+
+
+def tiff(values, **options):
+  content = io.BytesIO()
+  tifffile.imwrite(content, values, **options)
+  return content.getvalue()
+
+
+def png(values):
+  content = io.BytesIO()
+  Image.fromarray(values).save(content, format='PNG')
+  return content.getvalue()
+
+
+def sound(values, kind, subtype):
+  content = io.BytesIO()
+  soundfile.write(content, values, 44_100, format=kind, subtype=subtype)
+  return content.getvalue()
+
+
+def whole_numbers(*shape, dtype=np.uint16):
+  return np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
+
+
+def floats(*shape):
+  return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def nodata(text):
+  return {'extratags': [(42113, 2, 0, text, True)]}
+
+
+GREY = {'photometric': 'minisblack'}
+HOLES = np.where(floats(9, 8) > 0, LOWEST, 1.0)
+# Content, spatial shape and channels of the run, values that are read.
+FILES = {
+  'volume': (tiff(floats(5, 9, 8), **GREY), (4, 4, 4), 1, floats(5, 9, 8)),
+  'white is 0': (
+    tiff(whole_numbers(9, 8), photometric='miniswhite', compression='zlib'),
+    (4, 4),
+    1,
+    whole_numbers(9, 8),
+  ),
+  'many bands': (
+    tiff(whole_numbers(9, 8, 13), planarconfig='contig', **GREY),
+    (4, 4),
+    13,
+    whole_numbers(9, 8, 13),
+  ),
+  'OME': (  # The bands are last in what is written.
+    tiff(floats(2, 5, 9, 8), ome=True, metadata={'axes': 'CZYX'}),
+    (4, 4, 4),
+    2,
+    floats(2, 5, 9, 8).transpose(1, 2, 3, 0),
+  ),
+  'NaN': (
+    tiff(np.where(HOLES < 0, np.nan, HOLES).astype(np.float32)),
+    (4, 4),
+    1,
+    np.where(HOLES < 0, np.nan, HOLES),
+  ),
+  "float64's lowest": (
+    tiff(HOLES, **nodata('-1.7976931348623157e+308')),
+    (4, 4),
+    1,
+    np.maximum(HOLES, np.finfo(np.float32).min),
+  ),
+  'zero is no data': (
+    tiff(whole_numbers(9, 8) // 100, **nodata('0')),
+    (4, 4),
+    1,
+    whole_numbers(9, 8) // 100,
+  ),
+  '16 bits': (png(whole_numbers(9, 8)), (4, 4), 1, whole_numbers(9, 8)),
+  'colors': (
+    png(whole_numbers(9, 8, 3, dtype=np.uint8)),
+    (4, 4),
+    3,
+    whole_numbers(9, 8, 3),
+  ),
+  **{
+    f'{kind} {subtype}': (
+      sound(whole_numbers(50, 2, dtype=np.int16), kind, subtype),
+      (16,),
+      2,
+      whole_numbers(50, 2) / 2**15,
+    )
+    for kind in ('WAV', 'FLAC')
+    for subtype in ('PCM_16', 'PCM_24')
+  },
+}
+
+
+def settings(shape, channels):
+  return DataConfig(
+    'array_folder', shape=shape, channels=channels, sample_rate=44_100
+  )
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_values_survive(name):
+  data, shape, channels, wanted = FILES[name]
+  run = settings(shape, channels)
+  whole = read_whole(data, run)
+  assert whole.values.shape[-1] == channels and np.isfinite(whole.values).all()
+  form = json.loads(json.dumps(dataclasses.asdict(whole.form)))
+  values = whole.values.astype(np.float32)
+  again = write_whole(values, Form.from_json(form), run, whole.missing)
+  file = io.BytesIO(again)
+  if whole.form.kind == 'tiff':
+    found = tifffile.imread(file)
+  elif whole.form.kind == 'png':
+    found = np.asarray(Image.open(file))
+  else:
+    assert again[:4] == data[:4]
+    assert soundfile.info(file).subtype in name
+    found, rate = soundfile.read(io.BytesIO(again))
+    assert rate == 44_100
+  np.testing.assert_array_equal(found, wanted)
+  second = read_whole(again, run)  # What was no data is so again.
+  np.testing.assert_array_equal(second.values, whole.values)
+  np.testing.assert_array_equal(second.missing, whole.missing)
+
+
+def test_a_form_of_another_shape_gives_one_message():
+  data, shape, channels, _ = FILES['colors']
+  run = settings(shape, channels)
+  whole = read_whole(data, run)
+  for claimed in ((9, 8, 4), (8, 9, 3), (10**6,) * 3):
+    form = dataclasses.replace(whole.form, shape=claimed)
+    with pytest.raises(UserError, match='encode it again'):
+      write_whole(whole.values, form, run)
