@@ -8,7 +8,7 @@ import pytest
 
 from tests.data.opening import everything, load, open_dataset
 from vaegan_jax.data import scene_files
-from vaegan_jax.data.scene_files import parse_no_data
+from vaegan_jax.data.no_data import parse
 from vaegan_jax.errors import UserError
 
 tifffile = pytest.importorskip('tifffile')
@@ -161,7 +161,7 @@ def test_tiles_with_no_data_are_skipped_and_counted(options, tmp_path):
   ],
 )
 def test_no_data_is_a_value_of_the_dtype(text, dtype, value):
-  found = parse_no_data(text, np.dtype(dtype))
+  found = parse(text, np.dtype(dtype))
   assert found == value
   assert found is None or found.dtype == dtype
 

@@ -31,7 +31,7 @@ def find(
   """
   if reading.rules < 3 or reading.nodata == IGNORE:
     return None
-  number = _parse(reading.nodata or declared, values.dtype)
+  number = parse(reading.nodata or declared, values.dtype)
   missing = np.zeros(values.shape, bool)
   if number is not None:
     missing |= values == number
@@ -70,11 +70,13 @@ def fill(
   return filled
 
 
-def _parse(text: str, dtype: np.dtype) -> np.generic | None:
+def parse(text: str, dtype: np.dtype) -> np.generic | None:
   """Returns a number of the dtype; None if the text is no such number.
 
+  GDAL's tags may end with a null byte.
   Text such as '-3.40282347e+38', float32's lowest, is rounded to float32.
   """
+  text = text.strip('\0 ')
   try:
     if dtype.kind == 'f':
       number, limits = float(text), np.finfo(dtype)

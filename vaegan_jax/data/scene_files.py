@@ -4,10 +4,10 @@ Only the parts of a file that a tile needs are read and decoded.
 """
 
 import os
-from typing import Any
 
 import numpy as np
 
+from vaegan_jax.data import no_data
 from vaegan_jax.data.store import Empty, Recent, import_reader
 from vaegan_jax.errors import UserError, describe_error
 
@@ -64,7 +64,7 @@ class Scene:
     self._is_separate = page.planarconfig == _SEPARATE and bands > 1
     self._offsets, self._counts = page.dataoffsets, page.databytecounts
     tag = page.tags.get(_NODATA)
-    self.no_data = parse_no_data(tag.value, self.dtype) if tag else None
+    self.no_data = no_data.parse(str(tag.value), self.dtype) if tag else None
     tag = page.tags.get(_PIXEL_SCALE)
     self.pixel_scale = tuple(map(float, tag.value[:2])) if tag else ()
     self.is_mapped = page.is_memmappable and 0 not in self._counts
@@ -198,23 +198,3 @@ class Scene:
 
   def _error(self, complaint: str) -> UserError:
     return UserError(f'{self.path!r} of data.path {complaint}.')
-
-
-def parse_no_data(text: Any, dtype: np.dtype) -> Any:
-  """Returns the value that stands for no data, in its dtype; None for none.
-
-  Args:
-    text: of GDAL's tag.
-    dtype: of the values.
-  """
-  try:
-    number = float(str(text).strip().strip('\0'))
-  except ValueError:
-    return None
-  if dtype.kind == 'f':
-    with np.errstate(over='ignore'):
-      return dtype.type(number)
-  limits = np.iinfo(dtype)
-  if number != int(number) or not limits.min <= number <= limits.max:
-    return None  # No value is it.
-  return dtype.type(int(number))

@@ -5,6 +5,8 @@ import os
 import re
 from collections.abc import Collection, Sequence
 
+import numpy as np
+
 from vaegan_jax.errors import UserError
 
 _WORDS = {
@@ -209,3 +211,19 @@ def find_file_split(relative: str) -> str:
   """Returns the split that a file's name or else its folder names, or ''."""
   folder, name = os.path.split(relative)
   return find_split(os.path.splitext(name)[0])[0] or find_split(folder)[0]
+
+
+def splits_of(names: Sequence[str]) -> list[str]:
+  """Returns the split that the folders of each file name, or ''."""
+  places = NamedFolders(names).places
+  return [places.get(os.path.dirname(name), ('',))[0] for name in names]
+
+
+def numbers_of(splits: Sequence[str]) -> dict[str, np.ndarray]:
+  """Returns the numbers of the examples of each split; '' is none."""
+  found = np.asarray(splits)
+  return {
+    split: np.flatnonzero(found == split)
+    for split in dict.fromkeys(found.tolist())
+    if split
+  }

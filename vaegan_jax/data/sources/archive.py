@@ -6,10 +6,8 @@ import os
 import pathlib
 import zipfile
 
-import numpy as np
-
 from vaegan_jax.data import archives, source
-from vaegan_jax.data.split_names import NamedFolders, find_file_split
+from vaegan_jax.data.split_names import find_file_split, numbers_of, splits_of
 from vaegan_jax.data.store import Recent, Store, hash_names, stat_of
 from vaegan_jax.errors import UserError
 
@@ -81,14 +79,8 @@ class Archives(Store):
     if 'train' in by_archive and all(by_archive) and len(set(by_archive)) > 1:
       splits = [by_archive[number] for number, _ in self._members]
     else:
-      members = [member.name for _, member in self._members]
-      places = NamedFolders(members).places
-      splits = [places.get(os.path.dirname(n), ('',))[0] for n in members]
-    self.splits = {
-      split: np.flatnonzero([s == split for s in splits])
-      for split in dict.fromkeys(splits)
-      if split
-    }
+      splits = splits_of([member.name for _, member in self._members])
+    self.splits = numbers_of(splits)
 
   def __len__(self):
     return len(self._members)

@@ -6,7 +6,7 @@ import os
 import numpy as np
 
 from vaegan_jax.data import source
-from vaegan_jax.data.split_names import NamedFolders
+from vaegan_jax.data.split_names import numbers_of, splits_of
 from vaegan_jax.data.store import Store, hash_names
 from vaegan_jax.errors import UserError
 
@@ -71,13 +71,7 @@ class Scans(Store):
     """Takes what `scan` found; see `Store.load`."""
     self._scans = found
     names = [scan['files'][0] for scan in found]
-    places = NamedFolders(names).places
-    splits = [places.get(os.path.dirname(n), ('',))[0] for n in names]
-    self.splits = {
-      split: np.flatnonzero([s == split for s in splits])
-      for split in dict.fromkeys(splits)
-      if split
-    }
+    self.splits = numbers_of(splits_of(names))
 
   def __len__(self):
     return len(self._scans)

@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 
 from vaegan_jax.data import scene_files, source
-from vaegan_jax.data.split_names import NamedFolders
+from vaegan_jax.data.split_names import numbers_of, splits_of
 from vaegan_jax.data.store import Recent, Store, hash_names, stat_of
 from vaegan_jax.errors import UserError
 
@@ -85,14 +85,8 @@ class Scenes(Store):
         f'{len(found):,} scenes of data.path={self.location!r}, such as '
         f'{list(found[0]["shape"])}: take smaller tiles'
       )
-    places = NamedFolders(self._names).places
-    splits = [places.get(os.path.dirname(n), ('',))[0] for n in self._names]
-    of_tiles = np.repeat(splits, counts)
-    self.splits = {
-      split: np.flatnonzero(of_tiles == split)
-      for split in dict.fromkeys(splits)
-      if split
-    }
+    of_tiles = np.repeat(splits_of(self._names), counts)
+    self.splits = numbers_of(of_tiles)
 
   def __len__(self):
     return int(self._ends[-1])
