@@ -45,7 +45,7 @@ class IndexedDataset(Dataset):
     Raises:
       UserError: the examples cannot be used, or the index cannot be written.
     """
-    self.name, self._store = name, store
+    self.name, self.store = name, store
     self.location = store.location
     self.cache_dir = place = _place(name, store, data.local_dir)
     index = read_index(place / INDEX)
@@ -69,22 +69,22 @@ class IndexedDataset(Dataset):
   def read(self, split: str, indices: Sequence[int]) -> list[Any]:
     """Returns the bytes of files, or arrays; see `Dataset.read`."""
     numbers = self._numbers[split]
-    return [self._store.read(int(numbers[index])) for index in indices]
+    return [self.store.read(int(numbers[index])) for index in indices]
 
   def close(self) -> None:
     """Releases memory and files; see `Dataset.close`."""
-    self._store.close()
+    self.store.close()
 
   def describe(self, split: str, index: int) -> str:
     """Returns a name of an example; see `Dataset.describe`."""
-    return self._store.describe(int(self._numbers[split][index]))
+    return self.store.describe(int(self._numbers[split][index]))
 
   def report(self, data: DataConfig) -> list[str]:
     """Returns lines about files and splits; see `Dataset.report`."""
     counts = ', '.join(f'{n:,} {split}' for split, n in self.counts.items())
-    how = 'as the files say' if self._store.splits else 'one in ten held out'
-    line = f'data.path={self.location!r} has the {self._store.noun} {counts}'
-    lines = [f'{line} ({how}).', *self._store.report()]
+    how = 'as the files say' if self.store.splits else 'one in ten held out'
+    line = f'data.path={self.location!r} has the {self.store.noun} {counts}'
+    lines = [f'{line} ({how}).', *self.store.report()]
     if self._num_empty:
       lines.append(f'Skipped {self._num_empty:,} that hold no data.')
     return lines

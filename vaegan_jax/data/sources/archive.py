@@ -6,9 +6,10 @@ import os
 import pathlib
 import zipfile
 
-from vaegan_jax.data import archives, source
+from vaegan_jax.data import archives
 from vaegan_jax.data.split_names import find_file_split, numbers_of, splits_of
 from vaegan_jax.data.store import Recent, Store, hash_names, stat_of
+from vaegan_jax.data.store_source import StoreSource
 from vaegan_jax.errors import UserError
 
 _IMAGES = (
@@ -20,23 +21,18 @@ _OPEN_AT_ONCE = 64  # Zips, whose directories are in memory.
 _MAX_LISTED = 8  # Kinds of files in a message.
 
 
-class Source(source.Source):
+class Source(StoreSource):
   """Images, or arrays and sounds if `data.shape` is set."""
 
   holds_arrays = None
-  path = 'required'
-  skips_no_data = True
   path_is = 'a .tar, a .zip, or a folder of them'
   has_features = True
   converts_profiles = True
 
   @classmethod
-  def open(cls, data, *, fill_bucket=False):
-    """Opens the archives; see `source.Source.open`."""
-    from vaegan_jax.data.folder import local_path
-    from vaegan_jax.data.indexed import IndexedDataset
-
-    return IndexedDataset('archive', Archives(local_path(data), data), data)
+  def open_store(cls, path, data):
+    """Opens the store; see `StoreSource.open_store`."""
+    return Archives(path, data)
 
 
 class Archives(Store):

@@ -5,31 +5,26 @@ import pathlib
 
 import numpy as np
 
-from vaegan_jax.data import containers, source
+from vaegan_jax.data import containers
 from vaegan_jax.data.split_names import find_split
 from vaegan_jax.data.store import Store, stat_of
+from vaegan_jax.data.store_source import StoreSource
 from vaegan_jax.errors import UserError
 
 _MAX_LISTED = 12  # Arrays in a message.
 
 
-class Source(source.Source):
+class Source(StoreSource):
   """The examples along one axis of an array, in units of their own."""
 
   holds_arrays = True
-  path = 'required'
-  skips_no_data = True
   path_is = 'a file'
   has_features = True
 
   @classmethod
-  def open(cls, data, *, fill_bucket=False):
-    """Opens the file; see `source.Source.open`."""
-    from vaegan_jax.data.folder import local_path
-    from vaegan_jax.data.indexed import IndexedDataset
-
-    store = ArrayFile(local_path(data), data)
-    return IndexedDataset('array_file', store, data)
+  def open_store(cls, path, data):
+    """Opens the store; see `StoreSource.open_store`."""
+    return ArrayFile(path, data)
 
 
 class ArrayFile(Store):

@@ -6,9 +6,10 @@ import re
 
 import numpy as np
 
-from vaegan_jax.data import source, tables
+from vaegan_jax.data import tables
 from vaegan_jax.data.split_names import find_file_split
 from vaegan_jax.data.store import Store, import_reader, stat_of
+from vaegan_jax.data.store_source import StoreSource
 from vaegan_jax.errors import UserError, describe_error
 
 _NAME = re.compile(r'\w[\w.-]*/\w[\w.-]*(:[\w.-]+)?')  # And a configuration.
@@ -16,24 +17,18 @@ _SUFFIXES = ('.parquet', '.arrow')
 _FIRST_SAFE = 4  # The version of datasets that runs no code of data sets.
 
 
-class Source(source.Source):
+class Source(StoreSource):
   """The images, sounds or arrays of one column."""
 
   holds_arrays = None  # If `data.shape` is set.
-  path = 'required'
-  skips_no_data = True
   path_is = 'a folder of save_to_disk, Parquet files, or the name of a data set'
   has_features = True
   converts_profiles = True
 
   @classmethod
-  def open(cls, data, *, fill_bucket=False):
-    """Opens the tables; see `source.Source.open`."""
-    from vaegan_jax.data.folder import local_path
-    from vaegan_jax.data.indexed import IndexedDataset
-
-    store = Column(local_path(data), data)
-    return IndexedDataset('hugging_face', store, data)
+  def open_store(cls, path, data):
+    """Opens the store; see `StoreSource.open_store`."""
+    return Column(path, data)
 
 
 class Column(Store):

@@ -5,28 +5,23 @@ import os
 
 import numpy as np
 
-from vaegan_jax.data import source
 from vaegan_jax.data.split_names import numbers_of, splits_of
 from vaegan_jax.data.store import Store, hash_names
+from vaegan_jax.data.store_source import StoreSource
 from vaegan_jax.errors import UserError
 
 _MAX_LISTED = 3  # Orientations in a line.
 
 
-class Source(source.Source):
+class Source(StoreSource):
   """Scans in the units of their headers, as float32."""
 
   holds_arrays = True
-  path = 'required'
-  skips_no_data = True
 
   @classmethod
-  def open(cls, data, *, fill_bucket=False):
-    """Opens the folder; see `source.Source.open`."""
-    from vaegan_jax.data.folder import local_path
-    from vaegan_jax.data.indexed import IndexedDataset
-
-    return IndexedDataset('medical', Scans(local_path(data), data), data)
+  def open_store(cls, path, data):
+    """Opens the store; see `StoreSource.open_store`."""
+    return Scans(path, data)
 
 
 class Scans(Store):

@@ -6,31 +6,31 @@ import pathlib
 
 import numpy as np
 
-from vaegan_jax.data import scene_files, source
+from vaegan_jax.data import scene_files
 from vaegan_jax.data.split_names import numbers_of, splits_of
 from vaegan_jax.data.store import Recent, Store, hash_names, stat_of
+from vaegan_jax.data.store_source import StoreSource
 from vaegan_jax.errors import UserError
 
 _OPEN_AT_ONCE = 16  # Scenes.
 
 
-class Source(source.Source):
+class Source(StoreSource):
   """Tiles of the shape `data.shape`, with all bands."""
 
   holds_arrays = True
-  path = 'required'
-  skips_no_data = True
   path_is = 'a GeoTIFF, or a folder of them'
+
+  @classmethod
+  def open_store(cls, path, data):
+    """Opens the store; see `StoreSource.open_store`."""
+    return Scenes(path, data)
 
   @classmethod
   def open(cls, data, *, fill_bucket=False):
     """Opens the scenes; see `source.Source.open`."""
-    from vaegan_jax.data.folder import local_path
-    from vaegan_jax.data.indexed import IndexedDataset
-
-    store = Scenes(local_path(data), data)
-    dataset = IndexedDataset('scenes', store, data)
-    if store.are_mapped:  # A copy would only take room.
+    dataset = super().open(data, fill_bucket=fill_bucket)
+    if dataset.store.are_mapped:  # A copy would only take room.
       dataset.cache_dir = None
     return dataset
 
