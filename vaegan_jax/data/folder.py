@@ -183,6 +183,16 @@ def read_index(path: pathlib.Path) -> dict[str, Any] | None:
 def write_index(
   place: pathlib.Path, index: Mapping[str, Any], data_dir: str
 ) -> None:
+  """Writes an index and its checksum, whole or not at all.
+
+  Args:
+    place: the folder of the index.
+    index: what is known of the files.
+    data_dir: the folder that an error message names.
+
+  Raises:
+    UserError: it cannot be written.
+  """
   content = json.dumps(index)
   digest = hashlib.sha256(content.encode()).hexdigest()
   partial = place / f'{INDEX}.{os.getpid()}-{time.time_ns()}'

@@ -90,7 +90,7 @@ class FeatureMetrics:
     return jnp.stack(features, axis=1)
 
   def num_pictures(self, channels: int) -> int:
-    """Returns P for images of so many channels."""
+    """Returns P, the number of pictures that an image with these channels is."""
     return channels if self.arrays and channels not in (1, 3) else 1
 
   def _pictures(self, images: jax.Array) -> tuple[jax.Array, ...]:
@@ -105,7 +105,7 @@ class FeatureMetrics:
     return features
 
   def describe(self, channels: int) -> tuple[str, ...]:
-    """Returns the lines of the protocol for examples of so many channels."""
+    """Returns the lines of the protocol for examples with these channels."""
     if not self.embedders:
       return ()
     taken = _describe_pictures(channels, self.arrays)
