@@ -90,7 +90,7 @@ class FeatureMetrics:
     return jnp.stack(features, axis=1)
 
   def num_pictures(self, channels: int) -> int:
-    """Returns P, the number of pictures that an image with these channels is."""
+    """Returns P, the pictures that an image with these channels is."""
     return channels if self.arrays and channels not in (1, 3) else 1
 
   def _pictures(self, images: jax.Array) -> tuple[jax.Array, ...]:

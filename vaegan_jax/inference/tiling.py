@@ -31,7 +31,7 @@ from vaegan_jax.inference.tile_grid import Canvas, Grid, Tiles, place_tiles
 from vaegan_jax.runtime import devices
 
 _SEES_ALL = (nn.GroupNorm, nn.InstanceNorm, nn.LayerNorm)
-_PARTS = 4  # Blended tiles overlap by one part in this many of their side.
+_PARTS = 4  # Blended tiles overlap by one in this many parts of a side.
 
 
 @dataclasses.dataclass(frozen=True)
