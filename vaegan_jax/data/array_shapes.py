@@ -1,10 +1,12 @@
 """Checks that examples can be cut out of arrays, and suggests what fits."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from vaegan_jax.data import arrays
+from vaegan_jax.data import arrays, no_data
+from vaegan_jax.data.reading import Reading
 from vaegan_jax.errors import UserError
 
 
@@ -56,6 +58,29 @@ def takes_first_as_channels(
   """
   is_unnamed = 'C' not in axes and len(given) == len(shape) + 1
   return bool(axes) and is_unnamed and given[-1] == channels
+
+
+def count_missing(
+  stored: arrays.Stored, reading: Reading, channels: int, shape: Sequence[int]
+) -> tuple[int, int]:
+  """Counts the values of no data, and all, in what is cut out of an array.
+
+  Arguments are those of `arrays.decode_array`. Of an array out of which nothing
+  can be cut all is counted; `check_shape` reports it.
+
+  Raises:
+    NoData: they are too many.
+  """
+  missing = stored.missing
+  if missing is None:
+    return 0, channels * math.prod(shape)
+  options = {'channels': channels, 'shape': shape, 'axes': stored.axes}
+  try:
+    missing = arrays.to_example(missing, **options)
+  except ValueError:
+    missing = missing[..., None]
+  no_data.check(missing, reading.max_nodata)
+  return int(missing.sum()), missing.size
 
 
 def _suggest(

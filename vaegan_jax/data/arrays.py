@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from vaegan_jax.data import no_data, sounds, tiff_files
-from vaegan_jax.data.reading import Reading, UnreadableKind
+from vaegan_jax.data.reading import Declared, Reading, UnreadableKind
 from vaegan_jax.errors import UserError
 
 SUFFIXES = ('.npy', '.npz', '.tif', '.tiff', '.png', *sounds.SUFFIXES)
@@ -96,6 +96,15 @@ def read_stored(data: bytes, reading: Reading = _READING) -> Stored:
       'axes, none of them empty'
     )
   return _to_stored(array, axes, nodata, reading)._replace(sample_rate=rate)
+
+
+def to_stored(data: bytes | np.ndarray | Declared, reading: Reading) -> Stored:
+  """Returns a file or an array as `read_stored` does."""
+  if isinstance(data, bytes):
+    return read_stored(data, reading)
+  given = data if isinstance(data, Declared) else Declared(data, '')
+  values = np.asarray(given.values)
+  return _to_stored(values, reading.axes, given.nodata, reading)
 
 
 def read_array(data: bytes) -> np.ndarray:
@@ -241,7 +250,7 @@ def cut(
 
 
 def decode_array(
-  data: bytes | np.ndarray,
+  data: bytes | np.ndarray | Declared,
   *,
   channels: int,
   shape: Sequence[int],
@@ -256,14 +265,15 @@ def decode_array(
     sample_rate: required rate of a sound; 0 for any.
     reading: how it is read.
 
+  Returns:
+    [*S, C] in the dtype of the file; float32 with NaN where values mean no
+    data.
+
   Raises:
     Exception: see there; also a ValueError for values that are not finite,
       another sample rate, or too much no data.
   """
-  if isinstance(data, bytes):
-    stored = read_stored(data, reading)
-  else:
-    stored = _to_stored(np.asarray(data), reading.axes, '', reading)
+  stored = to_stored(data, reading)
   check_sample_rate(stored.sample_rate, sample_rate)
   check_finite(stored.values)
   cut = functools.partial(
@@ -273,7 +283,8 @@ def decode_array(
   if stored.missing is None:
     return example
   missing = cut(stored.missing)
-  return no_data.fill(example, missing, reading.max_nodata)
+  no_data.check(missing, reading.max_nodata)
+  return no_data.mark(example, missing if missing.any() else None)
 
 
 def short_shape(shape: Sequence[int]) -> int | tuple[int, ...]:

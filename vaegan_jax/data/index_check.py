@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from vaegan_jax.data import arrays, decode
-from vaegan_jax.data.store import Empty, Store
+from vaegan_jax.data import array_shapes, arrays, decode, no_data
+from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data.reading import NoData
+from vaegan_jax.data.store import Store
 from vaegan_jax.errors import UserError, describe_error
 
 _MAX_DAMAGED = 0.1  # Share of all examples.
@@ -40,8 +42,9 @@ class Kind(NamedTuple):
 class Check:
   """The first reading of all examples."""
 
-  def __init__(self, store: Store, report: pathlib.Path):
-    self._store, self._report = store, report
+  def __init__(self, store: Store, data: DataConfig, report: pathlib.Path):
+    self._store, self._data, self._report = store, data, report
+    self._counts = no_data.Counts()
     self._damaged, self._unreadable = {}, {}
     self._num_empty, self._skipped = 0, []
     self._first_unreadable = None
@@ -73,6 +76,7 @@ class Check:
       'damaged': self._damaged | self._unreadable,
       'first_unreadable': self._first_unreadable,
       'num_empty': self._num_empty,
+      'no_data': self._counts.to_json(),
       'skipped': sorted(self._skipped),
     }
 
@@ -81,7 +85,7 @@ class Check:
     import tqdm
 
     content, count = hashlib.sha256(), len(self._store)
-    inspect = functools.partial(_inspect, self._store)
+    inspect = functools.partial(_inspect, self._store, self._data)
     with (
       futures.ThreadPoolExecutor() as pool,
       tqdm.tqdm(
@@ -100,14 +104,15 @@ class Check:
 
   def _note(self, number: int, found: Any) -> None:
     if not isinstance(found, Exception):
-      kind, shape = found
+      kind, shape, missing = found
+      self._counts.add(*missing)
       self._kinds.setdefault(kind, [0, number])[0] += 1
       if len(self._kinds) == 1:
         least = shape if self._lengths is None else self._lengths
         self._lengths = tuple(map(min, shape, least))
       return
     self._skipped.append(number)
-    if isinstance(found, Empty):
+    if isinstance(found, NoData):
       self._num_empty += 1
     elif isinstance(found, decode.UnreadableKind):
       self._unreadable[self._store.describe(number)] = str(found)
@@ -123,8 +128,9 @@ class Check:
     if not self._kinds or len(self._damaged) > _MAX_DAMAGED * count:
       if not bad:
         raise UserError(
-          f'{where} has {count:,} {store.noun}, none of which holds data: name '
-          'another file or folder'
+          f'{where} has {count:,} {store.noun}, none of which holds data, or '
+          'not enough: name another file or folder, or take more no data, such '
+          'as --config.data.max_nodata=0.5'
         )
       name, reason = next(iter(bad.items()))
       raise UserError(
@@ -156,31 +162,31 @@ class Check:
     )
 
 
-def _as_array(value: bytes | np.ndarray) -> tuple[np.ndarray, int]:
-  """Returns an array as on the device, and the sample rate of a sound or 0."""
-  if not isinstance(value, bytes):
-    return arrays.to_device_dtype(np.asarray(value)), 0
-  stored = arrays.read_stored(value)
-  if stored.missing is not None:
-    raise Empty('some of its values are no data')
-  return stored.values, stored.sample_rate
+def _inspect(store: Store, data: DataConfig, number: int) -> tuple[bytes, Any]:
+  """Returns a hash of an example, and what it is.
 
-
-def _inspect(store: Store, number: int) -> tuple[bytes, Any]:
-  """Returns a hash of an example, and its array's (kind, shape) or error."""
+  That is an array's kind, its shape and its numbers of values of no data and
+  of all; or an error.
+  """
   try:
     value = store.read(number)
     if isinstance(value, bytes):
       digest = hashlib.sha256(value).digest()
       if store.are_photos:
         decode.read_image(value)
-        return digest, (None, ())
-    array, rate = _as_array(value)
+        return digest, (None, (), (0, 1))
+    stored = arrays.to_stored(value, data.reading)
+    array, rate = stored.values, stored.sample_rate
     arrays.check_finite(array)
+    missing = array_shapes.count_missing(
+      stored, data.reading, data.channels, data.read_shape
+    )
     if not isinstance(value, bytes):
       whole = np.ascontiguousarray(array)
       digest = hashlib.sha256(repr((whole.dtype, whole.shape)).encode())
       digest.update(whole.data.cast('B'))
+      if stored.missing is not None:
+        digest.update(np.packbits(stored.missing))
       digest = digest.digest()
   except Exception as error:  # Libraries raise nearly anything.
     # A traceback would keep the arrays of its frames in memory.
@@ -190,9 +196,9 @@ def _inspect(store: Store, number: int) -> tuple[bytes, Any]:
     shape = (None,) * len(shape)
   elif rate:
     shape = (None, *shape[1:])
-  return digest, (Kind(array.dtype.name, shape, rate), array.shape)
+  return digest, (Kind(array.dtype.name, shape, rate), array.shape, missing)
 
 
-def is_unreadable(store: Store, number: int) -> bool:
+def is_unreadable(store: Store, data: DataConfig, number: int) -> bool:
   """Returns whether an example lacks the library that reads it."""
-  return isinstance(_inspect(store, number)[1], decode.UnreadableKind)
+  return isinstance(_inspect(store, data, number)[1], decode.UnreadableKind)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from vaegan_jax.data import no_data
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.folder import (
   INDEX,
@@ -47,18 +48,20 @@ class IndexedDataset(Dataset):
     """
     self.name, self.store = name, store
     self.location = store.location
-    self.cache_dir = place = _place(name, store, data.local_dir)
+    self.cache_dir = place = _place(name, store, data)
     index = read_index(place / INDEX)
-    if index is None or not _holds(index, store):
+    if index is None or not _holds(index, store, data):
       found = store.scan()
       store.load(found)
-      index = Check(store, place / DAMAGED_FILE).index() | {'found': found}
+      check = Check(store, data, place / DAMAGED_FILE)
+      index = check.index() | {'found': found}
       store.close()
       write_index(place, index, data.local_dir)
       remove_older(place)
     self.feature = store.feature
     self._numbers = _split(store, index['skipped'])
-    self._num_empty = index['num_empty']
+    self._num_empty, self._max_nodata = index['num_empty'], data.max_nodata
+    self._no_data = no_data.Counts(index.get('no_data'))
     self.counts = {split: len(ns) for split, ns in self._numbers.items()}
     self.content_hash = _hash_splits(index['content_hash'], self._numbers)
     self.to_srgb = store.are_photos and data.converts_profiles
@@ -85,30 +88,36 @@ class IndexedDataset(Dataset):
     how = 'as the files say' if self.store.splits else 'one in ten held out'
     line = f'data.path={self.location!r} has the {self.store.noun} {counts}'
     lines = [f'{line} ({how}).', *self.store.report()]
+    lines += self._no_data.describe(self.store.noun)
     if self._num_empty:
-      lines.append(f'Skipped {self._num_empty:,} that hold no data.')
+      lines.append(
+        f'Skipped {self._num_empty:,} of {len(self.store):,} {self.store.noun} '
+        f'with more no data than data.max_nodata={self._max_nodata:g}.'
+      )
     return lines
 
 
-def _place(name: str, store: Store, data_dir: str) -> pathlib.Path:
+def _place(name: str, store: Store, data: DataConfig) -> pathlib.Path:
   """Returns where the index is: per file, options, and state of the file."""
 
   def digest(value):
     return hashlib.sha256(os.fsencode(repr(value))).hexdigest()[:16]
 
   key = (os.path.realpath(store.location), store.are_photos, *store.options)
+  if not store.are_photos:  # Decides which have too much no data.
+    key += (data.channels, data.read_shape, *data.reading)
   folder = f'in-place-{digest(key)}'
-  return pathlib.Path(data_dir, name, folder, digest(store.state()))
+  return pathlib.Path(data.local_dir, name, folder, digest(store.state()))
 
 
-def _holds(index: Mapping[str, Any], store: Store) -> bool:
+def _holds(index: Mapping[str, Any], store: Store, data: DataConfig) -> bool:
   """Loads a store, and returns whether its index still describes it.
 
   A library that some examples lacked may be there now.
   """
   store.load(index['found'])
   number = index['first_unreadable']
-  return number is None or is_unreadable(store, number)
+  return number is None or is_unreadable(store, data, number)
 
 
 def _split(store: Store, skipped: Sequence[int]) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ class StoreSource(source.Source):
   """A source whose examples are those of a store, in `data.path`."""
 
   path = 'required'
-  skips_no_data = True
+  has_rules = False
 
   @classmethod
   def open_store(cls, path: str, data: Any) -> Store:

@@ -13,12 +13,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vaegan_jax.losses import distances, perceptual
+from vaegan_jax.losses import distances, masks, perceptual
 from vaegan_jax.losses.adversarial import mean_over_map
 from vaegan_jax.losses.terms import (
   Weighting,
   distance_terms,
-  image_layers,
+  masked_layers,
   total,
 )
 
@@ -101,22 +101,25 @@ def create_reconstruction_losses(
       `loss.normalize` average.
 
   Returns:
-    (critic's variables, x [B, *S, C], outputs, sizes) -> (terms, moments).
-    `sizes` {layer: []} are those in the data, or None. `outputs` has `x_recon`
-    and, where its gradient is separate, its copy `x_adversarial`, and `x_prior`
-    (samples), each [B, *S, C]. The terms are 'distance', unless
-    its weight is 0, 'pixel' and, with its loss, 'adversarial', [B] each. See
-    `metrics_from_moments` for the moments.
+    (critic's variables, x [B, *S, C], outputs, sizes, valid) -> (terms,
+    moments). `sizes` {layer: []} are those in the data, or None. `outputs` has
+    `x_recon` and, where its gradient is separate, its copy `x_adversarial`, and
+    `x_prior` (samples), each [B, *S, C]. `valid` [B, *S, C] bool are the values
+    that count, None: all; elsewhere all images equal x. The terms are
+    'distance', unless its weight is 0, 'pixel' and, with its loss,
+    'adversarial', [B] each. See `metrics_from_moments` for the moments.
   """
 
-  def losses(variables, x, outputs: Mapping[str, jax.Array], sizes=None):
-    x_recon = outputs['x_recon']
-    pixel = _pixel_distance(x, x_recon, loss.reduction)
-    moments = {'output': _moments(x_recon), 'input': _moments(x)}
+  def losses(variables, x, outputs, sizes=None, valid=None):
+    x_recon, where = outputs['x_recon'], masks.positions(valid)
+    pixel = _pixel_distance(x, x_recon, loss.reduction, valid)
+    moments = {'output': _moments(x_recon, valid), 'input': _moments(x, valid)}
+    if valid is not None:
+      moments['valid'] = jnp.mean(valid, axis=0)
     if critic is None:  # An image's only feature is itself.
-      distance = pixel
+      distance, options = pixel, {'axis_name': axis_name, 'valid': valid}
       if loss.variance == 'optimal':
-        distance = negative_log_likelihood(x, x_recon, axis_name=axis_name)
+        distance = negative_log_likelihood(x, x_recon, **options)
       return {'distance': distance, 'pixel': pixel}, moments
     variables = jax.lax.stop_gradient(variables)
     terms = {'pixel': pixel}
@@ -126,21 +129,17 @@ def create_reconstruction_losses(
       logits, features_recon = _capture(critic, variables, x_recon, loss)
       pairs = x, x_recon, features_x, features_recon
       terms['distance'] = compare(
-        loss, *pairs, axis_name=axis_name, sizes=sizes
+        loss, *pairs, axis_name=axis_name, sizes=sizes, valid=valid
       )
-      moments['features'] = distances.feature_sizes(features_x)
+      moments['features'] = _sizes(features_x, where)
       if sizes:
-        moments['images'] = _image_sizes(loss, x)
+        moments['images'] = _image_sizes(loss, x, valid)
     else:
       logits = _logits(critic, variables, x_recon)
     if adversarial_loss is not None:
-      all_logits = [logits]
-      if 'x_adversarial' in outputs:  # XLA shares the forward pass.
-        all_logits = [_logits(critic, variables, outputs['x_adversarial'])]
-      if 'x_prior' in outputs:
-        all_logits.append(_logits(critic, variables, outputs['x_prior']))
-      means = [mean_over_map(adversarial_loss(each)) for each in all_logits]
-      terms['adversarial'] = sum(means) / len(means)
+      all_logits = _all_logits(critic, variables, outputs, logits)
+      each = [mean_over_map(adversarial_loss(i), where) for i in all_logits]
+      terms['adversarial'] = sum(each) / len(each)
     return terms, moments
 
   return losses
@@ -155,6 +154,7 @@ def compare(
   *,
   axis_name: str | None = None,
   sizes: Mapping[str, jax.Array] | None = None,
+  valid: jax.Array | None = None,
 ) -> jax.Array:
   """Computes the configured distance of images and reconstructions, [B].
 
@@ -165,6 +165,7 @@ def compare(
     features_recon: features of x_recon.
     axis_name: see `create_reconstruction_losses`.
     sizes: the layers' in the data; without one a layer has no least size.
+    valid: [B, *S, C] bool, the values that count; None: all.
   """
   sizes = sizes or {}
   min_sizes = {name: loss.min_size * size for name, size in sizes.items()}
@@ -178,7 +179,7 @@ def compare(
     loss.image_halvings,
     min_sizes,
   )
-  return total(distance_terms(*pair, how, weighting))
+  return total(distance_terms(*pair, how, weighting, valid))
 
 
 def layer_sizes(
@@ -201,7 +202,11 @@ def layer_sizes(
 
 
 def negative_log_likelihood(
-  x: jax.Array, x_recon: jax.Array, *, axis_name: str | None = None
+  x: jax.Array,
+  x_recon: jax.Array,
+  *,
+  axis_name: str | None = None,
+  valid: jax.Array | None = None,
 ) -> jax.Array:
   """Computes the images' negative log likelihood around x_recon.
 
@@ -212,17 +217,25 @@ def negative_log_likelihood(
   Args:
     x, x_recon: [B, *S, C].
     axis_name: of the devices that share the batch; None: it is on one device.
+    valid: [B, *S, C] bool, the values that count; None: all.
 
   Returns:
     [B] in nats, of either sign.
   """
-  errors = jnp.square(x - x_recon)
-  variance = jax.lax.stop_gradient(errors.mean())
-  if axis_name is not None:
-    variance = jax.lax.pmean(variance, axis_name)
-  variance = jnp.maximum(variance, _MIN_VARIANCE)
-  log_norm = 0.5 * math.prod(x.shape[1:]) * jnp.log(2 * math.pi * variance)
+  errors, number = jnp.square(x - x_recon), math.prod(x.shape[1:])
   axes = tuple(range(1, errors.ndim))
+  if valid is None:
+    variance = jax.lax.stop_gradient(errors.mean())
+    if axis_name is not None:
+      variance = jax.lax.pmean(variance, axis_name)
+  else:
+    errors, number = errors * valid, valid.sum(axes)
+    sums = jax.lax.stop_gradient(errors.sum()), number.sum()
+    if axis_name is not None:
+      sums = jax.lax.psum(sums, axis_name)
+    variance = masks.divide(*sums)
+  variance = jnp.maximum(variance, _MIN_VARIANCE)
+  log_norm = 0.5 * number * jnp.log(2 * math.pi * variance)
   return errors.sum(axes) / (2 * variance) + log_norm
 
 
@@ -231,18 +244,21 @@ def metrics_from_moments(moments: Mapping[str, Any]) -> dict[str, jax.Array]:
 
   Args:
     moments: of the reconstruction losses, averaged over the devices: means over
-      the batch of images and of their squares, and features' mean squares.
+      the batch of images and of their squares, and features' mean squares; of
+      masked examples also the share of valid values, 'valid' [*S, C].
 
   Returns:
     {'output_std', 'input_std'}: the standard deviation between images, 0 if all
     are equal; 'feature_scale': the root mean square of a layer's features,
     averaged over the layers. Each is [].
   """
-  metrics = {}
+  metrics, valid = {}, moments.get('valid')
   for name in ('output', 'input'):
     mean, square = moments[name]
+    if valid is not None:
+      mean, square = masks.divide(mean, valid), masks.divide(square, valid)
     variance = jnp.maximum(square - mean**2, 0.0)
-    metrics[f'{name}_std'] = jnp.mean(jnp.sqrt(variance))
+    metrics[f'{name}_std'] = masks.mean(jnp.sqrt(variance), valid)
   if 'features' in moments:
     squares = jnp.stack(list(moments['features'].values()))
     metrics['feature_scale'] = jnp.mean(jnp.sqrt(squares))
@@ -259,11 +275,30 @@ def loss_features(
   return features
 
 
-def _image_sizes(loss, images):
+def _image_sizes(loss, images, valid=None):
   """Returns the mean squares {layer: []} of the images as layers."""
   if not loss.image_weight:
     return {}
-  return distances.feature_sizes(image_layers(images, loss.image_halvings))
+  layers, shares = masked_layers(images, loss.image_halvings, valid)
+  if shares is None:
+    return distances.feature_sizes(layers)
+  return {name: _mean_square(layers[name], shares[name]) for name in layers}
+
+
+def _sizes(features, where):
+  """Returns `feature_sizes` at the included positions [B, *S]."""
+  if where is None:
+    return distances.feature_sizes(features)
+  return {
+    name: _mean_square(feature, masks.position_weights(where, feature))
+    for name, feature in features.items()
+  }
+
+
+def _mean_square(feature, weights):
+  """Averages each example's squares, then the examples: the devices' mean."""
+  squares = jnp.square(feature.astype(jnp.float32))
+  return masks.mean(squares, weights, tuple(range(1, squares.ndim))).mean()
 
 
 def _capture(critic, variables, images, loss):
@@ -279,18 +314,33 @@ def _capture(critic, variables, images, loss):
   return logits, features
 
 
+def _all_logits(critic, variables, outputs, logits):
+  """Returns the logits of reconstructions and, if given, of samples."""
+  if 'x_adversarial' in outputs:  # XLA shares the forward pass.
+    logits = _logits(critic, variables, outputs['x_adversarial'])
+  if 'x_prior' not in outputs:
+    return [logits]
+  return [logits, _logits(critic, variables, outputs['x_prior'])]
+
+
 def _logits(critic, variables, images):
   return critic.apply(variables, images, train=True, mutable=['batch_stats'])[0]
 
 
-def _pixel_distance(x, x_recon, reduction):
-  """Computes the squared error between images; [B]."""
-  return distances.feature_distance(
-    {'pixels': x}, {'pixels': x_recon}, reduction=reduction
+def _pixel_distance(x, x_recon, reduction, valid):
+  """Computes the squared error between images, of valid values; [B]."""
+  terms = distances.layer_distances(
+    {'pixels': x},
+    {'pixels': x_recon},
+    distances.Comparison(reduction=reduction),
+    where=valid if valid is None else {'pixels': valid},
   )
+  return sum(terms.values())
 
 
-def _moments(images):
+def _moments(images, valid):
   """Averages images, and their squares, over the batch: two [*S, C]."""
   images = jax.lax.stop_gradient(images)
+  if valid is not None:
+    images = images * valid
   return jnp.mean(images, axis=0), jnp.mean(images**2, axis=0)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from vaegan_jax.losses import masks
 from vaegan_jax.losses.arguments import Weights
@@ -50,7 +51,8 @@ def distance_terms(
     features_recon: features of x_recon.
     how: how the layers are compared.
     weighting: their weights.
-    where: mask, as `masks.apply` returns it beside images.
+    where: mask, as `masks.apply` returns it beside images, or of each value,
+      [B, *S, C]; the images are finite elsewhere, too.
 
   Returns:
     {'features': {layer: [B]}, 'image': {layer: [B]}}; see `total`.
@@ -62,7 +64,9 @@ def distance_terms(
       how,
       weights=weighting.weights,
       min_sizes=_only(features_x, weighting.min_sizes),
-      where=where,
+      where=where
+      if where is None or where.ndim < x.ndim
+      else masks.positions(where),
     )
   }
   if weighting.image_weight:
@@ -72,17 +76,10 @@ def distance_terms(
 
 def _image_terms(x, x_recon, how, weighting, where):
   """Computes the distances {layer: [B]} of the image's layers."""
-  images, images_recon = (
-    image_layers(each, weighting.image_halvings) for each in (x, x_recon)
+  (images, shares), (images_recon, _) = (
+    masked_layers(each, weighting.image_halvings, where)
+    for each in (x, x_recon)
   )
-  shares = None
-  if where is not None:  # The means are over what is included.
-    included = masks.position_weights(where, x)
-    shares = image_layers(included, weighting.image_halvings)
-    images, images_recon = (
-      {name: masks.divide(each[name], shares[name]) for name in each}
-      for each in (images, images_recon)
-    )
   # Images are divided by the batch's size for any `normalize`. Divided by its
   # own size, a flat image outweighs all others; at unit length it has no
   # contrast.
@@ -120,6 +117,25 @@ def image_layers(images: jax.Array, num_halvings: int) -> dict[str, jax.Array]:
     )
     layers[f'image_{halving}'] = images
   return layers
+
+
+def masked_layers(
+  images: jax.Array, num_halvings: int, where: jax.Array | None
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array] | None]:
+  """Returns `image_layers` of what a mask includes, and its share in each mean.
+
+  `where` is as for `distance_terms`; None: the shares are None.
+  """
+  if where is None:
+    return image_layers(images, num_halvings), None
+  if where.ndim == images.ndim:
+    included = where.astype(jnp.float32)
+  else:
+    included = masks.position_weights(where, images)
+  sums = image_layers(images * included, num_halvings)
+  shares = image_layers(included, num_halvings)
+  means = {name: masks.divide(sums[name], shares[name]) for name in sums}
+  return means, shares
 
 
 def _only(layers: Features, sizes: Sizes | None) -> dict:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 
 def create_autoencode(
@@ -25,7 +26,9 @@ def create_autoencode(
     [B]}), (new batch_stats, the latent's metrics {name: []})). `decoded` are
     the decoder's images, each [B, *S, C]: 'x_recon'; with `split`
     'x_adversarial', equal to it but with a gradient of its own; and 'x_prior',
-    samples of the prior, if the inputs have it.
+    samples of the prior, if the inputs have it. Where the inputs' `valid` is
+    false, each has the values of x: the critic sees no difference there, and no
+    gradient arises.
   """
 
   def forward(module, x, noise, prior):
@@ -43,7 +46,7 @@ def create_autoencode(
     return (decoded, losses), stats
 
   def autoencode(params, batch_stats, inputs: Mapping[str, jax.Array]):
-    (outputs, stats), mutated = module.apply(
+    ((decoded, losses), stats), mutated = module.apply(
       {'params': params, 'batch_stats': batch_stats},
       inputs['x'],
       inputs['noise'],
@@ -51,6 +54,11 @@ def create_autoencode(
       mutable=['batch_stats'],
       method=forward,
     )
-    return outputs, (mutated.get('batch_stats', {}), stats)
+    if 'valid' in inputs:
+      decoded = {
+        name: jnp.where(inputs['valid'], images, inputs['x'])
+        for name, images in decoded.items()
+      }
+    return (decoded, losses), (mutated.get('batch_stats', {}), stats)
 
   return autoencode
