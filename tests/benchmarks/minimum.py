@@ -86,7 +86,7 @@ def encoder_products(config: ml_collections.ConfigDict) -> list[int]:
 def decoder_products(
   config: ml_collections.ConfigDict, *, halved: bool = False
 ) -> list[int]:
-  """Counts each layer, from the latent to the image, or one of half its size."""
+  """Counts each layer, from the latent to the image, maybe of half size."""
   model = config.model
   widths = [model.width * m for m in model.channel_multipliers]
   sides = _divide(spatial_shape(config.data), 2 ** (model.depth + halved))
