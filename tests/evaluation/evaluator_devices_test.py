@@ -71,7 +71,7 @@ def test_several_devices_score_as_one_and_share_alike():
   for found, wanted in zip(many['scores'], one['scores'], strict=True):
     assert found == pytest.approx(wanted, rel=1e-5)
   assert one['scores'][0]['distance'] > 0
-  assert many['shares'] == [[NUM_DEVICES, 2]] * 3 + [[NUM_DEVICES, 16]]
+  assert many['shares'] == [[NUM_DEVICES, 2]] * 4 + [[NUM_DEVICES, 16]] * 2
 
 
 def test_batches_are_filled_up_and_no_padding_comes_back():

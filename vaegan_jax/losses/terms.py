@@ -113,13 +113,17 @@ def image_layers(images: jax.Array, num_halvings: int) -> dict[str, jax.Array]:
     {'image': [B, *S, C], 'image_1': [B, *ceil(S / 2), C], ...}, with
     `num_halvings` layers beyond the first.
   """
-  layers, square = {'image': images}, (2,) * (images.ndim - 2)
+  layers = {'image': images}
   for halving in range(1, num_halvings + 1):
-    images = nn.avg_pool(
-      images, square, square, 'SAME', count_include_pad=False
-    )
+    images = halve(images)
     layers[f'image_{halving}'] = images
   return layers
+
+
+def halve(x: jax.Array) -> jax.Array:
+  """Averages over squares of 2 per axis: [B, *S, C] to [B, *ceil(S / 2), C]."""
+  square = (2,) * (x.ndim - 2)
+  return nn.avg_pool(x, square, square, 'SAME', count_include_pad=False)
 
 
 def _only(layers: Features, sizes: Sizes | None) -> dict:
