@@ -43,8 +43,8 @@ def evaluate():
 
   def recording(batch):
     shared = share_out(batch)
-    shapes = {s.data.shape[0] for s in shared[0].addressable_shards}
-    shares.append([len(shared[0].addressable_shards), *shapes])
+    shards = jax.tree.leaves(shared)[0].addressable_shards
+    shares.append([len(shards), *{s.data.shape[0] for s in shards}])
     return shared
 
   devices.share_out = recording
