@@ -30,6 +30,7 @@ def minimum_flops(
   'vq', N, needs no gradient at all.
 
     autoencoder       3 F_A - F_first + N
+    equivariance      3 F_H                     the decoder at half the size
     critic step       2 (3 F_D - F_first)       real and fake
     perceptual step   2 F_L + F_L               forward on both; fake's gradient
     simultaneous      less 2 F_L                the critic step's forward passes
@@ -41,6 +42,8 @@ def minimum_flops(
   encoder, decoder = encoder_products(config), decoder_products(config)
   products = 3 * (sum(encoder) + sum(decoder)) - encoder[0]
   products += search_products(config)
+  if config.loss.equivariance_weight:
+    products += 3 * sum(decoder_products(config, halved=True))
   if config.objective in adversarial.OBJECTIVES:
     scales = critic_products(config)
     products += critic_step_products(config)
@@ -105,11 +108,13 @@ def encoder_products(config: ml_collections.ConfigDict) -> list[int]:
   return [*products, math.prod(sides) * widths[-1] * size]
 
 
-def decoder_products(config: ml_collections.ConfigDict) -> list[int]:
-  """Counts each layer, from the latent to the image."""
+def decoder_products(
+  config: ml_collections.ConfigDict, *, halved: bool = False
+) -> list[int]:
+  """Counts each layer, from the latent to the image, maybe of half size."""
   model = config.model
   widths = [model.width * m for m in model.channel_multipliers]
-  sides = _divide(spatial_shape(config.data), 2**model.depth)
+  sides = _divide(spatial_shape(config.data), 2 ** (model.depth + halved))
   products, size = [], model.latent_dim
   if model.layout == 'ldm':
     products.append(math.prod(sides) * size * size)

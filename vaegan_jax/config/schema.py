@@ -253,6 +253,9 @@ FIELDS = (
   Field('loss.rate', 0.0, rules.WEIGHT,
         'Bits per example to which the KL weight is steered, from kl_weight '
         'on; 0: it stays.'),
+  Field('loss.equivariance_weight', 0.0, rules.WEIGHT,
+        'Weight of the squared error between the decoded latent map at half '
+        'its size and the example at half its size; 0: off.'),
   Field('loss.commitment_weight', 0.25, rules.WEIGHT,
         "Weight of the commitment loss of 'vq' and 'lfq'."),
   Field('loss.entropy_weight', 0.1, rules.WEIGHT,

@@ -143,10 +143,10 @@ def image_layers(
     {'image': [B, *S, C], 'image_1': [B, *ceil(S / 2), C], ..., 'high_pass': [B,
     *S, C]}, and the weights [..., 1] of the layers' positions, or None.
   """
-  layers = _halve(images, max(num_halvings, int(high_pass)))
+  layers = _pyramid(images, max(num_halvings, int(high_pass)))
   shares = None
   if included is not None:  # The means are over what is included.
-    shares = _halve(included, len(layers) - 1)
+    shares = _pyramid(included, len(layers) - 1)
     layers = {name: masks.divide(layers[name], shares[name]) for name in layers}
   if high_pass:
     means = layers['image_1']
@@ -161,15 +161,19 @@ def image_layers(
   return layers, shares
 
 
-def _halve(images, num_halvings):
+def _pyramid(images, num_halvings):
   """Returns images and their means {'image': ..., 'image_1': ..., ...}."""
-  layers, square = {'image': images}, (2,) * (images.ndim - 2)
+  layers = {'image': images}
   for halving in range(1, num_halvings + 1):
-    images = nn.avg_pool(
-      images, square, square, 'SAME', count_include_pad=False
-    )
+    images = halve(images)
     layers[f'image_{halving}'] = images
   return layers
+
+
+def halve(x: jax.Array) -> jax.Array:
+  """Averages over squares of 2 per axis: [B, *S, C] to [B, *ceil(S / 2), C]."""
+  square = (2,) * (x.ndim - 2)
+  return nn.avg_pool(x, square, square, 'SAME', count_include_pad=False)
 
 
 def _only(layers: Features, sizes: Sizes | None) -> dict:
