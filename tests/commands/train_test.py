@@ -486,7 +486,7 @@ def test_a_map_of_codes_of_oblong_images_resumes_bit_for_bit(
     *('--config.data.image_size=(16,24)', '--config.model.codebook_size=20'),
     '--config.model.code_dim=2',
     '--config.optimizer.muon_learning_rate=0.01',
-    '--config.optimizer.warmup_steps=15',
+    '--config.optimizer.warmup_steps=8',
   )
   assert run(tmp_path / 'a', *args) == 0
   assert run(tmp_path / 'b', *args, *_set(num_train_steps=10)) == 0
