@@ -69,8 +69,7 @@ def reconstruction_loss(
       `feature_distance`; the image's layers are 'image', 'image_1', ...
     image_weight: weight of the image at each resolution; 0: none.
     image_halvings: number of resolutions below the image's own.
-    image_high_pass: weight of the image less its half-size copy, times
-      `image_weight`; 0: none.
+    image_high_pass: weight of its finest band, times `image_weight`; 0: none.
     adversarial_weight: weight of the adversarial loss; 0: none.
     objective: the critic's, one of `names.ADVERSARIAL_OBJECTIVES`.
     logits: takes the logits [B] or [B, *S'] from the critic's output.
