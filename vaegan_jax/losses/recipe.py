@@ -88,9 +88,8 @@ def reconstruction_loss(
   output, *features = capture_pair(
     critic, variables, x, x_recon, layers, apply_kwargs, frozen=True
   )
-  weighting = Weighting(
-    weights, image_weight, image_halvings, min_sizes, image_high_pass
-  )
+  image = image_weight, image_halvings, min_sizes, image_high_pass
+  weighting = Weighting(weights, *image)
   terms = distance_terms(x, x_recon, *features, how, weighting, where)
   check_sizes(min_sizes, {**terms['features'], **terms.get('image', {})})
   loss = total(terms)
