@@ -63,7 +63,7 @@ def reconstruction_loss(
   critic runs once on each. Gradients reach x_recon alone.
 
   Args:
-    critic, variables, x, x_recon: as for `perceptual_distance`.
+    critic, variables, x, x_recon, where: as for `perceptual_distance`.
     layers, **apply_kwargs: as for `capture_features`.
     weights, normalize, reduction, axis_name, min_sizes: as for
       `feature_distance`; the image's layers are 'image', 'image_1', ...
@@ -73,7 +73,6 @@ def reconstruction_loss(
     adversarial_weight: weight of the adversarial loss; 0: none.
     objective: the critic's, one of `names.ADVERSARIAL_OBJECTIVES`.
     logits: takes the logits [B] or [B, *S'] from the critic's output.
-    where: as for `perceptual_distance`.
 
   Returns:
     The loss [B], and its weighted terms, whose sum it is: {'features': {layer:
