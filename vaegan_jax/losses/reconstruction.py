@@ -59,6 +59,8 @@ class LossConfig:
   # Whether the adversarial weight is multiplied by the ratio of the gradients'
   # norms (arXiv 2012.09841, eq. 7), here at x_recon, smoothed and capped.
   adaptive_weight: bool = False
+  # Weight of the image's finest band as such a layer, in units of theirs.
+  image_high_pass: float = 0.0
   # 0: the distance is not computed, and the other terms are the loss.
   distance_weight: float = 1.0
   # The least size that a layer is taken to have in a batch, as a share of its
@@ -178,6 +180,7 @@ def compare(
     loss.image_weight,
     loss.image_halvings,
     min_sizes,
+    loss.image_high_pass,
   )
   return total(distance_terms(*pair, how, weighting))
 
@@ -264,7 +267,10 @@ def _image_sizes(loss, images):
   """Returns the mean squares {layer: []} of the images as layers."""
   if not loss.image_weight:
     return {}
-  return distances.feature_sizes(image_layers(images, loss.image_halvings))
+  layers, _ = image_layers(
+    images, loss.image_halvings, high_pass=loss.image_high_pass > 0
+  )
+  return distances.feature_sizes(layers)
 
 
 def _capture(critic, variables, images, loss):
