@@ -14,6 +14,7 @@ from scipy import ndimage
 from tests.networks import jitted
 from vaegan_jax.evaluation import metrics, spectra
 from vaegan_jax.evaluation.scores import measure, summarize, to_line
+from vaegan_jax.evaluation.ssim import _smooth
 
 SIDES = [(64,), (16, 20), (8, 12, 10)]
 METRICS = (metrics.psnr, metrics.ssim, metrics.low_frequency_psnr)
@@ -97,7 +98,7 @@ def test_ssim_of_two_axes_is_that_of_dm_pix_and_so_is_the_window():
   y = 0.7 * x + 0.3 * _uniform(1, *x.shape)
   wanted = jitted(dm_pix.ssim, (x + 1) / 2, (y + 1) / 2)
   np.testing.assert_array_equal(jitted(metrics.ssim, x, y), wanted)
-  smooth = metrics._smooth(x, 11)  # The window of one and three axes.
+  smooth = _smooth(x, 11)  # The window of one and three axes.
   flat = dm_pix.gaussian_blur(x, 1.5, 11, padding='VALID')
   np.testing.assert_allclose(smooth, flat, atol=1e-5)
 
@@ -123,7 +124,7 @@ def test_energy_is_what_numpy_keeps(sides):
     radius = radius + (np.arange(side) / (2 * side)).reshape(shape) ** 2
   kept = spectrum**2 * (radius > 0.25**2 + 1e-12)
   np.testing.assert_allclose(
-    jitted(metrics.high_frequency_products, x, x)['energy'],
+    jitted(metrics.high_frequency_products, x, x)['energy'].sum(axis=1),
     kept.reshape(2, -1).sum(axis=1),
     rtol=1e-4,
   )
@@ -137,7 +138,7 @@ def test_each_example_is_judged_alone_and_under_jit(sides):
   call = (lambda f, *args: f(*args)) if len(sides) == 1 else jitted
   alone = [call(measure, x[i : i + 1], y[i : i + 1]) for i in range(3)]
   for name, values in together.items():
-    assert values.shape == (3,) and values.dtype == np.float32, name
+    assert values.shape[0] == 3 and values.dtype == np.float32, name
     np.testing.assert_allclose(
       values, [one[name][0] for one in alone], rtol=2e-4
     )
@@ -197,6 +198,11 @@ def test_only_the_right_example_in_its_place_has_quality(num_axes):
   assert 0.05 < found['noise on top']['detail'] < 0.9
   assert found['noise on top']['energy'] > 1.1  # Which is no quality.
   assert found['nothing']['energy'] == 0
+  for name in ('identical', 'blur', 'strong blur', 'nothing'):
+    assert found[name]['false_detail'] < 1e-4, name
+  for name in ('noise', 'another', 'elsewhere', 'negative'):
+    false = found[name]['false_detail']
+    assert false == pytest.approx(found[name]['energy'], rel=0.15), name
 
 
 # The distance of spectra.

@@ -16,7 +16,7 @@ import numpy as np
 
 from vaegan_jax.data import pixels
 from vaegan_jax.data.split import Images
-from vaegan_jax.evaluation import figures, signal_figures
+from vaegan_jax.evaluation import constants, figures, metrics, signal_figures
 from vaegan_jax.evaluation.feature_metrics import FeatureMetrics
 from vaegan_jax.evaluation.scores import Scores, measure, summarize
 from vaegan_jax.losses.reconstruction import LossConfig, compare, loss_features
@@ -26,12 +26,6 @@ NUM_COLUMNS = 8  # In figures of images; half of the originals shown.
 NUM_SAMPLES = 64
 _NUM_PLAYED = 4
 _NO_FEATURE_METRICS = FeatureMetrics()
-_NO_DATA = (
-  'no data counts in no metric: means are over valid values; a window of SSIM '
-  'and a block are the means of their valid values, weighed by their share; '
-  'detail and energy are of images whose no data is interpolated from their '
-  'own values; to networks, reconstructions have what the encoder gets there',
-)
 Variables = Mapping[str, Any]  # {network: what `module.apply` takes}.
 # (x, x_recon, valid or None), each [B, ...] -> [B]
 Distance = Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array]
@@ -128,10 +122,11 @@ class Evaluator:
       See `scores.summarize`. The distance is None without a critic.
     """
     num_images = min(num_images or len(self._images), len(self._images))
+    autoencoder = devices.replicate(variables['autoencoder'])
     batches = devices.map_batches(
       functools.partial(
         self._measure_batch,
-        devices.replicate(variables['autoencoder']),
+        autoencoder,
         distance or self.distance_for(variables),
       ),
       _WithIndices(self._images),
@@ -140,13 +135,20 @@ class Evaluator:
       indices=range(num_images),
       poll=poll,
     )
-    parts = [values for _, values in batches]
-    values = {
-      k: np.concatenate([p.pop(k) for p in parts]) for k in list(parts[0])
-    }
+    values = _concatenate(batches)
     counted = values.pop('counted', ...)
+    values = {name: value[counted] for name, value in values.items()}
+    flat = devices.map_batches(
+      lambda x: {
+        'constants': constants.energies(self._reconstruct(autoencoder, x)[0])
+      },
+      constants.constant_examples(self._shape),
+      batch_size=self._batch_size,
+      what='Constant pictures',
+      poll=poll,
+    )
     return summarize(
-      {name: value[counted] for name, value in values.items()},
+      values | _concatenate(flat),
       num_codes=getattr(self._latent, 'codebook_size', 0),
     )
 
@@ -159,7 +161,11 @@ class Evaluator:
       'takes them: after crops and resizing',
       "reconstructions from the latent's mean or, where it says sampled, from "
       'a sample of it, with the averaged weights',
-      *(_NO_DATA if self._masked else ()),
+      'fine detail: frequencies above a quarter of the sampling frequency; '
+      'false_detail by rings of 1/16 cycles per position',
+      f'grid: {len(constants.constant_examples(self._shape))} constant '
+      'pictures of several levels and colours',
+      *((metrics.NO_DATA,) if self._masked else ()),
       *self._feature_metrics.describe(self._shape[-1]),
       *self._notes,
     )
@@ -175,7 +181,7 @@ class Evaluator:
       recons['_sampled'] = self._sample(variables, x, indices)
     if self._masked:  # No network sees a difference where there is no data.
       recons = {k: jnp.where(valid, r, x) for k, r in recons.items()}
-      values['counted'] = _has_every_channel(valid)
+      values['counted'] = metrics.has_every_channel(valid)
     if distance:
       values['distance'] = distance(x, recons[''], valid)
     for suffix, x_recon in recons.items():
@@ -279,6 +285,12 @@ class _WithIndices:
     return self._images[indices], indices
 
 
+def _concatenate(batches) -> dict[str, np.ndarray]:
+  """Joins the values [b, ...] of (indices, {name: values}), name by name."""
+  parts = [values for _, values in batches]
+  return {k: np.concatenate([p.pop(k) for p in parts]) for k in list(parts[0])}
+
+
 # Evaluators of equal modules share what is compiled, as in a study.
 
 
@@ -320,12 +332,6 @@ def _describe_distance(modules, loss, batch_size) -> tuple[str, ...]:
     'distance: features are divided by their mean size in a batch, here of '
     f'{number:,} examples; other batch sizes give other values',
   )
-
-
-@jax.jit
-def _has_every_channel(valid: jax.Array) -> jax.Array:
-  """Returns which examples [B] have a valid value in each channel."""
-  return valid.any(axis=tuple(range(1, valid.ndim - 1))).all(axis=-1)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -13,10 +13,10 @@ of volumes D, H and W); C channels.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-import dm_pix
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -24,14 +24,20 @@ import numpy as np
 
 from vaegan_jax.data import pixels
 from vaegan_jax.evaluation import spectra
+from vaegan_jax.evaluation.ssim import ssim
 from vaegan_jax.losses import masks
 
 _MIN_SQUARED_ERROR = 1e-10  # At most 106 dB: "identical".
-_SSIM_WINDOW = 11  # Positions.
-_SSIM_DEVIATION = 1.5
 _BLOCK = 8  # Positions on each axis, of `low_frequency_psnr`.
 _HIGH_FREQUENCY = 0.25  # Cycles per position.
+_RING = 0.0625  # Width of a ring of frequencies, in cycles per position.
 
+NO_DATA = (
+  'no data counts in no metric: means are over valid values; a window of SSIM '
+  'and a block are the means of their valid values, weighed by their share; '
+  'fine detail is of images whose no data is interpolated from their own '
+  'values; to networks, reconstructions have what the encoder gets there'
+)
 Valid = jax.Array | None
 
 
@@ -47,6 +53,12 @@ def psnr(x: jax.Array, x_recon: jax.Array, valid: Valid = None) -> jax.Array:
   return 10 * jnp.log10(4 / jnp.maximum(error, _MIN_SQUARED_ERROR))
 
 
+@jax.jit
+def has_every_channel(valid: jax.Array) -> jax.Array:
+  """Returns which examples [B] have a valid value in each channel."""
+  return valid.any(axis=_space_axes(valid)).all(axis=-1)
+
+
 def band_errors(
   x: jax.Array, x_recon: jax.Array, valid: Valid = None
 ) -> jax.Array:
@@ -58,65 +70,6 @@ def band_errors(
 def band_psnr(errors: np.ndarray) -> np.ndarray:
   """Returns the PSNR [C] of the mean errors of a set, [N, C], in dB."""
   return 10 * np.log10(4 / np.maximum(errors.mean(0), _MIN_SQUARED_ERROR))
-
-
-def ssim(x: jax.Array, x_recon: jax.Array, valid: Valid = None) -> jax.Array:
-  """Computes the structural similarity, Wang et al. (2004), equation 13.
-
-  The constants are the paper's: a Gaussian window of 11 positions on each axis
-  with a standard deviation of 1.5, K1 = 0.01 and K2 = 0.03. An example with a
-  side below 11 gets a window of its shortest side; compare such values only
-  with each other. Deviations far below 0.06, as in quiet sounds, hardly count.
-  With no data, a window's means are over its valid values, and its weight is
-  their share.
-
-  Returns:
-    [B] float32, at most 1, the value of identical examples.
-  """
-  window = min(_SSIM_WINDOW, *x.shape[1:-1])
-  # SSIM is defined for intensities from 0 up: it divides by local means.
-  intensity, intensity_recon = ((_clip(i) + 1) / 2 for i in (x, x_recon))
-  options = {'max_val': 1.0, 'filter_size': window}
-  if x.ndim == 4 and valid is None:
-    return dm_pix.ssim(intensity, intensity_recon, **options)
-
-  # dm_pix takes images alone, but with any filter.
-  flat = (len(x), -1, 1, x.shape[-1])
-
-  shares = None
-  if valid is not None:
-    shares = _smooth(valid.astype(jnp.float32), window)
-
-  def smooth(values):
-    values = values.reshape(x.shape)
-    if valid is None:
-      return _smooth(values, window).reshape(flat)
-    sums = _smooth(values * valid, window)
-    return masks.divide(sums, shares).reshape(flat)
-
-  ssim_map = dm_pix.ssim(
-    intensity.reshape(flat),
-    intensity_recon.reshape(flat),
-    filter_fn=smooth,
-    return_map=valid is not None,
-    **options,
-  )
-  if valid is None:  # It is the mean.
-    return ssim_map
-  return masks.mean(ssim_map, shares.reshape(flat), (1, 2, 3))
-
-
-def _smooth(x: jax.Array, size: int) -> jax.Array:
-  """Averages [B, *S, C] with a Gaussian window, where all of it fits."""
-  offsets = np.arange(size) - (size - 1) / 2
-  weights = np.exp(-0.5 * np.square(offsets / _SSIM_DEVIATION))
-  for axis in _space_axes(x):
-    length = x.shape[axis] - size + 1
-    x = sum(
-      np.float32(weight) * jax.lax.slice_in_dim(x, i, i + length, axis=axis)
-      for i, weight in enumerate(weights / weights.sum())
-    )
-  return x
 
 
 def low_frequency_psnr(
@@ -159,22 +112,30 @@ def high_frequencies(x: jax.Array) -> jax.Array:
   Returns:
     [B, *S, C] float32, by frequency.
   """
-  frequencies = (np.arange(side) / (2 * side) for side in x.shape[1:-1])
-  radius = functools.reduce(np.hypot, np.ix_(*frequencies))
   spectrum = jax.scipy.fft.dctn(_clip(x), axes=_space_axes(x), norm='ortho')
+  radius = _radii(x.shape[1:-1])
   return jnp.where(radius[..., None] > _HIGH_FREQUENCY, spectrum, 0)
+
+
+def _radii(space: tuple[int, ...]) -> np.ndarray:
+  """Returns the radius [*S] of each frequency, in cycles per position."""
+  frequencies = (np.arange(side) / (2 * side) for side in space)
+  return functools.reduce(np.hypot, np.ix_(*frequencies))
 
 
 def high_frequency_products(
   x: jax.Array, x_recon: jax.Array, valid: Valid = None
 ) -> dict[str, jax.Array]:
-  """Computes the inner products of high frequencies.
+  """Computes the inner products of high frequencies, ring by ring.
+
+  A ring is 1/16 cycles per position wide.
 
   No data of each image is interpolated from its own valid values.
 
   Returns:
-    {name: [B] float32}: 'energy' of the original, 'energy_recon' of the
-    reconstruction, and 'energy_common', of the one with the other.
+    {name: [B, K] float32} for K rings, from coarse to fine: 'energy' of the
+    original, 'energy_recon' of the reconstruction, and 'energy_common', of the
+    one with the other.
   """
   if valid is not None:
     x, x_recon = (_interpolate(i, valid) for i in (x, x_recon))
@@ -184,8 +145,18 @@ def high_frequency_products(
     'energy_recon': recon * recon,
     'energy_common': original * recon,
   }
-  axes = tuple(range(1, x.ndim))
-  return {name: p.sum(axis=axes) for name, p in products.items()}
+  space = x.shape[1:-1]
+  number = math.ceil((math.sqrt(len(space)) / 2 - _HIGH_FREQUENCY) / _RING)
+  rings = np.maximum((_radii(space) - _HIGH_FREQUENCY) / _RING, 0)
+  rings = jax.nn.one_hot(rings.astype(np.int32).reshape(-1), number)
+  return {
+    name: jnp.matmul(
+      p.reshape(len(x), -1, x.shape[-1]).sum(axis=-1),
+      rings,
+      precision=jax.lax.Precision.HIGHEST,
+    )
+    for name, p in products.items()
+  }
 
 
 def energy_ratio(energy: jax.Array, energy_recon: jax.Array) -> jax.Array:
@@ -195,7 +166,7 @@ def energy_ratio(energy: jax.Array, energy_recon: jax.Array) -> jax.Array:
   originals would dominate a mean of ratios, so it is a ratio of sums.
 
   Args:
-    energy, energy_recon: [B], of `high_frequency_products`.
+    energy, energy_recon: [B, K], of `high_frequency_products`.
   """
   return jnp.sum(energy_recon) / jnp.sum(energy)
 
@@ -210,7 +181,7 @@ def detail_share(
   noise. Noise alone and other examples have 0.
 
   Args:
-    energy, energy_recon, energy_common: [B], of `high_frequency_products`.
+    energy, energy_recon, energy_common: [B, K], of `high_frequency_products`.
 
   Returns:
     [] from -1 to 1, the value of the originals; NaN if they have no detail.
@@ -218,6 +189,27 @@ def detail_share(
   total = jnp.sum(energy)
   share = jnp.sum(energy_common) / jnp.maximum(total, jnp.sum(energy_recon))
   return jnp.where(total > 0, share, jnp.nan)
+
+
+def false_detail(
+  energy: jax.Array, energy_recon: jax.Array, energy_common: jax.Array
+) -> jax.Array:
+  """Returns the energy of fine detail beyond what agrees, over the originals'.
+
+  `<y, y> - <x, y>`, at least 0, of each ring of frequencies over the set. Blur
+  has 0, and so has the most likely picture, whose error is orthogonal to it.
+  Noise, other examples and shifted ones have their energy, detail at double
+  strength has 2. Rings are apart, so that blur hides no noise beside it.
+
+  Args:
+    energy, energy_recon, energy_common: [B, K], of `high_frequency_products`.
+
+  Returns:
+    [], at least 0, the value of the originals, and at most the energy ratio.
+  """
+  agrees = jnp.maximum(jnp.sum(energy_common, axis=0), 0)
+  false = jnp.maximum(jnp.sum(energy_recon, axis=0) - agrees, 0)
+  return jnp.sum(false) / jnp.sum(energy)
 
 
 def log_spectral_distance(
@@ -297,9 +289,12 @@ TABLE = (
   ),
   Metric('detail', 'Detail', 3),
   Metric('energy', 'Energy', 2),
+  Metric('false_detail', 'False detail', 3, optional=True),
   Metric('lpips', 'LPIPS', 3, optional=True),
+  Metric('kid', 'KID', 5, optional=True),
   Metric('frechet', 'Frechet', 1, optional=True),
   Metric('frechet_floor', 'its floor', 1, optional=True, quality=False),
+  Metric('grid', 'Grid', 4, optional=True, quality=False),
   Metric('kl', 'KL (nats)', 1, quality=False),
   Metric('rate', 'Rate (bits)', 1, optional=True, quality=False),
   Metric('perplexity', 'Perplexity', 1, optional=True, quality=False),

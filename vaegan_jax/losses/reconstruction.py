@@ -15,11 +15,13 @@ import jax.numpy as jnp
 
 from vaegan_jax.losses import distances, masks, perceptual
 from vaegan_jax.losses.adversarial import mean_over_map
+from vaegan_jax.losses.moments import image_moments, mean_squares
 from vaegan_jax.losses.terms import (
   Weighting,
   distance_terms,
-  masked_layers,
+  image_layers,
   total,
+  value_weights,
 )
 
 _MIN_VARIANCE = 1e-6  # A standard deviation of a seventh of an 8-bit level.
@@ -58,6 +60,8 @@ class LossConfig:
   # Whether the adversarial weight is multiplied by the ratio of the gradients'
   # norms (arXiv 2012.09841, eq. 7), here at x_recon, smoothed and capped.
   adaptive_weight: bool = False
+  # Weight of the image's finest band as such a layer, in units of theirs.
+  image_high_pass: float = 0.0
   # 0: the distance is not computed, and the other terms are the loss.
   distance_weight: float = 1.0
   # The least size that a layer is taken to have in a batch, as a share of its
@@ -67,6 +71,8 @@ class LossConfig:
   # squared error is its negative log likelihood. 'optimal' is the mean squared
   # error of the batch (arXiv 2006.13202, eq. 4).
   variance: str = 'half'
+  # Weight of the error of half-size images, decoded from half-size latents.
+  equivariance_weight: float = 0.0
   # Weights of discrete latents' losses: the distance of tokens from codes and,
   # for lfq, the entropy of the codes.
   commitment_weight: float = 0.25
@@ -104,25 +110,24 @@ def create_reconstruction_losses(
     (critic's variables, x [B, *S, C], outputs, sizes, valid) -> (terms,
     moments). `sizes` {layer: []} are those in the data, or None. `outputs` has
     `x_recon` and, where its gradient is separate, its copy `x_adversarial`, and
-    `x_prior` (samples), each [B, *S, C]. `valid` [B, *S, C] bool are the values
-    that count, None: all; elsewhere all images equal x. The terms are
-    'distance', unless its weight is 0, 'pixel' and, with its loss,
-    'adversarial', [B] each. See `metrics_from_moments` for the moments.
+    `x_prior` (samples), each [B, *S, C], and `x_half` [B, *(S / 2), C]. `valid`
+    [B, *S, C] bool are the values that count, None: all; elsewhere the images
+    equal x. The terms are 'distance', unless its weight is 0, 'pixel' and, with
+    what they need, 'equivariance' and 'adversarial', [B] each. See
+    `moments.py` for the moments.
   """
 
   def losses(variables, x, outputs, sizes=None, valid=None):
     x_recon, where = outputs['x_recon'], masks.positions(valid)
-    pixel = _pixel_distance(x, x_recon, loss.reduction, valid)
-    moments = {'output': _moments(x_recon, valid), 'input': _moments(x, valid)}
-    if valid is not None:
-      moments['valid'] = jnp.mean(valid, axis=0)
+    terms = _pixel_terms(loss, x, outputs, valid)
+    moments = image_moments(x, x_recon, valid)
     if critic is None:  # An image's only feature is itself.
-      distance, options = pixel, {'axis_name': axis_name, 'valid': valid}
+      terms['distance'] = terms['pixel']
       if loss.variance == 'optimal':
-        distance = negative_log_likelihood(x, x_recon, **options)
-      return {'distance': distance, 'pixel': pixel}, moments
+        options = {'axis_name': axis_name, 'valid': valid}
+        terms['distance'] = negative_log_likelihood(x, x_recon, **options)
+      return terms, moments
     variables = jax.lax.stop_gradient(variables)
-    terms = {'pixel': pixel}
     if loss.distance_weight:
       x = jax.lax.stop_gradient(x)
       _, features_x = _capture(critic, variables, x, loss)
@@ -131,13 +136,13 @@ def create_reconstruction_losses(
       terms['distance'] = compare(
         loss, *pairs, axis_name=axis_name, sizes=sizes, valid=valid
       )
-      moments['features'] = _sizes(features_x, where)
+      moments['features'] = mean_squares(features_x, where)
       if sizes:
         moments['images'] = _image_sizes(loss, x, valid)
     else:
       logits = _logits(critic, variables, x_recon)
     if adversarial_loss is not None:
-      all_logits = _all_logits(critic, variables, outputs, logits)
+      all_logits = _adversarial_logits(critic, variables, outputs, logits)
       each = [mean_over_map(adversarial_loss(i), where) for i in all_logits]
       terms['adversarial'] = sum(each) / len(each)
     return terms, moments
@@ -178,6 +183,7 @@ def compare(
     loss.image_weight,
     loss.image_halvings,
     min_sizes,
+    loss.image_high_pass,
   )
   return total(distance_terms(*pair, how, weighting, valid))
 
@@ -239,32 +245,6 @@ def negative_log_likelihood(
   return errors.sum(axes) / (2 * variance) + log_norm
 
 
-def metrics_from_moments(moments: Mapping[str, Any]) -> dict[str, jax.Array]:
-  """Computes the metrics of the health checks.
-
-  Args:
-    moments: of the reconstruction losses, averaged over the devices: means over
-      the batch of images and of their squares, and features' mean squares; of
-      masked examples also the share of valid values, 'valid' [*S, C].
-
-  Returns:
-    {'output_std', 'input_std'}: the standard deviation between images, 0 if all
-    are equal; 'feature_scale': the root mean square of a layer's features,
-    averaged over the layers. Each is [].
-  """
-  metrics, valid = {}, moments.get('valid')
-  for name in ('output', 'input'):
-    mean, square = moments[name]
-    if valid is not None:
-      mean, square = masks.divide(mean, valid), masks.divide(square, valid)
-    variance = jnp.maximum(square - mean**2, 0.0)
-    metrics[f'{name}_std'] = masks.mean(jnp.sqrt(variance), valid)
-  if 'features' in moments:
-    squares = jnp.stack(list(moments['features'].values()))
-    metrics['feature_scale'] = jnp.mean(jnp.sqrt(squares))
-  return metrics
-
-
 def loss_features(
   loss: LossConfig, critic: nn.Module, variables: Any, images: jax.Array
 ) -> dict[str, jax.Array]:
@@ -279,26 +259,13 @@ def _image_sizes(loss, images, valid=None):
   """Returns the mean squares {layer: []} of the images as layers."""
   if not loss.image_weight:
     return {}
-  layers, shares = masked_layers(images, loss.image_halvings, valid)
-  if shares is None:
-    return distances.feature_sizes(layers)
-  return {name: _mean_square(layers[name], shares[name]) for name in layers}
-
-
-def _sizes(features, where):
-  """Returns `feature_sizes` at the included positions [B, *S]."""
-  if where is None:
-    return distances.feature_sizes(features)
-  return {
-    name: _mean_square(feature, masks.position_weights(where, feature))
-    for name, feature in features.items()
-  }
-
-
-def _mean_square(feature, weights):
-  """Averages each example's squares, then the examples: the devices' mean."""
-  squares = jnp.square(feature.astype(jnp.float32))
-  return masks.mean(squares, weights, tuple(range(1, squares.ndim))).mean()
+  layers, shares = image_layers(
+    images,
+    loss.image_halvings,
+    value_weights(valid, images),
+    high_pass=loss.image_high_pass > 0,
+  )
+  return mean_squares(layers, shares)
 
 
 def _capture(critic, variables, images, loss):
@@ -314,33 +281,34 @@ def _capture(critic, variables, images, loss):
   return logits, features
 
 
-def _all_logits(critic, variables, outputs, logits):
-  """Returns the logits of reconstructions and, if given, of samples."""
+def _adversarial_logits(critic, variables, outputs, logits):
+  """Returns the logits of reconstructions and, if there are any, samples."""
+  found = [logits]
   if 'x_adversarial' in outputs:  # XLA shares the forward pass.
-    logits = _logits(critic, variables, outputs['x_adversarial'])
-  if 'x_prior' not in outputs:
-    return [logits]
-  return [logits, _logits(critic, variables, outputs['x_prior'])]
+    found = [_logits(critic, variables, outputs['x_adversarial'])]
+  if 'x_prior' in outputs:
+    found.append(_logits(critic, variables, outputs['x_prior']))
+  return found
 
 
 def _logits(critic, variables, images):
   return critic.apply(variables, images, train=True, mutable=['batch_stats'])[0]
 
 
-def _pixel_distance(x, x_recon, reduction, valid):
-  """Computes the squared error between images, of valid values; [B]."""
-  terms = distances.layer_distances(
-    {'pixels': x},
-    {'pixels': x_recon},
-    distances.Comparison(reduction=reduction),
-    where=valid if valid is None else {'pixels': valid},
-  )
-  return sum(terms.values())
+def _pixel_terms(loss, x, outputs, valid):
+  """Computes the terms {name: [B]} that need no critic."""
+  how = distances.Comparison(reduction=loss.reduction)
 
+  def distance(x, x_recon, weights):
+    where = weights if weights is None else {'pixels': weights}
+    pair = {'pixels': x}, {'pixels': x_recon}
+    return sum(distances.layer_distances(*pair, how, where=where).values())
 
-def _moments(images, valid):
-  """Averages images, and their squares, over the batch: two [*S, C]."""
-  images = jax.lax.stop_gradient(images)
-  if valid is not None:
-    images = images * valid
-  return jnp.mean(images, axis=0), jnp.mean(images**2, axis=0)
+  included = value_weights(valid, x)
+  terms = {'pixel': distance(x, outputs['x_recon'], included)}
+  if 'x_half' in outputs:
+    layers, shares = image_layers(x, 1, included)
+    shares = shares and shares['image_1']
+    half = layers['image_1'], outputs['x_half']
+    terms['equivariance'] = distance(*half, shares)
+  return terms

@@ -9,9 +9,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vaegan_jax.losses.terms import halve
+
 
 def create_autoencode(
-  module: nn.Module, *, split: bool = False, to_encoder: bool = True
+  module: nn.Module,
+  *,
+  split: bool = False,
+  to_encoder: bool = True,
+  with_half: bool = False,
 ) -> Callable:
   """Creates the pass that is differentiated with respect to the parameters.
 
@@ -20,15 +26,17 @@ def create_autoencode(
     split: whether the adversarial loss gets an image of its own.
     to_encoder: whether that image's gradient reaches the encoder (arXiv
       1512.09300, section 2.3, stops it there).
+    with_half: whether the latents at half their size are decoded, too (as arXiv
+      2502.09509 and 2502.14831 do).
 
   Returns:
     (params, batch_stats, inputs) -> ((decoded, the latent's losses {name:
     [B]}), (new batch_stats, the latent's metrics {name: []})). `decoded` are
     the decoder's images, each [B, *S, C]: 'x_recon'; with `split`
-    'x_adversarial', equal to it but with a gradient of its own; and 'x_prior',
-    samples of the prior, if the inputs have it. Where the inputs' `valid` is
-    false, each has the values of x: the critic sees no difference there, and no
-    gradient arises.
+    'x_adversarial', equal to it but with a gradient of its own; 'x_half' [B,
+    *(S / 2), C], if asked for; and 'x_prior', samples of the prior, if the
+    inputs have it. Where the inputs' `valid` is false, all but 'x_half' equal
+    x, so that no gradient arises.
   """
 
   def forward(module, x, noise, prior):
@@ -41,6 +49,8 @@ def create_autoencode(
         if to_encoder
         else module.decoder(jax.lax.stop_gradient(latents), True)
       )
+    if with_half:
+      decoded['x_half'] = module.decoder(halve(latents), True)
     if prior is not None:
       decoded['x_prior'] = module.decoder(module.latent.from_prior(prior), True)
     return (decoded, losses), stats
@@ -55,10 +65,9 @@ def create_autoencode(
       method=forward,
     )
     if 'valid' in inputs:
-      decoded = {
-        name: jnp.where(inputs['valid'], images, inputs['x'])
-        for name, images in decoded.items()
-      }
+      for name in [name for name in decoded if name != 'x_half']:
+        valid, images = inputs['valid'], decoded[name]
+        decoded[name] = jnp.where(valid, images, inputs['x'])
     return (decoded, losses), (mutated.get('batch_stats', {}), stats)
 
   return autoencode

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 import jax
 import optax
 
-from vaegan_jax.losses.reconstruction import metrics_from_moments
+from vaegan_jax.losses.moments import metrics_from_moments
 from vaegan_jax.training import layer_sizes
 from vaegan_jax.training.critic_step import CriticState
 from vaegan_jax.training.train_state import NetworkState, apply_gradients
