@@ -230,7 +230,11 @@ def log_spectral_distance(
   shares = None
   if valid is not None:
     x, x_recon = (_interpolate(i, valid) for i in (x, x_recon))
-    shares = spectra.frames(valid.astype(jnp.float32)).mean(axis=2)
+    whole = jnp.ones_like(valid)
+    shares, shares_of_whole = (
+      spectra.frames(v.astype(jnp.float32)).mean(axis=2) for v in (valid, whole)
+    )
+    shares /= shares_of_whole  # A frame at an end reaches beyond it.
   difference = spectra.decibels(_clip(x)) - spectra.decibels(_clip(x_recon))
   roots = jnp.sqrt(jnp.square(difference).mean(axis=2))
   return masks.mean(roots, shares, (1, 2))
