@@ -82,7 +82,7 @@ def read_stored(data: bytes, reading: Reading = _READING) -> Stored:
     axes = axes or (found if reading.rules > 2 else '')
   elif data.startswith(b'\x89PNG'):
     array = _read_png(data)
-  elif sounds.is_sound(data, reading.rules):
+  elif sounds.is_sound(io.BytesIO(data), reading.rules):
     array, rate = sounds.read_sound(data, reading.rules)
     axes = ''
   else:

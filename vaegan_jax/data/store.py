@@ -185,3 +185,9 @@ def stat_of(path: str | os.PathLike) -> tuple[int, int]:
   """Returns the size and the time of the last change of a file."""
   status = os.stat(path)
   return status.st_size, status.st_mtime_ns
+
+
+def check_unchanged(path: str | os.PathLike, state: tuple[int, int]) -> None:
+  """Raises an OSError if `stat_of` a file is no longer `state`."""
+  if stat_of(path) != state:
+    raise OSError('it has changed since the start')
