@@ -4,6 +4,7 @@ WAV (with RF64 and BW64) and FLAC need `soundfile`, which is imported only then.
 Axes: T samples, C channels.
 """
 
+import contextlib
 import importlib.util
 import io
 from typing import Any, BinaryIO, NamedTuple
@@ -107,10 +108,12 @@ class SoundFile:
     """
     check_unchanged(self._path, self._state)
     first, end, _ = cuts[0].indices(self.shape[0])
-    is_plain = self._repair == NO_REPAIR
+    is_plain = self._repair == NO_REPAIR  # The library opens it faster.
     with (
-      open(self._path, 'rb') as stream,
-      open_sound(self._path if is_plain else stream, self._repair) as file,
+      contextlib.nullcontext(self._path)
+      if is_plain
+      else open(self._path, 'rb') as source,
+      open_sound(source, self._repair) as file,
     ):
       file.seek(first)
       samples = file.read(end - first, self.dtype.name, always_2d=True)

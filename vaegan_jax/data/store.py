@@ -29,6 +29,7 @@ class Store:
     splits: the numbers of each split, if the files declare them.
     are_photos: whether stored files are images to resize, not arrays.
     lengths_vary: whether arrays may differ in shape; middles are cut out.
+    cut: (channels, shape, axes) of crops from random places; None for middles.
   """
 
   noun = 'examples'
@@ -38,6 +39,7 @@ class Store:
   splits: Mapping[str, np.ndarray] = types.MappingProxyType({})
   are_photos = False
   lengths_vary = False
+  cut: tuple[int, tuple[int, ...], str] | None = None
 
   def state(self) -> Any:
     """Returns what changes with the files: their names, sizes and times."""
@@ -60,6 +62,14 @@ class Store:
       Empty: it holds no data.
       Exception: it is damaged.
     """
+    raise NotImplementedError
+
+  def is_in_place(self, number: int) -> bool:
+    """Returns whether an array can be read by slices, by `open`."""
+    return False
+
+  def open(self, number: int) -> Any:
+    """Opens an array that `is_in_place`, as a `slices.Opened`."""
     raise NotImplementedError
 
   def close(self) -> None:
