@@ -7,10 +7,13 @@ sum. Products with padding do not count.
 import math
 from collections.abc import Callable, Sequence
 
+import jax
+import jax.numpy as jnp
 import ml_collections
 
-from vaegan_jax.config.shapes import spatial_shape
+from vaegan_jax.config.shapes import example_shape, spatial_shape
 from vaegan_jax.losses import adversarial
+from vaegan_jax.setup.modules import create_modules
 
 Sides = tuple[int, ...]
 
@@ -27,9 +30,11 @@ def minimum_flops(
   'vq', N, needs no gradient at all.
 
     autoencoder       3 F_A - F_first + N
+    equivariance      3 F_H                     the decoder at half the size
     critic step       2 (3 F_D - F_first)       real and fake
     perceptual step   2 F_L + F_L               forward on both; fake's gradient
     simultaneous      less 2 F_L                the critic step's forward passes
+    Muon              see `muon_products`
 
   F_D is the whole critic, F_L its blocks up to the last that the distance
   compares. An adversarial term needs the whole critic for the fake instead.
@@ -37,6 +42,8 @@ def minimum_flops(
   encoder, decoder = encoder_products(config), decoder_products(config)
   products = 3 * (sum(encoder) + sum(decoder)) - encoder[0]
   products += search_products(config)
+  if config.loss.equivariance_weight:
+    products += 3 * sum(decoder_products(config, halved=True))
   if config.objective in adversarial.OBJECTIVES:
     scales = critic_products(config)
     products += critic_step_products(config)
@@ -44,7 +51,28 @@ def minimum_flops(
     if config.loss.adversarial_weight:
       fake = sum(map(sum, scales))
     products += fake if order == 'simultaneous' else real + 2 * fake
-  return 2 * batch_size * products
+  return 2 * (batch_size * products + muon_products(config))
+
+
+def muon_products(config: ml_collections.ConfigDict) -> int:
+  """Counts the products of Muon's steps, which no batch changes.
+
+  A kernel as a matrix has N products with each of its K by K pairs of rows, for
+  K below N. Of its five steps each squares a K by K matrix. All but the first
+  multiply the factor, and all but the last the matrix from both sides.
+  """
+  if not config.optimizer.muon_learning_rate:
+    return 0
+  autoencoder = create_modules(config)['autoencoder']
+  example = jnp.zeros((1, *example_shape(config.data)))
+  params = jax.eval_shape(autoencoder.init, jax.random.key(0), example)
+  total = 0
+  for param in jax.tree.leaves(params['params']):
+    if param.ndim > 2:
+      sides = math.prod(param.shape[:-1]), param.shape[-1]
+      small, large = sorted(sides)
+      total += 2 * small**2 * large + (5 + 4 + 2 * 4) * small**3
+  return total
 
 
 def critic_step_products(config: ml_collections.ConfigDict) -> int:
@@ -80,11 +108,13 @@ def encoder_products(config: ml_collections.ConfigDict) -> list[int]:
   return [*products, math.prod(sides) * widths[-1] * size]
 
 
-def decoder_products(config: ml_collections.ConfigDict) -> list[int]:
-  """Counts each layer, from the latent to the image."""
+def decoder_products(
+  config: ml_collections.ConfigDict, *, halved: bool = False
+) -> list[int]:
+  """Counts each layer, from the latent to the image, maybe of half size."""
   model = config.model
   widths = [model.width * m for m in model.channel_multipliers]
-  sides = _divide(spatial_shape(config.data), 2**model.depth)
+  sides = _divide(spatial_shape(config.data), 2 ** (model.depth + halved))
   products, size = [], model.latent_dim
   if model.layout == 'ldm':
     products.append(math.prod(sides) * size * size)

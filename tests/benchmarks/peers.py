@@ -159,7 +159,7 @@ def create(
   """Builds both from one configuration, and compares them.
 
   Args:
-    config: configuration of a run; flips are turned off in it.
+    config: configuration of a run; flips and Muon are turned off in it.
     compiled: whether to compile the PyTorch program.
 
   Returns:
@@ -170,6 +170,7 @@ def create(
   from tests.benchmarks.torch_update import Update
 
   config.data.random_flip = False  # Only the noise is random.
+  config.optimizer.muon_learning_rate = 0.0  # PyTorch's has matrices alone.
   _check_written(config)
   modules, optimizers, create_state = create_networks(config)
   update_of = create_updates(config, modules, optimizers)

@@ -209,7 +209,7 @@ class Update:
     pairs = zip(references, features, strict=True)
     distance = sum(_local_distance(a.float(), b.float()) for a, b in pairs)
     distance = distance + fields.image_weight * _image_distance(
-      x, x_recon, fields.image_halvings
+      x, x_recon, fields.image_halvings, fields.image_high_pass
     )
     return {
       'distance': distance,
@@ -258,18 +258,26 @@ def _local_distance(x, x_recon):
   return ((x - x_recon) ** 2).mean()
 
 
-def _image_distance(x, x_recon, num_halvings):
+def _image_distance(x, x_recon, num_halvings, high_pass):
   """Returns the distance of the image layers, with batch normalisation."""
-  total = 0.0
-  for halving in range(num_halvings + 1):
-    if halving:
-      x, x_recon = (
-        F.avg_pool2d(i, 2, ceil_mode=True, count_include_pad=False)
-        for i in (x, x_recon)
-      )
-    error = ((x - x_recon) ** 2).mean()
-    total = total + error / ((x**2).mean() + _EPSILON)
-  return total
+  pairs, halved = [(x, x_recon, 1.0)], (x, x_recon)
+  for _ in range(num_halvings):
+    halved = tuple(map(_halve, halved))
+    pairs.append((*halved, 1.0))
+  if high_pass:
+    fine = (
+      i - F.interpolate(_halve(i), scale_factor=2, mode='nearest')
+      for i in (x, x_recon)
+    )
+    pairs.append((*fine, high_pass))
+  return sum(
+    weight * ((a - b) ** 2).mean() / ((a**2).mean() + _EPSILON)
+    for a, b, weight in pairs
+  )
+
+
+def _halve(images):
+  return F.avg_pool2d(images, 2, ceil_mode=True, count_include_pad=False)
 
 
 def _negative_log_likelihood(x, x_recon):

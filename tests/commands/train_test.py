@@ -485,6 +485,8 @@ def test_a_map_of_codes_of_oblong_images_resumes_bit_for_bit(
     *tiny_run[1:],
     *('--config.data.image_size=(16,24)', '--config.model.codebook_size=20'),
     '--config.model.code_dim=2',
+    '--config.optimizer.muon_learning_rate=0.01',
+    '--config.optimizer.warmup_steps=8',
   )
   assert run(tmp_path / 'a', *args) == 0
   assert run(tmp_path / 'b', *args, *_set(num_train_steps=10)) == 0
@@ -495,6 +497,8 @@ def test_a_map_of_codes_of_oblong_images_resumes_bit_for_bit(
     assert config.data.image_size == (16, 24)
     states.append(restore_state(config, str(tmp_path / name))[0])
   jax.tree.map(np.testing.assert_array_equal, *states)
+  momenta = states[0].networks['autoencoder'].opt_state.inner_states['muon']
+  assert all(leaf.any() for leaf in jax.tree.leaves(momenta))
   codebook = states[0].networks['autoencoder'].batch_stats['latent']
   assert codebook['sums'].shape == (20, 2)
   row = read_rows(tmp_path / 'a')[-1]

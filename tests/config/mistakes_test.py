@@ -134,6 +134,19 @@ MISTAKES = (
   ('--config.model.latent=none --config.loss.rate=64', "'none' measured"),
   ('--config.loss.rate=0.5', 'loss.rate=0.5 health.min_kl=0.5 loss.rate=8'),
   ('--config.loss.rate=1e5', 'loss.rate=100000.0 16 128 2,048'),
+  (
+    '--config.loss.equivariance_weight=1',
+    "equivariance_weight=1.0 'gaussian' 'flat' model.latent_shape=map",
+  ),
+  (
+    '--config=configs/default.py:fsq_f8 --config.loss.equivariance_weight=1',
+    "'fsq' equivariance_weight=0",
+  ),
+  (
+    '--config.model.latent_shape=map --config.data.image_size=16 '
+    '--config.loss.equivariance_weight=1',
+    'halves (1,1) equivariance_weight=0',
+  ),
   ('--config.loss.kl_weight=-1', 'loss.kl_weight=-1.0 at least 0'),
   ('--config.data.random_flip=maybe', 'data.random_flip=maybe true false'),
   ('--config.data.random_flip false', 'false'),

@@ -6,9 +6,10 @@ Those of any signal are in `signal_metrics_test.py`.
 import jax
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from tests.networks import jitted
-from vaegan_jax.evaluation import metrics
+from vaegan_jax.evaluation import constants, metrics
 
 
 def _images(seed: int, *shape: int) -> np.ndarray:
@@ -49,7 +50,7 @@ def test_ssim_of_identical_images_is_one_at_any_size(shape):
 
 
 def _energy(x):
-  return jitted(metrics.high_frequency_products, x, x)['energy']
+  return jitted(metrics.high_frequency_products, x, x)['energy'].sum(axis=1)
 
 
 @pytest.mark.parametrize('cycles', [(0, 0), (4, 0), (0, 4), (2, 3)])
@@ -84,15 +85,12 @@ def test_energy_ratio_is_a_ratio_of_sums():
   )
 
 
-def _detail(x, x_recon):
+def _shares(x, x_recon):
+  """Returns detail, energy and false detail."""
   products = jitted(metrics.high_frequency_products, x, x_recon)
-  return float(metrics.detail_share(**products))
-
-
-def _ratio(x, x_recon):
-  products = jitted(metrics.high_frequency_products, x, x_recon)
+  shares = metrics.detail_share(**products), metrics.false_detail(**products)
   del products['energy_common']
-  return float(metrics.energy_ratio(**products))
+  return [float(s) for s in (*shares, metrics.energy_ratio(**products))]
 
 
 def test_products_are_inner_products_of_the_high_frequencies():
@@ -110,7 +108,8 @@ def test_products_are_inner_products_of_the_high_frequencies():
     'energy_common': (0.25 - 0.03125) * norm,
   }
   for name, value in wanted.items():
-    np.testing.assert_allclose(products[name], [value], rtol=1e-4)
+    found = products[name].sum(axis=1)
+    np.testing.assert_allclose(found, [value], rtol=1e-4)
 
 
 # Detail in [-.4, .4]: nothing that is done to it leaves [-1, 1].
@@ -118,23 +117,50 @@ _DETAIL = 0.4 * _images(0, 8, 32, 32, 3)
 
 
 @pytest.mark.parametrize(
-  ('recon', 'detail', 'energy'),
+  ('recon', 'detail', 'false', 'energy'),
   [
-    (_DETAIL, 1.0, 1.0),
-    (0 * _DETAIL, 0.0, 0.0),
-    (0.5 * _DETAIL, 0.5, 0.25),
-    (2 * _DETAIL, 0.5, 4.0),
-    (-_DETAIL, -1.0, 1.0),
+    (_DETAIL, 1.0, 0.0, 1.0),
+    (0 * _DETAIL, 0.0, 0.0, 0.0),
+    (0.5 * _DETAIL, 0.5, 0.0, 0.25),
+    (2 * _DETAIL, 0.5, 2.0, 4.0),
+    (-_DETAIL, -1.0, 1.0, 1.0),
     # As much noise as there is detail: 1 / 2, though the energy has doubled.
-    (_DETAIL + 0.4 * _images(1, 8, 32, 32, 3), 0.5, 2.0),
-    (0.4 * _images(2, 8, 32, 32, 3), 0.0, 1.0),  # Noise alone.
-    (_DETAIL[::-1], 0.0, 1.0),  # Other images.
-    (np.roll(_DETAIL, 4, axis=2), 0.0, 1.0),  # Out of its place.
+    (_DETAIL + 0.4 * _images(1, 8, 32, 32, 3), 0.5, 1.0, 2.0),
+    (0.4 * _images(2, 8, 32, 32, 3), 0.0, 1.0, 1.0),  # Noise alone.
+    (_DETAIL[::-1], 0.0, 1.0, 1.0),  # Other images.
+    (np.roll(_DETAIL, 4, axis=2), 0.0, 1.0, 1.0),  # Out of its place.
   ],
 )
-def test_detail_is_what_is_in_place_and_energy_is_not(recon, detail, energy):
-  np.testing.assert_allclose(_detail(_DETAIL, recon), detail, atol=0.04)
-  np.testing.assert_allclose(_ratio(_DETAIL, recon), energy, rtol=0.05)
+def test_detail_is_what_is_in_place_and_energy_is_not(
+  recon, detail, false, energy
+):
+  np.testing.assert_allclose(
+    _shares(_DETAIL, recon), [detail, false, energy], atol=0.04, rtol=0.05
+  )
+
+
+def test_blur_has_no_false_detail_and_hides_none_at_other_frequencies():
+  smooth = ndimage.gaussian_filter(_DETAIL, (0, 0.6, 0.6, 0), mode='reflect')
+  assert _shares(_DETAIL, smooth)[1] == 0
+  wave, other = _cosine(5, 0), _cosine(0, 7)
+  mixed = 0.5 * wave + 0.5 * other
+  # Over all frequencies it has no more energy than what agrees.
+  np.testing.assert_allclose(_shares(wave, mixed)[1], 0.25, rtol=1e-4)
+
+
+def test_a_grid_is_the_share_of_energy_off_the_mean():
+  x = constants.constant_examples((8, 6, 3))
+  assert x.shape == (8, 8, 6, 3) and len(np.unique(x[:, 0, 0], axis=0)) == 8
+  assert len(constants.constant_examples((16, 1))) == 5
+  assert len(constants.constant_examples((4, 4, 4, 20))) == 13
+  checkers = (-1.0) ** np.add(*np.indices((8, 6)))[..., None]
+  gridded = np.where(abs(x) < 0.9, x + 0.1 * checkers, x).astype(np.float32)
+  off_mean, total = np.asarray(constants.energies(gridded)).sum(axis=0)
+  # 6 of 8 pictures have it: three levels and three colours.
+  wanted = 6 * 0.01 * 8 * 6 * 3
+  np.testing.assert_allclose(off_mean, wanted, rtol=1e-4)
+  np.testing.assert_allclose(total - off_mean, (x**2).sum(), rtol=1e-4)
+  assert np.asarray(constants.energies(x))[:, 0].max() < 1e-9
 
 
 def test_detail_is_a_ratio_of_sums():

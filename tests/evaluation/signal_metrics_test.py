@@ -123,7 +123,7 @@ def test_energy_is_what_numpy_keeps(sides):
     radius = radius + (np.arange(side) / (2 * side)).reshape(shape) ** 2
   kept = spectrum**2 * (radius > 0.25**2 + 1e-12)
   np.testing.assert_allclose(
-    jitted(metrics.high_frequency_products, x, x)['energy'],
+    jitted(metrics.high_frequency_products, x, x)['energy'].sum(axis=1),
     kept.reshape(2, -1).sum(axis=1),
     rtol=1e-4,
   )
@@ -137,7 +137,7 @@ def test_each_example_is_judged_alone_and_under_jit(sides):
   call = (lambda f, *args: f(*args)) if len(sides) == 1 else jitted
   alone = [call(measure, x[i : i + 1], y[i : i + 1]) for i in range(3)]
   for name, values in together.items():
-    assert values.shape == (3,) and values.dtype == np.float32, name
+    assert values.shape[0] == 3 and values.dtype == np.float32, name
     np.testing.assert_allclose(
       values, [one[name][0] for one in alone], rtol=2e-4
     )
@@ -197,6 +197,11 @@ def test_only_the_right_example_in_its_place_has_quality(num_axes):
   assert 0.05 < found['noise on top']['detail'] < 0.9
   assert found['noise on top']['energy'] > 1.1  # Which is no quality.
   assert found['nothing']['energy'] == 0
+  for name in ('identical', 'blur', 'strong blur', 'nothing'):
+    assert found[name]['false_detail'] < 1e-4, name
+  for name in ('noise', 'another', 'elsewhere', 'negative'):
+    false = found[name]['false_detail']
+    assert false == pytest.approx(found[name]['energy'], rel=0.15), name
 
 
 # The distance of spectra.

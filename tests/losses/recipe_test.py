@@ -203,12 +203,17 @@ class Pool(nn.Module):
 
 def test_a_feature_counts_by_the_share_that_is_included():
   """Of four columns three are included, and the second cell counts half."""
-  x, y = np.zeros((1, 1, 4, 1)), np.array([1.0, 1, 3, 100]).reshape(1, 1, 4, 1)
+  x, y = np.zeros((1, 1, 4, 1)), np.array([1.0, 2, 3, 100]).reshape(1, 1, 4, 1)
   where = np.array([True, True, True, False]).reshape(1, 1, 4)
-  options = {'normalize': 'none', 'image_halvings': 1, 'adversarial_weight': 0}
+  options = {
+    'normalize': 'none',
+    'image_halvings': 1,
+    'image_high_pass': 2.0,
+    'adversarial_weight': 0,
+  }
   for reduction, wanted, image in (
-    ('mean', (1 * 1 + 0.5 * 1.5**2) / 1.5, (1 + 1 + 9) / 3),
-    ('sum', 1 * 1 + 0.5 * 1.5**2, 11),
+    ('mean', (1 + 0.5) * 1.5**2 / 1.5, (1 + 4 + 9) / 3),
+    ('sum', (1 + 0.5) * 1.5**2, 14),
   ):
     _, terms = reconstruction_loss(
       Mean(),
@@ -221,9 +226,13 @@ def test_a_feature_counts_by_the_share_that_is_included():
     )
     np.testing.assert_allclose(terms['features']['pool'], [wanted], rtol=1e-6)
     np.testing.assert_allclose(terms['image']['image'], [image], rtol=1e-6)
-    # The means of what is included: 1, and 3 with half the weight.
-    halves = (1 + 9 / 2) / (1.5 if reduction == 'mean' else 1)
+    # The means of what is included: 1.5, and 3 with half the weight.
+    is_mean = reduction == 'mean'
+    halves = (1.5**2 + 9 / 2) / (1.5 if is_mean else 1)
     np.testing.assert_allclose(terms['image']['image_1'], [halves], rtol=1e-6)
+    # What they leave: -0.5, 0.5, and 0 of the cell with one position.
+    fine = 2 * (0.25 + 0.25) / (3 if is_mean else 1)
+    np.testing.assert_allclose(terms['image']['high_pass'], [fine], rtol=1e-6)
 
 
 def test_a_mask_spans_the_devices_of_an_axis():

@@ -189,24 +189,50 @@ def test_the_scale_is_a_constant_to_the_gradient():
 
 
 def test_an_error_of_brightness_counts_in_every_layer_of_the_image():
-  """An error of the finest detail counts in the first alone."""
+  """An error of the finest detail counts in the first, and in the high pass."""
   x = np.zeros((1, 8, 8, 1), np.float32)
   x[:, ::2] = 1.0  # Its mean square is 1/2, and that of its means 1/4.
   detail = x * 1.0
   detail[:, :, ::2] += 0.2
   detail[:, :, 1::2] -= 0.2
-  for halvings, wanted in ((0, 0.08), (1, 0.08 + 0.16), (3, 0.08 + 3 * 0.16)):
-    loss = dataclasses.replace(LOSS, image_weight=1.0, image_halvings=halvings)
+  for halvings, high_pass, wanted, fine in (
+    (0, 0.0, 0.08, 0.08),
+    (1, 0.0, 0.08 + 0.16, 0.08),
+    (3, 0.0, 0.08 + 3 * 0.16, 0.08),
+    (0, 0.5, 0.08, 0.08 + 0.5 * 0.16),
+  ):
+    loss = dataclasses.replace(
+      LOSS,
+      image_weight=1.0,
+      image_halvings=halvings,
+      image_high_pass=high_pass,
+    )
     brighter = compare(loss, x, x + 0.2, {'a': x}, {'a': x})
     np.testing.assert_allclose(brighter, [wanted], rtol=1e-5)
     finer = compare(loss, x, detail, {'a': x}, {'a': x})
-    np.testing.assert_allclose(finer, [0.08], rtol=1e-5)
+    np.testing.assert_allclose(finer, [fine], rtol=1e-5)
+
+
+def test_an_enlarged_image_has_a_bounded_high_pass():
+  """Its finest band is 0, and counts as a thousandth of the image."""
+  x = np.ones((2, 4, 4, 1), np.float32)
+  y = x + 0.1 * (-1.0) ** np.arange(4.0, dtype=np.float32)[:, None]
+  loss = dataclasses.replace(LOSS, image_weight=1.0, image_high_pass=1.0)
+  found = compare(loss, x, y, {'a': x}, {'a': x})
+  np.testing.assert_allclose(found, [0.01 + 0.01 / 1e-3] * 2, rtol=1e-4)
 
 
 def test_the_image_layers_of_an_odd_side_keep_its_edge():
   x = jnp.arange(5.0).reshape(1, 5, 1)  # One axis of space.
-  layers = image_layers(x, 3)
-  assert list(layers) == ['image', 'image_1', 'image_2', 'image_3']
-  np.testing.assert_allclose(layers['image_1'][0, :, 0], [0.5, 2.5, 4.0])
-  np.testing.assert_allclose(layers['image_2'][0, :, 0], [1.5, 4.0])
-  np.testing.assert_allclose(layers['image_3'][0, :, 0], [2.75])
+  layers, shares = image_layers(x, 3, high_pass=True)
+  assert shares is None
+  for name, wanted in (
+    ('image', [0, 1, 2, 3, 4]),
+    ('image_1', [0.5, 2.5, 4.0]),
+    ('image_2', [1.5, 4.0]),
+    ('image_3', [2.75]),
+    ('high_pass', [-0.5, 0.5, -0.5, 0.5, 0]),
+  ):
+    np.testing.assert_allclose(layers.pop(name)[0, :, 0], wanted)
+  assert not layers
+  assert list(image_layers(x, 0, high_pass=True)[0]) == ['image', 'high_pass']

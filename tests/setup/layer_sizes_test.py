@@ -15,7 +15,11 @@ from vaegan_jax.training import layer_sizes
 
 SIDE, BATCH = 16, 8
 _DIVIDING = ('loss.normalize=local', 'loss.reduction=mean')
-_WITH_IMAGES = ('loss.image_weight=1', 'loss.image_halvings=1')
+_WITH_IMAGES = (
+  *('loss.image_weight=1', 'loss.image_halvings=1'),
+  'loss.image_high_pass=1',
+)
+_LAYERS = ['block_0', 'block_1', 'image', 'image_1', 'high_pass']
 
 
 @pytest.fixture(scope='module')
@@ -78,13 +82,15 @@ def test_a_silent_batch_does_not_outweigh_the_others(run):
 def test_the_sizes_begin_with_the_data_and_follow_the_batches(run):
   state = init_state(run)
   sizes = layer_sizes.from_averages(state.averages)
-  assert list(sizes) == ['block_0', 'block_1', 'image', 'image_1']
+  assert sorted(sizes) == sorted(_LAYERS)
   number = len(run.images) // BATCH * BATCH
   places = np.arange(number) * len(run.images) // len(run.images)
   x = run.images[places].astype(np.float64)
   halved = x.reshape(-1, SIDE // 2, 2, SIDE // 2, 2).mean((2, 4))
   np.testing.assert_allclose(sizes['image'], np.mean(x**2), rtol=1e-5)
   np.testing.assert_allclose(sizes['image_1'], np.mean(halved**2), rtol=1e-5)
+  fine = np.mean(x**2) - np.mean(halved**2)  # The two are orthogonal.
+  np.testing.assert_allclose(sizes['high_pass'], fine, rtol=1e-5)
 
   batch = run.images[np.arange(BATCH)]
   new, _ = take_step(run, state, batch)
@@ -100,7 +106,7 @@ def test_sizes_are_kept_in_workdirs_and_exports(flags, tmp_path):
   config = finish(run, flags, 'loss.min_size=0.5')
   opened = open_run(load_config(run / 'config.json'), str(run))
   wanted = opened.variables['critic']['sizes']
-  assert set(wanted) == {'block_0', 'block_1', 'image', 'image_1'}
+  assert set(wanted) == set(_LAYERS)
   use(run, '--mode=export', f'--output={folder}')
   x, y = np.random.default_rng(1).uniform(-1, 1, (2, 3, SIDE, SIDE, 1))
   x, y = x.astype(np.float32), y.astype(np.float32)

@@ -28,19 +28,23 @@ CASES = {
     'model': RESIDUAL
     | {'layout': 'ldm', 'middle_attention': True, 'latent_shape': 'map'},
     'critic': RESIDUAL | {'head': 'patch', 'num_scales': 2},
+    'loss': {'equivariance_weight': 1.0},
   },
 }
 
 
-def config_of(model, critic):
+def config_of(model, critic, loss=None):
   """Returns a configuration of 8x8 images and networks of depth 1."""
   config = benchmark.small_config()
   config.data.image_size = 8
   config.model.latent_dim = 4
+  config.optimizer.muon_learning_rate = 0.01
+  config.loss.image_high_pass = 1.0
   for name, fields in (('model', model), ('critic', critic)):
     config[name].depth = 1
     config[name].channel_multipliers = (2,)
     config[name].update(fields)
+  config.loss.update(loss or {})
   return config
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from vaegan_jax.training import optimizers
+from vaegan_jax.training import muon, optimizers
 from vaegan_jax.training.critic_step import CriticConfig
 
 RATES = {'autoencoder': 0.25, 'critic': 0.0625}
@@ -110,6 +110,65 @@ def test_rmsprop_is_invariant_to_the_scale_of_small_gradients(gradient):
 def rates(optimizer, num_steps):
   """Returns the learning rates: Adam's updates for a constant gradient."""
   return -np.array(run(optimizer, [1.0] * num_steps))
+
+
+KERNELS = {  # Shapes of an autoencoder's arrays.
+  'wide/kernel': (2, 3, 8),
+  'tall/kernel': (3, 3, 4, 5),
+  'dense/kernel': (6, 4),
+  'norm/scale': (3, 4, 5),
+}
+
+
+def near_one(matrix):
+  """Applies Muon's polynomial to the singular values, in float64."""
+  left, values, right = np.linalg.svd(np.float64(matrix), full_matrices=False)
+  values /= np.linalg.norm(values)
+  for _ in range(5):
+    values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+  assert values.min() > 0.65 and values.max() < 1.25
+  return left * values @ right
+
+
+def test_two_steps_equal_muon_by_hand():
+  """Checks that convolutions alone have Muon, in the autoencoder alone."""
+  rng = np.random.default_rng(0)
+  options = {'muon_learning_rate': 0.5, 'warmup_steps': 2}
+  both, plain = create(RATES, **options), create(RATES, warmup_steps=2)
+  start = {name: jnp.zeros(shape) for name, shape in KERNELS.items()}
+  states = {name: both[name].init(start) for name in RATES}
+  expected = plain['autoencoder'].init(start)
+  assert jax.tree.structure(states['critic']) == jax.tree.structure(
+    plain['critic'].init(start)
+  )
+  momenta = dict.fromkeys(KERNELS, 0.0)
+  for warmup in (0.0, 0.5, 1.0):
+    gradient = {
+      name: rng.normal(size=shape).astype(np.float32)
+      for name, shape in KERNELS.items()
+    }
+    step = jax.jit(both['autoencoder'].update)
+    updates, states['autoencoder'] = step(gradient, states['autoencoder'])
+    others, expected = plain['autoencoder'].update(gradient, expected)
+    for name in ('dense/kernel', 'norm/scale'):
+      np.testing.assert_allclose(updates[name], others[name], rtol=1e-5)
+    for name, longer in (('wide/kernel', (8 / 6) ** 0.5), ('tall/kernel', 1)):
+      momenta[name] = 0.95 * momenta[name] + gradient[name]
+      ahead = gradient[name] + 0.95 * momenta[name]
+      matrix = near_one(ahead.reshape(-1, KERNELS[name][-1]))
+      np.testing.assert_allclose(
+        updates[name].reshape(matrix.shape),
+        -0.5 * warmup * longer * matrix,
+        atol=1e-4,
+      )
+
+
+@pytest.mark.parametrize('rank', [0, 1])
+def test_muon_takes_gradients_without_full_rank(rank):
+  matrix = np.zeros((12, 4), np.float32)
+  matrix[:, 0] = rank * 1e-12
+  got = np.asarray(muon.orthogonalize(jnp.asarray(matrix)))
+  assert np.isfinite(got).all() and abs(got).max() <= 1
 
 
 def test_learning_rates_rise_from_zero():
@@ -248,6 +307,7 @@ def test_a_schedule_counts_the_autoencoders_own_steps():
     dict(schedule='cosine', warmup_steps=2, num_train_steps=12),
     dict(schedule='cosine', num_train_steps=12, name='rmsprop'),
     dict(schedule='cosine', max_grad_norm=9.0),
+    dict(warmup_steps=2, muon_learning_rate=0.01),
   ],
 )
 def test_the_reported_learning_rate_is_that_of_the_last_step(options):

@@ -19,12 +19,13 @@ Summary = dict[str, dict[str, int | tables.Spread | None]]
 FINISHED = 'finished'  # The status of a run that was trained and evaluated.
 # Not the distance, which each critic measures in features of its own.
 _OF_CODES = ('rate', 'perplexity', 'usage')
-METRICS = (*quality_metrics(), 'frechet_floor', 'kl', *_OF_CODES)
+METRICS = (*quality_metrics(), 'frechet_floor', 'grid', 'kl', *_OF_CODES)
 _CURVES = (
   'psnr',
   'low_frequency_psnr',
   'log_spectral_distance',
   'detail',
+  'false_detail',
   'lpips',
   'frechet',
 )

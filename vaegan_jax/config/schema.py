@@ -234,6 +234,9 @@ FIELDS = (
         help='Weight of the image as a layer of the distance; 0: off.'),
   Field('loss.image_halvings', 3, between(0, 12), absent=0,
         help='Lower resolutions at which the image is a layer too.'),
+  Field('loss.image_high_pass', 0.0, rules.WEIGHT, absent=0.0,
+        help='Weight of the image less its half-size copy as a layer, in units '
+        'of image_weight; 0: off.'),
   Field('loss.variance', 'half', one_of('half', 'optimal'),
         "Variance of the pixels for 'mse': 'optimal' is the mean squared "
         'error itself.'),
@@ -254,6 +257,9 @@ FIELDS = (
   Field('loss.rate', 0.0, rules.WEIGHT,
         'Bits per example to which the KL weight is steered, from kl_weight '
         'on; 0: it stays.'),
+  Field('loss.equivariance_weight', 0.0, rules.WEIGHT,
+        'Weight of the squared error between the decoded latent map at half '
+        'its size and the example at half its size; 0: off.'),
   Field('loss.commitment_weight', 0.25, rules.WEIGHT,
         "Weight of the commitment loss of 'vq' and 'lfq'."),
   Field('loss.entropy_weight', 0.1, rules.WEIGHT,
@@ -263,6 +269,9 @@ FIELDS = (
          "Optimizer of both networks; 'rmsprop' ignores b1 and b2."),
   _first('optimizer.autoencoder_learning_rate', 1e-3, rules.POSITIVE,
          'Learning rate of the autoencoder.'),
+  Field('optimizer.muon_learning_rate', 0.0, rules.WEIGHT, absent=0.0,
+        help="Learning rate of Muon for the kernels of the autoencoder's "
+        'convolutions; 0: off.'),
   _first('optimizer.critic_learning_rate', 1e-3, rules.POSITIVE,
          'Learning rate of the critic.'),
   _first('optimizer.b1', 0.5, rules.DECAY, 'Decay of the first moment.'),

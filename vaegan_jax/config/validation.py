@@ -46,7 +46,8 @@ def validate(
   if config.critic.network in PRETRAINED_CRITICS:
     critic = check_pretrained_critic
   checks = (check_data, check_axes, check_autoencoder, critic)
-  checks += (_check_layers, _check_loss, _check_rate, _check_schedules)
+  checks += (_check_layers, _check_loss, _check_equivariance)
+  checks += (_check_rate, _check_schedules)
   for check in checks:
     _refuse(config, check(config))
   if num_devices and config.batch_size % num_devices:
@@ -149,6 +150,36 @@ def _check_loss(config) -> Conflicts:
     )
 
 
+def _check_equivariance(config) -> Conflicts:
+  """Yields an equivariance that the latent cannot have."""
+  model = config.model
+  if not config.loss.equivariance_weight:
+    return
+  field, off = 'loss.equivariance_weight', 'loss.equivariance_weight=0'
+  if model.latent_shape != 'map' or model.latent not in ('gaussian', 'none'):
+    yield (
+      field,
+      'averages neighbours of a latent map of real numbers, not those of '
+      f'model.latent={model.latent!r}, model.latent_shape='
+      f'{model.latent_shape!r}',
+      off,
+      'model.latent_shape=map',
+    )
+  space = _latent_space(config)
+  if any(side % 2 for side in space):
+    yield (
+      field,
+      f'halves the latent map, whose shape is {as_argument(space)}',
+      off,
+    )
+
+
+def _latent_space(config) -> tuple[int, ...]:
+  """Returns the shape of the smallest feature map, a latent map's."""
+  factor = 2**config.model.depth
+  return tuple(side // factor for side in spatial_shape(config.data))
+
+
 def _check_rate(config) -> Conflicts:
   """Yields a rate that the latent does not have, or that cannot be steered."""
   loss, model = config.loss, config.model
@@ -178,8 +209,7 @@ def _check_rate(config) -> Conflicts:
     )
   num_entries = model.latent_dim
   if model.latent_shape == 'map':
-    halved = (side // 2**model.depth for side in spatial_shape(config.data))
-    num_entries *= math.prod(halved)
+    num_entries *= math.prod(_latent_space(config))
   if loss.rate > _MAX_ENTRY_BITS * num_entries:
     yield (
       'loss.rate',

@@ -15,7 +15,7 @@ import numpy as np
 
 from vaegan_jax.data import pixels
 from vaegan_jax.data.split import Images
-from vaegan_jax.evaluation import figures, signal_figures
+from vaegan_jax.evaluation import constants, figures, signal_figures
 from vaegan_jax.evaluation.feature_metrics import FeatureMetrics
 from vaegan_jax.evaluation.scores import Scores, measure, summarize
 from vaegan_jax.losses.reconstruction import LossConfig, compare, loss_features
@@ -118,10 +118,11 @@ class Evaluator:
       See `scores.summarize`. The distance is None without a critic.
     """
     num_images = min(num_images or len(self._images), len(self._images))
+    autoencoder = devices.replicate(variables['autoencoder'])
     batches = devices.map_batches(
       functools.partial(
         self._measure_batch,
-        devices.replicate(variables['autoencoder']),
+        autoencoder,
         distance or self.distance_for(variables),
       ),
       _WithIndices(self._images),
@@ -130,9 +131,18 @@ class Evaluator:
       indices=range(num_images),
       poll=poll,
     )
-    parts = [values for _, values in batches]
+    values = _concatenate(batches)
+    flat = devices.map_batches(
+      lambda x: {
+        'constants': constants.energies(self._reconstruct(autoencoder, x)[0])
+      },
+      constants.constant_examples(self._shape),
+      batch_size=self._batch_size,
+      what='Constant pictures',
+      poll=poll,
+    )
     return summarize(
-      {k: np.concatenate([p.pop(k) for p in parts]) for k in list(parts[0])},
+      values | _concatenate(flat),
       num_codes=getattr(self._latent, 'codebook_size', 0),
     )
 
@@ -145,6 +155,10 @@ class Evaluator:
       'takes them: after crops and resizing',
       "reconstructions from the latent's mean or, where it says sampled, from "
       'a sample of it, with the averaged weights',
+      'fine detail: frequencies above a quarter of the sampling frequency; '
+      'false_detail by rings of 1/16 cycles per position',
+      f'grid: {len(constants.constant_examples(self._shape))} constant '
+      'pictures of several levels and colours',
       *self._feature_metrics.describe(self._shape[-1]),
       *self._notes,
     )
@@ -247,6 +261,12 @@ class _WithIndices:
 
   def __getitem__(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return self._images[indices], indices
+
+
+def _concatenate(batches) -> dict[str, np.ndarray]:
+  """Joins the values [b, ...] of (indices, {name: values}), name by name."""
+  parts = [values for _, values in batches]
+  return {k: np.concatenate([p.pop(k) for p in parts]) for k in list(parts[0])}
 
 
 # Evaluators of equal modules share what is compiled, as in a study.

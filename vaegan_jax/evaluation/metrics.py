@@ -10,6 +10,7 @@ of volumes D, H and W); C channels.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ _SSIM_WINDOW = 11  # Positions.
 _SSIM_DEVIATION = 1.5
 _BLOCK = 8  # Positions on each axis, of `low_frequency_psnr`.
 _HIGH_FREQUENCY = 0.25  # Cycles per position.
+_RING = 0.0625  # Width of a ring of frequencies, in cycles per position.
 
 
 def psnr(x: jax.Array, x_recon: jax.Array) -> jax.Array:
@@ -126,20 +128,28 @@ def high_frequencies(x: jax.Array) -> jax.Array:
   Returns:
     [B, *S, C] float32, by frequency.
   """
-  frequencies = (np.arange(side) / (2 * side) for side in x.shape[1:-1])
-  radius = functools.reduce(np.hypot, np.ix_(*frequencies))
   spectrum = jax.scipy.fft.dctn(_clip(x), axes=_space_axes(x), norm='ortho')
+  radius = _radii(x.shape[1:-1])
   return jnp.where(radius[..., None] > _HIGH_FREQUENCY, spectrum, 0)
+
+
+def _radii(space: tuple[int, ...]) -> np.ndarray:
+  """Returns the radius [*S] of each frequency, in cycles per position."""
+  frequencies = (np.arange(side) / (2 * side) for side in space)
+  return functools.reduce(np.hypot, np.ix_(*frequencies))
 
 
 def high_frequency_products(
   x: jax.Array, x_recon: jax.Array
 ) -> dict[str, jax.Array]:
-  """Computes the inner products of high frequencies.
+  """Computes the inner products of high frequencies, ring by ring.
+
+  A ring is 1/16 cycles per position wide.
 
   Returns:
-    {name: [B] float32}: 'energy' of the original, 'energy_recon' of the
-    reconstruction, and 'energy_common', of the one with the other.
+    {name: [B, K] float32} for K rings, from coarse to fine: 'energy' of the
+    original, 'energy_recon' of the reconstruction, and 'energy_common', of the
+    one with the other.
   """
   original, recon = high_frequencies(x), high_frequencies(x_recon)
   products = {
@@ -147,8 +157,18 @@ def high_frequency_products(
     'energy_recon': recon * recon,
     'energy_common': original * recon,
   }
-  axes = tuple(range(1, x.ndim))
-  return {name: p.sum(axis=axes) for name, p in products.items()}
+  space = x.shape[1:-1]
+  number = math.ceil((math.sqrt(len(space)) / 2 - _HIGH_FREQUENCY) / _RING)
+  rings = np.maximum((_radii(space) - _HIGH_FREQUENCY) / _RING, 0)
+  rings = jax.nn.one_hot(rings.astype(np.int32).reshape(-1), number)
+  return {
+    name: jnp.matmul(
+      p.reshape(len(x), -1, x.shape[-1]).sum(axis=-1),
+      rings,
+      precision=jax.lax.Precision.HIGHEST,
+    )
+    for name, p in products.items()
+  }
 
 
 def energy_ratio(energy: jax.Array, energy_recon: jax.Array) -> jax.Array:
@@ -158,7 +178,7 @@ def energy_ratio(energy: jax.Array, energy_recon: jax.Array) -> jax.Array:
   originals would dominate a mean of ratios, so it is a ratio of sums.
 
   Args:
-    energy, energy_recon: [B], of `high_frequency_products`.
+    energy, energy_recon: [B, K], of `high_frequency_products`.
   """
   return jnp.sum(energy_recon) / jnp.sum(energy)
 
@@ -173,7 +193,7 @@ def detail_share(
   noise. Noise alone and other examples have 0.
 
   Args:
-    energy, energy_recon, energy_common: [B], of `high_frequency_products`.
+    energy, energy_recon, energy_common: [B, K], of `high_frequency_products`.
 
   Returns:
     [] from -1 to 1, the value of the originals; NaN if they have no detail.
@@ -181,6 +201,27 @@ def detail_share(
   total = jnp.sum(energy)
   share = jnp.sum(energy_common) / jnp.maximum(total, jnp.sum(energy_recon))
   return jnp.where(total > 0, share, jnp.nan)
+
+
+def false_detail(
+  energy: jax.Array, energy_recon: jax.Array, energy_common: jax.Array
+) -> jax.Array:
+  """Returns the energy of fine detail beyond what agrees, over the originals'.
+
+  `<y, y> - <x, y>`, at least 0, of each ring of frequencies over the set. Blur
+  has 0, and so has the most likely picture, whose error is orthogonal to it.
+  Noise, other examples and shifted ones have their energy, detail at double
+  strength has 2. Rings are apart, so that blur hides no noise beside it.
+
+  Args:
+    energy, energy_recon, energy_common: [B, K], of `high_frequency_products`.
+
+  Returns:
+    [], at least 0, the value of the originals, and at most the energy ratio.
+  """
+  agrees = jnp.maximum(jnp.sum(energy_common, axis=0), 0)
+  false = jnp.maximum(jnp.sum(energy_recon, axis=0) - agrees, 0)
+  return jnp.sum(false) / jnp.sum(energy)
 
 
 def log_spectral_distance(x: jax.Array, x_recon: jax.Array) -> jax.Array:
@@ -248,9 +289,11 @@ TABLE = (
   ),
   Metric('detail', 'Detail', 3),
   Metric('energy', 'Energy', 2),
+  Metric('false_detail', 'False detail', 3, optional=True),
   Metric('lpips', 'LPIPS', 3, optional=True),
   Metric('frechet', 'Frechet', 1, optional=True),
   Metric('frechet_floor', 'its floor', 1, optional=True, quality=False),
+  Metric('grid', 'Grid', 4, optional=True, quality=False),
   Metric('kl', 'KL (nats)', 1, quality=False),
   Metric('rate', 'Rate (bits)', 1, optional=True, quality=False),
   Metric('perplexity', 'Perplexity', 1, optional=True, quality=False),

@@ -41,8 +41,8 @@ def measure(
     by_band: whether several channels are measured one by one, too.
 
   Returns:
-    {name: [B]}: metrics, the products of `metrics.high_frequency_products`, and
-    `band_errors` [B, C].
+    {name: [B]}: metrics; `band_errors` [B, C]; and the [B, K] of
+    `metrics.high_frequency_products`.
   """
   values = {
     metric.name: metric.function(x, x_recon)
@@ -62,21 +62,24 @@ def summarize(
   Args:
     values: {name: [N, ...]}: those of `measure`, perhaps `lpips` and
       `features_recon` [N, P, F], and the same of samples with `_sampled`;
-      perhaps `features` of the originals, `kl`, `rate`, `distance` and
-      `indices`.
+      perhaps `features` of the originals, `kl`, `rate`, `distance`, `indices`
+      and `constants`, the `constants.energies` of constant pictures.
     num_codes: the size of the codebook.
 
   Returns:
-    Quality metrics; `frechet_floor`; `kl` (nats), `rate` (bits), `distance`;
-    PSNR by band; `perplexity`, `usage` and `largest_share` of codes; and the
-    quality metrics of samples. Each is a mean or a ratio of sums over the set,
-    or None if it is not finite, as JSON has no NaN.
+    Quality metrics; `frechet_floor`; `grid`; `kl` (nats), `rate` (bits),
+    `distance`; PSNR by band; `perplexity`, `usage` and `largest_share` of
+    codes; and the quality metrics of samples. Each is a mean or a ratio of sums
+    over the set, or None if it is not finite, as JSON has no NaN.
   """
   kinds = [kind for kind in ('', _SAMPLED) if f'psnr{kind}' in values]
   scores, *sampled = (_metrics_for(values, kind) for kind in kinds)
   if 'features' in values:
     _warn_of_few(values['features'])
     scores['frechet_floor'] = frechet_floor(values['features'])
+  if 'constants' in values:
+    off_mean, total = values['constants'].sum(axis=0, dtype=np.float64)
+    scores['grid'] = off_mean / total if total else math.nan
   for name in ('kl', 'rate', 'distance'):
     scores[name] = values[name].mean() if name in values else math.nan
   if 'band_errors' in values:
@@ -100,11 +103,12 @@ def _metrics_for(values, suffix) -> dict[str, float]:
     for name, value in values.items()
     if name.endswith(suffix)
   }
-  energies = own['energy'], own['energy_recon']
+  energies = own['energy'], own['energy_recon'], own['energy_common']
   scores = {name: own[name].mean() for name in quality_metrics() if name in own}
   scores |= {
-    'detail': metrics.detail_share(*energies, own['energy_common']),
-    'energy': metrics.energy_ratio(*energies),
+    'detail': metrics.detail_share(*energies),
+    'energy': metrics.energy_ratio(*energies[:2]),
+    'false_detail': metrics.false_detail(*energies),
   }
   if 'features_recon' in own:
     scores['frechet'] = frechet_distance(

@@ -193,7 +193,7 @@ def _layer_distance(x, y, how: Comparison, weight, least, included):
   if how.normalize == 'local':
     # Squares for either norm, so that a bound for 'l1' is squared.
     least = least if how.norm == 'l2' else jnp.square(least)
-    mean = _batch_mean(jnp.square(x), how.axis_name, included)
+    mean = batch_mean(jnp.square(x), how.axis_name, included)
     size = jnp.maximum(mean, least)
     x, y = (_to_local_size(f, _BATCH_SHARE * size + epsilon) for f in (x, y))
   magnitude = jnp.square if how.norm == 'l2' else _absolute
@@ -203,7 +203,7 @@ def _layer_distance(x, y, how: Comparison, weight, least, included):
     size = jnp.maximum(masks.mean(magnitude(x), included, axes), least)
     distance = distance / (size + epsilon)
   if how.normalize == 'batch':
-    mean = _batch_mean(magnitude(x), how.axis_name, included)
+    mean = batch_mean(magnitude(x), how.axis_name, included)
     distance = distance / (jnp.maximum(mean, least) + epsilon)
   return distance
 
@@ -230,7 +230,7 @@ def _difference(x, y, norm):
   return difference * jnp.where(is_noise, 0.0, jnp.sign(difference))
 
 
-def _batch_mean(values: jax.Array, axis_name, included) -> jax.Array:
+def batch_mean(values: jax.Array, axis_name, included) -> jax.Array:
   """Computes the mean [] over the whole batch, a constant to the gradient."""
   values = jax.lax.stop_gradient(values)
   if axis_name is None:

@@ -47,6 +47,7 @@ def reconstruction_loss(
   reduction: str = 'mean',
   image_weight: float = 1.0,
   image_halvings: int = 3,
+  image_high_pass: float = 0.0,
   adversarial_weight: float = 0.2,
   objective: str = 'geometric',
   logits: Callable[[Any], jax.Array] = lambda output: output,
@@ -68,6 +69,7 @@ def reconstruction_loss(
       `feature_distance`; the image's layers are 'image', 'image_1', ...
     image_weight: weight of the image at each resolution; 0: none.
     image_halvings: number of resolutions below the image's own.
+    image_high_pass: weight of its finest band, times `image_weight`; 0: none.
     adversarial_weight: weight of the adversarial loss; 0: none.
     objective: the critic's, one of `names.ADVERSARIAL_OBJECTIVES`.
     logits: takes the logits [B] or [B, *S'] from the critic's output.
@@ -86,7 +88,8 @@ def reconstruction_loss(
   output, *features = capture_pair(
     critic, variables, x, x_recon, layers, apply_kwargs, frozen=True
   )
-  weighting = Weighting(weights, image_weight, image_halvings, min_sizes)
+  image = image_weight, image_halvings, min_sizes, image_high_pass
+  weighting = Weighting(weights, *image)
   terms = distance_terms(x, x_recon, *features, how, weighting, where)
   check_sizes(min_sizes, {**terms['features'], **terms.get('image', {})})
   loss = total(terms)

@@ -18,6 +18,7 @@ from vaegan_jax.losses.adversarial import mean_over_map
 from vaegan_jax.losses.terms import (
   Weighting,
   distance_terms,
+  halve,
   image_layers,
   total,
 )
@@ -58,6 +59,8 @@ class LossConfig:
   # Whether the adversarial weight is multiplied by the ratio of the gradients'
   # norms (arXiv 2012.09841, eq. 7), here at x_recon, smoothed and capped.
   adaptive_weight: bool = False
+  # Weight of the image's finest band as such a layer, in units of theirs.
+  image_high_pass: float = 0.0
   # 0: the distance is not computed, and the other terms are the loss.
   distance_weight: float = 1.0
   # The least size that a layer is taken to have in a batch, as a share of its
@@ -67,6 +70,8 @@ class LossConfig:
   # squared error is its negative log likelihood. 'optimal' is the mean squared
   # error of the batch (arXiv 2006.13202, eq. 4).
   variance: str = 'half'
+  # Weight of the error of half-size images, decoded from half-size latents.
+  equivariance_weight: float = 0.0
   # Weights of discrete latents' losses: the distance of tokens from codes and,
   # for lfq, the entropy of the codes.
   commitment_weight: float = 0.25
@@ -104,22 +109,24 @@ def create_reconstruction_losses(
     (critic's variables, x [B, *S, C], outputs, sizes) -> (terms, moments).
     `sizes` {layer: []} are those in the data, or None. `outputs` has `x_recon`
     and, where its gradient is separate, its copy `x_adversarial`, and `x_prior`
-    (samples), each [B, *S, C]. The terms are 'distance', unless
-    its weight is 0, 'pixel' and, with its loss, 'adversarial', [B] each. See
-    `metrics_from_moments` for the moments.
+    (samples), each [B, *S, C], and `x_half` [B, *(S / 2), C]. The terms are
+    'distance', unless its weight is 0, 'pixel' and, with what they need,
+    'equivariance' and 'adversarial', [B] each. See `metrics_from_moments` for
+    the moments.
   """
 
   def losses(variables, x, outputs: Mapping[str, jax.Array], sizes=None):
     x_recon = outputs['x_recon']
-    pixel = _pixel_distance(x, x_recon, loss.reduction)
+    terms = _pixel_terms(loss, x, outputs)
     moments = {'output': _moments(x_recon), 'input': _moments(x)}
     if critic is None:  # An image's only feature is itself.
-      distance = pixel
+      terms['distance'] = terms['pixel']
       if loss.variance == 'optimal':
-        distance = negative_log_likelihood(x, x_recon, axis_name=axis_name)
-      return {'distance': distance, 'pixel': pixel}, moments
+        terms['distance'] = negative_log_likelihood(
+          x, x_recon, axis_name=axis_name
+        )
+      return terms, moments
     variables = jax.lax.stop_gradient(variables)
-    terms = {'pixel': pixel}
     if loss.distance_weight:
       x = jax.lax.stop_gradient(x)
       _, features_x = _capture(critic, variables, x, loss)
@@ -134,11 +141,7 @@ def create_reconstruction_losses(
     else:
       logits = _logits(critic, variables, x_recon)
     if adversarial_loss is not None:
-      all_logits = [logits]
-      if 'x_adversarial' in outputs:  # XLA shares the forward pass.
-        all_logits = [_logits(critic, variables, outputs['x_adversarial'])]
-      if 'x_prior' in outputs:
-        all_logits.append(_logits(critic, variables, outputs['x_prior']))
+      all_logits = _adversarial_logits(critic, variables, outputs, logits)
       means = [mean_over_map(adversarial_loss(each)) for each in all_logits]
       terms['adversarial'] = sum(means) / len(means)
     return terms, moments
@@ -177,6 +180,7 @@ def compare(
     loss.image_weight,
     loss.image_halvings,
     min_sizes,
+    loss.image_high_pass,
   )
   return total(distance_terms(*pair, how, weighting))
 
@@ -263,7 +267,10 @@ def _image_sizes(loss, images):
   """Returns the mean squares {layer: []} of the images as layers."""
   if not loss.image_weight:
     return {}
-  return distances.feature_sizes(image_layers(images, loss.image_halvings))
+  layers, _ = image_layers(
+    images, loss.image_halvings, high_pass=loss.image_high_pass > 0
+  )
+  return distances.feature_sizes(layers)
 
 
 def _capture(critic, variables, images, loss):
@@ -279,8 +286,28 @@ def _capture(critic, variables, images, loss):
   return logits, features
 
 
+def _adversarial_logits(critic, variables, outputs, logits):
+  """Returns the logits of reconstructions and, if there are any, samples."""
+  found = [logits]
+  if 'x_adversarial' in outputs:  # XLA shares the forward pass.
+    found = [_logits(critic, variables, outputs['x_adversarial'])]
+  if 'x_prior' in outputs:
+    found.append(_logits(critic, variables, outputs['x_prior']))
+  return found
+
+
 def _logits(critic, variables, images):
   return critic.apply(variables, images, train=True, mutable=['batch_stats'])[0]
+
+
+def _pixel_terms(loss, x, outputs):
+  """Computes the terms {name: [B]} that need no critic."""
+  terms = {'pixel': _pixel_distance(x, outputs['x_recon'], loss.reduction)}
+  if 'x_half' in outputs:
+    terms['equivariance'] = _pixel_distance(
+      halve(x), outputs['x_half'], loss.reduction
+    )
+  return terms
 
 
 def _pixel_distance(x, x_recon, reduction):

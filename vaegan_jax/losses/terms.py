@@ -8,11 +8,22 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from vaegan_jax.losses import masks
 from vaegan_jax.losses.arguments import Weights
-from vaegan_jax.losses.distances import Comparison, Sizes, layer_distances
+from vaegan_jax.losses.distances import (
+  Comparison,
+  Sizes,
+  batch_mean,
+  layer_distances,
+)
 from vaegan_jax.losses.layers import Features
+
+_HIGH_PASS = 'high_pass'
+# The finest band of photographs has a hundredth to a tenth of the image's mean
+# square. Data without one, as enlarged images, must not be divided by nothing.
+_MIN_BAND = 1e-3
 
 Terms = dict[str, dict[str, jax.Array]]  # {'features' or 'image': {layer: [B]}}
 
@@ -25,12 +36,14 @@ class Weighting(NamedTuple):
     image_weight: weight of each image layer; 0: none.
     image_halvings: see `image_layers`.
     min_sizes: least sizes of layers of either kind.
+    high_pass: weight of the image's finest band, times `image_weight`; 0: none.
   """
 
   weights: Weights | None = None
   image_weight: float = 0.0
   image_halvings: int = 0
   min_sizes: Sizes | None = None
+  high_pass: float = 0.0
 
 
 def distance_terms(
@@ -72,27 +85,30 @@ def distance_terms(
 
 def _image_terms(x, x_recon, how, weighting, where):
   """Computes the distances {layer: [B]} of the image's layers."""
-  images, images_recon = (
-    image_layers(each, weighting.image_halvings) for each in (x, x_recon)
+  high_pass = weighting.high_pass > 0
+  included = None if where is None else masks.position_weights(where, x)
+  (images, shares), (images_recon, _) = (
+    image_layers(each, weighting.image_halvings, included, high_pass=high_pass)
+    for each in (x, x_recon)
   )
-  shares = None
-  if where is not None:  # The means are over what is included.
-    included = masks.position_weights(where, x)
-    shares = image_layers(included, weighting.image_halvings)
-    images, images_recon = (
-      {name: masks.divide(each[name], shares[name]) for name in each}
-      for each in (images, images_recon)
-    )
+  weights = dict.fromkeys(images, weighting.image_weight)
+  min_sizes = _only(images, weighting.min_sizes)
   # Images are divided by the batch's size for any `normalize`. Divided by its
   # own size, a flat image outweighs all others; at unit length it has no
   # contrast.
   normalize = 'none' if how.normalize == 'none' else 'batch'
+  if high_pass:
+    weights[_HIGH_PASS] *= weighting.high_pass
+    if normalize == 'batch':
+      size = batch_mean(jnp.square(x), how.axis_name, included)
+      least = min_sizes.get(_HIGH_PASS, 0.0)
+      min_sizes[_HIGH_PASS] = jnp.maximum(least, _MIN_BAND * size)
   return layer_distances(
     images,
     images_recon,
     how._replace(normalize=normalize),
-    weights=(weighting.image_weight,) * len(images),
-    min_sizes=_only(images, weighting.min_sizes),
+    weights=weights,
+    min_sizes=min_sizes,
     where=shares,
   )
 
@@ -102,24 +118,62 @@ def total(terms: Terms) -> jax.Array:
   return sum(sum(layers.values()) for layers in terms.values())
 
 
-def image_layers(images: jax.Array, num_halvings: int) -> dict[str, jax.Array]:
+def image_layers(
+  images: jax.Array,
+  num_halvings: int,
+  included: jax.Array | None = None,
+  *,
+  high_pass: bool = False,
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array] | None]:
   """Returns the image, and its means over squares, as layers of the distance.
 
   An error that is constant over a square does not average out. So colour and
   brightness count in every layer, and fine detail in the first alone (the
-  Gaussian pyramid of Burt & Adelson, 1983, with squares for Gaussians).
+  Gaussian pyramid of Burt & Adelson, 1983, with squares for Gaussians). With
+  `high_pass` the image less its means over the smallest squares is one more
+  layer, in which fine detail alone counts.
+
+  Args:
+    images: [B, *S, C], 0 where excluded.
+    num_halvings: number of layers of means.
+    included: weights [B, *S, 1] of the positions; None: all count.
+    high_pass: whether to add that layer.
 
   Returns:
-    {'image': [B, *S, C], 'image_1': [B, *ceil(S / 2), C], ...}, with
-    `num_halvings` layers beyond the first.
+    {'image': [B, *S, C], 'image_1': [B, *ceil(S / 2), C], ..., 'high_pass': [B,
+    *S, C]}, and the weights [..., 1] of the layers' positions, or None.
   """
-  layers, square = {'image': images}, (2,) * (images.ndim - 2)
+  layers = _pyramid(images, max(num_halvings, int(high_pass)))
+  shares = None
+  if included is not None:  # The means are over what is included.
+    shares = _pyramid(included, len(layers) - 1)
+    layers = {name: masks.divide(layers[name], shares[name]) for name in layers}
+  if high_pass:
+    means = layers['image_1']
+    for axis in range(1, images.ndim - 1):
+      means = jnp.repeat(means, 2, axis)
+      means = jax.lax.slice_in_dim(means, 0, images.shape[axis], axis=axis)
+    layers[_HIGH_PASS] = layers['image'] - means
+    if shares is not None:
+      shares[_HIGH_PASS] = shares['image']
+    if not num_halvings:
+      del layers['image_1']
+  return layers, shares
+
+
+def _pyramid(images, num_halvings):
+  """Returns images and their means {'image': ..., 'image_1': ..., ...}."""
+  layers = {'image': images}
   for halving in range(1, num_halvings + 1):
-    images = nn.avg_pool(
-      images, square, square, 'SAME', count_include_pad=False
-    )
+    images = halve(images)
     layers[f'image_{halving}'] = images
   return layers
+
+
+def halve(x: jax.Array) -> jax.Array:
+  """Averages over squares of 2 per axis: [B, *S, C] to [B, *ceil(S / 2), C]."""
+  square = (2,) * (x.ndim - 2)
+  return nn.avg_pool(x, square, square, 'SAME', count_include_pad=False)
 
 
 def _only(layers: Features, sizes: Sizes | None) -> dict:

@@ -8,9 +8,15 @@ from collections.abc import Callable, Mapping
 import flax.linen as nn
 import jax
 
+from vaegan_jax.losses.terms import halve
+
 
 def create_autoencode(
-  module: nn.Module, *, split: bool = False, to_encoder: bool = True
+  module: nn.Module,
+  *,
+  split: bool = False,
+  to_encoder: bool = True,
+  with_half: bool = False,
 ) -> Callable:
   """Creates the pass that is differentiated with respect to the parameters.
 
@@ -19,13 +25,16 @@ def create_autoencode(
     split: whether the adversarial loss gets an image of its own.
     to_encoder: whether that image's gradient reaches the encoder (arXiv
       1512.09300, section 2.3, stops it there).
+    with_half: whether the latents at half their size are decoded, too (as arXiv
+      2502.09509 and 2502.14831 do).
 
   Returns:
     (params, batch_stats, inputs) -> ((decoded, the latent's losses {name:
     [B]}), (new batch_stats, the latent's metrics {name: []})). `decoded` are
     the decoder's images, each [B, *S, C]: 'x_recon'; with `split`
-    'x_adversarial', equal to it but with a gradient of its own; and 'x_prior',
-    samples of the prior, if the inputs have it.
+    'x_adversarial', equal to it but with a gradient of its own; 'x_half' [B,
+    *(S / 2), C], if asked for; and 'x_prior', samples of the prior, if the
+    inputs have it.
   """
 
   def forward(module, x, noise, prior):
@@ -38,6 +47,8 @@ def create_autoencode(
         if to_encoder
         else module.decoder(jax.lax.stop_gradient(latents), True)
       )
+    if with_half:
+      decoded['x_half'] = module.decoder(halve(latents), True)
     if prior is not None:
       decoded['x_prior'] = module.decoder(module.latent.from_prior(prior), True)
     return (decoded, losses), stats

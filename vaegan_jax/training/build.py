@@ -116,6 +116,7 @@ def create_parts(
       autoencoder,
       split=objective is not None and loss.separates_adversarial,
       to_encoder=loss.adversarial_to_encoder,
+      with_half=loss.equivariance_weight > 0,
     ),
     step_critic=_create_step_critic(
       modules, optimizers, objective, critic_config, max_grad_norm

@@ -37,6 +37,7 @@ def create_combine_losses(loss: LossConfig) -> Callable:
       'adversarial': _ramp(step, loss.adversarial_ramp_steps)
       * loss.adversarial_weight,
       'kl': averages.get(kl_rate.NAME, loss.kl_weight),
+      'equivariance': loss.equivariance_weight,
       'commitment': loss.commitment_weight,
       'entropy': loss.entropy_weight,
     }
@@ -54,7 +55,7 @@ def create_combine_losses(loss: LossConfig) -> Callable:
       factor = _adapt(x_cotangents, averages['adaptive_weight'])
       adapted = {'adaptive_weight': factor}
       weights['adversarial'] *= factor
-      for name in x_cotangents.keys() - {'x_recon'}:
+      for name in x_cotangents.keys() & {'x_adversarial', 'x_prior'}:
         x_cotangents[name] = weights['adversarial'] * x_cotangents[name]
     means = {
       name: term.mean() for name, term in (terms | latent_losses).items()

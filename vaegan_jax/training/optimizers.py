@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 import jax
 import optax
 
+from vaegan_jax.training import muon
 from vaegan_jax.training.step_kinds import num_autoencoder_steps
 from vaegan_jax.training.train_state import TrainState
 
@@ -24,6 +25,9 @@ class OptimizerConfig:
   warmup_steps: int  # Updates over which learning rates rise linearly from 0.
   schedule: str  # 'constant', or 'cosine': falls to 0 at the end of the run.
   max_grad_norm: float  # Norm to which gradients are clipped; 0: no clipping.
+  # Of Muon for the kernels of the autoencoder's convolutions; 0: no Muon. It
+  # follows the schedule too.
+  muon_learning_rate: float = 0.0
 
 
 def create_schedules(
@@ -81,6 +85,8 @@ def create_optimizers(
       # eps outside the root, as in torch: a clipped critic's gradients are
       # tiny.
       optimizer = optax.rmsprop(rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)
+    if config.muon_learning_rate and network == 'autoencoder':
+      optimizer = _with_muon(optimizer, rate, config)
     if config.max_grad_norm:
       # The critic's own step clips its gradient before it adds the separate
       # penalties'. An identity here keeps the names in checkpoints.
@@ -89,6 +95,27 @@ def create_optimizers(
       optimizer = optax.chain(clip, optimizer)
     optimizers[network] = optimizer
   return optimizers
+
+
+def _with_muon(optimizer, rate: Schedule, config: OptimizerConfig):
+  """Gives the kernels of convolutions to Muon, and leaves the rest."""
+  ratio = config.muon_learning_rate / config.autoencoder_learning_rate
+  scaled = (lambda step: ratio * rate(step)) if callable(rate) else ratio * rate
+  return optax.partition(
+    {'muon': muon.create(scaled), 'rest': optimizer},
+    lambda params: jax.tree.map_with_path(_choose, params),
+  )
+
+
+def _choose(path, param: jax.Array) -> str:
+  """Chooses the optimizer of one array of the autoencoder.
+
+  The dense layers at a flat latent are the largest matrices. Muon would take
+  as long for them as the rest of an update, and gained nothing.
+  """
+  name = jax.tree_util.keystr(path, simple=True, separator='/')
+  is_convolution = name.endswith('kernel') and param.ndim > 2
+  return 'muon' if is_convolution else 'rest'
 
 
 def learning_rates(
@@ -104,7 +131,7 @@ def learning_rates(
   for name, schedule in schedules.items():
     rate = schedule
     if callable(schedule):
-      (count,) = (
+      count, *_ = (
         part.count
         for part in jax.tree.leaves(
           state.networks[name].opt_state, is_leaf=_is_schedule_state
