@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 import jax
 import numpy as np
@@ -12,9 +13,10 @@ from safetensors.numpy import save_file
 from tests.models.inception_test import random_state_dict
 from tests.networks import loss_config
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation import feature_metrics
+from vaegan_jax.evaluation import feature_metrics, kid
 from vaegan_jax.evaluation.feature_metrics import FeatureMetrics
 from vaegan_jax.evaluation.frechet import frechet_distance, frechet_floor
+from vaegan_jax.evaluation.kid import kernel_distance
 from vaegan_jax.losses.perceptual import capture_features, perceptual_distance
 from vaegan_jax.losses.reconstruction import create_reconstruction_losses
 from vaegan_jax.models.pretrained import inception
@@ -74,12 +76,53 @@ def test_too_few_images_or_what_is_not_finite_have_no_distance(number):
   bad = features.copy()
   bad[number, 1] = [np.nan, np.inf][number]
   assert np.isnan(frechet_distance(features, bad))
+  assert np.isnan(kernel_distance(features, bad))
+  assert np.isnan(kernel_distance(features[:number], features[:number]))
 
 
 def test_the_floor_falls_with_the_number_of_images():
   features = np.random.default_rng(0).normal(size=(4000, 8))
   few, many = (frechet_floor(features[:n]) for n in (40, 4000))
   assert 0 < many < few / 20
+
+
+def test_kid_by_hand_and_by_its_definition(monkeypatch):
+  a, b = np.eye(2), np.array([[0.0, 0.0], [1.0, 1.0]])
+  # Of the one pair: 1 + 1 - (1 / 2 + 1)^3 - 1.
+  assert kernel_distance(a, b) == -2.375
+  rng = np.random.default_rng(0)
+  a, b = rng.normal(size=(2, 11, 3, 4)).astype(np.float32)
+  b += 0.3
+
+  def reference(a, b):
+    def kernel(u, v):
+      return (sum(u * v) / len(u) + 1) ** 3
+
+    terms = [
+      kernel(a[i], a[j]) + kernel(b[i], b[j]) - 2 * kernel(a[i], b[j])
+      for i, j in itertools.permutations(range(len(a)), 2)
+    ]
+    return np.mean(terms)
+
+  wanted = [reference(a[:, band], b[:, band]) for band in range(3)]
+  assert kernel_distance(a, b) == pytest.approx(np.mean(wanted), rel=1e-5)
+  monkeypatch.setattr(kid, '_MOST', 4)  # Three parts, of every third image.
+  parts = [reference(a[i::3, 0], b[i::3, 0]) for i in range(3)]
+  found = kernel_distance(a[:, 0], b[:, 0])
+  assert found == pytest.approx(np.mean(parts), rel=1e-5)
+
+
+def test_kid_is_unbiased_where_the_frechet_distance_is_not():
+  rng = np.random.default_rng(0)
+  pairs = rng.normal(size=(400, 2, 20, 5))
+  same = [kernel_distance(a, b) for a, b in pairs]
+  # A reconstruction resembles its original, and only its noise is wrong.
+  near = [kernel_distance(a, a + 0.1 * b) for a, b in pairs]
+  assert abs(np.mean(same)) < 3 * np.std(same) / 20
+  assert abs(np.mean(near)) < 0.01
+  assert np.mean([frechet_distance(a, b) for a, b in pairs[:20]]) > 0.3
+  assert kernel_distance(pairs[0, 0], pairs[0, 0]) == 0
+  assert np.mean([kernel_distance(a, b + 0.5) for a, b in pairs]) > 0.3
 
 
 def test_pictures_have_8_bits():
@@ -161,7 +204,7 @@ def _shown(seed, *shape):
 
 
 def test_both_metrics_equal_their_definitions(both, lpips_files):
-  assert len(both.protocol) == 2 and 'sha256' in both.protocol[0]
+  assert len(both.protocol) == 3 and 'sha256' in both.protocol[0]
   x, y = (_shown(seed, 2, 64, 64, 5) for seed in range(2))
   found = dataclasses.replace(both, arrays=True).measure(x, {'': y})
   assert found['lpips'].shape == (2,)
@@ -210,7 +253,7 @@ def test_either_metric_alone_has_the_same_values(both, lpips_files, vgg16_file):
     {'lpips_weights': '', 'features_weights': str(vgg16_file)},
   ):
     found = feature_metrics.load_feature_metrics(**files)
-    assert len(found.protocol) == len(found.embedders) == 1
+    assert len(found.embedders) == 1
     apart |= found.measure(x, {'': y})
   assert len(both.embedders) == 1
   assert together.keys() == apart.keys()

@@ -27,6 +27,7 @@ _CURVES = (
   'detail',
   'false_detail',
   'lpips',
+  'kid',
   'frechet',
 )
 

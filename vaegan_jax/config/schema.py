@@ -297,8 +297,8 @@ FIELDS = (
         help="VGG16's file, a comma, and the file of LPIPS's heads, for the "
         'metric LPIPS; empty: not computed.'),
   Field('evaluation.features_weights', '', rules.LOCAL_PATH, resumable=True,
-        help="File of VGG16 or of FID's Inception for the Frechet distance; "
-        'empty: not computed.'),
+        help="File of VGG16 or of FID's Inception for the Frechet distance and "
+        'KID; empty: not computed.'),
 )
 # fmt: on
 _PATH_RULES = (rules.PATH, rules.DATA_PATH, rules.LOCAL_PATH, rules.TWO_FILES)

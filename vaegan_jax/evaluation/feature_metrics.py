@@ -152,7 +152,11 @@ def load_feature_metrics(
       networks = [(functools.partial(embed_for_lpips, layer), variables)]
     else:
       networks.append(network)
-    protocol.append(f'frechet: {description}, {_describe(features_weights)}')
+    protocol += [
+      f'frechet: {description}, {_describe(features_weights)}',
+      'kid: KID (arXiv 1801.01401) in the same features, over pairs of '
+      'different examples',
+    ]
   embedders = (
     functools.partial(jax.jit(embed), devices.replicate(variables))
     for embed, variables in networks

@@ -13,6 +13,7 @@ from absl import logging
 
 from vaegan_jax.evaluation import metrics
 from vaegan_jax.evaluation.frechet import frechet_distance, frechet_floor
+from vaegan_jax.evaluation.kid import kernel_distance
 from vaegan_jax.models.latents.codes import codebook_metrics
 
 Scores = dict[str, float | None]
@@ -111,9 +112,9 @@ def _metrics_for(values, suffix) -> dict[str, float]:
     'false_detail': metrics.false_detail(*energies),
   }
   if 'features_recon' in own:
-    scores['frechet'] = frechet_distance(
-      values['features'], own['features_recon']
-    )
+    pair = values['features'], own['features_recon']
+    scores['kid'] = kernel_distance(*pair)
+    scores['frechet'] = frechet_distance(*pair)
   return {
     f'{name}{suffix}': scores[name]
     for name in quality_metrics()

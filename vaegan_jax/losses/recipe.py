@@ -58,22 +58,19 @@ def reconstruction_loss(
 ) -> tuple[jax.Array, dict[str, Any]]:
   """Computes the loss of reconstructions, by default that of a run.
 
-  It is the distance in the critic's features, that of the images at several
-  resolutions, which keeps colour and brightness, and the adversarial loss. The
-  critic runs once on each. Gradients reach x_recon alone.
+  It is the distance in the critic's features, that of the images, and the
+  adversarial loss. The critic runs once. Gradients reach x_recon alone.
 
   Args:
-    critic, variables, x, x_recon: as for `perceptual_distance`.
+    critic, variables, x, x_recon, where: as for `perceptual_distance`.
     layers, **apply_kwargs: as for `capture_features`.
-    weights, normalize, reduction, axis_name, min_sizes: as for
-      `feature_distance`; the image's layers are 'image', 'image_1', ...
-    image_weight: weight of the image at each resolution; 0: none.
+    weights, normalize, reduction, axis_name, min_sizes: see `feature_distance`.
+    image_weight: weight of the image's layers, 'image', 'image_1', ...; 0: off.
     image_halvings: number of resolutions below the image's own.
     image_high_pass: weight of its finest band, times `image_weight`; 0: none.
     adversarial_weight: weight of the adversarial loss; 0: none.
     objective: the critic's, one of `names.ADVERSARIAL_OBJECTIVES`.
     logits: takes the logits [B] or [B, *S'] from the critic's output.
-    where: as for `perceptual_distance`.
 
   Returns:
     The loss [B], and its weighted terms, whose sum it is: {'features': {layer:
