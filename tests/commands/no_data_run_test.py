@@ -11,7 +11,6 @@ from tests.finished_run import parse, restore_state, use
 from tests.tiny_run import tiny_flags
 from vaegan_jax.errors import UserError
 
-
 SPLITS = ('train', 'test')
 
 

@@ -1,7 +1,8 @@
 """Checks that examples can be cut out of arrays, and suggests what fits."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -58,6 +59,28 @@ def takes_first_as_channels(
   """
   is_unnamed = 'C' not in axes and len(given) == len(shape) + 1
   return bool(axes) and is_unnamed and given[-1] == channels
+
+
+def cut(
+  given: Iterable[Any], channels: int, shape: Sequence[int]
+) -> np.ndarray:
+  """Cuts middles [B, *S', C] out of arrays; see `arrays.to_example`.
+
+  Raises:
+    UserError: one of them cannot be cut.
+  """
+  try:
+    return np.stack(
+      [
+        arrays.to_example(np.asarray(array), channels=channels, shape=shape)
+        for array in given
+      ]
+    )
+  except (ValueError, IndexError) as error:
+    raise UserError(
+      f'the arrays do not fit a run with data.channels={channels} and the '
+      f'shape {list(shape)}: {error}'
+    ) from error
 
 
 def count_missing(

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from vaegan_jax.data import array_shapes, arrays, decode, no_data
+from vaegan_jax.data import array_shapes, arrays, decode, no_data, slices
+from vaegan_jax.data.crops import find_empty
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.reading import NoData
 from vaegan_jax.data.store import Store
@@ -50,6 +51,7 @@ class Check:
     self._first_unreadable = None
     self._kinds = {}  # {kind: [count, first number]}
     self._lengths = None  # The least, on each axis.
+    self._crops = {}  # Facts of arrays that crops are taken from, by number.
 
   def index(self) -> dict[str, Any]:
     """Returns the content of the index.
@@ -77,6 +79,7 @@ class Check:
       'first_unreadable': self._first_unreadable,
       'num_empty': self._num_empty,
       'no_data': self._counts.to_json(),
+      'crops': self._crops,
       'skipped': sorted(self._skipped),
     }
 
@@ -104,8 +107,10 @@ class Check:
 
   def _note(self, number: int, found: Any) -> None:
     if not isinstance(found, Exception):
-      kind, shape, missing = found
+      kind, shape, missing, facts = found
       self._counts.add(*missing)
+      if self._store.cut:
+        self._crops[number] = facts
       self._kinds.setdefault(kind, [0, number])[0] += 1
       if len(self._kinds) == 1:
         least = shape if self._lengths is None else self._lengths
@@ -174,13 +179,11 @@ def _inspect(store: Store, data: DataConfig, number: int) -> tuple[bytes, Any]:
       digest = hashlib.sha256(value).digest()
       if store.are_photos:
         decode.read_image(value)
-        return digest, (None, (), (0, 1))
-    stored = arrays.to_stored(value, data.reading)
+        return digest, (None, (), (0, 1), None)
+    stored = arrays.stored_of(value, data.reading)
     array, rate = stored.values, stored.sample_rate
     arrays.check_finite(array)
-    missing = array_shapes.count_missing(
-      stored, data.reading, data.channels, data.read_shape
-    )
+    missing, facts = _count_missing(store, data, value, stored)
     if not isinstance(value, bytes):
       whole = np.ascontiguousarray(array)
       digest = hashlib.sha256(repr((whole.dtype, whole.shape)).encode())
@@ -196,7 +199,25 @@ def _inspect(store: Store, data: DataConfig, number: int) -> tuple[bytes, Any]:
     shape = (None,) * len(shape)
   elif rate:
     shape = (None, *shape[1:])
-  return digest, (Kind(array.dtype.name, shape, rate), array.shape, missing)
+  kind = Kind(array.dtype.name, shape, rate)
+  return digest, (kind, array.shape, missing, facts)
+
+
+def _count_missing(store, data, value, stored) -> tuple[tuple[int, int], Any]:
+  """Returns the numbers of values of no data and of all, and facts of crops.
+
+  The facts are those of `slices.Facts`: the space, the number that means no
+  data, and the crops of the grid with too much of it. Raises `NoData`.
+  """
+  if not store.cut:
+    cut = data.channels, data.read_shape
+    return array_shapes.count_missing(stored, data.reading, *cut), None
+  channels, shape, axes = store.cut
+  opened = slices.decoded(value, stored)
+  opened = opened._replace(axes=axes or opened.axes)
+  whole = slices.Sliced(opened, channels, len(shape), data.reading)
+  empty, *missing = find_empty(whole, shape, data.max_nodata)
+  return tuple(missing), (whole.space, opened.nodata, empty)
 
 
 def is_unreadable(store: Store, data: DataConfig, number: int) -> bool:

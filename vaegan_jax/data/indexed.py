@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vaegan_jax.data import no_data
+from vaegan_jax.data import no_data, slices
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.folder import (
   INDEX,
@@ -47,7 +47,10 @@ class IndexedDataset(Dataset):
       UserError: the examples cannot be used, or the index cannot be written.
     """
     self.name, self.store = name, store
-    self.location = store.location
+    self.location, self._axes = store.location, data.axes
+    if data.crop == 'random':
+      store.cut = (data.channels, data.read_shape, data.axes)
+      store.lengths_vary = True
     self.cache_dir = place = _place(name, store, data)
     index = read_index(place / INDEX)
     if index is None or not _holds(index, store, data):
@@ -62,6 +65,7 @@ class IndexedDataset(Dataset):
     self._numbers = _split(store, index['skipped'])
     self._num_empty, self._max_nodata = index['num_empty'], data.max_nodata
     self._no_data = no_data.Counts(index.get('no_data'))
+    self._crops = {int(n): f for n, f in index.get('crops', {}).items()}
     self.counts = {split: len(ns) for split, ns in self._numbers.items()}
     self.content_hash = _hash_splits(index['content_hash'], self._numbers)
     self.to_srgb = store.are_photos and data.converts_profiles
@@ -73,6 +77,18 @@ class IndexedDataset(Dataset):
     """Returns the bytes of files, or arrays; see `Dataset.read`."""
     numbers = self._numbers[split]
     return [self.store.read(int(numbers[index])) for index in indices]
+
+  def whole(self, split: str, index: int) -> slices.Facts:
+    """Returns what is known of an array; see `Dataset.whole`."""
+    number = int(self._numbers[split][index])
+    space, nodata, empty = self._crops[number]
+    in_place = self.store.is_in_place(number)
+    return slices.Facts(tuple(space), in_place, nodata, empty)
+
+  def open_whole(self, split: str, index: int) -> slices.Opened:
+    """Opens an array; see `Dataset.open_whole`."""
+    opened = self.store.open(int(self._numbers[split][index]))
+    return opened._replace(axes=self._axes)
 
   def close(self) -> None:
     """Releases memory and files; see `Dataset.close`."""
@@ -104,6 +120,8 @@ def _place(name: str, store: Store, data: DataConfig) -> pathlib.Path:
     return hashlib.sha256(os.fsencode(repr(value))).hexdigest()[:16]
 
   key = (os.path.realpath(store.location), store.are_photos, *store.options)
+  if store.cut:
+    key += store.cut
   if not store.are_photos:  # Decides which have too much no data.
     key += (data.channels, data.read_shape, *data.reading)
   folder = f'in-place-{digest(key)}'

@@ -11,6 +11,7 @@ class StoreSource(source.Source):
 
   path = 'required'
   has_rules = False
+  has_crops = True
 
   @classmethod
   def open_store(cls, path: str, data: Any) -> Store:

@@ -87,9 +87,9 @@ def _join_traced(images, shape: tuple[int, ...]) -> jax.Array:
 
 def _cut(values, data, shape) -> np.ndarray:
   """Cuts the middles out of arrays."""
-  from vaegan_jax.data import arrays  # With Pillow.
+  from vaegan_jax.data import array_shapes  # With Pillow.
 
-  return arrays.cut(values, data.channels, shape[:-1])
+  return array_shapes.cut(values, data.channels, shape[:-1])
 
 
 def _mark_no_data(images, data) -> Any:
