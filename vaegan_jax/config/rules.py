@@ -153,7 +153,7 @@ DATA_PATH = Rule(
   lambda text: is_path(text) and (not in_bucket(text) or is_folder(text)),
 )
 LOCAL_PATH = Rule('a local path of names up to 255 bytes', is_local_path)
-SEVERAL_FILES = Rule(
+FILES = Rule(
   'two to five local files with commas between them, such as those of VGG16 '
   "and of LPIPS's heads",
   lambda text: not text or is_files(text, 2, 5),
