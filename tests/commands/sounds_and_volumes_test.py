@@ -12,10 +12,11 @@ from tests.tiny_run import tiny_flags
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation.evaluator import Evaluator
 
-# data.shape, shape of the files, dtype, data.random_crop_margin.
+# data.shape, shape of the files, dtype, data.random_crop_margin or, if that is
+# 0, crops from anywhere.
 KINDS = {
   'sounds': ((64,), (70,), np.int16, 5),
-  'volumes': ((8, 8, 4), (1, 9, 8, 6), np.float32, 0),
+  'volumes': ((8, 8, 4), (1, 9, 8, 14), np.float32, 0),
 }
 
 
@@ -41,20 +42,20 @@ def trained(request, tmp_path_factory):
     '--config.data.value_range=percentiles',
     '--config.data.flip_axes=(0,)',
     f'--config.data.random_crop_margin={margin}',
+    f'--config.data.crop={"center" if margin else "random"}',
     '--config.objective=mse',
     '--config.model.latent_shape=map',
     '--config.num_train_steps=2',
   )
   use(root / 'run', *flags)
-  if margin:  # A resumed run gets the same crops.
-    workdir = root / 'resumed'
-    with pytest.MonkeyPatch.context() as patch:
-      for figures in ('plot', 'play'):  # `run` has them.
-        patch.setattr(Evaluator, figures, lambda *_, **__: {})
-      use(workdir, *flags, '--config.num_train_steps=1')
-      use(workdir, *flags)
-    models = [vaegan_jax.load(root / name) for name in ('run', 'resumed')]
-    assert models[0].fingerprint == models[1].fingerprint
+  workdir = root / 'resumed'  # A resumed run gets the same crops.
+  with pytest.MonkeyPatch.context() as patch:
+    for figures in ('plot', 'play'):  # `run` has them.
+      patch.setattr(Evaluator, figures, lambda *_, **__: {})
+    use(workdir, *flags, '--config.num_train_steps=1')
+    use(workdir, *flags)
+  models = [vaegan_jax.load(root / name) for name in ('run', 'resumed')]
+  assert models[0].fingerprint == models[1].fingerprint
   return root / 'run', root / 'arrays', shape
 
 

@@ -137,6 +137,7 @@ BAD_VALUES = {
   'data.flip_axes': ((2,), (3,), (0, 0), (-1,), ('width',), 1),
   'data.center_crop': (-1,),
   'data.random_crop_margin': (-1, 4097, 1.5),
+  'data.crop': ('middle',),
   'data.train_split': ('',),
   'data.random_flip': (1, 'true'),
   'model.depth': (0, 5, 13),

@@ -168,6 +168,16 @@ MISTAKES = (
   ('--config.data.feature=x', "data.feature='x' TFDS data.name='drawn_faces'"),
   ('--config.data.channels=13', "data.channels=13 'array_folder' from 1 to 4"),
   (f'{_ARRAYS} --config.data.center_crop=8', 'data.center_crop=8'),
+  ('--config.data.crop=random', "data.crop='random' data.crop=center"),
+  (
+    f'{_ARRAYS} --config.data.shape=(8,8) --config.data.crop=random '
+    '--config.data.name=scenes',
+    "data.crop='random' 'scenes', which has tiles",
+  ),
+  (
+    f'{_ARRAYS} --config.data.crop=random --config.data.random_crop_margin=8',
+    'data.random_crop_margin=8 data.random_crop_margin=0',
+  ),
   ('--config.data.shown_bands=3', 'data.shown_bands=(3,) data.channels=3'),
   (f'{_SOUNDS} --config.data.flip_axes=1', 'data.flip_axes=(1,) data.shape'),
   # Sizes, with their arithmetic.

@@ -89,12 +89,27 @@ def test_a_wav_out_of_a_pipe_has_no_size_and_is_read(sizes):
   np.testing.assert_array_equal(arrays.read_array(longer), noise())
 
 
-def test_a_flac_out_of_a_pipe_says_that_it_has_no_length():
-  data = bytearray(content(noise(), kind='FLAC'))
+def without_length(flac):
+  """Returns a FLAC whose header states no number of samples."""
+  data = bytearray(flac)
   data[21] &= 0xF0
   data[22:26] = bytes(4)
-  with pytest.raises(UnreadableKind, match=r'out of a pipe: .*ffmpeg'):
-    arrays.read_array(bytes(data))
+  return bytes(data)
+
+
+@pytest.mark.parametrize('length', [1, 4096, 70_000])
+def test_a_flac_out_of_a_pipe_is_read_to_its_end(length, tmp_path):
+  sound = noise(length, channels=2)
+  data = without_length(content(sound, kind='FLAC'))
+  tag = b'ID3\4\0\0\0\0\0\7' + bytes(7)
+  for start in (b'', tag):
+    np.testing.assert_array_equal(arrays.read_array(start + data), sound)
+  (tmp_path / 'a.flac').write_bytes(tag + data)
+  file = sounds.SoundFile(str(tmp_path / 'a.flac'))
+  assert file.shape == (length, 2)
+  middle = slice(length // 2, length // 2 + 300)
+  np.testing.assert_array_equal(file[middle, :], sound[middle])
+  assert sounds.read_format(data)['format'] == 'FLAC'
 
 
 def test_a_flac_may_have_a_tag_before_it():

@@ -24,6 +24,7 @@ def check_data(config: ml_collections.ConfigDict) -> Iterator[tuple[str, ...]]:
       f'{data.name!r} are cropped from the center to {shape_flag(data)}',
       'data.center_crop=0',
     )
+  yield from _check_crop(data)
   yield from _check_reading(data, num_axes)
   if max(data.flip_axes, default=0) >= num_axes:
     yield (
@@ -80,6 +81,31 @@ def _check_source(data):
       'data.example_axis',
       f"is for data.name='array_file', not {data.name!r}",
       'data.example_axis=0',
+    )
+
+
+def _check_crop(data):
+  if data.crop == 'center':
+    return
+  if not (holds_arrays(data) and sources.find(data.name).has_crops):
+    yield (
+      'data.crop',
+      'is for arrays and sounds in files of their own or in archives and '
+      f'tables, not for data.name={data.name!r}'
+      + (', which has tiles' if data.name == 'scenes' else ''),
+      'data.crop=center',
+    )
+  if data.random_crop_margin:
+    yield (
+      'data.random_crop_margin',
+      "must be 0 with data.crop='random', which takes any place already",
+      'data.random_crop_margin=0',
+    )
+  if data.folder_rules < 3:
+    yield (
+      'data.crop',
+      f'needs data.folder_rules=3, which is {data.folder_rules}',
+      'data.folder_rules=3',
     )
 
 

@@ -85,8 +85,12 @@ FIELDS = (
   _first('data.image_size', 64, rules.IMAGE_SIZE,
          'Height and width in pixels, after the crop: one number or a pair.'),
   Field('data.shape', (), rules.SHAPE,
-        'Spatial shape of arrays, cropped from the center: (samples,), '
+        'Spatial shape of arrays, cropped by `crop`: (samples,), '
         '(height, width) or (depth, height, width); empty: image_size.'),
+  Field('data.crop', 'center', one_of('center', 'random'),
+        "Where larger arrays are cropped: 'center', one example each, or "
+        "'random', which trains on crops from anywhere in them and evaluates "
+        'on a grid.'),
   Field('data.axes', '', rules.AXES,
         "Axes of the stored arrays in their order, such as 'CYX'; empty: as "
         'the files declare, else channels absent, last or first.'),

@@ -5,7 +5,7 @@ import contextlib
 import hashlib
 import importlib.util
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from vaegan_jax.data import arrays, no_data, ome_sets, other_files, sounds
 from vaegan_jax.data.file_lists import list_files
 from vaegan_jax.data.image_files import DAMAGED_FILE, RULES, ImageFiles
 from vaegan_jax.data.reading import Reading
+from vaegan_jax.data.slices import Opened
 
 
 class _Kind(NamedTuple):
@@ -21,22 +22,22 @@ class _Kind(NamedTuple):
 
   Attributes:
     dtype: its name.
-    shape: shape of the array; (C,) for a sound, whose length is its own.
+    shape: shape of the array; None for a length that may vary.
     sample_rate: samples per second; 0 if not a sound.
     axes: a letter for each axis, as `data.axes`; '' if unknown.
   """
 
   dtype: str
-  shape: tuple[int, ...]
+  shape: tuple[int | None, ...]
   sample_rate: int
   axes: str = ''
 
   def __str__(self) -> str:
     if not self.sample_rate:
-      return f'{self.dtype} {list(self.shape)} {self.axes}'.rstrip()
-    (channels,) = self.shape
+      lengths = ', '.join('?' if n is None else str(n) for n in self.shape)
+      return f'{self.dtype} [{lengths}] {self.axes}'.rstrip()
     return (
-      f'{self.dtype} sounds with channels={channels} and '
+      f'{self.dtype} sounds with channels={self.shape[-1]} and '
       f'sample_rate={self.sample_rate}'
     )
 
@@ -93,7 +94,7 @@ class ArrayFiles(ImageFiles):
     Raises:
       UserError: as there, or the arrays differ in their kind.
     """
-    self._kinds_found, self._lengths = {}, {}
+    self._kinds_found, self._shapes = {}, {}
     if self.counts is not None:
       self.counts.others = other_files.of_data(
         other_files.count_others(self.root, self.names)
@@ -105,8 +106,8 @@ class ArrayFiles(ImageFiles):
     kind, count = counts.most_common(1)[0]
     self.dtype, self.shape, self.sample_rate, self.axes = kind
     if count == len(self._kinds_found):
-      if kind.sample_rate:
-        self.shape = (min(self._lengths.values()), *kind.shape)
+      if None in kind.shape:
+        self.shape = tuple(map(min, zip(*self._shapes.values(), strict=True)))
       return damaged
     others = sorted(
       n for n, found in self._kinds_found.items() if found != kind
@@ -134,22 +135,29 @@ class ArrayFiles(ImageFiles):
   def _check(self, name: str, data: bytes) -> tuple[int, int]:
     """Returns the number of values of no data, and of all; or raises."""
     stored = arrays.read_stored(data, self._reading)
-    shape = stored.values.shape
     if stored.sample_rate:
-      length, *shape = shape
-      if length < max(self.least_samples, 1):
-        raise ValueError(
-          f'it has {length:,} samples, and at least '
-          f'{max(self.least_samples, 1):,} are needed'
-        )
-      self._lengths[name] = length
+      self._check_length(stored.values.shape[0])
     arrays.check_finite(stored.values)
     missing = self._find_missing(stored)
-    dtype = np.dtype(stored.values.dtype).name
-    self._kinds_found[name] = _Kind(
-      dtype, tuple(shape), stored.sample_rate, stored.axes
-    )
+    opened = Opened(stored.values, stored.axes, sample_rate=stored.sample_rate)
+    self._note(name, opened, (0,) if stored.sample_rate else ())
     return missing
+
+  def _check_length(self, length: int) -> None:
+    if length < max(self.least_samples, 1):
+      raise ValueError(
+        f'it has {length:,} samples, and at least '
+        f'{max(self.least_samples, 1):,} are needed'
+      )
+
+  def _note(self, name: str, opened: Opened, free: Collection[int]) -> None:
+    """Notes the kind of an array, the lengths of whose axes `free` may vary."""
+    shape = self._shapes[name] = tuple(opened.values.shape)
+    shape = tuple(None if n in free else size for n, size in enumerate(shape))
+    dtype = arrays.to_device_dtype(np.empty(0, opened.values.dtype)).dtype
+    self._kinds_found[name] = _Kind(
+      dtype.name, shape, opened.sample_rate, opened.axes
+    )
 
   def _find_missing(self, stored: arrays.Stored) -> tuple[int, int]:
     """Counts no data in what is cut out; raises `NoData` if it is too much."""

@@ -22,11 +22,11 @@ from vaegan_jax.errors import UserError
 SUFFIXES = ('.npy', '.npz', '.tif', '.tiff', '.png', *sounds.SUFFIXES)
 # Axes by name: any other, time, depth, height, width, channels.
 AXES = 'QTZYXC'
-_MAX_AXES = 4  # Depth, height, width, channels.
+MAX_AXES = 4  # Depth, height, width, channels.
 _MAX_BYTES = 2**28  # Limit of one array; a compressed file may claim any size.
 # NumPy parses headers as Python, which in version 3.11 sometimes fails in
 # several threads at once (https://github.com/python/cpython/issues/106905).
-_PARSING = threading.Lock()
+PARSING = threading.Lock()
 _PNG_OF_COLOR = (
   'it is a PNG with 16 bits of each colour, and Pillow reads only 8: save it '
   'as .npy or TIFF'
@@ -82,7 +82,7 @@ def read_stored(data: bytes, reading: Reading = _READING) -> Stored:
     axes = axes or (found if reading.rules > 2 else '')
   elif data.startswith(b'\x89PNG'):
     array = _read_png(data)
-  elif sounds.is_sound(data, reading.rules):
+  elif sounds.is_sound(io.BytesIO(data), reading.rules):
     array, rate = sounds.read_sound(data, reading.rules)
     axes = ''
   else:
@@ -90,12 +90,12 @@ def read_stored(data: bytes, reading: Reading = _READING) -> Stored:
       'its content is no .npy, .npz, TIFF, PNG, WAV or FLAC; a pickle is not '
       'loaded'
     )
-  if not 1 <= array.ndim <= _MAX_AXES or not array.size:
+  if not 1 <= array.ndim <= MAX_AXES or not array.size:
     raise ValueError(
-      f'it has the shape {list(array.shape)}, and must have 1 to {_MAX_AXES} '
+      f'it has the shape {list(array.shape)}, and must have 1 to {MAX_AXES} '
       'axes, none of them empty'
     )
-  return _to_stored(array, axes, nodata, reading)._replace(sample_rate=rate)
+  return to_stored(array, axes, nodata, reading)._replace(sample_rate=rate)
 
 
 def read_array(data: bytes) -> np.ndarray:
@@ -103,10 +103,17 @@ def read_array(data: bytes) -> np.ndarray:
   return read_stored(data, Reading(nodata=no_data.IGNORE)).values
 
 
-def _to_stored(
+def to_stored(
   array: np.ndarray, axes: str, nodata: str, reading: Reading
 ) -> Stored:
-  """Converts an array to a dtype of the device, and finds no data in it."""
+  """Converts an array to a dtype of the device, and finds no data in it.
+
+  Args:
+    array: as a file has it.
+    axes: see `Stored`.
+    nodata: the value that means "no data", if the file declares one.
+    reading: how it is read.
+  """
   missing = no_data.find(array, nodata, reading)
   if missing is None:
     return Stored(to_device_dtype(array), axes)
@@ -263,7 +270,7 @@ def decode_array(
   if isinstance(data, bytes):
     stored = read_stored(data, reading)
   else:
-    stored = _to_stored(np.asarray(data), reading.axes, '', reading)
+    stored = to_stored(np.asarray(data), reading.axes, '', reading)
   check_sample_rate(stored.sample_rate, sample_rate)
   check_finite(stored.values)
   cut = functools.partial(
@@ -303,7 +310,7 @@ def to_device_dtype(array: np.ndarray) -> np.ndarray:
 
 
 def _read_npy(data: bytes) -> np.ndarray:
-  with _PARSING:
+  with PARSING:
     return np.load(io.BytesIO(data), allow_pickle=False)
 
 

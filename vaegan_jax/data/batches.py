@@ -13,6 +13,7 @@ from typing import Any
 import grain
 import numpy as np
 
+from vaegan_jax.data.crops import Crops
 from vaegan_jax.data.split import Images
 from vaegan_jax.errors import UserError
 
@@ -34,8 +35,9 @@ def create_batches(
   """Yields this process's part of the training batches, without end.
 
   Each epoch is a new permutation of all images; batches cross the border of
-  two epochs. The parts of processes 0, 1, ... concatenate to the batch that a
-  single process would get.
+  two epochs. Each of `Crops` is replaced by one from a random place. The parts
+  of processes 0, 1, ... concatenate to the batch that a single process would
+  get.
 
   Args:
     images: the training images.
@@ -120,7 +122,10 @@ class _Batches(grain.MapDataset):
     for epoch in np.unique(epochs):
       chosen = epochs == epoch
       indices[chosen] = self._order(int(epoch))[places[chosen]]
-    batch = self._images[indices]
+    if isinstance(self._images, Crops):
+      batch = self._images.at_random(indices, self._seed, sequence)
+    else:
+      batch = self._images[indices]
     return batch.reshape(self._num_devices, -1, *batch.shape[1:])
 
   def _permute(self, epoch: int) -> np.ndarray:

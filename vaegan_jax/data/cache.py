@@ -36,7 +36,7 @@ class CachedExamples:
 
   def __init__(self, path: pathlib.Path, decoder: Decoder):
     """Opens a file that `is_whole`, with the examples of `decoder`."""
-    values, self._crc32s = _open(path, decoder.shape, decoder.dtype)
+    values, self._crc32s = open_copy(path, decoder.shape, decoder.dtype)
     self._values = np.asarray(values)
     self._checked = np.zeros(len(values), bool)
     self._path = path
@@ -81,17 +81,17 @@ def is_whole(
   if not path.exists():
     return False
   try:
-    _open(path, shape, dtype)
+    open_copy(path, shape, dtype)
     return True
   except Exception as error:  # NumPy parses its header as Python.
     logging.warning('%s is damaged (%s); decoding again.', path, error)
   return False
 
 
-def _open(
+def open_copy(
   path: pathlib.Path, shape: tuple[int, ...], dtype: np.dtype
 ) -> tuple[np.memmap, np.ndarray]:
-  """Returns the values [N, *S, C], mapped, and the CRC32s [N]."""
+  """Opens a file; returns its values [N, *S, C], mapped, and CRC32s [N]."""
   values = np.load(path, mmap_mode='r', allow_pickle=False)
   if (values.shape, values.dtype) != (shape, dtype):
     raise ValueError(f'it is {values.dtype}{list(values.shape)}')
@@ -101,8 +101,13 @@ def _open(
   return values, crc32s
 
 
-def write(decoder: Decoder, path: pathlib.Path) -> None:
+def write(decoder: Decoder, path: pathlib.Path, noun: str = 'examples') -> None:
   """Decodes all examples into `path`, which appears only when complete.
+
+  Args:
+    decoder: the examples.
+    path: the file.
+    noun: of several examples, for messages.
 
   Raises:
     OSError: the disk has no room for it, or cannot be written.
@@ -119,7 +124,7 @@ def write(decoder: Decoder, path: pathlib.Path) -> None:
   try:
     # A mapped file on a disk that fills up would end the process.
     with partial.open('wb') as file:
-      _write_all(decoder, file)
+      _write_all(decoder, file, noun)
       file.flush()
       os.fsync(file.fileno())
     os.replace(partial, path)
@@ -127,7 +132,7 @@ def write(decoder: Decoder, path: pathlib.Path) -> None:
     partial.unlink(missing_ok=True)
 
 
-def _write_all(decoder: Decoder, file) -> None:
+def _write_all(decoder: Decoder, file, noun: str) -> None:
   number, start = decoder.shape[0], time.monotonic()
   next_report = start + _REPORT_SECONDS
   crc32s = np.empty(number, _CRC32)
@@ -142,15 +147,15 @@ def _write_all(decoder: Decoder, file) -> None:
     now = time.monotonic()
     if now >= next_report:
       next_report = now + _REPORT_SECONDS
-      _print_progress(done, number, now - start)
+      _print_progress(done, number, now - start, noun)
   file.write(crc32s.data)
-  _print_progress(number, number, time.monotonic() - start)
+  _print_progress(number, number, time.monotonic() - start, noun)
 
 
-def _print_progress(done: int, total: int, seconds: float) -> None:
+def _print_progress(done: int, total: int, seconds: float, noun: str) -> None:
   rate = done / seconds
   print(
-    f'Decoded {done:,} of {total:,} examples, {rate:,.0f} examples/s, '
+    f'Decoded {done:,} of {total:,} {noun}, {rate:,.0f} {noun}/s, '
     f'{(total - done) / rate:.0f} s remaining.',
     flush=True,
   )

@@ -33,6 +33,7 @@ class DataConfig:
   value_range: str | tuple[float, float] = 'dtype'
   clip: bool = False
   shown_bands: tuple[int, ...] = ()
+  crop: str = 'center'
   center_crop: int = 0
   train_split: str = 'train'
   eval_split: str = 'test'

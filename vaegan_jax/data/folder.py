@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from vaegan_jax.data import slices
 from vaegan_jax.data.buckets import BucketFolder
 from vaegan_jax.data.data_config import DataConfig, in_bucket
 from vaegan_jax.data.image_counts import ImageCounts
@@ -106,6 +107,7 @@ class FolderDataset(Dataset):
         _link_decoded(place, _place(name, files, data_dir, 2))
       remove_older(place)
     self._names, self._image_counts = index['splits'], index.get('counts')
+    self._facts = index.get('facts')
     counts = ImageCounts(self._image_counts)
     self.to_srgb = data.converts_profiles and counts.has_profiles
     self.counts = {split: len(names) for split, names in self._names.items()}
@@ -121,6 +123,15 @@ class FolderDataset(Dataset):
     """Returns the bytes of files; see `Dataset.read`."""
     names = self._names[split]
     return [self._files.read(names[index]) for index in indices]
+
+  def whole(self, split: str, index: int) -> slices.Facts:
+    """Returns what is known of an array; see `Dataset.whole`."""
+    space, *others = self._facts[self._names[split][index]]
+    return slices.Facts(tuple(space), *others)  # JSON has lists.
+
+  def open_whole(self, split: str, index: int) -> slices.Opened:
+    """Opens an array; see `Dataset.open_whole`."""
+    return self._files.open(self._names[split][index])
 
   def report(self, data: DataConfig) -> list[str]:
     """Returns lines about splits, sizes and profiles; see `Dataset.report`."""
@@ -163,6 +174,7 @@ def _check(files: ImageFiles, place: pathlib.Path) -> dict[str, Any]:
     'axes': files.axes,
     'sample_rate': files.sample_rate,
     'counts': files.counts and files.counts.to_json(),
+    'facts': dict(files.facts),
     'damaged': damaged,
     'splits': splits,
   }

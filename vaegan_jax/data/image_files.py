@@ -5,6 +5,7 @@ import importlib.util
 import os
 import pathlib
 import stat
+import types
 from collections.abc import Collection, Mapping
 from concurrent import futures
 from typing import Any
@@ -48,6 +49,8 @@ class ImageFiles:
     dtype, shape, axes, sample_rate: of arrays; '', (), '' and 0 for images.
     least_samples: the samples that a sound must have; 0 otherwise.
     place_key: what else decides which files are skipped; or ''.
+    facts: `slices.Facts` of arrays that crops are taken from, by name, known
+      after `find_damaged`.
   """
 
   noun, _noun = 'images', 'image'  # For messages.
@@ -55,6 +58,7 @@ class ImageFiles:
   _holds_arrays, place_key = False, ''
   _must_hold = 'JPEG, PNG or other images, such as "cat.jpg"'
   dtype, shape, axes, sample_rate, least_samples = '', (), '', 0, 0
+  facts: Mapping[str, Any] = types.MappingProxyType({})
 
   def __init__(self, path: str, rules: int = RULES, group_by: str = ''):
     """Lists a folder.

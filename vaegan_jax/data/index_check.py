@@ -11,6 +11,7 @@ import numpy as np
 from absl import logging
 
 from vaegan_jax.data import arrays, decode
+from vaegan_jax.data.crops import Grid
 from vaegan_jax.data.store import Empty, Store
 from vaegan_jax.errors import UserError, describe_error
 
@@ -47,6 +48,7 @@ class Check:
     self._first_unreadable = None
     self._kinds = {}  # {kind: [count, first number]}
     self._lengths = None  # The least, on each axis.
+    self._spaces = {}  # S of arrays that crops are taken from, by number.
 
   def index(self) -> dict[str, Any]:
     """Returns the content of the index.
@@ -73,6 +75,7 @@ class Check:
       'damaged': self._damaged | self._unreadable,
       'first_unreadable': self._first_unreadable,
       'num_empty': self._num_empty,
+      'spaces': self._spaces,
       'skipped': sorted(self._skipped),
     }
 
@@ -100,7 +103,9 @@ class Check:
 
   def _note(self, number: int, found: Any) -> None:
     if not isinstance(found, Exception):
-      kind, shape = found
+      kind, shape, space = found
+      if self._store.cut:
+        self._spaces[number] = space
       self._kinds.setdefault(kind, [0, number])[0] += 1
       if len(self._kinds) == 1:
         least = shape if self._lengths is None else self._lengths
@@ -156,14 +161,14 @@ class Check:
     )
 
 
-def _as_array(value: bytes | np.ndarray) -> tuple[np.ndarray, int]:
-  """Returns an array as on the device, and the sample rate of a sound or 0."""
+def _as_stored(value: bytes | np.ndarray) -> arrays.Stored:
+  """Returns an array as on the device."""
   if not isinstance(value, bytes):
-    return arrays.to_device_dtype(np.asarray(value)), 0
+    return arrays.Stored(arrays.to_device_dtype(np.asarray(value)))
   stored = arrays.read_stored(value)
   if stored.missing is not None:
     raise Empty('some of its values are no data')
-  return stored.values, stored.sample_rate
+  return stored
 
 
 def _inspect(store: Store, number: int) -> tuple[bytes, Any]:
@@ -174,9 +179,11 @@ def _inspect(store: Store, number: int) -> tuple[bytes, Any]:
       digest = hashlib.sha256(value).digest()
       if store.are_photos:
         decode.read_image(value)
-        return digest, (None, ())
-    array, rate = _as_array(value)
+        return digest, (None, (), ())
+    stored = _as_stored(value)
+    array, rate = stored.values, stored.sample_rate
     arrays.check_finite(array)
+    space = _find_space(store, stored) if store.cut else ()
     if not isinstance(value, bytes):
       whole = np.ascontiguousarray(array)
       digest = hashlib.sha256(repr((whole.dtype, whole.shape)).encode())
@@ -190,7 +197,21 @@ def _inspect(store: Store, number: int) -> tuple[bytes, Any]:
     shape = (None,) * len(shape)
   elif rate:
     shape = (None, *shape[1:])
-  return digest, (Kind(array.dtype.name, shape, rate), array.shape)
+  return digest, (Kind(array.dtype.name, shape, rate), array.shape, space)
+
+
+def _find_space(store: Store, stored: arrays.Stored) -> tuple[int, ...]:
+  """Returns S of an array that crops are taken from.
+
+  Raises:
+    ValueError: it is smaller than a crop, or has other channels.
+  """
+  channels, shape, axes = store.cut
+  array = arrays.channels_last(
+    stored.values, channels, len(shape), axes or stored.axes
+  )
+  Grid.of(array.shape[:-1], shape)
+  return array.shape[:-1]
 
 
 def is_unreadable(store: Store, number: int) -> bool:

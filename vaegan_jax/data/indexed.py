@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from vaegan_jax.data import slices
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.folder import (
   INDEX,
@@ -46,7 +47,10 @@ class IndexedDataset(Dataset):
       UserError: the examples cannot be used, or the index cannot be written.
     """
     self.name, self.store = name, store
-    self.location = store.location
+    self.location, self._axes = store.location, data.axes
+    if data.crop == 'random':
+      store.cut = (data.channels, data.read_shape, data.axes)
+      store.lengths_vary = True
     self.cache_dir = place = _place(name, store, data.local_dir)
     index = read_index(place / INDEX)
     if index is None or not _holds(index, store):
@@ -59,6 +63,7 @@ class IndexedDataset(Dataset):
     self.feature = store.feature
     self._numbers = _split(store, index['skipped'])
     self._num_empty = index['num_empty']
+    self._spaces = {int(n): s for n, s in index.get('spaces', {}).items()}
     self.counts = {split: len(ns) for split, ns in self._numbers.items()}
     self.content_hash = _hash_splits(index['content_hash'], self._numbers)
     self.to_srgb = store.are_photos and data.converts_profiles
@@ -70,6 +75,17 @@ class IndexedDataset(Dataset):
     """Returns the bytes of files, or arrays; see `Dataset.read`."""
     numbers = self._numbers[split]
     return [self.store.read(int(numbers[index])) for index in indices]
+
+  def whole(self, split: str, index: int) -> slices.Facts:
+    """Returns what is known of an array; see `Dataset.whole`."""
+    number = int(self._numbers[split][index])
+    space = tuple(self._spaces[number])
+    return slices.Facts(space, self.store.is_in_place(number))
+
+  def open_whole(self, split: str, index: int) -> slices.Opened:
+    """Opens an array; see `Dataset.open_whole`."""
+    opened = self.store.open(int(self._numbers[split][index]))
+    return opened._replace(axes=self._axes)
 
   def close(self) -> None:
     """Releases memory and files; see `Dataset.close`."""
@@ -97,6 +113,7 @@ def _place(name: str, store: Store, data_dir: str) -> pathlib.Path:
     return hashlib.sha256(os.fsencode(repr(value))).hexdigest()[:16]
 
   key = (os.path.realpath(store.location), store.are_photos, *store.options)
+  key += store.cut or ()
   folder = f'in-place-{digest(key)}'
   return pathlib.Path(data_dir, name, folder, digest(store.state()))
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vaegan_jax.data.decode import UnreadableKind
-from vaegan_jax.data.store import import_reader
+from vaegan_jax.data.store import check_unchanged, import_reader, stat_of
 from vaegan_jax.errors import UserError
 
 _NIFTI = ('.nii', '.nii.gz')
@@ -68,6 +68,8 @@ def scan_nifti(root: str, names: Sequence[str]) -> list[dict[str, Any]]:
         axis or '?' for axis in nibabel.aff2axcodes(image.affine)
       )
       example['spacing'] = [float(n) for n in image.header.get_zooms()[:3]]
+      is_number = image.get_data_dtype().kind in 'buif'
+      example['is_in_place'] = is_number and name.lower().endswith('.nii')
     except Exception:  # The check names what is damaged.
       pass
     found.append(example)
@@ -89,6 +91,29 @@ def read_nifti(path: str) -> np.ndarray:
   if values.dtype.names:  # Colors.
     values = np.stack([values[name] for name in values.dtype.names], -1)
   return _to_float32(values)
+
+
+class NiftiFile:
+  """The values of an uncompressed NIfTI, read by slices; see `read_nifti`."""
+
+  dtype = np.dtype(np.float32)
+
+  def __init__(self, path: str):
+    """Reads the header."""
+    import nibabel
+
+    self._path, self._state = path, stat_of(path)
+    self._values = nibabel.load(path).dataobj
+    self.shape = self._values.shape
+
+  def __getitem__(self, cuts: tuple[slice, ...]) -> np.ndarray:
+    """Returns a part.
+
+    Raises:
+      OSError: the file has changed.
+    """
+    check_unchanged(self._path, self._state)
+    return _to_float32(self._values[cuts])
 
 
 def _to_float32(values: np.ndarray) -> np.ndarray:

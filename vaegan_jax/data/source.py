@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from vaegan_jax.errors import UserError
+
 
 class Dataset:
   """The splits of an opened source, whose examples are read by index.
@@ -62,12 +64,29 @@ class Dataset:
     """
     raise NotImplementedError
 
+  def whole(self, split: str, index: int) -> Any:
+    """Returns the `slices.Facts` of an array that crops are taken from."""
+    raise NotImplementedError
+
+  def open_whole(self, split: str, index: int) -> Any:
+    """Opens an array whose facts say `in_place`, as a `slices.Opened`."""
+    raise NotImplementedError
+
   def close(self) -> None:
     """Releases memory and files; reading opens them again."""
 
   def describe(self, split: str, index: int) -> str:
     """Returns a name of an example for error messages."""
     return f'example {index} of the split {split!r}'
+
+  def error(
+    self, split: str, index: int, problem: str, error: Exception
+  ) -> UserError:
+    """Returns the error for an example that cannot be read."""
+    return UserError(
+      f'{self.describe(split, index)} in {self.location} {problem} '
+      f'({type(error).__name__}: {error}); {self.remedy}.'
+    )
 
   def report(self, data: Any) -> list[str]:
     """Returns lines about the examples for the terminal.
@@ -94,6 +113,7 @@ class Source:
     has_features: whether `data.feature` may choose among several features.
     converts_profiles: whether the color profiles of files are converted to
       sRGB, by `data.folder_rules` from 3.
+    has_crops: whether arrays can be cropped at random places of the whole.
   """
 
   holds_arrays: bool | None = False
@@ -103,6 +123,7 @@ class Source:
   skips_no_data = False
   has_features = False
   converts_profiles = False
+  has_crops = False
 
   @classmethod
   def open(cls, data: Any, *, fill_bucket: bool = False) -> Dataset:

@@ -8,6 +8,7 @@ import bisect
 import functools
 import hashlib
 import itertools
+import pathlib
 import re
 from collections.abc import Callable, Sequence
 from concurrent import futures
@@ -20,6 +21,8 @@ from vaegan_jax.data import array_shapes, arrays, cache, decode, sources
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.reading import Reading
 from vaegan_jax.data.source import Dataset
+from vaegan_jax.data.split_parts import find_parts
+from vaegan_jax.data.whole_arrays import open_crops
 from vaegan_jax.errors import UserError
 
 _READING = Reading()
@@ -77,9 +80,13 @@ def load_splits(
       cache_images=data.cache_images,
       field=f'data.{field}',
       reading=data.reading,
+      crop=data.crop,
     )
     for field in fields
   ]
+  if data.crop == 'random':
+    for field, split in zip(fields, splits, strict=True):
+      report(f'data.{field}: {split}.')
   if data.random_crop_margin:
     return [Middles(split, data.spatial_shape) for split in splits]
   return splits
@@ -147,6 +154,7 @@ def open_split(
   cache_images: bool = True,
   field: str = 'data.train_split',
   reading: Reading = _READING,
+  crop: str = 'center',
 ) -> Images:
   """Opens one split of a data set.
 
@@ -160,12 +168,13 @@ def open_split(
       Without it, or without room, they are decoded at each read.
     field: the configuration field of `split`, for error messages.
     reading: how examples are read.
+    crop: `data.crop`; with 'random' the result is `crops.Crops`.
 
   Raises:
     UserError: the split is unknown or empty, or the arrays do not contain such
       examples.
   """
-  parts, axes = _find_parts(dataset, split, field), ''
+  parts, axes = find_parts(dataset, split, field), ''
   if dataset.dtype is None:
     function = functools.partial(
       decode.decode_image,
@@ -179,14 +188,30 @@ def open_split(
     function, axes = _array_decoder(dataset, channels, shape, reading)
   count = sum(end - first for _, first, end in parts)
   full_shape = (count, *shape, channels)
-  fingerprint = _fingerprint(dataset, split, full_shape, center_crop, axes)
+  fingerprint = _fingerprint(
+    dataset, split, full_shape, center_crop, axes, crop
+  )
+  path = None
+  if cache_images and dataset.cache_dir:
+    path = dataset.cache_dir / _copy_name(split, full_shape, fingerprint)
+  if crop == 'random':
+    options = {'shape': shape, 'channels': channels, 'reading': reading}
+    return open_crops(
+      dataset, parts, **options, fingerprint=fingerprint, path=path
+    )
   images = _Decoder(dataset, parts, function, fingerprint, full_shape)
-  if not cache_images or dataset.cache_dir is None:
-    return images
+  return _cached(images, path, dataset) if path else images
+
+
+def _copy_name(split: str, shape: tuple[int, ...], fingerprint: str) -> str:
+  """Returns the name of the decoded copy of examples [N, *S, C]."""
   slug = re.sub(r'\W+', '_', split).strip('_')
-  size = 'x'.join(map(str, np.atleast_1d(arrays.short_shape(shape))))
-  name = f'decoded-{slug}-{size}x{channels}-{fingerprint}.npy'
-  path = dataset.cache_dir / name
+  size = 'x'.join(map(str, np.atleast_1d(arrays.short_shape(shape[1:-1]))))
+  return f'decoded-{slug}-{size}x{shape[-1]}-{fingerprint}.npy'
+
+
+def _cached(images: '_Decoder', path: pathlib.Path, dataset: Dataset) -> Images:
+  """Returns the examples of a decoded copy, which is written if necessary."""
   if not cache.is_whole(path, images.shape, images.dtype):
     try:
       cache.write(images, path)
@@ -214,56 +239,13 @@ def _array_decoder(
   return function, reading.axes
 
 
-def _find_parts(
-  dataset: Dataset, split: str, field: str
-) -> list[tuple[str, int, int]]:
-  """Returns (name, first, end) for each part of a split."""
-  try:
-    if split in dataset.counts:
-      parts = [(split, 0, dataset.counts[split])]
-    else:
-      parts = _parse(dataset, split)
-    if any(first < end for _, first, end in parts):
-      return parts
-    reason = 'it is empty'
-  except (ValueError, AssertionError, NotImplementedError) as error:
-    reason = str(error).splitlines()[0].rstrip('.')
-  names = ', '.join(map(repr, dataset.counts))
-  raise UserError(
-    f'{field} is {split!r}, which cannot be read from {dataset.name} '
-    f'({reason}); it has the splits {names}, and slices such as '
-    f"'{next(iter(dataset.counts))}[:90%]'."
-  )
-
-
-def _parse(dataset: Dataset, split: str) -> list[tuple[str, int, int]]:
-  """Reads a split as TFDS does; see `_find_parts`."""
-  import tensorflow_datasets as tfds  # Slow to import, and rarely needed.
-
-  infos = {
-    name: tfds.core.SplitInfo(
-      name=name,
-      shard_lengths=list(dataset.shards.get(name, [count])),
-      num_bytes=0,
-      filename_template=None,
-    )
-    for name, count in dataset.counts.items()
-  }
-  instruction = tfds.core.splits.AbstractSplit.from_spec(split)
-  parts = []
-  for part in instruction.to_absolute(infos):  # None stands for an end.
-    name = str(part.splitname)
-    end = dataset.counts[name] if part.to is None else part.to
-    parts.append((name, part.from_ or 0, end))
-  return parts
-
-
 def _fingerprint(
   dataset: Dataset,
   split: str,
   shape: tuple[int, ...],
   center_crop: int,
   axes: str,
+  crop: str,
 ) -> str:
   """Returns a name for a data set, a split of it and the way of decoding."""
   count, *space, channels = shape
@@ -281,6 +263,8 @@ def _fingerprint(
   parts += tuple(dataset.reading_key)
   if axes:
     parts += (axes,)
+  if crop != 'center':
+    parts += (crop,)
   return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
@@ -315,7 +299,7 @@ class _Decoder:
     try:
       (stored,) = dataset.read(split, [place])
     except (RuntimeError, ValueError, OSError) as error:
-      raise self._error(split, place, 'cannot be read', error) from error
+      raise dataset.error(split, place, 'cannot be read', error) from error
     try:
       return self._function(stored)
     except arrays.TooShort as error:
@@ -325,11 +309,4 @@ class _Decoder:
         '--config.data.shape="(64,)", or other data'
       ) from error
     except Exception as error:  # Pillow raises nearly anything.
-      raise self._error(split, place, 'cannot be decoded', error) from error
-
-  def _error(self, split: str, place: int, what: str, error: Any) -> UserError:
-    dataset = self._dataset
-    return UserError(
-      f'{dataset.describe(split, place)} in {dataset.location} {what} '
-      f'({type(error).__name__}: {error}); {dataset.remedy}.'
-    )
+      raise dataset.error(split, place, 'cannot be decoded', error) from error

@@ -29,6 +29,7 @@ class Store:
     splits: the numbers of each split, if the files declare them.
     are_photos: whether stored files are images to resize, not arrays.
     lengths_vary: whether arrays may differ in shape; middles are cut out.
+    cut: (channels, shape, axes) of crops from random places; None for middles.
   """
 
   noun = 'examples'
@@ -38,6 +39,7 @@ class Store:
   splits: Mapping[str, np.ndarray] = types.MappingProxyType({})
   are_photos = False
   lengths_vary = False
+  cut: tuple[int, tuple[int, ...], str] | None = None
 
   def state(self) -> Any:
     """Returns what changes with the files: their names, sizes and times."""
@@ -60,6 +62,14 @@ class Store:
       Empty: it holds no data.
       Exception: it is damaged.
     """
+    raise NotImplementedError
+
+  def is_in_place(self, number: int) -> bool:
+    """Returns whether an array can be read by slices, by `open`."""
+    return False
+
+  def open(self, number: int) -> Any:
+    """Opens an array that `is_in_place`, as a `slices.Opened`."""
     raise NotImplementedError
 
   def close(self) -> None:
@@ -185,3 +195,9 @@ def stat_of(path: str | os.PathLike) -> tuple[int, int]:
   """Returns the size and the time of the last change of a file."""
   status = os.stat(path)
   return status.st_size, status.st_mtime_ns
+
+
+def check_unchanged(path: str | os.PathLike, state: tuple[int, int]) -> None:
+  """Raises an OSError if `stat_of` a file is no longer `state`."""
+  if stat_of(path) != state:
+    raise OSError('it has changed since the start')

@@ -11,6 +11,7 @@ class StoreSource(source.Source):
 
   path = 'required'
   skips_no_data = True
+  has_crops = True
 
   @classmethod
   def open_store(cls, path: str, data: Any) -> Store:

@@ -78,8 +78,7 @@ def read_tiff(
         'are missing'
       )
     array, axes = _read_values(series), series.axes
-    tag = file.pages[0].tags.get(_GDAL_NODATA)
-    nodata = str(tag.value).strip('\0 ') if tag else ''
+    nodata = _read_nodata(file)
   if 'Y' not in axes or 'X' not in axes:
     raise ValueError(f'it has the axes {axes}, and no height and width')
   if not keep_order:
@@ -87,8 +86,41 @@ def read_tiff(
       if name in axes:
         array = np.moveaxis(array, axes.index(name), -1)
         axes = axes.replace(name, '') + name
-  axes = re.sub('[^TZYXC]', 'Q', axes.replace('S', 'C'))
-  return Tiff(array, axes, nodata)
+  return Tiff(array, _letters(axes), nodata)
+
+
+def map_tiff(path: str) -> Tiff | None:
+  """Maps the first series of a TIFF into memory, in its stored order.
+
+  Returns:
+    The values and what is known of them; None if they must be decoded, or may
+    be in several files.
+  """
+  try:
+    import tifffile
+  except ImportError:
+    return None  # Reading it reports that.
+  _filter_warnings()
+  with tifffile.TiffFile(path) as file:
+    series, ome = file.series[0], file.ome_metadata
+    offset = series.dataoffset
+    has_names = 'Y' in series.axes and 'X' in series.axes
+    if offset is None or not has_names or 'FileName=' in (ome or ''):
+      return None
+    dtype = series.dtype.newbyteorder(file.byteorder)
+    values = np.memmap(path, dtype, 'r', offset, series.shape)
+    return Tiff(values, _letters(series.axes), _read_nodata(file))
+
+
+def _letters(axes: str) -> str:
+  """Returns axes as `data.axes` has them."""
+  return re.sub('[^TZYXC]', 'Q', axes.replace('S', 'C'))
+
+
+def _read_nodata(file: Any) -> str:
+  """Returns the value of GDAL's tag; '' if there is none."""
+  tag = file.pages[0].tags.get(_GDAL_NODATA)
+  return str(tag.value).strip('\0 ') if tag else ''
 
 
 @functools.cache

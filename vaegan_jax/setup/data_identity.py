@@ -26,7 +26,7 @@ from vaegan_jax.setup.data import with_range
 # images.
 _SAME = (
   *('name', 'group_by', 'train_split', 'center_crop'),
-  *('random_crop_margin', 'axes', 'nodata', 'max_nodata'),
+  *('random_crop_margin', 'crop', 'axes', 'nodata', 'max_nodata'),
 )
 
 

@@ -9,16 +9,19 @@ class Source(source.Source):
   holds_arrays = True
   path = 'required'
   has_groups = True
+  has_crops = True
 
   @classmethod
   def open(cls, data, *, fill_bucket=False):
     """Opens the folder; see `source.Source.open`."""
     from vaegan_jax.data.array_files import ArrayFiles
+    from vaegan_jax.data.cropped_files import CroppedFiles
     from vaegan_jax.data.folder import FolderDataset, local_path
 
     is_signal = len(data.read_shape) == 1
     num_samples = data.read_shape[0] if is_signal else 0
-    files = ArrayFiles(
+    kind = CroppedFiles if data.crop == 'random' else ArrayFiles
+    files = kind(
       local_path(data),
       num_samples,
       data.folder_rules,

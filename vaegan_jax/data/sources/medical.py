@@ -81,6 +81,18 @@ class Scans(Store):
       return self._read.read_dicom(paths)
     return self._read.read_nifti(paths[0])
 
+  def is_in_place(self, number):
+    """Returns whether it is an uncompressed NIfTI; see `Store.is_in_place`."""
+    return self._scans[number].get('is_in_place', False)
+
+  def open(self, number):
+    """Opens a NIfTI; see `Store.open`."""
+    from vaegan_jax.data.slices import Opened
+
+    (name,) = self._scans[number]['files']
+    path = os.path.join(self.location, name)
+    return Opened(self._read.NiftiFile(path))
+
   def describe(self, number):
     """Returns the name of the file, or of the first of a series."""
     name, *others = self._scans[number]['files']

@@ -20,6 +20,7 @@ class Source(StoreSource):
 
   holds_arrays = True
   path_is = 'a GeoTIFF, or a folder of them'
+  has_crops = False
 
   @classmethod
   def open_store(cls, path, data):

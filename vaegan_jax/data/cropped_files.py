@@ -1,0 +1,85 @@
+"""The array and sound files of a folder that crops are taken from."""
+
+import hashlib
+import os
+import stat
+from typing import Any
+
+from vaegan_jax.data import arrays, slices
+from vaegan_jax.data.array_files import ArrayFiles
+from vaegan_jax.data.crops import Grid, find_empty
+from vaegan_jax.data.slices import Facts, Opened, Sliced
+
+
+class CroppedFiles(ArrayFiles):
+  """Files whose lengths may vary; those read by slices may be of any size.
+
+  Files that are smaller than a crop are skipped as damaged. `find_damaged` sets
+  `facts`.
+  """
+
+  def __init__(self, *args: Any):
+    """Lists the arrays; see `ArrayFiles`, whose `cut` must be given."""
+    super().__init__(*args)
+    self.place_key += ' crops'
+    self.facts = {}
+
+  def open(self, name: str) -> Opened | None:
+    """Opens an array; None if its file must be decoded whole.
+
+    Raises:
+      Exception: whatever the libraries raise for a damaged file.
+      OSError: it is a pipe or a device, or has changed since it was listed.
+    """
+    path = str(self.root / name)
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+      raise OSError('it is not a regular file')
+    if (status.st_size, status.st_mtime_ns) != self._found[name]:
+      raise OSError('it has changed since the start')
+    return slices.open_values(path, self._reading.axes)
+
+  def _inspect(self, name: str) -> tuple[bytes, Exception | None, Any]:
+    """Reads a file in parts if possible; see `ImageFiles._inspect`."""
+    digest = b''
+    try:
+      opened = self.open(name)
+      if opened is None:
+        return super()._inspect(name)
+      with open(self.root / name, 'rb') as file:
+        digest = hashlib.file_digest(file, 'sha256').digest()
+      return digest, None, self._check_values(name, opened, in_place=True)
+    except Exception as error:  # Libraries raise nearly anything.
+      return digest, error.with_traceback(None), None
+
+  def _check(self, name: str, data: bytes) -> tuple[int, int]:
+    """Decodes a whole file; see `ArrayFiles._check`."""
+    stored, nodata = arrays.read_stored(data, self._reading), ''
+    if stored.missing is not None and stored.values.dtype.kind in 'iu':
+      nodata = str(arrays.read_array(data)[stored.missing][0])
+    values = slices.marked(stored, nodata).values
+    opened = Opened(values, stored.axes, nodata, stored.sample_rate)
+    return self._check_values(name, opened, in_place=False)
+
+  def _check_values(
+    self, name: str, opened: Opened, *, in_place: bool
+  ) -> tuple[int, int]:
+    """Returns the number of values of no data, and of all; or raises."""
+    values = opened.values
+    if not 1 <= len(values.shape) <= arrays.MAX_AXES or 0 in values.shape:
+      raise ValueError(f'it has the shape {list(values.shape)}')
+    channels, shape = self._cut
+    try:
+      whole = Sliced(opened, channels, len(shape), self._reading)
+    except ValueError:  # `check_shape` reports what fits.
+      self._note(name, opened, range(len(values.shape)))
+      return 0, 0
+    if opened.sample_rate:
+      self._check_length(values.shape[0])
+    Grid.of(whole.space, shape)
+    empty, missing, number = find_empty(whole, shape, self._reading.max_nodata)
+    self.facts[name] = Facts(
+      whole.space, in_place, '' if in_place else opened.nodata, empty
+    )
+    self._note(name, opened, whole.order[:-1])
+    return missing, number

@@ -1,0 +1,266 @@
+"""Examples that are cut out of larger arrays: a fixed grid, or random places.
+
+The grid has the crops of `data.shape` that fit side by side into each array, in
+its middle. Evaluation takes the grid. Training takes, for each crop of the
+grid, one from a random place of the same array, so that an array counts as
+often as it is long. Axes: S one to three of space, C channels, B batch.
+"""
+
+import bisect
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from concurrent import futures
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vaegan_jax.data import arrays, no_data
+from vaegan_jax.data.reading import NoData, Reading
+from vaegan_jax.data.slices import Sliced
+from vaegan_jax.data.store import Recent
+from vaegan_jax.errors import UserError
+
+_ATTEMPTS = 16  # At random places, before the crop of the grid is taken.
+_STREAM = 1  # Apart from the random numbers of the order of examples.
+_OPEN_AT_ONCE = 4096  # Headers of files.
+_SLAB_BYTES = 2**24  # That are read at once by `find_empty`.
+# 2**64 over the golden ratio. Its multiples are spread evenly.
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+class Grid(NamedTuple):
+  """Crops side by side in an array.
+
+  Attributes:
+    counts: how many there are along each axis of space.
+    offset: the start of the first one.
+    shape: S of a crop.
+  """
+
+  counts: tuple[int, ...]
+  offset: tuple[int, ...]
+  shape: tuple[int, ...]
+
+  @classmethod
+  def of(cls, space: Sequence[int], shape: Sequence[int]) -> 'Grid':
+    """Places the crops of a shape in the middle of an array [*space, C].
+
+    Raises:
+      arrays.TooShort: none fits.
+    """
+    pairs = list(zip(space, shape, strict=True))
+    if any(length < least for length, least in pairs):
+      raise arrays.TooShort(
+        f'its shape {list(space)} is smaller than {list(shape)}'
+      )
+    offset = tuple(length % least // 2 for length, least in pairs)
+    counts = tuple(length // least for length, least in pairs)
+    return cls(counts, offset, tuple(shape))
+
+  def start(self, number: int) -> list[int]:
+    """Returns the first position of a crop, by its number."""
+    place = np.unravel_index(number, self.counts)
+    return [
+      first + int(n) * length
+      for first, n, length in zip(self.offset, place, self.shape, strict=True)
+    ]
+
+
+def find_empty(
+  whole: Sliced, shape: Sequence[int], max_nodata: float
+) -> tuple[list[int], int, int]:
+  """Reads all of an array once, in slabs.
+
+  Returns:
+    The numbers of the grid's crops that hold too much no data, the number of
+    values of no data, and of all.
+
+  Raises:
+    NoData: all of them hold too much.
+    ValueError: a value is infinite.
+  """
+  grid = Grid.of(whole.space, shape)
+  length, step = whole.space[0], grid.shape[0]
+  empty, num_missing, num_values, row = [], 0, 0, 0
+  while row < grid.counts[0]:
+    # Each crop's values are in one slab; what is beside the grid is read, too.
+    row_bytes = step * int(np.prod(whole.space[1:])) * whole.dtype.itemsize
+    rows = min(max(1, _SLAB_BYTES // row_bytes), grid.counts[0] - row)
+    place = grid.offset[0] + row * step
+    first = place if row else 0
+    end = place + rows * step
+    end = end if row + rows < grid.counts[0] else length
+    slab = whole.read(
+      [first] + [0] * (len(shape) - 1), (end - first, *whole.space[1:])
+    )
+    arrays.check_finite(slab.values)
+    num_values += slab.values.size
+    if slab.missing is not None:
+      num_missing += int(slab.missing.sum())
+      found = _is_empty(slab.missing[place - first :], grid, rows, max_nodata)
+      numbers = np.flatnonzero(found) + row * int(np.prod(grid.counts[1:]))
+      empty += numbers.tolist()
+    row += rows
+  if len(empty) == np.prod(grid.counts):
+    raise NoData(
+      f'each of its {len(empty):,} crops of {list(shape)} holds more no data '
+      f'than data.max_nodata={max_nodata:g}'
+    )
+  return empty, num_missing, num_values
+
+
+def _is_empty(
+  missing: np.ndarray, grid: Grid, rows: int, max_nodata: float
+) -> np.ndarray:
+  """Returns which crops of `rows` hold too much no data, or a channel of it."""
+  counts = (rows, *grid.counts[1:])
+  offset = (0, *grid.offset[1:])
+  cuts = tuple(
+    slice(first, first + number * length)
+    for first, number, length in zip(offset, counts, grid.shape, strict=True)
+  )
+  sides = itertools.chain(*zip(counts, grid.shape, strict=True))
+  crops = missing[cuts].reshape(*sides, -1)
+  share = crops.mean(tuple(range(1, 2 * len(counts), 2)))
+  return (share.mean(-1) > max_nodata) | (share == 1).any(-1)
+
+
+class Array(NamedTuple):
+  """An array of which crops are taken.
+
+  Attributes:
+    space: its S.
+    open: opens it.
+    error: (what went wrong, error) -> the error for the user.
+    empty: numbers of the grid's crops that hold too much no data.
+  """
+
+  space: tuple[int, ...]
+  open: Callable[[], Sliced]
+  error: Callable[[str, Exception], Exception]
+  empty: Sequence[int] = ()
+
+
+class Crops:
+  """The crops of arrays, by index; see `split.Images`.
+
+  The first N are spread evenly over all arrays, for any N.
+  """
+
+  def __init__(
+    self,
+    arrays_: Sequence[Array],
+    shape: tuple[int, ...],
+    channels: int,
+    dtype: np.dtype,
+    reading: Reading,
+    fingerprint: str,
+  ):
+    """Places the grids, and reads nothing yet.
+
+    Args:
+      arrays_: the arrays.
+      shape, channels: S and C of a crop.
+      dtype: of the arrays on the device.
+      reading: how they are read.
+      fingerprint: see `split.Images`.
+    """
+    self._arrays, self._shape, self._reading = arrays_, shape, reading
+    self._channels, self.dtype = channels, np.dtype(dtype)
+    self.fingerprint = fingerprint
+    grid = functools.cache(functools.partial(Grid.of, shape=shape))
+    self._grids = [grid(array.space) for array in arrays_]
+    self._ends = list(
+      itertools.accumulate(
+        int(np.prod(grid.counts)) - len(array.empty)
+        for grid, array in zip(self._grids, arrays_, strict=True)
+      )
+    )
+    numbers = np.arange(self._ends[-1], dtype=np.uint64)
+    self._order = np.argsort(numbers * _GOLDEN)
+    self._opened = Recent(_OPEN_AT_ONCE)
+    self._filled = functools.lru_cache(64)(self._list_filled)
+    self._pool = futures.ThreadPoolExecutor(thread_name_prefix='crops')
+
+  def __str__(self) -> str:
+    number, shape = len(self._arrays), 'x'.join(map(str, self._shape))
+    return (
+      f'{len(self):,} crops of {shape} fit side by side into {number:,} files'
+    )
+
+  def __len__(self) -> int:
+    return len(self._order)
+
+  def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+    """Returns the crops of the grid at `indices` [B] as [B, *S, C].
+
+    Raises:
+      UserError: an array cannot be read.
+    """
+    return self._stack(self._pool.map(self._read_grid, indices))
+
+  def at_random(
+    self, indices: np.ndarray, seed: int, numbers: np.ndarray
+  ) -> np.ndarray:
+    """Returns crops from random places of the arrays of other crops.
+
+    Args:
+      indices: [B], of crops in the arrays to take.
+      seed: of the run.
+      numbers: [B], which examples of the whole training they are.
+
+    Returns:
+      [B, *S, C], a function of the arguments.
+
+    Raises:
+      UserError: an array cannot be read.
+    """
+    read = functools.partial(self._read_random, seed)
+    return self._stack(self._pool.map(read, indices, numbers))
+
+  def _stack(self, found: Any) -> np.ndarray:
+    return np.stack(list(found)).astype(self.dtype, copy=False)
+
+  def _read_random(self, seed: int, index: int, number: int) -> np.ndarray:
+    which, _ = self._find(index)
+    free = np.subtract(self._arrays[which].space, self._shape) + 1
+    rng = np.random.default_rng((seed, int(number), _STREAM))
+    for _ in range(_ATTEMPTS):
+      try:
+        return self._read(which, rng.integers(free))
+      except NoData:
+        continue
+    return self._read_grid(index)
+
+  def _read_grid(self, index: int) -> np.ndarray:
+    which, number = self._find(index)
+    return self._read(which, self._grids[which].start(number))
+
+  def _read(self, which: int, start: Sequence[int]) -> np.ndarray:
+    array = self._arrays[which]
+    try:
+      whole = self._opened.get(which, array.open)
+      stored = whole.read(start, self._shape)
+    except UserError:
+      raise
+    except Exception as error:  # Libraries raise nearly anything.
+      raise array.error('cannot be read', error) from error
+    if stored.missing is None:
+      return stored.values
+    return no_data.fill(stored.values, stored.missing, self._reading.max_nodata)
+
+  def _find(self, index: int) -> tuple[int, int]:
+    """Returns an array, and the number of a crop in its grid."""
+    place = int(self._order[index])
+    which = bisect.bisect_right(self._ends, place)
+    place -= self._ends[which - 1] if which else 0
+    return which, self._filled(which)[place]
+
+  def _list_filled(self, which: int) -> Sequence[int]:
+    """Returns the crops of an array's grid that hold enough data."""
+    number, empty = (
+      int(np.prod(self._grids[which].counts)),
+      self._arrays[which].empty,
+    )
+    return np.delete(np.arange(number), empty) if empty else range(number)

@@ -1,0 +1,194 @@
+"""Arrays in files that are read by slices, however large the files are.
+
+Nothing stays open or mapped between two reads, so that memory stays bounded.
+Axes: S one to three of space, C channels.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from vaegan_jax.data import arrays, sounds, tiff_files
+from vaegan_jax.data.reading import Reading
+from vaegan_jax.data.store import check_unchanged, stat_of
+
+
+class Values(Protocol):
+  """An array, or what is sliced like one."""
+
+  shape: tuple[int, ...]
+  dtype: np.dtype
+
+  def __getitem__(self, cuts: tuple[slice, ...]) -> np.ndarray: ...
+
+
+class Opened(NamedTuple):
+  """The array of a file.
+
+  Attributes:
+    values: in the order of axes and the dtype of the file.
+    axes: a letter for each axis, as `data.axes`; '' if unknown.
+    nodata: the value that means "no data", as text; '' if none is declared.
+    sample_rate: samples per second; 0 if not a sound.
+  """
+
+  values: Values
+  axes: str = ''
+  nodata: str = ''
+  sample_rate: int = 0
+
+
+class Facts(NamedTuple):
+  """What is known of a stored array from the first reading of its file.
+
+  Attributes:
+    space: the lengths of its axes of space, S.
+    in_place: whether the file can be read by slices.
+    nodata: the whole number that means "no data", as text; '' if none does.
+    empty: numbers of its grid's crops that hold too much no data.
+  """
+
+  space: tuple[int, ...]
+  in_place: bool = False
+  nodata: str = ''
+  empty: Sequence[int] = ()
+
+
+class Mapped:
+  """An array whose values lie in a file as they are in memory."""
+
+  def __init__(self, path: str, values: np.memmap):
+    """Takes a map of a file, and keeps what is needed to map it again."""
+    self._path, self._state = path, stat_of(path)
+    self.shape, self.dtype = values.shape, values.dtype
+    order = 'C' if values.flags.c_contiguous else 'F'
+    self._map = (values.offset, values.shape, order)
+
+  def __getitem__(self, cuts):
+    """Returns a copy of a part.
+
+    Raises:
+      OSError: the file has changed.
+    """
+    check_unchanged(self._path, self._state)
+    values = np.memmap(self._path, self.dtype, 'r', *self._map)
+    return np.array(values[cuts])
+
+
+class Sliced:
+  """An array of a file, read by slices as [*S, C].
+
+  Attributes:
+    space: S.
+    dtype: that of the device.
+    order: the stored axis of each of [*S, C]; -1 if C is not stored.
+  """
+
+  def __init__(
+    self,
+    opened: Opened,
+    channels: int,
+    num_axes: int,
+    reading: Reading,
+    nodata: str = '',
+  ):
+    """Finds the axes.
+
+    Args:
+      opened: the array.
+      channels: C.
+      num_axes: the number of axes S.
+      reading: how it is read.
+      nodata: the value that means "no data", if `opened` declares none.
+
+    Raises:
+      ValueError: it has other axes or channels, or no real numbers.
+    """
+    shape = opened.values.shape
+    self._values, self._reading = opened.values, reading
+    self._nodata = opened.nodata or nodata
+    self.order = _find_order(shape, channels, num_axes, opened.axes)
+    self.space = tuple(shape[axis] for axis in self.order[:-1])
+    self.dtype = arrays.to_device_dtype(np.empty(0, opened.values.dtype)).dtype
+
+  def read(self, start: Sequence[int], space: Sequence[int]) -> arrays.Stored:
+    """Reads a part [*S', C], and finds what is no data in it.
+
+    Args:
+      start: its first position.
+      space: S'.
+    """
+    cuts = [slice(None)] * len(self._values.shape)
+    for axis, first, length in zip(self.order, start, space, strict=False):
+      cuts[axis] = slice(int(first), int(first) + length)
+    stored = arrays.to_stored(
+      self._values[tuple(cuts)], '', self._nodata, self._reading
+    )
+    missing = stored.missing
+    return stored._replace(
+      values=self._place(stored.values),
+      missing=None if missing is None else self._place(missing),
+    )
+
+  def _place(self, array: np.ndarray) -> np.ndarray:
+    placed = array.transpose([axis for axis in self.order if axis >= 0])
+    return placed if self.order[-1] >= 0 else placed[..., None]
+
+
+def _find_order(
+  shape: Sequence[int], channels: int, num_axes: int, axes: str
+) -> tuple[int, ...]:
+  """Returns the stored axis of each of [*S, C]; -1 if C is not stored."""
+  # A stride of each axis tells where `channels_last` puts it.
+  strides = range(1, len(shape) + 1)
+  view = np.lib.stride_tricks.as_strided(np.zeros(1, np.uint8), shape, strides)
+  found = arrays.channels_last(view, channels, num_axes, axes)
+  return tuple(stride - 1 for stride in found.strides)
+
+
+def open_values(path: str, axes: str = '') -> Opened | None:
+  """Opens the array of a file, by its content, without reading its values.
+
+  Args:
+    path: the file.
+    axes: `data.axes`.
+
+  Returns:
+    The array; None if its format must be decoded whole.
+
+  Raises:
+    Exception: whatever the libraries raise for a damaged file.
+  """
+  with open(path, 'rb') as file:
+    start = file.read(8)
+    if start.startswith(b'\x93NUMPY'):
+      with arrays.PARSING:
+        values = np.load(path, mmap_mode='r', allow_pickle=False)
+      return Opened(Mapped(path, values), axes)
+    if start.startswith(tiff_files.SIGNATURES):
+      return _open_tiff(path, axes)
+    if sounds.is_sound(file):
+      sound = sounds.SoundFile(path)
+      return Opened(sound, sample_rate=sound.sample_rate)
+  return None
+
+
+def _open_tiff(path: str, axes: str) -> Opened | None:
+  found = tiff_files.map_tiff(path)
+  if found is None:
+    return None
+  values = Mapped(path, found.values)
+  return Opened(values, axes or found.axes, found.nodata)
+
+
+def marked(stored: arrays.Stored, nodata: str) -> arrays.Stored:
+  """Writes what means "no data" into values, which then need no mask.
+
+  It is NaN in floats, and the number `nodata` in whole numbers.
+  """
+  if stored.missing is None:
+    return stored
+  values = stored.values.copy()
+  values[stored.missing] = np.nan if values.dtype.kind == 'f' else int(nodata)
+  return stored._replace(values=values, missing=None)

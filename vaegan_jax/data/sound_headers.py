@@ -1,0 +1,171 @@
+"""Headers of sound files that the library reads wrongly, and their repair.
+
+Sizes that are unknown, as out of a pipe, tags before the file and names of
+other programs are replaced while the file is read; no file is changed.
+"""
+
+import io
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from vaegan_jax.data.reading import UnreadableKind
+
+_FIRST_UNKNOWN_SIZES = (0, 2**32 - 1)  # In a WAV out of a pipe.
+_PIPE_SIZE = 2**31 - 2**12  # Sox and others write this much or more there.
+_FLAC_LENGTH = 2**36 - 1  # The bits with the number of samples.
+_COUNTED_TOGETHER = 2**16  # Samples.
+
+
+class Repair(NamedTuple):
+  """The bytes `head`, which the library gets instead of the first `skip`."""
+
+  head: bytes = b''
+  skip: int = 0
+
+
+NO_REPAIR = Repair()
+
+
+class _Repaired(io.RawIOBase):
+  """A file with other first bytes."""
+
+  def __init__(self, file: BinaryIO, repair: Repair):
+    self._file, self._place = file, 0
+    self._head, self._skip = repair
+
+  def readable(self) -> bool:
+    return True
+
+  def seekable(self) -> bool:
+    return True
+
+  def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+    start = self._place if whence == io.SEEK_CUR else 0
+    if whence == io.SEEK_END:
+      start = self._file.seek(0, io.SEEK_END) - self._skip + len(self._head)
+    self._place = start + offset
+    return self._place
+
+  def tell(self) -> int:
+    return self._place
+
+  def readinto(self, buffer) -> int:
+    data = self._head[self._place : self._place + len(buffer)]
+    if not data:
+      self._file.seek(self._place - len(self._head) + self._skip)
+      data = self._file.read(len(buffer))
+    buffer[: len(data)] = data
+    self._place += len(data)
+    return len(data)
+
+
+def open_sound(source: str | BinaryIO, repair: Repair) -> Any:
+  """Opens a path or a file by the library.
+
+  Raises:
+    UnreadableKind: the library is missing.
+  """
+  try:
+    import soundfile
+  except (ImportError, OSError) as error:  # OSError: libsndfile is missing.
+    raise UnreadableKind(
+      'it is a sound, which needs soundfile (pip install soundfile)'
+    ) from error
+  if repair != NO_REPAIR:
+    source = io.BufferedReader(_Repaired(source, repair))
+  elif not isinstance(source, str):
+    source.seek(0)
+  return soundfile.SoundFile(source)
+
+
+def find_repair(file: BinaryIO, rules: int = 3) -> Repair:
+  """Returns what the library needs to read a sound.
+
+  Args:
+    file: the sound.
+    rules: `data.folder_rules`; below 3 little is known.
+
+  Raises:
+    Exception: whatever the library raises for a damaged FLAC out of a pipe.
+    ValueError: it is a truncated WAV, or too large for one out of a pipe.
+  """
+  start = _read_at(file, 0, 12)
+  if rules < 3:
+    _check_whole(file, start, _size(start) in _FIRST_UNKNOWN_SIZES)
+    return NO_REPAIR
+  if tag := size_of_tag(start):
+    head, skip = find_repair(_Repaired(file, Repair(b'', tag)))
+    return Repair(head, tag + skip)
+  if start.startswith(b'fLaC'):
+    return _repair_flac(file)
+  if start.startswith(b'BW64'):  # RF64 with other metadata.
+    return Repair(b'RF64', 4)
+  is_piped = _size(start) == 0 or _size(start) >= _PIPE_SIZE
+  _check_whole(file, start, is_piped)
+  return _repair_sizes(file) if is_piped else NO_REPAIR
+
+
+def _repair_flac(file: BinaryIO) -> Repair:
+  """Counts the samples of a FLAC out of a pipe, which does not state them."""
+  start = _read_at(file, 0, 26)
+  # The number of samples has 36 bits of STREAMINFO, the first block.
+  facts, number = int.from_bytes(start[21:26]), 0
+  if facts & _FLAC_LENGTH:
+    return NO_REPAIR
+  largest = (facts | _FLAC_LENGTH).to_bytes(5)
+  with open_sound(file, Repair(start[:21] + largest, 26)) as sound:
+    sound.seekable = lambda: False  # It would seek beyond the last sample.
+    block = np.empty((_COUNTED_TOGETHER, sound.channels), np.int32)
+    while found := len(sound.read(out=block)):
+      number += found
+  return Repair(start[:21] + (facts | number).to_bytes(5), 26)
+
+
+def _repair_sizes(file: BinaryIO) -> Repair:
+  """Writes the sizes into a WAV out of a pipe; its samples are the last."""
+  length, place = file.seek(0, io.SEEK_END), 12
+  while place + 8 <= length:
+    name, size = _read_at(file, place, 4), _read_at(file, place + 4, 4)
+    if name == b'data':
+      if length >= 2**32:
+        raise ValueError(
+          'it is a WAV out of a pipe with more than 4 GiB: write it again, as '
+          'ffmpeg -i old.wav -rf64 auto new.wav does'
+        )
+      whole, rest = ((length - n).to_bytes(4, 'little') for n in (8, place + 8))
+      head = _read_at(file, 0, place + 4)
+      return Repair(head[:4] + whole + head[8:] + rest, place + 8)
+    size = int.from_bytes(size, 'little')
+    place += 8 + size + size % 2
+  return NO_REPAIR
+
+
+def _read_at(file: BinaryIO, place: int, size: int) -> bytes:
+  file.seek(place)
+  return file.read(size)
+
+
+def size_of_tag(start: bytes) -> int:
+  """Returns the bytes of an ID3 tag, which some programs put before a FLAC."""
+  if start[:3] != b'ID3' or len(start) < 10:
+    return 0
+  size = 0
+  for byte in start[6:10]:  # Seven bits each.
+    size = size << 7 | byte & 127
+  has_footer = start[5] & 16
+  return 10 + size + (10 if has_footer else 0)
+
+
+def _size(start: bytes) -> int:
+  """Returns the size that a WAV claims, without its first 8 bytes."""
+  return int.from_bytes(start[4:8], 'little')
+
+
+def _check_whole(file: BinaryIO, start: bytes, is_piped: bool) -> None:
+  """Raises a ValueError for a truncated WAV, which the library accepts."""
+  size, length = _size(start), file.seek(0, io.SEEK_END)
+  if start[:4] != b'RIFF' or is_piped:
+    return
+  if size + 8 > length + 1:  # The last byte of padding is often missing.
+    raise ValueError(f'it is truncated: {length:,} of {size + 8:,} bytes')
