@@ -186,7 +186,8 @@ VALUE_RANGE = Rule(
 )
 AXES = Rule(
   "one letter an axis, each once, out of 'T', 'Z', 'Y', 'X' (of space) and 'C' "
-  "(channels), such as 'CYX'",
+  "(channels), such as 'CYX'; files with an axis of examples are read by "
+  '--config.data.name=array_file',
   lambda text: set(text) <= set('TZYXC') and len(set(text)) == len(text),
 )
 NODATA = Rule("'', 'none' or a number, such as -9999", _is_nodata)
