@@ -168,6 +168,7 @@ MISTAKES = (
   ('--config.data.feature=x', "data.feature='x' TFDS data.name='drawn_faces'"),
   ('--config.data.channels=13', "data.channels=13 'array_folder' from 1 to 4"),
   (f'{_ARRAYS} --config.data.center_crop=8', 'data.center_crop=8'),
+  (f'{_ARRAYS} --config.data.axes=NYX', "data.axes='NYX' array_file"),
   ('--config.data.crop=random', "data.crop='random' data.crop=center"),
   (
     f'{_ARRAYS} --config.data.shape=(8,8) --config.data.crop=random '
