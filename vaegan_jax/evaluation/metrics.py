@@ -261,8 +261,9 @@ class Metric(NamedTuple):
     name: in `evaluation.json` and in logs.
     title: in tables and figures.
     decimals: number of decimals.
-    function: (x, x_recon, valid or None), each [B, *S, C], -> [B], reported as
-      its mean over the set; None: `scores.summarize` computes it.
+    function: (x, x_recon), each [B, *S, C], -> [B], reported as its mean over
+      the set; of examples with no data it also gets `valid`. None:
+      `scores.summarize` computes it.
     num_axes: numbers of spatial axes of signals that have it.
     optional: whether only some runs have it, such as those with codes.
     quality: whether it is of reconstructions, from the latent's mean and, as
@@ -272,7 +273,7 @@ class Metric(NamedTuple):
   name: str
   title: str
   decimals: int
-  function: Callable[[jax.Array, jax.Array, Valid], jax.Array] | None = None
+  function: Callable[..., jax.Array] | None = None
   num_axes: tuple[int, ...] = (1, 2, 3)
   optional: bool = False
   quality: bool = True

@@ -50,14 +50,15 @@ def measure(
     {name: [B]}: metrics; `band_errors` [B, C]; and the [B, K] of
     `metrics.high_frequency_products`.
   """
+  given = (x, x_recon) if valid is None else (x, x_recon, valid)
   values = {
-    metric.name: metric.function(x, x_recon, valid)
+    metric.name: metric.function(*given)
     for metric in metrics.TABLE
     if metric.function and x.ndim - 2 in metric.num_axes
   }
   if by_band and x.shape[-1] > 1:
-    values['band_errors'] = metrics.band_errors(x, x_recon, valid)
-  return values | metrics.high_frequency_products(x, x_recon, valid)
+    values['band_errors'] = metrics.band_errors(*given)
+  return values | metrics.high_frequency_products(*given)
 
 
 def summarize(
