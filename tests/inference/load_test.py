@@ -99,7 +99,7 @@ def test_its_samples_and_its_distance_are_those_of_the_run(runs, models):
     evaluator.distance_for(variables)(x, x_recon),
     rtol=1e-6,
   )
-  assert list(model.features(x)) == ['block_0', 'block_1']
+  assert list(model.features(x)) == ['block_0']
   samples = evaluator.plot(variables)['samples']
   mine = model.sample(jax.random.key(config.seed), 64)
   np.testing.assert_array_equal(
@@ -446,8 +446,9 @@ def test_the_layout_of_latent_diffusion_is_exported_for_diffusers(
   tiny_run, tmp_path
 ):
   fields = ('model.network=residual', 'model.layout=ldm', 'model.width=8')
-  fields += ('model.channel_multipliers=1,2,2', 'model.latent_shape=map')
-  finish(tmp_path, tiny_run, *fields, 'model.middle_attention=true')
+  fields += ('model.channel_multipliers=1,2,2', 'model.depth=2')
+  fields += ('model.latent_shape=map', 'model.middle_attention=true')
+  finish(tmp_path, tiny_run, *fields)
   use(tmp_path, '--mode=export')
   folder = tmp_path / 'export' / 'diffusers'
   about = json.loads((folder / 'config.json').read_text())

@@ -32,7 +32,8 @@ from vaegan_jax.training.step_kinds import (
 )
 
 SIDE, BATCH, LATENT, SEED, RATE = 8, 4, 2, 7, 0.01
-NETWORK = dict(width=2, channel_multipliers=(1, 2))
+# One block a network: no option depends on how many there are.
+NETWORK = dict(width=2, channel_multipliers=(2,))
 MODULES = {
   'autoencoder': networks.autoencoder(SIDE, 1, LATENT, **NETWORK),
   'critic': critic_lib.Critic(**NETWORK),
