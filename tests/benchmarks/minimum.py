@@ -68,7 +68,7 @@ def muon_products(config: ml_collections.ConfigDict) -> int:
   params = jax.eval_shape(autoencoder.init, jax.random.key(0), example)
   total = 0
   for param in jax.tree.leaves(params['params']):
-    if param.ndim > 2:
+    if param.ndim > 1:
       sides = math.prod(param.shape[:-1]), param.shape[-1]
       small, large = sorted(sides)
       total += 2 * small**2 * large + (5 + 4 + 2 * 4) * small**3

@@ -113,10 +113,10 @@ def rates(optimizer, num_steps):
 
 
 KERNELS = {  # Shapes of an autoencoder's arrays.
-  'wide/kernel': (2, 3, 8),
+  'wide/kernel': (6, 8),
   'tall/kernel': (3, 3, 4, 5),
-  'dense/kernel': (6, 4),
-  'norm/scale': (3, 4, 5),
+  'bias': (6,),
+  'codebook': (6, 4),
 }
 
 
@@ -131,7 +131,7 @@ def near_one(matrix):
 
 
 def test_two_steps_equal_muon_by_hand():
-  """Checks that convolutions alone have Muon, in the autoencoder alone."""
+  """Checks that kernels alone have Muon, in the autoencoder alone."""
   rng = np.random.default_rng(0)
   options = {'muon_learning_rate': 0.5, 'warmup_steps': 2}
   both, plain = create(RATES, **options), create(RATES, warmup_steps=2)
@@ -150,7 +150,7 @@ def test_two_steps_equal_muon_by_hand():
     step = jax.jit(both['autoencoder'].update)
     updates, states['autoencoder'] = step(gradient, states['autoencoder'])
     others, expected = plain['autoencoder'].update(gradient, expected)
-    for name in ('dense/kernel', 'norm/scale'):
+    for name in ('bias', 'codebook'):
       np.testing.assert_allclose(updates[name], others[name], rtol=1e-5)
     for name, longer in (('wide/kernel', (8 / 6) ** 0.5), ('tall/kernel', 1)):
       momenta[name] = 0.95 * momenta[name] + gradient[name]

@@ -270,8 +270,7 @@ FIELDS = (
   _first('optimizer.autoencoder_learning_rate', 1e-3, rules.POSITIVE,
          'Learning rate of the autoencoder.'),
   Field('optimizer.muon_learning_rate', 0.0, rules.WEIGHT, absent=0.0,
-        help="Learning rate of Muon for the kernels of the autoencoder's "
-        'convolutions; 0: off.'),
+        help="Learning rate of Muon for the autoencoder's kernels; 0: off."),
   _first('optimizer.critic_learning_rate', 1e-3, rules.POSITIVE,
          'Learning rate of the critic.'),
   _first('optimizer.b1', 0.5, rules.DECAY, 'Decay of the first moment.'),

@@ -43,11 +43,17 @@ def _raise(field, factor, first, limit, fields: Fields) -> list[Suggestion]:
   return [('raise', field, value)] if possible else []
 
 
-slow_autoencoder, slow_critic = (
-  functools.partial(_lower, f'optimizer.{name}_learning_rate', 5)
-  for name in ('autoencoder', 'critic')
-)
+slow_critic = functools.partial(_lower, 'optimizer.critic_learning_rate', 5)
 lower_adversarial = functools.partial(_lower, 'loss.adversarial_weight', 5)
+
+
+def slow_autoencoder(fields: Fields) -> list[Suggestion]:
+  """Suggests lower learning rates of the autoencoder's optimizers."""
+  return [
+    suggestion
+    for name in ('autoencoder', 'muon')
+    for suggestion in _lower(f'optimizer.{name}_learning_rate', 5, fields)
+  ]
 
 
 def lower_kl(fields: Fields) -> list[Suggestion]:

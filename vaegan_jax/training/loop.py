@@ -24,8 +24,8 @@ SHOWN = ('loss', 'distance', 'kl', 'critic_loss')  # On the progress line.
 _DIVERGED = (
   'Stopped at step {step:,}: the last {skipped_in_a_row:.0f} updates had '
   'non-finite metrics and were skipped. Lower '
-  'optimizer.autoencoder_learning_rate or optimizer.critic_learning_rate, and '
-  'start again in a new --workdir.'
+  'optimizer.autoencoder_learning_rate, optimizer.muon_learning_rate or '
+  'optimizer.critic_learning_rate, and start again in a new --workdir.'
 )
 
 

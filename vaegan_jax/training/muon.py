@@ -54,12 +54,24 @@ def orthogonalize(matrix: jax.Array) -> jax.Array:
   if matrix.shape[0] > matrix.shape[1]:
     return orthogonalize(matrix.T).T
   matrix /= jnp.maximum(jnp.linalg.norm(matrix), _MIN_NORM)
-  a, b, c = _COEFFICIENTS
-  products, factor = _dot(matrix, matrix.T), None
-  for step in range(_NUM_STEPS):
-    square = _dot(products, products)
-    polynomial = a * jnp.eye(len(matrix)) + b * products + c * square
-    factor = polynomial if factor is None else _dot(polynomial, factor)
-    if step < _NUM_STEPS - 1:
-      products = _dot(polynomial, _dot(products, polynomial))
+
+  def step(_, carry):
+    products, polynomial, factor = carry
+    products = _dot(polynomial, _dot(products, polynomial))
+    polynomial = _polynomial(products)
+    return products, polynomial, _dot(polynomial, factor)
+
+  products = _dot(matrix, matrix.T)
+  polynomial = _polynomial(products)
+  # A loop, as compiling all steps takes a fourth of an update's compilation.
+  *_, factor = jax.lax.fori_loop(
+    1, _NUM_STEPS, step, (products, polynomial, polynomial)
+  )
   return _dot(factor, matrix)
+
+
+def _polynomial(products: jax.Array) -> jax.Array:
+  """Returns the factor [K, K] of one step."""
+  a, b, c = _COEFFICIENTS
+  identity = jnp.eye(len(products))
+  return a * identity + b * products + c * _dot(products, products)

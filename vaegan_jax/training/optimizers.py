@@ -25,8 +25,7 @@ class OptimizerConfig:
   warmup_steps: int  # Updates over which learning rates rise linearly from 0.
   schedule: str  # 'constant', or 'cosine': falls to 0 at the end of the run.
   max_grad_norm: float  # Norm to which gradients are clipped; 0: no clipping.
-  # Of Muon for the kernels of the autoencoder's convolutions; 0: no Muon. It
-  # follows the schedule too.
+  # Of Muon for the autoencoder's kernels, on the same schedule; 0: no Muon.
   muon_learning_rate: float = 0.0
 
 
@@ -98,7 +97,7 @@ def create_optimizers(
 
 
 def _with_muon(optimizer, rate: Schedule, config: OptimizerConfig):
-  """Gives the kernels of convolutions to Muon, and leaves the rest."""
+  """Gives the kernels of a network to Muon, and leaves the rest."""
   ratio = config.muon_learning_rate / config.autoencoder_learning_rate
   scaled = (lambda step: ratio * rate(step)) if callable(rate) else ratio * rate
   return optax.partition(
@@ -107,15 +106,10 @@ def _with_muon(optimizer, rate: Schedule, config: OptimizerConfig):
   )
 
 
-def _choose(path, param: jax.Array) -> str:
-  """Chooses the optimizer of one array of the autoencoder.
-
-  The dense layers at a flat latent are the largest matrices. Muon would take
-  as long for them as the rest of an update, and gained nothing.
-  """
+def _choose(path, _) -> str:
+  """Chooses the optimizer of one array by its name."""
   name = jax.tree_util.keystr(path, simple=True, separator='/')
-  is_convolution = name.endswith('kernel') and param.ndim > 2
-  return 'muon' if is_convolution else 'rest'
+  return 'muon' if name.endswith('kernel') else 'rest'
 
 
 def learning_rates(
