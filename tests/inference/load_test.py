@@ -446,9 +446,8 @@ def test_the_layout_of_latent_diffusion_is_exported_for_diffusers(
   tiny_run, tmp_path
 ):
   fields = ('model.network=residual', 'model.layout=ldm', 'model.width=8')
-  fields += ('model.channel_multipliers=1,2,2', 'model.depth=2')
-  fields += ('model.latent_shape=map', 'model.middle_attention=true')
-  finish(tmp_path, tiny_run, *fields)
+  fields += ('model.channel_multipliers=1,2,2', 'model.latent_shape=map')
+  finish(tmp_path, tiny_run, *fields, 'model.middle_attention=true')
   use(tmp_path, '--mode=export')
   folder = tmp_path / 'export' / 'diffusers'
   about = json.loads((folder / 'config.json').read_text())
