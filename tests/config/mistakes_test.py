@@ -128,6 +128,10 @@ MISTAKES = (
     'loss.rate=64 loss.kl_weight one',
   ),
   (
+    '--config=configs/quickstart.py --config.loss.kl_weight=1e-3',
+    'loss.rate=120 loss.kl_weight one loss.rate=0',
+  ),
+  (
     '--config=configs/default.py:fsq_f8 --config.loss.rate=64',
     "loss.rate=64.0 'gaussian' 'fsq' codes loss.rate=0",
   ),
@@ -168,6 +172,7 @@ MISTAKES = (
   ('--config.data.feature=x', "data.feature='x' TFDS data.name='drawn_faces'"),
   ('--config.data.channels=13', "data.channels=13 'array_folder' from 1 to 4"),
   (f'{_ARRAYS} --config.data.center_crop=8', 'data.center_crop=8'),
+  (f'{_ARRAYS} --config.data.axes=NYX', "data.axes='NYX' array_file"),
   ('--config.data.crop=random', "data.crop='random' data.crop=center"),
   (
     f'{_ARRAYS} --config.data.shape=(8,8) --config.data.crop=random '

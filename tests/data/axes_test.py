@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.data.arrays_test import tiff
+from tests.data.opening import load, open_dataset
 from vaegan_jax.data import array_shapes, arrays
 from vaegan_jax.errors import UserError
 
@@ -48,3 +49,35 @@ def test_the_pages_of_a_tiff_are_the_depth_of_a_volume():
 def test_what_does_not_fit_says_what_would(shape, channels, sides, told):
   with pytest.raises(UserError, match=told):
     array_shapes.check_shape(shape, channels=channels, shape=sides)
+
+
+@pytest.mark.parametrize(
+  ('shapes', 'axis'),
+  [
+    ([(40, 9, 8)], 0),
+    ([(9, 8, 40)], 2),
+    ([(40, 9, 8, 3)], 0),
+    ([(40, 9, 8, 3), (30, 9, 8, 3)], 0),
+    ([(40, 9, 8, 3), (40, 9, 8, 3)], 0),
+  ],
+)
+def test_files_of_many_examples_name_the_source_that_reads_them(
+  shapes, axis, tmp_path
+):
+  (tmp_path / 'a').mkdir()
+  for index, shape in enumerate(shapes):
+    array = np.full(shape, index, np.uint8)
+    np.save(tmp_path / 'a' / f'{index}.npy', array)
+  channels = 3 if len(shapes[0]) == 4 else 1
+  fields = {'path': tmp_path / 'a', 'shape': (9, 8), 'channels': channels}
+  told = f'40 examples along axis {axis}, --config.data.name=array_file'
+  if axis:
+    told += f' --config.data.example_axis={axis}'
+  with pytest.raises(UserError, match=told):
+    dataset = open_dataset('array_folder', tmp_path / 'data', **fields)
+    load(dataset, shape=(9, 8), channels=channels)
+  if len(shapes) == 1:  # As the message says.
+    dataset = open_dataset(
+      'array_file', tmp_path / 'data', **fields, example_axis=axis
+    )
+    assert sum(dataset.counts.values()) == 40

@@ -234,7 +234,7 @@ FIELDS = (
         help='Weight of the image as a layer of the distance; 0: off.'),
   Field('loss.image_halvings', 3, between(0, 12), absent=0,
         help='Lower resolutions at which the image is a layer too.'),
-  Field('loss.image_high_pass', 0.0, rules.WEIGHT, absent=0.0,
+  Field('loss.image_high_pass', 1.0, rules.WEIGHT, absent=0.0,
         help='Weight of the image less its half-size copy as a layer, in units '
         'of image_weight; 0: off.'),
   Field('loss.variance', 'half', one_of('half', 'optimal'),
@@ -269,7 +269,7 @@ FIELDS = (
          "Optimizer of both networks; 'rmsprop' ignores b1 and b2."),
   _first('optimizer.autoencoder_learning_rate', 1e-3, rules.POSITIVE,
          'Learning rate of the autoencoder.'),
-  Field('optimizer.muon_learning_rate', 0.0, rules.WEIGHT, absent=0.0,
+  Field('optimizer.muon_learning_rate', 0.01, rules.WEIGHT, absent=0.0,
         help="Learning rate of Muon for the autoencoder's kernels; 0: off."),
   _first('optimizer.critic_learning_rate', 1e-3, rules.POSITIVE,
          'Learning rate of the critic.'),
@@ -292,15 +292,15 @@ FIELDS = (
          resumable=True),
   Field('health.min_usage', 0.1, between(0, 1), resumable=True,
         help='Share of codes in use below which the codebook has collapsed.'),
-  Field('evaluation.lpips_weights', '', rules.TWO_FILES, resumable=True,
-        help="VGG16's file, a comma, and the file of LPIPS's heads, for the "
-        'metric LPIPS; empty: not computed.'),
+  Field('evaluation.lpips_weights', '', rules.FILES, resumable=True,
+        help='Files of VGG16 or AlexNet, of their LPIPS heads and of DISTS, '
+        'separated by commas, for LPIPS and DISTS; empty: not computed.'),
   Field('evaluation.features_weights', '', rules.LOCAL_PATH, resumable=True,
         help="File of VGG16 or of FID's Inception for the Frechet distance and "
         'KID; empty: not computed.'),
 )
 # fmt: on
-_PATH_RULES = (rules.PATH, rules.DATA_PATH, rules.LOCAL_PATH, rules.TWO_FILES)
+_PATH_RULES = (rules.PATH, rules.DATA_PATH, rules.LOCAL_PATH, rules.FILES)
 
 
 def create_config() -> ml_collections.ConfigDict:

@@ -10,7 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vaegan_jax.data import arrays, no_data, ome_sets, other_files, sounds
+from vaegan_jax.data import (
+  array_shapes,
+  arrays,
+  no_data,
+  ome_sets,
+  other_files,
+  sounds,
+)
 from vaegan_jax.data.file_lists import list_files
 from vaegan_jax.data.image_files import DAMAGED_FILE, RULES, ImageFiles
 from vaegan_jax.data.reading import Reading
@@ -115,7 +122,7 @@ class ArrayFiles(ImageFiles):
     raise self._error(
       f'in which {count:,} arrays are {kind}, and {len(others):,} are not, '
       f'such as {others[0]!r} ({self._kinds_found[others[0]]}); all must be '
-      'alike, so repair or remove these'
+      f'alike, so repair or remove these{self._describe_one()}'
     )
 
   def _readable_kinds(self) -> tuple[str, ...]:
@@ -183,6 +190,17 @@ class ArrayFiles(ImageFiles):
     """Returns what is filled, if anything is; see `ImageFiles`."""
     filled = ArrayCounts(counts).filled
     return ('filled', self._reading.nodata) if filled else ()
+
+  def _describe_one(self) -> str:
+    """See `ImageFiles._describe_one`."""
+    channels, shape = self._cut or (1, ())
+    axis = array_shapes.find_examples(
+      self.shape, channels=channels, shape=shape
+    )
+    if axis is None or self.sample_rate:
+      return ''
+    found = array_shapes.describe_examples(self.shape, axis)
+    return f'. As {self.names[0]!r} may hold {found}'
 
   def _list(self) -> dict[str, tuple[int, int]]:
     return find_arrays(self.root)

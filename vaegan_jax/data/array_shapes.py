@@ -15,6 +15,7 @@ def check_shape(
   shape: Sequence[int],
   axes: str = '',
   rules: int = 3,
+  in_folder: bool = False,
 ) -> None:
   """Checks that examples can be cut out of arrays of the shape `given`.
 
@@ -23,6 +24,7 @@ def check_shape(
     channels, shape, axes: see `arrays.to_example`.
     rules: `data.folder_rules`; below 3, channels that may be the first axis
       or the last are the last.
+    in_folder: whether each is a file of an `array_folder`.
 
   Raises:
     UserError: they cannot; it names the field to set.
@@ -31,10 +33,14 @@ def check_shape(
   try:
     arrays.to_example(array, channels=channels, shape=shape, axes=axes)
   except ValueError as error:
+    remedy = _suggest(given, channels, shape, axes)
+    axis = find_examples(given, channels=channels, shape=shape)
+    if in_folder and axis is not None and 'array_file' not in remedy:
+      remedy += f'; or, if it has {describe_examples(given, axis)}'
     raise UserError(
       f'data.channels={channels} and the shape {list(shape)} do not fit the '
       f'examples of the data, each of which is {list(given)}, as {error}: '
-      f'{_suggest(given, channels, shape, axes)}'
+      f'{remedy}'
     ) from error
   ends = {given[0], given[-1]}
   is_ambiguous = channels > 1 and len(given) == len(shape) + 1
@@ -45,6 +51,44 @@ def check_shape(
       f'{channels} channels: --config.data.axes={space}C for the last, or '
       f'--config.data.axes=C{space} for the first'
     )
+
+
+def find_examples(
+  given: tuple[int, ...], *, channels: int, shape: Sequence[int]
+) -> int | None:
+  """Returns the axis of a file that may be one of examples.
+
+  Without it, an example can be cut out of the array, and otherwise not. Of
+  several such axes the longest is taken. None if there is none. See
+  `arrays.to_example`.
+  """
+
+  def holds_example(sizes):
+    try:
+      array = np.broadcast_to(np.uint8(0), sizes)
+      return (
+        arrays.to_example(array, channels=channels, shape=shape) is not None
+      )
+    except (ValueError, IndexError):
+      return False
+
+  if holds_example(given):
+    return None
+  axes = [
+    axis
+    for axis in range(len(given))
+    if holds_example(given[:axis] + given[axis + 1 :])
+  ]
+  return max(axes, key=lambda axis: given[axis], default=None)
+
+
+def describe_examples(given: tuple[int, ...], axis: int) -> str:
+  """Returns a clause about a file whose `axis` may be of examples."""
+  flag = f' --config.data.example_axis={axis}' if axis else ''
+  return (
+    f'{given[axis]:,} examples along axis {axis}, --config.data.name='
+    f'array_file{flag} reads all of one such file'
+  )
 
 
 def takes_first_as_channels(

@@ -195,7 +195,7 @@ class ImageFiles:
         raise self._error(
           f'which leaves no {self._noun} for the split {split!r}; it must hold '
           f'at least one {self._noun} to train with and another, different one '
-          f'to hold out, such as {self._examples}'
+          f'to hold out, such as {self._examples}{self._describe_one()}'
         )
     return splits
 
@@ -236,6 +236,10 @@ class ImageFiles:
     counts = other_files.count_others(self.root, ())
     found = other_files.describe(counts, self._holds_arrays)
     return f', but {found}' if found else ''
+
+  def _describe_one(self) -> str:
+    """Returns a clause about files that hold many examples, or ''."""
+    return ''
 
   def _list(self) -> dict[str, tuple[int, int]]:
     """Returns (bytes, nanoseconds of the last change) by relative name."""

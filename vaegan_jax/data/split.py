@@ -232,7 +232,13 @@ def _array_decoder(
   options = {'channels': channels, 'shape': shape}
   known = tuple(length or max(shape) for length in dataset.shape)
   axes = '' if dataset.sample_rate else reading.axes or dataset.axes
-  array_shapes.check_shape(known, **options, axes=axes, rules=reading.rules)
+  array_shapes.check_shape(
+    known,
+    **options,
+    axes=axes,
+    rules=reading.rules,
+    in_folder=dataset.name == 'array_folder',
+  )
   function = functools.partial(arrays.decode_array, **options, reading=reading)
   if array_shapes.takes_first_as_channels(known, **options, axes=axes):
     return function, axes

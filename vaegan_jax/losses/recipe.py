@@ -47,7 +47,7 @@ def reconstruction_loss(
   reduction: str = 'mean',
   image_weight: float = 1.0,
   image_halvings: int = 3,
-  image_high_pass: float = 0.0,
+  image_high_pass: float = 1.0,
   adversarial_weight: float = 0.2,
   objective: str = 'geometric',
   logits: Callable[[Any], jax.Array] = lambda output: output,

@@ -47,6 +47,8 @@ class LossConfig:
   image_weight: float
   # Further such layers: the image at a half of its size, at a quarter, ...
   image_halvings: int
+  # Weight of the image's finest band as such a layer, in units of theirs.
+  image_high_pass: float
   pixel_weight: float
   adversarial_weight: float
   adversarial_ramp_steps: int
@@ -59,8 +61,6 @@ class LossConfig:
   # Whether the adversarial weight is multiplied by the ratio of the gradients'
   # norms (arXiv 2012.09841, eq. 7), here at x_recon, smoothed and capped.
   adaptive_weight: bool = False
-  # Weight of the image's finest band as such a layer, in units of theirs.
-  image_high_pass: float = 0.0
   # 0: the distance is not computed, and the other terms are the loss.
   distance_weight: float = 1.0
   # The least size that a layer is taken to have in a batch, as a share of its
