@@ -119,7 +119,8 @@ def test_values_survive(name):
   data, shape, channels, wanted = FILES[name]
   run = settings(shape, channels)
   whole = read_whole(data, run)
-  assert whole.values.shape[-1] == channels and np.isfinite(whole.values).all()
+  assert whole.values.shape[-1] == channels
+  assert np.isfinite(whole.values).all()
   form = json.loads(json.dumps(dataclasses.asdict(whole.form)))
   values = whole.values.astype(np.float32)
   again = write_whole(values, Form.from_json(form), run, whole.missing)

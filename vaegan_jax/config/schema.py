@@ -99,7 +99,7 @@ FIELDS = (
         "declares; 'none': nothing does."),
   Field('data.max_nodata', 0.0, between(0.0, 1.0),
         help="Largest share of an array's values that may be no data, which "
-        'become the median of their channel; arrays with more are skipped.'),
+        'counts in no range, loss or metric; arrays with more are skipped.'),
   Field('data.sample_rate', 16_000, rules.COUNT,
         'Samples per second of sounds.'),
   _first('data.channels', 3, between(1, 2**10),

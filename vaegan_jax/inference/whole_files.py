@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vaegan_jax.data import arrays, decode, no_data, sounds, tiff_files
+from vaegan_jax.data import arrays, decode, no_data, pixels, sounds, tiff_files
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.errors import UserError
 from vaegan_jax.inference import nifti_files
@@ -78,7 +78,7 @@ class Whole:
     values: [*S, C], in the units and the dtype of the file.
     form: its format.
     missing: bool, [*S, C], which values mean "no data"; None if none do. They
-      are filled with their channel's median.
+      are filled as in training then, and all values are float32.
   """
 
   values: np.ndarray
@@ -135,8 +135,10 @@ def _read_array(data: bytes, settings: DataConfig) -> Whole:
     declared = [value for code, *_, value in tags if code == _GDAL_NODATA]
     number = float(settings.nodata or declared[0].strip('\0 '))
   missing = _whole_example(stored.missing, form, settings)
-  filled = no_data.fill(values, missing, 1.0)
-  return Whole(filled, dataclasses.replace(form, nodata=number), missing)
+  # All of it at once, so that tiles agree where they overlap.
+  filled, _ = pixels.fill(no_data.mark(values, missing)[None])
+  form = dataclasses.replace(form, nodata=number)
+  return Whole(np.asarray(filled[0]), form, missing)
 
 
 def _whole_example(array: np.ndarray, form: Form, settings: DataConfig):

@@ -124,10 +124,4 @@ def _adversarial_losses(logits, objective, x, where) -> jax.Array:
       'adversarial_weight=0'
     )
   logits = logits.astype(jnp.float32)
-  losses = OBJECTIVES[objective].adversarial_loss(logits)
-  if where is None:
-    return mean_over_map(losses)
-  if losses.ndim < x.ndim:  # Without an axis of channels.
-    losses = losses[..., None]
-  included = masks.position_weights(where, losses)
-  return masks.mean(losses, included, tuple(range(1, losses.ndim)))
+  return mean_over_map(OBJECTIVES[objective].adversarial_loss(logits), where)
