@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+MAX_BYTES = 2**28  # Limit of what is read whole.
+
 
 class Reading(NamedTuple):
   """How examples are read from files.
@@ -18,6 +20,16 @@ class Reading(NamedTuple):
   nodata: str = ''
   max_nodata: float = 0.0
   axes: str = ''
+
+
+class TooLarge(OSError, ValueError):
+  """An error for what is too large to be read whole."""
+
+
+def check_size(size: int, does: str = 'has') -> None:
+  """Raises a `TooLarge` for too many bytes; a file may claim any number."""
+  if size > MAX_BYTES:
+    raise TooLarge(f'it {does} more than {MAX_BYTES:,} bytes')
 
 
 class UnreadableKind(ValueError):

@@ -9,6 +9,8 @@ Axes: S axes of space, B batch.
 """
 
 import itertools
+import math
+import tempfile
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -108,8 +110,15 @@ class Tiles:
 class Canvas:
   """An array that is assembled from tiles."""
 
-  def __init__(self, grid: Grid, smooth: bool):
-    self._grid, self._array = grid, None
+  def __init__(self, grid: Grid, smooth: bool, scratch: str = ''):
+    """Starts with zeros.
+
+    Args:
+      grid: the places of the tiles.
+      smooth: whether overlapping tiles are blended.
+      scratch: a folder for a temporary file with the array, if it is large.
+    """
+    self._grid, self._array, self._scratch = grid, None, scratch
     self._tiles, self._smooth = grid.tiles(), grid.weights(smooth)
     self._hard = grid.weights(False)
 
@@ -117,7 +126,7 @@ class Canvas:
     """Adds a tile [*tile, ...]; whole numbers are not blended."""
     if self._array is None:
       shape = self._grid.space + tile.shape[len(self._grid.tile) :]
-      self._array = np.zeros(shape, tile.dtype)
+      self._array = _zeros(shape, tile.dtype, self._scratch)
     places = self._tiles[index]
     is_whole = tile.dtype.kind in 'iu'
     weights = self._hard if is_whole else self._smooth
@@ -136,3 +145,12 @@ class Canvas:
   def result(self, space: Sequence[int]) -> np.ndarray:
     """Returns the array [*space, ...]."""
     return self._array[tuple(map(slice, space))]
+
+
+def _zeros(shape: tuple[int, ...], dtype: np.dtype, scratch: str) -> np.ndarray:
+  """Returns an array of zeros, in a temporary file if `scratch` is given."""
+  if not scratch:
+    return np.zeros(shape, dtype)
+  with tempfile.TemporaryFile(dir=scratch) as file:  # The map keeps it.
+    file.truncate(math.prod(shape) * np.dtype(dtype).itemsize)
+    return np.memmap(file, dtype, 'r+', shape=shape)
