@@ -24,6 +24,9 @@ def test_a_finished_run_is_measured_once_and_again_when_it_goes_on(
   assert run(tmp_path, *few_steps) == 0
   model = vaegan_jax.load(tmp_path)
   assert (model.step, model.statistics.step) == (2, 2)
+  structure = dict(model.statistics.structure)
+  assert 1 <= structure['effective_rank'] <= 4
+  assert 0 < structure['velocity_variance'] < 1.58
   written = (tmp_path / 'latents.json').stat().st_mtime_ns
   assert run(tmp_path, *few_steps) == 0  # Nothing to do.
   assert (tmp_path / 'latents.json').stat().st_mtime_ns == written

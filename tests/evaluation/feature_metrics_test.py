@@ -332,7 +332,7 @@ def test_a_file_of_neither_network_is_refused(tmp_path):
   ('flag', 'word'),
   [
     ('lpips_weights=/nowhere/a.pth,/nowhere/b.pth', 'nowhere'),
-    ('lpips_weights=/nowhere/a.pth', 'two local files'),
+    ('lpips_weights=/nowhere/a.pth', 'two to five local files'),
     ('features_weights=/nowhere/a.pth', 'nowhere'),
   ],
 )

@@ -27,6 +27,8 @@ _CURVES = (
   'detail',
   'false_detail',
   'lpips',
+  'lpips_alex',
+  'dists',
   'kid',
   'frechet',
 )

@@ -21,7 +21,7 @@ from etils import epath
 from vaegan_jax.config import schema
 from vaegan_jax.config.migrations import upgrade
 from vaegan_jax.config.paths import absolute
-from vaegan_jax.config.rules import PATH, TWO_FILES, flatten, nearest
+from vaegan_jax.config.rules import FILES, PATH, flatten, nearest
 from vaegan_jax.config.validation import validate
 from vaegan_jax.errors import UserError
 from vaegan_jax.names import OBJECTIVES
@@ -149,7 +149,7 @@ def add_objective(source: str, objective: str) -> str:
 def make_paths_absolute(config: ml_collections.ConfigDict) -> None:
   """Makes the paths of a configuration absolute, in place."""
   values = flatten(config)
-  pairs = {field.name for field in schema.FIELDS if field.rule is TWO_FILES}
+  pairs = {field.name for field in schema.FIELDS if field.rule is FILES}
   if config.critic.network == 'lpips':
     pairs.add('critic.weights')
   for name in schema.path_fields():

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import ml_collections
 
-from vaegan_jax.config.paths import is_two_files
+from vaegan_jax.config.paths import is_files
 from vaegan_jax.config.rules import as_argument, either
 from vaegan_jax.config.shapes import shape_field, shape_flag, spatial_shape
 from vaegan_jax.errors import UserError
@@ -256,7 +256,7 @@ def check_pretrained_critic(config: ml_collections.ConfigDict) -> Conflicts:
 
 def _check_lpips(config) -> Conflicts:
   """Yields what would not compute the published LPIPS."""
-  if not is_two_files(config.critic.weights):
+  if not is_files(config.critic.weights, 2, 2):
     yield (
       'critic.weights',
       "must name two files for critic.network='lpips', VGG16's and LPIPS's "

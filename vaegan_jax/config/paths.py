@@ -30,10 +30,12 @@ def is_local_path(text: str) -> bool:
   return '://' not in text and is_path(text)
 
 
-def is_two_files(text: str) -> bool:
-  """Returns whether a text is two local paths with a comma between them."""
+def is_files(text: str, least: int, most: int) -> bool:
+  """Returns whether a text is so many local paths with commas between them."""
   paths = text.split(',')
-  return len(paths) == 2 and all(p.strip() and is_local_path(p) for p in paths)
+  return least <= len(paths) <= most and all(
+    p.strip() and is_local_path(p) for p in paths
+  )
 
 
 def absolute(path: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from vaegan_jax.config.paths import is_local_path, is_path, is_two_files
+from vaegan_jax.config.paths import is_files, is_local_path, is_path
 from vaegan_jax.config.shapes import MAX_AXES
 from vaegan_jax.data.buckets import is_folder
 from vaegan_jax.data.data_config import as_pair, in_bucket
@@ -153,9 +153,10 @@ DATA_PATH = Rule(
   lambda text: is_path(text) and (not in_bucket(text) or is_folder(text)),
 )
 LOCAL_PATH = Rule('a local path of names up to 255 bytes', is_local_path)
-TWO_FILES = Rule(
-  "two local files with a comma between them, VGG16's and LPIPS's heads",
-  lambda text: not text or is_two_files(text),
+FILES = Rule(
+  'two to five local files with commas between them, such as those of VGG16 '
+  "and of LPIPS's heads",
+  lambda text: not text or is_files(text, 2, 5),
 )
 NOT_EMPTY = Rule('a name', lambda value: bool(value.strip()))
 COUNT = between(1, _INT32_MAX)

@@ -292,15 +292,15 @@ FIELDS = (
          resumable=True),
   Field('health.min_usage', 0.1, between(0, 1), resumable=True,
         help='Share of codes in use below which the codebook has collapsed.'),
-  Field('evaluation.lpips_weights', '', rules.TWO_FILES, resumable=True,
-        help="VGG16's file, a comma, and the file of LPIPS's heads, for the "
-        'metric LPIPS; empty: not computed.'),
+  Field('evaluation.lpips_weights', '', rules.FILES, resumable=True,
+        help='Files of VGG16 or AlexNet, of their LPIPS heads and of DISTS, '
+        'separated by commas, for LPIPS and DISTS; empty: not computed.'),
   Field('evaluation.features_weights', '', rules.LOCAL_PATH, resumable=True,
         help="File of VGG16 or of FID's Inception for the Frechet distance and "
         'KID; empty: not computed.'),
 )
 # fmt: on
-_PATH_RULES = (rules.PATH, rules.DATA_PATH, rules.LOCAL_PATH, rules.TWO_FILES)
+_PATH_RULES = (rules.PATH, rules.DATA_PATH, rules.LOCAL_PATH, rules.FILES)
 
 
 def create_config() -> ml_collections.ConfigDict:

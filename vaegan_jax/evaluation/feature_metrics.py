@@ -1,4 +1,4 @@
-"""Metrics in the features of pretrained networks: LPIPS, Frechet distance.
+"""Metrics in pretrained networks: LPIPS, DISTS, Frechet distance, KID.
 
 The user has the files of the networks, and no run was trained with them. Every
 network takes what a screen would show: pictures clipped to [-1, 1] and rounded
@@ -21,15 +21,17 @@ import jax
 import jax.numpy as jnp
 
 from vaegan_jax.errors import UserError
-from vaegan_jax.losses.distances import feature_distance
+from vaegan_jax.evaluation.paired_metrics import (
+  compare_pairs,
+  load_paired_metrics,
+)
 from vaegan_jax.losses.perceptual import capture_features
 from vaegan_jax.models.pretrained import inception, lpips, vgg, weights
 from vaegan_jax.runtime import devices
 
 _VGG_LAYER = 'conv5_3'  # The last layer, for the Frechet distance.
 
-# {'lpips': {layer: [B, H', W', C']}, 'features': [B, F] of the Frechet
-# distance}, or one of the two.
+# 'features' [B, F] of the Frechet distance, and what `compare_pairs` takes.
 Features = dict[str, Any]
 
 
@@ -63,8 +65,8 @@ class FeatureMetrics:
 
     Returns:
       Those of the metrics that are loaded: 'features' [B, P, F] of the
-      originals and, for each suffix, 'features_recon' [B, P, F] and 'lpips'
-      [B], the mean over the pictures.
+      originals and, for each suffix, 'features_recon' [B, P, F] and the paired
+      metrics [B], means over the pictures.
     """
     if not self.embedders:
       return {}
@@ -80,7 +82,7 @@ class FeatureMetrics:
       parts.append(part)
     stacked = {k: jnp.stack([p[k] for p in parts], axis=1) for k in parts[0]}
     return {
-      k: v.mean(axis=1) if k.startswith('lpips') else v
+      k: v if k.startswith('features') else v.mean(axis=1)
       for k, v in stacked.items()
     }
 
@@ -119,47 +121,49 @@ def load_feature_metrics(
   """Reads the weights of the networks; compiles nothing.
 
   Args:
-    lpips_weights: the files of VGG16 and of LPIPS's heads, separated by a
-      comma; '': no LPIPS.
+    lpips_weights: the files of LPIPS and DISTS, separated by commas, as
+      `load_paired_metrics` takes them; '': none.
     features_weights: the file of VGG16 or of the Inception of 2015, told apart
       by its content; '': no Frechet distance.
     arrays: whether the examples are arrays, not photographs.
 
   Returns:
-    The metrics. LPIPS and the Frechet distance share the passes of one VGG16.
+    The metrics. LPIPS and the Frechet distance share the passes of one VGG16;
+    DISTS pools differently and has its own.
 
   Raises:
     UserError: a file is missing, damaged or of another network.
   """
-  networks, protocol, num_features = [], [], 0  # (embed, variables)
-  embed_for_lpips = functools.partial(
-    _embed_in_vgg, lpips.LPIPS(), vgg.LPIPS_LAYERS
-  )
-  trunk, heads = (lpips_weights or ',').split(',')
+  paired, num_features = [], 0
   if lpips_weights:
     with _naming(f'evaluation.lpips_weights={lpips_weights}'):
-      variables = lpips.load_lpips(trunk, heads)
-    networks.append((functools.partial(embed_for_lpips, ''), variables))
-    protocol.append(
-      'lpips: v0.1 in VGG16 (arXiv 1801.03924), pictures enlarged to at least '
-      f'{lpips.MIN_SIDE} pixels, {_describe(trunk)} and {_describe(heads)}'
-    )
+      paired = load_paired_metrics(lpips_weights.split(','))
+  protocol = [
+    f'{metric.description}, {" and ".join(map(_describe, metric.files))}'
+    for metric in paired
+  ]
+  networks = {m.name: (m.embed, m.variables) for m in paired}
   if features_weights:
     with _naming(f'evaluation.features_weights={features_weights}'):
       network, num_features, description = _load_features(features_weights)
-    if trunk and _digest(trunk) == _digest(features_weights):
-      layer = f'vgg/{_VGG_LAYER}'
-      networks = [(functools.partial(embed_for_lpips, layer), variables)]
+    trunks = {m.name: m.files[0] for m in paired}
+    shared = 'lpips' in trunks and (
+      _digest(trunks['lpips']) == _digest(features_weights)
+    )
+    if shared:
+      embed, variables = networks['lpips']
+      embed = functools.partial(embed, layer=f'vgg/{_VGG_LAYER}')
+      networks['lpips'] = embed, variables
     else:
-      networks.append(network)
+      networks['features'] = network
     protocol += [
       f'frechet: {description}, {_describe(features_weights)}',
       'kid: KID (arXiv 1801.01401) in the same features, over pairs of '
       'different examples',
     ]
   embedders = (
-    functools.partial(jax.jit(embed), devices.replicate(variables))
-    for embed, variables in networks
+    functools.partial(_embed_shown, embed, devices.replicate(variables))
+    for embed, variables in networks.values()
   )
   return FeatureMetrics(tuple(embedders), tuple(protocol), arrays, num_features)
 
@@ -188,8 +192,7 @@ def _load_features(path):
     'not the FID of the literature), pictures enlarged to at least '
     f'{lpips.MIN_SIDE} pixels'
   )
-  embed = functools.partial(_embed_in_vgg, vgg.VGG(16), (), _VGG_LAYER)
-  network = embed, vgg.to_variables(path, state, 16)
+  network = _embed_in_vgg, vgg.to_variables(path, state, 16)
   return network, vgg.WIDTHS[-1], description
 
 
@@ -236,29 +239,26 @@ def to_pictures(images: jax.Array) -> jax.Array:
   return images[..., :-1] if images.shape[-1] in (2, 4) else images
 
 
-def _embed_in_vgg(module, lpips_layers, layer, variables, pictures):
-  """Embeds in VGG16, in one pass; without `layer` for LPIPS alone."""
-  pictures = lpips.enlarge(to_pictures(pictures))
-  layers = (*lpips_layers, layer) if layer else lpips_layers
-  _, features = capture_features(module, variables, pictures, layers=layers)
-  embedded = {}
-  if layer:
-    embedded['features'] = features.pop(layer).mean(axis=(1, 2))
-  return embedded | ({'lpips': features} if lpips_layers else {})
+@functools.partial(jax.jit, static_argnums=0)
+def _embed_shown(embed, variables, images) -> Features:
+  return embed(variables, to_pictures(images))
+
+
+def _embed_in_vgg(variables, pictures):
+  _, features = capture_features(
+    vgg.VGG(16), variables, lpips.enlarge(pictures), layers=(_VGG_LAYER,)
+  )
+  return {'features': features[_VGG_LAYER].mean(axis=(1, 2))}
 
 
 def _embed_in_inception(variables, pictures):
-  pictures = inception.resize(to_pictures(pictures))
+  pictures = inception.resize(pictures)
   return {'features': inception.Inception().apply(variables, pictures)}
 
 
 @jax.jit
 def _compare(features, features_recon):
-  compared = {}
-  if 'lpips' in features:
-    compared['lpips'] = feature_distance(
-      features['lpips'], features_recon['lpips'], reduction='spatial'
-    )
+  compared = compare_pairs(features, features_recon)
   if 'features' in features:
     compared['features_recon'] = features_recon['features']
   return compared

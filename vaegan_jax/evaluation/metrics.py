@@ -291,6 +291,8 @@ TABLE = (
   Metric('energy', 'Energy', 2),
   Metric('false_detail', 'False detail', 3, optional=True),
   Metric('lpips', 'LPIPS', 3, optional=True),
+  Metric('lpips_alex', 'LPIPS, AlexNet', 3, optional=True),
+  Metric('dists', 'DISTS', 3, optional=True),
   Metric('kid', 'KID', 5, optional=True),
   Metric('frechet', 'Frechet', 1, optional=True),
   Metric('frechet_floor', 'its floor', 1, optional=True, quality=False),

@@ -7,6 +7,8 @@ space, Z entries of a latent.
 
 import json
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -29,6 +31,8 @@ class LatentStatistics(struct.PyTreeNode):
       (arXiv 2112.10752, appendix G).
     step: step of the weights.
     num_images: how many were measured.
+    structure: what `latent_structure.describe` found, as sorted items; ()
+      if that was not measured.
   """
 
   mean: jax.Array
@@ -36,6 +40,9 @@ class LatentStatistics(struct.PyTreeNode):
   scaling_factor: jax.Array
   step: int = struct.field(pytree_node=False)
   num_images: int = struct.field(pytree_node=False)
+  structure: tuple[tuple[str, float], ...] = struct.field(
+    pytree_node=False, default=()
+  )
 
   def to_json(self) -> str:
     """Returns the content of `latents.json`.
@@ -50,6 +57,8 @@ class LatentStatistics(struct.PyTreeNode):
       'std': np.asarray(self.std, np.float64).tolist(),
       'scaling_factor': float(self.scaling_factor),
     }
+    if self.structure:
+      content['structure'] = dict(self.structure)
     return json.dumps(content, allow_nan=False) + '\n'
 
 
@@ -70,12 +79,18 @@ def read_statistics(folder: os.PathLike | str) -> LatentStatistics | None:
       scaling_factor=np.float32(content['scaling_factor']),
       step=int(content['step']),
       num_images=int(content['num_images']),
+      structure=as_items(content.get('structure', {})),
     )
-  except (ValueError, LookupError, TypeError) as error:
+  except (ValueError, LookupError, TypeError, AttributeError) as error:
     raise UserError(
       f'{path} is damaged ({error!r}): delete it, and --mode=encode or '
       '--mode=export writes it again'
     ) from error
+
+
+def as_items(structure: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
+  """Returns the field `structure`, which must be hashable."""
+  return tuple(sorted((name, float(v)) for name, v in structure.items()))
 
 
 def moments_of(latents: np.ndarray, logvar: np.ndarray | None) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Measures the latents of a finished run, and writes `latents.json`."""
 
 import contextlib
+import functools
 from collections.abc import Callable
 
 import jax
@@ -11,10 +12,12 @@ from etils import epath
 
 from vaegan_jax.data.split import Images
 from vaegan_jax.errors import UserError
+from vaegan_jax.inference import latent_structure
 from vaegan_jax.inference.encode import encode_batches
 from vaegan_jax.inference.latent_statistics import (
   FILE,
   NUM_IMAGES,
+  as_items,
   moments_of,
   read_statistics,
   summarize,
@@ -101,9 +104,20 @@ def measure(
     indices=np.arange(number) * len(images) // number,
     poll=poll,
   )
-  moments = sum(moments_of(p.latents, p.logvar) for _, p in batches)
+  pairs = (
+    (
+      moments_of(p.latents, p.logvar),
+      latent_structure.moments_of(p.latents, p.logvar),
+    )
+    for _, p in batches
+  )
+  moments, structure = functools.reduce(
+    lambda a, b: (a[0] + b[0], a[1].add(b[1])), pairs
+  )
   statistics = summarize(moments, step=model.step, num_images=number)
   try:
+    found = latent_structure.describe(structure, model.latent_shape[:-1])
+    statistics = statistics.replace(structure=as_items(found))
     text = statistics.to_json()
   except ValueError as error:
     raise UserError(
@@ -112,6 +126,8 @@ def measure(
     ) from error
   if distributed.is_first():
     write_text(epath.Path(model.source) / FILE, text)
+    values = (f'{name} {value:.3g}' for name, value in found.items())
+    print('Latents:', *values, sep='  ', flush=True)
   return model.replace(statistics=statistics)
 
 

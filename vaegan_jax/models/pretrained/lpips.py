@@ -1,10 +1,12 @@
-"""LPIPS (arXiv 1801.03924, v0.1): VGG16 with a weight for each channel.
+"""LPIPS (arXiv 1801.03924, v0.1): a network with a weight for each channel.
 
-It serves as an evaluation metric and as a frozen critic to train against.
+In VGG16 it serves as an evaluation metric and as a frozen critic to train
+against, in AlexNet as a second metric.
 Axes: B images, H height, W width, C channels.
 """
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -13,29 +15,32 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaegan_jax.losses import distances
-from vaegan_jax.models.pretrained.vgg import (
-  LPIPS_LAYERS,
-  VGG,
-  load_lpips_weights,
-  load_vgg,
-)
+from vaegan_jax.models.pretrained import alexnet, vgg, weights
 
 MIN_SIDE = 64  # Pixels.
+LAYERS = {'vgg16': vgg.LPIPS_LAYERS, 'alexnet': alexnet.LAYERS}
+
+State = Mapping[str, np.ndarray]
 
 
 class LPIPS(nn.Module):
-  """VGG16 with the layers of LPIPS (arXiv 1801.03924, eq. 1, v0.1).
+  """A network with the layers of LPIPS (arXiv 1801.03924, eq. 1, v0.1).
 
   Its layers are scaled so that LPIPS is `perceptual_distance` with
-  `layers=LPIPS_LAYERS` and `reduction='spatial'`. Images with a side below 64
-  are enlarged to it, bilinear: the weights were fitted to patches of 64 pixels,
-  and a smaller image leaves the last layer almost nothing.
+  `layers=LAYERS[network]` and `reduction='spatial'`. Images with a side below
+  64 are enlarged to it, bilinear: the weights were fitted to patches of 64
+  pixels, and a smaller image leaves the last layer almost nothing.
+
+  Attributes:
+    network: 'vgg16' or 'alexnet'.
   """
+
+  network: str = 'vgg16'
 
   @property
   def layer_names(self) -> tuple[str, ...]:
-    """`LPIPS_LAYERS`; VGG's own layers are `vgg/conv1_1`, ..."""
-    return LPIPS_LAYERS
+    """`LAYERS[network]`; VGG's own layers are `vgg/conv1_1`, ..."""
+    return LAYERS[self.network]
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -46,13 +51,17 @@ class LPIPS(nn.Module):
       train: has no effect; critics take it.
 
     Returns:
-      The last layer, [B, H', W', 512] float32.
+      The last layer, [B, H', W', C'] float32.
 
     Raises:
       ValueError: x has another shape or dtype.
     """
-    features = VGG(16, name='vgg').features(enlarge(x))
-    for layer in LPIPS_LAYERS:
+    if self.network == 'alexnet':
+      trunk = alexnet.AlexNet(name='alexnet')
+    else:
+      trunk = vgg.VGG(16, name='vgg')
+    features = trunk.features(enlarge(x))
+    for layer in self.layer_names:
       scaled = _Scaled(name=layer)(features[layer])
     return scaled
 
@@ -90,8 +99,24 @@ def load_lpips(
   Raises:
     UserError: a file is damaged or holds another network.
   """
-  params = {'vgg': load_vgg(path, 16)['params']}
-  factors = load_lpips_weights(heads)
-  for layer, factor in zip(LPIPS_LAYERS, factors, strict=True):
+  return to_variables(
+    (path, weights.read_state_dict(path)),
+    (heads, weights.read_state_dict(heads)),
+    'vgg16',
+  )
+
+
+def to_variables(
+  trunk: tuple[str | os.PathLike, State],
+  heads: tuple[str | os.PathLike, State],
+  network: str,
+) -> dict[str, Any]:
+  """Converts two state dicts, each with its path, to variables of `LPIPS`."""
+  if network == 'alexnet':
+    params = {'alexnet': alexnet.to_variables(*trunk)['params']}
+  else:
+    params = {'vgg': vgg.to_variables(*trunk, 16)['params']}
+  factors = vgg.to_lpips_weights(*heads, network)
+  for layer, factor in zip(LAYERS[network], factors, strict=True):
     params[layer] = {'scale': np.sqrt(factor)}
   return {'params': params}

@@ -7,7 +7,7 @@ LPIPS (arXiv 1801.03924) from its authors'.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -34,8 +34,13 @@ URLS = {
 }
 _LPIPS_URL = (
   'https://github.com/richzhang/PerceptualSimilarity/raw/master/'
-  'lpips/weights/v0.1/vgg.pth'
+  'lpips/weights/v0.1/'
 )
+# By network: the title of LPIPS's heads, their file, their widths.
+_HEADS = {
+  'vgg16': ('VGG', 'vgg.pth', WIDTHS),
+  'alexnet': ('AlexNet', 'alex.pth', (64, 192, 384, 256, 256)),
+}
 
 
 class ConvReLU(nn.Module):
@@ -50,13 +55,16 @@ class ConvReLU(nn.Module):
 
 
 class VGG(nn.Module):
-  """Five blocks of convolutions with max-pooling after each.
+  """Five blocks of convolutions with pooling after each.
 
   Attributes:
     depth: 16 or 19.
+    pool: [B, H, W, C] -> [B, H', W', C], half the size; None: the maximum of
+      2x2 squares.
   """
 
   depth: int
+  pool: Callable[[jax.Array], jax.Array] | None = None
 
   def __post_init__(self):
     _check_depth(self.depth)
@@ -86,9 +94,9 @@ class VGG(nn.Module):
   @nn.compact
   def features(self, x: jax.Array) -> dict[str, jax.Array]:
     """Returns {layer: [B, H', W', C']} in forward order; see `__call__`."""
-    x, features = _normalize(x), {}
+    x, features = normalize(x, 'VGG', MIN_SIDE), {}
     for block, num_convs in enumerate(CONVS[self.depth]):
-      x = max_pool(x) if block else x
+      x = (self.pool or max_pool)(x) if block else x
       for conv in range(num_convs):
         name = f'conv{block + 1}_{conv + 1}'
         x = features[name] = ConvReLU(WIDTHS[block], name=name)(x)
@@ -157,34 +165,43 @@ def to_variables(
   return {'params': params}
 
 
-def load_lpips_weights(path: str | os.PathLike) -> tuple[np.ndarray, ...]:
-  """Reads the factors of LPIPS for each channel of `LPIPS_LAYERS`.
+def load_lpips_weights(
+  path: str | os.PathLike, network: str = 'vgg16'
+) -> tuple[np.ndarray, ...]:
+  """Reads the factors of LPIPS for each channel of its layers.
 
   Args:
-    path: path of `lpips/weights/v0.1/vgg.pth` in its authors' repository.
+    path: path of `lpips/weights/v0.1/vgg.pth` in its authors' repository, or
+      of `alex.pth` beside it.
+    network: 'vgg16' or 'alexnet'.
 
   Returns:
-    Five vectors [C], float32, in the order of `LPIPS_LAYERS`.
+    Five vectors [C], float32, in forward order.
 
   Raises:
     UserError: the file is damaged or holds another network, or a factor is
       negative.
   """
-  state = weights.read_state_dict(path)
+  return to_lpips_weights(path, weights.read_state_dict(path), network)
+
+
+def to_lpips_weights(
+  path: str | os.PathLike, state: Mapping[str, np.ndarray], network: str
+) -> tuple[np.ndarray, ...]:
+  """Converts the tensors of a file, as `load_lpips_weights` does."""
+  name, file, widths = _HEADS[network]
+  title, url = f"LPIPS's {name} weights", _LPIPS_URL + file
   shapes = {
-    f'lin{i}.model.1.weight': (1, width, 1, 1) for i, width in enumerate(WIDTHS)
+    f'lin{i}.model.1.weight': (1, width, 1, 1) for i, width in enumerate(widths)
   }
   # A file of the whole LPIPS holds the network too, and these factors twice.
   state = {name: a for name, a in state.items() if name in shapes} or state
-  tensors = weights.select(
-    path, state, shapes, "LPIPS's VGG weights", _LPIPS_URL
-  )
+  tensors = weights.select(path, state, shapes, title, url)
   for name, tensor in tensors.items():
     if tensor.min() < 0:
       raise UserError(
-        f"{path} does not hold LPIPS's VGG weights, because {name} has "
-        f'{tensor.min()} and a distance needs at least 0: download '
-        f'{_LPIPS_URL}.'
+        f'{path} does not hold {title}, because {name} has {tensor.min()} and '
+        f'a distance needs at least 0: download {url}.'
       )
   return tuple(tensor.reshape(-1) for tensor in tensors.values())
 
@@ -194,17 +211,21 @@ def _check_depth(depth: int) -> None:
     raise ValueError(f'the depth of VGG is {depth!r}; known: {list(CONVS)}')
 
 
-def _normalize(x: jax.Array) -> jax.Array:
-  """Normalises x [B, H, W, 1 or 3] in [-1, 1] by ImageNet's moments."""
+def normalize(x: jax.Array, network: str, min_side: int) -> jax.Array:
+  """Normalises x [B, H, W, 1 or 3] in [-1, 1] by ImageNet's moments.
+
+  Raises:
+    ValueError: x has another shape or dtype, or a side below `min_side`.
+  """
   if (
     x.ndim != 4
     or x.shape[3] not in (1, 3)
-    or min(x.shape[1:3]) < MIN_SIDE
+    or min(x.shape[1:3]) < min_side
     or not jnp.issubdtype(x.dtype, jnp.floating)
   ):
     raise ValueError(
-      f'VGG takes floating-point images [B, H, W, C] with C = 1 or 3 and sides '
-      f'of at least {MIN_SIDE}, and not {x.dtype}{list(x.shape)}'
+      f'{network} takes floating-point images [B, H, W, C] with C = 1 or 3 and '
+      f'sides of at least {min_side}, and not {x.dtype}{list(x.shape)}'
     )
   mean = 2 * np.array(IMAGENET_MEAN) - 1  # For values in [-1, 1].
   std = 2 * np.array(IMAGENET_STD)
