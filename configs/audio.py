@@ -17,6 +17,7 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   """Returns the configuration for 8,192 samples, about half a second."""
   config = default.get_config(objective)
   short.shorten(config, num_train_steps=1_000)
+  short.keep_adam(config)
   config.batch_size = 16
   config.data.name = 'drawn_sounds'
   config.data.shape = (8192,)

@@ -18,6 +18,7 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   config = default.get_config(objective)
   # At twice this rate, the quick start's, training diverged.
   short.shorten(config, num_train_steps=900, learning_rate=1e-3)
+  short.keep_adam(config)
   config.batch_size = 32
   config.data.name = 'drawn_bands'
   config.data.shape = (64, 64)

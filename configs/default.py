@@ -30,6 +30,7 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
     critic.weight_clip = 0.01
     optimizer.name = 'rmsprop'
     optimizer.autoencoder_learning_rate = 5e-5
+    optimizer.muon_learning_rate = 0.0
     optimizer.critic_learning_rate = 5e-5
   elif config.objective == 'wasserstein_gp':
     critic.r1_weight = 0.0

@@ -23,13 +23,13 @@ def kl_f8(config: ml_collections.ConfigDict) -> None:
 def vq_f8(config: ml_collections.ConfigDict) -> None:
   """Selects a map of codes from a learnt codebook of 512."""
   _map(config, multipliers=(1, 2, 4), latent_dim=8)
-  config.model.latent = 'vq'
+  config.model.latent, config.loss.rate = 'vq', 0.0
 
 
 def fsq_f8(config: ml_collections.ConfigDict) -> None:
   """Selects a map of codes by rounding, 8 x 6 x 5 = 240 of them."""
   _map(config, multipliers=(1, 2, 4), latent_dim=3)
-  config.model.latent = 'fsq'
+  config.model.latent, config.loss.rate = 'fsq', 0.0
 
 
 def ldm_f4(config: ml_collections.ConfigDict) -> None:

@@ -20,6 +20,9 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   for network in (config.model, config.critic):
     network.depth = 3
     network.channel_multipliers = (1, 2, 4)
-  # Both objectives then have about the same rate.
+  config.loss.rate = 120.0
   config.loss.kl_weight *= 2.0 if config.objective == 'mse' else 0.4
+  # Blotches and noise are most visible in flat colours.
+  config.loss.image_weight = 2.0
+  config.loss.adversarial_weight = 0.1
   return config

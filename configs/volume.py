@@ -17,6 +17,7 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   """Returns the configuration for 32 x 32 x 32 voxels."""
   config = default.get_config(objective)
   short.shorten(config, num_train_steps=900)
+  short.keep_adam(config)
   config.batch_size = 16
   config.data.name = 'drawn_volumes'
   config.data.shape = (32, 32, 32)

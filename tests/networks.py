@@ -88,6 +88,7 @@ def loss_config(**fields) -> LossConfig:
     'reduction': 'sum',
     'image_weight': 0.0,
     'image_halvings': 0,
+    'image_high_pass': 0.0,
     'pixel_weight': 0.0,
     'adversarial_weight': 0.0,
     'adversarial_ramp_steps': 0,

@@ -44,6 +44,7 @@ def tiny_flags(path, data_dir):
     'loss.adversarial_weight': 0.1,
     'loss.adversarial_ramp_steps': 0,
     'optimizer.autoencoder_learning_rate': 1e-3,
+    'optimizer.muon_learning_rate': 0,
     'optimizer.critic_learning_rate': 1e-3,
   }
   for network in ('model', 'critic'):

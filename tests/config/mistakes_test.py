@@ -128,6 +128,10 @@ MISTAKES = (
     'loss.rate=64 loss.kl_weight one',
   ),
   (
+    '--config=configs/quickstart.py --config.loss.kl_weight=1e-3',
+    'loss.rate=120 loss.kl_weight one loss.rate=0',
+  ),
+  (
     '--config=configs/default.py:fsq_f8 --config.loss.rate=64',
     "loss.rate=64.0 'gaussian' 'fsq' codes loss.rate=0",
   ),

@@ -9,7 +9,8 @@ import pytest
 
 from tests.data.opening import everything, load, open_dataset
 from vaegan_jax.data import containers
-from vaegan_jax.data.split import whole_of
+from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data.split import load_splits, whole_of
 from vaegan_jax.data.store import Blocks, hash_numbers
 from vaegan_jax.errors import UserError
 
@@ -212,12 +213,14 @@ def test_blocks_are_bounded_in_size(monkeypatch):
 
 def test_what_is_not_finite_is_skipped_and_named(tmp_path, caplog):
   values = X.astype(np.float32)
-  values[3, 0, 0, 0] = np.nan
+  values[3, 0, 0, 0] = np.inf
   dataset = open_file(save_hdf5(tmp_path / 'x.h5', x=values), tmp_path)
   assert sum(dataset.counts.values()) == 39
   assert 3 not in np.concatenate(list(dataset._numbers.values()))
   assert 'Skipped 1 of 40 examples' in caplog.text
-  assert 'x[3] (ValueError: of 90 values 1 are NaN' in caplog.text
+  assert (
+    'x[3] (ValueError: of 90 values 0 are NaN and 1 infinite' in caplog.text
+  )
   values[4:9] = np.inf
   with pytest.raises(UserError, match=r'6 cannot be read, such as x\[3'):
     open_file(save_hdf5(tmp_path / 'x.h5', x=values), tmp_path)
@@ -230,7 +233,9 @@ def test_declared_no_data_is_skipped_and_a_scale_is_refused(tmp_path):
     file['x'].attrs['_FillValue'] = np.uint16(0)
   dataset = open_file(path, tmp_path)
   assert sum(dataset.counts.values()) == 39
-  assert 'Skipped 1 that hold no data.' in dataset.report(None)
+  assert (
+    'Skipped 1 of 40 examples with more no data' in dataset.report(None)[-1]
+  )
   with h5py.File(path, 'r+') as file:
     file['x'].attrs['scale_factor'] = 0.1
   with pytest.raises(UserError, match='scale_factor is not applied'):
@@ -375,15 +380,35 @@ def test_training_reads_it(tmp_path):
   assert 'one in ten held out' in lines[0]
 
 
-@pytest.mark.parametrize('field', ('nodata', 'max_nodata'))
-def test_no_data_cannot_be_stated(field):
-  """It would be filled here and skipped there."""
-  from vaegan_jax.config import validation
-  from vaegan_jax.config.io import load_config_file
-
-  config = load_config_file('configs/array_folder.py')
-  config.data.update({'name': 'array_file', 'path': 'x.npy'})
-  validation.validate(config)
-  config.data[field] = {'nodata': '-9999', 'max_nodata': 0.5}[field]
-  with pytest.raises(UserError, match=rf'data\.{field}=.*array_file.*skips'):
-    validation.validate(config)
+def test_no_data_is_masked_up_to_a_share(tmp_path):
+  """Declared by the file, stated by the run, or NaN: one path for all."""
+  values = np.maximum(X, 2).astype(np.float32)
+  values[5, 1, 1] = 0  # 3 of 90 values.
+  values[6, :4] = np.nan  # 60 of 90.
+  values[7, 2, 2, 0] = 1
+  path = save_hdf5(tmp_path / 'x.h5', x=values)
+  with h5py.File(path, 'r+') as file:
+    file['x'].attrs['_FillValue'] = np.float32(0)
+  found = {}
+  for nodata, most, number, masked in (
+    ('', 0.0, 38, ()),
+    ('', 0.1, 39, (3,)),
+    ('', 0.7, 40, (3, 60)),
+    ('1', 0.1, 39, (1,)),
+  ):
+    lines = []
+    fields = {'path': str(path), 'data_dir': str(tmp_path), **SHAPE}
+    data = DataConfig(
+      'array_file', nodata=nodata, max_nodata=most, feature='x', **fields
+    )
+    splits = load_splits(
+      data, ['train_split', 'eval_split'], report=lines.append
+    )
+    examples = np.concatenate([everything(images) for images in splits])
+    counts = np.isnan(examples).sum((1, 2, 3))
+    assert len(examples) == number
+    np.testing.assert_array_equal(np.sort(counts[counts > 0]), masked)
+    told = f'{len(masked)} of {number} examples hold values that mean no data'
+    assert any(told in line for line in lines) == bool(masked)
+    found[splits[0].fingerprint] = splits[0].dtype
+  assert len(found) == 4 and set(found.values()) == {np.dtype('f4')}

@@ -215,10 +215,17 @@ def test_no_data_is_in_no_crop(compression, dtype, tmp_path):
   assert len(images) == 3 * (5 * 6 - 8)  # Two rows of four are without.
   for found in (draw(images, 400), images[np.arange(len(images))]):
     assert found.min() > 0
-  # Up to 12 of 20 values of a crop are filled.
-  images = open_all(folder, tmp_path, shape=(4, 5), max_nodata=0.3)
-  found = draw(images, 400)
-  assert found.min() > 0 and found.dtype == dtype
+  with tarfile.open(tmp_path / 'a.tar', 'w') as archive:
+    for path in sorted(folder.iterdir()):
+      archive.add(path, path.name)
+  options = {'shape': (4, 5), 'max_nodata': 0.3}
+  for name, path in (('array_folder', folder), ('archive', tmp_path / 'a.tar')):
+    images = open_all(path, tmp_path, name=name, **options)
+    assert images.stored_dtype == dtype and images.dtype == np.float32
+    for found in (draw(images, 400), images[np.arange(len(images))]):
+      assert np.nanmin(found) > 0  # Up to 6 of 20 values are NaN.
+      counts = np.isnan(found).sum((1, 2, 3))
+      assert 0 < counts.max() <= 6
   np.save(folder / '3.npy', np.full((8, 8), np.nan, dtype='float32'))
 
 

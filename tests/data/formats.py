@@ -205,12 +205,8 @@ def of_rasterio() -> Iterator[Case]:
       data = memory.read()
     want = np.moveaxis(bands, 0, -1)
     if has_nodata:
-      want = want.copy()
-      for channel in range(count):
-        valid = np.ones((32, 32), bool)
-        valid[3, 4:9] = False
-        own = want[..., channel]
-        own[~valid] = np.sort(own[valid])[(valid.sum() - 1) // 2]
+      want = want.astype(np.float32)
+      want[3, 4:9] = np.nan
     layout = f'{count} band{"s" * (count > 1)}, by {interleave}'
     layout += ', no data' if has_nodata else ''
     image = as_image(np.moveaxis(bands, 0, -1)) if count == 1 else None
@@ -315,7 +311,7 @@ def read(case: Case) -> tuple[str, str]:
     return 'wrong', 'it is read'
   want = on_device(case.want)
   is_exact = found.dtype == want.dtype.newbyteorder('=')
-  is_exact = is_exact and np.array_equal(found, want)
+  is_exact = is_exact and np.array_equal(found, want, equal_nan=True)
   return ('exact', '') if is_exact else ('wrong', 'other values')
 
 

@@ -1,4 +1,4 @@
-"""Values that mean no data: declared, stated, NaN; skipped, filled, told."""
+"""Values that mean no data: declared, stated, NaN; skipped, masked, told."""
 
 import numpy as np
 import pytest
@@ -44,9 +44,9 @@ def test_a_declared_value_is_none_in_its_dtype(dtype, text, value):
   example = arrays.decode_array(
     tiff(array, **options), channels=1, shape=(5, 6), reading=reading
   )[..., 0]
-  # 28 values are left, 0 to 29 without 8 and 9; the lower of the middle two.
-  assert (example[1, 2:4] == 15).all()
-  np.testing.assert_array_equal(example[~want], array[~want])
+  np.testing.assert_array_equal(np.isnan(example), want)
+  assert example.dtype == np.float32
+  np.testing.assert_array_equal(example[~want], array[~want].astype('f4'))
 
 
 @pytest.mark.parametrize('text', ['-1', '256', '3.5', 'inf', '1e400', 'x', ''])
@@ -76,18 +76,15 @@ def test_a_stated_value_and_none_come_before_the_declared_one():
     arrays.decode_array(array, channels=1, shape=(5, 6))
 
 
-def test_a_median_is_of_its_own_channel():
-  example = np.arange(24, dtype=np.float32).reshape(2, 4, 3)
-  missing = np.zeros(example.shape, bool)
-  missing[0, :, 1] = True
-  filled = no_data.fill(example, missing, 0.2)
-  assert (filled[0, :, 1] == 16).all()  # Of 13, 16, 19 and 22.
-  assert (filled[~missing] == example[~missing]).all()
-  with pytest.raises(NoData, match=r'data\.max_nodata is 0\.1'):
-    no_data.fill(example, missing, 0.1)
+def test_too_much_no_data_is_refused():
+  missing = np.zeros((2, 4, 3), bool)
+  missing[0, :, 1] = True  # 4 of 24 values.
+  no_data.check(missing, 0.2)
+  with pytest.raises(NoData, match=r'16\.67%.*data\.max_nodata is 0\.1'):
+    no_data.check(missing, 0.1)
   missing[..., 1] = True
   with pytest.raises(NoData, match='its channel 1 has no value'):
-    no_data.fill(example, missing, 1.0)
+    no_data.check(missing, 1.0)
 
 
 def write_scenes(folder, count=30, holes=12):
@@ -105,7 +102,7 @@ def write_scenes(folder, count=30, holes=12):
   return folder
 
 
-def test_scenes_with_holes_are_skipped_or_filled(tmp_path, caplog):
+def test_scenes_with_holes_are_skipped_or_masked(tmp_path, caplog):
   fields = {
     'name': 'array_folder',
     'path': str(write_scenes(tmp_path / 'scenes')),
@@ -124,11 +121,14 @@ def test_scenes_with_holes_are_skipped_or_filled(tmp_path, caplog):
     )
     found[images.fingerprint] = everything(images)
     assert len(images) == number
-    # A border that is cropped off is no reason to skip, nor to fill.
-    filled = number - 21
-    told = f'{filled} of {number} arrays hold values that mean no data'
-    assert any(told in line for line in lines) == (filled > 0)
-    assert found[images.fingerprint].min() >= 100
+    # A border that is cropped off is no reason to skip, nor to mask.
+    masked = number - 21
+    told = f'{masked} of {number} arrays hold values that mean no data'
+    assert any(told in line for line in lines) == (masked > 0)
+    examples = found[images.fingerprint]
+    assert np.nanmin(examples) >= 100
+    # 1, 2 and 3 values of an example, each in three of them.
+    assert np.isnan(examples).sum() == {0: 0, 6: 9, 9: 18}[masked]
   assert len(found) == 3
   assert 'Skipped 9 of 30 arrays' in caplog.text
   assert "'01.tif': 1.56% of its values are no data" in caplog.text
@@ -163,9 +163,10 @@ def test_folders_of_earlier_versions_are_read_as_they_were(tmp_path):
     splits.append(open_split(dataset, 'train', **options, reading=reading))
     assert len(names_in(dataset)) == 30
   old, new = map(everything, splits)
-  assert old.min() == -9999 and new.min() >= 100
+  assert old.min() == -9999 and np.nanmin(new) >= 100
   assert splits[0].fingerprint != splits[1].fingerprint
   same = old != -9999
+  np.testing.assert_array_equal(same, ~np.isnan(new))
   np.testing.assert_array_equal(old[same], new[same])
 
 
@@ -201,16 +202,17 @@ def test_wrong_fields_are_one_sentence(changes, told):
     validate(config)
 
 
-def test_files_that_a_model_is_used_on_are_filled_too(tmp_path):
+def test_files_that_a_model_is_used_on_are_masked_too(tmp_path):
   folder = write_scenes(tmp_path / 'scenes', count=4, holes=4)
   fields = {'name': 'array_folder', 'channels': 1, 'shape': (8, 8)}
-  filled = Pictures(str(folder), DataConfig(**fields, max_nodata=0.1))
-  examples = filled[np.arange(4)]
-  assert examples.min() >= 100 and examples.shape == (4, 8, 8, 1)
+  masked = Pictures(str(folder), DataConfig(**fields, max_nodata=0.1))
+  examples = masked[np.arange(4)]
+  assert np.nanmin(examples) >= 100 and examples.shape == (4, 8, 8, 1)
+  np.testing.assert_array_equal(np.isnan(examples).sum((1, 2, 3)), [0, 1, 2, 3])
   whole = Pictures(str(folder), DataConfig(**fields))
   assert whole[np.arange(1)].min() >= 100  # Only its border means no data.
   with pytest.raises(
     UserError, match=r'\.tif cannot be read as an array .*no data'
   ):
     whole[np.arange(4)]
-  assert filled.describe(0, 4) != whole.describe(0, 4)
+  assert masked.describe(0, 4) != whole.describe(0, 4)

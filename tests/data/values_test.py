@@ -12,7 +12,7 @@ from vaegan_jax.setup.data import settle_range
 
 class Examples:
   def __init__(self, array):
-    self.array, self.dtype = array, array.dtype
+    self.array, self.stored_dtype = array, array.dtype
 
   def __len__(self):
     return len(self.array)

@@ -14,6 +14,7 @@ from scipy import ndimage
 from tests.networks import jitted
 from vaegan_jax.evaluation import metrics, spectra
 from vaegan_jax.evaluation.scores import measure, summarize, to_line
+from vaegan_jax.evaluation.ssim import _smooth
 
 SIDES = [(64,), (16, 20), (8, 12, 10)]
 METRICS = (metrics.psnr, metrics.ssim, metrics.low_frequency_psnr)
@@ -97,7 +98,7 @@ def test_ssim_of_two_axes_is_that_of_dm_pix_and_so_is_the_window():
   y = 0.7 * x + 0.3 * _uniform(1, *x.shape)
   wanted = jitted(dm_pix.ssim, (x + 1) / 2, (y + 1) / 2)
   np.testing.assert_array_equal(jitted(metrics.ssim, x, y), wanted)
-  smooth = metrics._smooth(x, 11)  # The window of one and three axes.
+  smooth = _smooth(x, 11)  # The window of one and three axes.
   flat = dm_pix.gaussian_blur(x, 1.5, 11, padding='VALID')
   np.testing.assert_allclose(smooth, flat, atol=1e-5)
 

@@ -46,6 +46,7 @@ def test_the_defaults_are_those_of_a_run():
     'reduction',
     'image_weight',
     'image_halvings',
+    'image_high_pass',
     'adversarial_weight',
   ):
     assert given[name].default == fields[f'loss.{name}'], name
@@ -58,7 +59,11 @@ def test_it_is_the_loss_that_trains():
     module,
     lambda logits: -logits,
     loss_config(
-      normalize='local', reduction='mean', image_weight=1.0, image_halvings=3
+      normalize='local',
+      reduction='mean',
+      image_weight=1.0,
+      image_halvings=3,
+      image_high_pass=1.0,
     ),
   )
 
@@ -82,7 +87,7 @@ def test_it_is_the_loss_that_trains():
 def test_the_terms_are_weighted_and_add_up():
   loss, terms = loss_of(weights=[2.0, 0.0], image_weight=0.5, image_halvings=1)
   assert list(terms['features']) == ['block_0', 'block_1']
-  assert list(terms['image']) == ['image', 'image_1']
+  assert set(terms['image']) == {'image', 'image_1', 'high_pass'}
   np.testing.assert_allclose(loss, sum(jax.tree.leaves(terms)), rtol=1e-6)
   np.testing.assert_array_equal(terms['features']['block_1'], 0)
   errors = np.square(X - Y).mean((1, 2, 3)) / np.square(X).mean()

@@ -121,11 +121,15 @@ def test_a_run_of_an_earlier_version_keeps_what_it_held_out(
 ):
   config, workdir = old_run
   assert config.data.folder_rules == 1
-  config.data.folder_rules = 3  # The default of today's command line.
+  config.data.folder_rules = 3  # The defaults of today's command line.
+  config.optimizer.muon_learning_rate = 0.01
+  config.loss.image_high_pass = 1.0
   kept = data_identity.keep_rules(config, workdir)
   assert kept.data.folder_rules == 1 and config.data.folder_rules == 3
   told = capsys.readouterr().out
-  assert 'began with data.folder_rules=1, and keeps it' in told
+  assert 'began with data.folder_rules=1, loss.image_high_pass=0.0, ' in told
+  assert 'optimizer.muon_learning_rate=0.0, and keeps it' in told
+  assert not kept.optimizer.muon_learning_rate + kept.loss.image_high_pass
   evaluator, _, _ = open_run(config, workdir)
   assert evaluator.protocol.startswith('- 5 held-out examples')
   assert 'then and' not in caplog.text + evaluator.protocol

@@ -38,8 +38,6 @@ def config_of(model, critic, loss=None):
   config = benchmark.small_config()
   config.data.image_size = 8
   config.model.latent_dim = 4
-  config.optimizer.muon_learning_rate = 0.01
-  config.loss.image_high_pass = 1.0
   for name, fields in (('model', model), ('critic', critic)):
     config[name].depth = 1
     config[name].channel_multipliers = (2,)

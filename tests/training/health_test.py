@@ -65,6 +65,7 @@ def _config(objective='geometric', **changes):
   config.loss.adversarial_weight = 0.5
   if config.optimizer.name == 'adam':
     config.optimizer.autoencoder_learning_rate = 5e-4
+    config.optimizer.muon_learning_rate = 0.0
     config.optimizer.critic_learning_rate = 5e-4
   config.update_from_flattened_dict(
     {name.replace('__', '.'): value for name, value in changes.items()}
@@ -455,8 +456,9 @@ def _suggested(message):
     ),
     (
       {'output_std': 0.0},
-      {'objective': 'mse'},
-      'optimizer.autoencoder_learning_rate=1e-4',
+      {'objective': 'mse', 'optimizer__muon_learning_rate': 0.01},
+      'optimizer.autoencoder_learning_rate=1e-4 '
+      'optimizer.muon_learning_rate=2e-3',
     ),
   ],
 )

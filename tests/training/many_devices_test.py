@@ -17,6 +17,7 @@ import pytest
 from tests import networks
 from tests.benchmarks import hlo
 from tests.environment import environment
+from tests.training import no_data_update_test as no_data
 from tests.training import update_options_test as options
 from tests.training.assembly import parallel_updates
 from tests.training.update_test import POST_LOSS, poisoned, preprocess
@@ -93,6 +94,19 @@ def run_codes(name):
   }
 
 
+def run_masked():
+  """Returns metrics and parameters after 3 updates with no data."""
+  update = no_data.masked_update(
+    {'normalize': 'local', 'reduction': 'mean', 'image_weight': 0.5}
+  )
+  state, metrics = devices.replicate(options.initial_state()), []
+  for batch in no_data.masked_batches(3):
+    state, values = update(state, split(batch, 1))
+    metrics.append({k: float(v) for k, v in values.items()})
+  leaves = jax.tree.leaves(options.params_of(jax.device_get(state)))
+  return {'metrics': metrics, 'leaves': [leaf.tolist() for leaf in leaves]}
+
+
 def run_all():
   """Returns the runs of all cases, and their numbers of compilations."""
   runs = {'devices': jax.local_device_count()}
@@ -108,6 +122,7 @@ def run_all():
     compilations.clear()
     runs[name] = run(name, options.case_updates(**options.CASES[name]))
     runs[name]['compilations'] = len(compilations)
+  runs['masked'] = run_masked()
   return runs | {name: run_codes(name) for name in CODES}
 
 
@@ -142,6 +157,14 @@ def test_many_devices_compute_the_same_as_one_and_compile_once(name):
       np.testing.assert_allclose(
         got[metric], value, rtol=rtol, atol=1e-6, err_msg=metric
       )
+  for got, want in zip(many['leaves'], one['leaves'], strict=True):
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+def test_no_data_on_many_devices_counts_as_on_one():
+  one, many = run_masked(), on_many()['masked']
+  for expected, got in zip(one['metrics'], many['metrics'], strict=True):
+    assert got == pytest.approx(expected, rel=1e-4, abs=1e-6)
   for got, want in zip(many['leaves'], one['leaves'], strict=True):
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 

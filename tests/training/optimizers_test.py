@@ -21,6 +21,7 @@ CONSTANT = dict(schedule='constant', warmup_steps=0)
 DEFAULTS = optimizers.OptimizerConfig(
   name='adam',
   autoencoder_learning_rate=RATES['autoencoder'],
+  muon_learning_rate=0.0,
   critic_learning_rate=RATES['critic'],
   b1=0.5,
   b2=0.999,

@@ -25,6 +25,7 @@ LOSS = {
   'pixel_weight': 0.0,
   'image_weight': 1.0,
   'image_halvings': 0,
+  'image_high_pass': 0.0,
   'adversarial_weight': 0.2,
   'adversarial_ramp_steps': 0,
   'kl_weight': 0.01,

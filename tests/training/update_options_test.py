@@ -779,6 +779,7 @@ def flops_config():
   config = benchmark.small_config()
   config.data.image_size, config.data.channels = 16, 3
   config.model.latent_dim = 4
+  config.optimizer.muon_learning_rate = 0.0  # The updates here take SGD.
   for network in (config.model, config.critic):
     network.width, network.channel_multipliers = 4, (1, 2)
     network.depth = 2

@@ -25,6 +25,7 @@ from vaegan_jax.training.wrappers import averaging, skipping_non_finite
 POST_LOSS = {
   'image_weight': 0.0,
   'image_halvings': 0,
+  'image_high_pass': 0.0,
   'layers': (),
   'layer_weights': (),
   'normalize': 'none',

@@ -2,15 +2,16 @@
 
 It writes two folders whose files have the same names, for tools that compare
 folders: `originals`, as the autoencoder takes them, and `reconstructions`. In
-tiles, files are taken whole, and written in their own formats.
+tiles, files are taken whole, and written in their own formats. No data stays no
+data.
 """
 
+import jax.numpy as jnp
 import ml_collections
 from etils import epath
 
 from vaegan_jax.config.cli import Use
 from vaegan_jax.config.settings import settings
-from vaegan_jax.data import pixels
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.pictures import Pictures, png_names
 from vaegan_jax.data.split import Images
@@ -21,6 +22,7 @@ from vaegan_jax.inference.command_io import (
   write_pictures,
 )
 from vaegan_jax.inference.model import TrainedModel
+from vaegan_jax.inference.preprocess import prepare
 from vaegan_jax.inference.tiled_files import reconstruct_files
 from vaegan_jax.runtime import devices
 
@@ -58,8 +60,11 @@ def _reconstruct(
   data = model.config.data
 
   def pair(batch):
-    x = pixels.to_float(batch, data.value_range)
-    return {'originals': x, 'reconstructions': model.reconstruct(x)}
+    x = prepare(batch, data)
+    pair = {'originals': x, 'reconstructions': model.reconstruct(x)}
+    if not data.max_nodata:
+      return pair
+    return {k: jnp.where(jnp.isnan(batch), jnp.nan, v) for k, v in pair.items()}
 
   for indices, pictures in devices.map_batches(
     pair, images, batch_size=batch_size, what='Reconstructing'

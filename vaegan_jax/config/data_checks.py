@@ -120,14 +120,7 @@ def _check_reading(data, num_axes):
         f'is for arrays, not data.name={data.name!r}',
         remedy,
       )
-    elif field != 'axes' and sources.find(data.name).skips_no_data:
-      yield (
-        f'data.{field}',
-        f'is not for data.name={data.name!r}, which skips examples with values '
-        'that its files declare as no data',
-        remedy,
-      )
-    elif data.folder_rules < 3:
+    elif data.folder_rules < 3 and sources.find(data.name).has_rules:
       rule = f'needs data.folder_rules=3, which is {data.folder_rules}'
       yield f'data.{field}', rule, 'data.folder_rules=3'
   if data.axes and len(data.axes.replace('C', '')) != num_axes:

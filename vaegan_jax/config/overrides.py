@@ -18,8 +18,6 @@ from vaegan_jax.config.rules import flatten, must_be, nearest
 from vaegan_jax.errors import UserError
 from vaegan_jax.names import OBJECTIVES
 
-_ONE_OF = ('loss.rate', 'loss.kl_weight')
-
 
 def apply_overrides(
   config: ml_collections.ConfigDict, argv: Sequence[str]
@@ -55,11 +53,12 @@ def apply_overrides(
   except (flags.Error, ValueError, MemoryError, RecursionError) as error:
     raise _bad_value(error, fields) from error
   reject(rest)
-  if given.issuperset(_ONE_OF) and config.loss.rate:
+  if 'loss.kl_weight' in given and config.loss.rate:
     raise UserError(
-      f'--config.loss.rate={config.loss.rate:g} steers the KL weight, which '
+      f'loss.rate={config.loss.rate:g} steers the KL weight, which '
       '--config.loss.kl_weight gives too: give one of them, such as '
-      f'--config.loss.rate={config.loss.rate:g}'
+      f'--config.loss.rate={config.loss.rate:g}, or turn the other off, '
+      '--config.loss.rate=0'
     )
 
 

@@ -99,7 +99,7 @@ FIELDS = (
         "declares; 'none': nothing does."),
   Field('data.max_nodata', 0.0, between(0.0, 1.0),
         help="Largest share of an array's values that may be no data, which "
-        'become the median of their channel; arrays with more are skipped.'),
+        'counts in no range, loss or metric; arrays with more are skipped.'),
   Field('data.sample_rate', 16_000, rules.COUNT,
         'Samples per second of sounds.'),
   _first('data.channels', 3, between(1, 2**10),
@@ -234,7 +234,7 @@ FIELDS = (
         help='Weight of the image as a layer of the distance; 0: off.'),
   Field('loss.image_halvings', 3, between(0, 12), absent=0,
         help='Lower resolutions at which the image is a layer too.'),
-  Field('loss.image_high_pass', 0.0, rules.WEIGHT, absent=0.0,
+  Field('loss.image_high_pass', 1.0, rules.WEIGHT, absent=0.0,
         help='Weight of the image less its half-size copy as a layer, in units '
         'of image_weight; 0: off.'),
   Field('loss.variance', 'half', one_of('half', 'optimal'),
@@ -269,7 +269,7 @@ FIELDS = (
          "Optimizer of both networks; 'rmsprop' ignores b1 and b2."),
   _first('optimizer.autoencoder_learning_rate', 1e-3, rules.POSITIVE,
          'Learning rate of the autoencoder.'),
-  Field('optimizer.muon_learning_rate', 0.0, rules.WEIGHT, absent=0.0,
+  Field('optimizer.muon_learning_rate', 0.01, rules.WEIGHT, absent=0.0,
         help="Learning rate of Muon for the autoencoder's kernels; 0: off."),
   _first('optimizer.critic_learning_rate', 1e-3, rules.POSITIVE,
          'Learning rate of the critic.'),

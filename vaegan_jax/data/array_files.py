@@ -1,7 +1,6 @@
 """The array and sound files of a user's folder."""
 
 import collections
-import contextlib
 import hashlib
 import importlib.util
 import pathlib
@@ -145,7 +144,9 @@ class ArrayFiles(ImageFiles):
     if stored.sample_rate:
       self._check_length(stored.values.shape[0])
     arrays.check_finite(stored.values)
-    missing = self._find_missing(stored)
+    missing = array_shapes.count_missing(
+      stored, self._reading, *(self._cut or (1, stored.values.shape))
+    )
     opened = Opened(stored.values, stored.axes, sample_rate=stored.sample_rate)
     self._note(name, opened, (0,) if stored.sample_rate else ())
     return missing
@@ -166,30 +167,15 @@ class ArrayFiles(ImageFiles):
       dtype.name, shape, opened.sample_rate, opened.axes
     )
 
-  def _find_missing(self, stored: arrays.Stored) -> tuple[int, int]:
-    """Counts no data in what is cut out; raises `NoData` if it is too much."""
-    if stored.missing is None:
-      return 0, stored.values.size
-    values, missing = stored.values[..., None], stored.missing[..., None]
-    if self._cut:
-      channels, shape = self._cut
-      options = {'channels': channels, 'shape': shape, 'axes': stored.axes}
-      # `check_shape` reports arrays of which nothing can be cut.
-      with contextlib.suppress(ValueError):
-        values = arrays.to_example(stored.values, **options)
-        missing = arrays.to_example(stored.missing, **options)
-    no_data.fill(values, missing, self._reading.max_nodata)
-    return int(missing.sum()), missing.size
-
   def _describe(self, counts, data):
     """Returns a line about no data; see `ImageFiles`."""
     found = ArrayCounts(counts)
-    return list(found.describe()), list(found.describe_others())
+    return found.describe(self.noun), list(found.describe_others())
 
   def reading_key(self, counts: Any) -> tuple[str, ...]:
-    """Returns what is filled, if anything is; see `ImageFiles`."""
-    filled = ArrayCounts(counts).filled
-    return ('filled', self._reading.nodata) if filled else ()
+    """Returns nothing: `split.py` adds what arrays differ in."""
+    del counts
+    return ()
 
   def _describe_one(self) -> str:
     """See `ImageFiles._describe_one`."""
@@ -211,49 +197,26 @@ class ArrayFiles(ImageFiles):
     return ArrayCounts() if self.rules > 2 else None
 
 
-class ArrayCounts:
+class ArrayCounts(no_data.Counts):
   """Counts of no data, and of other files beside the arrays.
 
   Attributes:
-    filled: number of arrays with no data.
     others: number of other files of data, by suffix.
   """
 
   def __init__(self, counts: Mapping[str, Any] | None = None):
     """Starts with nothing, or with what `to_json` returned."""
-    counts = counts or {}
-    self.filled = counts.get('filled', 0)
-    self._arrays, self._missing, self._values = (
-      counts.get(key, 0) for key in ('arrays', 'missing', 'values')
-    )
-    self.others = collections.Counter(counts.get('others', {}))
+    super().__init__(counts)
+    self.others = collections.Counter((counts or {}).get('others', {}))
 
   def add(self, name: str, missing: tuple[int, int]) -> None:
     """Counts an array, with its number of values of no data, and of all."""
     del name
-    self._arrays += 1
-    self.filled += missing[0] > 0
-    self._missing += missing[0]
-    self._values += missing[1]
+    super().add(*missing)
 
   def to_json(self) -> dict[str, Any]:
     """Returns the counts for the index of a folder."""
-    return {
-      'filled': self.filled,
-      'arrays': self._arrays,
-      'missing': self._missing,
-      'values': self._values,
-      'others': dict(self.others),
-    }
-
-  def describe(self) -> Iterator[str]:
-    """Yields a sentence about no data that is filled."""
-    if self.filled:
-      yield (
-        f'{self.filled:,} of {self._arrays:,} arrays hold values that mean no '
-        f'data, {self._missing / self._values:.2%} of all values: each becomes '
-        'the median of its channel in its example.'
-      )
+    return super().to_json() | {'others': dict(self.others)}
 
   def describe_others(self) -> Iterator[str]:
     """Yields a sentence about files of data that are not read."""

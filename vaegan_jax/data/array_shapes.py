@@ -1,10 +1,13 @@
 """Checks that examples can be cut out of arrays, and suggests what fits."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
-from vaegan_jax.data import arrays
+from vaegan_jax.data import arrays, no_data
+from vaegan_jax.data.reading import Reading
 from vaegan_jax.errors import UserError
 
 
@@ -100,6 +103,51 @@ def takes_first_as_channels(
   """
   is_unnamed = 'C' not in axes and len(given) == len(shape) + 1
   return bool(axes) and is_unnamed and given[-1] == channels
+
+
+def cut(
+  given: Iterable[Any], channels: int, shape: Sequence[int]
+) -> np.ndarray:
+  """Cuts middles [B, *S', C] out of arrays; see `arrays.to_example`.
+
+  Raises:
+    UserError: one of them cannot be cut.
+  """
+  try:
+    return np.stack(
+      [
+        arrays.to_example(np.asarray(array), channels=channels, shape=shape)
+        for array in given
+      ]
+    )
+  except (ValueError, IndexError) as error:
+    raise UserError(
+      f'the arrays do not fit a run with data.channels={channels} and the '
+      f'shape {list(shape)}: {error}'
+    ) from error
+
+
+def count_missing(
+  stored: arrays.Stored, reading: Reading, channels: int, shape: Sequence[int]
+) -> tuple[int, int]:
+  """Counts the values of no data, and all, in what is cut out of an array.
+
+  Arguments are those of `arrays.decode_array`. Of an array out of which nothing
+  can be cut all is counted; `check_shape` reports it.
+
+  Raises:
+    NoData: they are too many.
+  """
+  missing = stored.missing
+  if missing is None:
+    return 0, channels * math.prod(shape)
+  options = {'channels': channels, 'shape': shape, 'axes': stored.axes}
+  try:
+    missing = arrays.to_example(missing, **options)
+  except ValueError:
+    missing = missing[..., None]
+  no_data.check(missing, reading.max_nodata)
+  return int(missing.sum()), missing.size
 
 
 def _suggest(

@@ -9,15 +9,19 @@ import functools
 import io
 import threading
 import zipfile
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from vaegan_jax.data import no_data, sounds, tiff_files
-from vaegan_jax.data.reading import Reading, UnreadableKind, check_size
-from vaegan_jax.errors import UserError
+from vaegan_jax.data.reading import (
+  Declared,
+  Reading,
+  UnreadableKind,
+  check_size,
+)
 
 SUFFIXES = ('.npy', '.npz', '.tif', '.tiff', '.png', *sounds.SUFFIXES)
 # Axes by name: any other, time, depth, height, width, channels.
@@ -95,6 +99,15 @@ def read_stored(data: bytes, reading: Reading = _READING) -> Stored:
       'axes, none of them empty'
     )
   return to_stored(array, axes, nodata, reading)._replace(sample_rate=rate)
+
+
+def stored_of(data: bytes | np.ndarray | Declared, reading: Reading) -> Stored:
+  """Returns a file or an array as `read_stored` does."""
+  if isinstance(data, bytes):
+    return read_stored(data, reading)
+  given = data if isinstance(data, Declared) else Declared(data, '')
+  values = np.asarray(given.values)
+  return to_stored(values, reading.axes, given.nodata, reading)
 
 
 def read_array(data: bytes) -> np.ndarray:
@@ -224,30 +237,8 @@ def middle(x: np.ndarray, shape: Sequence[int]) -> np.ndarray:
   return x[(..., *cuts, slice(None))]
 
 
-def cut(
-  given: Iterable[Any], channels: int, shape: Sequence[int]
-) -> np.ndarray:
-  """Cuts the middles [B, *S', C] out of several arrays; see `to_example`.
-
-  Raises:
-    UserError: one of them cannot be cut.
-  """
-  try:
-    return np.stack(
-      [
-        to_example(np.asarray(array), channels=channels, shape=shape)
-        for array in given
-      ]
-    )
-  except (ValueError, IndexError) as error:
-    raise UserError(
-      f'the arrays do not fit a run with data.channels={channels} and the '
-      f'shape {list(shape)}: {error}'
-    ) from error
-
-
 def decode_array(
-  data: bytes | np.ndarray,
+  data: bytes | np.ndarray | Declared,
   *,
   channels: int,
   shape: Sequence[int],
@@ -262,14 +253,15 @@ def decode_array(
     sample_rate: required rate of a sound; 0 for any.
     reading: how it is read.
 
+  Returns:
+    [*S, C] in the dtype of the file; float32 with NaN where values mean no
+    data.
+
   Raises:
     Exception: see there; also a ValueError for values that are not finite,
       another sample rate, or too much no data.
   """
-  if isinstance(data, bytes):
-    stored = read_stored(data, reading)
-  else:
-    stored = to_stored(np.asarray(data), reading.axes, '', reading)
+  stored = stored_of(data, reading)
   check_sample_rate(stored.sample_rate, sample_rate)
   check_finite(stored.values)
   cut = functools.partial(
@@ -279,7 +271,8 @@ def decode_array(
   if stored.missing is None:
     return example
   missing = cut(stored.missing)
-  return no_data.fill(example, missing, reading.max_nodata)
+  no_data.check(missing, reading.max_nodata)
+  return no_data.mark(example, missing if missing.any() else None)
 
 
 def short_shape(shape: Sequence[int]) -> int | tuple[int, ...]:

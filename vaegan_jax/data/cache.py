@@ -26,6 +26,7 @@ class Decoder(Protocol):
 
   shape: tuple[int, ...]  # [N, *S, C]
   dtype: np.dtype
+  stored_dtype: np.dtype
   fingerprint: str
 
   def __getitem__(self, indices: np.ndarray) -> np.ndarray: ...
@@ -42,7 +43,7 @@ class CachedExamples:
     self._path = path
     self._decoder = decoder
     self.fingerprint = decoder.fingerprint
-    self.dtype = decoder.dtype
+    self.dtype, self.stored_dtype = decoder.dtype, decoder.stored_dtype
 
   def __len__(self) -> int:
     return len(self._values)

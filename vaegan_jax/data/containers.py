@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from vaegan_jax.data.store import Blocks, Empty, import_reader
+from vaegan_jax.data.reading import Declared
+from vaegan_jax.data.store import Blocks, import_reader
 from vaegan_jax.errors import UserError, describe_error
 
 SUFFIXES = (
@@ -39,7 +40,7 @@ class Entry:
     open: returns its values, which are sliced.
     chunks: the shape that is stored together, if any.
     is_reversed: whether the stored order of axes is the reverse of `shape`.
-    no_data: the value that stands for none, if declared.
+    no_data: the value that stands for none, as text; '' if not declared.
   """
 
   name: str
@@ -49,7 +50,7 @@ class Entry:
   open: Callable[[], Any] = lambda: None
   chunks: tuple[int, ...] | None = None
   is_reversed: bool = False
-  no_data: Any = None
+  no_data: str = ''
 
   def __str__(self) -> str:
     kind = f' {np.dtype(self.dtype).name}' if self.dtype is not None else ''
@@ -84,16 +85,10 @@ class Rows:
   def __len__(self) -> int:
     return self.entry.shape[self._axis]
 
-  def __getitem__(self, number: int) -> np.ndarray:
-    """Returns one example.
-
-    Raises:
-      Empty: it holds the value that stands for no data.
-    """
+  def __getitem__(self, number: int) -> np.ndarray | Declared:
+    """Returns one example, with the value that stands for no data, if any."""
     row, no_data = self._blocks[number], self.entry.no_data
-    if no_data is not None and (row == no_data).any():
-      raise Empty(f'it holds {no_data}, which stands for no data')
-    return row
+    return Declared(row, no_data) if no_data else row
 
   def close(self) -> None:
     """Releases memory and the file; reading opens it again."""
@@ -298,9 +293,7 @@ def _entry(
   elif scaled:
     problem = f'its {scaled[0]} is not applied, so save the scaled values'
   no_data = attrs.get('_FillValue', attrs.get('missing_value'))
-  no_data = None if no_data is None else np.ravel(no_data)[0]
-  if not isinstance(no_data, (int, float, np.number)):  # Zarr has 'NaN'.
-    no_data = None
+  no_data = '' if no_data is None else str(np.ravel(no_data)[0])
   return Entry(name, tuple(shape), dtype, problem, no_data=no_data, **fields)
 
 

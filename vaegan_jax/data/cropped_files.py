@@ -54,11 +54,7 @@ class CroppedFiles(ArrayFiles):
 
   def _check(self, name: str, data: bytes) -> tuple[int, int]:
     """Decodes a whole file; see `ArrayFiles._check`."""
-    stored, nodata = arrays.read_stored(data, self._reading), ''
-    if stored.missing is not None and stored.values.dtype.kind in 'iu':
-      nodata = str(arrays.read_array(data)[stored.missing][0])
-    values = slices.marked(stored, nodata).values
-    opened = Opened(values, stored.axes, nodata, stored.sample_rate)
+    opened = slices.decoded(data, arrays.read_stored(data, self._reading))
     return self._check_values(name, opened, in_place=False)
 
   def _check_values(

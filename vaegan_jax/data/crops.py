@@ -167,7 +167,8 @@ class Crops:
       fingerprint: see `split.Images`.
     """
     self._arrays, self._shape, self._reading = arrays_, shape, reading
-    self._channels, self.dtype = channels, np.dtype(dtype)
+    self._channels, self.stored_dtype = channels, np.dtype(dtype)
+    self.dtype = np.dtype(np.float32) if reading.masks else self.stored_dtype
     self.fingerprint = fingerprint
     grid = functools.cache(functools.partial(Grid.of, shape=shape))
     self._grids = [grid(array.space) for array in arrays_]
@@ -248,7 +249,8 @@ class Crops:
       raise array.error('cannot be read', error) from error
     if stored.missing is None:
       return stored.values
-    return no_data.fill(stored.values, stored.missing, self._reading.max_nodata)
+    no_data.check(stored.missing, self._reading.max_nodata)
+    return no_data.mark(stored.values, stored.missing)
 
   def _find(self, index: int) -> tuple[int, int]:
     """Returns an array, and the number of a crop in its grid."""

@@ -56,7 +56,8 @@ class DataConfig:
   @property
   def reading(self) -> Reading:
     """How examples are read from files."""
-    return Reading(self.folder_rules, self.nodata, self.max_nodata, self.axes)
+    rules = self.folder_rules if sources.find(self.name).has_rules else 3
+    return Reading(rules, self.nodata, self.max_nodata, self.axes)
 
   @property
   def converts_profiles(self) -> bool:

@@ -179,7 +179,7 @@ class ImageFiles:
     self._warn_of_skipped('not readable', unreadable, report)
     self._warn_of_skipped(
       'holding more values that mean no data than data.max_nodata (for '
-      'example, --config.data.max_nodata=0.1 fills up to a tenth)',
+      'example, --config.data.max_nodata=0.1 masks up to a tenth)',
       empty,
       report,
     )
@@ -314,7 +314,7 @@ class ImageFiles:
       raise self._error(
         f'in which {self._count(empty)} hold values that mean no data, such as '
         f'{_some(empty)} ({next(iter(empty.values()))}): for example, '
-        '--config.data.max_nodata=0.5 fills them where they are fewer than '
+        '--config.data.max_nodata=0.5 masks them where they are fewer than '
         'half, or --config.data.nodata=none if they are data'
       )
 

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from vaegan_jax.data import arrays, decode
-from vaegan_jax.data.crops import Grid
-from vaegan_jax.data.store import Empty, Store
+from vaegan_jax.data import array_shapes, arrays, decode, no_data, slices
+from vaegan_jax.data.crops import find_empty
+from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data.reading import NoData
+from vaegan_jax.data.store import Store
 from vaegan_jax.errors import UserError, describe_error
 
 _MAX_DAMAGED = 0.1  # Share of all examples.
@@ -41,14 +43,15 @@ class Kind(NamedTuple):
 class Check:
   """The first reading of all examples."""
 
-  def __init__(self, store: Store, report: pathlib.Path):
-    self._store, self._report = store, report
+  def __init__(self, store: Store, data: DataConfig, report: pathlib.Path):
+    self._store, self._data, self._report = store, data, report
+    self._counts = no_data.Counts()
     self._damaged, self._unreadable = {}, {}
     self._num_empty, self._skipped = 0, []
     self._first_unreadable = None
     self._kinds = {}  # {kind: [count, first number]}
     self._lengths = None  # The least, on each axis.
-    self._spaces = {}  # S of arrays that crops are taken from, by number.
+    self._crops = {}  # Facts of arrays that crops are taken from, by number.
 
   def index(self) -> dict[str, Any]:
     """Returns the content of the index.
@@ -75,7 +78,8 @@ class Check:
       'damaged': self._damaged | self._unreadable,
       'first_unreadable': self._first_unreadable,
       'num_empty': self._num_empty,
-      'spaces': self._spaces,
+      'no_data': self._counts.to_json(),
+      'crops': self._crops,
       'skipped': sorted(self._skipped),
     }
 
@@ -84,7 +88,7 @@ class Check:
     import tqdm
 
     content, count = hashlib.sha256(), len(self._store)
-    inspect = functools.partial(_inspect, self._store)
+    inspect = functools.partial(_inspect, self._store, self._data)
     with (
       futures.ThreadPoolExecutor() as pool,
       tqdm.tqdm(
@@ -103,16 +107,17 @@ class Check:
 
   def _note(self, number: int, found: Any) -> None:
     if not isinstance(found, Exception):
-      kind, shape, space = found
+      kind, shape, missing, facts = found
+      self._counts.add(*missing)
       if self._store.cut:
-        self._spaces[number] = space
+        self._crops[number] = facts
       self._kinds.setdefault(kind, [0, number])[0] += 1
       if len(self._kinds) == 1:
         least = shape if self._lengths is None else self._lengths
         self._lengths = tuple(map(min, shape, least))
       return
     self._skipped.append(number)
-    if isinstance(found, Empty):
+    if isinstance(found, NoData):
       self._num_empty += 1
     elif isinstance(found, decode.UnreadableKind):
       self._unreadable[self._store.describe(number)] = str(found)
@@ -128,8 +133,9 @@ class Check:
     if not self._kinds or len(self._damaged) > _MAX_DAMAGED * count:
       if not bad:
         raise UserError(
-          f'{where} has {count:,} {store.noun}, none of which holds data: name '
-          'another file or folder'
+          f'{where} has {count:,} {store.noun}, none of which holds data, or '
+          'not enough: name another file or folder, or take more no data, such '
+          'as --config.data.max_nodata=0.5'
         )
       name, reason = next(iter(bad.items()))
       raise UserError(
@@ -161,33 +167,29 @@ class Check:
     )
 
 
-def _as_stored(value: bytes | np.ndarray) -> arrays.Stored:
-  """Returns an array as on the device."""
-  if not isinstance(value, bytes):
-    return arrays.Stored(arrays.to_device_dtype(np.asarray(value)))
-  stored = arrays.read_stored(value)
-  if stored.missing is not None:
-    raise Empty('some of its values are no data')
-  return stored
+def _inspect(store: Store, data: DataConfig, number: int) -> tuple[bytes, Any]:
+  """Returns a hash of an example, and what it is.
 
-
-def _inspect(store: Store, number: int) -> tuple[bytes, Any]:
-  """Returns a hash of an example, and its array's (kind, shape) or error."""
+  That is an array's kind, its shape and its numbers of values of no data and
+  of all; or an error.
+  """
   try:
     value = store.read(number)
     if isinstance(value, bytes):
       digest = hashlib.sha256(value).digest()
       if store.are_photos:
         decode.read_image(value)
-        return digest, (None, (), ())
-    stored = _as_stored(value)
+        return digest, (None, (), (0, 1), None)
+    stored = arrays.stored_of(value, data.reading)
     array, rate = stored.values, stored.sample_rate
     arrays.check_finite(array)
-    space = _find_space(store, stored) if store.cut else ()
+    missing, facts = _count_missing(store, data, value, stored)
     if not isinstance(value, bytes):
       whole = np.ascontiguousarray(array)
       digest = hashlib.sha256(repr((whole.dtype, whole.shape)).encode())
       digest.update(whole.data.cast('B'))
+      if stored.missing is not None:
+        digest.update(np.packbits(stored.missing))
       digest = digest.digest()
   except Exception as error:  # Libraries raise nearly anything.
     # A traceback would keep the arrays of its frames in memory.
@@ -197,23 +199,27 @@ def _inspect(store: Store, number: int) -> tuple[bytes, Any]:
     shape = (None,) * len(shape)
   elif rate:
     shape = (None, *shape[1:])
-  return digest, (Kind(array.dtype.name, shape, rate), array.shape, space)
+  kind = Kind(array.dtype.name, shape, rate)
+  return digest, (kind, array.shape, missing, facts)
 
 
-def _find_space(store: Store, stored: arrays.Stored) -> tuple[int, ...]:
-  """Returns S of an array that crops are taken from.
+def _count_missing(store, data, value, stored) -> tuple[tuple[int, int], Any]:
+  """Returns the numbers of values of no data and of all, and facts of crops.
 
-  Raises:
-    ValueError: it is smaller than a crop, or has other channels.
+  The facts are those of `slices.Facts`: the space, the number that means no
+  data, and the crops of the grid with too much of it. Raises `NoData`.
   """
+  if not store.cut:
+    cut = data.channels, data.read_shape
+    return array_shapes.count_missing(stored, data.reading, *cut), None
   channels, shape, axes = store.cut
-  array = arrays.channels_last(
-    stored.values, channels, len(shape), axes or stored.axes
-  )
-  Grid.of(array.shape[:-1], shape)
-  return array.shape[:-1]
+  opened = slices.decoded(value, stored)
+  opened = opened._replace(axes=axes or opened.axes)
+  whole = slices.Sliced(opened, channels, len(shape), data.reading)
+  empty, *missing = find_empty(whole, shape, data.max_nodata)
+  return tuple(missing), (whole.space, opened.nodata, empty)
 
 
-def is_unreadable(store: Store, number: int) -> bool:
+def is_unreadable(store: Store, data: DataConfig, number: int) -> bool:
   """Returns whether an example lacks the library that reads it."""
-  return isinstance(_inspect(store, number)[1], decode.UnreadableKind)
+  return isinstance(_inspect(store, data, number)[1], decode.UnreadableKind)

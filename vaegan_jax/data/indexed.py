@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vaegan_jax.data import slices
+from vaegan_jax.data import no_data, slices
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.folder import (
   INDEX,
@@ -51,19 +51,21 @@ class IndexedDataset(Dataset):
     if data.crop == 'random':
       store.cut = (data.channels, data.read_shape, data.axes)
       store.lengths_vary = True
-    self.cache_dir = place = _place(name, store, data.local_dir)
+    self.cache_dir = place = _place(name, store, data)
     index = read_index(place / INDEX)
-    if index is None or not _holds(index, store):
+    if index is None or not _holds(index, store, data):
       found = store.scan()
       store.load(found)
-      index = Check(store, place / DAMAGED_FILE).index() | {'found': found}
+      check = Check(store, data, place / DAMAGED_FILE)
+      index = check.index() | {'found': found}
       store.close()
       write_index(place, index, data.local_dir)
       remove_older(place)
     self.feature = store.feature
     self._numbers = _split(store, index['skipped'])
-    self._num_empty = index['num_empty']
-    self._spaces = {int(n): s for n, s in index.get('spaces', {}).items()}
+    self._num_empty, self._max_nodata = index['num_empty'], data.max_nodata
+    self._no_data = no_data.Counts(index.get('no_data'))
+    self._crops = {int(n): f for n, f in index.get('crops', {}).items()}
     self.counts = {split: len(ns) for split, ns in self._numbers.items()}
     self.content_hash = _hash_splits(index['content_hash'], self._numbers)
     self.to_srgb = store.are_photos and data.converts_profiles
@@ -79,8 +81,9 @@ class IndexedDataset(Dataset):
   def whole(self, split: str, index: int) -> slices.Facts:
     """Returns what is known of an array; see `Dataset.whole`."""
     number = int(self._numbers[split][index])
-    space = tuple(self._spaces[number])
-    return slices.Facts(space, self.store.is_in_place(number))
+    space, nodata, empty = self._crops[number]
+    in_place = self.store.is_in_place(number)
+    return slices.Facts(tuple(space), in_place, nodata, empty)
 
   def open_whole(self, split: str, index: int) -> slices.Opened:
     """Opens an array; see `Dataset.open_whole`."""
@@ -101,31 +104,38 @@ class IndexedDataset(Dataset):
     how = 'as the files say' if self.store.splits else 'one in ten held out'
     line = f'data.path={self.location!r} has the {self.store.noun} {counts}'
     lines = [f'{line} ({how}).', *self.store.report()]
+    lines += self._no_data.describe(self.store.noun)
     if self._num_empty:
-      lines.append(f'Skipped {self._num_empty:,} that hold no data.')
+      lines.append(
+        f'Skipped {self._num_empty:,} of {len(self.store):,} {self.store.noun} '
+        f'with more no data than data.max_nodata={self._max_nodata:g}.'
+      )
     return lines
 
 
-def _place(name: str, store: Store, data_dir: str) -> pathlib.Path:
+def _place(name: str, store: Store, data: DataConfig) -> pathlib.Path:
   """Returns where the index is: per file, options, and state of the file."""
 
   def digest(value):
     return hashlib.sha256(os.fsencode(repr(value))).hexdigest()[:16]
 
   key = (os.path.realpath(store.location), store.are_photos, *store.options)
-  key += store.cut or ()
+  if store.cut:
+    key += store.cut
+  if not store.are_photos:  # Decides which have too much no data.
+    key += (data.channels, data.read_shape, *data.reading)
   folder = f'in-place-{digest(key)}'
-  return pathlib.Path(data_dir, name, folder, digest(store.state()))
+  return pathlib.Path(data.local_dir, name, folder, digest(store.state()))
 
 
-def _holds(index: Mapping[str, Any], store: Store) -> bool:
+def _holds(index: Mapping[str, Any], store: Store, data: DataConfig) -> bool:
   """Loads a store, and returns whether its index still describes it.
 
   A library that some examples lacked may be there now.
   """
   store.load(index['found'])
   number = index['first_unreadable']
-  return number is None or is_unreadable(store, number)
+  return number is None or is_unreadable(store, data, number)
 
 
 def _split(store: Store, skipped: Sequence[int]) -> dict[str, np.ndarray]:

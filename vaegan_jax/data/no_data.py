@@ -1,13 +1,15 @@
-"""Values that mean "no data": found, counted, and replaced.
+"""Values that mean "no data": found, counted, and marked.
 
 NaN means it, and so does the value that a file declares (GDAL_NODATA) or that
 `data.nodata` states. An example with a larger share of them than
-`data.max_nodata` is skipped. In others they become the median of their channel,
-so that no such value is ever trained on. Axes: S space, C channels.
+`data.max_nodata` is skipped. In others they are NaN: so they stay with their
+positions in copies, crops and flips. On the device `pixels.fill` makes them a
+mask. Axes: S space, C channels.
 """
 
 import decimal
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -40,13 +42,10 @@ def find(
   return missing if missing.any() else None
 
 
-def fill(
-  example: np.ndarray, missing: np.ndarray, max_share: float
-) -> np.ndarray:
-  """Replaces no data by the median of its channel's other values.
+def check(missing: np.ndarray, max_share: float) -> None:
+  """Checks that an example has enough values.
 
   Args:
-    example: [*S, C].
     missing: [*S, C] bool, what is no data.
     max_share: the largest share that may be.
 
@@ -59,15 +58,57 @@ def fill(
       f'{share:.2%} of its values are no data, and data.max_nodata is '
       f'{max_share:g}'
     )
-  filled = np.array(example)
-  for channel in np.flatnonzero(missing.any(tuple(range(missing.ndim - 1)))):
-    is_missing = missing[..., channel]
-    if is_missing.all():
-      raise NoData(f'its channel {channel} has no value')
-    valid = example[..., channel][~is_missing]
-    # Of two in the middle the lower: a mean may be no value of the dtype.
-    filled[..., channel][is_missing] = np.quantile(valid, 0.5, method='lower')
-  return filled
+  for channel in np.flatnonzero(missing.all(tuple(range(missing.ndim - 1)))):
+    raise NoData(f'its channel {channel} has no value')
+
+
+def mark(example: np.ndarray, missing: np.ndarray | None) -> np.ndarray:
+  """Returns the example as float32 with NaN for no data, if it has any."""
+  if missing is None:
+    return example
+  return np.where(missing, np.float32(np.nan), example.astype(np.float32))
+
+
+class Counts:
+  """Counts of no data in the examples that are kept.
+
+  Attributes:
+    examples: number of examples.
+    masked: number of those with no data.
+  """
+
+  def __init__(self, counts: Mapping[str, int] | None = None):
+    """Starts with nothing, or with what `to_json` returned."""
+    counts = counts or {}
+    self.examples, self.masked, self._missing, self._values = (
+      counts.get(key, 0) for key in ('arrays', 'filled', 'missing', 'values')
+    )
+
+  def add(self, missing: int, values: int) -> None:
+    """Counts an example, with its values of no data, and all."""
+    self.examples += 1
+    self.masked += missing > 0
+    self._missing += missing
+    self._values += values
+
+  def to_json(self) -> dict[str, int]:
+    """Returns the counts for an index."""
+    return {
+      'arrays': self.examples,
+      'filled': self.masked,
+      'missing': self._missing,
+      'values': self._values,
+    }
+
+  def describe(self, noun: str) -> list[str]:
+    """Returns a sentence about the share of no data, if there is any."""
+    if not self.masked:
+      return []
+    return [
+      f'{self.masked:,} of {self.examples:,} {noun} hold values that mean no '
+      f'data, {self._missing / self._values:.2%} of all values: they count in '
+      'no range, loss or metric.'
+    ]
 
 
 def parse(text: str, dtype: np.dtype) -> np.generic | None:

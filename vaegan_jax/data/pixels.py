@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 # 'dtype' for photographs, from 0 to 255; or the values that become -1 and 1.
 ValueRange = str | tuple[float, float]
@@ -18,7 +19,7 @@ def to_float(images: jax.Array, value_range: ValueRange = 'dtype') -> jax.Array:
   """Maps values to [-1, 1].
 
   Args:
-    images: [..., C] uint8 or, with a pair, of any type.
+    images: [..., C] uint8 or, with a pair, of any type; NaN stays NaN.
     value_range: 'dtype': 0 and 255 become -1 and 1; or the pair of values that
       do, outside of which values are clipped.
 
@@ -45,6 +46,52 @@ def to_values(x: jax.Array, value_range: ValueRange = 'dtype') -> jax.Array:
   """
   low, high = (0.0, 255.0) if value_range == 'dtype' else value_range
   return (jnp.asarray(x, jnp.float32) + 1) * ((high - low) / 2) + low
+
+
+@jax.jit
+def fill(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Fills no data smoothly from the valid values around it.
+
+  Each channel is averaged over ever larger squares of valid values, which are
+  enlarged again where there are none (the pyramid of Gortler et al., "The
+  Lumigraph", 1996). So no edge appears where a swath of no data begins.
+
+  Args:
+    x: [B, *S, C] float32, NaN where no data.
+
+  Returns:
+    x without NaN, a channel without any value being 0; and which values are
+    valid, [B, *S, C] bool.
+  """
+  valid = ~jnp.isnan(x)
+  return _interpolate(jnp.where(valid, x, 0), valid), valid
+
+
+def _interpolate(x: jax.Array, valid: jax.Array) -> jax.Array:
+  """Returns x with values in place of its zeros where it is not valid."""
+  space = x.shape[1:-1]
+  if max(space) == 1:
+    return x
+  square = (1, *[2] * len(space), 1)
+  sums, counts = (
+    jax.lax.reduce_window(v, 0.0, jax.lax.add, square, square, 'SAME')
+    for v in (x, valid.astype(x.dtype))
+  )
+  rough = _interpolate(sums / jnp.maximum(counts, 1), counts > 0)
+  for axis, size in enumerate(space, start=1):
+    rough = jax.lax.slice_in_dim(_double(rough, axis), 0, size, axis=axis)
+  return jnp.where(valid, x, rough)
+
+
+def _double(x: jax.Array, axis: int) -> jax.Array:
+  """Doubles an axis by linear interpolation."""
+  size = x.shape[axis]
+  before, after = (
+    jnp.take(x, np.clip(np.arange(size) + step, 0, size - 1), axis)
+    for step in (-1, 1)
+  )
+  pairs = jnp.stack([0.75 * x + 0.25 * n for n in (before, after)], axis + 1)
+  return pairs.reshape(*x.shape[:axis], 2 * size, *x.shape[axis + 1 :])
 
 
 def random_crop(

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+import numpy as np
+
 MAX_BYTES = 2**28  # Limit of what is read whole.
 
 
@@ -21,6 +23,18 @@ class Reading(NamedTuple):
   max_nodata: float = 0.0
   axes: str = ''
 
+  @property
+  def masks(self) -> bool:
+    """True if arrays are read as float32, with NaN for no data."""
+    return self.rules > 2 and self.max_nodata > 0
+
+
+class Declared(NamedTuple):
+  """An array with the value that means no data there, as text; '' for none."""
+
+  values: np.ndarray
+  nodata: str
+
 
 class TooLarge(OSError, ValueError):
   """An error for what is too large to be read whole."""
@@ -37,7 +51,7 @@ class UnreadableKind(ValueError):
 
 
 class NoData(ValueError):
-  """An error for an example of which too much is no data."""
+  """An error for an example with too much no data; any number is skipped."""
 
 
 class PartOfSet(ValueError):

@@ -7,8 +7,8 @@ import os
 
 import numpy as np
 
-from vaegan_jax.data import no_data
-from vaegan_jax.data.store import Empty, Recent, import_reader
+from vaegan_jax.data.reading import Declared, NoData
+from vaegan_jax.data.store import Recent, import_reader
 from vaegan_jax.errors import UserError, describe_error
 
 SUFFIXES = ('.tif', '.tiff', '.btf')
@@ -25,7 +25,7 @@ class Scene:
   Attributes:
     shape: [H, W, C].
     dtype: in the byte order of the file.
-    no_data: the value that stands for none, or None.
+    no_data: the value that stands for none, as text; '' if not declared.
     pixel_scale: the size of a pixel in units of the map, (x, y); () if unknown.
     is_mapped: whether values are read without decoding.
     segment: the height and width of what is decoded at once.
@@ -64,7 +64,7 @@ class Scene:
     self._is_separate = page.planarconfig == _SEPARATE and bands > 1
     self._offsets, self._counts = page.dataoffsets, page.databytecounts
     tag = page.tags.get(_NODATA)
-    self.no_data = no_data.parse(str(tag.value), self.dtype) if tag else None
+    self.no_data = str(tag.value) if tag else ''
     tag = page.tags.get(_PIXEL_SCALE)
     self.pixel_scale = tuple(map(float, tag.value[:2])) if tag else ()
     self.is_mapped = page.is_memmappable and 0 not in self._counts
@@ -114,34 +114,27 @@ class Scene:
           'imagecodecs: pip install imagecodecs'
         ) from error
 
-  def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
+  def read(
+    self, top: int, left: int, height: int, width: int
+  ) -> np.ndarray | Declared:
     """Reads a tile.
 
     Returns:
       [height, width, C] in the dtype of the file.
 
     Raises:
-      Empty: a value stands for no data, or a part was never written.
+      NoData: a part was never written.
       Exception: the file is damaged.
     """
     if self.is_mapped:
       tile = self._map_tile(top, left, height, width)
     else:
       tile = self._decode_tile(top, left, height, width)
-    if self._has_no_data(tile):
-      raise Empty(f'it holds {self.no_data}, which stands for no data')
-    return tile
+    return Declared(tile, self.no_data) if self.no_data else tile
 
   def close(self) -> None:
     """Releases memory and the file."""
     self._recent.clear()
-
-  def _has_no_data(self, tile: np.ndarray) -> bool:
-    if self.no_data is None:
-      return False
-    if np.isnan(self.no_data):
-      return bool(np.isnan(tile).any())
-    return bool((tile == self.no_data).any())
 
   def _map_tile(self, top, left, height, width) -> np.ndarray:
     rows, columns = slice(top, top + height), slice(left, left + width)
@@ -182,7 +175,7 @@ class Scene:
 
   def _part(self, number: int) -> np.ndarray:
     if not self._counts[number]:
-      raise Empty('a part of it was never written')
+      raise NoData('a part of it was never written')
     return self._recent.get(number, lambda: self._decode(number))
 
   def _decode(self, number: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from vaegan_jax.data import arrays, sounds, tiff_files
-from vaegan_jax.data.reading import Reading
+from vaegan_jax.data.reading import Declared, Reading
 from vaegan_jax.data.store import check_unchanged, stat_of
 
 
@@ -194,3 +194,22 @@ def marked(stored: arrays.Stored, nodata: str) -> arrays.Stored:
   values = stored.values.copy()
   values[stored.missing] = np.nan if values.dtype.kind == 'f' else int(nodata)
   return stored._replace(values=values, missing=None)
+
+
+def decoded(
+  data: bytes | np.ndarray | Declared, stored: arrays.Stored
+) -> Opened:
+  """Returns a decoded array, of which values mark what is no data.
+
+  Args:
+    data: the file or array.
+    stored: what `arrays.stored_of` returns for it.
+  """
+  nodata = ''
+  if stored.missing is not None and stored.values.dtype.kind in 'iu':
+    values = data.values if isinstance(data, Declared) else data
+    if isinstance(data, bytes):
+      values = arrays.read_array(data)
+    nodata = str(values[stored.missing][0])
+  values = marked(stored, nodata).values
+  return Opened(values, stored.axes, nodata, stored.sample_rate)

@@ -109,7 +109,7 @@ class Source:
     path: whether `data.path` is 'required', 'optional' or 'unused'.
     path_is: what it names.
     has_groups: whether `data.group_by` may keep examples together.
-    skips_no_data: whether examples with no data are always skipped.
+    has_rules: whether `data.folder_rules` decides how arrays are read.
     has_features: whether `data.feature` may choose among several features.
     converts_profiles: whether the color profiles of files are converted to
       sRGB, by `data.folder_rules` from 3.
@@ -120,7 +120,7 @@ class Source:
   path = 'unused'
   path_is = 'a folder'
   has_groups = False
-  skips_no_data = False
+  has_rules = True
   has_features = False
   converts_profiles = False
   has_crops = False

@@ -32,10 +32,14 @@ _CACHE_VERSION = 1  # Raise it whenever `decode_image` changes its pixels.
 class Images(Protocol):
   """All examples of one split, by index.
 
-  `fingerprint` names the data set, the split and the way of decoding.
+  Attributes:
+    dtype: of the examples; float32 if NaN stands for no data.
+    stored_dtype: of the files.
+    fingerprint: names the data set, the split and the way of decoding.
   """
 
   dtype: np.dtype
+  stored_dtype: np.dtype
   fingerprint: str
 
   def __len__(self) -> int: ...
@@ -130,6 +134,7 @@ class Middles:
     self.whole = whole
     self._shape = tuple(shape)
     self.dtype, self.fingerprint = whole.dtype, whole.fingerprint
+    self.stored_dtype = whole.stored_dtype
 
   def __len__(self) -> int:
     return len(self.whole)
@@ -188,9 +193,10 @@ def open_split(
     function, axes = _array_decoder(dataset, channels, shape, reading)
   count = sum(end - first for _, first, end in parts)
   full_shape = (count, *shape, channels)
-  fingerprint = _fingerprint(
-    dataset, split, full_shape, center_crop, axes, crop
-  )
+  masks = reading.masks and dataset.dtype is not None
+  key = ((axes,) if axes else ()) + ('masked', reading.nodata) * masks
+  key += (crop,) if crop != 'center' else ()
+  fingerprint = _fingerprint(dataset, split, full_shape, center_crop, key)
   path = None
   if cache_images and dataset.cache_dir:
     path = dataset.cache_dir / _copy_name(split, full_shape, fingerprint)
@@ -199,7 +205,7 @@ def open_split(
     return open_crops(
       dataset, parts, **options, fingerprint=fingerprint, path=path
     )
-  images = _Decoder(dataset, parts, function, fingerprint, full_shape)
+  images = _Decoder(dataset, parts, function, fingerprint, full_shape, masks)
   return _cached(images, path, dataset) if path else images
 
 
@@ -250,8 +256,7 @@ def _fingerprint(
   split: str,
   shape: tuple[int, ...],
   center_crop: int,
-  axes: str,
-  crop: str,
+  key: tuple[str, ...],
 ) -> str:
   """Returns a name for a data set, a split of it and the way of decoding."""
   count, *space, channels = shape
@@ -266,18 +271,14 @@ def _fingerprint(
     parts += (dataset.feature,)
   if dataset.to_srgb:
     parts += ('srgb',)
-  parts += tuple(dataset.reading_key)
-  if axes:
-    parts += (axes,)
-  if crop != 'center':
-    parts += (crop,)
+  parts += (*dataset.reading_key, *key)
   return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 class _Decoder:
   """Examples that are decoded at each read, several at a time."""
 
-  def __init__(self, dataset, parts, function, fingerprint, shape):
+  def __init__(self, dataset, parts, function, fingerprint, shape, masks):
     self._dataset, self._parts = dataset, parts
     sizes = (end - first for _, first, end in parts)
     self._ends = list(itertools.accumulate(sizes))
@@ -285,7 +286,9 @@ class _Decoder:
     self._pool = futures.ThreadPoolExecutor(thread_name_prefix='decode')
     self.fingerprint = fingerprint
     self.shape = shape
-    self.dtype = np.dtype(np.uint8 if dataset.dtype is None else dataset.dtype)
+    dtype = np.dtype(np.uint8 if dataset.dtype is None else dataset.dtype)
+    self.stored_dtype = dtype
+    self.dtype = np.dtype(np.float32) if masks else dtype
 
   def __len__(self) -> int:
     return self.shape[0]

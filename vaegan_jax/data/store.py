@@ -11,11 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from vaegan_jax.data.reading import Declared
 from vaegan_jax.errors import UserError
-
-
-class Empty(ValueError):
-  """An error for an example without data, of which any number is skipped."""
 
 
 class Store:
@@ -55,11 +52,11 @@ class Store:
   def __len__(self) -> int:
     raise NotImplementedError
 
-  def read(self, number: int) -> bytes | np.ndarray:
+  def read(self, number: int) -> bytes | np.ndarray | Declared:
     """Returns an example: the bytes of a file, or an array.
 
     Raises:
-      Empty: it holds no data.
+      NoData: it was never written.
       Exception: it is damaged.
     """
     raise NotImplementedError

@@ -10,7 +10,7 @@ class StoreSource(source.Source):
   """A source whose examples are those of a store, in `data.path`."""
 
   path = 'required'
-  skips_no_data = True
+  has_rules = False
   has_crops = True
 
   @classmethod

@@ -38,12 +38,12 @@ def find_range(
     UserError: the field does not fit the values, or they are all the same.
   """
   examples = _sample(images)
-  values = examples.reshape(-1)
-  low, high = _bounds(given, values, images.dtype)
+  values = examples[~np.isnan(examples)]
+  low, high = _bounds(given, values, images.stored_dtype)
   _check_precision(low, high)
   least, most = float(values.min()), float(values.max())
   is_outside = (examples < low) | (examples > high)
-  outside = float(np.mean(is_outside))
+  outside = float(is_outside.sum() / values.size)
   message = (
     f'data.value_range: {low:g} becomes -1 and {high:g} becomes 1; of '
     f'{values.size:,} sampled values, from {least:g} to {most:g}, '
@@ -77,11 +77,11 @@ def _warn_of_clipping(given, found, examples, is_outside) -> str:
   Args:
     given: the field.
     found: the range (low, high).
-    examples: [N, *S, C].
+    examples: [N, *S, C], NaN where no data.
     is_outside: [N, *S, C] bool, the values that are clipped.
   """
   low, high = found
-  least, most = float(examples.min()), float(examples.max())
+  least, most = float(np.nanmin(examples)), float(np.nanmax(examples))
   number = int(is_outside.reshape(len(examples), -1).any(1).sum())
   which = f' Warning: {number:,} of {len(examples):,} sampled examples'
   if given == 'percentiles' and examples.ndim == 3 and least < 0 < most:
@@ -106,7 +106,7 @@ def _warn_of_clipping(given, found, examples, is_outside) -> str:
 
 
 def _sample(images: Images) -> np.ndarray:
-  """Returns evenly spaced examples [N, *S, C]."""
+  """Returns evenly spaced examples [N, *S, C], NaN where no data."""
   size = images[np.arange(1)].size
   number = min(len(images), max(1, _NUM_VALUES // size))
   indices = np.arange(number) * len(images) // number

@@ -20,7 +20,7 @@ from absl import logging
 from vaegan_jax.data import arrays, cache
 from vaegan_jax.data.crops import Array, Crops
 from vaegan_jax.data.reading import Reading
-from vaegan_jax.data.slices import Facts, Opened, Sliced, Values, marked
+from vaegan_jax.data.slices import Opened, Sliced, Values, decoded
 from vaegan_jax.data.source import Dataset
 from vaegan_jax.data.store import Recent
 from vaegan_jax.errors import UserError, describe_error
@@ -61,7 +61,7 @@ def open_crops(
       path,
       [(*facts[n].space, channels) for n in copied],
       dataset.dtype,
-      lambda number: decode(places[copied[number]], facts[copied[number]]),
+      lambda number: decode(places[copied[number]]),
     )
     copy.prepare()
     dataset.close()
@@ -92,18 +92,14 @@ def _decode(
   num_axes: int,
   reading: Reading,
   place: tuple[str, int],
-  facts: Facts,
 ) -> np.ndarray:
   """Returns [*S, C] of a whole file, in which values mark what is no data."""
   split, index = place
   try:
     (data,) = dataset.read(split, [index])
-    if isinstance(data, bytes):
-      stored = arrays.read_stored(data, reading)
-    else:
-      stored = arrays.to_stored(np.asarray(data), reading.axes, '', reading)
-    values = marked(stored, facts.nodata).values
-    return arrays.channels_last(values, channels, num_axes, stored.axes)
+    opened = decoded(data, arrays.stored_of(data, reading))
+    values, axes = opened.values, opened.axes
+    return arrays.channels_last(values, channels, num_axes, axes)
   except Exception as error:  # Libraries raise nearly anything.
     raise dataset.error(split, index, 'cannot be decoded', error) from error
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vaegan_jax.data import pixels
 from vaegan_jax.data.split import Images
-from vaegan_jax.evaluation import constants, figures, signal_figures
+from vaegan_jax.evaluation import constants, figures, metrics, signal_figures
 from vaegan_jax.evaluation.feature_metrics import FeatureMetrics
 from vaegan_jax.evaluation.scores import Scores, measure, summarize
 from vaegan_jax.losses.reconstruction import LossConfig, compare, loss_features
@@ -26,7 +27,8 @@ NUM_SAMPLES = 64
 _NUM_PLAYED = 4
 _NO_FEATURE_METRICS = FeatureMetrics()
 Variables = Mapping[str, Any]  # {network: what `module.apply` takes}.
-Distance = Callable[[jax.Array, jax.Array], jax.Array]  # [B, ...] x 2 -> [B]
+# (x, x_recon, valid or None), each [B, ...] -> [B]
+Distance = Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array]
 Poll = Callable[[], None]  # Called between batches; may raise to end the work.
 
 
@@ -48,6 +50,7 @@ class Evaluator:
     value_range: pixels.ValueRange = 'dtype',
     bands: Sequence[int] = (),
     sample_rate: int = 16_000,
+    masked: bool = False,
     feature_metrics: FeatureMetrics = _NO_FEATURE_METRICS,
     notes: Sequence[str] = (),
   ):
@@ -64,13 +67,14 @@ class Evaluator:
       bands: the channels that figures show, if not all; then each channel is
         scored, too.
       sample_rate: sample rate of sounds, in Hz.
+      masked: whether NaN in the examples means no data.
       feature_metrics: metrics by pretrained networks.
       notes: further lines of the protocol.
     """
     autoencoder = modules['autoencoder']
     self._images = images
     self._value_range = value_range
-    self._bands = bands
+    self._bands, self._masked = bands, masked
     self.sample_rate = sample_rate
     self._batch_size = batch_size
     self._seed = seed
@@ -132,6 +136,8 @@ class Evaluator:
       poll=poll,
     )
     values = _concatenate(batches)
+    counted = values.pop('counted', ...)
+    values = {name: value[counted] for name, value in values.items()}
     flat = devices.map_batches(
       lambda x: {
         'constants': constants.energies(self._reconstruct(autoencoder, x)[0])
@@ -159,6 +165,7 @@ class Evaluator:
       'false_detail by rings of 1/16 cycles per position',
       f'grid: {len(constants.constant_examples(self._shape))} constant '
       'pictures of several levels and colours',
+      *((metrics.NO_DATA,) if self._masked else ()),
       *self._feature_metrics.describe(self._shape[-1]),
       *self._notes,
     )
@@ -167,17 +174,25 @@ class Evaluator:
   def _measure_batch(self, variables, distance, batch) -> dict[str, jax.Array]:
     """Returns what `summarize` needs of a batch, {name: [B, ...]}."""
     images, indices = batch
-    x = pixels.to_float(images, self._value_range)
+    x, valid = self._prepare(images)
     x_recon, values = self._reconstruct(variables, x)
-    if distance:
-      values['distance'] = distance(x, x_recon)
     recons = {'': x_recon}
     if self._latent.is_random:
       recons['_sampled'] = self._sample(variables, x, indices)
+    if self._masked:  # No network sees a difference where there is no data.
+      recons = {k: jnp.where(valid, r, x) for k, r in recons.items()}
+      values['counted'] = metrics.has_every_channel(valid)
+    if distance:
+      values['distance'] = distance(x, recons[''], valid)
     for suffix, x_recon in recons.items():
-      measured = self._measure(x, x_recon)
+      measured = self._measure(x, x_recon, valid)
       values |= {f'{name}{suffix}': value for name, value in measured.items()}
     return values | self._feature_metrics.measure(x, recons)
+
+  def _prepare(self, images) -> tuple[jax.Array, jax.Array | None]:
+    """Returns x [B, *S, C] in [-1, 1], and which values count; None: all."""
+    x = pixels.to_float(images, self._value_range)
+    return pixels.fill(x) if self._masked else (x, None)
 
   def plot(
     self, variables: Variables, poll: Poll = never_stop
@@ -197,7 +212,8 @@ class Evaluator:
     )
     samples = np.asarray(self._from_prior(autoencoder, prior))
     poll()
-    ends = np.asarray(self._encode(autoencoder, x[:2])['latents'])
+    ends = pixels.fill(x[:2])[0] if self._masked else x[:2]
+    ends = np.asarray(self._encode(autoencoder, ends)['latents'])
     weights = np.linspace(0.0, 1.0, NUM_COLUMNS)
     weights = weights.reshape(-1, *[1] * (ends.ndim - 1))
     path = (1 - weights) * ends[0] + weights * ends[-1]
@@ -246,11 +262,17 @@ class Evaluator:
   def reconstruct_first(
     self, variables: Variables, num_images: int
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the first examples and their reconstructions, [N, *S, C]."""
+    """Returns the first examples and their reconstructions, [N, *S, C].
+
+    Both are NaN where there is no data.
+    """
     indices = np.arange(min(num_images, len(self._images)))
-    x = np.asarray(pixels.to_float(self._images[indices], self._value_range))
+    x, valid = self._prepare(self._images[indices])
     autoencoder = devices.replicate(variables['autoencoder'])
-    return x, np.asarray(self._reconstruct(autoencoder, x)[0])
+    x_recon, _ = self._reconstruct(autoencoder, np.asarray(x))
+    if self._masked:
+      x, x_recon = (jnp.where(valid, i, jnp.nan) for i in (x, x_recon))
+    return np.asarray(x), np.asarray(x_recon)
 
 
 class _WithIndices:
@@ -313,10 +335,11 @@ def _describe_distance(modules, loss, batch_size) -> tuple[str, ...]:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _distance(loss, critic, variables, x, x_recon) -> jax.Array:
+def _distance(loss, critic, variables, x, x_recon, valid=None) -> jax.Array:
   """Computes the distance [B] of x and x_recon, as in training."""
   features_x, features_recon = (
     loss_features(loss, critic, variables, images) for images in (x, x_recon)
   )
   sizes = variables.get('sizes')
-  return compare(loss, x, x_recon, features_x, features_recon, sizes=sizes)
+  pairs = x, x_recon, features_x, features_recon
+  return compare(loss, *pairs, sizes=sizes, valid=valid)

@@ -5,6 +5,9 @@ both [B, *S, C] in [-1, 1], with one value an example: a mean over any number of
 batches is exact. Other values are clipped, as in a picture, and the arithmetic
 is float32. To add a metric, write its function and add a row to `TABLE`.
 
+Where examples have no data, `valid` [B, *S, C] says which values count; None:
+all. Others change no value of a metric.
+
 Axes: B examples; S, one to three axes of space (of sounds T, of images H and W,
 of volumes D, H and W); C channels.
 """
@@ -14,23 +17,31 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-import dm_pix
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vaegan_jax.data import pixels
 from vaegan_jax.evaluation import spectra
+from vaegan_jax.evaluation.ssim import ssim
+from vaegan_jax.losses import masks
 
 _MIN_SQUARED_ERROR = 1e-10  # At most 106 dB: "identical".
-_SSIM_WINDOW = 11  # Positions.
-_SSIM_DEVIATION = 1.5
 _BLOCK = 8  # Positions on each axis, of `low_frequency_psnr`.
 _HIGH_FREQUENCY = 0.25  # Cycles per position.
 _RING = 0.0625  # Width of a ring of frequencies, in cycles per position.
 
+NO_DATA = (
+  'no data counts in no metric: means are over valid values; a window of SSIM '
+  'and a block are the means of their valid values, weighed by their share; '
+  'fine detail is of images whose no data is interpolated from their own '
+  'values; to networks, reconstructions have what the encoder gets there'
+)
+Valid = jax.Array | None
 
-def psnr(x: jax.Array, x_recon: jax.Array) -> jax.Array:
+
+def psnr(x: jax.Array, x_recon: jax.Array, valid: Valid = None) -> jax.Array:
   """Computes the peak signal-to-noise ratio, `10 log10(2^2 / squared error)`.
 
   Returns:
@@ -38,13 +49,22 @@ def psnr(x: jax.Array, x_recon: jax.Array) -> jax.Array:
     1e-10, so that identical examples have 106.02 dB.
   """
   error = jnp.square(_clip(x) - _clip(x_recon))
-  error = error.mean(axis=tuple(range(1, x.ndim)))
+  error = masks.mean(error, valid, tuple(range(1, x.ndim)))
   return 10 * jnp.log10(4 / jnp.maximum(error, _MIN_SQUARED_ERROR))
 
 
-def band_errors(x: jax.Array, x_recon: jax.Array) -> jax.Array:
+@jax.jit
+def has_every_channel(valid: jax.Array) -> jax.Array:
+  """Returns which examples [B] have a valid value in each channel."""
+  return valid.any(axis=_space_axes(valid)).all(axis=-1)
+
+
+def band_errors(
+  x: jax.Array, x_recon: jax.Array, valid: Valid = None
+) -> jax.Array:
   """Computes the mean squared error of each channel, [B, C] float32."""
-  return jnp.square(_clip(x) - _clip(x_recon)).mean(axis=_space_axes(x))
+  error = jnp.square(_clip(x) - _clip(x_recon))
+  return masks.mean(error, valid, _space_axes(x))
 
 
 def band_psnr(errors: np.ndarray) -> np.ndarray:
@@ -52,55 +72,13 @@ def band_psnr(errors: np.ndarray) -> np.ndarray:
   return 10 * np.log10(4 / np.maximum(errors.mean(0), _MIN_SQUARED_ERROR))
 
 
-def ssim(x: jax.Array, x_recon: jax.Array) -> jax.Array:
-  """Computes the structural similarity, Wang et al. (2004), equation 13.
-
-  The constants are the paper's: a Gaussian window of 11 positions on each axis
-  with a standard deviation of 1.5, K1 = 0.01 and K2 = 0.03. An example with a
-  side below 11 gets a window of its shortest side; compare such values only
-  with each other. Deviations far below 0.06, as in quiet sounds, hardly count.
-
-  Returns:
-    [B] float32, at most 1, the value of identical examples.
-  """
-  window = min(_SSIM_WINDOW, *x.shape[1:-1])
-  # SSIM is defined for intensities from 0 up: it divides by local means.
-  intensity, intensity_recon = ((_clip(i) + 1) / 2 for i in (x, x_recon))
-  options = {'max_val': 1.0, 'filter_size': window}
-  if x.ndim == 4:
-    return dm_pix.ssim(intensity, intensity_recon, **options)
-
-  # dm_pix takes images alone, but with any filter.
-  flat = (len(x), -1, 1, x.shape[-1])
-
-  def smooth(values):
-    return _smooth(values.reshape(x.shape), window).reshape(flat)
-
-  return dm_pix.ssim(
-    intensity.reshape(flat),
-    intensity_recon.reshape(flat),
-    filter_fn=smooth,
-    **options,
-  )
-
-
-def _smooth(x: jax.Array, size: int) -> jax.Array:
-  """Averages [B, *S, C] with a Gaussian window, where all of it fits."""
-  offsets = np.arange(size) - (size - 1) / 2
-  weights = np.exp(-0.5 * np.square(offsets / _SSIM_DEVIATION))
-  for axis in _space_axes(x):
-    length = x.shape[axis] - size + 1
-    x = sum(
-      np.float32(weight) * jax.lax.slice_in_dim(x, i, i + length, axis=axis)
-      for i, weight in enumerate(weights / weights.sum())
-    )
-  return x
-
-
-def low_frequency_psnr(x: jax.Array, x_recon: jax.Array) -> jax.Array:
+def low_frequency_psnr(
+  x: jax.Array, x_recon: jax.Array, valid: Valid = None
+) -> jax.Array:
   """Computes the PSNR of block means: are brightness and colour kept?
 
-  Blocks have 8 positions on each axis. Fine detail averages out.
+  Blocks have 8 positions on each axis. Fine detail averages out. With no data,
+  a block is the mean of its valid values, and its weight is their share.
 
   Returns:
     [B] float32 in dB, as `psnr`. The last blocks of a side that 8 does not
@@ -111,7 +89,13 @@ def low_frequency_psnr(x: jax.Array, x_recon: jax.Array) -> jax.Array:
     block = (_BLOCK,) * len(_space_axes(x))
     return nn.avg_pool(_clip(x), block, block, 'SAME', count_include_pad=False)
 
-  return psnr(block_means(x), block_means(x_recon))
+  if valid is None:
+    return psnr(block_means(x), block_means(x_recon))
+  shares = block_means(valid)
+  means = (
+    masks.divide(block_means(_clip(i) * valid), shares) for i in (x, x_recon)
+  )
+  return psnr(*means, shares)
 
 
 def high_frequencies(x: jax.Array) -> jax.Array:
@@ -140,17 +124,21 @@ def _radii(space: tuple[int, ...]) -> np.ndarray:
 
 
 def high_frequency_products(
-  x: jax.Array, x_recon: jax.Array
+  x: jax.Array, x_recon: jax.Array, valid: Valid = None
 ) -> dict[str, jax.Array]:
   """Computes the inner products of high frequencies, ring by ring.
 
   A ring is 1/16 cycles per position wide.
+
+  No data of each image is interpolated from its own valid values.
 
   Returns:
     {name: [B, K] float32} for K rings, from coarse to fine: 'energy' of the
     original, 'energy_recon' of the reconstruction, and 'energy_common', of the
     one with the other.
   """
+  if valid is not None:
+    x, x_recon = (_interpolate(i, valid) for i in (x, x_recon))
   original, recon = high_frequencies(x), high_frequencies(x_recon)
   products = {
     'energy': original * original,
@@ -224,21 +212,37 @@ def false_detail(
   return jnp.sum(false) / jnp.sum(energy)
 
 
-def log_spectral_distance(x: jax.Array, x_recon: jax.Array) -> jax.Array:
+def log_spectral_distance(
+  x: jax.Array, x_recon: jax.Array, valid: Valid = None
+) -> jax.Array:
   """Computes the distance of the spectra of sounds [B, T, C], in dB.
 
   It is the root over frequencies of the mean squared difference of `10 log10`
   of the power, then the mean over frames and channels. Phases do not count:
-  two noises of one colour have 7.9 dB.
+  two noises of one colour have 7.9 dB. No data is interpolated, and the weight
+  of a frame is its share of valid samples.
 
   Returns:
     [B] float32 in dB; lower is better, identical sounds have 0. Powers are at
     least -80 dB of a full-scale sine (`spectra.FLOOR`), so that silence is
     finite and inaudible noise does not count.
   """
+  shares = None
+  if valid is not None:
+    x, x_recon = (_interpolate(i, valid) for i in (x, x_recon))
+    whole = jnp.ones_like(valid)
+    shares, shares_of_whole = (
+      spectra.frames(v.astype(jnp.float32)).mean(axis=2) for v in (valid, whole)
+    )
+    shares /= shares_of_whole  # A frame at an end reaches beyond it.
   difference = spectra.decibels(_clip(x)) - spectra.decibels(_clip(x_recon))
   roots = jnp.sqrt(jnp.square(difference).mean(axis=2))
-  return roots.mean(axis=(1, 2))
+  return masks.mean(roots, shares, (1, 2))
+
+
+def _interpolate(x: jax.Array, valid: jax.Array) -> jax.Array:
+  """Fills no data from the valid values of x; see `pixels.fill`."""
+  return pixels.fill(jnp.where(valid, _clip(x), jnp.nan))[0]
 
 
 def _space_axes(x: jax.Array) -> tuple[int, ...]:
@@ -258,7 +262,8 @@ class Metric(NamedTuple):
     title: in tables and figures.
     decimals: number of decimals.
     function: (x, x_recon), each [B, *S, C], -> [B], reported as its mean over
-      the set; None: `scores.summarize` computes it.
+      the set; of examples with no data it also gets `valid`. None:
+      `scores.summarize` computes it.
     num_axes: numbers of spatial axes of signals that have it.
     optional: whether only some runs have it, such as those with codes.
     quality: whether it is of reconstructions, from the latent's mean and, as
@@ -268,7 +273,7 @@ class Metric(NamedTuple):
   name: str
   title: str
   decimals: int
-  function: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+  function: Callable[..., jax.Array] | None = None
   num_axes: tuple[int, ...] = (1, 2, 3)
   optional: bool = False
   quality: bool = True

@@ -32,27 +32,33 @@ def optional_metrics() -> list[str]:
 
 
 def measure(
-  x: jax.Array, x_recon: jax.Array, by_band: bool = False
+  x: jax.Array,
+  x_recon: jax.Array,
+  valid: jax.Array | None = None,
+  *,
+  by_band: bool = False,
 ) -> dict[str, jax.Array]:
   """Computes the values of each example that need no network.
 
   Args:
     x: [B, *S, C] in [-1, 1].
     x_recon: [B, *S, C] its reconstructions.
+    valid: [B, *S, C] bool, the values that count; None: all.
     by_band: whether several channels are measured one by one, too.
 
   Returns:
     {name: [B]}: metrics; `band_errors` [B, C]; and the [B, K] of
     `metrics.high_frequency_products`.
   """
+  given = (x, x_recon) if valid is None else (x, x_recon, valid)
   values = {
-    metric.name: metric.function(x, x_recon)
+    metric.name: metric.function(*given)
     for metric in metrics.TABLE
     if metric.function and x.ndim - 2 in metric.num_axes
   }
   if by_band and x.shape[-1] > 1:
-    values['band_errors'] = metrics.band_errors(x, x_recon)
-  return values | metrics.high_frequency_products(x, x_recon)
+    values['band_errors'] = metrics.band_errors(*given)
+  return values | metrics.high_frequency_products(*given)
 
 
 def summarize(

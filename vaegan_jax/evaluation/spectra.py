@@ -36,14 +36,19 @@ def decibels(x: jax.Array) -> jax.Array:
     [B, N, K, C] float32, `10 log10` of the power relative to a sine from -1 to
     1; at least `FLOOR`. K goes evenly from 0 to half of the sample rate.
   """
+  size = window_size(x.shape[1])
+  window = np.sin(np.pi * (np.arange(size) + 0.5) / size) ** 2
+  scale = np.float32(2 / window.sum())  # Half of a sine's is at -f.
+  spectrum = jnp.fft.rfft(frames(x) * (window * scale)[:, None], axis=2)
+  power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+  return 10 * jnp.log10(jnp.maximum(power, 10 ** (FLOOR / 10)))
+
+
+def frames(x: jax.Array) -> jax.Array:
+  """Returns the frames [B, N, size, C] of [B, T, C], with 0 around it."""
   num_samples = x.shape[1]
   size, hop = window_size(num_samples), hop_size(num_samples)
   starts = np.arange(0, num_samples + hop - 1, hop)
   before, end = size // 2, starts[-1] + size
   x = jnp.pad(x, ((0, 0), (before, end - before - num_samples), (0, 0)))
-  window = np.sin(np.pi * (np.arange(size) + 0.5) / size) ** 2
-  frames = x[:, starts[:, None] + np.arange(size)]
-  scale = np.float32(2 / window.sum())  # Half of a sine's is at -f.
-  spectrum = jnp.fft.rfft(frames * (window * scale)[:, None], axis=2)
-  power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
-  return 10 * jnp.log10(jnp.maximum(power, 10 ** (FLOOR / 10)))
+  return x[:, starts[:, None] + np.arange(size)]

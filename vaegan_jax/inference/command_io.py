@@ -117,7 +117,7 @@ def write_pictures(
       sample_rate=data.sample_rate,
       value_range=data.value_range,
     )
-    _write(folder, names, '.wav', map(encode, values))
+    _write(folder, names, '.wav', map(encode, np.nan_to_num(values)))
 
 
 def _write(folder, names, suffix, contents: Iterable[bytes]) -> None:

@@ -8,13 +8,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from vaegan_jax.data import pixels
 from vaegan_jax.data.pictures import Pictures
 from vaegan_jax.data.split import Images
 from vaegan_jax.inference.latent_files import LatentWriter, to_arrays
 from vaegan_jax.inference.latent_statistics import LatentStatistics, moments_of
 from vaegan_jax.inference.model import TrainedModel
 from vaegan_jax.inference.posterior import Posterior
+from vaegan_jax.inference.preprocess import prepare
 from vaegan_jax.runtime import devices
 
 PART = 4096  # Examples in a file; an interruption loses at most as many.
@@ -34,8 +34,7 @@ def encode_batches(
 
 @jax.jit
 def _encode(model: TrainedModel, batch: jax.Array) -> Posterior:
-  x = pixels.to_float(batch, model.config.data.value_range)
-  return model.encode(x)
+  return model.encode(prepare(batch, model.config.data))
 
 
 def write_latents(

@@ -65,7 +65,7 @@ class LargeArray:
       if stored.missing is not None:
         raise ValueError(
           f'it has more than {reading.MAX_BYTES:,} bytes, and values that mean '
-          'no data, which are only filled in smaller files'
+          'no data, which only smaller files may have'
         )
 
 

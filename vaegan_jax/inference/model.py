@@ -97,15 +97,16 @@ class TrainedModel(struct.PyTreeNode):
       images: [B, H, W, C] or [H, W, C] uint8, or a list of [H, W, C] of any
         sizes, or of Pillow's images. Other sizes and channels than the
         training's are converted by Pillow. Of a run on arrays: arrays of real
-        numbers in the data's own units, of which the middle is cut out. Within
+        numbers in the data's own units, of which the middle is cut out. NaN and
+        `data.nodata` mean no data, which is filled as in training. Within
         `jax.jit` and the like they must have the training's shape.
 
     Returns:
       [B, *S, C] float32 in [-1, 1], of the training's shape.
 
     Raises:
-      UserError: they are not uint8 (arrays: not real numbers), too small or,
-        within `jax.jit`, of another shape.
+      UserError: they are not uint8 (arrays: not real numbers), too small, have
+        more no data than `data.max_nodata` or, within `jax.jit`, another shape.
     """
     return preprocess(images, self.config.data)
 

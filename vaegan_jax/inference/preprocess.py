@@ -32,7 +32,13 @@ def preprocess(images: Any, data: ml_collections.FrozenConfigDict) -> jax.Array:
     images = _join_traced(images, shape)
   elif getattr(images, 'shape', ())[1:] != shape:
     images = (_cut if arrays else _resize)(images, data, shape)
-  return pixels.to_float(images, data.value_range)
+  return prepare(_mark_no_data(images, data) if arrays else images, data)
+
+
+def prepare(images: Any, data: ml_collections.FrozenConfigDict) -> jax.Array:
+  """Maps values [B, *S, C] to [-1, 1], and fills NaN, which means no data."""
+  x = pixels.to_float(images, data.value_range)
+  return pixels.fill(x)[0] if data.max_nodata else x
 
 
 def _check_dtypes(images, arrays: bool) -> None:
@@ -81,9 +87,40 @@ def _join_traced(images, shape: tuple[int, ...]) -> jax.Array:
 
 def _cut(values, data, shape) -> np.ndarray:
   """Cuts the middles out of arrays."""
-  from vaegan_jax.data import arrays  # With Pillow.
+  from vaegan_jax.data import array_shapes  # With Pillow.
 
-  return arrays.cut(values, data.channels, shape[:-1])
+  return array_shapes.cut(values, data.channels, shape[:-1])
+
+
+def _mark_no_data(images, data) -> Any:
+  """Returns arrays [B, *S, C] with NaN for no data, as training reads them.
+
+  Raises:
+    UserError: an array has more of it than the run takes.
+  """
+  from vaegan_jax.data import no_data
+  from vaegan_jax.data.data_config import DataConfig
+  from vaegan_jax.data.reading import NoData
+
+  # NaN is an error also for runs that read files by earlier rules.
+  reading = settings(DataConfig, data).reading._replace(rules=3)
+  if isinstance(images, jax.core.Tracer):
+    number = no_data.parse(reading.nodata, images.dtype)
+    if number is None or not reading.masks:
+      return images
+    return jnp.where(images == number, jnp.nan, images.astype(jnp.float32))
+  missing = no_data.find(np.asarray(images), '', reading)
+  if missing is None:
+    return images
+  try:
+    for example in missing:
+      no_data.check(example, reading.max_nodata)
+  except NoData as error:
+    raise UserError(
+      f'an array cannot be used, as {error}: cut out a part with more values, '
+      'or use a model that was trained with --config.data.max_nodata=0.5'
+    ) from error
+  return no_data.mark(np.asarray(images), missing)
 
 
 def _resize(images, data, shape) -> np.ndarray:

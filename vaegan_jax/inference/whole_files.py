@@ -78,7 +78,7 @@ class Whole:
     values: [*S, C], in the units and the dtype of the file.
     form: its format.
     missing: bool, [*S, C], which values mean "no data"; None if none do. They
-      are filled with their channel's median.
+      are NaN then, and all values float32.
   """
 
   values: np.ndarray
@@ -116,7 +116,7 @@ def read_whole(data: bytes, settings: DataConfig) -> Whole:
 
 
 def _read_array(data: bytes, settings: DataConfig) -> Whole:
-  """Reads an array, and fills what is no data."""
+  """Reads an array, with NaN for no data."""
   if nifti_files.is_nifti(data):
     array, facts = nifti_files.read_nifti(data)
     stored, kind = arrays.Stored(array), {'kind': 'nifti', 'facts': facts}
@@ -135,8 +135,8 @@ def _read_array(data: bytes, settings: DataConfig) -> Whole:
     declared = [value for code, *_, value in tags if code == _GDAL_NODATA]
     number = float(settings.nodata or declared[0].strip('\0 '))
   missing = whole_example(stored.missing, form, settings)
-  filled = no_data.fill(values, missing, 1.0)
-  return Whole(filled, dataclasses.replace(form, nodata=number), missing)
+  marked = no_data.mark(values, missing)
+  return Whole(marked, dataclasses.replace(form, nodata=number), missing)
 
 
 def whole_example(array: np.ndarray, form: Form, settings: DataConfig):
@@ -203,7 +203,8 @@ def to_dtype(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return values
   limits = np.iinfo(dtype)
   # Rounded to float32, the largest number may exceed the dtype.
-  return np.clip(np.rint(values.astype(np.float64)), limits.min, limits.max)
+  values = np.clip(np.rint(values.astype(np.float64)), limits.min, limits.max)
+  return np.nan_to_num(values)  # Of no data, which is written afterwards.
 
 
 def _nearest(number: float, dtype: np.dtype) -> float:

@@ -19,6 +19,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vaegan_jax.losses import masks
+
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
@@ -38,9 +40,20 @@ class Objective:
   undecided_loss: float
 
 
-def mean_over_map(values: jax.Array) -> jax.Array:
-  """Averages logits, or their losses, per example: [B, *S] to [B]."""
-  return jnp.mean(values, axis=range(1, values.ndim))
+def mean_over_map(
+  values: jax.Array, where: jax.Array | None = None
+) -> jax.Array:
+  """Averages logits, or their losses, per example: [B, *S] to [B].
+
+  `where` are the included examples [B] or positions [B, *S] of the images; maps
+  may have a last axis of 1 then.
+  """
+  if where is None:
+    return jnp.mean(values, axis=range(1, values.ndim))
+  if values.ndim <= where.ndim:
+    values = values[..., None]
+  weights = masks.position_weights(where, values)
+  return masks.mean(values, weights, tuple(range(1, values.ndim)))
 
 
 def hinge_critic_loss(

@@ -129,7 +129,7 @@ def layer_distances(
 ) -> dict[str, jax.Array]:
   """Computes the terms of `feature_distance`, {layer: [B]}, weighted.
 
-  `where` may also be {layer: weights [B, *S, 1] of its positions}.
+  `where` may also be {layer: weights [B, *S, 1 or C] of its positions}.
   """
   _check(features_x, features_y, how, min_sizes)
   terms = {}
@@ -184,7 +184,7 @@ def _layer_distance(x, y, how: Comparison, weight, least, included):
     how: the options.
     weight: [] or [C].
     least: the least size.
-    included: weights [B, ..., 1] of the positions, or None.
+    included: weights [B, ..., 1 or C] of the positions, or None.
   """
   epsilon = _epsilon(jnp.promote_types(x.dtype, y.dtype))
   x, y = x.astype(jnp.float32), y.astype(jnp.float32)
@@ -212,6 +212,8 @@ def _reduce(difference, how: Comparison, included):
   """Reduces weighted differences [B, ..., C] to [B]."""
   axes = tuple(range(1, difference.ndim))
   if how.reduction == 'spatial':
+    if included is not None:  # Channels may differ in what they include.
+      return masks.mean(difference, included, axes[:-1]).sum(axis=-1)
     difference = jnp.sum(difference, axis=-1, keepdims=True)
   if how.reduction != 'sum':
     return masks.mean(difference, included, axes)

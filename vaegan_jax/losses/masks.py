@@ -34,6 +34,15 @@ def apply(
   return x, y, where[..., 0] if len(where.shape) == x.ndim else where
 
 
+def positions(valid: jax.Array | None) -> jax.Array | None:
+  """Returns positions [B, *S] with a valid value in any of their channels.
+
+  `valid` is [B, *S, C]; None stays None. A network's features mix channels, so
+  they are compared where there is anything to compare.
+  """
+  return None if valid is None else valid.any(axis=-1)
+
+
 def position_weights(where: jax.Array | None, feature: jax.Array):
   """Returns the weights [B, *S', 1] of a feature's positions; None without one.
 

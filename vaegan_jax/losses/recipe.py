@@ -47,7 +47,7 @@ def reconstruction_loss(
   reduction: str = 'mean',
   image_weight: float = 1.0,
   image_halvings: int = 3,
-  image_high_pass: float = 0.0,
+  image_high_pass: float = 1.0,
   adversarial_weight: float = 0.2,
   objective: str = 'geometric',
   logits: Callable[[Any], jax.Array] = lambda output: output,
@@ -124,10 +124,4 @@ def _adversarial_losses(logits, objective, x, where) -> jax.Array:
       'adversarial_weight=0'
     )
   logits = logits.astype(jnp.float32)
-  losses = OBJECTIVES[objective].adversarial_loss(logits)
-  if where is None:
-    return mean_over_map(losses)
-  if losses.ndim < x.ndim:  # Without an axis of channels.
-    losses = losses[..., None]
-  included = masks.position_weights(where, losses)
-  return masks.mean(losses, included, tuple(range(1, losses.ndim)))
+  return mean_over_map(OBJECTIVES[objective].adversarial_loss(logits), where)

@@ -13,14 +13,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vaegan_jax.losses import distances, perceptual
+from vaegan_jax.losses import distances, masks, perceptual
 from vaegan_jax.losses.adversarial import mean_over_map
+from vaegan_jax.losses.moments import image_moments, mean_squares
 from vaegan_jax.losses.terms import (
   Weighting,
   distance_terms,
-  halve,
   image_layers,
   total,
+  value_weights,
 )
 
 _MIN_VARIANCE = 1e-6  # A standard deviation of a seventh of an 8-bit level.
@@ -47,6 +48,8 @@ class LossConfig:
   image_weight: float
   # Further such layers: the image at a half of its size, at a quarter, ...
   image_halvings: int
+  # Weight of the image's finest band as such a layer, in units of theirs.
+  image_high_pass: float
   pixel_weight: float
   adversarial_weight: float
   adversarial_ramp_steps: int
@@ -59,8 +62,6 @@ class LossConfig:
   # Whether the adversarial weight is multiplied by the ratio of the gradients'
   # norms (arXiv 2012.09841, eq. 7), here at x_recon, smoothed and capped.
   adaptive_weight: bool = False
-  # Weight of the image's finest band as such a layer, in units of theirs.
-  image_high_pass: float = 0.0
   # 0: the distance is not computed, and the other terms are the loss.
   distance_weight: float = 1.0
   # The least size that a layer is taken to have in a batch, as a share of its
@@ -106,25 +107,25 @@ def create_reconstruction_losses(
       `loss.normalize` average.
 
   Returns:
-    (critic's variables, x [B, *S, C], outputs, sizes) -> (terms, moments).
-    `sizes` {layer: []} are those in the data, or None. `outputs` has `x_recon`
-    and, where its gradient is separate, its copy `x_adversarial`, and `x_prior`
-    (samples), each [B, *S, C], and `x_half` [B, *(S / 2), C]. The terms are
-    'distance', unless its weight is 0, 'pixel' and, with what they need,
-    'equivariance' and 'adversarial', [B] each. See `metrics_from_moments` for
-    the moments.
+    (critic's variables, x [B, *S, C], outputs, sizes, valid) -> (terms,
+    moments). `sizes` {layer: []} are those in the data, or None. `outputs` has
+    `x_recon` and, where its gradient is separate, its copy `x_adversarial`, and
+    `x_prior` (samples), each [B, *S, C], and `x_half` [B, *(S / 2), C]. `valid`
+    [B, *S, C] bool are the values that count, None: all; elsewhere the images
+    equal x. The terms are 'distance', unless its weight is 0, 'pixel' and, with
+    what they need, 'equivariance' and 'adversarial', [B] each. See
+    `moments.py` for the moments.
   """
 
-  def losses(variables, x, outputs: Mapping[str, jax.Array], sizes=None):
-    x_recon = outputs['x_recon']
-    terms = _pixel_terms(loss, x, outputs)
-    moments = {'output': _moments(x_recon), 'input': _moments(x)}
+  def losses(variables, x, outputs, sizes=None, valid=None):
+    x_recon, where = outputs['x_recon'], masks.positions(valid)
+    terms = _pixel_terms(loss, x, outputs, valid)
+    moments = image_moments(x, x_recon, valid)
     if critic is None:  # An image's only feature is itself.
       terms['distance'] = terms['pixel']
       if loss.variance == 'optimal':
-        terms['distance'] = negative_log_likelihood(
-          x, x_recon, axis_name=axis_name
-        )
+        options = {'axis_name': axis_name, 'valid': valid}
+        terms['distance'] = negative_log_likelihood(x, x_recon, **options)
       return terms, moments
     variables = jax.lax.stop_gradient(variables)
     if loss.distance_weight:
@@ -133,17 +134,17 @@ def create_reconstruction_losses(
       logits, features_recon = _capture(critic, variables, x_recon, loss)
       pairs = x, x_recon, features_x, features_recon
       terms['distance'] = compare(
-        loss, *pairs, axis_name=axis_name, sizes=sizes
+        loss, *pairs, axis_name=axis_name, sizes=sizes, valid=valid
       )
-      moments['features'] = distances.feature_sizes(features_x)
+      moments['features'] = mean_squares(features_x, where)
       if sizes:
-        moments['images'] = _image_sizes(loss, x)
+        moments['images'] = _image_sizes(loss, x, valid)
     else:
       logits = _logits(critic, variables, x_recon)
     if adversarial_loss is not None:
       all_logits = _adversarial_logits(critic, variables, outputs, logits)
-      means = [mean_over_map(adversarial_loss(each)) for each in all_logits]
-      terms['adversarial'] = sum(means) / len(means)
+      each = [mean_over_map(adversarial_loss(i), where) for i in all_logits]
+      terms['adversarial'] = sum(each) / len(each)
     return terms, moments
 
   return losses
@@ -158,6 +159,7 @@ def compare(
   *,
   axis_name: str | None = None,
   sizes: Mapping[str, jax.Array] | None = None,
+  valid: jax.Array | None = None,
 ) -> jax.Array:
   """Computes the configured distance of images and reconstructions, [B].
 
@@ -168,6 +170,7 @@ def compare(
     features_recon: features of x_recon.
     axis_name: see `create_reconstruction_losses`.
     sizes: the layers' in the data; without one a layer has no least size.
+    valid: [B, *S, C] bool, the values that count; None: all.
   """
   sizes = sizes or {}
   min_sizes = {name: loss.min_size * size for name, size in sizes.items()}
@@ -182,7 +185,7 @@ def compare(
     min_sizes,
     loss.image_high_pass,
   )
-  return total(distance_terms(*pair, how, weighting))
+  return total(distance_terms(*pair, how, weighting, valid))
 
 
 def layer_sizes(
@@ -205,7 +208,11 @@ def layer_sizes(
 
 
 def negative_log_likelihood(
-  x: jax.Array, x_recon: jax.Array, *, axis_name: str | None = None
+  x: jax.Array,
+  x_recon: jax.Array,
+  *,
+  axis_name: str | None = None,
+  valid: jax.Array | None = None,
 ) -> jax.Array:
   """Computes the images' negative log likelihood around x_recon.
 
@@ -216,41 +223,26 @@ def negative_log_likelihood(
   Args:
     x, x_recon: [B, *S, C].
     axis_name: of the devices that share the batch; None: it is on one device.
+    valid: [B, *S, C] bool, the values that count; None: all.
 
   Returns:
     [B] in nats, of either sign.
   """
-  errors = jnp.square(x - x_recon)
-  variance = jax.lax.stop_gradient(errors.mean())
-  if axis_name is not None:
-    variance = jax.lax.pmean(variance, axis_name)
-  variance = jnp.maximum(variance, _MIN_VARIANCE)
-  log_norm = 0.5 * math.prod(x.shape[1:]) * jnp.log(2 * math.pi * variance)
+  errors, number = jnp.square(x - x_recon), math.prod(x.shape[1:])
   axes = tuple(range(1, errors.ndim))
+  if valid is None:
+    variance = jax.lax.stop_gradient(errors.mean())
+    if axis_name is not None:
+      variance = jax.lax.pmean(variance, axis_name)
+  else:
+    errors, number = errors * valid, valid.sum(axes)
+    sums = jax.lax.stop_gradient(errors.sum()), number.sum()
+    if axis_name is not None:
+      sums = jax.lax.psum(sums, axis_name)
+    variance = masks.divide(*sums)
+  variance = jnp.maximum(variance, _MIN_VARIANCE)
+  log_norm = 0.5 * number * jnp.log(2 * math.pi * variance)
   return errors.sum(axes) / (2 * variance) + log_norm
-
-
-def metrics_from_moments(moments: Mapping[str, Any]) -> dict[str, jax.Array]:
-  """Computes the metrics of the health checks.
-
-  Args:
-    moments: of the reconstruction losses, averaged over the devices: means over
-      the batch of images and of their squares, and features' mean squares.
-
-  Returns:
-    {'output_std', 'input_std'}: the standard deviation between images, 0 if all
-    are equal; 'feature_scale': the root mean square of a layer's features,
-    averaged over the layers. Each is [].
-  """
-  metrics = {}
-  for name in ('output', 'input'):
-    mean, square = moments[name]
-    variance = jnp.maximum(square - mean**2, 0.0)
-    metrics[f'{name}_std'] = jnp.mean(jnp.sqrt(variance))
-  if 'features' in moments:
-    squares = jnp.stack(list(moments['features'].values()))
-    metrics['feature_scale'] = jnp.mean(jnp.sqrt(squares))
-  return metrics
 
 
 def loss_features(
@@ -263,14 +255,17 @@ def loss_features(
   return features
 
 
-def _image_sizes(loss, images):
+def _image_sizes(loss, images, valid=None):
   """Returns the mean squares {layer: []} of the images as layers."""
   if not loss.image_weight:
     return {}
-  layers, _ = image_layers(
-    images, loss.image_halvings, high_pass=loss.image_high_pass > 0
+  layers, shares = image_layers(
+    images,
+    loss.image_halvings,
+    value_weights(valid, images),
+    high_pass=loss.image_high_pass > 0,
   )
-  return distances.feature_sizes(layers)
+  return mean_squares(layers, shares)
 
 
 def _capture(critic, variables, images, loss):
@@ -300,24 +295,20 @@ def _logits(critic, variables, images):
   return critic.apply(variables, images, train=True, mutable=['batch_stats'])[0]
 
 
-def _pixel_terms(loss, x, outputs):
+def _pixel_terms(loss, x, outputs, valid):
   """Computes the terms {name: [B]} that need no critic."""
-  terms = {'pixel': _pixel_distance(x, outputs['x_recon'], loss.reduction)}
+  how = distances.Comparison(reduction=loss.reduction)
+
+  def distance(x, x_recon, weights):
+    where = weights if weights is None else {'pixels': weights}
+    pair = {'pixels': x}, {'pixels': x_recon}
+    return sum(distances.layer_distances(*pair, how, where=where).values())
+
+  included = value_weights(valid, x)
+  terms = {'pixel': distance(x, outputs['x_recon'], included)}
   if 'x_half' in outputs:
-    terms['equivariance'] = _pixel_distance(
-      halve(x), outputs['x_half'], loss.reduction
-    )
+    layers, shares = image_layers(x, 1, included)
+    shares = shares and shares['image_1']
+    half = layers['image_1'], outputs['x_half']
+    terms['equivariance'] = distance(*half, shares)
   return terms
-
-
-def _pixel_distance(x, x_recon, reduction):
-  """Computes the squared error between images; [B]."""
-  return distances.feature_distance(
-    {'pixels': x}, {'pixels': x_recon}, reduction=reduction
-  )
-
-
-def _moments(images):
-  """Averages images, and their squares, over the batch: two [*S, C]."""
-  images = jax.lax.stop_gradient(images)
-  return jnp.mean(images, axis=0), jnp.mean(images**2, axis=0)

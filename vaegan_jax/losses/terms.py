@@ -63,7 +63,8 @@ def distance_terms(
     features_recon: features of x_recon.
     how: how the layers are compared.
     weighting: their weights.
-    where: mask, as `masks.apply` returns it beside images.
+    where: mask, as `masks.apply` returns it beside images, or of each value,
+      [B, *S, C]; the images are finite elsewhere, too.
 
   Returns:
     {'features': {layer: [B]}, 'image': {layer: [B]}}; see `total`.
@@ -75,7 +76,9 @@ def distance_terms(
       how,
       weights=weighting.weights,
       min_sizes=_only(features_x, weighting.min_sizes),
-      where=where,
+      where=where
+      if where is None or where.ndim < x.ndim
+      else masks.positions(where),
     )
   }
   if weighting.image_weight:
@@ -86,7 +89,7 @@ def distance_terms(
 def _image_terms(x, x_recon, how, weighting, where):
   """Computes the distances {layer: [B]} of the image's layers."""
   high_pass = weighting.high_pass > 0
-  included = None if where is None else masks.position_weights(where, x)
+  included = value_weights(where, x)
   (images, shares), (images_recon, _) = (
     image_layers(each, weighting.image_halvings, included, high_pass=high_pass)
     for each in (x, x_recon)
@@ -134,15 +137,17 @@ def image_layers(
   layer, in which fine detail alone counts.
 
   Args:
-    images: [B, *S, C], 0 where excluded.
+    images: [B, *S, C], finite where excluded.
     num_halvings: number of layers of means.
-    included: weights [B, *S, 1] of the positions; None: all count.
+    included: weights [B, *S, 1 or C] of the positions; None: all count.
     high_pass: whether to add that layer.
 
   Returns:
     {'image': [B, *S, C], 'image_1': [B, *ceil(S / 2), C], ..., 'high_pass': [B,
-    *S, C]}, and the weights [..., 1] of the layers' positions, or None.
+    *S, C]}, and the weights [..., 1 or C] of the layers' positions, or None.
   """
+  if included is not None:
+    images = images * included
   layers = _pyramid(images, max(num_halvings, int(high_pass)))
   shares = None
   if included is not None:  # The means are over what is included.
@@ -159,6 +164,15 @@ def image_layers(
     if not num_halvings:
       del layers['image_1']
   return layers, shares
+
+
+def value_weights(
+  where: jax.Array | None, images: jax.Array
+) -> jax.Array | None:
+  """Returns the weights of images' values by a mask as for `distance_terms`."""
+  if where is None or where.ndim < images.ndim:
+    return masks.position_weights(where, images)
+  return where.astype(jnp.float32)
 
 
 def _pyramid(images, num_halvings):

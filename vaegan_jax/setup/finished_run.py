@@ -118,6 +118,7 @@ def create_evaluator(
     value_range=config.data.value_range,
     bands=shown_bands(config.data),
     sample_rate=config.data.sample_rate,
+    masked=config.data.max_nodata > 0,
     feature_metrics=feature_metrics,
     notes=notes,
   )

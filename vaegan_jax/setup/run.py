@@ -148,7 +148,8 @@ class Run:
     for first in range(0, number - size + 1, size):
       places = np.arange(first, first + size) * len(self.images) // number
       images = self.images[places]
-      yield pixels.to_float(images, self.config.data.value_range)
+      x = pixels.to_float(images, self.config.data.value_range)
+      yield pixels.fill(x)[0] if self.config.data.max_nodata else x
 
   def load_pretrained(self) -> dict[str, Any]:
     """Reads the variables of frozen networks, by name.

@@ -43,6 +43,7 @@ def create_updates(
     preprocess=_create_preprocess(config.data),
     num_flips=len(flip_axes(config.data)),
     crop_margin=config.data.random_crop_margin,
+    masked=config.data.max_nodata > 0,
     max_grad_norm=config.optimizer.max_grad_norm,
   )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from vaegan_jax.losses.terms import halve
 
@@ -34,7 +35,8 @@ def create_autoencode(
     the decoder's images, each [B, *S, C]: 'x_recon'; with `split`
     'x_adversarial', equal to it but with a gradient of its own; 'x_half' [B,
     *(S / 2), C], if asked for; and 'x_prior', samples of the prior, if the
-    inputs have it.
+    inputs have it. Where the inputs' `valid` is false, all but 'x_half' equal
+    x, so that no gradient arises.
   """
 
   def forward(module, x, noise, prior):
@@ -54,7 +56,7 @@ def create_autoencode(
     return (decoded, losses), stats
 
   def autoencode(params, batch_stats, inputs: Mapping[str, jax.Array]):
-    (outputs, stats), mutated = module.apply(
+    ((decoded, losses), stats), mutated = module.apply(
       {'params': params, 'batch_stats': batch_stats},
       inputs['x'],
       inputs['noise'],
@@ -62,6 +64,10 @@ def create_autoencode(
       mutable=['batch_stats'],
       method=forward,
     )
-    return outputs, (mutated.get('batch_stats', {}), stats)
+    if 'valid' in inputs:
+      for name in [name for name in decoded if name != 'x_half']:
+        valid, images = inputs['valid'], decoded[name]
+        decoded[name] = jnp.where(valid, images, inputs['x'])
+    return (decoded, losses), (mutated.get('batch_stats', {}), stats)
 
   return autoencode

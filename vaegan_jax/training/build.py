@@ -57,7 +57,7 @@ def create_updates(
     order: one of `names.UPDATE_ORDERS`.
     ema_decay: decay of the averaged autoencoder; see `wrappers.averaging`.
     critic_config: settings of the critic's training.
-    **options: `seed`, `preprocess`, `num_flips` and `crop_margin` of
+    **options: `seed`, `preprocess`, `num_flips`, `crop_margin` and `masked` of
       `create_random_inputs`, and `max_grad_norm` of `create_critic_step`.
 
   Returns:
@@ -98,6 +98,7 @@ def create_parts(
   preprocess: Callable[..., jax.Array],
   num_flips: int = 1,
   crop_margin: int = 0,
+  masked: bool = False,
   max_grad_norm: float = 0.0,
 ) -> Parts:
   """Creates the parts of an update; the arguments are `create_updates`'s."""
@@ -111,6 +112,7 @@ def create_parts(
       with_prior=critic_config.prior_fakes and objective is not None,
       num_flips=num_flips,
       crop_margin=crop_margin,
+      masked=masked,
     ),
     autoencode=create_autoencode(
       autoencoder,

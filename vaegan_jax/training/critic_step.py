@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from vaegan_jax.losses import penalties
+from vaegan_jax.losses import masks, penalties
 from vaegan_jax.losses.adversarial import mean_over_map
 from vaegan_jax.training.train_state import (
   NetworkState,
@@ -79,6 +79,7 @@ class CriticBatch(NamedTuple):
     averages: moving averages of the critic's logits.
     logits_real: [B]; None for a separate penalty.
     logits_fake: [B] for each batch of `decoded`; () for a separate penalty.
+    where: [B, H, W] bool, positions that count in the loss; None: all.
   """
 
   x: jax.Array
@@ -87,6 +88,7 @@ class CriticBatch(NamedTuple):
   averages: Mapping[str, jax.Array]
   logits_real: jax.Array | None = None
   logits_fake: tuple[jax.Array, ...] = ()
+  where: jax.Array | None = None
 
 
 class Penalty(NamedTuple):
@@ -158,9 +160,9 @@ def create_critic_step(
 
   Returns:
     (critic, inputs, decoded, regularize) -> (critic after the step, metrics
-    []). It uses x [B, H, W, C] and interpolation [B] of the inputs, x_recon
-    and, if given, x_prior of the decoded images. `regularize` is a bool:
-    whether to take the penalties of every n-th step.
+    []). It uses x [B, H, W, C], interpolation [B] and, if given, valid of the
+    inputs, x_recon and, if given, x_prior of the decoded images. `regularize`
+    is a bool: whether to take the penalties of every n-th step.
   """
   found = _create_penalties(config)
   separate = [p for p in found if p.separate]
@@ -172,6 +174,7 @@ def create_critic_step(
     fakes = [decoded[n] for n in ('x_recon', 'x_prior') if n in decoded]
     x, *fakes = jax.lax.stop_gradient((inputs['x'], *fakes))
     batch = CriticBatch(x, fakes, inputs['interpolation'], critic.averages)
+    batch = batch._replace(where=masks.positions(inputs.get('valid')))
     grads, (batch_stats, metrics) = jax.grad(total_loss, has_aux=True)(
       network.params, network.batch_stats, batch
     )
@@ -218,7 +221,7 @@ def _total_loss(module, critic_loss, added, params, batch_stats, batch):
     logits_fakes.append(logits)
   number = len(logits_fakes)
   losses = sum(critic_loss(logits_real, f) for f in logits_fakes) / number
-  losses = mean_over_map(losses)
+  losses = mean_over_map(losses, batch.where)
   logits_fake = sum(logits_fakes) / number
   metrics = {
     'critic_loss': losses.mean(),

@@ -19,14 +19,14 @@ class OptimizerConfig:
 
   name: str  # 'adam' or 'rmsprop'.
   autoencoder_learning_rate: float
+  # Of Muon for the autoencoder's kernels, on the same schedule; 0: no Muon.
+  muon_learning_rate: float
   critic_learning_rate: float
   b1: float  # For Adam; 0.5 is usual against a critic.
   b2: float
   warmup_steps: int  # Updates over which learning rates rise linearly from 0.
   schedule: str  # 'constant', or 'cosine': falls to 0 at the end of the run.
   max_grad_norm: float  # Norm to which gradients are clipped; 0: no clipping.
-  # Of Muon for the autoencoder's kernels, on the same schedule; 0: no Muon.
-  muon_learning_rate: float = 0.0
 
 
 def create_schedules(

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from vaegan_jax.config.shapes import MAX_AXES
+from vaegan_jax.data import pixels
 from vaegan_jax.models.autoencoder import Autoencoder
 from vaegan_jax.runtime import devices
 
@@ -35,6 +36,7 @@ def create_random_inputs(
   with_prior: bool,
   num_flips: int = 1,
   crop_margin: int = 0,
+  masked: bool = False,
 ) -> Callable[[jax.Array, jax.Array, jax.Array], list[Inputs]]:
   """Creates the function that samples the inputs of one update on one device.
 
@@ -48,11 +50,11 @@ def create_random_inputs(
     with_prior: whether to sample from the prior.
     num_flips: number of mirrored axes.
     crop_margin: largest offset of a crop; 0: no crops.
+    masked: whether NaN is no data, to be filled.
 
   Returns:
-    (step [], number of rollbacks [], images [K B, *S, C]) -> K dicts with
-    x [B, *S', C], interpolation [B] uniform in [0, 1], the latent's noise, and
-    prior if `with_prior`.
+    (step [], number of rollbacks [], images [K B, *S, C]) -> K dicts: x and,
+    perhaps, valid [B, *S', C], interpolation [B], noise, perhaps prior.
   """
   augmentations = _augmentations(num_flips, crop_margin)
   latent = autoencoder.latent
@@ -71,6 +73,8 @@ def create_random_inputs(
       'x': preprocess(images, *(sample(*args) for args in augmentations)),
       'interpolation': sample(INTERPOLATION_STREAM, jax.random.uniform),
     }
+    if masked:
+      inputs['x'], inputs['valid'] = pixels.fill(inputs['x'])
     microbatches = _split(inputs, num_microbatches)
     space = autoencoder.latent_space(microbatches[0]['x'].shape[1:-1])
     for microbatch, own in zip(microbatches, indices, strict=True):

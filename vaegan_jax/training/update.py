@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 import jax
 import optax
 
-from vaegan_jax.losses.reconstruction import metrics_from_moments
+from vaegan_jax.losses.moments import metrics_from_moments
 from vaegan_jax.training import layer_sizes
 from vaegan_jax.training.critic_step import CriticState
 from vaegan_jax.training.train_state import NetworkState, apply_gradients
@@ -40,8 +40,9 @@ class Parts:
       {name: [B]}), (batch_stats, latent's metrics)). See `autoencode.py`.
     step_critic: (CriticState, inputs, decoded, regularize) -> (CriticState,
       metrics []), averaged over the devices. See `critic_step.py`.
-    reconstruction_losses: (critic's variables, x, decoded, sizes of the layers)
-      -> (terms {name: [B]}, moments). See `losses/reconstruction.py`.
+    reconstruction_losses: (critic's variables, x, decoded, sizes of the layers,
+      which values are valid or None) -> (terms {name: [B]}, moments). See
+      `losses/reconstruction.py`.
     combine_losses: (step, terms, losses_vjp, latent's losses, averages) ->
       (cotangents of (decoded, latent's losses), metrics [], averages). See
       `loss_weights.py`.
@@ -98,7 +99,7 @@ def create_update(
     sizes = layer_sizes.from_averages(state.averages)
     terms, losses_vjp, moments = jax.vjp(
       lambda decoded: parts.reconstruction_losses(
-        frozen.variables, last['x'], decoded, sizes
+        frozen.variables, last['x'], decoded, sizes, last.get('valid')
       ),
       decoded,
       has_aux=True,
