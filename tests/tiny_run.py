@@ -21,7 +21,8 @@ def draw_images(folder):
 def tiny_flags(path, data_dir):
   """Returns the flags of a run on the images in `path`, without a --workdir.
 
-  R1 is off: it would double the programs that every run traces.
+  R1 is off: it would double the programs that every run traces. The
+  critic, which an update applies four times, has one block.
   """
   values = {
     'batch_size': 8,
@@ -47,11 +48,11 @@ def tiny_flags(path, data_dir):
     'optimizer.muon_learning_rate': 0,
     'optimizer.critic_learning_rate': 1e-3,
   }
-  for network in ('model', 'critic'):
+  for network, depth, multipliers in (('model', 2, '1,2'), ('critic', 1, '2')):
     values |= {
       f'{network}.width': 2,
-      f'{network}.depth': 2,
-      f'{network}.channel_multipliers': '1,2',
+      f'{network}.depth': depth,
+      f'{network}.channel_multipliers': multipliers,
     }
   flags = (f'--config.{name}={value}' for name, value in values.items())
   return ('--config=configs/default.py', *flags)

@@ -99,7 +99,7 @@ def test_its_samples_and_its_distance_are_those_of_the_run(runs, models):
     evaluator.distance_for(variables)(x, x_recon),
     rtol=1e-6,
   )
-  assert list(model.features(x)) == ['block_0', 'block_1']
+  assert list(model.features(x)) == ['block_0']
   samples = evaluator.plot(variables)['samples']
   mine = model.sample(jax.random.key(config.seed), 64)
   np.testing.assert_array_equal(

@@ -120,8 +120,9 @@ def test_distance_equals_a_loop_over_the_critics_layers(
 ):
   critic = critic_lib.Critic(width=2, channel_multipliers=(1, 2))
   x, y = uniform(3, 8, 8, 1), uniform(3, 8, 8, 1, seed=1)
-  variables = critic.init(jax.random.key(0), x)
+  variables = jax.jit(critic.init)(jax.random.key(0), x)
 
+  @jax.jit
   def features(images):
     features = {}
     for name in ('block_0', 'block_1'):
@@ -136,17 +137,17 @@ def test_distance_equals_a_loop_over_the_critics_layers(
       images = features[name] = jnp.maximum(images, 0.2 * images)
     return features
 
-  got = perceptual.perceptual_distance(
-    critic,
-    variables,
-    x,
-    y,
-    layers=blocks.DownBlock,
-    weights=[2.0, 0.5],
-    normalize=normalize,
-    norm=norm,
-    reduction=reduction,
-  )
+  got = jax.jit(
+    functools.partial(
+      perceptual.perceptual_distance,
+      critic,
+      layers=blocks.DownBlock,
+      weights=[2.0, 0.5],
+      normalize=normalize,
+      norm=norm,
+      reduction=reduction,
+    )
+  )(variables, x, y)
   expected = by_loop(
     features(x),
     features(y),

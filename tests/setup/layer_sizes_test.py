@@ -19,7 +19,7 @@ _WITH_IMAGES = (
   *('loss.image_weight=1', 'loss.image_halvings=1'),
   'loss.image_high_pass=1',
 )
-_LAYERS = ['block_0', 'block_1', 'image', 'image_1', 'high_pass']
+_LAYERS = ['block_0', 'image', 'image_1', 'high_pass']
 
 
 @pytest.fixture(scope='module')

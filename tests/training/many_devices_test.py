@@ -81,7 +81,7 @@ def run_codes(name):
   )
   state, metrics = devices.replicate(state), []
   batches = options.batches(SKIPPING, 6)
-  program = update.lower(state, split(batches[0], 1)).compile().as_text()
+  update = update.lower(state, split(batches[0], 1)).compile()
   for batch in batches:
     state, values = update(state, split(batch, 1))
     metrics.append({k: float(v) for k, v in values.items()})
@@ -90,7 +90,7 @@ def run_codes(name):
   return {
     'metrics': metrics,
     'leaves': [leaf.tolist() for leaf in leaves],
-    'all_reduces': hlo.count_all_reduces(program),
+    'all_reduces': hlo.count_all_reduces(update.as_text()),
   }
 
 

@@ -36,7 +36,7 @@ HALF = jnp.bfloat16
 @functools.cache
 def train(dtype=None, remat=False):
   """Returns the metrics of ten updates with R1, and the last state."""
-  network = dict(width=8, channel_multipliers=(1, 2))
+  network = dict(width=8, channel_multipliers=(2,))
   name = 'bfloat16' if dtype == HALF else 'float32'
   modules = {
     'autoencoder': networks.autoencoder(

@@ -229,8 +229,8 @@ def sample(step, stream, function):
 
 def critic_layers(params, images):
   """Returns ({block: output}, logits)."""
-  features = []
-  for name in ('block_0', 'block_1'):
+  features = {}
+  for name in sorted(params.keys() - {'Dense_0'}):
     conv = params[name]['Conv_0']
     images = jax.lax.conv_general_dilated(
       images,
@@ -241,10 +241,10 @@ def critic_layers(params, images):
     )
     images = images + conv['bias']
     images = jnp.where(images > 0, images, 0.2 * images)
-    features.append(images)
+    features[name] = images
   dense = params['Dense_0']
   logits = images.reshape(BATCH, -1) @ dense['kernel'] + dense['bias']
-  return dict(zip(('block_0', 'block_1'), features, strict=True)), logits[:, 0]
+  return features, logits[:, 0]
 
 
 def distance_between(x, y, loss):

@@ -151,11 +151,9 @@ def _read(files: Pictures, name: str, settings: DataConfig) -> Whole:
 
 
 def _encode(tiler: Tiler, whole: Whole, what: str):
-  def to_x(tiles):
-    x = pixels.to_float(tiles, tiler.model.config.data.value_range)
-    return pixels.fill(x)[0] if whole.missing is not None else x
-
-  return tiler.encode(whole.values, prepare=to_x, what=what)
+  value_range = tiler.model.config.data.value_range
+  prepare = functools.partial(pixels.to_float, value_range=value_range)
+  return tiler.encode(whole.values, prepare=prepare, what=what)
 
 
 def _decode(

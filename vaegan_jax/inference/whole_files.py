@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from vaegan_jax.data import arrays, decode, no_data, sounds, tiff_files
+from vaegan_jax.data import arrays, decode, no_data, pixels, sounds, tiff_files
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.errors import UserError
 from vaegan_jax.inference import nifti_files
@@ -78,7 +78,7 @@ class Whole:
     values: [*S, C], in the units and the dtype of the file.
     form: its format.
     missing: bool, [*S, C], which values mean "no data"; None if none do. They
-      are NaN then, and all values float32.
+      are filled as in training then, and all values are float32.
   """
 
   values: np.ndarray
@@ -116,7 +116,7 @@ def read_whole(data: bytes, settings: DataConfig) -> Whole:
 
 
 def _read_array(data: bytes, settings: DataConfig) -> Whole:
-  """Reads an array, with NaN for no data."""
+  """Reads an array, and fills what is no data."""
   if nifti_files.is_nifti(data):
     array, facts = nifti_files.read_nifti(data)
     stored, kind = arrays.Stored(array), {'kind': 'nifti', 'facts': facts}
@@ -135,8 +135,10 @@ def _read_array(data: bytes, settings: DataConfig) -> Whole:
     declared = [value for code, *_, value in tags if code == _GDAL_NODATA]
     number = float(settings.nodata or declared[0].strip('\0 '))
   missing = whole_example(stored.missing, form, settings)
-  marked = no_data.mark(values, missing)
-  return Whole(marked, dataclasses.replace(form, nodata=number), missing)
+  # All of it at once, so that tiles agree where they overlap.
+  filled, _ = pixels.fill(no_data.mark(values, missing)[None])
+  form = dataclasses.replace(form, nodata=number)
+  return Whole(np.asarray(filled[0]), form, missing)
 
 
 def whole_example(array: np.ndarray, form: Form, settings: DataConfig):
@@ -203,8 +205,7 @@ def to_dtype(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return values
   limits = np.iinfo(dtype)
   # Rounded to float32, the largest number may exceed the dtype.
-  values = np.clip(np.rint(values.astype(np.float64)), limits.min, limits.max)
-  return np.nan_to_num(values)  # Of no data, which is written afterwards.
+  return np.clip(np.rint(values.astype(np.float64)), limits.min, limits.max)
 
 
 def _nearest(number: float, dtype: np.dtype) -> float:

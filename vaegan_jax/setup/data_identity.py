@@ -149,6 +149,8 @@ def describe_change(
     'name': now.name,
     'path': now.path,
     'data_dir': now.data_dir,
+    'nodata': now.nodata,
+    'max_nodata': now.max_nodata,
     'cache_images': False,
   }
   (images,) = load_splits(settings(DataConfig, fields), ['train_split'])
