@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+MAX_BYTES = 2**28  # Limit of what is read whole.
+
 
 class Reading(NamedTuple):
   """How examples are read from files.
@@ -32,6 +34,16 @@ class Declared(NamedTuple):
 
   values: np.ndarray
   nodata: str
+
+
+class TooLarge(OSError, ValueError):
+  """An error for what is too large to be read whole."""
+
+
+def check_size(size: int, does: str = 'has') -> None:
+  """Raises a `TooLarge` for too many bytes; a file may claim any number."""
+  if size > MAX_BYTES:
+    raise TooLarge(f'it {does} more than {MAX_BYTES:,} bytes')
 
 
 class UnreadableKind(ValueError):
