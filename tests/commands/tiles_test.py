@@ -11,7 +11,8 @@ from PIL import Image
 import vaegan_jax
 from tests.commands.use_test import tell
 from tests.finished_run import LATENTS, finish, use
-from vaegan_jax.data import pixels
+from vaegan_jax.data import pixels, reading
+from vaegan_jax.inference import large_files
 
 # Double, ASCII and short tags of GeoTIFF; GDAL's value of no data.
 SCALE, TIE, KEYS = (10.0, 10.0, 0.0), (0, 0, 0, 399960.0, 5300040.0, 0.0), 34735
@@ -122,7 +123,9 @@ def read(path):
 
 
 @pytest.mark.parametrize('kind', FILES)
-def test_files_come_back_in_their_format(kind, tiny_run, tmp_path):
+def test_files_come_back_in_their_format(
+  kind, tiny_run, tmp_path, monkeypatch, capsys
+):
   fields, tile, name, draw, order = FILES[kind]
   run, inputs = tmp_path / 'run', tmp_path / 'inputs'
   for folder in (run, inputs):
@@ -166,6 +169,21 @@ def test_files_come_back_in_their_format(kind, tiny_run, tmp_path):
   np.testing.assert_array_equal(read(decoded / name), written)
   for folder in ('reconstructions', 'decoded'):
     _check_facts(tmp_path / folder / name)
+  if kind != 'sound':
+    return
+  # The same, read and written in parts.
+  monkeypatch.setattr(reading, 'MAX_BYTES', 100)
+  monkeypatch.setattr(large_files, '_PART_BYTES', 200)
+  tmp_path /= 'large'
+  use(run, '--mode=reconstruct', *flags, f'--output={tmp_path}')
+  use(run, '--mode=decode', f'--input={latents}', f'--output={tmp_path}')
+  for folder in ('reconstructions', '.'):
+    np.testing.assert_array_equal(read(tmp_path / folder / name), written)
+    _check_facts(tmp_path / folder / name)
+  np.testing.assert_array_equal(read(tmp_path / 'originals' / name), original)
+  np.savez_compressed(inputs / 'a.npz', original)
+  told = tell(capsys, run, '--mode=encode', *flags, f'--output={latents}')
+  assert 'save it as .npy, WAV, FLAC or TIFF without compression' in told
 
 
 def _check_facts(path):

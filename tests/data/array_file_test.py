@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from tests.data.opening import everything, load, open_dataset
-from vaegan_jax.data import containers
+from vaegan_jax.data import containers, no_data
 from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data.reading import Reading
 from vaegan_jax.data.split import load_splits, whole_of
 from vaegan_jax.data.store import Blocks, hash_numbers
 from vaegan_jax.errors import UserError
@@ -378,6 +379,57 @@ def test_training_reads_it(tmp_path):
   assert len(train) + len(test) == 40
   assert whole_of(train)[np.arange(2)].shape == (2, 6, 5, 3)
   assert 'one in ten held out' in lines[0]
+
+
+def _declared(path):
+  return {e.name: e.no_data.split() for e in containers.open_entries(str(path))}
+
+
+def test_netcdf_declares_no_data_by_attributes_and_by_default(tmp_path):
+  """As netCDF4-python 1.7.5 writes it."""
+  path = tmp_path / 'x.nc'
+  default = np.float32(9.9692099683868690e36)
+  with h5py.File(path, 'w') as file:
+    shape = (4, 8)
+    file.create_dataset('plain', shape, 'f4', fillvalue=default)
+    file.create_dataset('byte', shape, 'u1', fillvalue=255)
+    file.create_dataset('unset', shape, 'i2')
+    both = file.create_dataset('both', shape, 'i2', fillvalue=-9999)
+    both.attrs['_FillValue'] = np.int16([-9999])
+    both.attrs['missing_value'] = np.int16([-999, -9999])
+    unsigned = file.create_dataset('unsigned', shape, 'i1')
+    unsigned.attrs['_Unsigned'] = 'true'
+  found = _declared(path)
+  assert found['plain'] == found['byte'] == []  # HDF5 means nothing by it.
+  with h5py.File(path, 'r+') as file:
+    file.attrs['_NCProperties'] = 'version=2,netcdf=4.9.3,hdf5=1.14.6'
+  found = _declared(path)
+  assert no_data.parse(*found['plain'], np.dtype('f4')) == default
+  assert found['both'] == ['-9999', '-999']
+  assert found['byte'] == found['unset'] == []
+  entries = {e.name: e for e in containers.open_entries(str(path))}
+  assert '_Unsigned is not applied' in entries['unsigned'].problem
+  values = np.int16([[-9999, -999, 5]])
+  missing = no_data.find(values, ' '.join(found['both']), Reading())
+  np.testing.assert_array_equal(missing, [[True, True, False]])
+
+
+def test_zarrs_of_xarray_declare_no_data(tmp_path):
+  """As xarray 2026.9 writes it, in the attributes or the fill value."""
+  zarr = pytest.importorskip('zarr')
+  fields = {'shape': (4, 8), 'chunks': (1, 8), 'dtype': 'f4'}
+  dims = {'_ARRAY_DIMENSIONS': ['n', 'x']}
+  for version, fill, attrs, wanted in (
+    (2, -9999.0, dims, ['-9999.0']),
+    (2, -9999.0, {}, []),
+    (3, 0.0, {'_FillValue': 'AAAAAICHw8A='}, ['-9999.0']),
+    (3, 0.0, {'_FillValue': 'AAAAAAAA+H8='}, ['nan']),
+  ):
+    path = tmp_path / f'{version}{fill}{len(attrs)}{wanted}.zarr'
+    zarr.create_array(
+      path, zarr_format=version, fill_value=fill, attributes=attrs, **fields
+    )
+    assert _declared(path) == {'': wanted}
 
 
 def test_no_data_is_masked_up_to_a_share(tmp_path):

@@ -11,7 +11,7 @@ import tifffile
 
 from tests.data.opening import caches
 from tests.data.sounds_test import content, without_length
-from vaegan_jax.data import crops, file_lists, slices
+from vaegan_jax.data import crops, reading, slices
 from vaegan_jax.data.batches import create_batches
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.split import load_splits
@@ -170,7 +170,7 @@ def test_crops_have_the_values_of_their_place(name, tmp_path, monkeypatch):
   )
   monkeypatch.setattr('vaegan_jax.data.whole_arrays._ROW', 100)
   if in_place:  # No limit is met.
-    monkeypatch.setattr(file_lists, '_MAX_BYTES', 100)
+    monkeypatch.setattr(reading, 'MAX_BYTES', 100)
   folder = tmp_path / 'a'
   folder.mkdir()
   stored, wholes = [], []

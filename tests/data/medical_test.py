@@ -8,6 +8,7 @@ import pytest
 
 from tests.data.opening import everything, load, open_dataset
 from vaegan_jax.data import medical_files
+from vaegan_jax.data.reading import Reading
 from vaegan_jax.errors import UserError
 
 SHAPE = {'shape': (4, 5, 6), 'channels': 1}
@@ -108,6 +109,15 @@ def test_a_scale_of_nifti_is_applied_once(tmp_path):
   assert train.shape == (2, 4, 5, 6, 1)
   lines = ' '.join(dataset.report(None))
   assert 'Orientations of axes: RAS (3).' in lines
+  holed = np.array(volume(3), np.float32)
+  holed[1, 2, 3] = np.nan
+  save_nifti(folder / 'd.nii', holed)
+  dataset = open_scans(folder, tmp_path, channels=1)
+  assert sum(dataset.counts.values()) == 3
+  dataset = open_scans(folder, tmp_path, channels=1, max_nodata=0.1, nodata='7')
+  reading = Reading(nodata='7', max_nodata=0.1)
+  found = everything(load(dataset, 'train+test', reading=reading, **SHAPE))
+  assert len(found) == 4 and np.isnan(found[:, 1, 2, 3]).sum() == 1
   assert 'Voxel spacing: 2 x 2 x 3 mm.' in lines
 
 

@@ -109,7 +109,7 @@ def test_a_flac_out_of_a_pipe_is_read_to_its_end(length, tmp_path):
   assert file.shape == (length, 2)
   middle = slice(length // 2, length // 2 + 300)
   np.testing.assert_array_equal(file[middle, :], sound[middle])
-  assert sounds.read_format(data)['format'] == 'FLAC'
+  assert sounds.read_format(io.BytesIO(data))['format'] == 'FLAC'
 
 
 def test_a_flac_may_have_a_tag_before_it():

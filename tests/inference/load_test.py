@@ -292,6 +292,7 @@ def test_preprocessing_of_traced_arrays_takes_real_numbers_of_one_shape():
       'image_size': 64,
       'channels': 2,
       'value_range': (0.0, 10.0),
+      'max_nodata': 0.0,
     }
   )
   apply = jax.jit(functools.partial(preprocess, data=config))

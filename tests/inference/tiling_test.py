@@ -1,6 +1,6 @@
 """Inputs larger than the network's, in overlapping tiles."""
 
-import itertools
+import tracemalloc
 
 import jax
 import numpy as np
@@ -153,13 +153,25 @@ def test_weights_sum_to_one(length, smooth):
   for index in range(len(tiles)):
     canvas.add(index, tiles[np.array([index])][0])
   np.testing.assert_allclose(canvas.result(x.shape[:2]), x, atol=1e-6)
-  for weights in itertools.chain(*grid.weights(smooth)):
-    assert weights.min() >= 0
-    assert smooth or set(weights) <= {0, 1}
+  for axis, starts in enumerate(grid.starts):
+    for place in range(len(starts)):
+      weights = grid.weights(axis, place, smooth)
+      assert weights.min() >= 0
+      assert smooth or set(weights) <= {0, 1}
+
+
+def test_the_weights_of_many_tiles_need_no_memory():
+  grid = place_tiles((10**7,), (1000,), (100,))
+  tracemalloc.start()
+  for place in range(len(grid.starts[0])):
+    grid.weights(0, place, True)
+  assert tracemalloc.get_traced_memory()[1] < 10**6
+  tracemalloc.stop()
 
 
 def test_hard_tiles_meet_in_the_middle_of_their_overlap():
-  first, second = Grid(((0, 4),), (8,)).weights(False)[0]
+  grid = Grid(((0, 4),), (8,))
+  first, second = (grid.weights(0, place, False) for place in range(2))
   np.testing.assert_array_equal(first, [1, 1, 1, 1, 1, 1, 0, 0])
   np.testing.assert_array_equal(second, [0, 0, 1, 1, 1, 1, 1, 1])
 

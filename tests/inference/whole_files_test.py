@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 import soundfile
 import tifffile
+from etils import epath
 from PIL import Image
 
+from vaegan_jax.data import reading
+from vaegan_jax.data.arrays import encode_npy
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.errors import UserError
+from vaegan_jax.inference import large_files
 from vaegan_jax.inference.whole_files import Form, read_whole, write_whole
 
 LOWEST = np.finfo(np.float64).min
@@ -148,3 +152,54 @@ def test_a_form_of_another_shape_gives_one_message():
     form = dataclasses.replace(whole.form, shape=claimed)
     with pytest.raises(UserError, match='encode it again'):
       write_whole(whole.values, form, run)
+
+
+LARGE = {
+  'npy': (encode_npy(floats(3, 40, 8)), (4, 4), 3, None),
+  'pages': (tiff(floats(3, 40, 8), **GREY), (4, 4), 3, None),
+}
+LARGE |= {
+  name: FILES[name]
+  for name in ('volume', 'many bands', 'OME', 'WAV PCM_24', 'FLAC PCM_16')
+}
+
+
+@pytest.mark.parametrize('name', LARGE)
+def test_large_files_are_read_and_written_in_parts(name, tmp_path, monkeypatch):
+  data, shape, channels, _ = LARGE[name]
+  run = settings(shape, channels)
+  path, again = tmp_path / 'in', tmp_path / 'out'
+  path.write_bytes(data)
+  whole = read_whole(data, run)
+  assert large_files.open_large(str(path), run) is None
+  monkeypatch.setattr(reading, 'MAX_BYTES', 100)
+  monkeypatch.setattr(large_files, '_PART_BYTES', 200)
+  large = large_files.open_large(str(path), run)
+  assert large.values.shape == whole.values.shape
+  places = [np.array([0, 1, length - 1]) for length in whole.values.shape[:-1]]
+  np.testing.assert_array_equal(
+    large.values[np.ix_(*places)], whole.values[np.ix_(*places)]
+  )
+  form = Form.from_json(json.loads(json.dumps(dataclasses.asdict(large.form))))
+  for values in (large.values, whole.values.astype(np.float32)):
+    large_files.write_large(values, form, run, epath.Path(again), (-1e9, 1e9))
+    written = large_files.open_large(str(again), run)
+    rows = written.values.rows(0, len(whole.values))
+    np.testing.assert_array_equal(rows, whole.values)
+    assert written.form == large.form
+  with pytest.raises(UserError, match='encode it again'):
+    large_files.write_large(whole.values[1:], form, run, epath.Path(again))
+  monkeypatch.undo()
+  same = read_whole(again.read_bytes(), run)
+  np.testing.assert_array_equal(same.values, whole.values)
+
+
+def test_large_files_hold_neither_infinities_nor_no_data(tmp_path, monkeypatch):
+  monkeypatch.setattr(reading, 'MAX_BYTES', 100)
+  run, path = settings((4, 4), 1), tmp_path / 'a'
+  for hole, told in ((np.inf, '1 infinite'), (np.nan, 'mean no data')):
+    values = floats(9, 8)
+    values[3, 3] = hole
+    np.save(path.with_suffix('.npy'), values)
+    with pytest.raises(ValueError, match=told):
+      large_files.open_large(f'{path}.npy', run)

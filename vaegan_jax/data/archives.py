@@ -10,10 +10,10 @@ import zipfile
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from vaegan_jax.data.reading import check_size
 from vaegan_jax.errors import UserError, describe_error
 
 SUFFIXES = ('.tar', '.zip')
-_MAX_BYTES = 2**28  # Limit of one member; a compressed one may claim any size.
 _BLOCK = 512  # Bytes of a tar's header.
 # WebDataset's: a key ends at the first dot of the file's name.
 _WEBDATASET = re.compile(r'((?:.*/|)[^.]+)[.]([^/]*)', re.DOTALL)
@@ -86,7 +86,7 @@ def read_zip(archive: zipfile.ZipFile, name: str) -> bytes:
     Exception: it is damaged, or too large.
   """
   size = archive.getinfo(name).file_size
-  _check_size(size)
+  check_size(size)
   return archive.read(name)
 
 
@@ -96,17 +96,12 @@ def read_tar(path: str, member: Member) -> bytes:
   Raises:
     OSError: it is too large, or the file has become shorter.
   """
-  _check_size(member.size)
+  check_size(member.size)
   with open(path, 'rb') as file:
     data = os.pread(file.fileno(), member.size, member.offset)
   if len(data) != member.size:
     raise OSError(f'{len(data):,} of its {member.size:,} bytes are there')
   return data
-
-
-def _check_size(size: int) -> None:
-  if size > _MAX_BYTES:
-    raise OSError(f'it has more than {_MAX_BYTES:,} bytes')
 
 
 def _list_zip(path: str) -> Iterator[Member]:

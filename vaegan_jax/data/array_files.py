@@ -179,11 +179,13 @@ class ArrayFiles(ImageFiles):
 
   def _describe_one(self) -> str:
     """See `ImageFiles._describe_one`."""
+    if self.sample_rate or None in self.shape:  # Lengths may vary.
+      return ''
     channels, shape = self._cut or (1, ())
     axis = array_shapes.find_examples(
       self.shape, channels=channels, shape=shape
     )
-    if axis is None or self.sample_rate:
+    if axis is None:
       return ''
     found = array_shapes.describe_examples(self.shape, axis)
     return f'. As {self.names[0]!r} may hold {found}'

@@ -16,13 +16,17 @@ import numpy as np
 from PIL import Image
 
 from vaegan_jax.data import no_data, sounds, tiff_files
-from vaegan_jax.data.reading import Declared, Reading, UnreadableKind
+from vaegan_jax.data.reading import (
+  Declared,
+  Reading,
+  UnreadableKind,
+  check_size,
+)
 
 SUFFIXES = ('.npy', '.npz', '.tif', '.tiff', '.png', *sounds.SUFFIXES)
 # Axes by name: any other, time, depth, height, width, channels.
 AXES = 'QTZYXC'
 MAX_AXES = 4  # Depth, height, width, channels.
-_MAX_BYTES = 2**28  # Limit of one array; a compressed file may claim any size.
 # NumPy parses headers as Python, which in version 3.11 sometimes fails in
 # several threads at once (https://github.com/python/cpython/issues/106905).
 PARSING = threading.Lock()
@@ -76,7 +80,7 @@ def read_stored(data: bytes, reading: Reading = _READING) -> Stored:
     array = _read_npz(data)
   elif data.startswith(tiff_files.SIGNATURES):
     array, found, nodata = tiff_files.read_tiff(
-      data, _MAX_BYTES, reading.rules, keep_order=bool(axes)
+      data, reading.rules, keep_order=bool(axes)
     )
     axes = axes or (found if reading.rules > 2 else '')
   elif data.startswith(b'\x89PNG'):
@@ -310,7 +314,7 @@ def _read_npz(data: bytes) -> np.ndarray:
     (member,) = members
     if member.flag_bits & 1:
       raise ValueError('it is encrypted')
-    _check_bytes(member.file_size)  # `read` stops there.
+    check_size(member.file_size, 'unpacks to')  # `read` stops there.
     content = archive.read(member)
   return _read_npy(content)
 
@@ -320,15 +324,10 @@ def _read_png(data: bytes) -> np.ndarray:
   if bits == 16 and color:
     raise UnreadableKind(_PNG_OF_COLOR)
   image = Image.open(io.BytesIO(data), formats=('PNG',))
-  _check_bytes(image.width * image.height * 4)
+  check_size(image.width * image.height * 4, 'unpacks to')
   if image.mode == 'P':
     image = image.convert('RGBA' if image.has_transparency_data else 'RGB')
   elif image.mode == '1':
     image = image.convert('L')
   array = np.asarray(image)
   return array.astype(np.uint16) if bits == 16 else array
-
-
-def _check_bytes(size: int) -> None:
-  if size > _MAX_BYTES:
-    raise ValueError(f'it unpacks to more than {_MAX_BYTES:,} bytes')

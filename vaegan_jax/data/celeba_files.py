@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from absl import logging
 
-from vaegan_jax.data.file_lists import check_size, list_files
+from vaegan_jax.data.file_lists import list_files
 from vaegan_jax.data.folder_splits import ByName, Splits
 from vaegan_jax.data.image_files import DAMAGED_FILE, ImageFiles
+from vaegan_jax.data.reading import check_size
 
 _IMAGES = 'img_align_celeba'
 _LISTS = ('list_eval_partition.txt', 'list_eval_partition.csv')

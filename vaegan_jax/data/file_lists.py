@@ -20,7 +20,6 @@ _SUFFIXES = (
 )
 # Folders with thumbnails and notes, which a Synology and a Mac add.
 _OTHER_FOLDERS = ('@eaDir', '__MACOSX')
-_MAX_BYTES = 2**28  # Limit of one file.
 
 
 def find_images(root: pathlib.Path) -> dict[str, tuple[int, int]]:
@@ -86,9 +85,3 @@ def _size_and_time(path: pathlib.Path) -> tuple[int, int]:
   except OSError:  # A dangling link counts as a damaged file.
     return 0, 0
   return status.st_size, status.st_mtime_ns
-
-
-def check_size(size: int) -> None:
-  """Raises an OSError if a file has too many bytes to be an image."""
-  if size > _MAX_BYTES:
-    raise OSError(f'it has more than {_MAX_BYTES:,} bytes')

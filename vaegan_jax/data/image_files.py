@@ -15,12 +15,16 @@ from absl import logging
 from vaegan_jax.data import decode, folder_splits, other_files
 from vaegan_jax.data.data_config import DataConfig, expand_path
 from vaegan_jax.data.file_lists import (
-  check_size,
   find_first_images,
   find_images,
 )
 from vaegan_jax.data.image_counts import ImageCounts
-from vaegan_jax.data.reading import NoData, PartOfSet, UnreadableKind
+from vaegan_jax.data.reading import (
+  NoData,
+  PartOfSet,
+  UnreadableKind,
+  check_size,
+)
 from vaegan_jax.errors import UserError, describe_error
 
 _MAX_DAMAGED = 0.1  # Share of all images.

@@ -25,7 +25,8 @@ def find(
 
   Args:
     values: an array, in the dtype of its file.
-    declared: the value that the file declares, as text; '' for none.
+    declared: the values that the file declares, as text with spaces between;
+      '' for none.
     reading: how it is read.
 
   Returns:
@@ -33,10 +34,11 @@ def find(
   """
   if reading.rules < 3 or reading.nodata == IGNORE:
     return None
-  number = parse(reading.nodata or declared, values.dtype)
   missing = np.zeros(values.shape, bool)
-  if number is not None:
-    missing |= values == number
+  for text in (reading.nodata or declared).split():
+    number = parse(text, values.dtype)
+    if number is not None:
+      missing |= values == number
   if values.dtype.kind == 'f':
     missing |= np.isnan(values)
   return missing if missing.any() else None

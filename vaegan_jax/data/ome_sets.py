@@ -14,9 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vaegan_jax.data import tiff_files
-from vaegan_jax.data.reading import PartOfSet
-
-_MAX_BYTES = 2**28  # Limit of one array.
+from vaegan_jax.data.reading import PartOfSet, check_size
 
 
 class _Plane(NamedTuple):
@@ -141,8 +139,7 @@ def _write(
           continue
         values = tiff.pages[plane.page].asarray()
         if stack is None:
-          if missing.size * values.nbytes > _MAX_BYTES:
-            raise ValueError(f'it unpacks to more than {_MAX_BYTES:,} bytes')
+          check_size(missing.size * values.nbytes, 'unpacks to')
           stack = np.empty((*space, *values.shape), values.dtype)
         if (values.shape, values.dtype) != (stack.shape[3:], stack.dtype):
           raise ValueError('the planes of its OME-TIFF set differ in shape')

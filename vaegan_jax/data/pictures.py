@@ -18,8 +18,8 @@ from PIL import Image
 from vaegan_jax.data import arrays, decode
 from vaegan_jax.data.array_files import find_arrays
 from vaegan_jax.data.data_config import DataConfig, expand_path
-from vaegan_jax.data.file_lists import check_size, find_images, list_files
-from vaegan_jax.data.reading import Reading
+from vaegan_jax.data.file_lists import find_images, list_files
+from vaegan_jax.data.reading import Reading, TooLarge, check_size
 from vaegan_jax.errors import UserError, describe_error
 
 
@@ -98,20 +98,40 @@ class Pictures:
   def _read(self, name: str) -> np.ndarray:
     return arrays.middle(self.read(name, self._decode), self._shape)
 
-  def read(self, name: str, decode: Callable[[bytes], Any]) -> Any:
+  def read(
+    self,
+    name: str,
+    decode: Callable[[bytes], Any],
+    open_large: Callable[[str], Any] = lambda path: None,
+  ) -> Any:
     """Decodes the content of one file.
+
+    Args:
+      name: one of `names`.
+      decode: function of the content.
+      open_large: function of the path, which opens what is too large for that,
+        and otherwise returns None.
 
     Raises:
       UserError: it cannot be read.
     """
     path = self._root / name
     try:
+      opened = open_large(str(path))
+      if opened is not None:
+        return opened
       check_size(self._found[name][0])
       return decode(path.read_bytes())
     except Exception as error:  # Pillow raises nearly anything.
+      remedy = 'repair or remove it, and run the same command again'
+      if self.holds_arrays and isinstance(error, TooLarge):
+        remedy = (
+          'save it as .npy, WAV, FLAC or TIFF without compression, which is '
+          'read in parts with a --tile, such as --tile=256'
+        )
       raise UserError(
         f'{path} cannot be read as an {self._kind} ({describe_error(error)}): '
-        'repair or remove it, and run the same command again'
+        f'{remedy}'
       ) from error
 
 

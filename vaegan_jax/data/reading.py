@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+MAX_BYTES = 2**28  # Limit of what is read whole.
+
 
 class Reading(NamedTuple):
   """How examples are read from files.
@@ -28,10 +30,20 @@ class Reading(NamedTuple):
 
 
 class Declared(NamedTuple):
-  """An array with the value that means no data there, as text; '' for none."""
+  """An array with the values that mean no data there, as `no_data.find`."""
 
   values: np.ndarray
   nodata: str
+
+
+class TooLarge(OSError, ValueError):
+  """An error for what is too large to be read whole."""
+
+
+def check_size(size: int, does: str = 'has') -> None:
+  """Raises a `TooLarge` for too many bytes; a file may claim any number."""
+  if size > MAX_BYTES:
+    raise TooLarge(f'it {does} more than {MAX_BYTES:,} bytes')
 
 
 class UnreadableKind(ValueError):

@@ -31,12 +31,14 @@ class Opened(NamedTuple):
     axes: a letter for each axis, as `data.axes`; '' if unknown.
     nodata: the value that means "no data", as text; '' if none is declared.
     sample_rate: samples per second; 0 if not a sound.
+    kind: 'npy', 'tiff', 'sound' or, of other sources, ''.
   """
 
   values: Values
   axes: str = ''
   nodata: str = ''
   sample_rate: int = 0
+  kind: str = ''
 
 
 class Facts(NamedTuple):
@@ -165,12 +167,12 @@ def open_values(path: str, axes: str = '') -> Opened | None:
     if start.startswith(b'\x93NUMPY'):
       with arrays.PARSING:
         values = np.load(path, mmap_mode='r', allow_pickle=False)
-      return Opened(Mapped(path, values), axes)
+      return Opened(Mapped(path, values), axes, kind='npy')
     if start.startswith(tiff_files.SIGNATURES):
       return _open_tiff(path, axes)
     if sounds.is_sound(file):
       sound = sounds.SoundFile(path)
-      return Opened(sound, sample_rate=sound.sample_rate)
+      return Opened(sound, sample_rate=sound.sample_rate, kind='sound')
   return None
 
 
@@ -179,7 +181,7 @@ def _open_tiff(path: str, axes: str) -> Opened | None:
   if found is None:
     return None
   values = Mapped(path, found.values)
-  return Opened(values, axes or found.axes, found.nodata)
+  return Opened(values, axes or found.axes, found.nodata, kind='tiff')
 
 
 def marked(stored: arrays.Stored, nodata: str) -> arrays.Stored:

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from vaegan_jax.data.reading import check_size
 from vaegan_jax.data.sound_headers import (
   NO_REPAIR,
   find_repair,
@@ -20,7 +21,6 @@ from vaegan_jax.data.sound_headers import (
 from vaegan_jax.data.store import check_unchanged, stat_of
 
 SUFFIXES = ('.wav', '.flac')
-_MAX_BYTES = 2**28  # Limit of one sound; a compressed file may claim any size.
 _DTYPES = {'PCM_24': 'int32', 'PCM_32': 'int32'}
 _DTYPES |= dict.fromkeys(('FLOAT', 'DOUBLE'), 'float32')
 # {largest bound: full scale}: of floats, which may exceed it, and of integers.
@@ -73,8 +73,7 @@ def read_sound(data: bytes, rules: int = 3) -> Sound:
   with open_sound(stream, find_repair(stream, rules)) as file:
     dtype = _DTYPES.get(file.subtype, 'int16')
     claimed = file.frames * file.channels * np.dtype(dtype).itemsize
-    if claimed > _MAX_BYTES:
-      raise ValueError(f'it unpacks to more than {_MAX_BYTES:,} bytes')
+    check_size(claimed, 'unpacks to')
     samples = file.read(dtype=dtype, always_2d=True)
     _check_number(len(samples), file.frames)
     return Sound(samples, file.samplerate)
@@ -126,9 +125,8 @@ def _check_number(found: int, wanted: int) -> None:
     raise ValueError(f'it is truncated: {found:,} of {wanted:,} samples')
 
 
-def read_format(data: bytes) -> dict[str, Any]:
+def read_format(stream: BinaryIO) -> dict[str, Any]:
   """Returns the arguments for `encode_as` to write such a sound."""
-  stream = io.BytesIO(data)
   with open_sound(stream, find_repair(stream)) as file:
     return {
       'sample_rate': file.samplerate,
@@ -146,6 +144,17 @@ def encode_as(
   content = io.BytesIO()
   soundfile.write(content, samples, sample_rate, format=format, subtype=subtype)
   return content.getvalue()
+
+
+def create(
+  path: str, channels: int, *, sample_rate: int, format: str, subtype: str
+) -> Any:
+  """Opens a new file, whose `write` takes [T, C] of `read_sound`'s dtypes."""
+  import soundfile
+
+  return soundfile.SoundFile(
+    path, 'w', sample_rate, channels, subtype, format=format
+  )
 
 
 def can_encode(value_range: tuple[float, float]) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vaegan_jax.data.reading import UnreadableKind
+from vaegan_jax.data.reading import UnreadableKind, check_size
 
 # Little and big endian; BigTIFF.
 SIGNATURES = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
@@ -42,14 +42,11 @@ class Tiff(NamedTuple):
   nodata: str
 
 
-def read_tiff(
-  data: bytes, max_bytes: int, rules: int, keep_order: bool
-) -> Tiff:
+def read_tiff(data: bytes, rules: int, keep_order: bool) -> Tiff:
   """Reads the first series of a TIFF.
 
   Args:
     data: the file.
-    max_bytes: limit of its size.
     rules: `data.folder_rules`; below 3 planes that are missing are zeros.
     keep_order: whether to keep the stored order of axes; channels are last
       otherwise.
@@ -69,8 +66,7 @@ def read_tiff(
     if rules > 2:
       check_whole(file.ome_metadata)
     series = file.series[0]
-    if series.nbytes > max_bytes:
-      raise ValueError(f'it unpacks to more than {max_bytes:,} bytes')
+    check_size(series.nbytes, 'unpacks to')
     if rules > 2 and any(page is None for page in series.pages):
       missing = sum(page is None for page in series.pages)
       raise ValueError(

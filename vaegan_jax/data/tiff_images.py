@@ -17,7 +17,6 @@ _DESCRIPTION, _SAMPLES, _PLANES, _FORMAT = 270, 277, 284, 339
 _ORIENTATION, _PROFILE = 274, 34675
 _BITS, _COMPRESSION, _PHOTOMETRIC = 258, 259, 262
 _KINDS = {1: 'unsigned integers', 2: 'signed integers', 3: 'floats'}
-_MAX_BYTES = 2**28  # Limit of what is unpacked here.
 _GREY = (0, 1)  # MINISWHITE and MINISBLACK.
 _AS_ARRAYS = '--config.data.name=array_folder reads it'
 
@@ -102,7 +101,7 @@ def _is_misread(tags) -> bool:
 
 def _read_unsigned(data: bytes, tags) -> Image.Image:
   """Reads the upper 8 bits of unsigned integers, of up to four bands."""
-  read = tiff_files.read_tiff(data, _MAX_BYTES, rules=3, keep_order=False)
+  read = tiff_files.read_tiff(data, rules=3, keep_order=False)
   values = read.values if 'C' in read.axes else read.values[..., None]
   if values.ndim != 3 or values.dtype not in (np.uint8, np.uint16):
     raise UnreadableKind(

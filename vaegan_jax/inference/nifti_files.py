@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from vaegan_jax.data.reading import UnreadableKind
+from vaegan_jax.data.reading import MAX_BYTES, UnreadableKind, check_size
 
 SUFFIXES = ('.nii', '.nii.gz')
 _GZIP = b'\x1f\x8b'
-_MAX_BYTES = 2**28  # Limit of one volume; a compressed file may claim any size.
 _MAGIC = slice(344, 348)  # Where NIfTI-1 has b'n+1\0'.
 
 
@@ -50,9 +49,8 @@ def read_nifti(data: bytes) -> tuple[np.ndarray, dict[str, Any]]:
   is_compressed = data.startswith(_GZIP)
   if is_compressed:
     with gzip.open(io.BytesIO(data)) as file:
-      data = file.read(_MAX_BYTES + 1)
-    if len(data) > _MAX_BYTES:
-      raise ValueError(f'it unpacks to more than {_MAX_BYTES:,} bytes')
+      data = file.read(MAX_BYTES + 1)
+    check_size(len(data), 'unpacks to')
   image = nibabel.Nifti1Image.from_bytes(data)
   header = image.header.binaryblock.hex()
   facts = {'header': header, 'order': image.header.endianness}

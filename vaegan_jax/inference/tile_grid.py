@@ -8,7 +8,11 @@ A position that is in several tiles gets their weighted mean:
 Axes: S axes of space, B batch.
 """
 
+import bisect
+import functools
 import itertools
+import math
+import tempfile
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -41,10 +45,19 @@ class Grid(NamedTuple):
     """Returns the place of each tile along each axis, in order."""
     return list(itertools.product(*(range(len(axis)) for axis in self.starts)))
 
-  def weights(self, smooth: bool) -> list[list[np.ndarray]]:
-    """Returns each tile's weights [length] along each axis, which sum to 1."""
-    axes = zip(self.starts, self.tile, strict=True)
-    return [_axis_weights(starts, length, smooth) for starts, length in axes]
+  def weights(self, axis: int, place: int, smooth: bool) -> np.ndarray:
+    """Returns a tile's weights [length] along an axis; those of all sum to 1.
+
+    Args:
+      axis: the axis.
+      place: the tile's place along it.
+      smooth: whether they change gradually.
+    """
+    starts, length = self.starts[axis], self.tile[axis]
+    first = bisect.bisect_right(starts, starts[place] - length)
+    end = bisect.bisect_left(starts, starts[place] + length)
+    near = tuple(start - starts[first] for start in starts[first:end])
+    return _weights(near, place - first, length, smooth)
 
 
 def place_tiles(
@@ -61,10 +74,11 @@ def place_tiles(
   return Grid(tuple(starts), tuple(map(min, space, tile)))
 
 
-def _axis_weights(
-  starts: Sequence[int], length: int, smooth: bool
-) -> list[np.ndarray]:
-  """Returns the weights [length] of each tile along one axis."""
+@functools.lru_cache(64)
+def _weights(
+  starts: tuple[int, ...], which: int, length: int, smooth: bool
+) -> np.ndarray:
+  """Returns the weights [length] of one tile among all that overlap with it."""
   twice = 2 * np.arange(length) + 1  # Twice the distance from the first edge.
   weights = [np.ones(length) for _ in starts]
   for i, (start, after) in enumerate(itertools.pairwise(starts)):
@@ -72,14 +86,13 @@ def _axis_weights(
     rise = np.clip(twice / (2 * max(shared, 1)), 0, 1)
     rise = np.sin(np.pi / 2 * rise) ** 2 if smooth else rise >= 0.5
     weights[i + 1] *= rise
-    weights[i][after - start :] *= 1.0 - rise[:shared]
+    if shared > 0:
+      weights[i][after - start :] *= 1.0 - rise[:shared]
   total = np.zeros(starts[-1] + length)
   for start, weight in zip(starts, weights, strict=True):
     total[start : start + length] += weight
-  return [
-    weight / total[start : start + length]
-    for start, weight in zip(starts, weights, strict=True)
-  ]
+  first = starts[which]
+  return weights[which] / total[first : first + length]
 
 
 class Tiles:
@@ -108,21 +121,26 @@ class Tiles:
 class Canvas:
   """An array that is assembled from tiles."""
 
-  def __init__(self, grid: Grid, smooth: bool):
-    self._grid, self._array = grid, None
-    self._tiles, self._smooth = grid.tiles(), grid.weights(smooth)
-    self._hard = grid.weights(False)
+  def __init__(self, grid: Grid, smooth: bool, scratch: str = ''):
+    """Starts with zeros.
+
+    Args:
+      grid: the places of the tiles.
+      smooth: whether overlapping tiles are blended.
+      scratch: a folder for a temporary file with the array, if it is large.
+    """
+    self._grid, self._array, self._scratch = grid, None, scratch
+    self._tiles, self._smooth = grid.tiles(), smooth
 
   def add(self, index: int, tile: np.ndarray) -> None:
     """Adds a tile [*tile, ...]; whole numbers are not blended."""
     if self._array is None:
       shape = self._grid.space + tile.shape[len(self._grid.tile) :]
-      self._array = np.zeros(shape, tile.dtype)
+      self._array = _zeros(shape, tile.dtype, self._scratch)
     places = self._tiles[index]
-    is_whole = tile.dtype.kind in 'iu'
-    weights = self._hard if is_whole else self._smooth
+    smooth = self._smooth and tile.dtype.kind not in 'iu'
     for axis, place in enumerate(places):
-      weight = weights[axis][place].astype(tile.dtype)
+      weight = self._grid.weights(axis, place, smooth).astype(tile.dtype)
       tile = tile * weight.reshape([-1] + [1] * (tile.ndim - axis - 1))
     self._array[
       tuple(
@@ -136,3 +154,12 @@ class Canvas:
   def result(self, space: Sequence[int]) -> np.ndarray:
     """Returns the array [*space, ...]."""
     return self._array[tuple(map(slice, space))]
+
+
+def _zeros(shape: tuple[int, ...], dtype: np.dtype, scratch: str) -> np.ndarray:
+  """Returns an array of zeros, in a temporary file if `scratch` is given."""
+  if not scratch:
+    return np.zeros(shape, dtype)
+  with tempfile.TemporaryFile(dir=scratch) as file:  # The map keeps it.
+    file.truncate(math.prod(shape) * np.dtype(dtype).itemsize)
+    return np.memmap(file, dtype, 'r+', shape=shape)

@@ -16,6 +16,12 @@ from etils import epath
 from vaegan_jax.data import pixels
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.pictures import Pictures, png_names
+from vaegan_jax.inference.large_files import (
+  LargeArray,
+  is_large,
+  open_large,
+  write_large,
+)
 from vaegan_jax.inference.latent_files import LatentWriter, Part, to_arrays
 from vaegan_jax.inference.latent_statistics import LatentStatistics, moments_of
 from vaegan_jax.inference.tiling import Tiler, codes_of
@@ -60,7 +66,7 @@ def encode_files(
     if done == part and writer.keep(part, identity):
       done += 1
       continue
-    whole = files.read(name, functools.partial(read_whole, settings=settings))
+    whole = _read(files, name, settings)
     posterior = _encode(tiler, whole, f'Encoding {name}')
     arrays = to_arrays(posterior)
     if not tiler.is_flat:
@@ -90,7 +96,12 @@ def decode_part(
   form = Form.from_json(part.tiles['form'])
   space, name = tuple(part.tiles['space']), part.tiles['output']
   latents = part.latents if tiler.is_flat else part.latents[0]
-  values = _decode(tiler, latents, space, f'Decoding {name}')
+  is_open = is_large(form.shape, form.dtype)
+  scratch = folder if is_open else ''
+  values = _decode(tiler, latents, space, f'Decoding {name}', scratch)
+  if is_open:
+    write_large(values, form, settings, epath.Path(folder) / name)
+    return
   missing = part.missing
   if missing is not None:
     missing = np.unpackbits(np.uint8(missing), count=values.size).astype(bool)
@@ -108,17 +119,35 @@ def reconstruct_files(
     UserError: a file cannot be read.
   """
   for name, output in _outputs(files):
-    whole = files.read(name, functools.partial(read_whole, settings=settings))
+    whole = _read(files, name, settings)
     posterior = _encode(tiler, whole, f'Encoding {name}')
-    space = whole.values.shape[:-1]
-    values = _decode(tiler, codes_of(posterior), space, f'Decoding {name}')
-    original = whole.values
-    if settings.value_range != 'dtype':
-      original = np.clip(original, *settings.value_range)
+    space, form = whole.values.shape[:-1], whole.form
+    what, codes = f'Decoding {name}', codes_of(posterior)
+    is_open = isinstance(whole.values, LargeArray)
+    values = _decode(tiler, codes, space, what, folder if is_open else '')
+    limits = settings.value_range
+    limits = None if limits == 'dtype' else limits
+    if is_open:
+      originals, made = (
+        epath.Path(folder) / part / output
+        for part in ('originals', 'reconstructions')
+      )
+      write_large(whole.values, form, settings, originals, limits)
+      write_large(values, form, settings, made)
+      continue
+    original = np.clip(whole.values, *limits) if limits else whole.values
     pair = {'originals': original, 'reconstructions': values}
     for part, content in pair.items():
-      content = write_whole(content, whole.form, settings, whole.missing)
+      content = write_whole(content, form, settings, whole.missing)
       _write(f'{folder}/{part}', output, content)
+
+
+def _read(files: Pictures, name: str, settings: DataConfig) -> Whole:
+  """Opens a file; what is too large to be read whole stays there."""
+  functions = [functools.partial(read_whole, settings=settings)]
+  if settings.holds_arrays:
+    functions.append(functools.partial(open_large, settings=settings))
+  return files.read(name, *functions)
 
 
 def _encode(tiler: Tiler, whole: Whole, what: str):
@@ -127,9 +156,13 @@ def _encode(tiler: Tiler, whole: Whole, what: str):
   return tiler.encode(whole.values, prepare=prepare, what=what)
 
 
-def _decode(tiler: Tiler, latents, space, what: str) -> np.ndarray:
+def _decode(
+  tiler: Tiler, latents, space, what: str, scratch: str = ''
+) -> np.ndarray:
+  if scratch:
+    epath.Path(scratch).mkdir(parents=True, exist_ok=True)
   finish = tiler.model.to_values
-  return tiler.decode(latents, space, finish=finish, what=what)
+  return tiler.decode(latents, space, finish=finish, what=what, scratch=scratch)
 
 
 def _outputs(files: Pictures) -> list[tuple[str, str]]:

@@ -139,6 +139,7 @@ class Tiler:
     *,
     finish: Callable[[jax.Array], jax.Array] | None = None,
     what: str = 'Decoding',
+    scratch: str = '',
   ) -> np.ndarray:
     """Decodes the latents of one input.
 
@@ -149,6 +150,8 @@ class Tiler:
       finish: function of a batch of tiles on the devices, applied after the
         decoder; it must be affine, as `to_values` is.
       what: the name of the work on the line of progress.
+      scratch: a folder for a temporary file with the output; '' keeps it in
+        memory.
 
     Returns:
       [*S, C] float32, in [-1, 1] unless `finish` changes that.
@@ -172,7 +175,7 @@ class Tiler:
       x = self._model.decode(batch)
       return finish(x) if finish else x
 
-    canvas = Canvas(grid.scaled(self._factor), not self.is_exact)
+    canvas = Canvas(grid.scaled(self._factor), not self.is_exact, scratch)
     for indices, tiles in self._map(decode, examples, what):
       for index, tile in zip(indices, tiles, strict=True):
         canvas.add(index, tile)

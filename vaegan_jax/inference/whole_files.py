@@ -11,7 +11,7 @@ import math
 import re
 import zipfile
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -107,7 +107,7 @@ def read_whole(data: bytes, settings: DataConfig) -> Whole:
     to_srgb=settings.converts_profiles,
   )
   if data.startswith(tiff_files.SIGNATURES):
-    axes, facts = 'YXC', _read_tags(data)
+    axes, facts = 'YXC', read_tags(io.BytesIO(data))
     facts['photometric'] = _PHOTOMETRIC[2 * (settings.channels > 2)]
     form = Form('tiff', values.shape, 'uint8', axes, facts=facts)
   else:
@@ -126,7 +126,7 @@ def _read_array(data: bytes, settings: DataConfig) -> Whole:
   arrays.check_finite(stored.values)
   fields = {'shape': stored.values.shape, 'dtype': stored.values.dtype.name}
   form = Form(**kind, **fields, axes=stored.axes)
-  values = _whole_example(stored.values, form, settings)
+  values = whole_example(stored.values, form, settings)
   if stored.missing is None:
     return Whole(values, form)
   number = float(arrays.read_array(data)[stored.missing][0])
@@ -134,14 +134,14 @@ def _read_array(data: bytes, settings: DataConfig) -> Whole:
     tags = form.facts.get('tags', ())
     declared = [value for code, *_, value in tags if code == _GDAL_NODATA]
     number = float(settings.nodata or declared[0].strip('\0 '))
-  missing = _whole_example(stored.missing, form, settings)
+  missing = whole_example(stored.missing, form, settings)
   # All of it at once, so that tiles agree where they overlap.
   filled, _ = pixels.fill(no_data.mark(values, missing)[None])
   form = dataclasses.replace(form, nodata=number)
   return Whole(np.asarray(filled[0]), form, missing)
 
 
-def _whole_example(array: np.ndarray, form: Form, settings: DataConfig):
+def whole_example(array: np.ndarray, form: Form, settings: DataConfig):
   """Returns the view [*S, C] of an array as it is in the file."""
   num_axes = len(settings.spatial_shape)
   return arrays.channels_last(array, settings.channels, num_axes, form.axes)
@@ -165,21 +165,11 @@ def write_whole(
   Raises:
     UserError: the values are of another shape than the form's.
   """
-  dtype, target = np.dtype(form.dtype), None
-  if math.prod(form.shape) == values.size:  # A manifest may claim any shape.
-    array = np.empty(form.shape, dtype)
-    with contextlib.suppress(ValueError):
-      target = _whole_example(array, form, settings)
-  if target is None or target.shape != values.shape:
-    raise UserError(
-      f'the output has the shape {values.shape}, and the file that it is to be '
-      f'written as {form.shape}: encode it again'
-    )
-  if dtype.kind in 'iu':
-    limits = np.iinfo(dtype)
-    # Rounded to float32, the largest number may exceed the dtype.
-    values = np.clip(np.rint(values.astype(np.float64)), limits.min, limits.max)
-  target[...] = values
+  dtype = np.dtype(form.dtype)
+  check_form(form, values.shape, settings)
+  array = np.empty(form.shape, dtype)
+  target = whole_example(array, form, settings)
+  target[...] = to_dtype(values, dtype)
   if missing is not None and form.nodata is not None:
     target[missing] = _nearest(form.nodata, dtype)
   try:
@@ -189,6 +179,33 @@ def write_whole(
       f'the output cannot be written as {form.kind} ({error!r}): encode the '
       'files again'
     ) from error
+
+
+def check_form(
+  form: Form, shape: tuple[int, ...], settings: DataConfig
+) -> None:
+  """Checks that values of a shape [*S, C] make a file of that form.
+
+  Raises:
+    UserError: they do not; a manifest may claim any shape.
+  """
+  array, found = np.broadcast_to(np.uint8(0), form.shape), None
+  with contextlib.suppress(ValueError):
+    found = whole_example(array, form, settings).shape
+  if found != tuple(shape):
+    raise UserError(
+      f'the output has the shape {shape}, and the file that it is to be '
+      f'written as {form.shape}: encode it again'
+    )
+
+
+def to_dtype(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+  """Rounds and clips values for a dtype of whole numbers."""
+  if dtype.kind not in 'iu':
+    return values
+  limits = np.iinfo(dtype)
+  # Rounded to float32, the largest number may exceed the dtype.
+  return np.clip(np.rint(values.astype(np.float64)), limits.min, limits.max)
 
 
 def _nearest(number: float, dtype: np.dtype) -> float:
@@ -209,18 +226,18 @@ def _read_kind(data: bytes) -> dict[str, Any]:
     facts = {'name': name.removesuffix('.npy')}
     return {'kind': 'npz', 'facts': facts}
   if data.startswith(tiff_files.SIGNATURES):
-    return {'kind': 'tiff', 'facts': _read_tags(data)}
+    return {'kind': 'tiff', 'facts': read_tags(io.BytesIO(data))}
   if data.startswith(b'\x89PNG'):
     return {'kind': 'png'}
-  return {'kind': 'sound', 'facts': sounds.read_format(data)}
+  return {'kind': 'sound', 'facts': sounds.read_format(io.BytesIO(data))}
 
 
-def _read_tags(data: bytes) -> dict[str, Any]:
-  """Reads what is kept of a TIFF's first page."""
+def read_tags(file: str | BinaryIO) -> dict[str, Any]:
+  """Reads what is kept of the first page of a TIFF, by its path or opened."""
   import tifffile  # Optional, and slow to import.
 
-  with tifffile.TiffFile(io.BytesIO(data)) as file:
-    page = file.pages[0]
+  with tifffile.TiffFile(file) as opened:
+    page = opened.pages[0]
     tags = []
     for code in _KEPT_TAGS:
       if (tag := page.tags.get(code)) is None:
@@ -232,7 +249,7 @@ def _read_tags(data: bytes) -> dict[str, Any]:
         continue
       count = 0 if isinstance(value, str) else tag.count
       tags.append([code, int(tag.dtype), count, value])
-    facts = {'tags': tags, 'bigtiff': file.is_bigtiff}
+    facts = {'tags': tags, 'bigtiff': opened.is_bigtiff}
     kind = page.photometric.name.lower()
     facts['photometric'] = kind if kind in _PHOTOMETRIC else _PHOTOMETRIC[0]
     sizes = [page.tags.get(name) for name in ('XResolution', 'YResolution')]
@@ -245,24 +262,26 @@ def _read_tags(data: bytes) -> dict[str, Any]:
 def _encode_tiff(array: np.ndarray, form: Form) -> bytes:
   import tifffile
 
+  content = io.BytesIO()
+  tifffile.imwrite(content, array, **tiff_options(form))
+  return content.getvalue()
+
+
+def tiff_options(form: Form) -> dict[str, Any]:
+  """Returns the arguments for `tifffile` to write a file of that form."""
   facts = dict(form.facts)
   tags = [
     (*tag, tuple(value) if isinstance(value, list) else value, True)
     for *tag, value in facts.pop('tags')  # JSON has lists.
   ]
-  samples = array.shape[-1] if form.axes[-1:] == 'C' else 1
+  samples = form.shape[-1] if form.axes[-1:] == 'C' else 1
   if samples < 3:
     facts['photometric'] = facts['photometric'].replace('rgb', _PHOTOMETRIC[0])
-  content = io.BytesIO()
-  tifffile.imwrite(
-    content,
-    array,
-    planarconfig='contig' if samples > 1 else None,
-    metadata={'axes': form.axes} if form.axes else None,
-    extratags=tags,
-    **facts,
-  )
-  return content.getvalue()
+  return facts | {
+    'planarconfig': 'contig' if samples > 1 else None,
+    'metadata': {'axes': form.axes} if form.axes else None,
+    'extratags': tags,
+  }
 
 
 def _encode_npz(array: np.ndarray, form: Form) -> bytes:
