@@ -9,6 +9,7 @@ import pytest
 
 from tests.data.opening import everything, load, open_dataset
 from vaegan_jax.data import containers, no_data
+from vaegan_jax.data.array_shapes import check_shape
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.reading import Reading
 from vaegan_jax.data.split import load_splits, whole_of
@@ -305,7 +306,7 @@ def save_cells(path):
 
 
 REFUSED = {
-  'Array can.t be memory-mapped: Python objects': lambda p: npy(
+  'holds pickled objects, which are not loaded': lambda p: npy(
     p / 'x.npy', _objects(), allow_pickle=True
   ),
   "no array with examples.*'x' .4, 4. object .no real numbers": lambda p: npz(
@@ -339,6 +340,18 @@ def test_what_cannot_be_used_is_one_sentence(told, tmp_path, capfd):
     open_file(REFUSED[told](tmp_path), tmp_path)
   assert 'data.' in str(caught.value)
   assert 'unpickled' not in ''.join(capfd.readouterr())
+
+
+def test_a_key_with_a_wrong_axis_is_told_the_axis(tmp_path):
+  path = save_hdf5(tmp_path / 'x.h5', x=X, y=X)
+  told = r"along data.example_axis=7 \('x' .40, 6, 5, 3. uint16\)"
+  with pytest.raises(UserError, match=told):
+    open_file(path, tmp_path, feature='x', example_axis=7)
+
+
+def test_axes_that_do_not_fit_are_told_those_that_may():
+  with pytest.raises(UserError, match=r'config\.data\.axes=YX$'):
+    check_shape((16, 16), channels=1, shape=(16, 16), axes='CYX')
 
 
 def test_a_key_selects_an_array(tmp_path):
@@ -385,7 +398,7 @@ def _declared(path):
   return {e.name: e.no_data.split() for e in containers.open_entries(str(path))}
 
 
-def test_netcdf_declares_no_data_by_attributes_and_by_default(tmp_path):
+def test_hdf5_declares_no_data_by_attributes_and_by_what_fills_it(tmp_path):
   """As netCDF4-python 1.7.5 writes it."""
   path = tmp_path / 'x.nc'
   default = np.float32(9.9692099683868690e36)
@@ -399,14 +412,11 @@ def test_netcdf_declares_no_data_by_attributes_and_by_default(tmp_path):
     both.attrs['missing_value'] = np.int16([-999, -9999])
     unsigned = file.create_dataset('unsigned', shape, 'i1')
     unsigned.attrs['_Unsigned'] = 'true'
-  found = _declared(path)
-  assert found['plain'] == found['byte'] == []  # HDF5 means nothing by it.
-  with h5py.File(path, 'r+') as file:
-    file.attrs['_NCProperties'] = 'version=2,netcdf=4.9.3,hdf5=1.14.6'
+    file.create_dataset('zero', shape, 'i2', fillvalue=0)
   found = _declared(path)
   assert no_data.parse(*found['plain'], np.dtype('f4')) == default
   assert found['both'] == ['-9999', '-999']
-  assert found['byte'] == found['unset'] == []
+  assert found['byte'] == found['unset'] == found['zero'] == []
   entries = {e.name: e for e in containers.open_entries(str(path))}
   assert '_Unsigned is not applied' in entries['unsigned'].problem
   values = np.int16([[-9999, -999, 5]])

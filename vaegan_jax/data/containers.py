@@ -121,6 +121,11 @@ def open_entries(path: str) -> list[Entry]:
   except UserError:
     raise
   except Exception as error:  # Libraries raise nearly anything.
+    if isinstance(error, ValueError) and 'Python objects' in str(error):
+      raise UserError(
+        f'data.path={path!r} holds pickled objects, which are not loaded: save '
+        'arrays of numbers'
+      ) from error
     raise UserError(
       f'data.path={path!r} cannot be read ({describe_error(error)}): it may be '
       'truncated, so copy or write it again'
@@ -227,23 +232,24 @@ def _open_hdf5(path: str) -> list[Entry]:
     if isinstance(item, h5py.Dataset):
       # An open file cannot be written, so it is opened when it is read.
       values = functools.partial(_read_hdf5, h5py, path, name)
-      fill = _netcdf_fill(h5py, item) if is_netcdf else None
+      fill = _fill_value(h5py, item)
       found.append(_hdf5_entry(name, item, values, is_matlab, fill))
 
   with h5py.File(path, 'r') as file:
-    is_netcdf = '_NCProperties' in file.attrs
     file.visititems(visit)
   return found
 
 
-def _netcdf_fill(h5py, values):
-  """Returns NetCDF's default for what was not written, or None.
+def _fill_value(h5py, values):
+  """Returns the value of what was not written, if one was chosen, or None.
 
-  All values of a single byte are valid, unless its attributes exclude one.
+  NetCDF always chooses one. 0 is a value as others, and so are all those of a
+  single byte, unless attributes exclude one.
   """
   properties = values.id.get_create_plist()
   is_set = properties.fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED
-  return values.fillvalue if is_set and values.dtype.itemsize > 1 else None
+  is_number = values.dtype.kind in 'iuf' and values.dtype.itemsize > 1
+  return values.fillvalue if is_set and is_number and values.fillvalue else None
 
 
 def _read_hdf5(h5py, path: str, name: str):

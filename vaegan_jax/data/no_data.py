@@ -132,9 +132,10 @@ def parse(text: str, dtype: np.dtype) -> np.generic | None:
         number = min(max(number, float(limits.min)), float(limits.max))
       return dtype.type(number)
     if dtype.kind in 'iu':
-      number, limits = int(decimal.Decimal(text)), np.iinfo(dtype)
-      is_whole = number == decimal.Decimal(text)
-      if is_whole and limits.min <= number <= limits.max:
+      # GDAL writes 17 digits of a float, too few for the ends of int64.
+      exact = decimal.Decimal(float(text) if 'e' in text.lower() else text)
+      number, limits = int(exact), np.iinfo(dtype)
+      if number == exact and limits.min <= number <= limits.max:
         return dtype.type(number)
   except (ValueError, OverflowError, decimal.InvalidOperation):
     pass
