@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from tests.data.opening import everything, load, open_dataset
-from vaegan_jax.data import containers
+from vaegan_jax.data import containers, no_data
+from vaegan_jax.data.array_shapes import check_shape
 from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data.reading import Reading
 from vaegan_jax.data.split import load_splits, whole_of
 from vaegan_jax.data.store import Blocks, hash_numbers
 from vaegan_jax.errors import UserError
@@ -304,7 +306,7 @@ def save_cells(path):
 
 
 REFUSED = {
-  'Array can.t be memory-mapped: Python objects': lambda p: npy(
+  'holds pickled objects, which are not loaded': lambda p: npy(
     p / 'x.npy', _objects(), allow_pickle=True
   ),
   "no array with examples.*'x' .4, 4. object .no real numbers": lambda p: npz(
@@ -338,6 +340,18 @@ def test_what_cannot_be_used_is_one_sentence(told, tmp_path, capfd):
     open_file(REFUSED[told](tmp_path), tmp_path)
   assert 'data.' in str(caught.value)
   assert 'unpickled' not in ''.join(capfd.readouterr())
+
+
+def test_a_key_with_a_wrong_axis_is_told_the_axis(tmp_path):
+  path = save_hdf5(tmp_path / 'x.h5', x=X, y=X)
+  told = r"along data.example_axis=7 \('x' .40, 6, 5, 3. uint16\)"
+  with pytest.raises(UserError, match=told):
+    open_file(path, tmp_path, feature='x', example_axis=7)
+
+
+def test_axes_that_do_not_fit_are_told_those_that_may():
+  with pytest.raises(UserError, match=r'config\.data\.axes=YX$'):
+    check_shape((16, 16), channels=1, shape=(16, 16), axes='CYX')
 
 
 def test_a_key_selects_an_array(tmp_path):
@@ -378,6 +392,54 @@ def test_training_reads_it(tmp_path):
   assert len(train) + len(test) == 40
   assert whole_of(train)[np.arange(2)].shape == (2, 6, 5, 3)
   assert 'one in ten held out' in lines[0]
+
+
+def _declared(path):
+  return {e.name: e.no_data.split() for e in containers.open_entries(str(path))}
+
+
+def test_hdf5_declares_no_data_by_attributes_and_by_what_fills_it(tmp_path):
+  """As netCDF4-python 1.7.5 writes it."""
+  path = tmp_path / 'x.nc'
+  default = np.float32(9.9692099683868690e36)
+  with h5py.File(path, 'w') as file:
+    shape = (4, 8)
+    file.create_dataset('plain', shape, 'f4', fillvalue=default)
+    file.create_dataset('byte', shape, 'u1', fillvalue=255)
+    file.create_dataset('unset', shape, 'i2')
+    both = file.create_dataset('both', shape, 'i2', fillvalue=-9999)
+    both.attrs['_FillValue'] = np.int16([-9999])
+    both.attrs['missing_value'] = np.int16([-999, -9999])
+    unsigned = file.create_dataset('unsigned', shape, 'i1')
+    unsigned.attrs['_Unsigned'] = 'true'
+    file.create_dataset('zero', shape, 'i2', fillvalue=0)
+  found = _declared(path)
+  assert no_data.parse(*found['plain'], np.dtype('f4')) == default
+  assert found['both'] == ['-9999', '-999']
+  assert found['byte'] == found['unset'] == found['zero'] == []
+  entries = {e.name: e for e in containers.open_entries(str(path))}
+  assert '_Unsigned is not applied' in entries['unsigned'].problem
+  values = np.int16([[-9999, -999, 5]])
+  missing = no_data.find(values, ' '.join(found['both']), Reading())
+  np.testing.assert_array_equal(missing, [[True, True, False]])
+
+
+def test_zarrs_of_xarray_declare_no_data(tmp_path):
+  """As xarray 2026.9 writes it, in the attributes or the fill value."""
+  zarr = pytest.importorskip('zarr')
+  fields = {'shape': (4, 8), 'chunks': (1, 8), 'dtype': 'f4'}
+  dims = {'_ARRAY_DIMENSIONS': ['n', 'x']}
+  for version, fill, attrs, wanted in (
+    (2, -9999.0, dims, ['-9999.0']),
+    (2, -9999.0, {}, []),
+    (3, 0.0, {'_FillValue': 'AAAAAICHw8A='}, ['-9999.0']),
+    (3, 0.0, {'_FillValue': 'AAAAAAAA+H8='}, ['nan']),
+  ):
+    path = tmp_path / f'{version}{fill}{len(attrs)}{wanted}.zarr'
+    zarr.create_array(
+      path, zarr_format=version, fill_value=fill, attributes=attrs, **fields
+    )
+    assert _declared(path) == {'': wanted}
 
 
 def test_no_data_is_masked_up_to_a_share(tmp_path):

@@ -168,6 +168,9 @@ def test_tiles_with_no_data_are_skipped_and_counted(options, tmp_path):
     ('-9999', 'uint16', None),
     ('0.5', 'uint8', None),
     ('-3.4028234663852886e+38', 'float32', np.finfo(np.float32).min),
+    # As GDAL writes the least int64.
+    ('-9.2233720368547758e+18', 'int64', np.iinfo(np.int64).min),
+    ('9007199254740993', 'int64', 2**53 + 1),
     ('none', 'float32', None),
     (' 0 \0', 'uint8', 0),
   ],

@@ -149,12 +149,13 @@ def test_each_example_is_judged_alone_and_under_jit(sides):
 
 
 def _examples(num_axes):
-  """[16, *S, 2] in about [-.7, .7]: coarse and fine structure, no two alike."""
+  """[N, *S, 2] in about [-.7, .7]: coarse and fine structure, no two alike."""
   sides = {1: (1024,), 2: (48, 48), 3: (24, 24, 24)}[num_axes]
+  number = 16 if num_axes < 3 else 6  # A volume has six times the positions.
   rng = np.random.default_rng(0)
   parts = []
   for deviation, size in ((4, 0.2), (1, 0.08), (0.3, 0.04)):
-    part = rng.normal(size=(16, *sides, 2))
+    part = rng.normal(size=(number, *sides, 2))
     smooth = (0, *[deviation] * num_axes, 0)
     part = ndimage.gaussian_filter(part, smooth, mode='nearest')
     parts.append(size * part / part.std())

@@ -400,13 +400,14 @@ def test_the_modules_own_arguments_are_passed_on():
 def test_sounds_volumes_and_video_are_images_too(space):
   x, y = uniform(3, *space, 2), uniform(3, *space, 2, seed=1)
   module = nn.Sequential([nn.Dense(3), nn.tanh, nn.Dense(1)])
-  variables = module.init(jax.random.key(0), x)
-  got = perceptual.perceptual_distance(
-    module, variables, x, y, normalize='local', reduction='mean'
-  )
-  layer = variables['params']['layers_0']
+  variables = jax.jit(module.init)(jax.random.key(0), x)
+  options = {'normalize': 'local', 'reduction': 'mean'}
+  distance = functools.partial(perceptual.perceptual_distance, module)
+  got = jax.jit(functools.partial(distance, **options))(variables, x, y)
+  layer = jax.device_get(variables['params']['layers_0'])
+  x, y = np.asarray(x), np.asarray(y)
   features = [{'a': i @ layer['kernel'] + layer['bias']} for i in (x, y)]
-  wanted = feature_distance(*features, normalize='local', reduction='mean')
+  wanted = jax.jit(functools.partial(feature_distance, **options))(*features)
   np.testing.assert_allclose(got, wanted, rtol=1e-4)
 
 

@@ -155,6 +155,9 @@ def _suggest(
 ) -> str:
   """Returns flags that fit such arrays, in a clause."""
   example = 'for example, --config.data.{}={}'
+  if axes and 0 <= len(given) - len(shape) <= 1 and len(axes) != len(given):
+    letters = 'ZYX'[-len(shape) :] + 'C' * (len(given) - len(shape))
+    return example.format('axes', letters)
   space, number = given[:3], 1
   if axes and len(axes) == len(given):
     sizes = sorted(

@@ -3,6 +3,8 @@
 Nothing is unpickled, and nothing outside of the file is read.
 """
 
+import base64
+import contextlib
 import dataclasses
 import functools
 import os
@@ -40,7 +42,7 @@ class Entry:
     open: returns its values, which are sliced.
     chunks: the shape that is stored together, if any.
     is_reversed: whether the stored order of axes is the reverse of `shape`.
-    no_data: the value that stands for none, as text; '' if not declared.
+    no_data: the values that mean no data, as `no_data.find` takes them.
   """
 
   name: str
@@ -86,7 +88,7 @@ class Rows:
     return self.entry.shape[self._axis]
 
   def __getitem__(self, number: int) -> np.ndarray | Declared:
-    """Returns one example, with the value that stands for no data, if any."""
+    """Returns one example, with the values that mean no data, if any."""
     row, no_data = self._blocks[number], self.entry.no_data
     return Declared(row, no_data) if no_data else row
 
@@ -119,6 +121,11 @@ def open_entries(path: str) -> list[Entry]:
   except UserError:
     raise
   except Exception as error:  # Libraries raise nearly anything.
+    if isinstance(error, ValueError) and 'Python objects' in str(error):
+      raise UserError(
+        f'data.path={path!r} holds pickled objects, which are not loaded: save '
+        'arrays of numbers'
+      ) from error
     raise UserError(
       f'data.path={path!r} cannot be read ({describe_error(error)}): it may be '
       'truncated, so copy or write it again'
@@ -225,18 +232,33 @@ def _open_hdf5(path: str) -> list[Entry]:
     if isinstance(item, h5py.Dataset):
       # An open file cannot be written, so it is opened when it is read.
       values = functools.partial(_read_hdf5, h5py, path, name)
-      found.append(_hdf5_entry(name, item, values, is_matlab))
+      fill = _fill_value(h5py, item)
+      found.append(_hdf5_entry(name, item, values, is_matlab, fill))
 
   with h5py.File(path, 'r') as file:
     file.visititems(visit)
   return found
 
 
+def _fill_value(h5py, values):
+  """Returns the value of what was not written, if one was chosen, or None.
+
+  NetCDF always chooses one. 0 is a value as others, and so are all those of a
+  single byte, unless attributes exclude one.
+  """
+  properties = values.id.get_create_plist()
+  is_set = properties.fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED
+  is_number = values.dtype.kind in 'iuf' and values.dtype.itemsize > 1
+  return values.fillvalue if is_set and is_number and values.fillvalue else None
+
+
 def _read_hdf5(h5py, path: str, name: str):
   return h5py.File(path, 'r')[name]
 
 
-def _hdf5_entry(name: str, values, open_values, is_matlab: bool) -> Entry:
+def _hdf5_entry(
+  name: str, values, open_values, is_matlab: bool, fill: Any
+) -> Entry:
   try:
     shape, dtype, attrs = values.shape, values.dtype, dict(values.attrs)
   except Exception as error:  # A type that NumPy does not have.
@@ -256,6 +278,7 @@ def _hdf5_entry(name: str, values, open_values, is_matlab: bool) -> Entry:
     chunks=values.chunks,
     is_reversed=is_matlab,
     attrs=attrs,
+    fill=fill,
   )
 
 
@@ -271,20 +294,27 @@ def _zarr_entries(zarr, store: Any) -> Iterator[Entry]:
     members = root.members(max_depth=None)
   for name, values in members:
     if isinstance(values, zarr.Array):
+      attrs = dict(values.attrs)
+      # In format 2 xarray keeps an array's _FillValue there.
+      is_xarray = '_ARRAY_DIMENSIONS' in attrs
       yield _entry(
         name,
         values.shape,
         values.dtype,
         open=lambda values=values: values,
         chunks=values.shards or values.chunks,
-        attrs=dict(values.attrs),
+        attrs=attrs,
+        fill=values.fill_value if is_xarray else None,
       )
 
 
 def _entry(
-  name: str, shape: tuple[int, ...], dtype: Any, attrs=None, **fields
+  name: str, shape: tuple[int, ...], dtype: Any, attrs=None, fill=None, **fields
 ) -> Entry:
-  """Returns an entry, with the problem that its values have, if any."""
+  """Returns an entry, with the problem that its values have, if any.
+
+  `fill` is a value that means no data, beside those of the attributes.
+  """
   dtype, attrs = np.dtype(dtype), attrs or {}
   problem = ''
   scaled = [n for n, value in _SCALES.items() if attrs.get(n, value) != value]
@@ -292,9 +322,21 @@ def _entry(
     problem = 'no real numbers'
   elif scaled:
     problem = f'its {scaled[0]} is not applied, so save the scaled values'
-  no_data = attrs.get('_FillValue', attrs.get('missing_value'))
-  no_data = '' if no_data is None else str(np.ravel(no_data)[0])
+  elif dtype.kind == 'i' and str(attrs.get('_Unsigned')).lower() == 'true':
+    problem = 'its _Unsigned is not applied, so save it as unsigned'
+  declared = fill, _decode(attrs.get('_FillValue')), attrs.get('missing_value')
+  numbers = [n for d in declared if d is not None for n in np.ravel(d)]
+  no_data = ' '.join(dict.fromkeys(map(str, numbers)))
   return Entry(name, tuple(shape), dtype, problem, no_data=no_data, **fields)
+
+
+def _decode(value: Any) -> Any:
+  """Returns the number of an attribute that xarray wrote into Zarr's JSON."""
+  if isinstance(value, str):
+    with contextlib.suppress(ValueError):
+      content = base64.b64decode(value, validate=True)
+      return np.frombuffer(content, '<f8')
+  return value
 
 
 def _check_memory(path: str, shape: tuple[int, ...], dtype: Any) -> None:

@@ -25,7 +25,8 @@ def find(
 
   Args:
     values: an array, in the dtype of its file.
-    declared: the value that the file declares, as text; '' for none.
+    declared: the values that the file declares, as text with spaces between;
+      '' for none.
     reading: how it is read.
 
   Returns:
@@ -33,10 +34,11 @@ def find(
   """
   if reading.rules < 3 or reading.nodata == IGNORE:
     return None
-  number = parse(reading.nodata or declared, values.dtype)
   missing = np.zeros(values.shape, bool)
-  if number is not None:
-    missing |= values == number
+  for text in (reading.nodata or declared).split():
+    number = parse(text, values.dtype)
+    if number is not None:
+      missing |= values == number
   if values.dtype.kind == 'f':
     missing |= np.isnan(values)
   return missing if missing.any() else None
@@ -125,9 +127,10 @@ def parse(text: str, dtype: np.dtype) -> np.generic | None:
         number = min(max(number, float(limits.min)), float(limits.max))
       return dtype.type(number)
     if dtype.kind in 'iu':
-      number, limits = int(decimal.Decimal(text)), np.iinfo(dtype)
-      is_whole = number == decimal.Decimal(text)
-      if is_whole and limits.min <= number <= limits.max:
+      # GDAL writes 17 digits of a float, too few for the ends of int64.
+      exact = decimal.Decimal(float(text) if 'e' in text.lower() else text)
+      number, limits = int(exact), np.iinfo(dtype)
+      if number == exact and limits.min <= number <= limits.max:
         return dtype.type(number)
   except (ValueError, OverflowError, decimal.InvalidOperation):
     pass

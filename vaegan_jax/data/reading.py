@@ -30,7 +30,7 @@ class Reading(NamedTuple):
 
 
 class Declared(NamedTuple):
-  """An array with the value that means no data there, as text; '' for none."""
+  """An array with the values that mean no data there, as `no_data.find`."""
 
   values: np.ndarray
   nodata: str

@@ -133,17 +133,22 @@ class ArrayFile(Store):
     return sum(length > 1 for length in shape) > 1
 
   def _no_choice(self, entries, fitting):
+    feature = self._data.feature
+    named = [e for e in entries if feature in (e.name, find_split(e.name)[1])]
+    if feature and named:  # The key is right, and its array is not.
+      entries = named
     listed = ', '.join(map(str, entries[:_MAX_LISTED])) or 'nothing'
     if len(entries) > _MAX_LISTED:
       listed += f' and {len(entries) - _MAX_LISTED} more'
-    if self._data.feature:
-      problem = f'data.feature={self._data.feature!r} must be one array'
+    if feature and (fitting or not named):
+      problem = f'data.feature={feature!r} must be one array'
     elif fitting:
       problem = 'data.feature must select one array'
     else:
       return UserError(
         f'data.path={self.location!r} has no array with examples along '
-        f'data.example_axis={self._axis} ({listed}): name another file'
+        f'data.example_axis={self._axis} ({listed}): name another axis, array '
+        'or file'
       )
     example = next(iter((fitting or [{'': entries[0]}])[0].values())).name
     return UserError(
