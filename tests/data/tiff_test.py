@@ -356,10 +356,11 @@ def test_more_bands_than_an_image_has_are_refused(
     ('int16', 'signed integers of 16 bits'),
     ('int32', 'signed integers of 32 bits'),
     ('uint32', 'unsigned integers of 32 bits'),
+    ('float32', 'floats of 32 bits'),
   ],
 )
 @pytest.mark.parametrize('photometric', ['minisblack', 'miniswhite'])
-def test_integers_without_a_fixed_white_are_refused(dtype, told, photometric):
+def test_numbers_without_a_fixed_white_are_refused(dtype, told, photometric):
   data = tiff(VALUES[0].astype(dtype), photometric=photometric)
   with pytest.raises(UnreadableKind, match=f'{told}.*array_folder'):
     decode.read_image(data)
