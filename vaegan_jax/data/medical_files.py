@@ -17,7 +17,17 @@ _SUBJECT = re.compile(r'sub-[A-Za-z0-9]+')  # The subject's folder in BIDS.
 _TAGS = (
   *('PatientID', 'SeriesInstanceUID', 'InstanceNumber', 'NumberOfFrames'),
   *('ImagePositionPatient', 'ImageOrientationPatient', 'PixelSpacing'),
-  *('Rows', 'Columns'),
+  *('Rows', 'Columns', 'PixelPaddingValue'),
+  *('SharedFunctionalGroupsSequence', 'PerFrameFunctionalGroupsSequence'),
+)
+_FRAME_TAGS = (
+  *('Rows', 'Columns', 'RescaleSlope', 'RescaleIntercept'),
+  'ModalityLUTSequence',
+)
+# In files of several frames, a frame's tags are in groups of its own.
+_GROUPS = (
+  *('PlanePositionSequence', 'PlaneOrientationSequence'),
+  *('PixelMeasuresSequence', 'PixelValueTransformationSequence'),
 )
 _GAP = 1.5  # Distance of two slices, over the median, of which one is missing.
 _PARALLEL = 1e-3  # Of the cosines of two slices.
@@ -151,15 +161,39 @@ def scan_dicom(
   return [_describe_series(key, files) for key, files in series.items()]
 
 
+def _frames_of(data: Any) -> list[Any]:
+  """Returns headers of the frames of one file; it alone if it has no groups."""
+  import pydicom
+
+  shared = list(data.get('SharedFunctionalGroupsSequence') or ())
+  frames = []
+  for own in data.get('PerFrameFunctionalGroupsSequence') or ():
+    header = pydicom.Dataset()
+    header.InstanceNumber = len(frames) + 1
+    for name in _FRAME_TAGS:
+      if name in data:
+        setattr(header, name, data.get(name))
+    for groups in (*shared, own):
+      for name in _GROUPS:
+        for group in groups.get(name) or ():
+          header.update(group)
+    frames.append(header)
+  return frames or [data]
+
+
 def _describe_series(key: str, files: list[Any]) -> dict[str, Any]:
-  first = files[0][1]
-  group = str(first.get('PatientID') or key)
+  frames = _frames_of(files[0][1]) if len(files) == 1 else []
+  group = str(files[0][1].get('PatientID') or key)
+  first = frames[0] if frames else files[0][1]
   example = {'files': [name for name, _ in files], 'group': group}
+  example['is_padded'] = any('PixelPaddingValue' in h for _, h in files)
   spacing = [float(n) for n in first.get('PixelSpacing') or ()]
-  if len(files) > 1:
+  headers = [header for _, header in files] if len(files) > 1 else frames
+  if len(headers) > 1:
     try:
-      order, distance = _sort_slices([header for _, header in files])
-      example['files'] = [files[index][0] for index in order]
+      order, distance = _sort_slices(headers)
+      if len(files) > 1:
+        example['files'] = [files[index][0] for index in order]
       spacing = [distance, *spacing]
     except ValueError as error:
       example['problem'] = str(error)
@@ -205,24 +239,29 @@ def _sort_slices(headers: Sequence[Any]) -> tuple[np.ndarray, float]:
   return order, distance
 
 
-def read_dicom(paths: Sequence[str]) -> np.ndarray:
+def read_dicom(paths: Sequence[str], masks: bool = True) -> np.ndarray:
   """Reads the slices of a series, or one file, in the units of its header.
 
   The modality's slope and intercept, or its table, are applied. MONOCHROME1,
-  where large numbers are dark, is inverted before.
+  where large numbers are dark, is inverted before. The frames of one file are
+  sorted by their positions.
+
+  Args:
+    paths: the files.
+    masks: whether a declared padding is no data.
 
   Returns:
-    [D, H, W] float32, or [H, W] or [H, W, 3] of one frame.
+    [D, H, W] float32, or [H, W] or [H, W, 3] of one frame; NaN for no data.
 
   Raises:
     Exception: a file is damaged.
     UnreadableKind: the decoder for its compression is missing.
   """
-  slices = [_read_slice(path) for path in paths]
+  slices = [_read_slice(path, masks) for path in paths]
   return slices[0] if len(slices) == 1 else np.stack(slices)
 
 
-def _read_slice(path: str) -> np.ndarray:
+def _read_slice(path: str, masks: bool) -> np.ndarray:
   import pydicom
   from pydicom import pixels
 
@@ -239,11 +278,33 @@ def _read_slice(path: str) -> np.ndarray:
   values = data.pixel_array
   if kind == 'RGB':
     return _to_float32(values)
+  padding = _find_padding(data, values) if masks else None
   if kind == 'MONOCHROME1':
     is_signed = data.PixelRepresentation == 1
     largest = -1 if is_signed else 2**data.BitsStored - 1
     values = largest - values.astype(np.int64)
-  return _to_float32(pixels.apply_modality_lut(values, data))
+  frames = _frames_of(data)
+  if len(frames) < 2:
+    values = pixels.apply_modality_lut(values, frames[0])
+  else:
+    order, _ = _sort_slices(frames)
+    values = np.stack(
+      [pixels.apply_modality_lut(values[n], frames[n]) for n in order]
+    )
+    padding = None if padding is None else padding[order]
+  values = _to_float32(values)
+  return values if padding is None else np.where(padding, np.nan, values)
+
+
+def _find_padding(data: Any, values: np.ndarray) -> np.ndarray | None:
+  """Returns which stored values a header declares as padding; None if none."""
+  ends = [data.get('PixelPaddingValue'), data.get('PixelPaddingRangeLimit')]
+  if ends[0] is None:
+    return None
+  ends = [ends[0] if end is None else int(end) for end in ends]
+  # Some programs write a negative number as an unsigned one.
+  low, high = sorted(np.array(ends, np.int64).astype(values.dtype))
+  return (values >= low) & (values <= high)
 
 
 def stat_all(root: str, found: dict[str, list[str]]) -> list[Any]:

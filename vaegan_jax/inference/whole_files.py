@@ -119,7 +119,8 @@ def _read_array(data: bytes, settings: DataConfig) -> Whole:
   """Reads an array, and fills what is no data."""
   if nifti_files.is_nifti(data):
     array, facts = nifti_files.read_nifti(data)
-    stored, kind = arrays.Stored(array), {'kind': 'nifti', 'facts': facts}
+    stored = arrays.to_stored(array, '', '', settings.reading)
+    kind = {'kind': 'nifti', 'facts': facts}
   else:
     stored, kind = arrays.read_stored(data, settings.reading), _read_kind(data)
   arrays.check_sample_rate(stored.sample_rate, settings.sample_rate)
