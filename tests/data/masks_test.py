@@ -209,6 +209,12 @@ def test_masks_of_the_real_tools_are_read(tmp_path):
     )
     with pytest.raises(UserError, match='has a mask of its own'):
       open_dataset('scenes', tmp_path / 'data', path=path, shape=(8, 8))
+    alpha = {'photometric': 'rgb', 'alpha': 'yes', **sizes, 'count': 4}
+    with rasterio.open(path, 'w', driver='GTiff', **options, **alpha) as file:
+      file.write(np.stack([*np.moveaxis(values, -1, 0), ~CLEAR * 65535]))
+    with open(path, 'rb') as file:
+      missing = arrays.read_stored(file.read()).missing
+    assert (missing == CLEAR[..., None]).all()
     sparse = tmp_path / f'sparse{index}.tif'
     with rasterio.open(
       sparse, 'w', driver='GTiff', SPARSE_OK=True, **sizes, **options | tiles

@@ -22,6 +22,7 @@ _GDAL_NODATA = 42113
 _REDUCED, _MASK = 1, 4  # Bits of the kind of page.
 _PALETTE = 3  # Photometric interpretation.
 _ALPHA = (1, 2)  # Kinds of extra samples.
+_PLACE = (33550, 34264, 34735)  # Scale, transform and keys of a GeoTIFF.
 _MASK_SUFFIX = '.msk'  # GDAL's, after the whole name of a TIFF.
 MASKED = (
   'has a mask {}, which is not read: write its values as no data, as gdalwarp '
@@ -162,7 +163,7 @@ def find_alpha(page: Any) -> int | None:
   """Returns which sample of a GeoTIFF's page is alpha; None if none is."""
   extra = page.extrasamples
   alphas = [n for n, kind in enumerate(extra) if kind in _ALPHA]
-  if not alphas or not page.is_geotiff:
+  if not alphas or not any(tag in page.tags for tag in _PLACE):
     return None
   return page.samplesperpixel - len(extra) + alphas[0]
 
