@@ -315,6 +315,24 @@ def test_compressed_files_beside_others_are_alike(tmp_path):
   np.testing.assert_array_equal(stated[np.arange(4)], found)
 
 
+@pytest.mark.parametrize(
+  ('options', 'told'),
+  [
+    ({'channels': 3, 'crop': 'random'}, '--config.data.channels=1$'),
+    ({'shape': (9, 9, 9), 'crop': 'random'}, r'\(8, 6, 7\)"$'),
+    ({'crop': 'center'}, r'or take crops of each, .*crop=random$'),
+    ({'crop': 'center', 'channels': 3}, 'remove or convert these$'),
+  ],
+)
+def test_a_store_that_does_not_fit_names_the_field(options, told, tmp_path):
+  folder = tmp_path / 'a'
+  folder.mkdir()
+  _archive(folder, [positions(8 + n % 2, 6, 7) for n in range(5)])
+  options = {'name': 'archive', 'shape': (4, 3, 3), **options}
+  with pytest.raises(UserError, match=told):
+    open_crops(folder, tmp_path, **options)
+
+
 @pytest.mark.parametrize('crop', ['center', 'random'])
 @pytest.mark.parametrize(
   ('kind', 'told'),

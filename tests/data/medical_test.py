@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from tests.data.opening import everything, load, open_dataset
-from vaegan_jax.data import medical_files
+from vaegan_jax.data import array_shapes, medical_files
 from vaegan_jax.data.reading import Reading
 from vaegan_jax.errors import UserError
+from vaegan_jax.inference import nifti_files
 
 SHAPE = {'shape': (4, 5, 6), 'channels': 1}
 
@@ -120,6 +121,24 @@ def test_a_scale_of_nifti_is_applied_once(tmp_path):
   found = everything(load(dataset, 'train+test', reading=reading, **SHAPE))
   assert len(found) == 4 and np.isnan(found[:, 1, 2, 3]).sum() == 1
   assert 'Voxel spacing: 2 x 2 x 3 mm.' in lines
+
+
+@pytest.mark.parametrize('crop', ['center', 'random'])
+def test_vectors_of_nifti_have_channels(crop, tmp_path):
+  folder = tmp_path / 'scans'
+  for index in range(2):
+    values = volume(index, (4, 5, 6, 1, 3))
+    path = save_nifti(folder / f'{index}.nii', values)
+  fields = {'shape': (4, 5, 6), 'channels': 3}
+  images = load(open_scans(folder, tmp_path, crop=crop, **fields), **fields)
+  assert any((images[[0]] == volume(n, (4, 5, 6, 3))).all() for n in range(2))
+  array, facts = nifti_files.read_nifti(path.read_bytes())
+  np.testing.assert_array_equal(array, values[..., 0, :])
+  path.write_bytes(nifti_files.encode_nifti(array, facts))
+  again = sys.modules['nibabel'].load(path)
+  np.testing.assert_array_equal(again.get_fdata(), values)
+  with pytest.raises(UserError, match='at most three axes of space'):
+    array_shapes.check_shape((4, 5, 6, 2, 3), channels=3, shape=(4, 5, 6))
 
 
 def test_mixed_scans_are_reported_and_cropped(tmp_path):

@@ -78,8 +78,8 @@ def scan_nifti(root: str, names: Sequence[str]) -> list[dict[str, Any]]:
         axis or '?' for axis in nibabel.aff2axcodes(image.affine)
       )
       example['spacing'] = [float(n) for n in image.header.get_zooms()[:3]]
-      is_number = image.get_data_dtype().kind in 'buif'
-      example['is_in_place'] = is_number and name.lower().endswith('.nii')
+      is_plain = image.get_data_dtype().kind in 'buif' and image.ndim < 5
+      example['is_in_place'] = is_plain and name.lower().endswith('.nii')
     except Exception:  # The check names what is damaged.
       pass
     found.append(example)
@@ -90,7 +90,8 @@ def read_nifti(path: str) -> np.ndarray:
   """Reads a volume, with its scale and intercept applied.
 
   Returns:
-    [X, Y, Z] or [X, Y, Z, T] float32, in the order of the file's axes.
+    [X, Y, Z] or [X, Y, Z, T] float32, in the order of the file's axes; vectors
+    without an axis of time.
 
   Raises:
     Exception: it is damaged.
@@ -100,7 +101,13 @@ def read_nifti(path: str) -> np.ndarray:
   values = np.asarray(nibabel.load(path).dataobj)
   if values.dtype.names:  # Colors.
     values = np.stack([values[name] for name in values.dtype.names], -1)
-  return _to_float32(values)
+  return _to_float32(drop_time(values))
+
+
+def drop_time(values: np.ndarray) -> np.ndarray:
+  """Returns vectors [X, Y, Z, 1, C] of NIfTI as [X, Y, Z, C]."""
+  is_vector = values.ndim == 5 and values.shape[3] == 1
+  return values[..., 0, :] if is_vector else values
 
 
 class NiftiFile:
