@@ -228,10 +228,8 @@ def groups(**tags):
 
 def test_frames_of_one_file_are_sorted_and_in_units(tmp_path):
   values, order = volume(0), [2, 0, 3, 1]
-  shared = groups(
-    PlaneOrientationSequence={'ImageOrientationPatient': [1, 0, 0, 0, 1, 0]},
-    PixelMeasuresSequence={'PixelSpacing': [0.5, 0.25]},
-  )
+  shared = {'PixelMeasuresSequence': {'PixelSpacing': [0.5, 0.25]}}
+  turned = {'ImageOrientationPatient': [1, 0, 0, 0, 1, 0]}
   frames = [
     groups(
       PlanePositionSequence={'ImagePositionPatient': [0, 0, 3 * place]},
@@ -243,20 +241,22 @@ def test_frames_of_one_file_are_sorted_and_in_units(tmp_path):
     for place in order
   ]
   for number in range(2):
+    if number:  # Else the line of the positions tells the order.
+      shared['PlaneOrientationSequence'] = turned
     save_slice(
       tmp_path / 'scans' / str(number),
       (values + number)[order],
       NumberOfFrames=4,
-      SharedFunctionalGroupsSequence=[shared],
+      SharedFunctionalGroupsSequence=[groups(**shared)],
       PerFrameFunctionalGroupsSequence=frames,
       SeriesInstanceUID=f'1.{number}',
       PatientID=f'p{number}',
     )
   dataset = open_scans(tmp_path / 'scans', tmp_path)
   slopes = np.arange(1, 5)[:, None, None]
-  np.testing.assert_array_equal(
-    stored(dataset)["'0'"], values * slopes - np.float32(5)
-  )
+  for number in range(2):
+    wanted = (values + number) * slopes - np.float32(5)
+    np.testing.assert_array_equal(stored(dataset)[f"'{number}'"], wanted)
   assert 'Voxel spacing: 3 x 0.5 x 0.25 mm.' in ' '.join(dataset.report(None))
 
 

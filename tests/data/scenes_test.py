@@ -305,6 +305,12 @@ REFUSED = {
   r'x\.tif.*cannot be read .*: it may be truncated': lambda p: (
     (p / 'x.tif').write_bytes(b'II*\0\x08') and p / 'x.tif'
   ),
+  r'x\.tif.* has a palette.*gdal_translate -expand rgb': lambda p: save(
+    p / 'x.tif',
+    scene(shape=(32, 32), dtype=np.uint8),
+    photometric='palette',
+    colormap=np.zeros((3, 256), np.uint16),
+  ),
   'larger than each of the 1 scenes': lambda p: save(
     p / 'x.tif', scene(shape=(9, 99, 3))
   ),

@@ -194,7 +194,7 @@ def _describe_series(key: str, files: list[Any]) -> dict[str, Any]:
       order, distance = _sort_slices(headers)
       if len(files) > 1:
         example['files'] = [files[index][0] for index in order]
-      spacing = [distance, *spacing]
+      spacing = [distance, *spacing] if distance else []
     except ValueError as error:
       example['problem'] = str(error)
   if spacing:
@@ -213,19 +213,23 @@ def _sort_slices(headers: Sequence[Any]) -> tuple[np.ndarray, float]:
   """
   if len({(h.get('Rows'), h.get('Columns')) for h in headers}) > 1:
     raise ValueError('its slices differ in rows and columns')
-  if not all(
-    h.get('ImagePositionPatient') and h.get('ImageOrientationPatient')
-    for h in headers
-  ):
+  if not all(h.get('ImagePositionPatient') for h in headers):
     numbers = [h.get('InstanceNumber') for h in headers]
     if None in numbers or len(set(numbers)) < len(numbers):
       raise ValueError('its slices have neither positions nor numbers')
     return np.argsort([int(n) for n in numbers]), 0.0
-  cosines = np.array([h.ImageOrientationPatient for h in headers], float)
-  if np.abs(cosines - cosines[0]).max() > _PARALLEL:
-    raise ValueError('its slices are not parallel')
-  normal = np.cross(cosines[0, :3], cosines[0, 3:])
-  along = np.array([h.ImagePositionPatient for h in headers], float) @ normal
+  positions = np.array([h.ImagePositionPatient for h in headers], float)
+  if all(h.get('ImageOrientationPatient') for h in headers):
+    cosines = np.array([h.ImageOrientationPatient for h in headers], float)
+    if np.abs(cosines - cosines[0]).max() > _PARALLEL:
+      raise ValueError('its slices are not parallel')
+    normal = np.cross(cosines[0, :3], cosines[0, 3:])
+  else:  # Along the line of the positions, upwards.
+    steps = positions - positions[0]
+    normal = steps[np.linalg.norm(steps, axis=1).argmax()]
+    normal /= np.linalg.norm(normal) or 1
+    normal *= np.sign(normal[np.abs(normal).argmax()])
+  along = positions @ normal
   order = np.argsort(along)
   steps = np.diff(along[order])
   distance = float(np.median(steps))

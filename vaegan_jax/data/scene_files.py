@@ -60,6 +60,11 @@ class Scene:
     self._check_pages(file)
     if tiff_files.has_mask(path):
       raise self._error(tiff_files.MASKED.format('in a .msk file beside it'))
+    if tiff_files.has_palette(page):
+      raise self._error(
+        'has a palette, of which indices are no values: write its colors, as '
+        'gdal_translate -expand rgb does'
+      )
     if 'Y' not in page.axes or set(page.axes) - set('YXS'):
       raise self._error(
         f'has the axes {page.axes}, and must have bands of Y, X'

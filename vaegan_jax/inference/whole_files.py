@@ -246,7 +246,7 @@ def read_tags(file: str | BinaryIO) -> dict[str, Any]:
       count = 0 if isinstance(value, str) else tag.count
       tags.append([code, int(tag.dtype), count, value])
     facts = {'tags': tags, 'bigtiff': opened.is_bigtiff}
-    kind = page.photometric.name.lower()
+    kind = page.photometric.name.lower().replace('palette', 'rgb')
     facts['photometric'] = kind if kind in _PHOTOMETRIC else _PHOTOMETRIC[0]
     sizes = [page.tags.get(name) for name in ('XResolution', 'YResolution')]
     if all(sizes):
