@@ -171,6 +171,10 @@ def find_alpha(page: Any) -> int | None:
 def _find_masks(file: Any) -> list[Any]:
   """Returns the series of a file that are masks of others, in full size."""
   bits = _REDUCED | _MASK
+  if file.is_ome:  # Its series leave out a mask that GDAL has added.
+    last = file.pages.get(len(file.pages) - 1, aspage=True)
+    if last.subfiletype & bits == _MASK:
+      raise UnreadableKind('it ' + MASKED.format('in an OME-TIFF'))
   return [s for s in file.series if s.keyframe.subfiletype & bits == _MASK]
 
 
@@ -199,11 +203,15 @@ def _find_hidden(file: Any, values: np.ndarray) -> np.ndarray | None:
   if (alpha := find_alpha(series.keyframe)) is not None and axis >= 0:
     found.append(values.take([alpha], axis) == 0)
   for masks in _find_masks(file):
-    mask = masks.asarray() == 0
-    mask = np.expand_dims(mask, axis) if axis >= 0 else mask
-    if mask.ndim != values.ndim:
+    space = tuple(
+      n
+      for name, n in zip(series.axes, series.shape, strict=True)
+      if name != 'S'
+    )
+    if masks.shape != space:
       raise UnreadableKind('it ' + MASKED.format('of another shape'))
-    found.append(mask)
+    mask = masks.asarray() == 0
+    found.append(np.expand_dims(mask, axis) if axis >= 0 else mask)
   if not any(part.any() for part in found):
     return None
   return functools.reduce(np.logical_or, found, np.zeros(values.shape, bool))
