@@ -333,6 +333,15 @@ def test_a_store_that_does_not_fit_names_the_field(options, told, tmp_path):
     open_crops(folder, tmp_path, **options)
 
 
+def test_scans_of_other_axes_are_no_crops_either(tmp_path):
+  folder = tmp_path / 'a'
+  folder.mkdir()
+  _scans(folder, [positions(8, 6, 7)] * 3 + [positions(8, 6, 7, 2)])
+  options = {'name': 'medical', 'shape': (4, 3, 3), 'crop': 'center'}
+  with pytest.raises(UserError, match=r'remove or convert these$'):
+    open_crops(folder, tmp_path, **options)
+
+
 @pytest.mark.parametrize('crop', ['center', 'random'])
 @pytest.mark.parametrize(
   ('kind', 'told'),

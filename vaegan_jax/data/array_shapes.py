@@ -38,7 +38,8 @@ def check_shape(
   except ValueError as error:
     remedy = _suggest(given, channels, shape, axes)
     axis = find_examples(given, channels=channels, shape=shape)
-    if in_folder and axis is not None and 'array_file' not in remedy:
+    may_be_many = in_folder and axis is not None and 'C' not in axes
+    if may_be_many and 'array_file' not in remedy:
       remedy += f'; or, if it has {describe_examples(given, axis)}'
     raise UserError(
       f'data.channels={channels} and the shape {list(shape)} do not fit the '

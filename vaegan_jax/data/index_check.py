@@ -125,8 +125,10 @@ class Check:
       if self._first_unreadable is None:
         self._first_unreadable = number
     else:
-      self._damaged[self._store.describe(number)] = describe_error(found)
-      if isinstance(found, UserError) and self._misfit is None:
+      is_misfit = isinstance(found, UserError)
+      reason = describe_error((is_misfit and found.__cause__) or found)
+      self._damaged[self._store.describe(number)] = reason
+      if is_misfit and self._misfit is None:
         self._misfit = found
 
   def _check_skipped(self) -> None:
@@ -175,12 +177,12 @@ class Check:
 
   def _differ_in_length(self, kind: Kind, other: Kind) -> bool:
     """Returns whether crops can be taken of arrays of both kinds."""
-    if kind._replace(shape=()) != other._replace(shape=()):
+    data, shapes = self._data, kind.shape + other.shape
+    if kind[::2] != other[::2] or None in shapes:
       return False
-    data = self._data
     try:
       for shape in (kind.shape, other.shape):
-        array = np.broadcast_to(np.uint8(0), [n or 1 for n in shape])
+        array = np.broadcast_to(np.uint8(0), shape)
         arrays.channels_last(
           array, data.channels, len(data.read_shape), data.axes
         )
