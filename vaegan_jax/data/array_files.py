@@ -16,6 +16,7 @@ from vaegan_jax.data import (
   ome_sets,
   other_files,
   sounds,
+  tiff_files,
 )
 from vaegan_jax.data.file_lists import list_files
 from vaegan_jax.data.image_files import DAMAGED_FILE, RULES, ImageFiles
@@ -89,6 +90,7 @@ class ArrayFiles(ImageFiles):
     super().__init__(path, max(rules, 2), group_by)
     if rules > 2:  # They decide which examples are skipped.
       self.place_key += repr((self._reading[1:], cut))
+      self.place_key += self._list_masks()
     self.least_samples = num_samples
     if num_samples:  # It decides which sounds are too short.
       state = f'{self.fingerprint} {num_samples}'
@@ -106,6 +108,8 @@ class ArrayFiles(ImageFiles):
         other_files.count_others(self.root, self.names)
       )
     damaged = super().find_damaged(report)
+    # Threads find them in any order.
+    self._kinds_found = dict(sorted(self._kinds_found.items()))
     counts = collections.Counter(self._kinds_found.values())
     if not counts:  # `split` raises the error for an empty split.
       return damaged
@@ -115,9 +119,7 @@ class ArrayFiles(ImageFiles):
       if None in kind.shape:
         self.shape = tuple(map(min, zip(*self._shapes.values(), strict=True)))
       return damaged
-    others = sorted(
-      n for n, found in self._kinds_found.items() if found != kind
-    )
+    others = [n for n, found in self._kinds_found.items() if found != kind]
     raise self._error(
       f'in which {count:,} arrays are {kind}, and {len(others):,} are not, '
       f'such as {others[0]!r} ({self._kinds_found[others[0]]}); all must be '
@@ -130,12 +132,19 @@ class ArrayFiles(ImageFiles):
       kinds += ('soundfile',)
     return tuple(kind for kind in kinds if importlib.util.find_spec(kind))
 
+  def _list_masks(self) -> str:
+    """Returns which TIFFs have a mask beside them, for `place_key`."""
+    tiffs = [n for n in self.names if n.lower().endswith(('.tif', '.tiff'))]
+    masked = [n for n in tiffs if tiff_files.has_mask(self.root / n)]
+    return f' masks {masked}' if tiffs else ''
+
   def read(self, name: str) -> bytes:
     """Returns the bytes of a file, or of all planes of an OME-TIFF set."""
     read = super().read
     data = read(name)
     if self.rules < 3:
       return data
+    tiff_files.check_mask(self.root / name, self._reading)
     return ome_sets.join(name, data, self._found, read)
 
   def _check(self, name: str, data: bytes) -> tuple[int, int]:
@@ -188,7 +197,9 @@ class ArrayFiles(ImageFiles):
     if axis is None:
       return ''
     found = array_shapes.describe_examples(self.shape, axis)
-    return f'. As {self.names[0]!r} may hold {found}'
+    kinds = self._kinds_found.items()
+    name = next(name for name, kind in kinds if kind.shape == self.shape)
+    return f'. As {name!r} may hold {found}'
 
   def _list(self) -> dict[str, tuple[int, int]]:
     return find_arrays(self.root)

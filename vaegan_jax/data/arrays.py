@@ -53,12 +53,14 @@ class Stored(NamedTuple):
     missing: bool, of the same shape, which values mean "no data"; None if none
       do.
     sample_rate: samples per second; 0 if not a sound.
+    nodata: the first of the missing values, as text; '' if there is none.
   """
 
   values: np.ndarray
   axes: str = ''
   missing: np.ndarray | None = None
   sample_rate: int = 0
+  nodata: str = ''
 
 
 def read_stored(data: bytes, reading: Reading = _READING) -> Stored:
@@ -73,15 +75,13 @@ def read_stored(data: bytes, reading: Reading = _READING) -> Stored:
     UnreadableKind: the library that reads it is missing.
     ValueError: it is pickled, encrypted, too large, or of another kind.
   """
-  axes, nodata, rate = reading.axes, '', 0
+  axes, nodata, hidden, rate = reading.axes, '', None, 0
   if data.startswith(b'\x93NUMPY'):
     array = _read_npy(data)
   elif data.startswith(b'PK\x03\x04'):
     array = _read_npz(data)
   elif data.startswith(tiff_files.SIGNATURES):
-    array, found, nodata = tiff_files.read_tiff(
-      data, reading.rules, keep_order=bool(axes)
-    )
+    array, found, nodata, hidden = tiff_files.read_tiff(data, reading)
     axes = axes or (found if reading.rules > 2 else '')
   elif data.startswith(b'\x89PNG'):
     array = _read_png(data)
@@ -98,7 +98,8 @@ def read_stored(data: bytes, reading: Reading = _READING) -> Stored:
       f'it has the shape {list(array.shape)}, and must have 1 to {MAX_AXES} '
       'axes, none of them empty'
     )
-  return to_stored(array, axes, nodata, reading)._replace(sample_rate=rate)
+  stored = to_stored(array, axes, nodata, reading, hidden)
+  return stored._replace(sample_rate=rate)
 
 
 def stored_of(data: bytes | np.ndarray | Declared, reading: Reading) -> Stored:
@@ -107,7 +108,7 @@ def stored_of(data: bytes | np.ndarray | Declared, reading: Reading) -> Stored:
     return read_stored(data, reading)
   given = data if isinstance(data, Declared) else Declared(data, '')
   values = np.asarray(given.values)
-  return to_stored(values, reading.axes, given.nodata, reading)
+  return to_stored(values, reading.axes, given.nodata, reading, given.hidden)
 
 
 def read_array(data: bytes) -> np.ndarray:
@@ -116,7 +117,11 @@ def read_array(data: bytes) -> np.ndarray:
 
 
 def to_stored(
-  array: np.ndarray, axes: str, nodata: str, reading: Reading
+  array: np.ndarray,
+  axes: str,
+  nodata: str,
+  reading: Reading,
+  hidden: np.ndarray | None = None,
 ) -> Stored:
   """Converts an array to a dtype of the device, and finds no data in it.
 
@@ -125,13 +130,15 @@ def to_stored(
     axes: see `Stored`.
     nodata: the value that means "no data", if the file declares one.
     reading: how it is read.
+    hidden: see `no_data.find`.
   """
-  missing = no_data.find(array, nodata, reading)
+  missing = no_data.find(array, nodata, reading, hidden)
   if missing is None:
     return Stored(to_device_dtype(array), axes)
   # What is no data, such as float64's lowest, may exceed float32.
+  first = str(array[missing][0])
   array = np.where(missing, array.dtype.type(0), array)
-  return Stored(to_device_dtype(array), axes, missing)
+  return Stored(to_device_dtype(array), axes, missing, nodata=first)
 
 
 def check_sample_rate(found: int, wanted: int) -> None:

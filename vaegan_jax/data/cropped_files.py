@@ -5,7 +5,7 @@ import os
 import stat
 from typing import Any
 
-from vaegan_jax.data import arrays, slices
+from vaegan_jax.data import arrays, slices, tiff_files
 from vaegan_jax.data.array_files import ArrayFiles
 from vaegan_jax.data.crops import Grid, find_empty
 from vaegan_jax.data.slices import Facts, Opened, Sliced
@@ -29,9 +29,11 @@ class CroppedFiles(ArrayFiles):
 
     Raises:
       Exception: whatever the libraries raise for a damaged file.
+      UnreadableKind: a mask is beside it.
       OSError: it is a pipe or a device, or has changed since it was listed.
     """
     path = str(self.root / name)
+    tiff_files.check_mask(path, self._reading)
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
       raise OSError('it is not a regular file')
@@ -54,7 +56,9 @@ class CroppedFiles(ArrayFiles):
 
   def _check(self, name: str, data: bytes) -> tuple[int, int]:
     """Decodes a whole file; see `ArrayFiles._check`."""
-    opened = slices.decoded(data, arrays.read_stored(data, self._reading))
+    opened = slices.decoded(
+      arrays.read_stored(data, self._reading), self._reading
+    )
     return self._check_values(name, opened, in_place=False)
 
   def _check_values(

@@ -183,7 +183,7 @@ def _inspect(store: Store, data: DataConfig, number: int) -> tuple[bytes, Any]:
     stored = arrays.stored_of(value, data.reading)
     array, rate = stored.values, stored.sample_rate
     arrays.check_finite(array)
-    missing, facts = _count_missing(store, data, value, stored)
+    missing, facts = _count_missing(store, data, stored)
     if not isinstance(value, bytes):
       whole = np.ascontiguousarray(array)
       digest = hashlib.sha256(repr((whole.dtype, whole.shape)).encode())
@@ -203,7 +203,7 @@ def _inspect(store: Store, data: DataConfig, number: int) -> tuple[bytes, Any]:
   return digest, (kind, array.shape, missing, facts)
 
 
-def _count_missing(store, data, value, stored) -> tuple[tuple[int, int], Any]:
+def _count_missing(store, data, stored) -> tuple[tuple[int, int], Any]:
   """Returns the numbers of values of no data and of all, and facts of crops.
 
   The facts are those of `slices.Facts`: the space, the number that means no
@@ -213,7 +213,7 @@ def _count_missing(store, data, value, stored) -> tuple[tuple[int, int], Any]:
     cut = data.channels, data.read_shape
     return array_shapes.count_missing(stored, data.reading, *cut), None
   channels, shape, axes = store.cut
-  opened = slices.decoded(value, stored)
+  opened = slices.decoded(stored, data.reading)
   opened = opened._replace(axes=axes or opened.axes)
   whole = slices.Sliced(opened, channels, len(shape), data.reading)
   empty, *missing = find_empty(whole, shape, data.max_nodata)

@@ -19,7 +19,10 @@ IGNORE = 'none'  # The value of `data.nodata` for which nothing means it.
 
 
 def find(
-  values: np.ndarray, declared: str, reading: Reading
+  values: np.ndarray,
+  declared: str,
+  reading: Reading,
+  hidden: np.ndarray | None = None,
 ) -> np.ndarray | None:
   """Finds the values that mean "no data".
 
@@ -28,13 +31,15 @@ def find(
     declared: the values that the file declares, as text with spaces between;
       '' for none.
     reading: how it is read.
+    hidden: bool, of the same shape, what the file hides otherwise, as by a
+      mask; None for nothing.
 
   Returns:
     A boolean array of the same shape; None if there are none.
   """
   if reading.rules < 3 or reading.nodata == IGNORE:
     return None
-  missing = np.zeros(values.shape, bool)
+  missing = np.zeros(values.shape, bool) if hidden is None else hidden.copy()
   for text in (reading.nodata or declared).split():
     number = parse(text, values.dtype)
     if number is not None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vaegan_jax.data import arrays, decode
+from vaegan_jax.data import arrays, decode, tiff_files
 from vaegan_jax.data.array_files import find_arrays
 from vaegan_jax.data.data_config import DataConfig, expand_path
 from vaegan_jax.data.file_lists import find_images, list_files
@@ -48,7 +48,7 @@ class Pictures:
     self._root, self._found = _find(path, data.holds_arrays, more_suffixes)
     self.holds_arrays = data.holds_arrays
     self._kind = 'array' if data.holds_arrays else 'image'
-    self._shape = data.spatial_shape
+    self._shape, self._reading = data.spatial_shape, data.reading
     size = arrays.short_shape(self._shape)
     self._decoding = (data.channels, size, data.center_crop)
     if data.random_crop_margin:
@@ -121,6 +121,8 @@ class Pictures:
       if opened is not None:
         return opened
       check_size(self._found[name][0])
+      if self.holds_arrays:
+        tiff_files.check_mask(path, self._reading)
       return decode(path.read_bytes())
     except Exception as error:  # Pillow raises nearly anything.
       remedy = 'repair or remove it, and run the same command again'

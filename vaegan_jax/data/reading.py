@@ -30,10 +30,11 @@ class Reading(NamedTuple):
 
 
 class Declared(NamedTuple):
-  """An array with the values that mean no data there, as `no_data.find`."""
+  """An array with what means no data there; see `no_data.find`."""
 
   values: np.ndarray
   nodata: str
+  hidden: np.ndarray | None = None
 
 
 class TooLarge(OSError, ValueError):

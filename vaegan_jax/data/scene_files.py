@@ -7,6 +7,7 @@ import os
 
 import numpy as np
 
+from vaegan_jax.data import tiff_files
 from vaegan_jax.data.reading import Declared, NoData
 from vaegan_jax.data.store import Recent, import_reader
 from vaegan_jax.errors import UserError, describe_error
@@ -52,6 +53,8 @@ class Scene:
   def _read_header(self, path: str, file) -> None:
     page, self.path = file.pages[0], path
     self._check_pages(file)
+    if tiff_files.has_mask(path):
+      raise self._error(tiff_files.MASKED.format('in a .msk file beside it'))
     if 'Y' not in page.axes or set(page.axes) - set('YXS'):
       raise self._error(
         f'has the axes {page.axes}, and must have bands of Y, X'
@@ -67,6 +70,7 @@ class Scene:
     self.no_data = str(tag.value) if tag else ''
     tag = page.tags.get(_PIXEL_SCALE)
     self.pixel_scale = tuple(map(float, tag.value[:2])) if tag else ()
+    self._alpha = tiff_files.find_alpha(page)
     self.is_mapped = page.is_memmappable and 0 not in self._counts
     self._byteorder, self._page = file.byteorder, page
     self._tables = page.jpegtables
@@ -91,10 +95,7 @@ class Scene:
   def _check_pages(self, file) -> None:
     for page in file.pages[1:]:
       if page.subfiletype & _MASK:
-        raise self._error(
-          'has a mask of its own, which is not read: write it with a value for '
-          'no data, such as by gdal_translate -a_nodata'
-        )
+        raise self._error(tiff_files.MASKED.format('of its own'))
       if not page.subfiletype & _REDUCED:
         raise self._error(
           f'has {len(file.pages)} pages: write one scene with bands to a file'
@@ -130,7 +131,13 @@ class Scene:
       tile = self._map_tile(top, left, height, width)
     else:
       tile = self._decode_tile(top, left, height, width)
-    return Declared(tile, self.no_data) if self.no_data else tile
+    hidden = None
+    if self._alpha is not None:
+      is_clear = tile[..., self._alpha, None] == 0
+      hidden = np.broadcast_to(is_clear, tile.shape)
+    if not self.no_data and hidden is None:
+      return tile
+    return Declared(tile, self.no_data, hidden)
 
   def close(self) -> None:
     """Releases memory and the file."""

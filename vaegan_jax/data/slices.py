@@ -9,8 +9,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from vaegan_jax.data import arrays, sounds, tiff_files
-from vaegan_jax.data.reading import Declared, Reading
+from vaegan_jax.data import arrays, no_data, sounds, tiff_files
+from vaegan_jax.data.reading import Reading, UnreadableKind
 from vaegan_jax.data.store import check_unchanged, stat_of
 
 
@@ -196,20 +196,37 @@ def marked(stored: arrays.Stored, nodata: str) -> arrays.Stored:
   return stored._replace(values=values, missing=None)
 
 
-def decoded(
-  data: bytes | np.ndarray | Declared, stored: arrays.Stored
-) -> Opened:
+def _unused(values: np.ndarray) -> np.generic | None:
+  """Returns the least whole number of the dtype that no value is, if any."""
+  used, limits = np.unique(values), np.iinfo(values.dtype)
+  wanted = np.arange(used.size).astype(used.dtype) + used.dtype.type(limits.min)
+  gaps = np.flatnonzero(used != wanted)
+  if gaps.size:
+    return wanted[gaps[0]]
+  return used[-1] + 1 if used[-1] < limits.max else None
+
+
+def decoded(stored: arrays.Stored, reading: Reading) -> Opened:
   """Returns a decoded array, of which values mark what is no data.
 
   Args:
-    data: the file or array.
     stored: what `arrays.stored_of` returns for it.
+    reading: how it was read.
+
+  Raises:
+    UnreadableKind: its whole numbers leave none to mark it.
   """
   nodata = ''
   if stored.missing is not None and stored.values.dtype.kind in 'iu':
-    values = data.values if isinstance(data, Declared) else data
-    if isinstance(data, bytes):
-      values = arrays.read_array(data)
-    nodata = str(values[stored.missing][0])
+    valid = stored.values[~stored.missing]
+    number = no_data.parse(reading.nodata or stored.nodata, valid.dtype)
+    if not reading.nodata and (valid == number).any():  # It is masked.
+      number = _unused(valid)
+    if number is None:
+      raise UnreadableKind(
+        f'each number of {valid.dtype} has a meaning, so that none can mark '
+        'what its mask hides in crops: --config.data.crop=center reads it'
+      )
+    nodata = str(number)
   values = marked(stored, nodata).values
   return Opened(values, stored.axes, nodata, stored.sample_rate)

@@ -7,16 +7,25 @@ height, X width, C channels, Q any other.
 import functools
 import io
 import logging
+import os
 import re
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from vaegan_jax.data.reading import UnreadableKind, check_size
+from vaegan_jax.data import no_data
+from vaegan_jax.data.reading import Reading, UnreadableKind, check_size
 
 # Little and big endian; BigTIFF.
 SIGNATURES = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 _GDAL_NODATA = 42113
+_REDUCED, _MASK = 1, 4  # Bits of the kind of page.
+_ALPHA = (1, 2)  # Kinds of extra samples.
+_MASK_SUFFIX = '.msk'  # GDAL's, after the whole name of a TIFF.
+MASKED = (
+  'has a mask {}, which is not read: write its values as no data, as gdalwarp '
+  '-dstnodata does'
+)
 _SET = (
   'it is one file of an OME-TIFF set, whose planes are in several files (such '
   'as {!r}): write each set into one file, as tifffile.imwrite(new, '
@@ -35,24 +44,28 @@ class Tiff(NamedTuple):
     values: the first series, as stored.
     axes: a letter for each axis of `values`; only 'C' may be last.
     nodata: the value that means "no data", as text; '' if none is declared.
+    hidden: bool, of the same shape, which values a mask or a GeoTIFF's alpha
+      hides, or were never written; None if none are.
   """
 
   values: np.ndarray
   axes: str
   nodata: str
+  hidden: np.ndarray | None = None
 
 
-def read_tiff(data: bytes, rules: int, keep_order: bool) -> Tiff:
+def read_tiff(data: bytes, reading: Reading) -> Tiff:
   """Reads the first series of a TIFF.
 
   Args:
     data: the file.
-    rules: `data.folder_rules`; below 3 planes that are missing are zeros.
-    keep_order: whether to keep the stored order of axes; channels are last
-      otherwise.
+    reading: how it is read. By rules below 3 planes that are missing are zeros,
+      and nothing is hidden. With axes the stored order is kept; channels are
+      last otherwise.
 
   Raises:
-    UnreadableKind: a library is missing, or it is one of several files.
+    UnreadableKind: a library is missing, it is one of several files, or its
+      mask is of another shape.
     ValueError: it is too large, or lacks planes.
   """
   try:
@@ -63,11 +76,11 @@ def read_tiff(data: bytes, rules: int, keep_order: bool) -> Tiff:
     ) from error
   _filter_warnings()
   with tifffile.TiffFile(io.BytesIO(data)) as file:
-    if rules > 2:
+    if reading.rules > 2:
       check_whole(file.ome_metadata)
     series = file.series[0]
     check_size(series.nbytes, 'unpacks to')
-    if rules > 2 and any(page is None for page in series.pages):
+    if reading.rules > 2 and any(page is None for page in series.pages):
       missing = sum(page is None for page in series.pages)
       raise ValueError(
         f'{missing:,} of the {len(series.pages):,} planes that it declares '
@@ -75,22 +88,25 @@ def read_tiff(data: bytes, rules: int, keep_order: bool) -> Tiff:
       )
     array, axes = _read_values(series), series.axes
     nodata = _read_nodata(file)
+    hidden = _find_hidden(file, array) if reading.rules > 2 else None
   if 'Y' not in axes or 'X' not in axes:
     raise ValueError(f'it has the axes {axes}, and no height and width')
-  if not keep_order:
+  if not reading.axes:
     for name in 'CS':  # Channels, and samples per pixel.
       if name in axes:
         array = np.moveaxis(array, axes.index(name), -1)
+        if hidden is not None:
+          hidden = np.moveaxis(hidden, axes.index(name), -1)
         axes = axes.replace(name, '') + name
-  return Tiff(array, _letters(axes), nodata)
+  return Tiff(array, _letters(axes), nodata, hidden)
 
 
 def map_tiff(path: str) -> Tiff | None:
   """Maps the first series of a TIFF into memory, in its stored order.
 
   Returns:
-    The values and what is known of them; None if they must be decoded, or may
-    be in several files.
+    The values and what is known of them; None if they must be decoded, may be
+    in several files, or some may be hidden.
   """
   try:
     import tifffile
@@ -103,9 +119,77 @@ def map_tiff(path: str) -> Tiff | None:
     has_names = 'Y' in series.axes and 'X' in series.axes
     if offset is None or not has_names or 'FileName=' in (ome or ''):
       return None
+    if _find_masks(file) or find_alpha(series.keyframe) is not None:
+      return None
     dtype = series.dtype.newbyteorder(file.byteorder)
     values = np.memmap(path, dtype, 'r', offset, series.shape)
     return Tiff(values, _letters(series.axes), _read_nodata(file))
+
+
+def has_mask(path: str | os.PathLike) -> bool:
+  """Returns whether GDAL's mask of a TIFF is in a file beside it."""
+  return os.path.exists(os.fspath(path) + _MASK_SUFFIX)
+
+
+def check_mask(path: str | os.PathLike, reading: Reading) -> None:
+  """Raises an UnreadableKind for a TIFF with a mask beside it."""
+  if reading.rules > 2 and reading.nodata != no_data.IGNORE and has_mask(path):
+    raise UnreadableKind(
+      f'it has a mask beside it, in {os.path.basename(path) + _MASK_SUFFIX!r}, '
+      'which is not read: write it into the file, as gdal_translate --config '
+      'GDAL_TIFF_INTERNAL_MASK YES does'
+    )
+
+
+def find_alpha(page: Any) -> int | None:
+  """Returns which sample of a GeoTIFF's page is alpha; None if none is."""
+  extra = page.extrasamples
+  alphas = [n for n, kind in enumerate(extra) if kind in _ALPHA]
+  if not alphas or not page.is_geotiff:
+    return None
+  return page.samplesperpixel - len(extra) + alphas[0]
+
+
+def _find_masks(file: Any) -> list[Any]:
+  """Returns the series of a file that are masks of others, in full size."""
+  bits = _REDUCED | _MASK
+  return [s for s in file.series if s.keyframe.subfiletype & bits == _MASK]
+
+
+def _find_hidden(file: Any, values: np.ndarray) -> np.ndarray | None:
+  """Returns `Tiff.hidden` of the first series, in its stored order."""
+  series = file.series[0]
+  axis = series.axes.find('S')
+  found = _find_unwritten(series)
+  if (alpha := find_alpha(series.keyframe)) is not None and axis >= 0:
+    found.append(values.take([alpha], axis) == 0)
+  for masks in _find_masks(file):
+    mask = masks.asarray() == 0
+    mask = np.expand_dims(mask, axis) if axis >= 0 else mask
+    if mask.ndim != values.ndim:
+      raise UnreadableKind('it ' + MASKED.format('of another shape'))
+    found.append(mask)
+  if not any(part.any() for part in found):
+    return None
+  return functools.reduce(np.logical_or, found, np.zeros(values.shape, bool))
+
+
+def _find_unwritten(series: Any) -> list[np.ndarray]:
+  """Returns a mask of the strips or tiles that were never written, if any."""
+  key, pages = series.keyframe, list(series.pages)
+  if series.dataoffset is not None:  # All values lie there.
+    return []
+  parts = None
+  for n, page in enumerate(pages):
+    places = zip(page.dataoffsets, page.databytecounts, strict=True)
+    for number, place in enumerate(places):
+      if 0 not in place:
+        continue
+      if parts is None:
+        parts = np.zeros((len(pages), *key.shaped), bool)
+      _, (s, d, h, w, _), size = key.decode(None, number)
+      parts[n, s, d : d + size[0], h : h + size[1], w : w + size[2]] = True
+  return [] if parts is None else [parts.reshape(series.shape)]
 
 
 def _letters(axes: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from vaegan_jax.data import tiff_files
-from vaegan_jax.data.reading import UnreadableKind
+from vaegan_jax.data.reading import Reading, UnreadableKind
 
 _DESCRIPTION, _SAMPLES, _PLANES, _FORMAT = 270, 277, 284, 339
 _ORIENTATION, _PROFILE = 274, 34675
@@ -101,7 +101,7 @@ def _is_misread(tags) -> bool:
 
 def _read_unsigned(data: bytes, tags) -> Image.Image:
   """Reads the upper 8 bits of unsigned integers, of up to four bands."""
-  read = tiff_files.read_tiff(data, rules=3, keep_order=False)
+  read = tiff_files.read_tiff(data, Reading())
   values = read.values if 'C' in read.axes else read.values[..., None]
   if values.ndim != 3 or values.dtype not in (np.uint8, np.uint16):
     raise UnreadableKind(

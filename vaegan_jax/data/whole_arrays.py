@@ -97,7 +97,7 @@ def _decode(
   split, index = place
   try:
     (data,) = dataset.read(split, [index])
-    opened = decoded(data, arrays.stored_of(data, reading))
+    opened = decoded(arrays.stored_of(data, reading), reading)
     values, axes = opened.values, opened.axes
     return arrays.channels_last(values, channels, num_axes, axes)
   except Exception as error:  # Libraries raise nearly anything.

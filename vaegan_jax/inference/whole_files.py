@@ -129,15 +129,10 @@ def _read_array(data: bytes, settings: DataConfig) -> Whole:
   values = whole_example(stored.values, form, settings)
   if stored.missing is None:
     return Whole(values, form)
-  number = float(arrays.read_array(data)[stored.missing][0])
-  if math.isinf(number):  # Of 64 bits, which may have exceeded float32.
-    tags = form.facts.get('tags', ())
-    declared = [value for code, *_, value in tags if code == _GDAL_NODATA]
-    number = float(settings.nodata or declared[0].strip('\0 '))
   missing = whole_example(stored.missing, form, settings)
   # All of it at once, so that tiles agree where they overlap.
   filled, _ = pixels.fill(no_data.mark(values, missing)[None])
-  form = dataclasses.replace(form, nodata=number)
+  form = dataclasses.replace(form, nodata=float(stored.nodata))
   return Whole(np.asarray(filled[0]), form, missing)
 
 

@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from vaegan_jax.data import scene_files
+from vaegan_jax.data import scene_files, tiff_files
 from vaegan_jax.data.split_names import numbers_of, splits_of
 from vaegan_jax.data.store import Recent, Store, hash_names, stat_of
 from vaegan_jax.data.store_source import StoreSource
@@ -58,7 +58,9 @@ class Scenes(Store):
 
   def state(self):
     """Returns names, sizes and times; see `Store.state`."""
-    return [(name, *stat_of(self._path(name))) for name in self._names]
+    state = [(name, *stat_of(self._path(name))) for name in self._names]
+    masked = [n for n in self._names if tiff_files.has_mask(self._path(n))]
+    return state + masked
 
   def scan(self):
     """Reads all headers; see `Store.scan`."""
