@@ -299,6 +299,72 @@ def test_a_full_disk_and_a_damaged_copy(tmp_path, monkeypatch, caplog):
   assert 'is damaged: ' in caplog.text and not path.exists()
 
 
+def test_compressed_files_beside_others_are_alike(tmp_path):
+  folder = tmp_path / 'a'
+  folder.mkdir()
+  for index in range(4):  # [C, Y, X] in the file; decoded, C is last.
+    values = positions(3, 8, 9, first=index * 216).astype(np.uint16)
+    compression = 'zlib' if index % 2 else None
+    path = folder / f'{index}.tif'
+    _save_tiff(path, values, metadata=CYX, compression=compression)
+  images = open_all(folder, tmp_path, shape=(8, 9), channels=3)
+  wanted = positions(4, 3, 8, 9).transpose(0, 2, 3, 1)
+  found = images[np.arange(4)]
+  np.testing.assert_array_equal(found[np.argsort(found[:, 0, 0, 0])], wanted)
+  stated = open_all(folder, tmp_path, shape=(8, 9), channels=3, axes='CYX')
+  np.testing.assert_array_equal(stated[np.arange(4)], found)
+
+
+@pytest.mark.parametrize(
+  ('options', 'told'),
+  [
+    ({'channels': 3, 'crop': 'random'}, '--config.data.channels=1$'),
+    ({'shape': (9, 9, 9), 'crop': 'random'}, r'\(8, 6, 7\)"$'),
+    ({'crop': 'center'}, r'or take crops of each, .*crop=random$'),
+    ({'crop': 'center', 'channels': 3}, 'remove or convert these$'),
+  ],
+)
+def test_a_store_that_does_not_fit_names_the_field(options, told, tmp_path):
+  folder = tmp_path / 'a'
+  folder.mkdir()
+  _archive(folder, [positions(8 + n % 2, 6, 7) for n in range(5)])
+  options = {'name': 'archive', 'shape': (4, 3, 3), **options}
+  with pytest.raises(UserError, match=told):
+    open_crops(folder, tmp_path, **options)
+
+
+@pytest.mark.parametrize('crop', ['center', 'random'])
+@pytest.mark.parametrize(
+  ('kind', 'told'),
+  [
+    ('rate', 'sample_rate=44100'),
+    ('channels', 'channels=2'),
+    ('dtype', 'float32'),
+  ],
+)
+def test_files_that_are_not_alike_are_one_sentence(crop, kind, told, tmp_path):
+  folder = write_sounds(tmp_path / 'a', [100] * 5)
+  if kind == 'dtype':
+    for path in folder.iterdir():
+      path.unlink()
+    for index in range(5):
+      dtype = np.float32 if index == 3 else np.int16
+      np.save(folder / f'{index}.npy', positions(100).astype(dtype))
+  else:
+    rate, channels = (44_100, 1) if kind == 'rate' else (RATE, 2)
+    soundfile.write(folder / '3.wav', np.zeros((100, channels)), rate)
+  with pytest.raises(UserError, match=f'1 are not, such as .3.*{told}.*alike'):
+    open_crops(folder, tmp_path, shape=(8,), crop=crop)
+
+
+def test_large_files_are_not_damaged(tmp_path, monkeypatch):
+  folder = write_sounds(tmp_path / 'a', [100] * 3)
+  monkeypatch.setattr(reading, 'MAX_BYTES', 150)
+  with pytest.raises(UserError, match=r'cannot be read .* 150 .*crop=random'):
+    open_crops(folder, tmp_path, shape=(8,), crop='center')
+  assert len(open_all(folder, tmp_path, shape=(8,))) == 36
+
+
 def test_large_files_are_read_in_parts(tmp_path, monkeypatch):
   folder = tmp_path / 'a'
   folder.mkdir()

@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.data.opening import everything, load, open_dataset
 from vaegan_jax.data import decode
+from vaegan_jax.data.reading import Reading
 from vaegan_jax.errors import UserError
 
 pa = pytest.importorskip('pyarrow')
@@ -153,6 +154,29 @@ def test_damaged_images_are_skipped_and_named(tmp_path, caplog):
   assert 'Skipped 1 of 22' not in caplog.text
   assert 'Skipped 2 of 22 examples' in caplog.text
   assert 'row 20 (' in caplog.text and 'row 21 (' in caplog.text
+
+
+@pytest.mark.parametrize('kind', ['uint8', 'bool', 'float32'])
+def test_nulls_in_lists_are_no_data(kind, tmp_path):
+  values = (ARRAYS % 2 if kind == 'bool' else ARRAYS).astype(kind)
+  rows = values.tolist()
+  for row in rows[:6]:  # One in five.
+    row[1][2][0] = None
+  column = pa.list_(pa.list_(pa.list_(pa.from_numpy_dtype(values.dtype))))
+  table = pa.table({'x': pa.array(rows, column)})
+  path = save_parquet(tmp_path / 'x.parquet', table)
+  dataset = open_table(path, tmp_path, **SHAPE)
+  assert sum(dataset.counts.values()) == 24
+  assert 'Skipped 6 of 30' in ' '.join(dataset.report(None))
+  dataset = open_table(path, tmp_path, max_nodata=0.1, **SHAPE)
+  reading = Reading(max_nodata=0.1)
+  found = everything(load(dataset, 'train+test', reading=reading, **SHAPE))
+  assert np.isnan(found).sum((1, 2, 3)).tolist().count(1) == 6
+  np.testing.assert_allclose(
+    np.nansum(found), values.sum(dtype=float) - values[:6, 1, 2, 0].sum()
+  )
+  with pytest.raises(UserError, match=r'row 0 .*: 1 of its values are null'):
+    open_table(path, tmp_path, nodata='none', **SHAPE)
 
 
 def cell(path=None, data=None):

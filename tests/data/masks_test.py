@@ -108,6 +108,21 @@ def test_alpha_of_what_is_no_map_is_a_channel(tmp_path):
   assert stored.missing is None and stored.values[16, 16].tolist() == [0] * 4
 
 
+def test_masks_of_other_shapes_refuse_a_tiff(tmp_path):
+  path, planes = tmp_path / 'a.tif', bands().transpose(2, 0, 1)
+  options = {'photometric': 'minisblack', 'metadata': {'axes': 'CYX'}}
+  tifffile.imwrite(path, planes, ome=True, **options)
+  with tifffile.TiffFile(path) as file:
+    xml = file.ome_metadata
+  options['metadata'] = None
+  for description, told in ((xml, 'in an OME-TIFF'), ('', 'of another shape')):
+    with tifffile.TiffWriter(path) as file:  # As GDAL adds a mask to any file.
+      file.write(planes, description=description, **options)
+      file.write(~CLEAR, photometric='mask', subfiletype=4, metadata=None)
+    with pytest.raises(UnreadableKind, match=f'has a mask {told}, .*gdalwarp'):
+      arrays.read_stored(path.read_bytes())
+
+
 @pytest.mark.parametrize('kind', WRITERS)
 def test_crops_have_no_hidden_values(kind, tmp_path):
   """The hidden ones are 0, and so are valid ones of other files."""
@@ -209,6 +224,12 @@ def test_masks_of_the_real_tools_are_read(tmp_path):
     )
     with pytest.raises(UserError, match='has a mask of its own'):
       open_dataset('scenes', tmp_path / 'data', path=path, shape=(8, 8))
+    alpha = {'photometric': 'rgb', 'alpha': 'yes', **sizes, 'count': 4}
+    with rasterio.open(path, 'w', driver='GTiff', **options, **alpha) as file:
+      file.write(np.stack([*np.moveaxis(values, -1, 0), ~CLEAR * 65535]))
+    with open(path, 'rb') as file:
+      missing = arrays.read_stored(file.read()).missing
+    assert (missing == CLEAR[..., None]).all()
     sparse = tmp_path / f'sparse{index}.tif'
     with rasterio.open(
       sparse, 'w', driver='GTiff', SPARSE_OK=True, **sizes, **options | tiles

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from tests.data.opening import everything, load, open_dataset
-from vaegan_jax.data import medical_files
+from vaegan_jax.data import array_shapes, medical_files
 from vaegan_jax.data.reading import Reading
 from vaegan_jax.errors import UserError
+from vaegan_jax.inference import nifti_files
 
 SHAPE = {'shape': (4, 5, 6), 'channels': 1}
 
@@ -57,7 +58,7 @@ def save_slice(path, values, position=None, **tags):
   data.SOPClassUID = meta.MediaStorageSOPClassUID
   data.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
   data.SeriesInstanceUID, data.PatientID = '1.2.3', 'anna'
-  data.Rows, data.Columns = values.shape
+  data.Rows, data.Columns = values.shape[-2:]
   data.BitsAllocated, data.BitsStored, data.HighBit = 16, 12, 11
   data.PixelRepresentation, data.SamplesPerPixel = 0, 1
   data.PhotometricInterpretation = 'MONOCHROME2'
@@ -69,6 +70,7 @@ def save_slice(path, values, position=None, **tags):
   for name, value in tags.items():
     setattr(data, name, value)
   data.PixelData = values.astype('<u2').tobytes()
+  pydicom.filewriter.correct_ambiguous_vr(data, is_little_endian=True)
   path.parent.mkdir(parents=True, exist_ok=True)
   data.save_as(path, enforce_file_format=True)
   return path
@@ -119,6 +121,24 @@ def test_a_scale_of_nifti_is_applied_once(tmp_path):
   found = everything(load(dataset, 'train+test', reading=reading, **SHAPE))
   assert len(found) == 4 and np.isnan(found[:, 1, 2, 3]).sum() == 1
   assert 'Voxel spacing: 2 x 2 x 3 mm.' in lines
+
+
+@pytest.mark.parametrize('crop', ['center', 'random'])
+def test_vectors_of_nifti_have_channels(crop, tmp_path):
+  folder = tmp_path / 'scans'
+  for index in range(2):
+    values = volume(index, (4, 5, 6, 1, 3))
+    path = save_nifti(folder / f'{index}.nii', values)
+  fields = {'shape': (4, 5, 6), 'channels': 3}
+  images = load(open_scans(folder, tmp_path, crop=crop, **fields), **fields)
+  assert any((images[[0]] == volume(n, (4, 5, 6, 3))).all() for n in range(2))
+  array, facts = nifti_files.read_nifti(path.read_bytes())
+  np.testing.assert_array_equal(array, values[..., 0, :])
+  path.write_bytes(nifti_files.encode_nifti(array, facts))
+  again = sys.modules['nibabel'].load(path)
+  np.testing.assert_array_equal(again.get_fdata(), values)
+  with pytest.raises(UserError, match='at most three axes of space'):
+    array_shapes.check_shape((4, 5, 6, 2, 3), channels=3, shape=(4, 5, 6))
 
 
 def test_mixed_scans_are_reported_and_cropped(tmp_path):
@@ -179,6 +199,84 @@ def test_monochrome1_is_inverted(tmp_path):
   )
   wanted = (4095.0 - volume(0, (5, 6))) * 2 - 1024
   np.testing.assert_array_equal(medical_files.read_dicom([str(path)]), wanted)
+
+
+def test_declared_padding_is_no_data(tmp_path, caplog):
+  """As pydicom writes it; a negative one also as an unsigned number."""
+  values = volume(0, (5, 6))
+  values[:2] = 7
+  values[2] = 5
+  want = values * np.float32(2) - 1024
+  path = str(save_slice(tmp_path / 'x', values, PixelPaddingValue=7))
+  found = medical_files.read_dicom([path])
+  assert found.dtype == np.float32 and np.isnan(found[:2]).all()
+  np.testing.assert_array_equal(found[2:], want[2:])
+  np.testing.assert_array_equal(
+    medical_files.read_dicom([path], masks=False), want
+  )
+  tags = {'PhotometricInterpretation': 'MONOCHROME1'}
+  tags |= {'PixelPaddingValue': 7, 'PixelPaddingRangeLimit': 4}
+  path = str(save_slice(tmp_path / 'y', values, **tags))
+  found = medical_files.read_dicom([path])
+  np.testing.assert_array_equal(np.isnan(found), (values >= 4) & (values <= 7))
+  folder = patients(tmp_path / 'scans', 12)
+  pydicom = pytest.importorskip('pydicom')
+  for path in (folder / '3').iterdir():
+    data = pydicom.dcmread(path)
+    data.add_new('PixelPaddingValue', 'US', int(data.pixel_array[0, 0]))
+    data.save_as(path)
+  dataset = open_scans(folder, tmp_path)
+  assert sum(dataset.counts.values()) == 11
+  assert '1 scans declare a value of padding' in ' '.join(dataset.report(None))
+  for fields in ({'nodata': 'none'}, {'max_nodata': 0.5}):
+    dataset = open_scans(folder, tmp_path, channels=1, **fields)
+    assert sum(dataset.counts.values()) == 12
+
+
+def groups(**tags):
+  """Returns an item of functional groups: {its name: its tags}."""
+  pydicom = pytest.importorskip('pydicom')
+  item = pydicom.Dataset()
+  for name, values in tags.items():
+    group = pydicom.Dataset()
+    for key, value in values.items():
+      setattr(group, key, value)
+    setattr(item, name, pydicom.Sequence([group]))
+  return item
+
+
+def test_frames_of_one_file_are_sorted_and_in_units(tmp_path):
+  values, order = volume(0), [2, 0, 3, 1]
+  shared = {'PixelMeasuresSequence': {'PixelSpacing': [0.5, 0.25]}}
+  turned = {'ImageOrientationPatient': [1, 0, 0, 0, 1, 0]}
+  frames = [
+    groups(
+      PlanePositionSequence={'ImagePositionPatient': [0, 0, 3 * place]},
+      PixelValueTransformationSequence={
+        'RescaleSlope': place + 1,
+        'RescaleIntercept': -5,
+      },
+    )
+    for place in order
+  ]
+  for number in range(2):
+    if number:  # Else the line of the positions tells the order.
+      shared['PlaneOrientationSequence'] = turned
+    save_slice(
+      tmp_path / 'scans' / str(number),
+      (values + number)[order],
+      NumberOfFrames=4,
+      SharedFunctionalGroupsSequence=[groups(**shared)],
+      PerFrameFunctionalGroupsSequence=frames,
+      SeriesInstanceUID=f'1.{number}',
+      PatientID=f'p{number}',
+    )
+  dataset = open_scans(tmp_path / 'scans', tmp_path)
+  slopes = np.arange(1, 5)[:, None, None]
+  for number in range(2):
+    wanted = (values + number) * slopes - np.float32(5)
+    np.testing.assert_array_equal(stored(dataset)[f"'{number}'"], wanted)
+  assert 'Voxel spacing: 3 x 0.5 x 0.25 mm.' in ' '.join(dataset.report(None))
 
 
 @pytest.mark.parametrize(

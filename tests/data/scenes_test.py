@@ -22,10 +22,11 @@ def scene(seed=0, shape=(70, 53, 3), dtype=np.uint16):
   return np.random.default_rng(seed).integers(1, 4000, shape).astype(dtype)
 
 
-def save(path, values, no_data=None, scale=None, **options):
+def save(path, values, no_data=None, scale=None, corner=(), **options):
   path.parent.mkdir(parents=True, exist_ok=True)
   tags = [(NO_DATA, 's', 0, no_data, True)] if no_data else []
   tags += [(33550, 'd', 3, (*scale, 0.0), True)] if scale else []
+  tags += [(33922, 'd', 6, (0, 0, 0, *corner, 0), True)] if corner else []
   options = {'photometric': 'minisblack', 'metadata': None, **options}
   options.setdefault('planarconfig', 'contig')
   tifffile.imwrite(path, values, extratags=tags, **options)
@@ -128,6 +129,61 @@ def test_one_scene_is_split_by_rows_of_tiles(tmp_path):
   rows = [set(numbers // 3) for numbers in dataset._numbers.values()]
   assert rows[0] | rows[1] == set(range(4)) and not rows[0] & rows[1]
   assert 'It is split by rows of tiles' in dataset.report(None)[1]
+
+
+def names_in(dataset, split):
+  count = range(dataset.counts[split])
+  return {dataset.describe(split, i).split()[0] for i in count}
+
+
+def test_scenes_of_one_place_are_in_one_split(tmp_path):
+  """Dates of 12 places, the last of which overlaps a 13th and it a 14th."""
+  folder = tmp_path / 'scenes'
+  values, scale = scene(shape=(32, 32)), (10.0, 10.0)
+  # Neighbours share an edge.
+  corners = [(3e5 + 320 * n, 5e6) for n in range(12)]
+  corners += [(3e5 + 320 * 11 + 100, 5e6 + 200), (3e5 + 320 * 12, 5e6 + 400)]
+  for place, corner in enumerate(corners):
+    for date in range(2):
+      name = f'{date}-{min(place, 11)}-{place}.tif'
+      save(folder / name, values, scale=scale, corner=corner)
+  dataset = open_scenes(folder, tmp_path)
+  train, test = (
+    {name.split('-')[1] for name in names_in(dataset, split)}
+    for split in ('train', 'test')
+  )
+  assert len(train | test) == 12 and not train & test
+  assert 'in one split: 12 places.' in dataset.report(None)[1]
+  save(folder / '2-3-3.tif', values, scale=scale, corner=corners[3])
+  save(folder / 'x-unknown-x.tif', values, scale=scale)
+  dataset = open_scenes(folder, tmp_path)
+  after = {name.split('-')[1] for name in names_in(dataset, 'test')}
+  assert test <= after <= test | {'unknown'}
+
+
+def test_scenes_of_the_same_place_only(tmp_path):
+  folder, place = tmp_path / 'scenes', {'scale': (10.0, 10.0)}
+  place['corner'] = (3e5, 5e6)
+  for date in range(3):
+    save(folder / f'{date}.tif', scene(date), **place)
+  dataset = open_scenes(folder, tmp_path)
+  rows = [
+    {
+      re.findall(r'\[(\d+)', dataset.describe(split, i))[0]
+      for i in range(count)
+    }
+    for split, count in dataset.counts.items()
+  ]
+  assert rows[0] | rows[1] == {'0', '16', '32', '48'} and not rows[0] & rows[1]
+  assert 'one place, which is split by rows of tiles' in dataset.report(None)[1]
+  for split in ('train', 'test'):
+    save(tmp_path / 'both' / split / 'a.tif', scene(), **place)
+  lines = open_scenes(tmp_path / 'both', tmp_path).report(None)
+  assert '1 of 1 places are in several splits' in lines[2]
+  place['corner'] = (3e5 + 100, 5e6)
+  save(folder / '3.tif', scene(3), **place)
+  with pytest.raises(UserError, match=r'4 scenes that all overlap.*"train"'):
+    open_scenes(folder, tmp_path)
 
 
 def test_folders_are_splits(tmp_path):
@@ -248,6 +304,12 @@ REFUSED = {
   ),
   r'x\.tif.*cannot be read .*: it may be truncated': lambda p: (
     (p / 'x.tif').write_bytes(b'II*\0\x08') and p / 'x.tif'
+  ),
+  r'x\.tif.* has a palette.*gdal_translate -expand rgb': lambda p: save(
+    p / 'x.tif',
+    scene(shape=(32, 32), dtype=np.uint8),
+    photometric='palette',
+    colormap=np.zeros((3, 256), np.uint16),
   ),
   'larger than each of the 1 scenes': lambda p: save(
     p / 'x.tif', scene(shape=(9, 99, 3))

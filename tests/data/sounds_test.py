@@ -89,6 +89,24 @@ def test_a_wav_out_of_a_pipe_has_no_size_and_is_read(sizes):
   np.testing.assert_array_equal(arrays.read_array(longer), noise())
 
 
+def test_a_wav_of_gigabytes_ends_where_it_says(tmp_path):
+  """Its size is one that pipes write, and metadata follow the samples."""
+  head, note = content(noise())[:40], b'LIST\4\0\0\0INFO'
+  size, path = 2**31 + 600, tmp_path / 'a.wav'
+  with open(path, 'wb') as file:
+    whole = 36 + size + len(note)
+    file.write(head[:4] + whole.to_bytes(4, 'little') + head[8:])
+    file.write(size.to_bytes(4, 'little'))
+    file.seek(size - 600, 1)  # Zeros, which need no disk.
+    file.write(noise().tobytes() + note)
+  sound = sounds.SoundFile(str(path))
+  assert sound.shape == (size // 2, 1)
+  np.testing.assert_array_equal(sound[size // 2 - 300 :, :], noise())
+  with open(path, 'ab') as file:  # Out of a pipe, samples are the last.
+    file.write(bytes(2**10))
+  assert sounds.SoundFile(str(path)).shape == ((size + 12 + 2**10) // 2, 1)
+
+
 def without_length(flac):
   """Returns a FLAC whose header states no number of samples."""
   data = bytearray(flac)

@@ -23,6 +23,7 @@ from vaegan_jax.data import (
   arrays,
   decode,
   ome_sets,
+  slices,
   tiff_images,
 )
 from vaegan_jax.data.data_config import DataConfig
@@ -130,6 +131,54 @@ def test_a_set_reads_nothing_elsewhere(tmp_path):
     path.write_bytes(data)
   with pytest.raises(UserError, match='which is in another folder'):
     open_dataset('array_folder', tmp_path / 'data', path=folder)
+
+
+@pytest.mark.parametrize('compression', [None, 'zlib'])
+def test_a_palette_is_its_colors_as_in_a_png(compression, tmp_path):
+  indices = (VALUES[0] % 4).astype(np.uint8)
+  colors = np.array([[9, 0, 7], [1, 2, 3], [255, 4, 0], [5, 5, 5]], np.uint8)
+  image = Image.fromarray(indices, 'P')
+  image.putpalette(colors.tobytes())
+  png = io.BytesIO()
+  image.save(png, format='PNG')
+  colormap = np.zeros((3, 256), np.uint16)
+  colormap[:, :4] = colors.T * np.uint16(257)
+  options = {'photometric': 'palette', 'colormap': colormap}
+  data = tiff(indices, compression=compression, **options)
+  shape = {'channels': 3, 'shape': (8, 8)}
+  for found in (data, png.getvalue()):
+    example = arrays.decode_array(found, **shape)
+    np.testing.assert_array_equal(example, colors[indices])
+  old = arrays.read_stored(data, Reading(rules=2))  # Earlier runs keep them.
+  np.testing.assert_array_equal(old.values, indices)
+  (tmp_path / 'x.tif').write_bytes(data)
+  assert slices.open_values(str(tmp_path / 'x.tif')) is None
+  tag = (42113, 's', 0, '2', True)  # An index means no data.
+  data = tiff(indices, compression=compression, extratags=[tag], **options)
+  missing = arrays.read_stored(data).missing
+  np.testing.assert_array_equal(
+    missing, np.repeat(indices[..., None] == 2, 3, -1)
+  )
+  missing = arrays.read_stored(data, Reading(nodata='4')).missing
+  np.testing.assert_array_equal(missing, colors[indices] == 4)
+
+
+@pytest.mark.parametrize('is_ome', [True, False])
+def test_several_images_of_a_file_are_no_example(is_ome, tmp_path):
+  path = tmp_path / ('x.ome.tif' if is_ome else 'x.tif')
+  with tifffile.TiffWriter(path, ome=is_ome) as file:
+    for values in VALUES[:3]:
+      file.write(values)
+  told = r'it holds 3 images.*tifffile\.imwrite\(new, .* series=0\)'
+  assert slices.open_values(str(path)) is None
+  with pytest.raises(UnreadableKind, match=told):
+    arrays.read_stored(path.read_bytes())
+  np.testing.assert_array_equal(tifffile.imread(path, series=0), VALUES[0])
+  with tifffile.TiffWriter(path, ome=False) as file:  # And a thumbnail.
+    file.write(VALUES[0], metadata=None)
+    file.write(VALUES[0, ::2, ::2], subfiletype=1, metadata=None)
+  stored = arrays.read_stored(path.read_bytes())
+  np.testing.assert_array_equal(stored.values, VALUES[0])
 
 
 @pytest.mark.parametrize('order', ['XYCZT', 'XYZCT', 'XYTZC'])
@@ -356,10 +405,11 @@ def test_more_bands_than_an_image_has_are_refused(
     ('int16', 'signed integers of 16 bits'),
     ('int32', 'signed integers of 32 bits'),
     ('uint32', 'unsigned integers of 32 bits'),
+    ('float32', 'floats of 32 bits'),
   ],
 )
 @pytest.mark.parametrize('photometric', ['minisblack', 'miniswhite'])
-def test_integers_without_a_fixed_white_are_refused(dtype, told, photometric):
+def test_numbers_without_a_fixed_white_are_refused(dtype, told, photometric):
   data = tiff(VALUES[0].astype(dtype), photometric=photometric)
   with pytest.raises(UnreadableKind, match=f'{told}.*array_folder'):
     decode.read_image(data)

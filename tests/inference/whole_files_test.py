@@ -203,3 +203,20 @@ def test_large_files_hold_neither_infinities_nor_no_data(tmp_path, monkeypatch):
     np.save(path.with_suffix('.npy'), values)
     with pytest.raises(ValueError, match=told):
       large_files.open_large(f'{path}.npy', run)
+
+
+def test_no_data_of_nifti_is_filled_and_comes_back():
+  nibabel = pytest.importorskip('nibabel')
+  values = floats(4, 5, 6)
+  values[1, 2, 3], values[0, 0, 0] = -9999, np.nan
+  data = nibabel.Nifti1Image(values, np.eye(4)).to_bytes()
+  fields = {'shape': (4, 4, 4), 'channels': 1, 'nodata': '-9999'}
+  run = DataConfig('medical', max_nodata=0.5, **fields)
+  whole = read_whole(data, run)
+  missing = np.isnan(values) | (values == -9999)
+  np.testing.assert_array_equal(whole.missing[..., 0], missing)
+  assert whole.values.min() >= np.nanmin(values[~missing])
+  again = write_whole(whole.values, whole.form, run, whole.missing)
+  found = np.asarray(nibabel.Nifti1Image.from_bytes(again).dataobj)
+  np.testing.assert_array_equal(found[~missing], values[~missing])
+  assert np.isnan(found[missing]).all()  # As the first of them was.

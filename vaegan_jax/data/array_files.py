@@ -20,7 +20,7 @@ from vaegan_jax.data import (
 )
 from vaegan_jax.data.file_lists import list_files
 from vaegan_jax.data.image_files import DAMAGED_FILE, RULES, ImageFiles
-from vaegan_jax.data.reading import Reading
+from vaegan_jax.data.reading import Reading, TooLarge, UnreadableKind
 from vaegan_jax.data.slices import Opened
 
 
@@ -147,6 +147,16 @@ class ArrayFiles(ImageFiles):
     tiff_files.check_mask(self.root / name, self._reading)
     return ome_sets.join(name, data, self._found, read)
 
+  def _inspect(self, name: str) -> tuple[bytes, Exception | None, Any]:
+    """Reads a file; see `ImageFiles._inspect`. A large one is not damaged."""
+    digest, error, found = super()._inspect(name)
+    if isinstance(error, TooLarge) and self.rules > 2:
+      error = UnreadableKind(
+        f'{error}: --config.data.crop=random reads .npy, WAV, FLAC and TIFF '
+        'without compression in parts, however large they are'
+      )
+    return digest, error, found
+
   def _check(self, name: str, data: bytes) -> tuple[int, int]:
     """Returns the number of values of no data, and of all; or raises."""
     stored = arrays.read_stored(data, self._reading)
@@ -169,12 +179,16 @@ class ArrayFiles(ImageFiles):
 
   def _note(self, name: str, opened: Opened, free: Collection[int]) -> None:
     """Notes the kind of an array, the lengths of whose axes `free` may vary."""
-    shape = self._shapes[name] = tuple(opened.values.shape)
-    shape = tuple(None if n in free else size for n, size in enumerate(shape))
-    dtype = arrays.to_device_dtype(np.empty(0, opened.values.dtype)).dtype
-    self._kinds_found[name] = _Kind(
-      dtype.name, shape, opened.sample_rate, opened.axes
+    axes, order = opened.axes, list(range(len(opened.values.shape)))
+    if 'C' in axes and not self._reading.axes:  # Last, as in decoded files.
+      order.append(order.pop(axes.index('C')))
+      axes = axes.replace('C', '', 1) + 'C'
+    shape = self._shapes[name] = tuple(opened.values.shape[n] for n in order)
+    shape = tuple(
+      None if n in free else size for n, size in zip(order, shape, strict=True)
     )
+    dtype = arrays.to_device_dtype(np.empty(0, opened.values.dtype)).dtype
+    self._kinds_found[name] = _Kind(dtype.name, shape, opened.sample_rate, axes)
 
   def _describe(self, counts, data):
     """Returns a line about no data; see `ImageFiles`."""

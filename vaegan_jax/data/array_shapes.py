@@ -154,6 +154,8 @@ def _suggest(
   given: tuple[int, ...], channels: int, shape: Sequence[int], axes: str
 ) -> str:
   """Returns flags that fit such arrays, in a clause."""
+  if len(given) > arrays.MAX_AXES:
+    return 'save each with at most three axes of space and one of channels'
   example = 'for example, --config.data.{}={}'
   if axes and 0 <= len(given) - len(shape) <= 1 and len(axes) != len(given):
     letters = 'ZYX'[-len(shape) :] + 'C' * (len(given) - len(shape))

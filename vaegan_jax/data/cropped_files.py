@@ -72,7 +72,8 @@ class CroppedFiles(ArrayFiles):
     try:
       whole = Sliced(opened, channels, len(shape), self._reading)
     except ValueError:  # `check_shape` reports what fits.
-      self._note(name, opened, range(len(values.shape)))
+      free = (0,) if opened.sample_rate else range(len(values.shape))
+      self._note(name, opened, free)
       return 0, 0
     if opened.sample_rate:
       self._check_length(values.shape[0])

@@ -50,6 +50,7 @@ class Check:
     self._num_empty, self._skipped = 0, []
     self._first_unreadable = None
     self._kinds = {}  # {kind: [count, first number]}
+    self._misfit = None  # The first error for wrong channels or a wrong shape.
     self._lengths = None  # The least, on each axis.
     self._crops = {}  # Facts of arrays that crops are taken from, by number.
 
@@ -125,11 +126,15 @@ class Check:
         self._first_unreadable = number
     else:
       self._damaged[self._store.describe(number)] = describe_error(found)
+      if isinstance(found, UserError) and self._misfit is None:
+        self._misfit = found
 
   def _check_skipped(self) -> None:
     store, count = self._store, len(self._store)
     bad = self._damaged or self._unreadable
     where = f'data.path={store.location!r}'
+    if self._misfit and not self._kinds:
+      raise self._misfit
     if not self._kinds or len(self._damaged) > _MAX_DAMAGED * count:
       if not bad:
         raise UserError(
@@ -159,12 +164,29 @@ class Check:
     store = self._store
     number = sum(count for _, (count, _) in others)
     other, (_, first) = others[0]
+    remedy = 'remove or convert these'
+    if self._differ_in_length(kind, other):
+      remedy += ', or take crops of each, --config.data.crop=random'
     return UserError(
       f'data.path={store.location!r} has {self._kinds[kind][0]:,} '
       f'{store.noun} of {kind}, and {number:,} that differ, such as '
-      f'{store.describe(first)} ({other}): all must be alike, so remove or '
-      'convert these'
+      f'{store.describe(first)} ({other}): all must be alike, so {remedy}'
     )
+
+  def _differ_in_length(self, kind: Kind, other: Kind) -> bool:
+    """Returns whether crops can be taken of arrays of both kinds."""
+    if kind._replace(shape=()) != other._replace(shape=()):
+      return False
+    data = self._data
+    try:
+      for shape in (kind.shape, other.shape):
+        array = np.broadcast_to(np.uint8(0), [n or 1 for n in shape])
+        arrays.channels_last(
+          array, data.channels, len(data.read_shape), data.axes
+        )
+    except ValueError:
+      return False
+    return True
 
 
 def _inspect(store: Store, data: DataConfig, number: int) -> tuple[bytes, Any]:
@@ -207,7 +229,8 @@ def _count_missing(store, data, stored) -> tuple[tuple[int, int], Any]:
   """Returns the numbers of values of no data and of all, and facts of crops.
 
   The facts are those of `slices.Facts`: the space, the number that means no
-  data, and the crops of the grid with too much of it. Raises `NoData`.
+  data, and the crops of the grid with too much of it. Raises `NoData`, and a
+  UserError for an array of which no crop can be taken.
   """
   if not store.cut:
     cut = data.channels, data.read_shape
@@ -215,8 +238,15 @@ def _count_missing(store, data, stored) -> tuple[tuple[int, int], Any]:
   channels, shape, axes = store.cut
   opened = slices.decoded(stored, data.reading)
   opened = opened._replace(axes=axes or opened.axes)
-  whole = slices.Sliced(opened, channels, len(shape), data.reading)
-  empty, *missing = find_empty(whole, shape, data.max_nodata)
+  try:
+    whole = slices.Sliced(opened, channels, len(shape), data.reading)
+    empty, *missing = find_empty(whole, shape, data.max_nodata)
+  except NoData:
+    raise
+  except ValueError:
+    given, axes = opened.values.shape, opened.axes
+    array_shapes.check_shape(given, channels=channels, shape=shape, axes=axes)
+    raise
   return tuple(missing), (whole.space, opened.nodata, empty)
 
 

@@ -4,6 +4,8 @@ Only the parts of a file that a tile needs are read and decoded.
 """
 
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +16,8 @@ from vaegan_jax.errors import UserError, describe_error
 
 SUFFIXES = ('.tif', '.tiff', '.btf')
 _NODATA, _PIXEL_SCALE = 42113, 33550  # Tags of GDAL and of GeoTIFF.
+_TIEPOINT, _TRANSFORMATION, _GEO_KEYS = 33922, 34264, 34735
+_CRS_KEYS = (3072, 2048)  # The codes of a projected or geographic system.
 _MAX_SEGMENT = 2**28  # Bytes of a part that is decoded at once.
 _KEPT_BYTES = 2**26  # Of decoded parts, which neighbours share.
 _SEPARATE = 2  # Planar configuration: one plane a band.
@@ -28,6 +32,7 @@ class Scene:
     dtype: in the byte order of the file.
     no_data: the value that stands for none, as text; '' if not declared.
     pixel_scale: the size of a pixel in units of the map, (x, y); () if unknown.
+    place: see `_find_place`.
     is_mapped: whether values are read without decoding.
     segment: the height and width of what is decoded at once.
   """
@@ -55,6 +60,11 @@ class Scene:
     self._check_pages(file)
     if tiff_files.has_mask(path):
       raise self._error(tiff_files.MASKED.format('in a .msk file beside it'))
+    if tiff_files.has_palette(page):
+      raise self._error(
+        'has a palette, of which indices are no values: write its colors, as '
+        'gdal_translate -expand rgb does'
+      )
     if 'Y' not in page.axes or set(page.axes) - set('YXS'):
       raise self._error(
         f'has the axes {page.axes}, and must have bands of Y, X'
@@ -70,6 +80,7 @@ class Scene:
     self.no_data = str(tag.value) if tag else ''
     tag = page.tags.get(_PIXEL_SCALE)
     self.pixel_scale = tuple(map(float, tag.value[:2])) if tag else ()
+    self.place = _find_place(page, self.shape)
     self._alpha = tiff_files.find_alpha(page)
     self.is_mapped = page.is_memmappable and 0 not in self._counts
     self._byteorder, self._page = file.byteorder, page
@@ -198,3 +209,61 @@ class Scene:
 
   def _error(self, complaint: str) -> UserError:
     return UserError(f'{self.path!r} of data.path {complaint}.')
+
+
+def _find_place(page: Any, shape: Sequence[int]) -> tuple[Any, ...]:
+  """Finds where a georeferenced page lies on the map.
+
+  Returns:
+    (reference system, least x, least y, largest x, largest y), without the
+    pixels at the edges, which neighbours may share; () if unknown.
+  """
+  codes = (_TRANSFORMATION, _PIXEL_SCALE, _TIEPOINT, _GEO_KEYS)
+  found = [page.tags.get(code) for code in codes]
+  matrix, scale, tie, keys = (tag.value if tag else () for tag in found)
+  if len(matrix) == 16:
+    to_map = np.reshape(matrix, (4, 4))[:2, [0, 1, 3]]
+  elif len(scale) > 1 and len(tie) >= 6:
+    (right, down), (i, j, _, x, y, _) = scale[:2], tie[:6]
+    to_map = np.array([[right, 0, x - i * right], [0, -down, y + j * down]])
+  else:
+    return ()
+  height, width = shape[:2]
+  columns, rows = [1, width - 1, 1, width - 1], [1, 1, height - 1, height - 1]
+  corners = to_map @ [columns, rows, [1] * 4]
+  if not np.isfinite(corners).all():
+    return ()
+  codes = dict(zip(keys[::4], keys[3::4], strict=False))
+  system = next((codes[key] for key in _CRS_KEYS if key in codes), 0)
+  return (int(system), *corners.min(1).tolist(), *corners.max(1).tolist())
+
+
+def group_places(
+  names: Sequence[str], places: Sequence[Sequence[Any]]
+) -> list[str]:
+  """Groups scenes that overlap, also through others.
+
+  Args:
+    names: of the scenes.
+    places: of the scenes; see `_find_place`.
+
+  Returns:
+    A key for each scene, equal within a group. Scenes whose place is unknown
+    have their names.
+  """
+  keys = list(names)
+  all_places = sorted({tuple(place) for place in places if place})
+  rest, found = np.reshape(np.array(all_places, float), (-1, 5)), {}
+  while len(rest):
+    first, waiting, rest = tuple(rest[0]), [rest[0]], rest[1:]
+    while waiting:
+      place = waiting.pop()
+      found[tuple(place)] = f'place {first}'
+      overlaps = (rest[:, 0] == place[0]) & np.all(
+        (rest[:, 1:3] < place[3:]) & (rest[:, 3:] > place[1:3]), axis=1
+      )
+      waiting, rest = [*waiting, *rest[overlaps]], rest[~overlaps]
+  for number, place in enumerate(places):
+    if place:
+      keys[number] = found[tuple(map(float, place))]
+  return keys

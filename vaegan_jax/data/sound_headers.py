@@ -101,7 +101,10 @@ def find_repair(file: BinaryIO, rules: int = 3) -> Repair:
     return _repair_flac(file)
   if start.startswith(b'BW64'):  # RF64 with other metadata.
     return Repair(b'RF64', 4)
-  is_piped = _size(start) == 0 or _size(start) >= _PIPE_SIZE
+  size, length = _size(start), file.seek(0, io.SEEK_END)
+  # A file of 2 to 4 GiB states as much, and its own length.
+  is_stated = abs(length - 8 - size) <= 1
+  is_piped = size == 0 or (size >= _PIPE_SIZE and not is_stated)
   _check_whole(file, start, is_piped)
   return _repair_sizes(file) if is_piped else NO_REPAIR
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from vaegan_jax.data.reading import Declared
 from vaegan_jax.data.store import Recent, import_reader
 from vaegan_jax.errors import UserError
 
@@ -158,8 +159,8 @@ def _is_list(kind) -> bool:
   )
 
 
-def to_example(cell, column: str, path: str) -> bytes | np.ndarray:
-  """Returns the bytes of a file in a cell, or its array.
+def to_example(cell, column: str, path: str) -> bytes | np.ndarray | Declared:
+  """Returns the bytes of a file in a cell, or its array, which hides nulls.
 
   Args:
     cell: pyarrow's scalar.
@@ -184,8 +185,8 @@ def to_example(cell, column: str, path: str) -> bytes | np.ndarray:
   return value
 
 
-def _to_array(values) -> np.ndarray:
-  """Returns nested lists of equal lengths as an array."""
+def _to_array(values) -> np.ndarray | Declared:
+  """Returns nested lists of equal lengths as an array; nulls are hidden."""
   import pyarrow.compute as pc
 
   shape = [len(values)]
@@ -195,9 +196,12 @@ def _to_array(values) -> np.ndarray:
       raise ValueError(f'its lists have different lengths: {lengths[:4]}')
     shape.append(lengths[0])
     values = values.flatten()
-  if values.null_count:
-    raise ValueError(f'{values.null_count} of its values are empty')
-  return values.to_numpy(zero_copy_only=False).reshape(shape)
+  if not values.null_count:
+    return values.to_numpy(zero_copy_only=False).reshape(shape)
+  hidden = values.is_null().to_numpy(zero_copy_only=False).reshape(shape)
+  filled = values.fill_null(False if str(values.type) == 'bool' else 0)
+  array = filled.to_numpy(zero_copy_only=False).reshape(shape)
+  return Declared(array, '', hidden)
 
 
 def saved_files(folder: str) -> dict[str, list[str]]:

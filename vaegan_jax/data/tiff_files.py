@@ -20,7 +20,9 @@ from vaegan_jax.data.reading import Reading, UnreadableKind, check_size
 SIGNATURES = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 _GDAL_NODATA = 42113
 _REDUCED, _MASK = 1, 4  # Bits of the kind of page.
+_PALETTE = 3  # Photometric interpretation.
 _ALPHA = (1, 2)  # Kinds of extra samples.
+_PLACE = (33550, 34264, 34735)  # Scale, transform and keys of a GeoTIFF.
 _MASK_SUFFIX = '.msk'  # GDAL's, after the whole name of a TIFF.
 MASKED = (
   'has a mask {}, which is not read: write its values as no data, as gdalwarp '
@@ -32,6 +34,11 @@ _SET = (
   "tifffile.imread(old), metadata={{'axes': 'CYX'}}) does, with the axes that "
   'it has'
 )
+_SEVERAL = (
+  'it holds {} images, and a file must be one example: write each into a file '
+  'of its own, as tifffile.imwrite(new, tifffile.imread(old, series=0)) does '
+  'for the first'
+)
 _OME_FILE = re.compile(
   r'<UUID\b[^>]*\bFileName="([^"]+)"|<BinaryOnly\b[^>]*MetadataFile="([^"]+)"'
 )
@@ -41,7 +48,7 @@ class Tiff(NamedTuple):
   """The content of a TIFF.
 
   Attributes:
-    values: the first series, as stored.
+    values: the first series, as stored; of a palette, its colors [..., 3].
     axes: a letter for each axis of `values`; only 'C' may be last.
     nodata: the value that means "no data", as text; '' if none is declared.
     hidden: bool, of the same shape, which values a mask or a GeoTIFF's alpha
@@ -60,12 +67,13 @@ def read_tiff(data: bytes, reading: Reading) -> Tiff:
   Args:
     data: the file.
     reading: how it is read. By rules below 3 planes that are missing are zeros,
-      and nothing is hidden. With axes the stored order is kept; channels are
+      nothing is hidden, the first of several images is taken, and indices of a
+      palette are values. With axes the stored order is kept; channels are
       last otherwise.
 
   Raises:
-    UnreadableKind: a library is missing, it is one of several files, or its
-      mask is of another shape.
+    UnreadableKind: a library is missing, it is one of several files, has
+      several images, or its mask is of another shape.
     ValueError: it is too large, or lacks planes.
   """
   try:
@@ -78,6 +86,8 @@ def read_tiff(data: bytes, reading: Reading) -> Tiff:
   with tifffile.TiffFile(io.BytesIO(data)) as file:
     if reading.rules > 2:
       check_whole(file.ome_metadata)
+      if (count := _count_images(file)) > 1:
+        raise UnreadableKind(_SEVERAL.format(count))
     series = file.series[0]
     check_size(series.nbytes, 'unpacks to')
     if reading.rules > 2 and any(page is None for page in series.pages):
@@ -89,6 +99,12 @@ def read_tiff(data: bytes, reading: Reading) -> Tiff:
     array, axes = _read_values(series), series.axes
     nodata = _read_nodata(file)
     hidden = _find_hidden(file, array) if reading.rules > 2 else None
+    if reading.rules > 2 and has_palette(series.keyframe):
+      if not reading.nodata:  # The declared one is an index.
+        hidden = no_data.find(array, nodata, reading, hidden)
+      array, axes, nodata = _read_palette(series, array), axes + 'S', ''
+      if hidden is not None:
+        hidden = np.broadcast_to(hidden[..., None], array.shape)
   if 'Y' not in axes or 'X' not in axes:
     raise ValueError(f'it has the axes {axes}, and no height and width')
   if not reading.axes:
@@ -105,8 +121,8 @@ def map_tiff(path: str) -> Tiff | None:
   """Maps the first series of a TIFF into memory, in its stored order.
 
   Returns:
-    The values and what is known of them; None if they must be decoded, may be
-    in several files, or some may be hidden.
+    The values and what is known of them; None for what `read_tiff` must decode
+    or refuse.
   """
   try:
     import tifffile
@@ -120,6 +136,8 @@ def map_tiff(path: str) -> Tiff | None:
     if offset is None or not has_names or 'FileName=' in (ome or ''):
       return None
     if _find_masks(file) or find_alpha(series.keyframe) is not None:
+      return None
+    if _count_images(file) > 1 or has_palette(series.keyframe):
       return None
     dtype = series.dtype.newbyteorder(file.byteorder)
     values = np.memmap(path, dtype, 'r', offset, series.shape)
@@ -145,7 +163,7 @@ def find_alpha(page: Any) -> int | None:
   """Returns which sample of a GeoTIFF's page is alpha; None if none is."""
   extra = page.extrasamples
   alphas = [n for n, kind in enumerate(extra) if kind in _ALPHA]
-  if not alphas or not page.is_geotiff:
+  if not alphas or not any(tag in page.tags for tag in _PLACE):
     return None
   return page.samplesperpixel - len(extra) + alphas[0]
 
@@ -153,7 +171,28 @@ def find_alpha(page: Any) -> int | None:
 def _find_masks(file: Any) -> list[Any]:
   """Returns the series of a file that are masks of others, in full size."""
   bits = _REDUCED | _MASK
+  if file.is_ome:  # Its series leave out a mask that GDAL has added.
+    last = file.pages.get(len(file.pages) - 1, aspage=True)
+    if last.subfiletype & bits == _MASK:
+      raise UnreadableKind('it ' + MASKED.format('in an OME-TIFF'))
   return [s for s in file.series if s.keyframe.subfiletype & bits == _MASK]
+
+
+def _count_images(file: Any) -> int:
+  """Returns the number of series that are no thumbnails, levels or masks."""
+  bits = _REDUCED | _MASK
+  return sum(not s.keyframe.subfiletype & bits for s in file.series)
+
+
+def has_palette(page: Any) -> bool:
+  """Returns whether the values of a page are indices of colors."""
+  return page.photometric == _PALETTE and page.colormap is not None
+
+
+def _read_palette(series: Any, indices: np.ndarray) -> np.ndarray:
+  """Returns the colors [..., 3] of indices, with 8 bits as in a PNG."""
+  check_size(3 * indices.size, 'unpacks to')
+  return (series.keyframe.colormap >> 8).astype(np.uint8).T[indices]
 
 
 def _find_hidden(file: Any, values: np.ndarray) -> np.ndarray | None:
@@ -164,11 +203,15 @@ def _find_hidden(file: Any, values: np.ndarray) -> np.ndarray | None:
   if (alpha := find_alpha(series.keyframe)) is not None and axis >= 0:
     found.append(values.take([alpha], axis) == 0)
   for masks in _find_masks(file):
-    mask = masks.asarray() == 0
-    mask = np.expand_dims(mask, axis) if axis >= 0 else mask
-    if mask.ndim != values.ndim:
+    space = tuple(
+      n
+      for name, n in zip(series.axes, series.shape, strict=True)
+      if name != 'S'
+    )
+    if masks.shape != space:
       raise UnreadableKind('it ' + MASKED.format('of another shape'))
-    found.append(mask)
+    mask = masks.asarray() == 0
+    found.append(np.expand_dims(mask, axis) if axis >= 0 else mask)
   if not any(part.any() for part in found):
     return None
   return functools.reduce(np.logical_or, found, np.zeros(values.shape, bool))

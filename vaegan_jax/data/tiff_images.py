@@ -78,7 +78,7 @@ def _check_tags(tags, bands: int) -> None:
   samples, bits = tags.get(_SAMPLES, 1), _first(tags.get(_BITS, 1))
   kind = _KINDS.get(_first(tags.get(_FORMAT, 1)))
   has_white = kind == 'unsigned integers' and bits <= 16
-  if kind and not has_white and not (bands and kind == 'floats'):
+  if kind and not has_white:
     raise UnreadableKind(
       f'it is a TIFF of {kind} of {bits} bits, which have no fixed black and '
       f'white: {_AS_ARRAYS}'

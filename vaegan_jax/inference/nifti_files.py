@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from vaegan_jax.data import medical_files
 from vaegan_jax.data.reading import MAX_BYTES, UnreadableKind, check_size
 
 SUFFIXES = ('.nii', '.nii.gz')
@@ -54,22 +55,24 @@ def read_nifti(data: bytes) -> tuple[np.ndarray, dict[str, Any]]:
   image = nibabel.Nifti1Image.from_bytes(data)
   header = image.header.binaryblock.hex()
   facts = {'header': header, 'order': image.header.endianness}
-  values = np.asarray(image.dataobj)
+  values = medical_files.drop_time(np.asarray(image.dataobj))
   if values.dtype.kind not in 'buif':
     raise ValueError(f'it holds {values.dtype}, and must hold real numbers')
   return values.astype(np.float32), facts | {'is_compressed': is_compressed}
 
 
 def encode_nifti(array: np.ndarray, facts: Mapping[str, Any]) -> bytes:
-  """Encodes float32 [X, Y, Z] with the header, and so the affine, of `facts`.
+  """Encodes float32 [X, Y, Z], or [X, Y, Z, C], with the header of `facts`.
 
-  The header's scale and type of values become those of the array.
+  So its affine is kept. The scale and type of values become the array's.
   """
   import nibabel
 
   header = nibabel.Nifti1Header(
     bytes.fromhex(facts['header']), endianness=facts['order']
   )
+  if len(header.get_data_shape()) == 5:  # Vectors.
+    array = array[..., None, :]
   header.set_data_dtype(array.dtype)
   header.set_slope_inter(1, 0)
   header['cal_min'] = header['cal_max'] = 0  # Of the original's values.

@@ -119,7 +119,8 @@ def _read_array(data: bytes, settings: DataConfig) -> Whole:
   """Reads an array, and fills what is no data."""
   if nifti_files.is_nifti(data):
     array, facts = nifti_files.read_nifti(data)
-    stored, kind = arrays.Stored(array), {'kind': 'nifti', 'facts': facts}
+    stored = arrays.to_stored(array, '', '', settings.reading)
+    kind = {'kind': 'nifti', 'facts': facts}
   else:
     stored, kind = arrays.read_stored(data, settings.reading), _read_kind(data)
   arrays.check_sample_rate(stored.sample_rate, settings.sample_rate)
@@ -245,7 +246,7 @@ def read_tags(file: str | BinaryIO) -> dict[str, Any]:
       count = 0 if isinstance(value, str) else tag.count
       tags.append([code, int(tag.dtype), count, value])
     facts = {'tags': tags, 'bigtiff': opened.is_bigtiff}
-    kind = page.photometric.name.lower()
+    kind = page.photometric.name.lower().replace('palette', 'rgb')
     facts['photometric'] = kind if kind in _PHOTOMETRIC else _PHOTOMETRIC[0]
     sizes = [page.tags.get(name) for name in ('XResolution', 'YResolution')]
     if all(sizes):

@@ -7,6 +7,8 @@ import re
 import numpy as np
 
 from vaegan_jax.data import tables
+from vaegan_jax.data.no_data import IGNORE
+from vaegan_jax.data.reading import Declared
 from vaegan_jax.data.split_names import find_file_split
 from vaegan_jax.data.store import Store, import_reader, stat_of
 from vaegan_jax.data.store_source import StoreSource
@@ -40,6 +42,7 @@ class Column(Store):
 
     self.feature, self.are_photos = data.feature, not data.shape
     self.options = (self.feature,)
+    self._has_no_nulls = data.nodata == IGNORE
     path = expand_path(path)
     self._files = _find_files(path)
     self.location = path
@@ -86,7 +89,10 @@ class Column(Store):
     """Returns the bytes of a file, or an array; see `Store.read`."""
     split, row = self._find(number)
     cell = self._tables[split].cell(self.feature, row)
-    return tables.to_example(cell, self.feature, self.location)
+    example = tables.to_example(cell, self.feature, self.location)
+    if self._has_no_nulls and isinstance(example, Declared):
+      raise ValueError(f'{example.hidden.sum():,} of its values are null')
+    return example
 
   def close(self):
     """Releases memory and files; see `Store.close`."""

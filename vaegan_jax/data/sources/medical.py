@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 
+from vaegan_jax.data import no_data
 from vaegan_jax.data.split_names import numbers_of, splits_of
 from vaegan_jax.data.store import Store, hash_names
 from vaegan_jax.data.store_source import StoreSource
@@ -43,9 +44,12 @@ class Scans(Store):
         'DICOM series, such as "~/scans"'
       )
     self._by_slice = len(data.read_shape) == 2
-    self.options = (self._by_slice,)
+    self._masks = data.nodata != no_data.IGNORE
     self._files = medical_files.find_files(self.location)
     self._dicom = frozenset(self._files['dicom'])
+    self.options = (self._by_slice,)
+    if self._dicom:  # Indices of earlier versions know neither.
+      self.options += ('padding', 'frames')
 
   def state(self):
     """Returns names, sizes and times; see `Store.state`."""
@@ -78,7 +82,7 @@ class Scans(Store):
       raise ValueError(scan['problem'])
     paths = [os.path.join(self.location, name) for name in scan['files']]
     if scan['files'][0] in self._dicom:
-      return self._read.read_dicom(paths)
+      return self._read.read_dicom(paths, self._masks)
     return self._read.read_nifti(paths[0])
 
   def is_in_place(self, number):
@@ -106,6 +110,14 @@ class Scans(Store):
     """Reports groups, orientations and spacings; see `Store.report`."""
     groups = len({scan['group'] for scan in self._scans})
     lines = []
+    padded = sum(scan.get('is_padded', False) for scan in self._scans)
+    if padded and self._masks:
+      lines.append(
+        f'{padded:,} scans declare a value of padding (PixelPaddingValue), '
+        'which is no data: those with more of it than data.max_nodata are '
+        'skipped, so that --config.data.max_nodata=0.5 keeps those with up to '
+        'half, and --config.data.nodata=none takes it for data.'
+      )
     if not self.splits:
       lines.append(
         f'{groups:,} groups of scans (patients of DICOM, subjects "sub-..." of '

@@ -53,7 +53,7 @@ class Scenes(Store):
         f'data.shape={data.shape} must be the height and width of the tiles of '
         'data.path: for example, --config.data.shape="(64, 64)"'
       )
-    self.options = self._tile
+    self.options = (*self._tile, 'places')
     self._recent = Recent(_OPEN_AT_ONCE)
 
   def state(self):
@@ -69,6 +69,7 @@ class Scenes(Store):
       {
         'shape': scene.shape,
         'scale': scene.pixel_scale,
+        'place': scene.place,
         'is_mapped': scene.is_mapped,
         'segment': scene.segment,
       }
@@ -90,6 +91,17 @@ class Scenes(Store):
       )
     of_tiles = np.repeat(splits_of(self._names), counts)
     self.splits = numbers_of(of_tiles)
+    where = [scene['place'] for scene in found]
+    self._places = scene_files.group_places(self._names, where)
+    grids = {(*scene['shape'][:2], *scene['place']) for scene in found}
+    self._is_one_place = len(set(self._places)) == 1
+    if self._is_one_place and len(grids) > 1 and len(self.splits) < 2:
+      raise UserError(
+        f'data.path={self.location!r} has {len(found):,} scenes that all '
+        'overlap, some through others, so that none can be held out without '
+        'its place: put them into folders "train" and "test", and leave out '
+        'those that are in both'
+      )
 
   def __len__(self):
     return int(self._ends[-1])
@@ -111,23 +123,34 @@ class Scenes(Store):
     return f'{self._names[scene]!r} from [{top}, {left}]'
 
   def hashes(self):
-    """Returns hashes of scenes; or of rows of tiles, if there is only one."""
-    if len(self._names) == 1:
-      rows = self._corners[0][:, 0] // self._tile[0]
+    """Returns hashes of places; or of rows of tiles, if there is only one."""
+    if self._is_one_place:
+      rows = np.concatenate(self._corners)[:, 0] // self._tile[0]
       return hash_names([f'row {row}' for row in range(rows.max() + 1)])[rows]
     counts = np.diff(self._ends, prepend=0)
-    return np.repeat(hash_names(self._names), counts)
+    return np.repeat(hash_names(self._places), counts)
 
   def report(self):
-    """Reports scenes and sizes of pixels; see `Store.report`."""
+    """Reports scenes, places and sizes of pixels; see `Store.report`."""
     height, width = self._tile
+    number = len(set(self._places))
     split = 'Each scene is in one split'
-    if len(self._names) == 1:
+    if self._is_one_place:
       split = 'It is split by rows of tiles, as there is only one scene'
+    if number < len(self._names):
+      split = f'Those that overlap are one place, and in one split: {number:,}'
+      split += ' places'
+      if self._is_one_place:
+        split = 'All show one place, which is split by rows of tiles'
     lines = [
       f'{len(self._names):,} scenes are cut into tiles of {height} x {width}. '
       + ('' if self.splits else f'{split}.')
     ]
+    if shared := self._count_shared():
+      lines.append(
+        f'{shared:,} of {number:,} places are in several splits, as their '
+        'scenes overlap: move these into one folder.'
+      )
     scales = collections.Counter(tuple(scene['scale']) for scene in self._found)
     if len(scales) > 1:
       listed = ', '.join(
@@ -139,6 +162,12 @@ class Scenes(Store):
         'resample them.'
       )
     return lines
+
+  def _count_shared(self):
+    """Returns the number of places in several of the folders' splits."""
+    splits = zip(self._places, splits_of(self._names), strict=True)
+    found = {(place, split) for place, split in splits if split}
+    return len(found) - len({place for place, _ in found})
 
   def _find(self, number):
     scene = int(np.searchsorted(self._ends, number, side='right'))
