@@ -65,15 +65,18 @@ class Scenes(Store):
   def scan(self):
     """Reads all headers; see `Store.scan`."""
     scenes = [scene_files.Scene(self._path(name)) for name in self._names]
+    where = [scene.place for scene in scenes]
+    groups = scene_files.group_places(self._names, where)
     return [
       {
+        'group': group,
         'shape': scene.shape,
         'scale': scene.pixel_scale,
         'place': scene.place,
         'is_mapped': scene.is_mapped,
         'segment': scene.segment,
       }
-      for scene in scenes
+      for scene, group in zip(scenes, groups, strict=True)
     ]
 
   def load(self, found):
@@ -91,8 +94,7 @@ class Scenes(Store):
       )
     of_tiles = np.repeat(splits_of(self._names), counts)
     self.splits = numbers_of(of_tiles)
-    where = [scene['place'] for scene in found]
-    self._places = scene_files.group_places(self._names, where)
+    self._places = [scene['group'] for scene in found]
     grids = {(*scene['shape'][:2], *scene['place']) for scene in found}
     self._is_one_place = len(set(self._places)) == 1
     if self._is_one_place and len(grids) > 1 and len(self.splits) < 2:
