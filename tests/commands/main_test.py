@@ -80,8 +80,8 @@ def test_processes_compare_every_run_of_a_sweep(monkeypatch):
   monkeypatch.setattr(
     dispatch.distributed, 'check_same', lambda values, _: found.append(values)
   )
-  for sweep in ('1e-3,3e-3', '7,3e-3'):
+  for sweep in ('64,96', '7,96'):
     args = ('--mode=study', '--workdir=any', '--study.objectives=mse')
-    sweep = f'--study.sweep=loss.kl_weight={sweep}'
+    sweep = f'--study.sweep=loss.rate={sweep}'
     dispatch.check_processes(command_line.parse(*args, sweep))
   assert found[0] != found[1]

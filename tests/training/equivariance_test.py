@@ -28,6 +28,7 @@ LOSS = {
   'reduction': 'mean',
   'image_weight': 0.0,
   'image_halvings': 0,
+  'image_high_pass': 0.0,
   'pixel_weight': 0.0,
   'adversarial_weight': 0.2,
   'adversarial_ramp_steps': 0,

@@ -80,7 +80,8 @@ def autoencoder_loss(autoencoder, critic, given, valid):
   kl = ((jnp.exp(logvar) + mean**2 - 1 - logvar).sum(1) / 2).mean()
   (real, _), (fake, logit) = (critic_layers(critic, i) for i in (x, recon))
   total = (0.3 + 0.5) * (valid * (x - recon) ** 2).sum()  # And the image's.
-  for name, size in (('block_0', 2), ('block_1', 4)):
+  for name in real:
+    size = 8 // real[name].shape[1]
     blocks = valid.reshape(len(x), 8 // size, size, 8 // size, size, 1)
     area = blocks.mean((2, 4))
     total += (area * (real[name] - fake[name]) ** 2).sum()
