@@ -200,3 +200,27 @@ def test_files_and_functions_are_short():
         if size > MAX_FUNCTION:
           long.append(f'{relative}: {node.name} has {size} lines')
   assert long == []
+
+
+def is_set(node):
+  """Returns whether an expression is a set, whose order differs by process."""
+  if isinstance(node, ast.BinOp):  # Such as `a.keys() - b`.
+    return any(
+      is_set(side)
+      or (isinstance(side, ast.Call) and ast.unparse(side).endswith('.keys()'))
+      for side in (node.left, node.right)
+    )
+  if isinstance(node, ast.Call):
+    return ast.unparse(node.func) in ('set', 'frozenset')
+  return isinstance(node, (ast.Set, ast.SetComp))
+
+
+def test_no_traced_program_depends_on_the_order_of_a_set():
+  """The processes of a run must compile the same programs."""
+  found = []
+  for folder in ('losses', 'models', 'training'):
+    for path in (PACKAGE / folder).rglob('*.py'):
+      for node in ast.walk(ast.parse(path.read_text())):
+        if is_set(getattr(node, 'iter', None)):
+          found.append(f'{path.relative_to(ROOT)}: {ast.unparse(node.iter)}')
+  assert found == []

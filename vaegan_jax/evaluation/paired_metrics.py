@@ -65,7 +65,8 @@ def load_paired_metrics(paths: Sequence[str]) -> list[PairedMetric]:
       )
     files[kind] = path, state
   found = [pair for pair in _METRICS if files.keys() >= {*pair}]
-  for kind in files.keys() - {kind for pair in found for kind in pair}:
+  used = {kind for pair in found for kind in pair}
+  for kind in (kind for kind in files if kind not in used):
     partners = [
       k for pair in _METRICS if kind in pair for k in {*pair} - {kind}
     ]

@@ -55,8 +55,10 @@ def create_combine_losses(loss: LossConfig) -> Callable:
       factor = _adapt(x_cotangents, averages['adaptive_weight'])
       adapted = {'adaptive_weight': factor}
       weights['adversarial'] *= factor
-      for name in x_cotangents.keys() & {'x_adversarial', 'x_prior'}:
-        x_cotangents[name] = weights['adversarial'] * x_cotangents[name]
+      # In a fixed order, as all processes must compile the same program.
+      for name in ('x_adversarial', 'x_prior'):
+        if name in x_cotangents:
+          x_cotangents[name] = weights['adversarial'] * x_cotangents[name]
     means = {
       name: term.mean() for name, term in (terms | latent_losses).items()
     }
