@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.data.opening import open_dataset
+from tests.data.opening import open_dataset, read_array
 from vaegan_jax.data import array_files, arrays
 from vaegan_jax.data.decode import UnreadableKind
 from vaegan_jax.data.split import open_split
@@ -64,16 +64,16 @@ def open_folder(folder, tmp_path):
 def test_arrays_keep_their_values_and_dtype(dtype):
   array = bands(dtype)
   for data in (arrays.encode_npy(array), npz(any_name=array)):
-    read = arrays.read_array(data)
+    read = read_array(data)
     np.testing.assert_array_equal(read, array)
     assert read.dtype == np.dtype(dtype).newbyteorder('=')
 
 
 def test_64_bits_become_32_and_bool_a_byte():
   array = bands('float64') / 7
-  read = arrays.read_array(arrays.encode_npy(array))
+  read = read_array(arrays.encode_npy(array))
   np.testing.assert_array_equal(read, array.astype(np.float32))
-  read = arrays.read_array(arrays.encode_npy(array > 9))
+  read = read_array(arrays.encode_npy(array > 9))
   assert read.dtype == np.uint8 and read.max() == 1
 
 
@@ -84,25 +84,25 @@ def test_a_tiff_has_its_bands_last(dtype):
   planes = np.ascontiguousarray(np.moveaxis(array, -1, 0))
   pages = tiff(planes, photometric='minisblack', metadata={'axes': 'CYX'})
   for data in (interleaved, pages):
-    read = arrays.read_array(data)
+    read = read_array(data)
     np.testing.assert_array_equal(read, array)
     assert read.dtype == dtype
 
 
 def test_a_png_of_16_bits_keeps_them():
   array = np.arange(65536, dtype=np.uint16).reshape(256, 256)
-  read = arrays.read_array(png(array))
+  read = read_array(png(array))
   np.testing.assert_array_equal(read, array)
   assert read.dtype == np.uint16
   color = bands('uint8', (6, 5, 3))
-  np.testing.assert_array_equal(arrays.read_array(png(color)), color)
+  np.testing.assert_array_equal(read_array(png(color)), color)
 
 
 def test_a_png_of_16_bits_of_colour_is_not_read_as_8():
   data = bytearray(png(bands('uint8', (6, 5, 3))))
   data[24] = 16
   with pytest.raises(UnreadableKind, match='16 bits of each colour'):
-    arrays.read_array(bytes(data))
+    read_array(bytes(data))
 
 
 def test_an_example_is_the_middle():
@@ -128,7 +128,7 @@ def test_arrays_are_read_by_many_threads_at_once():
     gc.set_threshold(5)
     sys.setswitchinterval(1e-6)
     with futures.ThreadPoolExecutor(8) as pool:
-      read = list(pool.map(arrays.read_array, [data] * 400))
+      read = list(pool.map(read_array, [data] * 400))
   finally:
     gc.callbacks.remove(callback)
     gc.set_threshold(*threshold)
@@ -173,20 +173,20 @@ def _damaged():
 @pytest.mark.parametrize(('reason', 'data'), _damaged().items())
 def test_damage_is_told_and_nothing_is_unpickled(reason, data, capsys):
   with pytest.raises((ValueError, OSError, MemoryError), match=reason):
-    arrays.read_array(data)
+    read_array(data)
   assert 'unpickled' not in capsys.readouterr().out
 
 
 def test_a_truncated_tiff_is_damaged():
   data = tiff(bands(), photometric='minisblack')
   with pytest.raises(Exception, match=r'failed|read|buffer|size'):
-    arrays.read_array(data[: len(data) // 2])
+    read_array(data[: len(data) // 2])
 
 
 def test_without_its_library_a_tiff_is_left_out(monkeypatch):
   monkeypatch.setitem(__import__('sys').modules, 'tifffile', None)
   with pytest.raises(UnreadableKind, match='pip install tifffile'):
-    arrays.read_array(b'II*\0' + bytes(100))
+    read_array(b'II*\0' + bytes(100))
 
 
 def test_a_map_keeps_the_dtype_of_the_files(tmp_path):

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vaegan_jax.data import sources
+from vaegan_jax.data import arrays, no_data, sources
 from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data.reading import Reading
 from vaegan_jax.data.split import open_split
 
 
@@ -34,6 +35,11 @@ def load(dataset, split='train', **options):
   return open_split(
     dataset, split, **{'shape': (8, 8), 'channels': 3, **options}
   )
+
+
+def read_array(data):
+  """Returns the values of a file as they are, also those of no data."""
+  return arrays.read_stored(data, Reading(nodata=no_data.IGNORE)).values
 
 
 def everything(images):

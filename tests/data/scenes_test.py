@@ -333,7 +333,7 @@ def test_what_cannot_be_used_is_one_sentence(told, tmp_path):
 
 
 def test_a_part_that_is_too_large_is_refused(tmp_path, monkeypatch):
-  monkeypatch.setattr(scene_files, '_MAX_SEGMENT', 5000)
+  monkeypatch.setattr(scene_files, 'MAX_BYTES', 5000)
   options = {'compression': 'zlib', 'rowsperstrip': 70}
   path = save(tmp_path / 'x.tif', scene(), **options)
   with pytest.raises(UserError, match='gdal_translate -co TILED=YES'):

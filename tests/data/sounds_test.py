@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.data.opening import everything, open_dataset
+from tests.data.opening import everything, open_dataset, read_array
 from vaegan_jax.data import array_files, arrays, sounds
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.decode import UnreadableKind
@@ -58,7 +58,7 @@ def test_samples_keep_their_values(kind, subtype, dtype):
   read, rate = sounds.read_sound(data)
   assert (read.dtype, rate) == (dtype, 22_050)
   np.testing.assert_array_equal(read, expected)
-  np.testing.assert_array_equal(arrays.read_array(data), expected)
+  np.testing.assert_array_equal(read_array(data), expected)
 
 
 @pytest.mark.parametrize('kind', ['WAV', 'FLAC'])
@@ -66,7 +66,7 @@ def test_samples_keep_their_values(kind, subtype, dtype):
 def test_what_is_truncated_is_damaged(kind, part):
   data = content(noise(20_000), kind=kind)
   with pytest.raises(Exception, match=r'truncated|rror'):
-    arrays.read_array(data[: int(part * len(data))])
+    read_array(data[: int(part * len(data))])
 
 
 @pytest.mark.parametrize(
@@ -82,11 +82,11 @@ def test_what_is_truncated_is_damaged(kind, part):
 def test_a_wav_out_of_a_pipe_has_no_size_and_is_read(sizes):
   data = bytearray(content(noise()))
   data[4:8], data[40:44] = (size.to_bytes(4, 'little') for size in sizes)
-  np.testing.assert_array_equal(arrays.read_array(bytes(data)), noise())
+  np.testing.assert_array_equal(read_array(bytes(data)), noise())
   # Metadata before the samples, as ffmpeg writes it.
   note = b'LIST' + (6).to_bytes(4, 'little') + b'INFO\0\0'
   longer = bytes(data[:36]) + note + bytes(data[36:])
-  np.testing.assert_array_equal(arrays.read_array(longer), noise())
+  np.testing.assert_array_equal(read_array(longer), noise())
 
 
 def test_a_wav_of_gigabytes_ends_where_it_says(tmp_path):
@@ -121,7 +121,7 @@ def test_a_flac_out_of_a_pipe_is_read_to_its_end(length, tmp_path):
   data = without_length(content(sound, kind='FLAC'))
   tag = b'ID3\4\0\0\0\0\0\7' + bytes(7)
   for start in (b'', tag):
-    np.testing.assert_array_equal(arrays.read_array(start + data), sound)
+    np.testing.assert_array_equal(read_array(start + data), sound)
   (tmp_path / 'a.flac').write_bytes(tag + data)
   file = sounds.SoundFile(str(tmp_path / 'a.flac'))
   assert file.shape == (length, 2)
@@ -135,17 +135,17 @@ def test_a_flac_may_have_a_tag_before_it():
   for size, flags, footer in ((300, 0, b''), (300, 16, bytes(10))):
     coded = bytes([0, 0, size >> 7, size & 127])
     tag = b'ID3\4\0' + bytes([flags]) + coded + bytes(size) + footer
-    np.testing.assert_array_equal(arrays.read_array(tag + data), noise())
+    np.testing.assert_array_equal(read_array(tag + data), noise())
     with pytest.raises(ValueError, match='its content is no'):
       arrays.read_stored(tag + data, Reading(rules=2))
     with pytest.raises(ValueError, match='its content is no'):  # An MP3.
-      arrays.read_array(tag + b'\xff\xfb\x90\0' + bytes(400))
+      read_array(tag + b'\xff\xfb\x90\0' + bytes(400))
 
 
 def test_a_bw64_is_an_rf64_of_another_name():
   data = content(noise(channels=2), kind='RF64', subtype='PCM_24')
-  read = arrays.read_array(b'BW64' + data[4:])
-  np.testing.assert_array_equal(read, arrays.read_array(data))
+  read = read_array(b'BW64' + data[4:])
+  np.testing.assert_array_equal(read, read_array(data))
   assert read.shape == (300, 2)
 
 
@@ -169,7 +169,7 @@ def test_without_its_library_a_sound_is_left_out(monkeypatch):
   data = content(noise())
   monkeypatch.setitem(__import__('sys').modules, 'soundfile', None)
   with pytest.raises(UnreadableKind, match='pip install soundfile'):
-    arrays.read_array(data)
+    read_array(data)
 
 
 def open_folder(folder, tmp_path, num_samples=256):

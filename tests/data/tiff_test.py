@@ -17,6 +17,7 @@ from tests.data.opening import (
   names_in,
   open_dataset,
   open_folder,
+  read_array,
 )
 from vaegan_jax.data import (
   array_shapes,
@@ -395,7 +396,7 @@ def test_more_bands_than_an_image_has_are_refused(
     UnreadableKind, match=f'a TIFF with {bands} bands.*array_folder'
   ):
     decode.read_image(data)
-  assert arrays.read_array(data).size == bands * 64
+  assert read_array(data).size == bands * 64
 
 
 @pytest.mark.parametrize(
@@ -413,9 +414,7 @@ def test_numbers_without_a_fixed_white_are_refused(dtype, told, photometric):
   data = tiff(VALUES[0].astype(dtype), photometric=photometric)
   with pytest.raises(UnreadableKind, match=f'{told}.*array_folder'):
     decode.read_image(data)
-  np.testing.assert_array_equal(
-    arrays.read_array(data), VALUES[0].astype(dtype)
-  )
+  np.testing.assert_array_equal(read_array(data), VALUES[0].astype(dtype))
 
 
 def test_a_folder_reports_pages_and_skips_bands(tmp_path, caplog):
@@ -477,7 +476,7 @@ def test_zstd_without_its_library_is_not_damaged():
   plain, zstd = (entry + struct.pack('<I', n) for n in (1, 50000))
   assert data.count(plain) == 1
   with pytest.raises(UnreadableKind, match='pip install imagecodecs'):
-    arrays.read_array(data.replace(plain, zstd))
+    read_array(data.replace(plain, zstd))
 
 
 @pytest.mark.parametrize('compression', ['zstd', 'lzw', 'jpeg_2000_lossy'])
@@ -486,7 +485,7 @@ def test_compressed_tiffs_are_exact_with_their_library(compression):
   lossless = {'compressionargs': {'reversible': True}}
   options = lossless if compression == 'jpeg_2000_lossy' else {}
   data = tiff(VALUES[0], compression=compression, **options)
-  np.testing.assert_array_equal(arrays.read_array(data), VALUES[0])
+  np.testing.assert_array_equal(read_array(data), VALUES[0])
 
 
 @pytest.mark.parametrize('interleave', ['band', 'pixel'])

@@ -88,7 +88,7 @@ def test_the_floor_falls_with_the_number_of_images():
 
 def test_kid_by_hand_and_by_its_definition(monkeypatch):
   a, b = np.eye(2), np.array([[0.0, 0.0], [1.0, 1.0]])
-  # Of the one pair: 1 + 1 - (1 / 2 + 1)^3 - 1.
+  # The one pair has 1 + 1 - (1 / 2 + 1)^3 - 1.
   assert kernel_distance(a, b) == -2.375
   rng = np.random.default_rng(0)
   a, b = rng.normal(size=(2, 11, 3, 4)).astype(np.float32)

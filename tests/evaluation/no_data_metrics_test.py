@@ -68,8 +68,8 @@ def test_a_window_of_ssim_is_of_its_valid_values():
   np.testing.assert_allclose(
     jitted(metrics.ssim, x, y, valid), wanted, rtol=1e-3
   )
-  # Of many windows, the weights are their shares of valid values: here one
-  # side has all, and the other none.
+  # The weight of a window is its share of valid values: all of one side here,
+  # and none of the other.
   x, y = pair(40, 16)
   valid = np.ones(x.shape, bool)
   valid[:, 16:] = False

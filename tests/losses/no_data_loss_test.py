@@ -41,7 +41,7 @@ def test_half_of_an_example_has_the_distance_of_that_half(normalize, reduction):
 
   got, wanted = jitted(distances, Y, X)
   np.testing.assert_allclose(got, wanted, rtol=1e-5)
-  # What is no data changes no bit, and gets no gradient.
+  # Values that mean no data change no bit and get no gradient.
   other = np.where(HALF, Y, 9), np.where(HALF, X, -7)
   np.testing.assert_array_equal(jitted(distances, *other)[0], got)
   gradient = jax.jit(jax.grad(lambda y: distances(y)[0].sum()))(Y)

@@ -235,7 +235,7 @@ def test_a_feature_counts_by_the_share_that_is_included():
     is_mean = reduction == 'mean'
     halves = (1.5**2 + 9 / 2) / (1.5 if is_mean else 1)
     np.testing.assert_allclose(terms['image']['image_1'], [halves], rtol=1e-6)
-    # What they leave: -0.5, 0.5, and 0 of the cell with one position.
+    # The finest band is -0.5 and 0.5, and 0 in the cell with one position.
     fine = 2 * (0.25 + 0.25) / (3 if is_mean else 1)
     np.testing.assert_allclose(terms['image']['high_pass'], [fine], rtol=1e-6)
 

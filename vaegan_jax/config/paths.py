@@ -31,7 +31,7 @@ def is_local_path(text: str) -> bool:
 
 
 def is_files(text: str, least: int, most: int) -> bool:
-  """Returns whether a text is so many local paths with commas between them."""
+  """Returns whether a text is `least` to `most` local paths, with commas."""
   paths = text.split(',')
   return least <= len(paths) <= most and all(
     p.strip() and is_local_path(p) for p in paths

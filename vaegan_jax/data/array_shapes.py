@@ -67,23 +67,27 @@ def find_examples(
   `arrays.to_example`.
   """
 
-  def holds_example(sizes):
-    try:
-      array = np.broadcast_to(np.uint8(0), sizes)
-      return (
-        arrays.to_example(array, channels=channels, shape=shape) is not None
-      )
-    except (ValueError, IndexError):
-      return False
-
-  if holds_example(given):
+  options = {'channels': channels, 'shape': shape}
+  if can_cut(given, **options):
     return None
   axes = [
     axis
     for axis in range(len(given))
-    if holds_example(given[:axis] + given[axis + 1 :])
+    if can_cut(given[:axis] + given[axis + 1 :], **options)
   ]
   return max(axes, key=lambda axis: given[axis], default=None)
+
+
+def can_cut(
+  given: tuple[int, ...], *, channels: int, shape: Sequence[int]
+) -> bool:
+  """Returns whether `arrays.to_example` can cut an example out of an array."""
+  array = np.broadcast_to(np.uint8(0), given)  # Needs no memory.
+  try:
+    arrays.to_example(array, channels=channels, shape=shape)
+  except (ValueError, IndexError):
+    return False
+  return True
 
 
 def describe_examples(given: tuple[int, ...], axis: int) -> str:

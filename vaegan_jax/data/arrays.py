@@ -111,11 +111,6 @@ def stored_of(data: bytes | np.ndarray | Declared, reading: Reading) -> Stored:
   return to_stored(values, reading.axes, given.nodata, reading, given.hidden)
 
 
-def read_array(data: bytes) -> np.ndarray:
-  """Reads the values of a file as they are, also those of no data."""
-  return read_stored(data, Reading(nodata=no_data.IGNORE)).values
-
-
 def to_stored(
   array: np.ndarray,
   axes: str,

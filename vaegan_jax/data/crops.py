@@ -152,7 +152,6 @@ class Crops:
     self,
     arrays_: Sequence[Array],
     shape: tuple[int, ...],
-    channels: int,
     dtype: np.dtype,
     reading: Reading,
     fingerprint: str,
@@ -161,13 +160,13 @@ class Crops:
 
     Args:
       arrays_: the arrays.
-      shape, channels: S and C of a crop.
+      shape: S of a crop.
       dtype: of the arrays on the device.
       reading: how they are read.
       fingerprint: see `split.Images`.
     """
     self._arrays, self._shape, self._reading = arrays_, shape, reading
-    self._channels, self.stored_dtype = channels, np.dtype(dtype)
+    self.stored_dtype = np.dtype(dtype)
     self.dtype = np.dtype(np.float32) if reading.masks else self.stored_dtype
     self.fingerprint = fingerprint
     grid = functools.cache(functools.partial(Grid.of, shape=shape))

@@ -10,18 +10,16 @@ from typing import Any
 import numpy as np
 
 from vaegan_jax.data import tiff_files
-from vaegan_jax.data.reading import Declared, NoData
+from vaegan_jax.data.reading import MAX_BYTES, Declared, NoData
 from vaegan_jax.data.store import Recent, import_reader
 from vaegan_jax.errors import UserError, describe_error
 
 SUFFIXES = ('.tif', '.tiff', '.btf')
-_NODATA, _PIXEL_SCALE = 42113, 33550  # Tags of GDAL and of GeoTIFF.
+_PIXEL_SCALE = 33550  # Tags of GeoTIFF.
 _TIEPOINT, _TRANSFORMATION, _GEO_KEYS = 33922, 34264, 34735
 _CRS_KEYS = (3072, 2048)  # The codes of a projected or geographic system.
-_MAX_SEGMENT = 2**28  # Bytes of a part that is decoded at once.
 _KEPT_BYTES = 2**26  # Of decoded parts, which neighbours share.
 _SEPARATE = 2  # Planar configuration: one plane a band.
-_REDUCED, _MASK = 1, 4  # Bits of the kind of page.
 
 
 class Scene:
@@ -76,8 +74,7 @@ class Scene:
       raise self._error(f'holds {page.dtype}, and must hold real numbers')
     self._is_separate = page.planarconfig == _SEPARATE and bands > 1
     self._offsets, self._counts = page.dataoffsets, page.databytecounts
-    tag = page.tags.get(_NODATA)
-    self.no_data = str(tag.value) if tag else ''
+    self.no_data = tiff_files.read_nodata(page)
     tag = page.tags.get(_PIXEL_SCALE)
     self.pixel_scale = tuple(map(float, tag.value[:2])) if tag else ()
     self.place = _find_place(page, self.shape)
@@ -95,7 +92,7 @@ class Scene:
       self.segment = (min(page.rowsperstrip, height), width)
     samples = 1 if self._is_separate else bands
     size = int(np.prod(self.segment)) * samples * self.dtype.itemsize
-    if size > _MAX_SEGMENT:
+    if size > MAX_BYTES:
       raise self._error(
         f'is compressed in parts of {size / 2**20:,.0f} MiB: write it in '
         'tiles, such as by gdal_translate -co TILED=YES'
@@ -105,9 +102,9 @@ class Scene:
 
   def _check_pages(self, file) -> None:
     for page in file.pages[1:]:
-      if page.subfiletype & _MASK:
+      if page.subfiletype & tiff_files.MASK:
         raise self._error(tiff_files.MASKED.format('of its own'))
-      if not page.subfiletype & _REDUCED:
+      if not page.subfiletype & tiff_files.REDUCED:
         raise self._error(
           f'has {len(file.pages)} pages: write one scene with bands to a file'
         )

@@ -42,7 +42,7 @@ class Opened(NamedTuple):
 
 
 class Facts(NamedTuple):
-  """What is known of a stored array from the first reading of its file.
+  """Facts about a stored array, from the first reading of its file.
 
   Attributes:
     space: the lengths of its axes of space, S.

@@ -18,8 +18,8 @@ from vaegan_jax.data.reading import Reading, UnreadableKind, check_size
 
 # Little and big endian; BigTIFF.
 SIGNATURES = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
-_GDAL_NODATA = 42113
-_REDUCED, _MASK = 1, 4  # Bits of the kind of page.
+GDAL_NODATA = 42113
+REDUCED, MASK = 1, 4  # Bits of the kind of page.
 _PALETTE = 3  # Photometric interpretation.
 _ALPHA = (1, 2)  # Kinds of extra samples.
 _PLACE = (33550, 34264, 34735)  # Scale, transform and keys of a GeoTIFF.
@@ -97,7 +97,7 @@ def read_tiff(data: bytes, reading: Reading) -> Tiff:
         'are missing'
       )
     array, axes = _read_values(series), series.axes
-    nodata = _read_nodata(file)
+    nodata = read_nodata(file.pages[0])
     hidden = _find_hidden(file, array) if reading.rules > 2 else None
     if reading.rules > 2 and has_palette(series.keyframe):
       if not reading.nodata:  # The declared one is an index.
@@ -141,7 +141,7 @@ def map_tiff(path: str) -> Tiff | None:
       return None
     dtype = series.dtype.newbyteorder(file.byteorder)
     values = np.memmap(path, dtype, 'r', offset, series.shape)
-    return Tiff(values, _letters(series.axes), _read_nodata(file))
+    return Tiff(values, _letters(series.axes), read_nodata(file.pages[0]))
 
 
 def has_mask(path: str | os.PathLike) -> bool:
@@ -170,17 +170,17 @@ def find_alpha(page: Any) -> int | None:
 
 def _find_masks(file: Any) -> list[Any]:
   """Returns the series of a file that are masks of others, in full size."""
-  bits = _REDUCED | _MASK
+  bits = REDUCED | MASK
   if file.is_ome:  # Its series leave out a mask that GDAL has added.
     last = file.pages.get(len(file.pages) - 1, aspage=True)
-    if last.subfiletype & bits == _MASK:
+    if last.subfiletype & bits == MASK:
       raise UnreadableKind('it ' + MASKED.format('in an OME-TIFF'))
-  return [s for s in file.series if s.keyframe.subfiletype & bits == _MASK]
+  return [s for s in file.series if s.keyframe.subfiletype & bits == MASK]
 
 
 def _count_images(file: Any) -> int:
   """Returns the number of series that are no thumbnails, levels or masks."""
-  bits = _REDUCED | _MASK
+  bits = REDUCED | MASK
   return sum(not s.keyframe.subfiletype & bits for s in file.series)
 
 
@@ -240,9 +240,9 @@ def _letters(axes: str) -> str:
   return re.sub('[^TZYXC]', 'Q', axes.replace('S', 'C'))
 
 
-def _read_nodata(file: Any) -> str:
+def read_nodata(page: Any) -> str:
   """Returns the value of GDAL's tag; '' if there is none."""
-  tag = file.pages[0].tags.get(_GDAL_NODATA)
+  tag = page.tags.get(GDAL_NODATA)
   return str(tag.value).strip('\0 ') if tag else ''
 
 

@@ -1,7 +1,7 @@
 """The arrays of a data set that crops are taken from.
 
-What a file stores as it is in memory is read in place. All else is decoded
-once, into one memory map with checksums. Axes: S one to three of space, C
+Files whose values lie as in memory are read in place. Others are decoded once,
+into one memory map with checksums. Axes: S one to three of space, C
 channels.
 """
 
@@ -83,7 +83,7 @@ def open_crops(
     )
     for n, fact in enumerate(facts)
   ]
-  return Crops(found, shape, channels, dataset.dtype, reading, fingerprint)
+  return Crops(found, shape, dataset.dtype, reading, fingerprint)
 
 
 def _decode(

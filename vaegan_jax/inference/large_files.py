@@ -49,8 +49,11 @@ class LargeArray:
 
   def rows(self, first: int, end: int) -> np.ndarray:
     """Returns the values from `first` to `end` of the first axis."""
+    return self._read_rows(first, end).values
+
+  def _read_rows(self, first: int, end: int) -> arrays.Stored:
     starts = [first] + [0] * (len(self.shape) - 2)
-    return self._whole.read(starts, (end - first, *self.shape[1:-1])).values
+    return self._whole.read(starts, (end - first, *self.shape[1:-1]))
 
   def check(self) -> None:
     """Reads all values once.
@@ -59,8 +62,7 @@ class LargeArray:
       ValueError: some are infinite, or mean "no data".
     """
     for first, end in parts_of(self.shape, self.dtype):
-      starts = [first] + [0] * (len(self.shape) - 2)
-      stored = self._whole.read(starts, (end - first, *self.shape[1:-1]))
+      stored = self._read_rows(first, end)
       arrays.check_finite(stored.values)
       if stored.missing is not None:
         raise ValueError(

@@ -65,7 +65,7 @@ def _holds_values(image) -> bool:
   """Returns whether it is an array, a Pillow image or a list of numbers."""
   if hasattr(image, 'dtype'):
     return image.shape != ()
-  # Of the class: Pillow's images would be decoded to ask them.
+  # The class is asked, because a Pillow image would decode its file.
   return isinstance(image, (list, tuple)) or hasattr(
     type(image), '__array_interface__'
   )

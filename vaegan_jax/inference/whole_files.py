@@ -24,7 +24,7 @@ from vaegan_jax.inference import nifti_files
 # Tags of a TIFF that are kept. Of GeoTIFF: scale, tie points, transformation,
 # keys and their values. Of GDAL: metadata and the value of no data.
 _KEPT_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)
-_GDAL_METADATA, _GDAL_NODATA = 42112, 42113
+_GDAL_METADATA = 42112
 _STATISTICS = re.compile(r'\s*<Item name="STATISTICS_.*?</Item>')
 _PHOTOMETRIC = ('minisblack', 'miniswhite', 'rgb')
 

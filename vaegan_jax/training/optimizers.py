@@ -19,7 +19,7 @@ class OptimizerConfig:
 
   name: str  # 'adam' or 'rmsprop'.
   autoencoder_learning_rate: float
-  # Of Muon for the autoencoder's kernels, on the same schedule; 0: no Muon.
+  # For the autoencoder's kernels, on the same schedule; 0: no Muon.
   muon_learning_rate: float
   critic_learning_rate: float
   b1: float  # For Adam; 0.5 is usual against a critic.

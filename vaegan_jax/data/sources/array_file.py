@@ -162,7 +162,14 @@ class ArrayFile(Store):
     Raises:
       UserError: other axes hold what the run takes, and this one does not.
     """
-    fits = [axis for axis in range(len(entry.shape)) if self._fits(entry, axis)]
+    from vaegan_jax.data.array_shapes import can_cut
+
+    cut = {'channels': self._data.channels, 'shape': self._data.read_shape}
+    fits = [
+      axis
+      for axis in range(len(entry.shape))
+      if can_cut(entry.shape[:axis] + entry.shape[axis + 1 :], **cut)
+    ]
     axis = self._axis % len(entry.shape)
     if not fits or axis in fits:
       return axis
@@ -174,20 +181,6 @@ class ArrayFile(Store):
       f'{self._data.channels}: for example, '
       f'--config.data.example_axis={fits[-1]}'
     )
-
-  def _fits(self, entry, axis):
-    from vaegan_jax.data import arrays
-
-    shape = entry.shape[:axis] + entry.shape[axis + 1 :]
-    try:
-      arrays.to_example(
-        np.broadcast_to(np.uint8(0), shape),  # Needs no memory.
-        channels=self._data.channels,
-        shape=self._data.read_shape,
-      )
-    except (ValueError, IndexError):
-      return False
-    return True
 
 
 def _find_files(location):
