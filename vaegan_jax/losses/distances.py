@@ -142,11 +142,7 @@ def layer_distances(
         f'the weight of layer {name!r} has the shape {jnp.shape(weight)}; '
         f'expected a number or {x.shape[-1:]}, one per channel'
       )
-    included = (
-      where[name]
-      if isinstance(where, Mapping)
-      else (masks.position_weights(where, x))
-    )
+    included = masks.layer_weights(where, name, x)
     least = (min_sizes or {}).get(name, 0.0)
     terms[name] = _layer_distance(x, y, how, weight, least, included)
   return terms

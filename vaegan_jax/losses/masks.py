@@ -4,7 +4,7 @@ A mask is boolean, [B], [B, *S] or [B, *S, 1] for images [B, *S, C]. The weight
 of a feature's position is the included share of the area that it stands for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -71,6 +71,17 @@ def position_weights(where: jax.Array | None, feature: jax.Array):
           jnp.tensordot(weights, shares, (axis, 0)), -1, axis
         )
   return _append_axes(weights, max(feature.ndim, 2))
+
+
+def layer_weights(
+  where: jax.Array | Mapping[str, jax.Array] | None,
+  name: str,
+  feature: jax.Array,
+) -> jax.Array | None:
+  """Returns `position_weights` of a layer, or those that `where` has for it."""
+  if isinstance(where, Mapping):
+    return where[name]
+  return position_weights(where, feature)
 
 
 def weighted_sums(

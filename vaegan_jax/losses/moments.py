@@ -44,10 +44,7 @@ def mean_squares(
     return distances.feature_sizes(layers)
 
   def size(name, feature):
-    is_by_layer = isinstance(where, Mapping)
-    weights = (
-      where[name] if is_by_layer else masks.position_weights(where, feature)
-    )
+    weights = masks.layer_weights(where, name, feature)
     squares = jnp.square(feature.astype(jnp.float32))
     return masks.mean(squares, weights, tuple(range(1, squares.ndim))).mean()
 
