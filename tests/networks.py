@@ -63,6 +63,10 @@ def critic_fields(**fields) -> dict[str, Any]:
     'dtype': 'float32',
     'head': 'dense',
     'num_scales': 1,
+    'views': ('wave',),
+    'stft_windows': (32,),
+    'stft_bands': (),
+    'periods': (3,),
   } | fields
 
 

@@ -19,6 +19,7 @@ from vaegan_jax.losses.arguments import (
   check_images,
   check_options,
   check_sizes,
+  check_sounds,
 )
 from vaegan_jax.losses.distances import (
   AxisName,
@@ -44,10 +45,13 @@ def reconstruction_loss(
   layers: Layers | None = None,
   weights: Weights | None = None,
   normalize: str = 'local',
+  norm: str = 'l2',
   reduction: str = 'mean',
   image_weight: float = 1.0,
   image_halvings: int = 3,
   image_high_pass: float = 1.0,
+  spectrum_weight: float = 0.0,
+  sample_rate: int = 16_000,
   adversarial_weight: float = 0.2,
   objective: str = 'geometric',
   logits: Callable[[Any], jax.Array] = lambda output: output,
@@ -64,31 +68,38 @@ def reconstruction_loss(
   Args:
     critic, variables, x, x_recon, where: as for `perceptual_distance`.
     layers, **apply_kwargs: as for `capture_features`.
-    weights, normalize, reduction, axis_name, min_sizes: see `feature_distance`.
+    weights, normalize, norm, reduction, axis_name, min_sizes: see
+      `feature_distance`.
     image_weight: weight of the image's layers, 'image', 'image_1', ...; 0: off.
     image_halvings: number of resolutions below the image's own.
     image_high_pass: weight of its finest band, times `image_weight`; 0: none.
+    spectrum_weight: weight of each log-mel spectrum of sounds [B, T, C] as a
+      layer, 'mel_32', 'mel_64', ...; 0: none.
+    sample_rate: of sounds, in Hz.
     adversarial_weight: weight of the adversarial loss; 0: none.
     objective: the critic's, one of `names.ADVERSARIAL_OBJECTIVES`.
     logits: takes the logits [B] or [B, *S'] from the critic's output.
 
   Returns:
     The loss [B], and its weighted terms, whose sum it is: {'features': {layer:
-    [B]}, 'image': {layer: [B]}, 'adversarial': [B]}, without those of weight 0.
+    [B]}, 'image': {layer: [B]}, 'spectra': {layer: [B]}, 'adversarial': [B]},
+    without those of weight 0.
   """
   check_module(critic, variables)
   check_options(critic, apply_kwargs, options_of(reconstruction_loss))
   check_images(('x', 'x_recon'), x, x_recon)
-  how = Comparison(normalize, 'l2', reduction, axis_name)
+  how = Comparison(normalize, norm, reduction, axis_name)
   _check(x, how, image_halvings, min_sizes, logits)
+  if spectrum_weight:
+    check_sounds(x, sample_rate)
   x, x_recon, where = masks.apply(where, jax.lax.stop_gradient(x), x_recon)
   output, *features = capture_pair(
     critic, variables, x, x_recon, layers, apply_kwargs, frozen=True
   )
   image = image_weight, image_halvings, min_sizes, image_high_pass
-  weighting = Weighting(weights, *image)
+  weighting = Weighting(weights, *image, spectrum_weight, sample_rate)
   terms = distance_terms(x, x_recon, *features, how, weighting, where)
-  check_sizes(min_sizes, {**terms['features'], **terms.get('image', {})})
+  check_sizes(min_sizes, {k: v for t in terms.values() for k, v in t.items()})
   loss = total(terms)
   if adversarial_weight:
     found = _adversarial_losses(logits(output), objective, x, where)

@@ -101,17 +101,20 @@ class DownBlock(nn.Module):
     norm: 'none', 'group', 'instance' or 'batch'.
     spectral_norm: whether the kernel is normalised; see `maybe_spectral_norm`.
     dtype: the convolution's; None: that of x.
+    num_axes: the last axes of space, which are halved; 0: all.
   """
 
   features: int
   norm: str = 'none'
   spectral_norm: bool = False
   dtype: Any = None
+  num_axes: int = 0
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps x: [B, *S, C] to [B, *(S / 2), features]."""
-    layer = downsample_conv(self.features, x.ndim - 2, self.dtype)
+    num_axes = self.num_axes or x.ndim - 2
+    layer = downsample_conv(self.features, num_axes, self.dtype)
     x = maybe_spectral_norm(layer, self.spectral_norm, train)(x)
     x = Norm(self.norm)(x, train)
     return nn.leaky_relu(x, LEAKY_SLOPE)
@@ -137,9 +140,12 @@ class UpBlock(nn.Module):
     return nn.leaky_relu(x, LEAKY_SLOPE)
 
 
-def halve_image(x: jax.Array) -> jax.Array:
-  """Averages squares of 2 pixels an axis: x [B, *S, C] to [B, *(S / 2), C]."""
-  square = (2,) * (x.ndim - 2)
+def halve_image(x: jax.Array, num_axes: int = 0) -> jax.Array:
+  """Averages squares of 2 pixels an axis: x [B, *S, C] to [B, *(S / 2), C].
+
+  `num_axes` are the last axes of space that are halved; 0: all.
+  """
+  square = (2,) * (num_axes or x.ndim - 2)
   return nn.avg_pool(x, square, square)
 
 
