@@ -64,9 +64,9 @@ def critic_fields(**fields) -> dict[str, Any]:
     'head': 'dense',
     'num_scales': 1,
     'views': ('wave',),
-    'stft_windows': (32,),
+    'stft_windows': (1024, 512, 256),
     'stft_bands': (),
-    'periods': (3,),
+    'periods': (2, 3, 5, 7, 11),
   } | fields
 
 
