@@ -116,9 +116,9 @@ def test_a_log_variance_beyond_its_bounds_is_finite_and_leads_back():
     latents, losses, _ = latent.apply({}, h, jnp.ones((8, 1)))
     return losses['kl'].sum(), (latents[:, 0], losses['kl'])
 
-  (_, (latents, kl)), slopes = jax.jit(
-    jax.value_and_grad(loss, has_aux=True)
-  )(h)
+  (_, (latents, kl)), slopes = jax.jit(jax.value_and_grad(loss, has_aux=True))(
+    h
+  )
   assert np.isfinite(latents).all()
   mean, bounded = h[:, 0], np.clip(h[:, 1], -30, 20).astype(np.float64)
   expected = (np.exp(bounded) + mean**2 - 1 - bounded) / 2
