@@ -127,12 +127,11 @@ def create_reconstruction_losses(
     x_recon, where = outputs['x_recon'], masks.positions(valid)
     terms = _pixel_terms(loss, x, outputs, valid)
     moments = image_moments(x, x_recon, valid)
+    options = {'axis_name': axis_name, 'valid': valid}
     x = jax.lax.stop_gradient(x)
     if critic is None and not loss.spectrum_weight:
-      # An example's only feature is itself.
-      terms['distance'] = terms['pixel']
+      terms['distance'] = terms['pixel']  # An example's only feature is itself.
       if loss.variance == 'optimal':
-        options = {'axis_name': axis_name, 'valid': valid}
         terms['distance'] = negative_log_likelihood(x, x_recon, **options)
       return terms, moments
     variables = jax.lax.stop_gradient(variables)
@@ -143,9 +142,7 @@ def create_reconstruction_losses(
         logits, features_recon = _capture(critic, variables, x_recon, loss)
         moments['features'] = mean_sizes(features_x, where)
       pairs = x, x_recon, features_x, features_recon
-      terms['distance'] = compare(
-        loss, *pairs, axis_name=axis_name, sizes=sizes, valid=valid
-      )
+      terms['distance'] = compare(loss, *pairs, sizes=sizes, **options)
       if sizes:
         moments['sizes'] = mean_sizes(features_x, where, loss.norm)
         moments['sizes'] |= _example_sizes(loss, x, valid)
