@@ -121,6 +121,9 @@ BAD_VALUES = {
   'data.name': ('', ' ', None),
   'data.path': ('/data/my_photos',),
   'data.folder_rules': (0, 4, '2'),
+  'model.activation': ('relu', 3),
+  'model.strides': ((1,), (2,), (2, 2, 2, 3), 'a', 2),
+  'model.kernel_size': (0, 4, 65, '3'),
   'data.group_by': ('folder', '(', '*', 3, None),  # Of no folder; malformed.
   'data.clip': (1, 'true', None),
   'data.allow_growth': ('yes',),

@@ -164,6 +164,14 @@ FIELDS = (
         'of codes.'),
   _first('model.norm', 'none', one_of(*names.NORMS),
          "Norm of 'plain'; 'residual' always has GroupNorm."),
+  Field('model.activation', 'own', one_of(*names.ACTIVATIONS),
+        "'own', the leaky ReLU of 'plain' or the swish of 'residual', or "
+        "'snake', periodic, for sounds."),
+  Field('model.strides', (), rules.STRIDES,
+        'Factor of each downsampling, such as "(2, 4, 8)"; empty: 2 each.'),
+  Field('model.kernel_size', 3, rules.KERNEL_SIZE,
+        "Size of the convolutions without a stride: all of 'residual', the "
+        "first and the last of the decoder of 'plain'."),
   Field('model.dtype', 'float32', one_of(*names.DTYPES),
         'Type that the convolutions compute in.'),
   Field('model.remat', False, rules.ANY,

@@ -22,6 +22,7 @@ from vaegan_jax.config.network_checks import (
 from vaegan_jax.config.rules import as_argument, conflict
 from vaegan_jax.config.shapes import shape_flag, spatial_shape
 from vaegan_jax.errors import UserError
+from vaegan_jax.models.build import feature_sizes
 from vaegan_jax.names import PRETRAINED_CRITICS
 
 # Beyond 16 bits an entry the noise is below the rounding of half precision.
@@ -176,8 +177,8 @@ def _check_equivariance(config) -> Conflicts:
 
 def _latent_space(config) -> tuple[int, ...]:
   """Returns the shape of the smallest feature map, a latent map's."""
-  factor = 2**config.model.depth
-  return tuple(side // factor for side in spatial_shape(config.data))
+  space = spatial_shape(config.data)
+  return tuple(feature_sizes(side, config.model)[-1] for side in space)
 
 
 def _check_rate(config) -> Conflicts:
