@@ -61,8 +61,8 @@ FIELDS = (
   _first('data.path', '', rules.DATA_PATH, resumable=True,
          help='Folder or file of a source that reads yours, such as '
          "'image_folder'; local or gs://..."),
-  Field('data.folder_rules', 3, between(1, 3), absent=1,
-        help='How a folder is read and split; 2 and 1: as earlier versions '
+  Field('data.folder_rules', 4, between(1, 4), absent=1,
+        help='How a folder is read and split; 3, 2 and 1: as earlier versions '
         'did.'),
   Field('data.group_by', '', rules.GROUP_BY,
         "Files that a split of a folder keeps together: 'folder', or a regular "
@@ -102,6 +102,11 @@ FIELDS = (
         'counts in no range, loss or metric; arrays with more are skipped.'),
   Field('data.sample_rate', 16_000, rules.COUNT,
         'Samples per second of sounds.'),
+  Field('data.resample', False, rules.ANY,
+        'Whether sounds at other rates are resampled to sample_rate.'),
+  Field('data.mix_channels', False, rules.ANY,
+        'Whether sounds with several channels are averaged into one, or those '
+        'with one repeated, where channels differs.'),
   _first('data.channels', 3, between(1, 2**10),
          '1 gray, 2 gray and alpha, 3 RGB, 4 RGBA; any number for arrays.'),
   Field('data.value_range', 'dtype', rules.VALUE_RANGE,
