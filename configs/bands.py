@@ -25,6 +25,4 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   config.data.channels = 13
   config.data.value_range = 'percentiles'
   config.data.shown_bands = (7, 3, 2)  # Near infrared as red: plants.
-  # Both objectives then have comparable rates.
-  config.loss.kl_weight *= 6.0 if config.objective == 'mse' else 0.4
   return config

@@ -9,6 +9,7 @@ changes only what differs. The text after a colon, as in
 import ml_collections
 
 from vaegan_jax.config import schema
+from vaegan_jax.config.shapes import BitPerEntry
 
 
 def get_config(objective: str = '') -> ml_collections.ConfigDict:
@@ -16,9 +17,10 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   config = schema.create_config()
   critic, loss, optimizer = config.critic, config.loss, config.optimizer
   config.objective = objective or config.objective
+  loss.rate = BitPerEntry(config)  # As many bits as the latent has entries.
   if config.objective == 'mse':
-    # The likelihood of the pixels, summed over an image. This KL weight leaves
-    # about as many nats as with a critic; the likelihood's own would be 1.
+    # The likelihood of the pixels, summed over an image, whose own KL weight
+    # would be 1.
     loss.reduction = 'sum'
     loss.variance = 'optimal'
     loss.kl_weight = 4.0

@@ -4,10 +4,13 @@
 
 The words after the colon are an objective and presets, in any order. A preset
 applies after the file's own settings. `f8` means a map of latents, downsampled
-by 8.
+by 8. A map's rate is one bit for each of its entries, unless `loss.rate` or
+`loss.kl_weight` says otherwise.
 """
 
 import ml_collections
+
+from vaegan_jax.config.shapes import BitPerEntry
 
 
 def kl_f4(config: ml_collections.ConfigDict) -> None:
@@ -23,13 +26,13 @@ def kl_f8(config: ml_collections.ConfigDict) -> None:
 def vq_f8(config: ml_collections.ConfigDict) -> None:
   """Selects a map of codes from a learnt codebook of 512."""
   _map(config, multipliers=(1, 2, 4), latent_dim=8)
-  config.model.latent, config.loss.rate = 'vq', 0.0
+  config.model.latent = 'vq'
 
 
 def fsq_f8(config: ml_collections.ConfigDict) -> None:
   """Selects a map of codes by rounding, 8 x 6 x 5 = 240 of them."""
   _map(config, multipliers=(1, 2, 4), latent_dim=3)
-  config.model.latent, config.loss.rate = 'fsq', 0.0
+  config.model.latent = 'fsq'
 
 
 def ldm_f4(config: ml_collections.ConfigDict) -> None:
@@ -54,12 +57,17 @@ def _ldm(config, *, multipliers, latent_dim):
   model.network, model.layout, model.middle_attention = 'residual', 'ldm', True
   model.width, model.num_res_blocks = 128, 2
   model.depth, model.channel_multipliers = len(multipliers) - 1, multipliers
-  model.latent_shape, model.latent_dim = 'map', latent_dim
+  _set_latent_map(config, latent_dim)
 
 
 def _map(config, *, multipliers, latent_dim):
-  config.model.latent_shape, config.model.latent_dim = 'map', latent_dim
   _set_multipliers(config.model, multipliers)
+  _set_latent_map(config, latent_dim)
+
+
+def _set_latent_map(config, latent_dim):
+  config.model.latent_shape, config.model.latent_dim = 'map', latent_dim
+  config.loss.rate = BitPerEntry(config)  # Not that of the file's own latent.
 
 
 def _set_multipliers(model, multipliers):

@@ -26,8 +26,6 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
     network.width = 8
     network.depth = 3
     network.channel_multipliers = (1, 2, 4)
-  # Both objectives then have comparable rates.
-  config.loss.kl_weight *= 3.0 if config.objective == 'mse' else 0.1
   if config.objective == 'mse':  # At twice this training diverges.
     config.optimizer.autoencoder_learning_rate = 1e-3
   return config

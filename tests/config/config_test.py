@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from configs import default
+from tests.command_line import parse
 from vaegan_jax import names
 from vaegan_jax.config import validation
 from vaegan_jax.config.io import (
@@ -437,6 +438,38 @@ def test_attention_needs_a_feature_map_of_its_size():
   validation.validate(config)  # The training images give the sizes.
   with pytest.raises(UserError, match=r'10, .*64, 32, 16, 8 and 4: .*"\(4,\)"'):
     validation.validate_new_run(config)
+
+
+@pytest.mark.parametrize(
+  ('flags', 'rate'),
+  (
+    ('celeba.py', 128),
+    ('bands.py:mse', 128),
+    ('volume.py:wasserstein_gp', 128),
+    ('quickstart.py', 120),
+    ('celeba.py:kl_f8', 8 * 8 * 4),
+    ('celeba.py:mse,kl_f8 --config.data.image_size=128', 16 * 16 * 4),
+    ('celeba.py:ldm_f8 --config.data.image_size="(64,96)"', 8 * 12 * 4),
+    ('quickstart.py:kl_f4', 12 * 12 * 4),
+    ('volume.py --config.model.latent_shape=map', 4 * 4 * 4 * 128),
+    # Codes and plain autoencoders have no rate to steer.
+    ('celeba.py:vq_f8', 0),
+    ('quickstart.py:fsq_f8', 0),
+    ('celeba.py --config.model.latent=none', 0),
+    # A flag wins, and a KL weight turns off the rate of a file.
+    ('celeba.py:kl_f8 --config.loss.rate=96.5', 96.5),
+    ('celeba.py --config.loss.kl_weight=1e-3', 0),
+    ('quickstart.py --config.loss.kl_weight=1e-3', 0),
+    ('quickstart.py --config.loss.rate=0 --config.loss.kl_weight=1e-3', 0),
+  ),
+)
+def test_a_rate_is_a_bit_for_each_entry_of_the_latent(flags, rate, tmp_path):
+  args = f'--workdir={tmp_path} --config=configs/{flags}'.split()
+  config = parse(*(arg.replace('"', '') for arg in args)).config
+  assert config.loss.rate == rate and isinstance(config.loss.rate, float)
+  assert config.to_dict()['loss']['rate'] == rate
+  if rate == 0 and 'kl_weight' in flags:
+    assert config.loss.kl_weight == 1e-3
 
 
 @pytest.mark.parametrize('preset', sorted(get_presets()))

@@ -128,7 +128,8 @@ MISTAKES = (
     'loss.rate=64 loss.kl_weight one',
   ),
   (
-    '--config=configs/quickstart.py --config.loss.kl_weight=1e-3',
+    '--config=configs/quickstart.py --config.loss.kl_weight=1e-3 '
+    '--config.loss.rate=120',
     'loss.rate=120 loss.kl_weight one loss.rate=0',
   ),
   (

@@ -12,7 +12,7 @@ from vaegan_jax import names
 from vaegan_jax.losses import perceptual
 from vaegan_jax.models import blocks, create_modules
 from vaegan_jax.models import critic as critic_lib
-from vaegan_jax.models.latents.base import gaussian_kl
+from vaegan_jax.models.latents.base import Gaussian, gaussian_kl
 
 LATENT = 5
 NETWORK = dict(width=4, channel_multipliers=(1, 2))
@@ -104,6 +104,35 @@ def test_a_critic_is_built_only_on_request():
 def test_kl_by_hand(mean, logvar, kl):
   got = gaussian_kl(jnp.array([mean]), jnp.array([logvar]))
   np.testing.assert_allclose(got, [kl], rtol=1e-5, atol=1e-6)
+
+
+def test_a_log_variance_beyond_its_bounds_is_finite_and_leads_back():
+  """In range, neither the KL nor its gradient changes by a bit."""
+  h = np.float32([-1e3, -31, -30, -4.1, 0.3, 5, 20, 1e3])
+  h = np.stack([np.linspace(-2, 2, 8, dtype=np.float32), h], axis=-1)
+  latent = Gaussian(1)
+
+  def loss(h):
+    latents, losses, _ = latent.apply({}, h, jnp.ones((8, 1)))
+    return losses['kl'].sum(), (latents[:, 0], losses['kl'])
+
+  (_, (latents, kl)), slopes = jax.jit(jax.value_and_grad(loss, has_aux=True))(
+    h
+  )
+  assert np.isfinite(latents).all()
+  mean, bounded = h[:, 0], np.clip(h[:, 1], -30, 20).astype(np.float64)
+  expected = (np.exp(bounded) + mean**2 - 1 - bounded) / 2
+  np.testing.assert_allclose(kl, expected, rtol=1e-6)
+  np.testing.assert_allclose(
+    slopes[:, 1],
+    np.expm1(bounded) / 2 * np.exp(np.minimum(5 - bounded, 0)),
+    rtol=1e-5,
+  )
+  raw, raw_slopes = jax.jit(
+    jax.value_and_grad(lambda *h: gaussian_kl(*h).sum(), (0, 1))
+  )(h[2:6, :1], h[2:6, 1:])
+  np.testing.assert_array_equal(kl[2:6].sum(), raw)
+  np.testing.assert_array_equal(slopes[2:6], np.hstack(raw_slopes))
 
 
 def test_kl_equals_its_integral():

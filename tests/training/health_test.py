@@ -381,11 +381,15 @@ def _suggested(message):
       {'optimizer__critic_learning_rate': 5e-5, 'loss__adversarial_weight': 2},
       'optimizer.critic_learning_rate=1e-5 loss.adversarial_weight=0.4',
     ),
-    ({'kl': 0.0}, {'loss__kl_weight': 3e-3}, 'loss.kl_weight=3e-4'),
-    # Without the weight, another cause.
     (
       {'kl': 0.0},
-      {'loss__kl_weight': 0.0},
+      {'loss__rate': 0.0, 'loss__kl_weight': 3e-3},
+      'loss.kl_weight=3e-4',
+    ),
+    # With a weight that is steered, or none, another cause.
+    (
+      {'kl': 0.0},
+      {'loss__kl_weight': 3e-3},
       'optimizer.autoencoder_learning_rate=1e-4',
     ),
     (
@@ -534,6 +538,7 @@ _CHANGES = {
   'loss__adversarial_ramp_steps': st.sampled_from([0, 400, 1000]),
   'loss__adaptive_weight': st.booleans(),
   'loss__kl_weight': _SIZES,
+  'loss__rate': st.just(0.0),
   'loss__entropy_weight': _SIZES,
   'model__latent': st.sampled_from(['gaussian', 'vq', 'lfq', 'none']),
   'optimizer__autoencoder_learning_rate': _RATES,

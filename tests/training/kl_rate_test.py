@@ -26,7 +26,7 @@ _NATS = _RATE * math.log(2)
     (2 * _NATS, 2 * _NATS, 0.02 * math.log(2)),
     (_NATS, 2 * _NATS, 1.02 * math.log(1.05)),
     (_NATS, 0.0, 1.02 * math.log(0.95)),
-    (9 * _NATS, 100 * _NATS, 0.02),  # No error is larger.
+    (9 * _NATS, 10 * _NATS, 0.02),  # No error is larger.
     (0.1 * _NATS, 0.0, -0.02),
     (None, _NATS, 0.0),  # The first step.
     (None, 2 * _NATS, 0.02 * math.log(2)),
@@ -47,6 +47,21 @@ def test_the_weight_follows_the_error_and_its_changes(average, kl, move):
   np.testing.assert_allclose(
     moved['kl_weight'], 0.3 * math.exp(move), rtol=1e-6
   )
+
+
+def test_one_exploded_batch_moves_the_weight_little():
+  """Its KL counts as ten rates: the weight is back within 200 steps."""
+  steer = jax.jit(lambda averages, kl: kl_rate.steer(averages, kl, _RATE))
+  averages = {'kl_weight': jnp.float32(0.3), 'kl_average': jnp.float32(_NATS)}
+  weights = []
+  for step in range(200):
+    kl = 1e30 if step == 0 else _NATS
+    averages = steer(averages, {'kl': jnp.float32(kl)})
+    weights.append(float(averages['kl_weight']))
+  first = math.log(0.95 + 0.05 * 10)
+  assert weights[0] == pytest.approx(0.3 * math.exp(1.02 * first), rel=1e-5)
+  assert weights[0] == max(weights)
+  assert weights[-1] < 0.3 * 1.2
 
 
 def test_nothing_is_steered_without_a_rate():

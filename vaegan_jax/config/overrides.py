@@ -53,13 +53,24 @@ def apply_overrides(
   except (flags.Error, ValueError, MemoryError, RecursionError) as error:
     raise _bad_value(error, fields) from error
   reject(rest)
-  if 'loss.kl_weight' in given and config.loss.rate:
+  if 'loss.kl_weight' in given:
+    _use_weight(config, 'loss.rate' in given)
+
+
+def _use_weight(config: ml_collections.ConfigDict, has_rate: bool) -> None:
+  """Makes a KL weight turn off the rate that a configuration file sets.
+
+  Raises:
+    UserError: a flag sets the rate too.
+  """
+  if has_rate and config.loss.rate:
     raise UserError(
       f'loss.rate={config.loss.rate:g} steers the KL weight, which '
       '--config.loss.kl_weight gives too: give one of them, such as '
       f'--config.loss.rate={config.loss.rate:g}, or turn the other off, '
       '--config.loss.rate=0'
     )
+  config.loss.rate = 0.0
 
 
 def _use_last(flag: flags.MultiFlag) -> None:

@@ -4,7 +4,10 @@ Images have `data.image_size`, one number or a pair (height, width). Arrays have
 `data.shape`: (samples,), (height, width) or (depth, height, width).
 """
 
+import math
 from typing import Any
+
+import ml_collections
 
 from vaegan_jax.data import data_config, sources
 
@@ -49,3 +52,47 @@ def shown_bands(data: Any) -> tuple[int, ...]:
   if data.shown_bands:
     return tuple(data.shown_bands)
   return (0,) if holds_arrays(data) else ()
+
+
+def latent_space(config: ml_collections.ConfigDict) -> tuple[int, ...]:
+  """Returns the shape of the smallest feature map, a latent map's."""
+  space, model = spatial_shape(config.data), config.model
+  if model.strides:
+    return tuple(side // math.prod(model.strides) for side in space)
+  return tuple(side >> model.depth for side in space)
+
+
+def num_latent_entries(config: ml_collections.ConfigDict) -> int:
+  """Returns the number of entries of an example's latent."""
+  model = config.model
+  num_positions = 1
+  if model.latent_shape == 'map':
+    num_positions = math.prod(latent_space(config))
+  return num_positions * model.latent_dim
+
+
+class BitPerEntry(ml_collections.FieldReference):
+  """A rate in bits per example: the number of entries of the latent.
+
+  It follows the other fields until it is set. Latents that are not Gaussian
+  have 0, no rate to steer.
+  """
+
+  def __init__(self, config: ml_collections.ConfigDict):
+    super().__init__(0.0)
+    self._config = config
+
+  def set(self, value: Any, type_safe: bool = True) -> None:
+    """Sets a number, which follows nothing."""
+    self._config = None
+    super().set(value, type_safe)
+
+  def get(self) -> float:
+    """Returns the number that was set, or else that of the entries."""
+    if self._config is None:
+      return super().get()
+    try:
+      is_steered = self._config.model.latent == 'gaussian'
+      return float(num_latent_entries(self._config) if is_steered else 0)
+    except (TypeError, ValueError, ArithmeticError):
+      return 0.0  # Another field is wrong; its own rule reports it.

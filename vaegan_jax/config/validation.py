@@ -20,9 +20,13 @@ from vaegan_jax.config.network_checks import (
   not_divisible,
 )
 from vaegan_jax.config.rules import as_argument, conflict
-from vaegan_jax.config.shapes import shape_flag, spatial_shape
+from vaegan_jax.config.shapes import (
+  latent_space,
+  num_latent_entries,
+  shape_flag,
+  spatial_shape,
+)
 from vaegan_jax.errors import UserError
-from vaegan_jax.models.build import feature_sizes
 from vaegan_jax.names import PRETRAINED_CRITICS
 
 # Beyond 16 bits an entry the noise is below the rounding of half precision.
@@ -166,19 +170,13 @@ def _check_equivariance(config) -> Conflicts:
       off,
       'model.latent_shape=map',
     )
-  space = _latent_space(config)
+  space = latent_space(config)
   if any(side % 2 for side in space):
     yield (
       field,
       f'halves the latent map, whose shape is {as_argument(space)}',
       off,
     )
-
-
-def _latent_space(config) -> tuple[int, ...]:
-  """Returns the shape of the smallest feature map, a latent map's."""
-  space = spatial_shape(config.data)
-  return tuple(feature_sizes(side, config.model)[-1] for side in space)
 
 
 def _check_rate(config) -> Conflicts:
@@ -208,9 +206,7 @@ def _check_rate(config) -> Conflicts:
       f'{config.health.min_kl:g} nats is a collapse',
       f'loss.rate={max(8.0, 8 * least):.0f}',
     )
-  num_entries = model.latent_dim
-  if model.latent_shape == 'map':
-    num_entries *= math.prod(_latent_space(config))
+  num_entries = num_latent_entries(config)
   if loss.rate > _MAX_ENTRY_BITS * num_entries:
     yield (
       'loss.rate',

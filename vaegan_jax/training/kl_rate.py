@@ -23,6 +23,9 @@ _AVERAGE, _DECAY, _NONE_YET = 'kl_average', 0.95, -1.0
 _GAIN, _DAMPING = 0.02, 1.0
 _MAX_ERROR = 1.0
 _MIN_KL = 1e-6  # It may be 0.
+# The most that one batch counts for, in rates. The average of an exploded KL
+# would otherwise raise the weight for hundreds of steps.
+_MAX_KL = 10.0
 
 
 def create(rate: float, kl_weight: float) -> dict[str, float]:
@@ -59,7 +62,8 @@ def steer(
 
   # The first error is no change: the weights may be another run's.
   last = averages[_AVERAGE]
-  last = jnp.where(last == _NONE_YET, metrics['kl'], last)
-  kl = optax.incremental_update(metrics['kl'], last, 1.0 - _DECAY)
+  new = jnp.minimum(metrics['kl'], _MAX_KL * rate * math.log(2))
+  last = jnp.where(last == _NONE_YET, new, last)
+  kl = optax.incremental_update(new, last, 1.0 - _DECAY)
   move = _GAIN * error(kl) + _DAMPING * (error(kl) - error(last))
   return {NAME: averages[NAME] * jnp.exp(move), _AVERAGE: kl}

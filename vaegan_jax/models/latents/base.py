@@ -34,6 +34,11 @@ import jax.numpy as jnp
 Losses = dict[str, jax.Array]
 Stats = dict[str, jax.Array]
 
+# Bounds of a log variance, as in latent-diffusion: its exponential overflows
+# from 89 on. Trained posteriors are below 1, the prior's, so that the slope of
+# the KL is bounded from 5 on, at 74 an entry.
+_MIN_LOGVAR, _MAX_LOGVAR, _STEEP_LOGVAR = -30.0, 20.0, 5.0
+
 
 class Latent(nn.Module):
   """A latent without randomness, whose prior is standard normal.
@@ -92,7 +97,7 @@ class Gaussian(Latent):
   ) -> tuple[jax.Array, Losses, Stats]:
     """See the module; its loss is the `kl`, its noise standard normal."""
     del train
-    mean, logvar = jnp.split(h, 2, axis=-1)
+    mean, logvar = self._moments(h)
     kl = gaussian_kl(mean, logvar)
     latents = mean
     if noise is not None:
@@ -113,8 +118,13 @@ class Gaussian(Latent):
 
   def encode(self, h: jax.Array) -> dict[str, jax.Array]:
     """Maps h to `latents`, which are `mean`, and `logvar`, [B, *S, Z]."""
-    mean, logvar = jnp.split(h, 2, axis=-1)
+    mean, logvar = self._moments(h)
     return {'latents': mean, 'mean': mean, 'logvar': logvar}
+
+  @nn.nowrap
+  def _moments(self, h):
+    mean, logvar = jnp.split(h, 2, axis=-1)
+    return mean, bound_logvar(logvar)
 
   @nn.nowrap
   def measure(self, encoded: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -148,6 +158,19 @@ class Deterministic(Latent):
     """Returns {}: the rate of unbounded real numbers is unknown."""
     del encoded
     return {}
+
+
+def bound_logvar(logvar: jax.Array) -> jax.Array:
+  """Clips a log variance to [-30, 20], with a gradient outside too.
+
+  Beyond the bounds the gradient of the KL leads back. Above 5 the gradient
+  shrinks as the variance grows: one batch with a huge KL would otherwise fill
+  Adam's second moment for thousands of steps.
+  """
+  value = jax.lax.stop_gradient(jnp.clip(logvar, _MIN_LOGVAR, _MAX_LOGVAR))
+  slope = jnp.exp(jnp.minimum(_STEEP_LOGVAR - value, 0.0))
+  # In range these add 0 and multiply by 1: no bit changes.
+  return value + slope * (logvar - jax.lax.stop_gradient(logvar))
 
 
 def gaussian_kl(mean: jax.Array, logvar: jax.Array) -> jax.Array:
