@@ -124,6 +124,7 @@ BAD_VALUES = {
   'data.folder_rules': (0, 5, '2'),
   'data.resample': (True, 1),  # Of no sounds.
   'data.mix_channels': (True, 'yes'),
+  'data.mid_side': (True, 1),
   'model.activation': ('relu', 3),
   'model.strides': ((1,), (2,), (2, 2, 2, 3), 'a', 2),
   'model.kernel_size': (0, 4, 65, '3'),

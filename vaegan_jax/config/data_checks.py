@@ -135,6 +135,19 @@ def _check_reading(data, num_axes):
 
 
 def _check_conversion(data, num_axes):
+  if data.mid_side and (num_axes, data.channels) != (1, 2):
+    yield (
+      'data.mid_side',
+      f'is for stereo sounds, not for data.channels={data.channels} with '
+      f'{shape_flag(data)}',
+      'data.mid_side=false',
+    )
+  if data.mid_side and data.max_nodata:
+    yield (
+      'data.mid_side',
+      'mixes channels, of which data.max_nodata masks each by itself',
+      'data.max_nodata=0',
+    )
   for field in ('resample', 'mix_channels'):
     if not data[field]:
       continue

@@ -107,6 +107,9 @@ FIELDS = (
   Field('data.mix_channels', False, rules.ANY,
         'Whether sounds with several channels are averaged into one, or those '
         'with one repeated, where channels differs.'),
+  Field('data.mid_side', False, rules.ANY,
+        'Whether the networks take stereo sounds as mid and side: half the sum '
+        'and half the difference of left and right.'),
   _first('data.channels', 3, between(1, 2**10),
          '1 gray, 2 gray and alpha, 3 RGB, 4 RGBA; any number for arrays.'),
   Field('data.value_range', 'dtype', rules.VALUE_RANGE,

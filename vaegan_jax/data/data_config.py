@@ -28,6 +28,7 @@ class DataConfig:
   sample_rate: int = 16_000
   resample: bool = False
   mix_channels: bool = False
+  mid_side: bool = False
   axes: str = ''
   nodata: str = ''
   max_nodata: float = 0.0

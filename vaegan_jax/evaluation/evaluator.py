@@ -18,7 +18,12 @@ from vaegan_jax.data import pixels
 from vaegan_jax.data.split import Images
 from vaegan_jax.evaluation import constants, figures, metrics, signal_figures
 from vaegan_jax.evaluation.feature_metrics import FeatureMetrics
-from vaegan_jax.evaluation.scores import Scores, measure, summarize
+from vaegan_jax.evaluation.scores import (
+  Scores,
+  describe_distance,
+  measure,
+  summarize,
+)
 from vaegan_jax.losses.reconstruction import LossConfig, compare, loss_features
 from vaegan_jax.runtime import devices
 
@@ -51,6 +56,7 @@ class Evaluator:
     bands: Sequence[int] = (),
     sample_rate: int = 16_000,
     masked: bool = False,
+    mid_side: bool = False,
     feature_metrics: FeatureMetrics = _NO_FEATURE_METRICS,
     notes: Sequence[str] = (),
   ):
@@ -68,13 +74,14 @@ class Evaluator:
         scored, too.
       sample_rate: sample rate of sounds, in Hz.
       masked: whether NaN in the examples means no data.
+      mid_side: whether the networks take mid and side; see `_heard`.
       feature_metrics: metrics by pretrained networks.
       notes: further lines of the protocol.
     """
     autoencoder = modules['autoencoder']
     self._images = images
     self._value_range = value_range
-    self._bands, self._masked = bands, masked
+    self._bands, self._masked, self._mid_side = bands, masked, mid_side
     self.sample_rate = sample_rate
     self._batch_size = batch_size
     self._seed = seed
@@ -87,7 +94,7 @@ class Evaluator:
       for method in ('encode', 'decode', 'from_prior')
     )
     self._feature_metrics = feature_metrics
-    self._notes = (*_describe_distance(modules, loss, batch_size), *notes)
+    self._notes = (*describe_distance(modules, loss, batch_size), *notes)
     self._measure = functools.partial(_measure, by_band=bool(bands))
     self._distance = functools.partial(_distance, loss, modules.get('critic'))
 
@@ -185,14 +192,18 @@ class Evaluator:
     if distance:
       values['distance'] = distance(x, recons[''], valid)
     for suffix, x_recon in recons.items():
-      measured = self._measure(x, x_recon, valid)
+      measured = self._measure(self._heard(x), self._heard(x_recon), valid)
       values |= {f'{name}{suffix}': value for name, value in measured.items()}
     return values | self._feature_metrics.measure(x, recons)
 
   def _prepare(self, images) -> tuple[jax.Array, jax.Array | None]:
     """Returns x [B, *S, C] in [-1, 1], and which values count; None: all."""
-    x = pixels.to_float(images, self._value_range)
+    x = pixels.to_float(images, self._value_range, self._mid_side)
     return pixels.fill(x) if self._masked else (x, None)
+
+  def _heard(self, x: jax.Array) -> jax.Array:
+    """Returns what is measured, shown and played: never mid and side."""
+    return pixels.left_right(x) if self._mid_side else x
 
   def plot(
     self, variables: Variables, poll: Poll = never_stop
@@ -210,14 +221,14 @@ class Evaluator:
     prior = self._latent.sample_prior(
       key, np.arange(NUM_SAMPLES), self._latent_space(x.shape[1:-1])
     )
-    samples = np.asarray(self._from_prior(autoencoder, prior))
+    samples = self._heard(self._from_prior(autoencoder, prior))
     poll()
-    ends = pixels.fill(x[:2])[0] if self._masked else x[:2]
+    ends, _ = self._prepare(self._images[np.arange(min(2, len(x)))])
     ends = np.asarray(self._encode(autoencoder, ends)['latents'])
     weights = np.linspace(0.0, 1.0, NUM_COLUMNS)
     weights = weights.reshape(-1, *[1] * (ends.ndim - 1))
     path = (1 - weights) * ends[0] + weights * ends[-1]
-    path = self.as_pictures(np.asarray(self._decode(autoencoder, path)))
+    path = self.as_pictures(self._heard(self._decode(autoencoder, path)))
     scale = signal_figures.scale_of(path, x.ndim - 2)
     return {
       'reconstructions': signal_figures.reconstructions(
@@ -272,7 +283,7 @@ class Evaluator:
     x_recon, _ = self._reconstruct(autoencoder, np.asarray(x))
     if self._masked:
       x, x_recon = (jnp.where(valid, i, jnp.nan) for i in (x, x_recon))
-    return np.asarray(x), np.asarray(x_recon)
+    return np.asarray(self._heard(x)), np.asarray(self._heard(x_recon))
 
 
 class _WithIndices:
@@ -318,20 +329,6 @@ def _sample(autoencoder, seed, variables, x, indices) -> jax.Array:
     jax.random.key(seed), indices, len(x), space
   )
   return autoencoder.apply(variables, x, noise)[0]
-
-
-def _describe_distance(modules, loss, batch_size) -> tuple[str, ...]:
-  """Returns the line of the protocol about a distance that mixes examples."""
-  by_batch = loss.normalize in ('batch', 'local')
-  if 'critic' not in modules or not (by_batch or loss.image_weight):
-    return ()
-  if loss.normalize == 'none':  # Then the image is not divided, either.
-    return ()
-  number = devices.shareable(batch_size)
-  return (
-    'distance: features are divided by their mean size in a batch, here of '
-    f'{number:,} examples; other batch sizes give other values',
-  )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -15,6 +15,7 @@ from vaegan_jax.evaluation import metrics
 from vaegan_jax.evaluation.frechet import frechet_distance, frechet_floor
 from vaegan_jax.evaluation.kid import kernel_distance
 from vaegan_jax.models.latents.codes import codebook_metrics
+from vaegan_jax.runtime import devices
 
 Scores = dict[str, float | None]
 _SAMPLED = '_sampled'  # Ends the names of metrics of samples.
@@ -153,3 +154,17 @@ def to_line(scores: Scores) -> str:
 def is_main(name: str) -> bool:
   """Returns whether a score is neither of samples nor of one band."""
   return not name.endswith(_SAMPLED) and not name.startswith(_BAND)
+
+
+def describe_distance(modules, loss, batch_size) -> tuple[str, ...]:
+  """Returns the line of the protocol about a distance that mixes examples."""
+  by_batch = loss.normalize in ('batch', 'local')
+  if 'critic' not in modules or not (by_batch or loss.image_weight):
+    return ()
+  if loss.normalize == 'none':  # Then the image is not divided, either.
+    return ()
+  number = devices.shareable(batch_size)
+  return (
+    'distance: features are divided by their mean size in a batch, here of '
+    f'{number:,} examples; other batch sizes give other values',
+  )

@@ -152,8 +152,10 @@ def _read(files: Pictures, name: str, settings: DataConfig) -> Whole:
 
 
 def _encode(tiler: Tiler, whole: Whole, what: str):
-  value_range = tiler.model.config.data.value_range
-  prepare = functools.partial(pixels.to_float, value_range=value_range)
+  data = tiler.model.config.data
+  prepare = functools.partial(
+    pixels.to_float, value_range=data.value_range, mid_side=data.mid_side
+  )
   return tiler.encode(whole.values, prepare=prepare, what=what)
 
 

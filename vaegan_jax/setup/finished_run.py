@@ -119,6 +119,7 @@ def create_evaluator(
     bands=shown_bands(config.data),
     sample_rate=config.data.sample_rate,
     masked=config.data.max_nodata > 0,
+    mid_side=config.data.mid_side,
     feature_metrics=feature_metrics,
     notes=notes,
   )
