@@ -314,6 +314,9 @@ FIELDS = (
   Field('evaluation.features_weights', '', rules.LOCAL_PATH, resumable=True,
         help="File of VGG16 or of FID's Inception for the Frechet distance and "
         'KID; empty: not computed.'),
+  Field('evaluation.own_judge', False, rules.ANY, resumable=True,
+        help='Whether a network that is trained on half of the held-out '
+        'examples gives a distance and a Frechet distance on the others.'),
 )
 # fmt: on
 _PATH_RULES = (rules.PATH, rules.DATA_PATH, rules.LOCAL_PATH, rules.FILES)

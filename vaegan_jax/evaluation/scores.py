@@ -15,7 +15,6 @@ from vaegan_jax.evaluation import metrics
 from vaegan_jax.evaluation.frechet import frechet_distance, frechet_floor
 from vaegan_jax.evaluation.kid import kernel_distance
 from vaegan_jax.models.latents.codes import codebook_metrics
-from vaegan_jax.runtime import devices
 
 Scores = dict[str, float | None]
 _SAMPLED = '_sampled'  # Ends the names of metrics of samples.
@@ -71,20 +70,23 @@ def summarize(
     values: {name: [N, ...]}: those of `measure`, perhaps `lpips` and
       `features_recon` [N, P, F], and the same of samples with `_sampled`;
       perhaps `features` of the originals, `kl`, `rate`, `distance`, `indices`
-      and `constants`, the `constants.energies` of constant pictures.
+      and `constants`, the `constants.energies` of constant pictures; perhaps
+      those of `own_judge.OwnJudge.measure`, of the examples that are judged.
     num_codes: the size of the codebook.
 
   Returns:
-    Quality metrics; `frechet_floor`; `grid`; `kl` (nats), `rate` (bits),
-    `distance`; PSNR by band; `perplexity`, `usage` and `largest_share` of
-    codes; and the quality metrics of samples. Each is a mean or a ratio of sums
-    over the set, or None if it is not finite, as JSON has no NaN.
+    Quality metrics; `frechet_floor`, `judge_floor`; `grid`; `kl` (nats), `rate`
+    (bits), `distance`; PSNR by band; `perplexity`, `usage` and `largest_share`
+    of codes; and the quality metrics of samples. Each is a mean or a ratio of
+    sums over the set, or None if it is not finite, as JSON has no NaN.
   """
   kinds = [kind for kind in ('', _SAMPLED) if f'psnr{kind}' in values]
   scores, *sampled = (_metrics_for(values, kind) for kind in kinds)
   if 'features' in values:
     _warn_of_few(values['features'])
     scores['frechet_floor'] = frechet_floor(values['features'])
+  if 'judge_features' in values:
+    scores['judge_floor'] = frechet_floor(values['judge_features'])
   if 'constants' in values:
     off_mean, total = values['constants'].sum(axis=0, dtype=np.float64)
     scores['grid'] = off_mean / total if total else math.nan
@@ -122,6 +124,9 @@ def _metrics_for(values, suffix) -> dict[str, float]:
     pair = values['features'], own['features_recon']
     scores['kid'] = kernel_distance(*pair)
     scores['frechet'] = frechet_distance(*pair)
+  if 'judge_features_recon' in own:
+    pair = values['judge_features'], own['judge_features_recon']
+    scores['judge_frechet'] = frechet_distance(*pair)
   return {
     f'{name}{suffix}': scores[name]
     for name in quality_metrics()
@@ -154,17 +159,3 @@ def to_line(scores: Scores) -> str:
 def is_main(name: str) -> bool:
   """Returns whether a score is neither of samples nor of one band."""
   return not name.endswith(_SAMPLED) and not name.startswith(_BAND)
-
-
-def describe_distance(modules, loss, batch_size) -> tuple[str, ...]:
-  """Returns the line of the protocol about a distance that mixes examples."""
-  by_batch = loss.normalize in ('batch', 'local')
-  if 'critic' not in modules or not (by_batch or loss.image_weight):
-    return ()
-  if loss.normalize == 'none':  # Then the image is not divided, either.
-    return ()
-  number = devices.shareable(batch_size)
-  return (
-    'distance: features are divided by their mean size in a batch, here of '
-    f'{number:,} examples; other batch sizes give other values',
-  )
