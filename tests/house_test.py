@@ -25,7 +25,7 @@ FLOORS = (
 )
 FLOOR = {wing: floor for floor, wings in enumerate(FLOORS) for wing in wings}
 MAX_LINES, MAX_FUNCTION = 350, 60
-# One drawing, part by part; and a row for each field.
+# One drawing, part by part, and one table, a row a field.
 LONG = {
   'vaegan_jax/data/sources/drawn_faces.py',
   'vaegan_jax/config/schema.py',

@@ -22,6 +22,7 @@ NETWORKS = ('plain', 'residual')
 # and sounds also spectra over time and their samples by phase.
 VIEWS = ('wave', 'stft', 'period')
 LAYOUTS = ('own', 'ldm')
+ACTIVATIONS = ('own', 'snake')
 DTYPES = ('float32', 'bfloat16')
 # Convolutions in each of the five stages of VGG.
 VGG_CONVOLUTIONS = {'vgg16': (2, 2, 3, 3, 3), 'vgg19': (2, 2, 4, 4, 4)}
