@@ -35,6 +35,17 @@ CASES = {
     # Muon's products are counted in the other cases.
     'optimizer': {'muon_learning_rate': 0.0},
   },
+  'sounds of all views, with spectra': {
+    'model': {},
+    'critic': {
+      'head': 'patch',
+      'views': ('wave', 'stft', 'period'),
+      'stft_windows': (32,),
+      'stft_bands': (0.25,),
+      'periods': (3,),
+    },
+    'loss': {'spectrum_weight': 1.0, 'norm': 'l1'},
+  },
 }
 
 
@@ -49,6 +60,8 @@ def config_of(model, critic, **others):
     config[name].update(fields)
   for name, fields in others.items():
     config[name].update(fields)
+  if config.loss.spectrum_weight:
+    config.data.update(name='drawn_sounds', shape=(64,), channels=2)
   return config
 
 

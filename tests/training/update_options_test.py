@@ -880,7 +880,7 @@ def test_r1_costs_nothing_in_the_steps_that_do_not_take_it():
   # gradient (one pass), the derivative along it (one more), and its two
   # gradients, less the first layer's input gradient. The head's gradient of 1
   # is no product, in two of the four.
-  ((first, second, head),) = least.critic_products(flops_config())
+  ((first, second, head),) = least.critic_products(flops_config()).values()
   wanted = 2 * BATCH * (3 * first + 4 * second + 2 * head)
   assert 0.999 <= (taken - plain) / wanted <= 1.001
 

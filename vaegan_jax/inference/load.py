@@ -14,12 +14,11 @@ from etils import epath
 
 from vaegan_jax.config.io import load_config
 from vaegan_jax.config.paths import absolute
-from vaegan_jax.config.settings import settings
+from vaegan_jax.config.settings import loss_settings
 from vaegan_jax.errors import UserError
 from vaegan_jax.inference.latent_statistics import read_statistics
 from vaegan_jax.inference.model import TrainedModel
 from vaegan_jax.inference.tensors import digest, from_tensors
-from vaegan_jax.losses.reconstruction import LossConfig
 from vaegan_jax.models import safetensors_files
 from vaegan_jax.setup.modules import (
   create_modules,
@@ -71,7 +70,7 @@ def load_model(
     statistics=statistics and jax.device_put(statistics),
     autoencoder=modules['autoencoder'],
     critic=modules.get('critic') if 'critic' in variables else None,
-    loss=settings(LossConfig, config.loss),
+    loss=loss_settings(config),
     config=ml_collections.FrozenConfigDict(config),
     step=step,
     source=path,
