@@ -36,7 +36,7 @@ if yaml.__with_libyaml__:
   yaml.dump.__defaults__ = (None, yaml.CDumper)
 
 # Memory from which a worker frees its compiled programs.
-_MOST_BYTES = 1.5e9
+_MOST_BYTES = 1.2e9
 
 # A shell's background jobs ignore these signals, and so do their children.
 for _number in (signal.SIGINT, signal.SIGHUP):
