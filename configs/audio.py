@@ -29,6 +29,7 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   config.model.latent_dim = 8
   # Three critics of spectra. Those of the waveform leave hiss in silence.
   config.critic.views = ('stft',)
+  config.critic.num_scales = 3  # Of the waveform, if 'wave' is a view too.
   config.critic.head = 'patch'
   config.critic.channel_multipliers = (1, 2, 2, 4)
   if config.objective == 'mse':  # At twice this its outputs become silent.
