@@ -13,7 +13,8 @@ import ml_collections
 
 from vaegan_jax.config.shapes import example_shape, spatial_shape
 from vaegan_jax.losses import adversarial
-from vaegan_jax.setup.modules import create_modules
+from vaegan_jax.setup.modules import create_modules, trained_parts
+from vaegan_jax.training.train_state import select
 
 Sides = tuple[int, ...]
 
@@ -29,7 +30,7 @@ def minimum_flops(
   needs no input gradient, unless it is used. The search for the nearest code of
   'vq', N, needs no gradient at all.
 
-    autoencoder       3 F_A - F_first + N
+    autoencoder       3 F_A - F_first + N       decoder alone: its 3 F - F_first
     equivariance      3 F_H                     the decoder at half the size
     critic step       2 (3 F_D - F_first)       real and fake
     perceptual step   2 F_L + F_L               forward on both; fake's gradient
@@ -40,7 +41,10 @@ def minimum_flops(
   compares. An adversarial term needs the whole critic for the fake instead.
   """
   encoder, decoder = encoder_products(config), decoder_products(config)
-  products = 3 * (sum(encoder) + sum(decoder)) - encoder[0]
+  if config.model.train == 'decoder':
+    products = sum(encoder) + 3 * sum(decoder) - decoder[0]
+  else:
+    products = 3 * (sum(encoder) + sum(decoder)) - encoder[0]
   products += search_products(config)
   if config.loss.equivariance_weight:
     products += 3 * sum(decoder_products(config, halved=True))
@@ -65,9 +69,9 @@ def muon_products(config: ml_collections.ConfigDict) -> int:
     return 0
   autoencoder = create_modules(config)['autoencoder']
   example = jnp.zeros((1, *example_shape(config.data)))
-  params = jax.eval_shape(autoencoder.init, jax.random.key(0), example)
-  total = 0
-  for param in jax.tree.leaves(params['params']):
+  variables = jax.eval_shape(autoencoder.init, jax.random.key(0), example)
+  params, total = select(variables['params'], trained_parts(config)), 0
+  for param in jax.tree.leaves(params):
     if param.ndim > 1:
       sides = math.prod(param.shape[:-1]), param.shape[-1]
       small, large = sorted(sides)

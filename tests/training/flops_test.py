@@ -30,6 +30,10 @@ CASES = {
     'critic': RESIDUAL | {'head': 'patch', 'num_scales': 2},
     'loss': {'equivariance_weight': 1.0},
   },
+  'the decoder alone': {
+    'model': {'norm': 'batch', 'train': 'decoder'},
+    'critic': {},
+  },
 }
 
 

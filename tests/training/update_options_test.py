@@ -572,7 +572,7 @@ def test_the_autoencoder_is_trained_by_the_published_schedule(
   assert (len(trained) == 3000) == (critic_steps == long_round)
   # And their number, as the moving average counts them on the device.
   counted = jax.jit(num_autoencoder_steps, static_argnums=1)(
-    np.arange(0, 3001), config.warmup_updates
+    np.arange(0, 3001), config.warmups
   )
   wanted = np.searchsorted(trained, np.arange(0, 3001), side='right')
   np.testing.assert_array_equal(counted, wanted)

@@ -14,8 +14,10 @@ from ml_collections import config_flags
 
 from vaegan_jax.config.cli_flags import reject
 from vaegan_jax.config.io import add_objective, split_source
+from vaegan_jax.config.paths import absolute
 from vaegan_jax.config.rules import flatten, must_be, nearest
 from vaegan_jax.errors import UserError
+from vaegan_jax.models.pretrained import diffusers_files
 from vaegan_jax.names import OBJECTIVES
 
 
@@ -55,6 +57,24 @@ def apply_overrides(
   reject(rest)
   if 'loss.kl_weight' in given:
     _use_weight(config, 'loss.rate' in given)
+
+
+def adopt_network(
+  config: ml_collections.ConfigDict, argv: Sequence[str]
+) -> None:
+  """Takes the network of the folder of diffusers that `init_from` names.
+
+  Called before `apply_overrides`, so that a flag changes what it takes.
+
+  Raises:
+    UserError: it holds another kind of network.
+  """
+  given = re.findall(r'(?:^|\n)--?config\.init_from[=\n](.*)', '\n'.join(argv))
+  folder = absolute(given[-1] if given else config.init_from)
+  found = diffusers_files.read_config(folder) if folder else None
+  if found:
+    fields = diffusers_files.read_fields(folder, found)
+    config.update_from_flattened_dict(fields)
 
 
 def _use_weight(config: ml_collections.ConfigDict, has_rate: bool) -> None:

@@ -42,6 +42,10 @@ class Encoder(nn.Module):
     middle_attention: whether two blocks with attention between them follow at
       the smallest size.
     layout: 'own' or 'ldm'; see the module.
+    num_groups: number of groups of the norms of 'ldm'; 0: 32, or the most that
+      divide the width.
+    quant_convs: whether 'ldm' has a 1x1 convolution on either side of the
+      latent.
     dtype: the convolutions'; None: float32.
     remat: whether the gradient recomputes the blocks instead of storing them.
   """
@@ -54,6 +58,8 @@ class Encoder(nn.Module):
   attention_levels: Sequence[int] = ()
   middle_attention: bool = False
   layout: str = 'own'
+  num_groups: int = 0
+  quant_convs: bool = True
   dtype: Any = None
   remat: bool = False
 
@@ -69,7 +75,7 @@ class Encoder(nn.Module):
     kernel_size = (3,) * (x.ndim - 2)
     conv = functools.partial(blocks.Conv, dtype=self.dtype)
     widths = [self.width * m for m in self.channel_multipliers]
-    num_groups = _num_groups(self.layout, self.width)
+    num_groups = _num_groups(self)
     options = num_groups, self.dtype, self.remat
     x = conv(widths[0], kernel_size, name='from_image')(x)
     for level, features in enumerate(widths):
@@ -87,6 +93,8 @@ class Encoder(nn.Module):
     x = nn.swish(group_norm(x, num_groups, 'norm'))
     if self.layout == 'ldm':
       x = conv(self.size, kernel_size, name='conv_out')(x)
+    if self.layout == 'ldm' and not self.quant_convs:
+      return x.astype(jnp.float32)
     return blocks.to_latent(x, self.size, flat=self.flat, dtype=self.dtype)
 
 
@@ -100,7 +108,8 @@ class Decoder(nn.Module):
     flat_space: spatial shape of the smallest map if the latent is flat; (): the
       latent is a map.
     width, channel_multipliers, num_res_blocks, attention_levels,
-      middle_attention, layout, dtype, remat: as the encoder's.
+      middle_attention, layout, num_groups, quant_convs, dtype, remat: as the
+      encoder's.
   """
 
   channels: int
@@ -111,6 +120,8 @@ class Decoder(nn.Module):
   attention_levels: Sequence[int] = ()
   middle_attention: bool = False
   layout: str = 'own'
+  num_groups: int = 0
+  quant_convs: bool = True
   dtype: Any = None
   remat: bool = False
 
@@ -124,11 +135,11 @@ class Decoder(nn.Module):
     del train
     conv = functools.partial(blocks.Conv, dtype=self.dtype)
     is_ldm = self.layout == 'ldm'
-    if is_ldm:
+    if is_ldm and self.quant_convs:
       one, size = (1,) * (latents.ndim - 2), latents.shape[-1]
       latents = conv(size, one, name='post_quant')(latents)
     widths = [self.width * m for m in self.channel_multipliers]
-    num_groups = _num_groups(self.layout, self.width)
+    num_groups = _num_groups(self)
     options = num_groups, self.dtype, self.remat
     x = blocks.from_latent(
       latents, widths[-1], flat_space=self.flat_space, dtype=self.dtype
@@ -154,9 +165,11 @@ class Decoder(nn.Module):
     return x if is_ldm else nn.tanh(x)
 
 
-def _num_groups(layout: str, width: int) -> int:
+def _num_groups(network: Encoder | Decoder) -> int:
   """Returns latent-diffusion's one number of groups for all widths, or 0."""
-  return math.gcd(blocks.MAX_GROUPS, width) if layout == 'ldm' else 0
+  if network.layout == 'own':
+    return 0
+  return network.num_groups or math.gcd(blocks.MAX_GROUPS, network.width)
 
 
 def _downsample(

@@ -18,6 +18,7 @@ def create_autoencode(
   split: bool = False,
   to_encoder: bool = True,
   with_half: bool = False,
+  train_encoder: bool = True,
 ) -> Callable:
   """Creates the pass that is differentiated with respect to the parameters.
 
@@ -28,6 +29,8 @@ def create_autoencode(
       1512.09300, section 2.3, stops it there).
     with_half: whether the latents at half their size are decoded, too (as arXiv
       2502.09509 and 2502.14831 do).
+    train_encoder: whether the encoder and the latent are trained; if not, their
+      norms and codes stay as they are.
 
   Returns:
     (params, batch_stats, inputs) -> ((decoded, the latent's losses {name:
@@ -40,7 +43,8 @@ def create_autoencode(
   """
 
   def forward(module, x, noise, prior):
-    latents, losses, stats = module.latent(module.encoder(x, True), noise, True)
+    encoded = module.encoder(x, train_encoder)
+    latents, losses, stats = module.latent(encoded, noise, train_encoder)
     x_recon = module.decoder(latents, True)
     decoded = {'x_recon': x_recon}
     if split:  # XLA merges the two forward passes.
