@@ -25,7 +25,11 @@ FLOORS = (
 )
 FLOOR = {wing: floor for floor, wings in enumerate(FLOORS) for wing in wings}
 MAX_LINES, MAX_FUNCTION = 350, 60
-LONG = {'vaegan_jax/data/sources/drawn_faces.py'}  # One drawing, part by part.
+# One drawing, part by part, and one table, a row a field.
+LONG = {
+  'vaegan_jax/data/sources/drawn_faces.py',
+  'vaegan_jax/config/schema.py',
+}
 
 
 def name_of(path, root=ROOT):

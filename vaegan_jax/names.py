@@ -20,6 +20,7 @@ NORMS = ('none', 'group', 'instance', 'batch')
 NETWORKS = ('plain', 'residual')
 LAYOUTS = ('own', 'ldm')
 TRAINED_PARTS = ('all', 'decoder', 'none')
+ACTIVATIONS = ('own', 'snake')
 DTYPES = ('float32', 'bfloat16')
 # Convolutions in each of the five stages of VGG.
 VGG_CONVOLUTIONS = {'vgg16': (2, 2, 3, 3, 3), 'vgg19': (2, 2, 4, 4, 4)}

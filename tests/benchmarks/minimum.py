@@ -4,6 +4,7 @@ The unit is one product for one image, which is two FLOPs: the product and its
 sum. Products with padding do not count.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -13,6 +14,7 @@ import ml_collections
 
 from vaegan_jax.config.shapes import example_shape, spatial_shape
 from vaegan_jax.losses import adversarial
+from vaegan_jax.models.blocks import strides_of
 from vaegan_jax.setup.modules import create_modules, trained_parts
 from vaegan_jax.training.train_state import select
 
@@ -89,23 +91,27 @@ def encoder_products(config: ml_collections.ConfigDict) -> list[int]:
   model, sides = config.model, spatial_shape(config.data)
   widths = [model.width * m for m in model.channel_multipliers]
   channels, size = config.data.channels, _num_inputs(model)
+  strides, same = strides_of(model.strides, model.depth), _same(model)
   if model.network == 'plain':
-    products = _halvings(sides, channels, widths)
-    sides = _divide(sides, 2 ** len(widths))
+    products = _divisions(sides, channels, widths, strides)
+    sides = _divide(sides, math.prod(strides))
   else:
-    products = [_conv(sides, _same, channels, widths[0])]
+    products = [_conv(sides, same, channels, widths[0])]
     before = widths[0]
-    halve = _halved_from_four if model.layout == 'own' else _halved_from_three
     for level, width in enumerate(widths):
       if level:
-        products.append(_conv(sides, halve, before, before))
-        sides = _divide(sides, 2)
+        stride = strides[level - 1]
+        down = _halved_from_three
+        if model.layout == 'own':
+          down = functools.partial(_divided, stride)
+        products.append(_conv(sides, down, before, before))
+        sides = _divide(sides, stride)
       count = model.num_res_blocks
       products += _level(config, sides, before, width, count)
       before = width
     products += _middle(model, sides, before)
     if model.layout == 'ldm':
-      products.append(_conv(sides, _same, before, size))
+      products.append(_conv(sides, same, before, size))
       before = size
     widths = [before]
   # A dense or 1x1 layer has as many products.
@@ -118,19 +124,24 @@ def decoder_products(
   """Counts each layer, from the latent to the image, maybe of half size."""
   model = config.model
   widths = [model.width * m for m in model.channel_multipliers]
-  sides = _divide(spatial_shape(config.data), 2 ** (model.depth + halved))
+  strides, same = strides_of(model.strides, model.depth), _same(model)
+  sides = _divide(spatial_shape(config.data), math.prod(strides) * 2**halved)
   products, size = [], model.latent_dim
   if model.layout == 'ldm':
     products.append(math.prod(sides) * size * size)
   if model.latent_shape == 'flat':
     products.append(math.prod(sides) * size * widths[-1])
   else:
-    products.append(_conv(sides, _same, size, widths[-1]))
+    products.append(_conv(sides, same, size, widths[-1]))
   before = widths[-1]
   if model.network == 'plain':
-    for width in [*reversed(widths[:-1]), widths[0]]:
-      products.append(_conv(sides, _doubled, before, width))
-      sides, before = tuple(2 * s for s in sides), width
+    ends = zip(
+      reversed(strides), [*reversed(widths[:-1]), widths[0]], strict=True
+    )
+    for stride, width in ends:
+      enlarged = functools.partial(_enlarged, stride)
+      products.append(_conv(sides, enlarged, before, width))
+      sides, before = tuple(stride * s for s in sides), width
   else:
     products += _middle(model, sides, before)
     for level in reversed(range(len(widths))):
@@ -138,9 +149,11 @@ def decoder_products(
       products += _level(config, sides, before, widths[level], count)
       before = widths[level]
       if level:
-        products.append(_conv(sides, _doubled, before, before))
-        sides = tuple(2 * s for s in sides)
-  return [*products, _conv(sides, _same, before, config.data.channels)]
+        stride = strides[level - 1]
+        enlarged = functools.partial(_enlarged, stride)
+        products.append(_conv(sides, enlarged, before, before))
+        sides = tuple(stride * s for s in sides)
+  return [*products, _conv(sides, same, before, config.data.channels)]
 
 
 def critic_products(config: ml_collections.ConfigDict) -> list[list[int]]:
@@ -155,16 +168,16 @@ def critic_products(config: ml_collections.ConfigDict) -> list[list[int]]:
     widths = [critic.width * m for m in critic.channel_multipliers]
     channels = config.data.channels
     if critic.network == 'plain':
-      products = _halvings(sides, channels, widths)
+      products = _divisions(sides, channels, widths, (2,) * critic.depth)
     else:
-      products = [_conv(sides, _same, channels, widths[0])]
+      products = [_conv(sides, _three, channels, widths[0])]
       for before, width, halving in zip(
         widths[:-1], widths[1:], range(critic.depth), strict=True
       ):
         at = _divide(sides, 2**halving)
         products.append(
-          _conv(at, _same, before, before)
-          + _conv(at, _halved_from_four, before, width)
+          _conv(at, _three, before, before)
+          + _conv(at, functools.partial(_divided, 2), before, width)
           + math.prod(_divide(at, 2)) * before * width
         )
     smallest = math.prod(_divide(sides, 2**critic.depth))
@@ -179,7 +192,8 @@ def search_products(config: ml_collections.ConfigDict) -> int:
     return 0
   places = 1
   if model.latent_shape == 'map':
-    places = math.prod(_divide(spatial_shape(config.data), 2**model.depth))
+    factor = math.prod(strides_of(model.strides, model.depth))
+    places = math.prod(_divide(spatial_shape(config.data), factor))
   return places * model.latent_dim * model.codebook_size
 
 
@@ -199,21 +213,22 @@ def _num_inputs(model) -> int:
   return model.latent_dim * (2 if model.latent == 'gaussian' else 1)
 
 
-def _halvings(sides, channels, widths) -> list[int]:
-  """Counts a stack of convolutions of kernel size 4 and stride 2."""
-  inputs = [channels, *widths[:-1]]
-  return [
-    _conv(_divide(sides, 2**i), _halved_from_four, *ends)
-    for i, ends in enumerate(zip(inputs, widths, strict=True))
-  ]
+def _divisions(sides, channels, widths, strides) -> list[int]:
+  """Counts a stack of convolutions with strides and kernels of twice those."""
+  products, before = [], channels
+  for width, stride in zip(widths, strides, strict=True):
+    divided = functools.partial(_divided, stride)
+    products.append(_conv(sides, divided, before, width))
+    sides, before = _divide(sides, stride), width
+  return products
 
 
 def _level(config, sides, before, width, num_blocks) -> list[int]:
   """Counts a level's residual blocks and attention, layer by layer."""
-  products = []
+  products, same = [], _same(config.model)
   for _ in range(num_blocks):
-    products += [_conv(sides, _same, before, width)]
-    products += [_conv(sides, _same, width, width)]
+    products += [_conv(sides, same, before, width)]
+    products += [_conv(sides, same, width, width)]
     if before != width:
       products.append(math.prod(sides) * before * width)
     if min(sides) in config.model.attention_sides:
@@ -225,7 +240,8 @@ def _level(config, sides, before, width, num_blocks) -> list[int]:
 def _middle(model, sides, width) -> list[int]:
   if not model.middle_attention:
     return []
-  return [_conv(sides, _same, width, width)] * 4 + _attention(sides, width)
+  convs = [_conv(sides, _same(model), width, width)] * 4
+  return convs + _attention(sides, width)
 
 
 def _attention(sides, width) -> list[int]:
@@ -241,14 +257,20 @@ def _conv(
   return math.prod(map(taps, sides)) * inputs * outputs
 
 
-def _same(side: int) -> int:
+def _same(model) -> Callable[[int], int]:
+  """Counts the model's kernel size, whose outermost products meet padding."""
+  half = model.kernel_size // 2
+  return lambda side: model.kernel_size * side - half * (half + 1)
+
+
+def _three(side: int) -> int:
   """Counts kernel size 3; the two outermost products meet the padding."""
   return 3 * side - 2
 
 
-def _halved_from_four(side: int) -> int:
-  """Counts kernel size 4, stride 2 and a padding of 1."""
-  return 4 * (side // 2) - 2
+def _divided(stride: int, side: int) -> int:
+  """Counts kernel size 2 s, stride s and a padding of s."""
+  return 2 * side - stride
 
 
 def _halved_from_three(side: int) -> int:
@@ -256,9 +278,9 @@ def _halved_from_three(side: int) -> int:
   return 3 * (side // 2) - 1
 
 
-def _doubled(side: int) -> int:
-  """Counts kernel size 3 after upsampling: 2 for each of the sub-pixels."""
-  return 2 * (2 * side) - 2
+def _enlarged(stride: int, side: int) -> int:
+  """Counts kernel size 2 s - 1 after upsampling: 2 or 3 for each sub-pixel."""
+  return (3 * stride - 2) * side - 2 * (stride - 1)
 
 
 def _divide(sides: Sequence[int], by: int) -> Sides:

@@ -2,7 +2,10 @@
 
 from types import SimpleNamespace
 
+import pytest
+
 from vaegan_jax.commands import compare
+from vaegan_jax.errors import UserError
 from vaegan_jax.setup.finished_run import FinishedRun
 
 
@@ -24,3 +27,15 @@ def test_each_run_has_its_own_protocol():
   )
   del runs['mse'], runs['old']
   assert compare._protocol(runs) == shared
+
+
+def test_two_judges_are_refused():
+  keys = {'mse': (0, 4095), 'geometric': (0, 4095), 'old': 'dtype'}
+  runs = {
+    label: FinishedRun(SimpleNamespace(judge_key=('a', key)), {}, 0)
+    for label, key in keys.items()
+  }
+  with pytest.raises(UserError, match=r'own_judge=True .* old and mse by two'):
+    compare._check_same_judge(runs)
+  del runs['old']
+  compare._check_same_judge(runs)

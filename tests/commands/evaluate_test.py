@@ -15,7 +15,7 @@ from tests import command_line, networks
 from vaegan_jax.commands import compare, evaluate, train
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import evaluator as evaluator_lib
-from vaegan_jax.evaluation import metrics
+from vaegan_jax.evaluation import metrics, own_judge
 from vaegan_jax.evaluation.feature_metrics import FeatureMetrics
 from vaegan_jax.evaluation.scores import to_line
 from vaegan_jax.losses import perceptual
@@ -297,7 +297,7 @@ def test_another_network_is_refused(runs):
 def test_feature_metrics_are_computed_in_every_mode(
   runs, tmp_path, monkeypatch
 ):
-  """Uses substitutes; `feature_metrics_test.py` tests their values."""
+  """Uses substitutes; other tests have the values of the real networks."""
 
   def load(*, lpips_weights, features_weights, arrays):
     assert not arrays  # They are photographs.
@@ -311,20 +311,28 @@ def test_feature_metrics_are_computed_in_every_mode(
     return FeatureMetrics(embedders=(look,), protocol=('lpips: a stand-in',))
 
   monkeypatch.setattr(finished_run, 'load_feature_metrics', load)
-  monkeypatch.setattr(compare, 'load_feature_metrics', load)
   configs = {}
   for objective, (config, workdir) in runs.items():
     config = config.copy_and_resolve_references()
     if objective == 'geometric':  # The other run has no critic.
       config.evaluation.lpips_weights = 'a,b'
+      config.evaluation.own_judge = True
     configs[str(shutil.copytree(workdir, tmp_path / objective))] = config
+  with pytest.raises(UserError, match=r'own_judge=True .* 64 .* there are 43'):
+    compare.compare(configs, str(tmp_path))
+  monkeypatch.setattr(own_judge, 'MIN_EXAMPLES', 43)
+  monkeypatch.setattr(own_judge, '_NUM_STEPS', 1)
   compare.compare(configs, str(tmp_path))
   results = json.loads((tmp_path / 'comparison.json').read_text())
   for row in results.values():
     assert row['lpips'] > 0 and row['lpips_sampled'] > 0
     assert row['frechet'] > row['frechet_floor'] > 0
-  assert 'a stand-in' in (tmp_path / 'comparison.md').read_text()
+    assert row['judge'] > 0 and row['judge_frechet_sampled'] > 0
+    assert row['judge_floor'] > 0
+  protocol = (tmp_path / 'comparison.md').read_text()
+  assert 'a stand-in' in protocol and protocol.count('\n- judge') == 1
   workdir, config = list(configs.items())[1]
   evaluate.evaluate(config, workdir)
   scores = json.loads((tmp_path / 'geometric' / 'evaluation.json').read_text())
-  assert scores['lpips'] == pytest.approx(results['geometric']['lpips'])
+  for name in ('lpips', 'judge'):
+    assert scores[name] == pytest.approx(results['geometric'][name])

@@ -47,6 +47,11 @@ def trained(request, tmp_path_factory):
     '--config.model.latent_shape=map',
     '--config.num_train_steps=2',
   )
+  if len(shape) == 1:
+    flags += (
+      '--config.model.strides=(2, 4)',
+      '--config.model.activation=snake',
+    )
   use(root / 'run', *flags)
   workdir = root / 'resumed'  # A resumed run gets the same crops.
   with pytest.MonkeyPatch.context() as patch:

@@ -90,7 +90,10 @@ FILES = {
     (1, 2, 0),
   ),
   'sound': (
-    ('data.shape=(32,)', 'data.channels=2', 'data.value_range=(-9000,9000)'),
+    (
+      *('data.shape=(32,)', 'data.channels=2', 'data.mid_side=true'),
+      'data.value_range=(-9000,9000)',
+    ),
     '40',
     'sound.wav',
     sound,

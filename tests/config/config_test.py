@@ -121,7 +121,13 @@ BAD_VALUES = {
   'profile_steps': ((10,), (0, 2), (5, 3), (1, 2, 3), (1.0, 2), '10'),
   'data.name': ('', ' ', None),
   'data.path': ('/data/my_photos',),
-  'data.folder_rules': (0, 4, '2'),
+  'data.folder_rules': (0, 5, '2'),
+  'data.resample': (True, 1),  # Of no sounds.
+  'data.mix_channels': (True, 'yes'),
+  'data.mid_side': (True, 1),
+  'model.activation': ('relu', 3),
+  'model.strides': ((1,), (2,), (2, 2, 2, 3), 'a', 2),
+  'model.kernel_size': (0, 4, 65, '3'),
   'data.group_by': ('folder', '(', '*', 3, None),  # Of no folder; malformed.
   'data.clip': (1, 'true', None),
   'data.allow_growth': ('yes',),

@@ -16,7 +16,7 @@ from vaegan_jax.errors import UserError
       'array_folder',
       {'nii.gz': 4, 'txt': 1},
       'no array, but 4 .nii (--config.data.name=medical reads such files) and '
-      '1 .txt; it must hold .npy, .npz, TIFF, PNG, WAV or FLAC files',
+      '1 .txt; it must hold .npy, .npz, TIFF, PNG, WAV or other files',
     ),
     (
       'array_folder',

@@ -21,3 +21,19 @@ def test_random_flip_mirrors_the_chosen_images_only():
   flipped = pixels.random_flip(images, flip, 0)  # Up and down.
   np.testing.assert_array_equal(flipped[0], images[0])
   np.testing.assert_array_equal(flipped[1], images[1, ::-1])
+
+
+def test_left_and_right_return_exactly_from_mid_and_side():
+  rng, ends = np.random.default_rng(0), (-(2**15), 2**15 - 1)
+  stereo = rng.integers(*ends, (4000, 2), np.int16, endpoint=True)
+  stereo[:4] = [(a, b) for a in ends for b in ends]
+
+  def there_and_back(stereo):
+    x = pixels.to_float(stereo, ends, True)
+    return x, pixels.to_values(x, ends, True)
+
+  x, back = jax.jit(there_and_back)(stereo)
+  left, right = 2 * (stereo.T.astype(np.float64) - ends[0]) / (2**16 - 1) - 1
+  np.testing.assert_allclose(x[:, 0], (left + right) / 2, atol=2e-7)
+  np.testing.assert_allclose(x[:, 1], (left - right) / 2, atol=2e-7)
+  np.testing.assert_array_equal(np.rint(back), stereo)

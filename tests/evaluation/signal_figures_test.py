@@ -147,6 +147,7 @@ def opened(request):
     value_range=(-1.0, 1.0),
     bands=(0,),
     sample_rate=_RATE,
+    mid_side=len(sides) == 1,
   )
   return evaluator, variables, x
 
@@ -160,6 +161,11 @@ def test_an_evaluator_measures_what_is_no_image(opened):
   for name in ('psnr', 'ssim', 'low_frequency_psnr', 'detail', 'energy', 'kl'):
     assert scores[name] is not None, name
   assert 'x'.join(map(str, x.shape[1:])) in evaluator.protocol
+  pair = evaluator.reconstruct_first(variables, len(x))
+  errors = np.square(np.subtract(*np.clip(pair, -1, 1)))  # Left and right.
+  means = errors.reshape(len(x), -1).mean(1)
+  expected = np.mean(10 * np.log10(4 / means))
+  np.testing.assert_allclose(scores['psnr'], expected, rtol=1e-4)
 
 
 def test_an_evaluator_draws_and_plays_what_is_no_image(opened):

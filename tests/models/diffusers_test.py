@@ -14,21 +14,21 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.models.pretrained import diffusers as weights
 
 WIDTH, MULTIPLIERS, LATENT = 32, (1, 2, 2), 3
+FIELDS = {
+  'network': 'residual',
+  'layout': 'ldm',
+  'width': WIDTH,
+  'channel_multipliers': MULTIPLIERS,
+  'num_res_blocks': 2,
+  'middle_attention': True,
+  'latent_shape': 'map',
+}
 
 
 @functools.cache
 def created(**fields):
   """Returns an autoencoder with the layout, and weights without zeros."""
-  fields = {
-    'network': 'residual',
-    'layout': 'ldm',
-    'width': WIDTH,
-    'channel_multipliers': MULTIPLIERS,
-    'num_res_blocks': 2,
-    'middle_attention': True,
-    'latent_shape': 'map',
-  } | fields
-  module = networks.autoencoder(16, 3, LATENT, **fields)
+  module = networks.autoencoder(16, 3, LATENT, **FIELDS | fields)
   x = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
   params = random_variables(module, x)['params']
   # Scaled for about unit variance in all layers.
@@ -141,22 +141,15 @@ def test_networks_that_are_not_read_are_named(change, told):
 def test_latents_and_images_equal_a_plain_reference(changes):
   module, params = created(**changes)
   state = weights.to_diffusers(params)
-  model = networks.model_fields(
-    network='residual',
-    layout='ldm',
-    width=WIDTH,
-    latent_dim=LATENT,
-    latent_shape='map',
-    num_res_blocks=2,
-    middle_attention=True,
-    **{'channel_multipliers': MULTIPLIERS} | changes,
-  )
+  model = networks.model_fields(**FIELDS, latent_dim=LATENT) | changes
   config = weights.describe(model, (16, 16, 3), {}, None)
-  for field, value in weights.fields_of(config).items():
-    assert {**model, 'channels': 3}[field.partition('.')[2]] == value or (
-      # A width and its multipliers may be other factors of the same channels.
-      field in ('model.width', 'model.channel_multipliers', 'model.num_groups')
-    )
+  described = weights.fields_of(config)
+  assert described['model.quant_convs'] == model['quant_convs']
+  assert described['model.middle_attention'] == model['middle_attention']
+  widths = [
+    described['model.width'] * m for m in described['model.channel_multipliers']
+  ]
+  assert widths == [WIDTH * m for m in model['channel_multipliers']]
   x = np.asarray(random(2, 16, 24, 3))
   encoded = jax.jit(
     lambda x: module.apply({'params': params}, x, method='encode')

@@ -1,5 +1,7 @@
 """Residual networks: blocks by hand, axes of space, dtypes and remat."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -141,6 +143,61 @@ def test_networks_work_over_one_to_three_axes_of_space(network, num_axes):
     x_recon = jax.jit(decoder.apply)(variables, random(*h.shape))
     assert np.isfinite(x_recon).all() and np.abs(x_recon).max() <= 1
     assert x_recon.std() > 0
+
+
+def by_hand_snake(x, scale):
+  return x + np.sin(scale * x) ** 2 / scale
+
+
+def test_networks_of_sounds_have_strides_kernels_and_a_periodic_activation():
+  """The last block of a plain encoder with strides 2 and 3, by hand."""
+  fields = {
+    'channel_multipliers': (1, 2),
+    'strides': (2, 3),
+    'activation': 'snake',
+  }
+  encoder = plain.Encoder(5, False, 2, **fields)
+  decoder = plain.Decoder(2, (), 2, kernel_size=7, **fields)
+  assert encoder.factor == 6
+  x, h = random(1, 36, 2), random(1, 4, 5)
+  variables = random_variables(encoder, x)
+  _, found = jax.jit(
+    functools.partial(encoder.apply, capture_intermediates=True)
+  )(variables, x)
+  before, after = (
+    np.asarray(found['intermediates'][f'block_{i}']['__call__'][0])
+    for i in range(2)
+  )
+  block = variables['params']['block_1']
+  kernel = np.asarray(block['Conv_0']['kernel'])
+  assert kernel.shape == (6, 2, 4)
+  padded = np.pad(before, [(0, 0), (1, 2), (0, 0)])
+  linear = np.stack(
+    [np.einsum('tc,tcf->f', padded[0, 3 * t :][:6], kernel) for t in range(6)]
+  )
+  scale = np.exp(block['Snake_0']['log_scale'])
+  expected = by_hand_snake(linear + block['Conv_0']['bias'], scale)
+  np.testing.assert_allclose(after[0], expected, rtol=1e-4, atol=1e-5)
+  variables = random_variables(decoder, h)
+  assert shapes(variables['params'])['to_image']['kernel'] == (7, 2, 2)
+  assert shapes(variables['params'])['block_0']['Conv_0']['kernel'] == (5, 4, 2)
+  assert jax.eval_shape(decoder.apply, variables, h).shape == (1, 24, 2)
+
+
+def test_residual_networks_have_the_same_forms():
+  fields = {'strides': (4,), 'activation': 'snake', 'kernel_size': 5}
+  encoder = residual.Encoder(3, False, 4, (1, 2), **fields)
+  decoder = residual.Decoder(2, (), 4, (1, 2), **fields)
+  x = jax.ShapeDtypeStruct((2, 8, 12, 2), jnp.float32)
+  variables = jax.eval_shape(encoder.init, jax.random.key(0), x)
+  h = jax.eval_shape(encoder.apply, variables, x)
+  assert encoder.factor == 4 and h.shape == (2, 2, 3, 3)
+  block = shapes(variables['params'])['level_1']['block_0']
+  assert block['conv_1']['kernel'] == (5, 5, 8, 8)
+  assert block['Snake_1']['log_scale'] == (8,)
+  variables = jax.eval_shape(decoder.init, jax.random.key(0), h)
+  assert jax.eval_shape(decoder.apply, variables, h).shape == x.shape
+  assert shapes(variables['params'])['up_1']['kernel'] == (7, 7, 8, 8)
 
 
 def test_a_signal_is_an_image_of_one_column():

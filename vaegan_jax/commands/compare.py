@@ -6,17 +6,17 @@ from collections.abc import Iterable, Mapping
 import ml_collections
 from etils import epath
 
-from vaegan_jax.config.shapes import holds_arrays
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation.feature_metrics import (
-  FeatureMetrics,
-  load_feature_metrics,
-)
+from vaegan_jax.evaluation.feature_metrics import FeatureMetrics
 from vaegan_jax.evaluation.plots import comparison_figure
 from vaegan_jax.evaluation.scores import is_main
 from vaegan_jax.evaluation.tables import markdown_table
 from vaegan_jax.runtime.files import check_writable, save_png, write_text
-from vaegan_jax.setup.finished_run import FinishedRun, open_run
+from vaegan_jax.setup.finished_run import (
+  FinishedRun,
+  open_run,
+  read_feature_metrics,
+)
 
 # Fields of `config.data` that determine the held-out images.
 _SAME_DATA = (
@@ -53,8 +53,9 @@ def compare(
   check_writable(output_dir)
   _check_same_data(configs)
   options = {
-    'feature_metrics': _load_feature_metrics(configs.values()),
+    'feature_metrics': _read_feature_metrics(configs.values()),
     'batch_size': next(iter(configs.values())).batch_size,
+    'has_judge': any(c.evaluation.own_judge for c in configs.values()),
   }
   runs = {
     label: open_run(config, workdir, **options)
@@ -63,6 +64,8 @@ def compare(
     )
   }
   _check_same_images(configs, runs)
+  if options['has_judge']:
+    _check_same_judge(runs)
   results = _score(runs)
   rows = {}
   for label, (evaluator, variables, _) in runs.items():
@@ -135,16 +138,26 @@ def _check_same_images(configs, runs) -> None:
       )
 
 
-def _load_feature_metrics(
+def _check_same_judge(runs) -> None:
+  """Refuses runs whose examples would train another network."""
+  (first_label, first), *others = runs.items()
+  for label, run in others:
+    if run.evaluator.judge_key != first.evaluator.judge_key:
+      raise UserError(
+        f'evaluation.own_judge=True would judge {label} and {first_label} by '
+        'two networks, because their held-out examples or data.value_range '
+        'differ: evaluate each by itself, with --mode=evaluate'
+      )
+
+
+def _read_feature_metrics(
   configs: Iterable[ml_collections.ConfigDict],
 ) -> FeatureMetrics:
-  """Loads those of the first run that names any; all have the same data."""
+  """Reads those of the first run that names any; all have the same data."""
   configs = list(configs)
-  named = (c for c in configs if any(c.evaluation.values()))
-  config = next(named, configs[0])
-  return load_feature_metrics(
-    **config.evaluation, arrays=holds_arrays(config.data)
-  )
+  fields = ('lpips_weights', 'features_weights')
+  named = (c for c in configs if any(c.evaluation[f] for f in fields))
+  return read_feature_metrics(next(named, configs[0]))
 
 
 def _without_samples(results):

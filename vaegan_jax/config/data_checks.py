@@ -26,6 +26,7 @@ def check_data(config: ml_collections.ConfigDict) -> Iterator[tuple[str, ...]]:
     )
   yield from _check_crop(data)
   yield from _check_reading(data, num_axes)
+  yield from _check_conversion(data, num_axes)
   if max(data.flip_axes, default=0) >= num_axes:
     yield (
       'data.flip_axes',
@@ -131,6 +132,36 @@ def _check_reading(data, num_axes):
       "have 'C'",
       f'data.axes=C{axes}',
     )
+
+
+def _check_conversion(data, num_axes):
+  if data.mid_side and (num_axes, data.channels) != (1, 2):
+    yield (
+      'data.mid_side',
+      f'is for stereo sounds, not for data.channels={data.channels} with '
+      f'{shape_flag(data)}',
+      'data.mid_side=false',
+    )
+  if data.mid_side and data.max_nodata:
+    yield (
+      'data.mid_side',
+      'mixes channels, of which data.max_nodata masks each by itself',
+      'data.max_nodata=0',
+    )
+  for field in ('resample', 'mix_channels'):
+    if not data[field]:
+      continue
+    off = f'data.{field}=false'
+    if num_axes > 1 or not sources.find(data.name).has_conversion:
+      yield (
+        f'data.{field}',
+        "is for sounds of data.name='array_folder' with one axis, not for "
+        f'data.name={data.name!r} with {shape_flag(data)}',
+        off,
+      )
+    elif data.folder_rules < 4:
+      rule = f'needs data.folder_rules=4, which is {data.folder_rules}'
+      yield f'data.{field}', rule, off
 
 
 def _check_channels(data):

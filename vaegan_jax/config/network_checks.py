@@ -12,6 +12,7 @@ from vaegan_jax.config.paths import is_files
 from vaegan_jax.config.rules import as_argument, either
 from vaegan_jax.config.shapes import shape_field, shape_flag, spatial_shape
 from vaegan_jax.errors import UserError
+from vaegan_jax.models.build import feature_sizes
 from vaegan_jax.names import PRETRAINED_CRITICS
 
 # The architecture of layout='ldm', which is latent-diffusion's.
@@ -20,6 +21,9 @@ _LDM = {
   'latent': 'gaussian',
   'latent_shape': 'map',
   'attention_sides': (),
+  'activation': 'own',
+  'strides': (),
+  'kernel_size': 3,
 }
 # Fields of that layout alone, and of the residual network alone, with the value
 # that turns them off.
@@ -131,15 +135,14 @@ def _check_tokens(model, field: str, code_dim: int) -> Conflicts:
 def check_attention(config: ml_collections.ConfigDict) -> Conflicts:
   """Yields sizes of attention that no feature map has."""
   model, shorter = config.model, min(spatial_shape(config.data))
-  sides = [shorter // 2**level for level in range(model.depth + 1)]
+  sides = feature_sizes(shorter, model)
   for side in model.attention_sides:
     if side not in sides:
       *most, last = sides
       yield (
         'model.attention_sides',
-        f'names {side}, but {shape_flag(config.data)} halved model.depth='
-        f'{model.depth} times has the sides {", ".join(map(str, most))} and '
-        f'{last}',
+        f'names {side}, but the feature maps of {shape_flag(config.data)} have '
+        f'the sides {", ".join(map(str, most))} and {last}',
         f'model.attention_sides={as_argument((last,))}',
       )
 
@@ -193,7 +196,7 @@ def check_trained_critic(config: ml_collections.ConfigDict) -> Conflicts:
 
 
 def _check_sizes(config, section: str, scales: int = 1) -> Conflicts:
-  """Checks the number of multipliers, and that the shape can be halved."""
+  """Checks the number of multipliers, and that the shape can be divided."""
   network, data = config[section], config.data
   depth, is_residual = network.depth, network.network == 'residual'
   count = depth + is_residual
@@ -211,20 +214,29 @@ def _check_sizes(config, section: str, scales: int = 1) -> Conflicts:
       f'{section}.channel_multipliers={example}',
     )
   sides, halvings = spatial_shape(data), depth + scales - 1
-  if network.norm == 'instance' and min(sides) // 2**halvings == 1:
+  power = f'{section}.depth'
+  if scales > 1:
+    power = f'({section}.depth + {section}.num_scales - 1)'
+  factor, why = 2**halvings, f'2**{power}=2**{halvings}='
+  if section == 'model' and network.strides:
+    if len(network.strides) != depth:
+      yield (
+        'model.strides',
+        f'must have one entry for each of the model.depth={depth} blocks',
+        f'model.depth={len(network.strides)}',
+      )
+    factor = math.prod(network.strides)
+    why = f'the product of model.strides={as_argument(network.strides)}, '
+  if network.norm == 'instance' and min(sides) // factor == 1:
     yield (
       f'{section}.norm',
       'makes 0 of a feature map of one pixel, to which '
       f'{shape_flag(data)} is halved',
       f'{section}.norm=group',
     )
-  power = f'{section}.depth'
-  if scales > 1:
-    power = f'({section}.depth + {section}.num_scales - 1)'
   for side in sides:
-    if side % 2**halvings:
-      why = f'2**{power}=2**{halvings}='
-      raise UserError(not_divisible(shape_field(data), side, 2**halvings, why))
+    if side % factor:
+      raise UserError(not_divisible(shape_field(data), side, factor, why))
 
 
 def check_pretrained_critic(config: ml_collections.ConfigDict) -> Conflicts:

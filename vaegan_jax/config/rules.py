@@ -168,6 +168,12 @@ MULTIPLIERS = Rule(
   'whole numbers from 1 to 1024',
   lambda value: value and _all_within(value, 1, 1024),
 )
+STRIDES = Rule(
+  'whole numbers from 2 to 64', lambda value: _all_within(value, 2, 64)
+)
+KERNEL_SIZE = Rule(
+  'an odd number from 1 to 63', lambda value: 1 <= value <= 63 and value % 2
+)
 LEVELS = Rule(
   'one to 16 whole numbers from 3 to 1024',
   lambda value: 1 <= len(value) <= 16 and _all_within(value, 3, 1024),

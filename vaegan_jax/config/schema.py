@@ -62,8 +62,8 @@ FIELDS = (
   _first('data.path', '', rules.DATA_PATH, resumable=True,
          help='Folder or file of a source that reads yours, such as '
          "'image_folder'; local or gs://..."),
-  Field('data.folder_rules', 3, between(1, 3), absent=1,
-        help='How a folder is read and split; 2 and 1: as earlier versions '
+  Field('data.folder_rules', 4, between(1, 4), absent=1,
+        help='How a folder is read and split; 3, 2 and 1: as earlier versions '
         'did.'),
   Field('data.group_by', '', rules.GROUP_BY,
         "Files that a split of a folder keeps together: 'folder', or a regular "
@@ -103,6 +103,14 @@ FIELDS = (
         'counts in no range, loss or metric; arrays with more are skipped.'),
   Field('data.sample_rate', 16_000, rules.COUNT,
         'Samples per second of sounds.'),
+  Field('data.resample', False, rules.ANY,
+        'Whether sounds at other rates are resampled to sample_rate.'),
+  Field('data.mix_channels', False, rules.ANY,
+        'Whether sounds with several channels are averaged into one, or those '
+        'with one repeated, where channels differs.'),
+  Field('data.mid_side', False, rules.ANY,
+        'Whether the networks take stereo sounds as mid and side: half the sum '
+        'and half the difference of left and right.'),
   _first('data.channels', 3, between(1, 2**10),
          '1 gray, 2 gray and alpha, 3 RGB, 4 RGBA; any number for arrays.'),
   Field('data.value_range', 'dtype', rules.VALUE_RANGE,
@@ -172,6 +180,14 @@ FIELDS = (
         'of codes.'),
   _first('model.norm', 'none', one_of(*names.NORMS),
          "Norm of 'plain'; 'residual' always has GroupNorm."),
+  Field('model.activation', 'own', one_of(*names.ACTIVATIONS),
+        "'own', the leaky ReLU of 'plain' or the swish of 'residual', or "
+        "'snake', periodic, for sounds."),
+  Field('model.strides', (), rules.STRIDES,
+        'Factor of each downsampling, such as "(2, 4, 8)"; empty: 2 each.'),
+  Field('model.kernel_size', 3, rules.KERNEL_SIZE,
+        "Size of the convolutions without a stride: all of 'residual', the "
+        "first and the last of the decoder of 'plain'."),
   Field('model.dtype', 'float32', one_of(*names.DTYPES),
         'Type that the convolutions compute in.'),
   Field('model.remat', False, rules.ANY,
@@ -308,6 +324,9 @@ FIELDS = (
   Field('evaluation.features_weights', '', rules.LOCAL_PATH, resumable=True,
         help="File of VGG16 or of FID's Inception for the Frechet distance and "
         'KID; empty: not computed.'),
+  Field('evaluation.own_judge', False, rules.ANY, resumable=True,
+        help='Whether a network that is trained on half of the held-out '
+        'examples gives a distance and a Frechet distance on the others.'),
 )
 # fmt: on
 _PATH_RULES = (rules.PATH, rules.DATA_PATH, rules.LOCAL_PATH, rules.FILES)

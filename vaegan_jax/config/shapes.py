@@ -56,8 +56,10 @@ def shown_bands(data: Any) -> tuple[int, ...]:
 
 def latent_space(config: ml_collections.ConfigDict) -> tuple[int, ...]:
   """Returns the shape of the smallest feature map, a latent map's."""
-  depth = config.model.depth
-  return tuple(side >> depth for side in spatial_shape(config.data))
+  space, model = spatial_shape(config.data), config.model
+  if model.strides:
+    return tuple(side // math.prod(model.strides) for side in space)
+  return tuple(side >> model.depth for side in space)
 
 
 def num_latent_entries(config: ml_collections.ConfigDict) -> int:
@@ -92,5 +94,5 @@ class BitPerEntry(ml_collections.FieldReference):
     try:
       is_steered = self._config.model.latent == 'gaussian'
       return float(num_latent_entries(self._config) if is_steered else 0)
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, ArithmeticError):
       return 0.0  # Another field is wrong; its own rule reports it.

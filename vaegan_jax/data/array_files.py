@@ -18,6 +18,7 @@ from vaegan_jax.data import (
   sounds,
   tiff_files,
 )
+from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.file_lists import list_files
 from vaegan_jax.data.image_files import DAMAGED_FILE, RULES, ImageFiles
 from vaegan_jax.data.reading import Reading, TooLarge, UnreadableKind
@@ -61,7 +62,7 @@ class ArrayFiles(ImageFiles):
   noun, _noun = 'arrays', 'array'
   _examples = '"field_1.npy" and "field_2.npy"'
   _holds_arrays = True
-  _must_hold = '.npy, .npz, TIFF, PNG, WAV or FLAC files, such as "field.npy"'
+  _must_hold = '.npy, .npz, TIFF, PNG, WAV or other files, such as "field.npy"'
 
   def __init__(
     self,
@@ -89,7 +90,7 @@ class ArrayFiles(ImageFiles):
     self._cut = cut
     super().__init__(path, max(rules, 2), group_by)
     if rules > 2:  # They decide which examples are skipped.
-      self.place_key += repr((self._reading[1:], cut))
+      self.place_key += repr((self._reading.key, cut))
       self.place_key += self._list_masks()
     self.least_samples = num_samples
     if num_samples:  # It decides which sounds are too short.
@@ -103,11 +104,15 @@ class ArrayFiles(ImageFiles):
       UserError: as there, or the arrays differ in their kind.
     """
     self._kinds_found, self._shapes = {}, {}
+    self.silent, self.converted = [], {}
     if self.counts is not None:
       self.counts.others = other_files.of_data(
         other_files.count_others(self.root, self.names)
       )
     damaged = super().find_damaged(report)
+    if self.counts is not None:
+      self.counts.silent = sorted(self.silent)
+      self.counts.converted = collections.Counter(self.converted.values())
     # Threads find them in any order.
     self._kinds_found = dict(sorted(self._kinds_found.items()))
     counts = collections.Counter(self._kinds_found.values())
@@ -123,12 +128,29 @@ class ArrayFiles(ImageFiles):
     raise self._error(
       f'in which {count:,} arrays are {kind}, and {len(others):,} are not, '
       f'such as {others[0]!r} ({self._kinds_found[others[0]]}); all must be '
-      f'alike, so repair or remove these{self._describe_one()}'
+      f'alike, so repair or remove these{self._describe_conversion(kind)}'
+      f'{self._describe_one()}'
     )
+
+  def _describe_conversion(self, kind: _Kind) -> str:
+    """Returns a clause about fields that make different sounds alike."""
+    kinds, flags = set(self._kinds_found.values()), []
+    if len({found.sample_rate for found in kinds}) > 1:
+      rate = kind.sample_rate
+      flags += ['--config.data.resample=true']
+      flags += [f'--config.data.sample_rate={rate}']
+    if len({found.shape for found in kinds}) > 1:
+      flags += ['--config.data.mix_channels=true']
+    if not flags or not all(found.sample_rate for found in kinds):
+      return ''
+    if len({found.dtype for found in kinds}) > 1:
+      return ''
+    return f', or convert them: {" ".join(flags)}'
 
   def _readable_kinds(self) -> tuple[str, ...]:
     kinds = ('tifffile', 'imagecodecs')
-    if any(name.lower().endswith(sounds.SUFFIXES) for name in self.names):
+    suffixes = sounds.suffixes(self.rules)
+    if any(name.lower().endswith(suffixes) for name in self.names):
       kinds += ('soundfile',)
     return tuple(kind for kind in kinds if importlib.util.find_spec(kind))
 
@@ -166,8 +188,16 @@ class ArrayFiles(ImageFiles):
     missing = array_shapes.count_missing(
       stored, self._reading, *(self._cut or (1, stored.values.shape))
     )
-    opened = Opened(stored.values, stored.axes, sample_rate=stored.sample_rate)
-    self._note(name, opened, (0,) if stored.sample_rate else ())
+    is_sound = stored.sample_rate > 0
+    if is_sound and stored.values.min() == stored.values.max():
+      self.silent.append(name)
+    opened = Opened(
+      stored.values,
+      stored.axes,
+      sample_rate=stored.sample_rate,
+      was=stored.was,
+    )
+    self._note(name, opened, (0,) if is_sound else ())
     return missing
 
   def _check_length(self, length: int) -> None:
@@ -189,11 +219,14 @@ class ArrayFiles(ImageFiles):
     )
     dtype = arrays.to_device_dtype(np.empty(0, opened.values.dtype)).dtype
     self._kinds_found[name] = _Kind(dtype.name, shape, opened.sample_rate, axes)
+    if opened.was:
+      self.converted[name] = opened.was
 
   def _describe(self, counts, data):
     """Returns a line about no data; see `ImageFiles`."""
     found = ArrayCounts(counts)
-    return found.describe(self.noun), list(found.describe_others())
+    lines = [*found.describe(self.noun), *found.describe_converted(data)]
+    return lines, [*found.describe_silent(), *found.describe_others()]
 
   def reading_key(self, counts: Any) -> tuple[str, ...]:
     """Returns nothing: `split.py` adds what arrays differ in."""
@@ -216,7 +249,7 @@ class ArrayFiles(ImageFiles):
     return f'. As {name!r} may hold {found}'
 
   def _list(self) -> dict[str, tuple[int, int]]:
-    return find_arrays(self.root)
+    return find_arrays(self.root, self.rules)
 
   def _new_counts(self) -> 'ArrayCounts | None':
     return ArrayCounts() if self.rules > 2 else None
@@ -227,12 +260,18 @@ class ArrayCounts(no_data.Counts):
 
   Attributes:
     others: number of other files of data, by suffix.
+    converted: number of converted sounds, by what they were.
+    silent: names of sounds whose samples are all equal.
   """
 
   def __init__(self, counts: Mapping[str, Any] | None = None):
     """Starts with nothing, or with what `to_json` returned."""
     super().__init__(counts)
-    self.others = collections.Counter((counts or {}).get('others', {}))
+    self.others, self.converted = (
+      collections.Counter((counts or {}).get(name, {}))
+      for name in ('others', 'converted')
+    )
+    self.silent = (counts or {}).get('silent', [])
 
   def add(self, name: str, missing: tuple[int, int]) -> None:
     """Counts an array, with its number of values of no data, and of all."""
@@ -241,7 +280,30 @@ class ArrayCounts(no_data.Counts):
 
   def to_json(self) -> dict[str, Any]:
     """Returns the counts for the index of a folder."""
-    return super().to_json() | {'others': dict(self.others)}
+    return super().to_json() | {
+      'others': dict(self.others),
+      'converted': dict(self.converted),
+      'silent': self.silent,
+    }
+
+  def describe_converted(self, data: DataConfig) -> Iterator[str]:
+    """Yields a sentence about sounds that are resampled or mixed."""
+    if self.converted:
+      were = '; '.join(f'{n:,} of {w}' for w, n in self.converted.most_common())
+      yield (
+        f'{self.converted.total():,} of {self.examples:,} sounds are converted '
+        f'to {data.sample_rate:,} Hz and {data.channels} '
+        f'channel{"s" * (data.channels > 1)}: {were}.'
+      )
+
+  def describe_silent(self) -> Iterator[str]:
+    """Yields a sentence about sounds in which there is nothing."""
+    if self.silent:
+      yield (
+        f'{len(self.silent):,} of {self.examples:,} sounds are silent '
+        f'throughout, such as {self.silent[0]!r}; they are trained on, so '
+        'remove them if they are no recordings'
+      )
 
   def describe_others(self) -> Iterator[str]:
     """Yields a sentence about files of data that are not read."""
@@ -250,6 +312,7 @@ class ArrayCounts(no_data.Counts):
       yield f'the folder also has {found}, which are not read'
 
 
-def find_arrays(root: pathlib.Path) -> dict[str, tuple[int, int]]:
+def find_arrays(root: pathlib.Path, rules: int) -> dict[str, tuple[int, int]]:
   """Finds the files of arrays in a folder; see `list_files`."""
-  return list_files(root, lambda path: path.suffix.lower() in arrays.SUFFIXES)
+  suffixes = arrays.suffixes(rules)
+  return list_files(root, lambda path: path.suffix.lower() in suffixes)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from vaegan_jax.data import no_data, sounds, tiff_files
+from vaegan_jax.data import no_data, sound_conversion, sounds, tiff_files
 from vaegan_jax.data.reading import (
   Declared,
   Reading,
@@ -23,7 +23,7 @@ from vaegan_jax.data.reading import (
   check_size,
 )
 
-SUFFIXES = ('.npy', '.npz', '.tif', '.tiff', '.png', *sounds.SUFFIXES)
+_SUFFIXES = ('.npy', '.npz', '.tif', '.tiff', '.png')
 # Axes by name: any other, time, depth, height, width, channels.
 AXES = 'QTZYXC'
 MAX_AXES = 4  # Depth, height, width, channels.
@@ -54,6 +54,7 @@ class Stored(NamedTuple):
       do.
     sample_rate: samples per second; 0 if not a sound.
     nodata: the first of the missing values, as text; '' if there is none.
+    was: see `slices.Opened`.
   """
 
   values: np.ndarray
@@ -61,6 +62,12 @@ class Stored(NamedTuple):
   missing: np.ndarray | None = None
   sample_rate: int = 0
   nodata: str = ''
+  was: str = ''
+
+
+def suffixes(rules: int) -> tuple[str, ...]:
+  """Returns the suffixes of files of arrays, by `data.folder_rules`."""
+  return (*_SUFFIXES, *sounds.suffixes(rules))
 
 
 def read_stored(data: bytes, reading: Reading = _READING) -> Stored:
@@ -75,7 +82,7 @@ def read_stored(data: bytes, reading: Reading = _READING) -> Stored:
     UnreadableKind: the library that reads it is missing.
     ValueError: it is pickled, encrypted, too large, or of another kind.
   """
-  axes, nodata, hidden, rate = reading.axes, '', None, 0
+  axes, nodata, hidden, rate, was = reading.axes, '', None, 0, ''
   if data.startswith(b'\x93NUMPY'):
     array = _read_npy(data)
   elif data.startswith(b'PK\x03\x04'):
@@ -86,12 +93,16 @@ def read_stored(data: bytes, reading: Reading = _READING) -> Stored:
   elif data.startswith(b'\x89PNG'):
     array = _read_png(data)
   elif sounds.is_sound(io.BytesIO(data), reading.rules):
-    array, rate = sounds.read_sound(data, reading.rules)
-    axes = ''
+    (array, rate), axes = sounds.read_sound(data, reading.rules), ''
+    found = sound_conversion.convert(array, rate, reading)
+    if found is not array:
+      was = sound_conversion.describe(array, rate)
+      sound_conversion.check(array)
+      array, rate = found[:, :], found.sample_rate
   else:
     raise ValueError(
-      'its content is no .npy, .npz, TIFF, PNG, WAV or FLAC; a pickle is not '
-      'loaded'
+      'its content is no .npy, .npz, TIFF, PNG or sound that is read; a pickle '
+      'is not loaded'
     )
   if not 1 <= array.ndim <= MAX_AXES or not array.size:
     raise ValueError(
@@ -99,7 +110,7 @@ def read_stored(data: bytes, reading: Reading = _READING) -> Stored:
       'axes, none of them empty'
     )
   stored = to_stored(array, axes, nodata, reading, hidden)
-  return stored._replace(sample_rate=rate)
+  return stored._replace(sample_rate=rate, was=was)
 
 
 def stored_of(data: bytes | np.ndarray | Declared, reading: Reading) -> Stored:

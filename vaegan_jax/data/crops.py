@@ -69,12 +69,12 @@ class Grid(NamedTuple):
 
 def find_empty(
   whole: Sliced, shape: Sequence[int], max_nodata: float
-) -> tuple[list[int], int, int]:
+) -> tuple[list[int], int, int, bool]:
   """Reads all of an array once, in slabs.
 
   Returns:
     The numbers of the grid's crops that hold too much no data, the number of
-    values of no data, and of all.
+    values of no data, that of all, and whether all are equal.
 
   Raises:
     NoData: all of them hold too much.
@@ -83,6 +83,7 @@ def find_empty(
   grid = Grid.of(whole.space, shape)
   length, step = whole.space[0], grid.shape[0]
   empty, num_missing, num_values, row = [], 0, 0, 0
+  low, high = np.inf, -np.inf
   while row < grid.counts[0]:
     # Each crop's values are in one slab; what is beside the grid is read, too.
     row_bytes = step * int(np.prod(whole.space[1:])) * whole.dtype.itemsize
@@ -95,6 +96,8 @@ def find_empty(
       [first] + [0] * (len(shape) - 1), (end - first, *whole.space[1:])
     )
     arrays.check_finite(slab.values)
+    low = min(low, slab.values.min(), key=float)
+    high = max(high, slab.values.max(), key=float)
     num_values += slab.values.size
     if slab.missing is not None:
       num_missing += int(slab.missing.sum())
@@ -107,7 +110,7 @@ def find_empty(
       f'each of its {len(empty):,} crops of {list(shape)} holds more no data '
       f'than data.max_nodata={max_nodata:g}'
     )
-  return empty, num_missing, num_values
+  return empty, num_missing, num_values, bool(low == high)
 
 
 def _is_empty(

@@ -16,7 +16,7 @@ class DataConfig:
 
   name: str
   path: str = ''
-  folder_rules: int = 3
+  folder_rules: int = 4
   group_by: str = ''
   allow_growth: bool = False
   feature: str = ''
@@ -26,6 +26,9 @@ class DataConfig:
   image_size: int | tuple[int, int] = 64
   shape: tuple[int, ...] = ()
   sample_rate: int = 16_000
+  resample: bool = False
+  mix_channels: bool = False
+  mid_side: bool = False
   axes: str = ''
   nodata: str = ''
   max_nodata: float = 0.0
@@ -56,8 +59,15 @@ class DataConfig:
   @property
   def reading(self) -> Reading:
     """How examples are read from files."""
-    rules = self.folder_rules if sources.find(self.name).has_rules else 3
-    return Reading(rules, self.nodata, self.max_nodata, self.axes)
+    rules = self.folder_rules if sources.find(self.name).has_rules else 4
+    return Reading(
+      rules,
+      self.nodata,
+      self.max_nodata,
+      self.axes,
+      self.sample_rate if self.resample else 0,
+      self.channels if self.mix_channels else 0,
+    )
 
   @property
   def converts_profiles(self) -> bool:

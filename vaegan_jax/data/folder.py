@@ -103,8 +103,8 @@ class FolderDataset(Dataset):
       index = _check(files, place)
       write_index(place, index, data_dir)
       _adopt_decoded(place, pathlib.Path(data_dir, name, files.fingerprint))
-      if files.rules > 2:
-        _link_decoded(place, _place(name, files, data_dir, 2))
+      for rules in range(2, files.rules):
+        _link_decoded(place, _place(name, files, data_dir, rules))
       remove_older(place)
     self._names, self._image_counts = index['splits'], index.get('counts')
     self._facts = index.get('facts')

@@ -30,7 +30,7 @@ from vaegan_jax.errors import UserError, describe_error
 _MAX_DAMAGED = 0.1  # Share of all images.
 _CHECKED_TOGETHER = 1000  # Bounds the memory of the check.
 DAMAGED_FILE = 'damaged_images.txt'  # Beside the index of the folder.
-RULES = 3  # The current `folder_rules`; earlier runs keep theirs.
+RULES = 4  # The current `folder_rules`; earlier runs keep theirs.
 
 
 class ImageFiles:
@@ -69,9 +69,9 @@ class ImageFiles:
 
     Args:
       path: the folder, '~' and '$NAME' allowed.
-      rules: 3; 2, which knows fewer names of splits; or 1, the rules of the
-        first versions. They know fewer suffixes and hold out every tenth name,
-        so that a new file moves others.
+      rules: 4; 3, which knows fewer kinds of sounds; 2, which knows fewer
+        names of splits; or 1, the rules of the first versions. They know fewer
+        suffixes and hold out every tenth name, so that a new file moves others.
       group_by: see `split_names.group_keys`; '' for no groups. Rules 3 read it.
 
     Raises:

@@ -242,7 +242,7 @@ def _count_missing(store, data, stored) -> tuple[tuple[int, int], Any]:
   opened = opened._replace(axes=axes or opened.axes)
   try:
     whole = slices.Sliced(opened, channels, len(shape), data.reading)
-    empty, *missing = find_empty(whole, shape, data.max_nodata)
+    empty, *missing, _ = find_empty(whole, shape, data.max_nodata)
   except NoData:
     raise
   except ValueError:

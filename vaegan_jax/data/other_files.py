@@ -11,7 +11,7 @@ _MAX_KINDS = 5  # That are named.
 _CONVERT = 'ffmpeg converts them to .wav'
 _SOURCE = '--config.data.name={} reads such files'
 _READERS = (
-  (_CONVERT, '.mp3 .ogg .oga .opus .m4a .aac .wma .aif .aiff .caf .au'),
+  (_CONVERT, '.mp3 .ogg .oga .opus .m4a .aac .wma .aif .aiff .caf .au .w64'),
   (_SOURCE.format('medical'), '.nii .dcm'),
   (_SOURCE.format('array_file'), '.h5 .hdf5 .hdf .he5 .mat .zarr .nc'),
   (_SOURCE.format('hugging_face'), '.parquet .arrow'),
@@ -31,7 +31,7 @@ _READER_OF = {
   suffix: reader for reader, names in _READERS for suffix in names.split()
 }
 _IMAGES = '.jpg .jpeg .jfif .png .webp .bmp .gif .avif .heic .jp2 .ppm .pgm'
-_ARRAYS = '.npy .npz .wav .flac'
+_ARRAYS = '.npy .npz .wav .flac .aif .aiff .mp3 .ogg .oga .opus'
 # By whether the folder is read as arrays.
 _OTHER_NAME = {
   True: dict.fromkeys(

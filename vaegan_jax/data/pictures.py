@@ -45,7 +45,7 @@ class Pictures:
     Raises:
       UserError: the path does not exist, or has no example.
     """
-    self._root, self._found = _find(path, data.holds_arrays, more_suffixes)
+    self._root, self._found = _find(path, data, more_suffixes)
     self.holds_arrays = data.holds_arrays
     self._kind = 'array' if data.holds_arrays else 'image'
     self._shape, self._reading = data.spatial_shape, data.reading
@@ -61,8 +61,8 @@ class Pictures:
         sample_rate=data.sample_rate,
         reading=data.reading,
       )
-      if data.reading[1:] != Reading()[1:]:
-        self._decoding += tuple(data.reading[1:])
+      if data.reading.key != Reading().key:
+        self._decoding += data.reading.key
     else:
       self._decode = functools.partial(
         decode.decode_image,
@@ -138,16 +138,17 @@ class Pictures:
 
 
 def _find(
-  path: str, holds_arrays: bool, more_suffixes: tuple[str, ...]
+  path: str, data: DataConfig, more_suffixes: tuple[str, ...]
 ) -> tuple[pathlib.Path, dict[str, tuple[int, int]]]:
   """Returns the folder, and (bytes, time of the last change) by name."""
-  root = pathlib.Path(expand_path(path))
+  root, holds_arrays = pathlib.Path(expand_path(path)), data.holds_arrays
   if os.path.isfile(root):
     status = root.stat()
     found = {root.name: (status.st_size, status.st_mtime_ns)}
     root = root.parent
   elif os.path.isdir(root):
-    found = find_arrays(root) if holds_arrays else find_images(root)
+    rules = data.reading.rules
+    found = find_arrays(root, rules) if holds_arrays else find_images(root)
     if holds_arrays and more_suffixes:
       found |= list_files(
         root, lambda path: path.name.lower().endswith(more_suffixes)

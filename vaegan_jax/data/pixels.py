@@ -15,13 +15,16 @@ import numpy as np
 ValueRange = str | tuple[float, float]
 
 
-def to_float(images: jax.Array, value_range: ValueRange = 'dtype') -> jax.Array:
+def to_float(
+  images: jax.Array, value_range: ValueRange = 'dtype', mid_side: bool = False
+) -> jax.Array:
   """Maps values to [-1, 1].
 
   Args:
     images: [..., C] uint8 or, with a pair, of any type; NaN stays NaN.
     value_range: 'dtype': 0 and 255 become -1 and 1; or the pair of values that
       do, outside of which values are clipped.
+    mid_side: whether two channels, left and right, become mid and side.
 
   Returns:
     [..., C] float32.
@@ -30,21 +33,30 @@ def to_float(images: jax.Array, value_range: ValueRange = 'dtype') -> jax.Array:
   if value_range == 'dtype':
     return images / 127.5 - 1.0
   low, high = value_range
-  x = (images - low) / ((high - low) / 2) - 1
-  return jnp.clip(x, -1, 1)
+  x = jnp.clip((images - low) / ((high - low) / 2) - 1, -1, 1)
+  return left_right(x) / 2 if mid_side else x
 
 
-def to_values(x: jax.Array, value_range: ValueRange = 'dtype') -> jax.Array:
+def left_right(x: jax.Array) -> jax.Array:
+  """Maps mid and side [..., 2] to left and right, their sum and difference."""
+  mid, side = x[..., :1], x[..., 1:]
+  return jnp.concatenate([mid + side, mid - side], -1)
+
+
+def to_values(
+  x: jax.Array, value_range: ValueRange = 'dtype', mid_side: bool = False
+) -> jax.Array:
   """Inverts `to_float`, except for its clipping.
 
   Args:
     x: [..., C] in [-1, 1], or slightly outside.
-    value_range: see `to_float`.
+    value_range, mid_side: see `to_float`.
 
   Returns:
     [..., C] float32 in the units of the data.
   """
   low, high = (0.0, 255.0) if value_range == 'dtype' else value_range
+  x = left_right(x) if mid_side else x
   return (jnp.asarray(x, jnp.float32) + 1) * ((high - low) / 2) + low
 
 

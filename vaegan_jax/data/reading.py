@@ -16,12 +16,28 @@ class Reading(NamedTuple):
     nodata: `data.nodata`: '' for what each file declares.
     max_nodata: `data.max_nodata`.
     axes: `data.axes`: '' for what each file declares.
+    sample_rate: to which sounds are resampled; 0: they keep their own.
+    channels: to which sounds are mixed; 0: they keep their own.
   """
 
-  rules: int = 3
+  rules: int = 4
   nodata: str = ''
   max_nodata: float = 0.0
   axes: str = ''
+  sample_rate: int = 0
+  channels: int = 0
+
+  @property
+  def key(self) -> tuple:
+    """What decides about values beside `rules`, for names of copies."""
+    key = self.nodata, self.max_nodata, self.axes
+    return key + self.sound_key
+
+  @property
+  def sound_key(self) -> tuple:
+    """How sounds are converted; () if they are not."""
+    converted = self.sample_rate, self.channels
+    return ('sounds', *converted) if any(converted) else ()
 
   @property
   def masks(self) -> bool:

@@ -9,9 +9,17 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from vaegan_jax.data import arrays, no_data, sounds, tiff_files
+from vaegan_jax.data import (
+  arrays,
+  no_data,
+  sound_conversion,
+  sounds,
+  tiff_files,
+)
 from vaegan_jax.data.reading import Reading, UnreadableKind
 from vaegan_jax.data.store import check_unchanged, stat_of
+
+_READING = Reading()
 
 
 class Values(Protocol):
@@ -32,6 +40,7 @@ class Opened(NamedTuple):
     nodata: the value that means "no data", as text; '' if none is declared.
     sample_rate: samples per second; 0 if not a sound.
     kind: 'npy', 'tiff', 'sound' or, of other sources, ''.
+    was: of a converted sound, what it was, as `sound_conversion.describe` says.
   """
 
   values: Values
@@ -39,6 +48,7 @@ class Opened(NamedTuple):
   nodata: str = ''
   sample_rate: int = 0
   kind: str = ''
+  was: str = ''
 
 
 class Facts(NamedTuple):
@@ -149,12 +159,12 @@ def _find_order(
   return tuple(stride - 1 for stride in found.strides)
 
 
-def open_values(path: str, axes: str = '') -> Opened | None:
+def open_values(path: str, reading: Reading = _READING) -> Opened | None:
   """Opens the array of a file, by its content, without reading its values.
 
   Args:
     path: the file.
-    axes: `data.axes`.
+    reading: how it is read.
 
   Returns:
     The array; None if its format must be decoded whole.
@@ -162,6 +172,7 @@ def open_values(path: str, axes: str = '') -> Opened | None:
   Raises:
     Exception: whatever the libraries raise for a damaged file.
   """
+  axes = reading.axes
   with open(path, 'rb') as file:
     start = file.read(8)
     if start.startswith(b'\x93NUMPY'):
@@ -170,10 +181,16 @@ def open_values(path: str, axes: str = '') -> Opened | None:
       return Opened(Mapped(path, values), axes, kind='npy')
     if start.startswith(tiff_files.SIGNATURES):
       return _open_tiff(path, axes)
-    if sounds.is_sound(file):
-      sound = sounds.SoundFile(path)
-      return Opened(sound, sample_rate=sound.sample_rate, kind='sound')
+    if sounds.is_sound(file, reading.rules):
+      return _open_sound(sounds.SoundFile(path), reading)
   return None
+
+
+def _open_sound(sound: sounds.SoundFile, reading: Reading) -> Opened:
+  found, was = sound_conversion.convert(sound, sound.sample_rate, reading), ''
+  if found is not sound:
+    was = sound_conversion.describe(sound, sound.sample_rate)
+  return Opened(found, sample_rate=found.sample_rate, kind='sound', was=was)
 
 
 def _open_tiff(path: str, axes: str) -> Opened | None:
@@ -229,4 +246,4 @@ def decoded(stored: arrays.Stored, reading: Reading) -> Opened:
       )
     nodata = str(number)
   values = marked(stored, nodata).values
-  return Opened(values, stored.axes, nodata, stored.sample_rate)
+  return Opened(values, stored.axes, nodata, stored.sample_rate, was=stored.was)

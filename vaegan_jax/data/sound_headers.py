@@ -10,11 +10,13 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from vaegan_jax.data.reading import UnreadableKind
+from vaegan_jax.data.sound_mp3 import index_frame, is_mp3
 
 _FIRST_UNKNOWN_SIZES = (0, 2**32 - 1)  # In a WAV out of a pipe.
 _PIPE_SIZE = 2**31 - 2**12  # Sox and others write this much or more there.
 _FLAC_LENGTH = 2**36 - 1  # The bits with the number of samples.
 _COUNTED_TOGETHER = 2**16  # Samples.
+_LONGEST_PAGE = 2**16  # Bytes of a page of Ogg.
 
 
 class Repair(NamedTuple):
@@ -79,7 +81,7 @@ def open_sound(source: str | BinaryIO, repair: Repair) -> Any:
   return soundfile.SoundFile(source)
 
 
-def find_repair(file: BinaryIO, rules: int = 3) -> Repair:
+def find_repair(file: BinaryIO, rules: int = 4) -> Repair:
   """Returns what the library needs to read a sound.
 
   Args:
@@ -96,11 +98,21 @@ def find_repair(file: BinaryIO, rules: int = 3) -> Repair:
     return NO_REPAIR
   if tag := size_of_tag(start):
     head, skip = find_repair(_Repaired(file, Repair(b'', tag)))
+    if not head and is_mp3(_read_at(file, tag, 4)):  # It may have tags.
+      return NO_REPAIR
     return Repair(head, tag + skip)
   if start.startswith(b'fLaC'):
     return _repair_flac(file)
+  if start.startswith(b'OggS'):
+    return NO_REPAIR
+  if is_mp3(start):
+    file.seek(0)
+    return Repair(index_frame(file.read()), 0)
   if start.startswith(b'BW64'):  # RF64 with other metadata.
     return Repair(b'RF64', 4)
+  if start.startswith(b'FORM'):
+    _check_size(file, int.from_bytes(start[4:8]))
+    return NO_REPAIR
   size, length = _size(start), file.seek(0, io.SEEK_END)
   # A file of 2 to 4 GiB states as much, and its own length.
   is_stated = abs(length - 8 - size) <= 1
@@ -149,6 +161,16 @@ def _read_at(file: BinaryIO, place: int, size: int) -> bytes:
   return file.read(size)
 
 
+def find_last_page(file: BinaryIO) -> int:
+  """Returns the first sample of an Ogg file's last page."""
+  length = file.seek(0, io.SEEK_END)
+  end = _read_at(file, max(length - 2 * _LONGEST_PAGE, 0), length)
+  pages = end.split(b'OggS')[1:-1]  # All but the last one.
+  counts = [int.from_bytes(page[2:10], 'little') for page in pages]
+  # Pages on which no packet ends have no number of samples.
+  return max((n for n in counts if n < 2**63), default=0)
+
+
 def size_of_tag(start: bytes) -> int:
   """Returns the bytes of an ID3 tag, which some programs put before a FLAC."""
   if start[:3] != b'ID3' or len(start) < 10:
@@ -167,8 +189,12 @@ def _size(start: bytes) -> int:
 
 def _check_whole(file: BinaryIO, start: bytes, is_piped: bool) -> None:
   """Raises a ValueError for a truncated WAV, which the library accepts."""
-  size, length = _size(start), file.seek(0, io.SEEK_END)
-  if start[:4] != b'RIFF' or is_piped:
-    return
+  if start[:4] == b'RIFF' and not is_piped:
+    _check_size(file, _size(start))
+
+
+def _check_size(file: BinaryIO, size: int) -> None:
+  """Raises a ValueError if a file ends before the size in its header."""
+  length = file.seek(0, io.SEEK_END)
   if size + 8 > length + 1:  # The last byte of padding is often missing.
     raise ValueError(f'it is truncated: {length:,} of {size + 8:,} bytes')

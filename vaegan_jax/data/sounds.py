@@ -1,7 +1,7 @@
 """Decodes and encodes sound files.
 
-WAV (with RF64 and BW64) and FLAC need `soundfile`, which is imported only then.
-Axes: T samples, C channels.
+WAV (with RF64 and BW64), FLAC, AIFF, MP3 and Ogg (Vorbis and Opus) need
+`soundfile`, which is imported only then. Axes: T samples, C channels.
 """
 
 import contextlib
@@ -14,15 +14,20 @@ import numpy as np
 from vaegan_jax.data.reading import check_size
 from vaegan_jax.data.sound_headers import (
   NO_REPAIR,
+  find_last_page,
   find_repair,
   open_sound,
   size_of_tag,
 )
+from vaegan_jax.data.sound_mp3 import is_mp3
 from vaegan_jax.data.store import check_unchanged, stat_of
 
-SUFFIXES = ('.wav', '.flac')
+_SUFFIXES = ('.wav', '.flac')
+_MORE_SUFFIXES = ('.aif', '.aiff', '.mp3', '.ogg', '.oga', '.opus')
 _DTYPES = {'PCM_24': 'int32', 'PCM_32': 'int32'}
 _DTYPES |= dict.fromkeys(('FLOAT', 'DOUBLE'), 'float32')
+# Lossy formats are decoded to floats, and may exceed full scale.
+_LOSSY = ('VORBIS', 'OPUS', 'MPEG_LAYER_I', 'MPEG_LAYER_II', 'MPEG_LAYER_III')
 # {largest bound: full scale}: of floats, which may exceed it, and of integers.
 _FULL_SCALES = {2**4: 1, 2**15: 2**15, 2**31: 2**31}
 
@@ -31,8 +36,8 @@ class Sound(NamedTuple):
   """The content of a sound file.
 
   Attributes:
-    samples: [T, C], int16 for 8 and 16 bits, int32 for 24 and 32 (which fill
-      the upper bits), float32 for floats.
+    samples: [T, C], int16 for 8 and 16 bits and lossy formats, int32 for 24
+      and 32 (which fill the upper bits), float32 for floats.
     sample_rate: samples per second.
   """
 
@@ -40,12 +45,18 @@ class Sound(NamedTuple):
   sample_rate: int
 
 
-def is_sound(file: BinaryIO, rules: int = 3) -> bool:
-  """Returns whether a file is a WAV or a FLAC, by its first bytes.
+def suffixes(rules: int) -> tuple[str, ...]:
+  """Returns the suffixes of sounds, by `data.folder_rules`."""
+  return _SUFFIXES + _MORE_SUFFIXES if rules > 3 else _SUFFIXES
+
+
+def is_sound(file: BinaryIO, rules: int = 4) -> bool:
+  """Returns whether a file is a sound that is read, by its first bytes.
 
   Args:
     file: the file.
-    rules: `data.folder_rules`; below 3 neither BW64 nor ID3 tags are known.
+    rules: `data.folder_rules`; below 4 these are WAV and FLAC, and below 3
+      neither BW64 nor ID3 tags are known.
   """
   file.seek(0)
   start = file.read(12)
@@ -54,11 +65,14 @@ def is_sound(file: BinaryIO, rules: int = 3) -> bool:
     start = file.read(12)
   names = (b'RIFF', b'RF64', b'BW64') if rules > 2 else (b'RIFF', b'RF64')
   is_wav = start[:4] in names and start[8:12] == b'WAVE'
-  return is_wav or start.startswith(b'fLaC')
+  if is_wav or start.startswith(b'fLaC'):
+    return True
+  is_aiff = start[:4] == b'FORM' and start[8:12] in (b'AIFF', b'AIFC')
+  return rules > 3 and (is_aiff or start[:4] == b'OggS' or is_mp3(start))
 
 
-def read_sound(data: bytes, rules: int = 3) -> Sound:
-  """Reads a WAV or a FLAC.
+def read_sound(data: bytes, rules: int = 4) -> Sound:
+  """Reads a sound.
 
   Args:
     data: the file.
@@ -71,12 +85,21 @@ def read_sound(data: bytes, rules: int = 3) -> Sound:
   """
   stream = io.BytesIO(data)
   with open_sound(stream, find_repair(stream, rules)) as file:
-    dtype = _DTYPES.get(file.subtype, 'int16')
-    claimed = file.frames * file.channels * np.dtype(dtype).itemsize
-    check_size(claimed, 'unpacks to')
-    samples = file.read(dtype=dtype, always_2d=True)
+    itemsize = np.dtype(_DTYPES.get(file.subtype, 'int16')).itemsize
+    check_size(file.frames * file.channels * itemsize, 'unpacks to')
+    samples = _read(file, file.frames)
     _check_number(len(samples), file.frames)
     return Sound(samples, file.samplerate)
+
+
+def _read(file: Any, number: int) -> np.ndarray:
+  """Reads the next samples of an opened file, [number, C]."""
+  dtype = _DTYPES.get(file.subtype, 'int16')
+  if file.subtype not in _LOSSY:
+    return file.read(number, dtype, always_2d=True)
+  # The library's own conversion to int16 wraps beyond full scale.
+  samples = file.read(number, 'float32', always_2d=True) * np.float32(2**15)
+  return np.clip(np.rint(samples), -(2**15), 2**15 - 1).astype(dtype)
 
 
 class SoundFile:
@@ -97,6 +120,9 @@ class SoundFile:
         self.shape = (file.frames, file.channels)
         self.dtype = np.dtype(_DTYPES.get(file.subtype, 'int16'))
         self.sample_rate = file.samplerate
+        self._last = self.shape[0]
+        if file.subtype == 'VORBIS':  # In its last page the library errs.
+          self._last = find_last_page(stream)
 
   def __getitem__(self, cuts: tuple[slice, slice]) -> np.ndarray:
     """Returns samples, which the library seeks.
@@ -114,10 +140,11 @@ class SoundFile:
       else open(self._path, 'rb') as source,
       open_sound(source, self._repair) as file,
     ):
-      file.seek(first)
-      samples = file.read(end - first, self.dtype.name, always_2d=True)
-    _check_number(first + len(samples), end)
-    return samples[:, cuts[1]]
+      start = max(min(first, self._last - 1), 0)
+      file.seek(start)
+      samples = _read(file, end - start)
+    _check_number(start + len(samples), end)
+    return samples[first - start :, cuts[1]]
 
 
 def _check_number(found: int, wanted: int) -> None:
@@ -126,13 +153,24 @@ def _check_number(found: int, wanted: int) -> None:
 
 
 def read_format(stream: BinaryIO) -> dict[str, Any]:
-  """Returns the arguments for `encode_as` to write such a sound."""
+  """Returns the arguments for `encode_as` to write such a sound.
+
+  Lossy formats are written as WAV, so that nothing is lost twice.
+  """
   with open_sound(stream, find_repair(stream)) as file:
+    is_lossy = file.subtype in _LOSSY
     return {
       'sample_rate': file.samplerate,
-      'format': file.format,
-      'subtype': file.subtype,
+      'format': 'WAV' if is_lossy else file.format,
+      'subtype': 'PCM_16' if is_lossy else file.subtype,
     }
+
+
+def output_name(name: str) -> str:
+  """Returns the name that a file has when written again; see `read_format`."""
+  stem, _, suffix = name.rpartition('.')
+  lossy = ('mp3', 'ogg', 'oga', 'opus')
+  return f'{stem}.wav' if suffix.lower() in lossy else name
 
 
 def encode_as(

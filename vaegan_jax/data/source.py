@@ -114,6 +114,7 @@ class Source:
     converts_profiles: whether the color profiles of files are converted to
       sRGB, by `data.folder_rules` from 3.
     has_crops: whether arrays can be cropped at random places of the whole.
+    has_conversion: whether sounds can be resampled and mixed.
   """
 
   holds_arrays: bool | None = False
@@ -124,6 +125,7 @@ class Source:
   has_features = False
   converts_profiles = False
   has_crops = False
+  has_conversion = False
 
   @classmethod
   def open(cls, data: Any, *, fill_bucket: bool = False) -> Dataset:

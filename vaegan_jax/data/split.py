@@ -120,9 +120,12 @@ def check_examples(dataset: Dataset, data: DataConfig) -> None:
     )
   rate = dataset.sample_rate
   if rate and rate != data.sample_rate:
+    remedy = f'--config.data.sample_rate={rate}'
+    if sources.find(data.name).has_conversion:
+      remedy += ', or --config.data.resample=true for sounds at the other rate'
     raise UserError(
       f'data.sample_rate={data.sample_rate} must be {rate}, the samples per '
-      f'second of data.name={data.name!r}: --config.data.sample_rate={rate}'
+      f'second of data.name={data.name!r}: {remedy}'
     )
 
 
@@ -196,6 +199,7 @@ def open_split(
   masks = reading.masks and dataset.dtype is not None
   key = ((axes,) if axes else ()) + ('masked', reading.nodata) * masks
   key += (crop,) if crop != 'center' else ()
+  key += reading.sound_key
   fingerprint = _fingerprint(dataset, split, full_shape, center_crop, key)
   path = None
   if cache_images and dataset.cache_dir:

@@ -17,9 +17,15 @@ import numpy as np
 from vaegan_jax.data import pixels
 from vaegan_jax.data.split import Images
 from vaegan_jax.evaluation import constants, figures, metrics, signal_figures
+from vaegan_jax.evaluation.batches import WithIndices, concatenate
+from vaegan_jax.evaluation.critic_distance import (
+  critic_distance,
+  describe_distance,
+)
 from vaegan_jax.evaluation.feature_metrics import FeatureMetrics
+from vaegan_jax.evaluation.own_judge import is_judged, judge_for
 from vaegan_jax.evaluation.scores import Scores, measure, summarize
-from vaegan_jax.losses.reconstruction import LossConfig, compare, loss_features
+from vaegan_jax.losses.reconstruction import LossConfig
 from vaegan_jax.runtime import devices
 
 NUM_COLUMNS = 8  # In figures of images; half of the originals shown.
@@ -51,7 +57,9 @@ class Evaluator:
     bands: Sequence[int] = (),
     sample_rate: int = 16_000,
     masked: bool = False,
+    mid_side: bool = False,
     feature_metrics: FeatureMetrics = _NO_FEATURE_METRICS,
+    has_judge: bool = False,
     notes: Sequence[str] = (),
   ):
     """Prepares the compiled functions; computes nothing yet.
@@ -68,13 +76,15 @@ class Evaluator:
         scored, too.
       sample_rate: sample rate of sounds, in Hz.
       masked: whether NaN in the examples means no data.
+      mid_side: whether the networks take mid and side; see `_heard`.
       feature_metrics: metrics by pretrained networks.
+      has_judge: whether a network of the data's own judges; `score` trains it.
       notes: further lines of the protocol.
     """
     autoencoder = modules['autoencoder']
     self._images = images
     self._value_range = value_range
-    self._bands, self._masked = bands, masked
+    self._bands, self._masked, self._mid_side = bands, masked, mid_side
     self.sample_rate = sample_rate
     self._batch_size = batch_size
     self._seed = seed
@@ -87,14 +97,22 @@ class Evaluator:
       for method in ('encode', 'decode', 'from_prior')
     )
     self._feature_metrics = feature_metrics
-    self._notes = (*_describe_distance(modules, loss, batch_size), *notes)
+    self._has_judge, self._judge = has_judge, None
+    self._notes = (*describe_distance(modules, loss, batch_size), *notes)
     self._measure = functools.partial(_measure, by_band=bool(bands))
-    self._distance = functools.partial(_distance, loss, modules.get('critic'))
+    self._distance = functools.partial(
+      critic_distance, loss, modules.get('critic')
+    )
 
   @property
   def fingerprint(self) -> str:
     """The fingerprint of the examples and of how they are decoded."""
     return self._images.fingerprint
+
+  @property
+  def judge_key(self) -> tuple:
+    """What the network of the data's own is a function of."""
+    return (self.fingerprint, self._shape, self._value_range, self._masked)
 
   def distance_for(self, variables: Variables) -> Distance | None:
     """Returns the distance in the critic of a run; None if it has none."""
@@ -122,6 +140,13 @@ class Evaluator:
       See `scores.summarize`. The distance is None without a critic.
     """
     num_images = min(num_images or len(self._images), len(self._images))
+    if self._has_judge:
+      self._judge = judge_for(
+        self.judge_key,
+        lambda indices: self._heard(self._prepare(self._images[indices])[0]),
+        len(self._images),
+        poll,
+      )
     autoencoder = devices.replicate(variables['autoencoder'])
     batches = devices.map_batches(
       functools.partial(
@@ -129,15 +154,20 @@ class Evaluator:
         autoencoder,
         distance or self.distance_for(variables),
       ),
-      _WithIndices(self._images),
+      WithIndices(self._images),
       batch_size=self._batch_size,
       what='Evaluating',
       indices=range(num_images),
       poll=poll,
     )
-    values = _concatenate(batches)
+    values = concatenate(batches)
     counted = values.pop('counted', ...)
-    values = {name: value[counted] for name, value in values.items()}
+    judged = np.zeros(num_images, bool)
+    judged[counted] = is_judged(num_images)[counted]
+    values = {
+      name: value[judged if name.startswith('judge') else counted]
+      for name, value in values.items()
+    }
     flat = devices.map_batches(
       lambda x: {
         'constants': constants.energies(self._reconstruct(autoencoder, x)[0])
@@ -148,7 +178,7 @@ class Evaluator:
       poll=poll,
     )
     return summarize(
-      values | _concatenate(flat),
+      values | concatenate(flat),
       num_codes=getattr(self._latent, 'codebook_size', 0),
     )
 
@@ -167,6 +197,7 @@ class Evaluator:
       'pictures of several levels and colours',
       *((metrics.NO_DATA,) if self._masked else ()),
       *self._feature_metrics.describe(self._shape[-1]),
+      *((self._judge.description,) if self._judge else ()),
       *self._notes,
     )
     return ''.join(f'- {line}\n' for line in lines)
@@ -184,15 +215,22 @@ class Evaluator:
       values['counted'] = metrics.has_every_channel(valid)
     if distance:
       values['distance'] = distance(x, recons[''], valid)
+    x, recons = jax.tree.map(self._heard, (x, recons))
     for suffix, x_recon in recons.items():
       measured = self._measure(x, x_recon, valid)
       values |= {f'{name}{suffix}': value for name, value in measured.items()}
+    if self._judge:
+      values |= self._judge.measure(x, recons)
     return values | self._feature_metrics.measure(x, recons)
 
   def _prepare(self, images) -> tuple[jax.Array, jax.Array | None]:
     """Returns x [B, *S, C] in [-1, 1], and which values count; None: all."""
-    x = pixels.to_float(images, self._value_range)
+    x = pixels.to_float(images, self._value_range, self._mid_side)
     return pixels.fill(x) if self._masked else (x, None)
+
+  def _heard(self, x: jax.Array) -> jax.Array:
+    """Returns what is measured, shown and played: never mid and side."""
+    return pixels.left_right(x) if self._mid_side else x
 
   def plot(
     self, variables: Variables, poll: Poll = never_stop
@@ -210,14 +248,14 @@ class Evaluator:
     prior = self._latent.sample_prior(
       key, np.arange(NUM_SAMPLES), self._latent_space(x.shape[1:-1])
     )
-    samples = np.asarray(self._from_prior(autoencoder, prior))
+    samples = self._heard(self._from_prior(autoencoder, prior))
     poll()
-    ends = pixels.fill(x[:2])[0] if self._masked else x[:2]
+    ends, _ = self._prepare(self._images[np.arange(min(2, len(x)))])
     ends = np.asarray(self._encode(autoencoder, ends)['latents'])
     weights = np.linspace(0.0, 1.0, NUM_COLUMNS)
     weights = weights.reshape(-1, *[1] * (ends.ndim - 1))
     path = (1 - weights) * ends[0] + weights * ends[-1]
-    path = self.as_pictures(np.asarray(self._decode(autoencoder, path)))
+    path = self.as_pictures(self._heard(self._decode(autoencoder, path)))
     scale = signal_figures.scale_of(path, x.ndim - 2)
     return {
       'reconstructions': signal_figures.reconstructions(
@@ -272,23 +310,7 @@ class Evaluator:
     x_recon, _ = self._reconstruct(autoencoder, np.asarray(x))
     if self._masked:
       x, x_recon = (jnp.where(valid, i, jnp.nan) for i in (x, x_recon))
-    return np.asarray(x), np.asarray(x_recon)
-
-
-class _WithIndices:
-  """Examples whose batches carry their indices: (images [B, ...], [B])."""
-
-  def __init__(self, images: Images):
-    self._images = images
-
-  def __getitem__(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return self._images[indices], indices
-
-
-def _concatenate(batches) -> dict[str, np.ndarray]:
-  """Joins the values [b, ...] of (indices, {name: values}), name by name."""
-  parts = [values for _, values in batches]
-  return {k: np.concatenate([p.pop(k) for p in parts]) for k in list(parts[0])}
+    return np.asarray(self._heard(x)), np.asarray(self._heard(x_recon))
 
 
 # Evaluators of equal modules share what is compiled, as in a study.
@@ -318,28 +340,3 @@ def _sample(autoencoder, seed, variables, x, indices) -> jax.Array:
     jax.random.key(seed), indices, len(x), space
   )
   return autoencoder.apply(variables, x, noise)[0]
-
-
-def _describe_distance(modules, loss, batch_size) -> tuple[str, ...]:
-  """Returns the line of the protocol about a distance that mixes examples."""
-  by_batch = loss.normalize in ('batch', 'local')
-  if 'critic' not in modules or not (by_batch or loss.image_weight):
-    return ()
-  if loss.normalize == 'none':  # Then the image is not divided, either.
-    return ()
-  number = devices.shareable(batch_size)
-  return (
-    'distance: features are divided by their mean size in a batch, here of '
-    f'{number:,} examples; other batch sizes give other values',
-  )
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _distance(loss, critic, variables, x, x_recon, valid=None) -> jax.Array:
-  """Computes the distance [B] of x and x_recon, as in training."""
-  features_x, features_recon = (
-    loss_features(loss, critic, variables, images) for images in (x, x_recon)
-  )
-  sizes = variables.get('sizes')
-  pairs = x, x_recon, features_x, features_recon
-  return compare(loss, *pairs, sizes=sizes, valid=valid)

@@ -70,20 +70,23 @@ def summarize(
     values: {name: [N, ...]}: those of `measure`, perhaps `lpips` and
       `features_recon` [N, P, F], and the same of samples with `_sampled`;
       perhaps `features` of the originals, `kl`, `rate`, `distance`, `indices`
-      and `constants`, the `constants.energies` of constant pictures.
+      and `constants`, the `constants.energies` of constant pictures; perhaps
+      those of `own_judge.OwnJudge.measure`, of the examples that are judged.
     num_codes: the size of the codebook.
 
   Returns:
-    Quality metrics; `frechet_floor`; `grid`; `kl` (nats), `rate` (bits),
-    `distance`; PSNR by band; `perplexity`, `usage` and `largest_share` of
-    codes; and the quality metrics of samples. Each is a mean or a ratio of sums
-    over the set, or None if it is not finite, as JSON has no NaN.
+    Quality metrics; `frechet_floor`, `judge_floor`; `grid`; `kl` (nats), `rate`
+    (bits), `distance`; PSNR by band; `perplexity`, `usage` and `largest_share`
+    of codes; and the quality metrics of samples. Each is a mean or a ratio of
+    sums over the set, or None if it is not finite, as JSON has no NaN.
   """
   kinds = [kind for kind in ('', _SAMPLED) if f'psnr{kind}' in values]
   scores, *sampled = (_metrics_for(values, kind) for kind in kinds)
   if 'features' in values:
     _warn_of_few(values['features'])
     scores['frechet_floor'] = frechet_floor(values['features'])
+  if 'judge_features' in values:
+    scores['judge_floor'] = frechet_floor(values['judge_features'])
   if 'constants' in values:
     off_mean, total = values['constants'].sum(axis=0, dtype=np.float64)
     scores['grid'] = off_mean / total if total else math.nan
@@ -121,6 +124,9 @@ def _metrics_for(values, suffix) -> dict[str, float]:
     pair = values['features'], own['features_recon']
     scores['kid'] = kernel_distance(*pair)
     scores['frechet'] = frechet_distance(*pair)
+  if 'judge_features_recon' in own:
+    pair = values['judge_features'], own['judge_features_recon']
+    scores['judge_frechet'] = frechet_distance(*pair)
   return {
     f'{name}{suffix}': scores[name]
     for name in quality_metrics()

@@ -109,7 +109,8 @@ def write_pictures(
   if not holds_arrays(data):
     _write(folder, names, '.png', encode_pngs(images))
     return
-  values = np.asarray(pixels.to_values(images, data.value_range))
+  values = pixels.to_values(images, data.value_range, data.mid_side)
+  values = np.asarray(values)
   _write(folder, names, '.npy', map(encode_npy, values))
   if images.ndim == 3 and sounds.can_encode(data.value_range):
     encode = functools.partial(

@@ -99,7 +99,7 @@ def open_large(path: str, settings: DataConfig) -> Whole | None:
     ValueError: it has other axes, channels or another sample rate, or values
       that are infinite or mean "no data".
   """
-  opened = slices.open_values(path, settings.axes)
+  opened = slices.open_values(path, settings.reading)
   if opened is None or not is_large(opened.values.shape, opened.values.dtype):
     return None
   arrays.check_sample_rate(opened.sample_rate, settings.sample_rate)
@@ -111,6 +111,7 @@ def open_large(path: str, settings: DataConfig) -> Whole | None:
   if opened.kind == 'sound':
     with open(path, 'rb') as file:
       facts = sounds.read_format(file)
+    facts['sample_rate'] = opened.sample_rate
   elif opened.kind == 'tiff':
     facts = read_tags(path)
     if 'C' in axes:  # They are written last, as those of small files.

@@ -112,7 +112,8 @@ class TrainedModel(struct.PyTreeNode):
 
   def to_values(self, x: jax.Array) -> jax.Array:
     """Maps [..., C] in [-1, 1] to the data's own units, as float32."""
-    return pixels.to_values(x, self.config.data.value_range)
+    data = self.config.data
+    return pixels.to_values(x, data.value_range, data.mid_side)
 
   @jax.jit
   def encode(self, x: jax.Array) -> Posterior:

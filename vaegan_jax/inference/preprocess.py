@@ -37,7 +37,7 @@ def preprocess(images: Any, data: ml_collections.FrozenConfigDict) -> jax.Array:
 
 def prepare(images: Any, data: ml_collections.FrozenConfigDict) -> jax.Array:
   """Maps values [B, *S, C] to [-1, 1], and fills NaN, which means no data."""
-  x = pixels.to_float(images, data.value_range)
+  x = pixels.to_float(images, data.value_range, data.mid_side)
   return pixels.fill(x)[0] if data.max_nodata else x
 
 

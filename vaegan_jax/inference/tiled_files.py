@@ -4,6 +4,7 @@ Each is one part of a folder of latents. What it needs to become a file of its
 own format again is in that part's entry of the manifest, under `tiles`.
 """
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from vaegan_jax.data import pixels
+from vaegan_jax.data import pixels, sounds
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.pictures import Pictures, png_names
 from vaegan_jax.inference.large_files import (
@@ -151,8 +152,10 @@ def _read(files: Pictures, name: str, settings: DataConfig) -> Whole:
 
 
 def _encode(tiler: Tiler, whole: Whole, what: str):
-  value_range = tiler.model.config.data.value_range
-  prepare = functools.partial(pixels.to_float, value_range=value_range)
+  data = tiler.model.config.data
+  prepare = functools.partial(
+    pixels.to_float, value_range=data.value_range, mid_side=data.mid_side
+  )
   return tiler.encode(whole.values, prepare=prepare, what=what)
 
 
@@ -168,16 +171,22 @@ def _decode(
 def _outputs(files: Pictures) -> list[tuple[str, str]]:
   """Returns the name of each file, and that of what is written for it.
 
-  Photographs that are no PNG or TIFF become PNGs; all others keep their names.
+  Photographs that are no PNG or TIFF become PNGs, and lossy sounds WAVs; all
+  others keep their names.
   """
   changed = png_names(files.names)
   is_kept = [
     files.holds_arrays or PurePosixPath(name).suffix.lower() in _KEPT
     for name in files.names
   ]
-  return [
-    (name, name if kept else new)
+  outputs = [
+    sounds.output_name(name) if kept else new
     for name, new, kept in zip(files.names, changed, is_kept, strict=True)
+  ]
+  used = collections.Counter(outputs)
+  return [
+    (name, output if used[output] == 1 else name + PurePosixPath(output).suffix)
+    for name, output in zip(files.names, outputs, strict=True)
   ]
 
 

@@ -125,6 +125,8 @@ def _read_array(data: bytes, settings: DataConfig) -> Whole:
     stored, kind = arrays.read_stored(data, settings.reading), _read_kind(data)
   arrays.check_sample_rate(stored.sample_rate, settings.sample_rate)
   arrays.check_finite(stored.values)
+  if stored.was:  # It is written as the model takes it.
+    kind['facts']['sample_rate'] = stored.sample_rate
   fields = {'shape': stored.values.shape, 'dtype': stored.values.dtype.name}
   form = Form(**kind, **fields, axes=stored.axes)
   values = whole_example(stored.values, form, settings)

@@ -7,7 +7,7 @@ Axes: B batch, S the axes of space, C channels.
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -22,10 +22,8 @@ MAX_GROUPS = 32
 
 # Flax's layers, with the names and initial values of their parameters.
 Conv = functools.partial(nn.Conv, conv_general_dilated_cls=lambda: conv)
-# Strides and padding are those of the convolution after the doubling.
-UpsampleConv = functools.partial(
+_UpsampleConv = functools.partial(
   nn.Conv,
-  padding=1,
   conv_general_dilated_cls=lambda: (
     lambda x, kernel, *_, **__: upsample_conv(x, kernel)
   ),
@@ -33,17 +31,66 @@ UpsampleConv = functools.partial(
 
 
 def downsample_conv(
-  features: int, num_axes: int, dtype: Any = None, name: str | None = None
+  features: int,
+  num_axes: int,
+  dtype: Any = None,
+  name: str | None = None,
+  stride: int = 2,
 ) -> nn.Conv:
-  """Builds the convolution that halves each axis: kernel size 4, stride 2."""
+  """Builds the convolution that divides each axis by its stride.
+
+  The kernel has twice that size, as in EnCodec (arXiv 2210.13438).
+  """
   return Conv(
     features,
-    (4,) * num_axes,
-    strides=2,
-    padding=1,
+    (2 * stride,) * num_axes,
+    strides=stride,
+    padding=((stride // 2, stride - stride // 2),) * num_axes,
     dtype=dtype,
     name=name,
   )
+
+
+def upsample_layer(
+  features: int,
+  num_axes: int,
+  dtype: Any = None,
+  name: str | None = None,
+  stride: int = 2,
+) -> nn.Conv:
+  """Builds the layer that enlarges each axis by its stride, then convolves."""
+  kernel_size = (2 * stride - 1,) * num_axes  # Padded by zeros, 'SAME'.
+  return _UpsampleConv(features, kernel_size, dtype=dtype, name=name)
+
+
+def strides_of(strides: Sequence[int], depth: int) -> tuple[int, ...]:
+  """Returns the strides of `depth` levels; () means 2 each."""
+  return tuple(strides) or (2,) * depth
+
+
+class Snake(nn.Module):
+  """Computes x + sin^2(a x) / a, a periodic activation (arXiv 2006.08195).
+
+  Each channel has its own a, kept as a logarithm, as in BigVGAN (arXiv
+  2206.04658). It starts at 1.
+  """
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps x: [B, *S, C] to the same shape and dtype."""
+    log_scale = self.param('log_scale', nn.initializers.zeros, x.shape[-1:])
+    scale, wide = jnp.exp(log_scale), at_least_float32(x)
+    return (wide + jnp.sin(scale * wide) ** 2 / scale).astype(x.dtype)
+
+
+def leaky_relu(x: jax.Array) -> jax.Array:
+  """Computes the leaky ReLU of the plain networks."""
+  return nn.leaky_relu(x, LEAKY_SLOPE)
+
+
+def activate(x: jax.Array, kind: str, own: Callable) -> jax.Array:
+  """Applies 'snake' or a network's own activation, within a `__call__`."""
+  return Snake()(x) if kind == 'snake' else own(x)
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
@@ -94,47 +141,62 @@ def maybe_spectral_norm(layer: nn.Module, on: bool, train: bool) -> Callable:
 
 
 class DownBlock(nn.Module):
-  """Halves each axis of space: 4x4 convolution of stride 2, norm, leaky ReLU.
+  """Divides each axis of space: strided convolution, norm, activation.
 
   Attributes:
     features: channels of the output.
     norm: 'none', 'group', 'instance' or 'batch'.
     spectral_norm: whether the kernel is normalised; see `maybe_spectral_norm`.
     dtype: the convolution's; None: that of x.
+    stride: by which each axis is divided; the kernel has twice that size.
+    activation: 'own', leaky ReLU, or 'snake'.
   """
 
   features: int
   norm: str = 'none'
   spectral_norm: bool = False
   dtype: Any = None
+  stride: int = 2
+  activation: str = 'own'
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    """Maps x: [B, *S, C] to [B, *(S / 2), features]."""
-    layer = downsample_conv(self.features, x.ndim - 2, self.dtype)
+    """Maps x: [B, *S, C] to [B, *(S / stride), features]."""
+    num_axes = x.ndim - 2
+    layer = downsample_conv(
+      self.features, num_axes, self.dtype, stride=self.stride
+    )
     x = maybe_spectral_norm(layer, self.spectral_norm, train)(x)
     x = Norm(self.norm)(x, train)
-    return nn.leaky_relu(x, LEAKY_SLOPE)
+    return activate(x, self.activation, leaky_relu)
 
 
 class UpBlock(nn.Module):
-  """Doubles each axis of space: nearest neighbour, 3x3 convolution, norm, ReLU.
+  """Enlarges each axis by nearest neighbour: convolution, norm, activation.
 
   Resizing first avoids the checkerboard of a strided transposed convolution
   (https://distill.pub/2016/deconv-checkerboard).
+
+  Attributes:
+    features, norm, dtype, activation: as `DownBlock`'s.
+    stride: by which each axis grows; the kernel has size 2 stride - 1.
   """
 
   features: int
   norm: str = 'none'
   dtype: Any = None
+  stride: int = 2
+  activation: str = 'own'
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    """Maps x: [B, *S, C] to [B, *(2 S), features]."""
-    kernel_size = (3,) * (x.ndim - 2)
-    x = UpsampleConv(self.features, kernel_size, dtype=self.dtype)(x)
-    x = Norm(self.norm)(x, train)
-    return nn.leaky_relu(x, LEAKY_SLOPE)
+    """Maps x: [B, *S, C] to [B, *(stride S), features]."""
+    num_axes = x.ndim - 2
+    layer = upsample_layer(
+      self.features, num_axes, self.dtype, stride=self.stride
+    )
+    x = Norm(self.norm)(layer(x), train)
+    return activate(x, self.activation, leaky_relu)
 
 
 def halve_image(x: jax.Array) -> jax.Array:
@@ -161,6 +223,7 @@ def from_latent(
   features: int,
   *,
   flat_space: tuple[int, ...],
+  kernel_size: int = 3,
   dtype: Any = None,
 ) -> jax.Array:
   """Applies a decoder's first layer, within its `__call__`.
@@ -169,8 +232,7 @@ def from_latent(
   a flat latent, and () for a map.
   """
   if not flat_space:
-    kernel_size = (3,) * (latents.ndim - 2)
-    layer = Conv(features, kernel_size, dtype=dtype, name='from_latent')
-    return layer(latents)
+    sides = (kernel_size,) * (latents.ndim - 2)
+    return Conv(features, sides, dtype=dtype, name='from_latent')(latents)
   x = nn.Dense(math.prod(flat_space) * features)(latents)
   return x.reshape(-1, *flat_space, features)

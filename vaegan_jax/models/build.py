@@ -5,6 +5,8 @@ A critic maps (x: [B, *S, C] in [-1, 1], train) to logits or features, and has
 are [B], or a map [B, *S'], whose mean is the example's logit.
 """
 
+import itertools
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +16,7 @@ import jax.numpy as jnp
 from vaegan_jax import names
 from vaegan_jax.models import plain, residual
 from vaegan_jax.models.autoencoder import Autoencoder
+from vaegan_jax.models.blocks import strides_of
 from vaegan_jax.models.critic import Critic
 from vaegan_jax.models.latents.base import Deterministic, Gaussian
 from vaegan_jax.models.latents.fsq import FSQ
@@ -76,7 +79,7 @@ def create_autoencoder(
   latent = _create_latent(**model)
   flat = model['latent_shape'] == 'flat'
   fields = {'dtype': _dtype(model['dtype'])}
-  copied = ['width', 'channel_multipliers', 'remat']
+  copied = ['width', 'channel_multipliers', 'remat', 'activation']
   if model['network'] == 'plain':
     network = plain
     copied += ['norm']
@@ -84,14 +87,18 @@ def create_autoencoder(
     network = residual
     copied += ['num_res_blocks', 'middle_attention', 'layout']
     copied += ['num_groups', 'quant_convs']
-    fields['attention_levels'] = _attention_levels(min(space), **model)
+    fields['attention_levels'] = _attention_levels(min(space), model)
   fields |= {name: model[name] for name in copied}
-  factor = 2 ** model['depth']
-  flat_space = tuple(size // factor for size in space) if flat else ()
+  fields['strides'] = strides_of(model['strides'], model['depth'])
+  last = tuple(feature_sizes(size, model)[-1] for size in space)
+  kernel_size = {'kernel_size': model['kernel_size']}
+  fields |= kernel_size if network is residual else {}
   return Autoencoder(
     encoder=network.Encoder(latent.num_inputs, flat, **fields),
     latent=latent,
-    decoder=network.Decoder(channels, flat_space, **fields),
+    decoder=network.Decoder(
+      channels, last if flat else (), **fields | kernel_size
+    ),
   )
 
 
@@ -100,16 +107,19 @@ def _dtype(name: str) -> Any:
   return jnp.bfloat16 if name == 'bfloat16' else None
 
 
-def _attention_levels(
-  size: int, depth: int, attention_sides: Sequence[int], **model
-) -> tuple[int, ...]:
-  """Returns the levels whose maps have these shorter sides in training.
+def feature_sizes(size: int, model: Mapping[str, Any]) -> list[int]:
+  """Returns the sides of an autoencoder's feature maps, the input's first."""
+  strides = strides_of(model['strides'], model['depth'])
+  return list(itertools.accumulate(strides, operator.floordiv, initial=size))
+
+
+def _attention_levels(size: int, model: Mapping[str, Any]) -> tuple[int, ...]:
+  """Returns the levels whose maps have the `attention_sides` in training.
 
   A module stores levels, because a latent map takes images of other sizes too.
   """
-  del model
-  sizes = [size // 2**level for level in range(depth + 1)]
-  return tuple(i for i, size in enumerate(sizes) if size in attention_sides)
+  sizes = enumerate(feature_sizes(size, model))
+  return tuple(i for i, side in sizes if side in model['attention_sides'])
 
 
 def _create_latent(latent: str, latent_dim: int, **model) -> nn.Module:

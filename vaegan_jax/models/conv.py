@@ -6,6 +6,7 @@ initial values of their parameters; see `blocks.Conv`.
 Axes: B batch, S the axes of space, C channels in, F features out.
 """
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -149,52 +150,57 @@ def _downsample_conv_by_phase(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Doubles x by nearest neighbour and convolves, without the doubled x.
+  """Enlarges x by nearest neighbour and convolves, without the enlarged x.
 
-  After doubling, two of a kernel's three positions on each axis meet the same
-  pixel, so their sum is enough. Each sub-pixel is then a convolution of size 2,
-  at the small size: with two axes 4/9 of the products. Shi et al. (arXiv
-  1609.05158) order sub-pixels the same way. Odena et al.
-  (https://distill.pub/2016/deconv-checkerboard) say why one resizes first.
+  After enlarging by s, several of a kernel's 2 s - 1 positions on each axis
+  meet the same pixel, so their sum is enough. Each sub-pixel is then a
+  convolution of size 2 or 3, at the small size: with two axes and s = 2, 4/9 of
+  the products. Shi et al. (arXiv 1609.05158) order sub-pixels the same way.
+  Odena et al. (https://distill.pub/2016/deconv-checkerboard) say why one
+  resizes first.
 
   The sub-pixels have a convolution each: joined into one of more features, they
   ran ten times as slowly on a CPU.
 
-  Maps x: [B, *S, C] to [B, *(2 S), F], with the kernel [3, ..., C, F] of a
-  convolution with one zero at each end.
+  Maps x: [B, *S, C] to [B, *(s S), F], with the kernel [2 s - 1, ..., C, F] of
+  a convolution with s - 1 zeros at each end.
   """
-  num_axes = x.ndim - 2
+  num_axes, stride = x.ndim - 2, (kernel.shape[0] + 1) // 2
+  phases = functools.partial(itertools.product, range(stride))
   pixels = {
     phase: _conv(
       x,
       _sum_kernel(kernel, phase),
       (1,) * num_axes,
-      [(1 - i, i) for i in phase],
+      [(int(i < stride - 1), int(i > 0)) for i in phase],
     )
-    for phase in itertools.product((0, 1), repeat=num_axes)
+    for phase in phases(repeat=num_axes)
   }
   for axis in reversed(range(num_axes)):
     pixels = {
-      phase: _interleave(pixels[*phase, 0], pixels[*phase, 1], axis + 1)
-      for phase in itertools.product((0, 1), repeat=axis)
+      phase: _interleave([pixels[*phase, i] for i in range(stride)], axis + 1)
+      for phase in phases(repeat=axis)
     }
   return pixels[()]
 
 
 def _sum_kernel(kernel: jax.Array, phase: tuple[int, ...]) -> jax.Array:
-  """Returns the kernel of one sub-pixel: [2, ..., C, F] of [3, ..., C, F].
+  """Returns the kernel of one sub-pixel out of [2 s - 1, ..., C, F].
 
-  For the first sub-pixel, position 0 multiplies the previous pixel, and 1 and 2
-  the pixel itself. For the second, 0 and 1 multiply the pixel, and 2 the next.
+  Of sub-pixel i the first s - 1 - i positions meet the previous pixel, s the
+  pixel itself, and the last i the next one; without positions a pixel is left
+  out.
   """
   for axis, i in enumerate(phase):
-    one, two, three = jnp.split(kernel, 3, axis)
-    parts = (one + two, three) if i else (one, two + three)
-    kernel = jnp.concatenate(parts, axis)
+    stride = (kernel.shape[axis] + 1) // 2
+    parts = jnp.split(kernel, (stride - 1 - i, 2 * stride - 1 - i), axis)
+    sums = [p.sum(axis, keepdims=True) for p in parts if p.shape[axis]]
+    kernel = jnp.concatenate(sums, axis)
   return kernel
 
 
-def _interleave(first: jax.Array, second: jax.Array, axis: int) -> jax.Array:
-  """Joins two arrays of one shape, pixel by pixel along an axis."""
-  shape = [size * (1 + (i == axis)) for i, size in enumerate(first.shape)]
-  return jnp.stack([first, second], axis + 1).reshape(shape)
+def _interleave(arrays: Sequence[jax.Array], axis: int) -> jax.Array:
+  """Joins arrays of one shape, pixel by pixel along an axis."""
+  shape = list(arrays[0].shape)
+  shape[axis] *= len(arrays)
+  return jnp.stack(arrays, axis + 1).reshape(shape)

@@ -3,6 +3,7 @@
 Axes: B batch, S the axes of space, C channels, Z entries of a latent.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ class Encoder(nn.Module):
     norm: 'none', 'group', 'instance' or 'batch'.
     dtype: the convolutions'; None: that of x.
     remat: whether the gradient recomputes the blocks instead of storing them.
+    strides: by which each block divides the axes, in forward order; (): 2 each.
+    activation: 'own', leaky ReLU, or 'snake'.
   """
 
   size: int
@@ -33,21 +36,27 @@ class Encoder(nn.Module):
   norm: str = 'none'
   dtype: Any = None
   remat: bool = False
+  strides: Sequence[int] = ()
+  activation: str = 'own'
 
   @property
   def factor(self) -> int:
     """The downsampling factor of the latent's map, along each axis."""
-    return 2 ** len(self.channel_multipliers)
+    return math.prod(self._strides)
+
+  @property
+  def _strides(self) -> tuple[int, ...]:
+    return blocks.strides_of(self.strides, len(self.channel_multipliers))
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     """Maps x: [B, *S, C] to [B, size] or [B, *(S / factor), size]."""
     block = maybe_remat(blocks.DownBlock, self.remat)
-    for i, multiplier in enumerate(self.channel_multipliers):
-      features = self.width * multiplier
-      x = block(features, self.norm, dtype=self.dtype, name=f'block_{i}')(
-        x, train
-      )
+    options = {'dtype': self.dtype, 'activation': self.activation}
+    for i, stride in enumerate(self._strides):
+      features = self.width * self.channel_multipliers[i]
+      options |= {'stride': stride, 'name': f'block_{i}'}
+      x = block(features, self.norm, **options)(x, train)
     return blocks.to_latent(x, self.size, flat=self.flat, dtype=self.dtype)
 
 
@@ -60,7 +69,9 @@ class Decoder(nn.Module):
     channels: C.
     flat_space: spatial shape of the smallest map if the latent is flat; (): the
       latent is a map.
-    width, channel_multipliers, norm, dtype, remat: as the encoder's.
+    width, channel_multipliers, norm, dtype, remat, strides, activation: as the
+      encoder's.
+    kernel_size: of the first and the last layer.
   """
 
   channels: int
@@ -70,6 +81,9 @@ class Decoder(nn.Module):
   norm: str = 'none'
   dtype: Any = None
   remat: bool = False
+  strides: Sequence[int] = ()
+  activation: str = 'own'
+  kernel_size: int = 3
 
   @nn.compact
   def __call__(self, latents: jax.Array, train: bool = False) -> jax.Array:
@@ -77,15 +91,21 @@ class Decoder(nn.Module):
     block = maybe_remat(blocks.UpBlock, self.remat)
     widths = [self.width * m for m in self.channel_multipliers]
     x = blocks.from_latent(
-      latents, widths[-1], flat_space=self.flat_space, dtype=self.dtype
+      latents,
+      widths[-1],
+      flat_space=self.flat_space,
+      kernel_size=self.kernel_size,
+      dtype=self.dtype,
     )
-    x = nn.leaky_relu(x, blocks.LEAKY_SLOPE)
+    x = blocks.activate(x, self.activation, blocks.leaky_relu)
+    strides = blocks.strides_of(self.strides, len(widths))
+    options = {'dtype': self.dtype, 'activation': self.activation}
     for i, features in enumerate([*reversed(widths[:-1]), widths[0]]):
-      x = block(features, self.norm, dtype=self.dtype, name=f'block_{i}')(
-        x, train
-      )
+      options |= {'stride': strides[-1 - i], 'name': f'block_{i}'}
+      x = block(features, self.norm, **options)(x, train)
+    sides = (self.kernel_size,) * (x.ndim - 2)
     to_image = blocks.Conv(
-      self.channels, (3,) * (x.ndim - 2), dtype=self.dtype, name='to_image'
+      self.channels, sides, dtype=self.dtype, name='to_image'
     )
     return nn.tanh(to_image(x).astype(jnp.float32))
 

@@ -48,6 +48,10 @@ class Encoder(nn.Module):
       latent.
     dtype: the convolutions'; None: float32.
     remat: whether the gradient recomputes the blocks instead of storing them.
+    strides: by which the axes are divided between levels, in forward order; ():
+      2 each.
+    activation: 'own', swish, or 'snake'.
+    kernel_size: of the convolutions without a stride.
   """
 
   size: int
@@ -62,25 +66,36 @@ class Encoder(nn.Module):
   quant_convs: bool = True
   dtype: Any = None
   remat: bool = False
+  strides: Sequence[int] = ()
+  activation: str = 'own'
+  kernel_size: int = 3
 
   @property
   def factor(self) -> int:
     """The downsampling factor of the latent's map, along each axis."""
-    return 2 ** (len(self.channel_multipliers) - 1)
+    return math.prod(self._strides)
+
+  @property
+  def _strides(self) -> tuple[int, ...]:
+    return blocks.strides_of(self.strides, len(self.channel_multipliers) - 1)
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     """Maps x: [B, *S, C] to [B, size] or [B, *(S / factor), size]."""
     del train
-    kernel_size = (3,) * (x.ndim - 2)
+    kernel_size = (self.kernel_size,) * (x.ndim - 2)
     conv = functools.partial(blocks.Conv, dtype=self.dtype)
     widths = [self.width * m for m in self.channel_multipliers]
     num_groups = _num_groups(self)
-    options = num_groups, self.dtype, self.remat
+    options = num_groups, self.dtype, self.activation, self.kernel_size
+    options = *options, self.remat
     x = conv(widths[0], kernel_size, name='from_image')(x)
     for level, features in enumerate(widths):
       if level:
-        x = _downsample(x, self.layout, self.dtype, name=f'down_{level}')
+        stride = self._strides[level - 1]
+        x = _downsample(
+          x, self.layout, self.dtype, stride, name=f'down_{level}'
+        )
       x = Level(
         features,
         self.num_res_blocks,
@@ -90,7 +105,8 @@ class Encoder(nn.Module):
       )(x)
     if self.middle_attention:
       x = Middle(*options, name='middle')(x)
-    x = nn.swish(group_norm(x, num_groups, 'norm'))
+    x = group_norm(x, num_groups, 'norm')
+    x = blocks.activate(x, self.activation, nn.swish)
     if self.layout == 'ldm':
       x = conv(self.size, kernel_size, name='conv_out')(x)
     if self.layout == 'ldm' and not self.quant_convs:
@@ -108,8 +124,8 @@ class Decoder(nn.Module):
     flat_space: spatial shape of the smallest map if the latent is flat; (): the
       latent is a map.
     width, channel_multipliers, num_res_blocks, attention_levels,
-      middle_attention, layout, num_groups, quant_convs, dtype, remat: as the
-      encoder's.
+      middle_attention, layout, num_groups, quant_convs, dtype, remat, strides,
+      activation, kernel_size: as the encoder's.
   """
 
   channels: int
@@ -124,6 +140,9 @@ class Decoder(nn.Module):
   quant_convs: bool = True
   dtype: Any = None
   remat: bool = False
+  strides: Sequence[int] = ()
+  activation: str = 'own'
+  kernel_size: int = 3
 
   @nn.compact
   def __call__(self, latents: jax.Array, train: bool = False) -> jax.Array:
@@ -140,11 +159,17 @@ class Decoder(nn.Module):
       latents = conv(size, one, name='post_quant')(latents)
     widths = [self.width * m for m in self.channel_multipliers]
     num_groups = _num_groups(self)
-    options = num_groups, self.dtype, self.remat
+    options = num_groups, self.dtype, self.activation, self.kernel_size
+    options = *options, self.remat
     x = blocks.from_latent(
-      latents, widths[-1], flat_space=self.flat_space, dtype=self.dtype
+      latents,
+      widths[-1],
+      flat_space=self.flat_space,
+      kernel_size=self.kernel_size,
+      dtype=self.dtype,
     )
-    kernel_size = (3,) * (x.ndim - 2)
+    num_axes = x.ndim - 2
+    strides = blocks.strides_of(self.strides, len(widths) - 1)
     if self.middle_attention:
       x = Middle(*options, name='middle')(x)
     for level in reversed(range(len(widths))):
@@ -156,11 +181,11 @@ class Decoder(nn.Module):
         name=f'level_{level}',
       )(x)
       if level:
-        x = blocks.UpsampleConv(
-          x.shape[-1], kernel_size, dtype=self.dtype, name=f'up_{level}'
-        )(x)
-    x = nn.swish(group_norm(x, num_groups, 'norm'))
-    x = conv(self.channels, kernel_size, name='to_image')(x)
+        up = f'up_{level}', strides[level - 1]
+        x = blocks.upsample_layer(x.shape[-1], num_axes, self.dtype, *up)(x)
+    x = group_norm(x, num_groups, 'norm')
+    x = blocks.activate(x, self.activation, nn.swish)
+    x = conv(self.channels, (self.kernel_size,) * num_axes, name='to_image')(x)
     x = x.astype(jnp.float32)
     return x if is_ldm else nn.tanh(x)
 
@@ -173,12 +198,12 @@ def _num_groups(network: Encoder | Decoder) -> int:
 
 
 def _downsample(
-  x: jax.Array, layout: str, dtype: Any, *, name: str
+  x: jax.Array, layout: str, dtype: Any, stride: int, *, name: str
 ) -> jax.Array:
-  """Halves each axis; 'ldm' uses kernel size 3 and one zero at the end."""
+  """Divides each axis; 'ldm' halves with kernel size 3, padded at the end."""
   num_axes, features = x.ndim - 2, x.shape[-1]
   if layout == 'own':
-    return blocks.downsample_conv(features, num_axes, dtype, name)(x)
+    return blocks.downsample_conv(features, num_axes, dtype, name, stride)(x)
   return blocks.Conv(
     features,
     (3,) * num_axes,
@@ -204,28 +229,34 @@ def group_norm(x: jax.Array, num_groups: int, name: str) -> jax.Array:
 
 
 class ResidualBlock(nn.Module):
-  """Norm, swish and a 3x3 convolution, twice, added to the input.
+  """Norm, activation and a convolution, twice, added to the input.
 
   Attributes:
     features: channels of the output. Where they change, the input passes a 1x1
       convolution.
     num_groups: number of groups of its norms; see `group_norm`.
     dtype: the convolutions'; None: float32.
+    activation, kernel_size: as `Encoder`'s.
   """
 
   features: int
   num_groups: int = 0
   dtype: Any = None
+  activation: str = 'own'
+  kernel_size: int = 3
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps x: [B, *S, C] to [B, *S, features] float32."""
     num_axes = x.ndim - 2
     conv = functools.partial(nn.Conv, self.features, dtype=self.dtype)
-    kernel_size = (3,) * num_axes
-    h = nn.swish(group_norm(x, self.num_groups, 'norm_0'))
+    kernel_size = (self.kernel_size,) * num_axes
+    activate = functools.partial(
+      blocks.activate, kind=self.activation, own=nn.swish
+    )
+    h = activate(group_norm(x, self.num_groups, 'norm_0'))
     h = conv(kernel_size, name='conv_0')(h)
-    h = nn.swish(group_norm(h, self.num_groups, 'norm_1'))
+    h = activate(group_norm(h, self.num_groups, 'norm_1'))
     h = conv(kernel_size, kernel_init=nn.initializers.zeros, name='conv_1')(h)
     if x.shape[-1] != self.features:
       x = conv((1,) * num_axes, name='shortcut')(x)
@@ -271,7 +302,7 @@ class Level(nn.Module):
     features: channels of the output.
     num_blocks: number of blocks.
     attention: whether attention follows each of them.
-    num_groups, dtype: as `ResidualBlock`'s.
+    num_groups, dtype, activation, kernel_size: as `ResidualBlock`'s.
     remat: whether the gradient recomputes the blocks instead of storing them.
   """
 
@@ -280,6 +311,8 @@ class Level(nn.Module):
   attention: bool = False
   num_groups: int = 0
   dtype: Any = None
+  activation: str = 'own'
+  kernel_size: int = 3
   remat: bool = False
 
   @nn.compact
@@ -287,8 +320,9 @@ class Level(nn.Module):
     """Maps x: [B, *S, C] to [B, *S, features] float32."""
     block, attention = _maybe_remat(self.remat)
     options = self.num_groups, self.dtype
+    forms = self.activation, self.kernel_size
     for i in range(self.num_blocks):
-      x = block(self.features, *options, name=f'block_{i}')(x)
+      x = block(self.features, *options, *forms, name=f'block_{i}')(x)
       if self.attention:
         x = attention(*options, name=f'attention_{i}')(x)
     return x
@@ -298,11 +332,13 @@ class Middle(nn.Module):
   """Attention between two residual blocks, at the smallest size.
 
   Attributes:
-    num_groups, dtype, remat: as `Level`'s.
+    num_groups, dtype, activation, kernel_size, remat: as `Level`'s.
   """
 
   num_groups: int = 0
   dtype: Any = None
+  activation: str = 'own'
+  kernel_size: int = 3
   remat: bool = False
 
   @nn.compact
@@ -310,9 +346,10 @@ class Middle(nn.Module):
     """Maps x: [B, *S, C] to the same shape, float32."""
     block, attention = _maybe_remat(self.remat)
     options = self.num_groups, self.dtype
-    x = block(x.shape[-1], *options, name='block_0')(x)
+    forms = x.shape[-1], *options, self.activation, self.kernel_size
+    x = block(*forms, name='block_0')(x)
     x = attention(*options, name='attention')(x)
-    return block(x.shape[-1], *options, name='block_1')(x)
+    return block(*forms, name='block_1')(x)
 
 
 def _maybe_remat(remat: bool) -> tuple[type[nn.Module], type[nn.Module]]:

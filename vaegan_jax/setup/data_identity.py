@@ -27,6 +27,7 @@ from vaegan_jax.setup.data import with_range
 _SAME = (
   *('name', 'group_by', 'train_split', 'center_crop'),
   *('random_crop_margin', 'crop', 'axes', 'nodata', 'max_nodata'),
+  *('resample', 'mix_channels'),
 )
 
 

@@ -24,6 +24,7 @@ from vaegan_jax.config.shapes import (
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.split import Images, load_splits
 from vaegan_jax.errors import UserError
+from vaegan_jax.evaluation import own_judge
 from vaegan_jax.evaluation.evaluator import Evaluator
 from vaegan_jax.evaluation.feature_metrics import (
   FeatureMetrics,
@@ -84,6 +85,7 @@ def create_evaluator(
   images: Images,
   *,
   feature_metrics: FeatureMetrics | None = None,
+  has_judge: bool | None = None,
   batch_size: int = 0,
   num_images: int = 0,
   notes: Sequence[str] = (),
@@ -92,17 +94,24 @@ def create_evaluator(
 
   Args:
     feature_metrics: of pretrained networks; None: as configured.
+    has_judge: as `Evaluator` takes it; None: as configured.
     batch_size: examples at a time; 0: that of the configuration.
     num_images: the most examples that one evaluation takes; 0: all.
     notes: lines to add to the protocol of the scores.
 
   Raises:
-    UserError: a file of weights cannot be used, or the features of the examples
-      exceed the memory.
+    UserError: a file of weights cannot be used, the features of the examples
+      exceed the memory, or they are too few to train a judge.
   """
-  feature_metrics = feature_metrics or load_feature_metrics(
-    **config.evaluation, arrays=holds_arrays(config.data)
-  )
+  feature_metrics = feature_metrics or read_feature_metrics(config)
+  if has_judge is None:
+    has_judge = config.evaluation.own_judge
+  if has_judge and len(images) < own_judge.MIN_EXAMPLES:
+    raise UserError(
+      f'evaluation.own_judge=True needs at least {own_judge.MIN_EXAMPLES} '
+      f'held-out examples, and there are {len(images)}: for example, '
+      '--config.evaluation.own_judge=false'
+    )
   check_features(
     min(num_images or len(images), len(images)),
     feature_metrics.num_pictures(config.data.channels),
@@ -119,8 +128,23 @@ def create_evaluator(
     bands=shown_bands(config.data),
     sample_rate=config.data.sample_rate,
     masked=config.data.max_nodata > 0,
+    mid_side=config.data.mid_side,
     feature_metrics=feature_metrics,
+    has_judge=has_judge,
     notes=notes,
+  )
+
+
+def read_feature_metrics(config: ml_collections.ConfigDict) -> FeatureMetrics:
+  """Reads the pretrained networks of a configuration; compiles nothing.
+
+  Raises:
+    UserError: a file of weights cannot be used.
+  """
+  return load_feature_metrics(
+    lpips_weights=config.evaluation.lpips_weights,
+    features_weights=config.evaluation.features_weights,
+    arrays=holds_arrays(config.data),
   )
 
 

@@ -145,11 +145,12 @@ class Run:
     number = max(64, num_values // math.prod(example_shape(self.config.data)))
     number = min(number, len(self.images))
     size = min(number, max(1, self.config.batch_size // jax.device_count()))
+    data = self.config.data
     for first in range(0, number - size + 1, size):
       places = np.arange(first, first + size) * len(self.images) // number
       images = self.images[places]
-      x = pixels.to_float(images, self.config.data.value_range)
-      yield pixels.fill(x)[0] if self.config.data.max_nodata else x
+      x = pixels.to_float(images, data.value_range, data.mid_side)
+      yield pixels.fill(x)[0] if data.max_nodata else x
 
   def load_pretrained(self) -> dict[str, Any]:
     """Reads the variables of frozen networks, by name.

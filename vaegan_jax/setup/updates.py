@@ -60,6 +60,6 @@ def _create_preprocess(data) -> Callable[..., jax.Array]:
     images = crop(images, *randoms[len(axes) :])
     for axis, flip in zip(axes, randoms, strict=False):
       images = pixels.random_flip(images, flip, axis)
-    return pixels.to_float(images, data.value_range)
+    return pixels.to_float(images, data.value_range, data.mid_side)
 
   return preprocess

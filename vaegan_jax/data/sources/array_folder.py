@@ -10,6 +10,7 @@ class Source(source.Source):
   path = 'required'
   has_groups = True
   has_crops = True
+  has_conversion = True
 
   @classmethod
   def open(cls, data, *, fill_bucket=False):

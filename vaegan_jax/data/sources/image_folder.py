@@ -16,5 +16,6 @@ class Source(source.Source):
     from vaegan_jax.data.folder import FolderDataset, local_path
     from vaegan_jax.data.image_files import ImageFiles
 
-    files = ImageFiles(local_path(data), data.folder_rules, data.group_by)
+    rules = min(data.folder_rules, 3)  # For images, 4 are the same.
+    files = ImageFiles(local_path(data), rules, data.group_by)
     return FolderDataset('image_folder', files, data)
