@@ -238,10 +238,10 @@ def _level(config, sides, before, width, num_blocks) -> list[int]:
 
 
 def _middle(model, sides, width) -> list[int]:
-  if not model.middle_attention:
+  if not model.middle_attention and model.layout == 'own':
     return []
   convs = [_conv(sides, _same(model), width, width)] * 4
-  return convs + _attention(sides, width)
+  return convs + (_attention(sides, width) if model.middle_attention else [])
 
 
 def _attention(sides, width) -> list[int]:

@@ -3,6 +3,7 @@
 Axes: B examples on one device, S axes of space, C channels.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 
 import flax.linen as nn
@@ -42,22 +43,13 @@ def create_autoencode(
     x, so that no gradient arises.
   """
 
-  def forward(module, x, noise, prior):
-    encoded = module.encoder(x, train_encoder)
-    latents, losses, stats = module.latent(encoded, noise, train_encoder)
-    x_recon = module.decoder(latents, True)
-    decoded = {'x_recon': x_recon}
-    if split:  # XLA merges the two forward passes.
-      decoded['x_adversarial'] = (
-        x_recon
-        if to_encoder
-        else module.decoder(jax.lax.stop_gradient(latents), True)
-      )
-    if with_half:
-      decoded['x_half'] = module.decoder(halve(latents), True)
-    if prior is not None:
-      decoded['x_prior'] = module.decoder(module.latent.from_prior(prior), True)
-    return (decoded, losses), stats
+  forward = functools.partial(
+    _forward,
+    split=split,
+    to_encoder=to_encoder,
+    with_half=with_half,
+    train_encoder=train_encoder,
+  )
 
   def autoencode(params, batch_stats, inputs: Mapping[str, jax.Array]):
     ((decoded, losses), stats), mutated = module.apply(
@@ -75,3 +67,23 @@ def create_autoencode(
     return (decoded, losses), (mutated.get('batch_stats', {}), stats)
 
   return autoencode
+
+
+def _forward(
+  module, x, noise, prior, *, split, to_encoder, with_half, train_encoder
+):
+  encoded = module.encoder(x, train_encoder)
+  latents, losses, stats = module.latent(encoded, noise, train_encoder)
+  x_recon = module.decoder(latents, True)
+  decoded = {'x_recon': x_recon}
+  if split:  # XLA merges the two forward passes.
+    decoded['x_adversarial'] = (
+      x_recon
+      if to_encoder
+      else module.decoder(jax.lax.stop_gradient(latents), True)
+    )
+  if with_half:
+    decoded['x_half'] = module.decoder(halve(latents), True)
+  if prior is not None:
+    decoded['x_prior'] = module.decoder(module.latent.from_prior(prior), True)
+  return (decoded, losses), stats
