@@ -68,6 +68,10 @@ def critic_fields(**fields) -> dict[str, Any]:
     'dtype': 'float32',
     'head': 'dense',
     'num_scales': 1,
+    'views': ('wave',),
+    'stft_windows': (1024, 512, 256),
+    'stft_bands': (),
+    'periods': (2, 3, 5, 7, 11),
   } | fields
 
 

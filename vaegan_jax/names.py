@@ -18,6 +18,9 @@ UPDATE_ORDERS = ('alternating', 'simultaneous')
 
 NORMS = ('none', 'group', 'instance', 'batch')
 NETWORKS = ('plain', 'residual')
+# What a critic gets of an example: all have the example itself in some sizes,
+# and sounds also spectra over time and their samples by phase.
+VIEWS = ('wave', 'stft', 'period')
 LAYOUTS = ('own', 'ldm')
 TRAINED_PARTS = ('all', 'decoder', 'none')
 ACTIVATIONS = ('own', 'snake')

@@ -5,6 +5,7 @@ sum. Products with padding do not count.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -14,6 +15,7 @@ import ml_collections
 
 from vaegan_jax.config.shapes import example_shape, spatial_shape
 from vaegan_jax.losses import adversarial
+from vaegan_jax.losses.spectra import mel_filters, num_bands
 from vaegan_jax.models.blocks import strides_of
 from vaegan_jax.setup.modules import create_modules, trained_parts
 from vaegan_jax.training.train_state import select
@@ -37,6 +39,7 @@ def minimum_flops(
     critic step       2 (3 F_D - F_first)       real and fake
     perceptual step   2 F_L + F_L               forward on both; fake's gradient
     simultaneous      less 2 F_L                the critic step's forward passes
+    spectra           2 F_S + F_S               the mel filters, as features
     Muon              see `muon_products`
 
   F_D is the whole critic, F_L its blocks up to the last that the distance
@@ -50,12 +53,14 @@ def minimum_flops(
   products += search_products(config)
   if config.loss.equivariance_weight:
     products += 3 * sum(decoder_products(config, halved=True))
+  if config.loss.spectrum_weight:
+    products += 3 * mel_products(config)
   if config.objective in adversarial.OBJECTIVES:
-    scales = critic_products(config)
+    critics = critic_products(config)
     products += critic_step_products(config)
-    real = fake = sum(_seen(config, i, s) for i, s in enumerate(scales))
+    real = fake = sum(_seen(config, *named) for named in critics.items())
     if config.loss.adversarial_weight:
-      fake = sum(map(sum, scales))
+      fake = sum(map(sum, critics.values()))
     products += fake if order == 'simultaneous' else real + 2 * fake
   return 2 * (batch_size * products + muon_products(config))
 
@@ -83,7 +88,8 @@ def muon_products(config: ml_collections.ConfigDict) -> int:
 
 def critic_step_products(config: ml_collections.ConfigDict) -> int:
   """Counts a step on real and fake images, without the images' gradients."""
-  return 2 * sum(3 * sum(s) - s[0] for s in critic_products(config))
+  critics = critic_products(config).values()
+  return 2 * sum(3 * sum(s) - s[0] for s in critics)
 
 
 def encoder_products(config: ml_collections.ConfigDict) -> list[int]:
@@ -156,17 +162,16 @@ def decoder_products(
   return [*products, _conv(sides, same, before, config.data.channels)]
 
 
-def critic_products(config: ml_collections.ConfigDict) -> list[list[int]]:
-  """Counts, per scale, the first layer, the blocks in order, and the head.
+def critic_products(config: ml_collections.ConfigDict) -> dict[str, list[int]]:
+  """Counts, per critic, the first layer, the blocks in order, and the head.
 
-  A block of a residual critic is one number for all of its layers. The first
-  layer of a plain critic is its first block.
+  The critics are named as their layers begin. A block of a residual critic is
+  one number for all of its layers. The first layer of a plain critic is its
+  first block.
   """
-  critic, scales = config.critic, []
-  for scale in range(critic.num_scales):
-    sides = _divide(spatial_shape(config.data), 2**scale)
+  critic, counts = config.critic, {}
+  for prefix, (sides, channels, copies) in _critic_inputs(config).items():
     widths = [critic.width * m for m in critic.channel_multipliers]
-    channels = config.data.channels
     if critic.network == 'plain':
       products = _divisions(sides, channels, widths, (2,) * critic.depth)
     else:
@@ -181,8 +186,43 @@ def critic_products(config: ml_collections.ConfigDict) -> list[list[int]]:
           + math.prod(_divide(at, 2)) * before * width
         )
     smallest = math.prod(_divide(sides, 2**critic.depth))
-    scales.append([*products, smallest * widths[-1]])
-  return scales
+    products.append(smallest * widths[-1])
+    counts[prefix] = [copies * number for number in products]
+  return counts
+
+
+def _critic_inputs(config) -> dict[str, tuple[Sides, int, int]]:
+  """Returns {critic: (sides that it convolves, channels, copies)}."""
+  critic, channels = config.critic, config.data.channels
+  sides, multiple = spatial_shape(config.data), 2**critic.depth
+  found = {}
+  if 'wave' in critic.views:
+    for scale in range(critic.num_scales):
+      name = f'scale_{scale}/' if scale else ''
+      found[name] = _divide(sides, 2**scale), channels, 1
+  if 'stft' in critic.views:
+    for window in critic.stft_windows:
+      frames, whole = 4 * sides[0] // window, window // 2
+      cuts = [round(b * whole / multiple) * multiple for b in critic.stft_bands]
+      for band, ends in enumerate(itertools.pairwise([0, *cuts, whole])):
+        name = f'stft_{window}' + (f'_band_{band}' if cuts else '')
+        found[f'{name}/'] = (frames, ends[1] - ends[0]), 2 * channels, 1
+  if 'period' in critic.views:
+    for period in critic.periods:
+      samples = -(-sides[0] // (period * multiple)) * multiple
+      found[f'period_{period}/'] = (samples,), channels, period
+  return found
+
+
+def mel_products(config: ml_collections.ConfigDict) -> int:
+  """Counts the products of spectra with mel filters; transforms have none."""
+  (samples,), rate = spatial_shape(config.data), config.data.sample_rate
+  total = 0
+  for window in (32, 64, 128, 256, 512, 1024, 2048):
+    if window <= samples:
+      bands = mel_filters(window, num_bands(window, rate), rate).shape[1]
+      total += -(-4 * samples // window) * (window // 2 + 1) * bands
+  return total * config.data.channels
 
 
 def search_products(config: ml_collections.ConfigDict) -> int:
@@ -197,10 +237,9 @@ def search_products(config: ml_collections.ConfigDict) -> int:
   return places * model.latent_dim * model.codebook_size
 
 
-def _seen(config, scale: int, products: list[int]) -> int:
-  """Counts a scale's layers up to the last block that the distance compares."""
+def _seen(config, prefix: str, products: list[int]) -> int:
+  """Counts a critic's layers up to the last one that the distance compares."""
   critic = config.critic
-  prefix = f'scale_{scale}/' if scale else ''
   names = [f'{prefix}block_{i}' for i in range(critic.depth)]
   compared = [n in (config.loss.layers or names) for n in names]
   if not any(compared):

@@ -32,6 +32,7 @@ from tests.benchmarks import hlo
 from tests.benchmarks.minimum import minimum_flops
 from tests.environment import environment
 from vaegan_jax.config.io import load_config_file
+from vaegan_jax.config.shapes import example_shape
 from vaegan_jax.names import UPDATE_ORDERS
 from vaegan_jax.runtime import devices
 from vaegan_jax.setup.networks import create_networks
@@ -221,8 +222,7 @@ def _run(update, holder, images, num_steps) -> float:
 
 
 def images_of(config: ml_collections.ConfigDict, batch_size: int) -> jax.Array:
-  side, channels = config.data.image_size, config.data.channels
-  shape = (jax.local_device_count(), batch_size, side, side, channels)
+  shape = (jax.local_device_count(), batch_size, *example_shape(config.data))
   return jax.random.randint(jax.random.key(0), shape, 0, 256).astype('uint8')
 
 

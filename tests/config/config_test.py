@@ -154,6 +154,12 @@ BAD_VALUES = {
   'critic.network': ('vgg', 'resnet50', '', 'blocks'),
   'critic.head': ('conv', ''),
   'critic.num_scales': (0, 2, 9),  # 2 of one logit an image.
+  'critic.views': ((), ('sound',), ('stft',), ('wave', 'wave'), 'wave'),
+  'critic.stft_windows': ((), (100,), (8,), (512, 512), (2**14,)),
+  'critic.stft_bands': ((0,), (0.5, 0.25), (1.0,), ('low',)),
+  'critic.periods': ((1,), (2, 2), (65,)),
+  'loss.norm': ('l3',),
+  'loss.spectrum_weight': (-1.0, 1.0),  # Of photographs.
   'model.network': ('resnet',),
   'model.layout': ('taming', 'ldm'),  # The other fields are not its.
   'model.num_res_blocks': (0, 2),  # 'plain' has none.

@@ -31,6 +31,9 @@ _SMALL = (
   '--config.model.channel_multipliers=1,2,4 '
 )
 _SOUNDS = '--config.data.name=drawn_sounds --config.data.shape=(128,) '
+_VIEWS = (
+  f'{_SOUNDS} --config.critic.head=patch --config.critic.views="(\'stft\',)" '
+)
 _ARRAYS = '--config.data.name=array_folder --config.data.path=/data/bands '
 
 # (flags beside --workdir and --config=configs/default.py, what the message must
@@ -198,6 +201,32 @@ MISTAKES = (
   (
     '--config.critic.num_scales=4 --config.critic.head=patch',
     'image_size=64 2**(critic.depth + critic.num_scales - 1)=2**7=128; 128',
+  ),
+  (
+    '--config.critic.views="(\'stft\',)"',
+    "critic.views=('stft',) wave 2 axes critic.views",
+  ),
+  (
+    f'{_SOUNDS} --config.critic.views="(\'stft\',)"',
+    "critic.views=('stft',) critic.head='dense' critic.head=patch",
+  ),
+  (
+    f'{_VIEWS}--config.critic.stft_windows=64',
+    'critic.stft_windows=(64,) data.shape=(128,) 8 frames of 32 '
+    'critic.depth=4 critic.stft_windows="(32,)"',
+  ),
+  (
+    f'{_VIEWS}--config.critic.stft_windows=32 --config.critic.stft_bands=0.1,',
+    'critic.stft_bands=(0.1,) window 32 multiples of 16',
+  ),
+  (
+    '--config.loss.spectrum_weight=1',
+    'loss.spectrum_weight=1.0 one axis data.image_size=64 =0',
+  ),
+  (
+    f'--config.objective=mse {_SOUNDS} --config.loss.spectrum_weight=1 '
+    '--config.loss.variance=optimal --config.loss.reduction=sum',
+    'loss.spectrum_weight=1.0 loss.variance=half',
   ),
   ('--config.critic.num_scales=2', "critic.num_scales=2 critic.head='dense'"),
   ('--config.model.depth=3', 'model.channel_multipliers model.depth=3 (1,2,4)'),

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from tests.losses import spectra_test
+from tests.losses.spectra_test import X, Y
 from tests.networks import jitted
 from vaegan_jax.evaluation import metrics, spectra
 from vaegan_jax.evaluation.scores import measure, summarize, to_line
@@ -131,12 +133,10 @@ def test_energy_is_what_numpy_keeps(sides):
 
 
 @pytest.mark.parametrize('sides', SIDES)
-def test_each_example_is_judged_alone_and_under_jit(sides):
+def test_each_example_is_judged_alone(sides):
   x, y = (_uniform(seed, 3, *sides, 2) for seed in range(2))
   together = jitted(measure, x, y)
-  # Eager calls take long, so only sounds have them.
-  call = (lambda f, *args: f(*args)) if len(sides) == 1 else jitted
-  alone = [call(measure, x[i : i + 1], y[i : i + 1]) for i in range(3)]
+  alone = [jitted(measure, x[i : i + 1], y[i : i + 1]) for i in range(3)]
   for name, values in together.items():
     assert values.shape[0] == 3 and values.dtype == np.float32, name
     np.testing.assert_allclose(
@@ -308,16 +308,85 @@ def test_spectra_are_fooled_by_no_noise_no_blur_and_no_other_sound():
   assert 6 < float(_distance(0.2 * noise, 0.2 * noise[::-1]).mean()) < 9
 
 
+def _stft_distance_by_numpy(x, y):
+  """auraloss's, of [T] and [T], a frame at a time."""
+  total = 0
+  for size, hop, length in (
+    (1024, 120, 600),
+    (2048, 240, 1200),
+    (512, 50, 240),
+  ):
+    window = np.zeros(size)
+    first = (size - length) // 2
+    # torch's Hann window is periodic, as that of one more without its end.
+    window[first : first + length] = np.hanning(length + 1)[:-1]
+    magnitudes = []
+    for sound in (x, y):
+      around = np.pad(sound.astype(np.float64), size // 2, 'reflect')
+      starts = range(0, len(around) - size + 1, hop)
+      frames = np.stack([around[s : s + size] * window for s in starts])
+      power = np.abs(np.fft.rfft(frames)) ** 2
+      magnitudes.append(np.sqrt(np.maximum(power, 1e-8)))
+    a, b = magnitudes
+    total += np.linalg.norm(a - b) / np.linalg.norm(a)
+    total += np.abs(np.log(a) - np.log(b)).mean()
+  return total / 3
+
+
+def test_distances_of_spectra_are_those_of_numpy():
+  x, y = 0.5 * _uniform(0, 2, 1500, 2), 0.1 * _uniform(1, 2, 1500, 2)
+  y[:, 800:] = 0
+  wanted = [
+    np.mean([_stft_distance_by_numpy(a[:, c], b[:, c]) for c in range(2)])
+    for a, b in zip(x, y, strict=True)
+  ]
+  got = jitted(metrics.stft_distance, x, y)
+  np.testing.assert_allclose(got, wanted, rtol=1e-3)
+  x, y = X[:, :, :1], Y[:, :, :1]
+  layers = [spectra_test.mel_by_numpy(i) for i in (x, y)]
+  wanted = [np.abs(a - layers[1][k]).mean((1, 2)) for k, a in layers[0].items()]
+  got = jitted(metrics.mel_distance, x, y, sample_rate=spectra_test.RATE)
+  np.testing.assert_allclose(got, 10 * np.mean(wanted, axis=0), rtol=1e-3)
+
+
+def test_si_sdr_has_no_scale_and_silence_has_one_value():
+  x, noise = 0.5 * _uniform(0, 3, 400, 1), 0.5 * _uniform(1, 3, 400, 1)
+  y = x + 0.1 * noise
+
+  def by_numpy(x, y):
+    x, y = (i.reshape(3, -1).astype(np.float64) for i in (x, y))
+    x, y = (i - i.mean(axis=1, keepdims=True) for i in (x, y))
+    target = (x * y).sum(1, keepdims=True) / (x * x).sum(1, keepdims=True) * x
+    return 10 * np.log10((target**2).sum(1) / ((y - target) ** 2).sum(1))
+
+  si_sdr = functools.partial(jitted, metrics.si_sdr)
+  wanted = by_numpy(x, y)
+  assert 18 < wanted.mean() < 22
+  for recon in (y, 0.3 * y, 1e-3 * y, -0.5 * y + 0.2):
+    np.testing.assert_allclose(si_sdr(x, recon), wanted, atol=0.02)
+  np.testing.assert_allclose(si_sdr(x, x), 100, rtol=1e-4)
+  nothing = 0 * x
+  for pair, value in (
+    ((x, nothing), -60),
+    ((nothing, x), -60),
+    ((nothing, nothing), 100),
+  ):
+    np.testing.assert_allclose(si_sdr(*pair), value, rtol=1e-4)
+  # What has no data does not count, whatever is there.
+  valid = np.ones(x.shape, bool)
+  valid[:, 200:] = False
+  got = si_sdr(x, np.where(valid, y, 0.9), valid)
+  np.testing.assert_allclose(got, by_numpy(x[:, :200], y[:, :200]), atol=0.02)
+
+
 def test_it_is_told_of_sounds_alone():
   sound, image = _uniform(0, 2, 64, 1), _uniform(0, 2, 16, 16, 1)
   values = jax.device_get(jitted(measure, sound, sound))
   scores = summarize(values | {f'{k}_sampled': v for k, v in values.items()})
-  assert list(scores)[:4] == [
-    'psnr',
-    'ssim',
-    'low_frequency_psnr',
-    'log_spectral_distance',
-  ]
-  assert scores['log_spectral_distance_sampled'] == 0
+  of_sounds = ['log_spectral_distance', 'mel_distance', 'stft_distance']
+  of_sounds.append('si_sdr')
+  assert list(scores)[3:7] == of_sounds
+  for name, best in zip(of_sounds, (0, 0, 0, 100), strict=True):
+    assert scores[f'{name}_sampled'] == best
   assert 'log_spectral_distance 0' in to_line(scores)
-  assert 'log_spectral_distance' not in _scores(image, image)
+  assert not set(of_sounds) & set(_scores(image, image))

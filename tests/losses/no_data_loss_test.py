@@ -88,5 +88,5 @@ def test_half_of_an_example_has_the_likelihood_and_moments_of_that_half():
     np.testing.assert_allclose(value, wanted[name], rtol=1e-5, err_msg=name)
   layers = {'a': jnp.asarray(X)}
   for where, part in (({'a': HALF}, X[:, :8]), (HALF[..., 0], X[:, :8])):
-    sizes = moments.mean_squares(layers, where)
+    sizes = moments.mean_sizes(layers, where)
     np.testing.assert_allclose(sizes['a'], np.square(part).mean(), rtol=1e-5)

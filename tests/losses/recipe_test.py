@@ -43,7 +43,9 @@ def test_the_defaults_are_those_of_a_run():
   assert given['objective'].default == fields['objective']
   for name in (
     'normalize',
+    'norm',
     'reduction',
+    'spectrum_weight',
     'image_weight',
     'image_halvings',
     'image_high_pass',

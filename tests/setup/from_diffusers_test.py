@@ -139,7 +139,7 @@ def test_a_decoder_is_trained_alone_and_given_back(
 ):
   path, params = folder
   flags = own_flags(tiny_run)
-  flags += [*DECODER, f'--config.init_from={path}', '--config.loss.rate=0']
+  flags += [*DECODER, f'--config.init_from={path}']
   flags += ['--config.num_train_steps=4', '--config.critic.warmup_steps=1']
   workdir = tmp_path / 'run'
   assert run(workdir, *flags) == DONE
@@ -224,7 +224,9 @@ def test_mistakes_are_one_sentence(folder, tiny_run, tmp_path, run):
       read_initial_weights(config)
     return str(caught.value)
 
-  assert 'keeps it: ' not in told('--config.model.latent_dim=3', *DECODER)
+  assert "from 2 to 3 widens the encoder, which model.train='decoder'" in told(
+    '--config.model.latent_dim=3', *DECODER
+  )
   assert 'model.width is 4 there and 8 here' in told('--config.model.width=8')
   assert 'model.latent_dim is 2 there and 1 here' in told(
     '--config.model.latent_dim=1'

@@ -37,6 +37,17 @@ CASES = {
     'model': {'norm': 'batch', 'train': 'decoder'},
     'critic': {},
   },
+  'sounds of all views, with spectra': {
+    'model': {},
+    'critic': {
+      'head': 'patch',
+      'views': ('wave', 'stft', 'period'),
+      'stft_windows': (32,),
+      'stft_bands': (0.25,),
+      'periods': (3,),
+    },
+    'loss': {'spectrum_weight': 1.0, 'norm': 'l1'},
+  },
 }
 
 
@@ -50,6 +61,8 @@ def config_of(model, critic, loss=None):
     config[name].channel_multipliers = (2,)
     config[name].update(fields)
   config.loss.update(loss or {})
+  if config.loss.spectrum_weight:
+    config.data.update(name='drawn_sounds', shape=(64,), channels=2)
   return config
 
 

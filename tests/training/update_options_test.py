@@ -872,7 +872,7 @@ def test_r1_costs_nothing_in_the_steps_that_do_not_take_it():
   # gradient (one pass), the derivative along it (one more), and its two
   # gradients, less the first layer's input gradient. A head's gradient of 1 is
   # no product.
-  ((first, *others),) = least.critic_products(flops_config())
+  ((first, *others),) = least.critic_products(flops_config()).values()
   wanted = 2 * BATCH * (3 * first + 4 * sum(others))
   assert 0.99 <= (taken - plain) / wanted <= 1.0
 

@@ -13,6 +13,7 @@ from vaegan_jax.config.rules import as_argument, either
 from vaegan_jax.config.shapes import shape_field, shape_flag, spatial_shape
 from vaegan_jax.errors import UserError
 from vaegan_jax.models.build import feature_sizes
+from vaegan_jax.models.views import band_edges
 from vaegan_jax.names import PRETRAINED_CRITICS
 
 # The architecture of layout='ldm', which is latent-diffusion's.
@@ -157,6 +158,7 @@ def check_trained_critic(config: ml_collections.ConfigDict) -> Conflicts:
       f'critic.head={critic.head!r} gives one logit per example',
       'critic.head=patch',
     )
+  yield from _check_views(config)
   yield from _check_sizes(config, 'critic', critic.num_scales)
   if critic.weights:
     yield (
@@ -193,6 +195,46 @@ def check_trained_critic(config: ml_collections.ConfigDict) -> Conflicts:
         'critic.num_steps=',
       )
     )
+
+
+def _check_views(config) -> Conflicts:
+  """Yields views that examples do not have, or that blocks cannot halve."""
+  critic, space = config.critic, spatial_shape(config.data)
+  if tuple(critic.views) == ('wave',):
+    return
+  if len(space) > 1:
+    yield (
+      'critic.views',
+      f'must be ("wave",) for examples of {len(space)} axes: spectra and '
+      'periods are of sounds, which have one',
+      'critic.views="(\'wave\',)"',
+    )
+  if critic.head != 'patch':
+    yield (
+      'critic.views',
+      f'joins maps of logits, but critic.head={critic.head!r} gives one logit '
+      'per example',
+      'critic.head=patch',
+    )
+  multiple = 2**critic.depth
+  least, most = 2 * multiple, 4 * space[0] // multiple
+  for window in critic.stft_windows if 'stft' in critic.views else ():
+    if not least <= window <= most or 4 * space[0] % (window * multiple):
+      yield (
+        'critic.stft_windows',
+        f'has {window}, whose spectrum of {shape_flag(config.data)}, '
+        f'{4 * space[0] / window:g} frames of {window // 2} frequencies, '
+        f'cannot be halved critic.depth={critic.depth} times',
+        f'critic.stft_windows="({max(16, least)},)"',
+      )
+    edges = band_edges(window, critic.stft_bands, multiple)
+    if len(set(edges)) < len(edges):
+      yield (
+        'critic.stft_bands',
+        f'leaves a band without frequencies: those of the window {window} are '
+        f'cut at multiples of {multiple}',
+        'critic.stft_bands="()"',
+      )
 
 
 def _check_sizes(config, section: str, scales: int = 1) -> Conflicts:

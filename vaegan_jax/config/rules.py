@@ -5,6 +5,7 @@
 
 import dataclasses
 import difflib
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -17,6 +18,7 @@ from vaegan_jax.config.shapes import MAX_AXES
 from vaegan_jax.data.buckets import is_folder
 from vaegan_jax.data.data_config import as_pair, in_bucket
 from vaegan_jax.errors import UserError
+from vaegan_jax.names import VIEWS as VIEW_NAMES
 
 _INT32_MAX = 2**31 - 1  # JAX counts in 32 bits.
 _FLOAT32_MAX = 3.4e38  # Larger values become infinity in float32.
@@ -208,6 +210,32 @@ NAMES = Rule(
   lambda values: (
     all(isinstance(name, str) for name in values) and _is_distinct(values)
   ),
+)
+VIEWS = Rule(
+  f'one or more of {", ".join(map(repr, VIEW_NAMES))}, each once',
+  lambda values: (
+    values and set(values) <= set(VIEW_NAMES) and _is_distinct(values)
+  ),
+)
+STFT_WINDOWS = Rule(
+  'powers of 2 from 16 to 8192, each once',
+  lambda values: (
+    values
+    and _all_within(values, 16, 2**13)
+    and _is_distinct(values)
+    and all(n & (n - 1) == 0 for n in values)
+  ),
+)
+BANDS = Rule(
+  'increasing numbers between 0 and 1',
+  lambda values: (
+    all(has_type(n, float) for n in values)
+    and all(a < b for a, b in itertools.pairwise((0, *values, 1)))
+  ),
+)
+PERIODS = Rule(
+  'whole numbers from 2 to 64, each once',
+  lambda values: values and _all_within(values, 2, 64) and _is_distinct(values),
 )
 WEIGHTS = Rule(
   'numbers of at least 0, one of them above 0',

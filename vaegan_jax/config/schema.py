@@ -217,6 +217,17 @@ FIELDS = (
         "'dense', one logit per example, or 'patch', a map of logits."),
   Field('critic.num_scales', 1, between(1, 4),
         "Number of critics of 'patch', each at half the previous resolution."),
+  Field('critic.views', ('wave',), rules.VIEWS,
+        "What critics of sounds get: 'wave', the sound at num_scales "
+        "resolutions; 'stft', its complex spectra; 'period', every n-th "
+        "sample. Others have 'wave' alone."),
+  Field('critic.stft_windows', (1024, 512, 256), rules.STFT_WINDOWS,
+        "Samples in a frame of 'stft', one critic each."),
+  Field('critic.stft_bands', (), rules.BANDS,
+        "Shares of the frequencies at which 'stft' is cut into bands with a "
+        'critic each; empty: one band.'),
+  Field('critic.periods', (2, 3, 5, 7, 11), rules.PERIODS,
+        "Samples between those of 'period', one critic each."),
   _first('critic.num_steps', 1, between(1, 100),
          'Critic steps per update, each on its own examples.'),
   Field('critic.warmup_steps', 0, rules.COUNT_OR_ZERO,
@@ -263,6 +274,12 @@ FIELDS = (
   Field('loss.image_high_pass', 1.0, rules.WEIGHT, absent=0.0,
         help='Weight of the image less its half-size copy as a layer, in units '
         'of image_weight; 0: off.'),
+  Field('loss.norm', 'l2', one_of(*names.DISTANCE_NORMS),
+        "How the layers' differences count: 'l2', squared, or 'l1', their "
+        'absolute values.'),
+  Field('loss.spectrum_weight', 0.0, rules.WEIGHT,
+        'Weight of each log-mel spectrum of a sound as a layer of the '
+        "distance, also of 'mse', which then has no other pixel loss; 0: off."),
   Field('loss.variance', 'half', one_of('half', 'optimal'),
         "Variance of the pixels for 'mse': 'optimal' is the mean squared "
         'error itself.'),

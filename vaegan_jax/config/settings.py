@@ -4,6 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+import ml_collections
+
+from vaegan_jax.losses.reconstruction import LossConfig
+
 T = TypeVar('T')
 
 
@@ -16,3 +20,8 @@ def settings(cls: type[T], section: Mapping[str, Any], **others: Any) -> T:
   names = {field.name for field in dataclasses.fields(cls)} - others.keys()
   known = {name: section[name] for name in names if name in section}
   return cls(**known, **others)
+
+
+def loss_settings(config: ml_collections.ConfigDict) -> LossConfig:
+  """Returns the settings of the loss, with the sample rate of the data."""
+  return settings(LossConfig, config.loss, sample_rate=config.data.sample_rate)

@@ -179,6 +179,8 @@ def _check_loss(config) -> Conflicts:
       'loss.image_weight=0',
       'loss.pixel_weight=1',
     )
+  if loss.spectrum_weight:
+    yield from _check_spectra(config)
   if 2**loss.image_halvings > shorter:
     yield (
       'loss.image_halvings',
@@ -190,6 +192,31 @@ def _check_loss(config) -> Conflicts:
       'loss.distance_weight',
       'and loss.pixel_weight=0.0 leave no reconstruction loss',
       'loss.pixel_weight=1',
+    )
+
+
+def _check_spectra(config) -> Conflicts:
+  """Yields spectra that examples or the loss do not have."""
+  loss, field = config.loss, 'loss.spectrum_weight'
+  if len(spatial_shape(config.data)) > 1:
+    yield (
+      field,
+      f'is for sounds, which have one axis, not for {shape_flag(config.data)}',
+      f'{field}=0',
+    )
+  if not loss.distance_weight:
+    yield (
+      field,
+      'is for layers of the distance, which loss.distance_weight=0.0 turns off',
+      f'{field}=0',
+    )
+  if loss.variance == 'optimal':
+    yield (
+      field,
+      "replaces the likelihood of the pixels, so that loss.variance='optimal' "
+      'has no effect',
+      'loss.variance=half',
+      'loss.reduction=mean',
     )
 
 

@@ -99,7 +99,9 @@ class Evaluator:
     self._feature_metrics = feature_metrics
     self._has_judge, self._judge = has_judge, None
     self._notes = (*describe_distance(modules, loss, batch_size), *notes)
-    self._measure = functools.partial(_measure, by_band=bool(bands))
+    self._measure = functools.partial(
+      _measure, by_band=bool(bands), sample_rate=sample_rate
+    )
     self._distance = functools.partial(
       critic_distance, loss, modules.get('critic')
     )
@@ -321,7 +323,7 @@ def _apply(autoencoder, method, variables, latents):
   return autoencoder.apply(variables, latents, method=method)
 
 
-_measure = jax.jit(measure, static_argnames='by_band')
+_measure = jax.jit(measure, static_argnames=('by_band', 'sample_rate'))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -23,7 +23,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaegan_jax.data import pixels
-from vaegan_jax.evaluation import spectra
+from vaegan_jax.evaluation.sound_metrics import (
+  log_spectral_distance,
+  mel_distance,
+  si_sdr,
+  stft_distance,
+)
 from vaegan_jax.evaluation.ssim import ssim
 from vaegan_jax.losses import masks
 
@@ -212,34 +217,6 @@ def false_detail(
   return jnp.sum(false) / jnp.sum(energy)
 
 
-def log_spectral_distance(
-  x: jax.Array, x_recon: jax.Array, valid: Valid = None
-) -> jax.Array:
-  """Computes the distance of the spectra of sounds [B, T, C], in dB.
-
-  It is the root over frequencies of the mean squared difference of `10 log10`
-  of the power, then the mean over frames and channels. Phases do not count:
-  two noises of one colour have 7.9 dB. No data is interpolated, and the weight
-  of a frame is its share of valid samples.
-
-  Returns:
-    [B] float32 in dB; lower is better, identical sounds have 0. Powers are at
-    least -80 dB of a full-scale sine (`spectra.FLOOR`), so that silence is
-    finite and inaudible noise does not count.
-  """
-  shares = None
-  if valid is not None:
-    x, x_recon = (_interpolate(i, valid) for i in (x, x_recon))
-    whole = jnp.ones_like(valid)
-    shares, shares_of_whole = (
-      spectra.frames(v.astype(jnp.float32)).mean(axis=2) for v in (valid, whole)
-    )
-    shares /= shares_of_whole  # A frame at an end reaches beyond it.
-  difference = spectra.decibels(_clip(x)) - spectra.decibels(_clip(x_recon))
-  roots = jnp.sqrt(jnp.square(difference).mean(axis=2))
-  return masks.mean(roots, shares, (1, 2))
-
-
 def _interpolate(x: jax.Array, valid: jax.Array) -> jax.Array:
   """Fills no data from the valid values of x; see `pixels.fill`."""
   return pixels.fill(jnp.where(valid, _clip(x), jnp.nan))[0]
@@ -265,6 +242,7 @@ class Metric(NamedTuple):
       the set; of examples with no data it also gets `valid`. None:
       `scores.summarize` computes it.
     num_axes: numbers of spatial axes of signals that have it.
+    of_rate: whether the function also takes the `sample_rate` of sounds.
     optional: whether only some runs have it, such as those with codes.
     quality: whether it is of reconstructions, from the latent's mean and, as
       `<name>_sampled`, from a sample.
@@ -275,23 +253,24 @@ class Metric(NamedTuple):
   decimals: int
   function: Callable[..., jax.Array] | None = None
   num_axes: tuple[int, ...] = (1, 2, 3)
+  of_rate: bool = False
   optional: bool = False
   quality: bool = True
 
+
+_of_sounds = functools.partial(Metric, num_axes=(1,), optional=True)
 
 # In the order of the tables.
 TABLE = (
   Metric('psnr', 'PSNR (dB)', 1, psnr),
   Metric('ssim', 'SSIM', 3, ssim),
   Metric('low_frequency_psnr', '8x8 means (dB)', 1, low_frequency_psnr),
-  Metric(
-    'log_spectral_distance',
-    'Log spectra (dB)',
-    2,
-    log_spectral_distance,
-    num_axes=(1,),
-    optional=True,
+  _of_sounds(
+    'log_spectral_distance', 'Log spectra (dB)', 2, log_spectral_distance
   ),
+  _of_sounds('mel_distance', 'Mel (dB)', 2, mel_distance, of_rate=True),
+  _of_sounds('stft_distance', 'STFT', 2, stft_distance),
+  _of_sounds('si_sdr', 'SI-SDR (dB)', 1, si_sdr),
   Metric('detail', 'Detail', 3),
   Metric('energy', 'Energy', 2),
   Metric('false_detail', 'False detail', 3, optional=True),

@@ -37,6 +37,7 @@ def measure(
   valid: jax.Array | None = None,
   *,
   by_band: bool = False,
+  sample_rate: int = 16_000,
 ) -> dict[str, jax.Array]:
   """Computes the values of each example that need no network.
 
@@ -45,6 +46,7 @@ def measure(
     x_recon: [B, *S, C] its reconstructions.
     valid: [B, *S, C] bool, the values that count; None: all.
     by_band: whether several channels are measured one by one, too.
+    sample_rate: of sounds, in Hz.
 
   Returns:
     {name: [B]}: metrics; `band_errors` [B, C]; and the [B, K] of
@@ -52,7 +54,9 @@ def measure(
   """
   given = (x, x_recon) if valid is None else (x, x_recon, valid)
   values = {
-    metric.name: metric.function(*given)
+    metric.name: metric.function(
+      *given, **({'sample_rate': sample_rate} if metric.of_rate else {})
+    )
     for metric in metrics.TABLE
     if metric.function and x.ndim - 2 in metric.num_axes
   }

@@ -14,11 +14,10 @@ from etils import epath
 
 from vaegan_jax.config.io import load_config
 from vaegan_jax.config.paths import absolute
-from vaegan_jax.config.settings import settings
+from vaegan_jax.config.settings import loss_settings
 from vaegan_jax.errors import UserError
 from vaegan_jax.inference.latent_statistics import read_statistics
 from vaegan_jax.inference.model import TrainedModel
-from vaegan_jax.losses.reconstruction import LossConfig
 from vaegan_jax.setup.exported_run import WEIGHTS_FILE, read_export
 
 
@@ -62,7 +61,7 @@ def load_model(
     statistics=statistics and jax.tree.map(jnp.asarray, statistics),
     autoencoder=modules['autoencoder'],
     critic=modules.get('critic') if 'critic' in variables else None,
-    loss=settings(LossConfig, config.loss),
+    loss=loss_settings(config),
     config=ml_collections.FrozenConfigDict(config),
     step=step,
     source=path,

@@ -66,6 +66,20 @@ def check_images(names: Sequence[str], x: Any, y: Any) -> None:
     )
 
 
+def check_sounds(x: Any, sample_rate: Any) -> None:
+  """Raises a ValueError unless these are sounds [B, T, C] at a sample rate."""
+  if x.ndim != 3:
+    raise ValueError(
+      f'spectrum_weight is for sounds [B, T, C], and x has the shape {x.shape};'
+      ' give spectrum_weight=0'
+    )
+  is_number = isinstance(sample_rate, (int, float, np.number))
+  if not is_number or not 0 < sample_rate < float('inf'):
+    raise ValueError(
+      f'sample_rate is {sample_rate!r}; expected a number above 0, in Hz'
+    )
+
+
 def check_layers(features_x: Features, features_y: Features) -> None:
   """Raises a ValueError unless two sets of features have the same layers."""
   for features in (features_x, features_y):

@@ -165,9 +165,8 @@ def feature_sizes(
     ValueError: an unknown norm.
   """
   check_choice('norm', norm, names.DISTANCE_NORMS)
-  magnitude = jnp.square if norm == 'l2' else jnp.abs
   return {
-    name: jnp.mean(magnitude(feature.astype(jnp.float32)))
+    name: jnp.mean(magnitude(feature.astype(jnp.float32), norm))
     for name, feature in features.items()
   }
 
@@ -192,14 +191,13 @@ def _layer_distance(x, y, how: Comparison, weight, least, included):
     mean = batch_mean(jnp.square(x), how.axis_name, included)
     size = jnp.maximum(mean, least)
     x, y = (_to_local_size(f, _BATCH_SHARE * size + epsilon) for f in (x, y))
-  magnitude = jnp.square if how.norm == 'l2' else _absolute
   distance = _reduce(weight * _difference(x, y, how.norm), how, included)
   axes = tuple(range(1, x.ndim))
   if how.normalize == 'relative':
-    size = jnp.maximum(masks.mean(magnitude(x), included, axes), least)
-    distance = distance / (size + epsilon)
+    size = masks.mean(magnitude(x, how.norm), included, axes)
+    distance = distance / (jnp.maximum(size, least) + epsilon)
   if how.normalize == 'batch':
-    mean = batch_mean(magnitude(x), how.axis_name, included)
+    mean = batch_mean(magnitude(x, how.norm), how.axis_name, included)
     distance = distance / (jnp.maximum(mean, least) + epsilon)
   return distance
 
@@ -289,9 +287,9 @@ def _to_local_size(feature: jax.Array, least: jax.Array) -> jax.Array:
   return feature * jax.lax.rsqrt(square + least)
 
 
-def _absolute(x: jax.Array) -> jax.Array:
-  """Computes |x| with a gradient of 0 at 0; that of `jnp.abs` is 1."""
-  return x * jnp.sign(x)
+def magnitude(x: jax.Array, norm: str) -> jax.Array:
+  """Computes x^2, or |x| for 'l1', with a gradient of 0 at 0."""
+  return jnp.square(x) if norm == 'l2' else x * jnp.sign(x)
 
 
 def to_unit_length(feature: jax.Array, epsilon: float = 1e-8) -> jax.Array:

@@ -31,9 +31,10 @@ def image_moments(
   return moments
 
 
-def mean_squares(
+def mean_sizes(
   layers: Mapping[str, jax.Array],
   where: jax.Array | Mapping[str, jax.Array] | None,
+  norm: str = 'l2',
 ) -> dict[str, jax.Array]:
   """Computes the size of each layer's features, as `distances.feature_sizes`.
 
@@ -41,12 +42,12 @@ def mean_squares(
   of examples, which devices can average.
   """
   if where is None:
-    return distances.feature_sizes(layers)
+    return distances.feature_sizes(layers, norm=norm)
 
   def size(name, feature):
     weights = masks.layer_weights(where, name, feature)
-    squares = jnp.square(feature.astype(jnp.float32))
-    return masks.mean(squares, weights, tuple(range(1, squares.ndim))).mean()
+    sizes = distances.magnitude(feature.astype(jnp.float32), norm)
+    return masks.mean(sizes, weights, tuple(range(1, sizes.ndim))).mean()
 
   return {name: size(name, feature) for name, feature in layers.items()}
 
@@ -55,8 +56,8 @@ def metrics_from_moments(moments: Mapping[str, Any]) -> dict[str, jax.Array]:
   """Computes the metrics of the health checks.
 
   Args:
-    moments: of `image_moments`, averaged over the devices, and perhaps the
-      `mean_squares` of features, 'features'.
+    moments: of `image_moments`, averaged over the devices, and perhaps the mean
+      squares of features (`mean_sizes`), 'features'.
 
   Returns:
     {'output_std', 'input_std'}: the standard deviation between images, 0 if all

@@ -19,6 +19,7 @@ from vaegan_jax.losses.arguments import (
   check_images,
   check_options,
   check_sizes,
+  check_sounds,
 )
 from vaegan_jax.losses.distances import (
   AxisName,
@@ -44,10 +45,13 @@ def reconstruction_loss(
   layers: Layers | None = None,
   weights: Weights | None = None,
   normalize: str = 'local',
+  norm: str = 'l2',
   reduction: str = 'mean',
   image_weight: float = 1.0,
   image_halvings: int = 3,
   image_high_pass: float = 1.0,
+  spectrum_weight: float = 0.0,
+  sample_rate: int = 16_000,
   adversarial_weight: float = 0.2,
   objective: str = 'geometric',
   logits: Callable[[Any], jax.Array] = lambda output: output,
@@ -58,37 +62,34 @@ def reconstruction_loss(
 ) -> tuple[jax.Array, dict[str, Any]]:
   """Computes the loss of reconstructions, by default that of a run.
 
-  It is the distance in the critic's features, that of the images, and the
-  adversarial loss. The critic runs once. Gradients reach x_recon alone.
+  It is the distance in the critic's features and of the images themselves, and
+  the adversarial loss. The critic runs once. Gradients reach x_recon alone.
 
   Args:
-    critic, variables, x, x_recon, where: as for `perceptual_distance`.
-    layers, **apply_kwargs: as for `capture_features`.
-    weights, normalize, reduction, axis_name, min_sizes: see `feature_distance`.
+    critic, variables, x, x_recon, layers, ...: as for `perceptual_distance`.
     image_weight: weight of the image's layers, 'image', 'image_1', ...; 0: off.
     image_halvings: number of resolutions below the image's own.
     image_high_pass: weight of its finest band, times `image_weight`; 0: none.
-    adversarial_weight: weight of the adversarial loss; 0: none.
-    objective: the critic's, one of `names.ADVERSARIAL_OBJECTIVES`.
+    spectrum_weight: of each log-mel spectrum of sounds at `sample_rate` (Hz).
+    adversarial_weight: of the adversarial loss of the `objective`; 0: none.
     logits: takes the logits [B] or [B, *S'] from the critic's output.
 
   Returns:
-    The loss [B], and its weighted terms, whose sum it is: {'features': {layer:
-    [B]}, 'image': {layer: [B]}, 'adversarial': [B]}, without those of weight 0.
+    The loss [B], and its weighted terms, whose sum it is: 'features', 'image'
+    and 'spectra', {layer: [B]}, and 'adversarial', [B]; none of weight 0.
   """
   check_module(critic, variables)
   check_options(critic, apply_kwargs, options_of(reconstruction_loss))
-  check_images(('x', 'x_recon'), x, x_recon)
-  how = Comparison(normalize, 'l2', reduction, axis_name)
-  _check(x, how, image_halvings, min_sizes, logits)
+  how = Comparison(normalize, norm, reduction, axis_name)
+  own = image_weight, image_halvings, min_sizes, image_high_pass
+  weighting = Weighting(weights, *own, spectrum_weight, sample_rate)
+  _check(x, x_recon, how, weighting, logits)
   x, x_recon, where = masks.apply(where, jax.lax.stop_gradient(x), x_recon)
   output, *features = capture_pair(
     critic, variables, x, x_recon, layers, apply_kwargs, frozen=True
   )
-  image = image_weight, image_halvings, min_sizes, image_high_pass
-  weighting = Weighting(weights, *image)
   terms = distance_terms(x, x_recon, *features, how, weighting, where)
-  check_sizes(min_sizes, {**terms['features'], **terms.get('image', {})})
+  check_sizes(min_sizes, {k: v for t in terms.values() for k, v in t.items()})
   loss = total(terms)
   if adversarial_weight:
     found = _adversarial_losses(logits(output), objective, x, where)
@@ -97,11 +98,14 @@ def reconstruction_loss(
   return loss, terms
 
 
-def _check(x, how, image_halvings, min_sizes, logits) -> None:
-  """Raises a ValueError for options that cannot be used, or warns."""
+def _check(x, x_recon, how, weighting, logits) -> None:
+  """Raises a ValueError for arguments that cannot be used, or warns."""
+  check_images(('x', 'x_recon'), x, x_recon)
   warn_of_unnamed_axes(x, how)
-  check_count('image_halvings', image_halvings)
-  check_sizes(min_sizes)
+  check_count('image_halvings', weighting.image_halvings)
+  check_sizes(weighting.min_sizes)
+  if weighting.spectrum_weight:
+    check_sounds(x, weighting.sample_rate)
   if not callable(logits):
     raise ValueError(
       f'logits is {logits!r}; expected a function of the output, such as '

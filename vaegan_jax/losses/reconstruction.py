@@ -13,9 +13,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vaegan_jax.losses import distances, masks, perceptual
+from vaegan_jax.losses import distances, masks, perceptual, spectra
 from vaegan_jax.losses.adversarial import mean_over_map
-from vaegan_jax.losses.moments import image_moments, mean_squares
+from vaegan_jax.losses.moments import image_moments, mean_sizes
 from vaegan_jax.losses.terms import (
   Weighting,
   distance_terms,
@@ -67,6 +67,11 @@ class LossConfig:
   # The least size that a layer is taken to have in a batch, as a share of its
   # size in the data; 0: no bound.
   min_size: float = 0.1
+  # How the layers' differences are measured, 'l2' or 'l1'.
+  norm: str = 'l2'
+  # Weight of each log-mel spectrum of sounds as such a layer; see `spectra.py`.
+  spectrum_weight: float = 0.0
+  sample_rate: int = 16_000  # Of sounds, in Hz.
   # Variance of the pixels' Gaussian, without a critic. With 'half' the summed
   # squared error is its negative log likelihood. 'optimal' is the mean squared
   # error of the batch (arXiv 2006.13202, eq. 4).
@@ -100,7 +105,8 @@ def create_reconstruction_losses(
   """Builds the losses of reconstructions.
 
   Args:
-    critic: its features measure the distance; None: the pixels do.
+    critic: its features measure the distance; None: the pixels do or, with
+      `loss.spectrum_weight`, the layers of the example itself.
     adversarial_loss: of the objective, of each logit; None: there is none.
     loss: the layers and how they are compared.
     axis_name: of the devices that share a batch, over which some values of
@@ -121,25 +127,26 @@ def create_reconstruction_losses(
     x_recon, where = outputs['x_recon'], masks.positions(valid)
     terms = _pixel_terms(loss, x, outputs, valid)
     moments = image_moments(x, x_recon, valid)
-    if critic is None:  # An image's only feature is itself.
-      terms['distance'] = terms['pixel']
+    options = {'axis_name': axis_name, 'valid': valid}
+    x = jax.lax.stop_gradient(x)
+    if critic is None and not loss.spectrum_weight:
+      terms['distance'] = terms['pixel']  # An example's only feature is itself.
       if loss.variance == 'optimal':
-        options = {'axis_name': axis_name, 'valid': valid}
         terms['distance'] = negative_log_likelihood(x, x_recon, **options)
       return terms, moments
     variables = jax.lax.stop_gradient(variables)
     if loss.distance_weight:
-      x = jax.lax.stop_gradient(x)
-      _, features_x = _capture(critic, variables, x, loss)
-      logits, features_recon = _capture(critic, variables, x_recon, loss)
+      features_x, features_recon = {}, {}
+      if critic is not None:
+        _, features_x = _capture(critic, variables, x, loss)
+        logits, features_recon = _capture(critic, variables, x_recon, loss)
+        moments['features'] = mean_sizes(features_x, where)
       pairs = x, x_recon, features_x, features_recon
-      terms['distance'] = compare(
-        loss, *pairs, axis_name=axis_name, sizes=sizes, valid=valid
-      )
-      moments['features'] = mean_squares(features_x, where)
+      terms['distance'] = compare(loss, *pairs, sizes=sizes, **options)
       if sizes:
-        moments['images'] = _image_sizes(loss, x, valid)
-    else:
+        moments['sizes'] = mean_sizes(features_x, where, loss.norm)
+        moments['sizes'] |= _example_sizes(loss, x, valid)
+    elif critic is not None:
       logits = _logits(critic, variables, x_recon)
     if adversarial_loss is not None:
       all_logits = _adversarial_logits(critic, variables, outputs, logits)
@@ -176,7 +183,7 @@ def compare(
   min_sizes = {name: loss.min_size * size for name, size in sizes.items()}
   pair = x, x_recon, features_x, features_recon
   how = distances.Comparison(
-    loss.normalize, reduction=loss.reduction, axis_name=axis_name
+    loss.normalize, loss.norm, loss.reduction, axis_name
   )
   weighting = Weighting(
     loss.layer_weights or None,
@@ -184,27 +191,33 @@ def compare(
     loss.image_halvings,
     min_sizes,
     loss.image_high_pass,
+    loss.spectrum_weight,
+    loss.sample_rate,
   )
   return total(distance_terms(*pair, how, weighting, valid))
 
 
 def layer_sizes(
-  loss: LossConfig, critic: nn.Module, variables: Any, images: jax.Array
+  loss: LossConfig, critic: nn.Module | None, variables: Any, images: jax.Array
 ) -> dict[str, jax.Array]:
-  """Computes the size of each layer of the distance, its mean square.
+  """Computes the size of each layer of the distance.
 
   Args:
     loss: the layers.
-    critic: the critic, in evaluation mode.
+    critic: the critic, in evaluation mode; None: there is none.
     variables: its variables.
     images: [B, *S, C] of the data.
 
   Returns:
-    {layer: []} of the critic's layers and, as `image_layers` names them, of the
-    images.
+    {layer: []}: mean squares or, for 'l1', means of absolute values, of the
+    critic's layers and of the examples', as `image_layers` and
+    `spectra.mel_layers` name them.
   """
-  features = loss_features(loss, critic, variables, images)
-  return distances.feature_sizes(features) | _image_sizes(loss, images)
+  sizes = _example_sizes(loss, images)
+  if critic is not None:
+    features = loss_features(loss, critic, variables, images)
+    sizes |= distances.feature_sizes(features, norm=loss.norm)
+  return sizes
 
 
 def negative_log_likelihood(
@@ -255,17 +268,21 @@ def loss_features(
   return features
 
 
-def _image_sizes(loss, images, valid=None):
-  """Returns the mean squares {layer: []} of the images as layers."""
-  if not loss.image_weight:
-    return {}
-  layers, shares = image_layers(
-    images,
-    loss.image_halvings,
-    value_weights(valid, images),
-    high_pass=loss.image_high_pass > 0,
-  )
-  return mean_squares(layers, shares)
+def _example_sizes(loss, x, valid=None):
+  """Returns the sizes {layer: []} of the layers of the examples themselves."""
+  sizes = {}
+  if loss.image_weight:
+    layers, shares = image_layers(
+      x,
+      loss.image_halvings,
+      value_weights(valid, x),
+      high_pass=loss.image_high_pass > 0,
+    )
+    sizes |= mean_sizes(layers, shares, loss.norm)
+  if loss.spectrum_weight:
+    layers = spectra.mel_layers(x, loss.sample_rate)
+    sizes |= mean_sizes(layers, masks.positions(valid), loss.norm)
+  return sizes
 
 
 def _capture(critic, variables, images, loss):

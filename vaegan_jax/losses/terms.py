@@ -1,22 +1,25 @@
-"""The terms of the distance that trains: critic's layers, and the image itself.
+"""The terms of the distance that trains: layers of the critic and the example.
 
+An image itself is a layer in several sizes, and a sound in its log-mel spectra.
 The trainer, its evaluation and `recipe.reconstruction_loss` share them.
 Axes: B batch, S one to three axes of space, C channels.
 """
 
+import math
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vaegan_jax.losses import masks
+from vaegan_jax.losses import masks, spectra
 from vaegan_jax.losses.arguments import Weights
 from vaegan_jax.losses.distances import (
   Comparison,
   Sizes,
   batch_mean,
   layer_distances,
+  magnitude,
 )
 from vaegan_jax.losses.layers import Features
 
@@ -25,7 +28,8 @@ _HIGH_PASS = 'high_pass'
 # square. Data without one, as enlarged images, must not be divided by nothing.
 _MIN_BAND = 1e-3
 
-Terms = dict[str, dict[str, jax.Array]]  # {'features' or 'image': {layer: [B]}}
+# {'features', 'image' or 'spectra': {layer: [B]}}
+Terms = dict[str, dict[str, jax.Array]]
 
 
 class Weighting(NamedTuple):
@@ -37,6 +41,8 @@ class Weighting(NamedTuple):
     image_halvings: see `image_layers`.
     min_sizes: least sizes of layers of either kind.
     high_pass: weight of the image's finest band, times `image_weight`; 0: none.
+    spectrum_weight: weight of each log-mel spectrum of a sound; 0: none.
+    sample_rate: of sounds, in Hz.
   """
 
   weights: Weights | None = None
@@ -44,6 +50,8 @@ class Weighting(NamedTuple):
   image_halvings: int = 0
   min_sizes: Sizes | None = None
   high_pass: float = 0.0
+  spectrum_weight: float = 0.0
+  sample_rate: int = 16_000
 
 
 def distance_terms(
@@ -55,11 +63,12 @@ def distance_terms(
   weighting: Weighting,
   where: jax.Array | None = None,
 ) -> Terms:
-  """Computes the weighted distances of a critic's layers and of the image.
+  """Computes the weighted distances of a critic's layers and the examples'.
 
   Args:
     x, x_recon: [B, *S, C].
-    features_x: {layer: [B, ...]} of x, in the order of the weights.
+    features_x: {layer: [B, ...]} of x, in the order of the weights; {}: there
+      is no critic.
     features_recon: features of x_recon.
     how: how the layers are compared.
     weighting: their weights.
@@ -67,23 +76,45 @@ def distance_terms(
       [B, *S, C]; the images are finite elsewhere, too.
 
   Returns:
-    {'features': {layer: [B]}, 'image': {layer: [B]}}; see `total`.
+    {'features', 'image' and 'spectra': {layer: [B]}}; see `total`.
   """
-  terms = {
-    'features': layer_distances(
+  positions = where
+  if where is not None and where.ndim == x.ndim:
+    positions = masks.positions(where)
+  terms = {}
+  if features_x:
+    terms['features'] = layer_distances(
       features_x,
       features_recon,
       how,
       weights=weighting.weights,
       min_sizes=_only(features_x, weighting.min_sizes),
-      where=where
-      if where is None or where.ndim < x.ndim
-      else masks.positions(where),
+      where=positions,
     )
-  }
   if weighting.image_weight:
     terms['image'] = _image_terms(x, x_recon, how, weighting, where)
+  if weighting.spectrum_weight:
+    layers, layers_recon = (
+      spectra.mel_layers(each, weighting.sample_rate) for each in (x, x_recon)
+    )
+    terms['spectra'] = layer_distances(
+      layers,
+      layers_recon,
+      _by_batch(how),
+      weights=dict.fromkeys(layers, weighting.spectrum_weight),
+      min_sizes=_only(layers, weighting.min_sizes),
+      where=positions,
+    )
   return terms
+
+
+def _by_batch(how: Comparison) -> Comparison:
+  """Returns how examples are compared: divided by the batch's size.
+
+  Divided by its own size, a flat image outweighs all others; at unit length it
+  has no contrast.
+  """
+  return how._replace(normalize='none' if how.normalize == 'none' else 'batch')
 
 
 def _image_terms(x, x_recon, how, weighting, where):
@@ -96,20 +127,18 @@ def _image_terms(x, x_recon, how, weighting, where):
   )
   weights = dict.fromkeys(images, weighting.image_weight)
   min_sizes = _only(images, weighting.min_sizes)
-  # Images are divided by the batch's size for any `normalize`. Divided by its
-  # own size, a flat image outweighs all others; at unit length it has no
-  # contrast.
-  normalize = 'none' if how.normalize == 'none' else 'batch'
+  how = _by_batch(how)
   if high_pass:
     weights[_HIGH_PASS] *= weighting.high_pass
-    if normalize == 'batch':
-      size = batch_mean(jnp.square(x), how.axis_name, included)
+    if how.normalize == 'batch':
+      size = batch_mean(magnitude(x, how.norm), how.axis_name, included)
       least = min_sizes.get(_HIGH_PASS, 0.0)
-      min_sizes[_HIGH_PASS] = jnp.maximum(least, _MIN_BAND * size)
+      share = _MIN_BAND if how.norm == 'l2' else math.sqrt(_MIN_BAND)
+      min_sizes[_HIGH_PASS] = jnp.maximum(least, share * size)
   return layer_distances(
     images,
     images_recon,
-    how._replace(normalize=normalize),
+    how,
     weights=weights,
     min_sizes=min_sizes,
     where=shares,

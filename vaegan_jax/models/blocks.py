@@ -148,6 +148,7 @@ class DownBlock(nn.Module):
     norm: 'none', 'group', 'instance' or 'batch'.
     spectral_norm: whether the kernel is normalised; see `maybe_spectral_norm`.
     dtype: the convolution's; None: that of x.
+    num_axes: the last axes of space, which are divided; 0: all.
     stride: by which each axis is divided; the kernel has twice that size.
     activation: 'own', leaky ReLU, or 'snake'.
   """
@@ -156,13 +157,14 @@ class DownBlock(nn.Module):
   norm: str = 'none'
   spectral_norm: bool = False
   dtype: Any = None
+  num_axes: int = 0
   stride: int = 2
   activation: str = 'own'
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps x: [B, *S, C] to [B, *(S / stride), features]."""
-    num_axes = x.ndim - 2
+    num_axes = self.num_axes or x.ndim - 2
     layer = downsample_conv(
       self.features, num_axes, self.dtype, stride=self.stride
     )
@@ -199,9 +201,12 @@ class UpBlock(nn.Module):
     return activate(x, self.activation, leaky_relu)
 
 
-def halve_image(x: jax.Array) -> jax.Array:
-  """Averages squares of 2 pixels an axis: x [B, *S, C] to [B, *(S / 2), C]."""
-  square = (2,) * (x.ndim - 2)
+def halve_image(x: jax.Array, num_axes: int = 0) -> jax.Array:
+  """Averages squares of 2 pixels an axis: x [B, *S, C] to [B, *(S / 2), C].
+
+  `num_axes` are the last axes of space that are halved; 0: all.
+  """
+  square = (2,) * (num_axes or x.ndim - 2)
   return nn.avg_pool(x, square, square)
 
 

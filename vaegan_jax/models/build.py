@@ -27,7 +27,7 @@ from vaegan_jax.models.pretrained.vgg import VGG, load_vgg
 
 _CRITIC_FIELDS = (
   *('network', 'width', 'channel_multipliers', 'norm', 'spectral_norm'),
-  *('head', 'num_scales'),
+  *('head', 'num_scales', 'views', 'stft_windows', 'stft_bands', 'periods'),
 )
 
 

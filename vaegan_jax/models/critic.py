@@ -14,8 +14,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vaegan_jax.models import blocks
+from vaegan_jax.models import views as views_lib
 
 
 class ResidualDownBlock(nn.Module):
@@ -31,17 +33,19 @@ class ResidualDownBlock(nn.Module):
     spectral_norm: whether every kernel is normalised; see
       `blocks.maybe_spectral_norm`.
     dtype: the convolutions'; None: that of x.
+    num_axes: the last axes of space, which are halved; 0: all.
   """
 
   features: int
   norm: str = 'none'
   spectral_norm: bool = False
   dtype: Any = None
+  num_axes: int = 0
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps x: [B, *S, C] to [B, *(S / 2), features] float32."""
-    num_axes, channels = x.ndim - 2, x.shape[-1]
+    num_axes, channels = self.num_axes or x.ndim - 2, x.shape[-1]
     normalized = functools.partial(
       blocks.maybe_spectral_norm, on=self.spectral_norm, train=train
     )
@@ -56,7 +60,7 @@ class ResidualDownBlock(nn.Module):
     h = blocks.Norm(self.norm)(normalized(first)(x), train)
     h = normalized(second)(nn.leaky_relu(h, blocks.LEAKY_SLOPE))
     h = blocks.Norm(self.norm)(h, train)
-    skip = normalized(shortcut)(blocks.halve_image(x))
+    skip = normalized(shortcut)(blocks.halve_image(x, num_axes))
     # The sum of two that vary alike varies twice as much.
     h = (blocks.at_least_float32(h) + skip) * math.sqrt(0.5)
     return nn.leaky_relu(h, blocks.LEAKY_SLOPE)
@@ -67,7 +71,9 @@ class Critic(nn.Module):
 
   With several scales, each has a critic of its own (arXiv 1711.11585, section
   3.2). `scale_1` gets the image's means over squares of 2x2, `scale_2` the
-  means of those. Their layers are `scale_1/block_0` and so on.
+  means of those. Their layers are `scale_1/block_0` and so on. Sounds have
+  other views too, each with a critic of its own (see `views.py`), whose layers
+  are `stft_512/block_0` or `period_3/block_0`.
 
   Attributes:
     width: channels of the first block, before its multiplier.
@@ -79,9 +85,16 @@ class Critic(nn.Module):
     head: 'dense', one logit per image, which ties a trained critic to one image
       size; 'patch', one per position of the last block (arXiv 1611.07004,
       section 3.2.2); or 'none', which returns the last block's feature.
-    num_scales: number of critics; above 1 the head is 'patch' or 'none'.
+    num_scales: number of critics of the view 'wave', the example itself; above
+      1 the head is 'patch' or 'none'.
     network: 'plain' or 'residual', the kind of its blocks.
     dtype: the convolutions'; None: that of x.
+    views: some of `names.VIEWS`; with others than 'wave' the head is 'patch'.
+    stft_windows: samples in a frame, one critic each.
+    stft_bands: shares of the frequencies at which each spectrum is cut into
+      bands, which then have a critic each; (): none.
+    periods: in samples, one critic each.
+    num_axes: the last axes of space, over which it convolves; 0: all.
   """
 
   width: int
@@ -92,6 +105,11 @@ class Critic(nn.Module):
   num_scales: int = 1
   network: str = 'plain'
   dtype: Any = None
+  views: Sequence[str] = ('wave',)
+  stft_windows: Sequence[int] = (1024, 512, 256)
+  stft_bands: Sequence[float] = ()
+  periods: Sequence[int] = (2, 3, 5, 7, 11)
+  num_axes: int = 0
 
   @property
   def num_halvings(self) -> int:
@@ -101,8 +119,11 @@ class Critic(nn.Module):
   @property
   def layer_names(self) -> tuple[str, ...]:
     """The layers of the perceptual distance, in forward order."""
-    scales = ['', *(f'scale_{i}/' for i in range(1, self.num_scales))]
-    return tuple(f'{s}{name}' for s in scales for name in self._block_names)
+    parts = [f'{name}/' for name in views_lib.names_of(*self._of_sounds)]
+    if 'wave' in self.views:
+      scales = [f'scale_{i}/' for i in range(1, self.num_scales)]
+      parts = ['', *scales, *parts]
+    return tuple(f'{p}{name}' for p in parts for name in self._block_names)
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -114,15 +135,40 @@ class Critic(nn.Module):
 
     Returns:
       Logits, positive means real: [B], or a map [B, *S'] if the head is
-      'patch'. With several scales it is [B, *S', num_scales]. Smaller maps are
-      repeated, so that each scale counts alike in the mean.
+      'patch'. With several scales it is [B, *S', num_scales], and with other
+      views [B, T', number of critics], in the order of time. Smaller maps are
+      repeated, so that each critic counts alike in the mean.
     """
-    maps = [self._one_scale(x, train)]
-    for scale in range(1, self.num_scales):
-      x = blocks.halve_image(x)
-      coarse = self.clone(parent=self, name=f'scale_{scale}', num_scales=1)
-      maps.append(_repeat(coarse(x, train), 2**scale, x.ndim - 2))
-    return jnp.stack(maps, axis=-1) if len(maps) > 1 else maps[0]
+    sound, maps = x, []
+    if 'wave' in self.views:
+      maps.append(self._one_scale(x, train))
+      for scale in range(1, self.num_scales):
+        x = blocks.halve_image(x)
+        coarse = self._part(f'scale_{scale}')
+        maps.append(_repeat(coarse(x, train), 2**scale, x.ndim - 2))
+    multiple = 2 ** len(self._block_names)
+    for view in views_lib.views_of(sound, *self._of_sounds, multiple):
+      part = self._part(view.name, view.num_axes)
+      logits = part(view.x, train)
+      if view.num_axes == 1:  # Phases before time.
+        logits = logits.swapaxes(1, 2)
+      maps.append(logits.reshape(len(logits), -1))
+    if len(maps) == 1:
+      return maps[0]
+    length = max(logits.shape[1] for logits in maps)
+    if any(logits.shape[1] < length for logits in maps):
+      maps = [_stretch(logits, length) for logits in maps]
+    return jnp.stack(maps, axis=-1)
+
+  def _part(self, name: str, num_axes: int = 0) -> nn.Module:
+    """Returns the critic of one view or scale, within `__call__`."""
+    return self.clone(
+      parent=self, name=name, num_scales=1, views=('wave',), num_axes=num_axes
+    )
+
+  @property
+  def _of_sounds(self) -> tuple[Sequence, ...]:
+    return self.views, self.stft_windows, self.stft_bands, self.periods
 
   @property
   def _block_names(self) -> list[str]:
@@ -135,16 +181,15 @@ class Critic(nn.Module):
     widths = [self.width * m for m in self.channel_multipliers]
     if self.network == 'residual':
       block = ResidualDownBlock
-      kernel_size = (3,) * (x.ndim - 2)
+      kernel_size = (3,) * (self.num_axes or x.ndim - 2)
       conv = blocks.Conv(
         widths[0], kernel_size, dtype=self.dtype, name='from_image'
       )
       x = blocks.maybe_spectral_norm(conv, self.spectral_norm, train)(x)
       x = nn.leaky_relu(x, blocks.LEAKY_SLOPE)
+    options = self.norm, self.spectral_norm, self.dtype, self.num_axes
     for name, features in zip(names, widths[-len(names) :], strict=True):
-      x = block(features, self.norm, self.spectral_norm, self.dtype, name=name)(
-        x, train
-      )
+      x = block(features, *options, name=name)(x, train)
     if self.head == 'none':
       return x
     x = blocks.at_least_float32(x)
@@ -159,3 +204,8 @@ def _repeat(logits: jax.Array, times: int, num_axes: int) -> jax.Array:
   for axis in range(1, num_axes + 1):
     logits = jnp.repeat(logits, times, axis)
   return logits
+
+
+def _stretch(logits: jax.Array, length: int) -> jax.Array:
+  """Repeats the entries of [B, L] to [B, length], in their order."""
+  return logits[:, np.arange(length) * logits.shape[1] // length]

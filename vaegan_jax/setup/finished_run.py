@@ -14,7 +14,7 @@ from absl import logging
 from etils import epath
 
 from vaegan_jax.config.io import load_config
-from vaegan_jax.config.settings import settings
+from vaegan_jax.config.settings import loss_settings, settings
 from vaegan_jax.config.shapes import (
   holds_arrays,
   shape_flag,
@@ -30,7 +30,6 @@ from vaegan_jax.evaluation.feature_metrics import (
   FeatureMetrics,
   load_feature_metrics,
 )
-from vaegan_jax.losses.reconstruction import LossConfig
 from vaegan_jax.models import is_frozen
 from vaegan_jax.setup.data_identity import describe_change, keep_rules
 from vaegan_jax.setup.memory import check_features
@@ -120,7 +119,7 @@ def create_evaluator(
   return Evaluator(
     modules,
     images,
-    loss=settings(LossConfig, config.loss),
+    loss=loss_settings(config),
     # Each process evaluates everything, on its own devices.
     batch_size=max(1, (batch_size or config.batch_size) // jax.process_count()),
     seed=config.seed,

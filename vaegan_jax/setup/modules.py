@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import ml_collections
 
 from vaegan_jax import models
-from vaegan_jax.config.settings import settings
+from vaegan_jax.config.settings import loss_settings
 from vaegan_jax.config.shapes import example_shape, spatial_shape
-from vaegan_jax.losses.reconstruction import LossConfig, layer_sizes
+from vaegan_jax.losses.reconstruction import layer_sizes
 from vaegan_jax.names import ADVERSARIAL_OBJECTIVES
 
 Variables = Mapping[str, Any]  # 'params' and 'batch_stats' of one module.
@@ -40,14 +40,15 @@ def trained_parts(config: ml_collections.ConfigDict) -> tuple[str, ...] | None:
 def sizes_function(
   config: ml_collections.ConfigDict, modules: Mapping[str, nn.Module]
 ) -> Callable[..., dict[str, jax.Array]] | None:
-  """Returns (critic's variables, images) -> sizes of the distance's layers.
+  """Returns (critic's variables or None, images) -> sizes of the layers.
 
   None if the run does not follow them; see `training/layer_sizes.py`.
   """
-  loss = settings(LossConfig, config.loss)
-  if 'critic' not in modules or not loss.needs_sizes:
+  loss, critic = loss_settings(config), modules.get('critic')
+  has_layers = critic is not None or loss.spectrum_weight > 0
+  if not has_layers or not loss.needs_sizes:
     return None
-  return functools.partial(layer_sizes, loss, modules['critic'])
+  return functools.partial(layer_sizes, loss, critic)
 
 
 def size_shapes(
@@ -57,7 +58,7 @@ def size_shapes(
   measure = sizes_function(config, modules)
   if measure is None:
     return {}
-  critic = variable_shapes(config, modules)['critic']
+  critic = variable_shapes(config, modules).get('critic')
   return jax.eval_shape(measure, critic, _example(config))
 
 

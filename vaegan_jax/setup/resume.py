@@ -184,8 +184,9 @@ def _with_sizes(run: Run, state: TrainState) -> TrainState:
   measure = sizes_function(run.config, run.modules)
   if measure is None:
     return state
-  variables, measure = state.networks['critic'].variables, jax.jit(measure)
-  if limit := run.config.critic.weight_clip:  # As from the first step on.
+  critic, measure = state.networks.get('critic'), jax.jit(measure)
+  variables, limit = critic and critic.variables, run.config.critic.weight_clip
+  if variables and limit:  # As from the first step on.
     params = clip_weights(variables['params'], limit)
     variables = {**variables, 'params': params}
   parts = [measure(variables, x) for x in run.sample(_SIZED_VALUES)]

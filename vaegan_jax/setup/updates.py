@@ -8,11 +8,10 @@ import jax
 import ml_collections
 import optax
 
-from vaegan_jax.config.settings import settings
+from vaegan_jax.config.settings import loss_settings
 from vaegan_jax.config.shapes import flip_axes, spatial_shape
 from vaegan_jax.data import pixels
 from vaegan_jax.losses.adversarial import OBJECTIVES
-from vaegan_jax.losses.reconstruction import LossConfig
 from vaegan_jax.setup.modules import trained_parts
 from vaegan_jax.setup.networks import critic_config
 from vaegan_jax.training import build
@@ -35,7 +34,7 @@ def create_updates(
   return build.create_updates(
     modules,
     optimizers,
-    settings(LossConfig, config.loss),
+    loss_settings(config),
     objective=OBJECTIVES[config.objective] if trains_critic else None,
     order=config.update_order,
     ema_decay=config.ema_decay,

@@ -42,6 +42,6 @@ def follow(
     The changed averages.
   """
   old = from_averages(averages)
-  batch = {**moments.get('features', {}), **moments.get('images', {})}
+  batch = moments.get('sizes', {})
   new = {name: batch[name] for name in old}
   return to_averages(optax.incremental_update(new, old, 1.0 - _DECAY))

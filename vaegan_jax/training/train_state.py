@@ -111,8 +111,8 @@ def create_train_state(
     seed: seed of the weights.
     image_shape: (*S, C).
     pretrained: {module: variables} of modules that are not to be initialized.
-    measure_sizes: (critic's variables, images) -> sizes of the layers {layer:
-      []}, if the run follows them.
+    measure_sizes: (critic's variables or None, images) -> sizes of the layers
+      {layer: []}, if the run follows them.
     averages: further averages {name: initial value}.
     trained_parts: names of the autoencoder's parts that are; None: all.
 
@@ -140,7 +140,8 @@ def create_train_state(
     name: jnp.float32(value) for name, value in (AVERAGES | averages).items()
   }
   if measure_sizes:
-    sizes = jax.eval_shape(measure_sizes, networks['critic'].variables, x)
+    critic = networks['critic'].variables if 'critic' in networks else None
+    sizes = jax.eval_shape(measure_sizes, critic, x)
     averages |= layer_sizes.to_averages(jax.tree.map(jnp.zeros_like, sizes))
   return TrainState(
     step=jnp.int32(0),
@@ -164,6 +165,7 @@ def inference_variables(state: TrainState) -> dict[str, dict[str, Params]]:
   """
   variables = {name: net.variables for name, net in state.networks.items()}
   variables['autoencoder']['params'] = state.ema_params
-  if sizes := layer_sizes.from_averages(state.averages):
+  sizes = layer_sizes.from_averages(state.averages)
+  if sizes and 'critic' in variables:
     variables['critic']['sizes'] = sizes
   return variables
