@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -138,6 +139,7 @@ def test_a_decoder_is_trained_alone_and_given_back(
   folder, tiny_run, tmp_path, run, capsys
 ):
   path, params = folder
+  path = shutil.copytree(path, tmp_path / 'vae')
   flags = own_flags(tiny_run)
   flags += [*DECODER, f'--config.init_from={path}']
   flags += ['--config.num_train_steps=4', '--config.critic.warmup_steps=1']
@@ -155,6 +157,10 @@ def test_a_decoder_is_trained_alone_and_given_back(
       moved['decoder']['to_image']['kernel'],
       params['decoder']['to_image']['kernel'],
     )
+  # The folder may go.
+  shutil.rmtree(path)
+  assert run(workdir, *flags) == DONE
+  assert 'Nothing to do' in capsys.readouterr().out
   # Moments are kept of what moves alone.
   sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(params['decoder'])]
   moments = jax.tree.leaves(state.networks['autoencoder'].opt_state)

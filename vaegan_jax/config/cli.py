@@ -154,7 +154,7 @@ def _parse_mode(rest: list[str], flag_values: flags.FlagValues) -> Command:
     check_data_outside(config, workdir, rest)
   else:
     config = load_config_file(with_objective(flag_values.config, rest))
-    adopt_network(config, rest)
+    adopt_network(config, rest, workdir)
   apply_overrides(config, rest)
   validate(config)
   check_encoding('config.data.data_dir', config.data.data_dir)

@@ -60,18 +60,22 @@ def apply_overrides(
 
 
 def adopt_network(
-  config: ml_collections.ConfigDict, argv: Sequence[str]
+  config: ml_collections.ConfigDict, argv: Sequence[str], workdir: str = ''
 ) -> None:
   """Takes the network of the folder of diffusers that `init_from` names.
 
-  Called before `apply_overrides`, so that a flag changes what it takes.
+  Called before `apply_overrides`, so that a flag changes what it takes. A run
+  in `workdir` that began so keeps the network, whatever became of the folder.
 
   Raises:
     UserError: it holds another kind of network.
   """
-  given = re.findall(r'(?:^|\n)--?config\.init_from[=\n](.*)', '\n'.join(argv))
+  pattern = r'(?:^|\n)--?config\.init_from[=\n](.*)'
+  given = re.findall(pattern, '\n'.join(argv))
   folder = absolute(given[-1] if given else config.init_from)
-  found = diffusers_files.read_config(folder) if folder else None
+  found = diffusers_files.read_kept(workdir) if workdir else {}
+  if not found and folder:
+    found = diffusers_files.read_config(folder)
   if found:
     fields = diffusers_files.read_fields(folder, found)
     config.update_from_flattened_dict(fields)
