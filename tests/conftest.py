@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import gc
+import math
 import os
 import shutil
 import signal
@@ -33,6 +34,9 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 # Parsing a command line writes YAML, which takes half of its time in Python.
 if yaml.__with_libyaml__:
   yaml.dump.__defaults__ = (None, yaml.CDumper)
+
+# Memory from which a worker frees its compiled programs.
+_MOST_BYTES = 1.2e9
 
 # A shell's background jobs ignore these signals, and so do their children.
 for _number in (signal.SIGINT, signal.SIGHUP):
@@ -99,20 +103,32 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item, nextitem):
-  """Frees a file's compiled programs after its last test.
+  """Frees the compiled programs of a worker that has grown, between files.
 
-  A worker that keeps them needs 7 GB at the end of the suite.
+  A worker that keeps all of them needs 7 GB at the end of the suite. One that
+  keeps none traces and loads the programs of every run again in each file.
   """
   if nextitem is not None and nextitem.path == item.path:
     return
   _share_programs()
   jax = sys.modules.get('jax')
-  if jax is not None:
-    jax.clear_caches()
+  if jax is None or _resident_bytes() < _MOST_BYTES:
+    return
+  gc.unfreeze()
+  jax.clear_caches()
   gc.collect()
   gc.freeze()
   with contextlib.suppress(AttributeError, OSError):  # Only glibc has it.
     ctypes.CDLL(None).malloc_trim(0)
+
+
+def _resident_bytes() -> float:
+  """Returns this process's memory; where it is unknown, more than allowed."""
+  try:
+    pages = int(Path('/proc/self/statm').read_text().split()[1])
+  except OSError:
+    return math.inf
+  return pages * os.sysconf('SC_PAGE_SIZE')
 
 
 def _share_programs():
@@ -185,7 +201,12 @@ def told(capsys, tmp_path):
 
   def told(*args, alone=False):
     workdir = f'--workdir={tmp_path / "run"}'
-    with pytest.raises(SystemExit) as caught, main.processes.reporting_errors():
+    with (
+      pytest.raises(SystemExit) as caught,
+      main.processes.reporting_errors(),
+      # Programs that other files have compiled are not traced again.
+      jax.transfer_guard_host_to_device('disallow'),
+    ):
       command_line.run(workdir, *args)
     assert caught.value.code == 2
     assert not traced

@@ -4,6 +4,7 @@ Imports are read from the source, at any place in a file.
 """
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -38,24 +39,29 @@ def name_of(path, root=ROOT):
   return '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
 
 
+@functools.cache
+def import_nodes(source):
+  """Returns the import statements of a source, wherever they are in it."""
+  kinds = ast.Import, ast.ImportFrom
+  return [n for n in ast.walk(ast.parse(source)) if isinstance(n, kinds)]
+
+
 def imports_of(source, name, modules):
   """Yields those of `modules` that a source imports.
 
   A name imported from a package may be one of its modules.
   """
   package = name if name in modules.packages else name.rpartition('.')[0]
-  for node in ast.walk(ast.parse(source)):
+  for node in import_nodes(source):
     if isinstance(node, ast.Import):
       found = [alias.name for alias in node.names]
-    elif isinstance(node, ast.ImportFrom):
+    else:
       base = node.module or ''
       if node.level:
         above = package.split('.')[: len(package.split('.')) - node.level + 1]
         base = '.'.join([*above, *filter(None, [node.module])])
       found = [f'{base}.{alias.name}' for alias in node.names]
       found = [f if f in modules else base for f in found]
-    else:
-      continue
     yield from (f for f in found if f in modules)
 
 

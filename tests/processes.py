@@ -107,12 +107,44 @@ def start_two(workdir, *args, devices=2, prepare=(None, None)):
   ]
 
 
+def call_on_devices(number, function, *args):
+  """Returns `function(*args)` of a process with this many virtual devices.
+
+  Args:
+    number: how many devices.
+    function: a module's function.
+    *args: its arguments, and its result, can be pickled.
+  """
+  receiver, sender = SERVER.Pipe(duplex=False)
+  process = SERVER.Process(
+    target=_send_result, args=(sender, number, function, args)
+  )
+  process.start()
+  sender.close()
+  try:
+    return receiver.recv()
+  except EOFError:
+    raise ChildProcessError(f'{function.__name__} failed; see above') from None
+  finally:
+    process.join()
+
+
+def _send_result(sender, number, function, args):
+  _have_devices(number)
+  sender.send(function(*args))
+
+
+def _have_devices(number):
+  """Gives this process, in which JAX has done nothing, virtual devices."""
+  os.environ.update(environment(number))
+  jax.config.update('jax_platforms', 'cpu')  # It was read when imported.
+
+
 def _become_main(args, devices, out, err, prepare):
   for path, stream in ((out, sys.stdout), (err, sys.stderr)):
     with path.open('wb') as file:
       os.dup2(file.fileno(), stream.fileno())
-  os.environ.update(environment(devices))
-  jax.config.update('jax_platforms', 'cpu')  # It was read when imported.
+  _have_devices(devices)
   logging.root.handlers.clear()  # Orbax, loaded before absl, has added one.
   heed_signals()
   sys.argv = [str(MAIN), *args]

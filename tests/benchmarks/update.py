@@ -49,9 +49,9 @@ _COMPILED = '/jax/core/compile/backend_compile_duration'
 
 def main(argv: list[str]) -> None:
   """Prints the counts of the programs and their times."""
-  args = _parse_args(argv)
+  args = parse_args(argv)
   if args.programs:
-    print(json.dumps(_describe_programs(args), indent=2))
+    print(json.dumps(count_programs(args), indent=2))
     return
   result = describe_programs(argv)
   _log('timing')
@@ -134,12 +134,13 @@ def small_config() -> ml_collections.ConfigDict:
   config.data.image_size = 32
   for network in (config.model, config.critic):
     network.width = 8
-    network.depth = 3
-    network.channel_multipliers = (1, 2, 4)
+    network.depth = 2
+    network.channel_multipliers = (1, 2)
   return config
 
 
-def _parse_args(argv: list[str]) -> argparse.Namespace:
+def parse_args(argv: list[str]) -> argparse.Namespace:
+  """Parses the flags of this program."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--order', default='both')
   parser.add_argument('--config', default='configs/default.py')
@@ -158,7 +159,8 @@ def _load_config(args: argparse.Namespace) -> ml_collections.ConfigDict:
   return load_config_file(args.config)
 
 
-def _describe_programs(args: argparse.Namespace) -> dict[str, dict]:
+def count_programs(args: argparse.Namespace) -> dict[str, dict]:
+  """Compiles each order's update for all devices; see `describe_programs`."""
   config = _load_config(args)
   programs = {}
   for order in args.orders:

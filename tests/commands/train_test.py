@@ -79,13 +79,6 @@ def _assert_same_run(workdir, undisturbed):
   assert got == want
 
 
-def _losses(lines):
-  """Returns the logged training metrics, [steps, metrics]."""
-  names = [name for name in sorted(lines[0]) if name.startswith('train/')]
-  assert 'train/loss' in names and len(names) > 10
-  return np.array([[row[name] for name in names] for row in lines])
-
-
 def _snapshot(workdir):
   """Returns every path with its time of change and content."""
   return {
@@ -188,27 +181,6 @@ def test_damaged_checkpoints_are_quarantined_and_the_one_before_used(
     assert aside.is_dir()
   assert 'Resuming after step 70;' in process.out
   _assert_same_run(copied, undisturbed)
-
-
-def test_devices_do_not_change_the_losses(tiny_run, undisturbed, tmp_path):
-  eight = tmp_path / 'on_8'
-  process = Process(eight, *tiny_run, devices=8)
-  assert process.wait() == 0, process.err
-  on_one = _losses(read_rows(undisturbed)[:20])
-  np.testing.assert_allclose(
-    _losses(read_rows(eight)), on_one, rtol=1e-5, atol=1e-5
-  )
-
-  want, scored = _losses(read_rows(eight)), read_rows(eight)[-1]['eval/psnr']
-  shutil.rmtree(eight / 'checkpoints' / '20')
-  # `distributed_test.py` moves runs to several devices.
-  process = Process(eight, *tiny_run, devices=1)
-  assert process.wait() == 0, process.err
-  assert 'Resuming after step 10;' in process.out
-  rows = read_rows(eight)
-  assert [row['step'] for row in rows] == list(range(1, 21))
-  np.testing.assert_allclose(_losses(rows), want, rtol=1e-5, atol=1e-5)
-  assert rows[-1]['eval/psnr'] == pytest.approx(scored)
 
 
 def test_a_batch_not_divisible_by_the_devices_is_refused(tiny_run, tmp_path):

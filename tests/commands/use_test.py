@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -14,9 +12,8 @@ from PIL import Image
 import main
 import vaegan_jax
 from tests.data import profiles
-from tests.environment import environment
 from tests.finished_run import LATENTS, STEP, finish, parse, use
-from tests.processes import MAIN
+from tests.processes import Process
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.pictures import png_names
 from vaegan_jax.data.split import load_splits
@@ -179,14 +176,9 @@ def test_interrupted_encoding_resumes(
 def test_several_devices_encode_as_one(runs, photos, tmp_path):
   args = ['--mode=encode', f'--input={photos}', '--config.batch_size=4']
   use(runs['vq'], *args, f'--output={tmp_path / "one"}')
-  subprocess.run(
-    [
-      *(sys.executable, MAIN, *args, f'--output={tmp_path / "three"}'),
-      f'--workdir={runs["vq"]}',
-    ],
-    check=True,
-    env=environment(3),
-  )
+  output = f'--output={tmp_path / "three"}'
+  process = Process(runs['vq'], *args, output, devices=3)
+  assert process.wait() == 0, process.err
   np.testing.assert_array_equal(
     arrays(tmp_path / 'one', 'indices'), arrays(tmp_path / 'three', 'indices')
   )

@@ -21,6 +21,7 @@ from tests.data.opening import (
   open_dataset,
   open_folder,
 )
+from tests.processes import SERVER
 from vaegan_jax.data import folder as folder_module
 from vaegan_jax.data import image_files
 from vaegan_jax.data.data_config import DataConfig
@@ -294,17 +295,18 @@ def test_a_data_dir_that_cannot_be_written_is_named(folder, tmp_path):
   assert '--config.data.data_dir=/scratch/data' in str(caught.value)
 
 
+def _open_and_die(folder, data_dir):
+  os.replace = lambda *_: os._exit(9)
+  open_folder(folder, data_dir)
+
+
 def test_a_killed_check_is_done_again(folder, tmp_path):
-  code = (
-    'import os, sys\n'
-    'from tests.data.opening import open_folder\n'
-    'from vaegan_jax.data import folder\n'
-    'os.replace = lambda *_: os._exit(9)\n'
-    'open_folder(*sys.argv[1:])\n'
+  killed = SERVER.Process(
+    target=_open_and_die, args=(folder, tmp_path / 'data')
   )
-  command = [sys.executable, '-c', code, str(folder), str(tmp_path / 'data')]
-  killed = subprocess.run(command, capture_output=True, cwd=_ROOT)
-  assert killed.returncode == 9
+  killed.start()
+  killed.join()
+  assert killed.exitcode == 9
   assert list((tmp_path / 'data').rglob('index.json.*'))
   assert len(names_in(open_folder(folder, tmp_path / 'data'))) == 20
 

@@ -1,5 +1,7 @@
 """Sounds of lossy formats, and of other rates and channels."""
 
+import io
+
 import numpy as np
 import pytest
 import soundfile
@@ -7,13 +9,13 @@ import soundfile
 from tests.data.crops_test import draw, open_crops
 from tests.data.opening import read_array
 from tests.data.sounds_test import content, noise, write
-from vaegan_jax.data import sound_conversion, sounds
+from vaegan_jax.data import reading, sound_conversion, sounds
 from vaegan_jax.data.array_files import ArrayFiles
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.reading import Reading
 from vaegan_jax.data.sound_mp3 import index_frame
 from vaegan_jax.errors import UserError
-from vaegan_jax.inference import whole_files
+from vaegan_jax.inference import large_files, whole_files
 
 KINDS = {
   'a.ogg': ('OGG', 'VORBIS', 44_100),
@@ -21,6 +23,11 @@ KINDS = {
   'a.mp3': ('MP3', 'MPEG_LAYER_III', 44_100),
   'a.aiff': ('AIFF', 'PCM_24', 44_100),
 }
+
+
+CONVERTED = DataConfig(
+  'array_folder', shape=(256,), channels=1, resample=True, mix_channels=True
+)
 
 
 def loud(length, rate=44_100):
@@ -31,7 +38,7 @@ def loud(length, rate=44_100):
 
 
 @pytest.mark.parametrize('name', KINDS)
-def test_slices_of_every_format_equal_the_whole(name, tmp_path):
+def test_slices_of_every_format_equal_the_whole(name, tmp_path, monkeypatch):
   kind, subtype, rate = KINDS[name]
   sound, path = loud(60_000, rate), tmp_path / name
   path.write_bytes(content(sound, rate, subtype, kind))
@@ -44,6 +51,11 @@ def test_slices_of_every_format_equal_the_whole(name, tmp_path):
     np.testing.assert_array_equal(whole, decoded * 2**16)
     with pytest.raises(ValueError, match='truncated'):
       read_array(path.read_bytes()[:-5000])
+    for size in (0, 0x7F000024, 2**32 - 1):  # Out of a pipe.
+      data = bytearray(path.read_bytes())
+      for place in (4, data.index(b'SSND') + 4):
+        data[place : place + 4] = size.to_bytes(4)
+      np.testing.assert_array_equal(read_array(bytes(data)), whole)
   else:  # What exceeds full scale is clipped, and nothing wraps.
     assert whole.dtype == np.int16 and decoded.max() > 2**15
     clipped = np.clip(decoded, -(2**15), 2**15 - 1)
@@ -55,6 +67,8 @@ def test_slices_of_every_format_equal_the_whole(name, tmp_path):
     part = file[first : first + 300, :].astype(np.int64)
     # MP3 rounds differently after it has sought.
     np.testing.assert_allclose(part, whole[first : first + 300], atol=1)
+    if kind == 'MP3':  # It stays open.
+      monkeypatch.setattr(sounds, 'open_sound', None)
 
 
 def test_an_mp3_of_variable_rate_without_an_index_is_read_to_its_end(tmp_path):
@@ -65,7 +79,7 @@ def test_an_mp3_of_variable_rate_without_an_index_is_read_to_its_end(tmp_path):
   ) as file:
     file.write(sound)
   data = path.read_bytes()
-  assert index_frame(data) == b''
+  assert index_frame(io.BytesIO(data)) == b''
   without = data[data.index(b'\xff\xfb', 2) :]  # Less the index's own frame.
   path.write_bytes(without)
   assert abs(soundfile.info(path).frames - len(sound)) > 0.1 * len(sound)
@@ -94,8 +108,8 @@ def test_tones_are_resampled_and_what_is_too_high_is_removed(rate, wanted):
     return 9000 * np.sin(2 * np.pi * np.outer(times, frequencies)) + 500
 
   stored = np.rint(tones(rate, 440, 6000)).astype(np.int16)
-  reading = Reading(sample_rate=wanted)
-  converted = sound_conversion.convert(stored, rate, reading)
+  how = Reading(sample_rate=wanted)
+  converted = sound_conversion.convert(stored, rate, how)
   whole = converted[:, :]
   assert whole.dtype == np.int16 and whole.shape == (wanted, 2)
   inner = slice(1000, -1000)
@@ -108,7 +122,7 @@ def test_tones_are_resampled_and_what_is_too_high_is_removed(rate, wanted):
     )
   high = np.rint(tones(rate, 9000)).astype(np.int16)
   if wanted < rate:  # It would be heard at 7 kHz.
-    found = sound_conversion.convert(high, rate, reading)
+    found = sound_conversion.convert(high, rate, how)
     np.testing.assert_allclose(found[:, :][inner], 500, atol=1.5)
 
 
@@ -162,8 +176,8 @@ def test_a_folder_of_several_rates_needs_a_word_to_be_converted(crop, tmp_path):
   wholes = []
   for path in sorted(folder.iterdir()):
     stored, rate = sounds.read_sound(path.read_bytes())
-    reading = Reading(sample_rate=16_000, channels=1)
-    wholes.append(sound_conversion.convert(stored, rate, reading)[:, :])
+    how = Reading(sample_rate=16_000, channels=1)
+    wholes.append(sound_conversion.convert(stored, rate, how)[:, :])
   windows = [
     np.lib.stride_tricks.sliding_window_view(w[:, 0], 256)
     for w in wholes
@@ -183,18 +197,26 @@ def test_runs_of_earlier_versions_read_the_same_files(tmp_path):
   assert len(ArrayFiles(str(folder), rules=3).names) == 30
 
 
+def test_a_large_recording_is_converted_in_parts(tmp_path, monkeypatch):
+  monkeypatch.setattr(reading, 'MAX_BYTES', 200_000)
+  path = tmp_path / 'a.flac'
+  path.write_bytes(content(loud(60_000), 44_100, 'PCM_16', 'FLAC'))
+  whole = large_files.open_large(str(path), CONVERTED)
+  assert isinstance(whole.values, large_files.LargeArray)
+  assert whole.values.shape == (21_769, 1)
+  monkeypatch.undo()
+  expected = whole_files.read_whole(path.read_bytes(), CONVERTED).values
+  places = np.arange(20_000, 21_000)
+  found = whole.values[places,]
+  np.testing.assert_array_equal(found, expected[places])
+  assert whole.form.facts['sample_rate'] == 16_000
+
+
 def test_a_lossy_file_is_written_as_a_wav_at_the_models_rate():
   data = content(loud(44_100), 44_100, 'VORBIS', 'OGG')
-  settings = DataConfig(
-    'array_folder',
-    shape=(256,),
-    channels=1,
-    resample=True,
-    mix_channels=True,
-  )
-  whole = whole_files.read_whole(data, settings)
+  whole = whole_files.read_whole(data, CONVERTED)
   assert whole.values.shape == (16_000, 1)
-  wav = whole_files.write_whole(whole.values, whole.form, settings)
+  wav = whole_files.write_whole(whole.values, whole.form, CONVERTED)
   read, rate = sounds.read_sound(wav)
   assert rate == 16_000
   np.testing.assert_array_equal(read, whole.values)

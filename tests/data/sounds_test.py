@@ -1,5 +1,6 @@
 """Sounds in files: every subtype, lengths of their own, damage, writing."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -233,7 +234,11 @@ def test_another_sample_rate_is_one_sentence(tmp_path):
   told = r'data\.sample_rate=16000 must be 44100.*--config\.data\.sample_rate='
   with pytest.raises(UserError, match=told):
     check_examples(builder, DataConfig(**fields, sample_rate=16_000))
-  check_examples(builder, DataConfig(**fields, sample_rate=44_100))
+  mono = DataConfig(**fields, sample_rate=44_100, channels=1)
+  check_examples(builder, mono)
+  told = r'data\.channels=3 must be 1.*or --config\.data\.mix_channels=true'
+  with pytest.raises(UserError, match=told):
+    check_examples(builder, dataclasses.replace(mono, channels=3))
   data = content(noise(), 44_100)
   with pytest.raises(ValueError, match='has 44,100 samples per second'):
     arrays.decode_array(data, channels=1, shape=(256,), sample_rate=16_000)

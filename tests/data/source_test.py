@@ -93,7 +93,7 @@ def test_the_configuration_accepts_a_new_source(squares):
     validation.validate(config)
 
 
-def test_sources_are_known_without_heavy_imports():
+def test_sources_and_writers_need_no_heavy_imports():
   code = (
     'import sys\n'
     'from vaegan_jax.data import sources\n'
@@ -106,6 +106,8 @@ def test_sources_are_known_without_heavy_imports():
     'assert DataConfig("measured", shape=(7, 6)).holds_arrays\n'
     'heavy = {"tensorflow", "tensorflow_datasets", "PIL", "grain"}\n'
     'assert not heavy & set(sys.modules), heavy & set(sys.modules)\n'
+    'import vaegan_jax.runtime.writers\n'
+    'assert "tensorflow" not in sys.modules\n'
   )
   subprocess.run([sys.executable, '-c', code], check=True)
 

@@ -1,20 +1,12 @@
-"""Batches over several devices: an even share for each, the values of one.
-
-The many devices are in a process of their own: this module as a program.
-"""
-
-import json
-import subprocess
-import sys
-from pathlib import Path
+"""Batches over several devices: an even share for each, the values of one."""
 
 import jax
 import numpy as np
 import pytest
 
 from tests import networks
-from tests.environment import environment
 from tests.networks import loss_config
+from tests.processes import call_on_devices
 from vaegan_jax.evaluation.evaluator import Evaluator
 from vaegan_jax.models.critic import Critic
 from vaegan_jax.runtime import devices
@@ -59,15 +51,7 @@ def evaluate():
 
 
 def test_several_devices_score_as_one_and_share_alike():
-  process = subprocess.run(
-    [sys.executable, '-m', 'tests.evaluation.evaluator_devices_test'],
-    cwd=Path(__file__).parents[2],
-    env=environment(NUM_DEVICES),
-    capture_output=True,
-    text=True,
-  )
-  assert process.returncode == 0, process.stderr
-  many, one = json.loads(process.stdout.splitlines()[-1]), evaluate()
+  many, one = call_on_devices(NUM_DEVICES, evaluate), evaluate()
   for found, wanted in zip(many['scores'], one['scores'], strict=True):
     assert found == pytest.approx(wanted, rel=1e-5)
   assert one['scores'][0]['distance'] > 0
@@ -113,7 +97,3 @@ def test_a_poll_ends_the_work_before_the_next_batch():
       )
     )
   assert len(computed) == 2
-
-
-if __name__ == '__main__':
-  print(json.dumps(evaluate()))

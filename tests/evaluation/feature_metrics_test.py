@@ -286,7 +286,8 @@ def test_other_weights_of_vgg_have_passes_of_their_own(lpips_files, tmp_path):
   assert len(found.embedders) == 2
 
 
-def test_fid_is_in_the_inception_of_2015(tmp_path, monkeypatch):
+def test_fid_is_in_the_inception_of_2015(tmp_path, monkeypatch, request):
+  request.addfinalizer(jax.clear_caches)  # Programs with another size.
   path = tmp_path / 'any_name.safetensors'
   save_file(random_state_dict(), path)
   found = feature_metrics.load_feature_metrics(

@@ -189,3 +189,17 @@ def test_an_evaluator_draws_and_plays_what_is_no_image(opened):
   assert list(played) == ['originals', 'reconstructions']
   np.testing.assert_allclose(played['originals'], x[:4], atol=1e-6)
   assert played['reconstructions'].shape == (4, 512, 2)
+
+
+def test_a_critic_of_mid_and_side_gets_them_for_left_and_right(
+  opened, monkeypatch
+):
+  evaluator, _, x = opened
+  monkeypatch.setattr(evaluator, '_distance', lambda critic, *pair: pair)
+  found = evaluator.distance_for({'critic': {}})(x, 2 * x, None)
+  for factor, values in zip((1, 2), found[:2], strict=True):
+    expected = factor * x
+    if x.ndim == 3:
+      left, right = expected[..., 0], expected[..., 1]
+      expected = np.stack([(left + right) / 2, (left - right) / 2], -1)
+    np.testing.assert_allclose(values, expected, atol=1e-6)

@@ -47,14 +47,21 @@ class Lab:
     folder: created if missing; may hold runs to reuse.
     flags: flags of the run; by default it trains on synthetic images.
     last_step: last step of the runs, even; every second step is saved.
+    warm_up: whether a run fills the caches of data and compilations before the
+      undisturbed one, whose duration is then that of the others.
   """
 
   def __init__(
-    self, folder: Path, flags: tuple[str, ...] = (), last_step: int = 80
+    self,
+    folder: Path,
+    flags: tuple[str, ...] = (),
+    last_step: int = 80,
+    warm_up: bool = True,
   ):
     folder.mkdir(parents=True, exist_ok=True)
     self.folder = folder
     self.last_step = last_step
+    self._warm_up = warm_up
     if not flags:
       if not self.images.exists():
         self.images.mkdir()
@@ -127,7 +134,8 @@ class Lab:
   def undisturbed(self) -> Path:
     """Returns the workdir of a complete run, which must not be changed."""
     workdir = self.new('undisturbed')
-    self.run(self.new('warm_up'))  # Fills the caches of data and compilations.
+    if self._warm_up:
+      self.run(self.new('warm_up'))
     start = time.monotonic()
     self.run(workdir)
     self.seconds = time.monotonic() - start

@@ -1,17 +1,9 @@
-"""The losses over sharded arrays and in a `shard_map`, as the docs show them.
-
-This module, as a program, is the process with several devices.
-"""
-
-import json
-import subprocess
-import sys
-from pathlib import Path
+"""The losses over sharded arrays and in a `shard_map`, as in the docs."""
 
 import jax
 import numpy as np
 
-from tests.environment import environment
+from tests.processes import call_on_devices
 from tests.readme_test import LIBRARY, run
 from vaegan_jax import perceptual_distance
 from vaegan_jax.losses import arguments
@@ -83,14 +75,7 @@ def run_all():
 
 
 def test_a_sharded_batch_is_whole_and_a_shard_map_names_its_axis():
-  process = subprocess.run(
-    [sys.executable, '-m', 'tests.losses.devices_test'],
-    cwd=Path(__file__).parents[2],
-    env=environment(NUM_DEVICES),
-    stdout=subprocess.PIPE,
-    check=True,
-  )
-  found = json.loads(process.stdout.splitlines()[-1])
+  found = call_on_devices(NUM_DEVICES, run_all)
   assert found['devices'] == NUM_DEVICES
   assert 'data' in found['sharding']
   for name in ('whole', 'in_parts'):
@@ -111,7 +96,3 @@ def test_a_sharded_batch_is_whole_and_a_shard_map_names_its_axis():
   assert "give axis_name=('data',)" in warning and not none
   assert "axis_name is 'data', and no pmap, vmap or shard_map" in found['error']
   assert 'leave axis_name out under jit' in found['error']
-
-
-if __name__ == '__main__':
-  print(json.dumps(run_all()))

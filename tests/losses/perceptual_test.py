@@ -12,13 +12,21 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.losses.distances_test import OPTIONS, by_loop, uniform
+from tests.losses.distances_test import by_loop, uniform
 from vaegan_jax.losses import perceptual, recipe
 from vaegan_jax.losses.distances import feature_distance
 from vaegan_jax.models import blocks
 from vaegan_jax.models import critic as critic_lib
 
 APIS = ('linen', 'nnx')
+# Each value of each option; `distances_test.py` has all of OPTIONS.
+SOME_OPTIONS = [
+  ('none', 'l2', 'sum'),
+  ('unit', 'l1', 'mean'),
+  ('relative', 'l2', 'spatial'),
+  ('batch', 'l1', 'sum'),
+  ('local', 'l2', 'mean'),
+]
 
 
 class Linen(nn.Module):
@@ -82,7 +90,7 @@ def jitted(api, normalize, norm, reduction):
   seed=st.integers(0, 2**32 - 1),
   scale=st.sampled_from([1e-2, 1.0, 1e2]),
   api=st.sampled_from(APIS),
-  options=st.sampled_from(OPTIONS),
+  options=st.sampled_from(SOME_OPTIONS),
 )
 def test_each_pair_has_its_own_distance(seed, scale, api, options):
   rng = np.random.default_rng(seed)
@@ -105,7 +113,7 @@ def test_each_pair_has_its_own_distance(seed, scale, api, options):
     np.testing.assert_allclose(distance(y, x), distances, rtol=1e-4)
 
 
-@pytest.mark.parametrize(('normalize', 'norm', 'reduction'), OPTIONS)
+@pytest.mark.parametrize(('normalize', 'norm', 'reduction'), SOME_OPTIONS)
 def test_linen_and_nnx_networks_give_the_same_distance(
   normalize, norm, reduction
 ):
@@ -114,7 +122,7 @@ def test_linen_and_nnx_networks_give_the_same_distance(
   np.testing.assert_allclose(linen, other, rtol=1e-5)
 
 
-@pytest.mark.parametrize(('normalize', 'norm', 'reduction'), OPTIONS)
+@pytest.mark.parametrize(('normalize', 'norm', 'reduction'), SOME_OPTIONS)
 def test_distance_equals_a_loop_over_the_critics_layers(
   normalize, norm, reduction
 ):

@@ -156,8 +156,15 @@ def test_the_critic_runs_once_on_each():
 EXAMPLES = np.array([True, False, True, False])
 
 
-@pytest.mark.parametrize('normalize', ['local', 'batch', 'relative', 'unit'])
-@pytest.mark.parametrize('reduction', ['mean', 'sum', 'spatial'])
+@pytest.mark.parametrize(
+  ('normalize', 'reduction'),
+  [
+    ('local', 'mean'),
+    ('batch', 'sum'),
+    ('relative', 'spatial'),
+    ('unit', 'mean'),
+  ],
+)
 def test_excluded_examples_count_nowhere(normalize, reduction):
   options = {'normalize': normalize, 'reduction': reduction}
   x, y = X.copy(), Y.copy()

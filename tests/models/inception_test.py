@@ -286,7 +286,8 @@ def test_loads_the_variables_that_the_module_has():
     assert jax.eval_shape(module.apply, loaded, x).shape == (3, 2048)
 
 
-def test_grey_is_three_equal_channels(monkeypatch):
+def test_grey_is_three_equal_channels(monkeypatch, request):
+  request.addfinalizer(jax.clear_caches)  # Programs of another network.
   monkeypatch.setattr(inception, '_NETWORK', inception._NETWORK[:1])
   grey, module = images(2, *SIDES, 1), inception.Inception()
   variables = jax.jit(module.init)(jax.random.key(0), grey)

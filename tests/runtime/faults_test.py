@@ -36,7 +36,8 @@ pytestmark = pytest.mark.filterwarnings(
 @pytest.fixture(scope='module')
 def lab(tiny_run, tmp_path_factory):
   folder = tmp_path_factory.mktemp('lab')
-  return Lab(folder, (*tiny_run, *R1_FLAGS), last_step=20)
+  flags = (*tiny_run, *R1_FLAGS)
+  return Lab(folder, flags, last_step=20, warm_up=False)
 
 
 @pytest.fixture

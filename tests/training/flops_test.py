@@ -32,6 +32,8 @@ CASES = {
     | {'layout': 'ldm', 'middle_attention': True, 'latent_shape': 'map'},
     'critic': RESIDUAL | {'head': 'patch', 'num_scales': 2},
     'loss': {'equivariance_weight': 1.0},
+    # Muon's products are counted in the other cases.
+    'optimizer': {'muon_learning_rate': 0.0},
   },
   'the decoder alone': {
     'model': {'norm': 'batch', 'train': 'decoder'},
@@ -51,7 +53,7 @@ CASES = {
 }
 
 
-def config_of(model, critic, loss=None):
+def config_of(model, critic, **others):
   """Returns a configuration of 8x8 images and networks of depth 1."""
   config = benchmark.small_config()
   config.data.image_size = 8
@@ -60,7 +62,8 @@ def config_of(model, critic, loss=None):
     config[name].depth = 1
     config[name].channel_multipliers = (2,)
     config[name].update(fields)
-  config.loss.update(loss or {})
+  for name, fields in others.items():
+    config[name].update(fields)
   if config.loss.spectrum_weight:
     config.data.update(name='drawn_sounds', shape=(64,), channels=2)
   return config

@@ -8,6 +8,7 @@ import pytest
 from tests.benchmarks import hlo
 from tests.benchmarks import update as benchmark
 from tests.benchmarks.minimum import minimum_flops
+from tests.processes import call_on_devices
 
 
 def compiled_text(function, *shapes):
@@ -167,18 +168,13 @@ def test_the_minimum_is_the_count_of_separately_compiled_layers():
   config.loss.layers = ()
   config.loss.adversarial_weight = 0.0
   batch, side, width = 8, 32, 8  # small_config's.
-  down = [
-    compiled_text(strided, (batch, s, s, i), (4, 4, i, o))
-    for s, i, o in [
-      (side, 3, width),
-      (side // 2, width, 2 * width),
-      (side // 4, 2 * width, 4 * width),
-    ]
-  ]
-  first, *others = map(hlo.count_flops, down)
-  head = 2 * batch * (side // 8) ** 2 * 4 * width
-  critic_step = 2 * (3 * (first + sum(others) + head) - first)
-  perceptual_step = 3 * (first + sum(others))
+  first, second = (
+    hlo.count_flops(compiled_text(strided, (batch, s, s, i), (4, 4, i, o)))
+    for s, i, o in [(side, 3, width), (side // 2, width, 2 * width)]
+  )
+  head = 2 * batch * (side // 4) ** 2 * 2 * width
+  critic_step = 2 * (3 * (first + second + head) - first)
+  perceptual_step = 3 * (first + second)
   alternating = minimum_flops(config, 'alternating', batch)
   simultaneous = minimum_flops(config, 'simultaneous', batch)
   assert alternating - simultaneous == 2 * perceptual_step // 3
@@ -190,7 +186,8 @@ def test_the_minimum_is_the_count_of_separately_compiled_layers():
 @pytest.fixture(scope='module')
 def programs():
   """Returns the benchmark's report of small updates on 8 devices."""
-  return benchmark.describe_programs(['--small'])
+  args = benchmark.parse_args(['--small'])
+  return call_on_devices(8, benchmark.count_programs, args)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ _SAME_DATA = (
   'shape',
   'image_size',
   'channels',
+  'sample_rate',
   'center_crop',
   'eval_split',
 )

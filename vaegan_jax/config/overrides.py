@@ -10,11 +10,12 @@ from collections.abc import Iterable, Sequence
 
 import ml_collections
 from absl import flags
+from etils import epath
 from ml_collections import config_flags
 
 from vaegan_jax.config.cli_flags import reject
 from vaegan_jax.config.io import add_objective, split_source
-from vaegan_jax.config.paths import absolute
+from vaegan_jax.config.paths import absolute, resolve
 from vaegan_jax.config.rules import flatten, must_be, nearest
 from vaegan_jax.errors import UserError
 from vaegan_jax.models.pretrained import diffusers_files
@@ -64,8 +65,8 @@ def adopt_network(
 ) -> None:
   """Takes the network of the folder of diffusers that `init_from` names.
 
-  Called before `apply_overrides`, so that a flag changes what it takes. A run
-  in `workdir` that began so keeps the network, whatever became of the folder.
+  Called before `apply_overrides`, so that a flag changes what it takes. If the
+  folder is gone, the run in `workdir` has kept the description.
 
   Raises:
     UserError: it holds another kind of network.
@@ -73,9 +74,11 @@ def adopt_network(
   pattern = r'(?:^|\n)--?config\.init_from[=\n](.*)'
   given = re.findall(pattern, '\n'.join(argv))
   folder = absolute(given[-1] if given else config.init_from)
-  found = diffusers_files.read_kept(workdir) if workdir else {}
-  if not found and folder:
-    found = diffusers_files.read_config(folder)
+  if not folder or resolve(folder) == resolve(workdir):
+    return
+  found = diffusers_files.read_config(folder)
+  if not found and workdir and not epath.Path(folder).exists():
+    found = diffusers_files.read_kept(workdir)
   if found:
     fields = diffusers_files.read_fields(folder, found)
     config.update_from_flattened_dict(fields)

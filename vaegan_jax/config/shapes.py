@@ -82,6 +82,14 @@ class BitPerEntry(ml_collections.FieldReference):
     super().__init__(0.0)
     self._config = config
 
+  @property
+  def follows(self) -> bool:
+    """Whether no number has been set."""
+    own = self._value
+    return self._config is not None or (
+      isinstance(own, BitPerEntry) and own.follows
+    )
+
   def set(self, value: Any, type_safe: bool = True) -> None:
     """Sets a number, which follows nothing."""
     self._config = None
@@ -97,3 +105,9 @@ class BitPerEntry(ml_collections.FieldReference):
       return float(num_latent_entries(self._config) if is_steered else 0)
     except (TypeError, ValueError, ArithmeticError):
       return 0.0  # Another field is wrong; its own rule reports it.
+
+
+def has_rate_of_file(config: ml_collections.ConfigDict) -> bool:
+  """Returns whether the rate follows the latent: no flag has set it."""
+  rate = config.loss.get_ref('rate')
+  return isinstance(rate, BitPerEntry) and rate.follows

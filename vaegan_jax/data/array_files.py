@@ -174,7 +174,7 @@ class ArrayFiles(ImageFiles):
     digest, error, found = super()._inspect(name)
     if isinstance(error, TooLarge) and self.rules > 2:
       error = UnreadableKind(
-        f'{error}: --config.data.crop=random reads .npy, WAV, FLAC and TIFF '
+        f'{error}: --config.data.crop=random reads .npy, sounds and TIFF '
         'without compression in parts, however large they are'
       )
     return digest, error, found

@@ -128,7 +128,7 @@ class Pictures:
       remedy = 'repair or remove it, and run the same command again'
       if self.holds_arrays and isinstance(error, TooLarge):
         remedy = (
-          'save it as .npy, WAV, FLAC or TIFF without compression, which is '
+          'save it as .npy, a sound or TIFF without compression, which is '
           'read in parts with a --tile, such as --tile=256'
         )
       raise UserError(

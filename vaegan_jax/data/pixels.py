@@ -34,7 +34,12 @@ def to_float(
     return images / 127.5 - 1.0
   low, high = value_range
   x = jnp.clip((images - low) / ((high - low) / 2) - 1, -1, 1)
-  return left_right(x) / 2 if mid_side else x
+  return mid_side_of(x) if mid_side else x
+
+
+def mid_side_of(x: jax.Array) -> jax.Array:
+  """Maps left and right [..., 2] to half their sum and half the difference."""
+  return left_right(x) / 2
 
 
 def left_right(x: jax.Array) -> jax.Array:

@@ -14,6 +14,7 @@ from vaegan_jax.data.sound_mp3 import index_frame, is_mp3
 
 _FIRST_UNKNOWN_SIZES = (0, 2**32 - 1)  # In a WAV out of a pipe.
 _PIPE_SIZE = 2**31 - 2**12  # Sox and others write this much or more there.
+_AIFF_PIPE_SIZE = 0x7F000000
 _FLAC_LENGTH = 2**36 - 1  # The bits with the number of samples.
 _COUNTED_TOGETHER = 2**16  # Samples.
 _LONGEST_PAGE = 2**16  # Bytes of a page of Ogg.
@@ -106,12 +107,13 @@ def find_repair(file: BinaryIO, rules: int = 4) -> Repair:
   if start.startswith(b'OggS'):
     return NO_REPAIR
   if is_mp3(start):
-    file.seek(0)
-    return Repair(index_frame(file.read()), 0)
+    return Repair(index_frame(file), 0)
   if start.startswith(b'BW64'):  # RF64 with other metadata.
     return Repair(b'RF64', 4)
   if start.startswith(b'FORM'):
-    _check_size(file, int.from_bytes(start[4:8]))
+    size = int.from_bytes(start[4:8])
+    if size < _AIFF_PIPE_SIZE:
+      _check_size(file, size)
     return NO_REPAIR
   size, length = _size(start), file.seek(0, io.SEEK_END)
   # A file of 2 to 4 GiB states as much, and its own length.

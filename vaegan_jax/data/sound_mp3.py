@@ -4,6 +4,8 @@ Without an index the library guesses the length from the first frame. Where the
 bit rate varies, the sound then ends too early, or seems to be truncated.
 """
 
+from typing import BinaryIO
+
 # Kilobits per second in layer III, by the bits of a header, for MPEG 1 and 2.
 _RATES = (
   (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
@@ -22,19 +24,22 @@ def is_mp3(start: bytes) -> bool:
   return _size(int.from_bytes(start[:4])) > 0
 
 
-def index_frame(data: bytes) -> bytes:
+def index_frame(file: BinaryIO) -> bytes:
   """Returns a frame with the number of frames, for a file that has no index.
 
   Args:
-    data: the file, without a tag before it.
+    file: a file that begins with a frame.
 
   Returns:
     What goes before it; b'' if it has an index.
   """
-  header = int.from_bytes(data[:4])
-  first = data[: _size(header)]
-  if any(kind in first for kind in _KINDS):
+  file.seek(0)
+  start = file.read(4)
+  header = int.from_bytes(start)
+  start += file.read(_size(header) - len(start))
+  if any(kind in start for kind in _KINDS):
     return b''
+  data = start + file.read()
   is_mpeg_1, is_mono = (header >> 19) & 3 == 3, (header >> 6) & 3 == _MONO
   side = (17 if is_mono else 32) if is_mpeg_1 else (9 if is_mono else 17)
   # No checksum, no padding, and room for the index.

@@ -7,6 +7,8 @@ WAV (with RF64 and BW64), FLAC, AIFF, MP3 and Ogg (Vorbis and Opus) need
 import contextlib
 import importlib.util
 import io
+import threading
+from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -20,7 +22,7 @@ from vaegan_jax.data.sound_headers import (
   size_of_tag,
 )
 from vaegan_jax.data.sound_mp3 import is_mp3
-from vaegan_jax.data.store import check_unchanged, stat_of
+from vaegan_jax.data.store import Recent, check_unchanged, stat_of
 
 _SUFFIXES = ('.wav', '.flac')
 _MORE_SUFFIXES = ('.aif', '.aiff', '.mp3', '.ogg', '.oga', '.opus')
@@ -28,6 +30,7 @@ _DTYPES = {'PCM_24': 'int32', 'PCM_32': 'int32'}
 _DTYPES |= dict.fromkeys(('FLOAT', 'DOUBLE'), 'float32')
 # Lossy formats are decoded to floats, and may exceed full scale.
 _LOSSY = ('VORBIS', 'OPUS', 'MPEG_LAYER_I', 'MPEG_LAYER_II', 'MPEG_LAYER_III')
+_KEPT_OPEN = Recent(64)  # Files.
 # {largest bound: full scale}: of floats, which may exceed it, and of integers.
 _FULL_SCALES = {2**4: 1, 2**15: 2**15, 2**31: 2**31}
 
@@ -120,7 +123,7 @@ class SoundFile:
         self.shape = (file.frames, file.channels)
         self.dtype = np.dtype(_DTYPES.get(file.subtype, 'int16'))
         self.sample_rate = file.samplerate
-        self._last = self.shape[0]
+        self._is_mp3, self._last = 'MPEG' in file.subtype, self.shape[0]
         if file.subtype == 'VORBIS':  # In its last page the library errs.
           self._last = find_last_page(stream)
 
@@ -133,18 +136,32 @@ class SoundFile:
     """
     check_unchanged(self._path, self._state)
     first, end, _ = cuts[0].indices(self.shape[0])
-    is_plain = self._repair == NO_REPAIR  # The library opens it faster.
-    with (
-      contextlib.nullcontext(self._path)
-      if is_plain
-      else open(self._path, 'rb') as source,
-      open_sound(source, self._repair) as file,
-    ):
-      start = max(min(first, self._last - 1), 0)
+    start = max(min(first, self._last - 1), 0)
+    with self._open() as file:
       file.seek(start)
       samples = _read(file, end - start)
     _check_number(start + len(samples), end)
     return samples[first - start :, cuts[1]]
+
+  @contextlib.contextmanager
+  def _open(self) -> Iterator[Any]:
+    """Opens the file; an MP3 stays open, as a first seek reads all headers."""
+    if self._repair != NO_REPAIR:
+      with (
+        open(self._path, 'rb') as source,
+        open_sound(source, self._repair) as file,
+      ):
+        yield file
+    elif not self._is_mp3:
+      with open_sound(self._path, NO_REPAIR) as file:
+        yield file
+    else:
+      file, lock = _KEPT_OPEN.get(
+        (self._path, self._state),
+        lambda: (open_sound(self._path, NO_REPAIR), threading.Lock()),
+      )
+      with lock:
+        yield file
 
 
 def _check_number(found: int, wanted: int) -> None:

@@ -118,14 +118,27 @@ def check_examples(dataset: Dataset, data: DataConfig) -> None:
       f'{list(shape)} of data.name={data.name!r}: for example, '
       f'--config.data.shape="{suggested}"'
     )
-  rate = dataset.sample_rate
-  if rate and rate != data.sample_rate:
+  if dataset.sample_rate:
+    _check_sounds(dataset, data)
+
+
+def _check_sounds(dataset: Dataset, data: DataConfig) -> None:
+  """Checks the rate of sounds, and channels where they could be mixed."""
+  name, rate = f'data.name={data.name!r}', dataset.sample_rate
+  is_converted = sources.find(data.name).has_conversion
+  if rate != data.sample_rate:
     remedy = f'--config.data.sample_rate={rate}'
-    if sources.find(data.name).has_conversion:
-      remedy += ', or --config.data.resample=true for sounds at the other rate'
+    remedy += ', or --config.data.resample=true' * is_converted
     raise UserError(
       f'data.sample_rate={data.sample_rate} must be {rate}, the samples per '
-      f'second of data.name={data.name!r}: {remedy}'
+      f'second of {name}: {remedy}'
+    )
+  channels = dataset.shape[-1]
+  if is_converted and channels != data.channels:
+    raise UserError(
+      f'data.channels={data.channels} must be {channels}, that of the sounds '
+      f'of {name}: --config.data.channels={channels}, or '
+      '--config.data.mix_channels=true'
     )
 
 

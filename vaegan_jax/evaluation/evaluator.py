@@ -121,7 +121,13 @@ class Evaluator:
     if 'critic' not in variables:
       return None
     critic = devices.replicate(variables['critic'])
-    return functools.partial(self._distance, critic)
+    distance = functools.partial(self._distance, critic)
+    if not self._mid_side:
+      return distance
+    # Other runs, whose reconstructions it compares, may have left and right.
+    return lambda x, x_recon, valid: distance(
+      pixels.mid_side_of(x), pixels.mid_side_of(x_recon), valid
+    )
 
   def score(
     self,
@@ -215,9 +221,9 @@ class Evaluator:
     if self._masked:  # No network sees a difference where there is no data.
       recons = {k: jnp.where(valid, r, x) for k, r in recons.items()}
       values['counted'] = metrics.has_every_channel(valid)
+    x, recons = jax.tree.map(self._heard, (x, recons))
     if distance:
       values['distance'] = distance(x, recons[''], valid)
-    x, recons = jax.tree.map(self._heard, (x, recons))
     for suffix, x_recon in recons.items():
       measured = self._measure(x, x_recon, valid)
       values |= {f'{name}{suffix}': value for name, value in measured.items()}

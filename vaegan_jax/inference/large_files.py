@@ -100,7 +100,10 @@ def open_large(path: str, settings: DataConfig) -> Whole | None:
       that are infinite or mean "no data".
   """
   opened = slices.open_values(path, settings.reading)
-  if opened is None or not is_large(opened.values.shape, opened.values.dtype):
+  if opened is None:
+    return None
+  stored = getattr(opened.values, 'source', opened.values)  # Not yet converted.
+  if not is_large(stored.shape, stored.dtype):
     return None
   arrays.check_sample_rate(opened.sample_rate, settings.sample_rate)
   num_axes = len(settings.spatial_shape)

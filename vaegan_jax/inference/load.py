@@ -8,7 +8,6 @@ orbax, which an export does not need; neither needs TensorFlow, or the data.
 import os
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 from etils import epath
 
@@ -57,8 +56,8 @@ def load_model(
   if statistics and statistics.step != step:
     statistics = None  # The run has gone on since.
   return TrainedModel(
-    variables=jax.tree.map(jnp.asarray, variables),
-    statistics=statistics and jax.tree.map(jnp.asarray, statistics),
+    variables=jax.device_put(variables),  # `jnp` would compile each shape.
+    statistics=statistics and jax.device_put(statistics),
     autoencoder=modules['autoencoder'],
     critic=modules.get('critic') if 'critic' in variables else None,
     loss=loss_settings(config),

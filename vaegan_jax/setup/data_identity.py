@@ -14,7 +14,7 @@ from vaegan_jax.config import schema
 from vaegan_jax.config.migrations import upgrade
 from vaegan_jax.config.rules import flatten
 from vaegan_jax.config.settings import settings
-from vaegan_jax.config.shapes import example_shape
+from vaegan_jax.config.shapes import example_shape, has_rate_of_file
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.split import load_splits
 from vaegan_jax.errors import UserError
@@ -38,7 +38,8 @@ def keep_rules(
 
   Other `data.folder_rules` would hold out images that were trained on, so a
   resumed run keeps its own. It also keeps the `data.value_range` that it has
-  found, and where a default has changed since, what an earlier version did. All
+  found, and where a default has changed since, what an earlier version did. One
+  that began with a KL weight keeps it where the file has a rate now. All
   processes must call this at the same time.
 
   Returns:
@@ -46,8 +47,9 @@ def keep_rules(
   """
   recorded = distributed.from_first(lambda: _read(workdir))
   began = recorded['config'] if recorded else {}
+  kept = _kept_weight(config, began)
   config = _keep_range(config, began.get('data', {}).get('value_range'))
-  kept = _kept_fields(flatten(config), flatten(began))
+  kept |= _kept_fields(flatten(config), flatten(began))
   if not kept:
     return config
   listed = ', '.join(f'{name}={value}' for name, value in kept.items())
@@ -70,6 +72,14 @@ def _kept_fields(
     if field.name in began and was != now and keeps:
       kept[field.name] = was
   return kept
+
+
+def _kept_weight(config, began) -> dict[str, float]:
+  """Returns the KL weight of a run that began before files set a rate."""
+  loss = began.get('loss', {'rate': None})
+  if loss['rate'] != 0 or not config.loss.rate or not has_rate_of_file(config):
+    return {}
+  return {'loss.rate': 0.0, 'loss.kl_weight': loss['kl_weight']}
 
 
 def _keep_range(config, began) -> ml_collections.ConfigDict:

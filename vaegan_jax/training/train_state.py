@@ -130,7 +130,7 @@ def create_train_state(
     opt_state = ()
     if name in optimizers:
       parts = trained_parts if name == 'autoencoder' else None
-      opt_state = optimizers[name].init(select(params, parts))
+      opt_state = _init_optimizer(optimizers[name], select(params, parts))
     networks[name] = NetworkState(
       params=params,
       batch_stats=variables.get('batch_stats', {}),
@@ -147,7 +147,7 @@ def create_train_state(
     step=jnp.int32(0),
     num_skipped=jnp.int32(0),
     networks=networks,
-    ema_params=jax.tree.map(jnp.copy, networks['autoencoder'].params),
+    ema_params=_copy(networks['autoencoder'].params),
     averages=averages,
     num_rollbacks=jnp.int32(0),
   )
@@ -156,6 +156,21 @@ def create_train_state(
 @functools.partial(jax.jit, static_argnums=0)
 def _init(module: nn.Module, key: jax.Array, x: jax.Array) -> dict[str, Params]:
   return module.init(key, x)
+
+
+# Operations on single leaves would be compiled one by one.
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _init_optimizer(
+  optimizer: optax.GradientTransformation, params: Params
+) -> optax.OptState:
+  return optimizer.init(params)
+
+
+@jax.jit
+def _copy(params: Params) -> Params:
+  return jax.tree.map(jnp.copy, params)
 
 
 def inference_variables(state: TrainState) -> dict[str, dict[str, Params]]:

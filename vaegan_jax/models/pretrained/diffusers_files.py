@@ -37,15 +37,16 @@ def read_config(folder: str) -> dict[str, Any] | None:
     UserError: it is a whole pipeline's folder.
   """
   root = epath.Path(folder)
-  if (root / 'model_index.json').exists():
+  try:
+    is_pipeline = (root / 'model_index.json').exists()
+    content = {} if is_pipeline else json.loads((root / CONFIG).read_text())
+  except Exception:  # Of a disk or a bucket; whoever reads a run's reports it.
+    return None
+  if is_pipeline:
     raise UserError(
       f'{folder} is the folder of a pipeline, with its autoencoder inside: '
       f'name that, such as {root / "vae"}'
     )
-  try:
-    content = json.loads((root / CONFIG).read_text())
-  except (OSError, ValueError):  # Whoever reads a run's reports it.
-    return None
   found = isinstance(content, dict) and '_class_name' in content
   return content if found else None
 
