@@ -16,7 +16,7 @@ from ml_collections import config_flags
 from vaegan_jax.config.cli_flags import reject
 from vaegan_jax.config.io import add_objective, split_source
 from vaegan_jax.config.paths import absolute, resolve
-from vaegan_jax.config.rules import flatten, must_be, nearest
+from vaegan_jax.config.rules import PATH, flatten, must_be, nearest
 from vaegan_jax.errors import UserError
 from vaegan_jax.models.pretrained import diffusers_files
 from vaegan_jax.names import OBJECTIVES
@@ -73,8 +73,11 @@ def adopt_network(
   """
   pattern = r'(?:^|\n)--?config\.init_from[=\n](.*)'
   given = re.findall(pattern, '\n'.join(argv))
-  folder = absolute(given[-1] if given else config.init_from)
-  if not folder or resolve(folder) == resolve(workdir):
+  folder = given[-1] if given else config.init_from
+  if not folder or not PATH.holds(folder):  # Its rule reports it.
+    return
+  folder = absolute(folder)
+  if resolve(folder) == resolve(workdir):
     return
   found = diffusers_files.read_config(folder)
   if not found and workdir and not epath.Path(folder).exists():
