@@ -35,8 +35,10 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 if yaml.__with_libyaml__:
   yaml.dump.__defaults__ = (None, yaml.CDumper)
 
-# Memory from which a worker frees its compiled programs.
-_MOST_BYTES = 1.2e9
+# A worker frees its compiled programs if it has this much memory and has grown
+# by this much since the last time: imports and fixtures cannot be freed.
+_MOST_BYTES, _GROWTH_BYTES = 1.2e9, 0.4e9
+_kept_bytes = 0.0  # After the last time.
 
 # A shell's background jobs ignore these signals, and so do their children.
 for _number in (signal.SIGINT, signal.SIGHUP):
@@ -112,7 +114,9 @@ def pytest_runtest_teardown(item, nextitem):
     return
   _share_programs()
   jax = sys.modules.get('jax')
-  if jax is None or _resident_bytes() < _MOST_BYTES:
+  global _kept_bytes
+  most = max(_MOST_BYTES, _kept_bytes + _GROWTH_BYTES)
+  if jax is None or _resident_bytes() < most:
     return
   gc.unfreeze()
   jax.clear_caches()
@@ -120,6 +124,7 @@ def pytest_runtest_teardown(item, nextitem):
   gc.freeze()
   with contextlib.suppress(AttributeError, OSError):  # Only glibc has it.
     ctypes.CDLL(None).malloc_trim(0)
+  _kept_bytes = _resident_bytes()
 
 
 def _resident_bytes() -> float:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests import networks
-from vaegan_jax.models import plain, residual, residual_blocks
+from vaegan_jax.models import blocks, plain, residual, residual_blocks
 
 ENCODERS = {
   'plain': plain.Encoder(3, False, 4, (2,)),
@@ -182,6 +182,21 @@ def test_networks_of_sounds_have_strides_kernels_and_a_periodic_activation():
   assert shapes(variables['params'])['to_image']['kernel'] == (7, 2, 2)
   assert shapes(variables['params'])['block_0']['Conv_0']['kernel'] == (5, 4, 2)
   assert jax.eval_shape(decoder.apply, variables, h).shape == (1, 24, 2)
+
+
+def test_a_snake_and_its_gradient_by_hand():
+  x = np.linspace(-40, 40, 9001)[:, None]
+  scale = 1.3
+  params = {'params': {'log_scale': np.log([np.float32(scale)])}}
+
+  @jax.jit
+  def value_and_slope(x):
+    y, pull_back = jax.vjp(functools.partial(blocks.Snake().apply, params), x)
+    return y, pull_back(jnp.ones_like(y))[0]
+
+  y, slope = value_and_slope(np.float32(x))
+  np.testing.assert_allclose(y, by_hand_snake(x, scale), atol=2e-5)
+  np.testing.assert_allclose(slope, 1 + np.sin(2 * scale * x), atol=2e-5)
 
 
 def test_residual_networks_have_the_same_forms():

@@ -80,7 +80,21 @@ class Snake(nn.Module):
     """Maps x: [B, *S, C] to the same shape and dtype."""
     log_scale = self.param('log_scale', nn.initializers.zeros, x.shape[-1:])
     scale, wide = jnp.exp(log_scale), at_least_float32(x)
-    return (wide + jnp.sin(scale * wide) ** 2 / scale).astype(x.dtype)
+    return (wide + _sine(scale * wide) ** 2 / scale).astype(x.dtype)
+
+
+def _sine(x: jax.Array) -> jax.Array:
+  """Computes the sine or its negative, within 2e-5 for |x| to 50.
+
+  A polynomial within half a turn: XLA's own sine, which CPUs do not vectorize,
+  takes most of an update.
+  """
+  x -= math.pi * jnp.round(x / math.pi)
+  total, square = 0.0, x * x
+  for power in (11, 9, 7, 5, 3, 1):
+    sign = 1 if power % 4 == 1 else -1
+    total = total * square + sign / math.factorial(power)
+  return x * total
 
 
 def leaky_relu(x: jax.Array) -> jax.Array:
