@@ -9,7 +9,7 @@ import soundfile
 from tests.data.crops_test import draw, open_crops
 from tests.data.opening import read_array
 from tests.data.sounds_test import content, noise, write
-from vaegan_jax.data import reading, sound_conversion, sounds
+from vaegan_jax.data import arrays, reading, sound_conversion, sounds
 from vaegan_jax.data.array_files import ArrayFiles
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.reading import Reading
@@ -138,6 +138,12 @@ def test_channels_are_averaged_or_repeated():
   np.testing.assert_array_equal(both[3:9, :], noise()[3:9].repeat(2, 1))
   with pytest.raises(ValueError, match='has 6 channels'):
     sound_conversion.convert(noise(channels=6), 8000, Reading(channels=2))
+  for sound, told in (
+    (noise(0), 'axes, none of them empty'),
+    (np.full((300, 1), np.nan), 'samples that are infinite or NaN'),
+  ):
+    with pytest.raises(ValueError, match=told):
+      arrays.read_stored(content(sound, 8000, 'FLOAT'), Reading(channels=2))
 
 
 def mixed_folder(tmp_path):

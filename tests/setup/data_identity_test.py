@@ -123,6 +123,17 @@ def test_a_run_that_began_with_a_kl_weight_keeps_it(old_run, capsys):
     assert kept.loss.kl_weight == config.loss.kl_weight
 
 
+def test_a_run_of_before_critics_of_spectra_keeps_its_own(old_run, capsys):
+  command = ('--config=configs/audio.py', f'--workdir={old_run[1]}')
+  config = command_line.parse(*command).config
+  assert (config.critic.views, config.loss.norm) == (('stft',), 'l1')
+  kept = data_identity.keep_rules(config, old_run[1])
+  assert (kept.critic.views, kept.loss.norm) == (('wave',), 'l2')
+  assert config.loss.spectrum_weight == 1 and kept.loss.spectrum_weight == 0
+  told = 'loss.norm=l2, loss.spectrum_weight=0.0, '
+  assert told in capsys.readouterr().out
+
+
 @pytest.fixture
 def old_run(tmp_path):
   """Returns (configuration, workdir) of a run of the first version."""

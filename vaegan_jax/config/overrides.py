@@ -18,6 +18,7 @@ from vaegan_jax.config.io import add_objective, split_source
 from vaegan_jax.config.paths import absolute, resolve
 from vaegan_jax.config.rules import PATH, flatten, must_be, nearest
 from vaegan_jax.errors import UserError
+from vaegan_jax.losses.arguments import warn_once
 from vaegan_jax.models.pretrained import diffusers_files
 from vaegan_jax.names import OBJECTIVES
 
@@ -99,6 +100,11 @@ def _use_weight(config: ml_collections.ConfigDict, has_rate: bool) -> None:
       '--config.loss.kl_weight gives too: give one of them, such as '
       f'--config.loss.rate={config.loss.rate:g}, or turn the other off, '
       '--config.loss.rate=0'
+    )
+  if config.loss.rate:
+    warn_once(
+      f'--config.loss.kl_weight={config.loss.kl_weight:g} is kept, so that '
+      f'loss.rate={config.loss.rate:g} of the configuration file is off.'
     )
   config.loss.rate = 0.0
 

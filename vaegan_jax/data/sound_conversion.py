@@ -113,7 +113,7 @@ def check(source: Any) -> bool:
   for first in range(0, source.shape[0], _TOGETHER):
     part = source[first : first + _TOGETHER, :]
     low, high = np.minimum(low, part.min()), np.maximum(high, part.max())
-  if not (np.isfinite(low) and np.isfinite(high)):
+  if source.shape[0] and not (np.isfinite(low) and np.isfinite(high)):
     raise ValueError('it has samples that are infinite or NaN')
   return bool(low == high)
 

@@ -5,7 +5,7 @@ the folder was read, accepts added images on request, and notes a change in its
 scores. Other changes are refused by `runtime/checkpoints.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import ml_collections
@@ -30,6 +30,9 @@ _SAME = (
   *('resample', 'mix_channels'),
 )
 
+# Fields that configuration files set since the version that brought them.
+_NEW_IN_FILES = ('critic.views', 'loss.norm', 'loss.spectrum_weight')
+
 
 def keep_rules(
   config: ml_collections.ConfigDict, workdir: str
@@ -38,8 +41,8 @@ def keep_rules(
 
   Other `data.folder_rules` would hold out images that were trained on, so a
   resumed run keeps its own. It also keeps the `data.value_range` that it has
-  found, and where a default has changed since, what an earlier version did. One
-  that began with a KL weight keeps it where the file has a rate now. All
+  found, and what an earlier version did where a default or a file has changed.
+  One that began with a KL weight keeps it where the file has a rate now. All
   processes must call this at the same time.
 
   Returns:
@@ -49,7 +52,8 @@ def keep_rules(
   began = recorded['config'] if recorded else {}
   kept = _kept_weight(config, began)
   config = _keep_range(config, began.get('data', {}).get('value_range'))
-  kept |= _kept_fields(flatten(config), flatten(began))
+  lacks = recorded['lacks'] if recorded else ()
+  kept |= _kept_fields(flatten(config), flatten(began), lacks)
   if not kept:
     return config
   listed = ', '.join(f'{name}={value}' for name, value in kept.items())
@@ -60,15 +64,19 @@ def keep_rules(
 
 
 def _kept_fields(
-  config: Mapping[str, Any], began: Mapping[str, Any]
+  config: Mapping[str, Any], began: Mapping[str, Any], lacks: Container[str]
 ) -> dict[str, Any]:
-  """Returns the fields {name: value} that a run keeps."""
+  """Returns the fields {name: value} that a run keeps.
+
+  `lacks` are those that its own version did not have.
+  """
   kept = {}
   for field in schema.FIELDS:
     was, now = began.get(field.name), config[field.name]
     was = tuple(was) if isinstance(was, list) else was  # JSON has lists.
     is_earlier = was == field.if_absent and now == field.default
-    keeps = is_earlier or field.name == 'data.folder_rules'
+    is_new = field.name in _NEW_IN_FILES and field.name in lacks
+    keeps = is_earlier or is_new or field.name == 'data.folder_rules'
     if field.name in began and was != now and keeps:
       kept[field.name] = was
   return kept
@@ -187,6 +195,14 @@ def _without_version(name: str) -> str:
 
 
 def _read(workdir: str, step: int | None = None) -> dict[str, Any] | None:
-  """Reads what a checkpoint records, in the fields of this version."""
+  """Reads what a checkpoint records, in the fields of this version.
+
+  'lacks' are the fields among them that its own version did not have.
+  """
   recorded = read_identity(workdir, step)
-  return recorded and recorded | {'config': upgrade(recorded['config'])}
+  if not recorded:
+    return recorded
+  own = set(flatten(recorded['config']))
+  config = upgrade(recorded['config'])
+  lacks = sorted(set(flatten(config)) - own)
+  return recorded | {'config': config, 'lacks': lacks}
