@@ -36,6 +36,8 @@ def model_fields(**fields) -> dict[str, Any]:
     'attention_sides': (),
     'middle_attention': False,
     'layout': 'own',
+    'num_groups': 0,
+    'quant_convs': True,
     'latent': 'gaussian',
     'latent_shape': 'flat',
     'latent_dim': 4,

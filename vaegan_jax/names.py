@@ -22,6 +22,7 @@ NETWORKS = ('plain', 'residual')
 # and sounds also spectra over time and their samples by phase.
 VIEWS = ('wave', 'stft', 'period')
 LAYOUTS = ('own', 'ldm')
+TRAINED_PARTS = ('all', 'decoder', 'none')
 ACTIVATIONS = ('own', 'snake')
 DTYPES = ('float32', 'bfloat16')
 # Convolutions in each of the five stages of VGG.

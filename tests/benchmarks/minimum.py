@@ -17,7 +17,8 @@ from vaegan_jax.config.shapes import example_shape, spatial_shape
 from vaegan_jax.losses import adversarial
 from vaegan_jax.losses.spectra import mel_filters, num_bands
 from vaegan_jax.models.blocks import strides_of
-from vaegan_jax.setup.modules import create_modules
+from vaegan_jax.setup.modules import create_modules, trained_parts
+from vaegan_jax.training.train_state import select
 
 Sides = tuple[int, ...]
 
@@ -33,7 +34,7 @@ def minimum_flops(
   needs no input gradient, unless it is used. The search for the nearest code of
   'vq', N, needs no gradient at all.
 
-    autoencoder       3 F_A - F_first + N
+    autoencoder       3 F_A - F_first + N       decoder alone: its 3 F - F_first
     equivariance      3 F_H                     the decoder at half the size
     critic step       2 (3 F_D - F_first)       real and fake
     perceptual step   2 F_L + F_L               forward on both; fake's gradient
@@ -45,7 +46,10 @@ def minimum_flops(
   compares. An adversarial term needs the whole critic for the fake instead.
   """
   encoder, decoder = encoder_products(config), decoder_products(config)
-  products = 3 * (sum(encoder) + sum(decoder)) - encoder[0]
+  if config.model.train == 'decoder':
+    products = sum(encoder) + 3 * sum(decoder) - decoder[0]
+  else:
+    products = 3 * (sum(encoder) + sum(decoder)) - encoder[0]
   products += search_products(config)
   if config.loss.equivariance_weight:
     products += 3 * sum(decoder_products(config, halved=True))
@@ -72,9 +76,9 @@ def muon_products(config: ml_collections.ConfigDict) -> int:
     return 0
   autoencoder = create_modules(config)['autoencoder']
   example = jnp.zeros((1, *example_shape(config.data)))
-  params = jax.eval_shape(autoencoder.init, jax.random.key(0), example)
-  total = 0
-  for param in jax.tree.leaves(params['params']):
+  variables = jax.eval_shape(autoencoder.init, jax.random.key(0), example)
+  params, total = select(variables['params'], trained_parts(config)), 0
+  for param in jax.tree.leaves(params):
     if param.ndim > 1:
       sides = math.prod(param.shape[:-1]), param.shape[-1]
       small, large = sorted(sides)
@@ -273,10 +277,10 @@ def _level(config, sides, before, width, num_blocks) -> list[int]:
 
 
 def _middle(model, sides, width) -> list[int]:
-  if not model.middle_attention:
+  if not model.middle_attention and model.layout == 'own':
     return []
   convs = [_conv(sides, _same(model), width, width)] * 4
-  return convs + _attention(sides, width)
+  return convs + (_attention(sides, width) if model.middle_attention else [])
 
 
 def _attention(sides, width) -> list[int]:

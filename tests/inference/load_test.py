@@ -28,10 +28,11 @@ from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.split import load_splits
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import figures, metrics
-from vaegan_jax.inference.load import EXPORT_VERSION, load_model
+from vaegan_jax.inference.load import load_model
 from vaegan_jax.inference.preprocess import preprocess
 from vaegan_jax.models import safetensors_files
 from vaegan_jax.models.pretrained.diffusers import from_diffusers
+from vaegan_jax.setup.exported_run import EXPORT_VERSION
 from vaegan_jax.setup.finished_run import open_run
 
 ROOT = Path(__file__).parents[2]
@@ -293,6 +294,7 @@ def test_preprocessing_of_traced_arrays_takes_real_numbers_of_one_shape():
       'channels': 2,
       'value_range': (0.0, 10.0),
       'max_nodata': 0.0,
+      'mid_side': False,
     }
   )
   apply = jax.jit(functools.partial(preprocess, data=config))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests import networks
-from vaegan_jax.models import blocks, plain, residual
+from vaegan_jax.models import blocks, plain, residual, residual_blocks
 
 ENCODERS = {
   'plain': plain.Encoder(3, False, 4, (2,)),
@@ -67,7 +67,7 @@ def swish(x):
 
 @pytest.mark.parametrize('features', [8, 12])
 def test_a_block_is_two_convolutions_and_a_shortcut(features):
-  block = residual.ResidualBlock(features)
+  block = residual_blocks.ResidualBlock(features)
   x = random(2, 4, 5, 8)
   variables = random_variables(block, x)
   params = variables['params']
@@ -87,7 +87,7 @@ def test_a_block_is_two_convolutions_and_a_shortcut(features):
 
 
 def test_attention_is_a_softmax_over_all_positions():
-  module = residual.Attention()
+  module = residual_blocks.Attention()
   x = random(2, 2, 3, 8)
   variables = random_variables(module, x)
   params = variables['params']
@@ -108,7 +108,7 @@ def test_attention_is_a_softmax_over_all_positions():
 
 
 @pytest.mark.parametrize(
-  'module', [residual.ResidualBlock(4), residual.Middle()]
+  'module', [residual_blocks.ResidualBlock(4), residual_blocks.Middle()]
 )
 def test_a_new_block_is_the_identity(module):
   x = random(1, 4, 4, 4)
@@ -119,7 +119,7 @@ def test_a_new_block_is_the_identity(module):
 def test_norms_keep_the_brightness_of_a_channel():
   """With one channel per group, brightness would be divided away."""
   x = random(1, 4, 4, 8)
-  norm = residual.ResidualBlock(8)
+  norm = residual_blocks.ResidualBlock(8)
   scale = jnp.arange(8.0)  # A different brightness for each channel.
   variables = random_variables(norm, x)
   dark, bright = (norm.apply(variables, x + b) - b for b in (0.0, scale))
@@ -217,7 +217,7 @@ def test_residual_networks_have_the_same_forms():
 
 def test_a_signal_is_an_image_of_one_column():
   """A 1-D block equals a 2-D block with the kernel in the middle row."""
-  block = residual.ResidualBlock(4)
+  block = residual_blocks.ResidualBlock(4)
   line = random(2, 6, 8)
   params = random_variables(block, line)['params']
   square = jax.tree.map(np.copy, params)

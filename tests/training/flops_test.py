@@ -35,6 +35,10 @@ CASES = {
     # Muon's products are counted in the other cases.
     'optimizer': {'muon_learning_rate': 0.0},
   },
+  'the decoder alone': {
+    'model': {'norm': 'batch', 'train': 'decoder'},
+    'critic': {},
+  },
   'sounds of all views, with spectra': {
     'model': {},
     'critic': {

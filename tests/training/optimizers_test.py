@@ -37,7 +37,7 @@ def schedules_of(names, num_train_steps=100, critic=PLAIN_CRITIC, **changes):
     dataclasses.replace(DEFAULTS, **changes),
     num_train_steps=num_train_steps,
     num_critic_steps=critic.num_steps,
-    critic_warmup_updates=critic.warmup_updates,
+    critic_warmups=critic.warmups,
   )
 
 

@@ -572,10 +572,22 @@ def test_the_autoencoder_is_trained_by_the_published_schedule(
   assert (len(trained) == 3000) == (critic_steps == long_round)
   # And their number, as the moving average counts them on the device.
   counted = jax.jit(num_autoencoder_steps, static_argnums=1)(
-    np.arange(0, 3001), config.warmup_updates
+    np.arange(0, 3001), config.warmups
   )
   wanted = np.searchsorted(trained, np.arange(0, 3001), side='right')
   np.testing.assert_array_equal(counted, wanted)
+
+
+@pytest.mark.parametrize('long_round', [0, 10])
+def test_a_first_warm_up_delays_all_that_follows(long_round):
+  config = CriticConfig(r1_weight=0.0, num_steps=5, long_round_steps=long_round)
+  later = dataclasses.replace(config, warmup_steps=7)
+  kinds = [step_kind(step, later) for step in range(1, 108)]
+  assert not any(kind.train_autoencoder for kind in kinds[:7])
+  assert kinds[7:] == [step_kind(step, config) for step in range(1, 101)]
+  counts = num_autoencoder_steps(np.arange(108), later.warmups)
+  trained = np.cumsum([0] + [kind.train_autoencoder for kind in kinds])
+  np.testing.assert_array_equal(counts, trained)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 It holds `model.safetensors` (the averaged weights), `config.json`,
 `latents.json`, a model card (`README.md`) and figures. NumPy alone can read the
 weights, and `vaegan_jax.load` needs no orbax. A model of the layout 'ldm' gets
-an AutoencoderKL in `diffusers/`, too.
+an AutoencoderKL in `diffusers/`, too, which is all that `--format=diffusers`
+writes.
 """
 
 import json
@@ -14,39 +15,55 @@ from etils import epath
 from vaegan_jax.config.cli import Use
 from vaegan_jax.config.migrations import stamp
 from vaegan_jax.config.schema import path_fields
+from vaegan_jax.errors import UserError
 from vaegan_jax.inference.command_io import open_model, with_statistics
 from vaegan_jax.inference.latent_statistics import FILE
-from vaegan_jax.inference.load import EXPORT_VERSION, WEIGHTS_FILE
 from vaegan_jax.inference.model import TrainedModel
 from vaegan_jax.inference.model_card import write_card
-from vaegan_jax.inference.tensors import digest, to_tensors
 from vaegan_jax.models import safetensors_files
-from vaegan_jax.models.pretrained import diffusers
+from vaegan_jax.models.pretrained import diffusers, diffusers_files
+from vaegan_jax.models.tensors import digest, to_tensors
 from vaegan_jax.runtime.files import replacing, write_text
-
-_DIFFUSERS_FILE = 'diffusion_pytorch_model.safetensors'
+from vaegan_jax.setup.exported_run import EXPORT_VERSION, WEIGHTS_FILE
 
 
 def export(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
   """Exports a model.
 
   Raises:
-    UserError: the model cannot be loaded, or the folder cannot be written.
+    UserError: the model cannot be loaded, diffusers has no such network, or the
+      folder cannot be written.
   """
   model = with_statistics(open_model(config, workdir, use), config)
-  variables = dict(model.variables)
-  if not use.with_critic:
-    variables.pop('critic', None)
-  folder = epath.Path(use.output)
-  text = json.dumps(stamp(_without_paths(config)), indent=2) + '\n'
+  variables, folder = dict(model.variables), epath.Path(use.output)
+  if use.format == 'diffusers':
+    if config.model.layout != 'ldm':
+      raise UserError(
+        '--format=diffusers is for the networks that diffusers has, and '
+        f'{workdir} was trained with model.layout={config.model.layout!r}: '
+        'train with --config.model.layout=ldm or from a folder of diffusers, '
+        'or use --format=own'
+      )
+    tensors = to_tensors({'autoencoder': variables['autoencoder']})
+    write_card(model, tensors, folder, for_diffusers=True)
+    _write_for_diffusers(model, folder)
+  else:
+    if not use.with_critic:
+      variables.pop('critic', None)
+    _write_own(model, to_tensors(variables), folder)
+  print(f'Exported step {model.step:,} of {workdir} to {folder}', flush=True)
+
+
+def _write_own(model: TrainedModel, tensors, folder: epath.Path) -> None:
+  """Writes the files that `vaegan_jax.load` opens."""
+  text = json.dumps(stamp(_without_paths(model.config)), indent=2) + '\n'
   write_text(folder / 'config.json', text)
   if model.statistics:
     write_text(folder / FILE, model.statistics.to_json())
-  write_card(model, to_tensors(variables), folder)
-  _write_weights(model, to_tensors(variables), folder)
-  if config.model.layout == 'ldm':
+  write_card(model, tensors, folder)
+  _write_weights(model, tensors, folder)
+  if model.config.model.layout == 'ldm':
     _write_for_diffusers(model, folder / 'diffusers')
-  print(f'Exported step {model.step:,} of {workdir} to {folder}', flush=True)
 
 
 def _write_weights(model: TrainedModel, tensors, folder: epath.Path) -> None:
@@ -63,14 +80,23 @@ def _write_weights(model: TrainedModel, tensors, folder: epath.Path) -> None:
 
 def _write_for_diffusers(model: TrainedModel, folder: epath.Path) -> None:
   """Writes the files that `AutoencoderKL.from_pretrained` opens."""
-  factor = model.statistics and float(model.scaling_factor)
-  config = diffusers.describe(model.config.model, model.image_shape, factor)
-  write_text(folder / 'config.json', json.dumps(config, indent=2) + '\n')
+  began = diffusers_files.read_kept(model.source)
+  statistics = model.statistics
+  if model.config.model.train != 'all':  # The latents are as they were.
+    statistics = None
+  config = diffusers.describe(
+    model.config.model, model.image_shape, began, statistics
+  )
+  write_text(
+    folder / diffusers_files.CONFIG, json.dumps(config, indent=2) + '\n'
+  )
   params = model.variables['autoencoder']['params']
-  with replacing(folder / _DIFFUSERS_FILE) as path, path.open('wb') as file:
-    safetensors_files.write(
-      file, diffusers.to_diffusers(params), {'format': 'pt'}
-    )
+  with (
+    replacing(folder / diffusers_files.WEIGHTS) as path,
+    path.open('wb') as file,
+  ):
+    tensors = diffusers.to_diffusers(params)
+    safetensors_files.write(file, tensors, {'format': 'pt'})
 
 
 def _without_paths(config: ml_collections.ConfigDict) -> dict:

@@ -26,7 +26,11 @@ from vaegan_jax.config.io import (
   load_config_file,
   make_paths_absolute,
 )
-from vaegan_jax.config.overrides import apply_overrides, with_objective
+from vaegan_jax.config.overrides import (
+  adopt_network,
+  apply_overrides,
+  with_objective,
+)
 from vaegan_jax.config.paths import (
   absolute,
   check_data_outside,
@@ -65,6 +69,7 @@ class Use:
     tile: side of overlapping tiles, or one an axis; (): no tiles.
     num_samples: number of samples.
     with_critic: whether the critic is exported.
+    format: who opens an export, 'own' or 'diffusers'.
   """
 
   input: str
@@ -73,6 +78,7 @@ class Use:
   tile: tuple[int, ...]
   num_samples: int
   with_critic: bool
+  format: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,6 +154,7 @@ def _parse_mode(rest: list[str], flag_values: flags.FlagValues) -> Command:
     check_data_outside(config, workdir, rest)
   else:
     config = load_config_file(with_objective(flag_values.config, rest))
+    adopt_network(config, rest, workdir)
   apply_overrides(config, rest)
   validate(config)
   check_encoding('config.data.data_dir', config.data.data_dir)
@@ -266,4 +273,5 @@ def _parse_use(workdir: str, flag_values: flags.FlagValues) -> Use:
     tile=tuple(map(int, tile)),
     num_samples=flag_values.num_samples,
     with_critic=flag_values.with_critic,
+    format=flag_values.format,
   )

@@ -23,6 +23,7 @@ MODES = ('train', 'evaluate', 'compare', 'study', *USES)
 SEEDS = '0,1,2'
 SWEEP = 'loss.kl_weight=1e-3,1e-2'
 _MAX_SAMPLES = 10**7
+_FORMATS = ('own', 'diffusers')
 _SPLITS = ('train', 'eval')
 _STYLE = 'docs/examples/style_transfer.py'
 
@@ -102,6 +103,9 @@ FLAGS = {
     flags.DEFINE_integer, 64, 'Number of samples.',
     f'a whole number from 1 to {_MAX_SAMPLES}', '1000', ('sample',),
     {'lower_bound': 1, 'upper_bound': _MAX_SAMPLES}),
+  'format': _Flag(
+    flags.DEFINE_enum, 'own', "Who opens an export: 'own' is vaegan_jax.load.",
+    either(_FORMATS), 'diffusers', ('export',), {'enum_values': _FORMATS}),
   'with_critic': _Flag(
     flags.DEFINE_bool, True, 'Whether the critic is exported too.',
     'true or false', 'false', ('export',)),

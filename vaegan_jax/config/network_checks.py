@@ -21,13 +21,14 @@ _LDM = {
   'network': 'residual',
   'latent': 'gaussian',
   'latent_shape': 'map',
-  'middle_attention': True,
   'attention_sides': (),
   'activation': 'own',
   'strides': (),
   'kernel_size': 3,
 }
-# Fields of the residual network alone, with the value that turns them off.
+# Fields of that layout alone, and of the residual network alone, with the value
+# that turns them off.
+_LDM_ALONE = {'num_groups': 0, 'quant_convs': True}
 _RESIDUAL = {
   'num_res_blocks': 1,
   'attention_sides': (),
@@ -61,13 +62,23 @@ def check_autoencoder(config: ml_collections.ConfigDict) -> Conflicts:
           'architecture',
           f'model.{field}={as_argument(needed)}',
         )
-  if model.network == 'plain':
-    for field, off in _RESIDUAL.items():
-      if model[field] != off:
+    for multiplier in model.channel_multipliers:
+      if model.num_groups and model.width * multiplier % model.num_groups:
+        yield (
+          'model.num_groups',
+          f'must divide the {model.width * multiplier} channels of a level',
+          'model.num_groups=0',
+        )
+  for fields, section, needed in (
+    (_RESIDUAL, 'network', 'residual'),
+    (_LDM_ALONE, 'layout', 'ldm'),
+  ):
+    for field, off in fields.items():
+      if model[section] != needed and model[field] != off:
         yield (
           f'model.{field}',
-          "is only read for model.network='residual'",
-          'model.network=residual',
+          f'is only read for model.{section}={needed!r}',
+          f'model.{section}={needed}',
         )
   yield from _check_sizes(config, 'model')
   if model.network == 'residual' and model.norm in ('instance', 'batch'):

@@ -10,12 +10,16 @@ from collections.abc import Iterable, Sequence
 
 import ml_collections
 from absl import flags
+from etils import epath
 from ml_collections import config_flags
 
 from vaegan_jax.config.cli_flags import reject
 from vaegan_jax.config.io import add_objective, split_source
-from vaegan_jax.config.rules import flatten, must_be, nearest
+from vaegan_jax.config.paths import absolute, resolve
+from vaegan_jax.config.rules import PATH, flatten, must_be, nearest
 from vaegan_jax.errors import UserError
+from vaegan_jax.losses.arguments import warn_once
+from vaegan_jax.models.pretrained import diffusers_files
 from vaegan_jax.names import OBJECTIVES
 
 
@@ -57,6 +61,33 @@ def apply_overrides(
     _use_weight(config, 'loss.rate' in given)
 
 
+def adopt_network(
+  config: ml_collections.ConfigDict, argv: Sequence[str], workdir: str = ''
+) -> None:
+  """Takes the network of the folder of diffusers that `init_from` names.
+
+  Called before `apply_overrides`, so that a flag changes what it takes. If the
+  folder is gone, the run in `workdir` has kept the description.
+
+  Raises:
+    UserError: it holds another kind of network.
+  """
+  pattern = r'(?:^|\n)--?config\.init_from[=\n](.*)'
+  given = re.findall(pattern, '\n'.join(argv))
+  folder = given[-1] if given else config.init_from
+  if not folder or not PATH.holds(folder):  # Its rule reports it.
+    return
+  folder = absolute(folder)
+  if resolve(folder) == resolve(workdir):
+    return
+  found = diffusers_files.read_config(folder)
+  if not found and workdir and not epath.Path(folder).exists():
+    found = diffusers_files.read_kept(workdir)
+  if found:
+    fields = diffusers_files.read_fields(folder, found)
+    config.update_from_flattened_dict(fields)
+
+
 def _use_weight(config: ml_collections.ConfigDict, has_rate: bool) -> None:
   """Makes a KL weight turn off the rate that a configuration file sets.
 
@@ -69,6 +100,11 @@ def _use_weight(config: ml_collections.ConfigDict, has_rate: bool) -> None:
       '--config.loss.kl_weight gives too: give one of them, such as '
       f'--config.loss.rate={config.loss.rate:g}, or turn the other off, '
       '--config.loss.rate=0'
+    )
+  if config.loss.rate:
+    warn_once(
+      f'--config.loss.kl_weight={config.loss.kl_weight:g} is kept, so that '
+      f'loss.rate={config.loss.rate:g} of the configuration file is off.'
     )
   config.loss.rate = 0.0
 

@@ -23,7 +23,8 @@ FIELDS = (
   _first('seed', 0, between(0, 2**32 - 1),
          'Seed of the weights, data order, augmentation and latent noise.'),
   Field('init_from', '', rules.PATH, resumable=True,
-        help='Workdir of a run from whose weights this one starts; or empty.'),
+        help='Workdir or export of a run from whose weights this one starts, '
+        'or folder of an AutoencoderKL of diffusers; or empty.'),
   _first('objective', 'geometric', one_of(*names.OBJECTIVES),
          "Loss of the critic; 'geometric' is the hinge loss, 'mse' a VAE with "
          'a loss on pixels and no critic.'),
@@ -155,6 +156,13 @@ FIELDS = (
         "Whether 'residual' has attention at the lowest resolution."),
   Field('model.layout', 'own', one_of(*names.LAYOUTS),
         "'ldm' is latent-diffusion's autoencoder, layer by layer."),
+  Field('model.num_groups', 0, between(0, 2**13),
+        "Groups of the norms of 'ldm'; 0: 32, or the most that divide width."),
+  Field('model.quant_convs', True, rules.ANY,
+        "Whether 'ldm' has a 1x1 convolution on either side of the latent."),
+  Field('model.train', 'all', one_of(*names.TRAINED_PARTS),
+        "What moves: 'all'; the 'decoder', so that the encoder and the latents "
+        "stay as they began; or 'none', the critic alone."),
   Field('model.latent', 'gaussian', one_of(*names.LATENTS),
         "'gaussian'; discrete codes: 'vq' (learned codebook), 'fsq' (rounded), "
         "'lfq' (signs); or 'none', a plain autoencoder."),
@@ -222,6 +230,8 @@ FIELDS = (
         "Samples between those of 'period', one critic each."),
   _first('critic.num_steps', 1, between(1, 100),
          'Critic steps per update, each on its own examples.'),
+  Field('critic.warmup_steps', 0, rules.COUNT_OR_ZERO,
+        help='Updates that train the critic alone, before the others.'),
   _first('critic.long_round_steps', 0, rules.COUNT_OR_ZERO,
          'Critic steps before each of the first updates; 0: off.'),
   _first('critic.weight_clip', 0.0, rules.WEIGHT,

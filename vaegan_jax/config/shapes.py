@@ -74,8 +74,8 @@ def num_latent_entries(config: ml_collections.ConfigDict) -> int:
 class BitPerEntry(ml_collections.FieldReference):
   """A rate in bits per example: the number of entries of the latent.
 
-  It follows the other fields until it is set. Latents that are not Gaussian
-  have 0, no rate to steer.
+  It follows the other fields until it is set. Latents that are not Gaussian,
+  and those of an encoder that does not move, have 0, no rate to steer.
   """
 
   def __init__(self, config: ml_collections.ConfigDict):
@@ -100,7 +100,8 @@ class BitPerEntry(ml_collections.FieldReference):
     if self._config is None:
       return super().get()
     try:
-      is_steered = self._config.model.latent == 'gaussian'
+      model = self._config.model
+      is_steered = model.latent == 'gaussian' and model.train == 'all'
       return float(num_latent_entries(self._config) if is_steered else 0)
     except (TypeError, ValueError, ArithmeticError):
       return 0.0  # Another field is wrong; its own rule reports it.

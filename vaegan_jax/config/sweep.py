@@ -18,7 +18,7 @@ from vaegan_jax.config.io import (
   make_paths_absolute,
   split_source,
 )
-from vaegan_jax.config.overrides import apply_overrides
+from vaegan_jax.config.overrides import adopt_network, apply_overrides
 from vaegan_jax.config.rules import either, flatten, nearest
 from vaegan_jax.config.validation import validate
 from vaegan_jax.errors import UserError
@@ -139,6 +139,7 @@ def _create_config(
   source: str, argv: Sequence[str], objective: str, seed: int, change: str
 ) -> ml_collections.ConfigDict:
   config = load_config_file(add_objective(source, objective))
+  adopt_network(config, argv)
   apply_overrides(config, argv)
   if change:
     change = _resolve(change, flatten(config))

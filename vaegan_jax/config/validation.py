@@ -52,7 +52,7 @@ def validate(
     critic = check_pretrained_critic
   checks = (check_data, check_axes, check_autoencoder, critic)
   checks += (_check_layers, _check_loss, _check_equivariance)
-  checks += (_check_rate, _check_schedules)
+  checks += (_check_rate, _check_trained_parts, _check_schedules)
   for check in checks:
     _refuse(config, check(config))
   if num_devices and config.batch_size % num_devices:
@@ -70,10 +70,12 @@ def validate_new_run(config: ml_collections.ConfigDict) -> None:
   Runs of earlier versions that started so may be resumed.
 
   Raises:
-    UserError: the critic ignores contrast, or attention has no feature map.
+    UserError: the critic ignores contrast, attention has no feature map, or
+      the encoder would stay as it is initialised.
   """
   _refuse(config, check_attention(config))
   _refuse(config, _check_contrast(config))
+  _refuse(config, _check_start(config))
 
 
 def _refuse(config, conflicts: Conflicts) -> None:
@@ -92,6 +94,42 @@ def _check_contrast(config) -> Conflicts:
       'divides the contrast of the images away, so that the distance ignores '
       'it unless the image itself is a layer; critic.norm=none works too',
       'loss.image_weight=1',
+    )
+
+
+def _check_start(config) -> Conflicts:
+  if config.model.train == 'decoder' and not config.init_from:
+    yield (
+      'model.train',
+      'keeps the encoder as it begins, which is random without init_from',
+      'init_from=runs/first',
+    )
+
+
+def _check_trained_parts(config) -> Conflicts:
+  """Yields what nothing is left to train, or to steer, for."""
+  model, critic = config.model, config.critic
+  has_critic = (
+    config.objective != 'mse' and critic.network not in PRETRAINED_CRITICS
+  )
+  if model.train == 'none' and not has_critic:
+    yield (
+      'model.train',
+      'trains the critic alone, and this run trains none',
+      'model.train=decoder',
+    )
+  if critic.warmup_steps and not has_critic:
+    yield (
+      'critic.warmup_steps',
+      'is for a critic that is trained',
+      'critic.warmup_steps=0',
+    )
+  if model.train != 'all' and config.loss.rate:
+    yield (
+      'loss.rate',
+      f'is that of an encoder which moves, and model.train={model.train!r} '
+      'keeps it',
+      'loss.rate=0',
     )
 
 
@@ -245,7 +283,7 @@ def _check_rate(config) -> Conflicts:
 
 def _check_schedules(config) -> Conflicts:
   """Yields a schedule that would not end within the run."""
-  fields = ['optimizer.warmup_steps']
+  fields = ['optimizer.warmup_steps', 'critic.warmup_steps']
   if config.loss.adversarial_weight and config.objective != 'mse':
     fields.append('loss.adversarial_ramp_steps')
   for field in fields:

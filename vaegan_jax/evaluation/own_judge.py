@@ -1,8 +1,8 @@
 """A judge of the data's own: a network trained on held-out examples.
 
 Half of them train it to tell which of several changes an example went through:
-blur, noise, fewer values, a mixture. So its features respond to what is lost
-and to what is added, in any signal, without pretrained weights. It sees no
+blur, noise, half the resolution, a mixture. So its features respond to what is
+lost and to what is added, in any signal, without pretrained weights. It sees no
 example of the training split, no reconstruction, and no loss of any run, so
 that one network judges all runs on a data set. The other half is judged.
 

@@ -7,7 +7,6 @@ orbax, which an export does not need; neither needs TensorFlow, or the data.
 
 import os
 
-import flax
 import jax
 import ml_collections
 from etils import epath
@@ -18,16 +17,7 @@ from vaegan_jax.config.settings import loss_settings
 from vaegan_jax.errors import UserError
 from vaegan_jax.inference.latent_statistics import read_statistics
 from vaegan_jax.inference.model import TrainedModel
-from vaegan_jax.inference.tensors import digest, from_tensors
-from vaegan_jax.models import safetensors_files
-from vaegan_jax.setup.modules import (
-  create_modules,
-  size_shapes,
-  variable_shapes,
-)
-
-WEIGHTS_FILE = 'model.safetensors'
-EXPORT_VERSION = 1  # Raised when the code before would misread an export.
+from vaegan_jax.setup.exported_run import WEIGHTS_FILE, read_export
 
 
 def load_model(
@@ -59,7 +49,7 @@ def load_model(
     with config.ignore_type():
       config.data.value_range = own.data.value_range
   if (root / WEIGHTS_FILE).exists():
-    modules, variables, step = _read_export(root, config)
+    modules, variables, step = read_export(root, config)
   else:
     modules, variables, step = _read_run(path, config)
   statistics = read_statistics(root)
@@ -83,47 +73,3 @@ def _read_run(path: str, config):
 
   restored = restore_networks(config, path)
   return restored.modules, restored.inference_variables, restored.step
-
-
-def _read_export(root: epath.Path, config):
-  """Opens an export in the same way; it may lack the critic."""
-  path = root / WEIGHTS_FILE
-  try:
-    tensors, metadata = safetensors_files.read(path.read_bytes())
-    version, step = int(metadata['version']), int(metadata['step'])
-    if version <= EXPORT_VERSION and metadata['sha256'] != digest(tensors):
-      raise ValueError('its SHA-256 differs')
-  except (ValueError, LookupError) as error:
-    raise UserError(
-      f'{path} is not an export that can be read ({error}): export the run '
-      'again, with --mode=export'
-    ) from error
-  if version > EXPORT_VERSION:
-    raise UserError(
-      f'{path} is an export of version {version}, and this code knows those up '
-      f'to {EXPORT_VERSION}: install a newer vaegan_jax'
-    )
-  modules = create_modules(config)
-  if not any(name.startswith('critic.') for name in tensors):
-    modules.pop('critic', None)
-  _check_tensors(path, tensors, modules, config)
-  return modules, from_tensors(tensors), step
-
-
-def _check_tensors(path, tensors, modules, config) -> None:
-  """Refuses tensors that do not fit the networks."""
-  wanted = variable_shapes(config, modules)
-  if sizes := size_shapes(config, modules):
-    wanted['critic']['sizes'] = sizes
-  wanted = {
-    name: leaf.shape
-    for name, leaf in flax.traverse_util.flatten_dict(wanted, sep='.').items()
-  }
-  found = {name: array.shape for name, array in tensors.items()}
-  for name in sorted(wanted.keys() | found.keys()):
-    was, now = (shapes.get(name, 'absent') for shapes in (found, wanted))
-    if was != now:
-      raise UserError(
-        f'{path} does not hold the networks of its config.json, as {name} is '
-        f'{was} and not {now}: export the run again, with --mode=export'
-      )

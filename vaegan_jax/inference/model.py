@@ -27,8 +27,8 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.inference.latent_statistics import LatentStatistics
 from vaegan_jax.inference.posterior import Posterior
 from vaegan_jax.inference.preprocess import preprocess
-from vaegan_jax.inference.tensors import digest, to_tensors
 from vaegan_jax.losses import reconstruction
+from vaegan_jax.models.tensors import digest, to_tensors
 
 
 class TrainedModel(struct.PyTreeNode):

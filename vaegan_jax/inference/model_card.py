@@ -12,7 +12,14 @@ from vaegan_jax.evaluation.tables import markdown_table
 from vaegan_jax.inference.model import TrainedModel
 from vaegan_jax.runtime.files import replacing, write_text
 
-_CARD = """# {title}
+# The Hub of Hugging Face reads the lines before the title.
+_CARD = """---
+library_name: {library}
+tags:
+- autoencoder
+---
+
+# {title}
 
 An autoencoder trained by `vaegan_jax`: objective `{objective}`, step {step:,},
 on `{data}`.
@@ -21,7 +28,11 @@ on `{data}`.
 - latents: {latent}, `{kind}`{statistics}
 - weights: {sizes}
 
-```python
+{use}## Scores
+
+{measured}
+{figures}{file}"""
+_USE = """```python
 import vaegan_jax
 
 model = vaegan_jax.load('.')  # This folder.
@@ -30,10 +41,17 @@ latents = model.encode(x).mode()
 x_recon = model.decode(latents)  # In [-1, 1]; model.to_values undoes it.
 ```
 
-## Scores
+"""
+_USE_IN_DIFFUSERS = """```python
+from diffusers import AutoencoderKL
 
-{measured}
-{figures}## The file
+model = AutoencoderKL.from_pretrained('.')  # This folder.
+latents = model.encode(x).latent_dist.mode()  # x: [B, C, H, W] in [-1, 1].
+x_recon = model.decode(latents).sample
+```
+
+"""
+_FILE = """## The file
 
 `model.safetensors` holds little-endian arrays after a JSON header. Their names
 are `autoencoder.params.<module>.<...>.kernel`, as in Flax. Kernels of
@@ -49,22 +67,33 @@ with open('model.safetensors', 'rb') as file:
 size = int.from_bytes(data[:8], 'little')
 header = json.loads(data[8 : 8 + size])
 metadata = header.pop('__metadata__')
-types = {{'F32': np.float32, 'I32': np.int32}}
-tensors = {{
+types = {'F32': np.float32, 'I32': np.int32}
+tensors = {
   name: np.frombuffer(
     data[8 + size :][slice(*of['data_offsets'])], types[of['dtype']]
   ).reshape(of['shape'])
   for name, of in header.items()
-}}
+}
 ```
 """
 _NOT_EVALUATED = 'None: `--mode=evaluate` had not been run at this step.\n'
 
 
 def write_card(
-  model: TrainedModel, tensors: Mapping[str, np.ndarray], folder: epath.Path
+  model: TrainedModel,
+  tensors: Mapping[str, np.ndarray],
+  folder: epath.Path,
+  *,
+  for_diffusers: bool = False,
 ) -> None:
-  """Writes `README.md`, and copies the scores and figures of the evaluation."""
+  """Writes `README.md`, and copies the scores and figures of the evaluation.
+
+  Args:
+    model: the model.
+    tensors: of the folder, by network.
+    folder: the export.
+    for_diffusers: whether diffusers opens it, not `vaegan_jax.load`.
+  """
   source = epath.Path(model.source)
   title = source.name
   scores, protocol, figures = _read_evaluation(source, model.step)
@@ -78,6 +107,9 @@ def write_card(
       temporary.write_bytes(path.read_bytes())
   config = model.config
   card = _CARD.format(
+    library='diffusers' if for_diffusers else 'vaegan_jax',
+    use=_USE_IN_DIFFUSERS if for_diffusers else _USE,
+    file='' if for_diffusers else _FILE,
     title=title,
     objective=config.objective,
     step=model.step,

@@ -86,6 +86,7 @@ def create_autoencoder(
   else:
     network = residual
     copied += ['num_res_blocks', 'middle_attention', 'layout']
+    copied += ['num_groups', 'quant_convs']
     fields['attention_levels'] = _attention_levels(min(space), model)
   fields |= {name: model[name] for name in copied}
   fields['strides'] = strides_of(model['strides'], model['depth'])

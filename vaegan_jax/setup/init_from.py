@@ -1,7 +1,8 @@
 """Starts a run from the weights of another, `config.init_from`.
 
-Only networks are read, from the newest undamaged checkpoint. Optimisers, moving
-averages of losses and the step start afresh.
+Only networks are read: from a run's newest undamaged checkpoint, an export, or
+a folder of diffusers. Optimisers, moving averages of losses and the step start
+afresh.
 """
 
 import contextlib
@@ -10,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import ml_collections
 from etils import epath
 
@@ -17,13 +20,23 @@ from vaegan_jax import models
 from vaegan_jax.config.io import load_config
 from vaegan_jax.config.paths import resolve
 from vaegan_jax.config.rules import flatten
+from vaegan_jax.config.shapes import example_shape
 from vaegan_jax.errors import UserError
+from vaegan_jax.models import widening
+from vaegan_jax.models.pretrained import diffusers_files
 from vaegan_jax.runtime import distributed
-from vaegan_jax.setup.modules import Variables, create_modules
+from vaegan_jax.setup.exported_run import WEIGHTS_FILE, read_export
+from vaegan_jax.setup.modules import (
+  Variables,
+  create_modules,
+  variable_shapes,
+)
 from vaegan_jax.setup.networks import restore_networks
 
 # Fields of `data` that the autoencoder's weights depend on.
 _SHAPE_FIELDS = ('shape', 'image_size', 'channels')
+# Fields of `model` that they do not.
+_FREE = ('model.remat', 'model.dtype', 'model.train')
 
 
 class InitialWeights(NamedTuple):
@@ -34,11 +47,13 @@ class InitialWeights(NamedTuple):
       runs have the same.
     ema_params: the autoencoder's params, averaged over that run's steps.
     message: where the weights come from, and what starts afresh.
+    diffusers: `config.json` of the folder, if diffusers has written it.
   """
 
   variables: dict[str, Variables]
   ema_params: Mapping[str, Any]
   message: str
+  diffusers: Mapping[str, Any] | None = None
 
 
 def check_init_from(init_from: str, workdir: str) -> None:
@@ -58,44 +73,110 @@ def check_init_from(init_from: str, workdir: str) -> None:
 def read_initial_weights(
   config: ml_collections.ConfigDict,
 ) -> InitialWeights | None:
-  """Reads the networks of the run that `config.init_from` names.
+  """Reads the networks that `config.init_from` names.
 
-  A frozen critic is left to its own file. Processes that train together must
-  call this at the same time.
+  It is a run, an export of one, or a folder of diffusers. A frozen critic is
+  left to its own file. Processes that train together must call this at the same
+  time.
 
   Returns:
-    The weights; None if no run is named.
+    The weights; None if nothing is named.
 
   Raises:
-    UserError: the folder is no run, has no undamaged checkpoint, or has another
-      autoencoder.
+    UserError: the folder is none of these, has no undamaged weights, or has
+      another autoencoder.
   """
   path = config.init_from
   if not path:
     return None
   modules = create_modules(config)
   with distributed.together(), _naming(path):
+    if found := diffusers_files.read_config(path):
+      return _from_diffusers(config, modules['autoencoder'], found)
     source = load_config(epath.Path(path) / 'config.json')
     others = create_modules(_with_free_fields(source, config))
     if modules['autoencoder'] != others['autoencoder']:
       _refuse_autoencoder(config, source)
   with _naming(path):
-    restored = restore_networks(source, path)
+    restored, ema_params, step = _restore(source, path)
   names = ['autoencoder']
-  message = f'Starting from step {restored.step:,} of {path}'
+  message = f'Starting from step {step:,} of {path}'
   if 'critic' in modules and not models.is_frozen(modules['critic']):
     if difference := _compare_critics(modules['critic'], others, source):
       message += f', but the critic starts afresh, because {difference}'
+    elif 'critic' not in restored:
+      message += ', but the critic starts afresh, because none was exported'
     else:
       names.append('critic')
-  variables = {name: restored.variables[name] for name in names}
-  return InitialWeights(variables, restored.ema_params, f'{message}.')
+  variables = {name: restored[name] for name in names}
+  return InitialWeights(variables, ema_params, f'{message}.')
+
+
+def _restore(source, path):
+  """Returns ({network: variables}, averaged params, step)."""
+  if (root := epath.Path(path) / WEIGHTS_FILE).exists():
+    _, variables, step = read_export(root.parent, source)
+    for own in variables.values():
+      own.pop('sizes', None)
+    return variables, variables['autoencoder']['params'], step
+  restored = restore_networks(source, path)
+  return restored.variables, restored.ema_params, restored.step
+
+
+def _from_diffusers(config, autoencoder, found) -> InitialWeights:
+  """Reads a folder of diffusers, whose network may be widened."""
+  path = config.init_from
+  source = config.copy_and_resolve_references()
+  source.update_from_flattened_dict(diffusers_files.read_fields(path, found))
+  shapes = variable_shapes(source, create_modules(source))['autoencoder']
+  params = diffusers_files.read_params(path, shapes['params'])
+  message = f"Starting from {path}, diffusers' {found['_class_name']}"
+  if _differing_fields(source, config):
+    params, widened = _widen(config, source, autoencoder, params)
+    message += f', widened with its weights kept: {widened}'
+  variables = {'autoencoder': {'params': params, 'batch_stats': {}}}
+  return InitialWeights(variables, params, f'{message}.', found)
+
+
+def _widen(config, source, autoencoder, params) -> tuple[dict, str]:
+  """Returns params of the run's shapes, and which fields differ."""
+  was, now = _fields_of_shapes(source), _fields_of_shapes(config)
+  fields = _differing_fields(source, config)
+  if any(f not in widening.FIELDS or was[f] > now[f] for f in fields):
+    _refuse_autoencoder(config, source)
+  widened = ', '.join(f'{f} from {was[f]} to {now[f]}' for f in fields)
+  if config.model.train != 'all':
+    raise UserError(
+      f'{widened} widens the encoder, which model.train='
+      f'{config.model.train!r} keeps: set --config.model.train=all'
+    )
+  x = jnp.zeros((1, *example_shape(config.data)))
+  fresh = jax.jit(autoencoder.init)(jax.random.key(config.seed), x)
+  return widening.widen(params, fresh['params']), widened
+
+
+def _differing_fields(source, config) -> list[str]:
+  """Returns the fields of the weights' shapes that differ."""
+  was, now = _fields_of_shapes(source), _fields_of_shapes(config)
+  return [field for field in now if was[field] != now[field]]
+
+
+def _fields_of_shapes(config) -> dict[str, Any]:
+  """Returns the fields that the autoencoder's weights depend on."""
+  fields = flatten(
+    {
+      'model': config.model,
+      'data': {name: config.data[name] for name in _SHAPE_FIELDS},
+    }
+  )
+  return {k: v for k, v in fields.items() if k not in _FREE}
 
 
 def _with_free_fields(source, config):
   """Copies the fields that do not affect the weights."""
   source = source.copy_and_resolve_references()
   source.model.remat = config.model.remat
+  source.model.train = config.model.train
   for section in ('model', 'critic'):
     source[section].dtype = config[section].dtype
   return source
@@ -103,11 +184,8 @@ def _with_free_fields(source, config):
 
 def _refuse_autoencoder(config, source) -> None:
   """Raises UserError with the first field that differs."""
-  was, now = (
-    flatten({'model': c.model, 'data': {k: c.data[k] for k in _SHAPE_FIELDS}})
-    for c in (source, config)
-  )
-  field = next(field for field in now if was[field] != now[field])
+  was, now = _fields_of_shapes(source), _fields_of_shapes(config)
+  field = _differing_fields(source, config)[0]
   raise UserError(
     f'{field} is {was[field]!r} there and {now[field]!r} here, but weights are '
     'of one network: set the same value, or leave --config.init_from out'

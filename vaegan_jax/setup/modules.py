@@ -32,6 +32,11 @@ def create_modules(config: ml_collections.ConfigDict) -> dict[str, nn.Module]:
   )
 
 
+def trained_parts(config: ml_collections.ConfigDict) -> tuple[str, ...] | None:
+  """Returns the names of the autoencoder's parts that move; None: all."""
+  return {'all': None, 'decoder': ('decoder',), 'none': ()}[config.model.train]
+
+
 def sizes_function(
   config: ml_collections.ConfigDict, modules: Mapping[str, nn.Module]
 ) -> Callable[..., dict[str, jax.Array]] | None:

@@ -1,5 +1,6 @@
 """Builds the networks that a configuration describes, or restores them."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Collection, Container, Mapping
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from vaegan_jax.setup.modules import (
   create_modules,
   size_shapes,
   sizes_function,
+  trained_parts,
   variable_shapes,
 )
 from vaegan_jax.training import kl_rate, layer_sizes
@@ -56,6 +58,7 @@ def create_networks(
     image_shape=example_shape(config.data),
     measure_sizes=sizes_function(config, modules),
     averages=kl_rate.create(config.loss.rate, config.loss.kl_weight),
+    trained_parts=trained_parts(config),
   )
   return modules, optimizers, create_state
 
@@ -70,7 +73,7 @@ def create_schedules(
     settings(optimizers_lib.OptimizerConfig, config.optimizer),
     num_train_steps=config.num_train_steps,
     num_critic_steps=critic.num_steps,
-    critic_warmup_updates=critic.warmup_updates,
+    critic_warmups=critic.warmups,
   )
 
 
@@ -80,7 +83,10 @@ def critic_config(
   """Returns the settings of the critic's training."""
   if 'critic' not in trained:
     return CriticConfig(r1_weight=0.0)
-  return settings(CriticConfig, config.critic)
+  found = settings(CriticConfig, config.critic)
+  if config.model.train == 'none':
+    found = dataclasses.replace(found, warmup_steps=config.num_train_steps)
+  return found
 
 
 class RestoredNetworks(NamedTuple):

@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 from vaegan_jax.config.migrations import stamp, upgrade
 from vaegan_jax.config.schema import resumable_fields
 from vaegan_jax.errors import unwritable
+from vaegan_jax.models.pretrained import diffusers_files
 from vaegan_jax.runtime import distributed, lock
 from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.runtime.files import check_writable, write_text
@@ -147,10 +148,13 @@ class RunCheckpoints:
       self.save(0, state, finish=True)
 
   def _write_config(self) -> None:
-    fields = stamp(self.run.config.to_dict())
-    path = epath.Path(self.workdir) / 'config.json'
+    folder = epath.Path(self.workdir)
+    files = {'config.json': stamp(self.run.config.to_dict())}
+    if self.run.initial and self.run.initial.diffusers:
+      files[diffusers_files.KEPT] = self.run.initial.diffusers
     try:
-      write_text(path, json.dumps(fields, indent=2) + '\n')
+      for name, fields in files.items():
+        write_text(folder / name, json.dumps(fields, indent=2) + '\n')
     except OSError as error:
       raise unwritable(self.workdir, error) from error
 

@@ -12,6 +12,7 @@ from vaegan_jax.config.settings import loss_settings
 from vaegan_jax.config.shapes import flip_axes, spatial_shape
 from vaegan_jax.data import pixels
 from vaegan_jax.losses.adversarial import OBJECTIVES
+from vaegan_jax.setup.modules import trained_parts
 from vaegan_jax.setup.networks import critic_config
 from vaegan_jax.training import build
 from vaegan_jax.training.step_kinds import StepKind
@@ -44,6 +45,7 @@ def create_updates(
     crop_margin=config.data.random_crop_margin,
     masked=config.data.max_nodata > 0,
     max_grad_norm=config.optimizer.max_grad_norm,
+    trained_parts=trained_parts(config),
   )
 
 

@@ -3,6 +3,7 @@
 Axes: B examples on one device, S axes of space, C channels.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 
 import flax.linen as nn
@@ -18,6 +19,7 @@ def create_autoencode(
   split: bool = False,
   to_encoder: bool = True,
   with_half: bool = False,
+  train_encoder: bool = True,
 ) -> Callable:
   """Creates the pass that is differentiated with respect to the parameters.
 
@@ -28,6 +30,8 @@ def create_autoencode(
       1512.09300, section 2.3, stops it there).
     with_half: whether the latents at half their size are decoded, too (as arXiv
       2502.09509 and 2502.14831 do).
+    train_encoder: whether the encoder and the latent are trained; if not, their
+      norms and codes stay as they are.
 
   Returns:
     (params, batch_stats, inputs) -> ((decoded, the latent's losses {name:
@@ -39,21 +43,13 @@ def create_autoencode(
     x, so that no gradient arises.
   """
 
-  def forward(module, x, noise, prior):
-    latents, losses, stats = module.latent(module.encoder(x, True), noise, True)
-    x_recon = module.decoder(latents, True)
-    decoded = {'x_recon': x_recon}
-    if split:  # XLA merges the two forward passes.
-      decoded['x_adversarial'] = (
-        x_recon
-        if to_encoder
-        else module.decoder(jax.lax.stop_gradient(latents), True)
-      )
-    if with_half:
-      decoded['x_half'] = module.decoder(halve(latents), True)
-    if prior is not None:
-      decoded['x_prior'] = module.decoder(module.latent.from_prior(prior), True)
-    return (decoded, losses), stats
+  forward = functools.partial(
+    _forward,
+    split=split,
+    to_encoder=to_encoder,
+    with_half=with_half,
+    train_encoder=train_encoder,
+  )
 
   def autoencode(params, batch_stats, inputs: Mapping[str, jax.Array]):
     ((decoded, losses), stats), mutated = module.apply(
@@ -71,3 +67,23 @@ def create_autoencode(
     return (decoded, losses), (mutated.get('batch_stats', {}), stats)
 
   return autoencode
+
+
+def _forward(
+  module, x, noise, prior, *, split, to_encoder, with_half, train_encoder
+):
+  encoded = module.encoder(x, train_encoder)
+  latents, losses, stats = module.latent(encoded, noise, train_encoder)
+  x_recon = module.decoder(latents, True)
+  decoded = {'x_recon': x_recon}
+  if split:  # XLA merges the two forward passes.
+    decoded['x_adversarial'] = (
+      x_recon
+      if to_encoder
+      else module.decoder(jax.lax.stop_gradient(latents), True)
+    )
+  if with_half:
+    decoded['x_half'] = module.decoder(halve(latents), True)
+  if prior is not None:
+    decoded['x_prior'] = module.decoder(module.latent.from_prior(prior), True)
+  return (decoded, losses), stats

@@ -4,7 +4,7 @@ Nothing is traced or compiled until an update is called.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import flax.linen as nn
 import jax
@@ -58,7 +58,8 @@ def create_updates(
     ema_decay: decay of the averaged autoencoder; see `wrappers.averaging`.
     critic_config: settings of the critic's training.
     **options: `seed`, `preprocess`, `num_flips`, `crop_margin` and `masked` of
-      `create_random_inputs`, and `max_grad_norm` of `create_critic_step`.
+      `create_random_inputs`, `max_grad_norm` of `create_critic_step`, and
+      `trained_parts` of `create_train_state`.
 
   Returns:
     (kind) -> its update, on images [D, K B, H, W, C] of any type; each is built
@@ -73,7 +74,7 @@ def create_updates(
     **options,
   )
   num_steps = functools.partial(
-    num_autoencoder_steps, warmup_updates=critic_config.warmup_updates
+    num_autoencoder_steps, warmups=critic_config.warmups
   )
 
   @functools.cache
@@ -81,7 +82,7 @@ def create_updates(
     update = create_critic_update(parts, kind.regularize_critic)
     if kind.train_autoencoder:
       update = create_update(parts, kind.regularize_critic, order)
-      update = averaging(update, ema_decay, num_steps)
+      update = averaging(update, ema_decay, num_steps, parts.trained)
     return devices.parallelize(skipping_non_finite(update))
 
   return update_of
@@ -100,6 +101,7 @@ def create_parts(
   crop_margin: int = 0,
   masked: bool = False,
   max_grad_norm: float = 0.0,
+  trained_parts: Collection[str] | None = None,
 ) -> Parts:
   """Creates the parts of an update; the arguments are `create_updates`'s."""
   autoencoder = modules['autoencoder'].over(devices.AXIS)
@@ -119,6 +121,7 @@ def create_parts(
       split=objective is not None and loss.separates_adversarial,
       to_encoder=loss.adversarial_to_encoder,
       with_half=loss.equivariance_weight > 0,
+      train_encoder=trained_parts is None,
     ),
     step_critic=_create_step_critic(
       modules, optimizers, objective, critic_config, max_grad_norm
@@ -132,6 +135,7 @@ def create_parts(
     combine_losses=create_combine_losses(loss),
     follow=functools.partial(_follow, loss.rate),
     optimizer=optimizers['autoencoder'],
+    trained=trained_parts,
     pmean=devices.pmean,
   )
 

@@ -34,6 +34,7 @@ class CriticConfig:
 
   r1_weight: float
   num_steps: int = 1  # An update, each on images of its own.
+  warmup_steps: int = 0  # Updates before the autoencoder's first.
   long_round_steps: int = 0  # Of a critic warm-up; see `step_kinds.py`.
   weight_clip: float = 0.0
   gradient_penalty_weight: float = 0.0
@@ -45,9 +46,9 @@ class CriticConfig:
   prior_fakes: bool = False  # Whether samples of the prior are fakes too.
 
   @property
-  def warmup_updates(self) -> int:
-    """Updates in a critic warm-up; 1 if there is none."""
-    return max(self.long_round_steps // self.num_steps, 1)
+  def warmups(self) -> tuple[int, int]:
+    """Arguments of `step_kinds.num_autoencoder_steps`."""
+    return max(self.long_round_steps // self.num_steps, 1), self.warmup_steps
 
 
 class CriticState(struct.PyTreeNode):

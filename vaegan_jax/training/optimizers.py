@@ -35,7 +35,7 @@ def create_schedules(
   *,
   num_train_steps: int,
   num_critic_steps: int = 1,
-  critic_warmup_updates: int = 1,
+  critic_warmups: tuple[int, int] = (1, 0),
 ) -> dict[str, Schedule]:
   """Creates the learning rate of every network.
 
@@ -44,7 +44,7 @@ def create_schedules(
     config: the settings.
     num_train_steps: updates of the run.
     num_critic_steps: critic steps an update.
-    critic_warmup_updates: see `step_kinds.num_autoencoder_steps`.
+    critic_warmups: see `step_kinds.num_autoencoder_steps`.
 
   Returns:
     {name: learning rate, or a function of the network's own finished steps}.
@@ -53,9 +53,14 @@ def create_schedules(
     'autoencoder': config.autoencoder_learning_rate,
     'critic': config.critic_learning_rate,
   }
-  own_steps = {  # Steps that a network takes in a number of updates.
+  own_warmup, first_warmup = critic_warmups
+  num_updates = {  # From a network's first update on.
+    'autoencoder': max(num_train_steps - first_warmup, 0),
+    'critic': num_train_steps,
+  }
+  own_steps = {  # Steps that a network takes in a number of these.
     'autoencoder': lambda updates: num_autoencoder_steps(
-      updates, critic_warmup_updates
+      updates, (own_warmup, 0)
     ),
     'critic': lambda updates: num_critic_steps * updates,
   }
@@ -63,7 +68,7 @@ def create_schedules(
     name: _create_schedule(
       config.schedule,
       peaks[name],
-      *map(own_steps[name], (config.warmup_steps, num_train_steps)),
+      *map(own_steps[name], (config.warmup_steps, num_updates[name])),
     )
     for name in names
   }

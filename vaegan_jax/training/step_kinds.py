@@ -10,6 +10,7 @@ critic for longer before each of the first 25 generator steps and before every
 updates, of which only the last trains the autoencoder.
 """
 
+import functools
 from typing import NamedTuple
 
 from vaegan_jax.training.critic_step import CriticConfig
@@ -40,11 +41,11 @@ def step_kind(step: int, config: CriticConfig) -> StepKind:
     config: the critic's training. With K critic steps an update, the first of
       this update is the run's critic step (step - 1) K + 1.
   """
-  done, warmup = (step - 1) * config.num_steps, config.warmup_updates
+  done = (step - 1) * config.num_steps
+  count = functools.partial(num_autoencoder_steps, warmups=config.warmups)
   is_lazy = config.r1_weight > 0 and config.r1_every_steps > 1
   return StepKind(
-    train_autoencoder=int(num_autoencoder_steps(step, warmup))
-    > int(num_autoencoder_steps(step - 1, warmup)),
+    train_autoencoder=int(count(step)) > int(count(step - 1)),
     regularize_critic=tuple(
       is_lazy and (done + i) % config.r1_every_steps == 0
       for i in range(1, config.num_steps + 1)
@@ -52,16 +53,20 @@ def step_kind(step: int, config: CriticConfig) -> StepKind:
   )
 
 
-def num_autoencoder_steps(step, warmup_updates: int):
+def num_autoencoder_steps(step, warmups: tuple[int, int]):
   """Returns how many of the first `step` updates trained the autoencoder.
 
   Args:
     step: number of updates, an int or a traced [] int32.
-    warmup_updates: length of a critic warm-up, at least 1 (no warm-up).
+    warmups: length of each critic warm-up, at least 1 (no warm-up), and number
+      of updates before all others that train the critic alone.
 
   Returns:
     The number, of the same type as `step`.
   """
+  warmup_updates, first_warmup = warmups
+  if first_warmup:
+    step = (step - first_warmup) * (step > first_warmup)
   if warmup_updates == 1:
     return step
   first = _FIRST * warmup_updates

@@ -2,7 +2,7 @@
 
 import functools
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -39,18 +39,32 @@ class NetworkState(struct.PyTreeNode):
     return {'params': self.params, 'batch_stats': self.batch_stats}
 
 
+def select(params: Params, parts: Collection[str] | None) -> Params:
+  """Returns the params of a network's parts, by name; None: of all."""
+  return params if parts is None else {name: params[name] for name in parts}
+
+
 def apply_gradients(
   network: NetworkState,
   optimizer: optax.GradientTransformation,
   grads: Params,
   batch_stats: Params,
 ) -> NetworkState:
-  """Takes one optimizer step; `batch_stats` are the network's after it."""
-  updates, opt_state = optimizer.update(
-    grads, network.opt_state, network.params
-  )
+  """Takes one optimizer step.
+
+  Args:
+    network: the network.
+    optimizer: its optimizer.
+    grads: gradients of its parts that are trained.
+    batch_stats: its own after the step.
+
+  Returns:
+    The network, whose other parts are the same.
+  """
+  params = select(network.params, grads.keys())
+  updates, opt_state = optimizer.update(grads, network.opt_state, params)
   return NetworkState(
-    params=optax.apply_updates(network.params, updates),
+    params={**network.params, **optax.apply_updates(params, updates)},
     batch_stats=batch_stats,
     opt_state=opt_state,
   )
@@ -87,6 +101,7 @@ def create_train_state(
   pretrained: Mapping[str, Params] | None = None,
   measure_sizes: Callable[..., dict[str, jax.Array]] | None = None,
   averages: Mapping[str, float] = _NO_AVERAGES,
+  trained_parts: Collection[str] | None = None,
 ) -> TrainState:
   """Initializes every network.
 
@@ -99,6 +114,7 @@ def create_train_state(
     measure_sizes: (critic's variables or None, images) -> sizes of the layers
       {layer: []}, if the run follows them.
     averages: further averages {name: initial value}.
+    trained_parts: names of the autoencoder's parts that are; None: all.
 
   Returns:
     The state before step 1, with sizes of 0.
@@ -111,11 +127,14 @@ def create_train_state(
     if variables is None:
       variables = _init(module, key, x)
     params = variables['params']
-    trained = name in optimizers
+    opt_state = ()
+    if name in optimizers:
+      parts = trained_parts if name == 'autoencoder' else None
+      opt_state = _init_optimizer(optimizers[name], select(params, parts))
     networks[name] = NetworkState(
       params=params,
       batch_stats=variables.get('batch_stats', {}),
-      opt_state=_init_optimizer(optimizers[name], params) if trained else (),
+      opt_state=opt_state,
     )
   averages = {
     name: jnp.float32(value) for name, value in (AVERAGES | averages).items()

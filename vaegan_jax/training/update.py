@@ -17,7 +17,7 @@ Axes: B images on one device, H height, W width, C channels.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import jax
 import optax
@@ -25,7 +25,11 @@ import optax
 from vaegan_jax.losses.moments import metrics_from_moments
 from vaegan_jax.training import layer_sizes
 from vaegan_jax.training.critic_step import CriticState
-from vaegan_jax.training.train_state import NetworkState, apply_gradients
+from vaegan_jax.training.train_state import (
+  NetworkState,
+  apply_gradients,
+  select,
+)
 from vaegan_jax.training.wrappers import Update
 
 
@@ -49,6 +53,7 @@ class Parts:
     follow: (averages, metrics, moments) -> changed averages, of what is
       averaged over the devices. See `layer_sizes.py` and `kl_rate.py`.
     optimizer: optimizer of the autoencoder.
+    trained: names of the autoencoder's parts that are trained; None: all.
     pmean: (tree) -> its mean over the devices.
   """
 
@@ -59,6 +64,7 @@ class Parts:
   combine_losses: Callable
   follow: Callable
   optimizer: optax.GradientTransformation
+  trained: Collection[str] | None
   pmean: Callable
 
 
@@ -85,8 +91,10 @@ def create_update(
     critic, _ = _train_critic(parts, critic, old, early, regularize_critic[:-1])
     # 1. The autoencoder's one forward pass, kept for the backward pass.
     (decoded, losses), pull_back, (batch_stats, stats) = jax.vjp(
-      lambda params: parts.autoencode(params, old.batch_stats, last),
-      old.params,
+      lambda params: parts.autoencode(
+        {**old.params, **params}, old.batch_stats, last
+      ),
+      select(old.params, parts.trained),
       has_aux=True,
     )
     # 2. The critic's step. It takes x_recon as a constant.

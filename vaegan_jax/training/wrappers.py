@@ -1,13 +1,13 @@
 """Wrappers of an update: each a function from update to update."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from vaegan_jax.training.train_state import TrainState
+from vaegan_jax.training.train_state import TrainState, select
 
 Metrics = dict[str, jax.Array]
 # (state, images [K B, H, W, C] uint8) -> (state after the step, metrics []).
@@ -18,6 +18,7 @@ def averaging(
   update: Update,
   decay: float,
   num_steps: Callable[[jax.Array], jax.Array] = lambda step: step,
+  parts: Collection[str] | None = None,
 ) -> Update:
   """Keeps an exponential moving average of the autoencoder's weights.
 
@@ -28,6 +29,8 @@ def averaging(
     update: an update that trains the autoencoder.
     decay: decay of the average after the first steps; 0: the last weights.
     num_steps: (step) -> number of autoencoder steps up to it.
+    parts: names of the autoencoder's parts that are trained; None: all. The
+      others keep their bits.
 
   Returns:
     The same update, which also updates `ema_params`.
@@ -38,9 +41,11 @@ def averaging(
     number = num_steps(new.step)
     bounded = jnp.minimum(decay, (1.0 + number) / (10.0 + number))
     ema_params = optax.incremental_update(
-      new.networks['autoencoder'].params, state.ema_params, 1.0 - bounded
+      select(new.networks['autoencoder'].params, parts),
+      select(state.ema_params, parts),
+      1.0 - bounded,
     )
-    return new.replace(ema_params=ema_params), metrics
+    return new.replace(ema_params={**state.ema_params, **ema_params}), metrics
 
   return averaged
 

@@ -80,20 +80,32 @@ def select(
       not finite.
   """
   try:
-    for name in shapes:
-      if name not in state:
-        some = ', '.join(list(state)[:3])[:80] or 'none at all'
-        raise ValueError(f'it has no {name} and has {some!r}')
-    for name in state:
-      if name not in shapes:
-        raise ValueError(
-          f'it has {name[:80]!r}, which that network does not have'
-        )
-    return {name: _float32(name, state[name], shapes[name]) for name in shapes}
+    return exactly(state, shapes)
   except ValueError as error:
     raise UserError(
       f'{path} does not hold {title}, because {error}: download {url}.'
     ) from None
+
+
+def exactly(
+  state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, np.ndarray]:
+  """Copies tensors, if those of `shapes` are all, in their order, as float32.
+
+  Raises:
+    ValueError: a tensor is missing, unexpected, of another shape or dtype, or
+      not finite.
+  """
+  for name in shapes:
+    if name not in state:
+      some = ', '.join(list(state)[:3])[:80] or 'none at all'
+      raise ValueError(f'it has no {name} and has {some!r}')
+  for name in state:
+    if name not in shapes:
+      raise ValueError(
+        f'it has {name[:80]!r}, which that network does not have'
+      )
+  return {name: _float32(name, state[name], shapes[name]) for name in shapes}
 
 
 def _check_checksum(path: pathlib.Path, f: BinaryIO) -> None:
