@@ -294,6 +294,7 @@ def test_preprocessing_of_traced_arrays_takes_real_numbers_of_one_shape():
       'channels': 2,
       'value_range': (0.0, 10.0),
       'max_nodata': 0.0,
+      'mid_side': False,
     }
   )
   apply = jax.jit(functools.partial(preprocess, data=config))
