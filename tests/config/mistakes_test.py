@@ -216,6 +216,14 @@ MISTAKES = (
     'critic.depth=4 critic.stft_windows="(32,)"',
   ),
   (
+    f'{_VIEWS}--config.data.shape=2048,',
+    'has 1024 data.shape=(2048,) critic.stft_windows="(512, 256, 128)"',
+  ),
+  (
+    f'{_VIEWS}--config.data.shape=16000,',
+    'has 1024 data.shape=(16000,) 62.5 frames data.shape="(16384,)"',
+  ),
+  (
     f'{_VIEWS}--config.critic.stft_windows=32 --config.critic.stft_bands=0.1,',
     'critic.stft_bands=(0.1,) window 32 multiples of 16',
   ),

@@ -126,6 +126,11 @@ def test_tones_are_resampled_and_what_is_too_high_is_removed(rate, wanted):
     np.testing.assert_allclose(found[:, :][inner], 500, atol=1.5)
 
 
+def test_rates_with_too_many_filters_name_the_rate_that_is_wanted():
+  with pytest.raises(reading.UnreadableKind, match=r'-ar 48001 new\.wav'):
+    sound_conversion.convert(noise(), 44_100, Reading(sample_rate=48_001))
+
+
 def test_channels_are_averaged_or_repeated():
   stereo = noise(channels=2)
   assert sound_conversion.convert(stereo, 8000, Reading(channels=2)) is stereo

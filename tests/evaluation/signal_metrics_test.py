@@ -309,7 +309,7 @@ def test_spectra_are_fooled_by_no_noise_no_blur_and_no_other_sound():
 
 
 def _stft_distance_by_numpy(x, y):
-  """auraloss's, of [T] and [T], a frame at a time."""
+  """auraloss's, of [T] and [T], a frame at a time; its first term up to 10."""
   total = 0
   for size, hop, length in (
     (1024, 120, 600),
@@ -328,14 +328,15 @@ def _stft_distance_by_numpy(x, y):
       power = np.abs(np.fft.rfft(frames)) ** 2
       magnitudes.append(np.sqrt(np.maximum(power, 1e-8)))
     a, b = magnitudes
-    total += np.linalg.norm(a - b) / np.linalg.norm(a)
+    total += min(np.linalg.norm(a - b) / np.linalg.norm(a), 10)
     total += np.abs(np.log(a) - np.log(b)).mean()
   return total / 3
 
 
 def test_distances_of_spectra_are_those_of_numpy():
-  x, y = 0.5 * _uniform(0, 2, 1500, 2), 0.1 * _uniform(1, 2, 1500, 2)
+  x, y = 0.5 * _uniform(0, 3, 1500, 2), 0.1 * _uniform(1, 3, 1500, 2)
   y[:, 800:] = 0
+  x[2] = 0  # Divided by its size, this error was 11,000.
   wanted = [
     np.mean([_stft_distance_by_numpy(a[:, c], b[:, c]) for c in range(2)])
     for a, b in zip(x, y, strict=True)

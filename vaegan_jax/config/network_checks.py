@@ -13,7 +13,7 @@ from vaegan_jax.config.rules import as_argument, either
 from vaegan_jax.config.shapes import shape_field, shape_flag, spatial_shape
 from vaegan_jax.errors import UserError
 from vaegan_jax.models.build import feature_sizes
-from vaegan_jax.models.views import band_edges
+from vaegan_jax.models.views import band_edges, can_halve
 from vaegan_jax.names import PRETRAINED_CRITICS
 
 # The architecture of layout='ldm', which is latent-diffusion's.
@@ -217,15 +217,14 @@ def _check_views(config) -> Conflicts:
       'critic.head=patch',
     )
   multiple = 2**critic.depth
-  least, most = 2 * multiple, 4 * space[0] // multiple
   for window in critic.stft_windows if 'stft' in critic.views else ():
-    if not least <= window <= most or 4 * space[0] % (window * multiple):
+    if not can_halve(window, space[0], multiple):
       yield (
         'critic.stft_windows',
         f'has {window}, whose spectrum of {shape_flag(config.data)}, '
         f'{4 * space[0] / window:g} frames of {window // 2} frequencies, '
         f'cannot be halved critic.depth={critic.depth} times',
-        f'critic.stft_windows="({max(16, least)},)"',
+        _remedy_for_windows(critic.stft_windows, config.data, multiple),
       )
     edges = band_edges(window, critic.stft_bands, multiple)
     if len(set(edges)) < len(edges):
@@ -235,6 +234,18 @@ def _check_views(config) -> Conflicts:
         f'cut at multiples of {multiple}',
         'critic.stft_bands="()"',
       )
+
+
+def _remedy_for_windows(windows, data, multiple: int) -> str:
+  """Returns a flag with as many windows that fit, or else a length for them."""
+  num_samples, most = spatial_shape(data)[0], max(*windows, 2 * multiple)
+  powers = (2**n for n in range(most.bit_length() - 1, 3, -1))
+  fitting = [w for w in powers if can_halve(w, num_samples, multiple)]
+  if len(fitting) >= len(windows):
+    return f'critic.stft_windows={as_argument(tuple(fitting)[: len(windows)])}'
+  step = most * multiple // 4
+  length = max(round(num_samples / step), 1) * step
+  return f'{shape_field(data)}={as_argument((length,))}'
 
 
 def _check_sizes(config, section: str, scales: int = 1) -> Conflicts:

@@ -24,6 +24,9 @@ from vaegan_jax.data.image_files import DAMAGED_FILE, RULES, ImageFiles
 from vaegan_jax.data.reading import Reading, TooLarge, UnreadableKind
 from vaegan_jax.data.slices import Opened
 
+# Of ffmpeg, for WAVs of each dtype.
+_CODECS = {'int16': 'pcm_s16le', 'int32': 'pcm_s32le', 'float32': 'pcm_f32le'}
+
 
 class _Kind(NamedTuple):
   """Properties that all arrays of a folder must share.
@@ -103,7 +106,7 @@ class ArrayFiles(ImageFiles):
     Raises:
       UserError: as there, or the arrays differ in their kind.
     """
-    self._kinds_found, self._shapes = {}, {}
+    self._kinds_found, self._shapes, self._lengths = {}, {}, []
     self.silent, self.converted = [], {}
     if self.counts is not None:
       self.counts.others = other_files.of_data(
@@ -141,11 +144,12 @@ class ArrayFiles(ImageFiles):
       flags += [f'--config.data.sample_rate={rate}']
     if len({found.shape for found in kinds}) > 1:
       flags += ['--config.data.mix_channels=true']
-    if not flags or not all(found.sample_rate for found in kinds):
+    if not all(found.sample_rate for found in kinds):
       return ''
+    ways = [' '.join(flags)] if flags else []
     if len({found.dtype for found in kinds}) > 1:
-      return ''
-    return f', or convert them: {" ".join(flags)}'
+      ways.insert(0, f'ffmpeg -i old.wav -c:a {_CODECS[kind.dtype]} new.wav')
+    return f', or convert them: {", then ".join(ways)}' if ways else ''
 
   def _readable_kinds(self) -> tuple[str, ...]:
     kinds = ('tifffile', 'imagecodecs')
@@ -201,11 +205,21 @@ class ArrayFiles(ImageFiles):
     return missing
 
   def _check_length(self, length: int) -> None:
+    self._lengths.append(length)
     if length < max(self.least_samples, 1):
       raise ValueError(
         f'it has {length:,} samples, and at least '
         f'{max(self.least_samples, 1):,} are needed'
       )
+
+  def _describe_remedy(self) -> str:
+    """Returns a clause about a shape that nine of ten sounds have, or ''."""
+    lengths = sorted(self._lengths)
+    length = lengths[len(lengths) // 10] if lengths else 0
+    if not 0 < length < self.least_samples:
+      return ''
+    length = 2 ** (length.bit_length() - 1)
+    return f', or take less of each: --config.data.shape="({length},)"'
 
   def _note(self, name: str, opened: Opened, free: Collection[int]) -> None:
     """Notes the kind of an array, the lengths of whose axes `free` may vary."""

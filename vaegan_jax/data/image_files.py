@@ -241,6 +241,10 @@ class ImageFiles:
     found = other_files.describe(counts, self._holds_arrays)
     return f', but {found}' if found else ''
 
+  def _describe_remedy(self) -> str:
+    """Returns a clause about another remedy for damaged files, or ''."""
+    return ''
+
   def _describe_one(self) -> str:
     """Returns a clause about files that hold many examples, or ''."""
     return ''
@@ -303,7 +307,7 @@ class ImageFiles:
       raise self._error(
         f'in which {self._count(damaged)} are damaged, such as '
         f'{_some(damaged)} ({next(iter(damaged.values()))}); at most one in '
-        'ten may be, so repair or remove them'
+        f'ten may be, so repair or remove them{self._describe_remedy()}'
       )
     if len(unreadable) == len(self.names):
       raise self._error(

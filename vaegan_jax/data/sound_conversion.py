@@ -9,7 +9,7 @@ channels.
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -58,8 +58,13 @@ class Converted:
         f'or several of one, not {self._channels}'
       )
     self.shape = (-(-length * self._up // self._down), self._channels)
-    if self._up != self._down:
-      _filters(self._up, self._down)
+    if math.prod(_layout(self._up, self._down).size) > _MAX_FILTERS:
+      raise UnreadableKind(
+        f'{self._up:,} of its samples at the rate of data.sample_rate are '
+        f'{self._down:,} at its own, which needs too many filters: resample it '
+        'by another program, such as ffmpeg -i old.wav -ar '
+        f'{self.sample_rate} new.wav'
+      )
 
   def __getitem__(self, cuts: tuple[slice, slice]) -> np.ndarray:
     """Returns a part of the converted sound."""
@@ -118,22 +123,33 @@ def check(source: Any) -> bool:
   return bool(low == high)
 
 
-@functools.lru_cache(16)
-def _filters(up: int, down: int) -> tuple[int, int, np.ndarray]:
-  """Returns how many samples a filter reaches, a block's periods, filters.
+class _Layout(NamedTuple):
+  """A block of filters.
 
-  A period has `up` outputs of `down` inputs. The filters, [outputs, inputs],
-  are those of a block; its inputs begin `reach` before it.
+  Attributes:
+    cutoff: of half the rate of the inputs.
+    reach: how many samples a filter reaches on each side.
+    periods: in a block; a period has `up` outputs of `down` inputs.
+    size: the numbers of outputs and of inputs, which begin `reach` before it.
   """
-  cutoff = _CUTOFF * min(1, up / down)  # Of half the rate of the inputs.
+
+  cutoff: float
+  reach: int
+  periods: int
+  size: tuple[int, int]
+
+
+def _layout(up: int, down: int) -> _Layout:
+  cutoff = _CUTOFF * min(1, up / down)
   reach, periods = math.ceil(_ZEROS / cutoff), max(1, _BLOCK // up)
   size = periods * up, periods * down + 2 * reach
-  if math.prod(size) > _MAX_FILTERS:
-    raise UnreadableKind(
-      f'{up:,} of its samples at the rate of data.sample_rate are {down:,} at '
-      'its own, which needs too many filters: resample it by another program, '
-      'such as ffmpeg -i old.wav -ar 16000 new.wav'
-    )
+  return _Layout(cutoff, reach, periods, size)
+
+
+@functools.lru_cache(16)
+def _filters(up: int, down: int) -> tuple[int, int, np.ndarray]:
+  """Returns a block's reach, its periods and its filters [outputs, inputs]."""
+  cutoff, reach, periods, size = _layout(up, down)
   at = np.arange(size[0])[:, None] * (down / up) + reach - np.arange(size[1])
   window = np.i0(_BETA * np.sqrt(np.maximum(1 - (at / reach) ** 2, 0)))
   filters = np.where(abs(at) < reach, window * np.sinc(cutoff * at), 0)

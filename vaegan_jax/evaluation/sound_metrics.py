@@ -15,6 +15,7 @@ from vaegan_jax.losses.spectra import mel_layers
 # (size of the transform, hop, window), those of auraloss.
 _RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
 _MIN_POWER = 1e-8  # Of a transform without any scale, as in auraloss.
+_MAX_CONVERGENCE = 10.0  # Else one silent sound outweighs all others.
 _MIN_SDR, _MAX_SDR = -60.0, 100.0
 Valid = jax.Array | None
 
@@ -85,7 +86,8 @@ def stft_distance(
 
   It is auraloss's (arXiv 1910.11480, eq. 4 to 6): the spectral convergence plus
   the mean absolute difference of the magnitudes' natural logarithms, averaged
-  over three resolutions, here also over channels. No data is interpolated.
+  over three resolutions, here also over channels. The convergence, which
+  divides by the original's size, is at most 10. No data is interpolated.
 
   Returns:
     [B] float32; lower is better, identical sounds have 0.
@@ -103,7 +105,8 @@ def stft_distance(
       for i in (original, original - recon)
     )
     logs = jnp.abs(jnp.log(original) - jnp.log(recon)).mean(axis=(1, 2))
-    distances.append(norm_of_error / norm + logs)
+    convergence = jnp.minimum(norm_of_error / norm, _MAX_CONVERGENCE)
+    distances.append(convergence + logs)
   mean = sum(distances) / len(distances)
   return mean.reshape(batch_size, -1).mean(axis=1)
 

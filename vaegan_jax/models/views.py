@@ -89,6 +89,11 @@ def band_edges(window: int, bands: Sequence[float], multiple: int) -> list[int]:
   return [0, *inner, number]
 
 
+def can_halve(window: int, num_samples: int, multiple: int) -> bool:
+  """Returns whether `multiple` divides a spectrum's frames and frequencies."""
+  return not (4 * num_samples % (window * multiple) or window % (2 * multiple))
+
+
 def compressed_spectrum(x: jax.Array, window: int) -> jax.Array:
   """Computes the complex spectrum with compressed magnitudes.
 
