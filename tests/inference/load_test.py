@@ -460,10 +460,9 @@ def test_the_layout_of_latent_diffusion_is_exported_for_diffusers(
   state, metadata = safetensors_files.read(content.read_bytes())
   assert metadata == {'format': 'pt'}
   model = vaegan_jax.load(tmp_path / 'export')
+  params = model.variables['autoencoder']['params']
   jax.tree.map(
-    np.testing.assert_array_equal,
-    from_diffusers(state),
-    model.variables['autoencoder']['params'],
+    np.testing.assert_array_equal, from_diffusers(state, like=params), params
   )
 
 
