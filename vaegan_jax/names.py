@@ -29,6 +29,9 @@ DTYPES = ('float32', 'bfloat16')
 VGG_CONVOLUTIONS = {'vgg16': (2, 2, 3, 3, 3), 'vgg19': (2, 2, 4, 4, 4)}
 PRETRAINED_CRITICS = (*VGG_CONVOLUTIONS, 'lpips')
 
+# Who opens an export: `vaegan_jax.load`, diffusers, or `jax.export`.
+EXPORT_FORMATS = ('own', 'diffusers', 'stablehlo')
+
 CODE_LATENTS = ('vq', 'fsq', 'lfq')
 LATENTS = ('gaussian', *CODE_LATENTS, 'none')
 LATENT_SHAPES = ('flat', 'map')

@@ -253,7 +253,19 @@ MISTAKES = (
     '--config.model.network=residual',
   ),
   (f'{_LDM} --config.model.attention_sides=16', 'attention_sides="()"'),
-  (f'{_LDM} --noconfig.model.middle_attention', 'middle_attention=true'),
+  (f'{_LDM} --config.model.num_groups=7', 'model.num_groups=7 32 channels =0'),
+  (
+    '--noconfig.model.quant_convs',
+    "model.quant_convs=False model.layout='ldm' model.layout=ldm",
+  ),
+  (
+    '--config.model.train=none --config.objective=mse',
+    "model.train='none' trains none model.train=decoder",
+  ),
+  (
+    '--config.critic.warmup_steps=9 --config.objective=mse',
+    'critic.warmup_steps=9 critic that is trained =0',
+  ),
   (
     '--config.model.latent=vq --config.model.latent_dim=12',
     'model.latent_dim=12 model.code_dim=8 12 / 8 leaves 4 latent_dim=8',

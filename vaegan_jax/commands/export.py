@@ -4,11 +4,15 @@ It holds `model.safetensors` (the averaged weights), `config.json`,
 `latents.json`, a model card (`README.md`) and figures. NumPy alone can read the
 weights, and `vaegan_jax.load` needs no orbax. A model of the layout 'ldm' gets
 an AutoencoderKL in `diffusers/`, too, which is all that `--format=diffusers`
-writes.
+writes. `--format=stablehlo` writes two programs that need neither this code nor
+Flax.
 """
 
 import json
 
+import jax
+import jax.export
+import jax.numpy as jnp
 import ml_collections
 from etils import epath
 
@@ -26,6 +30,8 @@ from vaegan_jax.models.tensors import digest, to_tensors
 from vaegan_jax.runtime.files import replacing, write_text
 from vaegan_jax.setup.exported_run import EXPORT_VERSION, WEIGHTS_FILE
 
+_PLATFORMS = ('cpu', 'cuda', 'tpu')
+
 
 def export(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
   """Exports a model.
@@ -34,23 +40,25 @@ def export(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
     UserError: the model cannot be loaded, diffusers has no such network, or the
       folder cannot be written.
   """
+  if use.format == 'diffusers' and config.model.layout != 'ldm':
+    raise UserError(
+      '--format=diffusers is for the networks that diffusers has, and '
+      f'{workdir} was trained with model.layout={config.model.layout!r}: '
+      'train with --config.model.layout=ldm or from a folder of diffusers, '
+      'or use --format=own'
+    )
   model = with_statistics(open_model(config, workdir, use), config)
-  variables, folder = dict(model.variables), epath.Path(use.output)
-  if use.format == 'diffusers':
-    if config.model.layout != 'ldm':
-      raise UserError(
-        '--format=diffusers is for the networks that diffusers has, and '
-        f'{workdir} was trained with model.layout={config.model.layout!r}: '
-        'train with --config.model.layout=ldm or from a folder of diffusers, '
-        'or use --format=own'
-      )
-    tensors = to_tensors({'autoencoder': variables['autoencoder']})
-    write_card(model, tensors, folder, for_diffusers=True)
+  folder, variables = epath.Path(use.output), dict(model.variables)
+  if use.format != 'own' or not use.with_critic:
+    variables.pop('critic', None)
+  tensors = to_tensors(variables)
+  write_card(model, tensors, folder, use.format)
+  if use.format == 'own':
+    _write_own(model, tensors, folder)
+  elif use.format == 'diffusers':
     _write_for_diffusers(model, folder)
   else:
-    if not use.with_critic:
-      variables.pop('critic', None)
-    _write_own(model, to_tensors(variables), folder)
+    _write_programs(model, folder)
   print(f'Exported step {model.step:,} of {workdir} to {folder}', flush=True)
 
 
@@ -60,7 +68,6 @@ def _write_own(model: TrainedModel, tensors, folder: epath.Path) -> None:
   write_text(folder / 'config.json', text)
   if model.statistics:
     write_text(folder / FILE, model.statistics.to_json())
-  write_card(model, tensors, folder)
   _write_weights(model, tensors, folder)
   if model.config.model.layout == 'ldm':
     _write_for_diffusers(model, folder / 'diffusers')
@@ -97,6 +104,19 @@ def _write_for_diffusers(model: TrainedModel, folder: epath.Path) -> None:
   ):
     tensors = diffusers.to_diffusers(params)
     safetensors_files.write(file, tensors, {'format': 'pt'})
+
+
+def _write_programs(model: TrainedModel, folder: epath.Path) -> None:
+  """Writes the encoder and the decoder for batches of any size."""
+  (batch,) = jax.export.symbolic_shape('batch')
+  for name, function, shape in (
+    ('encode', lambda x: model.encode(x).mode(), model.image_shape),
+    ('decode', model.decode, model.latent_shape),
+  ):
+    example = jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
+    exported = jax.export.export(jax.jit(function), platforms=_PLATFORMS)
+    with replacing(folder / f'{name}.stablehlo') as path:
+      path.write_bytes(exported(example).serialize())
 
 
 def _without_paths(config: ml_collections.ConfigDict) -> dict:

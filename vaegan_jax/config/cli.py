@@ -69,7 +69,7 @@ class Use:
     tile: side of overlapping tiles, or one an axis; (): no tiles.
     num_samples: number of samples.
     with_critic: whether the critic is exported.
-    format: who opens an export, 'own' or 'diffusers'.
+    format: of an export, one of `names.EXPORT_FORMATS`.
   """
 
   input: str

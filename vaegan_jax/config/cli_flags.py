@@ -9,6 +9,7 @@ from absl import flags
 from vaegan_jax.config.paths import check_encoding
 from vaegan_jax.config.rules import PATH, either, nearest
 from vaegan_jax.errors import UserError
+from vaegan_jax.names import EXPORT_FORMATS
 
 # Modes that use a finished model, with the folder of the workdir that each
 # writes by default.
@@ -23,7 +24,6 @@ MODES = ('train', 'evaluate', 'compare', 'study', *USES)
 SEEDS = '0,1,2'
 SWEEP = 'loss.kl_weight=1e-3,1e-2'
 _MAX_SAMPLES = 10**7
-_FORMATS = ('own', 'diffusers')
 _SPLITS = ('train', 'eval')
 _STYLE = 'docs/examples/style_transfer.py'
 
@@ -104,8 +104,9 @@ FLAGS = {
     f'a whole number from 1 to {_MAX_SAMPLES}', '1000', ('sample',),
     {'lower_bound': 1, 'upper_bound': _MAX_SAMPLES}),
   'format': _Flag(
-    flags.DEFINE_enum, 'own', "Who opens an export: 'own' is vaegan_jax.load.",
-    either(_FORMATS), 'diffusers', ('export',), {'enum_values': _FORMATS}),
+    flags.DEFINE_enum, 'own', "Form of an export: 'own' is for "
+    "vaegan_jax.load, 'stablehlo' for jax.export.", either(EXPORT_FORMATS),
+    'diffusers', ('export',), {'enum_values': EXPORT_FORMATS}),
   'with_critic': _Flag(
     flags.DEFINE_bool, True, 'Whether the critic is exported too.',
     'true or false', 'false', ('export',)),

@@ -5,6 +5,7 @@ They are defined for the configuration of `--config` or of a workdir.
 colon nor `config.json`, and prints a traceback for a file with an error.
 """
 
+import functools
 import re
 from collections.abc import Iterable, Sequence
 
@@ -18,7 +19,6 @@ from vaegan_jax.config.io import add_objective, split_source
 from vaegan_jax.config.paths import absolute, resolve
 from vaegan_jax.config.rules import PATH, flatten, must_be, nearest
 from vaegan_jax.errors import UserError
-from vaegan_jax.losses.arguments import warn_once
 from vaegan_jax.models.pretrained import diffusers_files
 from vaegan_jax.names import OBJECTIVES
 
@@ -102,11 +102,17 @@ def _use_weight(config: ml_collections.ConfigDict, has_rate: bool) -> None:
       '--config.loss.rate=0'
     )
   if config.loss.rate:
-    warn_once(
+    _tell(
       f'--config.loss.kl_weight={config.loss.kl_weight:g} is kept, so that '
       f'loss.rate={config.loss.rate:g} of the configuration file is off.'
     )
   config.loss.rate = 0.0
+
+
+@functools.cache
+def _tell(message: str) -> None:
+  """Prints a message once: a study's runs have the same flags."""
+  print(message, flush=True)
 
 
 def _use_last(flag: flags.MultiFlag) -> None:

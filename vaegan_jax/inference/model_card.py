@@ -51,6 +51,21 @@ x_recon = model.decode(latents).sample
 ```
 
 """
+_USE_IN_JAX = """Two programs with the weights inside, for CPUs, GPUs and TPUs.
+They need JAX alone.
+
+```python
+import jax.export
+
+with open('encode.stablehlo', 'rb') as file:
+  encode = jax.export.deserialize(bytearray(file.read())).call
+with open('decode.stablehlo', 'rb') as file:
+  decode = jax.export.deserialize(bytearray(file.read())).call
+latents = encode(x)  # x: [B, *S, C] float32 in [-1, 1], any B.
+x_recon = decode(latents)
+```
+
+"""
 _FILE = """## The file
 
 `model.safetensors` holds little-endian arrays after a JSON header. Their names
@@ -76,6 +91,11 @@ tensors = {
 }
 ```
 """
+_USES = {
+  'own': ('vaegan_jax', _USE),
+  'diffusers': ('diffusers', _USE_IN_DIFFUSERS),
+  'stablehlo': ('jax', _USE_IN_JAX),
+}
 _NOT_EVALUATED = 'None: `--mode=evaluate` had not been run at this step.\n'
 
 
@@ -83,8 +103,7 @@ def write_card(
   model: TrainedModel,
   tensors: Mapping[str, np.ndarray],
   folder: epath.Path,
-  *,
-  for_diffusers: bool = False,
+  format: str,
 ) -> None:
   """Writes `README.md`, and copies the scores and figures of the evaluation.
 
@@ -92,10 +111,10 @@ def write_card(
     model: the model.
     tensors: of the folder, by network.
     folder: the export.
-    for_diffusers: whether diffusers opens it, not `vaegan_jax.load`.
+    format: one of `names.EXPORT_FORMATS`.
   """
   source = epath.Path(model.source)
-  title = source.name
+  title, (library, use) = source.name, _USES[format]
   scores, protocol, figures = _read_evaluation(source, model.step)
   measured = _NOT_EVALUATED
   if scores:
@@ -107,9 +126,9 @@ def write_card(
       temporary.write_bytes(path.read_bytes())
   config = model.config
   card = _CARD.format(
-    library='diffusers' if for_diffusers else 'vaegan_jax',
-    use=_USE_IN_DIFFUSERS if for_diffusers else _USE,
-    file='' if for_diffusers else _FILE,
+    library=library,
+    use=use,
+    file=_FILE if format == 'own' else '',
     title=title,
     objective=config.objective,
     step=model.step,

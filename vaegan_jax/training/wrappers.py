@@ -45,7 +45,9 @@ def averaging(
       select(state.ema_params, parts),
       1.0 - bounded,
     )
-    return new.replace(ema_params={**state.ema_params, **ema_params}), metrics
+    if parts is not None:
+      ema_params = {**state.ema_params, **ema_params}
+    return new.replace(ema_params=ema_params), metrics
 
   return averaged
 
