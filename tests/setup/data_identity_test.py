@@ -13,6 +13,7 @@ from PIL import Image
 from tests import command_line
 from vaegan_jax.commands import compare
 from vaegan_jax.config.io import load_config
+from vaegan_jax.config.rules import flatten
 from vaegan_jax.data.image_files import ImageFiles
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import writers
@@ -132,6 +133,19 @@ def test_a_run_of_before_critics_of_spectra_keeps_its_own(old_run, capsys):
   assert config.loss.spectrum_weight == 1 and kept.loss.spectrum_weight == 0
   told = 'loss.norm=l2, loss.spectrum_weight=0.0, '
   assert told in capsys.readouterr().out
+
+
+def test_a_volume_run_of_before_keeps_its_learning_rates():
+  command = command_line.parse('--config=configs/volume.py', '--workdir=w')
+  now = flatten(command.config)
+  rates = [
+    f'optimizer.{name}_learning_rate' for name in ('autoencoder', 'critic')
+  ]
+  assert [now[name] for name in rates] == [1e-3, 1e-3]
+  was = dict.fromkeys(rates, 2e-3)
+  # Only runs of before lack the field.
+  for lacks, kept in ((('loss.norm',), was), ((), {})):
+    assert data_identity._kept_fields(now, now | was, lacks) == kept
 
 
 @pytest.fixture

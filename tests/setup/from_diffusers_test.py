@@ -193,6 +193,25 @@ def test_a_decoder_is_trained_alone_and_given_back(
   jax.tree.map(
     np.testing.assert_array_equal, again.ema_params, restored_average(workdir)
   )
+  # What keeps the latents begins with the encoder that people encode with, and
+  # passes their scaling on.
+  for source in (tmp_path / 'own', workdir):
+    with config.unlocked():
+      config.init_from = str(source)
+    again = read_initial_weights(config)
+    average = again.variables['autoencoder']['params']
+    jax.tree.map(np.testing.assert_array_equal, average, again.ema_params)
+    assert again.diffusers['shift_factor'] == 0.1159
+  with config.unlocked():
+    config.model.train = 'all'
+  last = read_initial_weights(config).variables['autoencoder']['params']
+  jax.tree.map(np.testing.assert_array_equal, last, trained)
+  # Latents of which nothing is known are measured.
+  (workdir / diffusers_files.KEPT).unlink()
+  use(workdir, '--mode=export', '--format=diffusers')
+  about = json.loads((workdir / 'export' / 'config.json').read_text())
+  measured = json.loads((workdir / 'latents.json').read_text())
+  assert about['scaling_factor'] == measured['scaling_factor']
 
 
 def restored_average(workdir):
@@ -250,7 +269,18 @@ def test_mistakes_are_one_sentence(folder, tiny_run, tmp_path, run):
   assert "of the class 'AsymmetricVAE', and AutoencoderKL is" in told(
     folder=other
   )
+  damage = {'block_out_channels': [0, 0], 'latent_channels': '4'}
+  for name, value in damage.items():
+    about = json.dumps(ABOUT | {name: value})
+    (other / 'config.json').write_text(about)
+    assert f'{other}/config.json is damaged (' in told(folder=other)
   (other / 'config.json').write_text(json.dumps(ABOUT))
+  index = other / f'{diffusers_files.WEIGHTS}.index.json'
+  for text in ('[1]', '{"weight_map": [1]}', '{}', '{'):
+    index.write_text(text)
+    assert f'because {index.name} is damaged (' in told(folder=other)
+  index.unlink()
   assert f'because it has no {diffusers_files.WEIGHTS}' in told(folder=other)
-  with pytest.raises(UserError, match='random without init_from'):
-    run(tmp_path / 'none', *tiny_run, *DECODER)
+  for part in ('decoder', 'none'):
+    with pytest.raises(UserError, match='random without init_from'):
+      run(tmp_path / 'none', *tiny_run, f'--config.model.train={part}')

@@ -89,7 +89,7 @@ def _write_for_diffusers(model: TrainedModel, folder: epath.Path) -> None:
   """Writes the files that `AutoencoderKL.from_pretrained` opens."""
   began = diffusers_files.read_kept(model.source)
   statistics = model.statistics
-  if model.config.model.train != 'all':  # The latents are as they were.
+  if began and model.config.model.train != 'all':  # They are as they were.
     statistics = None
   config = diffusers.describe(
     model.config.model, model.image_shape, began, statistics

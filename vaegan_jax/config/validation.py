@@ -98,7 +98,7 @@ def _check_contrast(config) -> Conflicts:
 
 
 def _check_start(config) -> Conflicts:
-  if config.model.train == 'decoder' and not config.init_from:
+  if config.model.train != 'all' and not config.init_from:
     yield (
       'model.train',
       'keeps the encoder as it begins, which is random without init_from',

@@ -32,6 +32,11 @@ _SAME = (
 
 # Fields that configuration files set since the version that brought them.
 _NEW_IN_FILES = ('critic.views', 'loss.norm', 'loss.spectrum_weight')
+# What `configs/volume.py` set before that version, and sets now.
+_CHANGED_IN_FILES = {
+  f'optimizer.{network}_learning_rate': (2e-3, 1e-3)
+  for network in ('autoencoder', 'critic')
+}
 
 
 def keep_rules(
@@ -76,6 +81,8 @@ def _kept_fields(
     was = tuple(was) if isinstance(was, list) else was  # JSON has lists.
     is_earlier = was == field.if_absent and now == field.default
     is_new = field.name in _NEW_IN_FILES and field.name in lacks
+    is_changed = _CHANGED_IN_FILES.get(field.name) == (was, now)
+    is_new |= is_changed and 'loss.norm' in lacks
     keeps = is_earlier or is_new or field.name == 'data.folder_rules'
     if field.name in began and was != now and keeps:
       kept[field.name] = was

@@ -47,7 +47,8 @@ class InitialWeights(NamedTuple):
       runs have the same.
     ema_params: the autoencoder's params, averaged over that run's steps.
     message: where the weights come from, and what starts afresh.
-    diffusers: `config.json` of the folder, if diffusers has written it.
+    diffusers: AutoencoderKL's `config.json`, of the folder or of the run that
+      has kept its latents, if any.
   """
 
   variables: dict[str, Variables]
@@ -109,7 +110,22 @@ def read_initial_weights(
     else:
       names.append('critic')
   variables = {name: restored[name] for name in names}
-  return InitialWeights(variables, ema_params, f'{message}.')
+  if config.model.train != 'all':  # Latents are those of the averaged encoder.
+    own = {**variables['autoencoder'], 'params': ema_params}
+    variables['autoencoder'] = own
+  about = _read_about(source, path)
+  return InitialWeights(variables, ema_params, f'{message}.', about)
+
+
+def _read_about(source, path) -> Mapping[str, Any] | None:
+  """Returns AutoencoderKL's `config.json` with the scaling of the latents.
+
+  None if a run has not kept it, or has moved the latents since.
+  """
+  exported = diffusers_files.read_config(str(epath.Path(path) / 'diffusers'))
+  if exported or source.model.train == 'all':
+    return exported
+  return diffusers_files.read_kept(path)
 
 
 def _restore(source, path):

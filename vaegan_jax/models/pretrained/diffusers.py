@@ -86,12 +86,18 @@ def fields_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
   Raises:
     ValueError: it is none of the networks of the layout 'ldm'.
+    TypeError: a value is not of its type.
   """
   config = _DEFAULTS | config
   if config['_class_name'] != 'AutoencoderKL':
     raise ValueError(
       f'it is of the class {config["_class_name"]!r}, and AutoencoderKL is read'
     )
+  for name, default in _DEFAULTS.items():
+    kind = (list, tuple) if isinstance(default, tuple) else type(default)
+    is_bool = isinstance(config[name], bool)  # Python's are integers, too.
+    if not isinstance(config[name], kind) or (is_bool and kind is int):
+      raise TypeError(f'{name} is {config[name]!r}')
   for name, needed in _NEEDED.items():
     values = config[name]
     for value in [values] if isinstance(values, str) else values:

@@ -64,7 +64,7 @@ def read_fields(folder: str, config: Mapping[str, Any]) -> dict[str, Any]:
       f'{folder} holds no autoencoder that can be read, because {error}: name '
       'a folder of AutoencoderKL, such as those of SD 1.5, SDXL, SD3 and FLUX'
     ) from None
-  except (TypeError, KeyError, AttributeError) as error:
+  except (TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
     raise UserError(
       f'{folder}/{CONFIG} is damaged ({error!r}): download it again'
     ) from None
@@ -102,12 +102,17 @@ def _read_state(root: epath.Path) -> dict[str, np.ndarray]:
   """Returns {name: tensor} of all files.
 
   Raises:
-    ValueError: there is no file of weights, or one of the index is missing.
+    ValueError: there is no file of weights, or the index is damaged.
+    OSError: a file is missing.
   """
   if (root / _INDEX).exists():
-    table = json.loads((root / _INDEX).read_text()).get('weight_map', {})
+    try:
+      table = json.loads((root / _INDEX).read_text())
+      names = sorted({str(name) for name in table['weight_map'].values()})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+      raise ValueError(f'{_INDEX} is damaged ({error!r})') from None
     state = {}
-    for name in sorted(set(table.values())):
+    for name in names:
       if epath.Path(name).name != name:
         raise ValueError(f'{_INDEX} names {name!r}, which is no file beside it')
       state |= _read_file(root / name)
