@@ -69,6 +69,8 @@ def test_12_bits_in_16_are_told():
   assert '--config.data.value_range="(0, 4095)"' in told
   found, told = find(ramp(high=4095), (0, 4095))
   assert found == (0, 4095) and 'they fill' not in told
+  _, told = find(ramp(high=0), 'dtype')  # Silence has no range of its own.
+  assert 'value_range=' not in told
 
 
 def test_percentiles_leave_out_what_is_rare():

@@ -63,7 +63,7 @@ def find_range(
       f'split, from {least:g} to {most:g}: for example, {use}'
     )
   filled = (min(most, high) - max(least, low)) / (high - low)
-  if filled < _UNFILLED:
+  if filled < _UNFILLED and least < most:
     message += f'; they fill {filled:.1%} of the range: {use} uses all of it'
   message += '.'
   if not clip and is_outside.any():
