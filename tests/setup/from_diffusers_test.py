@@ -100,8 +100,15 @@ def folder(tmp_path_factory):
   return path, write(path, np.float16, num_files=2)
 
 
-def test_the_folder_describes_the_network_and_flags_widen_it(folder, tiny_run):
+def test_the_folder_describes_the_network_and_flags_widen_it(
+  folder, tiny_run, tmp_path
+):
   path, params = folder
+  # Not what a run has kept of the scaling alone.
+  (tmp_path / diffusers_files.KEPT).write_text('{"scaling_factor": 2.0}')
+  gone = f'--config.init_from={tmp_path / "gone"}'
+  config = parse(tmp_path, *own_flags(tiny_run), gone).config
+  assert config.model.layout == 'own'
   config = adopted(tiny_run, path)
   assert (config.model.width, config.model.num_groups) == (4, 2)
   assert not config.model.quant_convs and not config.model.middle_attention
@@ -202,6 +209,7 @@ def test_a_decoder_is_trained_alone_and_given_back(
     average = again.variables['autoencoder']['params']
     jax.tree.map(np.testing.assert_array_equal, average, again.ema_params)
     assert again.diffusers['shift_factor'] == 0.1159
+    assert '_class_name' not in again.diffusers
   with config.unlocked():
     config.model.train = 'all'
   last = read_initial_weights(config).variables['autoencoder']['params']

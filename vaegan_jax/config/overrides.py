@@ -83,7 +83,7 @@ def adopt_network(
   found = diffusers_files.read_config(folder)
   if not found and workdir and not epath.Path(folder).exists():
     found = diffusers_files.read_kept(workdir)
-  if found:
+  if found and '_class_name' in found:  # Else it has the scaling alone.
     fields = diffusers_files.read_fields(folder, found)
     config.update_from_flattened_dict(fields)
 

@@ -120,12 +120,13 @@ def read_initial_weights(
 def _read_about(source, path) -> Mapping[str, Any] | None:
   """Returns AutoencoderKL's `config.json` with the scaling of the latents.
 
-  None if a run has not kept it, or has moved the latents since.
+  None if a run has not kept it, or has moved the latents since. It lacks the
+  class, as it is not what the run's network is read from.
   """
-  exported = diffusers_files.read_config(str(epath.Path(path) / 'diffusers'))
-  if exported or source.model.train == 'all':
-    return exported
-  return diffusers_files.read_kept(path)
+  about = diffusers_files.read_config(str(epath.Path(path) / 'diffusers'))
+  if not about and source.model.train != 'all':
+    about = diffusers_files.read_kept(path)
+  return about and {k: v for k, v in about.items() if k != '_class_name'}
 
 
 def _restore(source, path):
