@@ -220,6 +220,10 @@ MISTAKES = (
     'has 1024 data.shape=(2048,) critic.stft_windows="(512, 256, 128)"',
   ),
   (
+    f'{_VIEWS}--config.data.shape=256,',
+    'has 1024 data.shape=(256,) critic.stft_windows="(64, 32)"',
+  ),
+  (
     f'{_VIEWS}--config.data.shape=16000,',
     'has 1024 data.shape=(16000,) 62.5 frames data.shape="(16384,)"',
   ),

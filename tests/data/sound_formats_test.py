@@ -1,6 +1,8 @@
 """Sounds of lossy formats, and of other rates and channels."""
 
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -233,3 +235,19 @@ def test_a_lossy_file_is_written_as_a_wav_at_the_models_rate():
   np.testing.assert_array_equal(read, whole.values)
   assert sounds.output_name('b/a.Ogg') == 'b/a.wav'
   assert sounds.output_name('a.flac') == 'a.flac'
+
+
+def test_open_mp3s_are_closed_before_the_library_goes(tmp_path):
+  """Else Python's end prints tracebacks of the library."""
+  (tmp_path / 'a.mp3').write_bytes(
+    content(loud(5000), 44_100, 'MPEG_LAYER_III', 'MP3')
+  )
+  script = """
+import atexit, sys
+atexit.register(lambda: print(len(sounds._KEPT_OPEN._kept)))
+from vaegan_jax.data import sounds
+print(sounds.SoundFile(sys.argv[1])[:9, :].shape)
+"""
+  command = [sys.executable, '-c', script, str(tmp_path / 'a.mp3')]
+  run = subprocess.run(command, capture_output=True, text=True, check=True)
+  assert run.stdout.split('\n')[:2] == ['(9, 2)', '0'] and not run.stderr

@@ -237,13 +237,13 @@ def _check_views(config) -> Conflicts:
 
 
 def _remedy_for_windows(windows, data, multiple: int) -> str:
-  """Returns a flag with as many windows that fit, or else a length for them."""
+  """Returns a flag with windows that fit, or else with a length for them."""
   num_samples, most = spatial_shape(data)[0], max(*windows, 2 * multiple)
   powers = (2**n for n in range(most.bit_length() - 1, 3, -1))
   fitting = [w for w in powers if can_halve(w, num_samples, multiple)]
-  if len(fitting) >= len(windows):
-    return f'critic.stft_windows={as_argument(tuple(fitting)[: len(windows)])}'
   step = most * multiple // 4
+  if fitting and (num_samples < step or len(fitting) >= len(windows)):
+    return f'critic.stft_windows={as_argument(tuple(fitting)[: len(windows)])}'
   length = max(round(num_samples / step), 1) * step
   return f'{shape_field(data)}={as_argument((length,))}'
 

@@ -4,6 +4,7 @@ WAV (with RF64 and BW64), FLAC, AIFF, MP3 and Ogg (Vorbis and Opus) need
 `soundfile`, which is imported only then. Axes: T samples, C channels.
 """
 
+import atexit
 import contextlib
 import importlib.util
 import io
@@ -31,6 +32,7 @@ _DTYPES |= dict.fromkeys(('FLOAT', 'DOUBLE'), 'float32')
 # Lossy formats are decoded to floats, and may exceed full scale.
 _LOSSY = ('VORBIS', 'OPUS', 'MPEG_LAYER_I', 'MPEG_LAYER_II', 'MPEG_LAYER_III')
 _KEPT_OPEN = Recent(64)  # Files.
+atexit.register(_KEPT_OPEN.clear)  # While the library can close them.
 # {largest bound: full scale}: of floats, which may exceed it, and of integers.
 _FULL_SCALES = {2**4: 1, 2**15: 2**15, 2**31: 2**31}
 
