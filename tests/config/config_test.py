@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from configs import default
 from tests.command_line import parse
 from vaegan_jax import names
-from vaegan_jax.config import validation
+from vaegan_jax.config import overrides, validation
 from vaegan_jax.config.io import (
   add_objective,
   get_presets,
@@ -23,7 +23,6 @@ from vaegan_jax.config.migrations import upgrade
 from vaegan_jax.config.rules import flatten
 from vaegan_jax.config.shapes import flip_axes, spatial_shape
 from vaegan_jax.errors import UserError
-from vaegan_jax.losses import arguments
 from vaegan_jax.models import create_modules
 
 FOLDERS = ('image_folder', 'array_folder')
@@ -472,9 +471,9 @@ def test_attention_needs_a_feature_map_of_its_size():
   ),
 )
 def test_a_rate_is_a_bit_for_each_entry_of_the_latent(
-  flags, rate, tmp_path, caplog, monkeypatch
+  flags, rate, tmp_path, capsys
 ):
-  monkeypatch.setattr(arguments, '_WARNED', set())
+  overrides._tell.cache_clear()
   args = f'--workdir={tmp_path} --config=configs/{flags}'.split()
   config = parse(*(arg.replace('"', '') for arg in args)).config
   assert config.loss.rate == rate and isinstance(config.loss.rate, float)
@@ -482,7 +481,9 @@ def test_a_rate_is_a_bit_for_each_entry_of_the_latent(
   if rate == 0 and 'kl_weight' in flags:
     assert config.loss.kl_weight == 1e-3
   turned_off = 'kl_weight' in flags and 'rate=0' not in flags
-  assert ('of the configuration file is off' in caplog.text) == turned_off
+  assert (
+    'of the configuration file is off' in capsys.readouterr().out
+  ) == turned_off
 
 
 @pytest.mark.parametrize('preset', sorted(get_presets()))
