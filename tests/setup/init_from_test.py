@@ -176,7 +176,9 @@ def test_another_autoencoder_is_refused_by_its_field(
 
 
 def test_a_missing_or_damaged_run_is_reported(first, refused, tmp_path):
-  assert 'config.json does not exist' in refused(tmp_path / 'nothing')
+  assert 'there is no such folder' in refused(tmp_path / 'nothing')
+  (tmp_path / 'empty').mkdir()
+  assert 'config.json does not exist' in refused(tmp_path / 'empty')
   copied = shutil.copytree(first, tmp_path / 'copied')
   os.truncate(copied / 'checkpoints' / '3' / 'meta' / 'metadata', 10)
   assert f"init_from='{copied}': Every checkpoint in " in refused(copied)

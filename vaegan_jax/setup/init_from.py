@@ -21,6 +21,7 @@ from vaegan_jax.config.io import load_config
 from vaegan_jax.config.paths import resolve
 from vaegan_jax.config.rules import flatten
 from vaegan_jax.config.shapes import example_shape
+from vaegan_jax.data.data_config import in_bucket
 from vaegan_jax.errors import UserError
 from vaegan_jax.models import widening
 from vaegan_jax.models.pretrained import diffusers_files
@@ -92,6 +93,11 @@ def read_initial_weights(
     return None
   modules = create_modules(config)
   with distributed.together(), _naming(path):
+    if not in_bucket(path) and not epath.Path(path).exists():
+      raise UserError(
+        'there is no such folder: name a workdir, an export or a folder of '
+        'diffusers, which one of a hub is once it is downloaded'
+      )
     if found := diffusers_files.read_config(path):
       return _from_diffusers(config, modules['autoencoder'], found)
     source = load_config(epath.Path(path) / 'config.json')
