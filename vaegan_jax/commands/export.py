@@ -81,8 +81,7 @@ def _write_weights(model: TrainedModel, tensors, folder: epath.Path) -> None:
     'fingerprint': model.fingerprint,
     'sha256': digest(tensors),
   }
-  with replacing(folder / WEIGHTS_FILE) as path, path.open('wb') as file:
-    safetensors_files.write(file, tensors, metadata)
+  _write_tensors(folder / WEIGHTS_FILE, tensors, metadata)
 
 
 def _write_for_diffusers(model: TrainedModel, folder: epath.Path) -> None:
@@ -98,12 +97,13 @@ def _write_for_diffusers(model: TrainedModel, folder: epath.Path) -> None:
     folder / diffusers_files.CONFIG, json.dumps(config, indent=2) + '\n'
   )
   params = model.variables['autoencoder']['params']
-  with (
-    replacing(folder / diffusers_files.WEIGHTS) as path,
-    path.open('wb') as file,
-  ):
-    tensors = diffusers.to_diffusers(params)
-    safetensors_files.write(file, tensors, {'format': 'pt'})
+  tensors = diffusers.to_diffusers(params)
+  _write_tensors(folder / diffusers_files.WEIGHTS, tensors, {'format': 'pt'})
+
+
+def _write_tensors(path: epath.Path, tensors, metadata) -> None:
+  with replacing(path) as temporary, temporary.open('wb') as file:
+    safetensors_files.write(file, tensors, metadata)
 
 
 def _write_programs(model: TrainedModel, folder: epath.Path) -> None:

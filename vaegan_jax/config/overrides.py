@@ -72,9 +72,8 @@ def adopt_network(
   Raises:
     UserError: it holds another kind of network.
   """
-  pattern = r'(?:^|\n)--?config\.init_from[=\n](.*)'
-  given = re.findall(pattern, '\n'.join(argv))
-  folder = given[-1] if given else config.init_from
+  folder = _last_value('init_from', argv)
+  folder = config.init_from if folder is None else folder
   if not folder or not PATH.holds(folder):  # Its rule reports it.
     return
   folder = absolute(folder)
@@ -146,12 +145,19 @@ def with_objective(source: str, argv: Sequence[str]) -> str:
     The source with the objective, if the flag is given and the source names
     presets at most; else the source.
   """
-  found = re.findall(r'(?:^|\n)--?config\.objective[=\n](\w+)', '\n'.join(argv))
+  given = _last_value('objective', argv)
   _, objective, _ = split_source(source)
   # The rule of the field reports unknown objectives.
-  if objective or not found or found[-1] not in OBJECTIVES:
+  if objective or given not in OBJECTIVES:
     return source
-  return add_objective(source, found[-1])
+  return add_objective(source, given)
+
+
+def _last_value(field: str, argv: Sequence[str]) -> str | None:
+  """Returns the value of the last `--config.<field>` flag; None: not given."""
+  pattern = rf'(?:^|\n)--?config\.{field}[=\n](.*)'
+  found = re.findall(pattern, '\n'.join(argv))
+  return found[-1] if found else None
 
 
 def _similar_field(name: str, fields: Iterable[str]) -> str:

@@ -22,7 +22,7 @@ import optax
 
 from vaegan_jax.losses.distances import feature_distance
 from vaegan_jax.losses.perceptual import capture_features
-from vaegan_jax.losses.terms import halve
+from vaegan_jax.losses.terms import double, halve
 from vaegan_jax.models.critic import Critic
 from vaegan_jax.runtime import devices
 from vaegan_jax.runtime.progress import track
@@ -170,7 +170,7 @@ def _change(x, key) -> list[jax.Array]:
   white = size * jax.random.normal(key, x.shape)
   changed = [x, *(_blur(x, times) for times in _BLURS)]
   changed += [x + deviation * white for deviation in _NOISES]
-  changed += [_coarsen(x), _blur(x, 3) + 0.1 * white]
+  changed += [double(halve(x), x.shape[1:-1]), _blur(x, 3) + 0.1 * white]
   changed.append(0.7 * x + 0.3 * jnp.roll(x, 1, axis=0))
   return [jnp.clip(each, -1, 1) for each in changed]
 
@@ -187,15 +187,6 @@ def _blur(x, times):
       )
       x = (first + 2 * middle + last) / 4
   return x
-
-
-def _coarsen(x):
-  """Replaces each square of two positions an axis by its mean."""
-  means = halve(x)
-  for axis in range(1, x.ndim - 1):
-    means = jnp.repeat(means, 2, axis)
-    means = jax.lax.slice_in_dim(means, 0, x.shape[axis], axis=axis)
-  return means
 
 
 def _pool(h):

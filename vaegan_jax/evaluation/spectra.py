@@ -3,13 +3,17 @@
 Axes: B examples, T samples, N frames, K frequencies, C channels.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vaegan_jax.losses import spectra
+
 # Silence, in dB of a full-scale sine: the threshold of hearing (0 dB) if full
 # scale is 80 dB of sound pressure. The noise of 16 bits is lower (-120 dB).
-FLOOR = -80.0
+FLOOR = 10 * math.log10(spectra.FLOOR)
 _WINDOW = 512  # Samples.
 
 
@@ -41,7 +45,7 @@ def decibels(x: jax.Array) -> jax.Array:
   scale = np.float32(2 / window.sum())  # Half of a sine's is at -f.
   spectrum = jnp.fft.rfft(frames(x) * (window * scale)[:, None], axis=2)
   power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
-  return 10 * jnp.log10(jnp.maximum(power, 10 ** (FLOOR / 10)))
+  return 10 * jnp.log10(jnp.maximum(power, spectra.FLOOR))
 
 
 def frames(x: jax.Array) -> jax.Array:

@@ -1,7 +1,7 @@
 """Spectra of sounds: short Fourier transforms, and log-mel spectra as layers.
 
 Magnitudes are relative to a full-scale sine's, and powers are compared above
--80 dB of it, the floor of `evaluation/spectra.py`.
+-80 dB of it, as in `evaluation/spectra.py`.
 Axes: B examples, T samples, N frames, K frequencies, M mel bands, C channels.
 """
 

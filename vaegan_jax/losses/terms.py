@@ -183,10 +183,7 @@ def image_layers(
     shares = _pyramid(included, len(layers) - 1)
     layers = {name: masks.divide(layers[name], shares[name]) for name in layers}
   if high_pass:
-    means = layers['image_1']
-    for axis in range(1, images.ndim - 1):
-      means = jnp.repeat(means, 2, axis)
-      means = jax.lax.slice_in_dim(means, 0, images.shape[axis], axis=axis)
+    means = double(layers['image_1'], images.shape[1:-1])
     layers[_HIGH_PASS] = layers['image'] - means
     if shares is not None:
       shares[_HIGH_PASS] = shares['image']
@@ -217,6 +214,14 @@ def halve(x: jax.Array) -> jax.Array:
   """Averages over squares of 2 per axis: [B, *S, C] to [B, *ceil(S / 2), C]."""
   square = (2,) * (x.ndim - 2)
   return nn.avg_pool(x, square, square, 'SAME', count_include_pad=False)
+
+
+def double(x: jax.Array, space: tuple[int, ...]) -> jax.Array:
+  """Repeats what `halve` returned over its squares: to [B, *space, C]."""
+  for axis, size in enumerate(space, start=1):
+    x = jnp.repeat(x, 2, axis)
+    x = jax.lax.slice_in_dim(x, 0, size, axis=axis)
+  return x
 
 
 def _only(layers: Features, sizes: Sizes | None) -> dict:

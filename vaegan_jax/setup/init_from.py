@@ -36,8 +36,8 @@ from vaegan_jax.setup.networks import restore_networks
 
 # Fields of `data` that the autoencoder's weights depend on.
 _SHAPE_FIELDS = ('shape', 'image_size', 'channels')
-# Fields of `model` that they do not.
-_FREE = ('model.remat', 'model.dtype', 'model.train')
+# Fields of networks that they do not.
+_FREE = ('model.remat', 'model.dtype', 'model.train', 'critic.dtype')
 
 
 class InitialWeights(NamedTuple):
@@ -137,8 +137,9 @@ def _read_about(source, path) -> Mapping[str, Any] | None:
 
 def _restore(source, path):
   """Returns ({network: variables}, averaged params, step)."""
-  if (root := epath.Path(path) / WEIGHTS_FILE).exists():
-    _, variables, step = read_export(root.parent, source)
+  root = epath.Path(path)
+  if (root / WEIGHTS_FILE).exists():
+    _, variables, step = read_export(root, source)
     for own in variables.values():
       own.pop('sizes', None)
     return variables, variables['autoencoder']['params'], step
@@ -154,7 +155,7 @@ def _from_diffusers(config, autoencoder, found) -> InitialWeights:
   shapes = variable_shapes(source, create_modules(source))['autoencoder']
   params = diffusers_files.read_params(path, shapes['params'])
   message = f"Starting from {path}, diffusers' {found['_class_name']}"
-  if _differing_fields(source, config):
+  if _changes(source, config):
     params, widened = _widen(config, source, autoencoder, params)
     message += f', widened with its weights kept: {widened}'
   variables = {'autoencoder': {'params': params, 'batch_stats': {}}}
@@ -163,11 +164,11 @@ def _from_diffusers(config, autoencoder, found) -> InitialWeights:
 
 def _widen(config, source, autoencoder, params) -> tuple[dict, str]:
   """Returns params of the run's shapes, and which fields differ."""
-  was, now = _fields_of_shapes(source), _fields_of_shapes(config)
-  fields = _differing_fields(source, config)
-  if any(f not in widening.FIELDS or was[f] > now[f] for f in fields):
-    _refuse_autoencoder(config, source)
-  widened = ', '.join(f'{f} from {was[f]} to {now[f]}' for f in fields)
+  changes = _changes(source, config)
+  for field, (was, now) in changes.items():
+    if field not in widening.FIELDS or was > now:
+      _refuse_autoencoder(config, source)
+  widened = ', '.join(f'{f} from {w} to {n}' for f, (w, n) in changes.items())
   if config.model.train != 'all':
     raise UserError(
       f'{widened} widens the encoder, which model.train='
@@ -178,40 +179,32 @@ def _widen(config, source, autoencoder, params) -> tuple[dict, str]:
   return widening.widen(params, fresh['params']), widened
 
 
-def _differing_fields(source, config) -> list[str]:
-  """Returns the fields of the weights' shapes that differ."""
-  was, now = _fields_of_shapes(source), _fields_of_shapes(config)
-  return [field for field in now if was[field] != now[field]]
-
-
-def _fields_of_shapes(config) -> dict[str, Any]:
-  """Returns the fields that the autoencoder's weights depend on."""
-  fields = flatten(
-    {
-      'model': config.model,
-      'data': {name: config.data[name] for name in _SHAPE_FIELDS},
-    }
+def _changes(source, config) -> dict[str, tuple[Any, Any]]:
+  """Returns {field of the weights' shapes: what it was, is now}, if changed."""
+  was, now = (
+    flatten({'model': c.model, 'data': {k: c.data[k] for k in _SHAPE_FIELDS}})
+    for c in (source, config)
   )
-  return {k: v for k, v in fields.items() if k not in _FREE}
+  return {
+    field: (was[field], now[field])
+    for field in now
+    if was[field] != now[field] and field not in _FREE
+  }
 
 
 def _with_free_fields(source, config):
   """Copies the fields that do not affect the weights."""
-  source = source.copy_and_resolve_references()
-  source.model.remat = config.model.remat
-  source.model.train = config.model.train
-  for section in ('model', 'critic'):
-    source[section].dtype = config[section].dtype
+  source, fields = source.copy_and_resolve_references(), flatten(config)
+  source.update_from_flattened_dict({name: fields[name] for name in _FREE})
   return source
 
 
 def _refuse_autoencoder(config, source) -> None:
   """Raises UserError with the first field that differs."""
-  was, now = _fields_of_shapes(source), _fields_of_shapes(config)
-  field = _differing_fields(source, config)[0]
+  field, (was, now) = next(iter(_changes(source, config).items()))
   raise UserError(
-    f'{field} is {was[field]!r} there and {now[field]!r} here, but weights are '
-    'of one network: set the same value, or leave --config.init_from out'
+    f'{field} is {was!r} there and {now!r} here, but weights are of one '
+    'network: set the same value, or leave --config.init_from out'
   )
 
 
