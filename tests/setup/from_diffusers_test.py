@@ -186,7 +186,7 @@ def test_a_decoder_is_trained_alone_and_given_back(
   card = (workdir / 'export' / 'README.md').read_text()
   assert card.startswith('---\nlibrary_name: diffusers\n')
   assert "AutoencoderKL.from_pretrained('.')" in card
-  # What was given back is a start again, and so is an export of our own.
+  # A run may start from the exported folder, and from an export of our own.
   config = adopted(tiny_run, workdir / 'export')
   again = read_initial_weights(config).ema_params
   jax.tree.map(np.testing.assert_array_equal, again, restored_average(workdir))
@@ -200,8 +200,8 @@ def test_a_decoder_is_trained_alone_and_given_back(
   jax.tree.map(
     np.testing.assert_array_equal, again.ema_params, restored_average(workdir)
   )
-  # What keeps the latents begins with the encoder that people encode with, and
-  # passes their scaling on.
+  # A run that keeps the latents starts from the averaged encoder, and keeps
+  # their scaling.
   for source in (tmp_path / 'own', workdir):
     with config.unlocked():
       config.init_from = str(source)

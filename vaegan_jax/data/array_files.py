@@ -24,7 +24,7 @@ from vaegan_jax.data.image_files import DAMAGED_FILE, RULES, ImageFiles
 from vaegan_jax.data.reading import Reading, TooLarge, UnreadableKind
 from vaegan_jax.data.slices import Opened
 
-# Of ffmpeg, for WAVs of each dtype.
+# The codecs of ffmpeg for WAVs of each dtype.
 _CODECS = {'int16': 'pcm_s16le', 'int32': 'pcm_s32le', 'float32': 'pcm_f32le'}
 
 

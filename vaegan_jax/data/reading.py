@@ -29,7 +29,7 @@ class Reading(NamedTuple):
 
   @property
   def key(self) -> tuple:
-    """What decides about values beside `rules`, for names of copies."""
+    """What determines the values, beside `rules`; part of names of copies."""
     key = self.nodata, self.max_nodata, self.axes
     return key + self.sound_key
 
