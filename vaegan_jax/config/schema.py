@@ -324,6 +324,9 @@ FIELDS = (
          "'cosine' decays the learning rates to 0 at num_train_steps."),
   _first('optimizer.max_grad_norm', 0.0, rules.WEIGHT,
          'Norm to which larger gradients are clipped; 0: off.'),
+  Field('optimizer.accumulate_steps', 1, between(1, 1024),
+        'Parts of a batch that are computed one after the other to save '
+        'memory; batch_size is still that of an update.'),
 
   _first('health.on_failure', 'warn', one_of('warn', 'stop', 'rollback'),
          "What a failed health check does; 'rollback' restores a healthy "

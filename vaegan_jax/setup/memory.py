@@ -36,7 +36,7 @@ def check_memory(
   Args:
     state: arrays or their shapes.
     shape: (*S, C) of an example.
-    batch_size: images on each device.
+    batch_size: images that a device computes at once.
 
   Raises:
     UserError: it needs more than there is.
@@ -57,9 +57,10 @@ def check_memory(
     listed = ', '.join(f'{n / 1e9:,.1f} {name}' for name, n in parts.items())
     raise UserError(
       f'An update needs at least {needed / 1e9:,.1f} GB of memory on each '
-      f'device ({listed}), which has {available / 1e9:,.1f}: lower batch_size, '
-      'data.image_size, model.width, model.codebook_size or critic.width, as '
-      'in --config.batch_size=16'
+      f'device ({listed}), which has {available / 1e9:,.1f}: raise '
+      'optimizer.accumulate_steps, or lower batch_size, data.image_size, '
+      'model.width, model.codebook_size or critic.width, as in '
+      '--config.batch_size=16'
     )
 
 
