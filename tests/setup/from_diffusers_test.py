@@ -150,6 +150,7 @@ def test_a_decoder_is_trained_alone_and_given_back(
   flags = own_flags(tiny_run)
   flags += [*DECODER, f'--config.init_from={path}']
   flags += ['--config.num_train_steps=4', '--config.critic.warmup_steps=1']
+  flags += ['--config.loss.drift_weight=2']
   workdir = tmp_path / 'run'
   assert run(workdir, *flags) == DONE
   assert f"Starting from {path}, diffusers' Auto" in capsys.readouterr().out
@@ -164,6 +165,9 @@ def test_a_decoder_is_trained_alone_and_given_back(
       moved['decoder']['to_image']['kernel'],
       params['decoder']['to_image']['kernel'],
     )
+  # The decoder as it began is kept, for the distance from it.
+  start = state.networks['start'].params
+  jax.tree.map(np.testing.assert_array_equal, start, params['decoder'])
   # The folder may go.
   shutil.rmtree(path)
   assert run(workdir, *flags) == DONE
@@ -174,6 +178,7 @@ def test_a_decoder_is_trained_alone_and_given_back(
   assert sum(leaf.size for leaf in moments if leaf.ndim) <= 2 * sum(sizes)
   rows = read_rows(workdir)
   assert 'train/distance' not in rows[0] and 'train/distance' in rows[1]
+  assert float(rows[1]['train/drift']) == 0 < float(rows[-1]['train/drift'])
   use(workdir, '--mode=export', '--format=diffusers')
   about = json.loads((workdir / 'export' / 'config.json').read_text())
   kept = {k: v for k, v in ABOUT.items() if k != '_diffusers_version'}
@@ -292,3 +297,5 @@ def test_mistakes_are_one_sentence(folder, tiny_run, tmp_path, run):
   for part in ('decoder', 'none'):
     with pytest.raises(UserError, match='random without init_from'):
       run(tmp_path / 'none', *tiny_run, f'--config.model.train={part}')
+  with pytest.raises(UserError, match='decoder of init_from, which is empty'):
+    run(tmp_path / 'none', *tiny_run, '--config.loss.drift_weight=1')

@@ -38,6 +38,7 @@ CASES = {
   'the decoder alone': {
     'model': {'norm': 'batch', 'train': 'decoder'},
     'critic': {},
+    'loss': {'drift_weight': 1.0},
   },
   'sounds of all views, with spectra': {
     'model': {},

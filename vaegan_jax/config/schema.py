@@ -303,6 +303,9 @@ FIELDS = (
   Field('loss.equivariance_weight', 0.0, rules.WEIGHT,
         'Weight of the squared error between the decoded latent map at half '
         'its size and the example at half its size; 0: off.'),
+  Field('loss.drift_weight', 0.0, rules.WEIGHT,
+        'Weight of the squared error between the images of the decoder and '
+        'those of the decoder of init_from, for the same latents.'),
   Field('loss.commitment_weight', 0.25, rules.WEIGHT,
         "Weight of the commitment loss of 'vq' and 'lfq'."),
   Field('loss.entropy_weight', 0.1, rules.WEIGHT,

@@ -107,6 +107,12 @@ def _check_start(config) -> Conflicts:
       'keeps the encoder as it begins, which is random without init_from',
       'init_from=runs/first',
     )
+  if config.loss.drift_weight and not config.init_from:
+    yield (
+      'loss.drift_weight',
+      'is for the distance from the decoder of init_from, which is empty',
+      'loss.drift_weight=0',
+    )
 
 
 def _check_trained_parts(config) -> Conflicts:
@@ -120,6 +126,12 @@ def _check_trained_parts(config) -> Conflicts:
       'model.train',
       'trains the critic alone, and this run trains none',
       'model.train=decoder',
+    )
+  if model.train == 'none' and config.loss.drift_weight:
+    yield (
+      'loss.drift_weight',
+      "is for a decoder that moves, and model.train='none' keeps it",
+      'loss.drift_weight=0',
     )
   if critic.warmup_steps and not has_critic:
     yield (

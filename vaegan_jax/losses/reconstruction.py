@@ -78,6 +78,8 @@ class LossConfig:
   variance: str = 'half'
   # Weight of the error of half-size images, decoded from half-size latents.
   equivariance_weight: float = 0.0
+  # Weight of the squared error from the images that the decoder gave at first.
+  drift_weight: float = 0.0
   # Weights of discrete latents' losses: the distance of tokens from codes and,
   # for lfq, the entropy of the codes.
   commitment_weight: float = 0.25
@@ -114,13 +116,13 @@ def create_reconstruction_losses(
 
   Returns:
     (critic's variables, x [B, *S, C], outputs, sizes, valid, average) ->
-    (terms, moments). `sizes` {layer: []} are those in the data, or None.
+    (terms, moments of `moments.py`). `sizes` {layer: []} are the data's or {}.
     `outputs` has `x_recon` and, where its gradient is separate, its copy
-    `x_adversarial`, and `x_prior` (samples), each [B, *S, C], and `x_half` [B,
-    *(S / 2), C]. `valid` [B, *S, C] bool are the values that count, None: all;
-    elsewhere the images equal x. `average` replaces `axis_name`. The terms are
-    'distance', unless its weight is 0, 'pixel' and, with what they need,
-    'equivariance' and 'adversarial', [B] each. See `moments.py` for the rest.
+    `x_adversarial`, `x_prior` (samples), `x_start`, each [B, *S, C], and
+    `x_half` [B, *(S / 2), C]. `valid` [B, *S, C] bool are the values that
+    count, None: all; elsewhere the images equal x. `average` replaces
+    `axis_name`. The terms, [B] each, are 'distance', unless its weight is 0,
+    'pixel' and, with what they need, 'equivariance', 'drift', 'adversarial'.
   """
 
   def losses(variables, x, outputs, sizes=None, valid=None, average=None):
@@ -316,6 +318,8 @@ def _pixel_terms(loss, x, outputs, valid):
 
   included = value_weights(valid, x)
   terms = {'pixel': distance(x, outputs['x_recon'], included)}
+  if 'x_start' in outputs:
+    terms['drift'] = distance(outputs['x_start'], outputs['x_recon'], included)
   if 'x_half' in outputs:
     layers, shares = image_layers(x, 1, included)
     shares = shares and shares['image_1']

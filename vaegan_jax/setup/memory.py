@@ -46,8 +46,8 @@ def check_memory(
     'the state': _num_bytes(state),
     'gradients': max(_num_bytes(n.params) for n in state.networks.values()),
     f'activations of {batch_size:,} images': sum(
-      _kept_bytes(modules[name], network.variables, shape, batch_size)
-      for name, network in state.networks.items()
+      _kept_bytes(module, state.networks[name].variables, shape, batch_size)
+      for name, module in modules.items()
     )
     if on_cpu
     else 0,

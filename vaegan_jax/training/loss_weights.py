@@ -40,6 +40,7 @@ def create_combine_losses(loss: LossConfig) -> Callable:
       * loss.adversarial_weight,
       'kl': averages.get(kl_rate.NAME, loss.kl_weight),
       'equivariance': loss.equivariance_weight,
+      'drift': loss.drift_weight,
       'commitment': loss.commitment_weight,
       'entropy': loss.entropy_weight,
     }

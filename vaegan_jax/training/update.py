@@ -40,8 +40,9 @@ class Parts:
   Attributes:
     random_inputs: (step, number of rollbacks, images) -> inputs, one for each
       critic step; the autoencoder takes the last. See `random_inputs.py`.
-    autoencode: (params, batch_stats, inputs) -> ((decoded, latent's losses
-      {name: [B]}), (batch_stats, latent's metrics)). See `autoencode.py`.
+    autoencode: (params, batch_stats, inputs, decoder's first variables or None)
+      -> ((decoded, latent's losses {name: [B]}), (batch_stats, latent's
+      metrics)). See `autoencode.py`.
     step_critic: (CriticState, inputs, decoded, regularize) -> (CriticState,
       metrics []), averaged over the devices. See `critic_step.py`.
     reconstruction_losses: (critic's variables, x, decoded, sizes of the layers,
@@ -91,12 +92,12 @@ def create_update(
   def update(state, images):
     step, old = state.step + 1, state.networks['autoencoder']
     *early, last = parts.random_inputs(step, state.num_rollbacks, images)
-    critic = CriticState.of(state)
+    critic, start = CriticState.of(state), state.start_decoder
     critic, _ = _train_critic(parts, critic, old, early, regularize_critic[:-1])
     # 1. The autoencoder's one forward pass, kept for the backward pass.
     (decoded, losses), pull_back, (batch_stats, stats) = chunks.vjp(
       lambda params, inputs: parts.autoencode(
-        {**old.params, **params}, old.batch_stats, inputs
+        {**old.params, **params}, old.batch_stats, inputs, start
       ),
       select(old.params, parts.trained),
       parts.num_chunks,
@@ -213,7 +214,7 @@ def _train_critic(
 
 def _after(state, autoencoder, critic: CriticState, averages):
   """Returns the state after the step."""
-  networks = {'autoencoder': autoencoder}
+  networks = {**state.networks, 'autoencoder': autoencoder}
   if critic.network is not None:
     networks['critic'] = critic.network
   return state.replace(
