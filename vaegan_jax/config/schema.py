@@ -24,7 +24,7 @@ FIELDS = (
          'Seed of the weights, data order, augmentation and latent noise.'),
   Field('init_from', '', rules.PATH, resumable=True,
         help='Workdir or export of a run from whose weights this one starts, '
-        'or folder of an AutoencoderKL of diffusers; or empty.'),
+        'or folder of an autoencoder of diffusers; or empty.'),
   _first('objective', 'geometric', one_of(*names.OBJECTIVES),
          "Loss of the critic; 'geometric' is the hinge loss, 'mse' a VAE with "
          'a loss on pixels and no critic.'),
@@ -155,7 +155,8 @@ FIELDS = (
   Field('model.middle_attention', False, rules.ANY,
         "Whether 'residual' has attention at the lowest resolution."),
   Field('model.layout', 'own', one_of(*names.LAYOUTS),
-        "'ldm' is latent-diffusion's autoencoder, layer by layer."),
+        "Layers: 'own', or one by one those of latent-diffusion, 'ldm', of "
+        "TAESD, 'tiny', or, for sounds, of Stable Audio, 'oobleck'."),
   Field('model.num_groups', 0, between(0, 2**13),
         "Groups of the norms of 'ldm'; 0: 32, or the most that divide width."),
   Field('model.quant_convs', True, rules.ANY,
