@@ -15,6 +15,7 @@ _PUBLISHED = {
   'activation': 'own',
   'strides': (),
   'kernel_size': 3,
+  'patch_size': 1,
 }
 _LAYOUTS = {
   'own': {},

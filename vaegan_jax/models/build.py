@@ -30,6 +30,7 @@ _LAYOUTS = {'oobleck': oobleck.create, 'tiny': tiny.create}
 _CRITIC_FIELDS = (
   *('network', 'width', 'channel_multipliers', 'norm', 'spectral_norm'),
   *('head', 'num_scales', 'views', 'stft_windows', 'stft_bands', 'periods'),
+  'patch_size',
 )
 
 
@@ -84,7 +85,7 @@ def create_autoencoder(
   if create := _LAYOUTS.get(model['layout']):
     halves = create(channels, latent.num_inputs, model, fields['dtype'])
     return Autoencoder(halves[0], latent, halves[1])
-  copied = ['width', 'channel_multipliers', 'remat', 'activation']
+  copied = ['width', 'channel_multipliers', 'remat', 'activation', 'patch_size']
   if model['network'] == 'plain':
     network = plain
     copied += ['norm']
@@ -113,9 +114,10 @@ def _dtype(name: str) -> Any:
 
 
 def feature_sizes(size: int, model: Mapping[str, Any]) -> list[int]:
-  """Returns the sides of an autoencoder's feature maps, the input's first."""
+  """Returns the sides of an autoencoder's feature maps, the first's input's."""
   strides = strides_of(model['strides'], model['depth'])
-  return list(itertools.accumulate(strides, operator.floordiv, initial=size))
+  first = size // model['patch_size']
+  return list(itertools.accumulate(strides, operator.floordiv, initial=first))
 
 
 def _attention_levels(size: int, model: Mapping[str, Any]) -> tuple[int, ...]:

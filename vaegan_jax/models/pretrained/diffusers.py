@@ -41,6 +41,7 @@ _FIELDS = {
   'model.strides': (),
   'model.activation': 'own',
   'model.kernel_size': 3,
+  'model.patch_size': 1,
 }
 _CODEBOOK = 'quantize.embedding.weight'
 # The names in published files of earlier versions.
