@@ -272,7 +272,7 @@ MISTAKES = (
   (f'{_SOUNDS} --config.model.layout=tiny', "model.layout='tiny' two axes"),
   (
     '--config.model.layout=oobleck',
-    "model.layout='oobleck' one axis (64,64) layout=own",
+    "model.layout='oobleck' one axis image_size=64 layout=own",
   ),
   (
     '--config.model.latent=lfq --config.model.code_dim=2 '

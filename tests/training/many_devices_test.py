@@ -74,7 +74,7 @@ def run_codes(name, num_chunks=1):
     modules, optimizers, seed=0, image_shape=(options.SIDE, options.SIDE, 1)
   )
   state, metrics = devices.replicate(state), []
-  batches = options.batches(SKIPPING, 12)
+  batches = options.batches(SKIPPING, 6 * (1 + (name == 'vq')))
   batches = batches.reshape(6, -1, *batches.shape[2:])
   update = update.lower(state, split(batches[0], 1)).compile()
   for batch in batches:

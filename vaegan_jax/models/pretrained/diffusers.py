@@ -145,7 +145,7 @@ def to_diffusers(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
   flat = traverse_util.flatten_dict(variables['params'])
   layout, names = _names(flat)
   state = {
-    f'{name}.{end}': tensor
+    f'{name}.{end}': np.ascontiguousarray(tensor)
     for path, name in names.items()
     for end, tensor in layout.write(path, np.asarray(flat[path])).items()
   }
