@@ -1,4 +1,4 @@
-"""TPU chips: their peaks, and their devices for the compiler alone.
+"""TPU chips: their peaks, what a program takes of them, and their devices.
 
 The peaks are the maker's, from the page of each chip in the documentation of
 Cloud TPU, as they stood in November 2026.
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 from jax.experimental import topologies
 
-from tests.benchmarks.plan import Size
+from tests.benchmarks import hlo, plan
 from vaegan_jax.errors import UserError
 
 _PAGES = 'https://docs.cloud.google.com/tpu/docs/'
@@ -58,7 +58,11 @@ CHIPS = {
 
 
 def roofline(
-  chip: Chip, flops: float, size: Size, reduced_bytes: int, num_devices: int
+  chip: Chip,
+  flops: float,
+  size: plan.Size,
+  reduced_bytes: int,
+  num_devices: int,
 ) -> dict[str, float]:
   """Returns the least seconds of a program on each of its devices.
 
@@ -80,6 +84,40 @@ def roofline(
     'main_memory': size.main * chip.devices / chip.bandwidth,
     'interconnect': sent * chip.devices / (chip.interconnect / 2),
   }
+
+
+def describe_plan(
+  text: str, chip: Chip, num_devices: int, batch_size: int
+) -> dict:
+  """Describes a program by its text: its work and what bounds its time.
+
+  Args:
+    text: HLO that the TPU's compiler has scheduled.
+    chip: the chip.
+    num_devices: devices that it runs on.
+    batch_size: examples on each of them.
+  """
+  size, collectives = plan.traffic(text), plan.collectives(text)
+  flops, uncounted = 0, {}
+  try:
+    flops = hlo.count_flops(text)
+  except ValueError as error:
+    uncounted = {'flops_not_counted': str(error)}
+  reduced = sum(entry['bytes'] for entry in collectives.values())
+  seconds = roofline(chip, flops, size, reduced, num_devices)
+  slowest = max(seconds, key=seconds.get)
+  return {
+    'flops': flops,
+    'main_memory_bytes': size.main,
+    'padded_over_logical_bytes': round(size.padded / max(size.logical, 1), 3),
+    'collectives': collectives,
+    'host_transfers': hlo.count_host_transfers(text),
+    'roofline_seconds': {k: float(f'{v:.3g}') for k, v in seconds.items()},
+    'bound_by': slowest,
+    'images_per_second_per_chip': round(
+      chip.devices * batch_size / seconds[slowest]
+    ),
+  } | uncounted
 
 
 def find_devices(topology: str) -> tuple[Chip, list[jax.Device], str]:

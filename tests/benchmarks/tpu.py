@@ -27,8 +27,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from tests.benchmarks import hlo, plan
-from tests.benchmarks.chips import Chip, find_devices, roofline
+from tests.benchmarks.chips import describe_plan, find_devices
 from tests.benchmarks.minimum import minimum_flops
 from vaegan_jax.config.io import load_config_file
 from vaegan_jax.config.overrides import apply_overrides
@@ -39,6 +38,7 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation.critic_distance import critic_distance
 from vaegan_jax.inference.preprocess import prepare
 from vaegan_jax.setup.finished_run import create_evaluator
+from vaegan_jax.setup.memory import estimate_parts
 from vaegan_jax.setup.networks import create_networks, critic_config
 from vaegan_jax.setup.updates import create_updates
 from vaegan_jax.training.step_kinds import StepKind, step_kind
@@ -50,7 +50,6 @@ _NUM_STEPS = 2_000  # Every kind of step occurs among the first of these.
 def main(argv: list[str]) -> int:
   """Prints the plan of each program; returns the exit status."""
   args, overrides = parse_args(argv)
-  jax.config.update('jax_platforms', 'cpu')
   try:
     print(json.dumps(describe(args, overrides), indent=2))
   except UserError as error:
@@ -82,12 +81,19 @@ def describe(args: argparse.Namespace, overrides: list[str]) -> dict:
   """
   config = _load_config(args, overrides)
   chip, devices, version = find_devices(args.topology)
-  lowered = programs(config, devices, args.batch_size or config.batch_size)
+  batch_size = args.batch_size or config.batch_size
+  modules, optimizers, create_state = create_networks(config)
+  state = jax.eval_shape(create_state)
+  lowered = programs(config, modules, optimizers, state, devices, batch_size)
   names = args.programs.split(',') if args.programs else [*lowered]
   if unknown := [name for name in names if name not in lowered]:
     raise UserError(
       f'--programs={args.programs}: this configuration has no {unknown[0]!r}; '
       f'it has {", ".join(lowered)}'
+    )
+  with _as_on_tpu():
+    estimate = estimate_parts(
+      modules, state, example_shape(config.data), batch_size, 'tpu'
     )
   return {
     'note': "the compiler's plan and no measurement; figures of one device",
@@ -98,9 +104,12 @@ def describe(args: argparse.Namespace, overrides: list[str]) -> dict:
     'versions': {'jax': jax.__version__, 'libtpu': version},
     'config': [args.config, *overrides],
     'dtype': [config.model.dtype, config.critic.dtype],
-    'batch_size_per_device': args.batch_size or config.batch_size,
+    'batch_size_per_device': batch_size,
+    'estimate_before_compiling': estimate,
     'programs': {
-      name: _describe_one(name, lowered[name], config, chip, len(devices), args)
+      name: _describe_one(
+        name, lowered[name], config, chip, len(devices), batch_size, args
+      )
       for name in names
     },
   }
@@ -119,11 +128,17 @@ def _load_config(args, overrides) -> ml_collections.ConfigDict:
 
 
 def programs(
-  config: ml_collections.ConfigDict, devices: list[jax.Device], batch_size: int
+  config, modules, optimizers, state, devices: list[jax.Device], batch_size: int
 ) -> dict[str, Callable[[], jax.stages.Lowered]]:
-  """Returns {name: function that lowers the program for the devices}."""
-  modules, optimizers, create_state = create_networks(config)
-  state = jax.eval_shape(create_state)
+  """Returns {name: function that lowers the program for the devices}.
+
+  Args:
+    config: configuration of a run.
+    modules, optimizers: of the run.
+    state: shapes of its state.
+    devices: of one topology.
+    batch_size: examples on each device.
+  """
   update_of = create_updates(config, modules, optimizers)
   critic = critic_config(config, optimizers)
   images = _images(config, (len(devices), critic.num_steps * batch_size))
@@ -207,11 +222,12 @@ def _as_on_tpu():
   return mock.patch.object(jax, 'default_backend', lambda: 'tpu')
 
 
-def _describe_one(name, lower, config, chip, num_devices, args) -> dict:
+def _describe_one(
+  name, lower, config, chip, num_devices, batch_size, args
+) -> dict:
   """Compiles a program and describes its plan."""
   print(f'compiling {name}', file=sys.stderr, flush=True)
   started = time.perf_counter()
-  batch_size = args.batch_size or config.batch_size
   try:
     compiled = lower().compile()
   except jax.errors.JaxRuntimeError as error:
@@ -242,40 +258,6 @@ def _describe_one(name, lower, config, chip, num_devices, args) -> dict:
   }
 
 
-def describe_plan(
-  text: str, chip: Chip, num_devices: int, batch_size: int
-) -> dict:
-  """Describes a program by its text: its work and what bounds its time.
-
-  Args:
-    text: HLO that the TPU's compiler has scheduled.
-    chip: the chip.
-    num_devices: devices that it runs on.
-    batch_size: examples on each of them.
-  """
-  size, collectives = plan.traffic(text), plan.collectives(text)
-  flops, uncounted = 0, {}
-  try:
-    flops = hlo.count_flops(text)
-  except ValueError as error:
-    uncounted = {'flops_not_counted': str(error)}
-  reduced = sum(entry['bytes'] for entry in collectives.values())
-  seconds = roofline(chip, flops, size, reduced, num_devices)
-  slowest = max(seconds, key=seconds.get)
-  return {
-    'flops': flops,
-    'main_memory_bytes': size.main,
-    'padded_over_logical_bytes': round(size.padded / max(size.logical, 1), 3),
-    'collectives': collectives,
-    'host_transfers': hlo.count_host_transfers(text),
-    'roofline_seconds': {k: float(f'{v:.3g}') for k, v in seconds.items()},
-    'bound_by': slowest,
-    'images_per_second_per_chip': round(
-      chip.devices * batch_size / seconds[slowest]
-    ),
-  } | uncounted
-
-
 def not_fitting(error, name, batch_size, topology) -> Exception:
   """Returns the mistake of a user whose program exceeds the chip's memory."""
   text = str(error)
@@ -291,4 +273,7 @@ def not_fitting(error, name, batch_size, topology) -> Exception:
 
 
 if __name__ == '__main__':
+  jax.config.update('jax_platforms', 'cpu')
+  # Without a chip JAX cannot read a kept program, and warns.
+  jax.config.update('jax_enable_compilation_cache', False)
   sys.exit(main(sys.argv[1:]))

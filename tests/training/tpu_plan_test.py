@@ -1,10 +1,15 @@
 """The reader of a TPU's plan, its roofline, and what bad input gets."""
 
+import contextlib
 import importlib.metadata
+import io
+import json
 
+import jax
 import pytest
 
 from tests.benchmarks import chips, hlo, plan, tpu
+from tests.processes import call_on_devices
 
 # Of 64 and 3 the inner axis is filled up to 128 and the other to 8.
 ROWS = 'f32[64,3]{1,0:T(8,128)}'
@@ -96,7 +101,7 @@ def test_the_roofline_by_hand():
   ) == pytest.approx(
     {'compute': 6e-3, 'main_memory': 20e-3, 'interconnect': 15e-3}
   )
-  found = tpu.describe_plan(PROGRAM, chip, 4, 8)
+  found = chips.describe_plan(PROGRAM, chip, 4, 8)
   assert found['bound_by'] == 'main_memory'
   seconds = 2 * plan.traffic(PROGRAM).main / 1e11
   assert found['images_per_second_per_chip'] == round(2 * 8 / seconds)
@@ -150,23 +155,25 @@ def test_a_program_that_does_not_fit_is_a_users_mistake():
   assert tpu.not_fitting(other, 'update', 64, 'v5e:2x2') is other
 
 
-def test_the_compiler_plans_a_tiny_encoding():
-  pytest.importorskip('libtpu', reason='pip install "jax[tpu]" compiles for it')
+def plan_tiny_encoding():
+  """Returns what the program prints, and its exit status."""
+  jax.config.update('jax_enable_compilation_cache', False)
   sizes = [
     f'--config.{network}.{field}'
     for network in ('model', 'critic')
     for field in ('width=4', 'depth=1', 'channel_multipliers=(1,)')
   ]
-  args, overrides = tpu.parse_args(
-    [
-      '--programs=encode',
-      '--batch_size=2',
-      '--config.data.image_size=8',
-      *sizes,
-    ]
-  )
-  found = tpu.describe(args, overrides)
-  assert (found['devices'], found['hosts']) == (4, 1)
+  flags = '--programs=encode', '--batch_size=2', '--config.data.image_size=8'
+  with contextlib.redirect_stdout(io.StringIO()) as printed:
+    status = tpu.main([*flags, *sizes])
+  return printed.getvalue(), status
+
+
+def test_the_compiler_plans_a_tiny_encoding():
+  pytest.importorskip('libtpu', reason='pip install "jax[tpu]" compiles for it')
+  printed, status = call_on_devices(1, plan_tiny_encoding)
+  found = json.loads(printed)
+  assert (status, found['devices'], found['hosts']) == (0, 4, 1)
   encode = found['programs']['encode']
   assert encode['fits'] and encode['collectives'] == {}
   # 4 x 4 positions of 14 x 14 / 16 kernel positions, 3 to 4 channels; then a
