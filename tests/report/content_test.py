@@ -13,6 +13,8 @@ from PIL import Image
 
 from tests import command_line
 from tests.report.made_up import NUM_EXAMPLES, FakeEvaluator, create_run
+from vaegan_jax.commands import report
+from vaegan_jax.config import cli
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import metrics, spectra, tables
 from vaegan_jax.evaluation.meanings import MEANINGS
@@ -244,3 +246,18 @@ def test_the_command_takes_one_run_or_several(run_dir):
   ):
     with pytest.raises(UserError, match=told):
       parse(*flags)
+
+
+def test_what_cannot_be_shown_is_told_first(run_dir, tmp_path):
+  config = command_line.parse('--mode=report', f'--workdir={run_dir}').runs
+  (config,) = config.values()
+  other = config.copy_and_resolve_references()
+  other.data.eval_split = 'other'
+  options = cli.PageOptions(str(tmp_path / 'a.html'), 32, 20.0)
+  with pytest.raises(UserError, match=r"eval_split is 'other' in b and 'test'"):
+    report.report({'a': config, 'b': other}, str(tmp_path), options)
+  (tmp_path / 'file').write_text('no folder')
+  with pytest.raises(UserError, match=r'--output=.*/file cannot be written'):
+    report.report({'a': config}, str(tmp_path / 'file'), options)
+  with pytest.raises(UserError, match=r'has no checkpoint.*--mode=train'):
+    report.report({str(run_dir): config}, str(tmp_path), options)
