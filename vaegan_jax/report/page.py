@@ -128,10 +128,14 @@ def _example(runs, shown: Sequence[Shown], orders, index: int) -> facts.Facts:
 
 def _facts_of(runs: Sequence[ReportedRun]) -> facts.Facts:
   """Returns the name of the data, the numbers and the configuration."""
-  steps = sorted({f'step {run.step:,}' for run in runs})
+  steps = [f'step {run.step:,}' for run in runs]
+  if len(set(steps)) > 1:
+    steps = [f'{run.label} after step {run.step:,}' for run in runs]
   results = {run.label: run.results or run.evaluation.scores for run in runs}
   return {
-    'subtitle': ', '.join([runs[0].config['data']['name'], *steps]),
+    'subtitle': ', '.join(
+      [runs[0].config['data']['name'], *dict.fromkeys(steps)]
+    ),
     'numbers': facts.numbers(results),
     'configuration': facts.configuration([run.config for run in runs]),
   }

@@ -95,6 +95,7 @@ function buildExamples() {
     state.y = Math.min(Math.max(state.y, least), 1 - least);
     for (const name of ['zoom', 'x', 'y', 'gain', 'time']) panes.style.setProperty(`--${name}`, state[name]);
     panes.style.setProperty('--split', `${state.split}%`);
+    panes.style.setProperty('--columns', state.runs.length + 1);
     panes.classList.toggle('zoomed', state.zoom > 1);
     for (const column of columns) column.arrange();
   }
