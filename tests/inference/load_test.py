@@ -95,7 +95,7 @@ def test_its_samples_and_its_distance_are_those_of_the_run(runs, models):
   config, workdir = runs['gaussian']
   model = models['gaussian']
   evaluator, variables, _ = open_run(config, str(workdir))
-  x, x_recon = evaluator.reconstruct_first(variables, 4)
+  x, x_recon, _ = evaluator.reconstruct(variables, range(4))
   np.testing.assert_allclose(
     model.distance(x, x_recon),
     evaluator.distance_for(variables)(x, x_recon),
