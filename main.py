@@ -35,6 +35,7 @@ from absl import app, flags, logging
 from vaegan_jax.commands.dispatch import check_processes, run_command
 from vaegan_jax.config import cli
 from vaegan_jax.runtime import processes
+from vaegan_jax.runtime.kept_programs import keep_programs
 from vaegan_jax.runtime.preemption import answering_interrupts, interruptible
 from vaegan_jax.runtime.terminal import lenient_output, quiet_orbax
 
@@ -51,6 +52,7 @@ def run(command: cli.Command) -> int:
     logging.set_verbosity(logging.WARNING)  # Orbax and TFDS log much.
   where = dataclasses.asdict(command.processes) if command.processes else {}
   processes.initialize(**where)
+  keep_programs(command.workdir)
   with processes.only_first_prints():
     check_processes(command)
     return run_command(command)

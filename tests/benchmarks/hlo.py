@@ -18,6 +18,7 @@ _HARMLESS_TARGETS = (
   'SPMDFullToShardShape',
   'SPMDShardToFullShape',
   'AllocateBuffer',
+  'ConcatBitcast',
 )
 _HOST_OPCODES = ('infeed', 'outfeed', 'send', 'recv')
 _CALLBACK = re.compile('callback|host', re.IGNORECASE)
@@ -53,7 +54,7 @@ def count_flops(text: str) -> int:
     ValueError: the count would be unreliable, because of a custom call, or a
       loop of unknown length or a branch around a convolution or dot.
   """
-  computations, entry = _parse(text)
+  computations, entry = parse(text)
   counts = {}
 
   def count(name: str) -> int:
@@ -64,7 +65,7 @@ def count_flops(text: str) -> int:
 
   def count_one(instruction: _Instruction, types: dict[str, str]) -> int:
     if instruction.opcode in ('convolution', 'dot'):
-      lhs, rhs = (_shape(_operand(o, types)) for o in instruction.operands)
+      lhs, rhs = (_shape(operand_type(o, types)) for o in instruction.operands)
       flops = {'convolution': _convolution_flops, 'dot': _dot_flops}
       return flops[instruction.opcode](
         lhs, rhs, _shape(instruction.type), instruction.attributes
@@ -72,21 +73,42 @@ def count_flops(text: str) -> int:
     target = _custom_call_target(instruction)
     if target and target not in _HARMLESS_TARGETS:
       raise ValueError(f'the work of the custom call {target!r} is unknown')
-    inside = sum(map(count, _called(instruction)))
+    inside = sum(map(count, called(instruction)))
     if not inside:
       return 0
     if instruction.opcode == 'while':
-      trips = re.search(
-        r'"known_trip_count":\{"n":"(\d+)"', instruction.attributes
-      )
-      if not trips:
-        raise ValueError(f'{instruction.name} loops an unknown number of times')
-      return int(trips[1]) * inside
+      return count_iterations(instruction, computations) * inside
     if instruction.opcode == 'conditional':
       raise ValueError(f'{instruction.name} may or may not do its work')
     return inside
 
   return count(entry)
+
+
+def count_iterations(loop, computations) -> int:
+  """Returns how often a loop runs.
+
+  A TPU's text has no count. There the number that the loop's condition compares
+  with is taken, as JAX counts iterations from 0.
+
+  Args:
+    loop: an instruction 'while'.
+    computations: {name: instructions} of its module.
+
+  Raises:
+    ValueError: neither of the two is there.
+  """
+  trips = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
+  if trips:
+    return int(trips[1])
+  condition = re.search(r'\bcondition=%?([\w.\-]+)', loop.attributes)[1]
+  values = {i.name: i for i in computations[condition]}
+  for instruction in computations[condition]:
+    if 'direction=LT' in instruction.attributes:
+      last = values.get(instruction.operands[-1].lstrip('%'))
+      if last and last.opcode == 'constant' and last.type.startswith('s32[]'):
+        return int(last.operands[0])
+  raise ValueError(f'{loop.name} loops an unknown number of times')
 
 
 def count_all_reduces(text: str) -> int:
@@ -98,7 +120,7 @@ def count_all_reduces(text: str) -> int:
 def count_host_transfers(text: str) -> int:
   """Counts the host transfers of a module: feeds, sends and callbacks."""
   transfers = 0
-  for instruction in _instructions(text):
+  for instruction in instructions(text):
     target = _custom_call_target(instruction)
     transfers += instruction.opcode in _HOST_OPCODES
     transfers += bool(target and _CALLBACK.search(target))
@@ -107,10 +129,10 @@ def count_host_transfers(text: str) -> int:
 
 def count_opcodes(text: str) -> collections.Counter[str]:
   """Counts each operation in a module's text, fusions included."""
-  return collections.Counter(i.opcode for i in _instructions(text))
+  return collections.Counter(i.opcode for i in instructions(text))
 
 
-def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
+def parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
   """Returns the instructions of each computation, and the entry's name."""
   computations = {}
   entry = name = ''
@@ -156,20 +178,21 @@ def _close(text: str, start: int) -> int:
 
 def _split(operands: str) -> list[str]:
   """Splits at the commas outside brackets."""
-  return [o.strip() for o in re.split(r',(?![^\[{(]*[\]})])', operands)]
+  parts = re.split(r',(?![^\[{(]*[\]})])', operands)
+  return [part.strip() for part in parts if part.strip()]
 
 
-def _operand(text: str, types: dict[str, str]) -> str:
+def operand_type(text: str, types: dict[str, str]) -> str:
   """Returns the type of `%name`, or of `f32[2,3]{1,0} %name`."""
   return text if '[' in text else types[text.lstrip('%')]
 
 
-def _instructions(text: str) -> Iterator[_Instruction]:
-  for instructions in _parse(text)[0].values():
+def instructions(text: str) -> Iterator[_Instruction]:
+  for instructions in parse(text)[0].values():
     yield from instructions
 
 
-def _called(instruction: _Instruction) -> list[str]:
+def called(instruction: _Instruction) -> list[str]:
   """Returns the names of the computations that an instruction calls."""
   return [
     name.strip().lstrip('%')

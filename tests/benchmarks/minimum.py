@@ -94,9 +94,9 @@ def critic_step_products(config: ml_collections.ConfigDict) -> int:
 
 def encoder_products(config: ml_collections.ConfigDict) -> list[int]:
   """Counts each layer, from the image to the latent."""
-  model, sides = config.model, spatial_shape(config.data)
+  model = config.model
   widths = [model.width * m for m in model.channel_multipliers]
-  channels, size = config.data.channels, _num_inputs(model)
+  size, (sides, channels) = _num_inputs(model), _patches(config, model)
   strides, same = strides_of(model.strides, model.depth), _same(model)
   if model.network == 'plain':
     products = _divisions(sides, channels, widths, strides)
@@ -131,7 +131,8 @@ def decoder_products(
   model = config.model
   widths = [model.width * m for m in model.channel_multipliers]
   strides, same = strides_of(model.strides, model.depth), _same(model)
-  sides = _divide(spatial_shape(config.data), math.prod(strides) * 2**halved)
+  sides, channels = _patches(config, model)
+  sides = _divide(sides, math.prod(strides) * 2**halved)
   products, size = [], model.latent_dim
   if model.layout == 'ldm':
     products.append(math.prod(sides) * size * size)
@@ -159,7 +160,7 @@ def decoder_products(
         enlarged = functools.partial(_enlarged, stride)
         products.append(_conv(sides, enlarged, before, before))
         sides = tuple(stride * s for s in sides)
-  return [*products, _conv(sides, same, before, config.data.channels)]
+  return [*products, _conv(sides, same, before, channels)]
 
 
 def critic_products(config: ml_collections.ConfigDict) -> dict[str, list[int]]:
@@ -199,7 +200,8 @@ def _critic_inputs(config) -> dict[str, tuple[Sides, int, int]]:
   if 'wave' in critic.views:
     for scale in range(critic.num_scales):
       name = f'scale_{scale}/' if scale else ''
-      found[name] = _divide(sides, 2**scale), channels, 1
+      patches, inputs = _patches(config, critic)
+      found[name] = _divide(patches, 2**scale), inputs, 1
   if 'stft' in critic.views:
     for window in critic.stft_windows:
       frames, whole = 4 * sides[0] // window, window // 2
@@ -233,7 +235,7 @@ def search_products(config: ml_collections.ConfigDict) -> int:
   places = 1
   if model.latent_shape == 'map':
     factor = math.prod(strides_of(model.strides, model.depth))
-    places = math.prod(_divide(spatial_shape(config.data), factor))
+    places = math.prod(_divide(_patches(config, model)[0], factor))
   return places * model.latent_dim * model.codebook_size
 
 
@@ -294,6 +296,12 @@ def _conv(
 ) -> int:
   """Counts one convolution; `taps` maps a size to products with real inputs."""
   return math.prod(map(taps, sides)) * inputs * outputs
+
+
+def _patches(config, network) -> tuple[Sides, int]:
+  """Returns the sides and channels of examples as patches of a network."""
+  sides, side = spatial_shape(config.data), network.patch_size
+  return _divide(sides, side), config.data.channels * side ** len(sides)
 
 
 def _same(model) -> Callable[[int], int]:

@@ -128,6 +128,8 @@ BAD_VALUES = {
   'model.activation': ('relu', 3),
   'model.strides': ((1,), (2,), (2, 2, 2, 3), 'a', 2),
   'model.kernel_size': (0, 4, 65, '3'),
+  'model.patch_size': (0, 3, 17, '2'),  # 64 / (3 * 16) leaves 16.
+  'critic.patch_size': (0, 8, 2.0),  # 64 / (8 * 16) leaves 64.
   'data.group_by': ('folder', '(', '*', 3, None),  # Of no folder; malformed.
   'data.clip': (1, 'true', None),
   'data.allow_growth': ('yes',),
@@ -465,6 +467,7 @@ def test_attention_needs_a_feature_map_of_its_size():
     ('celeba.py --config.model.latent=none', 0),
     # A flag wins, and a KL weight turns off the rate of a file.
     ('celeba.py:kl_f8 --config.loss.rate=96.5', 96.5),
+    ('celeba.py:kl_f8 --config.model.patch_size=2', 4 * 4 * 4),
     ('celeba.py --config.loss.kl_weight=1e-3', 0),
     ('quickstart.py --config.loss.kl_weight=1e-3', 0),
     ('quickstart.py --config.loss.rate=0 --config.loss.kl_weight=1e-3', 0),

@@ -199,6 +199,16 @@ MISTAKES = (
     'data.shape=60 divisible 2**model.depth=2**4=16;',
   ),
   (
+    '--config.model.patch_size=8',
+    'data.image_size=64 model.patch_size=8 times 2**model.depth=2**4, 128; '
+    '64 / 128 leaves 64: 128',
+  ),
+  (
+    f'{_SOUNDS} --config.model.patch_size=3 --config.model.strides=2,4,2,4',
+    'data.shape=128 model.patch_size=3 times product model.strides="(2, 4, 2, '
+    '4)", 192; 192',
+  ),
+  (
     '--config.critic.num_scales=4 --config.critic.head=patch',
     'image_size=64 2**(critic.depth + critic.num_scales - 1)=2**7=128; 128',
   ),

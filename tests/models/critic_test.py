@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from tests import networks
-from tests.models.residual_test import equations, random, random_variables
+from tests.models.residual_test import (
+  by_hand_patches,
+  equations,
+  random,
+  random_variables,
+)
 from vaegan_jax import models
 from vaegan_jax.losses import perceptual
 from vaegan_jax.models.critic import Critic
@@ -82,6 +87,15 @@ def test_features_grow_with_the_contrast_of_an_image(network):
   for name in critic.layer_names:
     np.testing.assert_allclose(two[name], 2 * one[name], rtol=1e-4, atol=1e-6)
     assert np.abs(one[name]).max() > 0.01
+
+
+def test_a_critic_of_patches_is_that_of_their_channels():
+  critic, x = KINDS['plain'], random(2, 16, 16, 3)
+  of_patches = critic.clone(patch_size=2)
+  variables = random_variables(of_patches, x)
+  got = capture(of_patches, variables, x)
+  wanted = capture(critic, variables, by_hand_patches(np.asarray(x), 2))
+  jax.tree.map(np.testing.assert_array_equal, got, wanted)
 
 
 @pytest.mark.parametrize('network', KINDS)

@@ -5,6 +5,7 @@ So do all derivatives that training uses.
 
 import functools
 import itertools
+from unittest import mock
 
 import flax.linen as nn
 import jax
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.benchmarks import hlo
 from vaegan_jax.models import plain, residual
 from vaegan_jax.models.conv import conv, downsample_conv, upsample_conv
 from vaegan_jax.models.critic import Critic
@@ -85,14 +87,19 @@ def reverse_over_reverse(function):
 FIRST = (value, gradients)
 # `downsample_conv` has a rule of its own.
 ALL = (*FIRST, forward_over_reverse, reverse_over_forward, reverse_over_reverse)
+# Accelerators have a form of their own.
+ON_TPU = mock.patch.object(jax, 'default_backend', lambda: 'tpu')
 FORMS = {
   'downsample': (downsample_conv, plain_downsample_conv, 4, ALL),
   'upsample': (upsample_conv, plain_upsample_conv, 3, FIRST),
   'upsample by 3': (upsample_conv, plain_upsample_conv, 5, FIRST),
+  'on a TPU': (ON_TPU(upsample_conv), plain_upsample_conv, 3, FIRST),
+  'by 3 on a TPU': (ON_TPU(upsample_conv), plain_upsample_conv, 5, FIRST),
 }
 FORMS_AND_AXES = [
-  *itertools.product(('downsample', 'upsample'), (1, 2, 3)),
+  *itertools.product(('downsample', 'upsample', 'on a TPU'), (1, 2, 3)),
   ('upsample by 3', 2),
+  ('by 3 on a TPU', 2),
 ]
 
 
@@ -114,6 +121,16 @@ def test_a_fast_form_equals_the_plain_one(name, num_axes):
       assert one.dtype == jnp.float64
       scale = np.abs(other).max()
       np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12 * scale)
+
+
+def test_every_form_of_upsampling_has_the_same_products():
+  x, kernel = jnp.zeros((1, 4, 4, 3)), jnp.zeros((3, 3, 3, 2))
+  # A pixel meets 2 x 2 positions of each sub-pixel's kernel, at a border fewer:
+  # 14 on an axis of 4 pixels.
+  products = 14 * 14 * 3 * 2
+  for form in (upsample_conv, ON_TPU(upsample_conv)):
+    text = jax.jit(form).lower(x, kernel).compile().as_text()
+    assert hlo.count_flops(text) == 2 * products
 
 
 def test_odd_sizes_are_halved_and_differentiated():

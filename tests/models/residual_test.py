@@ -215,6 +215,46 @@ def test_residual_networks_have_the_same_forms():
   assert shapes(variables['params'])['up_1']['kernel'] == (7, 7, 8, 8)
 
 
+def by_hand_patches(x, side):
+  """Returns each patch's pixels, one after the other, as channels."""
+  sides = [n // side for n in x.shape[1:-1]]
+  patches = np.empty((len(x), *sides, side ** len(sides) * x.shape[-1]))
+  for place in np.ndindex(*sides):
+    square = tuple(slice(side * i, side * i + side) for i in place)
+    patches[:, *place] = x[:, *square].reshape(len(x), -1)
+  return patches.astype(np.float32)
+
+
+@pytest.mark.parametrize('num_axes', [1, 2, 3])
+def test_patches_are_channels_of_one_position(num_axes):
+  x = random(2, *(4, 6, 8)[:num_axes], 3)
+  patches = blocks.to_patches(x, 2)
+  np.testing.assert_array_equal(patches, by_hand_patches(np.asarray(x), 2))
+  np.testing.assert_array_equal(blocks.from_patches(patches, 2), x)
+
+
+@pytest.mark.parametrize('network', ['plain', 'residual'])
+def test_networks_of_patches_are_those_of_their_channels(network):
+  """At a quarter of the positions, with four times the channels."""
+  x, h = np.asarray(random(2, 8, 12, 2)), random(2, 2, 3, 3)
+  encoder, decoder = ENCODERS[network], DECODERS[network].clone(channels=8)
+  of_patches = encoder.clone(patch_size=2)
+  assert of_patches.factor == 4
+  variables = random_variables(of_patches, x)
+  np.testing.assert_array_equal(
+    networks.jitted(of_patches.apply, variables, x),
+    networks.jitted(encoder.apply, variables, by_hand_patches(x, 2)),
+  )
+  of_patches = decoder.clone(channels=2, patch_size=2)
+  variables = random_variables(of_patches, h)
+  x_recon = networks.jitted(of_patches.apply, variables, h)
+  assert x_recon.shape == x.shape
+  np.testing.assert_array_equal(
+    by_hand_patches(np.asarray(x_recon), 2),
+    networks.jitted(decoder.apply, variables, h),
+  )
+
+
 def test_a_signal_is_an_image_of_one_column():
   """A 1-D block equals a 2-D block with the kernel in the middle row."""
   block = residual_blocks.ResidualBlock(4)

@@ -1,5 +1,7 @@
 """Runs that do not fit are refused with sizes, and others are not."""
 
+import types
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,21 +16,42 @@ from vaegan_jax.training.train_state import create_train_state
 _SHAPE = (16, 16, 3)
 
 
-class _Nested(nn.Module):
-  """Module with two products and a nested function."""
+class _Block(nn.Module):
+  """Two products, of which the second is the larger."""
 
   @nn.compact
   def __call__(self, x):
-    x = nn.Conv(5, (3, 3))(x)
-    return jax.jit(nn.relu)(nn.Dense(7)(x)).mean()
+    return nn.Conv(7, (3, 3))(nn.Conv(5, (3, 3))(x))
 
 
-def test_products_are_counted_and_nothing_else():
+class _Nested(nn.Module):
+  """Module with two products and a nested function, and with blocks."""
+
+  remat: bool = False
+
+  @nn.compact
+  def __call__(self, x):
+    block = nn.remat(_Block) if self.remat else _Block
+    x = block()(block()(x))
+    return jax.jit(nn.relu)(nn.Dense(3)(x)).mean()
+
+
+@pytest.mark.parametrize(
+  ('remat', 'channels'),
+  # Of recomputed blocks the results are kept, and the products of one.
+  [(False, 5 + 7 + 5 + 7 + 3), (True, 7 + 7 + 3 + (5 + 7))],
+)
+def test_products_are_counted_and_nothing_else(remat, channels):
   x = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
-  module = _Nested()
+  module = _Nested(remat)
   variables = jax.eval_shape(module.init, jax.random.key(0), x)
   count = memory._kept_bytes(module, variables, (8, 8, 3), 2)
-  assert count == 2 * 8 * 8 * (5 + 7) * 4
+  assert count == 2 * 8 * 8 * channels * 4
+  # In lanes of 4, 5 and 7 channels take the room of 8, and 3 of 4: less than
+  # 2 images, which double.
+  on_tpu = memory._kept_bytes(module, variables, (8, 8, 3), 2, lanes=4)
+  assert on_tpu == 2 * 8 * 8 * (4 * 8 + 4) * 4
+  assert memory._stored_bytes(jnp.zeros((64, 5, 3)), 128) == 128 * 5 * 3 * 4
 
 
 def _networks():
@@ -51,8 +74,36 @@ def test_a_run_that_does_not_fit_is_refused_with_sizes(monkeypatch):
   with pytest.raises(UserError, match=r'GB .*state, .*activations of 10,'):
     memory.check_memory(modules, state, _SHAPE, 10**7)
   monkeypatch.setattr(memory, '_available', lambda: 10**4)
-  with pytest.raises(UserError, match=r'needs at least 0\.0 GB'):
+  with pytest.raises(UserError, match=r'needs about 0\.0 GB .* each device '):
     memory.check_memory(modules, state, _SHAPE, 1)
+
+
+def test_an_accelerator_warns_of_activations_and_refuses_the_rest(
+  monkeypatch, caplog
+):
+  modules, state = _networks()
+  chip = types.SimpleNamespace(
+    platform='tpu',
+    device_kind='TPU v9',
+    memory_stats=lambda: {'bytes_limit': limit},
+  )
+  monkeypatch.setattr(jax, 'local_devices', lambda: [chip])
+  monkeypatch.setattr(memory, '_BESIDE', 1000)
+  *fixed, activations = memory.estimate_parts(
+    modules, state, _SHAPE, 10**4, 'tpu'
+  ).values()
+  assert 1e8 < activations < 1e9
+  limit = sum(fixed) + activations
+  memory.check_memory(modules, state, _SHAPE, 10**4)
+  assert not caplog.records
+  limit -= 1  # XLA may compute activations again.
+  memory.check_memory(modules, state, _SHAPE, 10**4)
+  (record,) = caplog.records
+  assert 'on each TPU v9 (' in record.getMessage()
+  assert 'activations of 10,000 images' in record.getMessage()
+  limit = sum(fixed) - 1
+  with pytest.raises(UserError, match=r'TPU v9 .*model\.remat=true'):
+    memory.check_memory(modules, state, _SHAPE, 10**4)
 
 
 def test_the_bound_is_below_what_xla_takes():

@@ -12,8 +12,9 @@ BATCH = 4
 RESIDUAL = {'network': 'residual', 'channel_multipliers': (1, 2)}
 CASES = {
   'residual, flat; residual': {
-    'model': RESIDUAL | {'attention_sides': (4,), 'latent_dim': 6},
-    'critic': RESIDUAL,
+    'model': RESIDUAL
+    | {'attention_sides': (2,), 'latent_dim': 6, 'patch_size': 2},
+    'critic': RESIDUAL | {'patch_size': 2},
   },
   'plain, map of codes; patch': {
     'model': {
@@ -43,6 +44,7 @@ CASES = {
     'model': {},
     'critic': {
       'head': 'patch',
+      'patch_size': 2,
       'views': ('wave', 'stft', 'period'),
       'stft_windows': (32,),
       'stft_bands': (0.25,),

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import ml_collections
 
 from vaegan_jax.config.paths import is_files
-from vaegan_jax.config.rules import as_argument, either
+from vaegan_jax.config.rules import as_argument, either, not_divisible
 from vaegan_jax.config.shapes import shape_field, shape_flag, spatial_shape
 from vaegan_jax.errors import UserError
 from vaegan_jax.models.build import feature_sizes
@@ -25,6 +25,7 @@ _LDM = {
   'activation': 'own',
   'strides': (),
   'kernel_size': 3,
+  'patch_size': 1,
 }
 # Fields of that layout alone, and of the residual network alone, with the value
 # that turns them off.
@@ -38,16 +39,6 @@ _RESIDUAL = {
 _MAX_CODES, _MAX_BITS = 2**24, 24
 Conflicts = Iterator[tuple[str, ...]]
 _WHERE = 'see vaegan_jax/models/pretrained/vgg.py for where to get'
-
-
-def not_divisible(name: str, value: int, divisor: int, why: str = '') -> str:
-  """Returns the message for a value that a divisor must divide."""
-  below = value // divisor * divisor
-  use = f'{below} or {below + divisor}' if below else f'{divisor}'
-  return (
-    f'{name}={value} must be divisible by {why}{divisor}; '
-    f'{value} / {divisor} leaves {value % divisor}: use {use}'
-  )
 
 
 def check_autoencoder(config: ml_collections.ConfigDict) -> Conflicts:
@@ -280,6 +271,10 @@ def _check_sizes(config, section: str, scales: int = 1) -> Conflicts:
       )
     factor = math.prod(network.strides)
     why = f'the product of model.strides={as_argument(network.strides)}, '
+  if network.patch_size > 1:
+    factor *= network.patch_size
+    why = why.rstrip('=, ')
+    why = f'{section}.patch_size={network.patch_size} times {why}, '
   if network.norm == 'instance' and min(sides) // factor == 1:
     yield (
       f'{section}.norm',

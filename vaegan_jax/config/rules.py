@@ -279,6 +279,16 @@ def must_be(name: str, like: Any) -> str:
   )
 
 
+def not_divisible(name: str, value: int, divisor: int, why: str = '') -> str:
+  """Returns the message for a value that a divisor must divide."""
+  below = value // divisor * divisor
+  use = f'{below} or {below + divisor}' if below else f'{divisor}'
+  return (
+    f'{name}={value} must be divisible by {why}{divisor}; '
+    f'{value} / {divisor} leaves {value % divisor}: use {use}'
+  )
+
+
 def check_value(name: str, value: Any, rule: Rule, like: Any) -> None:
   """Checks one field by itself.
 

@@ -185,6 +185,9 @@ FIELDS = (
         "'snake', periodic, for sounds."),
   Field('model.strides', (), rules.STRIDES,
         'Factor of each downsampling, such as "(2, 4, 8)"; empty: 2 each.'),
+  Field('model.patch_size', 1, between(1, 16),
+        'Side of the squares of pixels that the encoder takes and the decoder '
+        'returns as channels of one position.'),
   Field('model.kernel_size', 3, rules.KERNEL_SIZE,
         "Size of the convolutions without a stride: all of 'residual', the "
         "first and the last of the decoder of 'plain'."),
@@ -205,6 +208,9 @@ FIELDS = (
   _first('critic.depth', 4, between(1, 12), 'Number of downsampling blocks.'),
   _first('critic.channel_multipliers', (1, 2, 4, 8), rules.MULTIPLIERS,
          "Factors on width, as the model's."),
+  Field('critic.patch_size', 1, between(1, 16),
+        'Side of the squares of pixels that are channels of the input of '
+        "'wave', at each scale."),
   _first('critic.norm', 'none', one_of(*names.NORMS),
          'Norm of the blocks; any but none divides the contrast away, which '
          'loss.image_weight restores.'),

@@ -57,9 +57,8 @@ def shown_bands(data: Any) -> tuple[int, ...]:
 def latent_space(config: ml_collections.ConfigDict) -> tuple[int, ...]:
   """Returns the shape of the smallest feature map, a latent map's."""
   space, model = spatial_shape(config.data), config.model
-  if model.strides:
-    return tuple(side // math.prod(model.strides) for side in space)
-  return tuple(side >> model.depth for side in space)
+  factor = model.patch_size * math.prod(model.strides or (2,) * model.depth)
+  return tuple(side // factor for side in space)
 
 
 def num_latent_entries(config: ml_collections.ConfigDict) -> int:

@@ -17,9 +17,8 @@ from vaegan_jax.config.network_checks import (
   check_autoencoder,
   check_pretrained_critic,
   check_trained_critic,
-  not_divisible,
 )
-from vaegan_jax.config.rules import as_argument, conflict
+from vaegan_jax.config.rules import as_argument, conflict, not_divisible
 from vaegan_jax.config.shapes import (
   latent_space,
   num_latent_entries,

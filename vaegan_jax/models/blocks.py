@@ -224,6 +224,33 @@ def halve_image(x: jax.Array, num_axes: int = 0) -> jax.Array:
   return nn.avg_pool(x, square, square)
 
 
+def to_patches(x: jax.Array, side: int) -> jax.Array:
+  """Makes channels of squares of pixels: [B, *S, C] to [B, *(S / side), C'].
+
+  C' is C times the number of pixels in a square, in their order.
+  """
+  if side == 1:
+    return x
+  pairs = [n for size in x.shape[1:-1] for n in (size // side, side)]
+  places, pixels = range(1, len(pairs), 2), range(2, len(pairs) + 1, 2)
+  squares = x.reshape(len(x), *pairs, x.shape[-1]).transpose(
+    0, *places, *pixels, -1
+  )
+  return squares.reshape(len(x), *pairs[::2], -1)
+
+
+def from_patches(x: jax.Array, side: int) -> jax.Array:
+  """Inverts `to_patches`: [B, *S, C'] to [B, *(side S), C]."""
+  if side == 1:
+    return x
+  space = x.shape[1:-1]
+  squares = x.reshape(len(x), *space, *[side] * len(space), -1)
+  axes = range(1, len(space) + 1)
+  pairs = [axis for i in axes for axis in (i, i + len(space))]
+  squares = squares.transpose(0, *pairs, -1)
+  return squares.reshape(len(x), *(side * size for size in space), -1)
+
+
 def to_latent(
   x: jax.Array, size: int, *, flat: bool, dtype: Any = None
 ) -> jax.Array:

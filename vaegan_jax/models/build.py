@@ -28,6 +28,7 @@ from vaegan_jax.models.pretrained.vgg import VGG, load_vgg
 _CRITIC_FIELDS = (
   *('network', 'width', 'channel_multipliers', 'norm', 'spectral_norm'),
   *('head', 'num_scales', 'views', 'stft_windows', 'stft_bands', 'periods'),
+  'patch_size',
 )
 
 
@@ -79,7 +80,7 @@ def create_autoencoder(
   latent = _create_latent(**model)
   flat = model['latent_shape'] == 'flat'
   fields = {'dtype': _dtype(model['dtype'])}
-  copied = ['width', 'channel_multipliers', 'remat', 'activation']
+  copied = ['width', 'channel_multipliers', 'remat', 'activation', 'patch_size']
   if model['network'] == 'plain':
     network = plain
     copied += ['norm']
@@ -108,9 +109,10 @@ def _dtype(name: str) -> Any:
 
 
 def feature_sizes(size: int, model: Mapping[str, Any]) -> list[int]:
-  """Returns the sides of an autoencoder's feature maps, the input's first."""
+  """Returns the sides of an autoencoder's feature maps, the first's input's."""
   strides = strides_of(model['strides'], model['depth'])
-  return list(itertools.accumulate(strides, operator.floordiv, initial=size))
+  first = size // model['patch_size']
+  return list(itertools.accumulate(strides, operator.floordiv, initial=first))
 
 
 def _attention_levels(size: int, model: Mapping[str, Any]) -> tuple[int, ...]:

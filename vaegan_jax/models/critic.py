@@ -95,6 +95,8 @@ class Critic(nn.Module):
       bands, which then have a critic each; (): none.
     periods: in samples, one critic each.
     num_axes: the last axes of space, over which it convolves; 0: all.
+    patch_size: side of the squares of pixels that are channels of the input of
+      'wave', at each scale.
   """
 
   width: int
@@ -110,10 +112,11 @@ class Critic(nn.Module):
   stft_bands: Sequence[float] = ()
   periods: Sequence[int] = (2, 3, 5, 7, 11)
   num_axes: int = 0
+  patch_size: int = 1
 
   @property
   def num_halvings(self) -> int:
-    """The power of 2 that must divide each image size."""
+    """The power of 2 that must divide each side, in patches."""
     return len(self._block_names) + self.num_scales - 1
 
   @property
@@ -148,7 +151,7 @@ class Critic(nn.Module):
         maps.append(_repeat(coarse(x, train), 2**scale, x.ndim - 2))
     multiple = 2 ** len(self._block_names)
     for view in views_lib.views_of(sound, *self._of_sounds, multiple):
-      part = self._part(view.name, view.num_axes)
+      part = self._part(view.name, view.num_axes, patch_size=1)
       logits = part(view.x, train)
       if view.num_axes == 1:  # Phases before time.
         logits = logits.swapaxes(1, 2)
@@ -160,11 +163,10 @@ class Critic(nn.Module):
       maps = [_stretch(logits, length) for logits in maps]
     return jnp.stack(maps, axis=-1)
 
-  def _part(self, name: str, num_axes: int = 0) -> nn.Module:
+  def _part(self, name: str, num_axes: int = 0, **fields) -> nn.Module:
     """Returns the critic of one view or scale, within `__call__`."""
-    return self.clone(
-      parent=self, name=name, num_scales=1, views=('wave',), num_axes=num_axes
-    )
+    fields |= {'parent': self, 'name': name, 'num_axes': num_axes}
+    return self.clone(num_scales=1, views=('wave',), **fields)
 
   @property
   def _of_sounds(self) -> tuple[Sequence, ...]:
@@ -179,6 +181,7 @@ class Critic(nn.Module):
     """Computes the logits of one scale; called within `__call__`."""
     names, block = self._block_names, blocks.DownBlock
     widths = [self.width * m for m in self.channel_multipliers]
+    x = blocks.to_patches(x, self.patch_size)
     if self.network == 'residual':
       block = ResidualDownBlock
       kernel_size = (3,) * (self.num_axes or x.ndim - 2)

@@ -27,6 +27,7 @@ class Encoder(nn.Module):
     remat: whether the gradient recomputes the blocks instead of storing them.
     strides: by which each block divides the axes, in forward order; (): 2 each.
     activation: 'own', leaky ReLU, or 'snake'.
+    patch_size: side of the squares of pixels that are channels of the input.
   """
 
   size: int
@@ -38,11 +39,12 @@ class Encoder(nn.Module):
   remat: bool = False
   strides: Sequence[int] = ()
   activation: str = 'own'
+  patch_size: int = 1
 
   @property
   def factor(self) -> int:
     """The downsampling factor of the latent's map, along each axis."""
-    return math.prod(self._strides)
+    return self.patch_size * math.prod(self._strides)
 
   @property
   def _strides(self) -> tuple[int, ...]:
@@ -53,6 +55,7 @@ class Encoder(nn.Module):
     """Maps x: [B, *S, C] to [B, size] or [B, *(S / factor), size]."""
     block = maybe_remat(blocks.DownBlock, self.remat)
     options = {'dtype': self.dtype, 'activation': self.activation}
+    x = blocks.to_patches(x, self.patch_size)
     for i, stride in enumerate(self._strides):
       features = self.width * self.channel_multipliers[i]
       options |= {'stride': stride, 'name': f'block_{i}'}
@@ -69,8 +72,8 @@ class Decoder(nn.Module):
     channels: C.
     flat_space: spatial shape of the smallest map if the latent is flat; (): the
       latent is a map.
-    width, channel_multipliers, norm, dtype, remat, strides, activation: as the
-      encoder's.
+    width, channel_multipliers, norm, dtype, remat, strides, activation,
+      patch_size: as the encoder's.
     kernel_size: of the first and the last layer.
   """
 
@@ -83,6 +86,7 @@ class Decoder(nn.Module):
   remat: bool = False
   strides: Sequence[int] = ()
   activation: str = 'own'
+  patch_size: int = 1
   kernel_size: int = 3
 
   @nn.compact
@@ -104,10 +108,10 @@ class Decoder(nn.Module):
       options |= {'stride': strides[-1 - i], 'name': f'block_{i}'}
       x = block(features, self.norm, **options)(x, train)
     sides = (self.kernel_size,) * (x.ndim - 2)
-    to_image = blocks.Conv(
-      self.channels, sides, dtype=self.dtype, name='to_image'
-    )
-    return nn.tanh(to_image(x).astype(jnp.float32))
+    channels = self.channels * self.patch_size ** len(sides)
+    to_image = blocks.Conv(channels, sides, dtype=self.dtype, name='to_image')
+    x = blocks.from_patches(to_image(x), self.patch_size)
+    return nn.tanh(x.astype(jnp.float32))
 
 
 def maybe_remat(block: type[nn.Module], remat: bool) -> type[nn.Module]:

@@ -45,6 +45,7 @@ class Encoder(nn.Module):
       2 each.
     activation: 'own', swish, or 'snake'.
     kernel_size: of the convolutions without a stride.
+    patch_size: side of the squares of pixels that are channels of the input.
   """
 
   size: int
@@ -62,11 +63,12 @@ class Encoder(nn.Module):
   strides: Sequence[int] = ()
   activation: str = 'own'
   kernel_size: int = 3
+  patch_size: int = 1
 
   @property
   def factor(self) -> int:
     """The downsampling factor of the latent's map, along each axis."""
-    return math.prod(self._strides)
+    return self.patch_size * math.prod(self._strides)
 
   @property
   def _strides(self) -> tuple[int, ...]:
@@ -82,6 +84,7 @@ class Encoder(nn.Module):
     num_groups = _num_groups(self)
     options = num_groups, self.dtype, self.activation, self.kernel_size
     options = *options, self.remat
+    x = blocks.to_patches(x, self.patch_size)
     x = conv(widths[0], kernel_size, name='from_image')(x)
     for level, features in enumerate(widths):
       if level:
@@ -118,7 +121,7 @@ class Decoder(nn.Module):
       latent is a map.
     width, channel_multipliers, num_res_blocks, attention_levels,
       middle_attention, layout, num_groups, quant_convs, dtype, remat, strides,
-      activation, kernel_size: as the encoder's.
+      activation, kernel_size, patch_size: as the encoder's.
   """
 
   channels: int
@@ -136,6 +139,7 @@ class Decoder(nn.Module):
   strides: Sequence[int] = ()
   activation: str = 'own'
   kernel_size: int = 3
+  patch_size: int = 1
 
   @nn.compact
   def __call__(self, latents: jax.Array, train: bool = False) -> jax.Array:
@@ -178,8 +182,9 @@ class Decoder(nn.Module):
         x = blocks.upsample_layer(x.shape[-1], num_axes, self.dtype, *up)(x)
     x = group_norm(x, num_groups, 'norm')
     x = blocks.activate(x, self.activation, nn.swish)
-    x = conv(self.channels, (self.kernel_size,) * num_axes, name='to_image')(x)
-    x = x.astype(jnp.float32)
+    channels = self.channels * self.patch_size**num_axes
+    x = conv(channels, (self.kernel_size,) * num_axes, name='to_image')(x)
+    x = blocks.from_patches(x, self.patch_size).astype(jnp.float32)
     return x if is_ldm else nn.tanh(x)
 
 

@@ -1,9 +1,11 @@
 """Checks that updates and evaluations fit in memory, before anything compiles.
 
-The estimate of an update is a lower bound: the state and the gradients of the
-largest network. On a CPU, where XLA recomputes nothing, it includes the results
-of convolutions and matrix products, which their gradients need. XLA may still
-run out of memory; that is reported as a user's mistake too.
+An update needs its state, the gradients of the largest network, and the results
+of convolutions and matrix products, which their gradients need. XLA may plan
+less on an accelerator, where it computes results again if the memory is short.
+So there an update is refused only for its state and gradients, and a warning
+tells the rest. XLA may still run out of memory; that is reported as a user's
+mistake too.
 """
 
 import contextlib
@@ -16,11 +18,16 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from absl import logging
 
 from vaegan_jax.errors import UserError
 from vaegan_jax.training.train_state import TrainState
 
 _KEPT = ('conv_general_dilated', 'dot_general')
+# A TPU fills up to this many images or channels, and keeps about so many bytes
+# out of its main memory.
+_LANES, _BESIDE = 128, 64_000_000
+_RECOMPUTED = ('checkpoint', 'remat', 'remat2')
 # Files with a container's limit.
 _GROUP_LIMITS = ('memory.max', 'memory/memory.limit_in_bytes')
 
@@ -41,26 +48,56 @@ def check_memory(
   Raises:
     UserError: it needs more than there is.
   """
-  on_cpu = jax.local_devices()[0].platform == 'cpu'
-  parts = {
+  device, available = jax.local_devices()[0], _available()
+  parts = estimate_parts(modules, state, shape, batch_size, device.platform)
+  needed = sum(parts.values())
+  if needed <= available:
+    return
+  on_cpu = device.platform == 'cpu'
+  where = 'each device' if on_cpu else f'each {device.device_kind}'
+  listed = ', '.join(f'{n / 1e9:,.1f} {name}' for name, n in parts.items())
+  message = (
+    f'An update needs about {needed / 1e9:,.1f} GB of memory on {where} '
+    f'({listed}), which has {available / 1e9:,.1f}: lower batch_size, '
+    'data.image_size, model.width, model.codebook_size or critic.width, as '
+    'in --config.batch_size=16, or use --config.model.remat=true'
+  )
+  *fixed, _ = parts.values()
+  if on_cpu or sum(fixed) > available:
+    raise UserError(message)
+  logging.warning('%s', message)
+
+
+def estimate_parts(
+  modules: Mapping[str, nn.Module],
+  state: TrainState,
+  shape: tuple[int, ...],
+  batch_size: int,
+  platform: str,
+) -> dict[str, int]:
+  """Estimates the bytes that an update needs on a device.
+
+  Args:
+    modules, state, shape, batch_size: as `check_memory` takes them.
+    platform: 'cpu', 'gpu' or 'tpu'.
+
+  Returns:
+    {part: bytes}: the state, the gradients, and last the activations.
+  """
+  lanes = _LANES if platform == 'tpu' else 1
+  activations = sum(
+    _kept_bytes(modules[name], network.variables, shape, batch_size, lanes)
+    # The critic's step takes photographs and reconstructions.
+    * (2 if name == 'critic' and network.opt_state else 1)
+    for name, network in state.networks.items()
+  )
+  if platform == 'tpu':
+    activations = max(activations - _BESIDE, 0)
+  return {
     'the state': _num_bytes(state),
     'gradients': max(_num_bytes(n.params) for n in state.networks.values()),
-    f'activations of {batch_size:,} images': sum(
-      _kept_bytes(modules[name], network.variables, shape, batch_size)
-      for name, network in state.networks.items()
-    )
-    if on_cpu
-    else 0,
+    f'activations of {batch_size:,} images': activations,
   }
-  needed, available = sum(parts.values()), _available()
-  if needed > available:
-    listed = ', '.join(f'{n / 1e9:,.1f} {name}' for name, n in parts.items())
-    raise UserError(
-      f'An update needs at least {needed / 1e9:,.1f} GB of memory on each '
-      f'device ({listed}), which has {available / 1e9:,.1f}: lower batch_size, '
-      'data.image_size, model.width, model.codebook_size or critic.width, as '
-      'in --config.batch_size=16'
-    )
 
 
 def check_features(
@@ -95,24 +132,42 @@ def _num_bytes(tree: Any) -> int:
   return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def _kept_bytes(module, variables, shape, batch_size) -> int:
-  """Counts the products of one forward pass, without computing them."""
+def _kept_bytes(module, variables, shape, batch_size, lanes=1) -> int:
+  """Counts what one forward pass keeps for the backward pass, by its jaxpr.
+
+  Of blocks that are computed again (`remat`) it keeps the results of all, and
+  the products of the largest one.
+  """
   x = jax.ShapeDtypeStruct((batch_size, *shape), jnp.float32)
-  return _product_bytes(jax.make_jaxpr(module.apply)(variables, x).jaxpr)
+  jaxpr = jax.make_jaxpr(module.apply)(variables, x).jaxpr
+  again = []
+  kept = _product_bytes(jaxpr, lanes, again)
+  return kept + max(again, default=0)
 
 
-def _product_bytes(jaxpr) -> int:
+def _product_bytes(jaxpr, lanes: int, again: list[int]) -> int:
+  """Counts products; those of recomputed blocks are appended to `again`."""
   total = 0
   for equation in jaxpr.eqns:
-    if equation.primitive.name in _KEPT:
-      total += sum(
-        math.prod(out.aval.shape) * out.aval.dtype.itemsize
-        for out in equation.outvars
-      )
+    is_block = equation.primitive.name in _RECOMPUTED
+    if is_block or equation.primitive.name in _KEPT:
+      total += sum(_stored_bytes(out.aval, lanes) for out in equation.outvars)
     for value in equation.params.values():
       inner = getattr(value, 'jaxpr', value)
-      total += _product_bytes(inner) if hasattr(inner, 'eqns') else 0
+      if hasattr(inner, 'eqns'):
+        products = _product_bytes(inner, lanes, again)
+        if is_block:
+          again.append(products)
+        else:
+          total += products
   return total
+
+
+def _stored_bytes(aval, lanes: int) -> int:
+  """Returns the bytes of [B, ..., C]; B or C fills whole lanes."""
+  sizes = aval.shape or (1,)
+  ends = min(-(-n // lanes) * lanes / n for n in (sizes[0], sizes[-1]))
+  return round(math.prod(sizes) * ends) * aval.dtype.itemsize
 
 
 def _available() -> int:
