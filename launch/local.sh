@@ -2,7 +2,7 @@
 # Trains on this machine.
 #
 #   launch/local.sh                                the quick start: two short
-#                                                  runs and their comparison
+#                                                  runs and a page on both
 #   launch/local.sh --config.num_train_steps=100   the same with other values
 #   launch/local.sh --config=... --workdir=...     main.py with these arguments
 #   launch/local.sh --helpshort                    the help of main.py
@@ -36,3 +36,4 @@ done
 echo "Comparing the two on held-out images ..."
 main --mode=compare --workdirs="$runs/mse,$runs/geometric" --workdir="$runs"
 echo "The comparison: $runs/comparison.png"
+echo "The page to look at it, in any browser: $runs/report.html"

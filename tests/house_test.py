@@ -18,7 +18,7 @@ FLOORS = (
   {'data', 'models', 'runtime'},
   {'config'},
   {'evaluation'},
-  {'training'},
+  {'training', 'report'},
   {'setup'},
   {'inference'},
   {'commands'},

@@ -103,7 +103,10 @@ def test_an_installed_package_is_complete(tmp_path):
     for path in ROOT.glob('configs/*.py')
   }
   assert installed == {path.relative_to(ROOT) for path in MODULES} | configs
-  assert (target / 'vaegan_jax' / 'py.typed').exists()
+  assets = {path.name for path in (PACKAGE / 'report' / 'assets').iterdir()}
+  for name in ('py.typed', *(f'report/assets/{name}' for name in assets)):
+    assert (target / 'vaegan_jax' / name).exists(), name
+  assert {'page.html', 'page.css', 'report.js'} <= assets
   name = f'vaegan_jax-{vaegan_jax.__version__}.dist-info'
   assert (target / name).is_dir()
   # Its configuration equals this one, without the clone.

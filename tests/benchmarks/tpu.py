@@ -91,6 +91,10 @@ def describe(args: argparse.Namespace, overrides: list[str]) -> dict:
       f'--programs={args.programs}: this configuration has no {unknown[0]!r}; '
       f'it has {", ".join(lowered)}'
     )
+  with _as_on_tpu():
+    estimate = estimate_parts(
+      modules, state, example_shape(config.data), batch_size, 'tpu'
+    )
   return {
     'note': "the compiler's plan and no measurement; figures of one device",
     'topology': args.topology,
@@ -101,9 +105,7 @@ def describe(args: argparse.Namespace, overrides: list[str]) -> dict:
     'config': [args.config, *overrides],
     'dtype': [config.model.dtype, config.critic.dtype],
     'batch_size_per_device': batch_size,
-    'estimate_before_compiling': estimate_parts(
-      modules, state, example_shape(config.data), batch_size, 'tpu'
-    ),
+    'estimate_before_compiling': estimate,
     'programs': {
       name: _describe_one(
         name, lowered[name], config, chip, len(devices), batch_size, args

@@ -20,13 +20,13 @@ def test_each_run_has_its_own_protocol():
     'geometric': run_with(shared),
     'old': run_with(f'{shared}- the run was trained on other data\n'),
   }
-  assert compare._protocol(runs) == (
+  assert compare.join_protocols(runs) == (
     f'{shared}'
     '- mse: the examples are not those of the training\n'
     '- old: the run was trained on other data\n'
   )
   del runs['mse'], runs['old']
-  assert compare._protocol(runs) == shared
+  assert compare.join_protocols(runs) == shared
 
 
 def test_two_judges_are_refused():

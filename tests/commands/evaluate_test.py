@@ -186,6 +186,7 @@ def test_evaluation_is_the_plain_average_over_all_images(
   )
   for name in ('reconstructions', 'samples', 'interpolation'):
     Image.open(workdir / 'figures' / f'evaluation_{name}.png').verify()
+  assert f'"{scores["psnr"]:.1f}"' in (workdir / 'report.html').read_text()
 
 
 def test_the_first_images_alone_can_be_scored(opened, images):
@@ -257,6 +258,8 @@ def test_one_critic_measures_all_compared_runs(runs, opened, tmp_path):
   table = (tmp_path / 'out' / 'comparison.md').read_text()
   assert table.count('\n|') == 3 and '| mse |' in table
   assert 'held-out examples of' in table
+  page = (tmp_path / 'out' / 'report.html').read_text()
+  assert '"label": "mse"' in page and '"label": "geometric"' in page
   Image.open(tmp_path / 'out' / 'comparison.png').verify()
 
 

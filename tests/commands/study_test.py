@@ -15,6 +15,7 @@ from PIL import Image
 
 from configs.default import get_config
 from tests import command_line
+from tests.report.made_up import create_run
 from vaegan_jax.commands import evaluate, study, study_report, train
 from vaegan_jax.config import sweep
 from vaegan_jax.errors import UserError
@@ -56,7 +57,7 @@ def fake(monkeypatch):
   monkeypatch.setattr(plots, 'comparison_figure', lambda *_: picture)
   monkeypatch.setattr(train, 'train', fake.train)
   monkeypatch.setattr(evaluate, 'evaluate', fake.evaluate)
-  monkeypatch.setattr(study, '_reconstruct_first', fake.reconstruct_first)
+  monkeypatch.setattr(study, '_look_at', fake.look_at)
   return fake
 
 
@@ -91,10 +92,10 @@ class _Fake:
     line = json.dumps({'step': config.num_train_steps, **scores})
     (Path(workdir) / 'evaluation.json').write_text(line)
 
-  def reconstruct_first(self, config, workdir):
+  def look_at(self, config, workdir, name, share, with_originals):
     self.drawn.append((config.objective, config.seed))
     images = np.zeros((2, 16, 16, 3))
-    return images, images
+    return create_run(name), images, images
 
 
 def _leave_checkpoint(config, workdir, step):
@@ -146,7 +147,7 @@ def test_every_run_of_the_grid_is_trained_in_its_own_workdir(
   lines = capsys.readouterr().out.splitlines()
   assert 'run 1 of 4: mse, seed 0  0:00:00 elapsed  -:--:-- left' in lines
   assert 'run 4 of 4: geometric, seed 1  0:00:00 elapsed  0:00:00 left' in lines
-  assert lines[-1] == f'Figure: {folder / "study.png"}'
+  assert lines[-2] == f'Figure: {folder / "study.png"}'
 
 
 def test_the_same_command_trains_nothing_twice(fake, command, tmp_path, capsys):

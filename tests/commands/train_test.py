@@ -96,6 +96,9 @@ def test_a_workdir_contains_all_outputs(undisturbed):
   ]
   for path in figures:
     Image.open(path).verify()
+  page = (undisturbed / 'report.html').read_text()
+  assert '"training": null' in page  # It has ended.
+  assert '"eval/psnr": [[' in page and page.count('data:image/png') > 40
 
 
 def test_metrics_are_one_flat_line_a_step(undisturbed):
@@ -480,7 +483,7 @@ def test_sigterm_during_an_evaluation_or_figures_stops_at_once(
   tiny_run, tmp_path, run, monkeypatch, capsys
 ):
   often = _set(eval_every_steps=5, figure_every_steps=7)
-  score, plot = evaluator.Evaluator.score, evaluator.Evaluator.plot
+  score, plot = evaluator.Evaluator.evaluate, evaluator.Evaluator.plot
 
   def stop(function, number):
     def stopped(*args, **kwargs):
@@ -490,21 +493,21 @@ def test_sigterm_during_an_evaluation_or_figures_stops_at_once(
     return stopped
 
   interrupted = stop(score, signal.SIGINT)
-  monkeypatch.setattr(evaluator.Evaluator, 'score', interrupted)
+  monkeypatch.setattr(evaluator.Evaluator, 'evaluate', interrupted)
   assert run(tmp_path / 'a', *tiny_run, *often) == INTERRUPTED == 130
-  monkeypatch.setattr(evaluator.Evaluator, 'score', score)
+  monkeypatch.setattr(evaluator.Evaluator, 'evaluate', score)
   assert 'evaluated:' not in capsys.readouterr().out
   hung_up = stop(plot, signal.SIGHUP)
   monkeypatch.setattr(evaluator.Evaluator, 'plot', hung_up)
   assert run(tmp_path / 'a', *tiny_run, *often) == PREEMPTED
   assert saved_steps(tmp_path / 'a') == [5, 7]
   monkeypatch.setattr(evaluator.Evaluator, 'plot', plot)
-  monkeypatch.setattr(evaluator.Evaluator, 'score', interrupted)
+  monkeypatch.setattr(evaluator.Evaluator, 'evaluate', interrupted)
   assert (
     run(tmp_path / 'a', *tiny_run, *often, *_set(num_train_steps=10))
     == INTERRUPTED
   )
-  monkeypatch.setattr(evaluator.Evaluator, 'score', score)
+  monkeypatch.setattr(evaluator.Evaluator, 'evaluate', score)
   out = capsys.readouterr().out
   told = re.findall(r'(\S+): stopped after step (\d+)', out)
   assert told == [('SIGHUP', '7'), ('Ctrl-C', '10')]

@@ -161,7 +161,7 @@ def test_an_evaluator_measures_what_is_no_image(opened):
   for name in ('psnr', 'ssim', 'low_frequency_psnr', 'detail', 'energy', 'kl'):
     assert scores[name] is not None, name
   assert 'x'.join(map(str, x.shape[1:])) in evaluator.protocol
-  pair = evaluator.reconstruct_first(variables, len(x))
+  pair = evaluator.reconstruct(variables, range(len(x)))[:2]
   errors = np.square(np.subtract(*np.clip(pair, -1, 1)))  # Left and right.
   means = errors.reshape(len(x), -1).mean(1)
   expected = np.mean(10 * np.log10(4 / means))
@@ -175,7 +175,8 @@ def test_an_evaluator_draws_and_plays_what_is_no_image(opened):
   for name, figure in drawn.items():
     assert figure.dtype == np.uint8 and figure.ndim == 3, name
     assert figure.shape[-1] == 3 and figure.min() < figure.max(), name
-  first, recon = evaluator.reconstruct_first(variables, evaluator.num_columns)
+  number = range(evaluator.num_columns)
+  first, recon, _ = evaluator.reconstruct(variables, number)
   rows = {
     'originals': evaluator.as_pictures(first),
     'run': evaluator.as_pictures(recon),

@@ -86,7 +86,7 @@ def test_a_run_leaves_all_that_it_leaves_on_a_disk(whole):
   tops = {name.partition('/')[0].partition('.tfevents')[0] for name in names}
   assert tops == {
     *('checkpoints', 'config.json', 'events.out', 'figures', 'latents.json'),
-    'metrics.jsonl',
+    *('metrics.jsonl', 'report.html'),
   }
 
 

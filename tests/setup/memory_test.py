@@ -17,11 +17,12 @@ _SHAPE = (16, 16, 3)
 
 
 class _Block(nn.Module):
-  """Two products, of which the second is the larger."""
+  """Two products, of which the second is the larger, and a sum."""
 
   @nn.compact
   def __call__(self, x):
-    return nn.Conv(7, (3, 3))(nn.Conv(5, (3, 3))(x))
+    h = nn.Conv(7, (3, 3))(nn.Conv(5, (3, 3))(x))
+    return h + jnp.roll(h, 1)
 
 
 class _Nested(nn.Module):
@@ -39,7 +40,7 @@ class _Nested(nn.Module):
 @pytest.mark.parametrize(
   ('remat', 'channels'),
   # Of recomputed blocks the results are kept, and the products of one.
-  [(False, 5 + 7 + 5 + 7 + 3), (True, 7 + 7 + 3 + (5 + 7))],
+  [(False, 2 * (5 + 7) + 3), (True, 7 + 7 + 3 + (5 + 7))],
 )
 def test_products_are_counted_and_nothing_else(remat, channels):
   x = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
@@ -49,8 +50,12 @@ def test_products_are_counted_and_nothing_else(remat, channels):
   assert count == 2 * 8 * 8 * channels * 4
   # In lanes of 4, 5 and 7 channels take the room of 8, and 3 of 4: less than
   # 2 images, which double.
-  on_tpu = memory._kept_bytes(module, variables, (8, 8, 3), 2, lanes=4)
-  assert on_tpu == 2 * 8 * 8 * (4 * 8 + 4) * 4
+  kept = 'conv_general_dilated', 'dot_general', 'add'
+  on_tpu = memory._kept_bytes(
+    module, variables, (8, 8, 3), 2, lanes=4, kept=kept
+  )
+  numbers = 5 if remat else 6  # A block has two products and a sum.
+  assert on_tpu == 2 * 8 * 8 * (numbers * 8 + 4) * 4
   assert memory._stored_bytes(jnp.zeros((64, 5, 3)), 128) == 128 * 5 * 3 * 4
 
 

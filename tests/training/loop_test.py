@@ -6,6 +6,7 @@ import types
 import numpy as np
 import pytest
 
+from vaegan_jax.evaluation.scores import Evaluation
 from vaegan_jax.runtime.progress import Progress
 from vaegan_jax.runtime.writers import NoWriters
 from vaegan_jax.training import loop
@@ -37,7 +38,7 @@ class _Writers:
 
 def _evaluate(step, sounds, writers, stop=False):
   evaluator = types.SimpleNamespace(
-    score=lambda *_, poll: {'psnr': 20.0},
+    evaluate=lambda *_, poll: Evaluation({'psnr': 20.0}, {}, np.zeros(0)),
     plot=lambda _, poll: {'samples': _FIGURE},
     play=lambda _: sounds,
     sample_rate=8000,
@@ -46,9 +47,9 @@ def _evaluate(step, sounds, writers, stop=False):
   state = types.SimpleNamespace(
     networks={'autoencoder': network}, ema_params={}, averages={}
   )
-  return _loop(evaluator=evaluator, writers=writers)._evaluate(
-    step, state, {}, stop
-  )
+  parts = {'evaluator': evaluator, 'writers': writers}
+  write_page = writers.write_page  # The order is recorded.
+  return _loop(**parts, write_page=write_page)._evaluate(step, state, {}, stop)
 
 
 def _loop(**changes):
@@ -64,7 +65,7 @@ def _loop(**changes):
     (3, True, []),
     (4, True, ['write_images', 'write_audios']),
     (4, False, ['write_images']),
-    (8, True, ['write_scalars', 'write_images', 'write_audios']),
+    (8, True, ['write_scalars', 'write_page', 'write_images', 'write_audios']),
   ],
 )
 def test_sounds_are_written_beside_figures(step, sounds, wanted):

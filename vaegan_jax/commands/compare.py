@@ -1,5 +1,6 @@
 """The command `compare`: finished runs side by side, on the same images."""
 
+import functools
 import json
 from collections.abc import Iterable, Mapping
 
@@ -9,8 +10,10 @@ from etils import epath
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation.feature_metrics import FeatureMetrics
 from vaegan_jax.evaluation.plots import comparison_figure
-from vaegan_jax.evaluation.scores import is_main
+from vaegan_jax.evaluation.scores import Evaluation, is_main
 from vaegan_jax.evaluation.tables import markdown_table
+from vaegan_jax.report.examples import collect
+from vaegan_jax.report.page import ReportedRun, build_page
 from vaegan_jax.runtime.files import check_writable, save_png, write_text
 from vaegan_jax.setup.finished_run import (
   FinishedRun,
@@ -41,17 +44,56 @@ def compare(
   One critic measures the distance of all runs, because distances in different
   features cannot be compared: the critic of the first run that has one. The
   pretrained networks are those of the first run that names any. Writes
-  `comparison.png`, `comparison.json` and `comparison.md`.
+  `comparison.png`, `comparison.json`, `comparison.md` and `report.html`.
 
   Args:
     configs: {workdir: its configuration}; the images of the runs must be of
       the same dataset and shape.
-    output_dir: folder of the three files.
+    output_dir: folder of the four files.
 
   Raises:
     UserError: a run has no checkpoint, or the runs' data differ.
   """
   check_writable(output_dir)
+  runs = open_runs(configs)
+  evaluations = evaluate_runs(runs)
+  results = {label: found.scores for label, found in evaluations.items()}
+  rows = {}
+  for label, (evaluator, variables, _) in runs.items():
+    x, x_recon, _ = evaluator.reconstruct(
+      variables, range(evaluator.num_columns)
+    )
+    rows['originals'] = evaluator.as_pictures(x)
+    rows[label] = evaluator.as_pictures(x_recon)
+  output = epath.Path(output_dir)
+  figure = comparison_figure(rows, _without_samples(results))
+  save_png(output / 'comparison.png', figure)
+  table = markdown_table(results) + '\n' + join_protocols(runs)
+  write_text(output / 'comparison.md', table)
+  write_text(output / 'comparison.json', json.dumps(results) + '\n')
+  page = build_page(
+    reported_runs(configs, runs, evaluations),
+    title=', '.join(runs),
+    protocol=join_protocols(runs),
+  )
+  write_text(output / 'report.html', page)
+  print(
+    table,
+    f'Figure: {output / "comparison.png"}',
+    f'Report: {output / "report.html"}',
+    sep='\n',
+    flush=True,
+  )
+
+
+def open_runs(
+  configs: Mapping[str, ml_collections.ConfigDict],
+) -> dict[str, FinishedRun]:
+  """Opens runs on the same held-out examples, by label.
+
+  Raises:
+    UserError: a run has no checkpoint, or the runs' data differ.
+  """
   _check_same_data(configs)
   options = {
     'feature_metrics': _read_feature_metrics(configs.values()),
@@ -67,37 +109,47 @@ def compare(
   _check_same_images(configs, runs)
   if options['has_judge']:
     _check_same_judge(runs)
-  results = _score(runs)
-  rows = {}
-  for label, (evaluator, variables, _) in runs.items():
-    x, x_recon = evaluator.reconstruct_first(variables, evaluator.num_columns)
-    rows['originals'] = evaluator.as_pictures(x)
-    rows[label] = evaluator.as_pictures(x_recon)
-  output = epath.Path(output_dir)
-  figure = comparison_figure(rows, _without_samples(results))
-  save_png(output / 'comparison.png', figure)
-  table = markdown_table(results) + '\n' + _protocol(runs)
-  write_text(output / 'comparison.md', table)
-  write_text(output / 'comparison.json', json.dumps(results) + '\n')
-  print(table, f'Figure: {output / "comparison.png"}', sep='\n', flush=True)
+  return runs
 
 
-def _score(runs: Mapping[str, FinishedRun]) -> dict[str, dict]:
-  """Scores each run, with the distance of the first run's critic."""
+def evaluate_runs(runs: Mapping[str, FinishedRun]) -> dict[str, Evaluation]:
+  """Evaluates each run, with the distance of the first run's critic."""
   critics = [label for label, run in runs.items() if 'critic' in run.variables]
   first = runs[critics[0]] if critics else None
   distance = first and first.evaluator.distance_for(first.variables)
-  results = {}
+  evaluations = {}
   for label, (evaluator, variables, _) in runs.items():
     print(f'Evaluating {label} ...', flush=True)
-    results[label] = evaluator.score(variables, distance=distance)
-    value = results[label].pop('distance')
+    found = evaluator.evaluate(variables, distance=distance)
+    value = found.scores.pop('distance')
     if critics:
-      results[label][f'distance ({critics[0]})'] = value
-  return results
+      found.scores[f'distance ({critics[0]})'] = value
+    evaluations[label] = found
+  return evaluations
 
 
-def _protocol(runs: Mapping[str, FinishedRun]) -> str:
+def reported_runs(
+  configs: Mapping[str, ml_collections.ConfigDict],
+  runs: Mapping[str, FinishedRun],
+  evaluations: Mapping[str, Evaluation],
+) -> list[ReportedRun]:
+  """Returns the runs for their page, in order."""
+  return [
+    ReportedRun(
+      label=label,
+      step=run.step,
+      config=config.to_dict(),
+      evaluation=evaluations[label],
+      collect=functools.partial(collect, run.evaluator, run.variables),
+      workdir=workdir,
+    )
+    for (workdir, config), (label, run) in zip(
+      configs.items(), runs.items(), strict=True
+    )
+  ]
+
+
+def join_protocols(runs: Mapping[str, FinishedRun]) -> str:
   """Joins the runs' protocols; a line that differs names its run."""
   lines = {
     label: run.evaluator.protocol.splitlines() for label, run in runs.items()

@@ -3,6 +3,7 @@
 `evaluation/evaluator.py` computes them.
 """
 
+import functools
 import json
 
 import ml_collections
@@ -10,6 +11,8 @@ from etils import epath
 
 from vaegan_jax.evaluation.evaluator import Poll, never_stop
 from vaegan_jax.evaluation.tables import markdown_table
+from vaegan_jax.report.examples import collect
+from vaegan_jax.report.page import ReportedRun, build_page
 from vaegan_jax.runtime import distributed
 from vaegan_jax.runtime.files import check_writable, save_png, write_text
 from vaegan_jax.setup.finished_run import open_run
@@ -20,7 +23,7 @@ def evaluate(
 ) -> None:
   """Evaluates a run on the whole held-out split, and plots figures.
 
-  Writes `evaluation.json` (one line), `evaluation.md` and
+  Writes `evaluation.json` (one line), `evaluation.md`, `report.html` and
   `figures/evaluation_*.png` into the workdir, and prints the first two. With
   several processes all compute, and the first one writes.
 
@@ -29,16 +32,28 @@ def evaluate(
   """
   check_writable(workdir, 'figures')
   evaluator, variables, step = open_run(config, workdir)
-  scores = evaluator.score(variables, poll=poll)
+  found = evaluator.evaluate(variables, poll=poll)
   plotted = evaluator.plot(variables, poll=poll)
   if not distributed.is_first():
     return
-  line = json.dumps({'step': step, **scores}, allow_nan=False)
-  table = markdown_table({epath.Path(workdir).name: scores})
+  line = json.dumps({'step': step, **found.scores}, allow_nan=False)
+  label = epath.Path(workdir).name
+  table = markdown_table({label: found.scores})
   table += '\n' + evaluator.protocol
   root = epath.Path(workdir)
   write_text(root / 'evaluation.json', line + '\n')
   write_text(root / 'evaluation.md', table)
   for name, image in plotted.items():
     save_png(root / 'figures' / f'evaluation_{name}.png', image)
-  print(line, table, f'Figures: {root / "figures"}', sep='\n', flush=True)
+  run = ReportedRun(
+    label=label,
+    step=step,
+    config=config.to_dict(),
+    evaluation=found,
+    collect=functools.partial(collect, evaluator, variables),
+    workdir=workdir,
+  )
+  page = build_page([run], title=label, protocol=evaluator.protocol)
+  write_text(root / 'report.html', page)
+  where = f'Figures: {root / "figures"}', f'Report: {root / "report.html"}'
+  print(line, table, *where, sep='\n', flush=True)

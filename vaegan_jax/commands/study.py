@@ -27,6 +27,13 @@ from vaegan_jax.config.schema import resumable_fields
 from vaegan_jax.config.validation import validate_new_run
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation.feature_metrics import FeatureMetrics
+from vaegan_jax.report.examples import collect
+from vaegan_jax.report.page import (
+  MEGABYTES,
+  NUM_EXAMPLES,
+  ReportedRun,
+  max_bytes,
+)
 from vaegan_jax.runtime import distributed
 from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.runtime.files import check_writable, write_text
@@ -53,8 +60,8 @@ def study(runs: Runs, workdir: str) -> int:
       `<workdir>/<objective>/<field>=<value>/seed_0`. The configurations differ
       in the objective, that field, the seed and the fields that a configuration
       file sets by the objective.
-    workdir: gets `study.json`, `study.md`, `study.png` and, in a sweep,
-      `study_curves.png`; the first two after every run.
+    workdir: gets `study.json`, `study.md`, `study.png`, `report.html` and, in a
+      sweep, `study_curves.png`; the first two after every run.
 
   Returns:
     The process's exit status: 0, or 1 if a run crashed. If a run was stopped
@@ -254,22 +261,42 @@ class _Progress:
 
 
 def _show(runs: Runs, outcomes: Mapping[str, Outcome], workdir: str) -> None:
-  """Plots the first finished run of each label, and prints the table."""
-  originals, rows, shown = None, {}, set()
-  for run, config in runs.items():
-    label = _label(run, workdir)
-    if outcomes[run]['status'] == FINISHED and label not in shown:
-      shown.add(label)
-      name = f'{label}, seed {config.seed}'
-      originals, rows[name] = _reconstruct_first(config, run)
+  """Shows the first finished run of each label, and prints the table."""
+  first = {}
+  for run in runs:
+    if outcomes[run]['status'] == FINISHED:
+      first.setdefault(_label(run, workdir), run)
+  share = max_bytes(0.9e6 * MEGABYTES, len(first))  # The rest are curves.
+  shown = [
+    _look_at(runs[run], run, f'{label}, seed {runs[run].seed}', share, not i)
+    for i, (label, run) in enumerate(first.items())
+  ]
   if distributed.is_first():
-    report.show(list(outcomes.values()), originals, rows, workdir)
+    report.show(list(outcomes.values()), shown, workdir)
 
 
-def _reconstruct_first(config, workdir) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the first held-out images and reconstructions, as pictures."""
-  evaluator, variables, _ = open_run(
-    config, workdir, feature_metrics=FeatureMetrics()
+def _look_at(
+  config, workdir, name, share, with_originals
+) -> tuple[ReportedRun, np.ndarray, np.ndarray]:
+  """Returns a run for the page, and first examples and reconstructions.
+
+  The examples are pictures. They are encoded here, so that one run is in memory
+  at a time.
+  """
+  evaluator, variables, step = open_run(
+    config, workdir, feature_metrics=FeatureMetrics(), has_judge=False
   )
-  x, x_recon = evaluator.reconstruct_first(variables, evaluator.num_columns)
-  return evaluator.as_pictures(x), evaluator.as_pictures(x_recon)
+  found = evaluator.evaluate(variables, NUM_EXAMPLES)
+  number = len(next(iter(found.examples.values())))
+  share *= 2 if with_originals else 1
+  shown = collect(evaluator, variables, range(number), share, with_originals)
+  run = ReportedRun(
+    label=name,
+    step=step,
+    config=config.to_dict(),
+    evaluation=found,
+    collect=lambda *_: shown,
+    workdir=workdir,
+  )
+  x, x_recon, _ = evaluator.reconstruct(variables, range(evaluator.num_columns))
+  return run, evaluator.as_pictures(x), evaluator.as_pictures(x_recon)

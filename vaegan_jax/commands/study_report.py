@@ -1,8 +1,9 @@
 """The report of a study: tables, the figure and the curves, with the spread."""
 
+import dataclasses
 import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from etils import epath
 
 from vaegan_jax.evaluation import plots, tables
 from vaegan_jax.evaluation.scores import optional_metrics, quality_metrics
+from vaegan_jax.report.facts import rate_curves
+from vaegan_jax.report.page import ReportedRun, build_page
 from vaegan_jax.runtime.files import save_png, write_text
 
 # label, objective, seed, status, step, and scores or message.
@@ -20,6 +23,11 @@ FINISHED = 'finished'  # The status of a run that was trained and evaluated.
 # Not the distance, which each critic measures in features of its own.
 _OF_CODES = ('rate', 'perplexity', 'usage')
 METRICS = (*quality_metrics(), 'frechet_floor', 'grid', 'kl', *_OF_CODES)
+_PROTOCOL = """
+- numbers: mean and sample standard deviation over the seeds of each objective
+- pictures and curves of training: of the first seed that finished
+- the distance is not reported: each critic has features of its own
+"""
 _CURVES = (
   'psnr',
   'low_frequency_psnr',
@@ -97,25 +105,27 @@ def write_tables(outcomes: list[Outcome], workdir: str) -> None:
 
 def show(
   outcomes: list[Outcome],
-  originals: np.ndarray | None,
-  rows: Mapping[str, np.ndarray],
+  shown: Sequence[tuple[ReportedRun, np.ndarray, np.ndarray]],
   workdir: str,
 ) -> None:
-  """Prints the table, and plots `study.png` and, for a sweep, the curves.
+  """Prints the table; writes `study.png`, the page and a sweep's curves.
 
   Args:
     outcomes: outcomes of all runs.
-    originals: [N, H, W, C] in [-1, 1]; None: no run finished.
-    rows: {label and seed: their reconstructions}.
+    shown: the first finished run of each label, for the page, with originals
+      and reconstructions [N, H, W, C] in [-1, 1].
   """
   root = epath.Path(workdir)
   print((root / 'study.md').read_bytes().decode(), end='', flush=True)
-  if not rows:
-    (root / 'study.png').unlink(missing_ok=True)
+  if not shown:
+    for name in ('study.png', 'report.html'):
+      (root / name).unlink(missing_ok=True)
     print('No run finished, so there is no figure.', flush=True)
     return
   summary = summarize(outcomes)
-  figure = plots.comparison_figure({'originals': originals} | rows, summary)
+  rows = {'originals': shown[0][1]}
+  rows |= {run.label: x_recon for run, _, x_recon in shown}
+  figure = plots.comparison_figure(rows, summary)
   save_png(root / 'study.png', figure)
   print(f'Figure: {root / "study.png"}', flush=True)
   lines = _lines(summary)
@@ -123,6 +133,18 @@ def show(
     picture = plots.rate_figure(lines, _CURVES)
     save_png(root / 'study_curves.png', picture)
     print(f'Curves: {root / "study_curves.png"}', flush=True)
+  runs = [
+    dataclasses.replace(run, results=summary[run.label.rpartition(', ')[0]])
+    for run, *_ in shown
+  ]
+  page = build_page(
+    runs,
+    title=root.name,
+    protocol=_PROTOCOL,
+    charts=rate_curves(summary, outcomes, _CURVES),
+  )
+  write_text(root / 'report.html', page)
+  print(f'Report: {root / "report.html"}', flush=True)
 
 
 def _lines(summary: Summary) -> dict[str, list[plots.Point]]:

@@ -8,6 +8,7 @@ import ml_collections
 from clu import parameter_overview
 
 from vaegan_jax.inference.measure_latents import measure_finished
+from vaegan_jax.report.live import LivePage
 from vaegan_jax.runtime import distributed
 from vaegan_jax.runtime.preemption import Stopper
 from vaegan_jax.runtime.profiling import Profiler
@@ -33,8 +34,8 @@ def train(
   """Trains to the end, from the newest checkpoint in `workdir` if there is one.
 
   Args:
-    workdir: gets `config.json`, `metrics.jsonl`, TensorBoard events,
-      `checkpoints/`, `figures/` and, in the end, `latents.json`.
+    workdir: gets `config.json`, `metrics.jsonl`, `report.html`, TensorBoard
+      events, `checkpoints/`, `figures/` and, in the end, `latents.json`.
     stopper: notices signals; None: one for this training alone.
 
   Returns:
@@ -86,6 +87,7 @@ def _run(
   """Continues training; returns the exit status, or a finding."""
   config, workdir, first = run.config, saved.workdir, distributed.is_first()
   writers = Writers(workdir, step) if first else NoWriters()
+  page = LivePage(config.to_dict(), workdir, run.evaluator)
   profiler = Profiler(workdir, config.profile_steps if first else ())
   with (
     contextlib.closing(writers),
@@ -104,6 +106,7 @@ def _run(
       profiler=profiler,
       stopper=stopper,
       writers=writers,
+      write_page=page.write if first else lambda *_: None,
     )
     return loop.run(
       state, step, run.batches(step), lacks_evaluation=lacks_evaluation

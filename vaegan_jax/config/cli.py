@@ -82,17 +82,32 @@ class Use:
 
 
 @dataclasses.dataclass(frozen=True)
+class PageOptions:
+  """What the mode `report` writes.
+
+  Attributes:
+    path: of the HTML file.
+    num_examples: examples on the page, if they fit.
+    megabytes: the most that the page may have.
+  """
+
+  path: str
+  num_examples: int
+  megabytes: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Command:
   """A parsed command line.
 
   Attributes:
     mode: one of `cli_flags.MODES`.
     workdir: absolute path of the folder that is written.
-    config: configuration of the command; None for 'compare' and 'study'.
+    config: configuration of the command; None for the modes of several runs.
     runs: {workdir: configuration} of the finished runs that it reads, or of
       the runs of a study.
     processes: processes that flags connect, if any.
-    use: for the modes that use a finished model.
+    use: for the modes that use a finished model, and for 'report'.
   """
 
   mode: str
@@ -100,7 +115,7 @@ class Command:
   config: ml_collections.ConfigDict | None
   runs: Mapping[str, ml_collections.ConfigDict]
   processes: Processes | None = None
-  use: Use | None = None
+  use: Use | PageOptions | None = None
 
 
 def parse(
@@ -130,6 +145,8 @@ def _parse_mode(rest: list[str], flag_values: flags.FlagValues) -> Command:
   mode, workdir = flag_values.mode, absolute(flag_values.workdir)
   if mode == 'compare':
     return _parse_compare(rest, flag_values)
+  if mode == 'report':
+    return _parse_report(rest, flag_values)
   if not workdir:
     raise UserError(
       f'--mode={mode} needs --workdir: for example, --workdir=runs/first'
@@ -150,8 +167,7 @@ def _parse_mode(rest: list[str], flag_values: flags.FlagValues) -> Command:
     reject([a for a in rest[1:] if a.startswith('-') and not a.startswith(own)])
     use = _parse_use(workdir, flag_values)
   if (mode == 'evaluate' or use) and not flag_values['config'].present:
-    config = load_config(epath.Path(workdir) / 'config.json')
-    check_data_outside(config, workdir, rest)
+    config = _load_run(workdir, rest)
   else:
     config = load_config_file(with_objective(flag_values.config, rest))
     adopt_network(config, rest, workdir)
@@ -174,12 +190,47 @@ def _parse_compare(rest: list[str], flag_values: flags.FlagValues) -> Command:
   workdirs = [absolute(workdir) for workdir in flag_values.workdirs if workdir]
   if len(set(workdirs)) < 2:
     raise bad_flag('workdirs', flag_values.workdirs, 'two or more workdirs')
-  runs = {}
-  for workdir in workdirs:
-    runs[workdir] = load_config(epath.Path(workdir) / 'config.json')
-    check_data_outside(runs[workdir], workdir)
+  runs = {workdir: _load_run(workdir) for workdir in workdirs}
   output = absolute(flag_values.workdir) or _common_parent(workdirs)
   return Command('compare', output, None, runs)
+
+
+def _parse_report(rest: list[str], flag_values: flags.FlagValues) -> Command:
+  workdir, output = absolute(flag_values.workdir), absolute(flag_values.output)
+  workdirs = [absolute(path) for path in flag_values.workdirs if path]
+  if not (workdirs or workdir):
+    raise UserError(
+      '--mode=report needs --workdir, or --workdirs for several runs: for '
+      'example, --mode=report --workdir=runs/first'
+    )
+  if flag_values['config'].present:
+    raise UserError(
+      f'--config={flag_values.config} is not for --mode=report, because each '
+      'workdir has its own: leave it out; --config.<field> changes a field'
+    )
+  runs = {path: _load_run(path, rest) for path in workdirs or [workdir]}
+  for config in runs.values():
+    apply_overrides(config, rest)
+    validate(config)
+    make_paths_absolute(config)
+  path = epath.Path(output or workdir or _common_parent([*runs]))
+  if path.suffix != '.html':
+    path /= 'report.html'
+  options = PageOptions(
+    path=str(path),
+    num_examples=flag_values['report.num_examples'].value,
+    megabytes=flag_values['report.megabytes'].value,
+  )
+  return Command('report', str(path.parent), None, runs, use=options)
+
+
+def _load_run(
+  workdir: str, args: Sequence[str] = ()
+) -> ml_collections.ConfigDict:
+  """Reads the configuration of a finished run, whose data is not in it."""
+  config = load_config(epath.Path(workdir) / 'config.json')
+  check_data_outside(config, workdir, args)
+  return config
 
 
 def _common_parent(workdirs: Sequence[str]) -> str:

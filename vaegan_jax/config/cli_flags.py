@@ -20,7 +20,7 @@ USES = {
   'sample': 'samples',
   'export': 'export',
 }
-MODES = ('train', 'evaluate', 'compare', 'study', *USES)
+MODES = ('train', 'evaluate', 'compare', 'study', 'report', *USES)
 SEEDS = '0,1,2'
 SWEEP = 'loss.kl_weight=1e-3,1e-2'
 _MAX_SAMPLES = 10**7
@@ -64,7 +64,7 @@ FLAGS = {
     PATH.text, 'runs/first'),
   'workdirs': _Flag(
     flags.DEFINE_list, [], 'Runs to compare, separated by commas.', PATH.text,
-    'runs/mse,runs/geometric', ('compare',)),
+    'runs/mse,runs/geometric', ('compare', 'report')),
   'coordinator': _Flag(
     flags.DEFINE_string, '', 'host:port of process 0, if there are several.',
     'a host and a port from 1 to 65535', '10.0.0.1:1234'),
@@ -92,8 +92,16 @@ FLAGS = {
     either(_SPLITS), 'eval', ('encode', 'reconstruct'),
     {'enum_values': _SPLITS}),
   'output': _Flag(
-    flags.DEFINE_string, '', 'Folder to write; empty: one in the workdir.',
-    PATH.text, '/data/latents', tuple(USES)),
+    flags.DEFINE_string, '', 'Folder to write; empty: one in the workdir. Of a '
+    'report, also its file.', PATH.text, '/data/latents', (*USES, 'report')),
+  'report.num_examples': _Flag(
+    flags.DEFINE_integer, 32, 'Examples on the page of a report, if they fit.',
+    'a whole number from 1 to 10000', '64', ('report',),
+    {'lower_bound': 1, 'upper_bound': 10_000}),
+  'report.megabytes': _Flag(
+    flags.DEFINE_float, 20.0, 'The most that the page of a report may have.',
+    'a number from 1 to 1000', '20', ('report',),
+    {'lower_bound': 1.0, 'upper_bound': 1000.0}),
   'tile': _Flag(
     flags.DEFINE_list, [],
     'Side of overlapping tiles, in pixels or samples, or one an axis: takes '

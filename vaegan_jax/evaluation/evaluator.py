@@ -24,25 +24,31 @@ from vaegan_jax.evaluation.critic_distance import (
 )
 from vaegan_jax.evaluation.feature_metrics import FeatureMetrics
 from vaegan_jax.evaluation.own_judge import is_judged, judge_for
-from vaegan_jax.evaluation.scores import Scores, measure, summarize
+from vaegan_jax.evaluation.reconstructor import (
+  NUM_COLUMNS,
+  Poll,
+  Reconstructor,
+  Variables,
+  never_stop,
+)
+from vaegan_jax.evaluation.scores import (
+  Evaluation,
+  Scores,
+  by_example,
+  count_codes,
+  measure,
+  summarize,
+)
 from vaegan_jax.losses.reconstruction import LossConfig
 from vaegan_jax.runtime import devices
 
-NUM_COLUMNS = 8  # In figures of images; half of the originals shown.
-NUM_SAMPLES = 64
 _NUM_PLAYED = 4
 _NO_FEATURE_METRICS = FeatureMetrics()
-Variables = Mapping[str, Any]  # {network: what `module.apply` takes}.
 # (x, x_recon, valid or None), each [B, ...] -> [B]
 Distance = Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array]
-Poll = Callable[[], None]  # Called between batches; may raise to end the work.
 
 
-def never_stop() -> None:
-  """Does nothing: the default of `poll`."""
-
-
-class Evaluator:
+class Evaluator(Reconstructor):
   """Scores and figures of one run's held-out examples."""
 
   def __init__(
@@ -76,26 +82,23 @@ class Evaluator:
         scored, too.
       sample_rate: sample rate of sounds, in Hz.
       masked: whether NaN in the examples means no data.
-      mid_side: whether the networks take mid and side; see `_heard`.
+      mid_side: whether the networks take mid and side; see `Reconstructor`.
       feature_metrics: metrics by pretrained networks.
       has_judge: whether a network of the data's own judges; `score` trains it.
       notes: further lines of the protocol.
     """
     autoencoder = modules['autoencoder']
-    self._images = images
-    self._value_range = value_range
-    self._bands, self._masked, self._mid_side = bands, masked, mid_side
-    self.sample_rate = sample_rate
-    self._batch_size = batch_size
-    self._seed = seed
-    self._latent = autoencoder.latent
-    self._latent_space = autoencoder.latent_space
-    self._reconstruct = functools.partial(_reconstruct, autoencoder)
-    self._sample = functools.partial(_sample, autoencoder, seed)
-    self._encode, self._decode, self._from_prior = (
-      functools.partial(_apply, autoencoder, method)
-      for method in ('encode', 'decode', 'from_prior')
+    super().__init__(
+      autoencoder,
+      images,
+      batch_size=batch_size,
+      seed=seed,
+      value_range=value_range,
+      masked=masked,
+      mid_side=mid_side,
     )
+    self.bands, self.sample_rate = bands, sample_rate
+    self._sample = functools.partial(_sample, autoencoder, seed)
     self._feature_metrics = feature_metrics
     self._has_judge, self._judge = has_judge, None
     self._notes = (*describe_distance(modules, loss, batch_size), *notes)
@@ -114,7 +117,7 @@ class Evaluator:
   @property
   def judge_key(self) -> tuple:
     """What the network of the data's own is a function of."""
-    return (self.fingerprint, self._shape, self._value_range, self._masked)
+    return (self.fingerprint, self.shape, self._value_range, self._masked)
 
   def distance_for(self, variables: Variables) -> Distance | None:
     """Returns the distance in the critic of a run; None if it has none."""
@@ -129,13 +132,17 @@ class Evaluator:
       pixels.mid_side_of(x), pixels.mid_side_of(x_recon), valid
     )
 
-  def score(
+  def score(self, *args: Any, **options: Any) -> Scores:
+    """Computes the scores alone of `evaluate`."""
+    return self.evaluate(*args, **options).scores
+
+  def evaluate(
     self,
     variables: Variables,
     num_images: int = 0,
     distance: Distance | None = None,
     poll: Poll = never_stop,
-  ) -> Scores:
+  ) -> Evaluation:
     """Computes the metrics over the held-out examples, on all local devices.
 
     Args:
@@ -145,7 +152,8 @@ class Evaluator:
       poll: called before each batch.
 
     Returns:
-      See `scores.summarize`. The distance is None without a critic.
+      See `scores.summarize` and `by_example`. The distance is None without a
+      critic.
     """
     num_images = min(num_images or len(self._images), len(self._images))
     if self._has_judge:
@@ -169,6 +177,7 @@ class Evaluator:
       poll=poll,
     )
     values = concatenate(batches)
+    examples = by_example(values, is_judged(num_images))
     counted = values.pop('counted', ...)
     judged = np.zeros(num_images, bool)
     judged[counted] = is_judged(num_images)[counted]
@@ -176,24 +185,28 @@ class Evaluator:
       name: value[judged if name.startswith('judge') else counted]
       for name, value in values.items()
     }
-    flat = devices.map_batches(
+    values |= self._measure_constants(autoencoder, poll)
+    num_codes = getattr(self._latent, 'codebook_size', 0)
+    scores = summarize(values, num_codes=num_codes)
+    return Evaluation(scores, examples, count_codes(values, num_codes))
+
+  def _measure_constants(self, autoencoder, poll) -> dict[str, np.ndarray]:
+    """Returns what `summarize` needs of constant pictures."""
+    batches = devices.map_batches(
       lambda x: {
         'constants': constants.energies(self._reconstruct(autoencoder, x)[0])
       },
-      constants.constant_examples(self._shape),
+      constants.constant_examples(self.shape),
       batch_size=self._batch_size,
       what='Constant pictures',
       poll=poll,
     )
-    return summarize(
-      values | concatenate(flat),
-      num_codes=getattr(self._latent, 'codebook_size', 0),
-    )
+    return concatenate(batches)
 
   @property
   def protocol(self) -> str:
     """A Markdown list that explains how the scores are computed."""
-    shape = 'x'.join(map(str, self._shape))
+    shape = 'x'.join(map(str, self.shape))
     lines = (
       f'{len(self._images):,} held-out examples of {shape}, as the autoencoder '
       'takes them: after crops and resizing',
@@ -201,10 +214,10 @@ class Evaluator:
       'a sample of it, with the averaged weights',
       'fine detail: frequencies above a quarter of the sampling frequency; '
       'false_detail by rings of 1/16 cycles per position',
-      f'grid: {len(constants.constant_examples(self._shape))} constant '
+      f'grid: {len(constants.constant_examples(self.shape))} constant '
       'pictures of several levels and colours',
       *((metrics.NO_DATA,) if self._masked else ()),
-      *self._feature_metrics.describe(self._shape[-1]),
+      *self._feature_metrics.describe(self.shape[-1]),
       *((self._judge.description,) if self._judge else ()),
       *self._notes,
     )
@@ -214,7 +227,7 @@ class Evaluator:
     """Returns what `summarize` needs of a batch, {name: [B, ...]}."""
     images, indices = batch
     x, valid = self._prepare(images)
-    x_recon, values = self._reconstruct(variables, x)
+    x_recon, _, values = self._reconstruct(variables, x)
     recons = {'': x_recon}
     if self._latent.is_random:
       recons['_sampled'] = self._sample(variables, x, indices)
@@ -231,15 +244,6 @@ class Evaluator:
       values |= self._judge.measure(x, recons)
     return values | self._feature_metrics.measure(x, recons)
 
-  def _prepare(self, images) -> tuple[jax.Array, jax.Array | None]:
-    """Returns x [B, *S, C] in [-1, 1], and which values count; None: all."""
-    x = pixels.to_float(images, self._value_range, self._mid_side)
-    return pixels.fill(x) if self._masked else (x, None)
-
-  def _heard(self, x: jax.Array) -> jax.Array:
-    """Returns what is measured, shown and played: never mid and side."""
-    return pixels.left_right(x) if self._mid_side else x
-
   def plot(
     self, variables: Variables, poll: Poll = never_stop
   ) -> dict[str, np.ndarray]:
@@ -248,28 +252,21 @@ class Evaluator:
     Returns:
       {name: [H', W', 3] uint8}; the interpolation is between two originals.
     """
-    autoencoder = devices.replicate(variables['autoencoder'])
-    poll()
-    x, x_recon = self.reconstruct_first(variables, 2 * NUM_COLUMNS)
-    poll()
-    key = jax.random.key(self._seed)
-    prior = self._latent.sample_prior(
-      key, np.arange(NUM_SAMPLES), self._latent_space(x.shape[1:-1])
+    x, x_recon, latents = self.reconstruct(
+      variables, range(2 * NUM_COLUMNS), poll
     )
-    samples = self._heard(self._from_prior(autoencoder, prior))
     poll()
-    ends, _ = self._prepare(self._images[np.arange(min(2, len(x)))])
-    ends = np.asarray(self._encode(autoencoder, ends)['latents'])
-    weights = np.linspace(0.0, 1.0, NUM_COLUMNS)
-    weights = weights.reshape(-1, *[1] * (ends.ndim - 1))
-    path = (1 - weights) * ends[0] + weights * ends[-1]
-    path = self.as_pictures(self._heard(self._decode(autoencoder, path)))
+    samples = self.as_pictures(self.sample(variables))
+    poll()
+    path = self.as_pictures(
+      self.interpolate(variables, *latents[[0, 1 % len(latents)]])
+    )
     scale = signal_figures.scale_of(path, x.ndim - 2)
     return {
       'reconstructions': signal_figures.reconstructions(
-        x, x_recon, bands=self._bands, sample_rate=self.sample_rate
+        x, x_recon, bands=self.bands, sample_rate=self.sample_rate
       ),
-      'samples': figures.sample_figure(self.as_pictures(samples), scale=scale),
+      'samples': figures.sample_figure(samples, scale=scale),
       'interpolation': figures.image_grid([path], scale=scale),
     }
 
@@ -279,65 +276,30 @@ class Evaluator:
     Each is [N, T, C] float32 in [-1, 1]; of more than two channels the first
     shown one.
     """
-    if len(self._shape) != 2:
+    if len(self.shape) != 2:
       return {}
-    pair = self.reconstruct_first(variables, 2 * NUM_COLUMNS)  # As in figures.
+    pair = self.reconstruct(variables, range(_NUM_PLAYED))[:2]
     if pair[0].shape[-1] > 2:
-      pair = [figures.choose_bands(x, self._bands)[..., :1] for x in pair]
+      pair = [figures.choose_bands(x, self.bands)[..., :1] for x in pair]
     return {
-      name: np.clip(np.nan_to_num(x[:_NUM_PLAYED]), -1, 1)
+      name: np.clip(np.nan_to_num(x), -1, 1)
       for name, x in zip(('originals', 'reconstructions'), pair, strict=True)
     }
 
   @property
   def num_columns(self) -> int:
     """The number of examples in a row of a figure."""
-    return signal_figures.num_columns(len(self._shape) - 1)
-
-  @functools.cached_property
-  def _shape(self) -> tuple[int, ...]:
-    """The shape (*S, C) of an example."""
-    return self._images[np.arange(1)].shape[1:]
+    return signal_figures.num_columns(len(self.shape) - 1)
 
   def as_pictures(self, x: np.ndarray) -> np.ndarray:
     """Turns examples [N, *S, C] into pictures [N, H', W', C'] in [-1, 1]."""
     return signal_figures.as_pictures(
-      x, bands=self._bands, sample_rate=self.sample_rate
+      x, bands=self.bands, sample_rate=self.sample_rate
     )
-
-  def reconstruct_first(
-    self, variables: Variables, num_images: int
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the first examples and their reconstructions, [N, *S, C].
-
-    Both are NaN where there is no data.
-    """
-    indices = np.arange(min(num_images, len(self._images)))
-    x, valid = self._prepare(self._images[indices])
-    autoencoder = devices.replicate(variables['autoencoder'])
-    x_recon, _ = self._reconstruct(autoencoder, np.asarray(x))
-    if self._masked:
-      x, x_recon = (jnp.where(valid, i, jnp.nan) for i in (x, x_recon))
-    return np.asarray(self._heard(x)), np.asarray(self._heard(x_recon))
 
 
 # Evaluators of equal modules share what is compiled, as in a study.
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _apply(autoencoder, method, variables, latents):
-  return autoencoder.apply(variables, latents, method=method)
-
-
 _measure = jax.jit(measure, static_argnames=('by_band', 'sample_rate'))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _reconstruct(autoencoder, variables, x):
-  """Returns reconstructions, and the latent's rate, KL or indices of codes."""
-  encoded = autoencoder.apply(variables, x, method='encode')
-  x_recon = autoencoder.apply(variables, encoded['latents'], method='decode')
-  return x_recon, autoencoder.latent.measure(encoded)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -6,6 +6,7 @@ networks, F features; S, one to three of space.
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -19,6 +20,20 @@ from vaegan_jax.models.latents.codes import codebook_metrics
 Scores = dict[str, float | None]
 _SAMPLED = '_sampled'  # Ends the names of metrics of samples.
 _BAND = 'psnr_band_'  # Begins the names of bands, numbered from 0.
+
+
+class Evaluation(NamedTuple):
+  """What is found about a set of examples.
+
+  Attributes:
+    scores: those of `summarize`.
+    examples: those of `by_example`.
+    code_counts: [K], how often each code occurs; [0] without codes.
+  """
+
+  scores: Scores
+  examples: Mapping[str, np.ndarray]
+  code_counts: np.ndarray
 
 
 def quality_metrics() -> list[str]:
@@ -100,14 +115,46 @@ def summarize(
     for band, value in enumerate(metrics.band_psnr(values['band_errors'])):
       scores[f'{_BAND}{band}'] = value
   if 'indices' in values:
-    counts = np.bincount(values['indices'].reshape(-1), minlength=num_codes)
-    scores |= codebook_metrics(counts, np)
+    scores |= codebook_metrics(count_codes(values, num_codes), np)
   for others in sampled:
     scores |= others
   return {
     name: float(value) if math.isfinite(value) else None
     for name, value in scores.items()
   }
+
+
+def by_example(
+  values: Mapping[str, np.ndarray], judged: np.ndarray
+) -> dict[str, np.ndarray]:
+  """Returns the metrics that single examples have, {name: [N]}.
+
+  Args:
+    values: as `summarize` takes them, before any is left out.
+    judged: [N] bool, the examples that the data's own judge may judge.
+
+  Returns:
+    Values in float64, NaN where an example does not count.
+  """
+  counted = values.get('counted', np.ones_like(judged))
+  examples = {}
+  for name in (*quality_metrics(), 'kl', 'rate', 'distance'):
+    if name in values and values[name].ndim == 1:
+      known = counted & judged if name == 'judge' else counted
+      examples[name] = np.where(known, values[name].astype(float), np.nan)
+  total, recon, common = (
+    values[name].sum(axis=1, dtype=np.float64)
+    for name in ('energy', 'energy_recon', 'energy_common')
+  )
+  with np.errstate(divide='ignore', invalid='ignore'):
+    detail = np.where(counted, common / np.maximum(total, recon), np.nan)
+  return examples | {'detail': detail}
+
+
+def count_codes(values: Mapping[str, np.ndarray], num_codes: int) -> np.ndarray:
+  """Returns how often each code occurs, [K]; [0] without codes."""
+  indices = values.get('indices', np.zeros(0, int))
+  return np.bincount(indices.reshape(-1), minlength=num_codes)
 
 
 def _metrics_for(values, suffix) -> dict[str, float]:

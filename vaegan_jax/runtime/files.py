@@ -14,12 +14,15 @@ from PIL import Image
 from vaegan_jax.errors import UserError
 
 
-def check_writable(workdir: epath.PathLike, *folders: str) -> None:
+def check_writable(
+  workdir: epath.PathLike, *folders: str, flag: str = 'workdir'
+) -> None:
   """Checks that a folder can be made and written; leaves nothing there.
 
   Args:
     workdir: a folder that need not exist, on a disk or in a bucket.
     *folders: names of folders in it that will be written, too.
+    flag: the flag that names it.
 
   Raises:
     UserError: one, or the nearest existing folder above it, is a file or
@@ -27,7 +30,7 @@ def check_writable(workdir: epath.PathLike, *folders: str) -> None:
   """
   path = epath.Path(workdir)
   if '://' in os.fspath(path):
-    _check_bucket(path)
+    _check_bucket(path, flag)
     return
   for folder in (path, *(path / name for name in folders)):
     while not folder.exists() and folder != folder.parent:
@@ -38,13 +41,13 @@ def check_writable(workdir: epath.PathLike, *folders: str) -> None:
         pass
     except OSError as error:
       raise UserError(
-        f'--workdir={workdir} cannot be written, because {folder} is not a '
+        f'--{flag}={workdir} cannot be written, because {folder} is not a '
         f'folder or is read-only ({error.strerror}): fix that, or name '
-        'another, such as --workdir=runs/first'
+        f'another, such as --{flag}=runs/first'
       ) from error
 
 
-def _check_bucket(path: epath.Path) -> None:
+def _check_bucket(path: epath.Path, flag: str) -> None:
   # One per process: all check at the same time.
   probe = path / f'.probe-{os.getpid()}-{time.time_ns()}'
   try:
@@ -55,7 +58,7 @@ def _check_bucket(path: epath.Path) -> None:
     probe.unlink()
   except Exception as error:  # TensorFlow's errors have no common class.
     raise UserError(
-      f'--workdir={path} cannot be written ({error}): make sure that the '
+      f'--{flag}={path} cannot be written ({error}): make sure that the '
       'bucket exists, that you may write to it (gcloud auth '
       'application-default login) and that google-cloud-storage is installed'
     ) from error

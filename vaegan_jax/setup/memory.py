@@ -1,11 +1,12 @@
 """Checks that updates and evaluations fit in memory, before anything compiles.
 
-An update needs its state, the gradients of the largest network, and the results
-of convolutions and matrix products, which their gradients need. XLA may plan
-less on an accelerator, where it computes results again if the memory is short.
-So there an update is refused only for its state and gradients, and a warning
-tells the rest. XLA may still run out of memory; that is reported as a user's
-mistake too.
+An update needs its state, the gradients of the largest network, and what those
+gradients need: the results of convolutions and matrix products. On a CPU this
+is a lower bound, and an update that needs more is refused. An accelerator's
+estimate has the sums of residual blocks, too, and a TPU's padding. XLA computes
+results again there if the memory is short. So an update is refused for its
+state and gradients, and a warning tells the rest. XLA may still run out of
+memory; that is reported as a user's mistake too.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from absl import logging
 from vaegan_jax.errors import UserError
 from vaegan_jax.training.train_state import TrainState
 
-_KEPT = ('conv_general_dilated', 'dot_general')
+_PRODUCTS = ('conv_general_dilated', 'dot_general')
 # A TPU fills up to this many images or channels, and keeps about so many bytes
 # out of its main memory.
 _LANES, _BESIDE = 128, 64_000_000
@@ -43,7 +44,7 @@ def check_memory(
   Args:
     state: arrays or their shapes.
     shape: (*S, C) of an example.
-    batch_size: images on each device.
+    batch_size: images that a device computes at once.
 
   Raises:
     UserError: it needs more than there is.
@@ -60,7 +61,8 @@ def check_memory(
     f'An update needs about {needed / 1e9:,.1f} GB of memory on {where} '
     f'({listed}), which has {available / 1e9:,.1f}: lower batch_size, '
     'data.image_size, model.width, model.codebook_size or critic.width, as '
-    'in --config.batch_size=16, or use --config.model.remat=true'
+    'in --config.batch_size=16, or use --config.model.remat=true or '
+    '--config.optimizer.accumulate_steps=2'
   )
   *fixed, _ = parts.values()
   if on_cpu or sum(fixed) > available:
@@ -84,12 +86,18 @@ def estimate_parts(
   Returns:
     {part: bytes}: the state, the gradients, and last the activations.
   """
-  lanes = _LANES if platform == 'tpu' else 1
+  options = {
+    'lanes': _LANES if platform == 'tpu' else 1,
+    # A CPU's forms of convolutions have sums of their own.
+    'kept': _PRODUCTS if platform == 'cpu' else (*_PRODUCTS, 'add'),
+  }
   activations = sum(
-    _kept_bytes(modules[name], network.variables, shape, batch_size, lanes)
+    _kept_bytes(
+      module, state.networks[name].variables, shape, batch_size, **options
+    )
     # The critic's step takes photographs and reconstructions.
-    * (2 if name == 'critic' and network.opt_state else 1)
-    for name, network in state.networks.items()
+    * (2 if name == 'critic' and state.networks[name].opt_state else 1)
+    for name, module in modules.items()
   )
   if platform == 'tpu':
     activations = max(activations - _BESIDE, 0)
@@ -132,35 +140,53 @@ def _num_bytes(tree: Any) -> int:
   return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def _kept_bytes(module, variables, shape, batch_size, lanes=1) -> int:
+def _kept_bytes(
+  module, variables, shape, batch_size, *, lanes=1, kept=_PRODUCTS
+) -> int:
   """Counts what one forward pass keeps for the backward pass, by its jaxpr.
 
   Of blocks that are computed again (`remat`) it keeps the results of all, and
-  the products of the largest one.
+  what the largest one keeps.
+
+  Args:
+    module, variables: the network.
+    shape, batch_size: of its input.
+    lanes: see `_stored_bytes`.
+    kept: names of the operations whose results are kept.
   """
   x = jax.ShapeDtypeStruct((batch_size, *shape), jnp.float32)
-  jaxpr = jax.make_jaxpr(module.apply)(variables, x).jaxpr
-  again = []
-  kept = _product_bytes(jaxpr, lanes, again)
-  return kept + max(again, default=0)
+  largest = 0
+
+  def count(jaxpr) -> int:
+    nonlocal largest
+    total, biases = 0, set()
+    for equation in jaxpr.eqns:
+      name = equation.primitive.name
+      is_block = name in _RECOMPUTED
+      if name == 'broadcast_in_dim':
+        biases.update(equation.outvars)
+      is_kept = name in kept and not (name == 'add' and _adds(equation, biases))
+      if is_block or is_kept:
+        total += sum(_stored_bytes(out.aval, lanes) for out in equation.outvars)
+      for value in equation.params.values():
+        inner = getattr(value, 'jaxpr', value)
+        if hasattr(inner, 'eqns'):
+          inside = count(inner)
+          largest = max(largest, inside) if is_block else largest
+          total += 0 if is_block else inside
+    return total
+
+  total = count(jax.make_jaxpr(module.apply)(variables, x).jaxpr)
+  return total + largest
 
 
-def _product_bytes(jaxpr, lanes: int, again: list[int]) -> int:
-  """Counts products; those of recomputed blocks are appended to `again`."""
-  total = 0
-  for equation in jaxpr.eqns:
-    is_block = equation.primitive.name in _RECOMPUTED
-    if is_block or equation.primitive.name in _KEPT:
-      total += sum(_stored_bytes(out.aval, lanes) for out in equation.outvars)
-    for value in equation.params.values():
-      inner = getattr(value, 'jaxpr', value)
-      if hasattr(inner, 'eqns'):
-        products = _product_bytes(inner, lanes, again)
-        if is_block:
-          again.append(products)
-        else:
-          total += products
-  return total
+def _adds(equation, biases) -> bool:
+  """Returns whether a sum only adds a bias or a number to an array."""
+  shape = equation.outvars[0].aval.shape
+  return any(
+    x.aval.shape != shape or hasattr(x, 'val') or x in biases
+    for x in equation.invars
+  )
 
 
 def _stored_bytes(aval, lanes: int) -> int:

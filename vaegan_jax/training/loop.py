@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import jax
 
 from vaegan_jax.evaluation.evaluator import Evaluator
-from vaegan_jax.evaluation.scores import to_line
+from vaegan_jax.evaluation.reconstructor import Variables
+from vaegan_jax.evaluation.scores import Evaluation, to_line
 from vaegan_jax.runtime import devices
 from vaegan_jax.runtime.preemption import Preempted, Stopper
 from vaegan_jax.runtime.profiling import Profiler
@@ -83,6 +84,7 @@ class Loop:
     profiler: traces some steps.
     stopper: handles the signals that stop the run.
     writers: write scalars, images and sounds.
+    write_page: shows an evaluation, after the step's scalars.
   """
 
   plan: Plan
@@ -94,6 +96,7 @@ class Loop:
   profiler: Profiler
   stopper: Stopper
   writers: Writers | NoWriters
+  write_page: Callable[[int, Variables, Evaluation], None]
 
   def run(
     self,
@@ -196,12 +199,13 @@ class Loop:
     With `stop` nothing is evaluated. A signal ends the evaluation.
     """
     plan, evaluator, poll = self.plan, self.evaluator, self.stopper.poll
-    variables, images, sounds = inference_variables(state), {}, {}
+    variables, found = inference_variables(state), None
+    images, sounds = {}, {}
     try:
       if not stop and plan.due(step, plan.eval_every_steps):
-        scores = evaluator.score(variables, plan.num_eval_images, poll=poll)
-        record |= _prefix('eval', scores)
-        print('evaluated:', to_line(scores), flush=True)
+        found = evaluator.evaluate(variables, plan.num_eval_images, poll=poll)
+        record |= _prefix('eval', found.scores)
+        print('evaluated:', to_line(found.scores), flush=True)
       if not stop and plan.due(step, plan.figure_every_steps):
         images = evaluator.plot(variables, poll=poll)
         sounds = evaluator.play(variables)
@@ -209,6 +213,8 @@ class Loop:
       stop = True
     if record:
       self.writers.write_scalars(step, record)
+    if found:
+      self.write_page(step, variables, found)
     if images:
       self.writers.write_images(step, images)
     if sounds:

@@ -1,0 +1,44 @@
+"""The command `report`: one page on finished runs, to look at and to mail."""
+
+from collections.abc import Mapping
+
+import ml_collections
+
+from vaegan_jax.commands.compare import (
+  evaluate_runs,
+  join_protocols,
+  open_runs,
+  reported_runs,
+)
+from vaegan_jax.config.cli import PageOptions
+from vaegan_jax.report.page import build_page
+from vaegan_jax.runtime.files import check_writable, write_text
+
+
+def report(
+  configs: Mapping[str, ml_collections.ConfigDict],
+  folder: str,
+  options: PageOptions,
+) -> None:
+  """Evaluates runs on the same held-out examples, and writes their page.
+
+  Args:
+    configs: {workdir: its configuration}; several are compared.
+    folder: where the file is written.
+    options: of the page.
+
+  Raises:
+    UserError: a run has no checkpoint, the runs' data differ, or the file
+      cannot be written.
+  """
+  check_writable(folder, flag='output')
+  runs = open_runs(configs)
+  page = build_page(
+    reported_runs(configs, runs, evaluate_runs(runs)),
+    title=', '.join(runs),
+    protocol=join_protocols(runs),
+    num_examples=options.num_examples,
+    megabytes=options.megabytes,
+  )
+  write_text(options.path, page)
+  print(f'Report: {options.path}', flush=True)
