@@ -43,7 +43,7 @@ def show(browser, tmp_path_factory):
     path = folder / f'{len(list(folder.iterdir()))}.html'
     path.write_text(text)
     browser.open(path.as_uri())
-    browser.wait('document.querySelector("figcaption b") !== null')
+    browser.run('Promise.resolve(painted).then(() => 0)')
     return browser
 
   yield show
@@ -238,6 +238,16 @@ def test_slices_of_volumes_move_together(show):
   assert pixel(browser, 0, 3, 2) == [x[2, 3, 5]] * 3
   check_quiet(browser)
   check_accessible(browser)
+
+
+def test_a_page_without_room_for_an_example_says_so(show):
+  browser = show((32, 32, 32, 1), (0,), labels=('mse',), megabytes=0.13)
+  text = browser.run('document.getElementById("examples").innerText')
+  assert '0 of 70' in text and 'would exceed 0.13 MB' in text
+  # Slices of the latents' volumes are smaller, and are painted.
+  center = '(c => c.getContext("2d").getImageData(16, 16, 1, 1).data[3])'
+  browser.wait(f'{center}(document.querySelector(".gallery canvas")) === 255')
+  check_quiet(browser)
 
 
 def test_bands_are_chosen(show):

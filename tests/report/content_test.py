@@ -239,10 +239,14 @@ def test_the_command_takes_one_run_or_several(run_dir):
   command = parse(both, '--output=/tmp/page.html', '--report.num_examples=64')
   assert command.use.path == '/tmp/page.html' and command.workdir == '/tmp'
   assert command.use.num_examples == 64
+  (run_dir / 'all.html').mkdir()
+  command = parse(both, f'--output={run_dir}/all.html')
+  assert command.use.path == f'{run_dir}/all.html/report.html'
   for flags, told in (
     ([], r'--mode=report needs --workdir, or --workdirs'),
     ([f'--workdir={run_dir}', '--config=configs/celeba.py'], 'leave it out'),
     ([f'--workdir={run_dir}', '--report.num_examples=0'], 'from 1 to 10000'),
+    ([f'--workdir={run_dir}', '--report.megabytes=nan'], 'nan must be a num'),
     ([f'--workdir={run_dir}/no'], 'config.json does not exist'),
   ):
     with pytest.raises(UserError, match=told):

@@ -159,6 +159,8 @@ def parse_flags(
         f'--{name}={value} is for --mode={" or ".join(flag.modes)}: for '
         f'example, --mode={flag.modes[0]} --{name}={flag.example}'
       )
+    if flag.define is flags.DEFINE_float and value == 'nan':
+      raise bad_flag(name, value)  # absl's bounds let it pass.
     if flag.rule == PATH.text:
       for path in value.split(','):
         if not PATH.holds(path):

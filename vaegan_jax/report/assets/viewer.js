@@ -28,13 +28,13 @@ function describe(example, run) {
 }
 
 function buildExamples() {
-  if (!examples.length) return null;
   const root = document.getElementById('examples');
   state.bands ??= media.bands.length === 3 ? media.bands : Array(3).fill(media.bands[0]);
   state.slices ??= sides().map((side) => Math.floor(side / 2));
   state.runs ??= page.runs.map((_, i) => i).slice(0, 4);
-  if (!examples.some(({ index }) => index === state.example)) state.example = ordered()[0].index;
   if (page.note) root.append(make('p', { class: 'faint' }, page.note));
+  if (!examples.length) return null;
+  if (!examples.some(({ index }) => index === state.example)) state.example = ordered()[0].index;
   const strip = make('ul', { class: 'strip', 'aria-label': 'Examples' });
   const title = make('h3', { 'aria-live': 'polite' });
   const panes = make('div', {
