@@ -156,13 +156,14 @@ def test_numbers_have_their_best_and_spread():
 def test_curves_are_read_while_they_are_written(tmp_path):
   lines = [json.dumps({'step': i, 'train/loss': 0.5 * i}) for i in range(1000)]
   lines[3] = json.dumps({'step': 3, 'train/loss': None, 'eval/psnr': 1 / 3})
-  (tmp_path / 'metrics.jsonl').write_text('\n'.join([*lines, '{"step": 1']))
+  strange = '[1]', '{"step": "x"}', '{"step": 5, "a": "b"}', '{"step": 1'
+  (tmp_path / 'metrics.jsonl').write_text('\n'.join([*lines, *strange]))
   curves = facts.read_curves(tmp_path)
   assert curves['eval/psnr'] == [[3, 0.333333]]
   points = curves['train/loss']
   assert len(points) == 400
   assert points[0] == [0, 0.0] and points[-1] == [999, 499.5]
-  assert facts.read_curves(tmp_path / 'none') == {}
+  assert len(curves) == 2 and facts.read_curves(tmp_path / 'none') == {}
 
 
 def test_codes_and_fields_are_listed():
