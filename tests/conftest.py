@@ -14,7 +14,7 @@ import pytest
 import yaml
 from safetensors.numpy import save_file
 
-from tests.environment import QUICK_FLAGS
+from tests.environment import QUICK_FLAGS, spare_collector
 from tests.tiny_run import draw_images, tiny_flags
 
 # Compilation takes most of the time, so the next run reuses every program.
@@ -47,11 +47,13 @@ for _number in (signal.SIGINT, signal.SIGHUP):
 
 # The files that take longest: a worker that starts one last delays the end.
 _SLOW = (
-  'train_test.py',
   'distributed_test.py',
+  'train_test.py',
   'update_options_test.py',
   'many_devices_test.py',
+  'from_diffusers_test.py',
   'codes_test.py',
+  'tiles_test.py',
   'faults_test.py',
   'load_test.py',
   'bucket_test.py',
@@ -61,6 +63,10 @@ _SLOW = (
   'sounds_and_volumes_test.py',
   'flops_test.py',
   'update_test.py',
+  'use_test.py',
+  'layer_sizes_test.py',
+  'optimizers_test.py',
+  'no_data_update_test.py',
   'array_folder_test.py',
   'perceptual_test.py',
   'devices_test.py',
@@ -88,13 +94,9 @@ _SLOW = (
 
 
 def pytest_collection_finish():
-  """Keeps Python's collector away from what lives as long as the process.
-
-  By default, it takes a tenth of the time: traces have many small objects.
-  """
+  """Keeps Python's collector away from what collecting the tests has made."""
   gc.collect()
-  gc.freeze()
-  gc.set_threshold(50_000, 20, 50)
+  spare_collector()
 
 
 def pytest_collection_modifyitems(items):

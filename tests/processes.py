@@ -1,6 +1,7 @@
 """Runs of main.py in processes of their own, for the tests.
 
-They are forked from one that has imported TensorFlow and JAX already.
+They are forked from one that has imported JAX already. They write nothing for
+TensorBoard, which would import TensorFlow, unless `with_tensorboard` is called.
 """
 
 import atexit
@@ -19,13 +20,15 @@ from pathlib import Path
 import jax
 
 import main
-from tests.environment import environment
+from tests.environment import environment, spare_collector
+from vaegan_jax.runtime import writers
 
 MAIN = Path(main.__file__)
 SERVER = multiprocessing.get_context('forkserver')
-SERVER.set_forkserver_preload(
-  [__name__, 'tensorflow', 'clu.metric_writers', 'vaegan_jax.commands.train']
-)
+_PRELOADED = [__name__, 'vaegan_jax.commands.train']
+SERVER.set_forkserver_preload(_PRELOADED)
+_tensorboard_writer = writers._tensorboard_writer
+_with_tensorboard = False
 
 
 class Process:
@@ -53,6 +56,7 @@ class Process:
         devices,
         self._out,
         self._err,
+        _with_tensorboard,
         prepare,
       ),
     )
@@ -136,17 +140,20 @@ def _send_result(sender, number, function, args):
 
 def _have_devices(number):
   """Gives this process, in which JAX has done nothing, virtual devices."""
+  spare_collector()
   os.environ.update(environment(number))
   jax.config.update('jax_platforms', 'cpu')  # It was read when imported.
 
 
-def _become_main(args, devices, out, err, prepare):
+def _become_main(args, devices, out, err, board, prepare):
   for path, stream in ((out, sys.stdout), (err, sys.stderr)):
     with path.open('wb') as file:
       os.dup2(file.fileno(), stream.fileno())
   _have_devices(devices)
   logging.root.handlers.clear()  # Orbax, loaded before absl, has added one.
   heed_signals()
+  if not board:
+    writers._tensorboard_writer = lambda _: None
   sys.argv = [str(MAIN), *args]
   if prepare:
     prepare()
@@ -154,6 +161,19 @@ def _become_main(args, devices, out, err, prepare):
     runpy.run_path(str(MAIN), run_name='__main__')
   finally:  # As Python does at its end, but multiprocessing does not.
     atexit._run_exitfuncs()
+
+
+def with_tensorboard():
+  """Lets the processes that are started from now on write for TensorBoard."""
+  global _with_tensorboard
+  _with_tensorboard = True
+  imported = ('tensorflow', 'clu.metric_writers')
+  SERVER.set_forkserver_preload([*_PRELOADED, *imported])
+
+
+def write_for_tensorboard():
+  """Prepares one process that writes for TensorBoard."""
+  writers._tensorboard_writer = _tensorboard_writer
 
 
 def heed_signals():

@@ -21,7 +21,7 @@ NETWORKS = ('plain', 'residual')
 # What a critic gets of an example: all have the example itself in some sizes,
 # and sounds also spectra over time and their samples by phase.
 VIEWS = ('wave', 'stft', 'period')
-LAYOUTS = ('own', 'ldm')
+LAYOUTS = ('own', 'ldm', 'tiny', 'oobleck')
 TRAINED_PARTS = ('all', 'decoder', 'none')
 ACTIVATIONS = ('own', 'snake')
 DTYPES = ('float32', 'bfloat16')

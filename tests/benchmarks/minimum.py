@@ -36,6 +36,7 @@ def minimum_flops(
 
     autoencoder       3 F_A - F_first + N       decoder alone: its 3 F - F_first
     equivariance      3 F_H                     the decoder at half the size
+    drift             F_G                       the first decoder's images
     critic step       2 (3 F_D - F_first)       real and fake
     perceptual step   2 F_L + F_L               forward on both; fake's gradient
     simultaneous      less 2 F_L                the critic step's forward passes
@@ -53,6 +54,8 @@ def minimum_flops(
   products += search_products(config)
   if config.loss.equivariance_weight:
     products += 3 * sum(decoder_products(config, halved=True))
+  if config.loss.drift_weight:
+    products += sum(decoder)
   if config.loss.spectrum_weight:
     products += 3 * mel_products(config)
   if config.objective in adversarial.OBJECTIVES:

@@ -93,7 +93,11 @@ def describe(args: argparse.Namespace, overrides: list[str]) -> dict:
     )
   with _as_on_tpu():
     estimate = estimate_parts(
-      modules, state, example_shape(config.data), batch_size, 'tpu'
+      modules,
+      state,
+      example_shape(config.data),
+      batch_size // config.optimizer.accumulate_steps,
+      'tpu',
     )
   return {
     'note': "the compiler's plan and no measurement; figures of one device",

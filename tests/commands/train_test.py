@@ -1,25 +1,19 @@
-"""Runs that are killed, damaged or moved end bit-identical to undisturbed ones.
-
-Most tests run main.py in a separate process.
-"""
+"""Runs that are stopped, damaged or moved end bit-identical to others."""
 
 import json
 import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
+from unittest import mock
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.environment import environment
 from tests.finished_run import restore_state
 from tests.processes import (
-  MAIN,
   Process,
   crc32s,
   read_rows,
@@ -38,7 +32,8 @@ from vaegan_jax.training import health, loop
 
 _SPEED = 'train/images_per_second'
 _RATE = '--config.optimizer.autoencoder_learning_rate'
-_LAST_STEP = 100  # Steps of the killed run, with a checkpoint every 10.
+_LAST_STEP = 100  # Steps of the stopped run, with a checkpoint every 10.
+_tensorboard_writer = writers._tensorboard_writer  # Other tests have none.
 
 
 def _set(**values):
@@ -56,11 +51,11 @@ def long_run(tiny_run):
 
 
 @pytest.fixture(scope='module')
-def undisturbed(long_run, tmp_path_factory):
+def undisturbed(long_run, run, tmp_path_factory):
   """Returns the workdir of a complete run, which must not change."""
   workdir = tmp_path_factory.mktemp('runs') / 'undisturbed'
-  process = Process(workdir, *long_run)
-  assert process.wait() == 0, process.err
+  with mock.patch.object(writers, '_tensorboard_writer', _tensorboard_writer):
+    assert run(workdir, *long_run) == 0
   return workdir
 
 
@@ -117,27 +112,20 @@ def test_metrics_are_one_flat_line_a_step(undisturbed):
     assert (_SPEED in row) == (row['step'] > 1)
 
 
-def test_a_stopped_run_ends_with_the_same_bits_into_a_closed_output(
-  long_run, undisturbed, tmp_path
+def test_a_stopped_run_with_a_closed_output_ends_with_the_same_bits(
+  long_run, undisturbed, tmp_path, run, capsys
 ):
+  """The stopped one is a process of its own; it is resumed in this one."""
   workdir = tmp_path / 'run'
-  with subprocess.Popen(
-    [sys.executable, MAIN, *long_run, f'--workdir={workdir}'],
-    env=environment(1),
-    stdout=subprocess.PIPE,
-    stderr=subprocess.DEVNULL,
-    text=True,
-  ) as process:
-    wait_for_step(workdir, 13)
-    process.terminate()
-    out, _ = process.communicate(timeout=60)
+  process = Process(workdir, *long_run, prepare=_close_the_pipes)
+  wait_for_step(workdir, 13)
+  process.terminate()
+  assert process.wait(60) == PREEMPTED == 75, process.err
   stopped = read_rows(workdir)[-1]['step']
-  assert process.returncode == PREEMPTED == 75
-  assert f'SIGTERM: stopped after step {stopped}' in out
   assert saved_steps(workdir)[-1] == stopped < _LAST_STEP
 
-  process = Process(workdir, *long_run, prepare=_close_the_pipes)
-  assert process.wait() == 0, process.err
+  assert run(workdir, *long_run) == 0
+  assert f'Resuming after step {stopped};' in capsys.readouterr().out
   _assert_same_run(workdir, undisturbed)
 
 
@@ -170,19 +158,18 @@ def _empty(folder):
 
 
 def test_damaged_checkpoints_are_quarantined_and_the_one_before_used(
-  long_run, undisturbed, copied
+  long_run, undisturbed, copied, run, capsys, caplog
 ):
   for step, damage in ((100, _truncate), (90, _flip_a_bit), (80, _empty)):
     damage(copied / 'checkpoints' / str(step))
-  process = Process(copied, *long_run)
-  assert process.wait() == 0, process.err
+  assert run(copied, *long_run) == 0
   for step in (100, 90, 80):
     path = copied / 'checkpoints' / str(step)
     aside = copied / 'quarantine' / str(step)
-    assert f'The checkpoint {path} is damaged' in process.err
-    assert f'Moved the damaged checkpoint to {aside}' in process.err
+    assert f'The checkpoint {path} is damaged' in caplog.text
+    assert f'Moved the damaged checkpoint to {aside}' in caplog.text
     assert aside.is_dir()
-  assert 'Resuming after step 70;' in process.out
+  assert 'Resuming after step 70;' in capsys.readouterr().out
   _assert_same_run(copied, undisturbed)
 
 
@@ -198,26 +185,25 @@ def test_a_batch_not_divisible_by_the_devices_is_refused(tiny_run, tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
-def test_another_configuration_is_refused_and_changes_nothing(copied, long_run):
+def test_another_configuration_is_refused_and_changes_nothing(
+  copied, long_run, run
+):
   before = _snapshot(copied)
-  process = Process(
-    copied, *long_run, *_set(seed=1), '--config.model.latent_dim=5'
-  )
-  assert process.wait() == 2
-  assert process.err.startswith('error: In the checkpoint ')
-  assert process.err.count('\n') == 1
-  assert re.findall(r'([\w./]+) was', process.err) == [
+  other = (*_set(seed=1), '--config.model.latent_dim=5')
+  with pytest.raises(UserError, match='In the checkpoint') as caught:
+    run(copied, *long_run, *other)
+  assert re.findall(r'([\w./]+) was', str(caught.value)) == [
     'config.model.latent_dim',
     'config.seed',
   ]
   assert _snapshot(copied) == before
 
 
-def test_a_finished_run_reports_that_it_is_done(copied, long_run):
+def test_a_finished_run_reports_that_it_is_done(copied, long_run, run, capsys):
   before = _snapshot(copied)
-  process = Process(copied, *long_run)
-  assert process.wait() == 0, process.err
-  assert 'Nothing to do: step 100 is there already.' in process.out
+  assert run(copied, *long_run) == 0
+  out = capsys.readouterr().out
+  assert 'Nothing to do: step 100 is there already.' in out
   assert _snapshot(copied) == before
 
 

@@ -267,7 +267,22 @@ MISTAKES = (
   # The autoencoder and its latent.
   ('--config.model.num_res_blocks=2', "model.network='residual'"),
   (f'{_RESIDUAL} --config.model.norm=batch', "model.norm='batch' GroupNorm"),
-  (f'{_LDM} --config.model.latent=vq', "model.latent='vq' 'gaussian' 'ldm'"),
+  (f'{_LDM} --config.model.latent=fsq', "latent='fsq' 'gaussian' 'ldm'"),
+  (f'{_LDM} --config.model.latent=vq', "model.code_dim=8 'ldm' code_dim=128"),
+  (f'{_SOUNDS} --config.model.layout=tiny', "model.layout='tiny' two axes"),
+  (
+    '--config.model.layout=oobleck',
+    "model.layout='oobleck' one axis image_size=64 layout=own",
+  ),
+  (
+    '--config.model.latent=lfq --config.model.code_dim=2 '
+    '--config.optimizer.accumulate_steps=2',
+    'accumulate_steps=2 "lfq" accumulate_steps=1',
+  ),
+  (
+    '--config.optimizer.accumulate_steps=7',
+    'batch_size=64 by 7; accumulate_steps=7 use 63',
+  ),
   (f'{_LDM} --config.model.latent_shape=flat', 'model.latent_shape=map'),
   (
     f'{_LDM} --config.model.network=plain '

@@ -118,4 +118,7 @@ def _write(results, output) -> None:
 
 
 if __name__ == '__main__':
+  from tests.processes import with_tensorboard
+
+  with_tensorboard()
   sys.exit(main())

@@ -31,6 +31,7 @@ from vaegan_jax.evaluation import figures, metrics
 from vaegan_jax.inference.load import load_model
 from vaegan_jax.inference.preprocess import preprocess
 from vaegan_jax.models import safetensors_files
+from vaegan_jax.models.latents.vq import codebook_of
 from vaegan_jax.models.pretrained.diffusers import from_diffusers
 from vaegan_jax.setup.exported_run import EXPORT_VERSION
 from vaegan_jax.setup.finished_run import open_run
@@ -476,20 +477,26 @@ def test_the_layout_of_latent_diffusion_is_exported_for_diffusers(
 ):
   fields = ('model.network=residual', 'model.layout=ldm', 'model.width=8')
   fields += ('model.channel_multipliers=1,2,2', 'model.latent_shape=map')
-  finish(tmp_path, tiny_run, *fields, 'model.middle_attention=true')
+  fields += ('model.latent=vq', 'model.code_dim=4', 'model.codebook_size=8')
+  fields += ('model.latent_dim=4', 'model.middle_attention=true')
+  finish(tmp_path, tiny_run, *fields)
   use(tmp_path, '--mode=export')
   folder = tmp_path / 'export' / 'diffusers'
   about = json.loads((folder / 'config.json').read_text())
+  assert about['_class_name'] == 'VQModel'
   assert about['block_out_channels'] == [8, 16, 16]
   assert about['scaling_factor'] > 0
   content = folder / 'diffusion_pytorch_model.safetensors'
   state, metadata = safetensors_files.read(content.read_bytes())
   assert metadata == {'format': 'pt'}
   model = vaegan_jax.load(tmp_path / 'export')
-  params = model.variables['autoencoder']['params']
+  variables = model.variables['autoencoder']
+  back = from_diffusers(state, like=variables)
   jax.tree.map(
-    np.testing.assert_array_equal, from_diffusers(state, like=params), params
+    np.testing.assert_array_equal, back['params'], variables['params']
   )
+  codes = [codebook_of(v['batch_stats']['latent']) for v in (back, variables)]
+  np.testing.assert_array_equal(*codes)
 
 
 @pytest.mark.parametrize(

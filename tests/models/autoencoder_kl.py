@@ -1,4 +1,4 @@
-"""AutoencoderKL of diffusers in NumPy, from its config and its state dict.
+"""AutoencoderKL and VQModel of diffusers in NumPy, from config and state dict.
 
 Axes, as there: B, C, H, W.
 """
@@ -7,8 +7,11 @@ import numpy as np
 
 
 def encode(state, config, x):
-  """Returns the mean and logvar of images x, [B, 2 Z, H', W'] float64."""
-  net = _Network(state, config)
+  """Returns the mean and logvar of images x, [B, 2 Z, H', W'] float64.
+
+  Those of VQModel are the nearest codes, [B, Z, H', W'].
+  """
+  net = Network(state, config['norm_num_groups'])
   h = net.conv('encoder.conv_in', x)
   for level in range(len(config['block_out_channels'])):
     name = f'encoder.down_blocks.{level}'
@@ -17,13 +20,15 @@ def encode(state, config, x):
       padded = np.pad(h, ((0, 0), (0, 0), (0, 1), (0, 1)))
       h = net.conv(f'{name}.downsamplers.0.conv', padded, stride=2, padding=0)
   h = net.head('encoder', net.middle('encoder.mid_block', h))
-  return net.conv('quant_conv', h) if config['use_quant_conv'] else h
+  h = net.conv('quant_conv', h) if config.get('use_quant_conv', True) else h
+  return net.quantize(h) if config['_class_name'] == 'VQModel' else h
 
 
 def decode(state, config, z):
   """Returns images [B, C, H, W] float64 of latents z."""
-  net = _Network(state, config)
-  h = net.conv('post_quant_conv', z) if config['use_post_quant_conv'] else z
+  net = Network(state, config['norm_num_groups'])
+  has_conv = config.get('use_post_quant_conv', True)
+  h = net.conv('post_quant_conv', z) if has_conv else z
   h = net.middle('decoder.mid_block', net.conv('decoder.conv_in', h))
   for level in range(len(config['block_out_channels'])):
     name = f'decoder.up_blocks.{level}'
@@ -33,15 +38,16 @@ def decode(state, config, z):
   return net.head('decoder', h)
 
 
-class _Network:
+class Network:
   """The layers by name."""
 
-  def __init__(self, state, config):
+  def __init__(self, state, groups=0):
     self.state = {k: np.asarray(v, np.float64) for k, v in state.items()}
-    self.groups = config['norm_num_groups']
+    self.groups = groups
 
   def conv(self, name, x, stride=1, padding=None):
-    kernel, bias = self.state[f'{name}.weight'], self.state[f'{name}.bias']
+    kernel = self.state[f'{name}.weight']
+    bias = self.state.get(f'{name}.bias', np.zeros(len(kernel)))
     size = kernel.shape[-1]
     pad = size // 2 if padding is None else padding
     x = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
@@ -49,6 +55,12 @@ class _Network:
     view = view[:, :, ::stride, ::stride]
     y = np.einsum('bchwij,fcij->bfhw', view, kernel, optimize=True)
     return y + bias[:, None, None]
+
+  def quantize(self, h):
+    codes = self.state['quantize.embedding.weight']
+    vectors = np.moveaxis(h, 1, -1)
+    distances = np.square(vectors[..., None, :] - codes).sum(-1)
+    return np.moveaxis(codes[distances.argmin(-1)], -1, 1)
 
   def norm(self, name, x):
     batch, channels, *space = x.shape

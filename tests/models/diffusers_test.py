@@ -1,4 +1,4 @@
-"""Weights are exchanged with diffusers' AutoencoderKL, which agrees."""
+"""Weights are exchanged with the classes of diffusers, which agree."""
 
 import functools
 
@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from tests import networks
-from tests.models import autoencoder_kl
+from tests.models import autoencoder_kl, autoencoder_oobleck, autoencoder_tiny
 from tests.models.residual_test import random, random_variables
 from vaegan_jax.errors import UserError
+from vaegan_jax.models.latents.vq import state_of
 from vaegan_jax.models.pretrained import diffusers as weights
 
 WIDTH, MULTIPLIERS, LATENT = 32, (1, 2, 2), 3
@@ -28,28 +29,33 @@ FIELDS = {
 @functools.cache
 def created(**fields):
   """Returns an autoencoder with the layout, and weights without zeros."""
-  module = networks.autoencoder(16, 3, LATENT, **FIELDS | fields)
-  x = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
-  params = random_variables(module, x)['params']
+  space = (64,) if fields.get('layout') == 'oobleck' else (16, 16)
+  module = networks.autoencoder(space, 3, LATENT, **FIELDS | fields)
+  x = jax.ShapeDtypeStruct((1, *space, 3), jnp.float32)
+  variables = random_variables(module, x)
   # Scaled for about unit variance in all layers.
-  return module, jax.tree.map(
+  params = jax.tree.map(
     lambda w: np.float32(w * 3 / np.sqrt(w[..., 0].size) if w.ndim > 1 else w),
-    params,
+    variables['params'],
   )
+  codes = {}
+  if 'batch_stats' in variables:
+    codes = {'latent': state_of(np.asarray(random(16, LATENT)))}
+  return module, {'params': params, 'batch_stats': codes}
 
 
 def test_the_conversion_is_invertible_from_any_floating_type():
-  _, params = created()
-  state = weights.to_diffusers(params)
-  assert len(state) == len(jax.tree.leaves(params))
-  back = weights.from_diffusers(state, like=params)
-  jax.tree.map(np.testing.assert_array_equal, back, params)
+  _, variables = created()
+  state = weights.to_diffusers(variables)
+  assert len(state) == len(jax.tree.leaves(variables))
+  back = weights.from_diffusers(state, like=variables)
+  jax.tree.map(np.testing.assert_array_equal, back, variables)
   for dtype in (np.float16, jnp.bfloat16):
     halved = {name: value.astype(dtype) for name, value in state.items()}
-    back = weights.from_diffusers(halved, like=params)
+    back = weights.from_diffusers(halved, like=variables)
     assert {leaf.dtype for leaf in jax.tree.leaves(back)} == {np.dtype('f4')}
     close = functools.partial(np.testing.assert_allclose, rtol=1e-2, atol=1e-6)
-    jax.tree.map(close, back, params)
+    jax.tree.map(close, back, variables)
 
 
 def test_names_and_shapes_are_those_of_published_files():
@@ -74,7 +80,7 @@ def test_names_and_shapes_are_those_of_published_files():
 
 
 def test_names_of_earlier_files_are_accepted():
-  _, params = created()
+  _, variables = created()
   earlier = {
     'to_q': 'query',
     'to_k': 'key',
@@ -87,20 +93,20 @@ def test_names_of_earlier_files_are_accepted():
       name = name.replace(f'.{today}.', f'.{was}.')
     return name
 
-  state = weights.to_diffusers(params)
+  state = weights.to_diffusers(variables)
   renamed = {rename(name): value for name, value in state.items()}
   assert len(renamed.keys() - state.keys()) == 2 * 4 * 2
-  back = weights.from_diffusers(renamed, like=params)
-  jax.tree.map(np.testing.assert_array_equal, back, params)
+  back = weights.from_diffusers(renamed, like=variables)
+  jax.tree.map(np.testing.assert_array_equal, back, variables)
 
 
 def test_weights_of_another_network_are_refused():
-  with pytest.raises(UserError, match='is none of an AutoencoderKL'):
+  with pytest.raises(UserError, match='is none of an autoencoder of diff'):
     plain = networks.autoencoder(8, 1)
     x = jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32)
-    weights.to_diffusers(random_variables(plain, x)['params'])
-  _, params = created()
-  state = weights.to_diffusers(params)
+    weights.to_diffusers(random_variables(plain, x))
+  _, variables = created()
+  state = weights.to_diffusers(variables)
   name = 'quant_conv.weight'
   for change, told in (
     ({name: None}, f'no {name}'),
@@ -110,17 +116,29 @@ def test_weights_of_another_network_are_refused():
   ):
     changed = {k: v for k, v in (state | change).items() if v is not None}
     with pytest.raises(ValueError, match=told):
-      weights.from_diffusers(changed, like=params)
+      weights.from_diffusers(changed, like=variables)
+
+
+VQ, TINY, OOBLECK = (
+  {'_class_name': name}
+  for name in ('VQModel', 'AutoencoderTiny', 'AutoencoderOobleck')
+)
 
 
 @pytest.mark.parametrize(
   ('change', 'told'),
   [
-    ({'_class_name': 'AutoencoderTiny'}, "'AutoencoderTiny', and Autoencoder"),
+    ({'_class_name': 'AutoencoderDC'}, "'AutoencoderDC', and Autoencoder"),
     ({'act_fn': 'relu'}, "act_fn has 'relu', and 'silu' is read"),
     ({'up_block_types': ['AttnUpDecoderBlock2D']}, "'AttnUpDecoderBlock2D'"),
     ({'out_channels': 4}, 'in_channels=3 and out_channels=4 differ'),
+    (OOBLECK | {'decoder_channels': 64}, 'decoder_channels=64 and twice'),
+    (OOBLECK | {'downsampling_ratios': [3]}, r'ratios are \(3,\), and 5 even'),
     ({'use_quant_conv': False}, 'use_quant_conv=False and use_post'),
+    (VQ | {'vq_embed_dim': 8}, 'latent_channels=3 and vq_embed_dim=8 differ'),
+    (VQ | {'norm_type': 'spatial'}, "norm_type has 'spatial', and 'group' is"),
+    (TINY | {'act_fn': 'silu'}, "act_fn has 'silu', and 'relu' is read"),
+    (TINY | {'num_decoder_blocks': [1, 3, 3, 3]}, r'mirror.* \[3, 3, 3, 1\]'),
   ],
 )
 def test_networks_that_are_not_read_are_named(change, told):
@@ -128,75 +146,107 @@ def test_networks_that_are_not_read_are_named(change, told):
     weights.fields_of({'_class_name': 'AutoencoderKL'} | change)
 
 
-# Those of SD 1.5, and of FLUX and SD3; then what the class allows beside them.
-@pytest.mark.parametrize(
-  'changes',
-  [
-    {},
-    {'quant_convs': False, 'num_groups': 16},
-    {'middle_attention': False, 'num_groups': 8, 'channel_multipliers': (2, 3)},
-  ],
-  ids=str,
-)
-def test_latents_and_images_equal_a_plain_reference(changes):
-  module, params = created(**changes)
-  state = weights.to_diffusers(params)
-  model = networks.model_fields(**FIELDS, latent_dim=LATENT) | changes
-  config = weights.describe(model, (16, 16, 3), {}, None)
+# Those of SD 1.5, of FLUX and SD3, and what the classes allow beside them.
+CASES = {
+  'kl': {},
+  'kl without quant': {'quant_convs': False, 'num_groups': 16},
+  'vq': {
+    'latent': 'vq',
+    'code_dim': LATENT,
+    'codebook_size': 16,
+    'middle_attention': False,
+    'num_groups': 8,
+    'channel_multipliers': (2, 3),
+  },
+  'tiny': {
+    'layout': 'tiny',
+    'latent': 'none',
+    'width': 4,
+    'channel_multipliers': (1, 1, 1),
+    'middle_attention': False,
+  },
+  'oobleck': {
+    'layout': 'oobleck',
+    'width': 2 * LATENT,
+    'channel_multipliers': (1, 1, 2),
+    'strides': (2, 4),
+    'num_res_blocks': 1,
+    'middle_attention': False,
+  },
+}
+DESCRIBED = ('width', 'channel_multipliers', 'num_groups')
+REFERENCES = {
+  'ldm': autoencoder_kl,
+  'tiny': autoencoder_tiny,
+  'oobleck': autoencoder_oobleck,
+}
+
+
+@functools.cache
+def ours(case):
+  """Returns fields, `config.json`, state dict, images, latents and decoded."""
+  changes = CASES[case]
+  module, variables = created(**changes)
+  model = networks.model_fields(**FIELDS | {'latent_dim': LATENT} | changes)
+  config = weights.describe(model, (16, 16, 3), {}, None, 8000)
+  space = (48,) if model['layout'] == 'oobleck' else (16, 24)
+  x = np.asarray(random(2, *space, 3))
+
+  @jax.jit
+  def run(x):
+    encoded = module.apply(variables, x, method='encode')
+    latents = encoded['latents']
+    return encoded, module.apply(variables, latents, method='decode')
+
+  return model, config, weights.to_diffusers(variables), x, run(x)
+
+
+def assert_agree(ours, theirs):
+  for one, other in zip(ours, theirs, strict=True):
+    assert np.abs(one).max() > 0.1
+    np.testing.assert_allclose(
+      one, np.moveaxis(other, 1, -1), rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_latents_and_images_equal_a_plain_reference(case):
+  model, config, state, x, (encoded, images) = ours(case)
   described = weights.fields_of(config)
-  assert described['model.quant_convs'] == model['quant_convs']
-  assert described['model.middle_attention'] == model['middle_attention']
+  for field, value in described.items():
+    section, _, name = field.partition('.')
+    # What a width and a number of groups are may be described otherwise.
+    if section == 'model' and name not in DESCRIBED:
+      assert model[name] == value, field
   widths = [
     described['model.width'] * m for m in described['model.channel_multipliers']
   ]
-  assert widths == [WIDTH * m for m in model['channel_multipliers']]
-  x = np.asarray(random(2, 16, 24, 3))
-  encoded = jax.jit(
-    lambda x: module.apply({'params': params}, x, method='encode')
-  )(x)
-  images = jax.jit(
-    lambda z: module.apply({'params': params}, z, method='decode')
-  )(encoded['mean'])
-  moments = autoencoder_kl.encode(state, config, np.moveaxis(x, -1, 1))
-  mean, logvar = np.split(np.moveaxis(moments, 1, -1), 2, axis=-1)
-  decoded = autoencoder_kl.decode(state, config, np.moveaxis(mean, -1, 1))
-  assert np.abs(mean).max() > 0.1 and np.abs(decoded).max() > 0.1
-  for ours, other in (
-    (encoded['mean'], mean),
-    (encoded['logvar'], logvar),
-    (images, np.moveaxis(decoded, 1, -1)),
-  ):
-    np.testing.assert_allclose(ours, other, rtol=1e-4, atol=1e-4)
+  assert widths == [model['width'] * m for m in model['channel_multipliers']]
+  reference = REFERENCES[model['layout']]
+  latents = reference.encode(state, config, np.moveaxis(x, -1, 1))
+  found = [encoded['latents'], images]
+  if model['latent'] == 'gaussian':
+    latents, logvar = np.split(latents, 2, axis=1)
+    assert_agree([encoded['logvar']], [logvar])
+  assert_agree(found, [latents, reference.decode(state, config, latents)])
 
 
-def test_latents_and_images_equal_those_of_diffusers():
+@pytest.mark.filterwarnings('ignore:.*weight_norm:FutureWarning')
+@pytest.mark.parametrize('case', CASES)
+def test_latents_and_images_equal_those_of_diffusers(case):
   torch = pytest.importorskip('torch')
   diffusers = pytest.importorskip('diffusers')
-  module, params = created()
-  theirs = diffusers.AutoencoderKL(
-    block_out_channels=[WIDTH * m for m in MULTIPLIERS],
-    layers_per_block=2,
-    latent_channels=LATENT,
-    norm_num_groups=32,
-    down_block_types=['DownEncoderBlock2D'] * len(MULTIPLIERS),
-    up_block_types=['UpDecoderBlock2D'] * len(MULTIPLIERS),
-  )
-  state = weights.to_diffusers(params)
+  _, config, state, x, (encoded, images) = ours(case)
+  theirs = getattr(diffusers, config['_class_name']).from_config(config)
   # Strict: exactly its weights.
   theirs.load_state_dict({k: torch.tensor(v) for k, v in state.items()})
-  x = random(2, 16, 24, 3)
-  encoded = module.apply({'params': params}, x, method='encode')
-  images = module.apply({'params': params}, encoded['mean'], method='decode')
   with torch.no_grad():
-    channels_first = torch.tensor(np.moveaxis(np.asarray(x), -1, 1))
-    latents = theirs.encode(channels_first).latent_dist
-    decoded = theirs.decode(latents.mode()).sample
-  assert np.abs(encoded['mean']).max() > 0.1 and np.abs(images).max() > 0.1
-  for ours, other in (
-    (encoded['mean'], latents.mean),
-    (encoded['logvar'], latents.logvar),
-    (images, decoded),
-  ):
-    np.testing.assert_allclose(
-      ours, np.moveaxis(other.numpy(), 1, -1), rtol=1e-4, atol=1e-4
-    )
+    found = theirs.encode(torch.tensor(np.moveaxis(x, -1, 1)))
+    if 'latent_dist' in found:
+      latents = found.latent_dist.mode()
+    else:
+      latents = found.latents
+    decoded = theirs.decode(latents).sample
+    if case == 'vq':
+      latents, _, _ = theirs.quantize(latents)
+  assert_agree([encoded['latents'], images], [latents.numpy(), decoded.numpy()])

@@ -68,7 +68,7 @@ def write(folder, dtype, num_files=1):
   x = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
   params = random_variables(module, x)['params']
   params = jax.tree.map(lambda a: np.asarray(a, dtype) / 8, params)
-  state = diffusers.to_diffusers(params)
+  state = diffusers.to_diffusers({'params': params})
   folder.mkdir()
   (folder / 'config.json').write_text(json.dumps(ABOUT))
   names = sorted(state)
@@ -150,6 +150,7 @@ def test_a_decoder_is_trained_alone_and_given_back(
   flags = own_flags(tiny_run)
   flags += [*DECODER, f'--config.init_from={path}']
   flags += ['--config.num_train_steps=4', '--config.critic.warmup_steps=1']
+  flags += ['--config.loss.drift_weight=2']
   workdir = tmp_path / 'run'
   assert run(workdir, *flags) == DONE
   assert f"Starting from {path}, diffusers' Auto" in capsys.readouterr().out
@@ -164,6 +165,9 @@ def test_a_decoder_is_trained_alone_and_given_back(
       moved['decoder']['to_image']['kernel'],
       params['decoder']['to_image']['kernel'],
     )
+  # The decoder as it began is kept, for the distance from it.
+  start = state.networks['start'].params
+  jax.tree.map(np.testing.assert_array_equal, start, params['decoder'])
   # The folder may go.
   shutil.rmtree(path)
   assert run(workdir, *flags) == DONE
@@ -174,12 +178,14 @@ def test_a_decoder_is_trained_alone_and_given_back(
   assert sum(leaf.size for leaf in moments if leaf.ndim) <= 2 * sum(sizes)
   rows = read_rows(workdir)
   assert 'train/distance' not in rows[0] and 'train/distance' in rows[1]
+  first, last = (float(rows[i]['train/drift']) for i in (1, -1))
+  assert first < 1e-12 < last
   use(workdir, '--mode=export', '--format=diffusers')
   about = json.loads((workdir / 'export' / 'config.json').read_text())
   kept = {k: v for k, v in ABOUT.items() if k != '_diffusers_version'}
   assert about == kept  # Its scaling too, as the latents are the same.
   state = diffusers_files._read_state(workdir / 'export')
-  wanted = diffusers.to_diffusers(restored_average(workdir))
+  wanted = diffusers.to_diffusers({'params': restored_average(workdir)})
   assert state.keys() == wanted.keys()
   for name, value in wanted.items():
     np.testing.assert_array_equal(state[name], value)
@@ -229,6 +235,7 @@ def restored_average(workdir):
 def test_latents_that_moved_are_scaled_anew():
   model = {'channel_multipliers': (1,), 'latent_dim': 2, 'width': 4}
   model |= {'num_res_blocks': 1, 'num_groups': 2, 'quant_convs': False}
+  model |= {'layout': 'ldm', 'latent': 'gaussian'}
   statistics = ml_collections.ConfigDict(
     {'mean': [1.0, 3.0], 'std': [2.0, 2.0], 'scaling_factor': 0.5}
   )
@@ -274,13 +281,19 @@ def test_mistakes_are_one_sentence(folder, tiny_run, tmp_path, run):
   other = tmp_path / 'other'
   other.mkdir()
   (other / 'config.json').write_text('{"_class_name": "AsymmetricVAE"}')
-  assert "of the class 'AsymmetricVAE', and AutoencoderKL is" in told(
+  assert "of the class 'AsymmetricVAE', and AutoencoderKL," in told(
     folder=other
   )
-  damage = {'block_out_channels': [0, 0], 'latent_channels': '4'}
-  for name, value in damage.items():
-    about = json.dumps(ABOUT | {name: value})
-    (other / 'config.json').write_text(about)
+  tiny = {'_class_name': 'AutoencoderTiny'}
+  for about in (
+    ABOUT | {'block_out_channels': [0, 0]},
+    ABOUT | {'block_out_channels': [True]},
+    ABOUT | {'latent_channels': '4'},
+    tiny | {'num_encoder_blocks': [1]},
+    tiny | {'encoder_block_out_channels': ['64', '64']},
+    {'_class_name': 'AutoencoderOobleck', 'downsampling_ratios': 4},
+  ):
+    (other / 'config.json').write_text(json.dumps(about))
     assert f'{other}/config.json is damaged (' in told(folder=other)
   (other / 'config.json').write_text(json.dumps(ABOUT))
   index = other / f'{diffusers_files.WEIGHTS}.index.json'
@@ -292,3 +305,5 @@ def test_mistakes_are_one_sentence(folder, tiny_run, tmp_path, run):
   for part in ('decoder', 'none'):
     with pytest.raises(UserError, match='random without init_from'):
       run(tmp_path / 'none', *tiny_run, f'--config.model.train={part}')
+  with pytest.raises(UserError, match='decoder of init_from, which is empty'):
+    run(tmp_path / 'none', *tiny_run, '--config.loss.drift_weight=1')

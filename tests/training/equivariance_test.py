@@ -1,4 +1,6 @@
-"""Tests of the error of half-size images, decoded from half-size latents."""
+"""Tests of the errors of other decoded images: half-size, and at the start."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ from vaegan_jax.runtime import devices
 from vaegan_jax.training.critic_step import CriticConfig
 from vaegan_jax.training.train_state import create_train_state
 
-SIDE, BATCH, RATE, WEIGHT, SEED = 8, 4, 0.1, 0.5, 7
+SIDE, BATCH, RATE, WEIGHT, DRIFT, SEED = 8, 4, 0.1, 0.5, 0.3, 7
 MODULES = {
   'autoencoder': networks.autoencoder(
     SIDE, 1, 3, latent='none', latent_shape='map', channel_multipliers=(1,)
@@ -44,13 +46,27 @@ def block_means(x):
 
 
 @jax.jit
-@jax.value_and_grad
-def reference(params, x):
-  """Returns the mean squared error of half-size images."""
+@functools.partial(jax.value_and_grad, has_aux=True)
+def reference(params, start, x):
+  """Returns the weighted sum of the mean squared errors, and each.
+
+  They are of half-size images, and of the images of another decoder for the
+  same latents, which are constants.
+  """
   module, variables = MODULES['autoencoder'], {'params': params}
   latents = module.apply(variables, x, method='encode')['latents']
   decoded = module.apply(variables, block_means(latents), method='decode')
-  return jnp.square(decoded - block_means(x)).mean()
+  half = jnp.square(decoded - block_means(x)).mean()
+  first = {'params': {**params, 'decoder': start}}
+  decoded, first = (
+    module.apply(variables, latents, method='decode')
+    for variables, latents in (
+      (variables, latents),
+      (first, jax.lax.stop_gradient(latents)),
+    )
+  )
+  drift = jnp.square(decoded - jax.lax.stop_gradient(first)).mean()
+  return WEIGHT * half + DRIFT * drift, {'equivariance': half, 'drift': drift}
 
 
 def step(state, x, **loss):
@@ -70,7 +86,7 @@ def step(state, x, **loss):
 
 # The adaptive factor scales the adversarial gradient, and no other.
 @pytest.mark.parametrize('adaptive', [False, True])
-def test_half_size_latents_are_trained_to_decode_to_half_size_images(adaptive):
+def test_errors_of_other_decoded_images_are_trained_beside_the_loss(adaptive):
   state = jax.device_get(
     create_train_state(
       MODULES,
@@ -82,19 +98,26 @@ def test_half_size_latents_are_trained_to_decode_to_half_size_images(adaptive):
   shape = (BATCH, SIDE, SIDE, 1)
   x = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
   plain, plain_metrics = step(state, x, adaptive_weight=adaptive)
+  autoencoder = state.networks['autoencoder']
+  start = jax.tree.map(lambda leaf: leaf * 0.9, autoencoder.params['decoder'])
+  kept = autoencoder.replace(params=start, opt_state=())
   params, metrics = step(
-    state, x, adaptive_weight=adaptive, equivariance_weight=WEIGHT
+    state.replace(networks=state.networks | {'start': kept}),
+    x,
+    adaptive_weight=adaptive,
+    equivariance_weight=WEIGHT,
+    drift_weight=DRIFT,
   )
-  error, grads = reference(state.networks['autoencoder'].params, x)
-  np.testing.assert_allclose(metrics['equivariance'], error, rtol=1e-5)
-  added = WEIGHT * metrics['equivariance']
+  (added, errors), grads = reference(autoencoder.params, start, x)
+  for name, error in errors.items():
+    assert name not in plain_metrics and error > 1e-4
+    np.testing.assert_allclose(metrics[name], error, rtol=1e-5)
   np.testing.assert_allclose(
     metrics['loss'], plain_metrics['loss'] + added, rtol=1e-5
   )
-  assert 'equivariance' not in plain_metrics
   jax.tree.map(
     lambda new, old, grad: np.testing.assert_allclose(
-      new - old, -RATE * WEIGHT * grad, rtol=1e-3, atol=2e-6
+      new - old, -RATE * grad, rtol=1e-3, atol=2e-6
     ),
     params,
     plain,

@@ -39,6 +39,7 @@ CASES = {
   'the decoder alone': {
     'model': {'norm': 'batch', 'train': 'decoder'},
     'critic': {},
+    'loss': {'drift_weight': 1.0},
   },
   'sounds of all views, with spectra': {
     'model': {},

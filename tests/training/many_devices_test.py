@@ -53,7 +53,7 @@ def run(name, updates):
   return {'metrics': metrics, 'leaves': [leaf.tolist() for leaf in leaves]}
 
 
-def run_codes(name):
+def run_codes(name, num_chunks=1):
   """Returns metrics and the autoencoder after 6 updates with codes."""
   modules = {
     'autoencoder': networks.autoencoder(
@@ -68,12 +68,14 @@ def run_codes(name):
     objective=None,
     seed=options.SEED,
     preprocess=preprocess,
+    num_chunks=num_chunks,
   )(StepKind(True, (False,)))
   state = create_train_state(
     modules, optimizers, seed=0, image_shape=(options.SIDE, options.SIDE, 1)
   )
   state, metrics = devices.replicate(state), []
-  batches = options.batches(SKIPPING, 6)
+  batches = options.batches(SKIPPING, 6 * (1 + (name == 'vq')))
+  batches = batches.reshape(6, -1, *batches.shape[2:])
   update = update.lower(state, split(batches[0], 1)).compile()
   for batch in batches:
     state, values = update(state, split(batch, 1))
@@ -116,7 +118,8 @@ def run_all():
     runs[name] = run(name, options.case_updates(**options.CASES[name]))
     runs[name]['compilations'] = len(compilations)
   runs['masked'] = run_masked()
-  return runs | {name: run_codes(name) for name in CODES}
+  # In chunks, a codebook is as on more devices.
+  return runs | {name: run_codes(name, 1 + (name == 'vq')) for name in CODES}
 
 
 @functools.cache

@@ -2,9 +2,9 @@
 
 It holds `model.safetensors` (the averaged weights), `config.json`,
 `latents.json`, a model card (`README.md`) and figures. NumPy alone can read the
-weights, and `vaegan_jax.load` needs no orbax. A model of the layout 'ldm' gets
-an AutoencoderKL in `diffusers/`, too, which is all that `--format=diffusers`
-writes. `--format=stablehlo` writes two programs that need neither this code nor
+weights, and `vaegan_jax.load` needs no orbax. A model with a published layout
+gets a folder of diffusers in it, which is all that `--format=diffusers` writes.
+`--format=stablehlo` writes two programs that need neither this code nor
 Flax.
 """
 
@@ -40,7 +40,7 @@ def export(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
     UserError: the model cannot be loaded, diffusers has no such network, or the
       folder cannot be written.
   """
-  if use.format == 'diffusers' and config.model.layout != 'ldm':
+  if use.format == 'diffusers' and config.model.layout not in diffusers.LAYOUTS:
     raise UserError(
       '--format=diffusers is for the networks that diffusers has, and '
       f'{workdir} was trained with model.layout={config.model.layout!r}: '
@@ -69,7 +69,7 @@ def _write_own(model: TrainedModel, tensors, folder: epath.Path) -> None:
   if model.statistics:
     write_text(folder / FILE, model.statistics.to_json())
   _write_weights(model, tensors, folder)
-  if model.config.model.layout == 'ldm':
+  if model.config.model.layout in diffusers.LAYOUTS:
     _write_for_diffusers(model, folder / 'diffusers')
 
 
@@ -85,19 +85,22 @@ def _write_weights(model: TrainedModel, tensors, folder: epath.Path) -> None:
 
 
 def _write_for_diffusers(model: TrainedModel, folder: epath.Path) -> None:
-  """Writes the files that `AutoencoderKL.from_pretrained` opens."""
+  """Writes the files that `from_pretrained` of diffusers opens."""
   began = diffusers_files.read_kept(model.source)
   statistics = model.statistics
   if began and model.config.model.train != 'all':  # They are as they were.
     statistics = None
   config = diffusers.describe(
-    model.config.model, model.image_shape, began, statistics
+    model.config.model,
+    model.image_shape,
+    began,
+    statistics,
+    model.config.data.sample_rate,
   )
   write_text(
     folder / diffusers_files.CONFIG, json.dumps(config, indent=2) + '\n'
   )
-  params = model.variables['autoencoder']['params']
-  tensors = diffusers.to_diffusers(params)
+  tensors = diffusers.to_diffusers(model.variables['autoencoder'])
   _write_tensors(folder / diffusers_files.WEIGHTS, tensors, {'format': 'pt'})
 
 

@@ -184,13 +184,19 @@ def _check_channels(data):
 
 def check_axes(config: ml_collections.ConfigDict) -> Iterator[tuple[str, ...]]:
   """Yields conflicts of sounds and volumes with options for two axes."""
-  num_axes = len(spatial_shape(config.data))
+  num_axes, layout = len(spatial_shape(config.data)), config.model.layout
+  if layout == 'oobleck' and num_axes > 1:
+    yield (
+      'model.layout',
+      f'is for sounds, which have one axis, not for {shape_flag(config.data)}',
+      'model.layout=own',
+    )
   if num_axes == 2:
     return
   evaluation = config.evaluation
   for name, needs_two, remedy in (
     ('critic.network', config.critic.network in PRETRAINED_CRITICS, 'plain'),
-    ('model.layout', config.model.layout == 'ldm', 'own'),
+    ('model.layout', layout in ('ldm', 'tiny'), 'own'),
     ('evaluation.lpips_weights', evaluation.lpips_weights, ''),
     ('evaluation.features_weights', evaluation.features_weights, ''),
   ):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import ml_collections
 
+from vaegan_jax.config.layout_checks import check_layout
 from vaegan_jax.config.paths import is_files
 from vaegan_jax.config.rules import as_argument, either, not_divisible
 from vaegan_jax.config.shapes import shape_field, shape_flag, spatial_shape
@@ -16,17 +17,6 @@ from vaegan_jax.models.build import feature_sizes
 from vaegan_jax.models.views import band_edges, can_halve
 from vaegan_jax.names import PRETRAINED_CRITICS
 
-# The architecture of layout='ldm', which is latent-diffusion's.
-_LDM = {
-  'network': 'residual',
-  'latent': 'gaussian',
-  'latent_shape': 'map',
-  'attention_sides': (),
-  'activation': 'own',
-  'strides': (),
-  'kernel_size': 3,
-  'patch_size': 1,
-}
 # Fields of that layout alone, and of the residual network alone, with the value
 # that turns them off.
 _LDM_ALONE = {'num_groups': 0, 'quant_convs': True}
@@ -44,22 +34,7 @@ _WHERE = 'see vaegan_jax/models/pretrained/vgg.py for where to get'
 def check_autoencoder(config: ml_collections.ConfigDict) -> Conflicts:
   """Yields the conflicts of `config.model`."""
   model = config.model
-  if model.layout == 'ldm':
-    for field, needed in _LDM.items():
-      if model[field] != needed:
-        yield (
-          f'model.{field}',
-          f"must be {needed!r} for model.layout='ldm', latent-diffusion's own "
-          'architecture',
-          f'model.{field}={as_argument(needed)}',
-        )
-    for multiplier in model.channel_multipliers:
-      if model.num_groups and model.width * multiplier % model.num_groups:
-        yield (
-          'model.num_groups',
-          f'must divide the {model.width * multiplier} channels of a level',
-          'model.num_groups=0',
-        )
+  yield from check_layout(model)
   for fields, section, needed in (
     (_RESIDUAL, 'network', 'residual'),
     (_LDM_ALONE, 'layout', 'ldm'),

@@ -24,7 +24,7 @@ FIELDS = (
          'Seed of the weights, data order, augmentation and latent noise.'),
   Field('init_from', '', rules.PATH, resumable=True,
         help='Workdir or export of a run from whose weights this one starts, '
-        'or folder of an AutoencoderKL of diffusers; or empty.'),
+        'or folder of an autoencoder of diffusers; or empty.'),
   _first('objective', 'geometric', one_of(*names.OBJECTIVES),
          "Loss of the critic; 'geometric' is the hinge loss, 'mse' a VAE with "
          'a loss on pixels and no critic.'),
@@ -155,7 +155,8 @@ FIELDS = (
   Field('model.middle_attention', False, rules.ANY,
         "Whether 'residual' has attention at the lowest resolution."),
   Field('model.layout', 'own', one_of(*names.LAYOUTS),
-        "'ldm' is latent-diffusion's autoencoder, layer by layer."),
+        "Layers: 'own', or one by one those of latent-diffusion, 'ldm', of "
+        "TAESD, 'tiny', or, for sounds, of Stable Audio, 'oobleck'."),
   Field('model.num_groups', 0, between(0, 2**13),
         "Groups of the norms of 'ldm'; 0: 32, or the most that divide width."),
   Field('model.quant_convs', True, rules.ANY,
@@ -309,6 +310,9 @@ FIELDS = (
   Field('loss.equivariance_weight', 0.0, rules.WEIGHT,
         'Weight of the squared error between the decoded latent map at half '
         'its size and the example at half its size; 0: off.'),
+  Field('loss.drift_weight', 0.0, rules.WEIGHT,
+        'Weight of the squared error between the images of the decoder and '
+        'those of the decoder of init_from, for the same latents.'),
   Field('loss.commitment_weight', 0.25, rules.WEIGHT,
         "Weight of the commitment loss of 'vq' and 'lfq'."),
   Field('loss.entropy_weight', 0.1, rules.WEIGHT,
@@ -330,6 +334,9 @@ FIELDS = (
          "'cosine' decays the learning rates to 0 at num_train_steps."),
   _first('optimizer.max_grad_norm', 0.0, rules.WEIGHT,
          'Norm to which larger gradients are clipped; 0: off.'),
+  Field('optimizer.accumulate_steps', 1, between(1, 1024),
+        'Parts of a batch that are computed one after the other to save '
+        'memory; batch_size is still that of an update.'),
 
   _first('health.on_failure', 'warn', one_of('warn', 'stop', 'rollback'),
          "What a failed health check does; 'rollback' restores a healthy "

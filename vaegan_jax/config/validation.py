@@ -52,12 +52,15 @@ def validate(
   checks = (check_data, check_axes, check_autoencoder, critic)
   checks += (_check_layers, _check_loss, _check_equivariance)
   checks += (_check_rate, _check_trained_parts, _check_schedules)
+  checks += (_check_chunks,)
   for check in checks:
     _refuse(config, check(config))
-  if num_devices and config.batch_size % num_devices:
+  number = config.optimizer.accumulate_steps
+  if num_devices and config.batch_size % (num_devices * number):
+    why = f'optimizer.accumulate_steps={number} times ' * (number > 1)
     raise UserError(
-      f'{not_divisible("batch_size", config.batch_size, num_devices)} '
-      '(the number of devices)'
+      not_divisible('batch_size', config.batch_size, num_devices * number)
+      + f' ({why}the number of devices)'
     )
 
 
@@ -103,6 +106,12 @@ def _check_start(config) -> Conflicts:
       'keeps the encoder as it begins, which is random without init_from',
       'init_from=runs/first',
     )
+  if config.loss.drift_weight and not config.init_from:
+    yield (
+      'loss.drift_weight',
+      'is for the distance from the decoder of init_from, which is empty',
+      'loss.drift_weight=0',
+    )
 
 
 def _check_trained_parts(config) -> Conflicts:
@@ -116,6 +125,12 @@ def _check_trained_parts(config) -> Conflicts:
       'model.train',
       'trains the critic alone, and this run trains none',
       'model.train=decoder',
+    )
+  if model.train == 'none' and config.loss.drift_weight:
+    yield (
+      'loss.drift_weight',
+      "is for a decoder that moves, and model.train='none' keeps it",
+      'loss.drift_weight=0',
     )
   if critic.warmup_steps and not has_critic:
     yield (
@@ -277,6 +292,18 @@ def _check_rate(config) -> Conflicts:
       f'must be at most {_MAX_ENTRY_BITS} bits for each of the {num_entries:,} '
       f'entries of the latent, {_MAX_ENTRY_BITS * num_entries:,}',
       f'loss.rate={num_entries}',
+    )
+
+
+def _check_chunks(config) -> Conflicts:
+  """Yields a loss that is not the mean of those of parts of a batch."""
+  if config.optimizer.accumulate_steps > 1 and config.model.latent == 'lfq':
+    yield (
+      'optimizer.accumulate_steps',
+      'computes a batch in parts, and the entropy of model.latent="lfq" is '
+      "that of the whole batch's codes",
+      'optimizer.accumulate_steps=1',
+      'model.remat=true',
     )
 
 

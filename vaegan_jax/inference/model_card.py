@@ -10,6 +10,7 @@ from etils import epath
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation.tables import markdown_table
 from vaegan_jax.inference.model import TrainedModel
+from vaegan_jax.models.pretrained import diffusers
 from vaegan_jax.runtime.files import replacing, write_text
 
 # The Hub of Hugging Face reads the lines before the title.
@@ -43,10 +44,10 @@ x_recon = model.decode(latents)  # In [-1, 1]; model.to_values undoes it.
 
 """
 _USE_IN_DIFFUSERS = """```python
-from diffusers import AutoencoderKL
+from diffusers import {0}
 
-model = AutoencoderKL.from_pretrained('.')  # This folder.
-latents = model.encode(x).latent_dist.mode()  # x: [B, C, H, W] in [-1, 1].
+model = {0}.from_pretrained('.')  # This folder.
+latents = model.encode(x).{1}  # x: {2} in [-1, 1].
 x_recon = model.decode(latents).sample
 ```
 
@@ -127,7 +128,7 @@ def write_card(
   config = model.config
   card = _CARD.format(
     library=library,
-    use=use,
+    use=use.format(*_in_diffusers(config.model)),
     file=_FILE if format == 'own' else '',
     title=title,
     objective=config.objective,
@@ -142,6 +143,16 @@ def write_card(
     figures=''.join(f'![{p.stem}](figures/{p.name})\n\n' for p in figures),
   )
   write_text(folder / 'README.md', card)
+
+
+def _in_diffusers(model: Mapping[str, Any]) -> tuple[str, ...]:
+  """Returns the class there, what has the latents, and the axes."""
+  if model['layout'] not in diffusers.LAYOUTS:
+    return '', '', ''
+  is_random = model['latent'] == 'gaussian'
+  latents = 'latent_dist.mode()' if is_random else 'latents'
+  axes = '[B, C, T]' if model['layout'] == 'oobleck' else '[B, C, H, W]'
+  return diffusers.class_of(model), latents, axes
 
 
 def _read_evaluation(

@@ -227,8 +227,14 @@ def _difference(x, y, norm):
 
 
 def batch_mean(values: jax.Array, axis_name, included) -> jax.Array:
-  """Computes the mean [] over the whole batch, a constant to the gradient."""
+  """Computes the mean [] over the whole batch, a constant to the gradient.
+
+  `axis_name` may be a function (values, weights or None) -> mean, where this is
+  not all of a device's batch.
+  """
   values = jax.lax.stop_gradient(values)
+  if callable(axis_name):
+    return axis_name(values, included)
   if axis_name is None:
     _warn_of_part()
     return masks.mean(values, included)

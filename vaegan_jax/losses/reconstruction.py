@@ -78,6 +78,8 @@ class LossConfig:
   variance: str = 'half'
   # Weight of the error of half-size images, decoded from half-size latents.
   equivariance_weight: float = 0.0
+  # Weight of the squared error from the images that the decoder gave at first.
+  drift_weight: float = 0.0
   # Weights of discrete latents' losses: the distance of tokens from codes and,
   # for lfq, the entropy of the codes.
   commitment_weight: float = 0.25
@@ -113,21 +115,21 @@ def create_reconstruction_losses(
       `loss.normalize` average.
 
   Returns:
-    (critic's variables, x [B, *S, C], outputs, sizes, valid) -> (terms,
-    moments). `sizes` {layer: []} are those in the data, or None. `outputs` has
-    `x_recon` and, where its gradient is separate, its copy `x_adversarial`, and
-    `x_prior` (samples), each [B, *S, C], and `x_half` [B, *(S / 2), C]. `valid`
-    [B, *S, C] bool are the values that count, None: all; elsewhere the images
-    equal x. The terms are 'distance', unless its weight is 0, 'pixel' and, with
-    what they need, 'equivariance' and 'adversarial', [B] each. See
-    `moments.py` for the moments.
+    (critic's variables, x [B, *S, C], outputs, sizes, valid, average) ->
+    (terms, moments of `moments.py`). `sizes` {layer: []} are the data's or {}.
+    `outputs` has `x_recon` and, where its gradient is separate, its copy
+    `x_adversarial`, `x_prior` (samples), `x_start`, each [B, *S, C], and
+    `x_half` [B, *(S / 2), C]. `valid` [B, *S, C] bool are the values that
+    count, None: all; elsewhere the images equal x. `average` replaces
+    `axis_name`. The terms, [B] each, are 'distance', unless its weight is 0,
+    'pixel' and, with what they need, 'equivariance', 'drift', 'adversarial'.
   """
 
-  def losses(variables, x, outputs, sizes=None, valid=None):
+  def losses(variables, x, outputs, sizes=None, valid=None, average=None):
     x_recon, where = outputs['x_recon'], masks.positions(valid)
     terms = _pixel_terms(loss, x, outputs, valid)
     moments = image_moments(x, x_recon, valid)
-    options = {'axis_name': axis_name, 'valid': valid}
+    options = {'axis_name': average or axis_name, 'valid': valid}
     x = jax.lax.stop_gradient(x)
     if critic is None and not loss.spectrum_weight:
       terms['distance'] = terms['pixel']  # An example's only feature is itself.
@@ -243,16 +245,9 @@ def negative_log_likelihood(
   """
   errors, number = jnp.square(x - x_recon), math.prod(x.shape[1:])
   axes = tuple(range(1, errors.ndim))
-  if valid is None:
-    variance = jax.lax.stop_gradient(errors.mean())
-    if axis_name is not None:
-      variance = jax.lax.pmean(variance, axis_name)
-  else:
+  variance = distances.batch_mean(errors, axis_name, valid)
+  if valid is not None:
     errors, number = errors * valid, valid.sum(axes)
-    sums = jax.lax.stop_gradient(errors.sum()), number.sum()
-    if axis_name is not None:
-      sums = jax.lax.psum(sums, axis_name)
-    variance = masks.divide(*sums)
   variance = jnp.maximum(variance, _MIN_VARIANCE)
   log_norm = 0.5 * number * jnp.log(2 * math.pi * variance)
   return errors.sum(axes) / (2 * variance) + log_norm
@@ -323,6 +318,8 @@ def _pixel_terms(loss, x, outputs, valid):
 
   included = value_weights(valid, x)
   terms = {'pixel': distance(x, outputs['x_recon'], included)}
+  if 'x_start' in outputs:
+    terms['drift'] = distance(outputs['x_start'], outputs['x_recon'], included)
   if 'x_half' in outputs:
     layers, shares = image_layers(x, 1, included)
     shares = shares and shares['image_1']

@@ -57,10 +57,13 @@ def upsample_layer(
   dtype: Any = None,
   name: str | None = None,
   stride: int = 2,
+  use_bias: bool = True,
 ) -> nn.Conv:
   """Builds the layer that enlarges each axis by its stride, then convolves."""
   kernel_size = (2 * stride - 1,) * num_axes  # Padded by zeros, 'SAME'.
-  return _UpsampleConv(features, kernel_size, dtype=dtype, name=name)
+  return _UpsampleConv(
+    features, kernel_size, use_bias=use_bias, dtype=dtype, name=name
+  )
 
 
 def strides_of(strides: Sequence[int], depth: int) -> tuple[int, ...]:
@@ -73,14 +76,25 @@ class Snake(nn.Module):
 
   Each channel has its own a, kept as a logarithm, as in BigVGAN (arXiv
   2206.04658). It starts at 1.
+
+  Attributes:
+    separate: whether the divisor is another number than a.
   """
+
+  separate: bool = False
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps x: [B, *S, C] to the same shape and dtype."""
     log_scale = self.param('log_scale', nn.initializers.zeros, x.shape[-1:])
     scale, wide = jnp.exp(log_scale), at_least_float32(x)
-    return (wide + _sine(scale * wide) ** 2 / scale).astype(x.dtype)
+    divisor = scale
+    if self.separate:
+      log_divisor = self.param(
+        'log_divisor', nn.initializers.zeros, x.shape[-1:]
+      )
+      divisor = jnp.exp(log_divisor)
+    return (wide + _sine(scale * wide) ** 2 / divisor).astype(x.dtype)
 
 
 def _sine(x: jax.Array) -> jax.Array:

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vaegan_jax import names
-from vaegan_jax.models import plain, residual
+from vaegan_jax.models import oobleck, plain, residual, tiny
 from vaegan_jax.models.autoencoder import Autoencoder
 from vaegan_jax.models.blocks import strides_of
 from vaegan_jax.models.critic import Critic
@@ -25,6 +25,8 @@ from vaegan_jax.models.latents.vq import VQ
 from vaegan_jax.models.pretrained.lpips import LPIPS, load_lpips
 from vaegan_jax.models.pretrained.vgg import VGG, load_vgg
 
+# Layouts with networks of their own.
+_LAYOUTS = {'oobleck': oobleck.create, 'tiny': tiny.create}
 _CRITIC_FIELDS = (
   *('network', 'width', 'channel_multipliers', 'norm', 'spectral_norm'),
   *('head', 'num_scales', 'views', 'stft_windows', 'stft_bands', 'periods'),
@@ -80,6 +82,9 @@ def create_autoencoder(
   latent = _create_latent(**model)
   flat = model['latent_shape'] == 'flat'
   fields = {'dtype': _dtype(model['dtype'])}
+  if create := _LAYOUTS.get(model['layout']):
+    halves = create(channels, latent.num_inputs, model, fields['dtype'])
+    return Autoencoder(halves[0], latent, halves[1])
   copied = ['width', 'channel_multipliers', 'remat', 'activation', 'patch_size']
   if model['network'] == 'plain':
     network = plain

@@ -1,4 +1,4 @@
-"""Widens the first and last layers of the layout 'ldm', with its weights kept.
+"""Widens the first and last layers of an autoencoder, with its weights kept.
 
 New outputs of a layer begin as a new network's, and its old outputs ignore new
 inputs: the reconstruction of the old channels is the same at first.
@@ -10,10 +10,15 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-FIELDS = ('data.channels', 'model.latent_dim')
 # Layers whose outputs, and inputs, are means and then as many logvars.
 _TWICE = (('encoder', 'conv_out'), ('encoder', 'to_latent'))
 _TWICE_IN = (('encoder', 'to_latent'),)
+
+
+def fields(model: Mapping[str, Any]) -> tuple[str, ...]:
+  """Returns the fields that may grow; the size of codes is fixed."""
+  widens = model['layout'] == 'ldm' and model['latent'] == 'gaussian'
+  return ('data.channels', *['model.latent_dim'] * widens)
 
 
 def widen(

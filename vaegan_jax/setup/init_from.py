@@ -153,20 +153,23 @@ def _from_diffusers(config, autoencoder, found) -> InitialWeights:
   source = config.copy_and_resolve_references()
   source.update_from_flattened_dict(diffusers_files.read_fields(path, found))
   shapes = variable_shapes(source, create_modules(source))['autoencoder']
-  params = diffusers_files.read_params(path, shapes['params'])
+  variables = diffusers_files.read_variables(path, shapes)
   message = f"Starting from {path}, diffusers' {found['_class_name']}"
   if _changes(source, config):
-    params, widened = _widen(config, source, autoencoder, params)
+    params, widened = _widen(config, source, autoencoder, variables['params'])
+    variables['params'] = params
     message += f', widened with its weights kept: {widened}'
-  variables = {'autoencoder': {'params': params, 'batch_stats': {}}}
-  return InitialWeights(variables, params, f'{message}.', found)
+  params = variables['params']
+  return InitialWeights(
+    {'autoencoder': variables}, params, f'{message}.', found
+  )
 
 
 def _widen(config, source, autoencoder, params) -> tuple[dict, str]:
   """Returns params of the run's shapes, and which fields differ."""
   changes = _changes(source, config)
   for field, (was, now) in changes.items():
-    if field not in widening.FIELDS or was > now:
+    if field not in widening.fields(config.model) or was > now:
       _refuse_autoencoder(config, source)
   widened = ', '.join(f'{f} from {w} to {n}' for f, (w, n) in changes.items())
   if config.model.train != 'all':

@@ -44,7 +44,7 @@ def check_memory(
   Args:
     state: arrays or their shapes.
     shape: (*S, C) of an example.
-    batch_size: images on each device.
+    batch_size: images that a device computes at once.
 
   Raises:
     UserError: it needs more than there is.
@@ -61,7 +61,8 @@ def check_memory(
     f'An update needs about {needed / 1e9:,.1f} GB of memory on {where} '
     f'({listed}), which has {available / 1e9:,.1f}: lower batch_size, '
     'data.image_size, model.width, model.codebook_size or critic.width, as '
-    'in --config.batch_size=16, or use --config.model.remat=true'
+    'in --config.batch_size=16, or use --config.model.remat=true or '
+    '--config.optimizer.accumulate_steps=2'
   )
   *fixed, _ = parts.values()
   if on_cpu or sum(fixed) > available:
@@ -85,16 +86,25 @@ def estimate_parts(
   Returns:
     {part: bytes}: the state, the gradients, and last the activations.
   """
+  on_cpu = platform == 'cpu'
   options = {
     'lanes': _LANES if platform == 'tpu' else 1,
     # A CPU's forms of convolutions have sums of their own.
-    'kept': _PRODUCTS if platform == 'cpu' else (*_PRODUCTS, 'add'),
+    'kept': _PRODUCTS if on_cpu else (*_PRODUCTS, 'add'),
   }
+
+  def passes(name) -> int:
+    # The critic's step takes photographs and reconstructions. A CPU may take
+    # one after the other, and its bound must not exclude that.
+    trained = name == 'critic' and state.networks[name].opt_state
+    return 2 if trained and not on_cpu else 1
+
   activations = sum(
-    _kept_bytes(modules[name], network.variables, shape, batch_size, **options)
-    # The critic's step takes photographs and reconstructions.
-    * (2 if name == 'critic' and network.opt_state else 1)
-    for name, network in state.networks.items()
+    passes(name)
+    * _kept_bytes(
+      module, state.networks[name].variables, shape, batch_size, **options
+    )
+    for name, module in modules.items()
   )
   if platform == 'tpu':
     activations = max(activations - _BESIDE, 0)

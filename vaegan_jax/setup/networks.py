@@ -59,6 +59,7 @@ def create_networks(
     measure_sizes=sizes_function(config, modules),
     averages=kl_rate.create(config.loss.rate, config.loss.kl_weight),
     trained_parts=trained_parts(config),
+    keep_start=config.loss.drift_weight > 0,
   )
   return modules, optimizers, create_state
 

@@ -46,6 +46,7 @@ def create_updates(
     masked=config.data.max_nodata > 0,
     max_grad_norm=config.optimizer.max_grad_norm,
     trained_parts=trained_parts(config),
+    num_chunks=config.optimizer.accumulate_steps,
   )
 
 

@@ -34,13 +34,14 @@ def create_autoencode(
       norms and codes stay as they are.
 
   Returns:
-    (params, batch_stats, inputs) -> ((decoded, the latent's losses {name:
-    [B]}), (new batch_stats, the latent's metrics {name: []})). `decoded` are
-    the decoder's images, each [B, *S, C]: 'x_recon'; with `split`
+    (params, batch_stats, inputs, start=None) -> ((decoded, the latent's losses
+    {name: [B]}), (new batch_stats, the latent's metrics {name: []})). `decoded`
+    are the decoder's images, each [B, *S, C]: 'x_recon'; with `split`
     'x_adversarial', equal to it but with a gradient of its own; 'x_half' [B,
-    *(S / 2), C], if asked for; and 'x_prior', samples of the prior, if the
-    inputs have it. Where the inputs' `valid` is false, all but 'x_half' equal
-    x, so that no gradient arises.
+    *(S / 2), C], if asked for; 'x_prior', samples of the prior, if the inputs
+    have it; and, with the decoder's first variables `start`, 'x_start', its
+    images of the same latents, constants. Where the inputs' `valid` is false,
+    all but 'x_half' equal x, so that no gradient arises.
   """
 
   forward = functools.partial(
@@ -51,8 +52,8 @@ def create_autoencode(
     train_encoder=train_encoder,
   )
 
-  def autoencode(params, batch_stats, inputs: Mapping[str, jax.Array]):
-    ((decoded, losses), stats), mutated = module.apply(
+  def autoencode(params, batch_stats, inputs: Mapping, start=None):
+    ((decoded, losses), stats, latents), mutated = module.apply(
       {'params': params, 'batch_stats': batch_stats},
       inputs['x'],
       inputs['noise'],
@@ -60,6 +61,11 @@ def create_autoencode(
       mutable=['batch_stats'],
       method=forward,
     )
+    if start is not None:
+      latents = jax.lax.stop_gradient(latents)
+      decoded['x_start'], _ = module.decoder.apply(
+        start, latents, True, mutable=['batch_stats']
+      )
     if 'valid' in inputs:
       for name in [name for name in decoded if name != 'x_half']:
         valid, images = inputs['valid'], decoded[name]
@@ -86,4 +92,4 @@ def _forward(
     decoded['x_half'] = module.decoder(halve(latents), True)
   if prior is not None:
     decoded['x_prior'] = module.decoder(module.latent.from_prior(prior), True)
-  return (decoded, losses), stats
+  return (decoded, losses), stats, latents

@@ -57,9 +57,9 @@ def create_updates(
     order: one of `names.UPDATE_ORDERS`.
     ema_decay: decay of the averaged autoencoder; see `wrappers.averaging`.
     critic_config: settings of the critic's training.
-    **options: `seed`, `preprocess`, `num_flips`, `crop_margin` and `masked` of
-      `create_random_inputs`, `max_grad_norm` of `create_critic_step`, and
-      `trained_parts` of `create_train_state`.
+    **options: `seed`, `preprocess`, `num_flips`, `crop_margin`, `masked` and
+      `num_chunks` of `create_random_inputs`, `max_grad_norm` of
+      `create_critic_step`, and `trained_parts` of `create_train_state`.
 
   Returns:
     (kind) -> its update, on images [D, K B, H, W, C] of any type; each is built
@@ -102,6 +102,7 @@ def create_parts(
   masked: bool = False,
   max_grad_norm: float = 0.0,
   trained_parts: Collection[str] | None = None,
+  num_chunks: int = 1,
 ) -> Parts:
   """Creates the parts of an update; the arguments are `create_updates`'s."""
   autoencoder = modules['autoencoder'].over(devices.AXIS)
@@ -115,6 +116,7 @@ def create_parts(
       num_flips=num_flips,
       crop_margin=crop_margin,
       masked=masked,
+      num_chunks=num_chunks,
     ),
     autoencode=create_autoencode(
       autoencoder,
@@ -124,7 +126,12 @@ def create_parts(
       train_encoder=trained_parts is None,
     ),
     step_critic=_create_step_critic(
-      modules, optimizers, objective, critic_config, max_grad_norm
+      modules,
+      optimizers,
+      objective,
+      critic_config,
+      max_grad_norm=max_grad_norm,
+      num_chunks=num_chunks,
     ),
     reconstruction_losses=create_reconstruction_losses(
       modules.get('critic'),
@@ -137,6 +144,8 @@ def create_parts(
     optimizer=optimizers['autoencoder'],
     trained=trained_parts,
     pmean=devices.pmean,
+    psum=devices.psum,
+    num_chunks=num_chunks,
   )
 
 
@@ -147,7 +156,7 @@ def _follow(rate, averages, metrics, moments):
 
 
 def _create_step_critic(
-  modules, optimizers, objective, critic_config, max_grad_norm
+  modules, optimizers, objective, critic_config, **options
 ):
   """Returns the critic's step; it changes nothing if none is trained."""
   if objective is None:
@@ -158,7 +167,7 @@ def _create_step_critic(
     optimizers['critic'],
     critic_config,
     devices.pmean,
-    max_grad_norm=max_grad_norm,
+    **options,
   )
   if critic_config.num_steps > 1:  # Steps of one kind share one trace.
     step_critic = jax.jit(step_critic, static_argnums=3)

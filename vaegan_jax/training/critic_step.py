@@ -19,6 +19,7 @@ from flax import struct
 
 from vaegan_jax.losses import masks, penalties
 from vaegan_jax.losses.adversarial import mean_over_map
+from vaegan_jax.training.chunks import map_chunks
 from vaegan_jax.training.train_state import (
   NetworkState,
   TrainState,
@@ -147,6 +148,7 @@ def create_critic_step(
   pmean: Callable[[Any], Any],
   *,
   max_grad_norm: float = 0.0,
+  num_chunks: int = 1,
 ) -> Callable[..., tuple[CriticState, Metrics]]:
   """Creates the critic's step on one device.
 
@@ -158,6 +160,7 @@ def create_critic_step(
     pmean: (tree) -> its mean over the devices.
     max_grad_norm: norm to which the loss's gradient is clipped, before separate
       penalties' gradients, which are large, are added; 0: no clipping.
+    num_chunks: A, in which inputs and decoded images are; see `chunks.py`.
 
   Returns:
     (critic, inputs, decoded, regularize) -> (critic after the step, metrics
@@ -169,25 +172,19 @@ def create_critic_step(
   separate = [p for p in found if p.separate]
   added = [p for p in found if not p.separate]
   total_loss = functools.partial(_total_loss, module, critic_loss, added)
+  gradients = functools.partial(
+    _gradients, module, total_loss, separate, max_grad_norm > 0
+  )
 
   def step_critic(critic, inputs, decoded, regularize):
     network = critic.network
-    fakes = [decoded[n] for n in ('x_recon', 'x_prior') if n in decoded]
-    x, *fakes = jax.lax.stop_gradient((inputs['x'], *fakes))
-    batch = CriticBatch(x, fakes, inputs['interpolation'], critic.averages)
-    batch = batch._replace(where=masks.positions(inputs.get('valid')))
-    grads, (batch_stats, metrics) = jax.grad(total_loss, has_aux=True)(
-      network.params, network.batch_stats, batch
+    _, found = map_chunks(
+      lambda chunk: gradients(critic, regularize, *chunk),
+      num_chunks,
+      (inputs, decoded),
+      after=decoded,
     )
-    others = []
-    for p in (p for p in separate if regularize or p.every_steps == 1):
-      more, metrics[p.name] = _separate_gradient(module, p, network, batch)
-      others.append(more)
-    if not max_grad_norm:  # One mean over devices suffices for their sum.
-      grads, others = _add(grads, *others), []
-    grads, others, batch_stats, metrics = pmean(
-      (grads, others, batch_stats, metrics)
-    )
+    grads, others, batch_stats, metrics = pmean(found)
     metrics['critic_grad_norm'] = optax.tree.norm(_add(grads, *others))
     if max_grad_norm:
       grads = _add(_clip_norm(grads, max_grad_norm), *others)
@@ -199,6 +196,35 @@ def create_critic_step(
     return CriticState(network, averages), metrics
 
   return step_critic
+
+
+def _gradients(
+  module, total_loss, separate, apart, critic, regularize, inputs, decoded
+):
+  """Computes the gradients of one chunk.
+
+  Args:
+    separate: the separate penalties.
+    apart: whether their gradients are not added to the loss's.
+
+  Returns:
+    (), and (gradient, gradients of penalties, batch_stats, metrics).
+  """
+  network = critic.network
+  fakes = [decoded[n] for n in ('x_recon', 'x_prior') if n in decoded]
+  x, *fakes = jax.lax.stop_gradient((inputs['x'], *fakes))
+  batch = CriticBatch(x, fakes, inputs['interpolation'], critic.averages)
+  batch = batch._replace(where=masks.positions(inputs.get('valid')))
+  grads, (batch_stats, metrics) = jax.grad(total_loss, has_aux=True)(
+    network.params, network.batch_stats, batch
+  )
+  others = []
+  for p in (p for p in separate if regularize or p.every_steps == 1):
+    more, metrics[p.name] = _separate_gradient(module, p, network, batch)
+    others.append(more)
+  if not apart:  # One mean over devices suffices for their sum.
+    grads, others = _add(grads, *others), []
+  return (), (grads, others, batch_stats, metrics)
 
 
 def _total_loss(module, critic_loss, added, params, batch_stats, batch):

@@ -23,14 +23,16 @@ def create_combine_losses(loss: LossConfig) -> Callable:
   """Creates the function that combines the terms into a loss and its gradient.
 
   Returns:
-    (step [], terms {name: [B]}, losses_vjp, latent's losses {name: [B]},
-    averages) -> (cotangents of (decoded, latent's losses), metrics {name: []},
-    changed averages). `losses_vjp` maps cotangents of the terms to those of
-    the decoded images. The metrics are each term's mean, and `loss`, the sum
-    that the cotangents are the gradient of.
+    (step [], losses_and_pull, latent's losses {name: [B]}, averages) ->
+    (cotangents of (decoded, latent's losses), metrics {name: []}, changed
+    averages, moments). `losses_and_pull` takes the function from the terms
+    {name: [B]} to their cotangents, and returns the terms, the cotangents of
+    the decoded images, and the moments. The metrics are each term's mean, and
+    `loss`, the sum that the cotangents are the gradient of. All of it may be in
+    chunks, [A, B / A]; a chunk's cotangents are those of its own mean.
   """
 
-  def combine_losses(step, terms, losses_vjp, latent_losses, averages):
+  def combine_losses(step, losses_and_pull, latent_losses, averages):
     weights = {
       'distance': loss.distance_weight,
       'pixel': loss.pixel_weight,
@@ -38,20 +40,23 @@ def create_combine_losses(loss: LossConfig) -> Callable:
       * loss.adversarial_weight,
       'kl': averages.get(kl_rate.NAME, loss.kl_weight),
       'equivariance': loss.equivariance_weight,
+      'drift': loss.drift_weight,
       'commitment': loss.commitment_weight,
       'entropy': loss.entropy_weight,
     }
-    is_adaptive = loss.adaptive_weight and 'adversarial' in terms
-    # The adaptive factor depends on the gradient without it.
-    unscaled = weights | {'adversarial': 1.0} if is_adaptive else weights
-    (x_cotangents,) = losses_vjp(
-      {
+
+    def weigh(terms):
+      # The adaptive factor depends on the gradient without it.
+      adapts = {'adversarial': 1.0} if loss.adaptive_weight else {}
+      unscaled = weights | adapts
+      return {
         name: jnp.ones_like(term) * unscaled[name] / term.size
         for name, term in terms.items()
       }
-    )
+
+    terms, x_cotangents, moments = losses_and_pull(weigh)
     adapted = {}
-    if is_adaptive:
+    if loss.adaptive_weight and 'adversarial' in terms:
       factor = _adapt(x_cotangents, averages['adaptive_weight'])
       adapted = {'adaptive_weight': factor}
       weights['adversarial'] *= factor
@@ -66,10 +71,10 @@ def create_combine_losses(loss: LossConfig) -> Callable:
     metrics = means | adapted | steered
     metrics['loss'] = sum(weights[name] * mean for name, mean in means.items())
     latent_cotangents = {
-      name: jnp.full_like(term, weights[name] / term.size)
+      name: jnp.full_like(term, weights[name] / term.shape[-1])
       for name, term in latent_losses.items()
     }
-    return (x_cotangents, latent_cotangents), metrics, adapted
+    return (x_cotangents, latent_cotangents), metrics, adapted, moments
 
   return combine_losses
 

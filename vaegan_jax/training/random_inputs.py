@@ -37,6 +37,7 @@ def create_random_inputs(
   num_flips: int = 1,
   crop_margin: int = 0,
   masked: bool = False,
+  num_chunks: int = 1,
 ) -> Callable[[jax.Array, jax.Array, jax.Array], list[Inputs]]:
   """Creates the function that samples the inputs of one update on one device.
 
@@ -51,6 +52,7 @@ def create_random_inputs(
     num_flips: number of mirrored axes.
     crop_margin: largest offset of a crop; 0: no crops.
     masked: whether NaN is no data, to be filled.
+    num_chunks: A, in which microbatches are [A, B / A, ...]; see `chunks.py`.
 
   Returns:
     (step [], number of rollbacks [], images [K B, *S, C]) -> K dicts: x and,
@@ -75,16 +77,14 @@ def create_random_inputs(
     }
     if masked:
       inputs['x'], inputs['valid'] = pixels.fill(inputs['x'])
-    microbatches = _split(inputs, num_microbatches)
-    space = autoencoder.latent_space(microbatches[0]['x'].shape[1:-1])
-    for microbatch, own in zip(microbatches, indices, strict=True):
-      microbatch['noise'] = latent.sample_noise(
-        key_of(NOISE_STREAM), own, global_size, space
-      )
+    space = autoencoder.latent_space(inputs['x'].shape[1:-1])
+    chunks = _split(inputs, num_microbatches * num_chunks)
+    key, indices = key_of(NOISE_STREAM), indices.reshape(len(chunks), -1)
+    for chunk, own in zip(chunks, indices, strict=True):
+      chunk['noise'] = latent.sample_noise(key, own, global_size, space)
       if with_prior:
-        key = key_of(PRIOR_STREAM)
-        microbatch['prior'] = latent.sample_prior(key, own, space)
-    return microbatches
+        chunk['prior'] = latent.sample_prior(key_of(PRIOR_STREAM), own, space)
+    return chunks if num_chunks == 1 else _stack(chunks, num_chunks)
 
   return random_inputs
 
@@ -108,6 +108,14 @@ def _split(inputs: Inputs, number: int) -> list[Inputs]:
   """Splits arrays [K B, ...] into K dicts of arrays [B, ...]."""
   inputs = {k: v.reshape(number, -1, *v.shape[1:]) for k, v in inputs.items()}
   return [{k: v[i] for k, v in inputs.items()} for i in range(number)]
+
+
+def _stack(chunks: list[Inputs], number: int) -> list[Inputs]:
+  """Stacks each microbatch's chunks."""
+  return [
+    jax.tree.map(lambda *leaves: jnp.stack(leaves), *chunks[i : i + number])
+    for i in range(0, len(chunks), number)
+  ]
 
 
 def _example_indices(num_microbatches, batch_size, global_size) -> jax.Array:

@@ -76,7 +76,8 @@ class TrainState(struct.PyTreeNode):
   Attributes:
     step: [] int32, the last finished step; steps count 1..N.
     num_skipped: [] int32, number of updates skipped in a row up to now.
-    networks: 'autoencoder' and, unless the objective has none, 'critic'.
+    networks: 'autoencoder', unless the objective has none 'critic', and, if the
+      loss needs it, 'start', the decoder as it began.
     ema_params: moving average of the autoencoder's weights.
     averages: {name: []}, other moving averages and the steered KL weight; see
       `AVERAGES`, `layer_sizes.py` and `kl_rate.py`.
@@ -91,6 +92,12 @@ class TrainState(struct.PyTreeNode):
   averages: dict[str, jax.Array]
   num_rollbacks: jax.Array
 
+  @property
+  def start_decoder(self) -> dict[str, Params] | None:
+    """Variables of the decoder as it began, if they are kept."""
+    start = self.networks.get('start')
+    return start and start.variables
+
 
 def create_train_state(
   modules: Mapping[str, nn.Module],
@@ -102,6 +109,7 @@ def create_train_state(
   measure_sizes: Callable[..., dict[str, jax.Array]] | None = None,
   averages: Mapping[str, float] = _NO_AVERAGES,
   trained_parts: Collection[str] | None = None,
+  keep_start: bool = False,
 ) -> TrainState:
   """Initializes every network.
 
@@ -115,6 +123,7 @@ def create_train_state(
       {layer: []}, if the run follows them.
     averages: further averages {name: initial value}.
     trained_parts: names of the autoencoder's parts that are; None: all.
+    keep_start: whether the decoder is kept as it begins.
 
   Returns:
     The state before step 1, with sizes of 0.
@@ -123,19 +132,13 @@ def create_train_state(
   networks = {}
   for i, (name, module) in enumerate(modules.items()):
     key = jax.random.fold_in(jax.random.key(seed), i)
-    variables = (pretrained or {}).get(name)
-    if variables is None:
-      variables = _init(module, key, x)
-    params = variables['params']
-    opt_state = ()
-    if name in optimizers:
-      parts = trained_parts if name == 'autoencoder' else None
-      opt_state = _init_optimizer(optimizers[name], select(params, parts))
-    networks[name] = NetworkState(
-      params=params,
-      batch_stats=variables.get('batch_stats', {}),
-      opt_state=opt_state,
-    )
+    variables = (pretrained or {}).get(name) or _init(module, key, x)
+    parts = trained_parts if name == 'autoencoder' else None
+    networks[name] = _create(variables, optimizers.get(name), parts)
+  if keep_start:
+    variables = _copy(networks['autoencoder'].variables)
+    own = {kind: v.get('decoder', {}) for kind, v in variables.items()}
+    networks['start'] = NetworkState(**own, opt_state=())
   averages = {
     name: jnp.float32(value) for name, value in (AVERAGES | averages).items()
   }
@@ -151,6 +154,14 @@ def create_train_state(
     averages=averages,
     num_rollbacks=jnp.int32(0),
   )
+
+
+def _create(variables, optimizer, parts) -> NetworkState:
+  """Creates a network's state; without an optimizer it is frozen."""
+  params, opt_state = variables['params'], ()
+  if optimizer is not None:
+    opt_state = _init_optimizer(optimizer, select(params, parts))
+  return NetworkState(params, variables.get('batch_stats', {}), opt_state)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -179,6 +190,7 @@ def inference_variables(state: TrainState) -> dict[str, dict[str, Params]]:
   The critic's include the sizes of its layers, if the run follows them.
   """
   variables = {name: net.variables for name, net in state.networks.items()}
+  variables.pop('start', None)
   variables['autoencoder']['params'] = state.ema_params
   sizes = layer_sizes.from_averages(state.averages)
   if sizes and 'critic' in variables:

@@ -8,7 +8,8 @@
 
 Each network is trained by its own loss only. The critic's step takes `x_recon`
 as a constant. The autoencoder's gradient is pulled back from `x_recon`, so it
-never passes through the critic's weights or the real branch.
+never passes through the critic's weights or the real branch. A batch in several
+chunks runs each forward once more, to keep the values of one; see `chunks.py`.
 
 This is the method. `build.py` makes its parts, with every option, and
 `wrappers.py` has what is done around it.
@@ -23,7 +24,7 @@ import jax
 import optax
 
 from vaegan_jax.losses.moments import metrics_from_moments
-from vaegan_jax.training import layer_sizes
+from vaegan_jax.training import chunks, layer_sizes
 from vaegan_jax.training.critic_step import CriticState
 from vaegan_jax.training.train_state import (
   NetworkState,
@@ -40,21 +41,24 @@ class Parts:
   Attributes:
     random_inputs: (step, number of rollbacks, images) -> inputs, one for each
       critic step; the autoencoder takes the last. See `random_inputs.py`.
-    autoencode: (params, batch_stats, inputs) -> ((decoded, latent's losses
-      {name: [B]}), (batch_stats, latent's metrics)). See `autoencode.py`.
+    autoencode: (params, batch_stats, inputs, decoder's first variables or None)
+      -> ((decoded, latent's losses {name: [B]}), (batch_stats, latent's
+      metrics)). See `autoencode.py`.
     step_critic: (CriticState, inputs, decoded, regularize) -> (CriticState,
       metrics []), averaged over the devices. See `critic_step.py`.
     reconstruction_losses: (critic's variables, x, decoded, sizes of the layers,
-      which values are valid or None) -> (terms {name: [B]}, moments). See
-      `losses/reconstruction.py`.
-    combine_losses: (step, terms, losses_vjp, latent's losses, averages) ->
-      (cotangents of (decoded, latent's losses), metrics [], averages). See
-      `loss_weights.py`.
+      which values are valid or None, function of the batch's means or None) ->
+      (terms {name: [B]}, moments). See `losses/reconstruction.py`.
+    combine_losses: (step, losses_and_pull, latent's losses, averages) ->
+      (cotangents of (decoded, latent's losses), metrics [], averages, moments).
+      See `loss_weights.py`.
     follow: (averages, metrics, moments) -> changed averages, of what is
       averaged over the devices. See `layer_sizes.py` and `kl_rate.py`.
     optimizer: optimizer of the autoencoder.
     trained: names of the autoencoder's parts that are trained; None: all.
-    pmean: (tree) -> its mean over the devices.
+    pmean, psum: (tree) -> its mean, and its sum, over the devices.
+    num_chunks: A, in which each batch is computed; see `chunks.py`. Arrays [B,
+      ...] above are [A, B / A, ...] unless A is 1.
   """
 
   random_inputs: Callable
@@ -66,6 +70,8 @@ class Parts:
   optimizer: optax.GradientTransformation
   trained: Collection[str] | None
   pmean: Callable
+  psum: Callable
+  num_chunks: int = 1
 
 
 def create_update(
@@ -87,15 +93,16 @@ def create_update(
   def update(state, images):
     step, old = state.step + 1, state.networks['autoencoder']
     *early, last = parts.random_inputs(step, state.num_rollbacks, images)
-    critic = CriticState.of(state)
+    critic, start = CriticState.of(state), state.start_decoder
     critic, _ = _train_critic(parts, critic, old, early, regularize_critic[:-1])
     # 1. The autoencoder's one forward pass, kept for the backward pass.
-    (decoded, losses), pull_back, (batch_stats, stats) = jax.vjp(
-      lambda params: parts.autoencode(
-        {**old.params, **params}, old.batch_stats, last
+    (decoded, losses), pull_back, (batch_stats, stats) = chunks.vjp(
+      lambda params, inputs: parts.autoencode(
+        {**old.params, **params}, old.batch_stats, inputs, start
       ),
       select(old.params, parts.trained),
-      has_aux=True,
+      parts.num_chunks,
+      last,
     )
     # 2. The critic's step. It takes x_recon as a constant.
     updated, critic_metrics = parts.step_critic(
@@ -105,22 +112,17 @@ def create_update(
     # simultaneous order XLA merges these forward passes with those of step 2.
     frozen = updated if order == 'alternating' else critic
     sizes = layer_sizes.from_averages(state.averages)
-    terms, losses_vjp, moments = jax.vjp(
-      lambda decoded: parts.reconstruction_losses(
-        frozen.variables, last['x'], decoded, sizes, last.get('valid')
-      ),
-      decoded,
-      has_aux=True,
+    losses_and_pull = functools.partial(
+      _losses_and_pull, parts, frozen.variables, last, decoded, sizes
     )
-    cotangents, metrics, averages = parts.combine_losses(
-      step, terms, losses_vjp, losses, state.averages
+    cotangents, metrics, averages, moments = parts.combine_losses(
+      step, losses_and_pull, losses, state.averages
     )
     # 4. Pull that, and the latent's own weights, into the autoencoder.
-    (grads,) = pull_back(cotangents)
+    grads = pull_back(cotangents)
     # 5. One mean over the devices for each network: the critic had its own.
-    grads, batch_stats, metrics, moments = parts.pmean(
-      (grads, batch_stats, metrics | stats, moments)
-    )
+    found = parts.pmean((grads, batch_stats, metrics | stats, moments))
+    grads, batch_stats, metrics, moments = found
     metrics |= metrics_from_moments(moments)
     averages |= parts.follow(state.averages, metrics, moments)
     metrics['autoencoder_grad_norm'] = optax.tree.norm(grads)
@@ -150,6 +152,42 @@ def create_critic_update(
   return update
 
 
+def _losses_and_pull(parts, critic, inputs, decoded, sizes, weigh):
+  """Computes the reconstruction losses, and their gradient at the images.
+
+  Args:
+    critic: its variables, which are constants.
+    weigh: (terms {name: [B]}) -> their cotangents.
+
+  Returns:
+    (terms, cotangents of the decoded images, moments).
+  """
+
+  def losses(chunk, average=None):
+    own, decoded = chunk
+    return parts.reconstruction_losses(
+      critic, own['x'], decoded, sizes, own.get('valid'), average
+    )
+
+  batch = inputs, decoded
+  means = chunks.batch_means(losses, parts.num_chunks, batch, parts.psum)
+
+  def pull(chunk):
+    own, decoded = chunk
+    terms, losses_vjp, moments = jax.vjp(
+      lambda decoded: losses((own, decoded), chunks.returning(means)),
+      decoded,
+      has_aux=True,
+    )
+    (cotangents,) = losses_vjp(weigh(terms))
+    return (terms, cotangents), moments
+
+  (terms, cotangents), moments = chunks.map_chunks(
+    pull, parts.num_chunks, batch, after=means
+  )
+  return terms, cotangents, moments
+
+
 def _train_critic(
   parts, critic, autoencoder: NetworkState, inputs, regularize_critic
 ):
@@ -161,9 +199,10 @@ def _train_critic(
 
   @functools.partial(jax.jit, static_argnums=3)
   def step(critic, autoencoder, own, regularize):
-    (decoded, losses), _ = parts.autoencode(
-      autoencoder.params, autoencoder.batch_stats, own
+    autoencode = functools.partial(
+      parts.autoencode, autoencoder.params, autoencoder.batch_stats
     )
+    (decoded, losses), _ = chunks.map_chunks(autoencode, parts.num_chunks, own)
     critic, metrics = parts.step_critic(critic, own, decoded, regularize)
     means = {name: loss.mean() for name, loss in losses.items()}
     return critic, metrics | parts.pmean(means)
@@ -176,7 +215,7 @@ def _train_critic(
 
 def _after(state, autoencoder, critic: CriticState, averages):
   """Returns the state after the step."""
-  networks = {'autoencoder': autoencoder}
+  networks = {**state.networks, 'autoencoder': autoencoder}
   if critic.network is not None:
     networks['critic'] = critic.network
   return state.replace(

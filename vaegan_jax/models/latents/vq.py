@@ -6,6 +6,7 @@ Axes: B batch, S axes of space, Z entries, K codes, D entries of a code.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vaegan_jax.models.latents.base import Losses, Stats
 from vaegan_jax.models.latents.codes import (
@@ -106,10 +107,9 @@ class VQ(Codes):
 
   def codebook(self) -> jax.Array:
     """Returns the codes [K, code_dim], with candidates for dead ones."""
-    counts, candidates = self.counts.value, self.candidates.value
-    dead = counts < DEAD_SHARE
-    alive = self.sums.value / jnp.where(dead, 1.0, counts)[:, None]
-    return self._normalize(jnp.where(dead[:, None], candidates, alive))
+    names = 'counts', 'sums', 'candidates'
+    state = {name: getattr(self, name).value for name in names}
+    return self._normalize(codebook_of(state))
 
   def _update(self, tokens, indices, shares, noise):
     """Updates the averages with this device's tokens [N, D]."""
@@ -132,6 +132,24 @@ class VQ(Codes):
       return vectors
     squares = jnp.sum(vectors**2, axis=-1, keepdims=True)
     return vectors * jax.lax.rsqrt(squares + 1e-8)
+
+
+def state_of(codes: jax.Array) -> dict[str, jax.Array]:
+  """Returns the state of a `VQ` that begins with codes [K, code_dim]."""
+  counts = np.ones(len(codes), np.float32)
+  return {
+    'usage': np.zeros_like(counts),
+    'counts': counts,
+    'sums': codes,
+    'candidates': codes,
+  }
+
+
+def codebook_of(state: dict[str, jax.Array]) -> jax.Array:
+  """Returns the codes [K, code_dim] of such a state, without unit length."""
+  dead = state['counts'] < DEAD_SHARE
+  alive = state['sums'] / jnp.where(dead, 1.0, state['counts'])[:, None]
+  return jnp.where(dead[:, None], state['candidates'], alive)
 
 
 def _nearest(tokens: jax.Array, codebook: jax.Array) -> jax.Array:

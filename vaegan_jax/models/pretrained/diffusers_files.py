@@ -62,9 +62,9 @@ def read_fields(folder: str, config: Mapping[str, Any]) -> dict[str, Any]:
   except ValueError as error:
     raise UserError(
       f'{folder} holds no autoencoder that can be read, because {error}: name '
-      'a folder of AutoencoderKL, such as those of SD 1.5, SDXL, SD3 and FLUX'
+      'another, such as the AutoencoderKL of SD 1.5, SDXL, SD3 or FLUX'
     ) from None
-  except (TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
+  except (TypeError, LookupError, AttributeError, ZeroDivisionError) as error:
     raise UserError(
       f'{folder}/{CONFIG} is damaged ({error!r}): download it again'
     ) from None
@@ -76,15 +76,15 @@ def read_kept(workdir: str) -> dict[str, Any]:
   return json.loads(path.read_text()) if path.exists() else {}
 
 
-def read_params(folder: str, like: Mapping[str, Any]) -> dict[str, Any]:
+def read_variables(folder: str, like: Mapping[str, Any]) -> dict[str, Any]:
   """Reads the weights.
 
   Args:
     folder: the folder.
-    like: params of the `Autoencoder`, or their shapes.
+    like: variables of the `Autoencoder`, or their shapes.
 
   Returns:
-    The params, float32.
+    The variables, float32.
 
   Raises:
     UserError: there are none, or they are not exactly this network's.

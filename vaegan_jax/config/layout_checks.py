@@ -1,0 +1,61 @@
+"""Checks of published layouts of the autoencoder, which fix other fields."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import ml_collections
+
+from vaegan_jax.config.rules import as_argument
+
+# The networks that a layout but 'own' is, and what each needs beside them.
+_PUBLISHED = {
+  'network': 'residual',
+  'latent_shape': 'map',
+  'attention_sides': (),
+  'activation': 'own',
+  'strides': (),
+  'kernel_size': 3,
+  'patch_size': 1,
+}
+_LAYOUTS = {
+  'own': {},
+  'ldm': _PUBLISHED,
+  'tiny': _PUBLISHED | {'latent': 'none', 'middle_attention': False},
+  'oobleck': _PUBLISHED | {'latent': 'gaussian', 'middle_attention': False},
+}
+
+
+def check_layout(model: ml_collections.ConfigDict) -> Iterator[tuple[str, ...]]:
+  """Yields the conflicts of `config.model` with its layout."""
+  for field, needed in _needed(model).items():
+    if model[field] != needed:
+      yield (
+        f'model.{field}',
+        f'must be {needed!r} for model.layout={model.layout!r} with '
+        f'model.latent={model.latent!r}, a published architecture',
+        f'model.{field}={as_argument(needed)}',
+      )
+  if model.layout == 'ldm':
+    for multiplier in model.channel_multipliers:
+      if model.num_groups and model.width * multiplier % model.num_groups:
+        yield (
+          'model.num_groups',
+          f'must divide the {model.width * multiplier} channels of a level',
+          'model.num_groups=0',
+        )
+
+
+def _needed(model) -> dict[str, Any]:
+  """Returns the fields of `config.model` that a layout fixes."""
+  needed = dict(_LAYOUTS[model.layout])
+  if model.layout == 'tiny':
+    needed['channel_multipliers'] = (1,) * (model.depth + 1)
+  elif model.layout == 'oobleck':
+    needed['width'] = 2 * model.latent_dim
+    needed['strides'] = tuple(s + s % 2 for s in model.strides)
+  elif model.layout == 'ldm' and model.latent != 'vq':
+    needed['latent'] = 'gaussian'
+  elif model.layout == 'ldm':
+    needed |= {'code_dim': model.latent_dim, 'unit_codes': False}
+    needed['quant_convs'] = True
+  return needed
