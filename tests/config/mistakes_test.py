@@ -217,6 +217,11 @@ MISTAKES = (
     "critic.views=('stft',) wave 2 axes critic.views",
   ),
   (
+    f'{_SOUNDS} --config.critic.head=patch --config.critic.patch_size=2 '
+    '--config.critic.views="(\'period\',)"',
+    "critic.patch_size=2 'wave' critic.patch_size=1",
+  ),
+  (
     f'{_SOUNDS} --config.critic.views="(\'stft\',)"',
     "critic.views=('stft',) critic.head='dense' critic.head=patch",
   ),

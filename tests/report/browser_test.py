@@ -330,9 +330,13 @@ def test_a_page_reloads_while_the_run_trains_and_keeps_its_state(show):
 
 
 def test_a_phone_needs_no_sideways_scrolling(show):
-  browser = show()
+  browser = show((64, 8, 3), labels=('mse', 'x' * 200))
   options = {'width': 360, 'height': 740, 'deviceScaleFactor': 2}
   browser.call('Emulation.setDeviceMetricsOverride', mobile=True, **options)
   assert browser.run('document.documentElement.scrollWidth') <= 360
+  # A tall picture is seen whole.
+  shape = '(b => [b.height, b.height / b.width])'
+  view = 'document.querySelector(".view").getBoundingClientRect()'
+  assert browser.run(f'{shape}({view})') == pytest.approx([592, 8], rel=0.02)
   check_accessible(browser)
   browser.call('Emulation.clearDeviceMetricsOverride')

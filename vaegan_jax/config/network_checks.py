@@ -182,6 +182,12 @@ def _check_views(config) -> Conflicts:
       'per example',
       'critic.head=patch',
     )
+  if critic.patch_size > 1 and 'wave' not in critic.views:
+    yield (
+      'critic.patch_size',
+      "is only read where critic.views has 'wave'",
+      'critic.patch_size=1',
+    )
   multiple = 2**critic.depth
   for window in critic.stft_windows if 'stft' in critic.views else ():
     if not can_halve(window, space[0], multiple):
