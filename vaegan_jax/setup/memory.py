@@ -91,18 +91,25 @@ def estimate_parts(
   Returns:
     {part: bytes}: the state, the gradients, and last the activations.
   """
+  on_cpu = platform == 'cpu'
   options = {
     'lanes': _LANES if platform == 'tpu' else 1,
     # A CPU's forms of convolutions have sums of their own.
-    'kept': _PRODUCTS if platform == 'cpu' else (*_PRODUCTS, 'add'),
+    'kept': _PRODUCTS if on_cpu else (*_PRODUCTS, 'add'),
   }
   batch_size //= num_chunks
+
+  def passes(name) -> int:
+    # The critic's step takes photographs and reconstructions. A CPU may take
+    # one after the other, and its bound must not exclude that.
+    trained = name == 'critic' and state.networks[name].opt_state
+    return 2 if trained and not on_cpu else 1
+
   sizes = [
-    _kept_bytes(
+    passes(name)
+    * _kept_bytes(
       module, state.networks[name].variables, shape, batch_size, **options
     )
-    # The critic's step takes photographs and reconstructions.
-    * (2 if name == 'critic' and state.networks[name].opt_state else 1)
     for name, module in modules.items()
   ]
   # A chunk's forward pass is computed again after the critic's step.
