@@ -120,7 +120,7 @@ def test_the_folder_describes_the_network_and_flags_widen_it(
   wider = ('--config.data.channels=4', '--config.model.latent_dim=3')
   config = adopted(tiny_run, path, *wider)
   initial = read_initial_weights(config)
-  assert "config.json has beside it: padding_mode='reflect'" in initial.message
+  assert "ignoring padding_mode='reflect' of its con" in initial.message
   assert initial.message.endswith(
     'kept: model.latent_dim from 2 to 3, data.channels from 3 to 4.'
   )

@@ -157,7 +157,7 @@ def _from_diffusers(config, autoencoder, found) -> InitialWeights:
   message = f"Starting from {path}, diffusers' {found['_class_name']}"
   if unread := diffusers.unread(found):
     listed = ', '.join(f'{name}={value!r}' for name, value in unread.items())
-    message += f', without what its config.json has beside it: {listed}'
+    message += f', ignoring {listed} of its config.json'
   if _changes(source, config):
     params, widened = _widen(config, source, autoencoder, variables['params'])
     variables['params'] = params
