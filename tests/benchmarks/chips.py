@@ -34,7 +34,7 @@ class Chip(NamedTuple):
   Attributes:
     flops: a second, in bfloat16. JAX multiplies float32 so too, unless it is
       asked for more precision.
-    memory: bytes of its main memory.
+    memory: bytes of its main memory, of which a program gets almost all.
     bandwidth: bytes that it reads or writes there in a second.
     interconnect: bytes that it sends and receives in a second.
     source: page that gives all of these.
@@ -50,9 +50,9 @@ class Chip(NamedTuple):
 
 
 CHIPS = {
-  'v5e': Chip(197e12, 16e9, 819e9, 400e9, f'{_PAGES}v5e'),
-  'v5p': Chip(459e12, 95e9, 2765e9, 1200e9, f'{_PAGES}v5p-training'),
-  'v6e': Chip(918e12, 32e9, 1638e9, 800e9, f'{_PAGES}v6e'),
+  'v5e': Chip(197e12, 16 * 2**30, 819e9, 400e9, f'{_PAGES}v5e'),
+  'v5p': Chip(459e12, 95 * 2**30, 2765e9, 1200e9, f'{_PAGES}v5p-training'),
+  'v6e': Chip(918e12, 32 * 2**30, 1638e9, 800e9, f'{_PAGES}v6e'),
   'v7x': Chip(2307e12, 192 * 2**30, 7380e9, 1200e9, f'{_PAGES}tpu7x', 2),
 }
 

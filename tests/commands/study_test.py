@@ -435,6 +435,10 @@ def test_a_sweep_trains_every_value_and_plots_curves(
   assert config['loss']['kl_weight'] == 0.5
   with Image.open(folder / 'study_curves.png') as picture:
     assert picture.width > 600
+  page = (folder / 'report.html').read_text()
+  assert '"label": "geometric, loss.kl_weight=0.5, seed 0"' in page
+  assert '"points": [[100.0, 20.5, 0.0, 0.707107]' in page
+  assert '"seeds": [[100.0, 20.0], [100.0, 21.0]' in page
   assert 'study_curves.png' in capsys.readouterr().out
 
 

@@ -279,6 +279,10 @@ MISTAKES = (
     '--config.optimizer.accumulate_steps=2',
     'accumulate_steps=2 "lfq" accumulate_steps=1',
   ),
+  (
+    '--config.optimizer.accumulate_steps=7',
+    'batch_size=64 by 7; accumulate_steps=7 use 63',
+  ),
   (f'{_LDM} --config.model.latent_shape=flat', 'model.latent_shape=map'),
   (
     f'{_LDM} --config.model.network=plain '

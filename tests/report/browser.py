@@ -1,5 +1,6 @@
 """A headless Chromium, by the DevTools protocol over a pair of pipes."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -99,10 +100,12 @@ class Browser:
   def wait(self, condition):
     """Waits until an expression is true, and returns its value."""
     end = time.monotonic() + 20
-    while not (value := self.run(condition)):
-      assert time.monotonic() < end, condition
+    while time.monotonic() < end:
+      with contextlib.suppress(AssertionError):  # The page may be reloading.
+        if value := self.run(condition):
+          return value
       time.sleep(0.02)
-    return value
+    raise AssertionError(condition)
 
   def press(self, key, kinds=('keyDown', 'keyUp')):
     """Presses a key on what has the focus."""

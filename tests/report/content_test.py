@@ -135,6 +135,8 @@ def test_a_page_is_as_small_as_asked_and_says_so():
   last = next(e for e in data['examples'] if e['index'] == NUM_EXAMPLES - 1)
   assert last['ranks']['psnr'] == [NUM_EXAMPLES, NUM_EXAMPLES]
   assert last['values'][1]['psnr'] == 20 + NUM_EXAMPLES - 1
+  small = build_page([create_run('a')], title='', protocol='', num_examples=99)
+  assert data_of(small)['note'] == 'All of the 70 evaluated examples.'
   galleries = data['runs'][0]['galleries']
   assert 'fit' in galleries[0]['note'] + galleries[-1]['note']
 
@@ -156,13 +158,14 @@ def test_numbers_have_their_best_and_spread():
 def test_curves_are_read_while_they_are_written(tmp_path):
   lines = [json.dumps({'step': i, 'train/loss': 0.5 * i}) for i in range(1000)]
   lines[3] = json.dumps({'step': 3, 'train/loss': None, 'eval/psnr': 1 / 3})
-  (tmp_path / 'metrics.jsonl').write_text('\n'.join([*lines, '{"step": 1']))
+  strange = '[1]', '{"step": "x"}', '{"step": 5, "a": "b"}', '{"step": 1'
+  (tmp_path / 'metrics.jsonl').write_text('\n'.join([*lines, *strange]))
   curves = facts.read_curves(tmp_path)
   assert curves['eval/psnr'] == [[3, 0.333333]]
   points = curves['train/loss']
   assert len(points) == 400
   assert points[0] == [0, 0.0] and points[-1] == [999, 499.5]
-  assert facts.read_curves(tmp_path / 'none') == {}
+  assert len(curves) == 2 and facts.read_curves(tmp_path / 'none') == {}
 
 
 def test_codes_and_fields_are_listed():

@@ -109,11 +109,11 @@ def test_the_roofline_by_hand():
 
 
 def test_the_peaks_are_the_makers():
-  # As the pages of the table say: TFLOPs, and GB in memory and a second.
+  # As the pages of the table say: TFLOPs, GiB of memory, and GB a second.
   assert {name: chip[:3] for name, chip in chips.CHIPS.items()} == {
-    'v5e': (197e12, 16e9, 819e9),
-    'v5p': (459e12, 95e9, 2765e9),
-    'v6e': (918e12, 32e9, 1638e9),
+    'v5e': (197e12, 16 * 1024**3, 819e9),
+    'v5p': (459e12, 95 * 1024**3, 2765e9),
+    'v6e': (918e12, 32 * 1024**3, 1638e9),
     'v7x': (2307e12, 192 * 1024**3, 7380e9),
   }
 
@@ -129,6 +129,9 @@ def test_bad_input_gets_one_sentence(capsys, monkeypatch):
     assert told.startswith(f'--topology={wrong} must be a chip and a shape')
   told = _told(capsys, '--config.model.remat=2')
   assert told.startswith('--config.model.remat=2 must be true or false')
+  halves = '--config.optimizer.accumulate_steps=2'
+  told = _told(capsys, '--batch_size=3', halves)
+  assert told.startswith('batch_size=3 must be divisible by 2')
   found = {'libtpu': '0.0.1'}
   version = importlib.metadata.version
 

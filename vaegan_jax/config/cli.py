@@ -214,7 +214,7 @@ def _parse_report(rest: list[str], flag_values: flags.FlagValues) -> Command:
     validate(config)
     make_paths_absolute(config)
   path = epath.Path(output or workdir or _common_parent([*runs]))
-  if path.suffix != '.html':
+  if not output.endswith('.html'):
     path /= 'report.html'
   options = PageOptions(
     path=str(path),

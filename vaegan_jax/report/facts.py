@@ -75,12 +75,13 @@ def read_curves(workdir: epath.PathLike) -> dict[str, list[list[float]]]:
   for line in path.read_bytes().splitlines() if path.exists() else []:
     try:
       row = json.loads(line)
-      step = row.pop('step')
+      step = int(row.pop('step'))
+      known = {name: shorten(v) for name, v in row.items() if v is not None}
     except (ValueError, TypeError, AttributeError, KeyError):
-      continue  # Incomplete: it is being written.
-    for name, value in row.items():
+      continue  # Incomplete, as it is being written, or no line of a run.
+    for name, value in known.items():
       if value is not None:
-        curves.setdefault(name, []).append([step, shorten(value)])
+        curves.setdefault(name, []).append([step, value])
   return {name: _thin(points) for name, points in curves.items()}
 
 

@@ -8,7 +8,8 @@
 
 Each network is trained by its own loss only. The critic's step takes `x_recon`
 as a constant. The autoencoder's gradient is pulled back from `x_recon`, so it
-never passes through the critic's weights or the real branch.
+never passes through the critic's weights or the real branch. A batch in several
+chunks runs each forward once more, to keep the values of one; see `chunks.py`.
 
 This is the method. `build.py` makes its parts, with every option, and
 `wrappers.py` has what is done around it.

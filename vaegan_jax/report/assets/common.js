@@ -74,6 +74,9 @@ function details(id, summary, fill) {
   element.addEventListener('toggle', () => {
     if (element.open && element.childElementCount === 1) element.append(fill());
   });
-  element.open = state.open.includes(id);
+  if (state.open.includes(id)) {
+    element.append(fill());
+    element.open = true;
+  }
   return element;
 }

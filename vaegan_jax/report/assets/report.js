@@ -103,7 +103,7 @@ function watchTraining() {
 }
 
 watchTraining();
-buildExamples();
+const painted = buildExamples();
 buildNumbers();
 buildRates();
 buildCurves();
@@ -112,5 +112,6 @@ buildConfiguration();
 document.getElementById('protocol').append(make('ul', {}, page.protocol.map((line) => make('li', {}, line))));
 history.scrollRestoration = 'manual';
 window.addEventListener('pagehide', save);
-window.scrollTo(0, state.scroll);
+// The page grows when its pictures are there.
+Promise.resolve(painted).then(() => window.scrollTo(0, state.scroll));
 if (state.focus) document.getElementById(state.focus)?.focus({ preventScroll: true });

@@ -28,7 +28,7 @@ function describe(example, run) {
 }
 
 function buildExamples() {
-  if (!examples.length) return;
+  if (!examples.length) return null;
   const root = document.getElementById('examples');
   state.bands ??= media.bands.length === 3 ? media.bands : Array(3).fill(media.bands[0]);
   state.slices ??= sides().map((side) => Math.floor(side / 2));
@@ -134,7 +134,7 @@ function buildExamples() {
       labelled('brighter by', select('gain', [1, 2, 4, 8, 16].map((n) => [n, n]), state.gain, (value) => { state.gain = Number(value); apply(); }))),
     ...dataControls(repaint), runControls(apply) ?? '', player ? player.controls : '', panes, readout);
   fillStrip();
-  show(state.example);
+  return show(state.example);
 }
 
 /** Returns the controls of slices and bands, where there are several. */
