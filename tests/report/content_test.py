@@ -135,6 +135,8 @@ def test_a_page_is_as_small_as_asked_and_says_so():
   last = next(e for e in data['examples'] if e['index'] == NUM_EXAMPLES - 1)
   assert last['ranks']['psnr'] == [NUM_EXAMPLES, NUM_EXAMPLES]
   assert last['values'][1]['psnr'] == 20 + NUM_EXAMPLES - 1
+  small = build_page([create_run('a')], title='', protocol='', num_examples=99)
+  assert data_of(small)['note'] == 'All of the 70 evaluated examples.'
   galleries = data['runs'][0]['galleries']
   assert 'fit' in galleries[0]['note'] + galleries[-1]['note']
 

@@ -182,6 +182,8 @@ def _titles(described) -> dict[str, str]:
 
 
 def _note(kept: int, number: int, asked: int, megabytes: float) -> str:
+  if kept == number:
+    return f'All of the {number:,} evaluated examples.'
   text = f'{kept:,} of {number:,} evaluated examples: '
   text += 'some of the first, and the worst, median and best by each metric.'
   if kept < asked:
