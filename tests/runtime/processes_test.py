@@ -13,7 +13,6 @@ import pytest
 from tests.processes import Process
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import evaluator
-from vaegan_jax.evaluation.scores import Evaluation
 from vaegan_jax.runtime import processes
 from vaegan_jax.runtime.preemption import Stopper
 
@@ -87,7 +86,7 @@ def test_an_interrupted_import_ends_the_process_at_once(
 def _register():
   """Registers a function; the evaluation, which compiles slowly, is empty."""
   atexit.register(lambda: print('atexit', file=sys.stderr, flush=True))
-  nothing = Evaluation({}, {}, np.zeros(0, int))
+  nothing = evaluator.Evaluation({}, {}, np.zeros(0))
   evaluator.Evaluator.evaluate = lambda *_, **__: nothing
   evaluator.Evaluator.plot = lambda *_, **__: {}
 
