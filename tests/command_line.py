@@ -1,13 +1,17 @@
 """Command lines that run in the tests' own process."""
 
+import contextlib
 from unittest import mock
 
 from absl import flags
 
 import main
+from vaegan_jax.commands import train
 from vaegan_jax.config import cli
 from vaegan_jax.config.rules import flatten
 from vaegan_jax.config.schema import resumable_fields
+from vaegan_jax.report.live import LivePage
+from vaegan_jax.training import loop
 
 _updates = {}  # Keyed by the fields that may not change during a run.
 
@@ -22,6 +26,16 @@ def parse(*args):
 def run(*args):
   """Runs main.py with these arguments and returns its exit status."""
   return run_command(parse(*args))
+
+
+@contextlib.contextmanager
+def in_short():
+  """Leaves out what takes training long: its page, and measured latents."""
+  with (
+    mock.patch.object(LivePage, 'write', lambda *_: None),
+    mock.patch.object(train, 'measure_finished', lambda *_: loop.DONE),
+  ):
+    yield
 
 
 def run_command(command):

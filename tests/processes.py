@@ -1,7 +1,8 @@
 """Runs of main.py in processes of their own, for the tests.
 
-They are forked from one that has imported JAX already. They write nothing for
-TensorBoard, which would import TensorFlow, unless `with_tensorboard` is called.
+They are forked from one that has imported JAX already. Unless `in_full` is
+called, they leave out what takes long: TensorBoard, for which they would import
+TensorFlow, the page of the run, and measuring the latents at the end.
 """
 
 import atexit
@@ -21,14 +22,19 @@ import jax
 
 import main
 from tests.environment import environment, spare_collector
+from vaegan_jax.commands import train
+from vaegan_jax.report.live import LivePage
 from vaegan_jax.runtime import writers
+from vaegan_jax.training import loop
 
 MAIN = Path(main.__file__)
 SERVER = multiprocessing.get_context('forkserver')
 _PRELOADED = [__name__, 'vaegan_jax.commands.train']
 SERVER.set_forkserver_preload(_PRELOADED)
 _tensorboard_writer = writers._tensorboard_writer
-_with_tensorboard = False
+_measure_finished = train.measure_finished
+_write_page = LivePage.write
+_in_full = False
 
 
 class Process:
@@ -56,7 +62,7 @@ class Process:
         devices,
         self._out,
         self._err,
-        _with_tensorboard,
+        _in_full,
         prepare,
       ),
     )
@@ -145,15 +151,17 @@ def _have_devices(number):
   jax.config.update('jax_platforms', 'cpu')  # It was read when imported.
 
 
-def _become_main(args, devices, out, err, board, prepare):
+def _become_main(args, devices, out, err, whole, prepare):
   for path, stream in ((out, sys.stdout), (err, sys.stderr)):
     with path.open('wb') as file:
       os.dup2(file.fileno(), stream.fileno())
   _have_devices(devices)
   logging.root.handlers.clear()  # Orbax, loaded before absl, has added one.
   heed_signals()
-  if not board:
+  if not whole:
     writers._tensorboard_writer = lambda _: None
+    train.measure_finished = lambda *_: loop.DONE
+    LivePage.write = lambda *_: None
   sys.argv = [str(MAIN), *args]
   if prepare:
     prepare()
@@ -163,17 +171,19 @@ def _become_main(args, devices, out, err, board, prepare):
     atexit._run_exitfuncs()
 
 
-def with_tensorboard():
-  """Lets the processes that are started from now on write for TensorBoard."""
-  global _with_tensorboard
-  _with_tensorboard = True
+def in_full():
+  """Lets the processes that are started from now on do everything."""
+  global _in_full
+  _in_full = True
   imported = ('tensorflow', 'clu.metric_writers')
   SERVER.set_forkserver_preload([*_PRELOADED, *imported])
 
 
-def write_for_tensorboard():
-  """Prepares one process that writes for TensorBoard."""
+def do_everything():
+  """Prepares one process that leaves nothing out."""
   writers._tensorboard_writer = _tensorboard_writer
+  train.measure_finished = _measure_finished
+  LivePage.write = _write_page
 
 
 def heed_signals():

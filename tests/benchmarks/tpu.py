@@ -81,7 +81,7 @@ def describe(args: argparse.Namespace, overrides: list[str]) -> dict:
   """
   config = _load_config(args, overrides)
   chip, devices, version = find_devices(args.topology)
-  batch_size = args.batch_size or config.batch_size
+  batch_size = config.batch_size
   modules, optimizers, create_state = create_networks(config)
   state = jax.eval_shape(create_state)
   lowered = programs(config, modules, optimizers, state, devices, batch_size)
@@ -96,8 +96,9 @@ def describe(args: argparse.Namespace, overrides: list[str]) -> dict:
       modules,
       state,
       example_shape(config.data),
-      batch_size // config.optimizer.accumulate_steps,
+      batch_size,
       'tpu',
+      config.optimizer.accumulate_steps,
     )
   return {
     'note': "the compiler's plan and no measurement; figures of one device",
@@ -124,7 +125,8 @@ def _load_config(args, overrides) -> ml_collections.ConfigDict:
   apply_overrides(config, ['', *overrides])
   if args.dtype:
     config.model.dtype = config.critic.dtype = args.dtype
-  validate(config)
+  config.batch_size = args.batch_size or config.batch_size
+  validate(config, num_devices=1)  # It is the batch of one.
   if config.data.value_range == 'percentiles':  # There are no data here.
     with config.ignore_type():
       config.data.value_range = (0.0, 1.0)

@@ -30,7 +30,7 @@ _STEPS = 4
 
 @pytest.fixture
 def command(tiny_run, tmp_path, monkeypatch):
-  """Returns a function that runs a study of _GRID, without TensorBoard."""
+  """Returns a function that runs a study of _GRID, with runs in short."""
   verbosity = logging.get_verbosity()
   # Kept, so the next tests do not trace everything again.
   monkeypatch.setattr(study.jax, 'clear_caches', lambda: None)
@@ -45,7 +45,8 @@ def command(tiny_run, tmp_path, monkeypatch):
     )
     return command_line.run(*args)
 
-  yield command
+  with command_line.in_short():
+    yield command
   logging.set_verbosity(verbosity)
 
 

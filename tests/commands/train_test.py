@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import command_line
 from tests.finished_run import restore_state
 from tests.processes import (
   Process,
@@ -39,6 +40,13 @@ _tensorboard_writer = writers._tensorboard_writer  # Other tests have none.
 def _set(**values):
   """Returns flags that set top-level fields."""
   return tuple(f'--config.{name}={value}' for name, value in values.items())
+
+
+@pytest.fixture(autouse=True)
+def _in_short():
+  """Runs in short all but `undisturbed`."""
+  with command_line.in_short():
+    yield
 
 
 @pytest.fixture(scope='module')

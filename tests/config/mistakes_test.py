@@ -280,6 +280,12 @@ MISTAKES = (
     "model.layout='oobleck' one axis image_size=64 layout=own",
   ),
   (
+    f'{_SOUNDS} --config.model.layout=oobleck --config.model.network=residual '
+    '--config.model.latent_shape=map --config.model.width=256 '
+    '--config.model.channel_multipliers=2,1,2,2,2',
+    "model.channel_multipliers 'oobleck' (1,",
+  ),
+  (
     '--config.model.latent=lfq --config.model.code_dim=2 '
     '--config.optimizer.accumulate_steps=2',
     'accumulate_steps=2 "lfq" accumulate_steps=1',

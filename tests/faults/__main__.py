@@ -118,7 +118,7 @@ def _write(results, output) -> None:
 
 
 if __name__ == '__main__':
-  from tests.processes import with_tensorboard
+  from tests.processes import in_full
 
-  with_tensorboard()
+  in_full()
   sys.exit(main())

@@ -134,6 +134,7 @@ VQ, TINY, OOBLECK = (
     ({'out_channels': 4}, 'in_channels=3 and out_channels=4 differ'),
     (OOBLECK | {'decoder_channels': 64}, 'decoder_channels=64 and twice'),
     (OOBLECK | {'downsampling_ratios': [3]}, r'ratios are \(3,\), and 5 even'),
+    ({}, r'block_out_channels are \[64\], and two or more are read'),
     ({'use_quant_conv': False}, 'use_quant_conv=False and use_post'),
     (VQ | {'vq_embed_dim': 8}, 'latent_channels=3 and vq_embed_dim=8 differ'),
     (VQ | {'norm_type': 'spatial'}, "norm_type has 'spatial', and 'group' is"),
@@ -213,6 +214,8 @@ def assert_agree(ours, theirs):
 def test_latents_and_images_equal_a_plain_reference(case):
   model, config, state, x, (encoded, images) = ours(case)
   described = weights.fields_of(config)
+  assert not weights.unread(config | {'_a': 1, 'sample_size': 8})
+  assert weights.unread(config | {'padding': 'zeros'}) == {'padding': 'zeros'}
   for field, value in described.items():
     section, _, name = field.partition('.')
     # What a width and a number of groups are may be described otherwise.

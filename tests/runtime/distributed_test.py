@@ -16,11 +16,11 @@ from tests import command_line
 from tests.processes import (
   Process,
   crc32s,
+  do_everything,
   read_rows,
   saved_steps,
   start_two,
   wait_for,
-  write_for_tensorboard,
 )
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import evaluator
@@ -47,7 +47,7 @@ def flags(tiny_run):
 def undisturbed(flags, tmp_path_factory):
   """Returns the workdir of a complete run of two processes."""
   workdir = tmp_path_factory.mktemp('runs') / 'two'
-  both = start_two(workdir, *flags, prepare=[write_for_tensorboard] * 2)
+  both = start_two(workdir, *flags, prepare=[do_everything] * 2)
   assert [p.wait() for p in both] == [0, 0], both[0].err
   assert 'in 2 processes' in both[0].out
   assert 'step' not in both[1].out
@@ -96,6 +96,8 @@ def test_the_first_process_alone_writes(undisturbed):
     *range(1, _LAST_STEP + 1)
   ]
   assert len(list(undisturbed.glob('events.out.tfevents.*'))) == 1
+  for name in ('latents.json', 'report.html'):
+    assert (undisturbed / name).is_file()
   assert not list(undisturbed.glob('.probe*'))
 
 
@@ -116,16 +118,16 @@ def _interrupt_itself():
 
 def _evaluate_slowly():
   """Makes an evaluation take longer than the test waits."""
-  score = evaluator.Evaluator.score
+  evaluate = evaluator.Evaluator.evaluate
 
-  def score_often(*args, **kwargs):
+  def evaluate_often(*args, **kwargs):
     for _ in range(100):
       print('evaluating', file=sys.stderr, flush=True)
       time.sleep(1)
-      scores = score(*args, **kwargs)
-    return scores
+      found = evaluate(*args, **kwargs)
+    return found
 
-  evaluator.Evaluator.score = score_often
+  evaluator.Evaluator.evaluate = evaluate_often
 
 
 def _evaluate_slowly_without(step):

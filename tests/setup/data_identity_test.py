@@ -42,7 +42,8 @@ def run(monkeypatch):
   def run(*args):
     return command_line.run(*args)
 
-  yield run
+  with command_line.in_short():
+    yield run
   logging.set_verbosity(verbosity)
 
 

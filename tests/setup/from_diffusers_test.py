@@ -37,6 +37,7 @@ ABOUT = {
   'layers_per_block': 1,
   'mid_block_add_attention': False,
   'norm_num_groups': 2,
+  'padding_mode': 'reflect',  # Of a version to come.
   'sample_size': 1024,
   'scaling_factor': 0.3611,
   'shift_factor': 0.1159,
@@ -119,6 +120,7 @@ def test_the_folder_describes_the_network_and_flags_widen_it(
   wider = ('--config.data.channels=4', '--config.model.latent_dim=3')
   config = adopted(tiny_run, path, *wider)
   initial = read_initial_weights(config)
+  assert "ignoring padding_mode='reflect' of its con" in initial.message
   assert initial.message.endswith(
     'kept: model.latent_dim from 2 to 3, data.channels from 3 to 4.'
   )

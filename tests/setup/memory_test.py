@@ -76,11 +76,22 @@ def _networks():
 def test_a_run_that_does_not_fit_is_refused_with_sizes(monkeypatch):
   modules, state = _networks()
   memory.check_memory(modules, state, _SHAPE, 8)
+  # Of chunks one network's results are kept at a time.
+  autoencoder, critic = (
+    memory._kept_bytes(modules[name], network.variables, _SHAPE, 5)
+    for name, network in state.networks.items()
+  )
+  for number, bound in ((1, autoencoder + critic), (2, autoencoder)):
+    size = 5 * number, 'cpu', number
+    parts = memory.estimate_parts(modules, state, _SHAPE, *size)
+    assert parts['activations of 5 images'] == bound
   with pytest.raises(UserError, match=r'GB .*state, .*activations of 10,'):
     memory.check_memory(modules, state, _SHAPE, 10**7)
   monkeypatch.setattr(memory, '_available', lambda: 10**4)
-  with pytest.raises(UserError, match=r'needs about 0\.0 GB .* each device '):
-    memory.check_memory(modules, state, _SHAPE, 1)
+  with pytest.raises(
+    UserError, match=r'about 0\.0 GB .* each device .*steps=6'
+  ):
+    memory.check_memory(modules, state, _SHAPE, 3, 3)
 
 
 def test_an_accelerator_warns_of_activations_and_refuses_the_rest(

@@ -129,6 +129,9 @@ def test_bad_input_gets_one_sentence(capsys, monkeypatch):
     assert told.startswith(f'--topology={wrong} must be a chip and a shape')
   told = _told(capsys, '--config.model.remat=2')
   assert told.startswith('--config.model.remat=2 must be true or false')
+  halves = '--config.optimizer.accumulate_steps=2'
+  told = _told(capsys, '--batch_size=3', halves)
+  assert told.startswith('batch_size=3 must be divisible by 2')
   found = {'libtpu': '0.0.1'}
   version = importlib.metadata.version
 

@@ -53,6 +53,7 @@ def _needed(model) -> dict[str, Any]:
   elif model.layout == 'oobleck':
     needed['width'] = 2 * model.latent_dim
     needed['strides'] = tuple(s + s % 2 for s in model.strides)
+    needed['channel_multipliers'] = (1, *model.channel_multipliers[1:])
   elif model.layout == 'ldm' and model.latent != 'vq':
     needed['latent'] = 'gaussian'
   elif model.layout == 'ldm':

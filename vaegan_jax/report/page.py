@@ -77,7 +77,7 @@ def build_page(
     HTML, in UTF-8.
   """
   orders = _mean_orders(runs)
-  number = len(next(iter(runs[0].evaluation.examples.values())))
+  number = max(map(len, runs[0].evaluation.examples.values()), default=0)
   chosen = examples.choose(orders, number, num_examples)
   described = [_describe(run) for run in runs]
   data = {

@@ -24,7 +24,7 @@ from vaegan_jax.config.shapes import example_shape
 from vaegan_jax.data.data_config import in_bucket
 from vaegan_jax.errors import UserError
 from vaegan_jax.models import widening
-from vaegan_jax.models.pretrained import diffusers_files
+from vaegan_jax.models.pretrained import diffusers, diffusers_files
 from vaegan_jax.runtime import distributed
 from vaegan_jax.setup.exported_run import WEIGHTS_FILE, read_export
 from vaegan_jax.setup.modules import (
@@ -155,6 +155,9 @@ def _from_diffusers(config, autoencoder, found) -> InitialWeights:
   shapes = variable_shapes(source, create_modules(source))['autoencoder']
   variables = diffusers_files.read_variables(path, shapes)
   message = f"Starting from {path}, diffusers' {found['_class_name']}"
+  if unread := diffusers.unread(found):
+    listed = ', '.join(f'{name}={value!r}' for name, value in unread.items())
+    message += f', ignoring {listed} of its config.json'
   if _changes(source, config):
     params, widened = _widen(config, source, autoencoder, variables['params'])
     variables['params'] = params

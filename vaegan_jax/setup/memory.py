@@ -38,19 +38,23 @@ def check_memory(
   state: TrainState,
   shape: tuple[int, int, int],
   batch_size: int,
+  num_chunks: int = 1,
 ) -> None:
   """Refuses an update that cannot fit in a device's memory.
 
   Args:
     state: arrays or their shapes.
     shape: (*S, C) of an example.
-    batch_size: images that a device computes at once.
+    batch_size: images of a device.
+    num_chunks: in which it computes them one after the other.
 
   Raises:
     UserError: it needs more than there is.
   """
   device, available = jax.local_devices()[0], _available()
-  parts = estimate_parts(modules, state, shape, batch_size, device.platform)
+  parts = estimate_parts(
+    modules, state, shape, batch_size, device.platform, num_chunks
+  )
   needed = sum(parts.values())
   if needed <= available:
     return
@@ -62,7 +66,7 @@ def check_memory(
     f'({listed}), which has {available / 1e9:,.1f}: lower batch_size, '
     'data.image_size, model.width, model.codebook_size or critic.width, as '
     'in --config.batch_size=16, or use --config.model.remat=true or '
-    '--config.optimizer.accumulate_steps=2'
+    f'--config.optimizer.accumulate_steps={2 * num_chunks}'
   )
   *fixed, _ = parts.values()
   if on_cpu or sum(fixed) > available:
@@ -76,11 +80,12 @@ def estimate_parts(
   shape: tuple[int, ...],
   batch_size: int,
   platform: str,
+  num_chunks: int = 1,
 ) -> dict[str, int]:
   """Estimates the bytes that an update needs on a device.
 
   Args:
-    modules, state, shape, batch_size: as `check_memory` takes them.
+    modules, state, shape, batch_size, num_chunks: as `check_memory` takes them.
     platform: 'cpu', 'gpu' or 'tpu'.
 
   Returns:
@@ -92,6 +97,7 @@ def estimate_parts(
     # A CPU's forms of convolutions have sums of their own.
     'kept': _PRODUCTS if on_cpu else (*_PRODUCTS, 'add'),
   }
+  batch_size //= num_chunks
 
   def passes(name) -> int:
     # The critic's step takes photographs and reconstructions. A CPU may take
@@ -99,13 +105,15 @@ def estimate_parts(
     trained = name == 'critic' and state.networks[name].opt_state
     return 2 if trained and not on_cpu else 1
 
-  activations = sum(
+  sizes = [
     passes(name)
     * _kept_bytes(
       module, state.networks[name].variables, shape, batch_size, **options
     )
     for name, module in modules.items()
-  )
+  ]
+  # A chunk's forward pass is computed again after the critic's step.
+  activations = sum(sizes) if num_chunks == 1 else max(sizes)
   if platform == 'tpu':
     activations = max(activations - _BESIDE, 0)
   return {

@@ -199,8 +199,8 @@ def setup(config: ml_collections.ConfigDict, workdir: str = '') -> Run:
       modules,
       run.template,
       example_shape(config.data),
-      config.batch_size
-      // (jax.device_count() * config.optimizer.accumulate_steps),
+      config.batch_size // jax.device_count(),
+      config.optimizer.accumulate_steps,
     )
   return run
 

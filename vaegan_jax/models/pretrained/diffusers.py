@@ -43,6 +43,12 @@ _FIELDS = {
   'model.kernel_size': 3,
   'model.patch_size': 1,
 }
+# What a config.json has beside a network's description.
+_BESIDE = {
+  *('block_out_channels', 'force_upcast', 'latent_magnitude', 'latent_shift'),
+  *('latents_mean', 'latents_std', 'lookup_from_codebook', 'sample_size'),
+  *('sampling_rate', 'scaling_factor', 'shift_factor'),
+}
 _CODEBOOK = 'quantize.embedding.weight'
 # The names in published files of earlier versions.
 _EARLIER = {
@@ -73,6 +79,22 @@ def fields_of(config: Mapping[str, Any]) -> dict[str, Any]:
       f'it is of the class {name!r}, and {", ".join(most)} and {last} are read'
     )
   return _FIELDS | _CLASSES[name].fields_of(config)
+
+
+def unread(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns what a `config.json` has that may change the network unnoticed.
+
+  `config` is one that `fields_of` reads.
+  """
+  fields = fields_of(config)
+  model = {name.removeprefix('model.'): v for name, v in fields.items()}
+  layout = _CLASSES[config['_class_name']]
+  known = _BESIDE | layout.describe(model, fields['data.channels']).keys()
+  return {
+    name: value
+    for name, value in config.items()
+    if name not in known and not name.startswith('_')
+  }
 
 
 def class_of(model: Mapping[str, Any]) -> str:

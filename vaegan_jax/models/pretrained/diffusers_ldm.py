@@ -88,6 +88,10 @@ def fields_of(config: Mapping[str, Any]) -> dict[str, Any]:
         f'its {one}={config[one]} and {other}={config[other]} differ'
       )
   widths = config['block_out_channels']
+  if len(widths) < 2:
+    raise ValueError(
+      f'its block_out_channels are {[*widths]}, and two or more are read'
+    )
   width = math.gcd(*widths)
   fields = {
     'data.channels': config['in_channels'],
