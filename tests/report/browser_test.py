@@ -329,6 +329,18 @@ def test_a_page_reloads_while_the_run_trains_and_keeps_its_state(show):
   assert 'Page.loadEventFired' not in browser.names()
 
 
+def test_a_page_does_not_reload_while_somebody_listens(show):
+  training = {'step': 1, 'total': 3, 'reload': 0.4}
+  browser = show((12_000, 1), (0,), labels=('a',), training=training)
+  browser.run(
+    'window.before = 1; document.querySelector(".gallery button").click()'
+  )
+  time.sleep(0.8)  # Of 1.5 seconds.
+  assert browser.run('window.before') == 1
+  browser.events.clear()
+  browser.wait_for_load()  # When the sound has ended.
+
+
 def test_a_phone_needs_no_sideways_scrolling(show):
   browser = show((64, 8, 3), labels=('mse', 'x' * 200))
   options = {'width': 360, 'height': 740, 'deviceScaleFactor': 2}

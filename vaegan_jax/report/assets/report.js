@@ -1,5 +1,6 @@
 // The other sections, and the reload while a run trains.
 
+let playing = null;  // The sound of a gallery.
 const MAIN = ['train/loss', 'train/distance', 'train/kl', 'train/critic_loss'];
 
 function buildNumbers() {
@@ -43,7 +44,6 @@ function buildRates() {
 
 function buildLatents() {
   const root = document.getElementById('latents');
-  let playing = null;
   const show = (item, text) => {
     if (!item.sound) return make('span', { role: 'img', 'aria-label': text }, thumbnail(item, true));
     const play = () => { if (playing) playing.pause(); playing = new Audio(item.sound); playing.play(); };
@@ -95,7 +95,8 @@ function watchTraining() {
     return;
   }
   setInterval(() => {
-    const busy = document.getElementById('play')?.textContent === 'Pause' || document.querySelector('.flicked');
+    const listens = document.getElementById('play')?.textContent === 'Pause' || (playing && !playing.paused);
+    const busy = listens || document.querySelector('.flicked');
     if (!state.reload || busy || document.hidden) return;
     save();
     location.reload();
