@@ -263,6 +263,11 @@ def test_what_cannot_be_shown_is_told_first(run_dir, tmp_path):
   options = cli.PageOptions(str(tmp_path / 'a.html'), 32, 20.0)
   with pytest.raises(UserError, match=r"eval_split is 'other' in b and 'test'"):
     report.report({'a': config, 'b': other}, str(tmp_path), options)
+  for field, value in (('crop', 'random'), ('value_range', 'percentiles')):
+    other = config.copy_and_resolve_references()
+    other.data[field] = value
+    with pytest.raises(UserError, match=rf'data\.{field} is .* in b and'):
+      report.report({'a': config, 'b': other}, str(tmp_path), options)
   (tmp_path / 'file').write_text('no folder')
   with pytest.raises(UserError, match=r'--output=.*/file cannot be written'):
     report.report({'a': config}, str(tmp_path / 'file'), options)

@@ -21,7 +21,7 @@ from vaegan_jax.setup.finished_run import (
   read_feature_metrics,
 )
 
-# Fields of `config.data` that determine the held-out images.
+# Fields of `config.data` that determine the held-out examples in [-1, 1].
 _SAME_DATA = (
   'name',
   'path',
@@ -32,6 +32,14 @@ _SAME_DATA = (
   'channels',
   'sample_rate',
   'center_crop',
+  'crop',
+  'axes',
+  'example_axis',
+  'nodata',
+  'max_nodata',
+  'resample',
+  'mix_channels',
+  'value_range',
   'eval_split',
 )
 
