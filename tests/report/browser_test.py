@@ -236,6 +236,15 @@ def test_slices_of_volumes_move_together(show):
   focus(browser, '#slice')
   browser.press('ArrowLeft')
   assert pixel(browser, 0, 3, 2) == [x[2, 3, 5]] * 3
+  # The place is not one in the runs that get the folder later.
+  path = Path(browser.run('location.pathname'))
+  run = create_run('mse', (2, 4, 4, 1), (0,))
+  path.write_text(build_page([run], title='runs', protocol='', num_examples=1))
+  browser.events.clear()
+  browser.run('save()')
+  browser.call('Page.reload')
+  browser.wait_for_load()
+  assert browser.run('[state.axis, state.slices]') == [0, [1, 2, 2]]
   check_quiet(browser)
   check_accessible(browser)
 

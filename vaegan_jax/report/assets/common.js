@@ -57,11 +57,13 @@ const state = {
   gain: 4, bands: null, axis: 0, slices: null, runs: null, track: 0, time: 0, loop: false,
   reload: true, open: [], scroll: 0, focus: '',
 };
-if (history.state && history.state.title === page.title) Object.assign(state, history.state);
+// The state is of these runs: a folder may get others, of other sizes.
+const owner = JSON.stringify([page.title, media, page.runs.map(({ label }) => label)]);
+if (history.state && history.state.owner === owner) Object.assign(state, history.state);
 
 /** Keeps the state, the place on the page and the focus for a reload. */
 function save() {
-  state.title = page.title;
+  state.owner = owner;
   state.scroll = window.scrollY;
   state.focus = document.activeElement ? document.activeElement.id : '';
   state.open = [...document.querySelectorAll('details[open]')].map((element) => element.id);
