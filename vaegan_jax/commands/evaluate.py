@@ -9,7 +9,7 @@ import json
 import ml_collections
 from etils import epath
 
-from vaegan_jax.evaluation.evaluator import Poll, never_stop
+from vaegan_jax.evaluation.reconstructor import Poll, never_stop
 from vaegan_jax.evaluation.tables import markdown_table
 from vaegan_jax.report.examples import collect
 from vaegan_jax.report.page import ReportedRun, build_page
