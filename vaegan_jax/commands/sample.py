@@ -8,8 +8,8 @@ from etils import epath
 from vaegan_jax.config.cli import Use
 from vaegan_jax.config.shapes import shown_bands
 from vaegan_jax.evaluation import signal_figures
-from vaegan_jax.evaluation.reconstructor import NUM_SAMPLES
 from vaegan_jax.evaluation.figures import sample_figure
+from vaegan_jax.evaluation.reconstructor import NUM_SAMPLES
 from vaegan_jax.inference.command_io import open_model, write_pictures
 from vaegan_jax.runtime import devices
 from vaegan_jax.runtime.files import save_png
