@@ -31,6 +31,7 @@ PRETRAINED_CRITICS = (*VGG_CONVOLUTIONS, 'lpips')
 
 # Who opens an export: `vaegan_jax.load`, diffusers, or `jax.export`.
 EXPORT_FORMATS = ('own', 'diffusers', 'stablehlo')
+REPORT_FILE = 'report.html'  # The page, in a folder of runs.
 
 CODE_LATENTS = ('vq', 'fsq', 'lfq')
 LATENTS = ('gaussian', *CODE_LATENTS, 'none')

@@ -1,6 +1,5 @@
 """The command `compare`: finished runs side by side, on the same images."""
 
-import functools
 import json
 from collections.abc import Iterable, Mapping
 
@@ -12,7 +11,7 @@ from vaegan_jax.evaluation.feature_metrics import FeatureMetrics
 from vaegan_jax.evaluation.plots import comparison_figure
 from vaegan_jax.evaluation.scores import Evaluation, is_main
 from vaegan_jax.evaluation.tables import markdown_table
-from vaegan_jax.report.examples import collect
+from vaegan_jax.names import REPORT_FILE
 from vaegan_jax.report.page import ReportedRun, build_page
 from vaegan_jax.runtime.files import check_writable, save_png, write_text
 from vaegan_jax.setup.finished_run import (
@@ -84,11 +83,11 @@ def compare(
     title=', '.join(runs),
     protocol=join_protocols(runs),
   )
-  write_text(output / 'report.html', page)
+  write_text(output / REPORT_FILE, page)
   print(
     table,
     f'Figure: {output / "comparison.png"}',
-    f'Report: {output / "report.html"}',
+    f'Report: {output / REPORT_FILE}',
     sep='\n',
     flush=True,
   )
@@ -143,13 +142,14 @@ def reported_runs(
 ) -> list[ReportedRun]:
   """Returns the runs for their page, in order."""
   return [
-    ReportedRun(
-      label=label,
-      step=run.step,
-      config=config.to_dict(),
-      evaluation=evaluations[label],
-      collect=functools.partial(collect, run.evaluator, run.variables),
-      workdir=workdir,
+    ReportedRun.of(
+      label,
+      workdir,
+      config.to_dict(),
+      run.step,
+      run.evaluator,
+      run.variables,
+      evaluations[label],
     )
     for (workdir, config), (label, run) in zip(
       configs.items(), runs.items(), strict=True

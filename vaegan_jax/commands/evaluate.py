@@ -3,7 +3,6 @@
 `evaluation/evaluator.py` computes them.
 """
 
-import functools
 import json
 
 import ml_collections
@@ -11,8 +10,8 @@ from etils import epath
 
 from vaegan_jax.evaluation.reconstructor import Poll, never_stop
 from vaegan_jax.evaluation.tables import markdown_table
-from vaegan_jax.report.examples import collect
-from vaegan_jax.report.page import ReportedRun, build_page
+from vaegan_jax.names import REPORT_FILE
+from vaegan_jax.report.live import write_page
 from vaegan_jax.runtime import distributed
 from vaegan_jax.runtime.files import check_writable, save_png, write_text
 from vaegan_jax.setup.finished_run import open_run
@@ -37,23 +36,13 @@ def evaluate(
   if not distributed.is_first():
     return
   line = json.dumps({'step': step, **found.scores}, allow_nan=False)
-  label = epath.Path(workdir).name
-  table = markdown_table({label: found.scores})
+  table = markdown_table({epath.Path(workdir).name: found.scores})
   table += '\n' + evaluator.protocol
   root = epath.Path(workdir)
   write_text(root / 'evaluation.json', line + '\n')
   write_text(root / 'evaluation.md', table)
   for name, image in plotted.items():
     save_png(root / 'figures' / f'evaluation_{name}.png', image)
-  run = ReportedRun(
-    label=label,
-    step=step,
-    config=config.to_dict(),
-    evaluation=found,
-    collect=functools.partial(collect, evaluator, variables),
-    workdir=workdir,
-  )
-  page = build_page([run], title=label, protocol=evaluator.protocol)
-  write_text(root / 'report.html', page)
-  where = f'Figures: {root / "figures"}', f'Report: {root / "report.html"}'
+  write_page(root, config.to_dict(), step, evaluator, variables, found)
+  where = f'Figures: {root / "figures"}', f'Report: {root / REPORT_FILE}'
   print(line, table, *where, sep='\n', flush=True)

@@ -21,6 +21,7 @@ from etils import epath
 from vaegan_jax.commands import evaluate, train
 from vaegan_jax.commands import study_report as report
 from vaegan_jax.commands.study_report import FINISHED, Outcome
+from vaegan_jax.config.cli_flags import MEGABYTES, NUM_EXAMPLES
 from vaegan_jax.config.migrations import upgrade
 from vaegan_jax.config.rules import flatten
 from vaegan_jax.config.schema import resumable_fields
@@ -28,12 +29,7 @@ from vaegan_jax.config.validation import validate_new_run
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation.feature_metrics import FeatureMetrics
 from vaegan_jax.report.examples import collect
-from vaegan_jax.report.page import (
-  MEGABYTES,
-  NUM_EXAMPLES,
-  ReportedRun,
-  max_bytes,
-)
+from vaegan_jax.report.page import ReportedRun, max_bytes
 from vaegan_jax.runtime import distributed
 from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.runtime.files import check_writable, write_text

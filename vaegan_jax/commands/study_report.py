@@ -11,6 +11,7 @@ from etils import epath
 
 from vaegan_jax.evaluation import plots, tables
 from vaegan_jax.evaluation.scores import optional_metrics, quality_metrics
+from vaegan_jax.names import REPORT_FILE
 from vaegan_jax.report.facts import rate_curves
 from vaegan_jax.report.page import ReportedRun, build_page
 from vaegan_jax.runtime.files import save_png, write_text
@@ -118,7 +119,7 @@ def show(
   root = epath.Path(workdir)
   print((root / 'study.md').read_bytes().decode(), end='', flush=True)
   if not shown:
-    for name in ('study.png', 'report.html'):
+    for name in ('study.png', REPORT_FILE):
       (root / name).unlink(missing_ok=True)
     print('No run finished, so there is no figure.', flush=True)
     return
@@ -143,8 +144,8 @@ def show(
     protocol=_PROTOCOL,
     charts=rate_curves(summary, outcomes, _CURVES),
   )
-  write_text(root / 'report.html', page)
-  print(f'Report: {root / "report.html"}', flush=True)
+  write_text(root / REPORT_FILE, page)
+  print(f'Report: {root / REPORT_FILE}', flush=True)
 
 
 def _lines(summary: Summary) -> dict[str, list[plots.Point]]:

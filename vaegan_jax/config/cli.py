@@ -39,6 +39,7 @@ from vaegan_jax.config.paths import (
 )
 from vaegan_jax.config.validation import validate
 from vaegan_jax.errors import UserError
+from vaegan_jax.names import REPORT_FILE
 
 __all__ = ['Command', 'Processes', 'Use', 'define_flags', 'parse']
 
@@ -215,7 +216,7 @@ def _parse_report(rest: list[str], flag_values: flags.FlagValues) -> Command:
     make_paths_absolute(config)
   path = epath.Path(output or workdir or _common_parent([*runs]))
   if not output.endswith('.html') or path.is_dir():
-    path /= 'report.html'
+    path /= REPORT_FILE
   options = PageOptions(
     path=str(path),
     num_examples=flag_values['report.num_examples'].value,

@@ -23,6 +23,7 @@ USES = {
 MODES = ('train', 'evaluate', 'compare', 'study', 'report', *USES)
 SEEDS = '0,1,2'
 SWEEP = 'loss.kl_weight=1e-3,1e-2'
+NUM_EXAMPLES, MEGABYTES = 32, 20.0  # Of a report.
 _MAX_SAMPLES = 10**7
 _SPLITS = ('train', 'eval')
 _STYLE = 'docs/examples/style_transfer.py'
@@ -95,11 +96,13 @@ FLAGS = {
     flags.DEFINE_string, '', 'Folder to write; empty: one in the workdir. Of a '
     'report, also its file.', PATH.text, '/data/latents', (*USES, 'report')),
   'report.num_examples': _Flag(
-    flags.DEFINE_integer, 32, 'Examples on the page of a report, if they fit.',
+    flags.DEFINE_integer, NUM_EXAMPLES,
+    'Examples on the page of a report, if they fit.',
     'a whole number from 1 to 10000', '64', ('report',),
     {'lower_bound': 1, 'upper_bound': 10_000}),
   'report.megabytes': _Flag(
-    flags.DEFINE_float, 20.0, 'The most that the page of a report may have.',
+    flags.DEFINE_float, MEGABYTES,
+    'The most that the page of a report may have.',
     'a number from 1 to 1000', '20', ('report',),
     {'lower_bound': 1.0, 'upper_bound': 1000.0}),
   'tile': _Flag(

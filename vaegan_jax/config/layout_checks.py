@@ -6,22 +6,14 @@ from typing import Any
 import ml_collections
 
 from vaegan_jax.config.rules import as_argument
+from vaegan_jax.models.pretrained.diffusers import SHARED
 
-# The networks that a layout but 'own' is, and what each needs beside them.
-_PUBLISHED = {
-  'network': 'residual',
-  'latent_shape': 'map',
-  'attention_sides': (),
-  'activation': 'own',
-  'strides': (),
-  'kernel_size': 3,
-  'patch_size': 1,
-}
+# The fields that each layout needs.
 _LAYOUTS = {
   'own': {},
-  'ldm': _PUBLISHED,
-  'tiny': _PUBLISHED | {'latent': 'none', 'middle_attention': False},
-  'oobleck': _PUBLISHED | {'latent': 'gaussian', 'middle_attention': False},
+  'ldm': SHARED,
+  'tiny': SHARED | {'latent': 'none', 'middle_attention': False},
+  'oobleck': SHARED | {'latent': 'gaussian', 'middle_attention': False},
 }
 
 

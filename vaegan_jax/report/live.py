@@ -1,6 +1,5 @@
 """The page of a run that is trained, written anew at every evaluation."""
 
-import functools
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -10,12 +9,11 @@ from etils import epath
 from vaegan_jax.evaluation.evaluator import Evaluator
 from vaegan_jax.evaluation.reconstructor import Variables
 from vaegan_jax.evaluation.scores import Evaluation
-from vaegan_jax.report.examples import collect
+from vaegan_jax.names import REPORT_FILE
 from vaegan_jax.report.page import ReportedRun, build_page
 from vaegan_jax.runtime.files import write_text
 from vaegan_jax.runtime.progress import WarnOnce
 
-FILE = 'report.html'
 _MIN_RELOAD, _MAX_RELOAD = 10, 300  # Seconds.
 
 
@@ -37,7 +35,7 @@ class LivePage:
     """
     self._config, self._evaluator = config, evaluator
     self._workdir = epath.Path(workdir)
-    self._errors = WarnOnce(f'Writing {self._workdir / FILE}')
+    self._errors = WarnOnce(f'Writing {self._workdir / REPORT_FILE}')
     self._last = time.monotonic()
 
   def write(
@@ -50,18 +48,38 @@ class LivePage:
       if step < total:
         reload = round(min(max(passed, _MIN_RELOAD), _MAX_RELOAD))
         training = {'step': step, 'total': total, 'reload': reload}
-      run = ReportedRun(
-        label=self._workdir.name,
-        step=step,
-        config=self._config,
-        evaluation=evaluation,
-        collect=functools.partial(collect, self._evaluator, variables),
-        workdir=str(self._workdir),
+      write_page(
+        self._workdir,
+        self._config,
+        step,
+        self._evaluator,
+        variables,
+        evaluation,
+        training,
       )
-      page = build_page(
-        [run],
-        title=self._workdir.name,
-        protocol=self._evaluator.protocol,
-        training=training,
-      )
-      write_text(self._workdir / FILE, page)
+
+
+def write_page(
+  workdir: epath.Path,
+  config: Mapping[str, Any],
+  step: int,
+  evaluator: Evaluator,
+  variables: Variables,
+  evaluation: Evaluation,
+  training: Mapping[str, Any] | None = None,
+) -> None:
+  """Writes the page of one run into its workdir.
+
+  Args:
+    workdir, config, evaluator: as `LivePage` takes them.
+    step: of the weights.
+    training: as `build_page` takes it.
+  """
+  label = workdir.name
+  run = ReportedRun.of(
+    label, str(workdir), config, step, evaluator, variables, evaluation
+  )
+  page = build_page(
+    [run], title=label, protocol=evaluator.protocol, training=training
+  )
+  write_text(workdir / REPORT_FILE, page)

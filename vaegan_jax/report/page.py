@@ -7,6 +7,7 @@ but the page's own.
 
 import base64
 import dataclasses
+import functools
 import hashlib
 import html
 import json
@@ -18,13 +19,14 @@ from typing import Any
 
 import numpy as np
 
+from vaegan_jax.config.cli_flags import MEGABYTES, NUM_EXAMPLES
 from vaegan_jax.evaluation import tables
+from vaegan_jax.evaluation.evaluator import Evaluator
+from vaegan_jax.evaluation.reconstructor import Variables
 from vaegan_jax.evaluation.scores import Evaluation
 from vaegan_jax.report import examples, facts
 from vaegan_jax.report.examples import Shown
 
-NUM_EXAMPLES = 32
-MEGABYTES = 20
 _ASSETS = Path(__file__).parent / 'assets'
 _SCRIPTS = ('common', 'pictures', 'viewer', 'sounds', 'charts', 'report')
 
@@ -50,6 +52,21 @@ class ReportedRun:
   collect: Callable[[Sequence[int], float, bool], Shown]
   workdir: str
   results: Mapping[str, Any] | None = None
+
+  @classmethod
+  def of(
+    cls,
+    label: str,
+    workdir: str,
+    config: Mapping[str, Any],
+    step: int,
+    evaluator: Evaluator,
+    variables: Variables,
+    evaluation: Evaluation,
+  ) -> 'ReportedRun':
+    """Creates one whose pictures are made when the page is built."""
+    collect = functools.partial(examples.collect, evaluator, variables)
+    return cls(label, step, config, evaluation, collect, workdir)
 
 
 def build_page(

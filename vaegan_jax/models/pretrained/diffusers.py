@@ -33,15 +33,15 @@ _CLASSES = {
   'AutoencoderOobleck': diffusers_oobleck,
 }
 LAYOUTS = tuple(_LAYOUTS)
-# All of these networks.
-_FIELDS = {
-  'model.network': 'residual',
-  'model.latent_shape': 'map',
-  'model.attention_sides': (),
-  'model.strides': (),
-  'model.activation': 'own',
-  'model.kernel_size': 3,
-  'model.patch_size': 1,
+# The fields of `config.model` that all of these networks have.
+SHARED = {
+  'network': 'residual',
+  'latent_shape': 'map',
+  'attention_sides': (),
+  'activation': 'own',
+  'strides': (),
+  'kernel_size': 3,
+  'patch_size': 1,
 }
 # What a config.json has beside a network's description.
 _BESIDE = {
@@ -78,7 +78,8 @@ def fields_of(config: Mapping[str, Any]) -> dict[str, Any]:
     raise ValueError(
       f'it is of the class {name!r}, and {", ".join(most)} and {last} are read'
     )
-  return _FIELDS | _CLASSES[name].fields_of(config)
+  shared = {f'model.{field}': value for field, value in SHARED.items()}
+  return shared | _CLASSES[name].fields_of(config)
 
 
 def unread(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -45,6 +45,5 @@ function createPlayer(panes) {
       go(state.time);
     },
     seek(share, track) { hear(track); go(Math.max(share, 0)); },
-    isPlaying: () => play.textContent === 'Pause',
   };
 }
