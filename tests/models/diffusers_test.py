@@ -218,7 +218,7 @@ def test_latents_and_images_equal_a_plain_reference(case):
   assert weights.unread(config | {'padding': 'zeros'}) == {'padding': 'zeros'}
   for field, value in described.items():
     section, _, name = field.partition('.')
-    # What a width and a number of groups are may be described otherwise.
+    # The width and the number of groups may be given in another form.
     if section == 'model' and name not in DESCRIBED:
       assert model[name] == value, field
   widths = [

@@ -39,7 +39,7 @@ class _Nested(nn.Module):
 
 @pytest.mark.parametrize(
   ('remat', 'channels'),
-  # Of recomputed blocks the results are kept, and the products of one.
+  # Recomputed blocks keep their results, and one block its products.
   [(False, 2 * (5 + 7) + 3), (True, 7 + 7 + 3 + (5 + 7))],
 )
 def test_products_are_counted_and_nothing_else(remat, channels):

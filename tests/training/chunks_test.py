@@ -23,7 +23,7 @@ MODULES = {
   'critic': critic_lib.Critic(**NETWORK),
 }
 OPTIMIZERS = {name: optax.sgd(0.01) for name in MODULES}
-# What is of the whole batch, and what passes through a network once more.
+# Losses of the whole batch, and those that need another forward pass.
 LOSS = POST_LOSS | {
   'normalize': 'local',
   'reduction': 'mean',

@@ -84,7 +84,7 @@ class Use:
 
 @dataclasses.dataclass(frozen=True)
 class PageOptions:
-  """What the mode `report` writes.
+  """The page that the mode `report` writes.
 
   Attributes:
     path: of the HTML file.

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class Meaning(NamedTuple):
-  """What a metric says.
+  """The meaning of a metric.
 
   Attributes:
     text: what it means, and its value for identical examples or its floor.

@@ -23,7 +23,7 @@ _BAND = 'psnr_band_'  # Begins the names of bands, numbered from 0.
 
 
 class Evaluation(NamedTuple):
-  """What is found about a set of examples.
+  """The results of an evaluation.
 
   Attributes:
     scores: those of `summarize`.

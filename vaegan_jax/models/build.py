@@ -114,7 +114,7 @@ def _dtype(name: str) -> Any:
 
 
 def feature_sizes(size: int, model: Mapping[str, Any]) -> list[int]:
-  """Returns the sides of an autoencoder's feature maps, the first's input's."""
+  """Returns the sides of an autoencoder's feature maps, the largest first."""
   strides = strides_of(model['strides'], model['depth'])
   first = size // model['patch_size']
   return list(itertools.accumulate(strides, operator.floordiv, initial=first))

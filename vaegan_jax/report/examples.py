@@ -126,7 +126,7 @@ def _galleries(evaluator, variables, latents):
   yield 'Samples from the prior', evaluator.sample(variables)[:_NUM_SAMPLES]
   if evaluator.has_codes:  # Between codes there is nothing.
     return
-  # Of a map, an entry moves at all positions.
+  # In a map, an entry changes at all positions.
   axes = tuple(range(latents.ndim - 1))
   means, deviations = latents.mean(axis=axes), latents.std(axis=axes)
   for entry in np.argsort(-deviations)[:_NUM_TRAVERSED]:

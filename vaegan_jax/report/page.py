@@ -1,8 +1,8 @@
 """One HTML file with everything in it: no server, no request, no framework.
 
-What runs, and what metrics and examples are called, is data of the page: it is
-read as JSON and shown as text. A policy forbids every request and every script
-but the page's own.
+The names of runs and metrics are data of the page: they are read as JSON and
+shown as text. A policy forbids every request and every script but the page's
+own.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""What the layouts share: checks of a `config.json`, and forms of weights."""
+"""Checks of a `config.json` and forms of weights, shared by the layouts."""
 
 from collections.abc import Mapping
 from typing import Any
