@@ -1,6 +1,7 @@
 """Configurations, data and values that differ from those of the run."""
 
 import functools
+import itertools
 import shutil
 import subprocess
 import sys
@@ -144,17 +145,17 @@ def damage_the_data(lab: Lab) -> tuple[str, str]:
 
 def _give_nan(step: int) -> None:
   """Prepares a process with a non-finite batch at one step."""
-  getitem, to_float = batches._Batches.__getitem__, pixels.to_float
+  read, to_float, steps = batches._read, pixels.to_float, itertools.count(1)
 
-  def give_white(stream, index):
-    batch = getitem(stream, index)
-    return np.full_like(batch, 255) if index == step - 1 else batch
+  def give_white(*args):
+    batch = read(*args)
+    return np.full_like(batch, 255) if next(steps) == step else batch
 
   def to_nan(images, *value_range):
     x = to_float(images, *value_range)
     return jnp.where((images == 255).all(), jnp.nan, x)
 
-  batches._Batches.__getitem__ = give_white
+  batches._read = give_white
   pixels.to_float = to_nan
 
 

@@ -4,10 +4,8 @@ Examples on the host have the dtype of their files; photographs are uint8.
 `batches.py` gives their order.
 """
 
-import bisect
 import functools
 import hashlib
-import itertools
 import pathlib
 import re
 from collections.abc import Callable, Sequence
@@ -22,6 +20,7 @@ from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.reading import Reading
 from vaegan_jax.data.source import Dataset
 from vaegan_jax.data.split_parts import find_parts
+from vaegan_jax.data.store import Parts
 from vaegan_jax.data.whole_arrays import open_crops
 from vaegan_jax.errors import UserError
 
@@ -297,8 +296,7 @@ class _Decoder:
 
   def __init__(self, dataset, parts, function, fingerprint, shape, masks):
     self._dataset, self._parts = dataset, parts
-    sizes = (end - first for _, first, end in parts)
-    self._ends = list(itertools.accumulate(sizes))
+    self._numbers = Parts(end - first for _, first, end in parts)
     self._function = function
     self._pool = futures.ThreadPoolExecutor(thread_name_prefix='decode')
     self.fingerprint = fingerprint
@@ -318,10 +316,9 @@ class _Decoder:
     return images
 
   def _read(self, index: int) -> np.ndarray:
-    part = bisect.bisect_right(self._ends, index)
-    split, _, end = self._parts[part]
-    place = index - self._ends[part] + end
-    dataset = self._dataset
+    part, place = self._numbers.find(index)
+    split, first, _ = self._parts[part]
+    dataset, place = self._dataset, first + place
     try:
       (stored,) = dataset.read(split, [place])
     except (RuntimeError, ValueError, OSError) as error:

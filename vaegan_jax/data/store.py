@@ -1,12 +1,14 @@
 """The protocol of stored examples, and helpers to read them by number."""
 
+import bisect
 import collections
 import hashlib
 import importlib
+import itertools
 import os
 import threading
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -87,6 +89,21 @@ class Store:
   def report(self) -> list[str]:
     """Returns sentences about the files for the terminal."""
     return []
+
+
+class Parts:
+  """The lengths of parts, whose items are numbered from the first on."""
+
+  def __init__(self, lengths: Iterable[int]):
+    self._ends = list(itertools.accumulate(lengths))
+
+  def __len__(self) -> int:
+    return self._ends[-1]
+
+  def find(self, number: int) -> tuple[int, int]:
+    """Returns the part of an item, and its number within that."""
+    part = bisect.bisect_right(self._ends, number)
+    return part, int(number) - (self._ends[part - 1] if part else 0)
 
 
 class Recent:

@@ -14,17 +14,6 @@ from vaegan_jax.errors import UserError
 _MAX_LISTED = 3  # Orientations in a line.
 
 
-class Source(StoreSource):
-  """Scans in the units of their headers, as float32."""
-
-  holds_arrays = True
-
-  @classmethod
-  def open_store(cls, path, data):
-    """Opens the store; see `StoreSource.open_store`."""
-    return Scans(path, data)
-
-
 class Scans(Store):
   """NIfTI files and DICOM series; or DICOM slices for images of two axes."""
 
@@ -34,10 +23,9 @@ class Scans(Store):
   def __init__(self, path, data):
     """Lists the files; `data` is a `DataConfig`."""
     from vaegan_jax.data import medical_files
-    from vaegan_jax.data.data_config import expand_path
 
     self._read = medical_files
-    self.location = expand_path(path)
+    self.location = path
     if not os.path.isdir(self.location):
       raise UserError(
         f'data.path={self.location!r} must be a folder with NIfTI files or '
@@ -52,11 +40,9 @@ class Scans(Store):
       self.options += ('padding', 'frames')
 
   def state(self):
-    """Returns names, sizes and times; see `Store.state`."""
     return self._read.stat_all(self.location, self._files)
 
   def scan(self):
-    """Reads all headers; see `Store.scan`."""
     found = []
     if self._files['nifti']:
       found += self._read.scan_nifti(self.location, self._files['nifti'])
@@ -67,7 +53,6 @@ class Scans(Store):
     return found
 
   def load(self, found):
-    """Takes what `scan` found; see `Store.load`."""
     self._scans = found
     names = [scan['files'][0] for scan in found]
     self.splits = numbers_of(splits_of(names))
@@ -86,11 +71,9 @@ class Scans(Store):
     return self._read.read_nifti(paths[0])
 
   def is_in_place(self, number):
-    """Returns whether it is an uncompressed NIfTI; see `Store.is_in_place`."""
     return self._scans[number].get('is_in_place', False)
 
   def open(self, number):
-    """Opens a NIfTI; see `Store.open`."""
     from vaegan_jax.data.slices import Opened
 
     (name,) = self._scans[number]['files']
@@ -107,7 +90,6 @@ class Scans(Store):
     return hash_names([scan['group'] for scan in self._scans])
 
   def report(self):
-    """Reports groups, orientations and spacings; see `Store.report`."""
     groups = len({scan['group'] for scan in self._scans})
     lines = []
     padded = sum(scan.get('is_padded', False) for scan in self._scans)
@@ -143,3 +125,10 @@ class Scans(Store):
         line += f' to {most} mm: scans are not resampled, so resample them'
       lines.append(f'{line}.')
     return lines
+
+
+class Source(StoreSource):
+  """Scans in the units of their headers, as float32."""
+
+  store = Scans
+  holds_arrays = True
