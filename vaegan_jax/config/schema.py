@@ -388,6 +388,13 @@ def check_fields(config: ml_collections.ConfigDict) -> None:
     rules.check_value(field.name, values[field.name], field.rule, field.default)
 
 
+def default_flag(name: str) -> str:
+  """Returns 'field=value' with the default of a field."""
+  default = next(field.default for field in FIELDS if field.name == name)
+  is_float = isinstance(default, float)
+  return f'{name}={f"{default:g}" if is_float else rules.as_argument(default)}'
+
+
 def path_fields() -> tuple[str, ...]:
   """Returns the fields that hold paths."""
   return tuple(f.name for f in FIELDS if f.rule in _PATH_RULES)
