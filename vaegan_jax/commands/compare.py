@@ -22,24 +22,9 @@ from vaegan_jax.setup.finished_run import (
 
 # Fields of `config.data` that determine the held-out examples in [-1, 1].
 _SAME_DATA = (
-  'name',
-  'path',
-  'group_by',
-  'feature',
-  'shape',
-  'image_size',
-  'channels',
-  'sample_rate',
-  'center_crop',
-  'crop',
-  'axes',
-  'example_axis',
-  'nodata',
-  'max_nodata',
-  'resample',
-  'mix_channels',
-  'value_range',
-  'eval_split',
+  *('name', 'path', 'group_by', 'feature', 'shape', 'image_size', 'channels'),
+  *('sample_rate', 'center_crop', 'crop', 'axes', 'example_axis', 'nodata'),
+  *('max_nodata', 'resample', 'mix_channels', 'value_range', 'eval_split'),
 )
 
 
