@@ -191,7 +191,7 @@ def folder(tmp_path_factory):
 
 @pytest.mark.filterwarnings('ignore::PIL.Image.DecompressionBombWarning')
 def test_each_file_is_decoded_or_named(folder, monkeypatch):
-  monkeypatch.setattr(image_files, '_MAX_DAMAGED', 1)
+  monkeypatch.setattr(image_files, 'MAX_DAMAGED', 1)
   images = image_files.ImageFiles(str(folder))
   assert set(images.names) == {*_DAMAGED, *_WHOLE, *_SPECIAL}
   damaged = images.find_damaged()

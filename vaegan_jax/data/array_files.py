@@ -7,8 +7,6 @@ import pathlib
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from vaegan_jax.data import (
   array_shapes,
   arrays,
@@ -231,7 +229,7 @@ class ArrayFiles(ImageFiles):
     shape = tuple(
       None if n in free else size for n, size in zip(order, shape, strict=True)
     )
-    dtype = arrays.to_device_dtype(np.empty(0, opened.values.dtype)).dtype
+    dtype = arrays.device_dtype(opened.values.dtype)
     self._kinds_found[name] = _Kind(dtype.name, shape, opened.sample_rate, axes)
     if opened.was:
       self.converted[name] = opened.was

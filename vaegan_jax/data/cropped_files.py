@@ -43,7 +43,6 @@ class CroppedFiles(ArrayFiles):
     return slices.open_values(path, self._reading)
 
   def _inspect(self, name: str) -> tuple[bytes, Exception | None, Any]:
-    """Reads a file in parts if possible; see `ImageFiles._inspect`."""
     digest = b''
     try:
       opened = self.open(name)
@@ -56,7 +55,6 @@ class CroppedFiles(ArrayFiles):
       return digest, error.with_traceback(None), None
 
   def _check(self, name: str, data: bytes) -> tuple[int, int]:
-    """Decodes a whole file; see `ArrayFiles._check`."""
     opened = slices.decoded(
       arrays.read_stored(data, self._reading), self._reading
     )

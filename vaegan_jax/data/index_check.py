@@ -4,7 +4,6 @@ import functools
 import hashlib
 import os
 import pathlib
-from concurrent import futures
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,12 +12,9 @@ from absl import logging
 from vaegan_jax.data import array_shapes, arrays, decode, no_data, slices
 from vaegan_jax.data.crops import find_empty
 from vaegan_jax.data.data_config import DataConfig
-from vaegan_jax.data.reading import NoData
+from vaegan_jax.data.reading import MAX_DAMAGED, NoData, check_all
 from vaegan_jax.data.store import Store
 from vaegan_jax.errors import UserError, describe_error
-
-_MAX_DAMAGED = 0.1  # Share of all examples.
-_CHECKED_TOGETHER = 1000  # Bounds the memory of the check.
 
 
 class Kind(NamedTuple):
@@ -86,24 +82,13 @@ class Check:
 
   def _read_all(self) -> str:
     """Reads every example, and returns a hash of all."""
-    import tqdm
-
-    content, count = hashlib.sha256(), len(self._store)
+    content, numbers = hashlib.sha256(), range(len(self._store))
     inspect = functools.partial(_inspect, self._store, self._data)
-    with (
-      futures.ThreadPoolExecutor() as pool,
-      tqdm.tqdm(
-        total=count, desc=f'Checking {self._store.noun}', disable=None
-      ) as progress,
+    for number, (digest, found) in check_all(
+      numbers, inspect, self._store.noun
     ):
-      for first in range(0, count, _CHECKED_TOGETHER):
-        numbers = range(first, min(first + _CHECKED_TOGETHER, count))
-        for number, (digest, found) in zip(
-          numbers, pool.map(inspect, numbers), strict=True
-        ):
-          content.update(digest)
-          self._note(number, found)
-        progress.update(len(numbers))
+      content.update(digest)
+      self._note(number, found)
     return content.hexdigest()[:16]
 
   def _note(self, number: int, found: Any) -> None:
@@ -137,7 +122,7 @@ class Check:
     where = f'data.path={store.location!r}'
     if self._misfit and not self._kinds:
       raise self._misfit
-    if not self._kinds or len(self._damaged) > _MAX_DAMAGED * count:
+    if not self._kinds or len(self._damaged) > MAX_DAMAGED * count:
       if not bad:
         raise UserError(
           f'{where} has {count:,} {store.noun}, none of which holds data, or '

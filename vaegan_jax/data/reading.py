@@ -1,10 +1,14 @@
 """How examples are read from files, and errors for those that are skipped."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
+from typing import Any, NamedTuple
 
 import numpy as np
 
 MAX_BYTES = 2**28  # Limit of what is read whole.
+MAX_DAMAGED = 0.1  # Share of all examples.
+_CHECKED_TOGETHER = 1000  # Bounds the memory of the check.
 
 
 class Reading(NamedTuple):
@@ -61,6 +65,22 @@ def check_size(size: int, does: str = 'has') -> None:
   """Raises a `TooLarge` for too many bytes; a file may claim any number."""
   if size > MAX_BYTES:
     raise TooLarge(f'it {does} more than {MAX_BYTES:,} bytes')
+
+
+def check_all(
+  items: Sequence[Any], check: Callable[[Any], Any], noun: str
+) -> Iterator[tuple[Any, Any]]:
+  """Yields (item, what `check` finds of it) in order; threads call it."""
+  import tqdm
+
+  with (
+    futures.ThreadPoolExecutor() as pool,
+    tqdm.tqdm(total=len(items), desc=f'Checking {noun}', disable=None) as bar,
+  ):
+    for first in range(0, len(items), _CHECKED_TOGETHER):
+      some = items[first : first + _CHECKED_TOGETHER]
+      yield from zip(some, pool.map(check, some), strict=True)
+      bar.update(len(some))
 
 
 class UnreadableKind(ValueError):

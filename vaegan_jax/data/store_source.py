@@ -21,7 +21,6 @@ class StoreSource(source.Source):
 
   @classmethod
   def open(cls, data: Any, *, fill_bucket: bool = False) -> source.Dataset:
-    """Opens the store; see `source.Source.open`."""
     from vaegan_jax.data.data_config import expand_path
     from vaegan_jax.data.folder import local_path
     from vaegan_jax.data.indexed import IndexedDataset

@@ -14,7 +14,6 @@ class Source(source.Source):
 
   @classmethod
   def open(cls, data, *, fill_bucket=False):
-    """Opens the folder; see `source.Source.open`."""
     from vaegan_jax.data.array_files import ArrayFiles
     from vaegan_jax.data.cropped_files import CroppedFiles
     from vaegan_jax.data.folder import FolderDataset, local_path

@@ -196,7 +196,6 @@ class Source(StoreSource):
 
   @classmethod
   def open(cls, data, *, fill_bucket=False):
-    """Opens the scenes; see `source.Source.open`."""
     dataset = super().open(data, fill_bucket=fill_bucket)
     if dataset.store.are_mapped:  # A copy would only take room.
       dataset.cache_dir = None
