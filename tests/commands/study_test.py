@@ -301,7 +301,7 @@ def test_without_a_finished_run_there_is_no_figure(
   (
     (
       '--config.batch_size=16',
-      r'In .*/mse/seed_0, batch_size was 8 and is 16 now',
+      r'In .*/mse/seed_0, config.batch_size was 8 and is 16 now',
     ),
     (
       '--config.num_train_steps=3',
