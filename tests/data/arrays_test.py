@@ -12,10 +12,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.data.opening import open_dataset, read_array
+from tests.data.opening import load, open_dataset, read_array
 from vaegan_jax.data import array_files, arrays
 from vaegan_jax.data.decode import UnreadableKind
-from vaegan_jax.data.split import open_split
 from vaegan_jax.errors import UserError
 
 DTYPES = (
@@ -193,8 +192,8 @@ def test_a_map_keeps_the_dtype_of_the_files(tmp_path):
   folder = write(tmp_path / 'arrays')
   builder = open_folder(folder, tmp_path)
   shape = {'shape': (10, 8), 'channels': 13}
-  decoded = open_split(builder, 'train+test', cache_images=False, **shape)
-  cached = open_split(builder, 'train+test', **shape)
+  decoded = load(builder, 'train+test', cache_images=False, **shape)
+  cached = load(builder, 'train+test', **shape)
   everywhere = np.arange(30)
   assert cached.dtype == decoded.dtype == np.uint16
   assert cached[everywhere].dtype == np.uint16
@@ -205,7 +204,7 @@ def test_a_map_keeps_the_dtype_of_the_files(tmp_path):
   data = bytearray(path.read_bytes())
   data[200] ^= 1  # One bit of a pixel: decoded again.
   path.write_bytes(data)
-  again = open_split(builder, 'train+test', **shape)
+  again = load(builder, 'train+test', **shape)
   np.testing.assert_array_equal(again[everywhere], decoded[everywhere])
 
 
@@ -264,7 +263,7 @@ def test_arrays_that_are_not_alike_are_counted_and_named(other, told, tmp_path):
 def test_a_shape_that_does_not_fit_is_one_sentence(fields, told, tmp_path):
   builder = open_folder(write(tmp_path / 'a'), tmp_path)
   with pytest.raises(UserError, match=told) as caught:
-    open_split(builder, 'train', **fields)
+    load(builder, 'train', **fields)
   assert '[10, 8, 13]' in str(caught.value)
 
 

@@ -11,7 +11,6 @@ from PIL import Image
 
 from tests.data.opening import everything, load, open_dataset
 from vaegan_jax.data import decode
-from vaegan_jax.data.reading import Reading
 from vaegan_jax.errors import UserError
 
 pa = pytest.importorskip('pyarrow')
@@ -169,8 +168,7 @@ def test_nulls_in_lists_are_no_data(kind, tmp_path):
   assert sum(dataset.counts.values()) == 24
   assert 'Skipped 6 of 30' in ' '.join(dataset.report(None))
   dataset = open_table(path, tmp_path, max_nodata=0.1, **SHAPE)
-  reading = Reading(max_nodata=0.1)
-  found = everything(load(dataset, 'train+test', reading=reading, **SHAPE))
+  found = everything(load(dataset, 'train+test', max_nodata=0.1, **SHAPE))
   assert np.isnan(found).sum((1, 2, 3)).tolist().count(1) == 6
   np.testing.assert_allclose(
     np.nansum(found), values.sum(dtype=float) - values[:6, 1, 2, 0].sum()

@@ -5,13 +5,13 @@ import pytest
 
 from configs import default
 from tests.data.arrays_test import tiff
-from tests.data.opening import everything, names_in, open_dataset
+from tests.data.opening import everything, load, names_in, open_dataset
 from vaegan_jax.config.validation import validate
 from vaegan_jax.data import arrays, no_data
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.pictures import Pictures
 from vaegan_jax.data.reading import NoData, Reading
-from vaegan_jax.data.split import load_splits, open_split
+from vaegan_jax.data.split import load_splits
 from vaegan_jax.errors import UserError
 
 LOWEST = float(np.finfo(np.float32).min)
@@ -159,8 +159,8 @@ def test_folders_of_earlier_versions_are_read_as_they_were(tmp_path):
       max_nodata=1.0,
     )
     options = {'shape': (8, 8), 'channels': 1}
-    reading = Reading(rules, max_nodata=1.0)
-    splits.append(open_split(dataset, 'train', **options, reading=reading))
+    options |= {'folder_rules': rules, 'max_nodata': 1.0}
+    splits.append(load(dataset, **options))
     assert len(names_in(dataset)) == 30
   old, new = map(everything, splits)
   assert old.min() == -9999 and np.nanmin(new) >= 100

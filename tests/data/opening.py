@@ -30,11 +30,10 @@ def names_in(dataset, *splits):
   }
 
 
-def load(dataset, split='train', **options):
+def load(dataset, split='train', field='data.train_split', **options):
   """Opens a split of images of 8 x 8, unless `options` differ."""
-  return open_split(
-    dataset, split, **{'shape': (8, 8), 'channels': 3, **options}
-  )
+  options = {'shape': (8, 8), 'channels': 3, **options}
+  return open_split(dataset, DataConfig(dataset.name, **options), split, field)
 
 
 def read_array(data):

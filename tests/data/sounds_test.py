@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.data.opening import everything, open_dataset, read_array
+from tests.data.opening import everything, load, open_dataset, read_array
 from vaegan_jax.data import array_files, arrays, sounds
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.decode import UnreadableKind
 from vaegan_jax.data.reading import Reading
-from vaegan_jax.data.split import check_examples, open_split
+from vaegan_jax.data.split import check_examples
 from vaegan_jax.errors import UserError
 
 
@@ -180,7 +180,7 @@ def open_folder(folder, tmp_path, num_samples=256):
 def test_lengths_differ_and_the_middle_is_cut(tmp_path):
   builder = open_folder(write(tmp_path / 'a'), tmp_path)
   assert (builder.shape, builder.dtype) == ((300, 1), np.int16)
-  split = open_split(
+  split = load(
     builder, 'train+test', shape=(256,), channels=1, cache_images=False
   )
   found = everything(split)

@@ -29,7 +29,7 @@ from vaegan_jax.data import (
 )
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.reading import PartOfSet, Reading, UnreadableKind
-from vaegan_jax.data.split import load_splits, open_split
+from vaegan_jax.data.split import load_splits
 from vaegan_jax.errors import UserError
 
 VALUES = np.random.default_rng(0).integers(0, 2**16, (6, 8, 8)).astype('uint16')
@@ -108,7 +108,7 @@ def test_a_set_of_files_is_one_example(tmp_path, caplog):
     assert (dataset.shape, dataset.axes) == ((8, 8, 3), 'YXC')
     assert names_in(dataset) == set(wanted)
     for split in dataset.counts:
-      images = open_split(dataset, split, channels=3, shape=(8, 8))
+      images = load(dataset, split, channels=3, shape=(8, 8))
       for index, example in enumerate(everything(images)):
         name = dataset._names[split][index]
         np.testing.assert_array_equal(example, wanted[name])
@@ -447,8 +447,7 @@ def test_a_folder_reports_pages_and_skips_bands(tmp_path, caplog):
     open_folder(folder, tmp_path / 'data', folder_rules=rules)
     for rules in (2, 3)
   )
-  reading = Reading(rules=2)
-  old, now = load(old, 'train', reading=reading), load(now, 'train')
+  old, now = load(old, folder_rules=2), load(now)
   np.testing.assert_array_equal(everything(old), 255 - everything(now))
   fingerprints |= {old.fingerprint, now.fingerprint}
   assert len(fingerprints) == 3

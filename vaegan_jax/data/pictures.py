@@ -64,14 +64,7 @@ class Pictures:
       if data.reading.key != Reading().key:
         self._decoding += data.reading.key
     else:
-      self._decode = functools.partial(
-        decode.decode_image,
-        channels=data.channels,
-        image_size=data.read_shape,
-        center_crop=data.center_crop,
-        to_srgb=data.converts_profiles,
-        rules=data.folder_rules,
-      )
+      self._decode = decode.decoder(data, data.converts_profiles)
       if data.converts_profiles:
         self._decoding += ('srgb',)
     self._pool = futures.ThreadPoolExecutor()
