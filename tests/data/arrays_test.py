@@ -12,8 +12,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.data.opening import load, open_dataset, read_array
-from vaegan_jax.data import array_files, arrays
+from tests.data.opening import list_arrays, load, open_dataset, read_array
+from vaegan_jax.data import arrays
 from vaegan_jax.data.decode import UnreadableKind
 from vaegan_jax.errors import UserError
 
@@ -209,9 +209,9 @@ def test_a_map_keeps_the_dtype_of_the_files(tmp_path):
 
 
 def test_an_array_is_held_out_by_its_content(tmp_path):
-  files = array_files.ArrayFiles(str(write(tmp_path / 'a')))
+  files = list_arrays(write(tmp_path / 'a'))
   splits = files.split(files.find_damaged())
-  renamed = array_files.ArrayFiles(str(write(tmp_path / 'b', name='x{}.npy')))
+  renamed = list_arrays(write(tmp_path / 'b', name='x{}.npy'))
   others = renamed.split(renamed.find_damaged())
   assert len(splits['test']) == len(others['test']) > 0
   assert {f'x{int(n[:2])}.npy' for n in splits['test']} == set(others['test'])
@@ -223,14 +223,14 @@ def test_what_is_damaged_or_not_finite_is_left_out_and_named(tmp_path, caplog):
   values[1, 0, 0] = -np.inf
   np.save(folder / 'inf.npy', values)
   (folder / 'cut.npy').write_bytes(arrays.encode_npy(values)[:300])
-  files = array_files.ArrayFiles(str(folder))
+  files = list_arrays(folder)
   damaged = files.find_damaged()
   assert set(damaged) == {'inf.npy', 'cut.npy'}
   assert 'of 1,040 values 0 are NaN and 1 infinite' in damaged['inf.npy']
   assert 'Skipped 2 of 32 arrays' in caplog.text
   for index in range(3):
     np.save(folder / f'inf{index}.npy', values + index)
-  files = array_files.ArrayFiles(str(folder))
+  files = list_arrays(folder)
   message = r'5 of 35 arrays are damaged, such as .*cut\.npy'
   with pytest.raises(UserError, match=message):
     files.find_damaged()
@@ -247,7 +247,7 @@ def test_arrays_that_are_not_alike_are_counted_and_named(other, told, tmp_path):
   folder = write(tmp_path / 'a')
   for index in range(3):
     np.save(folder / f'other{index}.npy', other + other.dtype.type(index))
-  files = array_files.ArrayFiles(str(folder))
+  files = list_arrays(folder)
   with pytest.raises(UserError, match=told) as caught:
     files.find_damaged()
   assert '30 arrays are uint16 [10, 8, 13]' in str(caught.value)
@@ -269,4 +269,4 @@ def test_a_shape_that_does_not_fit_is_one_sentence(fields, told, tmp_path):
 
 def test_a_folder_without_arrays_is_one_sentence(tmp_path):
   with pytest.raises(UserError, match='no array; it must hold'):
-    array_files.ArrayFiles(str(tmp_path))
+    list_arrays(tmp_path)

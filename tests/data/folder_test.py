@@ -16,6 +16,7 @@ from PIL import Image
 from tests.data.opening import (
   caches,
   everything,
+  list_arrays,
   load,
   names_in,
   open_dataset,
@@ -89,9 +90,7 @@ def test_order_and_size_are_those_of_copies_by_tfds(
     folder.mkdir()
     for index in range(20):
       np.save(folder / f'{index}.npy', np.full((9, 8, 8), index, np.uint8))
-    from vaegan_jax.data.array_files import ArrayFiles
-
-    files, name = ArrayFiles(str(folder)), 'array_folder'
+    files, name = list_arrays(folder), 'array_folder'
   monkeypatch.setattr(ImageFolder, 'root', folder)
   monkeypatch.setattr(ImageFolder, 'splits', files.split(files.find_damaged()))
   builder = ImageFolder(data_dir=str(tmp_path / 'old'))

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from vaegan_jax.data import arrays, no_data, sources
+from vaegan_jax.data.array_files import ArrayFiles
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.reading import Reading
 from vaegan_jax.data.split import open_split
@@ -21,6 +22,11 @@ def open_dataset(name, data_dir, **fields):
 def open_folder(folder, data_dir, **fields):
   """Opens a folder of images."""
   return open_dataset('image_folder', data_dir, path=folder, **fields)
+
+
+def list_arrays(folder, **fields):
+  """Lists the arrays of a folder; `fields` are those of `config.data`."""
+  return ArrayFiles(str(folder), DataConfig('array_folder', **fields))
 
 
 def names_in(dataset, *splits):

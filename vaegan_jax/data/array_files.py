@@ -18,8 +18,8 @@ from vaegan_jax.data import (
 )
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.file_lists import list_files
-from vaegan_jax.data.image_files import DAMAGED_FILE, RULES, ImageFiles
-from vaegan_jax.data.reading import Reading, TooLarge, UnreadableKind
+from vaegan_jax.data.image_files import DAMAGED_FILE, ImageFiles
+from vaegan_jax.data.reading import TooLarge, UnreadableKind
 from vaegan_jax.data.slices import Opened
 
 # The codecs of ffmpeg for WAVs of each dtype.
@@ -65,33 +65,24 @@ class ArrayFiles(ImageFiles):
   _holds_arrays = True
   _must_hold = '.npy, .npz, TIFF, PNG, WAV or other files, such as "field.npy"'
 
-  def __init__(
-    self,
-    path: str,
-    num_samples: int = 0,
-    rules: int = RULES,
-    group_by: str = '',
-    reading: Reading | None = None,
-    cut: tuple[int, tuple[int, ...]] | None = None,
-  ):
+  def __init__(self, path: str, data: DataConfig):
     """Lists the arrays, and reads none.
 
     Args:
       path: path of the folder, '~' and '$NAME' allowed.
-      num_samples: the samples that a sound must have.
-      rules, group_by: see `ImageFiles`. Arrays were never read by rules 1.
-      reading: how arrays are read; None for `rules` alone.
-      cut: (channels, shape) of an example, of which no data is counted; None
-        for all of a file.
+      data: settings of the run. No data is counted in what is cut out. Arrays
+        were never read by rules 1.
 
     Raises:
       UserError: see `ImageFiles`.
     """
-    self._reading = reading or Reading(rules)
-    self._cut = cut
-    super().__init__(path, max(rules, 2), group_by)
+    self._reading, rules = data.reading, data.folder_rules
+    self._cut = data.channels, data.read_shape
+    is_signal = len(data.read_shape) == 1
+    num_samples = data.read_shape[0] if is_signal else 0
+    super().__init__(path, max(rules, 2), data.group_by)
     if rules > 2:  # They decide which examples are skipped.
-      self.place_key += repr((self._reading.key, cut))
+      self.place_key += repr((self._reading.key, self._cut))
       self.place_key += self._list_masks()
     self.least_samples = num_samples
     if num_samples:  # It decides which sounds are too short.
@@ -187,19 +178,11 @@ class ArrayFiles(ImageFiles):
     if stored.sample_rate:
       self._check_length(stored.values.shape[0])
     arrays.check_finite(stored.values)
-    missing = array_shapes.count_missing(
-      stored, self._reading, *(self._cut or (1, stored.values.shape))
-    )
+    missing = array_shapes.count_missing(stored, self._reading, *self._cut)
     is_sound = stored.sample_rate > 0
     if is_sound and stored.values.min() == stored.values.max():
       self.silent.append(name)
-    opened = Opened(
-      stored.values,
-      stored.axes,
-      sample_rate=stored.sample_rate,
-      was=stored.was,
-    )
-    self._note(name, opened, (0,) if is_sound else ())
+    self._note(name, stored, (0,) if is_sound else ())
     return missing
 
   def _check_length(self, length: int) -> None:
@@ -219,7 +202,9 @@ class ArrayFiles(ImageFiles):
     length = 2 ** (length.bit_length() - 1)
     return f', or take less of each: --config.data.shape="({length},)"'
 
-  def _note(self, name: str, opened: Opened, free: Collection[int]) -> None:
+  def _note(
+    self, name: str, opened: Opened | arrays.Stored, free: Collection[int]
+  ) -> None:
     """Notes the kind of an array, the lengths of whose axes `free` may vary."""
     axes, order = opened.axes, list(range(len(opened.values.shape)))
     if 'C' in axes and not self._reading.axes:  # Last, as in decoded files.
@@ -249,7 +234,7 @@ class ArrayFiles(ImageFiles):
     """See `ImageFiles._describe_one`."""
     if self.sample_rate or None in self.shape:  # Lengths may vary.
       return ''
-    channels, shape = self._cut or (1, ())
+    channels, shape = self._cut
     axis = array_shapes.find_examples(
       self.shape, channels=channels, shape=shape
     )

@@ -9,6 +9,7 @@ from typing import Any
 from vaegan_jax.data import arrays, slices, sound_conversion, tiff_files
 from vaegan_jax.data.array_files import ArrayFiles
 from vaegan_jax.data.crops import Grid, find_empty
+from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.slices import Facts, Opened, Sliced
 
 
@@ -19,9 +20,9 @@ class CroppedFiles(ArrayFiles):
   `facts`.
   """
 
-  def __init__(self, *args: Any):
-    """Lists the arrays; see `ArrayFiles`, whose `cut` must be given."""
-    super().__init__(*args)
+  def __init__(self, path: str, data: DataConfig):
+    """Lists the arrays; see `ArrayFiles`."""
+    super().__init__(path, data)
     self.place_key += ' crops'
     self.facts = {}
 
