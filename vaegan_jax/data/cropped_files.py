@@ -3,7 +3,6 @@
 import hashlib
 import math
 import os
-import stat
 from typing import Any
 
 from vaegan_jax.data import arrays, slices, sound_conversion, tiff_files
@@ -11,6 +10,7 @@ from vaegan_jax.data.array_files import ArrayFiles
 from vaegan_jax.data.crops import Grid, find_empty
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.slices import Facts, Opened, Sliced
+from vaegan_jax.data.store import check_unchanged
 
 
 class CroppedFiles(ArrayFiles):
@@ -36,11 +36,9 @@ class CroppedFiles(ArrayFiles):
     """
     path = str(self.root / name)
     tiff_files.check_mask(path, self._reading)
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
+    if not os.path.isfile(path):
       raise OSError('it is not a regular file')
-    if (status.st_size, status.st_mtime_ns) != self._found[name]:
-      raise OSError('it has changed since the start')
+    check_unchanged(path, self._found[name])
     return slices.open_values(path, self._reading)
 
   def _inspect(self, name: str) -> tuple[bytes, Exception | None, Any]:

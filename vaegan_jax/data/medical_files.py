@@ -327,8 +327,4 @@ def stat_all(root: str, found: dict[str, list[str]]) -> list[Any]:
       f'data.path={root!r} has no .nii, .nii.gz and no DICOM files: name '
       'another folder, such as "~/scans"'
     )
-  stats = [os.stat(os.path.join(root, name)) for name in names]
-  return [
-    (name, status.st_size, status.st_mtime_ns)
-    for name, status in zip(names, stats, strict=True)
-  ]
+  return [(name, *stat_of(os.path.join(root, name))) for name in names]

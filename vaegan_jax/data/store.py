@@ -2,19 +2,20 @@
 
 import bisect
 import collections
+import contextlib
 import hashlib
 import importlib
 import itertools
 import os
 import threading
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from vaegan_jax.data.reading import Declared
-from vaegan_jax.errors import UserError
+from vaegan_jax.errors import UserError, describe_error
 
 
 class Store:
@@ -202,6 +203,20 @@ def import_reader(module: str, path: str, what: str, package: str = '') -> Any:
     raise UserError(
       f'data.path={path!r} is {what}, which needs {module}: pip install '
       f'{package or module}'
+    ) from error
+
+
+@contextlib.contextmanager
+def reporting_damage(what: str) -> Iterator[None]:
+  """Reports errors of libraries, which raise nearly anything, as damage."""
+  try:
+    yield
+  except UserError:
+    raise
+  except Exception as error:
+    raise UserError(
+      f'{what} cannot be read ({describe_error(error)}): it may be truncated, '
+      'so copy or write it again'
     ) from error
 
 

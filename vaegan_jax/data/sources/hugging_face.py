@@ -10,7 +10,13 @@ from vaegan_jax.data import tables
 from vaegan_jax.data.no_data import IGNORE
 from vaegan_jax.data.reading import Declared
 from vaegan_jax.data.split_names import find_file_split, numbers_of
-from vaegan_jax.data.store import Parts, Store, import_reader, stat_of
+from vaegan_jax.data.store import (
+  Parts,
+  Store,
+  import_reader,
+  reporting_damage,
+  stat_of,
+)
 from vaegan_jax.data.store_source import StoreSource
 from vaegan_jax.errors import UserError, describe_error
 
@@ -42,19 +48,11 @@ class Column(Store):
     ]
 
   def load(self, found):
-    try:
+    with reporting_damage(f'data.path={self.location!r}'):
       self._tables = {
         split: tables.Table(self.location, files)
         for split, files in self._files.items()
       }
-    except UserError:
-      raise
-    except Exception as error:  # pyarrow raises many kinds.
-      raise UserError(
-        f'data.path={self.location!r} cannot be read '
-        f'({describe_error(error)}): it may be truncated, so copy or write it '
-        'again'
-      ) from error
     first = next(iter(self._tables.values()))
     self.feature = self._find_column(first.schema)
     lengths = [len(table) for table in self._tables.values()]
