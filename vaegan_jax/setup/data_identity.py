@@ -13,14 +13,13 @@ import ml_collections
 from vaegan_jax.config import schema
 from vaegan_jax.config.migrations import upgrade
 from vaegan_jax.config.rules import flatten
-from vaegan_jax.config.settings import settings
+from vaegan_jax.config.settings import settings, with_data
 from vaegan_jax.config.shapes import has_rate_of_file
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.split import load_splits
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import distributed
 from vaegan_jax.runtime.checkpoint_metadata import read_identity
-from vaegan_jax.setup.data import with_range
 
 # Fields that configuration files set since the version that brought them.
 _NEW_IN_FILES = ('critic.views', 'loss.norm', 'loss.spectrum_weight')
@@ -91,7 +90,7 @@ def _kept_weight(config, began) -> dict[str, float]:
 def _keep_range(config, began) -> ml_collections.ConfigDict:
   """Keeps the range that a run has found, unless `config` has another pair."""
   if isinstance(began, list) and isinstance(config.data.value_range, str):
-    return with_range(config, tuple(began))
+    return with_data(config, value_range=tuple(began))
   return config
 
 

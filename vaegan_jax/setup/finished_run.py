@@ -14,7 +14,7 @@ from absl import logging
 from etils import epath
 
 from vaegan_jax.config.io import load_config
-from vaegan_jax.config.settings import loss_settings, settings
+from vaegan_jax.config.settings import loss_settings, settings, with_data
 from vaegan_jax.config.shapes import (
   holds_arrays,
   shape_flag,
@@ -175,10 +175,7 @@ def restore_for_shape(
       f"{workdir}, because its latent is flat (model.latent_shape='map' takes "
       f'any size): for example, --config.{field}="{value}"'
     )
-  config = config.copy_and_resolve_references()
-  with config.ignore_type():
-    config.data.image_size = own.image_size
-    config.data.shape = own.shape
+  config = with_data(config, image_size=own.image_size, shape=own.shape)
   restored = restore_networks(config, workdir)
   critic = restored.modules.get('critic')
   if critic and not is_frozen(critic) and config.critic.head == 'dense':
