@@ -177,6 +177,13 @@ MISTAKES = (
   ('--config.data.channels=13', "data.channels=13 'array_folder' from 1 to 4"),
   (f'{_ARRAYS} --config.data.center_crop=8', 'data.center_crop=8'),
   (f'{_ARRAYS} --config.data.axes=NYX', "data.axes='NYX' array_file"),
+  (f'{_ARRAYS} --config.data.axes=ZYX', "data.axes='ZYX' 2 axes axes=CYX"),
+  ('--config.data.axes=CYX', "data.axes='CYX' arrays data.axes="),
+  ('--config.data.nodata=0', "data.nodata='0' arrays data.nodata="),
+  (
+    f'{_ARRAYS} --config.data.max_nodata=0.1 --config.data.folder_rules=2',
+    'data.max_nodata=0.1 needs data.folder_rules=3',
+  ),
   ('--config.data.crop=random', "data.crop='random' data.crop=center"),
   (
     f'{_ARRAYS} --config.data.shape=(8,8) --config.data.crop=random '

@@ -224,16 +224,6 @@ def test_what_cannot_be_used_is_one_sentence(told, tmp_path):
     open_table(REFUSED[told](tmp_path), tmp_path)
 
 
-def test_arrays_without_a_shape_are_one_sentence(tmp_path):
-  from vaegan_jax.data.data_config import DataConfig
-  from vaegan_jax.data.split import load_splits
-
-  path = save_parquet(tmp_path / 'x.parquet', nested())
-  data = DataConfig('hugging_face', path=str(path), data_dir=str(tmp_path))
-  with pytest.raises(UserError, match=r'--config\.data\.shape="\(4, 5\)"'):
-    load_splits(data, ['train_split'])
-
-
 def test_names_are_loaded_without_code(tmp_path, monkeypatch):
   loaded = []
   table = types.SimpleNamespace(

@@ -146,8 +146,8 @@ def create_rows(num_kills: int) -> dict[str, Row]:
     ),
     'bad_input': Row(
       'a wrong split, folder, size or value',
-      'tests/commands/bad_input_test.py',
-      _tests('tests/commands/bad_input_test.py'),
+      'tests/config/malformed_configs_test.py',
+      _tests('tests/config/malformed_configs_test.py'),
     ),
     'nan': Row(
       'a batch is not finite',
