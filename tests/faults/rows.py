@@ -136,8 +136,12 @@ def create_rows(num_kills: int) -> dict[str, Row]:
     ),
     'grown_data': Row(
       'the folder of images grows',
-      'photos that sort first are added; evaluated and resumed',
-      inputs.grow_the_data,
+      'photos that sort first are added; evaluated and resumed, by '
+      'tests/setup/data_identity_test.py',
+      _tests(
+        'tests/setup/data_identity_test.py::'
+        'test_a_folder_that_grows_under_a_run'
+      ),
     ),
     'damaged_data': Row(
       'the index of a folder, or its decoded images, are damaged',
