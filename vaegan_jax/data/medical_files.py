@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vaegan_jax.data.decode import UnreadableKind
+from vaegan_jax.data.reading import UnreadableKind
 from vaegan_jax.data.store import check_unchanged, import_reader, stat_of
 from vaegan_jax.errors import UserError
 

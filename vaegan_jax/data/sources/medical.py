@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 
-from vaegan_jax.data import no_data
+from vaegan_jax.data import medical_files, no_data
 from vaegan_jax.data.split_names import numbers_of, splits_of
 from vaegan_jax.data.store import Store, hash_names
 from vaegan_jax.data.store_source import StoreSource
@@ -22,9 +22,6 @@ class Scans(Store):
 
   def __init__(self, path, data):
     """Lists the files; `data` is a `DataConfig`."""
-    from vaegan_jax.data import medical_files
-
-    self._read = medical_files
     self.location = path
     if not os.path.isdir(self.location):
       raise UserError(
@@ -40,14 +37,14 @@ class Scans(Store):
       self.options += ('padding', 'frames')
 
   def state(self):
-    return self._read.stat_all(self.location, self._files)
+    return medical_files.stat_all(self.location, self._files)
 
   def scan(self):
     found = []
     if self._files['nifti']:
-      found += self._read.scan_nifti(self.location, self._files['nifti'])
+      found += medical_files.scan_nifti(self.location, self._files['nifti'])
     if self._files['dicom']:
-      found += self._read.scan_dicom(
+      found += medical_files.scan_dicom(
         self.location, self._files['dicom'], self._by_slice
       )
     return found
@@ -67,8 +64,8 @@ class Scans(Store):
       raise ValueError(scan['problem'])
     paths = [os.path.join(self.location, name) for name in scan['files']]
     if scan['files'][0] in self._dicom:
-      return self._read.read_dicom(paths, self._masks)
-    return self._read.read_nifti(paths[0])
+      return medical_files.read_dicom(paths, self._masks)
+    return medical_files.read_nifti(paths[0])
 
   def is_in_place(self, number):
     return self._scans[number].get('is_in_place', False)
@@ -78,7 +75,7 @@ class Scans(Store):
 
     (name,) = self._scans[number]['files']
     path = os.path.join(self.location, name)
-    return Opened(self._read.NiftiFile(path))
+    return Opened(medical_files.NiftiFile(path))
 
   def describe(self, number):
     """Returns the name of the file, or of the first of a series."""
