@@ -60,6 +60,11 @@ MISTAKES = (
   ('--mode=evaluate --workdir=nowhere', 'nowhere/config.json'),
   ('--workdirs=a,b', '--workdirs=a,b --mode=compare'),
   ('--mode=study --workdirs=a,b', '--workdirs=a,b --mode=compare'),
+  ('--mode=compare --workdirs=', '--workdirs= two'),
+  ('--mode=compare --workdirs=a,a', '--workdirs=a,a two'),
+  ('--mode=compare --workdirs=a,b', 'a/config.json'),
+  ('--mode=compare --workdirs=a,b --config.seed=1', '--config --workdirs'),
+  ('--mode=compare --workdirs=a,b third', 'third'),
   ('--study.seeds=0', '--study.seeds=0 --mode=study'),
   ('--mode=evaluate --study.objectives=mse', '--mode=study'),
   ('--mode=study --study.seed=0', '--study.seed --study.seeds=0,1,2'),
@@ -429,16 +434,3 @@ def test_a_mistake_is_one_sentence_with_its_field_and_remedy(
   ]
   assert not missing, message
   assert _REMEDY.search(message), message
-
-
-@pytest.mark.parametrize(
-  'flags',
-  (
-    *('--workdirs=', '--workdirs=a', '--workdirs=a,a', '--workdirs=,'),
-    *('--workdirs=a,b', '--workdirs=a,b --config.seed=1'),
-    *('--workdirs=a,b --config=configs/celeba.py', '--workdirs=a,b third'),
-  ),
-)
-def test_a_comparison_needs_two_runs_and_nothing_else(flags, told):
-  message = told('--mode=compare', *flags.split(), alone=True)
-  assert re.search('--workdirs|a/config.json|third', message)

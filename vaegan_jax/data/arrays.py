@@ -302,11 +302,7 @@ def encode_npy(array: np.ndarray) -> bytes:
 
 
 def device_dtype(dtype: Any) -> np.dtype:
-  """Returns the dtype on the device of values of another.
-
-  Raises:
-    ValueError: they are no real numbers.
-  """
+  """Returns the dtype on the device; raises a ValueError for no numbers."""
   dtype = np.dtype(dtype)
   if dtype.kind not in 'buif':
     raise ValueError(f'it holds {dtype}, and must hold real numbers')
