@@ -129,7 +129,7 @@ def test_scenes_with_holes_are_skipped_or_masked(tmp_path, caplog):
     assert np.isnan(examples).sum() == {0: 0, 6: 9, 9: 18}[masked]
   assert len(found) == 3
   assert 'Skipped 9 of 30 arrays' in caplog.text
-  assert "'01.tif': 1.56% of its values are no data" in caplog.text
+  assert "'01.tif' (1.56% of its values are no data" in caplog.text
 
 
 def test_what_is_all_no_data_is_one_sentence(tmp_path):

@@ -432,7 +432,7 @@ def test_a_folder_reports_pages_and_skips_bands(tmp_path, caplog):
   )
   new = open_folder(folder, tmp_path / 'data')
   assert 'Skipped 1 of 14 images' in caplog.text
-  assert "'bands.tif': it is a TIFF with 6 bands" in caplog.text
+  assert "'bands.tif' (it is a TIFF with 6 bands" in caplog.text
   assert new.reading_key == ('tiff',)
   lines = new.report(DataConfig('image_folder', image_size=8))
   assert any(

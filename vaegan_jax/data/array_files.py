@@ -5,7 +5,7 @@ import hashlib
 import importlib.util
 import pathlib
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from vaegan_jax.data import (
   array_shapes,
@@ -24,31 +24,6 @@ from vaegan_jax.data.slices import Opened
 
 # The codecs of ffmpeg for WAVs of each dtype.
 _CODECS = {'int16': 'pcm_s16le', 'int32': 'pcm_s32le', 'float32': 'pcm_f32le'}
-
-
-class _Kind(NamedTuple):
-  """Properties that all arrays of a folder must share.
-
-  Attributes:
-    dtype: its name.
-    shape: shape of the array; None for a length that may vary.
-    sample_rate: samples per second; 0 if not a sound.
-    axes: a letter for each axis, as `data.axes`; '' if unknown.
-  """
-
-  dtype: str
-  shape: tuple[int | None, ...]
-  sample_rate: int
-  axes: str = ''
-
-  def __str__(self) -> str:
-    if not self.sample_rate:
-      lengths = ', '.join('?' if n is None else str(n) for n in self.shape)
-      return f'{self.dtype} [{lengths}] {self.axes}'.rstrip()
-    return (
-      f'{self.dtype} sounds with channels={self.shape[-1]} and '
-      f'sample_rate={self.sample_rate}'
-    )
 
 
 class ArrayFiles(ImageFiles):
@@ -124,7 +99,7 @@ class ArrayFiles(ImageFiles):
       f'{self._describe_one()}'
     )
 
-  def _describe_conversion(self, kind: _Kind) -> str:
+  def _describe_conversion(self, kind: array_shapes.Kind) -> str:
     """Returns a clause about fields that make different sounds alike."""
     kinds, flags = set(self._kinds_found.values()), []
     if len({found.sample_rate for found in kinds}) > 1:
@@ -215,7 +190,9 @@ class ArrayFiles(ImageFiles):
       None if n in free else size for n, size in zip(order, shape, strict=True)
     )
     dtype = arrays.device_dtype(opened.values.dtype)
-    self._kinds_found[name] = _Kind(dtype.name, shape, opened.sample_rate, axes)
+    self._kinds_found[name] = array_shapes.Kind(
+      dtype.name, shape, opened.sample_rate, axes
+    )
     if opened.was:
       self.converted[name] = opened.was
 

@@ -9,8 +9,6 @@ import types
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from absl import logging
-
 from vaegan_jax.data import decode, folder_splits, other_files
 from vaegan_jax.data.data_config import DataConfig, expand_path
 from vaegan_jax.data.file_lists import (
@@ -25,6 +23,7 @@ from vaegan_jax.data.reading import (
   UnreadableKind,
   check_all,
   check_size,
+  warn_of_skipped,
 )
 from vaegan_jax.errors import UserError, describe_error
 
@@ -163,15 +162,19 @@ class ImageFiles:
         self.counts.add(name, image)
     self.content_hash = content.hexdigest()[:16]
     self._check_skipped(damaged, unreadable, empty)
-    self._warn_of_skipped('damaged', damaged, report)
-    self._warn_of_skipped('not readable', unreadable, report)
-    self._warn_of_skipped(
-      'holding more values that mean no data than data.max_nodata (for '
-      'example, --config.data.max_nodata=0.1 masks up to a tenth)',
-      empty,
-      report,
-    )
-    self._warn_of_skipped('parts of other files', parts, report)
+    all_of_them = f'{len(self.names)} {self.noun} in {self.root}'
+    for skipped, why in (
+      (damaged, 'damaged'),
+      (unreadable, 'not readable'),
+      (
+        empty,
+        'holding more values that mean no data than data.max_nodata (for '
+        'example, --config.data.max_nodata=0.1 masks up to a tenth)',
+      ),
+      (parts, 'parts of other files'),
+    ):
+      named = {repr(name): reason for name, reason in skipped.items()}
+      warn_of_skipped(named, why, all_of_them, report)
     return damaged | unreadable | empty | parts
 
   def split(self, damaged: Collection[str]) -> dict[str, list[str]]:
@@ -267,23 +270,6 @@ class ImageFiles:
     del name  # Subclasses record what they find under it.
     image = decode.read_image(data, self._kinds, self.rules)
     return ImageCounts.item(image, data, self.rules)
-
-  def _warn_of_skipped(
-    self, why: str, skipped: Mapping[str, str], report: str
-  ) -> None:
-    if skipped:
-      name, reason = next(iter(skipped.items()))
-      logging.warning(
-        'Skipped %s in %s as %s: %s%s (%r: %s; listed in %s)',
-        self._count(skipped),
-        self.root,
-        why,
-        _some(skipped),
-        ', ...' if len(skipped) > 3 else '',
-        name,
-        reason,
-        report,
-      )
 
   def _check_skipped(
     self,

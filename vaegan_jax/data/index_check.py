@@ -4,36 +4,22 @@ import functools
 import hashlib
 import os
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from absl import logging
 
 from vaegan_jax.data import array_shapes, arrays, decode, no_data, slices
 from vaegan_jax.data.crops import find_empty
 from vaegan_jax.data.data_config import DataConfig
-from vaegan_jax.data.reading import MAX_DAMAGED, NoData, check_all
+from vaegan_jax.data.reading import (
+  MAX_DAMAGED,
+  NoData,
+  UnreadableKind,
+  check_all,
+  warn_of_skipped,
+)
 from vaegan_jax.data.store import Store
 from vaegan_jax.errors import UserError, describe_error
-
-
-class Kind(NamedTuple):
-  """Properties that all arrays must share; the length of a sound is free.
-
-  Attributes:
-    dtype: its name on the device.
-    shape: of the array; None for a length that may vary.
-    sample_rate: samples per second of a sound; 0 otherwise.
-  """
-
-  dtype: str
-  shape: tuple[int | None, ...]
-  sample_rate: int = 0
-
-  def __str__(self) -> str:
-    rate = f' at {self.sample_rate:,} Hz' if self.sample_rate else ''
-    lengths = ', '.join('?' if n is None else str(n) for n in self.shape)
-    return f'{self.dtype} [{lengths}]{rate}'
 
 
 class Check:
@@ -105,7 +91,7 @@ class Check:
     self._skipped.append(number)
     if isinstance(found, NoData):
       self._num_empty += 1
-    elif isinstance(found, decode.UnreadableKind):
+    elif isinstance(found, UnreadableKind):
       self._unreadable[self._store.describe(number)] = str(found)
       if self._first_unreadable is None:
         self._first_unreadable = number
@@ -139,13 +125,8 @@ class Check:
       (self._damaged, 'damaged'),
       (self._unreadable, 'not readable'),
     ):
-      if skipped:
-        some = [f'{n} ({r})' for n, r in list(skipped.items())[:3]]
-        logging.warning(
-          'Skipped %d of %d %s in %s as %s: %s (all are listed in %s)',
-          *(len(skipped), count, store.noun, store.location, why),
-          *('; '.join(some), self._report),
-        )
+      all_of_them = f'{count} {store.noun} in {store.location}'
+      warn_of_skipped(skipped, why, all_of_them, self._report)
 
   def _differ(self, kind, *others) -> UserError:
     store = self._store
@@ -160,7 +141,9 @@ class Check:
       f'{store.describe(first)} ({other}): all must be alike, so {remedy}'
     )
 
-  def _differ_in_length(self, kind: Kind, other: Kind) -> bool:
+  def _differ_in_length(
+    self, kind: array_shapes.Kind, other: array_shapes.Kind
+  ) -> bool:
     """Returns whether crops can be taken of arrays of both kinds."""
     data, shapes = self._data, kind.shape + other.shape
     if kind[::2] != other[::2] or None in shapes:
@@ -208,7 +191,7 @@ def _inspect(store: Store, data: DataConfig, number: int) -> tuple[bytes, Any]:
     shape = (None,) * len(shape)
   elif rate:
     shape = (None, *shape[1:])
-  kind = Kind(array.dtype.name, shape, rate)
+  kind = array_shapes.Kind(array.dtype.name, shape, rate)
   return digest, (kind, array.shape, missing, facts)
 
 
@@ -239,4 +222,4 @@ def _count_missing(store, data, stored) -> tuple[tuple[int, int], Any]:
 
 def is_unreadable(store: Store, data: DataConfig, number: int) -> bool:
   """Returns whether an example lacks the library that reads it."""
-  return isinstance(_inspect(store, data, number)[1], decode.UnreadableKind)
+  return isinstance(_inspect(store, data, number)[1], UnreadableKind)

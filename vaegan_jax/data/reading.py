@@ -1,10 +1,11 @@
 """How examples are read from files, and errors for those that are skipped."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 
 MAX_BYTES = 2**28  # Limit of what is read whole.
 MAX_DAMAGED = 0.1  # Share of all examples.
@@ -81,6 +82,25 @@ def check_all(
       some = items[first : first + _CHECKED_TOGETHER]
       yield from zip(some, pool.map(check, some), strict=True)
       bar.update(len(some))
+
+
+def warn_of_skipped(
+  skipped: Mapping[str, str], why: str, all_of_them: str, report: Any
+) -> None:
+  """Warns of examples {name: reason}, some of which it names.
+
+  Args:
+    skipped: the examples.
+    why: they are skipped.
+    all_of_them: '30 images in /data'.
+    report: the file that lists all.
+  """
+  if skipped:
+    some = [f'{n} ({reason})' for n, reason in list(skipped.items())[:3]]
+    logging.warning(
+      'Skipped %d of %s as %s: %s (all are listed in %s)',
+      *(len(skipped), all_of_them, why, '; '.join(some), report),
+    )
 
 
 class UnreadableKind(ValueError):
