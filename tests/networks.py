@@ -62,19 +62,22 @@ def reconstruct(module, variables, x, noise=None):
   return x_recon, encoded['mean'], encoded['logvar']
 
 
+# Fields of a loss of the distance and the KL alone, as in the post.
+POST_LOSS = {
+  'layers': (),
+  'layer_weights': (),
+  'normalize': 'none',
+  'reduction': 'sum',
+  'image_weight': 0.0,
+  'image_halvings': 0,
+  'image_high_pass': 0.0,
+  'pixel_weight': 0.0,
+  'adversarial_weight': 0.0,
+  'adversarial_ramp_steps': 0,
+  'kl_weight': 1.0,
+}
+
+
 def loss_config(**fields) -> LossConfig:
-  """Returns a loss of the distance and the KL alone, with changes."""
-  distance = {
-    'layers': (),
-    'layer_weights': (),
-    'normalize': 'none',
-    'reduction': 'sum',
-    'image_weight': 0.0,
-    'image_halvings': 0,
-    'image_high_pass': 0.0,
-    'pixel_weight': 0.0,
-    'adversarial_weight': 0.0,
-    'adversarial_ramp_steps': 0,
-    'kl_weight': 1.0,
-  }
-  return LossConfig(**(distance | fields))
+  """Returns the loss of the post, with changes."""
+  return LossConfig(**(POST_LOSS | fields))
