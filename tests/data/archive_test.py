@@ -13,7 +13,6 @@ from tests.data.opening import everything, load, open_dataset
 from vaegan_jax.data import archives, decode
 from vaegan_jax.data.batches import create_batches
 from vaegan_jax.data.data_config import DataConfig
-from vaegan_jax.data.reading import Reading
 from vaegan_jax.data.split import load_splits
 from vaegan_jax.errors import UserError
 
@@ -138,7 +137,7 @@ def test_arrays_with_no_data_are_skipped(tmp_path):
   path = tar(tmp_path / 'x.tar', files | {'99.npy': content.getvalue()})
   dataset = open_archive(path, tmp_path, shape=(4, 5))
   assert sum(dataset.counts.values()) == 20
-  more = {'shape': (4, 5), 'reading': Reading(max_nodata=0.1)}
+  more = {'shape': (4, 5), 'max_nodata': 0.1}
   masked = open_archive(path, tmp_path, shape=(4, 5), max_nodata=0.1)
   found = everything(load(masked, 'train+test', **more))
   assert len(found) == 21 and np.isnan(found).sum() == 1
