@@ -9,9 +9,8 @@ from concurrent import futures
 
 import numpy as np
 import pytest
-import tifffile
-from PIL import Image
 
+from tests.data.contents import Trap, encode, tiff, traps
 from tests.data.opening import list_arrays, load, open_dataset, read_array
 from vaegan_jax.data import arrays
 from vaegan_jax.data.decode import UnreadableKind
@@ -32,18 +31,6 @@ def bands(dtype='uint16', shape=(10, 8, 13), seed=0):
 def npz(**members):
   content = io.BytesIO()
   np.savez_compressed(content, **members)
-  return content.getvalue()
-
-
-def png(array):
-  content = io.BytesIO()
-  Image.fromarray(array).save(content, format='PNG')
-  return content.getvalue()
-
-
-def tiff(array, **options):
-  content = io.BytesIO()
-  tifffile.imwrite(content, array, **options)
   return content.getvalue()
 
 
@@ -90,15 +77,15 @@ def test_a_tiff_has_its_bands_last(dtype):
 
 def test_a_png_of_16_bits_keeps_them():
   array = np.arange(65536, dtype=np.uint16).reshape(256, 256)
-  read = read_array(png(array))
+  read = read_array(encode(array))
   np.testing.assert_array_equal(read, array)
   assert read.dtype == np.uint16
   color = bands('uint8', (6, 5, 3))
-  np.testing.assert_array_equal(read_array(png(color)), color)
+  np.testing.assert_array_equal(read_array(encode(color)), color)
 
 
 def test_a_png_of_16_bits_of_colour_is_not_read_as_8():
-  data = bytearray(png(bands('uint8', (6, 5, 3))))
+  data = bytearray(encode(bands('uint8', (6, 5, 3))))
   data[24] = 16
   with pytest.raises(UnreadableKind, match='16 bits of each colour'):
     read_array(bytes(data))
@@ -135,11 +122,6 @@ def test_arrays_are_read_by_many_threads_at_once():
   assert len(read) == 400
 
 
-class Trap:
-  def __reduce__(self):
-    return print, ('unpickled',)
-
-
 def encrypted():
   data = bytearray(npz(x=bands()))
   with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -149,10 +131,8 @@ def encrypted():
 
 
 def _damaged():
-  objects = np.empty((2, 2), object)
-  objects[:] = Trap()
   pickled = io.BytesIO()
-  np.save(pickled, objects, allow_pickle=True)
+  np.save(pickled, traps(2, 2), allow_pickle=True)
   whole = arrays.encode_npy(bands())
   huge = whole.replace(b'(10, 8, 13)', b'(99999, 9999, 9999)')
   return {
@@ -165,7 +145,9 @@ def _damaged():
     'complex64, and must hold real': arrays.encode_npy(bands('complex64')),
     r'the shape \[2, 2, 2, 2, 2\]': arrays.encode_npy(np.zeros((2,) * 5)),
     r'the shape \[0, 2\]': arrays.encode_npy(np.zeros((0, 2))),
-    'is truncated|not enough|unrecognized': png(bands('uint16', (9, 8)))[:-30],
+    'is truncated|not enough|unrecognized': encode(bands('uint16', (9, 8)))[
+      :-30
+    ],
   }
 
 

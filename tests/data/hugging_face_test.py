@@ -1,14 +1,13 @@
 """Tables of Hugging Face: images and arrays, splits, and what is refused."""
 
-import io
 import json
 import sys
 import types
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from tests.data.contents import noise_png
 from tests.data.opening import everything, load, open_dataset
 from vaegan_jax.data import decode
 from vaegan_jax.errors import UserError
@@ -18,16 +17,7 @@ pq = pytest.importorskip('pyarrow.parquet')
 
 ARRAYS = np.random.default_rng(0).integers(0, 255, (30, 4, 5, 3), np.uint8)
 SHAPE = {'shape': (4, 5), 'channels': 3}
-
-
-def png(seed):
-  content = io.BytesIO()
-  image = np.random.default_rng(seed).integers(0, 255, (9, 8, 3), np.uint8)
-  Image.fromarray(image).save(content, format='PNG')
-  return content.getvalue()
-
-
-IMAGES = [png(seed) for seed in range(30)]
+IMAGES = [noise_png(seed) for seed in range(30)]
 
 
 def images(files=IMAGES, paths=None):

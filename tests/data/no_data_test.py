@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.data.arrays_test import tiff
+from tests.data.contents import tiff
 from tests.data.opening import everything, load, names_in, open_dataset
 from vaegan_jax.data import arrays, no_data
 from vaegan_jax.data.data_config import DataConfig

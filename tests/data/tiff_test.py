@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.data.arrays_test import tiff
+from tests.data.contents import encode, tiff
 from tests.data.opening import (
   everything,
   load,
@@ -140,14 +140,12 @@ def test_a_palette_is_its_colors_as_in_a_png(compression, tmp_path):
   colors = np.array([[9, 0, 7], [1, 2, 3], [255, 4, 0], [5, 5, 5]], np.uint8)
   image = Image.fromarray(indices, 'P')
   image.putpalette(colors.tobytes())
-  png = io.BytesIO()
-  image.save(png, format='PNG')
   colormap = np.zeros((3, 256), np.uint16)
   colormap[:, :4] = colors.T * np.uint16(257)
   options = {'photometric': 'palette', 'colormap': colormap}
   data = tiff(indices, compression=compression, **options)
   shape = {'channels': 3, 'shape': (8, 8)}
-  for found in (data, png.getvalue()):
+  for found in (data, encode(image)):
     example = arrays.decode_array(found, **shape)
     np.testing.assert_array_equal(example, colors[indices])
   old = arrays.read_stored(data, Reading(rules=2))  # Earlier runs keep them.
