@@ -9,10 +9,15 @@ import tifffile
 from PIL import Image
 
 import vaegan_jax
+from tests import command_line
 from tests.commands.use_test import tell
 from tests.finished_run import LATENTS, finish, use
 from vaegan_jax.data import pixels, reading
+from vaegan_jax.errors import UserError
 from vaegan_jax.inference import large_files
+from vaegan_jax.setup import memory
+from vaegan_jax.setup.finished_run import open_run
+from vaegan_jax.setup.modules import create_modules
 
 # Double, ASCII and short tags of GeoTIFF; GDAL's value of no data.
 SCALE, TIE, KEYS = (10.0, 10.0, 0.0), (0, 0, 0, 399960.0, 5300040.0, 0.0), 34735
@@ -290,3 +295,62 @@ def test_a_wrong_tile_gives_one_message(args, told, tiny_run, tmp_path, capsys):
   if not any(arg.startswith(('--input', '--split')) for arg in args):
     args.append(f'--input={tmp_path / "flat.npy"}')
   assert told in tell(capsys, run, *args)
+
+
+def test_an_evaluation_in_tiles_is_that_of_whole_images(
+  tiny_run, tmp_path, monkeypatch
+):
+  config = finish(tmp_path, tiny_run, *LATENTS['gaussian_map'])
+  shapes, encoder = set(), type(create_modules(config)['autoencoder'].encoder)
+  call = encoder.__call__
+  monkeypatch.setattr(
+    encoder,
+    '__call__',
+    lambda self, x, *args: shapes.add(x.shape) or call(self, x, *args),
+  )
+
+  def open_at(batch_size, tile):
+    args = ('--mode=evaluate', f'--config.batch_size={batch_size}')
+    args += (f'--config.evaluation.tile_size={tile}',)
+    args += ('--config.data.image_size=44', f'--workdir={tmp_path}')
+    return open_run(command_line.parse(*args).config, str(tmp_path))
+
+  def evaluate(batch_size, tile):
+    shapes.clear()
+    evaluator, variables, _ = open_at(batch_size, tile)
+    found = evaluator.evaluate(variables).scores
+    assert found.pop('distance') is None  # Its critic has one logit an image.
+    figures = evaluator.plot(variables)
+    of_batches = {shape for shape in shapes if shape[0] > 1}
+    return found, figures, of_batches, evaluator.protocol
+
+  scores, figures, shape, protocol = evaluate(2, 0)
+  assert shape == {(2, 44, 44, 3)} and 'tiles' not in protocol
+  # 8 tiles have as many pixels as 8 * 24 * 24 / (44 * 44) images.
+  found, others, shape, protocol = evaluate(8, 24)
+  assert shape == {(2, 24, 24, 3)}
+  assert 'tiles of 24x24: all values are those of whole examples' in protocol
+  assert found == pytest.approx(scores, rel=1e-4)
+  assert figures.keys() == others.keys() and len(figures) == 3
+  for name, figure in figures.items():
+    difference = figure.astype(int) - others[name]
+    assert figure.std() > 5 and np.abs(difference).max() <= 1
+  with pytest.raises(UserError, match=r'tile_size=22 must .*tile_size=24'):
+    open_at(8, 22)
+  monkeypatch.setattr(memory, '_available', lambda: 10**5)
+  with pytest.raises(UserError, match=r'8 .* 44x44 .*evaluation\.tile_size=16'):
+    open_at(8, 0)
+
+
+def test_blended_tiles_are_those_of_files(tiny_run, tmp_path):
+  """An evaluation shows what --mode=reconstruct --tile writes."""
+  config = finish(tmp_path, tiny_run, *LATENTS['vq'], 'model.norm=group')
+  with config.unlocked(), config.ignore_type():
+    config.data.image_size, config.evaluation.tile_size = (28, 44), 16
+  evaluator, variables, _ = open_run(config, str(tmp_path))
+  x, x_recon, latents = evaluator.reconstruct(variables, range(3))
+  assert 'tiles of 16x16, which are blended' in evaluator.protocol
+  wanted = vaegan_jax.load(tmp_path).reconstruct_tiled(x, 16, batch_size=4)
+  assert x_recon.shape == (3, 28, 44, 3) and latents.shape == (3, 7, 11, 4)
+  assert wanted.std() > 0.02
+  np.testing.assert_allclose(x_recon, wanted, atol=1e-5)

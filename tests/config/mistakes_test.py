@@ -201,6 +201,10 @@ MISTAKES = (
   ),
   ('--config.data.shown_bands=3', 'data.shown_bands=(3,) data.channels=3'),
   (f'{_SOUNDS} --config.data.flip_axes=1', 'data.flip_axes=(1,) data.shape'),
+  (
+    '--config.evaluation.tile_size=32',
+    "evaluation.tile_size=32 model.latent_shape='flat' evaluation.tile_size=0",
+  ),
   # Sizes, with their arithmetic.
   (
     '--config.data.image_size=60',
@@ -296,6 +300,13 @@ MISTAKES = (
     '--config.model.latent_shape=map --config.model.width=256 '
     '--config.model.channel_multipliers=2,1,2,2,2',
     "model.channel_multipliers 'oobleck' (1,",
+  ),
+  (
+    f'{_SOUNDS} --config.model.layout=oobleck --config.model.network=residual '
+    '--config.model.latent_shape=map --config.model.width=256 '
+    '--config.model.channel_multipliers=1,1,2,2,2 '
+    '--config.model.num_res_blocks=2',
+    "num_res_blocks=2 layout='oobleck' three --config.model.num_res_blocks=1",
   ),
   (
     '--config.model.latent=lfq --config.model.code_dim=2 '

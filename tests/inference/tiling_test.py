@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 import vaegan_jax
+from tests import networks
 from tests.finished_run import LATENTS, finish
+from vaegan_jax import models
 from vaegan_jax.errors import UserError
 from vaegan_jax.inference import tiling
-from vaegan_jax.inference.tile_grid import Canvas, Grid, Tiles, place_tiles
+from vaegan_jax.models.tile_grid import Canvas, Grid, Tiles, place_tiles
+from vaegan_jax.models.tile_plan import DECODER, ENCODER, TilePlan
 
 _ARRAYS = (
   'data.name=array_folder',
@@ -59,7 +62,7 @@ def test_tiles_of_convolutions_equal_the_whole(kind, load, monkeypatch):
   model = load(*fields)
   x = noise(model, *space)
   tiler = tiling.Tiler(model, (tile,))
-  assert tiler.is_exact
+  assert tiler.plan.is_exact
   whole = np.asarray(model.reconstruct(x[None]))[0]
   assert whole.std() > 0.02
   np.testing.assert_allclose(tiler.reconstruct(x), whole, atol=1e-5)
@@ -72,8 +75,32 @@ def test_tiles_of_convolutions_equal_the_whole(kind, load, monkeypatch):
       found = getattr(tiler.encode(even), name)
       np.testing.assert_allclose(found, wanted[0], atol=1e-5)
   # Less overlap than the convolutions' reach is too little.
-  monkeypatch.setattr(tiling.Tiler, '_overlaps', (0, 0))
+  monkeypatch.setattr(TilePlan, '_overlaps', {ENCODER: 0, DECODER: 0})
   assert np.abs(tiler.reconstruct(x) - whole).max() > 1e-3
+
+
+def test_dilated_convolutions_reach_as_far_as_their_kernels_are_wide():
+  autoencoder = models.create_autoencoder(
+    (16,),
+    1,
+    **networks.model_fields(
+      layout='oobleck',
+      network='residual',
+      latent_shape='map',
+      channel_multipliers=(1, 1),
+      strides=(2,),
+      width=8,
+    ),
+  )
+  x = jax.ShapeDtypeStruct((1, 16, 1), np.float32)
+  shapes = jax.eval_shape(autoencoder.init, jax.random.key(0), x)
+  plan = TilePlan(autoencoder, shapes, (16, 1), (200,))
+  # Kernels of 7 with dilations 1, 3 and 9, then 4 and 7; two samples a cell.
+  inner = 3 * (1 + 3 + 9) + 3 / 2
+  assert plan._reaches == {
+    ENCODER: 3 + inner + 2 * 1,
+    DECODER: 2 * 3 + inner + 3,
+  }
 
 
 @pytest.mark.parametrize(
@@ -88,15 +115,17 @@ def test_blended_tiles_have_no_seams(fields, load):
   """Jumps across the edges of tiles are no larger than those elsewhere."""
   model = load(*fields)
   tiler = tiling.Tiler(model, (16,))
-  assert not tiler.is_exact
+  assert not tiler.plan.is_exact
   side = 52
   axis = np.linspace(-1, 1, side, dtype=np.float32)
   x = np.stack(np.broadcast_arrays(axis, axis[:, None], 0.3), -1)
   found = tiler.reconstruct(x)
   assert found.shape == x.shape and np.isfinite(found).all()
   jumps = np.abs(np.diff(found, axis=1)).mean((0, 2))  # From j to j + 1.
-  factor = 1 if tiler.is_flat else model.autoencoder.encoder.factor
-  starts = tiler.grid((side // factor,) * 2, 1).scaled(factor).starts[1]
+  factor = 1 if tiler.plan.is_flat else model.autoencoder.encoder.factor
+  starts = (
+    tiler.plan.grid((side // factor,) * 2, DECODER).scaled(factor).starts[1]
+  )
   edges = {s - 1 for s in starts[1:]} | {s + 15 for s in starts[:-1]}
   across = max(jumps[j] for j in edges)
   within = max(jumps[j] for j in range(side - 1) if j not in edges)

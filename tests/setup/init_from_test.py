@@ -178,7 +178,10 @@ def test_another_autoencoder_is_refused_by_its_field(
 def test_a_missing_or_damaged_run_is_reported(first, refused, tmp_path):
   assert 'there is no such folder' in refused(tmp_path / 'nothing')
   (tmp_path / 'empty').mkdir()
-  assert 'config.json does not exist' in refused(tmp_path / 'empty')
+  told = 'it has no config.json: name a workdir, an export or a folder of dif'
+  assert told in refused(tmp_path / 'empty')
+  (tmp_path / 'sd.ckpt').write_bytes(b'PK')
+  assert 'it is a file, and folders are' in refused(tmp_path / 'sd.ckpt')
   copied = shutil.copytree(first, tmp_path / 'copied')
   os.truncate(copied / 'checkpoints' / '3' / 'meta' / 'metadata', 10)
   assert f"init_from='{copied}': Every checkpoint in " in refused(copied)

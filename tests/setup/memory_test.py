@@ -1,5 +1,6 @@
 """Runs that do not fit are refused with sizes, and others are not."""
 
+import functools
 import types
 
 import flax.linen as nn
@@ -46,26 +47,26 @@ def test_products_are_counted_and_nothing_else(remat, channels):
   x = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
   module = _Nested(remat)
   variables = jax.eval_shape(module.init, jax.random.key(0), x)
-  count = memory._kept_bytes(module, variables, (8, 8, 3), 2)
+  count = memory._kept_bytes(module.apply, variables, (8, 8, 3), 2)
   assert count == 2 * 8 * 8 * channels * 4
   # In lanes of 4, 5 and 7 channels take the room of 8, and 3 of 4: less than
   # 2 images, which double.
   kept = 'conv_general_dilated', 'dot_general', 'add'
   on_tpu = memory._kept_bytes(
-    module, variables, (8, 8, 3), 2, lanes=4, kept=kept
+    module.apply, variables, (8, 8, 3), 2, lanes=4, kept=kept
   )
   numbers = 5 if remat else 6  # A block has two products and a sum.
   assert on_tpu == 2 * 8 * 8 * (numbers * 8 + 4) * 4
   assert memory._stored_bytes(jnp.zeros((64, 5, 3)), 128) == 128 * 5 * 3 * 4
 
 
-def _networks():
+def _networks(**model):
   sizes = {'width': 4, 'channel_multipliers': (1, 2), 'norm': 'group'}
   modules = create_modules(
     with_critic=True,
     space=(16, 16),
     channels=3,
-    model=networks.model_fields(**sizes),
+    model=networks.model_fields(**sizes, **model),
     critic=networks.critic_fields(**sizes),
   )
   return modules, jax.eval_shape(
@@ -78,13 +79,29 @@ def test_a_run_that_does_not_fit_is_refused_with_sizes(monkeypatch):
   memory.check_memory(modules, state, _SHAPE, 8)
   # Of chunks one network's results are kept at a time.
   autoencoder, critic = (
-    memory._kept_bytes(modules[name], network.variables, _SHAPE, 5)
+    memory._kept_bytes(modules[name].apply, network.variables, _SHAPE, 5)
     for name, network in state.networks.items()
   )
   for number, bound in ((1, autoencoder + critic), (2, autoencoder)):
     size = 5 * number, 'cpu', number
     parts = memory.estimate_parts(modules, state, _SHAPE, *size)
     assert parts['activations of 5 images'] == bound
+  # What stays as it is keeps nothing, and has no gradient.
+  params = state.networks['autoencoder'].params
+  critic_bytes = memory._num_bytes(state.networks['critic'].params)
+  decoder = memory._kept_bytes(
+    modules['autoencoder'].decoder.apply,
+    {'params': params['decoder']},
+    (modules['autoencoder'].latent.size,),
+    5,
+  )
+  assert 0 < decoder < autoencoder
+  for moved, bound in ((('decoder',), decoder), ((), 0)):
+    size = 5, 'cpu', 1, moved
+    parts = memory.estimate_parts(modules, state, _SHAPE, *size)
+    assert parts['activations of 5 images'] == bound + critic
+    sizes = [memory._num_bytes(params[name]) for name in moved]
+    assert parts['gradients'] == max([critic_bytes, *sizes])
   with pytest.raises(UserError, match=r'GB .*state, .*activations of 10,'):
     memory.check_memory(modules, state, _SHAPE, 10**7)
   monkeypatch.setattr(memory, '_available', lambda: 10**4)
@@ -92,6 +109,29 @@ def test_a_run_that_does_not_fit_is_refused_with_sizes(monkeypatch):
     UserError, match=r'about 0\.0 GB .* each device .*steps=6'
   ):
     memory.check_memory(modules, state, _SHAPE, 3, 3)
+  # The entropy of 'lfq' is that of a whole batch, which has no parts.
+  modules, state = _networks(latent='lfq')
+  with pytest.raises(UserError, match=r'model\.remat=true$'):
+    memory.check_memory(modules, state, _SHAPE, 3)
+
+
+def test_an_evaluation_is_counted_by_its_tiles(monkeypatch):
+  module, shape = _Nested(), (8, 8, 3)
+  x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+  variables = jax.eval_shape(module.init, jax.random.key(0), x)
+  # The largest layer takes 5 channels and returns 7, with a kernel of 3 x 3.
+  kernel = 3 * 3 * 5 * 7
+  whole = 4 * (2 * 8 * 8 * (5 + 7) + kernel)
+  in_tiles = 4 * (2 * 4 * 4 * (5 + 7) + kernel + 2 * 2 * 8 * 8 * 3)
+  for tile, needed, remedy in (((), whole, 8), ((4, 4), in_tiles, 2)):
+    check = functools.partial(
+      memory.check_evaluation, module, variables, shape, 2, tile, (8, 8)
+    )
+    monkeypatch.setattr(memory, '_available', lambda: needed)  # noqa: B023
+    check()
+    monkeypatch.setattr(memory, '_available', lambda: needed - 1)  # noqa: B023
+    with pytest.raises(UserError, match=f'2 .* 8x8 .*tile_size={remedy}$'):
+      check()
 
 
 def test_an_accelerator_warns_of_activations_and_refuses_the_rest(
@@ -133,7 +173,9 @@ def test_the_bound_is_below_what_xla_takes():
 
     compiled = jax.jit(jax.grad(loss)).lower(network.variables, x)
     took = compiled.compile().memory_analysis().temp_size_in_bytes
-    bound = memory._kept_bytes(modules[name], network.variables, _SHAPE, 64)
+    bound = memory._kept_bytes(
+      modules[name].apply, network.variables, _SHAPE, 64
+    )
     assert took / 10 < bound < took, name
 
 

@@ -74,7 +74,7 @@ def _decode_in_tiles(
   tiler: Tiler, latents: np.ndarray, use: Use
 ) -> Iterator[tuple[list[int], np.ndarray]]:
   """Decodes maps [B, *S', Z] one by one, as `map_batches` does in batches."""
-  if tiler.is_flat:
+  if tiler.plan.is_flat:
     raise UserError(
       f'--tile is for maps of latents, and for what --mode=encode --tile '
       f'wrote, and --input={use.input} has flat latents of whole examples: '

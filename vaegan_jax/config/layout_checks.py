@@ -36,6 +36,16 @@ def check_layout(model: ml_collections.ConfigDict) -> Iterator[tuple[str, ...]]:
         )
 
 
+def check_blocks(model: ml_collections.ConfigDict) -> Iterator[tuple[str, ...]]:
+  """Yields a number of blocks that no network of the layout has."""
+  if model.layout == 'oobleck' and model.num_res_blocks != 1:
+    yield (
+      'model.num_res_blocks',
+      "is not read for model.layout='oobleck', whose levels have three units",
+      'model.num_res_blocks=1',
+    )
+
+
 def _needed(model) -> dict[str, Any]:
   """Returns the fields of `config.model` that a layout fixes."""
   needed = dict(_LAYOUTS[model.layout])

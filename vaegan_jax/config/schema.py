@@ -354,6 +354,9 @@ FIELDS = (
   Field('evaluation.features_weights', '', rules.LOCAL_PATH, resumable=True,
         help="File of VGG16 or of FID's Inception for the Frechet distance and "
         'KID; empty: not computed.'),
+  Field('evaluation.tile_size', 0, rules.COUNT_OR_ZERO, resumable=True,
+        help='Side of the overlapping tiles in which evaluations encode and '
+        'decode; 0: whole examples.'),
   Field('evaluation.own_judge', False, rules.ANY, resumable=True,
         help='Whether a network that is trained on half of the held-out '
         'examples gives a distance and a Frechet distance on the others.'),

@@ -11,6 +11,7 @@ import ml_collections
 from vaegan_jax import models
 from vaegan_jax.config import schema
 from vaegan_jax.config.data_checks import check_axes, check_data
+from vaegan_jax.config.layout_checks import check_blocks
 from vaegan_jax.config.network_checks import (
   Conflicts,
   check_attention,
@@ -52,7 +53,7 @@ def validate(
   checks = (check_data, check_axes, check_autoencoder, critic)
   checks += (_check_layers, _check_loss, _check_equivariance)
   checks += (_check_rate, _check_trained_parts, _check_schedules)
-  checks += (_check_chunks,)
+  checks += (_check_chunks, _check_tiles)
   for check in checks:
     _refuse(config, check(config))
   number = config.optimizer.accumulate_steps
@@ -72,10 +73,12 @@ def validate_new_run(config: ml_collections.ConfigDict) -> None:
   Runs of earlier versions that started so may be resumed.
 
   Raises:
-    UserError: the critic ignores contrast, attention has no feature map, or
-      the encoder would stay as it is initialised.
+    UserError: the critic ignores contrast, attention has no feature map, a
+      number of blocks is not read, or the encoder would stay as it is
+      initialised.
   """
   _refuse(config, check_attention(config))
+  _refuse(config, check_blocks(config.model))
   _refuse(config, _check_contrast(config))
   _refuse(config, _check_start(config))
 
@@ -281,6 +284,17 @@ def _check_rate(config) -> Conflicts:
       f'must be at most {_MAX_ENTRY_BITS} bits for each of the {num_entries:,} '
       f'entries of the latent, {_MAX_ENTRY_BITS * num_entries:,}',
       f'loss.rate={num_entries}',
+    )
+
+
+def _check_tiles(config) -> Conflicts:
+  """Yields tiles for a latent of one shape."""
+  if config.evaluation.tile_size and config.model.latent_shape == 'flat':
+    yield (
+      'evaluation.tile_size',
+      "is for a map of latents, and model.latent_shape='flat' has one latent "
+      'for a whole example',
+      'evaluation.tile_size=0',
     )
 
 

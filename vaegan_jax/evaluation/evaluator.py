@@ -40,6 +40,7 @@ from vaegan_jax.evaluation.scores import (
   summarize,
 )
 from vaegan_jax.losses.reconstruction import LossConfig
+from vaegan_jax.models.tile_plan import TilePlan
 from vaegan_jax.runtime import devices
 
 _NUM_PLAYED = 4
@@ -66,6 +67,7 @@ class Evaluator(Reconstructor):
     mid_side: bool = False,
     feature_metrics: FeatureMetrics = _NO_FEATURE_METRICS,
     has_judge: bool = False,
+    tiles: TilePlan | None = None,
     notes: Sequence[str] = (),
   ):
     """Prepares the compiled functions; computes nothing yet.
@@ -85,20 +87,20 @@ class Evaluator(Reconstructor):
       mid_side: whether the networks take mid and side; see `Reconstructor`.
       feature_metrics: metrics by pretrained networks.
       has_judge: whether a network of the data's own judges; `score` trains it.
+      tiles: in which the autoencoder is applied; None: it takes whole examples.
       notes: further lines of the protocol.
     """
-    autoencoder = modules['autoencoder']
     super().__init__(
-      autoencoder,
+      modules['autoencoder'],
       images,
       batch_size=batch_size,
       seed=seed,
       value_range=value_range,
       masked=masked,
       mid_side=mid_side,
+      tiles=tiles,
     )
     self.bands, self.sample_rate = bands, sample_rate
-    self._sample = functools.partial(_sample, autoencoder, seed)
     self._feature_metrics = feature_metrics
     self._has_judge, self._judge = has_judge, None
     self._notes = (*describe_distance(modules, loss, batch_size), *notes)
@@ -219,6 +221,7 @@ class Evaluator(Reconstructor):
       *((metrics.NO_DATA,) if self._masked else ()),
       *self._feature_metrics.describe(self.shape[-1]),
       *((self._judge.description,) if self._judge else ()),
+      *self._tile_notes,
       *self._notes,
     )
     return ''.join(f'- {line}\n' for line in lines)
@@ -300,13 +303,3 @@ class Evaluator(Reconstructor):
 
 # Evaluators of equal modules share what is compiled, as in a study.
 _measure = jax.jit(measure, static_argnames=('by_band', 'sample_rate'))
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _sample(autoencoder, seed, variables, x, indices) -> jax.Array:
-  """Reconstructs from a sample of each latent, a function of its index."""
-  space = autoencoder.latent_space(x.shape[1:-1])
-  noise = autoencoder.latent.sample_noise(
-    jax.random.key(seed), indices, len(x), space
-  )
-  return autoencoder.apply(variables, x, noise)[0]

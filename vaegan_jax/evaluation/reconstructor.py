@@ -15,7 +15,9 @@ import numpy as np
 from vaegan_jax.data import pixels
 from vaegan_jax.data.split import Images
 from vaegan_jax.evaluation.batches import concatenate
+from vaegan_jax.evaluation.tiled import TiledAutoencoder
 from vaegan_jax.models.autoencoder import Autoencoder
+from vaegan_jax.models.tile_plan import TilePlan
 from vaegan_jax.runtime import devices
 
 NUM_COLUMNS = 8  # In figures of images; half of the originals shown.
@@ -41,6 +43,7 @@ class Reconstructor:
     value_range: pixels.ValueRange,
     masked: bool,
     mid_side: bool,
+    tiles: TilePlan | None = None,
   ):
     """Prepares the compiled functions; see `Evaluator`."""
     self._images = images
@@ -54,6 +57,12 @@ class Reconstructor:
       functools.partial(_apply, autoencoder, method)
       for method in ('decode', 'from_prior')
     )
+    self._sample = functools.partial(_sample, autoencoder, seed)
+    self._tile_notes = (tiles.description,) if tiles else ()
+    if tiles:
+      tiled = TiledAutoencoder(tiles, batch_size, seed)
+      self._reconstruct, self._sample = tiled.reconstruct, tiled.sample
+      self._decode, self._from_prior = tiled.decode, tiled.from_prior
 
   @functools.cached_property
   def shape(self) -> tuple[int, ...]:
@@ -142,3 +151,13 @@ def _reconstruct(autoencoder, variables, x):
   encoded = autoencoder.apply(variables, x, method='encode')
   x_recon = autoencoder.apply(variables, encoded['latents'], method='decode')
   return x_recon, encoded['latents'], autoencoder.latent.measure(encoded)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _sample(autoencoder, seed, variables, x, indices) -> jax.Array:
+  """Reconstructs from a sample of each latent, a function of its index."""
+  space = autoencoder.latent_space(x.shape[1:-1])
+  noise = autoencoder.latent.sample_noise(
+    jax.random.key(seed), indices, len(x), space
+  )
+  return autoencoder.apply(variables, x, noise)[0]

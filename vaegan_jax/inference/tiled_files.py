@@ -63,20 +63,20 @@ def encode_files(
   writer = LatentWriter(folder, tiler.model, facts, in_tiles=True)
   done = 0
   for part, (name, output) in enumerate(_outputs(files)):
-    identity = f'{files.describe(part, part + 1)} {tiler.tile}'
+    identity = f'{files.describe(part, part + 1)} {tiler.plan.tile}'
     if done == part and writer.keep(part, identity):
       done += 1
       continue
     whole = _read(files, name, settings)
     posterior = _encode(tiler, whole, f'Encoding {name}')
     arrays = to_arrays(posterior)
-    if not tiler.is_flat:
+    if not tiler.plan.is_flat:
       arrays = {key: array[None] for key, array in arrays.items()}
     arrays['names'] = np.array([name])
     if whole.missing is not None:
       arrays['missing'] = np.packbits(whole.missing)
     tiles = {
-      'tile': tiler.tile,
+      'tile': tiler.plan.tile,
       'space': whole.values.shape[:-1],
       'output': output,
       'form': dataclasses.asdict(whole.form),
@@ -96,7 +96,7 @@ def decode_part(
   """
   form = Form.from_json(part.tiles['form'])
   space, name = tuple(part.tiles['space']), part.tiles['output']
-  latents = part.latents if tiler.is_flat else part.latents[0]
+  latents = part.latents if tiler.plan.is_flat else part.latents[0]
   in_parts = is_large(form.shape, form.dtype)
   scratch = folder if in_parts else ''
   values = _decode(tiler, latents, space, f'Decoding {name}', scratch)

@@ -4,6 +4,7 @@ A map latent has no size of its own, since its networks are convolutional. A
 flat latent has one, and so has a critic with one logit an image.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from etils import epath
 from vaegan_jax.config.io import load_config
 from vaegan_jax.config.settings import loss_settings, settings, with_data
 from vaegan_jax.config.shapes import (
+  example_shape,
   holds_arrays,
   shape_flag,
   shown_bands,
@@ -31,9 +33,10 @@ from vaegan_jax.evaluation.feature_metrics import (
   load_feature_metrics,
 )
 from vaegan_jax.models import is_frozen
+from vaegan_jax.models.tile_plan import TilePlan
 from vaegan_jax.setup.data_identity import describe_change, keep_rules
-from vaegan_jax.setup.memory import check_features
-from vaegan_jax.setup.modules import Variables
+from vaegan_jax.setup.memory import check_evaluation, check_features
+from vaegan_jax.setup.modules import Variables, variable_shapes
 from vaegan_jax.setup.networks import RestoredNetworks, restore_networks
 
 
@@ -116,12 +119,12 @@ def create_evaluator(
     feature_metrics.num_pictures(config.data.channels),
     feature_metrics.num_features,
   )
+  tiles = _plan_tiles(config, modules)
   return Evaluator(
     modules,
     images,
     loss=loss_settings(config),
-    # Each process evaluates everything, on its own devices.
-    batch_size=max(1, (batch_size or config.batch_size) // jax.process_count()),
+    batch_size=_batch_size(config, batch_size),
     seed=config.seed,
     value_range=config.data.value_range,
     bands=shown_bands(config.data),
@@ -130,8 +133,41 @@ def create_evaluator(
     mid_side=config.data.mid_side,
     feature_metrics=feature_metrics,
     has_judge=has_judge,
+    tiles=tiles,
     notes=notes,
   )
+
+
+def _tile(config: ml_collections.ConfigDict) -> tuple[int, ...]:
+  """Returns the tile of an evaluation; () if examples are not larger."""
+  space, side = spatial_shape(config.data), config.evaluation.tile_size
+  return (side,) * len(space) if 0 < side < max(space) else ()
+
+
+def _batch_size(config: ml_collections.ConfigDict, batch_size: int = 0) -> int:
+  """Returns how many examples are evaluated at a time.
+
+  With tiles they have as many positions as `batch_size` tiles.
+  """
+  # Each process evaluates everything, on its own devices.
+  number = (batch_size or config.batch_size) // jax.process_count()
+  if tile := _tile(config):
+    number = number * math.prod(tile) // math.prod(spatial_shape(config.data))
+  return max(1, number)
+
+
+def _plan_tiles(config, modules) -> TilePlan | None:
+  """Returns the tiles of evaluations, if any.
+
+  Raises:
+    UserError: the network does not take such tiles.
+  """
+  tile, autoencoder = _tile(config), modules['autoencoder']
+  if not tile:
+    return None
+  shapes = variable_shapes(config, {'': autoencoder})['']
+  shape, name = example_shape(config.data), '--config.evaluation.tile_size'
+  return TilePlan(autoencoder, shapes, shape, tile, name)
 
 
 def read_feature_metrics(config: ml_collections.ConfigDict) -> FeatureMetrics:
@@ -161,8 +197,8 @@ def restore_for_shape(
     examples have another.
 
   Raises:
-    UserError: there is no undamaged checkpoint, it has another network, or the
-      latent takes one shape alone.
+    UserError: there is no undamaged checkpoint, it has another network, the
+      latent takes one shape alone, or the examples exceed the memory.
   """
   path = epath.Path(workdir) / 'config.json'
   own = load_config(path).data if path.exists() else config.data
@@ -175,8 +211,18 @@ def restore_for_shape(
       f"{workdir}, because its latent is flat (model.latent_shape='map' takes "
       f'any size): for example, --config.{field}="{value}"'
     )
+  shape, batch_size = example_shape(config.data), _batch_size(config)
+  tile = _tile(config)
   config = with_data(config, image_size=own.image_size, shape=own.shape)
   restored = restore_networks(config, workdir)
+  check_evaluation(
+    restored.modules['autoencoder'],
+    restored.variables['autoencoder'],
+    shape,
+    batch_size,
+    tile,
+    spatial_shape(own),
+  )
   critic = restored.modules.get('critic')
   if critic and not is_frozen(critic) and config.critic.head == 'dense':
     modules, variables = restored.modules, restored.variables

@@ -100,6 +100,7 @@ def read_initial_weights(
       )
     if found := diffusers_files.read_config(path):
       return _from_diffusers(config, modules['autoencoder'], found)
+    _check_folder(epath.Path(path))
     source = load_config(epath.Path(path) / 'config.json')
     others = create_modules(_with_free_fields(source, config))
     if modules['autoencoder'] != others['autoencoder']:
@@ -121,6 +122,25 @@ def read_initial_weights(
     variables['autoencoder'] = own
   about = _read_about(source, path)
   return InitialWeights(variables, ema_params, f'{message}.', about)
+
+
+def _check_folder(path: epath.Path) -> None:
+  """Refuses a file, and a folder that is none of the three kinds.
+
+  Raises:
+    UserError: it is one of these.
+  """
+  if path.is_file():
+    raise UserError(
+      'it is a file, and folders are read: for a checkpoint in one file, such '
+      'as .safetensors or .ckpt, name the folder that diffusers writes of it, '
+      'AutoencoderKL.from_single_file(path).save_pretrained(folder)'
+    )
+  if not (path / 'config.json').exists():
+    raise UserError(
+      'it has no config.json: name a workdir, an export or a folder of '
+      'diffusers'
+    )
 
 
 def _read_about(source, path) -> Mapping[str, Any] | None:

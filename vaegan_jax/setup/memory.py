@@ -10,6 +10,7 @@ memory; that is reported as a user's mistake too.
 """
 
 import contextlib
+import functools
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 from absl import logging
 
 from vaegan_jax.errors import UserError
+from vaegan_jax.models.latents.lfq import LFQ
 from vaegan_jax.training.train_state import TrainState
 
 _PRODUCTS = ('conv_general_dilated', 'dot_general')
@@ -39,6 +41,7 @@ def check_memory(
   shape: tuple[int, int, int],
   batch_size: int,
   num_chunks: int = 1,
+  trained_parts: tuple[str, ...] | None = None,
 ) -> None:
   """Refuses an update that cannot fit in a device's memory.
 
@@ -47,13 +50,20 @@ def check_memory(
     shape: (*S, C) of an example.
     batch_size: images of a device.
     num_chunks: in which it computes them one after the other.
+    trained_parts: names of the autoencoder's parts that move; None: all.
 
   Raises:
     UserError: it needs more than there is.
   """
   device, available = jax.local_devices()[0], _available()
   parts = estimate_parts(
-    modules, state, shape, batch_size, device.platform, num_chunks
+    modules,
+    state,
+    shape,
+    batch_size,
+    device.platform,
+    num_chunks,
+    trained_parts,
   )
   needed = sum(parts.values())
   if needed <= available:
@@ -65,9 +75,10 @@ def check_memory(
     f'An update needs about {needed / 1e9:,.1f} GB of memory on {where} '
     f'({listed}), which has {available / 1e9:,.1f}: lower batch_size, '
     'data.image_size, model.width, model.codebook_size or critic.width, as '
-    'in --config.batch_size=16, or use --config.model.remat=true or '
-    f'--config.optimizer.accumulate_steps={2 * num_chunks}'
+    'in --config.batch_size=16, or use --config.model.remat=true'
   )
+  if not isinstance(modules['autoencoder'].latent, LFQ):  # It refuses them.
+    message += f' or --config.optimizer.accumulate_steps={2 * num_chunks}'
   *fixed, _ = parts.values()
   if on_cpu or sum(fixed) > available:
     raise UserError(message)
@@ -81,11 +92,13 @@ def estimate_parts(
   batch_size: int,
   platform: str,
   num_chunks: int = 1,
+  trained_parts: tuple[str, ...] | None = None,
 ) -> dict[str, int]:
   """Estimates the bytes that an update needs on a device.
 
   Args:
-    modules, state, shape, batch_size, num_chunks: as `check_memory` takes them.
+    modules, state, shape, batch_size, num_chunks, trained_parts: as
+      `check_memory` takes them.
     platform: 'cpu', 'gpu' or 'tpu'.
 
   Returns:
@@ -105,22 +118,77 @@ def estimate_parts(
     trained = name == 'critic' and state.networks[name].opt_state
     return 2 if trained and not on_cpu else 1
 
-  sizes = [
-    passes(name)
-    * _kept_bytes(
-      module, state.networks[name].variables, shape, batch_size, **options
-    )
-    for name, module in modules.items()
-  ]
+  def kept(name, module) -> int:
+    apply, taken = module.apply, shape
+    if name == 'autoencoder' and trained_parts is not None:
+      if 'decoder' not in trained_parts:
+        return 0
+      apply = functools.partial(apply, method='decode')
+      taken = (*module.latent_space(shape[:-1]), module.latent.size)
+    variables = state.networks[name].variables
+    return _kept_bytes(apply, variables, taken, batch_size, **options)
+
+  sizes = [passes(name) * kept(name, m) for name, m in modules.items()]
   # A chunk's forward pass is computed again after the critic's step.
   activations = sum(sizes) if num_chunks == 1 else max(sizes)
   if platform == 'tpu':
     activations = max(activations - _BESIDE, 0)
   return {
     'the state': _num_bytes(state),
-    'gradients': max(_num_bytes(n.params) for n in state.networks.values()),
+    'gradients': max(
+      _num_bytes(_moved(name, network.params, trained_parts))
+      for name, network in state.networks.items()
+    ),
     f'activations of {batch_size:,} images': activations,
   }
+
+
+def _moved(name: str, params: Any, trained_parts) -> Any:
+  """Returns the params that have a gradient."""
+  if name != 'autoencoder' or trained_parts is None:
+    return params
+  return {part: params[part] for part in trained_parts}
+
+
+def check_evaluation(
+  autoencoder: nn.Module,
+  variables: Mapping[str, Any],
+  shape: tuple[int, ...],
+  batch_size: int,
+  tile: tuple[int, ...],
+  trained: tuple[int, ...],
+) -> None:
+  """Refuses an evaluation that cannot fit in a device's memory.
+
+  Its lower bound is what the autoencoder's largest layer takes and returns, and
+  with tiles the examples and their reconstructions.
+
+  Args:
+    shape: (*S, C) of an example.
+    batch_size: examples at a time.
+    tile: in which the autoencoder is applied; (): it takes whole examples.
+    trained: S of the training.
+
+  Raises:
+    UserError: it needs more than there is.
+  """
+  number, available = -(-batch_size // len(jax.local_devices())), _available()
+  taken = (*map(min, tile, shape), shape[-1]) if tile else shape
+  needed = _largest_layer(autoencoder, variables, taken, number)
+  if tile:
+    needed += 2 * 4 * number * math.prod(shape)
+  if needed <= available:
+    return
+  sides = 'x'.join(map(str, shape[:-1]))
+  remedy = f'evaluation.tile_size={max(trained)}'
+  if tile:
+    remedy = f'evaluation.tile_size={max(tile) // 2}'
+  raise UserError(
+    f'An evaluation of {number:,} examples of {sides} at a time needs at least '
+    f'{needed / 1e9:,.1f} GB of memory on each device, which has '
+    f'{available / 1e9:,.1f}: lower batch_size, or use tiles, such as '
+    f'--config.{remedy}'
+  )
 
 
 def check_features(
@@ -156,7 +224,7 @@ def _num_bytes(tree: Any) -> int:
 
 
 def _kept_bytes(
-  module, variables, shape, batch_size, *, lanes=1, kept=_PRODUCTS
+  apply, variables, shape, batch_size, *, lanes=1, kept=_PRODUCTS
 ) -> int:
   """Counts what one forward pass keeps for the backward pass, by its jaxpr.
 
@@ -164,8 +232,8 @@ def _kept_bytes(
   what the largest one keeps.
 
   Args:
-    module, variables: the network.
-    shape, batch_size: of its input.
+    apply, variables: function of the variables and a batch.
+    shape, batch_size: of the batch.
     lanes: see `_stored_bytes`.
     kept: names of the operations whose results are kept.
   """
@@ -191,8 +259,25 @@ def _kept_bytes(
           total += 0 if is_block else inside
     return total
 
-  total = count(jax.make_jaxpr(module.apply)(variables, x).jaxpr)
+  total = count(jax.make_jaxpr(apply)(variables, x).jaxpr)
   return total + largest
+
+
+def _largest_layer(module, variables, shape, batch_size) -> int:
+  """Returns the bytes that the largest product takes and returns."""
+  x = jax.ShapeDtypeStruct((batch_size, *shape), jnp.float32)
+
+  def sizes(jaxpr):
+    for equation in jaxpr.eqns:
+      if equation.primitive.name in _PRODUCTS:
+        parts = *equation.invars, *equation.outvars
+        yield sum(_stored_bytes(part.aval, 1) for part in parts)
+      for value in equation.params.values():
+        inner = getattr(value, 'jaxpr', value)
+        if hasattr(inner, 'eqns'):
+          yield from sizes(inner)
+
+  return max(sizes(jax.make_jaxpr(module.apply)(variables, x).jaxpr))
 
 
 def _adds(equation, biases) -> bool:

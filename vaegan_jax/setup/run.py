@@ -31,6 +31,7 @@ from vaegan_jax.setup.data_identity import keep_rules
 from vaegan_jax.setup.finished_run import create_evaluator
 from vaegan_jax.setup.init_from import InitialWeights, read_initial_weights
 from vaegan_jax.setup.memory import check_memory
+from vaegan_jax.setup.modules import trained_parts
 from vaegan_jax.setup.networks import (
   create_networks,
   create_schedules,
@@ -201,6 +202,7 @@ def setup(config: ml_collections.ConfigDict, workdir: str = '') -> Run:
       example_shape(config.data),
       config.batch_size // jax.device_count(),
       config.optimizer.accumulate_steps,
+      trained_parts(config),
     )
   return run
 
