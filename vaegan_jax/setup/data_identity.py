@@ -22,11 +22,19 @@ from vaegan_jax.runtime import distributed
 from vaegan_jax.runtime.checkpoint_metadata import read_identity
 
 # Fields that configuration files set since the version that brought them.
-_NEW_IN_FILES = ('critic.views', 'loss.norm', 'loss.spectrum_weight')
-# What `configs/volume.py` set before that version, and sets now.
+_NEW_IN_FILES = (
+  'critic.views',
+  'loss.norm',
+  'loss.spectrum_weight',
+  'loss.image_growth',
+)
+# {field that the version brought: {field: (value in a file before, and now)}}
 _CHANGED_IN_FILES = {
-  f'optimizer.{network}_learning_rate': (2e-3, 1e-3)
-  for network in ('autoencoder', 'critic')
+  'loss.norm': {  # configs/volume.py
+    'optimizer.autoencoder_learning_rate': (2e-3, 1e-3),
+    'optimizer.critic_learning_rate': (2e-3, 1e-3),
+  },
+  'loss.image_growth': {'loss.image_weight': (2.0, 1.0)},  # quickstart.py
 }
 
 
@@ -71,9 +79,14 @@ def _kept_fields(
     was, now = _as_tuple(began.get(field.name)), config[field.name]
     is_earlier = was == field.if_absent and now == field.default
     is_new = field.name in _NEW_IN_FILES and field.name in lacks
-    is_changed = _CHANGED_IN_FILES.get(field.name) == (was, now)
-    is_new |= is_changed and 'loss.norm' in lacks
-    keeps = is_earlier or is_new or field.name == 'data.folder_rules'
+    is_changed = any(
+      changes.get(field.name) == (was, now)
+      for brought, changes in _CHANGED_IN_FILES.items()
+      if brought in lacks
+    )
+    keeps = (
+      is_earlier or is_new or is_changed or field.name == 'data.folder_rules'
+    )
     if field.name in began and was != now and keeps:
       kept[field.name] = was
   return kept
