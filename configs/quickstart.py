@@ -23,6 +23,6 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   config.loss.rate = 120.0
   config.loss.kl_weight *= 2.0 if config.objective == 'mse' else 0.4
   # Blotches and noise are most visible in flat colours.
-  config.loss.image_weight = 2.0
+  config.loss.image_growth = 2.0
   config.loss.adversarial_weight = 0.1
   return config

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from vaegan_jax import models
+from vaegan_jax.config.schema import create_config
 from vaegan_jax.data.data_config import as_pair
 from vaegan_jax.losses.reconstruction import LossConfig
 
@@ -30,51 +31,22 @@ def model_fields(**fields) -> dict[str, Any]:
   """Returns `config.model` of a small network, with changes."""
   multipliers = fields.get('channel_multipliers', (1, 2))
   is_residual = fields.get('network') == 'residual'
-  return {
-    'network': 'plain',
-    'num_res_blocks': 1,
-    'attention_sides': (),
-    'middle_attention': False,
-    'layout': 'own',
-    'num_groups': 0,
-    'quant_convs': True,
-    'latent': 'gaussian',
-    'latent_shape': 'flat',
-    'latent_dim': 4,
+  small = {
     'width': 2,
     'depth': len(multipliers) - is_residual,
     'channel_multipliers': multipliers,
-    'norm': 'none',
-    'dtype': 'float32',
-    'remat': False,
-    'activation': 'own',
-    'strides': (),
-    'kernel_size': 3,
-    'patch_size': 1,
+    'latent_dim': 4,
     'code_dim': 2,
     'codebook_size': 8,
-    'unit_codes': False,
     'fsq_levels': (3, 4),
-  } | fields
+  }
+  return create_config().model.to_dict() | small | fields
 
 
 def critic_fields(**fields) -> dict[str, Any]:
   """Returns `config.critic` of a small network, with changes."""
-  return {
-    'network': 'plain',
-    'width': 2,
-    'channel_multipliers': (1, 2),
-    'patch_size': 1,
-    'norm': 'none',
-    'spectral_norm': False,
-    'dtype': 'float32',
-    'head': 'dense',
-    'num_scales': 1,
-    'views': ('wave',),
-    'stft_windows': (1024, 512, 256),
-    'stft_bands': (),
-    'periods': (2, 3, 5, 7, 11),
-  } | fields
+  small = {'width': 2, 'channel_multipliers': (1, 2)}
+  return create_config().critic.to_dict() | small | fields
 
 
 def autoencoder(side, channels, latent_dim=4, **fields):
@@ -90,19 +62,22 @@ def reconstruct(module, variables, x, noise=None):
   return x_recon, encoded['mean'], encoded['logvar']
 
 
+# Fields of a loss of the distance and the KL alone, as in the post.
+POST_LOSS = {
+  'layers': (),
+  'layer_weights': (),
+  'normalize': 'none',
+  'reduction': 'sum',
+  'image_weight': 0.0,
+  'image_halvings': 0,
+  'image_high_pass': 0.0,
+  'pixel_weight': 0.0,
+  'adversarial_weight': 0.0,
+  'adversarial_ramp_steps': 0,
+  'kl_weight': 1.0,
+}
+
+
 def loss_config(**fields) -> LossConfig:
-  """Returns a loss of the distance and the KL alone, with changes."""
-  distance = {
-    'layers': (),
-    'layer_weights': (),
-    'normalize': 'none',
-    'reduction': 'sum',
-    'image_weight': 0.0,
-    'image_halvings': 0,
-    'image_high_pass': 0.0,
-    'pixel_weight': 0.0,
-    'adversarial_weight': 0.0,
-    'adversarial_ramp_steps': 0,
-    'kl_weight': 1.0,
-  }
-  return LossConfig(**(distance | fields))
+  """Returns the loss of the post, with changes."""
+  return LossConfig(**(POST_LOSS | fields))

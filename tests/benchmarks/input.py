@@ -12,7 +12,7 @@ synthetic faces, stored as JPEG. Other dtypes and channels are arrays, stored as
 
 import argparse
 import contextlib
-import functools
+import dataclasses
 import importlib.metadata
 import json
 import os
@@ -116,17 +116,23 @@ def _create_streams(folder: pathlib.Path, examples: Examples) -> dict:
   """Creates one endless stream of batches for each way."""
   _write_files(folder / 'files', examples)
   name = 'image_folder' if examples.are_photos else 'array_folder'
-  data = DataConfig(name, path=str(folder / 'files'), data_dir=str(folder))
-  load = functools.partial(
-    open_split,
-    sources.find(name).open(data),
-    'train',
+  data = DataConfig(
+    name,
+    path=str(folder / 'files'),
+    data_dir=str(folder),
     shape=(examples.side,) * 2,
     channels=examples.channels,
   )
+  dataset = sources.find(name).open(data)
+
+  def load(way):
+    cache_images = way == 'memory_map'
+    changed = dataclasses.replace(data, cache_images=cache_images)
+    return open_split(dataset, changed, 'train')
+
   return {
     name: create_batches(
-      load(cache_images=name == 'memory_map'),
+      load(name),
       seed=0,
       batch_size=_BATCH_SIZE,
       num_devices=1,

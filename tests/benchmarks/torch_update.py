@@ -209,7 +209,11 @@ class Update:
     pairs = zip(references, features, strict=True)
     distance = sum(_local_distance(a.float(), b.float()) for a, b in pairs)
     distance = distance + fields.image_weight * _image_distance(
-      x, x_recon, fields.image_halvings, fields.image_high_pass
+      x,
+      x_recon,
+      fields.image_halvings,
+      fields.image_growth,
+      fields.image_high_pass,
     )
     return {
       'distance': distance,
@@ -258,12 +262,12 @@ def _local_distance(x, x_recon):
   return ((x - x_recon) ** 2).mean()
 
 
-def _image_distance(x, x_recon, num_halvings, high_pass):
+def _image_distance(x, x_recon, num_halvings, growth, high_pass):
   """Returns the distance of the image layers, with batch normalisation."""
   pairs, halved = [(x, x_recon, 1.0)], (x, x_recon)
-  for _ in range(num_halvings):
+  for halving in range(1, num_halvings + 1):
     halved = tuple(map(_halve, halved))
-    pairs.append((*halved, 1.0))
+    pairs.append((*halved, growth**halving))
   if high_pass:
     fine = (
       i - F.interpolate(_halve(i), scale_factor=2, mode='nearest')

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import main
 import vaegan_jax
 from tests.finished_run import parse, use
 from tests.tiny_run import tiny_flags
@@ -191,37 +190,3 @@ def test_preprocess_is_compiled_within_others(train):
   np.testing.assert_allclose(
     jax.jit(model.preprocess)(x), model.preprocess(x), atol=1e-6
   )
-
-
-@pytest.mark.parametrize(
-  ('dtype', 'flags', 'sentence'),
-  [
-    (
-      'float32',
-      ('value_range=dtype',),
-      '--config.data.value_range=percentiles',
-    ),
-    ('uint16', ('value_range=(0, 9)',), 'does not contain'),
-    ('uint16', ('channels=3',), '--config.data.channels=1'),
-    ('uint16', ('image_size=32',), '--config.data.shape="(16, 16)"'),
-    ('uint16', ('shape=(16,)',), '--config.data.shape="(16, 16)"'),
-    ('object', (), 'Object arrays cannot be loaded'),
-  ],
-)
-def test_unsuitable_arrays_give_one_message(
-  dtype, flags, sentence, tmp_path, capsys
-):
-  folder = tmp_path / 'arrays'
-  folder.mkdir()
-  draw_arrays(folder, dtype, 1, (10, 4095), number=12)
-  args = (
-    *tiny_flags(folder, tmp_path / 'data'),
-    '--config.data.name=array_folder',
-    '--config.data.channels=1',
-    *(f'--config.data.{flag}' for flag in flags),
-  )
-  with pytest.raises(SystemExit) as caught, main.processes.reporting_errors():
-    main.run(parse(tmp_path / 'run', *args))
-  assert caught.value.code == 2
-  told = capsys.readouterr().err.splitlines()[-1]
-  assert told.startswith('error: ') and sentence in told

@@ -96,21 +96,6 @@ def test_the_objective_as_a_flag_is_that_of_the_file(flag):
   )
 
 
-@pytest.mark.parametrize(
-  'source',
-  (
-    'def get_config(objective=""): return 3',
-    'def get_config(): return 3',
-    'def get_config(objective:',
-    'x = 1',
-  ),
-)
-def test_a_broken_config_file_is_refused(tmp_path, source):
-  (tmp_path / 'mine.py').write_text(source)
-  with pytest.raises(UserError, match='is not a configuration'):
-    parse('--workdir=a', f'--config={tmp_path}/mine.py:mse')
-
-
 def test_fields_are_set_in_any_place_and_spelling():
   config = parse(
     '--config.batch_size=128',

@@ -60,6 +60,11 @@ MISTAKES = (
   ('--mode=evaluate --workdir=nowhere', 'nowhere/config.json'),
   ('--workdirs=a,b', '--workdirs=a,b --mode=compare'),
   ('--mode=study --workdirs=a,b', '--workdirs=a,b --mode=compare'),
+  ('--mode=compare --workdirs=', '--workdirs= two'),
+  ('--mode=compare --workdirs=a,a', '--workdirs=a,a two'),
+  ('--mode=compare --workdirs=a,b', 'a/config.json'),
+  ('--mode=compare --workdirs=a,b --config.seed=1', '--config --workdirs'),
+  ('--mode=compare --workdirs=a,b third', 'third'),
   ('--study.seeds=0', '--study.seeds=0 --mode=study'),
   ('--mode=evaluate --study.objectives=mse', '--mode=study'),
   ('--mode=study --study.seed=0', '--study.seed --study.seeds=0,1,2'),
@@ -177,6 +182,13 @@ MISTAKES = (
   ('--config.data.channels=13', "data.channels=13 'array_folder' from 1 to 4"),
   (f'{_ARRAYS} --config.data.center_crop=8', 'data.center_crop=8'),
   (f'{_ARRAYS} --config.data.axes=NYX', "data.axes='NYX' array_file"),
+  (f'{_ARRAYS} --config.data.axes=ZYX', "data.axes='ZYX' 2 axes axes=CYX"),
+  ('--config.data.axes=CYX', "data.axes='CYX' arrays data.axes="),
+  ('--config.data.nodata=0', "data.nodata='0' arrays data.nodata="),
+  (
+    f'{_ARRAYS} --config.data.max_nodata=0.1 --config.data.folder_rules=2',
+    'data.max_nodata=0.1 needs data.folder_rules=3',
+  ),
   ('--config.data.crop=random', "data.crop='random' data.crop=center"),
   (
     f'{_ARRAYS} --config.data.shape=(8,8) --config.data.crop=random '
@@ -433,16 +445,3 @@ def test_a_mistake_is_one_sentence_with_its_field_and_remedy(
   ]
   assert not missing, message
   assert _REMEDY.search(message), message
-
-
-@pytest.mark.parametrize(
-  'flags',
-  (
-    *('--workdirs=', '--workdirs=a', '--workdirs=a,a', '--workdirs=,'),
-    *('--workdirs=a,b', '--workdirs=a,b --config.seed=1'),
-    *('--workdirs=a,b --config=configs/celeba.py', '--workdirs=a,b third'),
-  ),
-)
-def test_a_comparison_needs_two_runs_and_nothing_else(flags, told):
-  message = told('--mode=compare', *flags.split(), alone=True)
-  assert re.search('--workdirs|a/config.json|third', message)

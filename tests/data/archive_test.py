@@ -7,28 +7,19 @@ import zipfile
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from tests.data.contents import noise_png as png
 from tests.data.opening import everything, load, open_dataset
 from vaegan_jax.data import archives, decode
+from vaegan_jax.data.arrays import encode_npy
 from vaegan_jax.data.batches import create_batches
 from vaegan_jax.data.data_config import DataConfig
-from vaegan_jax.data.reading import Reading
 from vaegan_jax.data.split import load_splits
 from vaegan_jax.errors import UserError
 
 
-def png(seed):
-  content = io.BytesIO()
-  image = np.random.default_rng(seed).integers(0, 255, (9, 8, 3), np.uint8)
-  Image.fromarray(image).save(content, format='PNG')
-  return content.getvalue()
-
-
-def npy(seed):
-  content = io.BytesIO()
-  np.save(content, np.random.default_rng(seed).integers(0, 999, (4, 5, 3)))
-  return content.getvalue()
+def array(seed):
+  return np.random.default_rng(seed).integers(0, 999, (4, 5, 3))
 
 
 IMAGES = {f'photos/{i:03}.png': png(i) for i in range(24)}
@@ -116,29 +107,25 @@ def test_keys_end_at_the_first_dot_in_a_tar_and_the_last_in_a_zip(tmp_path):
 
 
 def test_arrays_are_read_with_a_shape(tmp_path):
-  files = {f'{i}.npy': npy(i) for i in range(20)}
+  files = {f'{i}.npy': encode_npy(array(i)) for i in range(20)}
   path = tar(tmp_path / 'x.tar', files)
   dataset = open_archive(path, tmp_path, shape=(4, 5))
   train = everything(load(dataset, shape=(4, 5)))
   assert train.dtype == np.float32  # Of 64 bits.
   numbers = dataset._numbers['train']
-  wanted = [np.load(io.BytesIO(npy(int(n)))) for n in numbers]
+  wanted = [array(int(n)) for n in numbers]
   np.testing.assert_array_equal(train, wanted)
 
 
 def test_arrays_with_no_data_are_skipped(tmp_path):
-  values = np.load(io.BytesIO(npy(0)))
-  holed = values.astype(np.float32)
+  whole = array(0).astype(np.float32)
+  holed = whole.copy()
   holed[0, 0, 0] = np.nan
-  content = io.BytesIO()
-  np.save(content, holed)
-  whole = io.BytesIO()
-  np.save(whole, values.astype(np.float32))
-  files = {f'{i}.npy': whole.getvalue() for i in range(20)}
-  path = tar(tmp_path / 'x.tar', files | {'99.npy': content.getvalue()})
+  files = {f'{i}.npy': encode_npy(whole) for i in range(20)}
+  path = tar(tmp_path / 'x.tar', files | {'99.npy': encode_npy(holed)})
   dataset = open_archive(path, tmp_path, shape=(4, 5))
   assert sum(dataset.counts.values()) == 20
-  more = {'shape': (4, 5), 'reading': Reading(max_nodata=0.1)}
+  more = {'shape': (4, 5), 'max_nodata': 0.1}
   masked = open_archive(path, tmp_path, shape=(4, 5), max_nodata=0.1)
   found = everything(load(masked, 'train+test', **more))
   assert len(found) == 21 and np.isnan(found).sum() == 1
@@ -242,7 +229,7 @@ REFUSED = {
   ),
   'must be a .tar, a .zip, or a folder': lambda p: p,
   r'data.shape=\(\) is for images.*npy.*shape="': lambda p: tar(
-    p / 'x.tar', {f'{i}.npy': npy(i) for i in range(3)}
+    p / 'x.tar', {f'{i}.npy': encode_npy(array(i)) for i in range(3)}
   ),
   'may be truncated': lambda p: cut(tar(p / 'y.tar', IMAGES), 100),
 }

@@ -7,6 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from tests.data.contents import Trap, traps
 from tests.data.opening import everything, load, open_dataset
 from vaegan_jax.data import containers, no_data
 from vaegan_jax.data.array_shapes import check_shape
@@ -244,17 +245,6 @@ def test_declared_no_data_is_skipped_and_a_scale_is_refused(tmp_path):
     open_file(path, tmp_path)
 
 
-class Trap:
-  def __reduce__(self):
-    return print, ('unpickled',)
-
-
-def _objects():
-  array = np.empty((4, 4), object)
-  array[:] = Trap()
-  return array
-
-
 def save_encrypted(path):
   data = bytearray(npz(path, x=X).read_bytes())
   with zipfile.ZipFile(path) as archive:
@@ -307,10 +297,10 @@ def save_cells(path):
 
 REFUSED = {
   'holds pickled objects, which are not loaded': lambda p: npy(
-    p / 'x.npy', _objects(), allow_pickle=True
+    p / 'x.npy', traps(4, 4), allow_pickle=True
   ),
   "no array with examples.*'x' .4, 4. object .no real numbers": lambda p: npz(
-    p / 'x.npz', x=_objects()
+    p / 'x.npz', x=traps(4, 4)
   ),
   'a pickle is not loaded': lambda p: save_bytes(
     p / 'x.pkl', pickle.dumps(Trap())

@@ -9,13 +9,11 @@ from concurrent import futures
 
 import numpy as np
 import pytest
-import tifffile
-from PIL import Image
 
-from tests.data.opening import open_dataset, read_array
-from vaegan_jax.data import array_files, arrays
+from tests.data.contents import Trap, encode, tiff, traps
+from tests.data.opening import list_arrays, load, open_dataset, read_array
+from vaegan_jax.data import arrays
 from vaegan_jax.data.decode import UnreadableKind
-from vaegan_jax.data.split import open_split
 from vaegan_jax.errors import UserError
 
 DTYPES = (
@@ -33,18 +31,6 @@ def bands(dtype='uint16', shape=(10, 8, 13), seed=0):
 def npz(**members):
   content = io.BytesIO()
   np.savez_compressed(content, **members)
-  return content.getvalue()
-
-
-def png(array):
-  content = io.BytesIO()
-  Image.fromarray(array).save(content, format='PNG')
-  return content.getvalue()
-
-
-def tiff(array, **options):
-  content = io.BytesIO()
-  tifffile.imwrite(content, array, **options)
   return content.getvalue()
 
 
@@ -91,15 +77,15 @@ def test_a_tiff_has_its_bands_last(dtype):
 
 def test_a_png_of_16_bits_keeps_them():
   array = np.arange(65536, dtype=np.uint16).reshape(256, 256)
-  read = read_array(png(array))
+  read = read_array(encode(array))
   np.testing.assert_array_equal(read, array)
   assert read.dtype == np.uint16
   color = bands('uint8', (6, 5, 3))
-  np.testing.assert_array_equal(read_array(png(color)), color)
+  np.testing.assert_array_equal(read_array(encode(color)), color)
 
 
 def test_a_png_of_16_bits_of_colour_is_not_read_as_8():
-  data = bytearray(png(bands('uint8', (6, 5, 3))))
+  data = bytearray(encode(bands('uint8', (6, 5, 3))))
   data[24] = 16
   with pytest.raises(UnreadableKind, match='16 bits of each colour'):
     read_array(bytes(data))
@@ -136,11 +122,6 @@ def test_arrays_are_read_by_many_threads_at_once():
   assert len(read) == 400
 
 
-class Trap:
-  def __reduce__(self):
-    return print, ('unpickled',)
-
-
 def encrypted():
   data = bytearray(npz(x=bands()))
   with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -150,10 +131,8 @@ def encrypted():
 
 
 def _damaged():
-  objects = np.empty((2, 2), object)
-  objects[:] = Trap()
   pickled = io.BytesIO()
-  np.save(pickled, objects, allow_pickle=True)
+  np.save(pickled, traps(2, 2), allow_pickle=True)
   whole = arrays.encode_npy(bands())
   huge = whole.replace(b'(10, 8, 13)', b'(99999, 9999, 9999)')
   return {
@@ -166,7 +145,9 @@ def _damaged():
     'complex64, and must hold real': arrays.encode_npy(bands('complex64')),
     r'the shape \[2, 2, 2, 2, 2\]': arrays.encode_npy(np.zeros((2,) * 5)),
     r'the shape \[0, 2\]': arrays.encode_npy(np.zeros((0, 2))),
-    'is truncated|not enough|unrecognized': png(bands('uint16', (9, 8)))[:-30],
+    'is truncated|not enough|unrecognized': encode(bands('uint16', (9, 8)))[
+      :-30
+    ],
   }
 
 
@@ -193,8 +174,8 @@ def test_a_map_keeps_the_dtype_of_the_files(tmp_path):
   folder = write(tmp_path / 'arrays')
   builder = open_folder(folder, tmp_path)
   shape = {'shape': (10, 8), 'channels': 13}
-  decoded = open_split(builder, 'train+test', cache_images=False, **shape)
-  cached = open_split(builder, 'train+test', **shape)
+  decoded = load(builder, 'train+test', cache_images=False, **shape)
+  cached = load(builder, 'train+test', **shape)
   everywhere = np.arange(30)
   assert cached.dtype == decoded.dtype == np.uint16
   assert cached[everywhere].dtype == np.uint16
@@ -205,14 +186,14 @@ def test_a_map_keeps_the_dtype_of_the_files(tmp_path):
   data = bytearray(path.read_bytes())
   data[200] ^= 1  # One bit of a pixel: decoded again.
   path.write_bytes(data)
-  again = open_split(builder, 'train+test', **shape)
+  again = load(builder, 'train+test', **shape)
   np.testing.assert_array_equal(again[everywhere], decoded[everywhere])
 
 
 def test_an_array_is_held_out_by_its_content(tmp_path):
-  files = array_files.ArrayFiles(str(write(tmp_path / 'a')))
+  files = list_arrays(write(tmp_path / 'a'))
   splits = files.split(files.find_damaged())
-  renamed = array_files.ArrayFiles(str(write(tmp_path / 'b', name='x{}.npy')))
+  renamed = list_arrays(write(tmp_path / 'b', name='x{}.npy'))
   others = renamed.split(renamed.find_damaged())
   assert len(splits['test']) == len(others['test']) > 0
   assert {f'x{int(n[:2])}.npy' for n in splits['test']} == set(others['test'])
@@ -224,14 +205,14 @@ def test_what_is_damaged_or_not_finite_is_left_out_and_named(tmp_path, caplog):
   values[1, 0, 0] = -np.inf
   np.save(folder / 'inf.npy', values)
   (folder / 'cut.npy').write_bytes(arrays.encode_npy(values)[:300])
-  files = array_files.ArrayFiles(str(folder))
+  files = list_arrays(folder)
   damaged = files.find_damaged()
   assert set(damaged) == {'inf.npy', 'cut.npy'}
   assert 'of 1,040 values 0 are NaN and 1 infinite' in damaged['inf.npy']
   assert 'Skipped 2 of 32 arrays' in caplog.text
   for index in range(3):
     np.save(folder / f'inf{index}.npy', values + index)
-  files = array_files.ArrayFiles(str(folder))
+  files = list_arrays(folder)
   message = r'5 of 35 arrays are damaged, such as .*cut\.npy'
   with pytest.raises(UserError, match=message):
     files.find_damaged()
@@ -248,7 +229,7 @@ def test_arrays_that_are_not_alike_are_counted_and_named(other, told, tmp_path):
   folder = write(tmp_path / 'a')
   for index in range(3):
     np.save(folder / f'other{index}.npy', other + other.dtype.type(index))
-  files = array_files.ArrayFiles(str(folder))
+  files = list_arrays(folder)
   with pytest.raises(UserError, match=told) as caught:
     files.find_damaged()
   assert '30 arrays are uint16 [10, 8, 13]' in str(caught.value)
@@ -264,10 +245,10 @@ def test_arrays_that_are_not_alike_are_counted_and_named(other, told, tmp_path):
 def test_a_shape_that_does_not_fit_is_one_sentence(fields, told, tmp_path):
   builder = open_folder(write(tmp_path / 'a'), tmp_path)
   with pytest.raises(UserError, match=told) as caught:
-    open_split(builder, 'train', **fields)
+    load(builder, 'train', **fields)
   assert '[10, 8, 13]' in str(caught.value)
 
 
 def test_a_folder_without_arrays_is_one_sentence(tmp_path):
   with pytest.raises(UserError, match='no array; it must hold'):
-    array_files.ArrayFiles(str(tmp_path))
+    list_arrays(tmp_path)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.data.arrays_test import tiff
+from tests.data.contents import tiff
 from tests.data.opening import load, open_dataset
 from vaegan_jax.data import array_shapes, arrays
 from vaegan_jax.errors import UserError

@@ -1,11 +1,11 @@
 """CelebA in the layouts that people have, with its official splits."""
 
-import io
 import zipfile
 
 import pytest
 from PIL import Image
 
+from tests.data.contents import encode
 from tests.data.opening import open_dataset
 from vaegan_jax.errors import UserError
 
@@ -19,9 +19,7 @@ _NUMBERS = {'train': 0, 'validation': 1, 'test': 2}
 
 
 def _jpeg(name):
-  buffer = io.BytesIO()
-  Image.new('RGB', (178, 218), (int(name[:6]), 0, 0)).save(buffer, 'JPEG')
-  return buffer.getvalue()
+  return encode(Image.new('RGB', (178, 218), (int(name[:6]), 0, 0)), 'JPEG')
 
 
 def _list(separator=' '):

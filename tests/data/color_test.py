@@ -1,24 +1,17 @@
 """Color profiles: found, converted to sRGB, counted; and nothing else."""
 
-import io
-
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
 from tests.data import profiles
+from tests.data.contents import encode
 from tests.data.opening import everything, load, open_dataset
 from vaegan_jax.data import color, decode
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.pictures import Pictures
 
 _WARM = (200, 100, 50)
-
-
-def encoded(image, file_format='PNG', **options):
-  content = io.BytesIO()
-  image.save(content, file_format, **options)
-  return content.getvalue()
 
 
 def decoded(data, channels=3, size=4, **options):
@@ -51,7 +44,7 @@ def converted(pixel, name, gamma=0.0):
 def test_colors_are_converted_to_srgb(name, gamma, file_format):
   image = Image.new('RGB', (8, 8), _WARM)
   profile = profiles.rgb(name, gamma)
-  data = encoded(image, file_format, icc_profile=profile, lossless=True)
+  data = encode(image, file_format, icc_profile=profile, lossless=True)
   plain = decoded(data, to_srgb=False)
   np.testing.assert_allclose(plain, _WARM, atol=2)
   want = converted(plain, name, gamma)
@@ -64,7 +57,7 @@ def test_every_kind_of_srgb_keeps_its_bits():
   created = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
   for profile in (None, created, profiles.rgb('sRGB')):
     for image in (noise, noise.convert('L'), noise.convert('P')):
-      data = encoded(image, icc_profile=profile)
+      data = encode(image, icc_profile=profile)
       read = decode.read_image(data)
       assert color.find_profile(read) is None
       assert color.to_srgb(read) is read
@@ -72,33 +65,33 @@ def test_every_kind_of_srgb_keeps_its_bits():
 
 def test_channels_that_are_no_color_stay():
   p3 = profiles.rgb('Display P3')
-  want = decoded(encoded(Image.new('RGB', (4, 4), _WARM), icc_profile=p3))
+  want = decoded(encode(Image.new('RGB', (4, 4), _WARM), icc_profile=p3))
   see_through = Image.new('RGBA', (4, 4), (*_WARM, 77))
-  data = encoded(see_through, icc_profile=p3)
+  data = encode(see_through, icc_profile=p3)
   assert decoded(data, 4) == [*want, 77]
   palette = Image.new('P', (4, 4), 1)
   palette.putpalette([0, 0, 0, *_WARM])
-  assert decoded(encoded(palette, icc_profile=p3)) == want
-  data = encoded(palette, icc_profile=p3, transparency=1)
+  assert decoded(encode(palette, icc_profile=p3)) == want
+  data = encode(palette, icc_profile=p3, transparency=1)
   assert decoded(data, 4) == [*want, 0] and decoded(data) == [255] * 3
   dark = profiles.grey(1.0)  # Linear light.
   for mode, pixel, alpha in (('L', 60, []), ('LA', (60, 77), [77])):
-    data = encoded(Image.new(mode, (4, 4), pixel), icc_profile=dark)
+    data = encode(Image.new(mode, (4, 4), pixel), icc_profile=dark)
     assert decoded(data, 1 + len(alpha)) == [133, *alpha]
   deep = Image.fromarray(np.full((4, 4), 60 * 256 + 9, np.uint16))
-  assert decoded(encoded(deep, icc_profile=dark), 1) == [133]
+  assert decoded(encode(deep, icc_profile=dark), 1) == [133]
 
 
 def test_inks_are_converted_by_their_profile():
   image = Image.new('CMYK', (4, 4), (0, 255, 255, 0))
-  data = encoded(image, 'TIFF')
+  data = encode(image, 'TIFF')
   assert decoded(data) == [255, 0, 0]  # As without profiles.
-  data = encoded(image, 'TIFF', icc_profile=profiles.cmyk())
+  data = encode(image, 'TIFF', icc_profile=profiles.cmyk())
   red, green, blue = decoded(data)  # Half of the inks: L* = 75, without color.
   np.testing.assert_allclose((red, green, blue), 185, atol=25)
   assert max(red, green, blue) - min(red, green, blue) <= 2
   image = Image.effect_noise((16, 16), 60).convert('CMYK')
-  data = encoded(image, 'JPEG', icc_profile=profiles.cmyk())
+  data = encode(image, 'JPEG', icc_profile=profiles.cmyk())
   assert np.ptp(decode.decode_image(data, channels=1, image_size=16)) > 9
 
 
@@ -114,10 +107,10 @@ def test_inks_are_converted_by_their_profile():
 )
 def test_a_profile_that_cannot_be_used_changes_nothing(mode, profile):
   image = Image.new(mode, (4, 4), _WARM if mode == 'RGB' else 90)
-  data = encoded(image, icc_profile=profile)
+  data = encode(image, icc_profile=profile)
   read = decode.read_image(data)
   assert color.find_profile(read).transform is None
-  assert decoded(data) == decoded(encoded(image))
+  assert decoded(data) == decoded(encode(image))
 
 
 def test_malformed_profiles_never_raise():

@@ -226,7 +226,6 @@ def test_no_data_is_in_no_crop(compression, dtype, tmp_path):
       assert np.nanmin(found) > 0  # Up to 6 of 20 values are NaN.
       counts = np.isnan(found).sum((1, 2, 3))
       assert 0 < counts.max() <= 6
-  np.save(folder / '3.npy', np.full((8, 8), np.nan, dtype='float32'))
 
 
 def test_what_is_short_or_damaged_is_counted_and_named(tmp_path, caplog):

@@ -1,26 +1,19 @@
 """Decoding: every mode of pixels, upright, cropped and resized."""
 
-import io
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.data.contents import encode
 from vaegan_jax.data import decode
 
 _RED, _BLUE, _WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
 
-def _encode(image, file_format='PNG', **options):
-  buffer = io.BytesIO()
-  image.save(buffer, file_format, **options)
-  return buffer.getvalue()
-
-
 def _decode(image, channels=3, size=None, **options):
-  data = image if isinstance(image, bytes) else _encode(image)
+  data = image if isinstance(image, bytes) else encode(image)
   return decode.decode_image(
     data, channels=channels, image_size=size or 4, **options
   )
@@ -61,7 +54,7 @@ def test_one_bit_images_are_black_and_white():
 )
 def test_sixteen_bits_are_scaled_not_clipped(file_format, value, expected):
   image = Image.fromarray(np.full((4, 4), value, np.uint16))
-  _assert_all(_decode(_encode(image, file_format), 3), expected)
+  _assert_all(_decode(encode(image, file_format), 3), expected)
 
 
 def test_that_half_of_16_bits_is_lost_is_told(monkeypatch):
@@ -76,20 +69,20 @@ def test_that_half_of_16_bits_is_lost_is_told(monkeypatch):
 
 
 def test_cmyk():
-  data = _encode(Image.new('CMYK', (4, 4), (0, 255, 255, 0)), 'TIFF')
+  data = encode(Image.new('CMYK', (4, 4), (0, 255, 255, 0)), 'TIFF')
   _assert_all(_decode(data, 3), _RED)
 
 
 @pytest.mark.parametrize('channels', [1, 2, 3, 4])
 def test_white_in_lab(channels):
-  data = _encode(Image.new('LAB', (4, 4), (255, 128, 128)), 'TIFF')
+  data = encode(Image.new('LAB', (4, 4), (255, 128, 128)), 'TIFF')
   pixels = _decode(data, channels)
   assert pixels.shape == (4, 4, channels)
   assert pixels.min() >= 254  # Colour management rounds.
 
 
 def test_float_pixels_are_refused():
-  data = _encode(Image.new('F', (4, 4), 0.5), 'TIFF')
+  data = encode(Image.new('F', (4, 4), 0.5), 'TIFF')
   with pytest.raises(ValueError, match='floats'):
     _decode(data)
 
@@ -100,9 +93,9 @@ def test_transparent_pixels_show_white_without_an_alpha_channel(mode):
   if mode == 'P':
     image = Image.new('P', (4, 4), 7)
     image.putpalette(bytes(768))
-    data = _encode(image, transparency=7)
+    data = encode(image, transparency=7)
   else:
-    data = _encode(image.convert(mode))
+    data = encode(image.convert(mode))
   _assert_all(_decode(data, 3), 255)
   _assert_all(_decode(data, 1), 255)
   _assert_all(_decode(data, 4)[..., 3], 0)
@@ -119,7 +112,7 @@ def test_a_camera_held_sideways_gives_an_upright_image():
   image.paste(_BLUE, (0, 0, 16, 8))  # The upper half, before turning.
   exif = Image.Exif()
   exif[0x0112] = 6  # Turn by 90 degrees clockwise.
-  data = _encode(image, exif=exif)
+  data = encode(image, exif=exif)
   pixels = _decode(data, 3, 16)
   _assert_all(pixels[:, 8:], _BLUE)
   _assert_all(pixels[:, :8], _RED)
@@ -128,7 +121,7 @@ def test_a_camera_held_sideways_gives_an_upright_image():
 def test_an_animation_shows_its_first_frame():
   frames = [Image.new('RGB', (4, 4), colour) for colour in (_BLUE, _RED)]
   options = {'save_all': True, 'append_images': frames[1:]}
-  _assert_all(_decode(_encode(frames[0], 'GIF', **options)), _BLUE)
+  _assert_all(_decode(encode(frames[0], 'GIF', **options)), _BLUE)
 
 
 def _rings():
@@ -182,7 +175,7 @@ def test_enlarging_interpolates_and_keeps_what_is_flat():
 def test_any_image_decodes_to_the_size_asked_for(
   width, height, size, crop, channels, mode
 ):
-  data = _encode(Image.new(mode, (width, height), 1))
+  data = encode(Image.new(mode, (width, height), 1))
   pixels = _decode(data, channels, size, center_crop=crop)
   assert pixels.shape == (size, size, channels)
   assert pixels.dtype == np.uint8

@@ -1,17 +1,15 @@
 """Tables of Hugging Face: images and arrays, splits, and what is refused."""
 
-import io
 import json
 import sys
 import types
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from tests.data.contents import noise_png
 from tests.data.opening import everything, load, open_dataset
 from vaegan_jax.data import decode
-from vaegan_jax.data.reading import Reading
 from vaegan_jax.errors import UserError
 
 pa = pytest.importorskip('pyarrow')
@@ -19,16 +17,7 @@ pq = pytest.importorskip('pyarrow.parquet')
 
 ARRAYS = np.random.default_rng(0).integers(0, 255, (30, 4, 5, 3), np.uint8)
 SHAPE = {'shape': (4, 5), 'channels': 3}
-
-
-def png(seed):
-  content = io.BytesIO()
-  image = np.random.default_rng(seed).integers(0, 255, (9, 8, 3), np.uint8)
-  Image.fromarray(image).save(content, format='PNG')
-  return content.getvalue()
-
-
-IMAGES = [png(seed) for seed in range(30)]
+IMAGES = [noise_png(seed) for seed in range(30)]
 
 
 def images(files=IMAGES, paths=None):
@@ -169,8 +158,7 @@ def test_nulls_in_lists_are_no_data(kind, tmp_path):
   assert sum(dataset.counts.values()) == 24
   assert 'Skipped 6 of 30' in ' '.join(dataset.report(None))
   dataset = open_table(path, tmp_path, max_nodata=0.1, **SHAPE)
-  reading = Reading(max_nodata=0.1)
-  found = everything(load(dataset, 'train+test', reading=reading, **SHAPE))
+  found = everything(load(dataset, 'train+test', max_nodata=0.1, **SHAPE))
   assert np.isnan(found).sum((1, 2, 3)).tolist().count(1) == 6
   np.testing.assert_allclose(
     np.nansum(found), values.sum(dtype=float) - values[:6, 1, 2, 0].sum()
@@ -224,16 +212,6 @@ REFUSED = {
 def test_what_cannot_be_used_is_one_sentence(told, tmp_path):
   with pytest.raises(UserError, match=told):
     open_table(REFUSED[told](tmp_path), tmp_path)
-
-
-def test_arrays_without_a_shape_are_one_sentence(tmp_path):
-  from vaegan_jax.data.data_config import DataConfig
-  from vaegan_jax.data.split import load_splits
-
-  path = save_parquet(tmp_path / 'x.parquet', nested())
-  data = DataConfig('hugging_face', path=str(path), data_dir=str(tmp_path))
-  with pytest.raises(UserError, match=r'--config\.data\.shape="\(4, 5\)"'):
-    load_splits(data, ['train_split'])
 
 
 def test_names_are_loaded_without_code(tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """Folders of images of every shape, their splits, and damage."""
 
-import logging
 import os
 import sys
 import types
@@ -129,7 +128,7 @@ def test_without_pillow_heif_heic_is_counted_and_named(
   assert len(left_out) == 4
   assert 'needs pillow-heif (pip install pillow-heif)' in left_out['IMG_3.JPG']
   (warning,) = (line for line in caplog.messages if 'not readable' in line)
-  assert '4 of 24 images' in warning and "'IMG_1.HEIC', 'IMG_2." in warning
+  assert '4 of 24 images' in warning and "'IMG_1.HEIC' (it is HEIF" in warning
   for path in folder.glob('*.png'):
     path.unlink()
   with pytest.raises(
@@ -203,29 +202,6 @@ def test_a_touched_or_replaced_file_changes_the_fingerprint(folder):
   assert len({before, touched, replaced}) == 3
 
 
-def test_damaged_images_are_found_and_left_out(folder, caplog):
-  whole = (folder / '03.png').read_bytes()
-  (folder / '03.png').write_bytes(whole[: len(whole) // 2])
-  (folder / '04.png').write_bytes(b'')
-  images = image_files.ImageFiles(str(folder))
-  with caplog.at_level(logging.WARNING):
-    damaged = images.find_damaged()
-  assert list(damaged) == ['03.png', '04.png']
-  splits = images.split(damaged)
-  assert len(splits['train'] + splits['test']) == 18
-  (warning,) = (line for line in caplog.messages if 'damaged' in line)
-  assert '2 of 20' in warning
-
-
-def test_too_much_damage_is_an_error(folder):
-  (folder / '00.png').write_bytes(b'damaged')
-  (folder / '01.png').write_bytes(b'damaged')
-  assert len(_all(folder)) == 18
-  (folder / '02.png').write_bytes(b'damaged')
-  with pytest.raises(UserError, match=r"3 of 20 images.*'00\.png'"):
-    _split(folder)
-
-
 def test_an_image_that_unpacks_to_a_bomb_is_damaged(folder, monkeypatch):
   _write_images(folder, ['bomb.png'], size=40)
   monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 40 * 40 // 2 - 1)
@@ -252,9 +228,3 @@ def test_a_path_without_images_is_a_users_error(tmp_path, path, message):
   (tmp_path / 'empty').mkdir()
   with pytest.raises(UserError, match=message):
     image_files.ImageFiles(str(tmp_path / path) if path else '')
-
-
-def test_the_path_may_have_a_home_and_variables(folder, monkeypatch):
-  monkeypatch.setenv('HOME', str(folder.parent))
-  monkeypatch.setenv('WHERE', 'images')
-  assert image_files.ImageFiles('~/$WHERE').root == folder

@@ -5,7 +5,6 @@ through the checks here, and through the program in a process with bounded time
 and memory.
 """
 
-import io
 import os
 import re
 import struct
@@ -17,17 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.contents import encode
 from tests.data.opening import names_in, open_folder
 from vaegan_jax.data import decode, image_files
 
 _RED, _GREEN, _BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 _MAX_MEMORY = 2**31
-
-
-def _encode(image, file_format, **options):
-  buffer = io.BytesIO()
-  image.save(buffer, file_format, **options)
-  return buffer.getvalue()
 
 
 def _noise():
@@ -52,7 +46,7 @@ def _png(width, height, *, extra=b'', pixels=b''):
 
 
 def _jpeg_that_declares(width, height):
-  data = bytearray(_encode(_noise(), 'JPEG'))
+  data = bytearray(encode(_noise(), 'JPEG'))
   start = data.find(b'\xff\xc0') + 5
   data[start : start + 4] = struct.pack('>HH', height, width)
   return bytes(data)
@@ -79,7 +73,7 @@ def _damaged():
     *(('gif', 'GIF'), ('tif', 'TIFF'), ('ppm', 'PPM')),
     *(('avif', 'AVIF'), ('jp2', 'JPEG2000')),
   ):
-    data = _encode(_noise(), file_format)
+    data = encode(_noise(), file_format)
     for percent in (0, 1, 10, 50, 90):
       cut = data[: len(data) * percent // 100]
       files[f'cut_{percent}.{suffix}'] = cut
@@ -88,8 +82,8 @@ def _damaged():
     'page.svg.png': b'<svg xmlns="http://www.w3.org/2000/svg"/>',
     'pickle.png': b'\x80\x04cos\nsystem\n.',
     'archive.jpg': b'PK\x03\x04' + bytes(100),
-    'floats.tif': _encode(Image.new('F', (4, 4), 0.5), 'TIFF'),
-    'flipped.png': _encode(_noise(), 'PNG').replace(b'IDAT', b'IDAU'),
+    'floats.tif': encode(Image.new('F', (4, 4), 0.5), 'TIFF'),
+    'flipped.png': encode(_noise(), 'PNG').replace(b'IDAT', b'IDAU'),
     'none.png': _png(0, 4),
     'bomb_real.png': _png(20_000, 20_000, pixels=bytes(10**7)),
     'bomb_small.png': _png(9_460, 9_460),  # Pillow only warns about these.
@@ -124,7 +118,7 @@ def _turned(orientation):
   exif = Image.Exif()
   exif[0x0112] = orientation
   stored = image if turn is None else image.transpose(turn)
-  return _encode(stored, 'JPEG', exif=exif, quality=100, subsampling=0)
+  return encode(stored, 'JPEG', exif=exif, quality=100, subsampling=0)
 
 
 def _whole():
@@ -139,25 +133,25 @@ def _whole():
   # Pillow stores ink as 0, as Adobe does, and marks it.
   ink = Image.new('CMYK', (8, 8), (0, 255, 255, 0))
   return {
-    'animated.gif': (_encode(red, 'GIF', **animation), _RED),
-    'animated.webp': (_encode(red, 'WEBP', lossless=True, **animation), _RED),
-    'animated.png': (_encode(red, 'PNG', **animation), _RED),
-    'pair.jpg': (_encode(red, 'MPO', quality=100, **animation), _RED),
-    'one.png': (_encode(Image.new('RGB', (1, 1), _GREEN), 'PNG'), _GREEN),
-    'line.png': (_encode(Image.new('RGB', (1, 5000), _RED), 'PNG'), _RED),
-    'wide.png': (_encode(Image.new('RGB', (60_000, 1), _RED), 'PNG'), _RED),
-    'png.jpg': (_encode(red, 'PNG'), _RED),
-    'tail.png': (_encode(red, 'PNG') + bytes(1000), _RED),
-    'bad_exif.png': (_encode(red, 'PNG', exif=b'Exif\0\0' + b'\xff' * 9), _RED),
-    'ink.jpg': (_encode(ink, 'JPEG', quality=100), _RED),
-    'deep.png': (_encode(deep, 'PNG'), (156, 156, 156)),
-    'clear.png': (_encode(clear, 'PNG', transparency=7), (255, 255, 255)),
-    'half.png': (_encode(grey, 'PNG'), (204, 204, 204)),
-    'new\nline.png': (_encode(red, 'PNG'), _RED),
-    '$(touch name); `x`.png': (_encode(red, 'PNG'), _RED),
-    '\U0001f642.png': (_encode(red, 'PNG'), _RED),
-    os.fsdecode(b'\xff\xfe.png'): (_encode(red, 'PNG'), _RED),
-    '-rf.png': (_encode(red, 'PNG'), _RED),
+    'animated.gif': (encode(red, 'GIF', **animation), _RED),
+    'animated.webp': (encode(red, 'WEBP', lossless=True, **animation), _RED),
+    'animated.png': (encode(red, 'PNG', **animation), _RED),
+    'pair.jpg': (encode(red, 'MPO', quality=100, **animation), _RED),
+    'one.png': (encode(Image.new('RGB', (1, 1), _GREEN), 'PNG'), _GREEN),
+    'line.png': (encode(Image.new('RGB', (1, 5000), _RED), 'PNG'), _RED),
+    'wide.png': (encode(Image.new('RGB', (60_000, 1), _RED), 'PNG'), _RED),
+    'png.jpg': (encode(red, 'PNG'), _RED),
+    'tail.png': (encode(red, 'PNG') + bytes(1000), _RED),
+    'bad_exif.png': (encode(red, 'PNG', exif=b'Exif\0\0' + b'\xff' * 9), _RED),
+    'ink.jpg': (encode(ink, 'JPEG', quality=100), _RED),
+    'deep.png': (encode(deep, 'PNG'), (156, 156, 156)),
+    'clear.png': (encode(clear, 'PNG', transparency=7), (255, 255, 255)),
+    'half.png': (encode(grey, 'PNG'), (204, 204, 204)),
+    'new\nline.png': (encode(red, 'PNG'), _RED),
+    '$(touch name); `x`.png': (encode(red, 'PNG'), _RED),
+    '\U0001f642.png': (encode(red, 'PNG'), _RED),
+    os.fsdecode(b'\xff\xfe.png'): (encode(red, 'PNG'), _RED),
+    '-rf.png': (encode(red, 'PNG'), _RED),
   } | {f'turned_{i}.jpg': (_turned(i), None) for i in range(1, 9)}
 
 
@@ -191,7 +185,7 @@ def folder(tmp_path_factory):
 
 @pytest.mark.filterwarnings('ignore::PIL.Image.DecompressionBombWarning')
 def test_each_file_is_decoded_or_named(folder, monkeypatch):
-  monkeypatch.setattr(image_files, '_MAX_DAMAGED', 1)
+  monkeypatch.setattr(image_files, 'MAX_DAMAGED', 1)
   images = image_files.ImageFiles(str(folder))
   assert set(images.names) == {*_DAMAGED, *_WHOLE, *_SPECIAL}
   damaged = images.find_damaged()
@@ -251,7 +245,7 @@ def test_a_file_that_changes_after_the_check(change, told, tiny_run, tmp_path):
   folder.mkdir()
   for index in range(4):
     image = Image.new('RGB', (8, 8), (index, 0, 0))
-    (folder / f'{index}.png').write_bytes(_encode(image, 'PNG'))
+    (folder / f'{index}.png').write_bytes(encode(image, 'PNG'))
   victim = folder / '2.png'
 
   find_damaged = image_files.ImageFiles.find_damaged

@@ -8,7 +8,6 @@ import pytest
 
 from tests.data.opening import everything, load, open_dataset
 from vaegan_jax.data import array_shapes, medical_files
-from vaegan_jax.data.reading import Reading
 from vaegan_jax.errors import UserError
 from vaegan_jax.inference import nifti_files
 
@@ -116,9 +115,9 @@ def test_a_scale_of_nifti_is_applied_once(tmp_path):
   save_nifti(folder / 'd.nii', holed)
   dataset = open_scans(folder, tmp_path, channels=1)
   assert sum(dataset.counts.values()) == 3
-  dataset = open_scans(folder, tmp_path, channels=1, max_nodata=0.1, nodata='7')
-  reading = Reading(nodata='7', max_nodata=0.1)
-  found = everything(load(dataset, 'train+test', reading=reading, **SHAPE))
+  masked = {'max_nodata': 0.1, 'nodata': '7'}
+  dataset = open_scans(folder, tmp_path, channels=1, **masked)
+  found = everything(load(dataset, 'train+test', **masked, **SHAPE))
   assert len(found) == 4 and np.isnan(found[:, 1, 2, 3]).sum() == 1
   assert 'Voxel spacing: 2 x 2 x 3 mm.' in lines
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from vaegan_jax.data import arrays, no_data, sources
+from vaegan_jax.data.array_files import ArrayFiles
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.reading import Reading
 from vaegan_jax.data.split import open_split
@@ -23,6 +24,11 @@ def open_folder(folder, data_dir, **fields):
   return open_dataset('image_folder', data_dir, path=folder, **fields)
 
 
+def list_arrays(folder, **fields):
+  """Lists the arrays of a folder; `fields` are those of `config.data`."""
+  return ArrayFiles(str(folder), DataConfig('array_folder', **fields))
+
+
 def names_in(dataset, *splits):
   """Returns the relative names of the files in splits of a folder."""
   return {
@@ -30,11 +36,10 @@ def names_in(dataset, *splits):
   }
 
 
-def load(dataset, split='train', **options):
+def load(dataset, split='train', field='data.train_split', **options):
   """Opens a split of images of 8 x 8, unless `options` differ."""
-  return open_split(
-    dataset, split, **{'shape': (8, 8), 'channels': 3, **options}
-  )
+  options = {'shape': (8, 8), 'channels': 3, **options}
+  return open_split(dataset, DataConfig(dataset.name, **options), split, field)
 
 
 def read_array(data):

@@ -9,7 +9,6 @@ import pytest
 from tests.data.opening import everything, load, open_dataset
 from vaegan_jax.data import scene_files
 from vaegan_jax.data.no_data import parse
-from vaegan_jax.data.reading import Reading
 from vaegan_jax.errors import UserError
 
 tifffile = pytest.importorskip('tifffile')
@@ -208,7 +207,7 @@ def test_tiles_with_no_data_are_skipped_and_counted(options, tmp_path):
     np.sort(everything(images).sum((1, 2, 3))), np.sort(wanted.sum((1, 2, 3)))
   )
   assert 'Skipped 1 of 12 tiles with more no data' in dataset.report(None)[-1]
-  more = {'reading': Reading(max_nodata=0.1), **SHAPE}
+  more = {'max_nodata': 0.1, **SHAPE}
   masked = open_scenes(path, tmp_path, max_nodata=0.1)
   found = everything(load(masked, 'train+test', **more))
   assert len(found) == 12 and np.argwhere(np.isnan(found))[:, 1:].tolist() == [

@@ -9,10 +9,9 @@ import pytest
 import soundfile
 
 from tests.data.crops_test import draw, open_crops
-from tests.data.opening import read_array
+from tests.data.opening import list_arrays, read_array
 from tests.data.sounds_test import content, noise, write
 from vaegan_jax.data import arrays, reading, sound_conversion, sounds
-from vaegan_jax.data.array_files import ArrayFiles
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.reading import Reading
 from vaegan_jax.data.sound_mp3 import index_frame
@@ -206,8 +205,8 @@ def test_runs_of_earlier_versions_read_the_same_files(tmp_path):
   (folder / 'b.mp3').write_bytes(
     content(loud(5000), 44_100, 'MPEG_LAYER_III', 'MP3')
   )
-  assert 'b.mp3' in ArrayFiles(str(folder)).names
-  assert len(ArrayFiles(str(folder), rules=3).names) == 30
+  assert 'b.mp3' in list_arrays(folder).names
+  assert len(list_arrays(folder, folder_rules=3).names) == 30
 
 
 def test_a_large_recording_is_converted_in_parts(tmp_path, monkeypatch):

@@ -7,12 +7,18 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.data.opening import everything, open_dataset, read_array
-from vaegan_jax.data import array_files, arrays, sounds
+from tests.data.opening import (
+  everything,
+  list_arrays,
+  load,
+  open_dataset,
+  read_array,
+)
+from vaegan_jax.data import arrays, sounds
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.decode import UnreadableKind
 from vaegan_jax.data.reading import Reading
-from vaegan_jax.data.split import check_examples, open_split
+from vaegan_jax.data.split import check_examples
 from vaegan_jax.errors import UserError
 
 
@@ -180,7 +186,7 @@ def open_folder(folder, tmp_path, num_samples=256):
 def test_lengths_differ_and_the_middle_is_cut(tmp_path):
   builder = open_folder(write(tmp_path / 'a'), tmp_path)
   assert (builder.shape, builder.dtype) == ((300, 1), np.int16)
-  split = open_split(
+  split = load(
     builder, 'train+test', shape=(256,), channels=1, cache_images=False
   )
   found = everything(split)
@@ -197,17 +203,15 @@ def test_sounds_that_are_too_short_are_counted_and_named(tmp_path, caplog):
   folder = write(tmp_path / 'a')
   (folder / 'short.wav').write_bytes(content(noise(255)))
   (folder / 'empty.wav').write_bytes(content(noise(0)))
-  files = array_files.ArrayFiles(str(folder), 256)
+  files = list_arrays(folder, shape=(256,), channels=1)
   damaged = files.find_damaged()
   assert set(damaged) == {'short.wav', 'empty.wav'}
   assert 'it has 255 samples, and at least 256 are needed' in str(damaged)
   assert 'Skipped 2 of 32 arrays' in caplog.text
-  assert set(array_files.ArrayFiles(str(folder)).find_damaged()) == {
-    'empty.wav'
-  }
+  assert set(list_arrays(folder).find_damaged()) == {'empty.wav'}
   told = r'damaged, such as.*take less of each: --config.data.shape="\(256,\)"'
   with pytest.raises(UserError, match=told):
-    array_files.ArrayFiles(str(folder), 310).find_damaged()
+    list_arrays(folder, shape=(310,), channels=1).find_damaged()
 
 
 @pytest.mark.parametrize(
@@ -222,7 +226,7 @@ def test_sounds_that_are_too_short_are_counted_and_named(tmp_path, caplog):
 def test_sounds_that_are_not_alike_are_one_sentence(other, told, tmp_path):
   folder = write(tmp_path / 'a')
   (folder / 'other.wav').write_bytes(other)
-  files = array_files.ArrayFiles(str(folder), 256)
+  files = list_arrays(folder, shape=(256,), channels=1)
   with pytest.raises(
     UserError, match=rf"1 are not, such as 'other\.wav'.*{told}"
   ):

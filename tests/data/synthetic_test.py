@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.data.opening import everything, open_dataset
+from tests.data.opening import everything, load, open_dataset
 from vaegan_jax.data import folder, synthetic
 from vaegan_jax.data.sources import (
   drawn_bands,
@@ -14,7 +14,6 @@ from vaegan_jax.data.sources import (
   drawn_sounds,
   drawn_volumes,
 )
-from vaegan_jax.data.split import open_split
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import metrics
 
@@ -66,7 +65,7 @@ def test_they_keep_the_fingerprints_of_stored_copies(module, tmp_path):
   name = module.__name__.rpartition('.')[2]
   dataset = open_dataset(name, tmp_path)
   *space, channels = module.SHAPE
-  split = open_split(
+  split = load(
     dataset, 'train', shape=space, channels=channels, cache_images=False
   )
   assert split.fingerprint == FINGERPRINTS[name]
@@ -95,15 +94,15 @@ def test_faces_are_cropped_and_cached_like_photographs(tmp_path, monkeypatch):
   monkeypatch.setattr(synthetic, 'COUNTS', {'train': 6, 'test': 2})
   dataset = open_dataset('drawn_faces', tmp_path)
   options = {'shape': (64, 64), 'channels': 3}
-  decoded = open_split(dataset, 'test+train', **options, cache_images=False)
-  cached = open_split(dataset, 'test+train', **options)
+  decoded = load(dataset, 'test+train', **options, cache_images=False)
+  cached = load(dataset, 'test+train', **options)
   np.testing.assert_array_equal(everything(cached), everything(decoded))
   keys = [b'6', b'7']
   order = [6 + i for i in folder.tfds_order('test', keys)]
   for face, number in zip(cached[np.arange(2)], order, strict=True):
     np.testing.assert_array_equal(face, drawn_faces.draw_face(number))
   options = {'shape': (16, 16), 'channels': 1, 'center_crop': 32}
-  small = open_split(dataset, 'test', **options)
+  small = load(dataset, 'test', **options)
   assert small[np.arange(2)].shape == (2, 16, 16, 1)
 
 

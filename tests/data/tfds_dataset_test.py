@@ -8,7 +8,7 @@ from tests.data.opening import everything, load, open_dataset
 from tests.data.tfds_builders import SPECTRA, Measured, OnlyOne, Photos, sound
 from vaegan_jax.data import tfds_dataset
 from vaegan_jax.data.data_config import DataConfig
-from vaegan_jax.data.split import check_examples, open_split
+from vaegan_jax.data.split import check_examples
 from vaegan_jax.errors import UserError
 
 
@@ -38,7 +38,7 @@ def test_numbers_are_read_and_cut(feature, shape, channels, dtype, folder):
   }[feature]
   expected = {middle(i).astype(dtype).tobytes() for i in range(9)}
   for cache in (False, True):
-    split = open_split(
+    split = load(
       dataset, 'train', shape=shape, channels=channels, cache_images=cache
     )
     assert split.dtype == dtype
@@ -75,7 +75,7 @@ def test_fields_that_contradict_the_data_are_a_users_error(
 
 
 def test_examples_that_are_too_short_are_a_users_error(folder):
-  split = open_split(
+  split = load(
     open_dataset('measured', folder, feature='sound'),
     'train',
     shape=(45,),

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.data.arrays_test import tiff
+from tests.data.contents import encode, tiff
 from tests.data.opening import (
   everything,
   load,
@@ -29,7 +29,7 @@ from vaegan_jax.data import (
 )
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.reading import PartOfSet, Reading, UnreadableKind
-from vaegan_jax.data.split import load_splits, open_split
+from vaegan_jax.data.split import load_splits
 from vaegan_jax.errors import UserError
 
 VALUES = np.random.default_rng(0).integers(0, 2**16, (6, 8, 8)).astype('uint16')
@@ -108,7 +108,7 @@ def test_a_set_of_files_is_one_example(tmp_path, caplog):
     assert (dataset.shape, dataset.axes) == ((8, 8, 3), 'YXC')
     assert names_in(dataset) == set(wanted)
     for split in dataset.counts:
-      images = open_split(dataset, split, channels=3, shape=(8, 8))
+      images = load(dataset, split, channels=3, shape=(8, 8))
       for index, example in enumerate(everything(images)):
         name = dataset._names[split][index]
         np.testing.assert_array_equal(example, wanted[name])
@@ -140,14 +140,12 @@ def test_a_palette_is_its_colors_as_in_a_png(compression, tmp_path):
   colors = np.array([[9, 0, 7], [1, 2, 3], [255, 4, 0], [5, 5, 5]], np.uint8)
   image = Image.fromarray(indices, 'P')
   image.putpalette(colors.tobytes())
-  png = io.BytesIO()
-  image.save(png, format='PNG')
   colormap = np.zeros((3, 256), np.uint16)
   colormap[:, :4] = colors.T * np.uint16(257)
   options = {'photometric': 'palette', 'colormap': colormap}
   data = tiff(indices, compression=compression, **options)
   shape = {'channels': 3, 'shape': (8, 8)}
-  for found in (data, png.getvalue()):
+  for found in (data, encode(image)):
     example = arrays.decode_array(found, **shape)
     np.testing.assert_array_equal(example, colors[indices])
   old = arrays.read_stored(data, Reading(rules=2))  # Earlier runs keep them.
@@ -432,7 +430,7 @@ def test_a_folder_reports_pages_and_skips_bands(tmp_path, caplog):
   )
   new = open_folder(folder, tmp_path / 'data')
   assert 'Skipped 1 of 14 images' in caplog.text
-  assert "'bands.tif': it is a TIFF with 6 bands" in caplog.text
+  assert "'bands.tif' (it is a TIFF with 6 bands" in caplog.text
   assert new.reading_key == ('tiff',)
   lines = new.report(DataConfig('image_folder', image_size=8))
   assert any(
@@ -447,8 +445,7 @@ def test_a_folder_reports_pages_and_skips_bands(tmp_path, caplog):
     open_folder(folder, tmp_path / 'data', folder_rules=rules)
     for rules in (2, 3)
   )
-  reading = Reading(rules=2)
-  old, now = load(old, 'train', reading=reading), load(now, 'train')
+  old, now = load(old, folder_rules=2), load(now)
   np.testing.assert_array_equal(everything(old), 255 - everything(now))
   fingerprints |= {old.fingerprint, now.fingerprint}
   assert len(fingerprints) == 3

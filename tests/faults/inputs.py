@@ -1,10 +1,10 @@
 """Configurations, data and values that differ from those of the run."""
 
 import functools
+import itertools
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,9 +12,8 @@ from PIL import Image
 
 from tests.faults.damage import METHODS
 from tests.faults.lab import Lab, check, snapshot
-from tests.processes import MAIN, read_rows, saved_steps
+from tests.processes import MAIN, read_rows
 from vaegan_jax.data import batches, pixels
-from vaegan_jax.data.image_files import ImageFiles
 
 _OTHERS = (
   'batch_size=16',
@@ -73,53 +72,6 @@ def change_the_data(lab: Lab) -> tuple[str, str]:
   )
 
 
-def grow_the_data(lab: Lab) -> tuple[str, str]:
-  """Adds photos that sort first, then evaluates and resumes."""
-  workdir = lab.copy('grown_data')
-  images = shutil.copytree(lab.images, lab.new('grown_images'))
-  flag = f'--config.data.path={images}'
-  before = _split(images)
-  for index in range(40):
-    picture = Image.new('RGB', (16, 16), (6 * index, 99, 0))
-    picture.save(images / f'{index:03}.png')
-  after = _split(images)
-  seen = {*before['train'], *before['test']}
-  check(
-    {name for name in after['test'] if name in seen} == {*before['test']},
-    f'held out were {before["test"]} and are {after["test"]}',
-  )
-  new = len(after['train']) - len(before['train'])
-  check(new > 0, 'none of the new images is in the training split')
-
-  untouched = snapshot(workdir)
-  number = len(after['train'])
-  lab.refused(workdir, f'has {number} training examples', flag)
-  check(snapshot(workdir) == untouched, 'the refused run changed something')
-  process = lab.run(workdir, flag, '--mode=evaluate')
-  message = f'{len(before["train"])} then and {number} now'
-  check(message in process.err, process.err)
-  check(
-    message in (workdir / 'evaluation.md').read_text(), 'not in the protocol'
-  )
-  longer = f'--config.num_train_steps={lab.last_step + 2}'
-  grow = '--config.data.allow_growth=true'
-  process = lab.run(workdir, flag, longer, grow)
-  check(f'{new} are new, and the order' in process.out, process.out)
-  check(saved_steps(workdir)[-1] == lab.last_step + 2, process.out)
-  process = lab.run(workdir, flag, '--mode=evaluate')
-  check(message not in process.err, process.err)
-  return (
-    f'40 photos, {new} of them to train with',
-    'no other image changed splits; resuming was refused with a message, '
-    'evaluation reported it, and with data.allow_growth the run continued',
-  )
-
-
-def _split(folder: Path) -> dict[str, list[str]]:
-  images = ImageFiles(str(folder))
-  return images.split(images.find_damaged())
-
-
 def damage_the_data(lab: Lab) -> tuple[str, str]:
   """Damages the index of the folder and the decoded images."""
   lab.same(lab.undisturbed)
@@ -144,17 +96,17 @@ def damage_the_data(lab: Lab) -> tuple[str, str]:
 
 def _give_nan(step: int) -> None:
   """Prepares a process with a non-finite batch at one step."""
-  getitem, to_float = batches._Batches.__getitem__, pixels.to_float
+  read, to_float, steps = batches._read, pixels.to_float, itertools.count(1)
 
-  def give_white(stream, index):
-    batch = getitem(stream, index)
-    return np.full_like(batch, 255) if index == step - 1 else batch
+  def give_white(*args):
+    batch = read(*args)
+    return np.full_like(batch, 255) if next(steps) == step else batch
 
   def to_nan(images, *value_range):
     x = to_float(images, *value_range)
     return jnp.where((images == 255).all(), jnp.nan, x)
 
-  batches._Batches.__getitem__ = give_white
+  batches._read = give_white
   pixels.to_float = to_nan
 
 

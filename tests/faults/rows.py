@@ -136,8 +136,12 @@ def create_rows(num_kills: int) -> dict[str, Row]:
     ),
     'grown_data': Row(
       'the folder of images grows',
-      'photos that sort first are added; evaluated and resumed',
-      inputs.grow_the_data,
+      'photos that sort first are added; evaluated and resumed, by '
+      'tests/setup/data_identity_test.py',
+      _tests(
+        'tests/setup/data_identity_test.py::'
+        'test_a_folder_that_grows_under_a_run'
+      ),
     ),
     'damaged_data': Row(
       'the index of a folder, or its decoded images, are damaged',
@@ -146,8 +150,8 @@ def create_rows(num_kills: int) -> dict[str, Row]:
     ),
     'bad_input': Row(
       'a wrong split, folder, size or value',
-      'tests/commands/bad_input_test.py',
-      _tests('tests/commands/bad_input_test.py'),
+      'tests/config/malformed_configs_test.py',
+      _tests('tests/config/malformed_configs_test.py'),
     ),
     'nan': Row(
       'a batch is not finite',

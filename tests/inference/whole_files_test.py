@@ -11,6 +11,7 @@ import tifffile
 from etils import epath
 from PIL import Image
 
+from tests.data.contents import encode, tiff
 from vaegan_jax.data import reading
 from vaegan_jax.data.arrays import encode_npy
 from vaegan_jax.data.data_config import DataConfig
@@ -19,18 +20,6 @@ from vaegan_jax.inference import large_files
 from vaegan_jax.inference.whole_files import Form, read_whole, write_whole
 
 LOWEST = np.finfo(np.float64).min
-
-
-def tiff(values, **options):
-  content = io.BytesIO()
-  tifffile.imwrite(content, values, **options)
-  return content.getvalue()
-
-
-def png(values):
-  content = io.BytesIO()
-  Image.fromarray(values).save(content, format='PNG')
-  return content.getvalue()
 
 
 def sound(values, kind, subtype):
@@ -92,9 +81,9 @@ FILES = {
     1,
     whole_numbers(9, 8) // 100,
   ),
-  '16 bits': (png(whole_numbers(9, 8)), (4, 4), 1, whole_numbers(9, 8)),
+  '16 bits': (encode(whole_numbers(9, 8)), (4, 4), 1, whole_numbers(9, 8)),
   'colors': (
-    png(whole_numbers(9, 8, 3, dtype=np.uint8)),
+    encode(whole_numbers(9, 8, 3, dtype=np.uint8)),
     (4, 4),
     3,
     whole_numbers(9, 8, 3),

@@ -48,6 +48,7 @@ def test_the_defaults_are_those_of_a_run():
     'spectrum_weight',
     'image_weight',
     'image_halvings',
+    'image_growth',
     'image_high_pass',
     'adversarial_weight',
   ):
@@ -66,6 +67,7 @@ def test_it_is_the_loss_that_trains():
       image_weight=1.0,
       image_halvings=3,
       image_high_pass=1.0,
+      image_growth=1.5,
     ),
   )
 
@@ -75,7 +77,7 @@ def test_it_is_the_loss_that_trains():
     return terms['distance'] + 0.2 * terms['adversarial']
 
   def public(y):
-    return loss_of(X, y)[0]
+    return loss_of(X, y, image_growth=1.5)[0]
 
   assert public(Y).shape == (4,)
   for function in (
@@ -222,6 +224,7 @@ def test_a_feature_counts_by_the_share_that_is_included():
   options = {
     'normalize': 'none',
     'image_halvings': 1,
+    'image_growth': 3.0,
     'image_high_pass': 2.0,
     'adversarial_weight': 0,
   }
@@ -240,9 +243,10 @@ def test_a_feature_counts_by_the_share_that_is_included():
     )
     np.testing.assert_allclose(terms['features']['pool'], [wanted], rtol=1e-6)
     np.testing.assert_allclose(terms['image']['image'], [image], rtol=1e-6)
-    # The means of what is included: 1.5, and 3 with half the weight.
+    # The means of what is included: 1.5, and 3 with half the weight. This layer
+    # counts three times.
     is_mean = reduction == 'mean'
-    halves = (1.5**2 + 9 / 2) / (1.5 if is_mean else 1)
+    halves = 3 * (1.5**2 + 9 / 2) / (1.5 if is_mean else 1)
     np.testing.assert_allclose(terms['image']['image_1'], [halves], rtol=1e-6)
     # The finest band is -0.5 and 0.5, and 0 in the cell with one position.
     fine = 2 * (0.25 + 0.25) / (3 if is_mean else 1)

@@ -175,17 +175,36 @@ def test_a_run_of_sounds_of_before_patches_keeps_its_own(objective, loss):
   assert 'loss.rate' not in data_identity._kept_sounds(now, was)
 
 
-def test_a_volume_run_of_before_keeps_its_learning_rates():
-  command = command_line.parse('--config=configs/volume.py', '--workdir=w')
-  now = flatten(command.config)
-  rates = [
-    f'optimizer.{name}_learning_rate' for name in ('autoencoder', 'critic')
-  ]
-  assert [now[name] for name in rates] == [1e-3, 1e-3]
-  was = dict.fromkeys(rates, 2e-3)
+@pytest.mark.parametrize(
+  'file, brought, was, now',
+  [
+    (
+      'volume.py',
+      {'loss.norm': 'l2'},
+      {
+        'optimizer.autoencoder_learning_rate': 2e-3,
+        'optimizer.critic_learning_rate': 2e-3,
+      },
+      1e-3,
+    ),
+    (
+      'quickstart.py',
+      {'loss.image_growth': 1.0},
+      {'loss.image_weight': 2.0},
+      1.0,
+    ),
+  ],
+)
+def test_a_run_of_before_keeps_what_its_file_set(file, brought, was, now):
+  config = flatten(
+    command_line.parse(f'--config=configs/{file}', '--workdir=w').config
+  )
+  assert all(config[name] == now for name in was)
   # Only runs of before lack the field.
-  for lacks, kept in ((('loss.norm',), was), ((), {})):
-    assert data_identity._kept_fields(now, now | was, lacks) == kept
+  began = config | was | brought
+  kept = was | {k: v for k, v in brought.items() if config[k] != v}
+  for lacks, wanted in ((tuple(brought), kept), ((), {})):
+    assert data_identity._kept_fields(config, began, lacks) == wanted
 
 
 @pytest.fixture

@@ -23,17 +23,9 @@ MODULES = {
   ),
   'critic': critic_lib.Critic(width=2, channel_multipliers=(1,), head='patch'),
 }
-LOSS = {
-  'layers': (),
-  'layer_weights': (),
-  'normalize': 'none',
+LOSS = networks.POST_LOSS | {
   'reduction': 'mean',
-  'image_weight': 0.0,
-  'image_halvings': 0,
-  'image_high_pass': 0.0,
-  'pixel_weight': 0.0,
   'adversarial_weight': 0.2,
-  'adversarial_ramp_steps': 0,
   'kl_weight': 0.0,
 }
 

@@ -17,17 +17,11 @@ from vaegan_jax.training.critic_step import CriticConfig
 from vaegan_jax.training.train_state import create_train_state
 
 SIDE, BATCH = 16, 8
-LOSS = {
-  'layers': (),
-  'layer_weights': (),
+LOSS = networks.POST_LOSS | {
   'normalize': 'local',
   'reduction': 'mean',
-  'pixel_weight': 0.0,
   'image_weight': 1.0,
-  'image_halvings': 0,
-  'image_high_pass': 0.0,
   'adversarial_weight': 0.2,
-  'adversarial_ramp_steps': 0,
   'kl_weight': 0.01,
 }
 HALF = jnp.bfloat16

@@ -22,19 +22,7 @@ from vaegan_jax.training.train_state import NetworkState, TrainState
 from vaegan_jax.training.wrappers import averaging, skipping_non_finite
 
 # The post's loss; each case lists its changes.
-POST_LOSS = {
-  'image_weight': 0.0,
-  'image_halvings': 0,
-  'image_high_pass': 0.0,
-  'layers': (),
-  'layer_weights': (),
-  'normalize': 'none',
-  'reduction': 'sum',
-  'pixel_weight': 0.0,
-  'adversarial_weight': 0.0,
-  'adversarial_ramp_steps': 1,
-  'kl_weight': 1.0,
-}
+POST_LOSS = networks.POST_LOSS | {'adversarial_ramp_steps': 1}
 
 SIDE, BATCH, LATENT, SEED = 16, 4, 3, 7
 POISON = 255  # An image whose first pixel is this becomes NaN.

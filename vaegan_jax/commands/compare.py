@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import ml_collections
 from etils import epath
@@ -22,24 +23,9 @@ from vaegan_jax.setup.finished_run import (
 
 # Fields of `config.data` that determine the held-out examples in [-1, 1].
 _SAME_DATA = (
-  'name',
-  'path',
-  'group_by',
-  'feature',
-  'shape',
-  'image_size',
-  'channels',
-  'sample_rate',
-  'center_crop',
-  'crop',
-  'axes',
-  'example_axis',
-  'nodata',
-  'max_nodata',
-  'resample',
-  'mix_channels',
-  'value_range',
-  'eval_split',
+  *('name', 'path', 'group_by', 'feature', 'shape', 'image_size', 'channels'),
+  *('sample_rate', 'center_crop', 'crop', 'axes', 'example_axis', 'nodata'),
+  *('max_nodata', 'resample', 'mix_channels', 'value_range', 'eval_split'),
 )
 
 
@@ -78,11 +64,7 @@ def compare(
   table = markdown_table(results) + '\n' + join_protocols(runs)
   write_text(output / 'comparison.md', table)
   write_text(output / 'comparison.json', json.dumps(results) + '\n')
-  page = build_page(
-    reported_runs(configs, runs, evaluations),
-    title=', '.join(runs),
-    protocol=join_protocols(runs),
-  )
+  page = page_of(configs, runs, evaluations)
   write_text(output / REPORT_FILE, page)
   print(
     table,
@@ -135,13 +117,14 @@ def evaluate_runs(runs: Mapping[str, FinishedRun]) -> dict[str, Evaluation]:
   return evaluations
 
 
-def reported_runs(
+def page_of(
   configs: Mapping[str, ml_collections.ConfigDict],
   runs: Mapping[str, FinishedRun],
   evaluations: Mapping[str, Evaluation],
-) -> list[ReportedRun]:
-  """Returns the runs for their page, in order."""
-  return [
+  **options: Any,
+) -> str:
+  """Builds the page of runs; `options` are those of `build_page`."""
+  reported = [
     ReportedRun.of(
       label,
       workdir,
@@ -155,6 +138,8 @@ def reported_runs(
       configs.items(), runs.items(), strict=True
     )
   ]
+  title, protocol = ', '.join(runs), join_protocols(runs)
+  return build_page(reported, title=title, protocol=protocol, **options)
 
 
 def join_protocols(runs: Mapping[str, FinishedRun]) -> str:

@@ -27,7 +27,7 @@ from vaegan_jax.inference.model_card import write_card
 from vaegan_jax.models import safetensors_files
 from vaegan_jax.models.pretrained import diffusers, diffusers_files
 from vaegan_jax.models.tensors import digest, to_tensors
-from vaegan_jax.runtime.files import replacing, write_text
+from vaegan_jax.runtime.files import replacing, write_bytes, write_text
 from vaegan_jax.setup.exported_run import EXPORT_VERSION, WEIGHTS_FILE
 
 _PLATFORMS = ('cpu', 'cuda', 'tpu')
@@ -118,8 +118,8 @@ def _write_programs(model: TrainedModel, folder: epath.Path) -> None:
   ):
     example = jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
     exported = jax.export.export(jax.jit(function), platforms=_PLATFORMS)
-    with replacing(folder / f'{name}.stablehlo') as path:
-      path.write_bytes(exported(example).serialize())
+    program = exported(example).serialize()
+    write_bytes(folder / f'{name}.stablehlo', program)
 
 
 def _without_paths(config: ml_collections.ConfigDict) -> dict:

@@ -4,14 +4,8 @@ from collections.abc import Mapping
 
 import ml_collections
 
-from vaegan_jax.commands.compare import (
-  evaluate_runs,
-  join_protocols,
-  open_runs,
-  reported_runs,
-)
+from vaegan_jax.commands.compare import evaluate_runs, open_runs, page_of
 from vaegan_jax.config.cli import PageOptions
-from vaegan_jax.report.page import build_page
 from vaegan_jax.runtime.files import check_writable, write_text
 
 
@@ -33,10 +27,10 @@ def report(
   """
   check_writable(folder, flag='output')
   runs = open_runs(configs)
-  page = build_page(
-    reported_runs(configs, runs, evaluate_runs(runs)),
-    title=', '.join(runs),
-    protocol=join_protocols(runs),
+  page = page_of(
+    configs,
+    runs,
+    evaluate_runs(runs),
     num_examples=options.num_examples,
     megabytes=options.megabytes,
   )

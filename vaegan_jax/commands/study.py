@@ -23,7 +23,6 @@ from vaegan_jax.commands import study_report as report
 from vaegan_jax.commands.study_report import FINISHED, Outcome
 from vaegan_jax.config.cli_flags import MEGABYTES, NUM_EXAMPLES
 from vaegan_jax.config.migrations import upgrade
-from vaegan_jax.config.rules import flatten
 from vaegan_jax.config.schema import resumable_fields
 from vaegan_jax.config.validation import validate_new_run
 from vaegan_jax.errors import UserError
@@ -31,6 +30,7 @@ from vaegan_jax.evaluation.feature_metrics import FeatureMetrics
 from vaegan_jax.report.examples import collect
 from vaegan_jax.report.page import ReportedRun, max_bytes
 from vaegan_jax.runtime import distributed
+from vaegan_jax.runtime.checkpoint_metadata import check_same
 from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.runtime.files import check_writable, write_text
 from vaegan_jax.runtime.preemption import Preempted, Stopper
@@ -196,15 +196,12 @@ def _check_resumable(config, workdir) -> None:
     saved = json.loads((epath.Path(workdir) / 'config.json').read_text())
   except (OSError, ValueError):
     return  # Restoring the checkpoint reports it.
-  was, now = map(flatten, (upgrade(saved), _as_json(config)))
-  free = tuple(f'{field}.' for field in resumable_fields(config))
-  for name, value in now.items():
-    if was.get(name) != value and not f'{name}.'.startswith(free):
-      raise UserError(
-        f'In {workdir}, {name} was {was.get(name)!r} and is {value!r} now, but '
-        'a run keeps the configuration that it began with: restore the old '
-        'value or use a new --workdir, such as --workdir=runs/study_2'
-      )
+  check_same(
+    workdir,
+    {'config': upgrade(saved)},
+    {'config': _as_json(config)},
+    resumable_fields(config),
+  )
   if newest > config.num_train_steps:
     raise UserError(
       f'{workdir} is at step {newest} already, but num_train_steps='

@@ -22,7 +22,6 @@ def check_data(config: ml_collections.ConfigDict) -> Iterator[tuple[str, ...]]:
       'data.center_crop',
       'is for images, which are resized; the arrays of data.name='
       f'{data.name!r} are cropped from the center to {shape_flag(data)}',
-      'data.center_crop=0',
     )
   yield from _check_crop(data)
   yield from _check_reading(data, num_axes)
@@ -54,14 +53,9 @@ def _check_source(data):
     yield (
       'data.group_by',
       f'is for folders of files, not for data.name={data.name!r}',
-      'data.group_by=',
     )
-  elif data.group_by and data.folder_rules < 3:
-    yield (
-      'data.group_by',
-      f'needs data.folder_rules=3, which is {data.folder_rules}',
-      'data.folder_rules=3',
-    )
+  elif data.group_by:
+    yield from _needs_rules(data, 'group_by', 3)
   if data.shape and source.holds_arrays is False:
     yield (
       'data.shape',
@@ -75,13 +69,20 @@ def _check_source(data):
       'data.feature',
       'is for datasets of TFDS, and files with several arrays, not for '
       f'data.name={data.name!r}',
-      'data.feature=',
     )
   if data.example_axis and data.name != 'array_file':
     yield (
       'data.example_axis',
       f"is for data.name='array_file', not {data.name!r}",
-      'data.example_axis=0',
+    )
+
+
+def _needs_rules(data, field, least):
+  if data.folder_rules < least:
+    yield (
+      f'data.{field}',
+      f'needs data.folder_rules={least}, which is {data.folder_rules}',
+      f'data.folder_rules={least}',
     )
 
 
@@ -94,36 +95,23 @@ def _check_crop(data):
       'is for arrays and sounds in files of their own or in archives and '
       f'tables, not for data.name={data.name!r}'
       + (', which has tiles' if data.name == 'scenes' else ''),
-      'data.crop=center',
     )
   if data.random_crop_margin:
     yield (
       'data.random_crop_margin',
       "must be 0 with data.crop='random', which takes any place already",
-      'data.random_crop_margin=0',
     )
-  if data.folder_rules < 3:
-    yield (
-      'data.crop',
-      f'needs data.folder_rules=3, which is {data.folder_rules}',
-      'data.folder_rules=3',
-    )
+  yield from _needs_rules(data, 'crop', 3)
 
 
 def _check_reading(data, num_axes):
-  for field, default in (('axes', ''), ('nodata', ''), ('max_nodata', 0.0)):
-    if data[field] == default:
+  for field in ('axes', 'nodata', 'max_nodata'):
+    if not data[field]:
       continue
-    remedy = f'data.{field}={default}'
     if not holds_arrays(data):
-      yield (
-        f'data.{field}',
-        f'is for arrays, not data.name={data.name!r}',
-        remedy,
-      )
-    elif data.folder_rules < 3 and sources.find(data.name).has_rules:
-      rule = f'needs data.folder_rules=3, which is {data.folder_rules}'
-      yield f'data.{field}', rule, 'data.folder_rules=3'
+      yield f'data.{field}', f'is for arrays, not data.name={data.name!r}'
+    elif sources.find(data.name).has_rules:
+      yield from _needs_rules(data, field, 3)
   if data.axes and len(data.axes.replace('C', '')) != num_axes:
     axes = 'TZYX'[-num_axes:]
     yield (
@@ -140,7 +128,6 @@ def _check_conversion(data, num_axes):
       'data.mid_side',
       f'is for stereo sounds, not for data.channels={data.channels} with '
       f'{shape_flag(data)}',
-      'data.mid_side=false',
     )
   if data.mid_side and data.max_nodata:
     yield (
@@ -151,17 +138,15 @@ def _check_conversion(data, num_axes):
   for field in ('resample', 'mix_channels'):
     if not data[field]:
       continue
-    off = f'data.{field}=false'
     if num_axes > 1 or not sources.find(data.name).has_conversion:
       yield (
         f'data.{field}',
         "is for sounds of data.name='array_folder' with one axis, not for "
         f'data.name={data.name!r} with {shape_flag(data)}',
-        off,
       )
     elif data.folder_rules < 4:
       rule = f'needs data.folder_rules=4, which is {data.folder_rules}'
-      yield f'data.{field}', rule, off
+      yield f'data.{field}', rule
 
 
 def _check_channels(data):
@@ -178,7 +163,6 @@ def _check_channels(data):
       'data.channels',
       f'must be from 1 to 4 for images, as of data.name={data.name!r}; '
       "'array_folder' takes any number",
-      'data.channels=3',
     )
 
 
@@ -189,21 +173,19 @@ def check_axes(config: ml_collections.ConfigDict) -> Iterator[tuple[str, ...]]:
     yield (
       'model.layout',
       f'is for sounds, which have one axis, not for {shape_flag(config.data)}',
-      'model.layout=own',
     )
   if num_axes == 2:
     return
   evaluation = config.evaluation
-  for name, needs_two, remedy in (
-    ('critic.network', config.critic.network in PRETRAINED_CRITICS, 'plain'),
-    ('model.layout', layout in ('ldm', 'tiny'), 'own'),
-    ('evaluation.lpips_weights', evaluation.lpips_weights, ''),
-    ('evaluation.features_weights', evaluation.features_weights, ''),
+  for name, needs_two in (
+    ('critic.network', config.critic.network in PRETRAINED_CRITICS),
+    ('model.layout', layout in ('ldm', 'tiny')),
+    ('evaluation.lpips_weights', evaluation.lpips_weights),
+    ('evaluation.features_weights', evaluation.features_weights),
   ):
     if needs_two:
       yield (
         name,
         f'needs two axes, height and width, and {shape_flag(config.data)} has '
         f'{num_axes}',
-        f'{name}={remedy}',
       )

@@ -33,7 +33,6 @@ def check_layout(model: ml_collections.ConfigDict) -> Iterator[tuple[str, ...]]:
         yield (
           'model.num_groups',
           f'must divide the {model.width * multiplier} channels of a level',
-          'model.num_groups=0',
         )
 
 

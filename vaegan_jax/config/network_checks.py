@@ -82,7 +82,6 @@ def _check_latent(config) -> Conflicts:
     yield (
       'critic.prior_fakes',
       "needs a prior, and model.latent='none' has none",
-      'critic.prior_fakes=false',
     )
 
 
@@ -136,7 +135,6 @@ def check_trained_critic(config: ml_collections.ConfigDict) -> Conflicts:
     yield (
       'critic.weight_clip',
       'contradicts critic.spectral_norm=True, which rescales clipped weights',
-      'critic.weight_clip=0',
     )
   for field in ('gradient_penalty_weight', 'r1_weight'):
     if critic[field] and critic.norm == 'batch':
@@ -173,7 +171,6 @@ def _check_views(config) -> Conflicts:
       'critic.views',
       f'must be ("wave",) for examples of {len(space)} axes: spectra and '
       'periods are of sounds, which have one',
-      'critic.views="(\'wave\',)"',
     )
   if critic.head != 'patch':
     yield (
@@ -186,7 +183,6 @@ def _check_views(config) -> Conflicts:
     yield (
       'critic.patch_size',
       "is only read where critic.views has 'wave'",
-      'critic.patch_size=1',
     )
   multiple = 2**critic.depth
   for window in critic.stft_windows if 'stft' in critic.views else ():
@@ -204,7 +200,6 @@ def _check_views(config) -> Conflicts:
         'critic.stft_bands',
         f'leaves a band without frequencies: those of the window {window} are '
         f'cut at multiples of {multiple}',
-        'critic.stft_bands="()"',
       )
 
 
@@ -292,11 +287,7 @@ def check_pretrained_critic(config: ml_collections.ConfigDict) -> Conflicts:
       'loss.adversarial_weight=0',
     )
   if data.channels not in (1, 3):
-    yield (
-      'data.channels',
-      f'must be 1 or 3 for {network}',
-      'data.channels=3',
-    )
+    yield 'data.channels', f'must be 1 or 3 for {network}'
   if min(spatial_shape(data)) < 16 and config.critic.network != 'lpips':
     field = shape_field(data)
     yield (

@@ -278,6 +278,8 @@ FIELDS = (
         help='Weight of the image as a layer of the distance; 0: off.'),
   Field('loss.image_halvings', 3, between(0, 12), absent=0,
         help='Lower resolutions at which the image is a layer too.'),
+  Field('loss.image_growth', 1.0, between(0.0, 8.0),
+        help='Factor of that weight for each halving.'),
   Field('loss.image_high_pass', 1.0, rules.WEIGHT, absent=0.0,
         help='Weight of the image less its half-size copy as a layer, in units '
         'of image_weight; 0: off.'),
@@ -389,6 +391,13 @@ def check_fields(config: ml_collections.ConfigDict) -> None:
   values = rules.flatten(config)
   for field in FIELDS:
     rules.check_value(field.name, values[field.name], field.rule, field.default)
+
+
+def default_flag(name: str) -> str:
+  """Returns 'field=value' with the default of a field."""
+  default = next(field.default for field in FIELDS if field.name == name)
+  is_float = isinstance(default, float)
+  return f'{name}={f"{default:g}" if is_float else rules.as_argument(default)}'
 
 
 def path_fields() -> tuple[str, ...]:

@@ -22,6 +22,21 @@ def settings(cls: type[T], section: Mapping[str, Any], **others: Any) -> T:
   return cls(**known, **others)
 
 
+def with_data(
+  config: ml_collections.ConfigDict, **fields: Any
+) -> ml_collections.ConfigDict:
+  """Returns a copy with other fields of `config.data`, of any type.
+
+  It is `config` itself if they are the same.
+  """
+  if all(config.data[name] == value for name, value in fields.items()):
+    return config
+  config = config.copy_and_resolve_references()
+  with config.ignore_type():
+    config.data.update(fields)
+  return config
+
+
 def loss_settings(config: ml_collections.ConfigDict) -> LossConfig:
   """Returns the settings of the loss, with the sample rate of the data."""
   return settings(LossConfig, config.loss, sample_rate=config.data.sample_rate)

@@ -3,9 +3,10 @@
 If a sweep names a field, also with every value of it.
 """
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import ml_collections
 from etils import epath
@@ -29,18 +30,6 @@ _MULTIPLE = re.compile(r'([0-9.]+(?:e[+-]?[0-9]+)?)x')
 _RESERVED = ('objective', 'seed')  # A study has other flags for these.
 
 
-class Member(NamedTuple):
-  """One run of a study.
-
-  Attributes:
-    label: of its line in the table: the objective and, in a sweep, the value.
-    seed: seed of the run.
-  """
-
-  label: str
-  seed: int
-
-
 def create_runs(
   source: str,
   argv: Sequence[str],
@@ -62,7 +51,8 @@ def create_runs(
     {workdir of a run: its valid configuration}.
 
   Raises:
-    UserError: a flag is wrong, or a configuration is not valid.
+    UserError: a flag is wrong, or a configuration is not valid, or they differ
+      in their data.
   """
   path, objective, _ = split_source(source)
   if objective:
@@ -76,53 +66,23 @@ def create_runs(
         f'--config.{field} is set by --mode=study, from --study.{field}s: for '
         f'example, --study.{field}s={FLAGS[f"study.{field}s"].example}'
       )
-  configs = create_configs(
-    source,
-    argv,
-    objectives=_parse_objectives(objectives),
-    seeds=_parse_seeds(seeds),
-    sweep=_parse_sweep(sweep),
-  )
+  names, numbers = _parse_objectives(objectives), _parse_seeds(seeds)
   runs = {}
-  for member, config in configs.items():
+  changes = _parse_sweep(sweep) or ['']
+  for objective, change, seed in itertools.product(names, changes, numbers):
+    folder = epath.Path(workdir, objective, change, f'seed_{seed}')
+    config = _create_config(source, argv, objective, seed, change)
+    runs[str(folder)] = config
+  _check_same_data(source, list(runs.values()))
+  for config in runs.values():
     make_paths_absolute(config)
-    folder = epath.Path(workdir, *member.label.split(', '))
-    runs[str(folder / f'seed_{member.seed}')] = config
   return runs
 
 
-def create_configs(
-  source: str,
-  argv: Sequence[str],
-  *,
-  objectives: Sequence[str],
-  seeds: Sequence[int],
-  sweep: Sequence[str] = (),
-) -> dict[Member, ml_collections.ConfigDict]:
-  """Creates the configurations of every objective, value and seed.
-
-  Args:
-    source: the Python file, perhaps with presets, without an objective.
-    argv: the program's name and its `--config.<field>` flags.
-    objectives: names.
-    seeds: seeds of every objective.
-    sweep: 'field=value' of every run of an objective and a seed, or
-      'field=0.3x', a multiple of the objective's own value; (): one run.
-
-  Returns:
-    {member of the study: its valid configuration}.
-
-  Raises:
-    UserError: one is not valid, or they differ in their data.
-  """
-  configs = {}
-  for objective in objectives:
-    for change in sweep or ('',):
-      label = f'{objective}, {change}' if change else objective
-      for seed in seeds:
-        config = _create_config(source, argv, objective, seed, change)
-        configs[Member(label, seed)] = config
-  first, *others = configs.values()
+def _check_same_data(
+  source: str, configs: Sequence[ml_collections.ConfigDict]
+) -> None:
+  first, *others = configs
   for config in others:
     for field, value in config.data.items():
       if value != first.data[field]:
@@ -132,7 +92,6 @@ def create_configs(
           'study needs the same images for all: set it for all, with '
           f'--config.data.{field}={value}'
         )
-  return configs
 
 
 def _create_config(

@@ -84,9 +84,12 @@ def validate_new_run(config: ml_collections.ConfigDict) -> None:
 
 
 def _refuse(config, conflicts: Conflicts) -> None:
-  """Raises the first of the conflicts, if any."""
+  """Raises the first of the conflicts, if any.
+
+  One without a remedy is mended by the default of its field.
+  """
   for name, rule, *remedies in conflicts:
-    raise conflict(config, name, rule, *remedies)
+    raise conflict(config, name, rule, *remedies or [schema.default_flag(name)])
 
 
 def _check_contrast(config) -> Conflicts:
@@ -113,7 +116,6 @@ def _check_start(config) -> Conflicts:
     yield (
       'loss.drift_weight',
       'is for the distance from the decoder of init_from, which is empty',
-      'loss.drift_weight=0',
     )
 
 
@@ -133,20 +135,14 @@ def _check_trained_parts(config) -> Conflicts:
     yield (
       'loss.drift_weight',
       "is for a decoder that moves, and model.train='none' keeps it",
-      'loss.drift_weight=0',
     )
   if critic.warmup_steps and not has_critic:
-    yield (
-      'critic.warmup_steps',
-      'is for a critic that is trained',
-      'critic.warmup_steps=0',
-    )
+    yield 'critic.warmup_steps', 'is for a critic that is trained'
   if model.train != 'all' and config.loss.rate:
     yield (
       'loss.rate',
       f'is that of an encoder which moves, and model.train={model.train!r} '
       'keeps it',
-      'loss.rate=0',
     )
 
 
@@ -219,13 +215,11 @@ def _check_spectra(config) -> Conflicts:
     yield (
       field,
       f'is for sounds, which have one axis, not for {shape_flag(config.data)}',
-      f'{field}=0',
     )
   if not loss.distance_weight:
     yield (
       field,
       'is for layers of the distance, which loss.distance_weight=0.0 turns off',
-      f'{field}=0',
     )
   if loss.variance == 'optimal':
     yield (
@@ -242,23 +236,19 @@ def _check_equivariance(config) -> Conflicts:
   model = config.model
   if not config.loss.equivariance_weight:
     return
-  field, off = 'loss.equivariance_weight', 'loss.equivariance_weight=0'
+  field = 'loss.equivariance_weight'
   if model.latent_shape != 'map' or model.latent not in ('gaussian', 'none'):
     yield (
       field,
       'averages neighbours of a latent map of real numbers, not those of '
       f'model.latent={model.latent!r}, model.latent_shape='
       f'{model.latent_shape!r}',
-      off,
+      f'{field}=0',
       'model.latent_shape=map',
     )
   space = latent_space(config)
   if any(side % 2 for side in space):
-    yield (
-      field,
-      f'halves the latent map, whose shape is {as_argument(space)}',
-      off,
-    )
+    yield field, f'halves the latent map, whose shape is {as_argument(space)}'
 
 
 def _check_rate(config) -> Conflicts:
@@ -272,7 +262,6 @@ def _check_rate(config) -> Conflicts:
       "is steered by the KL of model.latent='gaussian'; the rate of "
       f'model.latent={model.latent!r} is '
       + ('not measured' if model.latent == 'none' else 'that of its codes'),
-      'loss.rate=0',
     )
   if not loss.kl_weight:
     yield (

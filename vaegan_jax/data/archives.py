@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from vaegan_jax.data.reading import check_size
-from vaegan_jax.errors import UserError, describe_error
+from vaegan_jax.data.store import reporting_damage
+from vaegan_jax.errors import UserError
 
 SUFFIXES = ('.tar', '.zip')
 _BLOCK = 512  # Bytes of a tar's header.
@@ -61,15 +62,8 @@ def list_members(path: str) -> list[Member]:
         f'no example can be read alone: unpack it to a .tar by {program}'
       )
   list_all = _list_zip if start.startswith(b'PK') else _list_tar
-  try:
+  with reporting_damage(f'{path!r} of data.path'):
     members = list(list_all(path))
-  except UserError:
-    raise
-  except Exception as error:  # Both modules raise many kinds.
-    raise UserError(
-      f'{path!r} of data.path cannot be read ({describe_error(error)}): it '
-      'may be truncated, so copy it again'
-    ) from error
   for member in members:
     if member.name.startswith('/') or '..' in member.name.split('/'):
       raise UserError(

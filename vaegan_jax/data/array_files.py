@@ -5,9 +5,7 @@ import hashlib
 import importlib.util
 import pathlib
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from vaegan_jax.data import (
   array_shapes,
@@ -20,37 +18,12 @@ from vaegan_jax.data import (
 )
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.file_lists import list_files
-from vaegan_jax.data.image_files import DAMAGED_FILE, RULES, ImageFiles
-from vaegan_jax.data.reading import Reading, TooLarge, UnreadableKind
+from vaegan_jax.data.image_files import DAMAGED_FILE, ImageFiles
+from vaegan_jax.data.reading import TooLarge, UnreadableKind
 from vaegan_jax.data.slices import Opened
 
 # The codecs of ffmpeg for WAVs of each dtype.
 _CODECS = {'int16': 'pcm_s16le', 'int32': 'pcm_s32le', 'float32': 'pcm_f32le'}
-
-
-class _Kind(NamedTuple):
-  """Properties that all arrays of a folder must share.
-
-  Attributes:
-    dtype: its name.
-    shape: shape of the array; None for a length that may vary.
-    sample_rate: samples per second; 0 if not a sound.
-    axes: a letter for each axis, as `data.axes`; '' if unknown.
-  """
-
-  dtype: str
-  shape: tuple[int | None, ...]
-  sample_rate: int
-  axes: str = ''
-
-  def __str__(self) -> str:
-    if not self.sample_rate:
-      lengths = ', '.join('?' if n is None else str(n) for n in self.shape)
-      return f'{self.dtype} [{lengths}] {self.axes}'.rstrip()
-    return (
-      f'{self.dtype} sounds with channels={self.shape[-1]} and '
-      f'sample_rate={self.sample_rate}'
-    )
 
 
 class ArrayFiles(ImageFiles):
@@ -67,33 +40,24 @@ class ArrayFiles(ImageFiles):
   _holds_arrays = True
   _must_hold = '.npy, .npz, TIFF, PNG, WAV or other files, such as "field.npy"'
 
-  def __init__(
-    self,
-    path: str,
-    num_samples: int = 0,
-    rules: int = RULES,
-    group_by: str = '',
-    reading: Reading | None = None,
-    cut: tuple[int, tuple[int, ...]] | None = None,
-  ):
+  def __init__(self, path: str, data: DataConfig):
     """Lists the arrays, and reads none.
 
     Args:
       path: path of the folder, '~' and '$NAME' allowed.
-      num_samples: the samples that a sound must have.
-      rules, group_by: see `ImageFiles`. Arrays were never read by rules 1.
-      reading: how arrays are read; None for `rules` alone.
-      cut: (channels, shape) of an example, of which no data is counted; None
-        for all of a file.
+      data: settings of the run. No data is counted in what is cut out. Arrays
+        were never read by rules 1.
 
     Raises:
       UserError: see `ImageFiles`.
     """
-    self._reading = reading or Reading(rules)
-    self._cut = cut
-    super().__init__(path, max(rules, 2), group_by)
+    self._reading, rules = data.reading, data.folder_rules
+    self._cut = data.channels, data.read_shape
+    is_signal = len(data.read_shape) == 1
+    num_samples = data.read_shape[0] if is_signal else 0
+    super().__init__(path, max(rules, 2), data.group_by)
     if rules > 2:  # They decide which examples are skipped.
-      self.place_key += repr((self._reading.key, cut))
+      self.place_key += repr((self._reading.key, self._cut))
       self.place_key += self._list_masks()
     self.least_samples = num_samples
     if num_samples:  # It decides which sounds are too short.
@@ -135,7 +99,7 @@ class ArrayFiles(ImageFiles):
       f'{self._describe_one()}'
     )
 
-  def _describe_conversion(self, kind: _Kind) -> str:
+  def _describe_conversion(self, kind: array_shapes.Kind) -> str:
     """Returns a clause about fields that make different sounds alike."""
     kinds, flags = set(self._kinds_found.values()), []
     if len({found.sample_rate for found in kinds}) > 1:
@@ -189,19 +153,11 @@ class ArrayFiles(ImageFiles):
     if stored.sample_rate:
       self._check_length(stored.values.shape[0])
     arrays.check_finite(stored.values)
-    missing = array_shapes.count_missing(
-      stored, self._reading, *(self._cut or (1, stored.values.shape))
-    )
+    missing = array_shapes.count_missing(stored, self._reading, *self._cut)
     is_sound = stored.sample_rate > 0
     if is_sound and stored.values.min() == stored.values.max():
       self.silent.append(name)
-    opened = Opened(
-      stored.values,
-      stored.axes,
-      sample_rate=stored.sample_rate,
-      was=stored.was,
-    )
-    self._note(name, opened, (0,) if is_sound else ())
+    self._note(name, stored, (0,) if is_sound else ())
     return missing
 
   def _check_length(self, length: int) -> None:
@@ -221,7 +177,9 @@ class ArrayFiles(ImageFiles):
     length = 2 ** (length.bit_length() - 1)
     return f', or take less of each: --config.data.shape="({length},)"'
 
-  def _note(self, name: str, opened: Opened, free: Collection[int]) -> None:
+  def _note(
+    self, name: str, opened: Opened | arrays.Stored, free: Collection[int]
+  ) -> None:
     """Notes the kind of an array, the lengths of whose axes `free` may vary."""
     axes, order = opened.axes, list(range(len(opened.values.shape)))
     if 'C' in axes and not self._reading.axes:  # Last, as in decoded files.
@@ -231,8 +189,10 @@ class ArrayFiles(ImageFiles):
     shape = tuple(
       None if n in free else size for n, size in zip(order, shape, strict=True)
     )
-    dtype = arrays.to_device_dtype(np.empty(0, opened.values.dtype)).dtype
-    self._kinds_found[name] = _Kind(dtype.name, shape, opened.sample_rate, axes)
+    dtype = arrays.device_dtype(opened.values.dtype)
+    self._kinds_found[name] = array_shapes.Kind(
+      dtype.name, shape, opened.sample_rate, axes
+    )
     if opened.was:
       self.converted[name] = opened.was
 
@@ -251,7 +211,7 @@ class ArrayFiles(ImageFiles):
     """See `ImageFiles._describe_one`."""
     if self.sample_rate or None in self.shape:  # Lengths may vary.
       return ''
-    channels, shape = self._cut or (1, ())
+    channels, shape = self._cut
     axis = array_shapes.find_examples(
       self.shape, channels=channels, shape=shape
     )

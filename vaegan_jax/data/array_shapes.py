@@ -2,13 +2,38 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from vaegan_jax.data import arrays, no_data
 from vaegan_jax.data.reading import Reading
 from vaegan_jax.errors import UserError
+
+
+class Kind(NamedTuple):
+  """Properties that all arrays of a data set must share.
+
+  Attributes:
+    dtype: its name.
+    shape: shape of the array; None for a length that may vary.
+    sample_rate: samples per second; 0 if not a sound.
+    axes: a letter for each axis, as `data.axes`; '' if unknown.
+  """
+
+  dtype: str
+  shape: tuple[int | None, ...]
+  sample_rate: int = 0
+  axes: str = ''
+
+  def __str__(self) -> str:
+    if not self.sample_rate:
+      lengths = ', '.join('?' if n is None else str(n) for n in self.shape)
+      return f'{self.dtype} [{lengths}] {self.axes}'.rstrip()
+    return (
+      f'{self.dtype} sounds with channels={self.shape[-1]} and '
+      f'sample_rate={self.sample_rate}'
+    )
 
 
 def check_shape(

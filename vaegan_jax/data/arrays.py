@@ -10,7 +10,7 @@ import io
 import threading
 import zipfile
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -140,11 +140,11 @@ def to_stored(
   """
   missing = no_data.find(array, nodata, reading, hidden)
   if missing is None:
-    return Stored(to_device_dtype(array), axes)
+    return Stored(_to_device(array), axes)
   # What is no data, such as float64's lowest, may exceed float32.
   first = str(array[missing][0])
   array = np.where(missing, array.dtype.type(0), array)
-  return Stored(to_device_dtype(array), axes, missing, nodata=first)
+  return Stored(_to_device(array), axes, missing, nodata=first)
 
 
 def check_sample_rate(found: int, wanted: int) -> None:
@@ -301,17 +301,19 @@ def encode_npy(array: np.ndarray) -> bytes:
   return content.getvalue()
 
 
-def to_device_dtype(array: np.ndarray) -> np.ndarray:
-  """Converts to the machine's byte order, and a dtype of the device."""
-  kind, size = array.dtype.kind, array.dtype.itemsize
-  if kind not in 'buif':
-    raise ValueError(f'it holds {array.dtype}, and must hold real numbers')
-  if kind == 'b':
-    return array.astype(np.uint8)
-  if size > 4:
-    with np.errstate(over='ignore'):  # `check_finite` reports infinities.
-      return array.astype(np.float32)
-  return array.astype(array.dtype.newbyteorder('='), copy=False)
+def device_dtype(dtype: Any) -> np.dtype:
+  """Returns the dtype on the device; raises a ValueError for no numbers."""
+  dtype = np.dtype(dtype)
+  if dtype.kind not in 'buif':
+    raise ValueError(f'it holds {dtype}, and must hold real numbers')
+  if dtype.kind == 'b':
+    return np.dtype(np.uint8)
+  return np.dtype(np.float32) if dtype.itemsize > 4 else dtype.newbyteorder('=')
+
+
+def _to_device(array: np.ndarray) -> np.ndarray:
+  with np.errstate(over='ignore'):  # `check_finite` reports infinities.
+    return array.astype(device_dtype(array.dtype), copy=False)
 
 
 def _read_npy(data: bytes) -> np.ndarray:

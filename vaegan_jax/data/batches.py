@@ -66,68 +66,45 @@ def create_batches(
       f'evenly; use a multiple of {total_devices}, such as '
       f'{max(1, round(batch_size / total_devices)) * total_devices}.'
     )
-  batches = _Batches(
-    images,
-    seed,
-    batch_size,
-    num_devices,
-    num_parts,
-    process_index,
-    process_count,
-  )
-  return iter(batches[start_step:].map(place).to_iter_dataset(_PREFETCH))
+  size = num_parts * batch_size
 
-
-class _Batches(grain.MapDataset):
-  """The batches of all steps, by number from 0.
-
-  The order of an epoch is a permutation by NumPy. It is several times faster
-  than grain's shuffle, whose order has also changed between releases.
-  """
-
-  def __init__(
-    self,
-    images,
-    seed,
-    batch_size,
-    num_devices,
-    num_parts,
-    process_index,
-    process_count,
-  ):
-    super().__init__()
-    self._images = images
-    self._seed = seed
-    self._batch_size = batch_size
-    self._num_devices = num_devices
-    self._num_parts = num_parts
-    self._local_size = batch_size // process_count
-    self._offset = process_index * self._local_size
-    self._order = functools.lru_cache(maxsize=2)(self._permute)
-
-  def __len__(self) -> int:
-    return sys.maxsize
-
-  def __getitem__(self, index):
-    if isinstance(index, slice):
-      return self.slice(index)
-    parts = np.arange(index * self._num_parts, (index + 1) * self._num_parts)
-    firsts = parts * self._batch_size + self._offset
-    sequence = firsts[:, None] + np.arange(self._local_size)
+  def number(step: int) -> np.ndarray:
+    numbers = np.arange(step * size, (step + 1) * size)
+    numbers = numbers.reshape(num_parts, process_count, num_devices, -1)
     # [K, D, B] to [D, K, B]: a device has its share of every microbatch.
-    sequence = sequence.reshape(self._num_parts, self._num_devices, -1)
-    sequence = sequence.transpose(1, 0, 2).reshape(-1)
-    epochs, places = np.divmod(sequence, len(self._images))
-    indices = np.empty_like(places)
-    for epoch in np.unique(epochs):
-      chosen = epochs == epoch
-      indices[chosen] = self._order(int(epoch))[places[chosen]]
-    if isinstance(self._images, Crops):
-      batch = self._images.at_random(indices, self._seed, sequence)
-    else:
-      batch = self._images[indices]
-    return batch.reshape(self._num_devices, -1, *batch.shape[1:])
+    numbers = numbers[:, process_index].swapaxes(0, 1)
+    return numbers.reshape(num_devices, -1)
 
-  def _permute(self, epoch: int) -> np.ndarray:
-    rng = np.random.default_rng((self._seed, epoch))
-    return rng.permutation(len(self._images))
+  order = functools.lru_cache(2)(functools.partial(_permute, images, seed))
+  read = functools.partial(_read, images, seed, order)
+  steps = grain.MapDataset.range(start_step, sys.maxsize)
+  steps = steps.map(number).map(read).map(place)
+  return iter(steps.to_iter_dataset(_PREFETCH))
+
+
+def _permute(images: Images, seed: int, epoch: int) -> np.ndarray:
+  """Returns the order of an epoch.
+
+  NumPy is several times faster than grain's shuffle, whose order has also
+  changed between releases.
+  """
+  return np.random.default_rng((seed, epoch)).permutation(len(images))
+
+
+def _read(
+  images: Images,
+  seed: int,
+  order: Callable[[int], np.ndarray],
+  numbers: np.ndarray,
+) -> np.ndarray:
+  """Reads examples by their numbers [D, N] in the whole training."""
+  epochs, places = np.divmod(numbers.reshape(-1), len(images))
+  indices = np.empty_like(places)
+  for epoch in np.unique(epochs):
+    chosen = epochs == epoch
+    indices[chosen] = order(int(epoch))[places[chosen]]
+  if isinstance(images, Crops):
+    batch = images.at_random(indices, seed, numbers.reshape(-1))
+  else:
+    batch = images[indices]
+  return batch.reshape(*numbers.shape, *batch.shape[1:])

@@ -35,7 +35,6 @@ class _ByList(ByName):
     self._file = path.name
 
   def split(self, names: list[str], digests: Mapping[str, bytes]) -> Splits:
-    """Splits names; see `ByName.split`."""
     del digests
     splits = {split: [] for split in _SPLITS.values()}
     for name in names:
@@ -43,7 +42,6 @@ class _ByList(ByName):
     return splits
 
   def origin(self, split: str, names: Sequence[str]) -> str:
-    """Names the list; see `ByName.origin`."""
     return f'by {self._file}'
 
 
@@ -58,14 +56,12 @@ class CelebAFiles(ImageFiles):
     super().__init__(path, 2)
 
   def read(self, name: str) -> bytes:
-    """Returns the bytes of one image; see `ImageFiles.read`."""
     if self._zip is None:
       return super().read(name)
     check_size(self.size(name))
     return self._zip.read(name)
 
   def find_damaged(self, report: str = DAMAGED_FILE) -> dict[str, str]:
-    """Decodes every image once; see `ImageFiles.find_damaged`."""
     missing = len(self._splits) - len(self.names)
     if missing > 0:
       logging.warning(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from vaegan_jax.data.reading import Declared
-from vaegan_jax.data.store import Blocks, import_reader
+from vaegan_jax.data.store import Blocks, import_reader, reporting_damage
 from vaegan_jax.errors import UserError, describe_error
 
 SUFFIXES = (
@@ -116,20 +116,16 @@ def open_entries(path: str) -> list[Entry]:
   Raises:
     UserError: it is of another kind, damaged, or its library is missing.
   """
-  try:
-    return list(_find_opener(path)(path))
-  except UserError:
-    raise
-  except Exception as error:  # Libraries raise nearly anything.
-    if isinstance(error, ValueError) and 'Python objects' in str(error):
+  with reporting_damage(f'data.path={path!r}'):
+    try:
+      return list(_find_opener(path)(path))
+    except ValueError as error:
+      if 'Python objects' not in str(error):
+        raise
       raise UserError(
         f'data.path={path!r} holds pickled objects, which are not loaded: save '
         'arrays of numbers'
       ) from error
-    raise UserError(
-      f'data.path={path!r} cannot be read ({describe_error(error)}): it may be '
-      'truncated, so copy or write it again'
-    ) from error
 
 
 def _find_opener(path: str) -> Callable[[str], Any]:

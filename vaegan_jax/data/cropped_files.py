@@ -3,13 +3,14 @@
 import hashlib
 import math
 import os
-import stat
 from typing import Any
 
 from vaegan_jax.data import arrays, slices, sound_conversion, tiff_files
 from vaegan_jax.data.array_files import ArrayFiles
 from vaegan_jax.data.crops import Grid, find_empty
+from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.slices import Facts, Opened, Sliced
+from vaegan_jax.data.store import check_unchanged
 
 
 class CroppedFiles(ArrayFiles):
@@ -19,9 +20,9 @@ class CroppedFiles(ArrayFiles):
   `facts`.
   """
 
-  def __init__(self, *args: Any):
-    """Lists the arrays; see `ArrayFiles`, whose `cut` must be given."""
-    super().__init__(*args)
+  def __init__(self, path: str, data: DataConfig):
+    """Lists the arrays; see `ArrayFiles`."""
+    super().__init__(path, data)
     self.place_key += ' crops'
     self.facts = {}
 
@@ -35,15 +36,12 @@ class CroppedFiles(ArrayFiles):
     """
     path = str(self.root / name)
     tiff_files.check_mask(path, self._reading)
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
+    if not os.path.isfile(path):
       raise OSError('it is not a regular file')
-    if (status.st_size, status.st_mtime_ns) != self._found[name]:
-      raise OSError('it has changed since the start')
+    check_unchanged(path, self._found[name])
     return slices.open_values(path, self._reading)
 
   def _inspect(self, name: str) -> tuple[bytes, Exception | None, Any]:
-    """Reads a file in parts if possible; see `ImageFiles._inspect`."""
     digest = b''
     try:
       opened = self.open(name)
@@ -56,7 +54,6 @@ class CroppedFiles(ArrayFiles):
       return digest, error.with_traceback(None), None
 
   def _check(self, name: str, data: bytes) -> tuple[int, int]:
-    """Decodes a whole file; see `ArrayFiles._check`."""
     opened = slices.decoded(
       arrays.read_stored(data, self._reading), self._reading
     )

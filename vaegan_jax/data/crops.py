@@ -6,7 +6,6 @@ grid, one from a random place of the same array, so that an array counts as
 often as it is long. Axes: S one to three of space, C channels, B batch.
 """
 
-import bisect
 import functools
 import itertools
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ import numpy as np
 from vaegan_jax.data import arrays, no_data
 from vaegan_jax.data.reading import NoData, Reading
 from vaegan_jax.data.slices import Sliced
-from vaegan_jax.data.store import Recent
+from vaegan_jax.data.store import Parts, Recent
 from vaegan_jax.errors import UserError
 
 _ATTEMPTS = 16  # At random places, before the crop of the grid is taken.
@@ -174,13 +173,11 @@ class Crops:
     self.fingerprint = fingerprint
     grid = functools.cache(functools.partial(Grid.of, shape=shape))
     self._grids = [grid(array.space) for array in arrays_]
-    self._ends = list(
-      itertools.accumulate(
-        int(np.prod(grid.counts)) - len(array.empty)
-        for grid, array in zip(self._grids, arrays_, strict=True)
-      )
+    self._parts = Parts(
+      int(np.prod(grid.counts)) - len(array.empty)
+      for grid, array in zip(self._grids, arrays_, strict=True)
     )
-    numbers = np.arange(self._ends[-1], dtype=np.uint64)
+    numbers = np.arange(len(self._parts), dtype=np.uint64)
     self._order = np.argsort(numbers * _GOLDEN)
     self._opened = Recent(_OPEN_AT_ONCE)
     self._filled = functools.lru_cache(64)(self._list_filled)
@@ -256,9 +253,7 @@ class Crops:
 
   def _find(self, index: int) -> tuple[int, int]:
     """Returns an array, and the number of a crop in its grid."""
-    place = int(self._order[index])
-    which = bisect.bisect_right(self._ends, place)
-    place -= self._ends[which - 1] if which else 0
+    which, place = self._parts.find(int(self._order[index]))
     return which, self._filled(which)[place]
 
   def _list_filled(self, which: int) -> Sequence[int]:

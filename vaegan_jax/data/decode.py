@@ -7,7 +7,9 @@ kinds below are read, up to `PIL.Image.MAX_IMAGE_PIXELS` (89 million) pixels.
 import contextlib
 import functools
 import io
+from collections.abc import Callable
 from concurrent import futures
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -193,6 +195,18 @@ def decode_image(
     image_size=image_size,
     center_crop=center_crop,
     to_srgb=to_srgb,
+  )
+
+
+def decoder(data: Any, to_srgb: bool) -> Callable[[Any], np.ndarray]:
+  """Returns `decode_image` for the photographs of a `DataConfig`."""
+  return functools.partial(
+    decode_image,
+    channels=data.channels,
+    image_size=data.read_shape,
+    center_crop=data.center_crop,
+    to_srgb=to_srgb,
+    rules=data.reading.rules,
   )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from absl import logging
 
 from vaegan_jax.data import decode
+from vaegan_jax.data.store import stat_of
 
 # Files with these names are images, and damaged if their content is not.
 _FIRST_SUFFIXES = (
@@ -81,7 +82,6 @@ def _warn_about_folder(error: OSError) -> None:
 
 def _size_and_time(path: pathlib.Path) -> tuple[int, int]:
   try:
-    status = path.stat()
+    return stat_of(path)
   except OSError:  # A dangling link counts as a damaged file.
     return 0, 0
-  return status.st_size, status.st_mtime_ns

@@ -120,21 +120,17 @@ class FolderDataset(Dataset):
       self.sample_rate = index['sample_rate']
 
   def read(self, split: str, indices: Sequence[int]) -> list[bytes]:
-    """Returns the bytes of files; see `Dataset.read`."""
     names = self._names[split]
     return [self._files.read(names[index]) for index in indices]
 
   def whole(self, split: str, index: int) -> slices.Facts:
-    """Returns what is known of an array; see `Dataset.whole`."""
     space, *others = self._facts[self._names[split][index]]
     return slices.Facts(tuple(space), *others)  # JSON has lists.
 
   def open_whole(self, split: str, index: int) -> slices.Opened:
-    """Opens an array; see `Dataset.open_whole`."""
     return self._files.open(self._names[split][index])
 
   def report(self, data: DataConfig) -> list[str]:
-    """Returns lines about splits, sizes and profiles; see `Dataset.report`."""
     return self._files.report(self._names, self._image_counts, data)
 
   def describe(self, split: str, index: int) -> str:

@@ -9,11 +9,12 @@ import os
 import pathlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from vaegan_jax.data.split_names import NamedFolders, group_keys
+import numpy as np
+
+from vaegan_jax.data.split_names import NamedFolders, group_keys, hold_out
 from vaegan_jax.errors import UserError
 
 _FIRST_TEST_FOLDERS = ('test', 'validation', 'val')
-_TEST_EVERY = 10  # One file or group in this many is held out.
 
 Splits = dict[str, list[str]]  # Names by split.
 
@@ -49,7 +50,7 @@ class ByName:
     return self._reason if split == 'test' else 'not held out'
 
   def _hold_out(self, names, digests) -> list[str]:
-    return names[::_TEST_EVERY]
+    return names[::10]
 
 
 class ByContent(ByName):
@@ -63,8 +64,7 @@ class ByContent(ByName):
     self.warnings = warnings
 
   def _hold_out(self, names, digests) -> list[str]:
-    held = _smallest_or_tenth({name: digests[name] for name in names})
-    return [name for name in names if digests[name] in held]
+    return _held_out(names, digests, but_one=False)
 
 
 class ByGroup(ByContent):
@@ -110,26 +110,16 @@ class ByGroup(ByContent):
         if key is None
         else hashlib.sha256(repr(key).encode()).digest()
       )
-    held = _smallest_or_tenth(hashes, but_one=True)
-    return [name for name in names if hashes[name] in held]
+    return _held_out(names, hashes, but_one=True)
 
 
-def _smallest_or_tenth(
-  hashes: Mapping[str, bytes], but_one: bool = False
-) -> set[bytes]:
-  """Returns the hashes that are held out: one in ten, or the smallest.
-
-  Args:
-    hashes: a hash for each name.
-    but_one: whether to return the smallest alone, too, if all would be held
-      out.
-  """
-  numbers = {h: int.from_bytes(h[:8]) for h in hashes.values()}
-  held = {h for h, number in numbers.items() if number % _TEST_EVERY == 0}
-  if held and not (but_one and len(held) == len(numbers)):
-    return held
-  least = min(numbers.values(), default=0)
-  return {h for h, number in numbers.items() if number == least}
+def _held_out(
+  names: list[str], hashes: Mapping[str, bytes], but_one: bool
+) -> list[str]:
+  """Returns the names whose hashes are held out; see `hold_out`."""
+  numbers = [int.from_bytes(hashes[name][:8]) for name in names]
+  held = hold_out(np.array(numbers, np.uint64), but_one)
+  return [name for name, is_held in zip(names, held, strict=True) if is_held]
 
 
 class ByFolder(ByName):

@@ -36,9 +36,9 @@ class ImageCounts:
 
   def __init__(self, counts: Mapping[str, Any] | None = None):
     """Starts with no image, or with what `to_json` returned."""
-    counts = counts or {}
+    self._found = {key: dict((counts or {}).get(key, {})) for key in _KEYS}
     self._sizes, self._profiles, self._unusable, self._pages, self._tiffs = (
-      dict(counts.get(key, {})) for key in _KEYS
+      self._found.values()
     )
 
   @staticmethod
@@ -64,11 +64,7 @@ class ImageCounts:
 
   def to_json(self) -> dict[str, dict[str, list[Any]]]:
     """Returns {field: {key: [number, name]}} for the index of a folder."""
-    found = (
-      *(self._sizes, self._profiles, self._unusable),
-      *(self._pages, self._tiffs),
-    )
-    return dict(zip(_KEYS, found, strict=True))
+    return self._found
 
   @property
   def reading_key(self) -> tuple[str, ...]:

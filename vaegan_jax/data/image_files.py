@@ -7,10 +7,7 @@ import pathlib
 import stat
 import types
 from collections.abc import Collection, Mapping
-from concurrent import futures
 from typing import Any
-
-from absl import logging
 
 from vaegan_jax.data import decode, folder_splits, other_files
 from vaegan_jax.data.data_config import DataConfig, expand_path
@@ -20,15 +17,16 @@ from vaegan_jax.data.file_lists import (
 )
 from vaegan_jax.data.image_counts import ImageCounts
 from vaegan_jax.data.reading import (
+  MAX_DAMAGED,
   NoData,
   PartOfSet,
   UnreadableKind,
+  check_all,
   check_size,
+  warn_of_skipped,
 )
 from vaegan_jax.errors import UserError, describe_error
 
-_MAX_DAMAGED = 0.1  # Share of all images.
-_CHECKED_TOGETHER = 1000  # Bounds the memory of the check.
 DAMAGED_FILE = 'damaged_images.txt'  # Beside the index of the folder.
 RULES = 4  # The current `folder_rules`; earlier runs keep theirs.
 
@@ -146,44 +144,37 @@ class ImageFiles:
     Raises:
       UserError: more than a tenth of the images are damaged, or none is left.
     """
-    import tqdm
-
     damaged, unreadable, empty, parts = {}, {}, {}, {}
     content = hashlib.sha256(self._rule.marker.encode())
-    with (
-      futures.ThreadPoolExecutor() as pool,
-      tqdm.tqdm(
-        total=len(self.names), desc=f'Checking {self.noun}', disable=None
-      ) as progress,
-    ):
-      for first in range(0, len(self.names), _CHECKED_TOGETHER):
-        names = self.names[first : first + _CHECKED_TOGETHER]
-        found = pool.map(self._inspect, names)
-        for name, (digest, error, image) in zip(names, found, strict=True):
-          content.update(os.fsencode(name) + digest)
-          self._digests[name] = digest
-          if isinstance(error, UnreadableKind):
-            unreadable[name] = str(error)
-          elif isinstance(error, PartOfSet):
-            parts[name] = str(error)
-          elif isinstance(error, NoData):
-            empty[name] = str(error)
-          elif error:
-            damaged[name] = describe_error(error)
-          elif self.counts is not None:
-            self.counts.add(name, image)
-        progress.update(len(names))
+    found = check_all(self.names, self._inspect, self.noun)
+    for name, (digest, error, image) in found:
+      content.update(os.fsencode(name) + digest)
+      self._digests[name] = digest
+      if isinstance(error, UnreadableKind):
+        unreadable[name] = str(error)
+      elif isinstance(error, PartOfSet):
+        parts[name] = str(error)
+      elif isinstance(error, NoData):
+        empty[name] = str(error)
+      elif error:
+        damaged[name] = describe_error(error)
+      elif self.counts is not None:
+        self.counts.add(name, image)
     self.content_hash = content.hexdigest()[:16]
     self._check_skipped(damaged, unreadable, empty)
-    self._warn_of_skipped('damaged', damaged, report)
-    self._warn_of_skipped('not readable', unreadable, report)
-    self._warn_of_skipped(
-      'holding more values that mean no data than data.max_nodata (for '
-      'example, --config.data.max_nodata=0.1 masks up to a tenth)',
-      empty,
-      report,
-    )
-    self._warn_of_skipped('parts of other files', parts, report)
+    all_of_them = f'{len(self.names)} {self.noun} in {self.root}'
+    for skipped, why in (
+      (damaged, 'damaged'),
+      (unreadable, 'not readable'),
+      (
+        empty,
+        'holding more values that mean no data than data.max_nodata (for '
+        'example, --config.data.max_nodata=0.1 masks up to a tenth)',
+      ),
+      (parts, 'parts of other files'),
+    ):
+      named = {repr(name): reason for name, reason in skipped.items()}
+      warn_of_skipped(named, why, all_of_them, report)
     return damaged | unreadable | empty | parts
 
   def split(self, damaged: Collection[str]) -> dict[str, list[str]]:
@@ -280,30 +271,13 @@ class ImageFiles:
     image = decode.read_image(data, self._kinds, self.rules)
     return ImageCounts.item(image, data, self.rules)
 
-  def _warn_of_skipped(
-    self, why: str, skipped: Mapping[str, str], report: str
-  ) -> None:
-    if skipped:
-      name, reason = next(iter(skipped.items()))
-      logging.warning(
-        'Skipped %s in %s as %s: %s%s (%r: %s; listed in %s)',
-        self._count(skipped),
-        self.root,
-        why,
-        _some(skipped),
-        ', ...' if len(skipped) > 3 else '',
-        name,
-        reason,
-        report,
-      )
-
   def _check_skipped(
     self,
     damaged: Mapping[str, str],
     unreadable: Mapping[str, str],
     empty: Mapping[str, str],
   ) -> None:
-    if len(damaged) > _MAX_DAMAGED * len(self.names):
+    if len(damaged) > MAX_DAMAGED * len(self.names):
       raise self._error(
         f'in which {self._count(damaged)} are damaged, such as '
         f'{_some(damaged)} ({next(iter(damaged.values()))}); at most one in '

@@ -4,40 +4,22 @@ import functools
 import hashlib
 import os
 import pathlib
-from concurrent import futures
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from absl import logging
 
 from vaegan_jax.data import array_shapes, arrays, decode, no_data, slices
 from vaegan_jax.data.crops import find_empty
 from vaegan_jax.data.data_config import DataConfig
-from vaegan_jax.data.reading import NoData
+from vaegan_jax.data.reading import (
+  MAX_DAMAGED,
+  NoData,
+  UnreadableKind,
+  check_all,
+  warn_of_skipped,
+)
 from vaegan_jax.data.store import Store
 from vaegan_jax.errors import UserError, describe_error
-
-_MAX_DAMAGED = 0.1  # Share of all examples.
-_CHECKED_TOGETHER = 1000  # Bounds the memory of the check.
-
-
-class Kind(NamedTuple):
-  """Properties that all arrays must share; the length of a sound is free.
-
-  Attributes:
-    dtype: its name on the device.
-    shape: of the array; None for a length that may vary.
-    sample_rate: samples per second of a sound; 0 otherwise.
-  """
-
-  dtype: str
-  shape: tuple[int | None, ...]
-  sample_rate: int = 0
-
-  def __str__(self) -> str:
-    rate = f' at {self.sample_rate:,} Hz' if self.sample_rate else ''
-    lengths = ', '.join('?' if n is None else str(n) for n in self.shape)
-    return f'{self.dtype} [{lengths}]{rate}'
 
 
 class Check:
@@ -86,24 +68,13 @@ class Check:
 
   def _read_all(self) -> str:
     """Reads every example, and returns a hash of all."""
-    import tqdm
-
-    content, count = hashlib.sha256(), len(self._store)
+    content, numbers = hashlib.sha256(), range(len(self._store))
     inspect = functools.partial(_inspect, self._store, self._data)
-    with (
-      futures.ThreadPoolExecutor() as pool,
-      tqdm.tqdm(
-        total=count, desc=f'Checking {self._store.noun}', disable=None
-      ) as progress,
+    for number, (digest, found) in check_all(
+      numbers, inspect, self._store.noun
     ):
-      for first in range(0, count, _CHECKED_TOGETHER):
-        numbers = range(first, min(first + _CHECKED_TOGETHER, count))
-        for number, (digest, found) in zip(
-          numbers, pool.map(inspect, numbers), strict=True
-        ):
-          content.update(digest)
-          self._note(number, found)
-        progress.update(len(numbers))
+      content.update(digest)
+      self._note(number, found)
     return content.hexdigest()[:16]
 
   def _note(self, number: int, found: Any) -> None:
@@ -120,7 +91,7 @@ class Check:
     self._skipped.append(number)
     if isinstance(found, NoData):
       self._num_empty += 1
-    elif isinstance(found, decode.UnreadableKind):
+    elif isinstance(found, UnreadableKind):
       self._unreadable[self._store.describe(number)] = str(found)
       if self._first_unreadable is None:
         self._first_unreadable = number
@@ -137,7 +108,7 @@ class Check:
     where = f'data.path={store.location!r}'
     if self._misfit and not self._kinds:
       raise self._misfit
-    if not self._kinds or len(self._damaged) > _MAX_DAMAGED * count:
+    if not self._kinds or len(self._damaged) > MAX_DAMAGED * count:
       if not bad:
         raise UserError(
           f'{where} has {count:,} {store.noun}, none of which holds data, or '
@@ -154,13 +125,8 @@ class Check:
       (self._damaged, 'damaged'),
       (self._unreadable, 'not readable'),
     ):
-      if skipped:
-        some = [f'{n} ({r})' for n, r in list(skipped.items())[:3]]
-        logging.warning(
-          'Skipped %d of %d %s in %s as %s: %s (all are listed in %s)',
-          *(len(skipped), count, store.noun, store.location, why),
-          *('; '.join(some), self._report),
-        )
+      all_of_them = f'{count} {store.noun} in {store.location}'
+      warn_of_skipped(skipped, why, all_of_them, self._report)
 
   def _differ(self, kind, *others) -> UserError:
     store = self._store
@@ -175,7 +141,9 @@ class Check:
       f'{store.describe(first)} ({other}): all must be alike, so {remedy}'
     )
 
-  def _differ_in_length(self, kind: Kind, other: Kind) -> bool:
+  def _differ_in_length(
+    self, kind: array_shapes.Kind, other: array_shapes.Kind
+  ) -> bool:
     """Returns whether crops can be taken of arrays of both kinds."""
     data, shapes = self._data, kind.shape + other.shape
     if kind[::2] != other[::2] or None in shapes:
@@ -223,7 +191,7 @@ def _inspect(store: Store, data: DataConfig, number: int) -> tuple[bytes, Any]:
     shape = (None,) * len(shape)
   elif rate:
     shape = (None, *shape[1:])
-  kind = Kind(array.dtype.name, shape, rate)
+  kind = array_shapes.Kind(array.dtype.name, shape, rate)
   return digest, (kind, array.shape, missing, facts)
 
 
@@ -254,4 +222,4 @@ def _count_missing(store, data, stored) -> tuple[tuple[int, int], Any]:
 
 def is_unreadable(store: Store, data: DataConfig, number: int) -> bool:
   """Returns whether an example lacks the library that reads it."""
-  return isinstance(_inspect(store, data, number)[1], decode.UnreadableKind)
+  return isinstance(_inspect(store, data, number)[1], UnreadableKind)

@@ -25,10 +25,9 @@ from vaegan_jax.data.folder import (
 from vaegan_jax.data.image_files import DAMAGED_FILE
 from vaegan_jax.data.index_check import Check, is_unreadable
 from vaegan_jax.data.source import Dataset
+from vaegan_jax.data.split_names import hold_out
 from vaegan_jax.data.store import Store
 from vaegan_jax.errors import UserError
-
-_TEST_EVERY = 10  # One example in this many is held out.
 
 
 class IndexedDataset(Dataset):
@@ -74,32 +73,26 @@ class IndexedDataset(Dataset):
       self.sample_rate = index['sample_rate']
 
   def read(self, split: str, indices: Sequence[int]) -> list[Any]:
-    """Returns the bytes of files, or arrays; see `Dataset.read`."""
     numbers = self._numbers[split]
     return [self.store.read(int(numbers[index])) for index in indices]
 
   def whole(self, split: str, index: int) -> slices.Facts:
-    """Returns what is known of an array; see `Dataset.whole`."""
     number = int(self._numbers[split][index])
     space, nodata, empty = self._crops[number]
     in_place = self.store.is_in_place(number)
     return slices.Facts(tuple(space), in_place, nodata, empty)
 
   def open_whole(self, split: str, index: int) -> slices.Opened:
-    """Opens an array; see `Dataset.open_whole`."""
     opened = self.store.open(int(self._numbers[split][index]))
     return opened._replace(axes=self._axes)
 
   def close(self) -> None:
-    """Releases memory and files; see `Dataset.close`."""
     self.store.close()
 
   def describe(self, split: str, index: int) -> str:
-    """Returns a name of an example; see `Dataset.describe`."""
     return self.store.describe(int(self._numbers[split][index]))
 
   def report(self, data: DataConfig) -> list[str]:
-    """Returns lines about files and splits; see `Dataset.report`."""
     counts = ', '.join(f'{n:,} {split}' for split, n in self.counts.items())
     how = 'as the files say' if self.store.splits else 'one in ten held out'
     line = f'data.path={self.location!r} has the {self.store.noun} {counts}'
@@ -154,7 +147,9 @@ def _split(store: Store, skipped: Sequence[int]) -> dict[str, np.ndarray]:
     splits = {'train': splits['train'], 'test': splits[other]}
   splits = {s: ns[~np.isin(ns, skipped)] for s, ns in splits.items()}
   if len(splits) == 1:
-    splits = _hold_out(splits['train'], store.hashes())
+    numbers = splits['train']
+    held = hold_out(store.hashes()[numbers])
+    splits = {'train': numbers[~held], 'test': numbers[held]}
   for split, numbers in splits.items():
     if not len(numbers):
       raise UserError(
@@ -163,15 +158,6 @@ def _split(store: Store, skipped: Sequence[int]) -> dict[str, np.ndarray]:
         'another to hold out'
       )
   return splits
-
-
-def _hold_out(numbers: np.ndarray, hashes: np.ndarray) -> dict[str, np.ndarray]:
-  """Splits numbers by their hashes: one in ten, or the smallest alone."""
-  own = hashes[numbers]
-  held = own % np.uint64(_TEST_EVERY) == 0
-  if held.all() or not held.any():
-    held = own == own.min(initial=2**64 - 1)
-  return {'train': numbers[~held], 'test': numbers[held]}
 
 
 def _hash_splits(content: str, numbers: Mapping[str, np.ndarray]) -> str:

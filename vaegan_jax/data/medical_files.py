@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vaegan_jax.data.decode import UnreadableKind
+from vaegan_jax.data.reading import UnreadableKind
 from vaegan_jax.data.store import check_unchanged, import_reader, stat_of
 from vaegan_jax.errors import UserError
 
@@ -101,7 +101,7 @@ def read_nifti(path: str) -> np.ndarray:
   values = np.asarray(nibabel.load(path).dataobj)
   if values.dtype.names:  # Colors.
     values = np.stack([values[name] for name in values.dtype.names], -1)
-  return _to_float32(drop_time(values))
+  return to_float32(drop_time(values))
 
 
 def drop_time(values: np.ndarray) -> np.ndarray:
@@ -130,10 +130,11 @@ class NiftiFile:
       OSError: the file has changed.
     """
     check_unchanged(self._path, self._state)
-    return _to_float32(self._values[cuts])
+    return to_float32(self._values[cuts])
 
 
-def _to_float32(values: np.ndarray) -> np.ndarray:
+def to_float32(values: np.ndarray) -> np.ndarray:
+  """Returns real numbers as float32; raises a ValueError for any others."""
   if values.dtype.kind not in 'buif':
     raise ValueError(f'it holds {values.dtype}, and must hold real numbers')
   return values.astype(np.float32)
@@ -288,7 +289,7 @@ def _read_slice(path: str, masks: bool) -> np.ndarray:
     raise ValueError(f'its colors are {kind}, so convert them to RGB')
   values = data.pixel_array
   if kind == 'RGB':
-    return _to_float32(values)
+    return to_float32(values)
   padding = _find_padding(data, values) if masks else None
   if kind == 'MONOCHROME1':
     is_signed = data.PixelRepresentation == 1
@@ -303,7 +304,7 @@ def _read_slice(path: str, masks: bool) -> np.ndarray:
       [pixels.apply_modality_lut(values[n], frames[n]) for n in order]
     )
     padding = None if padding is None else padding[order]
-  values = _to_float32(values)
+  values = to_float32(values)
   return values if padding is None else np.where(padding, np.nan, values)
 
 
@@ -326,8 +327,4 @@ def stat_all(root: str, found: dict[str, list[str]]) -> list[Any]:
       f'data.path={root!r} has no .nii, .nii.gz and no DICOM files: name '
       'another folder, such as "~/scans"'
     )
-  stats = [os.stat(os.path.join(root, name)) for name in names]
-  return [
-    (name, status.st_size, status.st_mtime_ns)
-    for name, status in zip(names, stats, strict=True)
-  ]
+  return [(name, *stat_of(os.path.join(root, name))) for name in names]

@@ -20,6 +20,7 @@ from vaegan_jax.data.array_files import find_arrays
 from vaegan_jax.data.data_config import DataConfig, expand_path
 from vaegan_jax.data.file_lists import find_images, list_files
 from vaegan_jax.data.reading import Reading, TooLarge, check_size
+from vaegan_jax.data.store import stat_of
 from vaegan_jax.errors import UserError, describe_error
 
 
@@ -64,14 +65,7 @@ class Pictures:
       if data.reading.key != Reading().key:
         self._decoding += data.reading.key
     else:
-      self._decode = functools.partial(
-        decode.decode_image,
-        channels=data.channels,
-        image_size=data.read_shape,
-        center_crop=data.center_crop,
-        to_srgb=data.converts_profiles,
-        rules=data.folder_rules,
-      )
+      self._decode = decode.decoder(data, data.converts_profiles)
       if data.converts_profiles:
         self._decoding += ('srgb',)
     self._pool = futures.ThreadPoolExecutor()
@@ -143,9 +137,7 @@ def _find(
   """Returns the folder, and (bytes, time of the last change) by name."""
   root, holds_arrays = pathlib.Path(expand_path(path)), data.holds_arrays
   if os.path.isfile(root):
-    status = root.stat()
-    found = {root.name: (status.st_size, status.st_mtime_ns)}
-    root = root.parent
+    found, root = {root.name: stat_of(root)}, root.parent
   elif os.path.isdir(root):
     rules = data.reading.rules
     found = find_arrays(root, rules) if holds_arrays else find_images(root)

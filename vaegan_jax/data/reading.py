@@ -1,10 +1,15 @@
 """How examples are read from files, and errors for those that are skipped."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
+from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 
 MAX_BYTES = 2**28  # Limit of what is read whole.
+MAX_DAMAGED = 0.1  # Share of all examples.
+_CHECKED_TOGETHER = 1000  # Bounds the memory of the check.
 
 
 class Reading(NamedTuple):
@@ -61,6 +66,41 @@ def check_size(size: int, does: str = 'has') -> None:
   """Raises a `TooLarge` for too many bytes; a file may claim any number."""
   if size > MAX_BYTES:
     raise TooLarge(f'it {does} more than {MAX_BYTES:,} bytes')
+
+
+def check_all(
+  items: Sequence[Any], check: Callable[[Any], Any], noun: str
+) -> Iterator[tuple[Any, Any]]:
+  """Yields (item, what `check` finds of it) in order; threads call it."""
+  import tqdm
+
+  with (
+    futures.ThreadPoolExecutor() as pool,
+    tqdm.tqdm(total=len(items), desc=f'Checking {noun}', disable=None) as bar,
+  ):
+    for first in range(0, len(items), _CHECKED_TOGETHER):
+      some = items[first : first + _CHECKED_TOGETHER]
+      yield from zip(some, pool.map(check, some), strict=True)
+      bar.update(len(some))
+
+
+def warn_of_skipped(
+  skipped: Mapping[str, str], why: str, all_of_them: str, report: Any
+) -> None:
+  """Warns of examples {name: reason}, some of which it names.
+
+  Args:
+    skipped: the examples.
+    why: they are skipped.
+    all_of_them: '30 images in /data'.
+    report: the file that lists all.
+  """
+  if skipped:
+    some = [f'{n} ({reason})' for n, reason in list(skipped.items())[:3]]
+    logging.warning(
+      'Skipped %d of %s as %s: %s (all are listed in %s)',
+      *(len(skipped), all_of_them, why, '; '.join(some), report),
+    )
 
 
 class UnreadableKind(ValueError):

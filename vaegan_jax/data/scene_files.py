@@ -11,8 +11,8 @@ import numpy as np
 
 from vaegan_jax.data import tiff_files
 from vaegan_jax.data.reading import MAX_BYTES, Declared, NoData
-from vaegan_jax.data.store import Recent, import_reader
-from vaegan_jax.errors import UserError, describe_error
+from vaegan_jax.data.store import Recent, import_reader, reporting_damage
+from vaegan_jax.errors import UserError
 
 SUFFIXES = ('.tif', '.tiff', '.btf')
 _PIXEL_SCALE = 33550  # Tags of GeoTIFF.
@@ -42,16 +42,11 @@ class Scene:
       UserError: it is no such scene, or a library is missing.
     """
     tifffile = import_reader('tifffile', path, 'a TIFF')
-    try:
-      with tifffile.TiffFile(path) as file:
-        self._read_header(path, file)
-    except UserError:
-      raise
-    except Exception as error:  # tifffile raises many kinds.
-      raise UserError(
-        f'{path!r} of data.path cannot be read ({describe_error(error)}): it '
-        'may be truncated, so copy it again'
-      ) from error
+    with (
+      reporting_damage(f'{path!r} of data.path'),
+      tifffile.TiffFile(path) as file,
+    ):
+      self._read_header(path, file)
 
   def _read_header(self, path: str, file) -> None:
     page, self.path = file.pages[0], path

@@ -122,7 +122,7 @@ class Sliced:
     self._nodata = opened.nodata or nodata
     self.order = _find_order(shape, channels, num_axes, opened.axes)
     self.space = tuple(shape[axis] for axis in self.order[:-1])
-    self.dtype = arrays.to_device_dtype(np.empty(0, opened.values.dtype)).dtype
+    self.dtype = arrays.device_dtype(opened.values.dtype)
 
   def read(self, start: Sequence[int], space: Sequence[int]) -> arrays.Stored:
     """Reads a part [*S', C], and finds what is no data in it.

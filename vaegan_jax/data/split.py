@@ -4,10 +4,8 @@ Examples on the host have the dtype of their files; photographs are uint8.
 `batches.py` gives their order.
 """
 
-import bisect
 import functools
 import hashlib
-import itertools
 import pathlib
 import re
 from collections.abc import Callable, Sequence
@@ -19,13 +17,12 @@ from absl import logging
 
 from vaegan_jax.data import array_shapes, arrays, cache, decode, sources
 from vaegan_jax.data.data_config import DataConfig
-from vaegan_jax.data.reading import Reading
 from vaegan_jax.data.source import Dataset
 from vaegan_jax.data.split_parts import find_parts
+from vaegan_jax.data.store import Parts
 from vaegan_jax.data.whole_arrays import open_crops
 from vaegan_jax.errors import UserError
 
-_READING = Reading()
 _CACHE_VERSION = 1  # Raise it whenever `decode_image` changes its pixels.
 
 
@@ -75,17 +72,7 @@ def load_splits(
   for line in dataset.report(data):
     report(line)
   splits = [
-    open_split(
-      dataset,
-      getattr(data, field),
-      shape=data.read_shape,
-      channels=data.channels,
-      center_crop=data.center_crop,
-      cache_images=data.cache_images,
-      field=f'data.{field}',
-      reading=data.reading,
-      crop=data.crop,
-    )
+    open_split(dataset, data, getattr(data, field), f'data.{field}')
     for field in fields
   ]
   if data.crop == 'random':
@@ -167,61 +154,41 @@ def whole_of(images: Images) -> Images:
 
 def open_split(
   dataset: Dataset,
+  data: DataConfig,
   split: str,
-  *,
-  shape: tuple[int, ...],
-  channels: int,
-  center_crop: int = 0,
-  cache_images: bool = True,
   field: str = 'data.train_split',
-  reading: Reading = _READING,
-  crop: str = 'center',
 ) -> Images:
   """Opens one split of a data set.
 
   Args:
     dataset: an opened source.
+    data: the fields of `config.data`. With `cache_images`, all examples are
+      decoded once, into a memory map; without room for it, at each read.
     split: a TFDS split, such as 'train', 'train[:90%]' or 'train+test'.
-    shape: S of the examples; (height, width) in pixels of photographs.
-    channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA; any number for arrays.
-    center_crop: the shorter side of a crop from the middle; 0 for no crop.
-    cache_images: whether to decode all examples once, into a memory map.
-      Without it, or without room, they are decoded at each read.
     field: the configuration field of `split`, for error messages.
-    reading: how examples are read.
-    crop: `data.crop`; with 'random' the result is `crops.Crops`.
 
   Raises:
     UserError: the split is unknown or empty, or the arrays do not contain such
       examples.
   """
   parts, axes = find_parts(dataset, split, field), ''
-  if dataset.dtype is None:
-    function = functools.partial(
-      decode.decode_image,
-      channels=channels,
-      image_size=shape,
-      center_crop=center_crop,
-      to_srgb=dataset.to_srgb,
-      rules=reading.rules,
-    )
+  reading, is_image = data.reading, dataset.dtype is None
+  if is_image:
+    function = decode.decoder(data, dataset.to_srgb)
   else:
-    function, axes = _array_decoder(dataset, channels, shape, reading)
+    function, axes = _array_decoder(dataset, data)
   count = sum(end - first for _, first, end in parts)
-  full_shape = (count, *shape, channels)
-  masks = reading.masks and dataset.dtype is not None
+  full_shape = (count, *data.read_shape, data.channels)
+  masks = reading.masks and not is_image
   key = ((axes,) if axes else ()) + ('masked', reading.nodata) * masks
-  key += (crop,) if crop != 'center' else ()
+  key += (data.crop,) if data.crop != 'center' else ()
   key += reading.sound_key
-  fingerprint = _fingerprint(dataset, split, full_shape, center_crop, key)
+  fingerprint = _fingerprint(dataset, split, full_shape, data.center_crop, key)
   path = None
-  if cache_images and dataset.cache_dir:
+  if data.cache_images and dataset.cache_dir:
     path = dataset.cache_dir / _copy_name(split, full_shape, fingerprint)
-  if crop == 'random':
-    options = {'shape': shape, 'channels': channels, 'reading': reading}
-    return open_crops(
-      dataset, parts, **options, fingerprint=fingerprint, path=path
-    )
+  if data.crop == 'random':
+    return open_crops(dataset, data, parts, fingerprint, path)
   images = _Decoder(dataset, parts, function, fingerprint, full_shape, masks)
   return _cached(images, path, dataset) if path else images
 
@@ -246,13 +213,14 @@ def _cached(images: '_Decoder', path: pathlib.Path, dataset: Dataset) -> Images:
 
 
 def _array_decoder(
-  dataset: Dataset, channels: int, shape: tuple[int, ...], reading: Reading
+  dataset: Dataset, data: DataConfig
 ) -> tuple[Callable[[Any], np.ndarray], str]:
   """Returns the function that decodes an array, and axes for fingerprints.
 
   These are '' if channels are where arrays of unknown axes have them.
   """
-  options = {'channels': channels, 'shape': shape}
+  shape, reading = data.read_shape, data.reading
+  options = {'channels': data.channels, 'shape': shape}
   known = tuple(length or max(shape) for length in dataset.shape)
   axes = '' if dataset.sample_rate else reading.axes or dataset.axes
   array_shapes.check_shape(
@@ -297,8 +265,7 @@ class _Decoder:
 
   def __init__(self, dataset, parts, function, fingerprint, shape, masks):
     self._dataset, self._parts = dataset, parts
-    sizes = (end - first for _, first, end in parts)
-    self._ends = list(itertools.accumulate(sizes))
+    self._numbers = Parts(end - first for _, first, end in parts)
     self._function = function
     self._pool = futures.ThreadPoolExecutor(thread_name_prefix='decode')
     self.fingerprint = fingerprint
@@ -318,10 +285,9 @@ class _Decoder:
     return images
 
   def _read(self, index: int) -> np.ndarray:
-    part = bisect.bisect_right(self._ends, index)
-    split, _, end = self._parts[part]
-    place = index - self._ends[part] + end
-    dataset = self._dataset
+    part, place = self._numbers.find(index)
+    split, first, _ = self._parts[part]
+    dataset, place = self._dataset, first + place
     try:
       (stored,) = dataset.read(split, [place])
     except (RuntimeError, ValueError, OSError) as error:

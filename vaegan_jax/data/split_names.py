@@ -21,6 +21,7 @@ _SPLIT_NAME = re.compile(
 )
 _TOKEN = re.compile(r'[A-Z]?[a-z]+|[A-Z]+')
 _WORD = re.compile('|'.join(_KIND_OF_WORD), re.I)  # Fast, and misses none.
+_TEST_EVERY = 10  # One file, group or example in this many is held out.
 _REMEDY = (
   'name the folders of the splits "train", "test" and "validation" (at any '
   'depth) if they are splits'
@@ -217,6 +218,17 @@ def splits_of(names: Sequence[str]) -> list[str]:
   """Returns the split that the folders of each file name, or ''."""
   places = NamedFolders(names).places
   return [places.get(os.path.dirname(name), ('',))[0] for name in names]
+
+
+def hold_out(hashes: np.ndarray, but_one: bool = True) -> np.ndarray:
+  """Returns which of some hashes [N] uint64 are held out: one in ten.
+
+  If none is, the smallest is; with `but_one` also if all would be.
+  """
+  held = hashes % np.uint64(_TEST_EVERY) == 0
+  if (but_one and held.all()) or not held.any():
+    held = hashes == hashes.min(initial=2**64 - 1)
+  return held
 
 
 def numbers_of(splits: Sequence[str]) -> dict[str, np.ndarray]:

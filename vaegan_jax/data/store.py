@@ -1,18 +1,21 @@
 """The protocol of stored examples, and helpers to read them by number."""
 
+import bisect
 import collections
+import contextlib
 import hashlib
 import importlib
+import itertools
 import os
 import threading
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from vaegan_jax.data.reading import Declared
-from vaegan_jax.errors import UserError
+from vaegan_jax.errors import UserError, describe_error
 
 
 class Store:
@@ -87,6 +90,21 @@ class Store:
   def report(self) -> list[str]:
     """Returns sentences about the files for the terminal."""
     return []
+
+
+class Parts:
+  """The lengths of parts, whose items are numbered from the first on."""
+
+  def __init__(self, lengths: Iterable[int]):
+    self._ends = list(itertools.accumulate(lengths))
+
+  def __len__(self) -> int:
+    return self._ends[-1]
+
+  def find(self, number: int) -> tuple[int, int]:
+    """Returns the part of an item, and its number within that."""
+    part = bisect.bisect_right(self._ends, number)
+    return part, int(number) - (self._ends[part - 1] if part else 0)
 
 
 class Recent:
@@ -185,6 +203,20 @@ def import_reader(module: str, path: str, what: str, package: str = '') -> Any:
     raise UserError(
       f'data.path={path!r} is {what}, which needs {module}: pip install '
       f'{package or module}'
+    ) from error
+
+
+@contextlib.contextmanager
+def reporting_damage(what: str) -> Iterator[None]:
+  """Reports errors of libraries, which raise nearly anything, as damage."""
+  try:
+    yield
+  except UserError:
+    raise
+  except Exception as error:
+    raise UserError(
+      f'{what} cannot be read ({describe_error(error)}): it may be truncated, '
+      'so copy or write it again'
     ) from error
 
 

@@ -41,7 +41,6 @@ class SyntheticDataset(Dataset):
       first += count
 
   def read(self, split: str, indices: Sequence[int]) -> list[np.ndarray]:
-    """Computes examples; see `Dataset.read`."""
     numbers = self._numbers[split]
     return [self._generate(numbers[index]) for index in indices]
 

@@ -26,7 +26,6 @@ class SyntheticSource(source.Source):
 
   @classmethod
   def open(cls, data, *, fill_bucket=False):
-    """Opens the data set; see `source.Source.open`."""
     from vaegan_jax.data.synthetic import SyntheticDataset
 
     return SyntheticDataset(cls, data.local_dir)

@@ -4,8 +4,6 @@ Only pyarrow is needed. No type of a file's own is loaded, and nothing outside
 of the files is read.
 """
 
-import bisect
-import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -14,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vaegan_jax.data.reading import Declared
-from vaegan_jax.data.store import Recent, import_reader
+from vaegan_jax.data.store import Parts, Recent, import_reader
 from vaegan_jax.errors import UserError
 
 _MAX_GROUP = 2**32  # Bytes of a column in a row group, all of which is read.
@@ -47,7 +45,7 @@ class Table:
     for file in files:
       self._open(file)
     counts = [count for _, count, _ in self._parts]
-    self._ends = list(itertools.accumulate(counts))
+    self._rows = Parts(counts)
     # Threads read examples that are about as near to each other.
     self._recent = Recent(max(2, _READ_AT_ONCE // max(1, min(counts))))
     if len({tuple(map(str, schema)) for _, _, schema in self._parts}) > 1:
@@ -57,7 +55,7 @@ class Table:
     self.schema = self._parts[0][2]
 
   def __len__(self) -> int:
-    return self._ends[-1]
+    return len(self._rows)
 
   def close(self) -> None:
     """Releases memory and files; reading opens them again."""
@@ -65,9 +63,8 @@ class Table:
 
   def cell(self, column: str, number: int) -> Any:
     """Returns pyarrow's scalar of one cell."""
-    part = bisect.bisect_right(self._ends, number)
-    read, count, _ = self._parts[part]
-    row = number - self._ends[part] + count
+    part, row = self._rows.find(number)
+    read, _, _ = self._parts[part]
     chunked = self._recent.get((part, column), lambda: read(column))
     return chunked[row]
 

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import naming
 
-from vaegan_jax.data import downloads, sources
+from vaegan_jax.data import arrays, downloads, sources
 from vaegan_jax.data.buckets import LAST_FILE, BucketFolder, local_folder
 from vaegan_jax.data.data_config import DataConfig, in_bucket
 from vaegan_jax.data.folder import unwritable
@@ -202,7 +202,8 @@ class TfdsDataset(Dataset):
     self._is_tensor = is_tensor(info, self.feature)
     if self._is_tensor:
       kind = info.features[self.feature]
-      self.shape, self.dtype = tuple(kind.shape), _device_dtype(kind.np_dtype)
+      self.shape = tuple(kind.shape)
+      self.dtype = arrays.device_dtype(kind.np_dtype)
       self.sample_rate = getattr(kind, 'sample_rate', 0) or 0
       # The other features need not be decoded.
       partial = tfds.decode.PartialDecoding({self.feature: True})
@@ -210,7 +211,6 @@ class TfdsDataset(Dataset):
     self._records = {}
 
   def read(self, split: str, indices: Sequence[int]) -> list[Any]:
-    """Returns files, or arrays of a tensor; see `Dataset.read`."""
     records = self._open(split).__getitems__(list(indices))
     if self._is_tensor:
       records = map(self._features.deserialize_example_np, records)
@@ -282,11 +282,3 @@ def is_tensor(info: tfds.core.DatasetInfo, name: str) -> bool:
   if type(feature) not in (tfds.features.Tensor, tfds.features.Audio):
     return False
   return bool(feature.shape) and np.dtype(feature.np_dtype).kind in 'buif'
-
-
-def _device_dtype(dtype: Any) -> np.dtype:
-  """Returns the dtype that `arrays.decode_array` makes of another."""
-  dtype = np.dtype(dtype)
-  if dtype.kind == 'b':
-    return np.dtype(np.uint8)
-  return np.dtype(np.float32) if dtype.itemsize > 4 else dtype

@@ -8,10 +8,8 @@ TFDS imports the module of every class that `features.json` names. A stranger's
 folder could have it run a file of theirs, so that such names are refused.
 """
 
-import bisect
 import contextlib
 import functools
-import itertools
 import json
 import os
 import re
@@ -23,6 +21,7 @@ import google_crc32c
 import tensorflow_datasets as tfds
 from etils import epath
 
+from vaegan_jax.data.store import Parts
 from vaegan_jax.errors import UserError, describe_error
 
 _HEAD = struct.Struct('<QI')  # The length, and its checksum.
@@ -51,8 +50,7 @@ class TFRecords:
     """
     self._features, self._decoders = info.features, decoders
     self._files = info.splits[split].file_instructions
-    sizes = (file.examples_in_shard for file in self._files)
-    self._ends = list(itertools.accumulate(sizes))
+    self._records = Parts(file.examples_in_shard for file in self._files)
     self._find = functools.cache(find_records)
 
   def __getitems__(self, indices: Sequence[int]) -> list[dict | bytes]:
@@ -68,10 +66,10 @@ class TFRecords:
     return [deserialize(record, decoders=self._decoders) for record in records]
 
   def _read(self, index: int) -> bytes:
-    which = bisect.bisect_right(self._ends, index)
+    which, place = self._records.find(index)
     count = self._files[which].examples_in_shard
     path = os.fspath(self._files[which].filename)
-    place, starts = index - self._ends[which] + count, self._find(path)
+    starts = self._find(path)
     if len(starts) != count:
       raise ValueError(f'{path} has {len(starts)} records, not {count}')
     with open(path, 'rb') as file:

@@ -19,6 +19,7 @@ from absl import logging
 
 from vaegan_jax.data import arrays, cache
 from vaegan_jax.data.crops import Array, Crops
+from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.reading import Reading
 from vaegan_jax.data.slices import Opened, Sliced, Values, decoded
 from vaegan_jax.data.source import Dataset
@@ -30,11 +31,8 @@ _ROW = 2**16  # Values with one checksum.
 
 def open_crops(
   dataset: Dataset,
+  data: DataConfig,
   parts: Sequence[tuple[str, int, int]],
-  *,
-  shape: tuple[int, ...],
-  channels: int,
-  reading: Reading,
   fingerprint: str,
   path: pathlib.Path | None,
 ) -> Crops:
@@ -42,15 +40,15 @@ def open_crops(
 
   Args:
     dataset: an opened source.
+    data: the fields of `config.data`.
     parts: (name, first, end) for each part of the split.
-    shape, channels: S and C of a crop.
-    reading: how arrays are read.
     fingerprint: see `split.Images`.
     path: file for the decoded copy; None if there is to be none.
 
   Raises:
     UserError: the copy cannot be written.
   """
+  shape, channels, reading = data.read_shape, data.channels, data.reading
   places = [(name, i) for name, first, end in parts for i in range(first, end)]
   facts = [dataset.whole(*place) for place in places]
   copied = [n for n, fact in enumerate(facts) if not fact.in_place]

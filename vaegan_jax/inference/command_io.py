@@ -28,7 +28,7 @@ from vaegan_jax.inference.load import load_model
 from vaegan_jax.inference.measure_latents import measure
 from vaegan_jax.inference.model import TrainedModel
 from vaegan_jax.inference.tiling import Tiler
-from vaegan_jax.runtime.files import check_writable, replacing
+from vaegan_jax.runtime.files import check_writable, write_bytes
 from vaegan_jax.setup.data_identity import keep_rules
 
 
@@ -124,8 +124,7 @@ def write_pictures(
 def _write(folder, names, suffix, contents: Iterable[bytes]) -> None:
   for name, content in zip(names, contents, strict=True):
     path = epath.Path(folder) / PurePosixPath(name).with_suffix(suffix)
-    with replacing(path) as temporary:
-      temporary.write_bytes(content)
+    write_bytes(path, content)
 
 
 def with_statistics(

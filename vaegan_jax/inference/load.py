@@ -13,7 +13,7 @@ from etils import epath
 
 from vaegan_jax.config.io import load_config
 from vaegan_jax.config.paths import absolute
-from vaegan_jax.config.settings import loss_settings
+from vaegan_jax.config.settings import loss_settings, with_data
 from vaegan_jax.errors import UserError
 from vaegan_jax.inference.latent_statistics import read_statistics
 from vaegan_jax.inference.model import TrainedModel
@@ -43,11 +43,8 @@ def load_model(
       'name the --workdir of --mode=train, or the --output of --mode=export'
     )
   own = load_config(root / 'config.json')
-  config = config or own
-  if config.data.value_range != own.data.value_range:  # It was found once.
-    config = config.copy_and_resolve_references()
-    with config.ignore_type():
-      config.data.value_range = own.data.value_range
+  # The range was found once.
+  config = with_data(config or own, value_range=own.data.value_range)
   if (root / WEIGHTS_FILE).exists():
     modules, variables, step = read_export(root, config)
   else:

@@ -11,7 +11,7 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation.tables import markdown_table
 from vaegan_jax.inference.model import TrainedModel
 from vaegan_jax.models.pretrained import diffusers
-from vaegan_jax.runtime.files import replacing, write_text
+from vaegan_jax.runtime.files import write_bytes, write_text
 
 # The Hub of Hugging Face reads the lines before the title.
 _CARD = """---
@@ -123,8 +123,7 @@ def write_card(
     line = json.dumps({'step': model.step, **scores})
     write_text(folder / 'evaluation.json', line + '\n')
   for path in figures:
-    with replacing(folder / 'figures' / path.name) as temporary:
-      temporary.write_bytes(path.read_bytes())
+    write_bytes(folder / 'figures' / path.name, path.read_bytes())
   config = model.config
   card = _CARD.format(
     library=library,

@@ -56,9 +56,8 @@ def read_nifti(data: bytes) -> tuple[np.ndarray, dict[str, Any]]:
   header = image.header.binaryblock.hex()
   facts = {'header': header, 'order': image.header.endianness}
   values = medical_files.drop_time(np.asarray(image.dataobj))
-  if values.dtype.kind not in 'buif':
-    raise ValueError(f'it holds {values.dtype}, and must hold real numbers')
-  return values.astype(np.float32), facts | {'is_compressed': is_compressed}
+  facts |= {'is_compressed': is_compressed}
+  return medical_files.to_float32(values), facts
 
 
 def encode_nifti(array: np.ndarray, facts: Mapping[str, Any]) -> bytes:

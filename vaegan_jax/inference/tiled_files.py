@@ -32,7 +32,7 @@ from vaegan_jax.inference.whole_files import (
   read_whole,
   write_whole,
 )
-from vaegan_jax.runtime.files import replacing
+from vaegan_jax.runtime.files import write_bytes
 
 _KEPT = ('.png', '.tif', '.tiff')  # Suffixes of images that are written.
 
@@ -97,18 +97,15 @@ def decode_part(
   form = Form.from_json(part.tiles['form'])
   space, name = tuple(part.tiles['space']), part.tiles['output']
   latents = part.latents if tiler.plan.is_flat else part.latents[0]
-  is_open = is_large(form.shape, form.dtype)
-  scratch = folder if is_open else ''
+  in_parts = is_large(form.shape, form.dtype)
+  scratch = folder if in_parts else ''
   values = _decode(tiler, latents, space, f'Decoding {name}', scratch)
-  if is_open:
-    write_large(values, form, settings, epath.Path(folder) / name)
-    return
   missing = part.missing
   if missing is not None:
     missing = np.unpackbits(np.uint8(missing), count=values.size).astype(bool)
     missing = missing.reshape(values.shape)
-  content = write_whole(values, form, settings, missing)
-  _write(folder, name, content)
+  whole = Whole(values, form, missing)
+  _write(whole, settings, epath.Path(folder) / name, in_parts)
 
 
 def reconstruct_files(
@@ -123,24 +120,30 @@ def reconstruct_files(
     whole = _read(files, name, settings)
     posterior = _encode(tiler, whole, f'Encoding {name}')
     space, form = whole.values.shape[:-1], whole.form
+    in_parts = isinstance(whole.values, LargeArray)
     what, codes = f'Decoding {name}', codes_of(posterior)
-    is_open = isinstance(whole.values, LargeArray)
-    values = _decode(tiler, codes, space, what, folder if is_open else '')
-    limits = settings.value_range
+    values = _decode(tiler, codes, space, what, folder if in_parts else '')
+    made = Whole(values, form, whole.missing)
+    root, limits = epath.Path(folder), settings.value_range
     limits = None if limits == 'dtype' else limits
-    if is_open:
-      originals, made = (
-        epath.Path(folder) / part / output
-        for part in ('originals', 'reconstructions')
-      )
-      write_large(whole.values, form, settings, originals, limits)
-      write_large(values, form, settings, made)
-      continue
-    original = np.clip(whole.values, *limits) if limits else whole.values
-    pair = {'originals': original, 'reconstructions': values}
-    for part, content in pair.items():
-      content = write_whole(content, form, settings, whole.missing)
-      _write(f'{folder}/{part}', output, content)
+    _write(whole, settings, root / 'originals' / output, in_parts, limits)
+    _write(made, settings, root / 'reconstructions' / output, in_parts)
+
+
+def _write(
+  whole: Whole,
+  settings: DataConfig,
+  path: epath.Path,
+  in_parts: bool,
+  limits: tuple[float, float] | None = None,
+) -> None:
+  """Writes a file of its form, with values clipped to the limits, if any."""
+  values, form = whole.values, whole.form
+  if in_parts:
+    write_large(values, form, settings, path, limits)
+    return
+  values = np.clip(values, *limits) if limits else values
+  write_bytes(path, write_whole(values, form, settings, whole.missing))
 
 
 def _read(files: Pictures, name: str, settings: DataConfig) -> Whole:
@@ -188,8 +191,3 @@ def _outputs(files: Pictures) -> list[tuple[str, str]]:
     (name, output if used[output] == 1 else name + PurePosixPath(output).suffix)
     for name, output in zip(files.names, outputs, strict=True)
   ]
-
-
-def _write(folder: str, name: str, content: bytes) -> None:
-  with replacing(epath.Path(folder) / name) as temporary:
-    temporary.write_bytes(content)

@@ -7,7 +7,6 @@ manifest of a folder of latents keeps it. Axes: S axes of space, C channels.
 import contextlib
 import dataclasses
 import io
-import math
 import re
 import zipfile
 from collections.abc import Mapping
@@ -169,7 +168,7 @@ def write_whole(
   target = whole_example(array, form, settings)
   target[...] = to_dtype(values, dtype)
   if missing is not None and form.nodata is not None:
-    target[missing] = _nearest(form.nodata, dtype)
+    target[missing] = no_data.parse(str(form.nodata), dtype)
   try:
     return _ENCODERS[form.kind](array, form)
   except (LookupError, TypeError, ValueError) as error:
@@ -204,14 +203,6 @@ def to_dtype(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
   limits = np.iinfo(dtype)
   # Rounded to float32, the largest number may exceed the dtype.
   return np.clip(np.rint(values.astype(np.float64)), limits.min, limits.max)
-
-
-def _nearest(number: float, dtype: np.dtype) -> float:
-  """Returns a number as the dtype can have it: float64's lowest is finite."""
-  if dtype.kind == 'f' and math.isfinite(number):
-    limits = np.finfo(dtype)
-    return min(max(number, float(limits.min)), float(limits.max))
-  return number
 
 
 def _read_kind(data: bytes) -> dict[str, Any]:

@@ -49,6 +49,7 @@ def reconstruction_loss(
   reduction: str = 'mean',
   image_weight: float = 1.0,
   image_halvings: int = 3,
+  image_growth: float = 1.0,
   image_high_pass: float = 1.0,
   spectrum_weight: float = 0.0,
   sample_rate: int = 16_000,
@@ -69,6 +70,7 @@ def reconstruction_loss(
     critic, variables, x, x_recon, layers, ...: as for `perceptual_distance`.
     image_weight: weight of the image's layers, 'image', 'image_1', ...; 0: off.
     image_halvings: number of resolutions below the image's own.
+    image_growth: factor of `image_weight` for each halving.
     image_high_pass: weight of its finest band, times `image_weight`; 0: none.
     spectrum_weight: of each log-mel spectrum of sounds at `sample_rate` (Hz).
     adversarial_weight: of the adversarial loss of the `objective`; 0: none.
@@ -81,8 +83,16 @@ def reconstruction_loss(
   check_module(critic, variables)
   check_options(critic, apply_kwargs, options_of(reconstruction_loss))
   how = Comparison(normalize, norm, reduction, axis_name)
-  own = image_weight, image_halvings, min_sizes, image_high_pass
-  weighting = Weighting(weights, *own, spectrum_weight, sample_rate)
+  weighting = Weighting(
+    weights,
+    image_weight,
+    image_halvings,
+    min_sizes,
+    image_high_pass,
+    spectrum_weight,
+    sample_rate,
+    image_growth,
+  )
   _check(x, x_recon, how, weighting, logits)
   x, x_recon, where = masks.apply(where, jax.lax.stop_gradient(x), x_recon)
   output, *features = capture_pair(

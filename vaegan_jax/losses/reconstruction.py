@@ -72,6 +72,8 @@ class LossConfig:
   # Weight of each log-mel spectrum of sounds as such a layer; see `spectra.py`.
   spectrum_weight: float = 0.0
   sample_rate: int = 16_000  # Of sounds, in Hz.
+  # Factor of the image's weight for each halving of its size.
+  image_growth: float = 1.0
   # Variance of the pixels' Gaussian, without a critic. With 'half' the summed
   # squared error is its negative log likelihood. 'optimal' is the mean squared
   # error of the batch (arXiv 2006.13202, eq. 4).
@@ -195,6 +197,7 @@ def compare(
     loss.image_high_pass,
     loss.spectrum_weight,
     loss.sample_rate,
+    loss.image_growth,
   )
   return total(distance_terms(*pair, how, weighting, valid))
 

@@ -37,12 +37,13 @@ class Weighting(NamedTuple):
 
   Attributes:
     weights: of the critic's layers; see `distances.feature_distance`.
-    image_weight: weight of each image layer; 0: none.
+    image_weight: weight of the image as a layer; 0: no layer is of the image.
     image_halvings: see `image_layers`.
     min_sizes: least sizes of layers of either kind.
     high_pass: weight of the image's finest band, times `image_weight`; 0: none.
     spectrum_weight: weight of each log-mel spectrum of a sound; 0: none.
     sample_rate: of sounds, in Hz.
+    image_growth: factor of `image_weight` for each halving of the image.
   """
 
   weights: Weights | None = None
@@ -52,6 +53,7 @@ class Weighting(NamedTuple):
   high_pass: float = 0.0
   spectrum_weight: float = 0.0
   sample_rate: int = 16_000
+  image_growth: float = 1.0
 
 
 def distance_terms(
@@ -126,6 +128,8 @@ def _image_terms(x, x_recon, how, weighting, where):
     for each in (x, x_recon)
   )
   weights = dict.fromkeys(images, weighting.image_weight)
+  for halving in range(1, weighting.image_halvings + 1):
+    weights[f'image_{halving}'] *= weighting.image_growth**halving
   min_sizes = _only(images, weighting.min_sizes)
   how = _by_batch(how)
   if high_pass:

@@ -120,12 +120,12 @@ def new_leaves(was: Mapping[str, str], now: Mapping[str, str]) -> set[str]:
 
 
 def check_same(
-  path: Any,
+  where: str,
   meta: Mapping[str, Any],
   now: Mapping[str, Any],
   free_fields: Iterable[str],
 ) -> None:
-  """Checks that a checkpoint belongs to this run.
+  """Checks that what a checkpoint or a workdir holds belongs to this run.
 
   Raises:
     UserError: names the fields whose values differ.
@@ -150,7 +150,7 @@ def check_same(
     ]
     differ[8:] = [f'{len(differ) - 8} more'] if len(differ) > 8 else []
     raise UserError(
-      f'In the checkpoint {path}, {", ".join(differ)}, but a run must keep the '
+      f'In {where}, {", ".join(differ)}, but a run must keep the '
       'configuration, dataset and network that it started with: restore the '
       'old values or use a new --workdir.'
     )

@@ -49,7 +49,9 @@ def load_checkpoint(
     'config': upgrade(meta.get('config') or {}),
     'leaves': read | {name: leaves[name] for name in new},
   }
-  checkpoint_metadata.check_same(path, meta | upgraded, now, free_fields)
+  checkpoint_metadata.check_same(
+    f'the checkpoint {path}', meta | upgraded, now, free_fields
+  )
   crc32s = dict(zip(saved, meta['crc32s'], strict=True))
   crc32s = {name: crc32s[name] for name in read}
   # Orbax cannot read into a structure with new leaves; without one, it reads

@@ -17,7 +17,7 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
-from vaegan_jax.errors import UserError
+from vaegan_jax.errors import UserError, unwritable
 
 _PROBE_SECONDS = 5  # Until a network disk shows a file to another machine.
 
@@ -155,8 +155,5 @@ def _write_probe(folder: str) -> str:
     epath.Path(folder).mkdir(parents=True, exist_ok=True)
     (epath.Path(folder) / name).write_text('')
   except OSError as error:
-    raise UserError(
-      f'--workdir={folder} cannot be written ({error}): name another, such as '
-      '--workdir=runs/first'
-    ) from error
+    raise unwritable(folder, error) from error
   return name

@@ -86,10 +86,15 @@ def replacing(path: epath.PathLike) -> Iterator[epath.Path]:
     temporary.unlink(missing_ok=True)
 
 
-def write_text(path: epath.PathLike, text: str) -> None:
-  """Writes a text atomically in UTF-8, and makes its folder."""
+def write_bytes(path: epath.PathLike, content: bytes) -> None:
+  """Writes a file atomically, and makes its folder."""
   with replacing(path) as temporary:
-    temporary.write_bytes(text.encode())  # The locale may be ASCII.
+    temporary.write_bytes(content)
+
+
+def write_text(path: epath.PathLike, text: str) -> None:
+  """Writes a text as `write_bytes` does, in UTF-8."""
+  write_bytes(path, text.encode())  # The locale may be ASCII.
 
 
 def save_png(path: epath.PathLike, image: np.ndarray) -> None:

@@ -7,7 +7,7 @@ data.
 
 import ml_collections
 
-from vaegan_jax.config.settings import settings
+from vaegan_jax.config.settings import settings, with_data
 from vaegan_jax.config.shapes import holds_arrays
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.split import Images, load_splits
@@ -63,21 +63,9 @@ def settle_range(
     return config
   found, message = find_range(given, images, config.data.clip)
   print(message, flush=True)
-  return with_range(config, found)
+  return with_data(config, value_range=found)
 
 
 def _print(line: str) -> None:
   if distributed.is_first():
     print(line, flush=True)
-
-
-def with_range(
-  config: ml_collections.ConfigDict, value_range: str | tuple[float, float]
-) -> ml_collections.ConfigDict:
-  """Returns a copy with a `data.value_range`, or `config` if it has that."""
-  if config.data.value_range == value_range:
-    return config
-  config = config.copy_and_resolve_references()
-  with config.ignore_type():
-    config.data.value_range = value_range
-  return config

@@ -13,29 +13,28 @@ import ml_collections
 from vaegan_jax.config import schema
 from vaegan_jax.config.migrations import upgrade
 from vaegan_jax.config.rules import flatten
-from vaegan_jax.config.settings import settings
-from vaegan_jax.config.shapes import example_shape, has_rate_of_file
+from vaegan_jax.config.settings import settings, with_data
+from vaegan_jax.config.shapes import has_rate_of_file
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.split import load_splits
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import distributed
 from vaegan_jax.runtime.checkpoint_metadata import read_identity
-from vaegan_jax.setup.data import with_range
-
-# Fields of `config.data` that, beside the shape, determine a folder's training
-# images.
-_SAME = (
-  *('name', 'group_by', 'train_split', 'center_crop'),
-  *('random_crop_margin', 'crop', 'axes', 'nodata', 'max_nodata'),
-  *('resample', 'mix_channels'),
-)
 
 # Fields that configuration files set since the version that brought them.
-_NEW_IN_FILES = ('critic.views', 'loss.norm', 'loss.spectrum_weight')
-# What `configs/volume.py` set before that version, and sets now.
+_NEW_IN_FILES = (
+  'critic.views',
+  'loss.norm',
+  'loss.spectrum_weight',
+  'loss.image_growth',
+)
+# {field that the version brought: {field: (value in a file before, and now)}}
 _CHANGED_IN_FILES = {
-  f'optimizer.{network}_learning_rate': (2e-3, 1e-3)
-  for network in ('autoencoder', 'critic')
+  'loss.norm': {  # configs/volume.py
+    'optimizer.autoencoder_learning_rate': (2e-3, 1e-3),
+    'optimizer.critic_learning_rate': (2e-3, 1e-3),
+  },
+  'loss.image_growth': {'loss.image_weight': (2.0, 1.0)},  # quickstart.py
 }
 
 # Pairs that `configs/audio.py` set before it had patches, and sets now. Such a
@@ -95,13 +94,17 @@ def _kept_fields(
   """
   kept = {}
   for field in schema.FIELDS:
-    was, now = began.get(field.name), config[field.name]
-    was = tuple(was) if isinstance(was, list) else was  # JSON has lists.
+    was, now = _as_tuple(began.get(field.name)), config[field.name]
     is_earlier = was == field.if_absent and now == field.default
     is_new = field.name in _NEW_IN_FILES and field.name in lacks
-    is_changed = _CHANGED_IN_FILES.get(field.name) == (was, now)
-    is_new |= is_changed and 'loss.norm' in lacks
-    keeps = is_earlier or is_new or field.name == 'data.folder_rules'
+    is_changed = any(
+      changes.get(field.name) == (was, now)
+      for brought, changes in _CHANGED_IN_FILES.items()
+      if brought in lacks
+    )
+    keeps = (
+      is_earlier or is_new or is_changed or field.name == 'data.folder_rules'
+    )
     if field.name in began and was != now and keeps:
       kept[field.name] = was
   return kept
@@ -137,7 +140,7 @@ def _kept_weight(config, began) -> dict[str, float]:
 def _keep_range(config, began) -> ml_collections.ConfigDict:
   """Keeps the range that a run has found, unless `config` has another pair."""
   if isinstance(began, list) and isinstance(config.data.value_range, str):
-    return with_range(config, tuple(began))
+    return with_data(config, value_range=tuple(began))
   return config
 
 
@@ -148,7 +151,8 @@ def may_have_grown(
 
   Returns:
     True, with a message, if the folder has grown and `data.allow_growth` is
-    set. False if its images are the same or fewer; restoring refuses fewer.
+    set. False if its images are the same or fewer, or are read in another way;
+    restoring refuses both.
 
   Raises:
     UserError: it has grown, and `data.allow_growth` is not set.
@@ -157,9 +161,11 @@ def may_have_grown(
   if not (recorded and config.data.path):
     return False
   was, now = recorded['data']['num_images'], data['num_images']
-  began = recorded['config']['data']
-  if example_shape(began) != example_shape(config.data) or any(
-    began[name] != config.data[name] for name in _SAME
+  began, current = map(flatten, (recorded['config'], config))
+  if any(
+    _as_tuple(began[field.name]) != current[field.name]
+    for field in schema.FIELDS
+    if field.name.startswith('data.') and not field.resumable
   ):
     return False
   # The number is equal if all added images are held out.
@@ -232,6 +238,11 @@ def describe_change(
       'data.folder_rules is 1'
     )
   return f'{change}: added files have moved no other to another split'
+
+
+def _as_tuple(value: Any) -> Any:
+  """Returns a value as it was before JSON, which has lists."""
+  return tuple(value) if isinstance(value, list) else value
 
 
 def _without_version(name: str) -> str:

@@ -15,7 +15,7 @@ from absl import logging
 from etils import epath
 
 from vaegan_jax.config.io import load_config
-from vaegan_jax.config.settings import loss_settings, settings
+from vaegan_jax.config.settings import loss_settings, settings, with_data
 from vaegan_jax.config.shapes import (
   example_shape,
   holds_arrays,
@@ -213,10 +213,7 @@ def restore_for_shape(
     )
   shape, batch_size = example_shape(config.data), _batch_size(config)
   tile = _tile(config)
-  config = config.copy_and_resolve_references()
-  with config.ignore_type():
-    config.data.image_size = own.image_size
-    config.data.shape = own.shape
+  config = with_data(config, image_size=own.image_size, shape=own.shape)
   restored = restore_networks(config, workdir)
   check_evaluation(
     restored.modules['autoencoder'],

@@ -21,35 +21,18 @@ _OPEN_AT_ONCE = 64  # Zips, whose directories are in memory.
 _MAX_LISTED = 8  # Kinds of files in a message.
 
 
-class Source(StoreSource):
-  """Images, or arrays and sounds if `data.shape` is set."""
-
-  holds_arrays = None
-  path_is = 'a .tar, a .zip, or a folder of them'
-  has_features = True
-  converts_profiles = True
-
-  @classmethod
-  def open_store(cls, path, data):
-    """Opens the store; see `StoreSource.open_store`."""
-    return Archives(path, data)
-
-
 class Archives(Store):
   """The members of one kind, in all archives."""
 
   def __init__(self, path, data):
     """Finds the archives; `data` is a `DataConfig`."""
-    from vaegan_jax.data.data_config import expand_path
-
-    self.location, self._wanted = expand_path(path), data.feature.lower()
+    self.location, self._wanted = path, data.feature.lower()
     self.are_photos = not data.shape
     self.options = (self._wanted,)
     self._paths = _find_archives(self.location)
     self._zips = Recent(_OPEN_AT_ONCE)
 
   def state(self):
-    """Returns names, sizes and times; see `Store.state`."""
     return [
       (os.path.relpath(path, self.location), *stat_of(path))
       for path in self._paths
@@ -66,7 +49,6 @@ class Archives(Store):
     return [[n, *m] for n, m in members if m.suffix in suffixes]
 
   def load(self, found):
-    """Takes what `scan` found; see `Store.load`."""
     self._members = [(n, archives.Member(*member)) for n, *member in found]
     suffixes = {member.suffix for _, member in self._members}
     self.feature = ', '.join(sorted(suffixes))
@@ -82,7 +64,6 @@ class Archives(Store):
     return len(self._members)
 
   def read(self, number):
-    """Returns the bytes of a file; see `Store.read`."""
     archive, member = self._members[number]
     path = self._paths[archive]
     if member.offset >= 0:
@@ -91,7 +72,6 @@ class Archives(Store):
     return archives.read_zip(opened, member.name)
 
   def close(self):
-    """Closes the archives; see `Store.close`."""
     self._zips.clear()
 
   def describe(self, number):
@@ -104,7 +84,6 @@ class Archives(Store):
     return hash_names([member.key for _, member in self._members])
 
   def report(self):
-    """Names the kind of file; see `Store.report`."""
     count = len(self) - sum(map(len, self.splits.values()))
     lines = [
       f'data.feature: the files {self.feature} of {len(self._paths):,} '
@@ -175,3 +154,13 @@ def _find_archives(location):
       'and has none: name another, such as "~/shards"'
     )
   return paths
+
+
+class Source(StoreSource):
+  """Images, or arrays and sounds if `data.shape` is set."""
+
+  store = Archives
+  holds_arrays = None
+  path_is = 'a .tar, a .zip, or a folder of them'
+  has_features = True
+  converts_profiles = True

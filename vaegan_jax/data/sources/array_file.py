@@ -6,25 +6,12 @@ import pathlib
 import numpy as np
 
 from vaegan_jax.data import containers
-from vaegan_jax.data.split_names import find_split
-from vaegan_jax.data.store import Store, stat_of
+from vaegan_jax.data.split_names import find_split, numbers_of
+from vaegan_jax.data.store import Parts, Store, stat_of
 from vaegan_jax.data.store_source import StoreSource
 from vaegan_jax.errors import UserError
 
 _MAX_LISTED = 12  # Arrays in a message.
-
-
-class Source(StoreSource):
-  """The examples along one axis of an array, in units of their own."""
-
-  holds_arrays = True
-  path_is = 'a file'
-  has_features = True
-
-  @classmethod
-  def open_store(cls, path, data):
-    """Opens the store; see `StoreSource.open_store`."""
-    return ArrayFile(path, data)
 
 
 class ArrayFile(Store):
@@ -32,15 +19,12 @@ class ArrayFile(Store):
 
   def __init__(self, path: str, data):
     """Finds the files; `data` is a `DataConfig`."""
-    from vaegan_jax.data.data_config import expand_path
-
-    self.location = expand_path(path)
+    self.location = path
     self._axis = data.example_axis
     self.options = (data.feature, self._axis)
     self._data, self._files = data, _find_files(self.location)
 
   def state(self):
-    """Returns names, sizes and times; see `Store.state`."""
     names = []
     for path in self._files.values():
       if os.path.isdir(path):
@@ -64,21 +48,19 @@ class ArrayFile(Store):
       split: containers.Rows(entry, self._check_axis(entry))
       for split, entry in chosen.items()
     }
-    self._ends = np.cumsum([len(rows) for rows in self._parts.values()])
+    lengths = [len(rows) for rows in self._parts.values()]
+    self._rows = Parts(lengths)
     if len(self._parts) > 1:
-      numbers = np.split(np.arange(len(self)), self._ends[:-1])
-      self.splits = dict(zip(self._parts, numbers, strict=True))
+      self.splits = numbers_of(np.repeat([*self._parts], lengths))
 
   def __len__(self):
-    return int(self._ends[-1])
+    return len(self._rows)
 
   def read(self, number):
-    """Returns an array; see `Store.read`."""
     rows, row = self._find(number)
     return rows[row]
 
   def close(self):
-    """Releases memory and files; see `Store.close`."""
     for rows in self._parts.values():
       rows.close()
 
@@ -88,7 +70,6 @@ class ArrayFile(Store):
     return f'{rows.entry.name}[{row}]' if rows.entry.name else f'array {row}'
 
   def report(self):
-    """Describes the arrays, and how they are read; see `Store.report`."""
     lines = []
     for rows in self._parts.values():
       line = f'{rows.entry} is read in place'
@@ -101,9 +82,8 @@ class ArrayFile(Store):
     return lines
 
   def _find(self, number):
-    part = int(np.searchsorted(self._ends, number, side='right'))
-    rows = list(self._parts.values())[part]
-    return rows, number - int(self._ends[part]) + len(rows)
+    part, row = self._rows.find(number)
+    return list(self._parts.values())[part], row
 
   def _choose(self, entries):
     """Returns an entry by split; the split '' stands for all."""
@@ -213,3 +193,12 @@ def _find_files(location):
     'with arrays: name one of them, or read a folder with one example in each '
     'file by --config.data.name=array_folder'
   )
+
+
+class Source(StoreSource):
+  """The examples along one axis of an array, in units of their own."""
+
+  store = ArrayFile
+  holds_arrays = True
+  path_is = 'a file'
+  has_features = True

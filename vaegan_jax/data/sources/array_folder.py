@@ -14,20 +14,9 @@ class Source(source.Source):
 
   @classmethod
   def open(cls, data, *, fill_bucket=False):
-    """Opens the folder; see `source.Source.open`."""
     from vaegan_jax.data.array_files import ArrayFiles
     from vaegan_jax.data.cropped_files import CroppedFiles
     from vaegan_jax.data.folder import FolderDataset, local_path
 
-    is_signal = len(data.read_shape) == 1
-    num_samples = data.read_shape[0] if is_signal else 0
     kind = CroppedFiles if data.crop == 'random' else ArrayFiles
-    files = kind(
-      local_path(data),
-      num_samples,
-      data.folder_rules,
-      data.group_by,
-      data.reading,
-      (data.channels, data.read_shape),
-    )
-    return FolderDataset('array_folder', files, data)
+    return FolderDataset('array_folder', kind(local_path(data), data), data)

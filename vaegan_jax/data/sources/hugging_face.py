@@ -9,8 +9,14 @@ import numpy as np
 from vaegan_jax.data import tables
 from vaegan_jax.data.no_data import IGNORE
 from vaegan_jax.data.reading import Declared
-from vaegan_jax.data.split_names import find_file_split
-from vaegan_jax.data.store import Store, import_reader, stat_of
+from vaegan_jax.data.split_names import find_file_split, numbers_of
+from vaegan_jax.data.store import (
+  Parts,
+  Store,
+  import_reader,
+  reporting_damage,
+  stat_of,
+)
 from vaegan_jax.data.store_source import StoreSource
 from vaegan_jax.errors import UserError, describe_error
 
@@ -19,31 +25,14 @@ _SUFFIXES = ('.parquet', '.arrow')
 _FIRST_SAFE = 4  # The version of datasets that runs no code of data sets.
 
 
-class Source(StoreSource):
-  """The images, sounds or arrays of one column."""
-
-  holds_arrays = None  # If `data.shape` is set.
-  path_is = 'a folder of save_to_disk, Parquet files, or the name of a data set'
-  has_features = True
-  converts_profiles = True
-
-  @classmethod
-  def open_store(cls, path, data):
-    """Opens the store; see `StoreSource.open_store`."""
-    return Column(path, data)
-
-
 class Column(Store):
   """The cells of one column, in all splits."""
 
   def __init__(self, path, data):
     """Finds the files; `data` is a `DataConfig`."""
-    from vaegan_jax.data.data_config import expand_path
-
     self.feature, self.are_photos = data.feature, not data.shape
     self.options = (self.feature,)
     self._has_no_nulls = data.nodata == IGNORE
-    path = expand_path(path)
     self._files = _find_files(path)
     self.location = path
     if not os.path.exists(path):  # A name.
@@ -52,7 +41,6 @@ class Column(Store):
       self.location = os.path.dirname(first)
 
   def state(self):
-    """Returns names, sizes and times; see `Store.state`."""
     return [
       (split, os.path.basename(file), *stat_of(file))
       for split, files in self._files.items()
@@ -60,33 +48,23 @@ class Column(Store):
     ]
 
   def load(self, found):
-    """Opens the tables, and finds the column; see `Store.load`."""
-    try:
+    with reporting_damage(f'data.path={self.location!r}'):
       self._tables = {
         split: tables.Table(self.location, files)
         for split, files in self._files.items()
       }
-    except UserError:
-      raise
-    except Exception as error:  # pyarrow raises many kinds.
-      raise UserError(
-        f'data.path={self.location!r} cannot be read '
-        f'({describe_error(error)}): it may be truncated, so copy or write it '
-        'again'
-      ) from error
     first = next(iter(self._tables.values()))
     self.feature = self._find_column(first.schema)
-    self._ends = np.cumsum([len(table) for table in self._tables.values()])
+    lengths = [len(table) for table in self._tables.values()]
+    self._rows = Parts(lengths)
     if len(self._tables) > 1:
-      numbers = np.split(np.arange(len(self)), self._ends[:-1])
-      self.splits = dict(zip(self._tables, numbers, strict=True))
+      self.splits = numbers_of(np.repeat([*self._tables], lengths))
     self._refuse_paths()
 
   def __len__(self):
-    return int(self._ends[-1])
+    return len(self._rows)
 
   def read(self, number):
-    """Returns the bytes of a file, or an array; see `Store.read`."""
     split, row = self._find(number)
     cell = self._tables[split].cell(self.feature, row)
     example = tables.to_example(cell, self.feature, self.location)
@@ -95,7 +73,6 @@ class Column(Store):
     return example
 
   def close(self):
-    """Releases memory and files; see `Store.close`."""
     for table in self._tables.values():
       table.close()
 
@@ -105,13 +82,11 @@ class Column(Store):
     return f'row {row:,} of {split!r}' if split else f'row {row:,}'
 
   def report(self):
-    """Names the column; see `Store.report`."""
     return [f'data.feature: column {self.feature!r} is read in place.']
 
   def _find(self, number):
-    part = int(np.searchsorted(self._ends, number, side='right'))
-    split = list(self._tables)[part]
-    return split, number - int(self._ends[part]) + len(self._tables[split])
+    part, row = self._rows.find(number)
+    return list(self._tables)[part], row
 
   def _find_column(self, schema):
     usable = tables.usable_columns(schema)
@@ -208,3 +183,13 @@ def _load_by_name(path):
     split: [part['filename'] for part in table.cache_files]
     for split, table in splits.items()
   }
+
+
+class Source(StoreSource):
+  """The images, sounds or arrays of one column."""
+
+  store = Column
+  holds_arrays = None  # If `data.shape` is set.
+  path_is = 'a folder of save_to_disk, Parquet files, or the name of a data set'
+  has_features = True
+  converts_profiles = True

@@ -12,7 +12,6 @@ class Source(source.Source):
 
   @classmethod
   def open(cls, data, *, fill_bucket=False):
-    """Opens the folder; see `source.Source.open`."""
     from vaegan_jax.data.folder import FolderDataset, local_path
     from vaegan_jax.data.image_files import ImageFiles
 

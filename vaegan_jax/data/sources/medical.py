@@ -5,24 +5,13 @@ import os
 
 import numpy as np
 
-from vaegan_jax.data import no_data
+from vaegan_jax.data import medical_files, no_data
 from vaegan_jax.data.split_names import numbers_of, splits_of
 from vaegan_jax.data.store import Store, hash_names
 from vaegan_jax.data.store_source import StoreSource
 from vaegan_jax.errors import UserError
 
 _MAX_LISTED = 3  # Orientations in a line.
-
-
-class Source(StoreSource):
-  """Scans in the units of their headers, as float32."""
-
-  holds_arrays = True
-
-  @classmethod
-  def open_store(cls, path, data):
-    """Opens the store; see `StoreSource.open_store`."""
-    return Scans(path, data)
 
 
 class Scans(Store):
@@ -33,11 +22,7 @@ class Scans(Store):
 
   def __init__(self, path, data):
     """Lists the files; `data` is a `DataConfig`."""
-    from vaegan_jax.data import medical_files
-    from vaegan_jax.data.data_config import expand_path
-
-    self._read = medical_files
-    self.location = expand_path(path)
+    self.location = path
     if not os.path.isdir(self.location):
       raise UserError(
         f'data.path={self.location!r} must be a folder with NIfTI files or '
@@ -52,22 +37,19 @@ class Scans(Store):
       self.options += ('padding', 'frames')
 
   def state(self):
-    """Returns names, sizes and times; see `Store.state`."""
-    return self._read.stat_all(self.location, self._files)
+    return medical_files.stat_all(self.location, self._files)
 
   def scan(self):
-    """Reads all headers; see `Store.scan`."""
     found = []
     if self._files['nifti']:
-      found += self._read.scan_nifti(self.location, self._files['nifti'])
+      found += medical_files.scan_nifti(self.location, self._files['nifti'])
     if self._files['dicom']:
-      found += self._read.scan_dicom(
+      found += medical_files.scan_dicom(
         self.location, self._files['dicom'], self._by_slice
       )
     return found
 
   def load(self, found):
-    """Takes what `scan` found; see `Store.load`."""
     self._scans = found
     names = [scan['files'][0] for scan in found]
     self.splits = numbers_of(splits_of(names))
@@ -82,20 +64,18 @@ class Scans(Store):
       raise ValueError(scan['problem'])
     paths = [os.path.join(self.location, name) for name in scan['files']]
     if scan['files'][0] in self._dicom:
-      return self._read.read_dicom(paths, self._masks)
-    return self._read.read_nifti(paths[0])
+      return medical_files.read_dicom(paths, self._masks)
+    return medical_files.read_nifti(paths[0])
 
   def is_in_place(self, number):
-    """Returns whether it is an uncompressed NIfTI; see `Store.is_in_place`."""
     return self._scans[number].get('is_in_place', False)
 
   def open(self, number):
-    """Opens a NIfTI; see `Store.open`."""
     from vaegan_jax.data.slices import Opened
 
     (name,) = self._scans[number]['files']
     path = os.path.join(self.location, name)
-    return Opened(self._read.NiftiFile(path))
+    return Opened(medical_files.NiftiFile(path))
 
   def describe(self, number):
     """Returns the name of the file, or of the first of a series."""
@@ -107,7 +87,6 @@ class Scans(Store):
     return hash_names([scan['group'] for scan in self._scans])
 
   def report(self):
-    """Reports groups, orientations and spacings; see `Store.report`."""
     groups = len({scan['group'] for scan in self._scans})
     lines = []
     padded = sum(scan.get('is_padded', False) for scan in self._scans)
@@ -143,3 +122,10 @@ class Scans(Store):
         line += f' to {most} mm: scans are not resampled, so resample them'
       lines.append(f'{line}.')
     return lines
+
+
+class Source(StoreSource):
+  """Scans in the units of their headers, as float32."""
+
+  store = Scans
+  holds_arrays = True

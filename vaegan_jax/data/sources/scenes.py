@@ -8,32 +8,11 @@ import numpy as np
 
 from vaegan_jax.data import scene_files, tiff_files
 from vaegan_jax.data.split_names import numbers_of, splits_of
-from vaegan_jax.data.store import Recent, Store, hash_names, stat_of
+from vaegan_jax.data.store import Parts, Recent, Store, hash_names, stat_of
 from vaegan_jax.data.store_source import StoreSource
 from vaegan_jax.errors import UserError
 
 _OPEN_AT_ONCE = 16  # Scenes.
-
-
-class Source(StoreSource):
-  """Tiles of the shape `data.shape`, with all bands."""
-
-  holds_arrays = True
-  path_is = 'a GeoTIFF, or a folder of them'
-  has_crops = False
-
-  @classmethod
-  def open_store(cls, path, data):
-    """Opens the store; see `StoreSource.open_store`."""
-    return Scenes(path, data)
-
-  @classmethod
-  def open(cls, data, *, fill_bucket=False):
-    """Opens the scenes; see `source.Source.open`."""
-    dataset = super().open(data, fill_bucket=fill_bucket)
-    if dataset.store.are_mapped:  # A copy would only take room.
-      dataset.cache_dir = None
-    return dataset
 
 
 class Scenes(Store):
@@ -43,9 +22,7 @@ class Scenes(Store):
 
   def __init__(self, path, data):
     """Lists the scenes; `data` is a `DataConfig`."""
-    from vaegan_jax.data.data_config import expand_path
-
-    self.location = expand_path(path)
+    self.location = path
     self._names = _find_scenes(self.location)
     self._tile = tuple(data.read_shape)
     if len(self._tile) != 2:
@@ -57,13 +34,11 @@ class Scenes(Store):
     self._recent = Recent(_OPEN_AT_ONCE)
 
   def state(self):
-    """Returns names, sizes and times; see `Store.state`."""
     state = [(name, *stat_of(self._path(name))) for name in self._names]
     masked = [n for n in self._names if tiff_files.has_mask(self._path(n))]
     return state + masked
 
   def scan(self):
-    """Reads all headers; see `Store.scan`."""
     scenes = [scene_files.Scene(self._path(name)) for name in self._names]
     where = [scene.place for scene in scenes]
     groups = scene_files.group_places(self._names, where)
@@ -80,13 +55,12 @@ class Scenes(Store):
     ]
 
   def load(self, found):
-    """Takes what `scan` found; see `Store.load`."""
     self._found = found
     self.are_mapped = all(scene['is_mapped'] for scene in found)
     self._corners = [_order_tiles(scene, self._tile) for scene in found]
     counts = [len(corners) for corners in self._corners]
-    self._ends = np.cumsum(counts)
-    if not self._ends[-1]:
+    self._tiles = Parts(counts)
+    if not len(self._tiles):
       raise UserError(
         f'data.shape={list(self._tile)} is larger than each of the '
         f'{len(found):,} scenes of data.path={self.location!r}, such as '
@@ -106,7 +80,7 @@ class Scenes(Store):
       )
 
   def __len__(self):
-    return int(self._ends[-1])
+    return len(self._tiles)
 
   def read(self, number):
     """Returns a tile [H, W, C]; see `Store.read`."""
@@ -116,7 +90,6 @@ class Scenes(Store):
     return opened.read(top, left, *self._tile)
 
   def close(self):
-    """Closes the scenes; see `Store.close`."""
     self._recent.clear()
 
   def describe(self, number):
@@ -129,11 +102,11 @@ class Scenes(Store):
     if self._is_one_place:
       rows = np.concatenate(self._corners)[:, 0] // self._tile[0]
       return hash_names([f'row {row}' for row in range(rows.max() + 1)])[rows]
-    counts = np.diff(self._ends, prepend=0)
-    return np.repeat(hash_names(self._places), counts)
+    return np.repeat(
+      hash_names(self._places), [len(corners) for corners in self._corners]
+    )
 
   def report(self):
-    """Reports scenes, places and sizes of pixels; see `Store.report`."""
     height, width = self._tile
     number = len(set(self._places))
     split = 'Each scene is in one split'
@@ -172,9 +145,8 @@ class Scenes(Store):
     return len(found) - len({place for place, _ in found})
 
   def _find(self, number):
-    scene = int(np.searchsorted(self._ends, number, side='right'))
-    corners = self._corners[scene]
-    top, left = corners[number - int(self._ends[scene]) + len(corners)]
+    scene, tile = self._tiles.find(number)
+    top, left = self._corners[scene][tile]
     return scene, int(top), int(left)
 
   def _path(self, name):
@@ -212,3 +184,19 @@ def _find_scenes(location):
       'none: name another, such as "~/scenes"'
     )
   return names
+
+
+class Source(StoreSource):
+  """Tiles of the shape `data.shape`, with all bands."""
+
+  store = Scenes
+  holds_arrays = True
+  path_is = 'a GeoTIFF, or a folder of them'
+  has_crops = False
+
+  @classmethod
+  def open(cls, data, *, fill_bucket=False):
+    dataset = super().open(data, fill_bucket=fill_bucket)
+    if dataset.store.are_mapped:  # A copy would only take room.
+      dataset.cache_dir = None
+    return dataset

@@ -11,7 +11,6 @@ class Source(source.Source):
 
   @classmethod
   def open(cls, data, *, fill_bucket=False):
-    """Opens the data set; see `source.Source.open`."""
     from vaegan_jax.data import tfds_dataset
 
     return tfds_dataset.open_dataset(data, fill_bucket=fill_bucket)
