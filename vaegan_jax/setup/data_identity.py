@@ -113,10 +113,7 @@ def _kept_fields(
 def _kept_sounds(config, began) -> dict[str, Any]:
   """Returns what a run of `configs/audio.py` from before patches keeps."""
   fields = flatten(config)
-  was = {  # JSON has lists.
-    name: tuple(value) if isinstance(value, list) else value
-    for name, value in began.items()
-  }
+  was = {name: _as_tuple(value) for name, value in began.items()}
 
   def differs(name):
     return (was.get(name), fields[name]) in _SOUNDS[name]
