@@ -1,6 +1,7 @@
 """Weights are exchanged with the classes of diffusers, which agree."""
 
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,10 @@ from tests import networks
 from tests.models import autoencoder_kl, autoencoder_oobleck, autoencoder_tiny
 from tests.models.residual_test import random, random_variables
 from vaegan_jax.errors import UserError
+from vaegan_jax.models import safetensors_files
 from vaegan_jax.models.latents.vq import state_of
 from vaegan_jax.models.pretrained import diffusers as weights
+from vaegan_jax.models.pretrained import diffusers_files
 
 WIDTH, MULTIPLIERS, LATENT = 32, (1, 2, 2), 3
 FIELDS = {
@@ -236,13 +239,23 @@ def test_latents_and_images_equal_a_plain_reference(case):
 
 @pytest.mark.filterwarnings('ignore:.*weight_norm:FutureWarning')
 @pytest.mark.parametrize('case', CASES)
-def test_latents_and_images_equal_those_of_diffusers(case):
+def test_latents_and_images_equal_those_of_diffusers(case, tmp_path):
+  """It opens what an export writes, and what it saves itself is the same."""
   torch = pytest.importorskip('torch')
   diffusers = pytest.importorskip('diffusers')
   _, config, state, x, (encoded, images) = ours(case)
-  theirs = getattr(diffusers, config['_class_name']).from_config(config)
-  # Strict: exactly its weights.
-  theirs.load_state_dict({k: torch.tensor(v) for k, v in state.items()})
+  (tmp_path / diffusers_files.CONFIG).write_text(json.dumps(config))
+  with (tmp_path / diffusers_files.WEIGHTS).open('wb') as file:
+    safetensors_files.write(file, state, {'format': 'pt'})
+  theirs, found = getattr(diffusers, config['_class_name']).from_pretrained(
+    tmp_path, output_loading_info=True, low_cpu_mem_usage=False
+  )
+  assert not found['missing_keys'] and not found['unexpected_keys']
+  theirs.save_pretrained(tmp_path / 'again')
+  again = diffusers_files._read_state(tmp_path / 'again')
+  assert again.keys() == state.keys()
+  for name, value in again.items():
+    np.testing.assert_allclose(value, state[name], rtol=1e-6, err_msg=name)
   with torch.no_grad():
     found = theirs.encode(torch.tensor(np.moveaxis(x, -1, 1)))
     if 'latent_dist' in found:
