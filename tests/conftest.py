@@ -14,7 +14,11 @@ import pytest
 import yaml
 from safetensors.numpy import save_file
 
-from tests.environment import QUICK_FLAGS, spare_collector
+from tests.environment import (
+  QUICK_FLAGS,
+  remember_initial_shapes,
+  spare_collector,
+)
 from tests.tiny_run import draw_images, tiny_flags
 
 # Compilation takes most of the time, so the next run reuses every program.
@@ -30,6 +34,11 @@ _WORKER = os.environ.get('PYTEST_XDIST_WORKER', 'main')
 os.environ['JAX_COMPILATION_CACHE_DIR'] = str(_CACHE / _WORKER)
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
+
+# Assertions of 130 files are compiled once and not by every process, even where
+# the environment asks Python to write no bytecode.
+os.environ.pop('PYTHONDONTWRITEBYTECODE', None)
+sys.dont_write_bytecode = False
 
 # Parsing a command line writes YAML, which takes half of its time in Python.
 if yaml.__with_libyaml__:
@@ -97,12 +106,32 @@ def pytest_collection_finish():
   """Keeps Python's collector away from what collecting the tests has made."""
   gc.collect()
   spare_collector()
+  if 'flax' in sys.modules:
+    remember_initial_shapes()
+
+
+def pytest_configure(config):
+  """Lets each process of pytest-xdist begin to collect at another file.
+
+  Each compiles a share of the files, and reads the others' bytecode.
+  """
+  number = int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 1))
+  tests = Path(__file__).parent
+  if number == 1 or config.args != ['tests']:
+    return
+  paths = sorted(map(str, tests.rglob('*_test.py')))
+  first = int(_WORKER.removeprefix('gw')) * len(paths) // number
+  config.args[:] = paths[first:] + paths[:first]
 
 
 def pytest_collection_modifyitems(items):
   """Puts the slow files first, for the processes of pytest-xdist."""
   ranks = {name: rank for rank, name in enumerate(_SLOW)}
-  items.sort(key=lambda item: ranks.get(item.path.name, len(_SLOW)))
+
+  def order(item):
+    return ranks.get(item.path.name, len(_SLOW)), item.path
+
+  items.sort(key=order)
 
 
 @pytest.hookimpl(trylast=True)

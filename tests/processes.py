@@ -21,7 +21,11 @@ from pathlib import Path
 import jax
 
 import main
-from tests.environment import environment, spare_collector
+from tests.environment import (
+  environment,
+  remember_initial_shapes,
+  spare_collector,
+)
 from vaegan_jax.commands import train
 from vaegan_jax.report.live import LivePage
 from vaegan_jax.runtime import writers
@@ -147,6 +151,7 @@ def _send_result(sender, number, function, args):
 def _have_devices(number):
   """Gives this process, in which JAX has done nothing, virtual devices."""
   spare_collector()
+  remember_initial_shapes()
   os.environ.update(environment(number))
   jax.config.update('jax_platforms', 'cpu')  # It was read when imported.
 
