@@ -83,16 +83,9 @@ def reconstruction_loss(
   check_module(critic, variables)
   check_options(critic, apply_kwargs, options_of(reconstruction_loss))
   how = Comparison(normalize, norm, reduction, axis_name)
-  weighting = Weighting(
-    weights,
-    image_weight,
-    image_halvings,
-    min_sizes,
-    image_high_pass,
-    spectrum_weight,
-    sample_rate,
-    image_growth,
-  )
+  own = image_weight, image_halvings, min_sizes, image_high_pass
+  sounds = spectrum_weight, sample_rate
+  weighting = Weighting(weights, *own, *sounds, image_growth)
   _check(x, x_recon, how, weighting, logits)
   x, x_recon, where = masks.apply(where, jax.lax.stop_gradient(x), x_recon)
   output, *features = capture_pair(
