@@ -1,5 +1,6 @@
 """Training measures its latents at its end, and at no cost to the run."""
 
+import json
 import os
 import signal
 
@@ -10,6 +11,7 @@ from absl import logging
 import vaegan_jax
 from tests.finished_run import use
 from vaegan_jax.inference import measure_latents
+from vaegan_jax.inference.latent_statistics import num_measured
 from vaegan_jax.runtime.preemption import PREEMPTED
 
 
@@ -18,10 +20,20 @@ def few_steps(tiny_run):
   return (*tiny_run, '--config.num_train_steps=2')
 
 
+def test_fewer_images_of_a_map_are_measured():
+  flat, sounds, pictures = (num_measured(50_000, n) for n in (1, 128, 4096))
+  assert (flat, sounds, pictures) == (10_000, 1_024, 1_000)
+  assert num_measured(70, 128) == 70
+
+
 def test_a_finished_run_is_measured_once_and_again_when_it_goes_on(
-  few_steps, tmp_path, run
+  few_steps, tmp_path, run, monkeypatch
 ):
-  assert run(tmp_path, *few_steps) == 0
+  with monkeypatch.context() as patch:
+    patch.setattr(measure_latents, 'num_measured', lambda n, _: n - 1)
+    assert run(tmp_path, *few_steps) == 0
+  measured = json.loads((tmp_path / 'latents.json').read_text())
+  assert measured['num_images'] == 37
   model = vaegan_jax.load(tmp_path)
   assert (model.step, model.statistics.step) == (2, 2)
   structure = dict(model.statistics.structure)

@@ -9,6 +9,7 @@ import pytest
 
 from tests import networks
 from vaegan_jax import names
+from vaegan_jax.config.io import load_config_file
 from vaegan_jax.losses import perceptual
 from vaegan_jax.models import blocks, create_modules
 from vaegan_jax.models import critic as critic_lib
@@ -408,3 +409,29 @@ def test_spectral_norm_adds_vectors_and_renames_no_weight():
 
 def is_shape(node):
   return isinstance(node, tuple)
+
+
+def test_equal_latents_of_sounds_decode_to_a_tone():
+  config = load_config_file('configs/audio.py')
+  modules = create_modules(
+    with_critic=False,
+    space=(512,),
+    channels=1,
+    model=config.model,
+    critic=config.critic,
+  )
+  module, size = modules['autoencoder'].decoder, config.model.latent_dim
+  h = np.random.default_rng(0).normal(size=size)
+  latents = np.broadcast_to(h, (1, 8, size)).astype(np.float32)
+  variables = jax.jit(module.init)(jax.random.key(0), latents)
+  (sound,) = jax.jit(module.apply)(variables, latents)
+  # Away from the ends all positions are equal, so that kernels act as sums.
+  blocks_in_order = [f'block_{i}' for i in range(config.model.depth)]
+  for name in ('from_latent', *blocks_in_order, 'to_image'):
+    layer = jax.device_get(variables['params'][name])
+    layer = layer if 'kernel' in layer else next(iter(layer.values()))
+    h = h @ layer['kernel'].sum(0) + layer['bias']
+    h = np.tanh(h) if name == 'to_image' else np.where(h > 0, h, h * 0.2)
+  assert h.std() > 0.01
+  expected = np.tile(h, 128 // len(h))
+  np.testing.assert_allclose(sound[192:320, 0], expected, atol=1e-5)

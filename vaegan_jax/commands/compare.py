@@ -25,7 +25,8 @@ from vaegan_jax.setup.finished_run import (
 _SAME_DATA = (
   *('name', 'path', 'group_by', 'feature', 'shape', 'image_size', 'channels'),
   *('sample_rate', 'center_crop', 'crop', 'axes', 'example_axis', 'nodata'),
-  *('max_nodata', 'resample', 'mix_channels', 'value_range', 'eval_split'),
+  *('max_nodata', 'resample', 'mix_channels', 'mid_side', 'value_range'),
+  'eval_split',
 )
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable
 
 import jax
@@ -16,9 +17,9 @@ from vaegan_jax.inference import latent_structure
 from vaegan_jax.inference.encode import encode_batches
 from vaegan_jax.inference.latent_statistics import (
   FILE,
-  NUM_IMAGES,
   as_items,
   moments_of,
+  num_measured,
   read_statistics,
   summarize,
 )
@@ -84,8 +85,8 @@ def measure(
 
   Args:
     model: the loaded model.
-    images: the training split. At most `NUM_IMAGES` are encoded, at even
-      distances.
+    images: the training split. As many as `num_measured` says are encoded, at
+      even distances.
     poll: called before each batch; it may raise what ends the work.
 
   Returns:
@@ -95,7 +96,7 @@ def measure(
     UserError: the latents are not finite.
     OSError: the file cannot be written.
   """
-  number = min(NUM_IMAGES, len(images))
+  number = num_measured(len(images), math.prod(model.latent_shape[:-1]))
   batches = encode_batches(
     model,
     images,

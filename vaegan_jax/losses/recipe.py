@@ -69,30 +69,21 @@ def reconstruction_loss(
   Args:
     critic, variables, x, x_recon, layers, ...: as for `perceptual_distance`.
     image_weight: weight of the image's layers, 'image', 'image_1', ...; 0: off.
-    image_halvings: number of resolutions below the image's own.
-    image_growth: factor of `image_weight` for each halving.
+    image_halvings: lower resolutions; each has `image_growth` times the weight.
     image_high_pass: weight of its finest band, times `image_weight`; 0: none.
     spectrum_weight: of each log-mel spectrum of sounds at `sample_rate` (Hz).
     adversarial_weight: of the adversarial loss of the `objective`; 0: none.
     logits: takes the logits [B] or [B, *S'] from the critic's output.
 
   Returns:
-    The loss [B], and its weighted terms, whose sum it is: 'features', 'image'
-    and 'spectra', {layer: [B]}, and 'adversarial', [B]; none of weight 0.
+    The loss [B], and its weighted terms, whose sum it is: {layer: [B]} in
+    'features', 'image' and 'spectra', and 'adversarial' [B]; none of weight 0.
   """
   check_module(critic, variables)
   check_options(critic, apply_kwargs, options_of(reconstruction_loss))
   how = Comparison(normalize, norm, reduction, axis_name)
-  weighting = Weighting(
-    weights,
-    image_weight,
-    image_halvings,
-    min_sizes,
-    image_high_pass,
-    spectrum_weight,
-    sample_rate,
-    image_growth,
-  )
+  own = image_weight, image_halvings, image_growth, min_sizes, image_high_pass
+  weighting = Weighting(weights, *own, spectrum_weight, sample_rate)
   _check(x, x_recon, how, weighting, logits)
   x, x_recon, where = masks.apply(where, jax.lax.stop_gradient(x), x_recon)
   output, *features = capture_pair(
@@ -100,12 +91,11 @@ def reconstruction_loss(
   )
   terms = distance_terms(x, x_recon, *features, how, weighting, where)
   check_sizes(min_sizes, {k: v for t in terms.values() for k, v in t.items()})
-  loss = total(terms)
-  if adversarial_weight:
-    found = _adversarial_losses(logits(output), objective, x, where)
-    terms['adversarial'] = adversarial_weight * found
-    loss += terms['adversarial']
-  return loss, terms
+  if not adversarial_weight:
+    return total(terms), terms
+  each = _adversarial_losses(logits(output), objective, x, where)
+  adversarial = adversarial_weight * each
+  return total(terms) + adversarial, terms | {'adversarial': adversarial}
 
 
 def _check(x, x_recon, how, weighting, logits) -> None:

@@ -193,11 +193,11 @@ def compare(
     loss.layer_weights or None,
     loss.image_weight,
     loss.image_halvings,
+    loss.image_growth,
     min_sizes,
     loss.image_high_pass,
     loss.spectrum_weight,
     loss.sample_rate,
-    loss.image_growth,
   )
   return total(distance_terms(*pair, how, weighting, valid))
 

@@ -37,6 +37,23 @@ _CHANGED_IN_FILES = {
   'loss.image_growth': {'loss.image_weight': (2.0, 1.0)},  # quickstart.py
 }
 
+# Pairs that `configs/audio.py` set before it had patches, and sets now. Such a
+# run has all of the first ones.
+_SOUND_NETWORKS = {
+  'model.patch_size': [(1, 8)],
+  'model.depth': [(6, 3)],
+  'model.channel_multipliers': [((1, 2, 2, 4, 4, 4), (2, 4, 4))],
+}
+_SOUNDS = _SOUND_NETWORKS | {
+  'model.width': [(16, 32)],
+  'model.latent_dim': [(8, 24)],
+  'critic.stft_windows': [((1024, 512, 256), (1024, 256))],
+  'loss.norm': [('l1', 'l2')],
+  'loss.image_weight': [(0.0, 4.0), (1.0, 4.0)],
+  'loss.image_halvings': [(3, 0)],
+  'loss.kl_weight': [(4.0, 0.3), (1e-2, 3e-4)],  # Of `mse` and the others.
+}
+
 
 def keep_rules(
   config: ml_collections.ConfigDict, workdir: str
@@ -58,6 +75,7 @@ def keep_rules(
   config = _keep_range(config, began.get('data', {}).get('value_range'))
   lacks = recorded['lacks'] if recorded else ()
   kept |= _kept_fields(flatten(config), flatten(began), lacks)
+  kept = _kept_sounds(config, flatten(began)) | kept
   if not kept:
     return config
   listed = ', '.join(f'{name}={value}' for name, value in kept.items())
@@ -89,6 +107,22 @@ def _kept_fields(
     )
     if field.name in began and was != now and keeps:
       kept[field.name] = was
+  return kept
+
+
+def _kept_sounds(config, began) -> dict[str, Any]:
+  """Returns what a run of `configs/audio.py` from before patches keeps."""
+  fields = flatten(config)
+  was = {name: _as_tuple(value) for name, value in began.items()}
+
+  def differs(name):
+    return (was.get(name), fields[name]) in _SOUNDS[name]
+
+  if not all(map(differs, _SOUND_NETWORKS)):
+    return {}
+  kept = {name: was[name] for name in _SOUNDS if differs(name)}
+  if has_rate_of_file(config):  # It followed the latent's size.
+    kept['loss.rate'] = was['loss.rate']
   return kept
 
 
