@@ -44,7 +44,7 @@ def remember_initial_shapes():
   """
   import jax
   import numpy as np
-  from flax.core.scope import Scope
+  from flax.core import Scope
 
   param = Scope.param
 
