@@ -44,9 +44,9 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
     config.optimizer.autoencoder_learning_rate = 1e-3
     config.loss.kl_weight = 0.3
   else:
-    config.loss.kl_weight = 3e-4
+    config.loss.kl_weight = 2e-3
     config.loss.spectrum_weight = 3.0
     # The waveform itself, and no means of it: those have no high tones.
-    config.loss.image_weight = 12.0
+    config.loss.image_weight = 100.0
     config.loss.image_halvings = 0
   return config
