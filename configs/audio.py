@@ -45,8 +45,8 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
     config.loss.kl_weight = 0.3
   else:
     config.loss.kl_weight = 3e-4
-    config.loss.spectrum_weight = 1.0
+    config.loss.spectrum_weight = 3.0
     # The waveform itself, and no means of it: those have no high tones.
-    config.loss.image_weight = 4.0
+    config.loss.image_weight = 12.0
     config.loss.image_halvings = 0
   return config

@@ -136,7 +136,7 @@ def test_a_run_of_before_critics_of_spectra_keeps_its_own(old_run, capsys):
   assert config.critic.views == ('stft',)
   kept = data_identity.keep_rules(config, old_run[1])
   assert kept.critic.views == ('wave',)
-  assert config.loss.spectrum_weight == 1 and kept.loss.spectrum_weight == 0
+  assert config.loss.spectrum_weight == 3 and kept.loss.spectrum_weight == 0
   assert 'loss.spectrum_weight=0.0, ' in capsys.readouterr().out
 
 
@@ -151,6 +151,7 @@ def test_a_run_of_before_critics_of_spectra_keeps_its_own(old_run, capsys):
         'norm': 'l1',
         'image_weight': 1.0,
         'image_halvings': 3,
+        'spectrum_weight': 1.0,
       },
     ),
   ),

@@ -49,8 +49,9 @@ _SOUNDS = _SOUND_NETWORKS | {
   'model.latent_dim': [(8, 24)],
   'critic.stft_windows': [((1024, 512, 256), (1024, 256))],
   'loss.norm': [('l1', 'l2')],
-  'loss.image_weight': [(0.0, 4.0), (1.0, 4.0)],
+  'loss.image_weight': [(0.0, 12.0), (1.0, 12.0)],
   'loss.image_halvings': [(3, 0)],
+  'loss.spectrum_weight': [(1.0, 3.0)],
   'loss.kl_weight': [(4.0, 0.3), (1e-2, 3e-4)],  # Of `mse` and the others.
 }
 
