@@ -1,11 +1,14 @@
 """Folders that change during a run: splits, messages and resuming."""
 
+import contextlib
 import json
 import shutil
 import tarfile
+import types
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from absl import logging
 from PIL import Image
@@ -13,11 +16,13 @@ from PIL import Image
 from tests import command_line
 from vaegan_jax.commands import compare
 from vaegan_jax.config.io import load_config
+from vaegan_jax.config.migrations import stamp
 from vaegan_jax.config.rules import flatten
 from vaegan_jax.data.image_files import ImageFiles
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import writers
-from vaegan_jax.setup import data_identity
+from vaegan_jax.runtime.checkpoints import Checkpoints
+from vaegan_jax.setup import data_identity, resume
 from vaegan_jax.setup.finished_run import open_run
 
 ARCHIVE = Path(__file__).parents[1] / 'fixtures' / 'workdir_1.tar.gz'
@@ -206,6 +211,29 @@ def test_a_run_of_before_keeps_what_its_file_set(file, brought, was, now):
   kept = was | {k: v for k, v in brought.items() if config[k] != v}
   for lacks, wanted in ((tuple(brought), kept), ((), {})):
     assert data_identity._kept_fields(config, began, lacks) == wanted
+
+
+def test_a_run_of_before_is_recognized_at_each_resumption(tmp_path):
+  workdir, state = str(tmp_path), {'w': np.zeros(1, np.float32)}
+  args = ('--config=configs/quickstart.py', f'--workdir={workdir}')
+  before = command_line.parse(*args).config.to_dict()
+  before['loss']['image_weight'] = 2.0
+  del before['loss']['image_growth']
+  with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+    assert checkpoints.save(1, state, config=stamp(before), data={'n': 1})
+  for step in (2, 3):
+    config = data_identity.keep_rules(command_line.parse(*args).config, workdir)
+    assert (config.loss.image_weight, config.loss.image_growth) == (2, 1)
+    run = types.SimpleNamespace(
+      config=config,
+      identity={'config': config.to_dict(), 'data': {'n': 1}},
+      template=state,
+      create_state=lambda: state,
+    )
+    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+      resumed = resume.RunCheckpoints(run, workdir, checkpoints)
+      assert resumed.restore_or_init()[1] == step - 1
+      assert resumed.save(step, state, finish=True)
 
 
 @pytest.fixture

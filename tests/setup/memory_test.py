@@ -11,6 +11,7 @@ import pytest
 from tests import networks
 from vaegan_jax.errors import UserError
 from vaegan_jax.models import create_modules
+from vaegan_jax.models.tile_plan import TilePlan
 from vaegan_jax.setup import memory
 from vaegan_jax.training.train_state import create_train_state
 
@@ -115,7 +116,7 @@ def test_a_run_that_does_not_fit_is_refused_with_sizes(monkeypatch):
     memory.check_memory(modules, state, _SHAPE, 3)
 
 
-def test_an_evaluation_is_counted_by_its_tiles(monkeypatch):
+def test_an_evaluation_is_counted_by_its_tiles():
   module, shape = _Nested(), (8, 8, 3)
   x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
   variables = jax.eval_shape(module.init, jax.random.key(0), x)
@@ -123,15 +124,36 @@ def test_an_evaluation_is_counted_by_its_tiles(monkeypatch):
   kernel = 3 * 3 * 5 * 7
   whole = 4 * (2 * 8 * 8 * (5 + 7) + kernel)
   in_tiles = 4 * (2 * 4 * 4 * (5 + 7) + kernel + 2 * 2 * 8 * 8 * 3)
-  for tile, needed, remedy in (((), whole, 8), ((4, 4), in_tiles, 2)):
-    check = functools.partial(
-      memory.check_evaluation, module, variables, shape, 2, tile, (8, 8)
-    )
-    monkeypatch.setattr(memory, '_available', lambda: needed)  # noqa: B023
-    check()
-    monkeypatch.setattr(memory, '_available', lambda: needed - 1)  # noqa: B023
-    with pytest.raises(UserError, match=f'2 .* 8x8 .*tile_size={remedy}$'):
-      check()
+  count = functools.partial(memory._evaluation_bytes, module, variables, shape)
+  assert count(2, ()) == (2, whole)
+  # 8 tiles have the positions of 2 examples.
+  assert count(8, (4, 4)) == (2, in_tiles)
+
+
+def test_the_remedy_of_an_evaluation_is_a_tile_that_works(monkeypatch):
+  """The network's least tile is 20, above the 16 that it was trained on."""
+  module, shape = (
+    networks.autoencoder(16, 3, latent_shape='map', width=16),
+    (64, 64, 3),
+  )
+  x = jax.ShapeDtypeStruct((1, *_SHAPE), jnp.float32)
+  variables = jax.eval_shape(module.init, jax.random.key(0), x)
+  check = functools.partial(memory.check_evaluation, module, variables, shape)
+  count = functools.partial(
+    memory._evaluation_bytes, module, variables, shape, 1
+  )
+  needed = count((20, 20))[1]
+  assert needed < count(())[1]
+  monkeypatch.setattr(memory, '_available', lambda: needed)
+  check(1, (20, 20), (16, 16))
+  for tile in ((), (48, 48)):
+    with pytest.raises(UserError, match=r': use tiles: .*tile_size=20$'):
+      check(1, tile, (16, 16))
+  assert TilePlan(module, variables, shape, (20,)).tile == (20, 20)
+  monkeypatch.setattr(memory, '_available', lambda: needed - 1)
+  for number, told in ((1, 'evaluate smaller examples$'), (40, 'batch_size$')):
+    with pytest.raises(UserError, match=told):
+      check(number, (20, 20), (16, 16))
 
 
 def test_an_accelerator_warns_of_activations_and_refuses_the_rest(

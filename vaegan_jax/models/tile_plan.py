@@ -30,6 +30,18 @@ _SEES_ALL = (nn.GroupNorm, nn.InstanceNorm, nn.LayerNorm)
 _PARTS = 4  # Blended tiles overlap by one in this many parts of a side.
 
 
+def examples_at_once(
+  number: int, tile: Sequence[int], space: Sequence[int]
+) -> int:
+  """Returns how many examples of S have the positions of a number of tiles.
+
+  It is at least 1, and `number` itself if `tile` is ().
+  """
+  if tile:
+    number = number * math.prod(tile) // math.prod(space)
+  return max(1, number)
+
+
 @dataclasses.dataclass(frozen=True)
 class TilePlan:
   """The tiles of inputs of any size.
@@ -67,14 +79,18 @@ class TilePlan:
           self._trained,
         )
       return
-    least = max(4, 1 + max(self._overlaps.values()))
-    if any(side % self.factor or side < least * self.factor for side in tile):
-      fitting = (max(least, -(-n // self.factor)) * self.factor for n in tile)
+    fitting = tuple(map(self.fitting, tile))
+    if tile != fitting:
       self._refuse(
-        f'be a multiple of {self.factor}, and at least {least * self.factor}, '
+        f'be a multiple of {self.factor}, and at least {self.fitting(1)}, '
         'for this network',
-        tuple(fitting),
+        fitting,
       )
+
+  def fitting(self, side: int) -> int:
+    """Returns the least side of a tile that is no smaller, for a map."""
+    least = max(4, 1 + max(self._overlaps.values()))
+    return max(least, -(-side // self.factor)) * self.factor
 
   @property
   def is_flat(self) -> bool:

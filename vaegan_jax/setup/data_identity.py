@@ -86,6 +86,16 @@ def keep_rules(
   return config
 
 
+def new_in_files(workdir: str) -> tuple[str, ...]:
+  """Returns the fields in `_NEW_IN_FILES` that a run's own version lacked.
+
+  All processes must call this at the same time.
+  """
+  recorded = distributed.from_first(lambda: _read(workdir))
+  lacks = recorded['lacks'] if recorded else ()
+  return tuple(name for name in _NEW_IN_FILES if name in lacks)
+
+
 def _kept_fields(
   config: Mapping[str, Any], began: Mapping[str, Any], lacks: Container[str]
 ) -> dict[str, Any]:

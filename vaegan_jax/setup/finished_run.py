@@ -4,7 +4,6 @@ A map latent has no size of its own, since its networks are convolutional. A
 flat latent has one, and so has a critic with one logit an image.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -33,7 +32,7 @@ from vaegan_jax.evaluation.feature_metrics import (
   load_feature_metrics,
 )
 from vaegan_jax.models import is_frozen
-from vaegan_jax.models.tile_plan import TilePlan
+from vaegan_jax.models.tile_plan import TilePlan, examples_at_once
 from vaegan_jax.setup.data_identity import describe_change, keep_rules
 from vaegan_jax.setup.memory import check_evaluation, check_features
 from vaegan_jax.setup.modules import Variables, variable_shapes
@@ -124,7 +123,9 @@ def create_evaluator(
     modules,
     images,
     loss=loss_settings(config),
-    batch_size=_batch_size(config, batch_size),
+    batch_size=examples_at_once(
+      _num_tiles(config, batch_size), _tile(config), spatial_shape(config.data)
+    ),
     seed=config.seed,
     value_range=config.data.value_range,
     bands=shown_bands(config.data),
@@ -144,16 +145,10 @@ def _tile(config: ml_collections.ConfigDict) -> tuple[int, ...]:
   return (side,) * len(space) if 0 < side < max(space) else ()
 
 
-def _batch_size(config: ml_collections.ConfigDict, batch_size: int = 0) -> int:
-  """Returns how many examples are evaluated at a time.
-
-  With tiles they have as many positions as `batch_size` tiles.
-  """
+def _num_tiles(config: ml_collections.ConfigDict, batch_size: int = 0) -> int:
+  """Returns how many tiles, or whole examples, are evaluated at a time."""
   # Each process evaluates everything, on its own devices.
-  number = (batch_size or config.batch_size) // jax.process_count()
-  if tile := _tile(config):
-    number = number * math.prod(tile) // math.prod(spatial_shape(config.data))
-  return max(1, number)
+  return (batch_size or config.batch_size) // jax.process_count()
 
 
 def _plan_tiles(config, modules) -> TilePlan | None:
@@ -211,7 +206,7 @@ def restore_for_shape(
       f"{workdir}, because its latent is flat (model.latent_shape='map' takes "
       f'any size): for example, --config.{field}="{value}"'
     )
-  shape, batch_size = example_shape(config.data), _batch_size(config)
+  shape, num_tiles = example_shape(config.data), _num_tiles(config)
   tile = _tile(config)
   config = with_data(config, image_size=own.image_size, shape=own.shape)
   restored = restore_networks(config, workdir)
@@ -219,7 +214,7 @@ def restore_for_shape(
     restored.modules['autoencoder'],
     restored.variables['autoencoder'],
     shape,
-    batch_size,
+    num_tiles,
     tile,
     spatial_shape(own),
   )

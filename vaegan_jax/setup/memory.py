@@ -24,6 +24,7 @@ from absl import logging
 
 from vaegan_jax.errors import UserError
 from vaegan_jax.models.latents.lfq import LFQ
+from vaegan_jax.models.tile_plan import TilePlan, examples_at_once
 from vaegan_jax.training.train_state import TrainState
 
 _PRODUCTS = ('conv_general_dilated', 'dot_general')
@@ -154,41 +155,54 @@ def check_evaluation(
   autoencoder: nn.Module,
   variables: Mapping[str, Any],
   shape: tuple[int, ...],
-  batch_size: int,
+  num_tiles: int,
   tile: tuple[int, ...],
   trained: tuple[int, ...],
 ) -> None:
   """Refuses an evaluation that cannot fit in a device's memory.
 
-  Its lower bound is what the autoencoder's largest layer takes and returns, and
-  with tiles the examples and their reconstructions.
-
   Args:
-    shape: (*S, C) of an example.
-    batch_size: examples at a time.
+    shape, trained: (*S, C) of an example, and S of the training.
+    num_tiles: tiles, or whole examples, at a time.
     tile: in which the autoencoder is applied; (): it takes whole examples.
-    trained: S of the training.
 
   Raises:
     UserError: it needs more than there is.
   """
-  number, available = -(-batch_size // len(jax.local_devices())), _available()
-  taken = (*map(min, tile, shape), shape[-1]) if tile else shape
-  needed = _largest_layer(autoencoder, variables, taken, number)
-  if tile:
-    needed += 2 * 4 * number * math.prod(shape)
+  count = functools.partial(
+    _evaluation_bytes, autoencoder, variables, shape, num_tiles
+  )
+  available, (number, needed) = _available(), count(tile)
   if needed <= available:
     return
-  sides = 'x'.join(map(str, shape[:-1]))
-  remedy = f'evaluation.tile_size={max(trained)}'
-  if tile:
-    remedy = f'evaluation.tile_size={max(tile) // 2}'
+  remedies = ['lower batch_size'] if number > 1 else []
+  # A large tile fits every network, and its plan says which others do.
+  plan = TilePlan(autoencoder, variables, shape, (2**20 * math.prod(shape),))
+  side, wanted = max(tile or shape[:-1]), max(trained)
+  while (fitting := plan.fitting(min(wanted, side // 2))) < side:
+    side = fitting
+    if count((side,) * len(trained))[1] <= available:
+      remedies.append(f'use tiles: --config.evaluation.tile_size={side}')
+      break
   raise UserError(
-    f'An evaluation of {number:,} examples of {sides} at a time needs at least '
-    f'{needed / 1e9:,.1f} GB of memory on each device, which has '
-    f'{available / 1e9:,.1f}: lower batch_size, or use tiles, such as '
-    f'--config.{remedy}'
+    f'An evaluation of {number:,} examples of {"x".join(map(str, shape[:-1]))} '
+    f'at a time needs at least {needed / 1e9:,.1f} GB of memory on a device, '
+    f'which has {available / 1e9:,.1f}: '
+    + (', or '.join(remedies) or 'evaluate smaller examples')
   )
+
+
+def _evaluation_bytes(autoencoder, variables, shape, num_tiles, tile):
+  """Returns how many examples a device takes, and a lower bound of its bytes.
+
+  They are of the largest layer, and with tiles of examples and outputs.
+  """
+  number = examples_at_once(num_tiles, tile, shape[:-1])
+  number = -(-number // len(jax.local_devices()))
+  taken = (*map(min, tile, shape), shape[-1]) if tile else shape
+  examples = 2 * 4 * number * math.prod(shape) if tile else 0
+  layer = _largest_layer(autoencoder, variables, taken, number)
+  return number, layer + examples
 
 
 def check_features(

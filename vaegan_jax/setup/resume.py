@@ -17,7 +17,7 @@ from vaegan_jax.models.pretrained import diffusers_files
 from vaegan_jax.runtime import distributed, lock
 from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.runtime.files import check_writable, write_text
-from vaegan_jax.setup.data_identity import may_have_grown
+from vaegan_jax.setup.data_identity import may_have_grown, new_in_files
 from vaegan_jax.setup.modules import sizes_function
 from vaegan_jax.setup.run import Run
 from vaegan_jax.training import layer_sizes
@@ -69,6 +69,8 @@ class RunCheckpoints:
   num_rollbacks: int = 0
   # Whether its folder has more images than at the start.
   _grown: bool = dataclasses.field(default=False, init=False)
+  # Fields that its checkpoints never have; see `save`.
+  _lacks: tuple[str, ...] = dataclasses.field(default=(), init=False)
 
   def restore_or_init(self) -> tuple[TrainState, int]:
     """Returns the state to continue from, and its step; 0 for a new run.
@@ -79,6 +81,7 @@ class RunCheckpoints:
     """
     data = self.run.identity['data']
     self._grown = may_have_grown(self.run.config, self.workdir, data)
+    self._lacks = new_in_files(self.workdir)
     return self._restore() or (init_state(self.run), 0)
 
   def _restore(self):
@@ -96,6 +99,9 @@ class RunCheckpoints:
   def save(self, step: int, state: TrainState, *, finish: bool) -> bool:
     """Saves a step.
 
+    A run of an earlier version stays recognizable as one, however often it is
+    resumed: its checkpoints have no fields that files have set only since.
+
     Returns:
       Whether it was started; with `finish`, whether it was written.
 
@@ -104,6 +110,9 @@ class RunCheckpoints:
     """
     identity = self.run.identity
     config = stamp(identity['config'])
+    for name in self._lacks:
+      section, field = name.split('.')
+      del config[section][field]
     started = self.checkpoints.save(
       step, state, config=config, data=identity['data']
     )
