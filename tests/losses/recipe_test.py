@@ -326,6 +326,8 @@ def test_it_takes_sounds_and_volumes_and_maps_of_logits(space):
     ({'min_sizes': {'image': np.nan}}, r"\['image'\] is nan; expected one"),
     ({'min_sizes': {'image': 'x'}}, r"\['image'\] is 'x'; expected one"),
     ({'min_sizes': {'image': X[0]}}, r'an array of shape \(8, 8, 2\); exp'),
+    ({'image_growth': 0}, 'image_growth is 0; expected a number above 0'),
+    ({'image_growth': float('nan')}, 'image_growth is nan; expected'),
     ({'image_halvings': -1}, 'image_halvings is -1; expected an integer, 0 or'),
     ({'weights': np.float32(1)}, r'weights are .*; give one weight per layer'),
     ({'weights': np.int64(2)}, r'weights are .*; give one weight per layer'),

@@ -278,7 +278,7 @@ FIELDS = (
         help='Weight of the image as a layer of the distance; 0: off.'),
   Field('loss.image_halvings', 3, between(0, 12), absent=0,
         help='Lower resolutions at which the image is a layer too.'),
-  Field('loss.image_growth', 1.0, between(0.0, 8.0),
+  Field('loss.image_growth', 1.0, between(0.125, 8.0),
         help='Factor of that weight for each halving.'),
   Field('loss.image_high_pass', 1.0, rules.WEIGHT, absent=0.0,
         help='Weight of the image less its half-size copy as a layer, in units '

@@ -3,6 +3,7 @@
 Axes: B batch, S one to three axes of space, C channels.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -103,6 +104,10 @@ def _check(x, x_recon, how, weighting, logits) -> None:
   check_images(('x', 'x_recon'), x, x_recon)
   warn_of_unnamed_axes(x, how)
   check_count('image_halvings', weighting.image_halvings)
+  if not 0 < weighting.image_growth < math.inf:
+    raise ValueError(
+      f'image_growth is {weighting.image_growth!r}; expected a number above 0'
+    )
   check_sizes(weighting.min_sizes)
   if weighting.spectrum_weight:
     check_sounds(x, weighting.sample_rate)
