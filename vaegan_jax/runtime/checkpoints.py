@@ -265,7 +265,9 @@ class Checkpoints:
     self._manager = None  # It would still list the step.
     if distributed.is_first() and self._directory.is_dir():
       for path in self._directory.iterdir():
-        if path.name.split('.')[0] == str(step):  # 20, 20.orbax-...-tmp
+        if path.name.split('.')[0] != str(step):  # 20, 20.orbax-...-tmp
+          continue
+        for _ in range(2):  # A thread of that save may still write into it.
           # The next attempt reports it; errors of buckets are no OSErrors.
           with contextlib.suppress(Exception):
             path.rmtree()
