@@ -87,7 +87,7 @@ def test_a_run_that_does_not_fit_is_refused_with_sizes(monkeypatch):
     size = 5 * number, 'cpu', number
     parts = memory.estimate_parts(modules, state, _SHAPE, *size)
     assert parts['activations of 5 images'] == bound
-  # What stays as it is keeps nothing, and has no gradient.
+  # A part that does not train needs no activations and has no gradient.
   params = state.networks['autoencoder'].params
   critic_bytes = memory._num_bytes(state.networks['critic'].params)
   decoder = memory._kept_bytes(

@@ -129,7 +129,7 @@ class Evaluator(Reconstructor):
     distance = functools.partial(self._distance, critic)
     if not self._mid_side:
       return distance
-    # What is measured has left and right.
+    # Reconstructions are left and right; the critic takes mid and side.
     return lambda x, x_recon, valid: distance(
       pixels.mid_side_of(x), pixels.mid_side_of(x_recon), valid
     )

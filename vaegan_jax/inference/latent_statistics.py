@@ -19,9 +19,8 @@ from vaegan_jax.errors import UserError
 
 FILE = 'latents.json'
 NUM_IMAGES = 10_000  # Training images that are measured, at most.
-# Of maps fewer are: as many as have this many vectors, but never fewer images
-# than the second.
-_NUM_VECTORS, _FEWEST = 2**17, 1_000
+# Of a latent map, fewer images have enough vectors.
+_NUM_VECTORS, _MIN_IMAGES = 2**17, 1_000
 
 
 def num_measured(num_images: int, num_positions: int) -> int:
@@ -31,7 +30,7 @@ def num_measured(num_images: int, num_positions: int) -> int:
     num_images: how many there are.
     num_positions: positions of an image's latent map; 1 if it is flat.
   """
-  enough = max(_NUM_VECTORS // num_positions, _FEWEST)
+  enough = max(_NUM_VECTORS // num_positions, _MIN_IMAGES)
   return min(num_images, NUM_IMAGES, enough)
 
 
