@@ -15,6 +15,7 @@ from PIL import Image
 
 from tests import command_line
 from vaegan_jax.commands import compare
+from vaegan_jax.config import schema
 from vaegan_jax.config.io import load_config
 from vaegan_jax.config.migrations import stamp
 from vaegan_jax.config.rules import flatten
@@ -130,87 +131,85 @@ def test_a_run_that_began_with_a_kl_weight_keeps_it(old_run, capsys):
     assert kept.loss.kl_weight == config.loss.kl_weight
 
 
-def test_a_run_of_before_critics_of_spectra_keeps_its_own(old_run, capsys):
-  command = ('--config=configs/audio.py', f'--workdir={old_run[1]}')
-  config = command_line.parse(*command).config
-  assert config.critic.views == ('stft',)
-  kept = data_identity.keep_rules(config, old_run[1])
-  assert kept.critic.views == ('wave',)
-  assert config.loss.spectrum_weight == 3 and kept.loss.spectrum_weight == 0
-  assert 'loss.spectrum_weight=0.0, ' in capsys.readouterr().out
+# What a run of configs/audio.py from before patches began with.
+_SOUNDS = {
+  'model.patch_size': 1,
+  'model.depth': 6,
+  'model.width': 16,
+  'model.channel_multipliers': (1, 2, 2, 4, 4, 4),
+  'model.latent_dim': 8,
+  'critic.stft_windows': (1024, 512, 256),
+  'loss.rate': 1024.0,
+}
+_MSE = _SOUNDS | {'loss.kl_weight': 4.0}
+_GEOMETRIC = _SOUNDS | {
+  'loss.kl_weight': 1e-2,
+  'loss.norm': 'l1',
+  'loss.image_weight': 1.0,
+  'loss.image_halvings': 3,
+  'loss.spectrum_weight': 1.0,
+}
+_VOLUMES = {
+  'optimizer.autoencoder_learning_rate': 2e-3,
+  'optimizer.critic_learning_rate': 2e-3,
+}
+_FACES = {'loss.image_weight': 2.0}
+_VOICE = {'loss.spectrum_weight': 0.0, 'critic.views': ('wave',)}
+_KL = {'loss.rate': 0.0, 'loss.kl_weight': 0.25}
+_RANGE = {'data.value_range': (0, 5)}
 
 
+# The command of today; the fields that differed in the run, or None where its
+# version had none; those that it keeps, all or but some.
 @pytest.mark.parametrize(
-  ('objective', 'loss'),
-  (
-    ('mse', {'kl_weight': 4.0}),
-    (
-      'geometric',
-      {
-        'kl_weight': 1e-2,
-        'norm': 'l1',
-        'image_weight': 1.0,
-        'image_halvings': 3,
-        'spectrum_weight': 1.0,
-      },
-    ),
-  ),
-)
-def test_a_run_of_sounds_of_before_patches_keeps_its_own(objective, loss):
-  parsed = command_line.parse(
-    f'--config=configs/audio.py:{objective}', '--workdir=w'
-  )
-  now, began = parsed.config, parsed.config.copy_and_resolve_references()
-  before = {
-    'model.patch_size': 1,
-    'model.depth': 6,
-    'model.width': 16,
-    'model.channel_multipliers': (1, 2, 2, 4, 4, 4),
-    'model.latent_dim': 8,
-    'critic.stft_windows': (1024, 512, 256),
-    'loss.rate': 1024.0,
-  } | {f'loss.{name}': value for name, value in loss.items()}
-  was = json.loads(json.dumps(flatten(began) | before))
-  assert data_identity._kept_sounds(now, was) == before
-  # A flag of the run is no change of the file, and another run keeps nothing.
-  assert 'model.width' not in data_identity._kept_sounds(
-    now, was | {'model.width': 24}
-  )
-  assert not data_identity._kept_sounds(now, was | {'model.depth': 5})
-  now.loss.rate = 512.0
-  assert 'loss.rate' not in data_identity._kept_sounds(now, was)
-
-
-@pytest.mark.parametrize(
-  'file, brought, was, now',
+  ('command', 'began', 'lost'),
   [
-    (
-      'volume.py',
-      {'loss.norm': 'l2'},
-      {
-        'optimizer.autoencoder_learning_rate': 2e-3,
-        'optimizer.critic_learning_rate': 2e-3,
-      },
-      1e-3,
-    ),
-    (
-      'quickstart.py',
-      {'loss.image_growth': 1.0},
-      {'loss.image_weight': 2.0},
-      1.0,
-    ),
+    ('volume.py', _VOLUMES | {'loss.norm': None}, ''),
+    ('volume.py', _VOLUMES, 'all'),
+    ('quickstart.py', _FACES | {'loss.image_growth': None}, ''),
+    ('quickstart.py', _FACES, 'all'),
+    ('quickstart.py', {'loss.image_growth': None, 'loss.image_weight': 3.0},
+     'loss.image_weight'),
+    ('audio.py', dict.fromkeys(_VOICE), ''),
+    ('audio.py', _VOICE, 'all'),
+    ('audio.py', _GEOMETRIC, ''),
+    ('audio.py', _GEOMETRIC | {'loss.image_weight': 0.0}, ''),
+    ('audio.py:mse', _MSE, ''),
+    ('audio.py:mse', _MSE | _RANGE, ''),
+    ('audio.py:mse', _MSE | {'model.width': 24}, 'model.width'),
+    ('audio.py:mse', _MSE | {'model.depth': 5}, 'all'),
+    ('audio.py:mse --config.loss.rate=512', _MSE, 'loss.rate'),
+    ('celeba.py', _KL, ''),
+    ('celeba.py', _KL | {'loss.rate': 64.0}, 'all'),
+    ('celeba.py --config.loss.rate=64', _KL, 'all'),
+    ('celeba.py:geometric,vq_f8', {'loss.kl_weight': 0.25}, 'all'),
+    ('quickstart.py', {'data.folder_rules': 2, 'loss.min_size': 0.0}, ''),
+    ('quickstart.py', {'loss.min_size': 0.2}, 'all'),
   ],
-)
-def test_a_run_of_before_keeps_what_its_file_set(file, brought, was, now):
-  config = flatten(
-    command_line.parse(f'--config=configs/{file}', '--workdir=w').config
+)  # fmt: skip
+def test_a_run_of_before_keeps_what_its_command_meant(
+  monkeypatch, command, began, lost
+):
+  parsed = command_line.parse(
+    *f'--config=configs/{command} --workdir=w'.split()
   )
-  assert all(config[name] == now for name in was)
-  # Only runs of before lack the field.
-  began = config | was | brought
-  kept = was | {k: v for k, v in brought.items() if config[k] != v}
-  for lacks, wanted in ((tuple(brought), kept), ((), {})):
-    assert data_identity._kept_fields(config, began, lacks) == wanted
+  now = flatten(parsed.config)
+  recorded = parsed.config.to_dict()
+  for name, value in began.items():
+    section, field = name.split('.')
+    recorded[section][field] = value
+    if value is None:
+      del recorded[section][field]
+  identity = {'config': json.loads(json.dumps(stamp(recorded)))}
+  monkeypatch.setattr(data_identity, 'read_identity', lambda *_: identity)
+  kept = flatten(data_identity.keep_rules(parsed.config, 'w'))
+  absent = {field.name: field.if_absent for field in schema.FIELDS}
+  wanted = {
+    name: absent[name] if value is None else value
+    for name, value in began.items()
+    if lost not in (name, 'all')
+  }
+  assert kept == now | wanted
 
 
 def test_a_run_of_before_is_recognized_at_each_resumption(tmp_path):

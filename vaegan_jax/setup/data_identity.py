@@ -21,39 +21,58 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import distributed
 from vaegan_jax.runtime.checkpoint_metadata import read_identity
 
-# Fields that configuration files set since the version that brought them.
-_NEW_IN_FILES = (
-  'critic.views',
-  'loss.norm',
-  'loss.spectrum_weight',
-  'loss.image_growth',
+# Values in the pairs of `_CHANGES`: any; that of a field which the run's own
+# version did not have; a rate that the file sets, and no flag.
+_ANY, _LACKING, _OF_FILE = object(), object(), object()
+# Changes of what a command without flags means. Each is (fields that tell a run
+# of before by all of their pairs, further fields), {field: [(value before, and
+# now)]}. Such a run keeps each field of which a pair holds. If a file changes
+# again, the values of now change in all rows.
+_CHANGES = (
+  # The configuration files have a rate in place of a KL weight.
+  ({'loss.rate': [(0.0, _OF_FILE)]}, {'loss.kl_weight': [(_ANY, _ANY)]}),
+  # Another rule would hold out images that were trained on.
+  ({'data.folder_rules': [(_ANY, _ANY)]}, {}),
+  # volume.py
+  (
+    {'loss.norm': [(_LACKING, _ANY)]},
+    {
+      'optimizer.autoencoder_learning_rate': [(2e-3, 1e-3)],
+      'optimizer.critic_learning_rate': [(2e-3, 1e-3)],
+    },
+  ),
+  # quickstart.py
+  (
+    {'loss.image_growth': [(_LACKING, _ANY)]},
+    {'loss.image_weight': [(2.0, 1.0)]},
+  ),
+  # audio.py: critics of spectra, the weight of spectra, patches.
+  ({'critic.views': [(_LACKING, _ANY)]}, {}),
+  ({'loss.spectrum_weight': [(_LACKING, _ANY)]}, {}),
+  (
+    {
+      'model.patch_size': [(1, 8)],
+      'model.depth': [(6, 3)],
+      'model.channel_multipliers': [((1, 2, 2, 4, 4, 4), (2, 4, 4))],
+    },
+    {
+      'model.width': [(16, 32)],
+      'model.latent_dim': [(8, 24)],
+      'critic.stft_windows': [((1024, 512, 256), (1024, 256))],
+      'loss.norm': [('l1', 'l2')],
+      'loss.image_weight': [(0.0, 100.0), (1.0, 100.0)],
+      'loss.image_halvings': [(3, 0)],
+      'loss.spectrum_weight': [(1.0, 3.0)],
+      'loss.kl_weight': [(4.0, 0.3), (1e-2, 2e-3)],  # Of `mse` and the others.
+      'loss.rate': [(_ANY, _OF_FILE)],  # It follows the latent's size.
+    },
+  ),
+  # The defaults of fields.
+  *(
+    ({field.name: [(field.if_absent, field.default)]}, {})
+    for field in schema.FIELDS
+  ),
 )
-# {field that the version brought: {field: (value in a file before, and now)}}
-_CHANGED_IN_FILES = {
-  'loss.norm': {  # configs/volume.py
-    'optimizer.autoencoder_learning_rate': (2e-3, 1e-3),
-    'optimizer.critic_learning_rate': (2e-3, 1e-3),
-  },
-  'loss.image_growth': {'loss.image_weight': (2.0, 1.0)},  # quickstart.py
-}
-
-# Pairs that `configs/audio.py` set before it had patches, and sets now. Such a
-# run has all of the first ones.
-_SOUND_NETWORKS = {
-  'model.patch_size': [(1, 8)],
-  'model.depth': [(6, 3)],
-  'model.channel_multipliers': [((1, 2, 2, 4, 4, 4), (2, 4, 4))],
-}
-_SOUNDS = _SOUND_NETWORKS | {
-  'model.width': [(16, 32)],
-  'model.latent_dim': [(8, 24)],
-  'critic.stft_windows': [((1024, 512, 256), (1024, 256))],
-  'loss.norm': [('l1', 'l2')],
-  'loss.image_weight': [(0.0, 100.0), (1.0, 100.0)],
-  'loss.image_halvings': [(3, 0)],
-  'loss.spectrum_weight': [(1.0, 3.0)],
-  'loss.kl_weight': [(4.0, 0.3), (1e-2, 2e-3)],  # Of `mse` and the others.
-}
 
 
 def keep_rules(
@@ -61,22 +80,18 @@ def keep_rules(
 ) -> ml_collections.ConfigDict:
   """Returns the configuration with the meaning that the run began with.
 
-  Other `data.folder_rules` would hold out images that were trained on, so a
-  resumed run keeps its own. It also keeps the `data.value_range` that it has
-  found, and what an earlier version did where a default or a file has changed.
-  One that began with a KL weight keeps it where the file has a rate now. All
-  processes must call this at the same time.
+  It also keeps the `data.value_range` that it has found. All processes must
+  call this at the same time.
 
   Returns:
     A copy, or `config` itself if nothing differs.
   """
   recorded = distributed.from_first(lambda: _read(workdir))
-  began = recorded['config'] if recorded else {}
-  kept = _kept_weight(config, began)
+  if not recorded:
+    return config
+  began = recorded['config']
+  kept = _kept_fields(config, flatten(began), recorded['lacks'])
   config = _keep_range(config, began.get('data', {}).get('value_range'))
-  lacks = recorded['lacks'] if recorded else ()
-  kept |= _kept_fields(flatten(config), flatten(began), lacks)
-  kept = _kept_sounds(config, flatten(began)) | kept
   if not kept:
     return config
   listed = ', '.join(f'{name}={value}' for name, value in kept.items())
@@ -87,62 +102,46 @@ def keep_rules(
 
 
 def new_in_files(workdir: str) -> tuple[str, ...]:
-  """Returns the fields in `_NEW_IN_FILES` that a run's own version lacked.
+  """Returns the fields by whose lack `_CHANGES` tells a run of before.
 
   All processes must call this at the same time.
   """
   recorded = distributed.from_first(lambda: _read(workdir))
   lacks = recorded['lacks'] if recorded else ()
-  return tuple(name for name in _NEW_IN_FILES if name in lacks)
+  return tuple(
+    name
+    for told_by, _ in _CHANGES
+    for name, pairs in told_by.items()
+    if name in lacks and (_LACKING, _ANY) in pairs
+  )
 
 
 def _kept_fields(
-  config: Mapping[str, Any], began: Mapping[str, Any], lacks: Container[str]
+  config: ml_collections.ConfigDict,
+  began: Mapping[str, Any],
+  lacks: Container[str],
 ) -> dict[str, Any]:
-  """Returns the fields {name: value} that a run keeps.
+  """Returns the fields {name: value} that a run keeps, by `_CHANGES`.
 
   `lacks` are those that its own version did not have.
   """
+  now = flatten(config)
+  was = {name: _as_tuple(began[name]) for name in now if name in began}
+
+  def keeps(name, pairs) -> bool:
+    before, after = [_ANY, was.get(name)], [_ANY, now[name]]
+    if name in lacks:
+      before.append(_LACKING)
+    if name == 'loss.rate' and now[name] and has_rate_of_file(config):
+      after.append(_OF_FILE)
+    return name in was and any(a in before and b in after for a, b in pairs)
+
   kept = {}
-  for field in schema.FIELDS:
-    was, now = _as_tuple(began.get(field.name)), config[field.name]
-    is_earlier = was == field.if_absent and now == field.default
-    is_new = field.name in _NEW_IN_FILES and field.name in lacks
-    is_changed = any(
-      changes.get(field.name) == (was, now)
-      for brought, changes in _CHANGED_IN_FILES.items()
-      if brought in lacks
-    )
-    keeps = (
-      is_earlier or is_new or is_changed or field.name == 'data.folder_rules'
-    )
-    if field.name in began and was != now and keeps:
-      kept[field.name] = was
-  return kept
-
-
-def _kept_sounds(config, began) -> dict[str, Any]:
-  """Returns what a run of `configs/audio.py` from before patches keeps."""
-  fields = flatten(config)
-  was = {name: _as_tuple(value) for name, value in began.items()}
-
-  def differs(name):
-    return (was.get(name), fields[name]) in _SOUNDS[name]
-
-  if not all(map(differs, _SOUND_NETWORKS)):
-    return {}
-  kept = {name: was[name] for name in _SOUNDS if differs(name)}
-  if has_rate_of_file(config):  # It followed the latent's size.
-    kept['loss.rate'] = was['loss.rate']
-  return kept
-
-
-def _kept_weight(config, began) -> dict[str, float]:
-  """Returns the KL weight of a run that began before files set a rate."""
-  loss = began.get('loss', {'rate': None})
-  if loss['rate'] != 0 or not config.loss.rate or not has_rate_of_file(config):
-    return {}
-  return {'loss.rate': 0.0, 'loss.kl_weight': loss['kl_weight']}
+  for told_by, others in _CHANGES:
+    if all(keeps(*field) for field in told_by.items()):
+      fields = (told_by | others).items()
+      kept |= {name: was[name] for name, pairs in fields if keeps(name, pairs)}
+  return {name: value for name, value in kept.items() if value != now[name]}
 
 
 def _keep_range(config, began) -> ml_collections.ConfigDict:
