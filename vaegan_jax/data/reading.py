@@ -104,7 +104,7 @@ def warn_of_skipped(
 
 
 class UnreadableKind(ValueError):
-  """An error for a kind of file that cannot be read here."""
+  """An error for a whole file that is not read so; it names the remedy."""
 
 
 class NoData(ValueError):
