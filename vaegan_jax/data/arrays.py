@@ -18,7 +18,9 @@ from PIL import Image
 from vaegan_jax.data import no_data, sound_conversion, sounds, tiff_files
 from vaegan_jax.data.reading import (
   Declared,
+  OtherAxes,
   Reading,
+  TooShort,
   UnreadableKind,
   check_size,
 )
@@ -35,16 +37,7 @@ _PNG_OF_COLOR = (
   'as .npy or TIFF'
 )
 
-
 _READING = Reading()
-
-
-class OtherAxes(ValueError):
-  """An error for an array with other axes or channels than the run's."""
-
-
-class TooShort(ValueError):
-  """An error for an array that is smaller than the example."""
 
 
 class Stored(NamedTuple):

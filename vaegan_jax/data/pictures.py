@@ -21,8 +21,10 @@ from vaegan_jax.data.data_config import DataConfig, expand_path
 from vaegan_jax.data.file_lists import find_images, list_files
 from vaegan_jax.data.reading import (
   NoData,
+  OtherAxes,
   Reading,
   TooLarge,
+  TooShort,
   UnreadableKind,
   check_size,
 )
@@ -32,9 +34,9 @@ from vaegan_jax.errors import UserError, describe_error
 # What the user can do about a file, by the error; the first that fits.
 _REMEDIES = {
   UnreadableKind: '',  # Its message says it.
-  arrays.OtherAxes: ': convert it, or leave it out; sounds of a folder are '
+  OtherAxes: ': convert it, or leave it out; sounds of a folder are '
   'mixed by --config.data.mix_channels=true',
-  arrays.TooShort: ': pad it, or leave it out',
+  TooShort: ': pad it, or leave it out',
   NoData: ': cut out a part with more values, or leave it out',
   TooLarge: ': make it smaller, or leave it out',
   Exception: ': repair or remove it, and run the same command again',

@@ -103,6 +103,14 @@ def warn_of_skipped(
     )
 
 
+class OtherAxes(ValueError):
+  """An error for an array with other axes or channels than the run's."""
+
+
+class TooShort(ValueError):
+  """An error for an array that is smaller than the example."""
+
+
 class UnreadableKind(ValueError):
   """An error for a whole file that is not read so; it names the remedy."""
 
