@@ -49,8 +49,7 @@ def run(monkeypatch):
   def run(*args):
     return command_line.run(*args)
 
-  with command_line.in_short():
-    yield run
+  yield run
   logging.set_verbosity(verbosity)
 
 
