@@ -310,12 +310,16 @@ def test_without_a_finished_run_there_is_no_figure(
   ),
 )
 def test_other_runs_in_the_workdir_are_refused_before_training(
-  arg, told, fake, command
+  arg, told, fake, command, tmp_path
 ):
   command('--study.seeds=0')
   fake.trained.clear()
   with pytest.raises(UserError, match=told):
     command(arg)
+  # A run's own folder is not a study's.
+  run = tmp_path / 'study' / 'mse' / 'seed_0'
+  with pytest.raises(UserError, match=f'{run} is a run itself.*{run}_study$'):
+    command(f'--workdir={run}')
   assert not fake.trained
 
 

@@ -489,6 +489,34 @@ def test_a_rate_is_a_bit_for_each_entry_of_the_latent(
   ) == turned_off
 
 
+@pytest.mark.parametrize(
+  ('flags', 'unread'),
+  (
+    ('', ''),  # The file's own values are for those who add a view.
+    ('--config.critic.views=("wave",)', ''),
+    ('--config.critic.num_scales=2', "num_scales 'wave' \"('stft',)\""),
+    ('--config.critic.periods=(2,3)', "periods 'period' \"('stft',)\""),
+    ('--config.critic.views=("period",) --config.critic.periods=(2,3)', ''),
+    (
+      '--config.critic.views=("wave",) --config.critic.stft_windows=(64,)',
+      "stft_windows 'stft' \"('wave',)\"",
+    ),
+  ),
+)
+def test_a_flag_that_no_view_reads_is_told(flags, unread, tmp_path, capsys):
+  overrides._tell.cache_clear()
+  args = f'--workdir={tmp_path} --config=configs/audio.py {flags}'
+  parse(*args.split())
+  told = ''
+  if unread:
+    field, view, views = unread.split()
+    told = (
+      f'--config.critic.{field} has no effect: it is only read where '
+      f'critic.views has {view}, and critic.views={views}.\n'
+    )
+  assert capsys.readouterr().out == told
+
+
 @pytest.mark.parametrize('preset', sorted(get_presets()))
 @pytest.mark.parametrize('name', ['celeba', 'cifar10', 'quickstart'])
 def test_every_preset_suits_every_configuration(name, preset):

@@ -13,6 +13,7 @@ from tests.data.opening import list_arrays, read_array
 from tests.data.sounds_test import content, noise, write
 from vaegan_jax.data import arrays, reading, sound_conversion, sounds
 from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data.pictures import Pictures
 from vaegan_jax.data.reading import Reading
 from vaegan_jax.data.sound_mp3 import index_frame
 from vaegan_jax.errors import UserError
@@ -152,6 +153,54 @@ def test_channels_are_averaged_or_repeated():
       arrays.read_stored(content(sound, 8000, 'FLOAT'), Reading(channels=2))
 
 
+def npy(*shape, holes=0):
+  values = np.zeros(shape, np.float32)
+  values[:holes] = np.nan
+  return arrays.encode_npy(values)
+
+
+@pytest.mark.parametrize(
+  ('name', 'data', 'fields', 'told'),
+  [
+    (
+      'a.wav',
+      content(noise(300), 44_100),
+      {},
+      r'has 44,100 samples per second, and data\.sample_rate is 16,000: '
+      r'resample it, as ffmpeg -i old\.wav -ar 16000 new\.wav does, or, for '
+      r'a model of a folder, use --config\.data\.resample=true\)',
+    ),
+    (
+      'a.wav',
+      content(noise(300, 2)),
+      {},
+      r'no axis of \[300, 2\] has 1 channels\): convert it, .*'
+      r'--config\.data\.mix_channels=true',
+    ),
+    ('a.npy', npy(200, 1), {}, r'is smaller than \[256\]\): pad it, or .* out'),
+    (
+      'a.npy',
+      npy(256, 1, holes=32),
+      {'max_nodata': 0.1},
+      r'12\.50% of its values are no data, .*\): cut out a part .* out',
+    ),
+    (
+      'a.npy',
+      npy(256, 1)[:-4],
+      {},
+      r'\): repair or remove it, and run .* again',
+    ),
+  ],
+)
+def test_only_a_damaged_file_is_to_be_repaired(
+  name, data, fields, told, tmp_path
+):
+  (tmp_path / name).write_bytes(data)
+  used = DataConfig('array_folder', shape=(256,), channels=1, **fields)
+  with pytest.raises(UserError, match=f'as an array .*{told}$'):
+    Pictures(str(tmp_path), used)[np.arange(1)]
+
+
 def mixed_folder(tmp_path):
   """Writes 30 sounds of 16 kHz, and 4 others of which one is silent."""
   folder = write(tmp_path / 'a', length=700)
@@ -169,7 +218,8 @@ def test_a_folder_of_several_rates_needs_a_word_to_be_converted(crop, tmp_path):
   folder = mixed_folder(tmp_path)
   fields = {'shape': (256,), 'crop': crop}
   told = (
-    r"4 are not, such as '.*or convert them: --config\.data\.resample=true "
+    r"4 are not, such as '.*convert or remove these: "
+    r'--config\.data\.resample=true '
     r'--config\.data\.sample_rate=16000 --config\.data\.mix_channels=true'
   )
   with pytest.raises(UserError, match=told):

@@ -7,6 +7,7 @@ import tarfile
 import types
 import zlib
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def run(monkeypatch):
 
 
 def test_a_folder_that_grows_under_a_run(
-  run, tiny_run, image_folder, tmp_path, capsys, caplog
+  run, tiny_run, image_folder, tmp_path, capsys, caplog, monkeypatch
 ):
   images = shutil.copytree(image_folder, tmp_path / 'images')
   workdir = tmp_path / 'run'
@@ -87,7 +88,11 @@ def test_a_folder_that_grows_under_a_run(
 
   capsys.readouterr()
   grow = '--config.data.allow_growth=true'
-  assert run(*flags, f'{few[1]}=2', few[0], grow) == 0
+  read = mock.Mock(side_effect=data_identity.read_identity)
+  with monkeypatch.context() as patched:
+    patched.setattr(data_identity, 'read_identity', read)
+    assert run(*flags, f'{few[1]}=2', few[0], grow) == 0
+  assert read.call_count == 1
   (line,) = (
     line for line in capsys.readouterr().out.splitlines() if said in line
   )
@@ -221,13 +226,16 @@ def test_a_run_of_before_is_recognized_at_each_resumption(tmp_path):
   with contextlib.closing(Checkpoints(workdir)) as checkpoints:
     assert checkpoints.save(1, state, config=stamp(before), data={'n': 1})
   for step in (2, 3):
-    config = data_identity.keep_rules(command_line.parse(*args).config, workdir)
+    config = command_line.parse(*args).config
+    recorded = data_identity.read_recorded(workdir)
+    config = data_identity.keep_rules(config, workdir, recorded)
     assert (config.loss.image_weight, config.loss.image_growth) == (2, 1)
     run = types.SimpleNamespace(
       config=config,
       identity={'config': config.to_dict(), 'data': {'n': 1}},
       template=state,
       create_state=lambda: state,
+      recorded=recorded,
     )
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
       resumed = resume.RunCheckpoints(run, workdir, checkpoints)

@@ -13,6 +13,7 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.models import create_modules
 from vaegan_jax.models.tile_plan import TilePlan
 from vaegan_jax.setup import memory
+from vaegan_jax.setup.program_sizes import forward_pass, kept_bytes
 from vaegan_jax.training.train_state import create_train_state
 
 _SHAPE = (16, 16, 3)
@@ -48,17 +49,20 @@ def test_products_are_counted_and_nothing_else(remat, channels):
   x = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
   module = _Nested(remat)
   variables = jax.eval_shape(module.init, jax.random.key(0), x)
-  count = memory._kept_bytes(module.apply, variables, (8, 8, 3), 2)
-  assert count == 2 * 8 * 8 * channels * 4
+  program = forward_pass(module.apply, variables, (2, 8, 8, 3))
+  assert kept_bytes(program) == 2 * 8 * 8 * channels * 4
   # In lanes of 4, 5 and 7 channels take the room of 8, and 3 of 4: less than
   # 2 images, which double.
   kept = 'conv_general_dilated', 'dot_general', 'add'
-  on_tpu = memory._kept_bytes(
-    module.apply, variables, (8, 8, 3), 2, lanes=4, kept=kept
-  )
+  on_tpu = kept_bytes(program, kept, lanes=4)
   numbers = 5 if remat else 6  # A block has two products and a sum.
   assert on_tpu == 2 * 8 * 8 * (numbers * 8 + 4) * 4
-  assert memory._stored_bytes(jnp.zeros((64, 5, 3)), 128) == 128 * 5 * 3 * 4
+  wide = jax.make_jaxpr(jnp.tanh)(jnp.zeros((64, 5, 3))).jaxpr
+  assert kept_bytes(wide, ('tanh',), lanes=128) == 128 * 5 * 3 * 4
+
+
+def _bound(apply, variables, *shape):
+  return kept_bytes(forward_pass(apply, variables, shape))
 
 
 def _networks(**model):
@@ -80,7 +84,7 @@ def test_a_run_that_does_not_fit_is_refused_with_sizes(monkeypatch):
   memory.check_memory(modules, state, _SHAPE, 8)
   # Of chunks one network's results are kept at a time.
   autoencoder, critic = (
-    memory._kept_bytes(modules[name].apply, network.variables, _SHAPE, 5)
+    _bound(modules[name].apply, network.variables, 5, *_SHAPE)
     for name, network in state.networks.items()
   )
   for number, bound in ((1, autoencoder + critic), (2, autoencoder)):
@@ -90,11 +94,11 @@ def test_a_run_that_does_not_fit_is_refused_with_sizes(monkeypatch):
   # A part that does not train needs no activations and has no gradient.
   params = state.networks['autoencoder'].params
   critic_bytes = memory._num_bytes(state.networks['critic'].params)
-  decoder = memory._kept_bytes(
+  decoder = _bound(
     modules['autoencoder'].decoder.apply,
     {'params': params['decoder']},
-    (modules['autoencoder'].latent.size,),
     5,
+    modules['autoencoder'].latent.size,
   )
   assert 0 < decoder < autoencoder
   for moved, bound in ((('decoder',), decoder), ((), 0)):
@@ -195,9 +199,7 @@ def test_the_bound_is_below_what_xla_takes():
 
     compiled = jax.jit(jax.grad(loss)).lower(network.variables, x)
     took = compiled.compile().memory_analysis().temp_size_in_bytes
-    bound = memory._kept_bytes(
-      modules[name].apply, network.variables, _SHAPE, 64
-    )
+    bound = _bound(modules[name].apply, network.variables, *x.shape)
     assert took / 10 < bound < took, name
 
 

@@ -65,10 +65,15 @@ def study(runs: Runs, workdir: str) -> int:
     full disk.
 
   Raises:
-    UserError: as `train.train`, for any run. A workdir that holds another run
-      is refused before any training.
+    UserError: as `train.train`, for any run. A workdir that holds another run,
+      or is a run itself, is refused before any training.
   """
   with distributed.together():
+    if (epath.Path(workdir) / 'checkpoints').exists():
+      raise UserError(
+        f'--workdir={workdir} is a run itself, and a study has a folder above '
+        f'its runs: name another folder, such as --workdir={workdir}_study'
+      )
     folders = (epath.Path(run).relative_to(workdir) for run in runs)
     check_writable(workdir, *(f'{run}/checkpoints' for run in folders))
   distributed.check_shared(workdir)

@@ -95,7 +95,7 @@ class ArrayFiles(ImageFiles):
     raise self._error(
       f'in which {count:,} arrays are {kind}, and {len(others):,} are not, '
       f'such as {others[0]!r} ({self._kinds_found[others[0]]}); all must be '
-      f'alike, so repair or remove these{self._describe_conversion(kind)}'
+      f'alike, so convert or remove these{self._describe_conversion(kind)}'
       f'{self._describe_one()}'
     )
 
@@ -113,7 +113,7 @@ class ArrayFiles(ImageFiles):
     ways = [' '.join(flags)] if flags else []
     if len({found.dtype for found in kinds}) > 1:
       ways.insert(0, f'ffmpeg -i old.wav -c:a {_CODECS[kind.dtype]} new.wav')
-    return f', or convert them: {", then ".join(ways)}' if ways else ''
+    return f': {", then ".join(ways)}' if ways else ''
 
   def _readable_kinds(self) -> tuple[str, ...]:
     kinds = ('tifffile', 'imagecodecs')

@@ -18,7 +18,9 @@ from PIL import Image
 from vaegan_jax.data import no_data, sound_conversion, sounds, tiff_files
 from vaegan_jax.data.reading import (
   Declared,
+  OtherAxes,
   Reading,
+  TooShort,
   UnreadableKind,
   check_size,
 )
@@ -35,12 +37,7 @@ _PNG_OF_COLOR = (
   'as .npy or TIFF'
 )
 
-
 _READING = Reading()
-
-
-class TooShort(ValueError):
-  """An error for an array that is smaller than the example."""
 
 
 class Stored(NamedTuple):
@@ -148,10 +145,12 @@ def to_stored(
 
 
 def check_sample_rate(found: int, wanted: int) -> None:
-  """Raises a ValueError for a sound of another rate; 0 is none, or any."""
+  """Raises an UnreadableKind for a sound of another rate; 0: none, or any."""
   if wanted and found not in (0, wanted):
-    raise ValueError(
-      f'it has {found:,} samples per second, and data.sample_rate is {wanted:,}'
+    raise UnreadableKind(
+      f'it has {found:,} samples per second, and data.sample_rate is '
+      f'{wanted:,}: resample it, as ffmpeg -i old.wav -ar {wanted} new.wav '
+      'does, or, for a model of a folder, use --config.data.resample=true'
     )
 
 
@@ -177,7 +176,8 @@ def to_example(
     axes: a letter for each axis, as `data.axes`, in any order; '' if unknown.
 
   Raises:
-    ValueError: it has other channels or axes, or an axis is too short.
+    OtherAxes: it has other channels or axes.
+    TooShort: an axis is too short.
   """
   wanted = list(shape)
   array = channels_last(array, channels, len(wanted), axes)
@@ -199,7 +199,7 @@ def channels_last(
     axes: see `to_example`.
 
   Raises:
-    ValueError: it has other channels or axes.
+    OtherAxes: it has other channels or axes.
   """
   given = list(array.shape)
   if axes:
@@ -209,11 +209,11 @@ def channels_last(
   elif array.ndim == num_axes:
     array = array[..., None]
   if array.ndim != num_axes + 1:
-    raise ValueError(f'{given} has no {num_axes} axes of space')
+    raise OtherAxes(f'{given} has no {num_axes} axes of space')
   if not axes and array.shape[-1] != channels and array.shape[0] == channels:
     array = np.moveaxis(array, 0, -1)
   if array.shape[-1] != channels:
-    raise ValueError(f'no axis of {list(array.shape)} has {channels} channels')
+    raise OtherAxes(f'no axis of {list(array.shape)} has {channels} channels')
   return array
 
 
@@ -225,13 +225,13 @@ def _canonical_order(
   The first axis, if it is neither height nor width, may be of channels.
   """
   if len(axes) != len(given):
-    raise ValueError(f'{given} has not the axes {axes!r}')
+    raise OtherAxes(f'{given} has not the axes {axes!r}')
   num_space = len(axes.replace('C', ''))
   is_first = axes[0] not in 'YX' and given[0] == channels
   if 'C' not in axes and num_space == num_axes + 1 and is_first:
     axes = 'C' + axes[1:]
   elif num_space != num_axes:
-    raise ValueError(
+    raise OtherAxes(
       f'its axes are {axes} {given}, and {num_axes} of space are needed'
     )
   return sorted(range(len(axes)), key=lambda i: AXES.index(axes[i]))

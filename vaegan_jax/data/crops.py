@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vaegan_jax.data import arrays, no_data
-from vaegan_jax.data.reading import NoData, Reading
+from vaegan_jax.data.reading import NoData, Reading, TooShort
 from vaegan_jax.data.slices import Sliced
 from vaegan_jax.data.store import Parts, Recent
 from vaegan_jax.errors import UserError
@@ -46,13 +46,11 @@ class Grid(NamedTuple):
     """Places the crops of a shape in the middle of an array [*space, C].
 
     Raises:
-      arrays.TooShort: none fits.
+      TooShort: none fits.
     """
     pairs = list(zip(space, shape, strict=True))
     if any(length < least for length, least in pairs):
-      raise arrays.TooShort(
-        f'its shape {list(space)} is smaller than {list(shape)}'
-      )
+      raise TooShort(f'its shape {list(space)} is smaller than {list(shape)}')
     offset = tuple(length % least // 2 for length, least in pairs)
     counts = tuple(length // least for length, least in pairs)
     return cls(counts, offset, tuple(shape))

@@ -116,10 +116,10 @@ class Check:
           'as --config.data.max_nodata=0.5'
         )
       name, reason = next(iter(bad.items()))
+      remedy = ': at most one in ten may be damaged, so repair or remove them'
       raise UserError(
         f'{where} has {count:,} {store.noun}, of which {len(bad):,} cannot be '
-        f'read, such as {name} ({reason}): at most one in ten may be damaged, '
-        'so repair or remove them'
+        f'read, such as {name} ({reason})' + remedy * bool(self._damaged)
       )
     for skipped, why in (
       (self._damaged, 'damaged'),

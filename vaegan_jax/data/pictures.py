@@ -19,9 +19,28 @@ from vaegan_jax.data import arrays, decode, tiff_files
 from vaegan_jax.data.array_files import find_arrays
 from vaegan_jax.data.data_config import DataConfig, expand_path
 from vaegan_jax.data.file_lists import find_images, list_files
-from vaegan_jax.data.reading import Reading, TooLarge, check_size
+from vaegan_jax.data.reading import (
+  NoData,
+  OtherAxes,
+  Reading,
+  TooLarge,
+  TooShort,
+  UnreadableKind,
+  check_size,
+)
 from vaegan_jax.data.store import stat_of
 from vaegan_jax.errors import UserError, describe_error
+
+# What the user can do about a file, by the error; the first that fits.
+_REMEDIES = {
+  UnreadableKind: '',  # Its message says it.
+  OtherAxes: ': convert it, or leave it out; sounds of a folder are '
+  'mixed by --config.data.mix_channels=true',
+  TooShort: ': pad it, or leave it out',
+  NoData: ': cut out a part with more values, or leave it out',
+  TooLarge: ': make it smaller, or leave it out',
+  Exception: ': repair or remove it, and run the same command again',
+}
 
 
 class Pictures:
@@ -119,14 +138,15 @@ class Pictures:
         tiff_files.check_mask(path, self._reading)
       return decode(path.read_bytes())
     except Exception as error:  # Pillow raises nearly anything.
-      remedy = 'repair or remove it, and run the same command again'
-      if self.holds_arrays and isinstance(error, TooLarge):
+      kind = next(kind for kind in _REMEDIES if isinstance(error, kind))
+      remedy = _REMEDIES[kind]
+      if self.holds_arrays and kind is TooLarge:
         remedy = (
-          'save it as .npy, a sound or TIFF without compression, which is '
+          ': save it as .npy, a sound or TIFF without compression, which is '
           'read in parts with a --tile, such as --tile=256'
         )
       raise UserError(
-        f'{path} cannot be read as an {self._kind} ({describe_error(error)}): '
+        f'{path} cannot be read as an {self._kind} ({describe_error(error)})'
         f'{remedy}'
       ) from error
 

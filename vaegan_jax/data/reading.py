@@ -103,8 +103,16 @@ def warn_of_skipped(
     )
 
 
+class OtherAxes(ValueError):
+  """An error for an array with other axes or channels than the run's."""
+
+
+class TooShort(ValueError):
+  """An error for an array that is smaller than the example."""
+
+
 class UnreadableKind(ValueError):
-  """An error for a kind of file that cannot be read here."""
+  """An error for a whole file that is not read so; it names the remedy."""
 
 
 class NoData(ValueError):

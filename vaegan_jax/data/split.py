@@ -17,6 +17,7 @@ from absl import logging
 
 from vaegan_jax.data import array_shapes, arrays, cache, decode, sources
 from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data.reading import TooShort
 from vaegan_jax.data.source import Dataset
 from vaegan_jax.data.split_parts import find_parts
 from vaegan_jax.data.store import Parts
@@ -294,7 +295,7 @@ class _Decoder:
       raise dataset.error(split, place, 'cannot be read', error) from error
     try:
       return self._function(stored)
-    except arrays.TooShort as error:
+    except TooShort as error:
       raise UserError(
         f'{dataset.describe(split, place)} in {dataset.location} is too short, '
         f'as {error}: take less of each, such as '

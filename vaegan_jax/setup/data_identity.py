@@ -75,18 +75,43 @@ _CHANGES = (
 )
 
 
+def read_recorded(
+  workdir: str, step: int | None = None
+) -> dict[str, Any] | None:
+  """Reads what a checkpoint records, in the fields of this version.
+
+  All processes must call this at the same time.
+
+  Returns:
+    As `read_identity`, with 'lacks', the fields that the run's own version did
+    not have.
+  """
+  recorded = distributed.from_first(lambda: read_identity(workdir, step))
+  if not recorded:
+    return recorded
+  own = set(flatten(recorded['config']))
+  config = upgrade(recorded['config'])
+  lacks = sorted(set(flatten(config)) - own)
+  return recorded | {'config': config, 'lacks': lacks}
+
+
 def keep_rules(
-  config: ml_collections.ConfigDict, workdir: str
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  recorded: dict[str, Any] | None = None,
 ) -> ml_collections.ConfigDict:
   """Returns the configuration with the meaning that the run began with.
 
   It also keeps the `data.value_range` that it has found. All processes must
   call this at the same time.
 
+  Args:
+    recorded: by the run's newest checkpoint; None: it is read.
+
   Returns:
     A copy, or `config` itself if nothing differs.
   """
-  recorded = distributed.from_first(lambda: _read(workdir))
+  recorded = recorded or read_recorded(workdir)
   if not recorded:
     return config
   began = recorded['config']
@@ -101,19 +126,14 @@ def keep_rules(
   return config
 
 
-def new_in_files(workdir: str) -> tuple[str, ...]:
-  """Returns the fields by whose lack `_CHANGES` tells a run of before.
-
-  All processes must call this at the same time.
-  """
-  recorded = distributed.from_first(lambda: _read(workdir))
-  lacks = recorded['lacks'] if recorded else ()
-  return tuple(
+def new_in_files(lacks: Container[str]) -> list[str]:
+  """Returns those of the fields by whose lack `_CHANGES` tells a run."""
+  return [
     name
     for told_by, _ in _CHANGES
     for name, pairs in told_by.items()
     if name in lacks and (_LACKING, _ANY) in pairs
-  )
+  ]
 
 
 def _kept_fields(
@@ -152,7 +172,10 @@ def _keep_range(config, began) -> ml_collections.ConfigDict:
 
 
 def may_have_grown(
-  config: ml_collections.ConfigDict, workdir: str, data: dict[str, Any]
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  data: dict[str, Any],
+  recorded: dict[str, Any] | None,
 ) -> bool:
   """Checks if a run's folder has more images than before, and may have.
 
@@ -164,7 +187,6 @@ def may_have_grown(
   Raises:
     UserError: it has grown, and `data.allow_growth` is not set.
   """
-  recorded = distributed.from_first(lambda: _read(workdir))
   if not (recorded and config.data.path):
     return False
   was, now = recorded['data']['num_images'], data['num_images']
@@ -214,7 +236,7 @@ def describe_change(
   Raises:
     UserError: the images cannot be read.
   """
-  recorded = _read(workdir, step)
+  recorded = read_recorded(workdir, step)
   if recorded is None:  # A trainer may have pruned it since.
     return ''
   trained, now = recorded['config']['data'], config.data
@@ -254,17 +276,3 @@ def _as_tuple(value: Any) -> Any:
 
 def _without_version(name: str) -> str:
   return name.partition(':')[0]
-
-
-def _read(workdir: str, step: int | None = None) -> dict[str, Any] | None:
-  """Reads what a checkpoint records, in the fields of this version.
-
-  'lacks' are the fields among them that its own version did not have.
-  """
-  recorded = read_identity(workdir, step)
-  if not recorded:
-    return recorded
-  own = set(flatten(recorded['config']))
-  config = upgrade(recorded['config'])
-  lacks = sorted(set(flatten(config)) - own)
-  return recorded | {'config': config, 'lacks': lacks}

@@ -19,19 +19,22 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from absl import logging
 
 from vaegan_jax.errors import UserError
 from vaegan_jax.models.latents.lfq import LFQ
 from vaegan_jax.models.tile_plan import TilePlan, examples_at_once
+from vaegan_jax.setup.program_sizes import (
+  PRODUCTS,
+  forward_pass,
+  kept_bytes,
+  largest_layer,
+)
 from vaegan_jax.training.train_state import TrainState
 
-_PRODUCTS = ('conv_general_dilated', 'dot_general')
 # A TPU fills up to this many images or channels, and keeps about so many bytes
 # out of its main memory.
 _LANES, _BESIDE = 128, 64_000_000
-_RECOMPUTED = ('checkpoint', 'remat', 'remat2')
 # Files with a container's limit.
 _GROUP_LIMITS = ('memory.max', 'memory/memory.limit_in_bytes')
 
@@ -109,7 +112,7 @@ def estimate_parts(
   options = {
     'lanes': _LANES if platform == 'tpu' else 1,
     # A CPU's forms of convolutions have sums of their own.
-    'kept': _PRODUCTS if on_cpu else (*_PRODUCTS, 'add'),
+    'kept': PRODUCTS if on_cpu else (*PRODUCTS, 'add'),
   }
   batch_size //= num_chunks
 
@@ -127,7 +130,8 @@ def estimate_parts(
       apply = functools.partial(apply, method='decode')
       taken = (*module.latent_space(shape[:-1]), module.latent.size)
     variables = state.networks[name].variables
-    return _kept_bytes(apply, variables, taken, batch_size, **options)
+    program = forward_pass(apply, variables, (batch_size, *taken))
+    return kept_bytes(program, **options)
 
   sizes = [passes(name) * kept(name, m) for name, m in modules.items()]
   # A chunk's forward pass is computed again after the critic's step.
@@ -201,8 +205,8 @@ def _evaluation_bytes(autoencoder, variables, shape, num_tiles, tile):
   number = -(-number // len(jax.local_devices()))
   taken = (*map(min, tile, shape), shape[-1]) if tile else shape
   examples = 2 * 4 * number * math.prod(shape) if tile else 0
-  layer = _largest_layer(autoencoder, variables, taken, number)
-  return number, layer + examples
+  program = forward_pass(autoencoder.apply, variables, (number, *taken))
+  return number, largest_layer(program) + examples
 
 
 def check_features(
@@ -235,79 +239,6 @@ def check_features(
 
 def _num_bytes(tree: Any) -> int:
   return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
-
-
-def _kept_bytes(
-  apply, variables, shape, batch_size, *, lanes=1, kept=_PRODUCTS
-) -> int:
-  """Counts what one forward pass keeps for the backward pass, by its jaxpr.
-
-  Of blocks that are computed again (`remat`) it keeps the results of all, and
-  what the largest one keeps.
-
-  Args:
-    apply, variables: function of the variables and a batch.
-    shape, batch_size: of the batch.
-    lanes: see `_stored_bytes`.
-    kept: names of the operations whose results are kept.
-  """
-  x = jax.ShapeDtypeStruct((batch_size, *shape), jnp.float32)
-  largest = 0
-
-  def count(jaxpr) -> int:
-    nonlocal largest
-    total, biases = 0, set()
-    for equation in jaxpr.eqns:
-      name = equation.primitive.name
-      is_block = name in _RECOMPUTED
-      if name == 'broadcast_in_dim':
-        biases.update(equation.outvars)
-      is_kept = name in kept and not (name == 'add' and _adds(equation, biases))
-      if is_block or is_kept:
-        total += sum(_stored_bytes(out.aval, lanes) for out in equation.outvars)
-      for value in equation.params.values():
-        inner = getattr(value, 'jaxpr', value)
-        if hasattr(inner, 'eqns'):
-          inside = count(inner)
-          largest = max(largest, inside) if is_block else largest
-          total += 0 if is_block else inside
-    return total
-
-  total = count(jax.make_jaxpr(apply)(variables, x).jaxpr)
-  return total + largest
-
-
-def _largest_layer(module, variables, shape, batch_size) -> int:
-  """Returns the bytes that the largest product takes and returns."""
-  x = jax.ShapeDtypeStruct((batch_size, *shape), jnp.float32)
-
-  def sizes(jaxpr):
-    for equation in jaxpr.eqns:
-      if equation.primitive.name in _PRODUCTS:
-        parts = *equation.invars, *equation.outvars
-        yield sum(_stored_bytes(part.aval, 1) for part in parts)
-      for value in equation.params.values():
-        inner = getattr(value, 'jaxpr', value)
-        if hasattr(inner, 'eqns'):
-          yield from sizes(inner)
-
-  return max(sizes(jax.make_jaxpr(module.apply)(variables, x).jaxpr))
-
-
-def _adds(equation, biases) -> bool:
-  """Returns whether a sum only adds a bias or a number to an array."""
-  shape = equation.outvars[0].aval.shape
-  return any(
-    x.aval.shape != shape or hasattr(x, 'val') or x in biases
-    for x in equation.invars
-  )
-
-
-def _stored_bytes(aval, lanes: int) -> int:
-  """Returns the bytes of [B, ..., C]; B or C fills whole lanes."""
-  sizes = aval.shape or (1,)
-  ends = min(-(-n // lanes) * lanes / n for n in (sizes[0], sizes[-1]))
-  return round(math.prod(sizes) * ends) * aval.dtype.itemsize
 
 
 def _available() -> int:

@@ -69,8 +69,6 @@ class RunCheckpoints:
   num_rollbacks: int = 0
   # Whether its folder has more images than at the start.
   _grown: bool = dataclasses.field(default=False, init=False)
-  # Fields that its checkpoints never have; see `save`.
-  _lacks: tuple[str, ...] = dataclasses.field(default=(), init=False)
 
   def restore_or_init(self) -> tuple[TrainState, int]:
     """Returns the state to continue from, and its step; 0 for a new run.
@@ -79,10 +77,11 @@ class RunCheckpoints:
       UserError: the newest checkpoint is of another run, all are damaged, or a
         file of weights cannot be used.
     """
-    data = self.run.identity['data']
-    self._grown = may_have_grown(self.run.config, self.workdir, data)
-    self._lacks = new_in_files(self.workdir)
-    return self._restore() or (init_state(self.run), 0)
+    run = self.run
+    self._grown = may_have_grown(
+      run.config, self.workdir, run.identity['data'], run.recorded
+    )
+    return self._restore() or (init_state(run), 0)
 
   def _restore(self):
     identity = self.run.identity
@@ -110,7 +109,8 @@ class RunCheckpoints:
     """
     identity = self.run.identity
     config = stamp(identity['config'])
-    for name in self._lacks:
+    recorded = self.run.recorded
+    for name in new_in_files(recorded['lacks']) if recorded else ():
       section, field = name.split('.')
       del config[section][field]
     started = self.checkpoints.save(

@@ -27,7 +27,7 @@ from vaegan_jax.losses.adversarial import OBJECTIVES
 from vaegan_jax.runtime import devices, distributed
 from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.setup.data import load_data
-from vaegan_jax.setup.data_identity import keep_rules
+from vaegan_jax.setup.data_identity import keep_rules, read_recorded
 from vaegan_jax.setup.finished_run import create_evaluator
 from vaegan_jax.setup.init_from import InitialWeights, read_initial_weights
 from vaegan_jax.setup.memory import check_memory
@@ -60,6 +60,7 @@ class Run:
     evaluator: evaluator of the held-out examples.
     updates: (kind of step) -> its update; each compiles when first called.
     initial: weights of another run to start from, if any.
+    recorded: what the newest checkpoint of a resumed run records.
   """
 
   config: ml_collections.ConfigDict
@@ -70,6 +71,7 @@ class Run:
   evaluator: Evaluator
   updates: Callable[[StepKind], Update]
   initial: InitialWeights | None = None
+  recorded: dict[str, Any] | None = None
 
   @functools.cached_property
   def template(self) -> TrainState:
@@ -178,7 +180,7 @@ def setup(config: ml_collections.ConfigDict, workdir: str = '') -> Run:
     UserError: the configuration is not valid for a new run, or its data, its
       weights or the run that it starts from cannot be used.
   """
-  config, initial = _keep_or_begin(config, workdir)
+  config, initial, recorded = _keep_or_begin(config, workdir)
   config, images, eval_images = load_data(config)
   modules, optimizers, create_state = create_networks(config)
   with distributed.together():
@@ -194,6 +196,7 @@ def setup(config: ml_collections.ConfigDict, workdir: str = '') -> Run:
     evaluator=evaluator,
     updates=create_updates(config, modules, optimizers),
     initial=initial,
+    recorded=recorded,
   )
   with distributed.together():
     check_memory(
@@ -209,16 +212,19 @@ def setup(config: ml_collections.ConfigDict, workdir: str = '') -> Run:
 
 def _keep_or_begin(
   config: ml_collections.ConfigDict, workdir: str
-) -> tuple[ml_collections.ConfigDict, InitialWeights | None]:
-  """Returns the configuration of a run, and what a new one starts from."""
+) -> tuple[
+  ml_collections.ConfigDict, InitialWeights | None, dict[str, Any] | None
+]:
+  """Returns a run's configuration, and what it starts or resumes from."""
   resumes = workdir and distributed.from_first(Checkpoints(workdir).steps)
   if not resumes:
     validate_new_run(config)
-    return config, read_initial_weights(config)
+    return config, read_initial_weights(config), None
   if config.init_from:
     print(
       f'init_from={config.init_from!r} is not read again: the run resumes from '
       'its own checkpoint.',
       flush=True,
     )
-  return keep_rules(config, workdir), None
+  recorded = read_recorded(workdir)
+  return keep_rules(config, workdir, recorded), None, recorded
