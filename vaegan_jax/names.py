@@ -40,4 +40,4 @@ LATENT_SHAPES = ('flat', 'map')
 # Options of the perceptual distance.
 NORMALIZATIONS = ('none', 'unit', 'relative', 'batch', 'local')
 REDUCTIONS = ('sum', 'mean', 'spatial')
-DISTANCE_NORMS = ('l1', 'l2')
+DISTANCE_NORMS = ('l1', 'l2', 'log')

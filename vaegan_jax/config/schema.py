@@ -284,8 +284,8 @@ FIELDS = (
         help='Weight of the image less its half-size copy as a layer, in units '
         'of image_weight; 0: off.'),
   Field('loss.norm', 'l2', one_of(*names.DISTANCE_NORMS),
-        "How the layers' differences count: 'l2', squared, or 'l1', their "
-        'absolute values.'),
+        "How the layers' differences count: 'l2', squared; 'l1', absolute; "
+        "'log', the logarithm of an example's mean square."),
   Field('loss.spectrum_weight', 0.0, rules.WEIGHT,
         'Weight of each log-mel spectrum of a sound as a layer of the '
         "distance, also of 'mse', which then has no other pixel loss; 0: off."),

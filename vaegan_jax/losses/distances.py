@@ -18,6 +18,10 @@ it, such a batch outweighs all others. `min_sizes` bounds it from below. 1e-8 is
 added to every mean square, so a distance depends on the scale of features whose
 root mean square is below 1e-3.
 
+With the norm 'log' a layer counts as log(1 + d / c), where d is its distance by
+'l2' and c a hundredth. Its gradient is that of d, divided by d + c. So layers
+and examples keep their shares of the gradient as their errors fall.
+
 Axes: B batch, C channels; a feature is [B, ..., C].
 """
 
@@ -43,6 +47,8 @@ from vaegan_jax.losses.layers import Features
 # The batch's part of the mean square in 'local'. It bounds the gradient at a
 # position with almost no features: at three times that of an average one.
 _BATCH_SHARE = 0.1
+# The constant c of 'log': an error of -20 dB of the size that divides it.
+_LOG_SHARE = 0.01
 # Two values that differ by less are equal up to float32's rounding.
 _ROUNDING = 2e-6
 
@@ -86,7 +92,8 @@ def feature_distance(
     normalize: the divisor; see the module. A larger layer counts more with the
       reduction 'sum', and as much as others with 'mean'.
     norm: 'l2', squared differences; 'l1', absolute ones, of which those within
-      float32's rounding are 0.
+      float32's rounding are 0; 'log', the logarithm of 'l2', see the module. A
+      vector of weights is within it.
     reduction: over one layer's features, 'sum', 'mean', or 'spatial': the sum
       over the channels, the mean over all else.
     axis_name: of the `pmap`, `vmap` or `shard_map` that the batch of 'batch'
@@ -187,11 +194,14 @@ def _layer_distance(x, y, how: Comparison, weight, least, included):
     x, y = to_unit_length(x, epsilon), to_unit_length(y, epsilon)
   if how.normalize == 'local':
     # Squares for either norm, so that a bound for 'l1' is squared.
-    least = least if how.norm == 'l2' else jnp.square(least)
+    least = jnp.square(least) if how.norm == 'l1' else least
     mean = batch_mean(jnp.square(x), how.axis_name, included)
     size = jnp.maximum(mean, least)
     x, y = (_to_local_size(f, _BATCH_SHARE * size + epsilon) for f in (x, y))
-  distance = _reduce(weight * _difference(x, y, how.norm), how, included)
+  difference = _difference(x, y, how.norm)
+  if how.norm != 'log' or jnp.ndim(weight):
+    difference, weight = weight * difference, 1.0
+  distance = _reduce(difference, how, included)
   axes = tuple(range(1, x.ndim))
   if how.normalize == 'relative':
     size = masks.mean(magnitude(x, how.norm), included, axes)
@@ -199,6 +209,8 @@ def _layer_distance(x, y, how: Comparison, weight, least, included):
   if how.normalize == 'batch':
     mean = batch_mean(magnitude(x, how.norm), how.axis_name, included)
     distance = distance / (jnp.maximum(mean, least) + epsilon)
+  if how.norm == 'log':
+    distance = weight * jnp.log1p(distance / _LOG_SHARE)
   return distance
 
 
@@ -218,7 +230,7 @@ def _reduce(difference, how: Comparison, included):
 
 def _difference(x, y, norm):
   """Computes (x - y)^2, or |x - y| for 'l1'."""
-  if norm == 'l2':
+  if norm != 'l1':
     return jnp.square(x - y)
   # The sign of a difference by rounding alone would be noise in the gradient.
   difference = x - y
@@ -295,7 +307,7 @@ def _to_local_size(feature: jax.Array, least: jax.Array) -> jax.Array:
 
 def magnitude(x: jax.Array, norm: str) -> jax.Array:
   """Computes x^2, or |x| for 'l1', with a gradient of 0 at 0."""
-  return jnp.square(x) if norm == 'l2' else x * jnp.sign(x)
+  return x * jnp.sign(x) if norm == 'l1' else jnp.square(x)
 
 
 def to_unit_length(feature: jax.Array, epsilon: float = 1e-8) -> jax.Array:

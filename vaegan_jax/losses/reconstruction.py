@@ -67,7 +67,7 @@ class LossConfig:
   # The least size that a layer is taken to have in a batch, as a share of its
   # size in the data; 0: no bound.
   min_size: float = 0.1
-  # How the layers' differences are measured, 'l2' or 'l1'.
+  # How the layers' differences are measured: 'l2', 'l1' or 'log'.
   norm: str = 'l2'
   # Weight of each log-mel spectrum of sounds as such a layer; see `spectra.py`.
   spectrum_weight: float = 0.0

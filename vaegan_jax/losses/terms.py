@@ -137,7 +137,7 @@ def _image_terms(x, x_recon, how, weighting, where):
     if how.normalize == 'batch':
       size = batch_mean(magnitude(x, how.norm), how.axis_name, included)
       least = min_sizes.get(_HIGH_PASS, 0.0)
-      share = _MIN_BAND if how.norm == 'l2' else math.sqrt(_MIN_BAND)
+      share = math.sqrt(_MIN_BAND) if how.norm == 'l1' else _MIN_BAND
       min_sizes[_HIGH_PASS] = jnp.maximum(least, share * size)
   return layer_distances(
     images,
