@@ -3,6 +3,7 @@
 import contextlib
 from unittest import mock
 
+import numpy as np
 from absl import flags
 
 import main
@@ -10,6 +11,8 @@ from vaegan_jax.commands import train
 from vaegan_jax.config import cli
 from vaegan_jax.config.rules import flatten
 from vaegan_jax.config.schema import resumable_fields
+from vaegan_jax.evaluation.evaluator import Evaluator
+from vaegan_jax.evaluation.scores import Evaluation
 from vaegan_jax.report.live import LivePage
 from vaegan_jax.training import loop
 
@@ -23,9 +26,9 @@ def parse(*args):
   return main.parse(['main.py', *map(str, args)], values)
 
 
-def run(*args):
+def run(*args, whole=False):
   """Runs main.py with these arguments and returns its exit status."""
-  return run_command(parse(*args))
+  return run_command(parse(*args), whole=whole)
 
 
 @contextlib.contextmanager
@@ -38,10 +41,26 @@ def in_short():
     yield
 
 
-def run_command(command):
+@contextlib.contextmanager
+def _of_updates_alone():
+  """Leaves out all that is compiled beside the update."""
+  nothing = Evaluation({'psnr': 0.0}, {}, np.zeros(0))
+  with (
+    in_short(),
+    mock.patch.object(train, '_lacks_evaluation', lambda *_: False),
+    mock.patch.object(Evaluator, 'evaluate', lambda *_, **__: nothing),
+    mock.patch.object(Evaluator, 'plot', lambda *_, **__: {}),
+    mock.patch.object(Evaluator, 'play', lambda *_, **__: {}),
+  ):
+    yield
+
+
+def run_command(command, *, whole=False):
   """Runs a parsed command and returns its exit status.
 
   Updates are kept, so the next run of equal networks does not trace them again.
+  Training has no evaluation, figures, page and measured latents unless it is
+  asked for as a whole.
   """
   from vaegan_jax.setup import run as setup_run
 
@@ -58,5 +77,10 @@ def run_command(command):
       _updates[key] = create_updates(config, modules, optimizers)
     return _updates[key]
 
-  with mock.patch.object(setup_run, 'create_updates', create_updates_once):
+  with contextlib.ExitStack() as stack:
+    if command.mode == 'train' and not whole:
+      stack.enter_context(_of_updates_alone())
+    stack.enter_context(
+      mock.patch.object(setup_run, 'create_updates', create_updates_once)
+    )
     return main.run(command)

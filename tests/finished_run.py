@@ -1,6 +1,7 @@
 """Creates a finished run without training it: random weights, saved."""
 
 import json
+import math
 
 import jax
 import numpy as np
@@ -27,6 +28,25 @@ def parse(workdir, *args):
   return command_line.parse(*args, f'--workdir={workdir}')
 
 
+def _fill(state):
+  """Returns a state with random weights; its own would have to be compiled.
+
+  Kernels somewhat enlarge what they multiply, and biases are small.
+  """
+  rng = np.random.default_rng(2)
+
+  def fill(path, leaf):
+    names = jax.tree_util.keystr(path)
+    if 'opt_state' in names or leaf.dtype != np.float32:
+      return np.zeros(leaf.shape, leaf.dtype)
+    if leaf.ndim < 2 and 'params' not in names:  # Variances, counts, averages.
+      return np.ones(leaf.shape, leaf.dtype)
+    scale = 1.5 * math.prod(leaf.shape[:-1]) ** -0.5 if leaf.ndim > 1 else 0.05
+    return rng.normal(0, scale, leaf.shape).astype(np.float32)
+
+  return jax.tree_util.tree_map_with_path(fill, state)
+
+
 def finish(workdir, tiny_run, *fields):
   """Writes a run with untrained weights into `workdir`.
 
@@ -36,13 +56,7 @@ def finish(workdir, tiny_run, *fields):
   args = (f'--config.{field}' for field in fields)
   config = parse(workdir, *tiny_run, *args).config
   _, _, create_state = create_networks(config)
-  state = jax.tree.map(np.asarray, create_state())
-  rng = np.random.default_rng(0)
-  ema_params = jax.tree.map(
-    lambda leaf: np.float32(1.5 * leaf + 0.05 * rng.normal(size=leaf.shape)),
-    state.ema_params,
-  )
-  state = state.replace(ema_params=ema_params, step=np.int32(STEP))
+  state = _fill(jax.eval_shape(create_state)).replace(step=np.int32(STEP))
   checkpoints = Checkpoints(workdir)
   data = {'num_images': 38, 'fingerprint': 'any'}
   fields = stamp(config.to_dict())
@@ -60,6 +74,6 @@ def restore_state(config, workdir):
   )
 
 
-def use(workdir, *args):
-  """Runs a command on a finished run, in this process."""
-  assert command_line.run_command(parse(workdir, *args)) == 0
+def use(workdir, *args, whole=False):
+  """Runs a command on a run in this process, as `command_line.run` does."""
+  assert command_line.run_command(parse(workdir, *args), whole=whole) == 0

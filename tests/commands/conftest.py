@@ -12,8 +12,8 @@ def run():
   """Returns a function that runs a command line here, without TensorBoard."""
   verbosity = logging.get_verbosity()
 
-  def run(workdir, *args):
-    return command_line.run(*args, f'--workdir={workdir}')
+  def run(workdir, *args, whole=False):
+    return command_line.run(*args, f'--workdir={workdir}', whole=whole)
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(writers, '_tensorboard_writer', lambda _: None)

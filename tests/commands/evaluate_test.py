@@ -11,8 +11,9 @@ import pytest
 import scipy.fft
 from PIL import Image
 
-from tests import command_line, networks
-from vaegan_jax.commands import compare, evaluate, train
+from tests import networks
+from tests.finished_run import STEP, finish
+from vaegan_jax.commands import compare, evaluate
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import evaluator as evaluator_lib
 from vaegan_jax.evaluation import metrics, own_judge
@@ -21,11 +22,9 @@ from vaegan_jax.evaluation.scores import to_line
 from vaegan_jax.losses import perceptual
 from vaegan_jax.losses.reconstruction import LossConfig
 from vaegan_jax.models import blocks
-from vaegan_jax.runtime import writers
 from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.setup import finished_run
 from vaegan_jax.setup.networks import create_networks
-from vaegan_jax.training import loop
 from vaegan_jax.training.train_state import inference_variables
 
 _QUALITY = [
@@ -35,24 +34,15 @@ _SAMPLED = [f'{name}_sampled' for name in _QUALITY]
 _NAMES = [*_QUALITY, 'grid', 'kl', 'rate', 'distance', *_SAMPLED]
 
 
-def _config(tiny_run, *args):
-  # 43 images in batches of 8: the last one is not full.
-  args = (*tiny_run, '--config.data.eval_split=train+test', *args)
-  return command_line.parse(*args, '--workdir=any').config
-
-
 @pytest.fixture(scope='module')
 def runs(tiny_run, tmp_path_factory):
-  """Returns {objective: (configuration, workdir)} of two short runs."""
+  """Returns {objective: (configuration, workdir)} of two finished runs."""
   runs = {}
   for objective in ('mse', 'geometric'):
-    args = ('num_train_steps=3', 'ema_decay=0.5', f'objective={objective}')
-    config = _config(tiny_run, *(f'--config.{arg}' for arg in args))
     workdir = tmp_path_factory.mktemp('runs') / objective
-    with pytest.MonkeyPatch.context() as patch:  # The import takes seconds.
-      patch.setattr(writers, '_tensorboard_writer', lambda _: None)
-      assert train.train(config, str(workdir)) == loop.DONE
-    runs[objective] = (config, workdir)
+    # 43 images in batches of 8: the last one is not full.
+    fields = 'data.eval_split=train+test', f'objective={objective}'
+    runs[objective] = finish(workdir, tiny_run, *fields), workdir
   return runs
 
 
@@ -173,7 +163,7 @@ def test_evaluation_is_the_plain_average_over_all_images(
   assert text.count('\n') == 1 and text in capsys.readouterr().out
   scores = json.loads(text)
   assert list(scores) == ['step', *_NAMES]
-  assert scores.pop('step') == 3
+  assert scores.pop('step') == STEP
   modules, _, state = opened['geometric']
   expected = _without_samples(_expected(modules, state, images))
   assert _without_samples(scores) == pytest.approx(expected, rel=1e-4)

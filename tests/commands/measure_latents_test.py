@@ -1,5 +1,6 @@
 """Training measures its latents at its end, and at no cost to the run."""
 
+import functools
 import json
 import os
 import signal
@@ -13,6 +14,11 @@ from tests.finished_run import use
 from vaegan_jax.inference import measure_latents
 from vaegan_jax.inference.latent_statistics import num_measured
 from vaegan_jax.runtime.preemption import PREEMPTED
+
+
+@pytest.fixture
+def run(run):
+  return functools.partial(run, whole=True)
 
 
 @pytest.fixture

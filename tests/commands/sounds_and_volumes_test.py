@@ -10,7 +10,6 @@ import vaegan_jax
 from tests.finished_run import parse, use
 from tests.tiny_run import tiny_flags
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation.evaluator import Evaluator
 
 # data.shape, shape of the files, dtype, data.random_crop_margin or, if that is
 # 0, crops from anywhere.
@@ -52,13 +51,10 @@ def trained(request, tmp_path_factory):
       '--config.model.strides=(2, 4)',
       '--config.model.activation=snake',
     )
-  use(root / 'run', *flags)
+  use(root / 'run', *flags, whole=True)
   workdir = root / 'resumed'  # A resumed run gets the same crops.
-  with pytest.MonkeyPatch.context() as patch:
-    for figures in ('plot', 'play'):  # `run` has them.
-      patch.setattr(Evaluator, figures, lambda *_, **__: {})
-    use(workdir, *flags, '--config.num_train_steps=1')
-    use(workdir, *flags)
+  use(workdir, *flags, '--config.num_train_steps=1')
+  use(workdir, *flags)
   models = [vaegan_jax.load(root / name) for name in ('run', 'resumed')]
   assert models[0].fingerprint == models[1].fingerprint
   return root / 'run', root / 'arrays', shape

@@ -1,5 +1,6 @@
 """Runs that are stopped, damaged or moved end bit-identical to others."""
 
+import functools
 import json
 import os
 import re
@@ -44,7 +45,7 @@ def _set(**values):
 
 @pytest.fixture(autouse=True)
 def _in_short():
-  """Runs in short all but `undisturbed`."""
+  """Runs in short what runs as a whole, except for `undisturbed`."""
   with command_line.in_short():
     yield
 
@@ -63,7 +64,7 @@ def undisturbed(long_run, run, tmp_path_factory):
   """Returns the workdir of a complete run, which must not change."""
   workdir = tmp_path_factory.mktemp('runs') / 'undisturbed'
   with mock.patch.object(writers, '_tensorboard_writer', _tensorboard_writer):
-    assert run(workdir, *long_run) == 0
+    assert run(workdir, *long_run, whole=True) == 0
   return workdir
 
 
@@ -132,7 +133,7 @@ def test_a_stopped_run_with_a_closed_output_ends_with_the_same_bits(
   stopped = read_rows(workdir)[-1]['step']
   assert saved_steps(workdir)[-1] == stopped < _LAST_STEP
 
-  assert run(workdir, *long_run) == 0
+  assert run(workdir, *long_run, whole=True) == 0
   assert f'Resuming after step {stopped};' in capsys.readouterr().out
   _assert_same_run(workdir, undisturbed)
 
@@ -170,7 +171,7 @@ def test_damaged_checkpoints_are_quarantined_and_the_one_before_used(
 ):
   for step, damage in ((100, _truncate), (90, _flip_a_bit), (80, _empty)):
     damage(copied / 'checkpoints' / str(step))
-  assert run(copied, *long_run) == 0
+  assert run(copied, *long_run, whole=True) == 0
   for step in (100, 90, 80):
     path = copied / 'checkpoints' / str(step)
     aside = copied / 'quarantine' / str(step)
@@ -209,7 +210,7 @@ def test_another_configuration_is_refused_and_changes_nothing(
 
 def test_a_finished_run_reports_that_it_is_done(copied, long_run, run, capsys):
   before = _snapshot(copied)
-  assert run(copied, *long_run) == 0
+  assert run(copied, *long_run, whole=True) == 0
   out = capsys.readouterr().out
   assert 'Nothing to do: step 100 is there already.' in out
   assert _snapshot(copied) == before
@@ -251,7 +252,7 @@ def test_the_requested_steps_are_traced(tiny_run, tmp_path, run):
 
 def test_pixels_alone_train_without_a_critic(tiny_run, tmp_path, run, capsys):
   args = (*_set(objective='mse', num_train_steps=60), f'{_RATE}=0.01')
-  assert run(tmp_path, *tiny_run, *args) == 0
+  assert run(tmp_path, *tiny_run, *args, whole=True) == 0
   assert 'critic' not in capsys.readouterr().out
   rows = read_rows(tmp_path)
   assert not any('critic' in name for row in rows for name in row)
@@ -274,7 +275,8 @@ def test_pixels_and_adversarial_loss_train_without_the_distance(
     *('--config.loss.distance_weight=0', '--config.loss.pixel_weight=1'),
     *('--config.loss.kl_weight=0.1', f'{_RATE}=0.01'),
   )
-  assert run(tmp_path, *arguments) == 0
+  is_whole = objective == 'geometric'
+  assert run(tmp_path, *arguments, whole=is_whole) == 0
   rows = read_rows(tmp_path)
   assert all('train/distance' not in row for row in rows)
   penalties = [row.get('train/gradient_penalty', 0) for row in rows]
@@ -285,7 +287,8 @@ def test_pixels_and_adversarial_loss_train_without_the_distance(
     assert row['train/loss'] == pytest.approx(loss, rel=1e-4)
   errors = [row['train/pixel'] for row in rows]
   assert np.mean(errors[-10:]) < 0.9 * np.mean(errors[:10])
-  assert rows[-1]['eval/distance'] > 0  # The distance is still measured.
+  # The distance is still measured.
+  assert not is_whole or rows[-1]['eval/distance'] > 0
 
 
 def test_a_frozen_critic_keeps_the_weights_of_its_file(
@@ -324,7 +327,7 @@ def test_a_run_trained_on_lpips_is_evaluated_with_the_same_lpips(
     *_set(batch_size=4, num_train_steps=1, num_eval_images=4),
     *(f'--config.{field}={lpips_files}' for field in fields),
   )
-  assert run(tmp_path, *arguments) == 0
+  assert run(tmp_path, *arguments, whole=True) == 0
   *_, row = read_rows(tmp_path)
   assert row['train/distance'] > 0
   # Up to the rounding of evaluated images to 8 bits.
@@ -343,7 +346,8 @@ def test_records_that_fail_do_not_stop_training(
 
   monkeypatch.setattr(writers, '_tensorboard_writer', lambda _: Board())
   monkeypatch.setattr(writers, 'save_png', save_png)
-  assert run(tmp_path, *tiny_run, *_set(figure_every_steps=5)) == 0
+  figures = _set(figure_every_steps=5)
+  assert run(tmp_path, *tiny_run, *figures, whole=True) == 0
   assert len(read_rows(tmp_path)) == 20 and saved_steps(tmp_path)[-1] == 20
   assert caplog.text.count('no board') == caplog.text.count('no room') == 1
 
@@ -455,7 +459,7 @@ def test_a_map_of_codes_of_oblong_images_resumes_bit_for_bit(
     '--config.optimizer.muon_learning_rate=0.01',
     '--config.optimizer.warmup_steps=8',
   )
-  assert run(tmp_path / 'a', *args) == 0
+  assert run(tmp_path / 'a', *args, whole=True) == 0
   assert run(tmp_path / 'b', *args, *_set(num_train_steps=10)) == 0
   assert run(tmp_path / 'b', *args) == 0
   states = []
@@ -488,7 +492,8 @@ def test_a_map_of_codes_of_oblong_images_resumes_bit_for_bit(
 def test_sigterm_during_an_evaluation_or_figures_stops_at_once(
   tiny_run, tmp_path, run, monkeypatch, capsys
 ):
-  often = _set(eval_every_steps=5, figure_every_steps=7)
+  flags = (*tiny_run, *_set(eval_every_steps=5, figure_every_steps=7))
+  run = functools.partial(run, whole=True)
   score, plot = evaluator.Evaluator.evaluate, evaluator.Evaluator.plot
 
   def stop(function, number):
@@ -500,26 +505,24 @@ def test_sigterm_during_an_evaluation_or_figures_stops_at_once(
 
   interrupted = stop(score, signal.SIGINT)
   monkeypatch.setattr(evaluator.Evaluator, 'evaluate', interrupted)
-  assert run(tmp_path / 'a', *tiny_run, *often) == INTERRUPTED == 130
+  assert run(tmp_path / 'a', *flags) == INTERRUPTED == 130
   monkeypatch.setattr(evaluator.Evaluator, 'evaluate', score)
   assert 'evaluated:' not in capsys.readouterr().out
   hung_up = stop(plot, signal.SIGHUP)
   monkeypatch.setattr(evaluator.Evaluator, 'plot', hung_up)
-  assert run(tmp_path / 'a', *tiny_run, *often) == PREEMPTED
+  assert run(tmp_path / 'a', *flags) == PREEMPTED
   assert saved_steps(tmp_path / 'a') == [5, 7]
   monkeypatch.setattr(evaluator.Evaluator, 'plot', plot)
   monkeypatch.setattr(evaluator.Evaluator, 'evaluate', interrupted)
-  assert (
-    run(tmp_path / 'a', *tiny_run, *often, *_set(num_train_steps=10))
-    == INTERRUPTED
-  )
+  few = (*flags, *_set(num_train_steps=10))
+  assert run(tmp_path / 'a', *few) == INTERRUPTED
   monkeypatch.setattr(evaluator.Evaluator, 'evaluate', score)
   out = capsys.readouterr().out
   told = re.findall(r'(\S+): stopped after step (\d+)', out)
   assert told == [('SIGHUP', '7'), ('Ctrl-C', '10')]
   # What a signal interrupted is repeated, in the last step too.
-  assert run(tmp_path / 'a', *tiny_run, *often, *_set(num_train_steps=10)) == 0
-  assert run(tmp_path / 'b', *tiny_run, *often, *_set(num_train_steps=10)) == 0
+  assert run(tmp_path / 'a', *few) == 0
+  assert run(tmp_path / 'b', *few) == 0
   records, figures = [], []
   for name in 'ab':
     rows = read_rows(tmp_path / name)
@@ -531,7 +534,7 @@ def test_sigterm_during_an_evaluation_or_figures_stops_at_once(
   ]
   assert figures[0] == figures[1] and len(figures[0]) >= 2
   capsys.readouterr()
-  assert run(tmp_path / 'a', *tiny_run, *often, *_set(num_train_steps=10)) == 0
+  assert run(tmp_path / 'a', *few) == 0
   assert 'Nothing to do' in capsys.readouterr().out
 
 

@@ -19,7 +19,6 @@ from vaegan_jax.evaluation.scores import measure, summarize, to_line
 from vaegan_jax.evaluation.ssim import _smooth
 
 SIDES = [(64,), (16, 20), (8, 12, 10)]
-METRICS = (metrics.psnr, metrics.ssim, metrics.low_frequency_psnr)
 
 
 def _uniform(seed, *shape):

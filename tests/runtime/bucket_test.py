@@ -73,7 +73,8 @@ def tiny_run(tiny_run):
 @pytest.fixture(scope='module')
 def whole(bucket, tiny_run):
   """Returns the bucket with an uninterrupted run from step 1 to 20."""
-  assert command_line.run(*tiny_run, '--workdir=gs://bucket/whole') == loop.DONE
+  args = (*tiny_run, '--workdir=gs://bucket/whole')
+  assert command_line.run(*args, whole=True) == loop.DONE
   return bucket
 
 

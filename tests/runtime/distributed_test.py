@@ -176,7 +176,7 @@ def test_a_run_moves_between_one_process_and_two_until_one_is_killed(
 ):
   workdir = shutil.copytree(undisturbed, tmp_path / 'to_one')
   _keep(workdir, 8)
-  assert command_line.run(*flags, f'--workdir={workdir}') == 0
+  assert command_line.run(*flags, f'--workdir={workdir}', whole=True) == 0
   assert 'Resuming after step 8;' in capsys.readouterr().out
   _assert_close(read_rows(workdir), read_rows(alone), rtol=1e-5)
 

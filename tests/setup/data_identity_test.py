@@ -49,8 +49,7 @@ def run(monkeypatch):
   def run(*args):
     return command_line.run(*args)
 
-  with command_line.in_short():
-    yield run
+  yield run
   logging.set_verbosity(verbosity)
 
 
@@ -118,24 +117,6 @@ def test_a_folder_that_grows_under_a_run(
     run(*flags, f'{few[1]}=4', few[0], grow)
 
 
-def test_a_run_that_began_with_a_kl_weight_keeps_it(old_run, capsys):
-  """Its command is that of before, and the file has a rate now."""
-  began, workdir = old_run
-  command = ('--config=configs/celeba.py', f'--workdir={workdir}')
-  config = command_line.parse(*command).config
-  assert config.loss.rate == 128 and config.loss.kl_weight != 0.5
-  kept = data_identity.keep_rules(config, workdir)
-  assert (kept.loss.rate, kept.loss.kl_weight) == (0.0, began.loss.kl_weight)
-  said = f'began with loss.rate=0.0, loss.kl_weight={began.loss.kl_weight}, '
-  assert said in capsys.readouterr().out
-  # A flag is meant, and the checkpoint refuses it.
-  for flag in ('rate=64', 'kl_weight=0.5'):
-    config = command_line.parse(*command, f'--config.loss.{flag}').config
-    kept = data_identity.keep_rules(config, workdir)
-    assert kept.loss.rate == config.loss.rate
-    assert kept.loss.kl_weight == config.loss.kl_weight
-
-
 # What a run of configs/audio.py from before patches began with.
 _SOUNDS = {
   'model.patch_size': 1,
@@ -201,6 +182,7 @@ _RANGE = {'data.value_range': (0, 5)}
     ('celeba.py', _KL, ''),
     ('celeba.py', _KL | {'loss.rate': 64.0}, 'all'),
     ('celeba.py --config.loss.rate=64', _KL, 'all'),
+    ('celeba.py --config.loss.kl_weight=0.5', _KL, 'all'),
     ('celeba.py:geometric,vq_f8', {'loss.kl_weight': 0.25}, 'all'),
     ('quickstart.py', {'data.folder_rules': 2, 'loss.min_size': 0.0}, ''),
     ('quickstart.py', {'loss.min_size': 0.2}, 'all'),

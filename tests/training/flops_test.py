@@ -16,7 +16,7 @@ CASES = {
     | {'attention_sides': (2,), 'latent_dim': 6, 'patch_size': 2},
     'critic': RESIDUAL | {'patch_size': 2},
   },
-  'plain, map of codes; patch': {
+  'plain, map of codes; patches at two scales': {
     'model': {
       'latent': 'vq',
       'latent_shape': 'map',
@@ -26,12 +26,12 @@ CASES = {
       'strides': (4,),
       'kernel_size': 5,
     },
-    'critic': {'head': 'patch'},
+    'critic': {'head': 'patch', 'num_scales': 2},
   },
-  'ldm; residual patches at two scales': {
+  'ldm; plain': {
     'model': RESIDUAL
     | {'layout': 'ldm', 'middle_attention': True, 'latent_shape': 'map'},
-    'critic': RESIDUAL | {'head': 'patch', 'num_scales': 2},
+    'critic': {},
     'loss': {'equivariance_weight': 1.0},
     # Muon's products are counted in the other cases.
     'optimizer': {'muon_learning_rate': 0.0},

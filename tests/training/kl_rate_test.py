@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.command_line import in_short, run
+from tests.command_line import run
 from tests.finished_run import restore_state
 from tests.processes import read_rows
 from vaegan_jax.config.io import load_config
@@ -100,10 +100,9 @@ def test_a_run_logs_the_weight_that_trains_it_and_resumes_with_it(
   args = [arg for arg in tiny_run if 'kl_weight' not in arg]
   args.append(f'--config.loss.rate={_RATE}')
   args.append('--config.objective=mse')  # A critic compiles slowly.
-  with in_short():
-    assert run(*args, f'--workdir={tmp_path / "a"}') == 0
-    for more in ('--config.num_train_steps=10', '--config.num_train_steps=20'):
-      assert run(*args, more, f'--workdir={tmp_path / "b"}') == 0
+  assert run(*args, f'--workdir={tmp_path / "a"}') == 0
+  for more in ('--config.num_train_steps=10', '--config.num_train_steps=20'):
+    assert run(*args, more, f'--workdir={tmp_path / "b"}') == 0
   rows = read_rows(tmp_path / 'a')
   weights = [row['train/kl_weight'] for row in rows]
   assert weights[0] == pytest.approx(4.0)  # loss.kl_weight of pixels

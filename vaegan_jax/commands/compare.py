@@ -28,6 +28,16 @@ _SAME_DATA = (
   *('max_nodata', 'resample', 'mix_channels', 'mid_side', 'value_range'),
   'eval_split',
 )
+_OTHER_IMAGES = (
+  'the held-out examples of {} are not those of {}, because their '
+  'data.folder_rules differ: only runs on the same held-out examples can be '
+  'compared'
+)
+_OTHER_JUDGE = (
+  'evaluation.own_judge=True would judge {} and {} by two networks, because '
+  'their held-out examples or data.value_range differ: evaluate each by '
+  'itself, with --mode=evaluate'
+)
 
 
 def compare(
@@ -96,9 +106,10 @@ def open_runs(
       _labels(list(configs)), configs.items(), strict=True
     )
   }
-  _check_same_images(configs, runs)
+  if len({config.data.folder_rules for config in configs.values()}) > 1:
+    _check_same(runs, 'fingerprint', _OTHER_IMAGES)
   if options['has_judge']:
-    _check_same_judge(runs)
+    _check_same(runs, 'judge_key', _OTHER_JUDGE)
   return runs
 
 
@@ -171,30 +182,12 @@ def _check_same_data(configs) -> None:
         )
 
 
-def _check_same_images(configs, runs) -> None:
-  """Refuses runs of two versions that split a folder differently."""
-  (first_label, first), *others = runs.items()
-  if len({config.data.folder_rules for config in configs.values()}) == 1:
-    return
-  for label, run in others:
-    if run.evaluator.fingerprint != first.evaluator.fingerprint:
-      raise UserError(
-        f'the held-out examples of {label} are not those of {first_label}, '
-        'because their data.folder_rules differ: only runs on the same '
-        'held-out examples can be compared'
-      )
-
-
-def _check_same_judge(runs) -> None:
-  """Refuses runs whose examples would train another network."""
+def _check_same(runs, attribute: str, told: str) -> None:
+  """Refuses runs of whose evaluators an attribute differs from the first's."""
   (first_label, first), *others = runs.items()
   for label, run in others:
-    if run.evaluator.judge_key != first.evaluator.judge_key:
-      raise UserError(
-        f'evaluation.own_judge=True would judge {label} and {first_label} by '
-        'two networks, because their held-out examples or data.value_range '
-        'differ: evaluate each by itself, with --mode=evaluate'
-      )
+    if getattr(run.evaluator, attribute) != getattr(first.evaluator, attribute):
+      raise UserError(told.format(label, first_label))
 
 
 def _read_feature_metrics(

@@ -287,15 +287,11 @@ def _encode_png(array: np.ndarray, form: Form) -> bytes:
   return content.getvalue()
 
 
-def _encode_sound(array: np.ndarray, form: Form) -> bytes:
-  return sounds.encode_as(array, **form.facts)
-
-
 _ENCODERS = {
   'npy': lambda array, form: arrays.encode_npy(array),
   'npz': _encode_npz,
   'tiff': _encode_tiff,
   'png': _encode_png,
-  'sound': _encode_sound,
+  'sound': lambda array, form: sounds.encode_as(array, **form.facts),
   'nifti': lambda array, form: nifti_files.encode_nifti(array, form.facts),
 }

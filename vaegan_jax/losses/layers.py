@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import keystr
 
 Features = Mapping[str, jax.Array]
 # Names, module types, or (path, module) -> whether it is a layer.
@@ -102,7 +103,7 @@ def name_features(calls: Sequence[Call], batch_size: int) -> Named:
     for (keys, leaf), axis in zip(leaves, first_axes, strict=True):
       if not _is_floating(leaf):
         continue
-      entry = ''.join(f'.{_key_name(key)}' for key in keys)
+      entry = ''.join(f'.{keystr((key,), simple=True)}' for key in keys)
       name = f'{path}{number}{entry}'
       # The layer returned a batch, and the steps of a scan now stand before it.
       is_stacked = axis > 0 and leaf.shape[axis] == batch_size
@@ -141,8 +142,3 @@ def _is_floating(leaf: Any) -> bool:
     and jnp.issubdtype(leaf.dtype, jnp.floating)
     and leaf.ndim > 0
   )
-
-
-def _key_name(key: Any) -> str:
-  """Returns `0` for a tuple's entry, `hidden` for a dictionary's or field."""
-  return jax.tree_util.keystr((key,), simple=True)

@@ -32,6 +32,19 @@ _FORMAT = 1  # Of `meta`: increased when older code would misread it.
 _MAX_FAILED_SAVES = 3  # In a row.
 
 
+class _Manager(ocp.CheckpointManager):
+  """Orbax's manager without its polls for a signal.
+
+  It polls by step, within saves and in its thread. JAX counts polls, and those
+  of `preemption.py` are all: a step among them, in process 0 alone, makes the
+  processes stop at different polls, and wait for each other.
+  """
+
+  def reached_preemption(self, step: int) -> bool:
+    """Polls nothing."""
+    return False
+
+
 class Checkpoints:
   """The checkpoints of one workdir; constructing this touches nothing.
 
@@ -206,7 +219,7 @@ class Checkpoints:
         pass
     return misnamed
 
-  def _open(self) -> ocp.CheckpointManager:
+  def _open(self) -> _Manager:
     self._directory.mkdir(parents=True, exist_ok=True)
     # Only in process 0: others must not wait for it after an error there.
     alone = ocp.options.MultiprocessingOptions(
@@ -218,7 +231,7 @@ class Checkpoints:
       create=False,
       multiprocessing_options=alone,
     )
-    return ocp.CheckpointManager(self._directory, options=options)
+    return _Manager(self._directory, options=options)
 
   def _start(self) -> Exception | None:
     step, items = self._pending

@@ -135,7 +135,9 @@ def keep_rules(
     return config
   began = recorded['config']
   kept = _kept_fields(config, flatten(began), recorded['lacks'])
-  config = _keep_range(config, began.get('data', {}).get('value_range'))
+  found = began['data']['value_range']
+  if isinstance(found, list) and isinstance(config.data.value_range, str):
+    config = with_data(config, value_range=tuple(found))
   if not kept:
     return config
   listed = ', '.join(f'{name}={value}' for name, value in kept.items())
@@ -181,13 +183,6 @@ def _kept_fields(
       fields = (told_by | others).items()
       kept |= {name: was[name] for name, pairs in fields if keeps(name, pairs)}
   return {name: value for name, value in kept.items() if value != now[name]}
-
-
-def _keep_range(config, began) -> ml_collections.ConfigDict:
-  """Keeps the range that a run has found, unless `config` has another pair."""
-  if isinstance(began, list) and isinstance(config.data.value_range, str):
-    return with_data(config, value_range=tuple(began))
-  return config
 
 
 def may_have_grown(

@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -241,18 +240,12 @@ def _compare_critics(module, others, source) -> str:
     return f'objective is {source.objective!r} there, which has none'
   if type(other) is not type(module):
     return f'critic.network is {source.critic.network!r} there'
+  names = [field.name for field in dataclasses.fields(module)]
   return ' and '.join(
-    f'critic.{field} is {was!r} there and {is_now!r} here'
-    for field, is_now, was in _differences(module, other)
+    f'critic.{name} is {was!r} there and {now!r} here'
+    for name in names
+    if (was := getattr(other, name)) != (now := getattr(module, name))
   )
-
-
-def _differences(module: nn.Module, other: nn.Module) -> Iterator[tuple]:
-  """Yields (field, value here, value there) where they differ."""
-  for field in dataclasses.fields(module):
-    values = [getattr(m, field.name) for m in (module, other)]
-    if values[0] != values[1]:
-      yield field.name, *values
 
 
 @contextlib.contextmanager
