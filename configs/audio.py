@@ -38,15 +38,21 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   config.critic.num_scales = 3  # Of the waveform, if 'wave' is a view too.
   config.critic.head = 'patch'
   config.critic.channel_multipliers = (1, 2, 2, 4)
+  if config.optimizer.muon_learning_rate:
+    config.optimizer.muon_learning_rate = 0.02
   # The KL weights are near those that the rate needs. From the defaults, the
   # first 100 steps keep nothing.
   if config.objective == 'mse':  # At twice this its outputs become silent.
     config.optimizer.autoencoder_learning_rate = 1e-3
     config.loss.kl_weight = 0.3
   else:
-    config.loss.kl_weight = 2e-3
-    config.loss.spectrum_weight = 3.0
+    if config.critic.r1_weight:  # At 1 these critics hardly train.
+      config.critic.r1_weight = 0.01
+    config.loss.kl_weight = 5e-3
+    # Sounds that are nearly right count as much as the others.
+    config.loss.norm = 'log'
+    config.loss.spectrum_weight = 2.0
     # The waveform itself, and no means of it: those have no high tones.
-    config.loss.image_weight = 100.0
+    config.loss.image_weight = 40.0
     config.loss.image_halvings = 0
   return config

@@ -126,14 +126,24 @@ _SOUNDS = {
   'model.latent_dim': 8,
   'critic.stft_windows': (1024, 512, 256),
   'loss.rate': 1024.0,
+  'optimizer.muon_learning_rate': 0.01,
 }
 _MSE = _SOUNDS | {'loss.kl_weight': 4.0}
 _GEOMETRIC = _SOUNDS | {
+  'critic.r1_weight': 1.0,
   'loss.kl_weight': 1e-2,
   'loss.norm': 'l1',
   'loss.image_weight': 1.0,
   'loss.image_halvings': 3,
   'loss.spectrum_weight': 1.0,
+}
+_MUON = {'optimizer.muon_learning_rate': 0.01}
+_SQUARES = _MUON | {
+  'critic.r1_weight': 1.0,
+  'loss.kl_weight': 2e-3,
+  'loss.norm': 'l2',
+  'loss.image_weight': 100.0,
+  'loss.spectrum_weight': 3.0,
 }
 _VOLUMES = {
   'optimizer.autoencoder_learning_rate': 2e-3,
@@ -160,6 +170,10 @@ _RANGE = {'data.value_range': (0, 5)}
     ('audio.py', _VOICE, 'all'),
     ('audio.py', _GEOMETRIC, ''),
     ('audio.py', _GEOMETRIC | {'loss.image_weight': 0.0}, ''),
+    ('audio.py', _SQUARES, ''),
+    ('audio.py', _SQUARES | {'loss.image_weight': 12.0}, 'loss.image_weight'),
+    ('audio.py', _SQUARES | {'critic.r1_weight': 0.1}, 'critic.r1_weight'),
+    ('audio.py:mse', _MUON, ''),
     ('audio.py:mse', _MSE, ''),
     ('audio.py:mse', _MSE | _RANGE, ''),
     ('audio.py:mse', _MSE | {'model.width': 24}, 'model.width'),

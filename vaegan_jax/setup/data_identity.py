@@ -59,12 +59,31 @@ _CHANGES = (
       'model.width': [(16, 32)],
       'model.latent_dim': [(8, 24)],
       'critic.stft_windows': [((1024, 512, 256), (1024, 256))],
-      'loss.norm': [('l1', 'l2')],
-      'loss.image_weight': [(0.0, 100.0), (1.0, 100.0)],
+      'critic.r1_weight': [(1.0, 0.01)],
+      'loss.norm': [('l1', 'log')],
+      'loss.image_weight': [(0.0, 40.0), (1.0, 40.0)],
       'loss.image_halvings': [(3, 0)],
-      'loss.spectrum_weight': [(1.0, 3.0)],
-      'loss.kl_weight': [(4.0, 0.3), (1e-2, 2e-3)],  # Of `mse` and the others.
+      'loss.spectrum_weight': [(1.0, 2.0)],
+      'loss.kl_weight': [(4.0, 0.3), (1e-2, 5e-3)],  # Of `mse` and the others.
+      'optimizer.muon_learning_rate': [(0.0, 0.02), (0.01, 0.02)],
       'loss.rate': [(_ANY, _OF_FILE)],  # It follows the latent's size.
+    },
+  ),
+  # audio.py: twice the learning rate of Muon, logarithms of the distances.
+  (
+    {
+      'model.patch_size': [(8, 8)],
+      'optimizer.muon_learning_rate': [(0.01, 0.02)],
+    },
+    {},
+  ),
+  (
+    {'model.patch_size': [(8, 8)], 'loss.norm': [('l2', 'log')]},
+    {
+      'critic.r1_weight': [(1.0, 0.01)],
+      'loss.image_weight': [(100.0, 40.0)],
+      'loss.spectrum_weight': [(3.0, 2.0)],
+      'loss.kl_weight': [(2e-3, 5e-3)],
     },
   ),
   # The defaults of fields.
