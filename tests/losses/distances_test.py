@@ -170,8 +170,9 @@ def test_log_is_the_logarithm_of_each_layer_and_example(normalize):
   np.testing.assert_allclose(pull(np.ones(3, np.float32))[0], slope, rtol=1e-5)
   # A vector weights the channels within the logarithm.
   second = np.log1p(100 * np.array([0.5, 2, 0]) / size)
-  got = distance(x + errors, np.float32([0, 1]))
-  np.testing.assert_allclose(got, second, rtol=1e-5)
+  for sign in (1, -1):
+    got = distance(x + errors, np.float32([0, sign]))
+    np.testing.assert_allclose(got, sign * second, rtol=1e-5)
 
 
 def test_weights_in_order_are_in_the_order_of_x():

@@ -145,11 +145,17 @@ _SQUARES = _MUON | {
   'loss.image_weight': 100.0,
   'loss.spectrum_weight': 3.0,
 }
+_LIGHT = {
+  'loss.image_weight': 4.0,
+  'loss.spectrum_weight': 1.0,
+  'loss.kl_weight': 3e-4,
+}
 _VOLUMES = {
   'optimizer.autoencoder_learning_rate': 2e-3,
   'optimizer.critic_learning_rate': 2e-3,
 }
 _FACES = {'loss.image_weight': 2.0}
+_NO_RATE = {'loss.rate': 0.0, 'loss.adversarial_weight': 0.2}
 _VOICE = {'loss.spectrum_weight': 0.0, 'critic.views': ('wave',)}
 _KL = {'loss.rate': 0.0, 'loss.kl_weight': 0.25}
 _RANGE = {'data.value_range': (0, 5)}
@@ -164,6 +170,8 @@ _RANGE = {'data.value_range': (0, 5)}
     ('volume.py', _VOLUMES, 'all'),
     ('quickstart.py', _FACES | {'loss.image_growth': None}, ''),
     ('quickstart.py', _FACES, 'all'),
+    ('quickstart.py', _NO_RATE, ''),
+    ('quickstart.py --config.loss.rate=64', _NO_RATE, 'all'),
     ('quickstart.py', {'loss.image_growth': None, 'loss.image_weight': 3.0},
      'loss.image_weight'),
     ('audio.py', dict.fromkeys(_VOICE), ''),
@@ -171,7 +179,8 @@ _RANGE = {'data.value_range': (0, 5)}
     ('audio.py', _GEOMETRIC, ''),
     ('audio.py', _GEOMETRIC | {'loss.image_weight': 0.0}, ''),
     ('audio.py', _SQUARES, ''),
-    ('audio.py', _SQUARES | {'loss.image_weight': 12.0}, 'loss.image_weight'),
+    ('audio.py', _SQUARES | _LIGHT, ''),
+    ('audio.py', _SQUARES | {'loss.image_weight': 6.0}, 'loss.image_weight'),
     ('audio.py', _SQUARES | {'critic.r1_weight': 0.1}, 'critic.r1_weight'),
     ('audio.py:mse', _MUON, ''),
     ('audio.py:mse', _MSE, ''),

@@ -210,7 +210,9 @@ def _layer_distance(x, y, how: Comparison, weight, least, included):
     mean = batch_mean(magnitude(x, how.norm), how.axis_name, included)
     distance = distance / (jnp.maximum(mean, least) + epsilon)
   if how.norm == 'log':
-    distance = weight * jnp.log1p(distance / _LOG_SHARE)
+    # The sign is that of negative weights in a vector.
+    size = jnp.log1p(jnp.abs(distance) / _LOG_SHARE)
+    distance = weight * jnp.sign(distance) * size
   return distance
 
 

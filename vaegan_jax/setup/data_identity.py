@@ -46,6 +46,13 @@ _CHANGES = (
     {'loss.image_growth': [(_LACKING, _ANY)]},
     {'loss.image_weight': [(2.0, 1.0)]},
   ),
+  (
+    {
+      'loss.rate': [(0.0, 120.0)],
+      'loss.adversarial_weight': [(0.2, 0.1)],
+    },
+    {},
+  ),
   # audio.py: critics of spectra, the weight of spectra, patches.
   ({'critic.views': [(_LACKING, _ANY)]}, {}),
   ({'loss.spectrum_weight': [(_LACKING, _ANY)]}, {}),
@@ -81,9 +88,9 @@ _CHANGES = (
     {'model.patch_size': [(8, 8)], 'loss.norm': [('l2', 'log')]},
     {
       'critic.r1_weight': [(1.0, 0.01)],
-      'loss.image_weight': [(100.0, 40.0)],
-      'loss.spectrum_weight': [(3.0, 2.0)],
-      'loss.kl_weight': [(2e-3, 5e-3)],
+      'loss.image_weight': [(4.0, 40.0), (12.0, 40.0), (100.0, 40.0)],
+      'loss.spectrum_weight': [(1.0, 2.0), (3.0, 2.0)],
+      'loss.kl_weight': [(3e-4, 5e-3), (2e-3, 5e-3)],
     },
   ),
   # The defaults of fields.
