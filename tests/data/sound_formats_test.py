@@ -177,6 +177,19 @@ def npy(*shape, holes=0):
       r'no axis of \[300, 2\] has 1 channels\): convert it, .*'
       r'--config\.data\.mix_channels=true',
     ),
+    # Other sources are not mixed, and three channels are not made two.
+    (
+      'a.wav',
+      content(noise(300, 2)),
+      {'name': 'drawn_sounds'},
+      r'has 1 channels\): convert it, or leave it out',
+    ),
+    (
+      'a.wav',
+      content(noise(300, 3)),
+      {'channels': 2, 'mix_channels': True},
+      r'it has 3 channels: .*, not 2\): convert it, or leave it out',
+    ),
     ('a.npy', npy(200, 1), {}, r'is smaller than \[256\]\): pad it, or .* out'),
     (
       'a.npy',
@@ -196,7 +209,8 @@ def test_only_a_damaged_file_is_to_be_repaired(
   name, data, fields, told, tmp_path
 ):
   (tmp_path / name).write_bytes(data)
-  used = DataConfig('array_folder', shape=(256,), channels=1, **fields)
+  usual = {'name': 'array_folder', 'shape': (256,), 'channels': 1}
+  used = DataConfig(**usual | fields)
   with pytest.raises(UserError, match=f'as an array .*{told}$'):
     Pictures(str(tmp_path), used)[np.arange(1)]
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vaegan_jax.data import arrays, decode, tiff_files
+from vaegan_jax.data import arrays, decode, sources, tiff_files
 from vaegan_jax.data.array_files import find_arrays
 from vaegan_jax.data.data_config import DataConfig, expand_path
 from vaegan_jax.data.file_lists import find_images, list_files
@@ -34,8 +34,7 @@ from vaegan_jax.errors import UserError, describe_error
 # What the user can do about a file, by the error; the first that fits.
 _REMEDIES = {
   UnreadableKind: '',  # Its message says it.
-  OtherAxes: ': convert it, or leave it out; sounds of a folder are '
-  'mixed by --config.data.mix_channels=true',
+  OtherAxes: ': convert it, or leave it out',
   TooShort: ': pad it, or leave it out',
   NoData: ': cut out a part with more values, or leave it out',
   TooLarge: ': make it smaller, or leave it out',
@@ -69,6 +68,9 @@ class Pictures:
     self.holds_arrays = data.holds_arrays
     self._kind = 'array' if data.holds_arrays else 'image'
     self._shape, self._reading = data.spatial_shape, data.reading
+    # Whether `data.mix_channels` is left to set.
+    converts = sources.find(data.name).has_conversion and not data.mix_channels
+    self._may_mix = converts and len(self._shape) == 1
     size = arrays.short_shape(self._shape)
     self._decoding = (data.channels, size, data.center_crop)
     if data.random_crop_margin:
@@ -140,6 +142,8 @@ class Pictures:
     except Exception as error:  # Pillow raises nearly anything.
       kind = next(kind for kind in _REMEDIES if isinstance(error, kind))
       remedy = _REMEDIES[kind]
+      if self._may_mix and kind is OtherAxes:
+        remedy += ', or use --config.data.mix_channels=true'
       if self.holds_arrays and kind is TooLarge:
         remedy = (
           ': save it as .npy, a sound or TIFF without compression, which is '

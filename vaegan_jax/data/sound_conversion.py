@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vaegan_jax.data.reading import Reading, UnreadableKind
+from vaegan_jax.data.reading import OtherAxes, Reading, UnreadableKind
 
 _ZEROS = 64  # Zero crossings of a sinc on each side, at the lower rate.
 _CUTOFF = 0.95  # Of half the lower rate.
@@ -41,7 +41,7 @@ class Converted:
       reading: what it is converted to.
 
     Raises:
-      ValueError: its channels cannot be mixed.
+      OtherAxes: its channels cannot be mixed.
       UnreadableKind: the rates have too large a common multiple.
     """
     length, channels = source.shape
@@ -53,7 +53,7 @@ class Converted:
     )
     self._channels = reading.channels or channels
     if self._channels not in (1, channels) and channels > 1:
-      raise ValueError(
+      raise OtherAxes(
         f'it has {channels} channels: data.mix_channels makes one of several, '
         f'or several of one, not {self._channels}'
       )
