@@ -91,9 +91,8 @@ def run_codes(name, num_chunks=1):
 
 def run_masked():
   """Returns metrics and parameters after 3 updates with no data."""
-  update = no_data.masked_update(
-    {'normalize': 'local', 'reduction': 'mean', 'image_weight': 0.5}
-  )
+  loss = {'normalize': 'local', 'norm': 'log', 'reduction': 'mean'}
+  update = no_data.masked_update(loss | {'image_weight': 0.5})
   state, metrics = devices.replicate(options.initial_state()), []
   for batch in no_data.masked_batches(3):
     state, values = update(state, split(batch, 1))
