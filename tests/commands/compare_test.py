@@ -29,13 +29,28 @@ def test_each_run_has_its_own_protocol():
   assert compare.join_protocols(runs) == shared
 
 
-def test_two_judges_are_refused():
+@pytest.mark.parametrize(
+  ('attribute', 'told', 'message'),
+  [
+    (
+      'judge_key',
+      compare._OTHER_JUDGE,
+      r'own_judge=True .* old and mse by two',
+    ),
+    (
+      'fingerprint',
+      compare._OTHER_IMAGES,
+      r'of old are not those of mse, .*_r',
+    ),
+  ],
+)
+def test_what_runs_must_share_is_checked(attribute, told, message):
   keys = {'mse': (0, 4095), 'geometric': (0, 4095), 'old': 'dtype'}
   runs = {
-    label: FinishedRun(SimpleNamespace(judge_key=('a', key)), {}, 0)
+    label: FinishedRun(SimpleNamespace(**{attribute: ('a', key)}), {}, 0)
     for label, key in keys.items()
   }
-  with pytest.raises(UserError, match=r'own_judge=True .* old and mse by two'):
-    compare._check_same_judge(runs)
+  with pytest.raises(UserError, match=message):
+    compare._check_same(runs, attribute, told)
   del runs['old']
-  compare._check_same_judge(runs)
+  compare._check_same(runs, attribute, told)
