@@ -375,6 +375,19 @@ def test_configuration_files_are_found_from_anywhere(tmp_path, monkeypatch):
   assert load_config_file('mine.py:mse').objective == 'mse'
 
 
+def test_a_saved_configuration_is_taken_with_its_objective(tmp_path):
+  saved = load_config_file('configs/celeba.py:mse')
+  saved.loss.kl_weight = 2.5  # No file sets it, and the run began with it.
+  path = tmp_path / 'config.json'
+  path.write_text(saved.to_json())
+  again = parse(f'--config={path}', '--config.seed=3', '--workdir=run').config
+  assert again.seed == 3
+  again.seed = saved.seed
+  assert flatten(again) == flatten(saved)
+  with pytest.raises(UserError, match=r"config\.json of a run, without ':'"):
+    load_config_file(f'{path}:geometric')
+
+
 @pytest.mark.parametrize(
   ('name', 'content', 'token'),
   (

@@ -55,7 +55,8 @@ class _Flag(NamedTuple):
 FLAGS = {
   'config': _Flag(
     flags.DEFINE_string, 'configs/quickstart.py',
-    'Python file; after a colon an objective, presets, or both.',
+    "Python file; after a colon an objective, presets, or both. Or a run's "
+    'config.json.',
     'a Python file', 'configs/celeba.py'),
   'mode': _Flag(
     flags.DEFINE_enum, 'train', 'What to do.', either(MODES), 'train',

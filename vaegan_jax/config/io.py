@@ -74,12 +74,12 @@ def load_config(path: os.PathLike | str) -> ml_collections.ConfigDict:
 
 
 def load_config_file(source: str) -> ml_collections.ConfigDict:
-  """Runs `get_config` of a Python file.
+  """Runs `get_config` of a Python file, or reads a run's `config.json`.
 
   Args:
     source: `path` or `path:words`, an objective and presets with commas between
       them; a relative path is searched for in the working directory and then in
-      the project.
+      the project. A `.json` file, in a bucket too, has no words.
 
   Returns:
     The configuration, locked; its values are not yet checked.
@@ -87,6 +87,8 @@ def load_config_file(source: str) -> ml_collections.ConfigDict:
   Raises:
     UserError: the file does not exist or describes no configuration.
   """
+  if is_saved(source):
+    return load_config(source)
   name, objective, presets = split_source(source)
   paths = (Path(name), PROJECT / name) if PATH.holds(name) else ()
   path = next((path for path in paths if path.is_file()), None)
@@ -94,7 +96,8 @@ def load_config_file(source: str) -> ml_collections.ConfigDict:
     raise UserError(f'--config={name} does not exist: {_similar_file(name)}')
   if path.suffix != '.py':
     raise UserError(
-      f'--config={name} must be a Python file: for example, configs/celeba.py'
+      f'--config={name} must be a Python file, such as configs/celeba.py, or '
+      "the config.json of a run, without ':' and words"
     )
   try:
     get_config = runpy.run_path(str(path))['get_config']
@@ -114,6 +117,11 @@ def load_config_file(source: str) -> ml_collections.ConfigDict:
   if config.objective == objective and objective not in ('', *OBJECTIVES):
     raise UserError(f'--config={source}: {_unknown_word(objective)}')
   return config
+
+
+def is_saved(source: str) -> bool:
+  """Returns whether `--config` names a saved configuration."""
+  return source.endswith('.json')
 
 
 def split_source(source: str) -> tuple[str, str, list[str]]:

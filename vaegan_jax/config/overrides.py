@@ -15,7 +15,7 @@ from etils import epath
 from ml_collections import config_flags
 
 from vaegan_jax.config.cli_flags import reject
-from vaegan_jax.config.io import add_objective, split_source
+from vaegan_jax.config.io import add_objective, is_saved, split_source
 from vaegan_jax.config.paths import absolute, resolve
 from vaegan_jax.config.rules import (
   PATH,
@@ -166,6 +166,8 @@ def with_objective(source: str, argv: Sequence[str]) -> str:
     presets at most; else the source.
   """
   given = _last_value('objective', argv)
+  if is_saved(source):  # Its other fields fit its objective.
+    return source
   _, objective, _ = split_source(source)
   # The rule of the field reports unknown objectives.
   if objective or given not in OBJECTIVES:

@@ -152,5 +152,6 @@ def check_same(
     raise UserError(
       f'In {where}, {", ".join(differ)}, but a run must keep the '
       'configuration, dataset and network that it started with: restore the '
-      'old values or use a new --workdir.'
+      "old values (--config takes the run's own config.json) or use a new "
+      '--workdir.'
     )
