@@ -114,6 +114,7 @@ MISTAKES = (
   ('--mode=study --study.sweep=model.norm=2x', "model.norm 'none' number"),
   ('--mode=study --study.sweep=batchsize=8', 'batchsize --config.batch_size'),
   ('--mode=study --config=configs/celeba.py:mse', '--study.objectives=mse'),
+  ('--mode=study --config=a/config.json', 'one run a study configs/celeba.py'),
   ('--mode=study --config.objective=mse', '--study.objectives'),
   ('--mode=study --config.seed 3', '--config.seed --study.seeds'),
   ('--mode=study --config.batchsize=4', '--config.batch_size'),

@@ -15,6 +15,7 @@ from vaegan_jax.config import schema
 from vaegan_jax.config.cli_flags import FLAGS, SEEDS, SWEEP
 from vaegan_jax.config.io import (
   add_objective,
+  is_saved,
   load_config_file,
   make_paths_absolute,
   split_source,
@@ -54,6 +55,11 @@ def create_runs(
     UserError: a flag is wrong, or a configuration is not valid, or they differ
       in their data.
   """
+  if is_saved(source):
+    raise UserError(
+      f'--config={source} is the configuration of one run, but a study has '
+      'several: name a Python file, such as --config=configs/celeba.py'
+    )
   path, objective, _ = split_source(source)
   if objective:
     raise UserError(
