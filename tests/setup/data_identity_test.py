@@ -117,7 +117,7 @@ def test_a_folder_that_grows_under_a_run(
     run(*flags, f'{few[1]}=4', few[0], grow)
 
 
-# What a run of configs/audio.py from before patches began with.
+# Fields of a run of configs/audio.py from before it had patches.
 _SOUNDS = {
   'model.patch_size': 1,
   'model.depth': 6,

@@ -30,7 +30,7 @@ from vaegan_jax.evaluation.feature_metrics import FeatureMetrics
 from vaegan_jax.report.examples import collect
 from vaegan_jax.report.page import ReportedRun, max_bytes
 from vaegan_jax.runtime import distributed
-from vaegan_jax.runtime.checkpoint_metadata import check_same
+from vaegan_jax.runtime.checkpoint_metadata import check_same, is_run
 from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.runtime.files import check_writable, write_text
 from vaegan_jax.runtime.preemption import Preempted, Stopper
@@ -69,7 +69,7 @@ def study(runs: Runs, workdir: str) -> int:
       or is a run itself, is refused before any training.
   """
   with distributed.together():
-    if (epath.Path(workdir) / 'checkpoints').exists():
+    if is_run(workdir):
       raise UserError(
         f'--workdir={workdir} is a run itself, and a study has a folder above '
         f'its runs: name another folder, such as --workdir={workdir}_study'

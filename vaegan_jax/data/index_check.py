@@ -116,11 +116,13 @@ class Check:
           'as --config.data.max_nodata=0.5'
         )
       name, reason = next(iter(bad.items()))
-      remedy = ': at most one in ten may be damaged, so repair or remove them'
-      raise UserError(
+      told = (
         f'{where} has {count:,} {store.noun}, of which {len(bad):,} cannot be '
-        f'read, such as {name} ({reason})' + remedy * bool(self._damaged)
+        f'read, such as {name} ({reason})'
       )
+      if self._damaged:
+        told += ': at most one in ten may be damaged, so repair or remove them'
+      raise UserError(told)
     for skipped, why in (
       (self._damaged, 'damaged'),
       (self._unreadable, 'not readable'),

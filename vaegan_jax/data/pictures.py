@@ -31,7 +31,7 @@ from vaegan_jax.data.reading import (
 from vaegan_jax.data.store import stat_of
 from vaegan_jax.errors import UserError, describe_error
 
-# What the user can do about a file, by the error; the first that fits.
+# The remedy for a file, by its error; the first kind that fits counts.
 _REMEDIES = {
   UnreadableKind: '',  # Its message says it.
   OtherAxes: ': convert it, or leave it out',
@@ -68,7 +68,7 @@ class Pictures:
     self.holds_arrays = data.holds_arrays
     self._kind = 'array' if data.holds_arrays else 'image'
     self._shape, self._reading = data.spatial_shape, data.reading
-    # Whether `data.mix_channels` is left to set.
+    # Whether setting `data.mix_channels` would help.
     converts = sources.find(data.name).has_conversion and not data.mix_channels
     self._may_mix = converts and len(self._shape) == 1
     size = arrays.short_shape(self._shape)

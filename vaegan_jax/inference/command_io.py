@@ -28,6 +28,7 @@ from vaegan_jax.inference.load import load_model
 from vaegan_jax.inference.measure_latents import measure
 from vaegan_jax.inference.model import TrainedModel
 from vaegan_jax.inference.tiling import Tiler
+from vaegan_jax.runtime.checkpoint_metadata import is_run
 from vaegan_jax.runtime.files import check_writable, write_bytes
 from vaegan_jax.setup.data_identity import keep_rules
 
@@ -41,7 +42,7 @@ def open_model(
     UserError: it cannot be loaded, or the output is a run or cannot be written.
   """
   check_writable(use.output)
-  if (epath.Path(use.output) / 'checkpoints').exists():
+  if is_run(use.output):
     raise UserError(
       f'--output={use.output} is a run itself, which is not to be changed: '
       f'name another folder, such as --output={use.output}_2'

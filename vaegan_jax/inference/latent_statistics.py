@@ -19,7 +19,7 @@ from vaegan_jax.errors import UserError
 
 FILE = 'latents.json'
 NUM_IMAGES = 10_000  # Training images that are measured, at most.
-# Of a latent map, fewer images have enough vectors.
+# A latent map has many vectors, so fewer images have enough.
 _NUM_VECTORS, _MIN_IMAGES = 2**17, 1_000
 
 

@@ -78,6 +78,11 @@ def read_identity(
   return None
 
 
+def is_run(workdir: epath.PathLike) -> bool:
+  """Returns whether a folder is the workdir of a run that has begun to save."""
+  return (epath.Path(workdir) / 'checkpoints').exists()
+
+
 def list_steps(folder: epath.Path) -> list[int]:
   """Returns the steps that have a folder in `folder`, ascending."""
   if not folder.is_dir():

@@ -26,8 +26,8 @@ def kept_bytes(
 ) -> int:
   """Counts what one forward pass keeps for the backward pass.
 
-  Of blocks that are computed again (`remat`) it keeps the results of all, and
-  what the largest one keeps.
+  A block that is computed again (`remat`) keeps its result alone. What the
+  largest of them keeps within is added once.
 
   Args:
     kept: names of the operations whose results are kept.
