@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from tests.environment import (
   QUICK_FLAGS,
-  remember_initial_shapes,
+  believe_initial_shapes,
   spare_collector,
 )
 from tests.tiny_run import draw_images, tiny_flags
@@ -110,7 +110,7 @@ def pytest_collection_finish():
   gc.collect()
   spare_collector()
   if 'flax' in sys.modules:
-    remember_initial_shapes()
+    believe_initial_shapes()
 
 
 def pytest_configure(config):

@@ -22,8 +22,8 @@ import jax
 
 import main
 from tests.environment import (
+  believe_initial_shapes,
   environment,
-  remember_initial_shapes,
   spare_collector,
 )
 from vaegan_jax.commands import train
@@ -151,7 +151,7 @@ def _send_result(sender, number, function, args):
 def _have_devices(number):
   """Gives this process, in which JAX has done nothing, virtual devices."""
   spare_collector()
-  remember_initial_shapes()
+  believe_initial_shapes()
   os.environ.update(environment(number))
   jax.config.update('jax_platforms', 'cpu')  # It was read when imported.
 

@@ -136,5 +136,5 @@ def test_a_model_is_used_on_no_data(run, tmp_path):
   traced = jax.jit(model.preprocess)(given)
   np.testing.assert_allclose(traced, wanted, atol=1e-6)
   given[0, :, 8:] = 0
-  with pytest.raises(UserError, match=r'6\d\.\d+% of its values are no data'):
+  with pytest.raises(UserError, match=r'6\d\.\d+% of its values are missing'):
     model.preprocess(given)

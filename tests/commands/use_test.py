@@ -236,7 +236,7 @@ def test_file_names_are_uniform_and_unique():
     (['--mode=encode', '--input=/nowhere'], 'does not exist: name a file'),
     (['--mode=encode', '--input={empty}'], 'has no image: name a folder'),
     (['--mode=encode', '--input={damaged}'], 'damaged.png cannot be read as'),
-    (['--mode=decode', '--input={empty}'], 'is no folder of latents'),
+    (['--mode=decode', '--input={empty}'], 'is not a folder of latents'),
     (['--mode=decode', '--input={other}'], 'latents of another model'),
     (['--mode=decode', '--input={npy}'], 'they are of another model'),
     (['--mode=decode', '--input={text}'], 'cannot be read as a .npy file'),

@@ -163,7 +163,7 @@ def test_no_name_in_a_bucket_leads_out_of_the_copy(name, bucket, tmp_path):
   'url', ('gs://', 'gs:///a', 'gs://../a', 'gs://b/../..', 'gs://b//a')
 )
 def test_a_url_that_is_no_folder_is_told(url, tmp_path):
-  with pytest.raises(UserError, match='is no folder of a bucket'):
+  with pytest.raises(UserError, match='is not a folder of a bucket'):
     _open(url, tmp_path)
 
 

@@ -89,7 +89,7 @@ def test_what_a_tiff_hides_is_no_data(kind, dtype, tmp_path):
     )
   assert slices.open_values(str(path)) is None
   options = {'channels': channels, 'shape': (32, 32)}
-  with pytest.raises(NoData, match=r'25\.00% of its values are no data'):
+  with pytest.raises(NoData, match=r'25\.00% of its values are missing'):
     arrays.decode_array(data, **options)
   # Valid values are 0, too, and stay.
   masked = Reading(max_nodata=0.5)

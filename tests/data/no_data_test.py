@@ -70,7 +70,7 @@ def test_a_stated_value_and_none_come_before_the_declared_one():
     arrays.decode_array(
       array, channels=1, shape=(5, 6), reading=Reading(rules=2)
     )
-  with pytest.raises(NoData, match=r'3\.33% of its values are no data'):
+  with pytest.raises(NoData, match=r'3\.33% of its values are missing'):
     arrays.decode_array(array, channels=1, shape=(5, 6))
 
 
@@ -129,7 +129,7 @@ def test_scenes_with_holes_are_skipped_or_masked(tmp_path, caplog):
     assert np.isnan(examples).sum() == {0: 0, 6: 9, 9: 18}[masked]
   assert len(found) == 3
   assert 'Skipped 9 of 30 arrays' in caplog.text
-  assert "'01.tif' (1.56% of its values are no data" in caplog.text
+  assert "'01.tif' (1.56% of its values are missing" in caplog.text
 
 
 def test_what_is_all_no_data_is_one_sentence(tmp_path):
@@ -178,7 +178,7 @@ def test_files_that_a_model_is_used_on_are_masked_too(tmp_path):
   whole = Pictures(str(folder), DataConfig(**fields))
   assert whole[np.arange(1)].min() >= 100  # Only its border means no data.
   with pytest.raises(
-    UserError, match=r'\.tif cannot be read as an array .*no data'
+    UserError, match=r'\.tif cannot be read as an array .*missing'
   ):
     whole[np.arange(4)]
   assert masked.describe(0, 4) != whole.describe(0, 4)

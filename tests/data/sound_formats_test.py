@@ -195,7 +195,7 @@ def npy(*shape, holes=0):
       'a.npy',
       npy(256, 1, holes=32),
       {'max_nodata': 0.1},
-      r'12\.50% of its values are no data, .*\): cut out a part .* out',
+      r'12\.50% of its values are missing, .*\): cut out a part .* out',
     ),
     (
       'a.npy',

@@ -353,7 +353,10 @@ def test_a_module_of_another_kind_is_reported(function, module):
     ({'layers': 3}, 'layers is 3; expected names of layers, module types'),
     ({'where': np.ones(3)}, r'where is float64 of shape \(3,\)'),
     ({'variables': [1.0]}, 'variables'),
-    ({'normalise': 'local'}, r'normalise is no option, .* mean normalize\?'),
+    (
+      {'normalise': 'local'},
+      r'normalise is not an option, .* mean normalize\?',
+    ),
     ({'weight': [1.0]}, r'mean weights\?'),
     ({'reduce': 'mean'}, r'mean reduction\?'),
     ({'layer': ['dense']}, r'mean layers\?'),

@@ -104,7 +104,9 @@ def test_names_of_earlier_files_are_accepted():
 
 
 def test_weights_of_another_network_are_refused():
-  with pytest.raises(UserError, match='is none of an autoencoder of diff'):
+  with pytest.raises(
+    UserError, match='does not belong to an autoencoder of diff'
+  ):
     plain = networks.autoencoder(8, 1)
     x = jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32)
     weights.to_diffusers(random_variables(plain, x))

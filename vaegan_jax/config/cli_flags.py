@@ -212,7 +212,7 @@ def _mode_of(argv: Sequence[str]) -> str:
 
 
 def reject(args: Sequence[str]) -> None:
-  """Raises a UserError for the first argument that is no flag, if any."""
+  """Raises a UserError for the first argument that is not a flag, if any."""
   if args:
     guess = nearest(args[0].strip('-').partition('=')[0], (*FLAGS, 'help'))
     hint = 'see --help'

@@ -128,10 +128,10 @@ def split_source(source: str) -> tuple[str, str, list[str]]:
   """Splits the value of `--config`, such as 'configs/celeba.py:mse,kl_f8'.
 
   Returns:
-    The path, the word that is no preset or '', and the presets in order.
+    The path, the word that is not a preset or '', and the presets in order.
 
   Raises:
-    UserError: more than one word is no preset.
+    UserError: more than one word is not a preset.
   """
   path, _, text = source.partition(':')
   words = [word.strip() for word in text.split(',')] if text else []
@@ -179,7 +179,7 @@ def _read_fields(path: epath.Path) -> dict[str, Any]:
       return flatten(upgrade(saved))
   except UserError:
     raise
-  except (ValueError, RecursionError) as error:  # Also bytes that are no text.
+  except (ValueError, RecursionError) as error:  # Also bytes that are not text.
     raise UserError(
       f'{path} is not valid JSON ({error}): restore it, or start a new workdir'
     ) from error
@@ -227,6 +227,6 @@ def _unknown_word(word: str) -> str:
   guess = nearest(word, (*OBJECTIVES, *presets))
   hint = f'did you mean {guess!r}?' if guess else 'for example, geometric,kl_f8'
   return (
-    f'{word!r} is no objective ({", ".join(OBJECTIVES)}) and no preset '
+    f'{word!r} is neither an objective ({", ".join(OBJECTIVES)}) nor a preset '
     f'({", ".join(presets)}): {hint}'
   )

@@ -78,7 +78,7 @@ def check_data_outside(
 ) -> None:
   """Refuses a saved configuration whose data is in its own workdir.
 
-  Anybody may have made a workdir, so files in it are no dataset of the user.
+  Anybody may have made a workdir, so files in it are not the user's dataset.
   A path that the command line names is accepted.
 
   Args:

@@ -99,7 +99,7 @@ FIELDS = (
         "Value of arrays that means no data, beside NaN; empty: what each file "
         "declares; 'none': nothing does."),
   Field('data.max_nodata', 0.0, between(0.0, 1.0),
-        help="Largest share of an array's values that may be no data, which "
+        help="Largest share of an array's values that may be missing, which "
         'counts in no range, loss or metric; arrays with more are skipped.'),
   Field('data.sample_rate', 16_000, rules.COUNT,
         'Samples per second of sounds.'),

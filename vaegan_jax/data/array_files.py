@@ -276,7 +276,7 @@ class ArrayCounts(no_data.Counts):
       yield (
         f'{len(self.silent):,} of {self.examples:,} sounds are silent '
         f'throughout, such as {self.silent[0]!r}; they are trained on, so '
-        'remove them if they are no recordings'
+        'remove them if they are not recordings'
       )
 
   def describe_others(self) -> Iterator[str]:

@@ -138,7 +138,7 @@ def to_stored(
   missing = no_data.find(array, nodata, reading, hidden)
   if missing is None:
     return Stored(_to_device(array), axes)
-  # What is no data, such as float64's lowest, may exceed float32.
+  # A marker of missing values, such as float64's lowest, may exceed float32.
   first = str(array[missing][0])
   array = np.where(missing, array.dtype.type(0), array)
   return Stored(_to_device(array), axes, missing, nodata=first)

@@ -36,11 +36,11 @@ def local_folder(url: str, copies: str) -> pathlib.Path:
   """Returns the folder in `copies` for the copy of 'gs://bucket/folder'.
 
   Raises:
-    UserError: the URL has no bucket, or a part that is no name of a file.
+    UserError: the URL has no bucket, or a part that cannot be a file's name.
   """
   if not is_folder(url):
     raise UserError(
-      f'{url!r} is no folder of a bucket; it must be one such as '
+      f'{url!r} is not a folder of a bucket; it must be one such as '
       '"gs://my-bucket/photos".'
     )
   return pathlib.Path(copies, *_parts(url))
@@ -194,7 +194,7 @@ class BucketFolder:
     for name in names:
       path = self.folder / name
       path.parent.mkdir(parents=True, exist_ok=True)
-      # A hidden name is no example, and a digest fits every file system.
+      # A hidden name is not an example, and a digest fits every file system.
       digest = hashlib.sha256(name.encode()).hexdigest()[:16]
       partial = path.with_name(f'.copying-{digest}')
       pairs.append((self._bucket.blob(self._prefix + name), str(partial)))

@@ -55,7 +55,7 @@ def find_kind(data: bytes) -> str:
   """Detects the kind of an image from the first 64 bytes of its file.
 
   Returns:
-    Pillow's name of the kind; '' if it is none, or not certain.
+    Pillow's name of the kind; '' if it is not an image, or not certain.
   """
   for beginning, kind in _BEGINNINGS:
     if data.startswith(beginning):

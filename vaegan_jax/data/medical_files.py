@@ -260,7 +260,7 @@ def read_dicom(paths: Sequence[str], masks: bool = True) -> np.ndarray:
 
   Args:
     paths: the files.
-    masks: whether a declared padding is no data.
+    masks: whether a declared padding counts as missing.
 
   Returns:
     [D, H, W] float32, or [H, W] or [H, W, 3] of one frame; NaN for no data.

@@ -53,7 +53,7 @@ def check(missing: np.ndarray, max_share: float) -> None:
   """Checks that an example has enough values.
 
   Args:
-    missing: [*S, C] bool, what is no data.
+    missing: [*S, C] bool, which values are missing.
     max_share: the largest share that may be.
 
   Raises:
@@ -62,7 +62,7 @@ def check(missing: np.ndarray, max_share: float) -> None:
   share = float(missing.mean())
   if share > max_share:
     raise NoData(
-      f'{share:.2%} of its values are no data, and data.max_nodata is '
+      f'{share:.2%} of its values are missing, and data.max_nodata is '
       f'{max_share:g}'
     )
   for channel in np.flatnonzero(missing.all(tuple(range(missing.ndim - 1)))):
@@ -119,7 +119,7 @@ class Counts:
 
 
 def parse(text: str, dtype: np.dtype) -> np.generic | None:
-  """Returns a number of the dtype; None if the text is no such number.
+  """Returns a number of the dtype; None if the text is not such a number.
 
   GDAL's tags may end with a null byte.
   Text such as '-3.40282347e+38', float32's lowest, is rounded to float32.

@@ -1,4 +1,4 @@
-"""Examples that are no data set: files in, files out.
+"""Examples outside of a data set: files in, files out.
 
 They are decoded as training decodes its own; nothing is prepared or kept.
 """

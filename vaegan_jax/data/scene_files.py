@@ -39,7 +39,7 @@ class Scene:
     """Reads the header.
 
     Raises:
-      UserError: it is no such scene, or a library is missing.
+      UserError: it is not such a scene, or a library is missing.
     """
     tifffile = import_reader('tifffile', path, 'a TIFF')
     with (
@@ -55,7 +55,7 @@ class Scene:
       raise self._error(tiff_files.MASKED.format('in a .msk file beside it'))
     if tiff_files.has_palette(page):
       raise self._error(
-        'has a palette, of which indices are no values: write its colors, as '
+        'has a palette, whose indices are not values: write its colors, as '
         'gdal_translate -expand rgb does'
       )
     if 'Y' not in page.axes or set(page.axes) - set('YXS'):

@@ -125,7 +125,7 @@ class Sliced:
     self.dtype = arrays.device_dtype(opened.values.dtype)
 
   def read(self, start: Sequence[int], space: Sequence[int]) -> arrays.Stored:
-    """Reads a part [*S', C], and finds what is no data in it.
+    """Reads a part [*S', C], and finds its missing values.
 
     Args:
       start: its first position.
@@ -224,7 +224,7 @@ def _unused(values: np.ndarray) -> np.generic | None:
 
 
 def decoded(stored: arrays.Stored, reading: Reading) -> Opened:
-  """Returns a decoded array, of which values mark what is no data.
+  """Returns a decoded array, in which values may mark missing ones.
 
   Args:
     stored: what `arrays.stored_of` returns for it.

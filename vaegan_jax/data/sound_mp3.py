@@ -63,7 +63,7 @@ def _count_frames(data: bytes) -> int:
 
 
 def _size(header: int) -> int:
-  """Returns the bytes of the frame with that header; 0 if it is none."""
+  """Returns the bytes of the frame with that header; 0 if it is not one."""
   version, layer = (header >> 19) & 3, (header >> 17) & 3
   rate, sample_rate = (header >> 12) & 15, (header >> 10) & 3
   is_frame = header >> 21 == 0x7FF and version != 1 and layer == 1

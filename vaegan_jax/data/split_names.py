@@ -51,7 +51,7 @@ class NamedFolders:
 
   Attributes:
     places: (split, its folder) by the folder of a file, without files that
-      belong to no split; {} if the folders are no splits.
+      belong to no split; {} if the folders are not splits.
   """
 
   def __init__(self, names: Sequence[str]):

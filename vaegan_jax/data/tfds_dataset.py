@@ -110,7 +110,7 @@ def _find_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
   """Returns the builder of a data set, which need not be prepared."""
   if not _TFDS_NAME.fullmatch(name):
     raise UserError(
-      f'data.name is {name!r}, which is no name of a data set; write one of '
+      f'data.name is {name!r}, which cannot name a data set; write one of '
       'TFDS, such as "cifar10" or "cifar10:3.0.2".'
     )
   # TFDS reads the files of a version, or of a data set that it does not know.
@@ -124,8 +124,8 @@ def _find_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
       name, [*known, *sources.names()], cutoff=0.5
     )
     raise UserError(
-      f'data.name is {name!r}, which is no data set; it must be "drawn_faces", '
-      '"image_folder" or a TFDS name, such as '
+      f'data.name is {name!r}, which is not a data set; it must be '
+      '"drawn_faces", "image_folder" or a TFDS name, such as '
       f'{", ".join(close) or "celeb_a, cifar10, lfw"}.'
     ) from error
   except Exception as error:  # A bad version or configuration, or damage.

@@ -179,7 +179,7 @@ def _find_masks(file: Any) -> list[Any]:
 
 
 def _count_images(file: Any) -> int:
-  """Returns the number of series that are no thumbnails, levels or masks."""
+  """Returns the number of series other than thumbnails, levels and masks."""
   bits = REDUCED | MASK
   return sum(not s.keyframe.subfiletype & bits for s in file.series)
 

@@ -86,7 +86,7 @@ def _check_tags(tags, bands: int) -> None:
   is_grey = tags.get(_PHOTOMETRIC) in _GREY
   if samples > max(bands, 1) and (is_grey or not bands):
     raise UnreadableKind(
-      f'it is a TIFF with {samples} bands, which are no image: {_AS_ARRAYS}'
+      f'it is a TIFF with {samples} bands, which are not an image: {_AS_ARRAYS}'
     )
 
 

@@ -91,7 +91,7 @@ def _decode(
   reading: Reading,
   place: tuple[str, int],
 ) -> np.ndarray:
-  """Returns [*S, C] of a whole file, in which values mark what is no data."""
+  """Returns [*S, C] of a whole file, in which values may mark missing ones."""
   split, index = place
   try:
     (data,) = dataset.read(split, [index])

@@ -7,7 +7,7 @@ every part, so that an interrupted command can continue.
 
 A file that was encoded in tiles is a part of its own, of any size. Its entry
 has `tiles`, what decoding needs: their shape, that of the input, and the format
-of the file. `missing-00000.npy` has the bits of what was no data there.
+of the file. `missing-00000.npy` marks its missing values, a bit each.
 """
 
 import io
@@ -38,7 +38,7 @@ class Part(NamedTuple):
     latents: latents or indices, [N, ...].
     names: those of their images, if they have any.
     tiles: what decoding needs of a file that was encoded in tiles, or None.
-    missing: [n] uint8, the bits of what was no data in that file, or None.
+    missing: [n] uint8, a bit for each value of that file, or None.
   """
 
   latents: np.ndarray
@@ -209,8 +209,8 @@ def read_latents(path: str, model: TrainedModel) -> Iterator[Part]:
   manifest = read_manifest(path)
   if manifest is None:
     raise UserError(
-      f'--input={path} is no folder of latents, because it has no {MANIFEST}: '
-      'name one that --mode=encode has written, or a .npy file'
+      f'--input={path} is not a folder of latents, because it has no '
+      f'{MANIFEST}: name one that --mode=encode has written, or a .npy file'
     )
   if manifest['model'] != model.fingerprint:
     raise UserError(

@@ -42,7 +42,7 @@ def prepare(images: Any, data: ml_collections.FrozenConfigDict) -> jax.Array:
 
 
 def _check_dtypes(images, arrays: bool) -> None:
-  """Refuses images that are not uint8, and arrays that are no real numbers."""
+  """Refuses images that are not uint8, and arrays that are not real numbers."""
   kinds, rule = (
     (np.uint8,),
     'uint8 from 0 to 255, such as np.asarray(PIL.Image.open(path))',

@@ -115,7 +115,7 @@ def read_whole(data: bytes, settings: DataConfig) -> Whole:
 
 
 def _read_array(data: bytes, settings: DataConfig) -> Whole:
-  """Reads an array, and fills what is no data."""
+  """Reads an array, and fills its missing values."""
   if nifti_files.is_nifti(data):
     array, facts = nifti_files.read_nifti(data)
     stored = arrays.to_stored(array, '', '', settings.reading)

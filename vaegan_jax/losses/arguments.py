@@ -219,7 +219,7 @@ def check_options(
     near = None if name in own else _nearest(name, options, takes_any)
     if near:
       raise ValueError(
-        f'{name} is no option, and {type(module).__name__} takes no such '
+        f'{name} is not an option, and {type(module).__name__} takes no such '
         f'argument; did you mean {near}?'
       )
 

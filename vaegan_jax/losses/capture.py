@@ -99,7 +99,7 @@ class _Recorder:
     Flax calls it as soon as `enter` has returned the output.
     """
     path = '/'.join(submodule.path)
-    # The module itself, with an empty path, is no layer.
+    # The module itself, with an empty path, is not a layer.
     keep = (
       method_name == _CALL
       and path

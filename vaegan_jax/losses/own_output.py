@@ -52,7 +52,8 @@ _CALLS = {
 }
 # Operations that are or may hold the product of a layer with its weights.
 _PRODUCTS = {'conv_general_dilated', 'cond', 'dot_general', 'scan', 'while'}
-# A feature of more channels is no logit, whatever the output is computed from.
+# A feature of more channels is not a logit, whatever the output is computed
+# from.
 _MAX_LOGITS = 2
 
 
@@ -78,7 +79,7 @@ def distinct_features(
   feature is the module's output if no other feature is computed from it, and
   the module returns its values, in any shape and type. A feature of one or two
   channels also is if the output is computed from it, by any operations: it is a
-  logit. Its mean, scale or sigmoid, in a layer around it, is no other feature.
+  logit. Its mean, scale or sigmoid, in a layer around it, is the same feature.
 
   Args:
     run: runs the module: () -> (its output, {name: feature} in forward order),

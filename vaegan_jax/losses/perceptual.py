@@ -56,10 +56,10 @@ def capture_features(
   A feature is a floating-point array whose first axis is the batch's. Its name
   is the path of its layer: `block_2`, `stage1/conv3`. The calls of a layer that
   is called more than once are `name:0`, `name:1`. The entries of a tuple or a
-  dictionary are `name.0` or `name.key`. Functions that are no modules, such as
+  dictionary are `name.0` or `name.key`. Functions that are not modules, such as
   `nn.relu` by itself, are not captured.
 
-  The module's own output, such as a critic's logits, is no feature, in any
+  The module's own output, such as a critic's logits, is not a feature, in any
   shape, unless `layers` names it (or nothing else were left). An array that
   several layers return, such as `SpectralNorm` and what it wraps, is one
   feature, with the name of the first.

@@ -46,7 +46,7 @@ def read(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
   try:
     found = dict(safetensors.deserialize(content))
   except safetensors.SafetensorError as error:
-    raise ValueError(f'it is no whole safetensors file: {error}') from error
+    raise ValueError(f'it is not a whole safetensors file: {error}') from error
   tensors = {}
   for name, tensor in sorted(found.items()):  # The library's order is random.
     code = tensor['dtype']

@@ -32,7 +32,7 @@ def load_checkpoint(
 
   Raises:
     UserError: it belongs to another run.
-    Exception: from `upgrade` or `initial`; that is no damage.
+    Exception: from `upgrade` or `initial`; the checkpoint is sound then.
   """
   meta = _unless_damaged(path, checkpoint_metadata.read, path)
   if meta is None:

@@ -1,6 +1,6 @@
 """Progress of long work on the terminal, and errors that only warn.
 
-CLU's `ReportProgress` is no replacement for `Progress`: it reports to the log,
+CLU's `ReportProgress` does not replace `Progress`: it reports to the log,
 wants to be called at every step, and shows no metrics.
 """
 

@@ -84,7 +84,7 @@ def read_initial_weights(
     The weights; None if nothing is named.
 
   Raises:
-    UserError: the folder is none of these, has no undamaged weights, or has
+    UserError: the folder is not one of these, has no undamaged weights, or has
       another autoencoder.
   """
   path = config.init_from
@@ -124,7 +124,7 @@ def read_initial_weights(
 
 
 def _check_folder(path: epath.Path) -> None:
-  """Refuses a file, and a folder that is none of the three kinds.
+  """Refuses a file, and a folder of another kind than these three.
 
   Raises:
     UserError: it is one of these.

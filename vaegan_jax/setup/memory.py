@@ -254,7 +254,7 @@ def _machine_memory() -> int:
   """Returns the bytes of the machine, or of its container."""
   limits = [os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')]
   for name in _GROUP_LIMITS:
-    with contextlib.suppress(OSError, ValueError):  # 'max' is no limit.
+    with contextlib.suppress(OSError, ValueError):  # 'max': no limit.
       limits.append(int(Path('/sys/fs/cgroup', name).read_text()))
   return min(limits)
 

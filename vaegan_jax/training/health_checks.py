@@ -35,7 +35,7 @@ Metrics = Mapping[str, float]
 _UNDECIDED_TOLERANCE = 0.01  # Relative to that loss ...
 _UNDECIDED_MARGIN = 1e-6  # ... but at least the noise of a float32 near 1.
 # The critics of docs/results.md had 0.07 to 0.3 on smooth patterns, and fell to
-# a third of that in 8,000 steps: a growth by this factor is no drift.
+# a third of that in 8,000 steps: a growth by this factor is more than drift.
 _MAX_GROWTH = 100.0
 _NUM_FIRST_SCALES = 5  # The growth is relative to their median.
 _MIN_EXPLODED = 1.0  # Features that begin near 0 may grow to the images' scale.
@@ -130,7 +130,7 @@ class Check(NamedTuple):
   Attributes:
     kind: a key of `KINDS`.
     metrics: names of the metrics that the condition needs; a log in which one
-      is missing or not finite is no evidence. None: all, of any value.
+      is missing or not finite proves nothing. None: all, of any value.
     condition: (metrics, limits) -> what is unhealthy, or None.
     cause: the likely cause, or (fields) -> it.
     suggestions: (fields) -> suggestions, in this order.

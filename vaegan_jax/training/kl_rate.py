@@ -60,7 +60,7 @@ def steer(
     ratio = jnp.maximum(kl, _MIN_KL) / (rate * math.log(2))
     return jnp.clip(jnp.log(ratio), -_MAX_ERROR, _MAX_ERROR)
 
-  # The first error is no change: the weights may be another run's.
+  # The first error is not a change: the weights may be another run's.
   last = averages[_AVERAGE]
   new = jnp.minimum(metrics['kl'], _MAX_KL * rate * math.log(2))
   last = jnp.where(last == _NONE_YET, new, last)

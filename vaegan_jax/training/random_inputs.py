@@ -51,7 +51,7 @@ def create_random_inputs(
     with_prior: whether to sample from the prior.
     num_flips: number of mirrored axes.
     crop_margin: largest offset of a crop; 0: no crops.
-    masked: whether NaN is no data, to be filled.
+    masked: whether NaN marks missing values, to be filled.
     num_chunks: A, in which microbatches are [A, B / A, ...]; see `chunks.py`.
 
   Returns:

@@ -175,7 +175,7 @@ def _load_by_name(path):
     splits = datasets.load_dataset(name, config or None)
   except Exception as error:  # The network and the hub raise many kinds.
     raise UserError(
-      f'data.path={path!r} is no file, and as a data set it cannot be loaded '
+      f'data.path={path!r} is not a file, and cannot be loaded as a data set '
       f'({describe_error(error)}): download it where there is a network, or '
       'name a folder that save_to_disk wrote'
     ) from error

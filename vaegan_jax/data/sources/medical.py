@@ -93,7 +93,7 @@ class Scans(Store):
     if padded and self._masks:
       lines.append(
         f'{padded:,} scans declare a value of padding (PixelPaddingValue), '
-        'which is no data: those with more of it than data.max_nodata are '
+        'which counts as no data: those with more than data.max_nodata are '
         'skipped, so that --config.data.max_nodata=0.5 keeps those with up to '
         'half, and --config.data.nodata=none takes it for data.'
       )

@@ -69,7 +69,7 @@ def fields_of(config: Mapping[str, Any]) -> dict[str, Any]:
     {field: value} of `model` and `data.channels`.
 
   Raises:
-    ValueError: it is none of the networks of a layout.
+    ValueError: no layout has such a network.
     TypeError: a value is not of its type.
   """
   name = config.get('_class_name', '')
@@ -236,9 +236,9 @@ def _names(flat: Mapping[Path, Any]) -> tuple[Any, dict[Path, str]]:
   for *path, _ in flat:
     if tuple(path) not in table:
       raise UserError(
-        f'the layer {"/".join(path)} is none of an autoencoder of diffusers: '
-        'only a run with --config.model.layout=ldm, tiny or oobleck has its '
-        'layers'
+        f'the layer {"/".join(path)} does not belong to an autoencoder of '
+        'diffusers: only a run with --config.model.layout=ldm, tiny or '
+        'oobleck has its layers'
       )
   return layout, {path: table[path[:-1]] for path in flat}
 

@@ -31,7 +31,7 @@ def read_config(folder: str) -> dict[str, Any] | None:
   """Reads the `config.json` of a folder.
 
   Returns:
-    Its content; None if the folder is none that diffusers has written.
+    Its content; None if diffusers did not write the folder.
 
   Raises:
     UserError: it is a whole pipeline's folder.
@@ -55,7 +55,7 @@ def read_fields(folder: str, config: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the fields of a configuration; see `diffusers.fields_of`.
 
   Raises:
-    UserError: the network is none that is read.
+    UserError: networks of this class or size are not read.
   """
   try:
     return diffusers.fields_of(config)
@@ -114,7 +114,9 @@ def _read_state(root: epath.Path) -> dict[str, np.ndarray]:
     state = {}
     for name in names:
       if epath.Path(name).name != name:
-        raise ValueError(f'{_INDEX} names {name!r}, which is no file beside it')
+        raise ValueError(
+          f'{_INDEX} names {name!r}, which is not a file beside it'
+        )
       state |= _read_file(root / name)
     return state
   for name in (WEIGHTS, *_OTHERS):

@@ -29,7 +29,7 @@ def check(
       values, like = config[name], default[0]
       if not isinstance(values, (list, tuple)):
         values = [None]
-    # A bool, which Python counts among the integers, is no number.
+    # Python counts a bool among the integers.
     if any(type(value) is not type(like) for value in values):
       raise TypeError(f'{name} is {config[name]!r}')
   for name in (name for name in needed if name in defaults):
