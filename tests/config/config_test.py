@@ -502,32 +502,109 @@ def test_a_rate_is_a_bit_for_each_entry_of_the_latent(
   ) == turned_off
 
 
+NO_CRITIC = "objective is not 'mse', and objective='mse'"
+NO_LAYERS = (
+  "objective is not 'mse' or loss.spectrum_weight is above 0, and "
+  "objective='mse'"
+)
+
+
 @pytest.mark.parametrize(
-  ('flags', 'unread'),
+  ('source', 'flags', 'unread'),
   (
-    ('', ''),  # The file's own values are for those who add a view.
-    ('--config.critic.views=("wave",)', ''),
-    ('--config.critic.num_scales=2', "num_scales 'wave' \"('stft',)\""),
-    ('--config.critic.periods=(2,3)', "periods 'period' \"('stft',)\""),
-    ('--config.critic.views=("period",) --config.critic.periods=(2,3)', ''),
+    # The file's own values are for those who add a view.
+    ('audio.py', 'critic.views=("wave",)', {}),
+    ('audio.py', 'critic.views=("period",) critic.periods=(2,3)', {}),
     (
-      '--config.critic.views=("wave",) --config.critic.stft_windows=(64,)',
-      "stft_windows 'stft' \"('wave',)\"",
+      'audio.py',
+      'critic.num_scales=2 critic.periods=(2,3)',
+      {
+        'critic.num_scales': "critic.views has 'wave', and "
+        "critic.views=('stft',)",
+        'critic.periods': "critic.views has 'period', and "
+        "critic.views=('stft',)",
+      },
+    ),
+    (
+      'audio.py:mse',
+      'loss.norm=log loss.pixel_weight=1 loss.variance=half '
+      'loss.image_weight=2 loss.distance_weight=2 critic.width=8 '
+      'critic.views=("wave",) critic.periods=(2,3) update_order=simultaneous '
+      'loss.adversarial_weight=1',
+      {
+        'critic.periods critic.views critic.width loss.adversarial_weight '
+        'update_order': NO_CRITIC,
+        'loss.image_weight loss.norm': NO_LAYERS,
+      },
+    ),
+    (
+      'audio.py:mse',
+      'loss.spectrum_weight=1 loss.variance=half loss.norm=log '
+      'loss.reduction=mean loss.layers=("stft_256/block_1",)',
+      {'loss.layers': NO_CRITIC},
+    ),
+    (
+      'default.py',
+      'critic.network=vgg16 critic.weights=a.pth loss.adversarial_weight=0 '
+      'critic.width=8 loss.norm=l1 loss.adversarial_ramp_steps=9',
+      {
+        'critic.width loss.adversarial_ramp_steps': "critic.network is 'plain' "
+        "or 'residual', and critic.network='vgg16'"
+      },
+    ),
+    (
+      'default.py',
+      'critic.r1_weight=0 critic.r1_every_steps=2 critic.lecam_decay=.9 '
+      'loss.adversarial_weight=0 loss.adversarial_to_encoder=false '
+      'loss.normalize=none loss.min_size=.2 loss.image_halvings=0 '
+      'loss.image_growth=2 loss.image_high_pass=2 model.latent=vq '
+      'loss.kl_weight=.1 loss.commitment_weight=1 loss.entropy_weight=1',
+      {
+        'critic.r1_every_steps': 'critic.r1_weight is above 0, and '
+        'critic.r1_weight=0.0',
+        'critic.lecam_decay': 'critic.lecam_weight is above 0, and '
+        'critic.lecam_weight=0.0',
+        'loss.adversarial_to_encoder': 'loss.adversarial_weight is above 0, '
+        'and loss.adversarial_weight=0.0',
+        'loss.min_size': "loss.normalize is not 'none', and "
+        "loss.normalize='none'",
+        'loss.image_growth': 'loss.image_halvings is above 0, and '
+        'loss.image_halvings=0',
+        'loss.kl_weight': "model.latent is 'gaussian', and model.latent='vq'",
+        'loss.entropy_weight': "model.latent is 'lfq', and model.latent='vq'",
+      },
+    ),
+    (
+      'default.py',
+      'loss.image_weight=0 loss.image_halvings=2 loss.image_high_pass=2',
+      {
+        'loss.image_halvings loss.image_high_pass': 'loss.image_weight is '
+        'above 0, and loss.image_weight=0.0'
+      },
+    ),
+    (
+      'default.py',
+      'loss.distance_weight=0 loss.image_weight=0 loss.pixel_weight=1 '
+      'loss.norm=l1 loss.layers=("block_1",) loss.reduction=sum',
+      {
+        'loss.layers loss.norm': 'loss.distance_weight is above 0, and '
+        'loss.distance_weight=0.0'
+      },
     ),
   ),
 )
-def test_a_flag_that_no_view_reads_is_told(flags, unread, tmp_path, capsys):
+def test_flags_that_nothing_reads_are_named(
+  source, flags, unread, tmp_path, capsys
+):
   overrides._tell.cache_clear()
-  args = f'--workdir={tmp_path} --config=configs/audio.py {flags}'
-  parse(*args.split())
-  told = ''
-  if unread:
-    field, view, views = unread.split()
-    told = (
-      f'--config.critic.{field} has no effect: it is only read where '
-      f'critic.views has {view}, and critic.views={views}.\n'
-    )
-  assert capsys.readouterr().out == told
+  flags = [f'--config.{flag}' for flag in flags.split()]
+  parse(f'--workdir={tmp_path}', f'--config=configs/{source}', *flags)
+  expected = []
+  for fields, reason in unread.items():
+    fields = [f'--config.{name}' for name in fields.split()]
+    has = 'have no effect: they are' if fields[1:] else 'has no effect: it is'
+    expected.append(f'{", ".join(fields)} {has} only read where {reason}.')
+  assert capsys.readouterr().out.splitlines() == expected
 
 
 @pytest.mark.parametrize('preset', sorted(get_presets()))

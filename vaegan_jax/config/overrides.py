@@ -19,22 +19,14 @@ from vaegan_jax.config.io import add_objective, is_saved, split_source
 from vaegan_jax.config.paths import absolute, resolve
 from vaegan_jax.config.rules import (
   PATH,
-  as_argument,
   flatten,
   must_be,
   nearest,
 )
+from vaegan_jax.config.unread import unread
 from vaegan_jax.errors import UserError
 from vaegan_jax.models.pretrained import diffusers_files
 from vaegan_jax.names import OBJECTIVES
-
-# Fields of critics of sounds, and the view in `critic.views` that reads each.
-_VIEW_OF = {
-  'critic.num_scales': 'wave',
-  'critic.stft_windows': 'stft',
-  'critic.stft_bands': 'stft',
-  'critic.periods': 'period',
-}
 
 
 def apply_overrides(
@@ -73,12 +65,8 @@ def apply_overrides(
   reject(rest)
   if 'loss.kl_weight' in given:
     _use_weight(config, 'loss.rate' in given)
-  for name, view in _VIEW_OF.items():
-    if name in given and view not in config.critic.views:
-      _tell(
-        f'--config.{name} has no effect: it is only read where critic.views '
-        f'has {view!r}, and critic.views={as_argument(config.critic.views)}.'
-      )
+  for message in unread(config, given - {None}):
+    _tell(message)
 
 
 def adopt_network(

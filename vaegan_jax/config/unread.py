@@ -1,0 +1,123 @@
+"""Flags that a run does not read, because another field turns theirs off.
+
+A value from a configuration file may wait for that other field. A flag is meant
+to change the run. Contradictions are errors; see `validation.py`.
+"""
+
+from collections.abc import Callable, Collection, Iterator
+from typing import NamedTuple
+
+import ml_collections
+
+from vaegan_jax.config import schema
+from vaegan_jax.config.rules import either, flatten
+from vaegan_jax.names import PRETRAINED_CRITICS
+
+_LAYERS = ('loss.layers', 'loss.layer_weights')
+_ADVERSARIAL = ('loss.adversarial_ramp_steps', 'loss.adversarial_to_encoder')
+_TRAINED = (  # By a critic that is trained.
+  *(f.name for f in schema.FIELDS if f.name.startswith('critic.')),
+  *(*_ADVERSARIAL, 'loss.adversarial_weight', 'loss.adaptive_weight'),
+  *('optimizer.critic_learning_rate', 'update_order'),
+)
+_IMAGE = ('loss.image_halvings', 'loss.image_growth', 'loss.image_high_pass')
+_DISTANCE = ('loss.norm', 'loss.normalize', 'loss.min_size', *_IMAGE)
+# What a pretrained critic reads, or what is an error for it.
+_OF_PRETRAINED = ('critic.network', 'critic.weights', 'loss.adversarial_weight')
+
+
+class _Need(NamedTuple):
+  """What a run must have to read some fields.
+
+  Attributes:
+    field: the field that decides.
+    rule: what it must be, as it follows the field's name.
+    holds: (config) -> whether it is so.
+    readers: the fields that are read only then.
+  """
+
+  field: str
+  rule: str
+  holds: Callable[[ml_collections.ConfigDict], bool]
+  readers: Collection[str]
+
+
+def _view(view: str, *readers: str) -> _Need:
+  """Returns the need of a view of the critic."""
+  return _Need(
+    'critic.views', f'has {view!r}', lambda c: view in c.critic.views, readers
+  )
+
+
+def _on(field: str, *readers: str, off: float | str = 0.0) -> _Need:
+  """Returns the need of a field that is not off."""
+  section, name = field.split('.')
+  rule = f'is not {off!r}' if off else 'is above 0'
+  return _Need(field, rule, lambda c: c[section][name] != off, readers)
+
+
+def _latent(reader: str, *latents: str) -> _Need:
+  """Returns the need of certain latents."""
+  rule = f'is {either(latents)}'
+  return _Need(
+    'model.latent', rule, lambda c: c.model.latent in latents, (reader,)
+  )
+
+
+# In the order in which a field's needs are checked.
+_NEEDS = (
+  _Need(
+    'objective',
+    "is not 'mse'",
+    lambda c: c.objective != 'mse',
+    (*_TRAINED, *_LAYERS),
+  ),
+  _Need(
+    'objective',
+    "is not 'mse' or loss.spectrum_weight is above 0",
+    lambda c: c.objective != 'mse' or c.loss.spectrum_weight > 0,
+    ('loss.image_weight', *_DISTANCE),
+  ),
+  _Need(
+    'critic.network',
+    "is 'plain' or 'residual'",
+    lambda c: c.critic.network not in PRETRAINED_CRITICS,
+    [name for name in _TRAINED if name not in _OF_PRETRAINED],
+  ),
+  _view('wave', 'critic.num_scales'),
+  _view('stft', 'critic.stft_windows', 'critic.stft_bands'),
+  _view('period', 'critic.periods'),
+  _on('critic.r1_weight', 'critic.r1_every_steps'),
+  _on('critic.lecam_weight', 'critic.lecam_decay'),
+  _on('loss.adversarial_weight', *_ADVERSARIAL),
+  _on('loss.distance_weight', *_LAYERS, *_DISTANCE),
+  _on('loss.normalize', 'loss.min_size', off='none'),
+  _on('loss.image_weight', *_IMAGE),
+  _on('loss.image_halvings', 'loss.image_growth'),
+  _latent('loss.kl_weight', 'gaussian'),
+  _latent('loss.commitment_weight', 'vq', 'lfq'),
+  _latent('loss.entropy_weight', 'lfq'),
+)
+
+
+def unread(
+  config: ml_collections.ConfigDict, given: Collection[str]
+) -> Iterator[str]:
+  """Yields one sentence for each reason why given fields have no effect.
+
+  Args:
+    config: the configuration with their values.
+    given: names of fields.
+  """
+  values, told = flatten(config), set()
+  for need in _NEEDS:
+    names = sorted(set(need.readers) & set(given) - told)
+    if not names or need.holds(config):
+      continue
+    told.update(names)
+    flags = ', '.join(f'--config.{name}' for name in names)
+    has, are = ('has', 'it is') if len(names) == 1 else ('have', 'they are')
+    yield (
+      f'{flags} {has} no effect: {are} only read where {need.field} '
+      f'{need.rule}, and {need.field}={values[need.field]!r}.'
+    )
