@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 from tests.environment import (
   QUICK_FLAGS,
   believe_initial_shapes,
+  draw_initial_weights,
   spare_collector,
 )
 from tests.tiny_run import draw_images, tiny_flags
@@ -111,6 +112,7 @@ def pytest_collection_finish():
   spare_collector()
   if 'flax' in sys.modules:
     believe_initial_shapes()
+    draw_initial_weights()
 
 
 def pytest_configure(config):
