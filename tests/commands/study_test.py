@@ -17,7 +17,7 @@ from configs.default import get_config
 from tests import command_line
 from tests.report.made_up import create_run
 from vaegan_jax.commands import evaluate, study, study_report, train
-from vaegan_jax.config import sweep
+from vaegan_jax.config import overrides, sweep
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import plots, tables
 from vaegan_jax.runtime import writers
@@ -469,6 +469,22 @@ def test_a_factor_is_of_each_objectives_own_value():
     source, argv, '/study', **flags, sweep=['model.latent_dim=2x']
   ).values()
   assert config.model.latent_dim == 128
+
+
+def test_what_a_sweep_turns_on_is_read(capsys):
+  argv = ['main.py', '--config.critic.lecam_decay=0.91']
+  flags = {'objectives': ['geometric'], 'seeds': ['0']}
+  for weight, told in (('1', ''), ('0', 'critic.lecam_decay has no effect')):
+    overrides._tell.cache_clear()
+    sweep.create_runs(
+      'configs/default.py',
+      argv,
+      '/study',
+      **flags,
+      sweep=[f'critic.lecam_weight={weight}'],
+    )
+    printed = capsys.readouterr().out
+    assert told in printed and bool(told) == bool(printed)
 
 
 @pytest.mark.parametrize(

@@ -30,11 +30,17 @@ from vaegan_jax.names import OBJECTIVES
 
 
 def apply_overrides(
-  config: ml_collections.ConfigDict, argv: Sequence[str]
+  config: ml_collections.ConfigDict, argv: Sequence[str], *, final: bool = True
 ) -> None:
   """Sets the fields named by `--config.<field>` flags, in place.
 
   The last flag of a field counts.
+
+  Args:
+    config: the configuration.
+    argv: the program's name, and the flags.
+    final: whether no further flags follow, so that those which the run does not
+      read are named.
 
   Raises:
     UserError: a field does not exist, a value is not of its type, or there are
@@ -65,7 +71,7 @@ def apply_overrides(
   reject(rest)
   if 'loss.kl_weight' in given:
     _use_weight(config, 'loss.rate' in given)
-  for message in unread(config, given - {None}):
+  for message in unread(config, given - {None}) if final else ():
     _tell(message)
 
 

@@ -105,7 +105,7 @@ def _create_config(
 ) -> ml_collections.ConfigDict:
   config = load_config_file(add_objective(source, objective))
   adopt_network(config, argv)
-  apply_overrides(config, argv)
+  apply_overrides(config, argv, final=not change)
   if change:
     change = _resolve(change, flatten(config))
     # With the other flags, which it may contradict.
