@@ -85,7 +85,7 @@ def between(low: int, high: int) -> Rule:
 
 
 def one_of(*choices: str) -> Rule:
-  """Returns the rule for names out of a table."""
+  """Returns the rule that a value is one of these names."""
   return Rule(either(choices), lambda value: value in choices)
 
 

@@ -121,7 +121,7 @@ def _find_files(path):
   """Returns the files of tables by split; '' stands for all.
 
   Raises:
-    UserError: there are none.
+    UserError: no files are found.
   """
   if os.path.isfile(path):
     return {'': [path]}
