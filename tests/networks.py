@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from vaegan_jax import models
 from vaegan_jax.config.schema import create_config
@@ -25,6 +26,15 @@ def jitted(function: Callable, *args, **static) -> Any:
   """
   flags = tuple(i for i, arg in enumerate(args) if isinstance(arg, bool))
   return _jit(function, flags, tuple(static.items()))(*args)
+
+
+def random_variables(module, *inputs) -> dict[str, Any]:
+  """Returns variables without zeros, and without compiling `init`."""
+  rng = np.random.default_rng(1)
+  shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)
+  return jax.tree.map(
+    lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(np.float32), shapes
+  )
 
 
 def model_fields(**fields) -> dict[str, Any]:

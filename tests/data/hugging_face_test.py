@@ -118,7 +118,7 @@ def test_splits_have_their_names(tmp_path):
     read = everything(load(dataset, 'test', **SHAPE))
     np.testing.assert_array_equal(read, ARRAYS[20:])
   save_parquet(parquet / 'more.parquet', nested(ARRAYS))
-  with pytest.raises(UserError, match=r'more\.parquet.*beside files'):
+  with pytest.raises(UserError, match=r'more\.parquet.*besides files'):
     open_table(parquet, tmp_path, **SHAPE)
 
 

@@ -81,6 +81,8 @@ own_judge._NUM_STEPS = 2
 x = np.random.default_rng(0).normal(0, 0.3, (64, 8, 1)).astype(np.float32)
 """
 _DIGEST = f"""{_DRAWN}
+from tests.environment import draw_initial_weights
+draw_initial_weights()
 print(own_judge.train_judge(lambda indices: x[indices], 64).digest)
 """
 

@@ -12,7 +12,6 @@ from tests.models.residual_test import (
   by_hand_patches,
   equations,
   random,
-  random_variables,
 )
 from vaegan_jax import models
 from vaegan_jax.losses import perceptual
@@ -42,7 +41,7 @@ def test_critics_work_over_one_to_three_axes_of_space(network, num_axes, head):
 def test_a_residual_block_is_two_convolutions_and_a_shortcut():
   critic = KINDS['residual']
   x = random(2, 8, 8, 3)
-  variables = random_variables(critic, x)
+  variables = networks.random_variables(critic, x)
   params = variables['params']
   features = capture(critic, variables, x)[1]
   assert list(features) == list(critic.layer_names) == ['block_0', 'block_1']
@@ -92,7 +91,7 @@ def test_features_grow_with_the_contrast_of_an_image(network):
 def test_a_critic_of_patches_is_that_of_their_channels():
   critic, x = KINDS['plain'], random(2, 16, 16, 3)
   of_patches = critic.clone(patch_size=2)
-  variables = random_variables(of_patches, x)
+  variables = networks.random_variables(of_patches, x)
   got = capture(of_patches, variables, x)
   wanted = capture(critic, variables, by_hand_patches(np.asarray(x), 2))
   jax.tree.map(np.testing.assert_array_equal, got, wanted)
@@ -102,7 +101,7 @@ def test_a_critic_of_patches_is_that_of_their_channels():
 def test_a_map_of_logits_is_one_layer_at_each_position_of_any_size(network):
   critic = KINDS[network].clone(head='patch')
   x = random(2, 8, 8, 1)
-  variables = random_variables(critic, x)
+  variables = networks.random_variables(critic, x)
   larger = random(2, 12, 20, 1)
   logits = jax.jit(critic.apply)(variables, larger)
   assert logits.shape == (2, 3, 5)
@@ -120,7 +119,7 @@ def test_each_scale_is_a_critic_of_the_image_at_that_scale(network, num_axes):
   assert critic.num_halvings == 4
   assert critic.layer_names[2:4] == ('scale_1/block_0', 'scale_1/block_1')
   x = random(2, *(16, 32)[:num_axes], 1)
-  variables = random_variables(critic, x)
+  variables = networks.random_variables(critic, x)
   logits, features = capture(critic, variables, x)
   assert logits.shape == (2, *(4, 8)[:num_axes], 3)
   assert list(features) == list(critic.layer_names)
@@ -176,7 +175,7 @@ def test_only_convolutions_compute_in_another_dtype(network):
   exact = KINDS[network].clone(head='patch', num_scales=2)
   critic = exact.clone(dtype=jnp.bfloat16)
   x = random(2, 8, 8, 1)
-  variables = random_variables(exact, x)
+  variables = networks.random_variables(exact, x)
   jaxpr = jax.make_jaxpr(critic.apply)(variables, x)
   for equation in equations(jaxpr.jaxpr):
     types = {v.aval.dtype for v in equation.invars}

@@ -10,7 +10,7 @@ import pytest
 
 from tests import networks
 from tests.models import autoencoder_kl, autoencoder_oobleck, autoencoder_tiny
-from tests.models.residual_test import random, random_variables
+from tests.models.residual_test import random
 from vaegan_jax.errors import UserError
 from vaegan_jax.models import safetensors_files
 from vaegan_jax.models.latents.vq import state_of
@@ -35,7 +35,7 @@ def created(**fields):
   space = (64,) if fields.get('layout') == 'oobleck' else (16, 16)
   module = networks.autoencoder(space, 3, LATENT, **FIELDS | fields)
   x = jax.ShapeDtypeStruct((1, *space, 3), jnp.float32)
-  variables = random_variables(module, x)
+  variables = networks.random_variables(module, x)
   # Scaled for about unit variance in all layers.
   params = jax.tree.map(
     lambda w: np.float32(w * 3 / np.sqrt(w[..., 0].size) if w.ndim > 1 else w),
@@ -109,7 +109,7 @@ def test_weights_of_another_network_are_refused():
   ):
     plain = networks.autoencoder(8, 1)
     x = jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32)
-    weights.to_diffusers(random_variables(plain, x))
+    weights.to_diffusers(networks.random_variables(plain, x))
   _, variables = created()
   state = weights.to_diffusers(variables)
   name = 'quant_conv.weight'

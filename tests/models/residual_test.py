@@ -25,15 +25,6 @@ def random(*shape, seed=0):
   return jnp.asarray(values, jnp.float32)
 
 
-def random_variables(module, *inputs):
-  """Returns variables without zeros, and without compiling `init`."""
-  rng = np.random.default_rng(1)
-  shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)
-  return jax.tree.map(
-    lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(np.float32), shapes
-  )
-
-
 def shapes(tree):
   return jax.tree.map(lambda leaf: leaf.shape, tree)
 
@@ -69,7 +60,7 @@ def swish(x):
 def test_a_block_is_two_convolutions_and_a_shortcut(features):
   block = residual_blocks.ResidualBlock(features)
   x = random(2, 4, 5, 8)
-  variables = random_variables(block, x)
+  variables = networks.random_variables(block, x)
   params = variables['params']
   h = by_hand_conv(
     swish(by_hand_norm(x, params['norm_0'], 2)), params['conv_0']
@@ -89,7 +80,7 @@ def test_a_block_is_two_convolutions_and_a_shortcut(features):
 def test_attention_is_a_softmax_over_all_positions():
   module = residual_blocks.Attention()
   x = random(2, 2, 3, 8)
-  variables = random_variables(module, x)
+  variables = networks.random_variables(module, x)
   params = variables['params']
   normed = by_hand_norm(x, params['norm'], 2).reshape(2, 6, 8)
   query, key, value = (
@@ -121,7 +112,7 @@ def test_norms_keep_the_brightness_of_a_channel():
   x = random(1, 4, 4, 8)
   norm = residual_blocks.ResidualBlock(8)
   scale = jnp.arange(8.0)  # A different brightness for each channel.
-  variables = random_variables(norm, x)
+  variables = networks.random_variables(norm, x)
   dark, bright = (norm.apply(variables, x + b) - b for b in (0.0, scale))
   assert np.abs(dark - bright).max() > 0.1
 
@@ -136,7 +127,7 @@ def test_networks_work_over_one_to_three_axes_of_space(network, num_axes):
   h = jax.eval_shape(encoder.apply, variables, x)
   assert h.shape == (2, *(size // 2 for size in space), 3)
   assert encoder.factor == 2
-  variables = random_variables(decoder, h)
+  variables = networks.random_variables(decoder, h)
   x_recon = jax.eval_shape(decoder.apply, variables, h)
   assert x_recon.shape == x.shape
   if num_axes == 1:
@@ -160,7 +151,7 @@ def test_networks_of_sounds_have_strides_kernels_and_a_periodic_activation():
   decoder = plain.Decoder(2, (), 2, kernel_size=7, **fields)
   assert encoder.factor == 6
   x, h = random(1, 36, 2), random(1, 4, 5)
-  variables = random_variables(encoder, x)
+  variables = networks.random_variables(encoder, x)
   _, found = jax.jit(
     functools.partial(encoder.apply, capture_intermediates=True)
   )(variables, x)
@@ -178,7 +169,7 @@ def test_networks_of_sounds_have_strides_kernels_and_a_periodic_activation():
   scale = np.exp(block['Snake_0']['log_scale'])
   expected = by_hand_snake(linear + block['Conv_0']['bias'], scale)
   np.testing.assert_allclose(after[0], expected, rtol=1e-4, atol=1e-5)
-  variables = random_variables(decoder, h)
+  variables = networks.random_variables(decoder, h)
   assert shapes(variables['params'])['to_image']['kernel'] == (7, 2, 2)
   assert shapes(variables['params'])['block_0']['Conv_0']['kernel'] == (5, 4, 2)
   assert jax.eval_shape(decoder.apply, variables, h).shape == (1, 24, 2)
@@ -240,13 +231,13 @@ def test_networks_of_patches_are_those_of_their_channels(network):
   encoder, decoder = ENCODERS[network], DECODERS[network].clone(channels=8)
   of_patches = encoder.clone(patch_size=2)
   assert of_patches.factor == 4
-  variables = random_variables(of_patches, x)
+  variables = networks.random_variables(of_patches, x)
   np.testing.assert_array_equal(
     networks.jitted(of_patches.apply, variables, x),
     networks.jitted(encoder.apply, variables, by_hand_patches(x, 2)),
   )
   of_patches = decoder.clone(channels=2, patch_size=2)
-  variables = random_variables(of_patches, h)
+  variables = networks.random_variables(of_patches, h)
   x_recon = networks.jitted(of_patches.apply, variables, h)
   assert x_recon.shape == x.shape
   np.testing.assert_array_equal(
@@ -259,7 +250,7 @@ def test_a_signal_is_an_image_of_one_column():
   """A 1-D block equals a 2-D block with the kernel in the middle row."""
   block = residual_blocks.ResidualBlock(4)
   line = random(2, 6, 8)
-  params = random_variables(block, line)['params']
+  params = networks.random_variables(block, line)['params']
   square = jax.tree.map(np.copy, params)
   for name in ('conv_0', 'conv_1'):
     kernel = params[name]['kernel']
@@ -321,8 +312,8 @@ def test_remat_changes_neither_names_nor_gradients(network):
   }[network]
   module = kept.clone(remat=True)
   x = random(2, 4, 4, 2)
-  variables = random_variables(kept, x)
-  assert shapes(random_variables(module, x)) == shapes(variables)
+  variables = networks.random_variables(kept, x)
+  assert shapes(networks.random_variables(module, x)) == shapes(variables)
 
   def gradient(module):
     def loss(variables):
@@ -346,7 +337,7 @@ def test_only_convolutions_compute_in_another_dtype(make):
   module = make['residual'].clone(dtype=jnp.bfloat16)
   exact = make['residual']
   x = random(2, 4, 4, 2 if make is ENCODERS else 3)
-  variables = random_variables(exact, x)
+  variables = networks.random_variables(exact, x)
   assert all(
     leaf.dtype == jnp.float32
     for leaf in jax.tree.leaves(

@@ -6,8 +6,7 @@ import pytest
 
 from tests.losses.spectra_test import X, stft_by_numpy
 from tests.models.critic_test import capture
-from tests.models.residual_test import random_variables
-from tests.networks import jitted
+from tests.networks import jitted, random_variables
 from vaegan_jax.losses import penalties
 from vaegan_jax.losses.adversarial import mean_over_map
 from vaegan_jax.models import views

@@ -12,7 +12,7 @@ import pytest
 
 import vaegan_jax
 from tests.finished_run import parse, restore_state, use
-from tests.models.residual_test import random_variables
+from tests.networks import random_variables
 from tests.processes import read_rows
 from vaegan_jax.config.io import load_config
 from vaegan_jax.errors import UserError

@@ -24,8 +24,8 @@ from vaegan_jax.runtime import devices
 def decode(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
   """Decodes latents into PNG files, or arrays into `.npy` files.
 
-  Files are named as the encoded images were, or by number. What was encoded in
-  tiles is decoded so, into a file of the format that it came in.
+  Files are named as the encoded images were, or by number. A file that was
+  encoded in tiles is decoded in tiles, into its own format.
 
   Raises:
     UserError: the model or the latents cannot be read, they are of another

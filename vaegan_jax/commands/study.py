@@ -41,7 +41,7 @@ from vaegan_jax.training import loop
 
 Runs = Mapping[str, ml_collections.ConfigDict]  # {workdir: configuration}
 
-FAILED, CRASHED = 'failed', 'crashed'  # Statuses beside FINISHED.
+FAILED, CRASHED = 'failed', 'crashed'  # Statuses besides FINISHED.
 
 
 def study(runs: Runs, workdir: str) -> int:

@@ -38,7 +38,7 @@ class Rule(NamedTuple):
   Attributes:
     text: what the value must be, as it follows "must be".
     holds: whether a value of the field's type obeys the rule.
-    also: types that the field takes beside the type of its default.
+    also: types that the field takes besides the type of its default.
   """
 
   text: str
@@ -85,7 +85,7 @@ def between(low: int, high: int) -> Rule:
 
 
 def one_of(*choices: str) -> Rule:
-  """Returns the rule for names out of a table."""
+  """Returns the rule that a value is one of these names."""
   return Rule(either(choices), lambda value: value in choices)
 
 

@@ -96,8 +96,8 @@ FIELDS = (
         "Axes of the stored arrays in their order, such as 'CYX'; empty: as "
         'the files declare, else channels absent, last or first.'),
   Field('data.nodata', '', rules.NODATA,
-        "Value of arrays that means no data, beside NaN; empty: what each file "
-        "declares; 'none': nothing does."),
+        'Value of arrays that means no data, besides NaN; empty: what each '
+        "file declares; 'none': nothing does."),
   Field('data.max_nodata', 0.0, between(0.0, 1.0),
         help="Largest share of an array's values that may be missing, which "
         'counts in no range, loss or metric; arrays with more are skipped.'),
@@ -293,7 +293,7 @@ FIELDS = (
         "Variance of the pixels for 'mse': 'optimal' is the mean squared "
         'error itself.'),
   _first('loss.pixel_weight', 0.0, rules.WEIGHT,
-         'Weight of the squared error of pixels beside the distance; 0: off.'),
+         'Weight of the squared pixel error, besides the distance; 0: off.'),
   _first('loss.adversarial_weight', 0.2, rules.WEIGHT,
          "Weight of the autoencoder's adversarial loss; 0: off."),
   _first('loss.adversarial_ramp_steps', 0, rules.COUNT_OR_ZERO,

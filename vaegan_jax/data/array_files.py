@@ -230,7 +230,7 @@ class ArrayFiles(ImageFiles):
 
 
 class ArrayCounts(no_data.Counts):
-  """Counts of no data, and of other files beside the arrays.
+  """Counts of no data, and of files that are not arrays.
 
   Attributes:
     others: number of other files of data, by suffix.

@@ -309,7 +309,7 @@ def _entry(
 ) -> Entry:
   """Returns an entry, with the problem that its values have, if any.
 
-  `fill` is a value that means no data, beside those of the attributes.
+  `fill` is a value that means no data, besides those of the attributes.
   """
   dtype, attrs = np.dtype(dtype), attrs or {}
   problem = ''

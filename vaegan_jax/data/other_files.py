@@ -68,7 +68,7 @@ def describe(counts: collections.Counter, holds_arrays: bool) -> str:
 
 
 def of_data(counts: collections.Counter) -> collections.Counter:
-  """Returns the counts of suffixes that are of data, not of notes."""
+  """Returns the counts of the suffixes that files of data have."""
   return collections.Counter(
     {suffix: n for suffix, n in counts.items() if suffix in _READER_OF}
   )

@@ -40,7 +40,7 @@ class Opened(NamedTuple):
     nodata: the value that means "no data", as text; '' if none is declared.
     sample_rate: samples per second; 0 if not a sound.
     kind: 'npy', 'tiff', 'sound' or, of other sources, ''.
-    was: of a converted sound, what it was, as `sound_conversion.describe` says.
+    was: for a converted sound, its own format; see `sound_conversion.describe`.
   """
 
   values: Values

@@ -280,7 +280,7 @@ def _warn_of_part() -> None:
 
 
 def warn_of_unnamed_axes(x: jax.Array, how: Comparison) -> None:
-  """Warns once if a batch spans an axis beside those of `how.axis_name`.
+  """Warns once if a batch spans an axis besides those of `how.axis_name`.
 
   A `shard_map` tells the axes that an array varies over if it checks them
   (`check_vma`, its default). No name at all has a warning of its own.

@@ -116,10 +116,10 @@ def distinct_features(
 
 
 def _output_finder(reader, outputs, features, narrow) -> Callable[[str], bool]:
-  """Returns whether a feature is the module's output; see above.
+  """Returns (name of a feature) -> whether it is the module's output.
 
   Args:
-    reader: has read the program.
+    reader: a reader of the program, which has read it.
     outputs: the values of the module's output.
     features: {name: value}.
     narrow: the names of those with at most _MAX_LOGITS channels.

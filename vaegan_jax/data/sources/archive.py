@@ -139,7 +139,7 @@ def _find_archives(location):
   """Returns the archives, sorted.
 
   Raises:
-    UserError: there are none.
+    UserError: no archives are found.
   """
   if os.path.isfile(location):
     return [location]

@@ -121,7 +121,7 @@ def _find_files(path):
   """Returns the files of tables by split; '' stands for all.
 
   Raises:
-    UserError: there are none.
+    UserError: no files are found.
   """
   if os.path.isfile(path):
     return {'': [path]}
@@ -145,7 +145,7 @@ def _find_files(path):
   if '' in splits and len(splits) > 1:
     raise UserError(
       f'data.path={path!r} has files of no split, such as '
-      f'{splits[""][0]!r}, beside files that are named like splits: name '
+      f'{splits[""][0]!r}, besides files that are named like splits: name '
       'another folder, or give them a name such as "train-0.parquet"'
     )
   if not splits:

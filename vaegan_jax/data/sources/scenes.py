@@ -168,7 +168,7 @@ def _find_scenes(location):
   """Returns the relative names of scenes, sorted; '' for a single file.
 
   Raises:
-    UserError: there are none.
+    UserError: no scenes are found.
   """
   if os.path.isfile(location):
     return ['']
