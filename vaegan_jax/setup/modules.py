@@ -59,22 +59,23 @@ def size_shapes(
   if measure is None:
     return {}
   critic = variable_shapes(config, modules).get('critic')
-  return jax.eval_shape(measure, critic, _example(config))
-
-
-def _example(config: ml_collections.ConfigDict) -> jax.ShapeDtypeStruct:
-  return jax.ShapeDtypeStruct((1, *example_shape(config.data)), jnp.float32)
+  x = jax.ShapeDtypeStruct((1, *example_shape(config.data)), jnp.float32)
+  return jax.eval_shape(measure, critic, x)
 
 
 def variable_shapes(
   config: ml_collections.ConfigDict, modules: Mapping[str, nn.Module]
 ) -> dict[str, Variables]:
   """Returns {network: its params and batch_stats}, as shapes and dtypes."""
-  x, key = _example(config), jax.random.key(0)
+  shape = (1, *example_shape(config.data))
   return {
-    name: {
-      'batch_stats': {},
-      **jax.eval_shape(module.init, key, x),
-    }
+    name: {'batch_stats': {}, **_shapes_of(module, shape)}
     for name, module in modules.items()
   }
+
+
+@functools.lru_cache(maxsize=16)
+def _shapes_of(module: nn.Module, shape: tuple[int, ...]) -> Variables:
+  """Returns the shapes of a network's variables; tracing it takes a while."""
+  x = jax.ShapeDtypeStruct(shape, jnp.float32)
+  return jax.eval_shape(module.init, jax.random.key(0), x)
