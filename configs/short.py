@@ -27,9 +27,3 @@ def shorten(
   if config.objective != 'wasserstein':  # Its rates fit its weight clip.
     config.optimizer.autoencoder_learning_rate = learning_rate
     config.optimizer.critic_learning_rate = learning_rate
-
-
-def keep_adam(config: ml_collections.ConfigDict) -> None:
-  """Turns off what was measured on photographs alone."""
-  config.optimizer.muon_learning_rate = 0.0
-  config.loss.image_high_pass = 0.0

@@ -507,8 +507,8 @@ def test_the_layout_of_latent_diffusion_is_exported_for_diffusers(
     ('a newer export', f'of version {EXPORT_VERSION + 1}, and this code knows'),
     ('a newer run', 'has version=99, which must be from 1 to'),
     ('a flipped byte', 'its SHA-256 differs'),
-    ('half a file', 'no whole safetensors file'),
-    ('no safetensors', 'no whole safetensors file'),
+    ('half a file', 'not a whole safetensors file'),
+    ('no safetensors', 'not a whole safetensors file'),
     ('another network', 'does not hold the networks of its config.json'),
   ],
 )

@@ -154,6 +154,12 @@ _VOLUMES = {
   'optimizer.autoencoder_learning_rate': 2e-3,
   'optimizer.critic_learning_rate': 2e-3,
 }
+_WEAK_R1 = {
+  'critic.r1_weight': 1.0,
+  'optimizer.schedule': 'constant',
+  'optimizer.muon_learning_rate': 0.0,
+}
+_START = {'loss.kl_weight': 1e-2}
 _FACES = {'loss.image_weight': 2.0}
 _NO_RATE = {'loss.rate': 0.0, 'loss.adversarial_weight': 0.2}
 _VOICE = {'loss.spectrum_weight': 0.0, 'critic.views': ('wave',)}
@@ -168,6 +174,9 @@ _RANGE = {'data.value_range': (0, 5)}
   [
     ('volume.py', _VOLUMES | {'loss.norm': None}, ''),
     ('volume.py', _VOLUMES, 'all'),
+    ('volume.py', _WEAK_R1 | _START, ''),
+    ('volume.py', _START | {'critic.r1_weight': 2.0}, 'all'),
+    ('volume.py:mse', _WEAK_R1, ''),
     ('quickstart.py', _FACES | {'loss.image_growth': None}, ''),
     ('quickstart.py', _FACES, 'all'),
     ('quickstart.py', _NO_RATE, ''),

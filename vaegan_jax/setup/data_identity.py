@@ -41,6 +41,14 @@ _CHANGES = (
       'optimizer.critic_learning_rate': [(2e-3, 1e-3)],
     },
   ),
+  # volume.py: R1 of volumes, and a KL weight near what the rate needs.
+  (
+    {'critic.r1_weight': [(1.0, 10.0)]},
+    {
+      'optimizer.schedule': [('constant', 'cosine')],
+      'loss.kl_weight': [(1e-2, 1e-3)],
+    },
+  ),
   # quickstart.py
   (
     {'loss.image_growth': [(_LACKING, _ANY)]},
