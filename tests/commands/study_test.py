@@ -471,20 +471,29 @@ def test_a_factor_is_of_each_objectives_own_value():
   assert config.model.latent_dim == 128
 
 
-def test_what_a_sweep_turns_on_is_read(capsys):
+def test_flags_that_no_run_of_a_study_reads_are_named(capsys):
   argv = ['main.py', '--config.critic.lecam_decay=0.91']
-  flags = {'objectives': ['geometric'], 'seeds': ['0']}
-  for weight, told in (('1', ''), ('0', 'critic.lecam_decay has no effect')):
+  off, no_critic = 'critic.lecam_weight is above 0', "objective is not 'mse'"
+  for objectives, weights, told in (
+    ('geometric', '1', []),
+    ('geometric', '0,1', []),
+    ('geometric', '0', [off]),
+    ('mse,geometric', '1', []),  # One of them reads it.
+    ('mse,geometric', '0', [no_critic, off]),
+  ):
     overrides._tell.cache_clear()
     sweep.create_runs(
       'configs/default.py',
       argv,
       '/study',
-      **flags,
-      sweep=[f'critic.lecam_weight={weight}'],
+      objectives=objectives.split(','),
+      seeds=['0'],
+      sweep=f'critic.lecam_weight={weights}'.split(','),
     )
-    printed = capsys.readouterr().out
-    assert told in printed and bool(told) == bool(printed)
+    lines = capsys.readouterr().out.splitlines()
+    assert [
+      line.partition(' where ')[2].partition(',')[0] for line in lines
+    ] == told
 
 
 @pytest.mark.parametrize(

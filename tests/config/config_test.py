@@ -585,12 +585,49 @@ NO_LAYERS = (
     (
       'default.py',
       'loss.distance_weight=0 loss.image_weight=0 loss.pixel_weight=1 '
-      'loss.norm=l1 loss.layers=("block_1",) loss.reduction=sum',
+      # An evaluation reads these.
+      'loss.norm=l1 loss.layers=("block_1",) loss.min_size=.2',
       {
-        'loss.layers loss.norm': 'loss.distance_weight is above 0, and '
+        'loss.min_size': 'loss.distance_weight is above 0, and '
         'loss.distance_weight=0.0'
       },
     ),
+    (
+      'default.py',
+      'loss.normalize=unit loss.image_weight=0 loss.image_halvings=9 '
+      'loss.min_size=.2',
+      {
+        'loss.min_size': "loss.normalize is not 'unit' or loss.image_weight or "
+        "loss.spectrum_weight is above 0, and loss.normalize='unit'",
+        'loss.image_halvings': 'loss.image_weight is above 0, and '
+        'loss.image_weight=0.0',
+      },
+    ),
+    (
+      'default.py',
+      'init_from=a model.train=none critic.warmup_steps=3 '
+      'loss.adversarial_to_encoder=false loss.kl_weight=2 loss.reduction=sum',
+      {
+        'critic.warmup_steps loss.adversarial_to_encoder loss.kl_weight': (
+          "model.train is not 'none', and model.train='none'"
+        )
+      },
+    ),
+    (
+      'default.py',
+      'init_from=a model.train=decoder loss.adversarial_to_encoder=false',
+      {
+        'loss.adversarial_to_encoder': "model.train is 'all', and "
+        "model.train='decoder'"
+      },
+    ),
+    # What a run does not read need not fit.
+    (
+      'default.py:mse',
+      'data.image_size=4 model.depth=2 model.channel_multipliers=(1,2)',
+      {},
+    ),
+    ('default.py:mse', 'loss.distance_weight=0 loss.pixel_weight=1', {}),
   ),
 )
 def test_flags_that_nothing_reads_are_named(

@@ -159,6 +159,7 @@ _WEAK_R1 = {
   'optimizer.schedule': 'constant',
   'optimizer.muon_learning_rate': 0.0,
 }
+_CONSTANT = {'optimizer.schedule': 'constant'}
 _START = {'loss.kl_weight': 1e-2}
 _FACES = {'loss.image_weight': 2.0}
 _NO_RATE = {'loss.rate': 0.0, 'loss.adversarial_weight': 0.2}
@@ -176,7 +177,14 @@ _RANGE = {'data.value_range': (0, 5)}
     ('volume.py', _VOLUMES, 'all'),
     ('volume.py', _WEAK_R1 | _START, ''),
     ('volume.py', _START | {'critic.r1_weight': 2.0}, 'all'),
+    ('volume.py --config.critic.r1_weight=2', _CONSTANT | _START, ''),
+    ('volume.py --config.critic.r1_weight=2',
+     _CONSTANT | {'critic.r1_weight': 1.0}, 'all'),
+    ('volume.py --config.optimizer.schedule=cosine',
+     _START | {'critic.r1_weight': 1.0}, ''),
     ('volume.py:mse', _WEAK_R1, ''),
+    ('quickstart.py --config.critic.r1_weight=10',
+     {'critic.r1_weight': 1.0}, 'all'),
     ('quickstart.py', _FACES | {'loss.image_growth': None}, ''),
     ('quickstart.py', _FACES, 'all'),
     ('quickstart.py', _NO_RATE, ''),

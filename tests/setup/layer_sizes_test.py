@@ -103,7 +103,8 @@ def test_the_sizes_begin_with_the_data_and_follow_the_batches(run):
 def test_sizes_are_kept_in_workdirs_and_exports(flags, tmp_path):
   run, folder = tmp_path / 'run', tmp_path / 'export'
   run.mkdir()
-  config = finish(run, flags, 'loss.min_size=0.5')
+  spectral_norm = 'critic.spectral_norm=true'  # It maps every collection.
+  config = finish(run, flags, 'loss.min_size=0.5', spectral_norm)
   opened = open_run(load_config(run / 'config.json'), str(run))
   wanted = opened.variables['critic']['sizes']
   assert set(wanted) == set(_LAYERS)

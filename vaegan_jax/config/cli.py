@@ -29,6 +29,7 @@ from vaegan_jax.config.io import (
 from vaegan_jax.config.overrides import (
   adopt_network,
   apply_overrides,
+  tell_unread,
   with_objective,
 )
 from vaegan_jax.config.paths import (
@@ -172,8 +173,9 @@ def _parse_mode(rest: list[str], flag_values: flags.FlagValues) -> Command:
   else:
     config = load_config_file(with_objective(flag_values.config, rest))
     adopt_network(config, rest, workdir)
-  apply_overrides(config, rest)
+  given = apply_overrides(config, rest)
   validate(config)
+  tell_unread([config], given)
   check_encoding('config.data.data_dir', config.data.data_dir)
   make_paths_absolute(config)
   return Command(mode, workdir, config, {}, use=use)
@@ -210,10 +212,12 @@ def _parse_report(rest: list[str], flag_values: flags.FlagValues) -> Command:
       'workdir has its own: leave it out; --config.<field> changes a field'
     )
   runs = {path: _load_run(path, rest) for path in workdirs or [workdir]}
+  given = set()
   for config in runs.values():
-    apply_overrides(config, rest)
+    given |= apply_overrides(config, rest)
     validate(config)
     make_paths_absolute(config)
+  tell_unread([*runs.values()], given)
   path = epath.Path(output or workdir or _common_parent([*runs]))
   if not output.endswith('.html') or path.is_dir():
     path /= REPORT_FILE

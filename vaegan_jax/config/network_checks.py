@@ -114,8 +114,10 @@ def check_attention(config: ml_collections.ConfigDict) -> Conflicts:
 
 
 def check_trained_critic(config: ml_collections.ConfigDict) -> Conflicts:
-  """Yields the conflicts of a critic that is trained."""
+  """Yields the conflicts of a critic that is trained, if there is one."""
   critic = config.critic
+  if config.objective == 'mse':
+    return
   if critic.num_scales > 1 and critic.head != 'patch':
     yield (
       'critic.num_scales',

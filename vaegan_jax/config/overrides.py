@@ -7,7 +7,7 @@ colon nor `config.json`, and prints a traceback for a file with an error.
 
 import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import ml_collections
 from absl import flags
@@ -30,8 +30,8 @@ from vaegan_jax.names import OBJECTIVES
 
 
 def apply_overrides(
-  config: ml_collections.ConfigDict, argv: Sequence[str], *, final: bool = True
-) -> None:
+  config: ml_collections.ConfigDict, argv: Sequence[str]
+) -> set[str]:
   """Sets the fields named by `--config.<field>` flags, in place.
 
   The last flag of a field counts.
@@ -39,8 +39,10 @@ def apply_overrides(
   Args:
     config: the configuration.
     argv: the program's name, and the flags.
-    final: whether no further flags follow, so that those which the run does not
-      read are named.
+
+  Returns:
+    The names of these fields, for `tell_unread`, without a KL weight that has
+    turned off a rate.
 
   Raises:
     UserError: a field does not exist, a value is not of its type, or there are
@@ -69,9 +71,24 @@ def apply_overrides(
   except (flags.Error, ValueError, MemoryError, RecursionError) as error:
     raise _bad_value(error, fields) from error
   reject(rest)
+  given.discard(None)
   if 'loss.kl_weight' in given:
+    has_rate = config.loss.rate > 0
     _use_weight(config, 'loss.rate' in given)
-  for message in unread(config, given - {None}) if final else ():
+    given -= {'loss.kl_weight'} if has_rate else set()
+  return given
+
+
+def tell_unread(
+  configs: Sequence[ml_collections.ConfigDict], given: Collection[str]
+) -> None:
+  """Names the flags that no run reads, with the reason.
+
+  Args:
+    configs: the runs' configurations.
+    given: names of fields, as `apply_overrides` returns them.
+  """
+  for message in unread(configs, given):
     _tell(message)
 
 

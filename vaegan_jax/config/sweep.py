@@ -20,7 +20,11 @@ from vaegan_jax.config.io import (
   make_paths_absolute,
   split_source,
 )
-from vaegan_jax.config.overrides import adopt_network, apply_overrides
+from vaegan_jax.config.overrides import (
+  adopt_network,
+  apply_overrides,
+  tell_unread,
+)
 from vaegan_jax.config.rules import either, flatten, nearest
 from vaegan_jax.config.validation import validate
 from vaegan_jax.errors import UserError
@@ -73,13 +77,14 @@ def create_runs(
         f'example, --study.{field}s={FLAGS[f"study.{field}s"].example}'
       )
   names, numbers = _parse_objectives(objectives), _parse_seeds(seeds)
-  runs = {}
+  runs, given = {}, set()
   changes = _parse_sweep(sweep) or ['']
   for objective, change, seed in itertools.product(names, changes, numbers):
     folder = epath.Path(workdir, objective, change, f'seed_{seed}')
-    config = _create_config(source, argv, objective, seed, change)
-    runs[str(folder)] = config
+    config, fields = _create_config(source, argv, objective, seed, change)
+    runs[str(folder)], given = config, given | fields
   _check_same_data(source, list(runs.values()))
+  tell_unread([*runs.values()], given)
   for config in runs.values():
     make_paths_absolute(config)
   return runs
@@ -102,14 +107,15 @@ def _check_same_data(
 
 def _create_config(
   source: str, argv: Sequence[str], objective: str, seed: int, change: str
-) -> ml_collections.ConfigDict:
+) -> tuple[ml_collections.ConfigDict, set[str]]:
+  """Returns a run's configuration, and as `apply_overrides`."""
   config = load_config_file(add_objective(source, objective))
   adopt_network(config, argv)
-  apply_overrides(config, argv, final=not change)
+  given = apply_overrides(config, argv)
   if change:
     change = _resolve(change, flatten(config))
     # With the other flags, which it may contradict.
-    apply_overrides(config, [*argv, f'--config.{change}'])
+    given = apply_overrides(config, [*argv, f'--config.{change}'])
   if config.objective != objective:
     raise UserError(
       f'--config={source} has the objective {config.objective!r} instead of '
@@ -121,7 +127,7 @@ def _create_config(
     validate(config)
   except UserError as error:
     raise UserError(f'For the objective {objective!r}, {error}') from error
-  return config
+  return config, given
 
 
 def _resolve(change: str, fields: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ A value from a configuration file may wait for that other field. A flag is meant
 to change the run. Contradictions are errors; see `validation.py`.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import ml_collections
@@ -22,6 +22,7 @@ _TRAINED = (  # By a critic that is trained.
 )
 _IMAGE = ('loss.image_halvings', 'loss.image_growth', 'loss.image_high_pass')
 _DISTANCE = ('loss.norm', 'loss.normalize', 'loss.min_size', *_IMAGE)
+_LATENT = ('loss.kl_weight', 'loss.commitment_weight', 'loss.entropy_weight')
 # What a pretrained critic reads, or what is an error for it.
 _OF_PRETRAINED = ('critic.network', 'critic.weights', 'loss.adversarial_weight')
 
@@ -84,14 +85,39 @@ _NEEDS = (
     lambda c: c.critic.network not in PRETRAINED_CRITICS,
     [name for name in _TRAINED if name not in _OF_PRETRAINED],
   ),
+  _Need(
+    'model.train',
+    "is not 'none'",
+    lambda c: c.model.train != 'none',
+    (
+      *(*_ADVERSARIAL, *_LATENT, 'critic.warmup_steps'),
+      *('loss.adversarial_weight', 'loss.adaptive_weight'),
+      *('loss.pixel_weight', 'loss.equivariance_weight'),
+    ),
+  ),
+  _Need(
+    'model.train',
+    "is 'all'",
+    lambda c: c.model.train == 'all',
+    ('loss.adversarial_to_encoder',),
+  ),
   _view('wave', 'critic.num_scales'),
   _view('stft', 'critic.stft_windows', 'critic.stft_bands'),
   _view('period', 'critic.periods'),
   _on('critic.r1_weight', 'critic.r1_every_steps'),
   _on('critic.lecam_weight', 'critic.lecam_decay'),
   _on('loss.adversarial_weight', *_ADVERSARIAL),
-  _on('loss.distance_weight', *_LAYERS, *_DISTANCE),
+  # Without that weight, evaluations still compute the distance.
+  _on('loss.distance_weight', 'loss.min_size'),
   _on('loss.normalize', 'loss.min_size', off='none'),
+  _Need(
+    'loss.normalize',
+    "is not 'unit' or loss.image_weight or loss.spectrum_weight is above 0",
+    lambda c: (
+      c.loss.normalize != 'unit' or c.loss.image_weight + c.loss.spectrum_weight
+    ),
+    ('loss.min_size',),
+  ),
   _on('loss.image_weight', *_IMAGE),
   _on('loss.image_halvings', 'loss.image_growth'),
   _latent('loss.kl_weight', 'gaussian'),
@@ -101,23 +127,38 @@ _NEEDS = (
 
 
 def unread(
-  config: ml_collections.ConfigDict, given: Collection[str]
+  configs: Sequence[ml_collections.ConfigDict], given: Collection[str]
 ) -> Iterator[str]:
-  """Yields one sentence for each reason why given fields have no effect.
+  """Yields sentences with the reasons why no run reads given fields.
 
   Args:
-    config: the configuration with their values.
+    configs: the runs' configurations with their values.
     given: names of fields.
   """
-  values, told = flatten(config), set()
+  for config in configs:
+    given = {name for _, names in _unmet(config, given) for name in names}
+  for config in configs if given else ():
+    values = flatten(config)
+    for need, names in _unmet(config, given):
+      flags = ', '.join(f'--config.{name}' for name in names)
+      has, are = ('has', 'it is') if len(names) == 1 else ('have', 'they are')
+      yield (
+        f'{flags} {has} no effect: {are} only read where {need.field} '
+        f'{need.rule}, and {need.field}={values[need.field]!r}.'
+      )
+
+
+def _unmet(
+  config: ml_collections.ConfigDict, given: Collection[str]
+) -> Iterator[tuple[_Need, list[str]]]:
+  """Yields each need that is not met, with the fields that it is the first of.
+
+  Args:
+    given: names of fields.
+  """
+  given = set(given)
   for need in _NEEDS:
-    names = sorted(set(need.readers) & set(given) - told)
-    if not names or need.holds(config):
-      continue
-    told.update(names)
-    flags = ', '.join(f'--config.{name}' for name in names)
-    has, are = ('has', 'it is') if len(names) == 1 else ('have', 'they are')
-    yield (
-      f'{flags} {has} no effect: {are} only read where {need.field} '
-      f'{need.rule}, and {need.field}={values[need.field]!r}.'
-    )
+    names = given.intersection(need.readers)
+    if names and not need.holds(config):
+      given -= names
+      yield need, sorted(names)

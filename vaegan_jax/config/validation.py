@@ -175,6 +175,7 @@ def _check_layers(config) -> Conflicts:
 def _check_loss(config) -> Conflicts:
   """Yields a loss without effect, or one that any reconstruction minimizes."""
   loss, shorter = config.loss, min(spatial_shape(config.data))
+  has_layers = config.objective != 'mse' or loss.spectrum_weight > 0
   if loss.variance == 'optimal' and (
     config.objective != 'mse' or loss.reduction != 'sum'
   ):
@@ -184,7 +185,7 @@ def _check_loss(config) -> Conflicts:
       f'{config.objective!r} with loss.reduction={loss.reduction!r}',
       'objective=mse',
     )
-  if loss.image_weight and not loss.distance_weight:
+  if has_layers and loss.image_weight and not loss.distance_weight:
     yield (
       'loss.image_weight',
       'is for a layer of the distance, which loss.distance_weight=0.0 turns '
@@ -194,7 +195,8 @@ def _check_loss(config) -> Conflicts:
     )
   if loss.spectrum_weight:
     yield from _check_spectra(config)
-  if 2**loss.image_halvings > shorter:
+  has_images = has_layers and loss.image_weight > 0
+  if has_images and 2**loss.image_halvings > shorter:
     yield (
       'loss.image_halvings',
       f'halves {shape_flag(config.data)} to less than a pixel',
