@@ -1,6 +1,7 @@
-"""Runs the Python code of README.md and docs/, and checks their links."""
+"""Runs the Python code of README.md and docs/, and checks the rest of them."""
 
 import re
+import shlex
 from pathlib import Path
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import vaegan_jax
+from tests import command_line
 from vaegan_jax.models.pretrained import vgg
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -113,6 +115,17 @@ def test_every_snippet_is_tested():
   assert counts == dict.fromkeys(PAGES, 0) | expected
   fences = sum(page.read_text().count('```python') for page in PAGES)
   assert fences == sum(expected.values())
+
+
+def test_every_command_that_trains_is_accepted():
+  text = '\n'.join(page.read_text() for page in PAGES).replace('\\\n', ' ')
+  commands = re.findall(
+    r'^ *python main\.py (--config=configs/.*)$', text, re.M
+  )
+  assert len(commands) > 10
+  for command in commands:
+    args = shlex.split(command.replace('$objective', 'mse'), comments=True)
+    command_line.parse(*args)
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
