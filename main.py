@@ -63,7 +63,7 @@ if __name__ == '__main__':
   cli.define_flags(flags.FLAGS)
   with (
     lenient_output(),
-    processes.ending_interrupted_imports(),
+    processes.ending_interrupted_libraries(),
     interruptible(),
     answering_interrupts(),
     processes.reporting_errors(),

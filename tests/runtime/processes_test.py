@@ -5,10 +5,12 @@ import os
 import signal
 import socket
 import sys
+from unittest import mock
 
 import jax
 import numpy as np
 import pytest
+from jax._src import compiler
 
 from tests.processes import Process
 from vaegan_jax.errors import UserError
@@ -65,22 +67,29 @@ def test_a_process_by_itself_takes_nobody_with_it():
 @pytest.mark.parametrize(
   ('error', 'status'), (('SystemExit(75)', 75), ('KeyboardInterrupt', 130))
 )
-def test_an_interrupted_import_ends_the_process_at_once(
+def test_an_interrupted_library_ends_the_process_at_once(
   error, status, monkeypatch, tmp_path
 ):
   ended = []
   monkeypatch.setattr(os, '_exit', ended.append)
   monkeypatch.syspath_prepend(tmp_path)
   (tmp_path / 'interrupted_import.py').write_text(f'raise {error}')
-  with processes.ending_interrupted_imports():
+  with processes.ending_interrupted_libraries():
     import interrupted_import  # noqa: F401
   assert ended == [status]
+  # A compilation, of which a thread does the rest.
+  raised = {'SystemExit(75)': SystemExit(75)}.get(error, KeyboardInterrupt())
+  compiled = mock.Mock(side_effect=raised)
+  monkeypatch.setattr(compiler, 'backend_compile_and_load', compiled)
+  with processes.ending_interrupted_libraries():
+    jax.jit(lambda x: 2 * x + status)(np.float32(1))
+  assert ended == [status, status]
   with (
     pytest.raises((SystemExit, KeyboardInterrupt)),
-    processes.ending_interrupted_imports(),
+    processes.ending_interrupted_libraries(),
   ):
-    raise {'SystemExit(75)': SystemExit(75)}.get(error, KeyboardInterrupt)
-  assert ended == [status]
+    raise raised.with_traceback(None)
+  assert ended == [status, status]
 
 
 def _register():

@@ -26,6 +26,7 @@ _START_SECONDS = 300  # Until all processes must have started.
 _HEARTBEAT_SECONDS = 30  # Until a dead process is noticed and the others end.
 _REPORT_SECONDS = 2  # For the others to report the same error.
 _FLAGS = '--coordinator=10.0.0.1:1234 --num_processes=2 --process_id=0'
+_COMPILER = 'jax._src.compiler'  # Of JAX 0.10 to 0.12.
 # JAX's name of a launcher -> variable with its number of processes.
 _LAUNCHERS = {'slurm': 'SLURM_STEP_NUM_TASKS', 'ompi': 'OMPI_COMM_WORLD_SIZE'}
 
@@ -145,27 +146,29 @@ def only_first_prints() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def ending_interrupted_imports() -> Iterator[None]:
-  """Ends the process at once if a signal interrupted the import of a library.
+def ending_interrupted_libraries() -> Iterator[None]:
+  """Ends the process at once if a signal interrupted an import or compilation.
 
-  Such a library (TensorFlow, for one) may crash in Python's own end, which
-  runs in every other case.
+  An interrupted import (TensorFlow's, for one) and a compilation, which goes on
+  in a thread, may crash in Python's own end, which runs in every other case.
   """
   try:
     yield
   except (SystemExit, KeyboardInterrupt) as error:
-    if jax.distributed.is_initialized() or not _is_in_import(error):
+    if jax.distributed.is_initialized() or not _is_in_library(error):
       raise
     _flush()
     os._exit(error.code if isinstance(error, SystemExit) else 130)
 
 
-def _is_in_import(error: BaseException | None) -> bool:
-  """Returns whether a signal's exception was raised in code of a module."""
+def _is_in_library(error: BaseException | None) -> bool:
+  """Returns whether a signal's exception was raised in one of those two."""
   while error:
     if isinstance(error, (SystemExit, KeyboardInterrupt)):
       for frame, _ in traceback.walk_tb(error.__traceback__):
         name = frame.f_globals.get('__name__')
+        if name == _COMPILER:
+          return True
         if frame.f_code.co_name == '<module>' and name != '__main__':
           return True
     error = error.__context__
