@@ -108,7 +108,7 @@ def _check_same_data(
 def _create_config(
   source: str, argv: Sequence[str], objective: str, seed: int, change: str
 ) -> tuple[ml_collections.ConfigDict, set[str]]:
-  """Returns a run's configuration, and as `apply_overrides`."""
+  """Returns a run's configuration, and the names of its flags' fields."""
   config = load_config_file(add_objective(source, objective))
   adopt_network(config, argv)
   given = apply_overrides(config, argv)

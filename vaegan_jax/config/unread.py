@@ -34,34 +34,37 @@ class _Need(NamedTuple):
     field: the field that decides.
     rule: what it must be, as it follows the field's name.
     holds: (config) -> whether it is so.
-    readers: the fields that are read only then.
+    dependents: the fields that are read only then.
   """
 
   field: str
   rule: str
   holds: Callable[[ml_collections.ConfigDict], bool]
-  readers: Collection[str]
+  dependents: Collection[str]
 
 
-def _view(view: str, *readers: str) -> _Need:
+def _view(view: str, *dependents: str) -> _Need:
   """Returns the need of a view of the critic."""
   return _Need(
-    'critic.views', f'has {view!r}', lambda c: view in c.critic.views, readers
+    'critic.views',
+    f'has {view!r}',
+    lambda c: view in c.critic.views,
+    dependents,
   )
 
 
-def _on(field: str, *readers: str, off: float | str = 0.0) -> _Need:
+def _on(field: str, *dependents: str, off: float | str = 0.0) -> _Need:
   """Returns the need of a field that is not off."""
   section, name = field.split('.')
   rule = f'is not {off!r}' if off else 'is above 0'
-  return _Need(field, rule, lambda c: c[section][name] != off, readers)
+  return _Need(field, rule, lambda c: c[section][name] != off, dependents)
 
 
-def _latent(reader: str, *latents: str) -> _Need:
+def _latent(dependent: str, *latents: str) -> _Need:
   """Returns the need of certain latents."""
   rule = f'is {either(latents)}'
   return _Need(
-    'model.latent', rule, lambda c: c.model.latent in latents, (reader,)
+    'model.latent', rule, lambda c: c.model.latent in latents, (dependent,)
   )
 
 
@@ -158,7 +161,7 @@ def _unmet(
   """
   given = set(given)
   for need in _NEEDS:
-    names = given.intersection(need.readers)
+    names = given.intersection(need.dependents)
     if names and not need.holds(config):
       given -= names
       yield need, sorted(names)
