@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from tests.environment import (
   QUICK_FLAGS,
-  believe_initial_shapes,
+  check_shapes_untraced,
   draw_initial_weights,
   spare_collector,
 )
@@ -111,7 +111,7 @@ def pytest_collection_finish():
   gc.collect()
   spare_collector()
   if 'flax' in sys.modules:
-    believe_initial_shapes()
+    check_shapes_untraced()
     draw_initial_weights()
 
 

@@ -22,7 +22,7 @@ import jax
 
 import main
 from tests.environment import (
-  believe_initial_shapes,
+  check_shapes_untraced,
   draw_initial_weights,
   environment,
   spare_collector,
@@ -152,7 +152,7 @@ def _send_result(sender, number, function, args):
 def _have_devices(number):
   """Gives this process, in which JAX has done nothing, virtual devices."""
   spare_collector()
-  believe_initial_shapes()
+  check_shapes_untraced()
   draw_initial_weights()
   os.environ.update(environment(number))
   jax.config.update('jax_platforms', 'cpu')  # It was read when imported.

@@ -621,7 +621,7 @@ NO_LAYERS = (
         "model.train='decoder'"
       },
     ),
-    # What a run does not read need not fit.
+    # Fields that a run does not read are not checked.
     (
       'default.py:mse',
       'data.image_size=4 model.depth=2 model.channel_multipliers=(1,2)',

@@ -28,6 +28,19 @@ _RESIDUAL = {
 # Codes are counted one by one, in float32 and in int32.
 _MAX_CODES, _MAX_BITS = 2**24, 24
 Conflicts = Iterator[tuple[str, ...]]
+
+
+def trains_critic(config: ml_collections.ConfigDict) -> bool:
+  """Returns whether a run trains a critic."""
+  is_pretrained = config.critic.network in PRETRAINED_CRITICS
+  return config.objective != 'mse' and not is_pretrained
+
+
+def compares_layers(config: ml_collections.ConfigDict) -> bool:
+  """Returns whether a run's loss compares layers, of a critic or spectra."""
+  return config.objective != 'mse' or config.loss.spectrum_weight > 0
+
+
 _WHERE = 'see vaegan_jax/models/pretrained/vgg.py for where to get'
 
 
@@ -114,10 +127,8 @@ def check_attention(config: ml_collections.ConfigDict) -> Conflicts:
 
 
 def check_trained_critic(config: ml_collections.ConfigDict) -> Conflicts:
-  """Yields the conflicts of a critic that is trained, if there is one."""
+  """Yields the conflicts of a critic that is trained."""
   critic = config.critic
-  if config.objective == 'mse':
-    return
   if critic.num_scales > 1 and critic.head != 'patch':
     yield (
       'critic.num_scales',

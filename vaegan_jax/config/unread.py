@@ -10,6 +10,7 @@ from typing import NamedTuple
 import ml_collections
 
 from vaegan_jax.config import schema
+from vaegan_jax.config.network_checks import compares_layers
 from vaegan_jax.config.rules import either, flatten
 from vaegan_jax.names import PRETRAINED_CRITICS
 
@@ -23,12 +24,12 @@ _TRAINED = (  # By a critic that is trained.
 _IMAGE = ('loss.image_halvings', 'loss.image_growth', 'loss.image_high_pass')
 _DISTANCE = ('loss.norm', 'loss.normalize', 'loss.min_size', *_IMAGE)
 _LATENT = ('loss.kl_weight', 'loss.commitment_weight', 'loss.entropy_weight')
-# What a pretrained critic reads, or what is an error for it.
+# A pretrained critic reads these, or they are errors for it.
 _OF_PRETRAINED = ('critic.network', 'critic.weights', 'loss.adversarial_weight')
 
 
 class _Need(NamedTuple):
-  """What a run must have to read some fields.
+  """A condition on which a run reads some fields.
 
   Attributes:
     field: the field that decides.
@@ -79,7 +80,7 @@ _NEEDS = (
   _Need(
     'objective',
     "is not 'mse' or loss.spectrum_weight is above 0",
-    lambda c: c.objective != 'mse' or c.loss.spectrum_weight > 0,
+    compares_layers,
     ('loss.image_weight', *_DISTANCE),
   ),
   _Need(
@@ -140,14 +141,13 @@ def unread(
   """
   for config in configs:
     given = {name for _, names in _unmet(config, given) for name in names}
-  for config in configs if given else ():
-    values = flatten(config)
+  for config in configs:
     for need, names in _unmet(config, given):
       flags = ', '.join(f'--config.{name}' for name in names)
       has, are = ('has', 'it is') if len(names) == 1 else ('have', 'they are')
       yield (
         f'{flags} {has} no effect: {are} only read where {need.field} '
-        f'{need.rule}, and {need.field}={values[need.field]!r}.'
+        f'{need.rule}, and {need.field}={flatten(config)[need.field]!r}.'
       )
 
 

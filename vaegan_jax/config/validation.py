@@ -18,6 +18,8 @@ from vaegan_jax.config.network_checks import (
   check_autoencoder,
   check_pretrained_critic,
   check_trained_critic,
+  compares_layers,
+  trains_critic,
 )
 from vaegan_jax.config.rules import as_argument, conflict, not_divisible
 from vaegan_jax.config.shapes import (
@@ -47,10 +49,11 @@ def validate(
       another one.
   """
   schema.check_fields(config)
-  critic = check_trained_critic
+  checks = (check_data, check_axes, check_autoencoder)
   if config.critic.network in PRETRAINED_CRITICS:
-    critic = check_pretrained_critic
-  checks = (check_data, check_axes, check_autoencoder, critic)
+    checks += (check_pretrained_critic,)
+  elif trains_critic(config):
+    checks += (check_trained_critic,)
   checks += (_check_layers, _check_loss, _check_equivariance)
   checks += (_check_rate, _check_trained_parts, _check_schedules)
   checks += (_check_chunks, _check_tiles)
@@ -95,8 +98,7 @@ def _refuse(config, conflicts: Conflicts) -> None:
 def _check_contrast(config) -> Conflicts:
   critic, loss = config.critic, config.loss
   seen = critic.norm == 'none' or loss.image_weight or loss.pixel_weight
-  trained = critic.network not in PRETRAINED_CRITICS
-  if config.objective != 'mse' and trained and not seen:
+  if trains_critic(config) and not seen:
     yield (
       'critic.norm',
       'divides the contrast of the images away, so that the distance ignores '
@@ -121,10 +123,7 @@ def _check_start(config) -> Conflicts:
 
 def _check_trained_parts(config) -> Conflicts:
   """Yields what nothing is left to train, or to steer, for."""
-  model, critic = config.model, config.critic
-  has_critic = (
-    config.objective != 'mse' and critic.network not in PRETRAINED_CRITICS
-  )
+  model, has_critic = config.model, trains_critic(config)
   if model.train == 'none' and not has_critic:
     yield (
       'model.train',
@@ -136,7 +135,7 @@ def _check_trained_parts(config) -> Conflicts:
       'loss.drift_weight',
       "is for a decoder that moves, and model.train='none' keeps it",
     )
-  if critic.warmup_steps and not has_critic:
+  if config.critic.warmup_steps and not has_critic:
     yield 'critic.warmup_steps', 'is for a critic that is trained'
   if model.train != 'all' and config.loss.rate:
     yield (
@@ -175,7 +174,7 @@ def _check_layers(config) -> Conflicts:
 def _check_loss(config) -> Conflicts:
   """Yields a loss without effect, or one that any reconstruction minimizes."""
   loss, shorter = config.loss, min(spatial_shape(config.data))
-  has_layers = config.objective != 'mse' or loss.spectrum_weight > 0
+  has_layers = compares_layers(config)
   if loss.variance == 'optimal' and (
     config.objective != 'mse' or loss.reduction != 'sum'
   ):

@@ -68,7 +68,7 @@ class Pictures:
     self.holds_arrays = data.holds_arrays
     self._kind = 'array' if data.holds_arrays else 'image'
     self._shape, self._reading = data.spatial_shape, data.reading
-    # Whether setting `data.mix_channels` would help.
+    # Setting `data.mix_channels` helps only these sources.
     converts = sources.find(data.name).has_conversion and not data.mix_channels
     self._may_mix = converts and len(self._shape) == 1
     size = arrays.short_shape(self._shape)

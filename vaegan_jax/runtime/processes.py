@@ -149,8 +149,9 @@ def only_first_prints() -> Iterator[None]:
 def ending_interrupted_libraries() -> Iterator[None]:
   """Ends the process at once if a signal interrupted an import or compilation.
 
-  An interrupted import (TensorFlow's, for one) and a compilation, which goes on
-  in a thread, may crash in Python's own end, which runs in every other case.
+  An interrupted import, such as TensorFlow's, may crash when Python ends. So
+  may a compilation, because it goes on in a thread. Python ends as usual in
+  every other case.
   """
   try:
     yield

@@ -81,7 +81,7 @@ def raise_min_size(fields: Fields) -> list[Suggestion]:
 def bound_critic(fields: Fields) -> list[Suggestion]:
   """Suggests what bounds a critic's slope.
 
-  Norms are left out: they divide away the contrast that a critic measures.
+  It suggests no norm: norms divide away the contrast that a critic measures.
   """
   suggestions, clip = [], fields['critic.weight_clip']
   # These bound its slope already, and a batch's moments exclude R1. Its limit

@@ -43,7 +43,7 @@ SHARED = {
   'kernel_size': 3,
   'patch_size': 1,
 }
-# What a config.json has besides a network's description.
+# Entries of a config.json that a layout's description may lack.
 _BESIDE = {
   *('block_out_channels', 'force_upcast', 'latent_magnitude', 'latent_shift'),
   *('latents_mean', 'latents_std', 'lookup_from_codebook', 'sample_size'),
