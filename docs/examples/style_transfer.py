@@ -133,8 +133,7 @@ def open_network(critic, weights, depth):
   model = vaegan_jax.load(critic)
   if model.critic is None:
     raise ValueError(f'--critic={critic} has no critic: name another run')
-  module, variables = model.critic, dict(model.variables['critic'])
-  variables.pop('sizes', None)  # Those of the distance's layers.
+  module, variables = model.critic, model.variables['critic']
   if isinstance(module, LPIPS):
     module, variables = VGG(16), {'params': variables['params']['vgg']}
   if isinstance(module, Critic):
