@@ -156,8 +156,8 @@ def read_picture(path, channels, image_size):
   return pixels[None] / 127.5 - 1
 
 
-def main(argv=None):
-  """Writes `result.png`, and `style_transfer.png`, the three side by side."""
+def parse_args(argv):
+  """Parses the command line."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--content', required=True, help='picture to keep')
   parser.add_argument('--style', required=True, help='picture of the textures')
@@ -183,7 +183,12 @@ def main(argv=None):
     parser.add_argument(
       f'--{name}', type=type(default), default=default, help=text
     )
-  args = parser.parse_args(argv)
+  return parser.parse_args(argv)
+
+
+def main(argv=None):
+  """Writes `result.png`, and `style_transfer.png`, the three side by side."""
+  args = parse_args(argv)
   network = open_network(args.critic, args.weights, args.depth)
   module, variables, channels = network
   content, style = (
