@@ -257,8 +257,8 @@ def test_a_signal_is_an_image_of_one_column():
     square[name]['kernel'] = np.zeros((3, *kernel.shape), np.float32)
     square[name]['kernel'][1] = kernel
   square['shortcut']['kernel'] = params['shortcut']['kernel'][None]
-  got = block.apply({'params': params}, line)
-  same = block.apply({'params': square}, line[:, None])
+  got = networks.jitted(block.apply, {'params': params}, line)
+  same = networks.jitted(block.apply, {'params': square}, line[:, None])
   np.testing.assert_allclose(got, same[:, 0], rtol=1e-4, atol=1e-5)
 
 

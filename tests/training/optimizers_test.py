@@ -242,16 +242,17 @@ def test_a_gradient_is_clipped_by_its_global_norm(gradient, clipped):
   optimizer = create(['autoencoder'], max_grad_norm=6.5)['autoencoder']
   plain = create(['autoencoder'])['autoencoder']
 
+  @functools.partial(jax.jit, static_argnums=0)
   def step(optimizer, gradient):
-    tree = {'a': jnp.array(gradient[:2]), 'b': jnp.array([gradient[2:]])}
+    tree = {'a': gradient[:2], 'b': gradient[None, 2:]}
     state = optimizer.init(jax.tree.map(jnp.zeros_like, tree))
     return optimizer.update(tree, state)
 
-  updates, state = step(optimizer, gradient)
+  updates, state = step(optimizer, np.float32(gradient))
   adam_state = optax.tree.get(state, 'mu')
   first = jnp.concatenate([adam_state['a'], adam_state['b'][0]])
   np.testing.assert_allclose(first, 0.5 * np.array(clipped), rtol=1e-6)
-  expected, _ = step(plain, clipped)
+  expected, _ = step(plain, np.float32(clipped))
   jax.tree.map(
     functools.partial(np.testing.assert_allclose, rtol=1e-6), updates, expected
   )
