@@ -42,7 +42,7 @@ CASES = {
     'loss': {'drift_weight': 1.0},
   },
   'sounds of all views, with spectra': {
-    'model': {},
+    'model': {'spectral_mask': 8},
     'critic': {
       'head': 'patch',
       'patch_size': 2,
