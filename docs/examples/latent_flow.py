@@ -132,72 +132,25 @@ def frechet_distances(sets, metrics, batch_size=50):
 
 def main(argv=None) -> None:
   """Trains the flow, samples from it, and writes figure and distances."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--workdir', required=True, help='workdir of the run')
-  parser.add_argument(
-    '--latents',
-    help='folder that --mode=encode wrote (default: in the workdir)',
-  )
-  parser.add_argument(
-    '--output', required=True, help='folder for the figure and the distances'
-  )
-  parser.add_argument(
-    '--num_steps', type=int, default=4000, help='updates (default: 4000)'
-  )
-  parser.add_argument(
-    '--num_samples',
-    type=int,
-    default=1500,
-    help='images in a set (default: 1500)',
-  )
-  parser.add_argument(
-    '--features_weights',
-    default='',
-    help="VGG16's file, for Frechet distances (default: none are computed)",
-  )
-  args = parser.parse_args(argv)
+  args = parse_args(argv)
   model = vaegan_jax.load(args.workdir)
   mean, std = read(Path(args.latents or Path(args.workdir, 'latents')))
-  # Normalise to mean 0 and standard deviation 1, and flatten.
-  own = [np.asarray(model.latent_mean), np.asarray(model.latent_std) + 1e-6]
-  mean, std = (mean - own[0]) / own[1], std / own[1]
+  mean, std = normalize(model, mean), std / stds(model)
   mean, std = (array.reshape(len(array), -1) for array in (mean, std))
   start = time.monotonic()
   network = Velocity()
   params, loss = train(network, mean, std, args.num_steps)
   seconds = time.monotonic() - start
 
-  noise = jax.random.normal(
-    jax.random.key(2), (args.num_samples, mean.shape[-1])
-  )
-  z = flow(network, params, noise)
-  copies = distance_to_nearest(z, mean)
-  z = z.reshape(-1, *model.latent_shape) * own[1] + own[0]
-  decode = functools.partial(in_batches, model.decode)
+  shape = args.num_samples, mean.shape[-1]
+  z = flow(network, params, jax.random.normal(jax.random.key(2), shape))
   images, held_out = load_splits(
     DataConfig(**model.config.data), ['train_split', 'eval_split']
   )
-  places = np.random.default_rng(0).permutation(len(images))
-  halves = [places[: args.num_samples], places[-args.num_samples :]]
-  x, other = (np.asarray(model.preprocess(images[half])) for half in halves)
-  sets = {
-    'training images': x,
-    'other training images': other,
-    'reconstructions': in_batches(model.reconstruct, other),
-    "the VAE's prior": decode(
-      np.asarray(model.sample_prior(jax.random.key(3), args.num_samples))
-    ),
-    'flow in its latents': decode(z),
-  }
-  noise_key = jax.random.key(4)  # The flow's samples contain such noise too.
-  unseen = in_batches(
-    lambda images: model.encode(model.preprocess(images)).sample(noise_key),
-    held_out[np.arange(len(held_out))],
-  )
-  unseen = ((unseen - own[0]) / own[1]).reshape(len(unseen), -1)
+  sets = collect_sets(model, z, images)
   nearest = {
-    'samples': copies,
-    'held-out images': distance_to_nearest(unseen, mean),
+    'samples': distance_to_nearest(z, mean),
+    'held-out images': distance_to_nearest(encode(model, held_out), mean),
   }
   distances = {}
   if args.features_weights:
@@ -209,6 +162,69 @@ def main(argv=None) -> None:
     distances = frechet_distances(sets, metrics)
   facts = {'loss': loss, 'train_seconds': seconds, 'nearest': nearest}
   write(args.output, sets, distances, **facts)
+
+
+def parse_args(argv):
+  """Parses the command line."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  add = parser.add_argument
+  add('--workdir', required=True, help='workdir of the run')
+  add(
+    '--latents',
+    help='folder that --mode=encode wrote (default: in the workdir)',
+  )
+  add('--output', required=True, help='folder for the figure and the distances')
+  add('--num_steps', type=int, default=4000, help='updates (default: 4000)')
+  add(
+    '--num_samples',
+    type=int,
+    default=1500,
+    help='images in a set (default: 1500)',
+  )
+  add(
+    '--features_weights',
+    default='',
+    help="VGG16's file, for Frechet distances (default: none are computed)",
+  )
+  return parser.parse_args(argv)
+
+
+def stds(model):
+  """Returns the standard deviations of the latents, above 0."""
+  return np.asarray(model.latent_std) + 1e-6
+
+
+def normalize(model, latents):
+  """Brings latents [N, *S, Z] to mean 0 and standard deviation 1."""
+  return (latents - np.asarray(model.latent_mean)) / stds(model)
+
+
+def encode(model, images):
+  """Samples the normalised latents [N, Z] of images, as the flow's are."""
+  key = jax.random.key(4)
+  latents = in_batches(
+    lambda batch: model.encode(model.preprocess(batch)).sample(key),
+    images[np.arange(len(images))],
+  )
+  return normalize(model, latents).reshape(len(latents), -1)
+
+
+def collect_sets(model, z, images):
+  """Returns {name: [N, *S, C]}, as many of each as there are z [N, Z]."""
+  places = np.random.default_rng(0).permutation(len(images))
+  halves = places[: len(z)], places[-len(z) :]
+  x, other = (np.asarray(model.preprocess(images[half])) for half in halves)
+  z = z.reshape(-1, *model.latent_shape) * stds(model)
+  prior = model.sample_prior(jax.random.key(3), len(z))
+  return {
+    'training images': x,
+    'other training images': other,
+    'reconstructions': in_batches(model.reconstruct, other),
+    "the VAE's prior": in_batches(model.decode, np.asarray(prior)),
+    'flow in its latents': in_batches(
+      model.decode, z + np.asarray(model.latent_mean)
+    ),
+  }
 
 
 def distance_to_nearest(z, mean):

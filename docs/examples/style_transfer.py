@@ -133,8 +133,7 @@ def open_network(critic, weights, depth):
   model = vaegan_jax.load(critic)
   if model.critic is None:
     raise ValueError(f'--critic={critic} has no critic: name another run')
-  module, variables = model.critic, dict(model.variables['critic'])
-  variables.pop('sizes', None)  # Those of the distance's layers.
+  module, variables = model.critic, model.variables['critic']
   if isinstance(module, LPIPS):
     module, variables = VGG(16), {'params': variables['params']['vgg']}
   if isinstance(module, Critic):
@@ -157,8 +156,8 @@ def read_picture(path, channels, image_size):
   return pixels[None] / 127.5 - 1
 
 
-def main(argv=None):
-  """Writes `result.png`, and `style_transfer.png`, the three side by side."""
+def parse_args(argv):
+  """Parses the command line."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--content', required=True, help='picture to keep')
   parser.add_argument('--style', required=True, help='picture of the textures')
@@ -184,7 +183,12 @@ def main(argv=None):
     parser.add_argument(
       f'--{name}', type=type(default), default=default, help=text
     )
-  args = parser.parse_args(argv)
+  return parser.parse_args(argv)
+
+
+def main(argv=None):
+  """Writes `result.png`, and `style_transfer.png`, the three side by side."""
+  args = parse_args(argv)
   network = open_network(args.critic, args.weights, args.depth)
   module, variables, channels = network
   content, style = (

@@ -185,7 +185,11 @@ def _lower_evaluation(config, modules, state, devices, number):
 
   def evaluate(variables, images, indices):
     distance = critic and functools.partial(
-      critic_distance, loss, critic, variables['critic']
+      critic_distance,
+      loss,
+      critic,
+      variables['critic'],
+      variables.get('layer_sizes'),
     )
     batch = images, indices
     return evaluator._measure_batch(variables['autoencoder'], distance, batch)

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from tests.finished_run import finish, parse, use
 from vaegan_jax import load
@@ -106,7 +107,7 @@ def test_sizes_are_kept_in_workdirs_and_exports(flags, tmp_path):
   spectral_norm = 'critic.spectral_norm=true'  # It maps every collection.
   config = finish(run, flags, 'loss.min_size=0.5', spectral_norm)
   opened = open_run(load_config(run / 'config.json'), str(run))
-  wanted = opened.variables['critic']['sizes']
+  wanted = opened.variables['layer_sizes']
   assert set(wanted) == set(_LAYERS)
   use(run, '--mode=export', f'--output={folder}')
   x, y = np.random.default_rng(1).uniform(-1, 1, (2, 3, SIDE, SIDE, 1))
@@ -115,10 +116,15 @@ def test_sizes_are_kept_in_workdirs_and_exports(flags, tmp_path):
   for path in (run, folder):
     model = load(path)
     assert jax.tree.all(
-      jax.tree.map(np.array_equal, model.variables['critic']['sizes'], wanted)
+      jax.tree.map(np.array_equal, model.variables['layer_sizes'], wanted)
     )
     distances.append(np.asarray(model.distance(x, y)))
+    logits = model.critic.apply(model.variables['critic'], x)  # As users do.
+    assert logits.shape == (3,)
   np.testing.assert_array_equal(*distances)
+  # Their names in the file, which earlier versions read and wrote.
+  names = load_file(folder / 'model.safetensors')
+  assert {f'critic.sizes.{layer}' for layer in _LAYERS} < names.keys()
   assert config.loss.min_size == 0.5
   scores = opened.evaluator.score(opened.variables)
   assert np.isfinite(scores['distance'])

@@ -26,9 +26,13 @@ from vaegan_jax.inference.model import TrainedModel
 from vaegan_jax.inference.model_card import write_card
 from vaegan_jax.models import safetensors_files
 from vaegan_jax.models.pretrained import diffusers, diffusers_files
-from vaegan_jax.models.tensors import digest, to_tensors
+from vaegan_jax.models.tensors import digest
 from vaegan_jax.runtime.files import replacing, write_bytes, write_text
-from vaegan_jax.setup.exported_run import EXPORT_VERSION, WEIGHTS_FILE
+from vaegan_jax.setup.exported_run import (
+  EXPORT_VERSION,
+  WEIGHTS_FILE,
+  exported_tensors,
+)
 
 _PLATFORMS = ('cpu', 'cuda', 'tpu')
 
@@ -51,7 +55,7 @@ def export(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
   folder, variables = epath.Path(use.output), dict(model.variables)
   if use.format != 'own' or not use.with_critic:
     variables.pop('critic', None)
-  tensors = to_tensors(variables)
+  tensors = exported_tensors(variables)
   write_card(model, tensors, folder, use.format)
   if use.format == 'own':
     _write_own(model, tensors, folder)

@@ -35,14 +35,17 @@ def critic_distance(
   loss: LossConfig,
   critic: nn.Module,
   variables: Mapping[str, Any],
+  sizes: Mapping[str, jax.Array] | None,
   x: jax.Array,
   x_recon: jax.Array,
   valid: jax.Array | None = None,
 ) -> jax.Array:
-  """Computes the distance [B] of x and x_recon [B, *S, C], as in training."""
+  """Computes the distance [B] of x and x_recon [B, *S, C], as in training.
+
+  `sizes` are those of the layers in the data, if the run follows them.
+  """
   features_x, features_recon = (
     loss_features(loss, critic, variables, images) for images in (x, x_recon)
   )
-  sizes = variables.get('sizes')
   pairs = x, x_recon, features_x, features_recon
   return compare(loss, *pairs, sizes=sizes, valid=valid)

@@ -39,8 +39,8 @@ class TrainedModel(struct.PyTreeNode):
   are float32 in [-1, 1], as `preprocess` returns them.
 
   Attributes:
-    variables: {'autoencoder', 'critic': variables}; no critic where there is
-      none.
+    variables: {'autoencoder', 'critic': those of Flax}; no critic where there
+      is none. 'layer_sizes' are those of the distance's layers in the data.
     statistics: statistics of the latents; None where they were not measured.
     autoencoder: the Flax module.
     critic: the Flax module, or None.
@@ -251,7 +251,7 @@ class TrainedModel(struct.PyTreeNode):
       y,
       frozen.features(x),
       frozen.features(y),
-      sizes=frozen.variables['critic'].get('sizes'),
+      sizes=frozen.variables.get('layer_sizes'),
     )
 
   @property

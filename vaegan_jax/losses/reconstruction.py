@@ -260,8 +260,6 @@ def loss_features(
   loss: LossConfig, critic: nn.Module, variables: Any, images: jax.Array
 ) -> dict[str, jax.Array]:
   """Returns the features [B, ...] that a loss compares, in evaluation mode."""
-  # The layers' sizes are not Flax's, and SpectralNorm maps every collection.
-  variables = {k: v for k, v in variables.items() if k != 'sizes'}
   _, features = perceptual.capture_features(
     critic, variables, images, layers=loss.layers or critic.layer_names
   )

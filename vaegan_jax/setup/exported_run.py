@@ -1,13 +1,16 @@
 """Reads the weights of an export, which `commands/export.py` has written."""
 
+from collections.abc import Mapping
+
 import flax
 import flax.linen as nn
 import ml_collections
+import numpy as np
 from etils import epath
 
 from vaegan_jax.errors import UserError
 from vaegan_jax.models import safetensors_files
-from vaegan_jax.models.tensors import digest, from_tensors
+from vaegan_jax.models.tensors import digest, from_tensors, to_tensors
 from vaegan_jax.setup.modules import (
   Variables,
   create_modules,
@@ -54,7 +57,24 @@ def read_export(
   if not any(name.startswith('critic.') for name in tensors):
     modules.pop('critic', None)
   _check_tensors(path, tensors, modules, config)
-  return modules, from_tensors(tensors), step
+  variables = from_tensors(tensors)
+  if sizes := variables.get('critic', {}).pop('sizes', None):
+    variables['layer_sizes'] = sizes
+  return modules, variables, step
+
+
+def exported_tensors(
+  variables: Mapping[str, Variables],
+) -> dict[str, np.ndarray]:
+  """Names variables for inference as an export has them.
+
+  It has the layers' sizes among the critic's variables.
+  """
+  networks = dict(variables)
+  sizes = networks.pop('layer_sizes', None)
+  if sizes and 'critic' in networks:
+    networks['critic'] = {**networks['critic'], 'sizes': sizes}
+  return to_tensors(networks)
 
 
 def _check_tensors(path, tensors, modules, config) -> None:

@@ -159,8 +159,7 @@ def _restore(source, path):
   root = epath.Path(path)
   if (root / WEIGHTS_FILE).exists():
     _, variables, step = read_export(root, source)
-    for own in variables.values():
-      own.pop('sizes', None)
+    variables.pop('layer_sizes', None)
     return variables, variables['autoencoder']['params'], step
   restored = restore_networks(source, path)
   return restored.variables, restored.ema_params, restored.step

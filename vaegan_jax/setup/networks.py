@@ -111,7 +111,7 @@ class RestoredNetworks(NamedTuple):
     autoencoder = {**self.variables['autoencoder'], 'params': self.ema_params}
     found = {**self.variables, 'autoencoder': autoencoder}
     if self.sizes and 'critic' in found:
-      found['critic'] = {**found['critic'], 'sizes': self.sizes}
+      found['layer_sizes'] = self.sizes
     return found
 
 

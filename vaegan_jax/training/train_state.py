@@ -187,12 +187,12 @@ def _copy(params: Params) -> Params:
 def inference_variables(state: TrainState) -> dict[str, dict[str, Params]]:
   """Returns {network: variables}, with the autoencoder's averaged weights.
 
-  The critic's include the sizes of its layers, if the run follows them.
+  'layer_sizes' are those of the distance's layers, if the run follows them.
   """
   variables = {name: net.variables for name, net in state.networks.items()}
   variables.pop('start', None)
   variables['autoencoder']['params'] = state.ema_params
   sizes = layer_sizes.from_averages(state.averages)
   if sizes and 'critic' in variables:
-    variables['critic']['sizes'] = sizes
+    variables['layer_sizes'] = sizes
   return variables
