@@ -99,8 +99,9 @@ def test_ssim_of_two_axes_is_that_of_dm_pix_and_so_is_the_window():
   y = 0.7 * x + 0.3 * _uniform(1, *x.shape)
   wanted = jitted(dm_pix.ssim, (x + 1) / 2, (y + 1) / 2)
   np.testing.assert_array_equal(jitted(metrics.ssim, x, y), wanted)
-  smooth = _smooth(x, 11)  # The window of one and three axes.
-  flat = dm_pix.gaussian_blur(x, 1.5, 11, padding='VALID')
+  smooth = jitted(_smooth, x, size=11)  # The window of one and three axes.
+  blur = functools.partial(dm_pix.gaussian_blur, sigma=1.5, kernel_size=11)
+  flat = jitted(blur, x, padding='VALID')
   np.testing.assert_allclose(smooth, flat, atol=1e-5)
 
 

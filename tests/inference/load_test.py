@@ -376,6 +376,7 @@ def test_gradients_of_the_distance_reach_the_second_images_alone(models):
   model = models['gaussian']
   x, y = np.random.default_rng(0).uniform(-1, 1, (2, 2, 16, 16, 3))
 
+  @jax.jit
   @functools.partial(jax.grad, argnums=(0, 1, 2))
   def gradients(variables, x, y):
     return model.replace(variables=variables).distance(x, y).sum()

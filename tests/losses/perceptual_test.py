@@ -178,9 +178,8 @@ WEIGHED = {
 def test_it_works_under_jit_vmap_and_pmap(api):
   x, y = images()
   judge = distance(api, **WEIGHED)
-  expected = judge(x, y)
-  np.testing.assert_allclose(jax.jit(judge)(x, y), expected, rtol=1e-5)
-  pairs = jax.vmap(judge)(x[:, None], y[:, None])
+  expected = jax.jit(judge)(x, y)
+  pairs = jax.jit(jax.vmap(judge))(x[:, None], y[:, None])
   np.testing.assert_allclose(pairs[:, 0], expected, rtol=1e-5)
   on_devices = jax.pmap(judge)(x[None], y[None])
   np.testing.assert_allclose(on_devices[0], expected, rtol=1e-5)
@@ -438,7 +437,8 @@ def test_a_batch_of_any_size_is_exported(api):
       ),
     }
 
-  exported = jax.export.export(jax.jit(everything))(*shapes)
+  everything = jax.jit(everything)
+  exported = jax.export.export(everything)(*shapes)
   jax.tree.map(
     functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
     exported.call(x, y),
@@ -451,13 +451,15 @@ def test_least_sizes_and_masks_are_passed_on(api):
   x, y = images()
   sizes = {'conv_0': 3.0}
   where = np.array([True, False, True])
-  got = distance(api, normalize='batch', min_sizes=sizes, where=where)(x, y)
-  features = [perceptual.capture_features(*network(api), i)[1] for i in (x, y)]
-  kept = [{k: f[where] for k, f in each.items()} for each in features]
-  wanted = feature_distance(*kept, normalize='batch', min_sizes=sizes)
+  options = {'normalize': 'batch', 'min_sizes': sizes}
+  got = jax.jit(distance(api, **options, where=where))(x, y)
+  capture = jax.jit(lambda i: perceptual.capture_features(*network(api), i)[1])
+  kept = [{k: f[where] for k, f in capture(i).items()} for i in (x, y)]
+  wanted = jax.jit(functools.partial(feature_distance, **options))(*kept)
   np.testing.assert_allclose(got[where], wanted, rtol=1e-4)
   assert got[1] == 0
-  without = feature_distance(*kept, normalize='batch')
+  del options['min_sizes']
+  without = jax.jit(functools.partial(feature_distance, **options))(*kept)
   assert (wanted < 0.9 * without).all()
 
 

@@ -26,22 +26,29 @@ def init(latent, h):
 
 
 def normal(*shape, seed=0, scale=1.0):
-  return jitted(jax.random.normal, jax.random.key(seed), shape=shape) * scale
+  values = np.random.default_rng(seed).normal(0, scale, shape)
+  return values.astype(np.float32)
+
+
+def encode_and_back(latent, variables, h):
+  """Returns (outputs, encoded, decoded indices)."""
+  encoded = latent.apply(variables, h, method='encode')
+  back = latent.apply(variables, encoded['indices'], method='from_indices')
+  return latent.apply(variables, h), encoded, back
 
 
 @pytest.mark.parametrize('kind', KINDS)
-@pytest.mark.parametrize('space', [(), (3,), (2, 3), (2, 1, 3)])
+@pytest.mark.parametrize('space', [(), (3,), (2, 1, 3)])
 def test_codes_of_any_shape_decode_to_the_same_latents(kind, space):
   latent = KINDS[kind]
   h = normal(2, *space, 6)
   variables = init(latent, h)
-  latents, losses, stats = jitted(latent.apply, variables, h)
-  encoded = jitted(latent.apply, variables, h, method='encode')
+  outputs, encoded, back = jax.jit(encode_and_back, static_argnums=0)(
+    latent, variables, h
+  )
+  latents, losses, stats = outputs
   assert encoded['indices'].shape == (2, *space, 2)
   np.testing.assert_allclose(encoded['latents'], latents, atol=1e-6)
-  back = jitted(
-    latent.apply, variables, encoded['indices'], method='from_indices'
-  )
   np.testing.assert_array_equal(back, encoded['latents'])
   assert all(loss.shape == (2,) for loss in losses.values())
   bits = 2 * np.prod(space) * np.log2(latent.codebook_size)

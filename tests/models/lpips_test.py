@@ -19,7 +19,7 @@ def distance():
     return vaegan_jax.load_lpips('vgg16.pth', 'heads.pth')
 
 
-@pytest.mark.parametrize('shape', [(2, 64, 64, 3), (2, 64, 80, 1)])
+@pytest.mark.parametrize('shape', [(2, 64, 64, 3), (1, 64, 80, 1)])
 def test_it_is_equation_1_in_vgg(shape, distance):
   """Compares it with NumPy on VGG's features."""
   x, y = images(*shape), images(*shape, seed=1)
@@ -38,8 +38,8 @@ def test_it_is_equation_1_in_vgg(shape, distance):
 
 
 def test_small_images_are_enlarged(distance):
-  x, y = images(2, 16, 24, 3), images(2, 16, 24, 3, seed=1)
-  wide = [jax.image.resize(i, (2, 64, 96, 3), 'bilinear') for i in (x, y)]
+  x, y = images(1, 16, 24, 3), images(1, 16, 24, 3, seed=1)
+  wide = [jax.image.resize(i, (1, 64, 96, 3), 'bilinear') for i in (x, y)]
   np.testing.assert_allclose(distance(x, y), distance(*wide), rtol=1e-4)
   for space, enlarged in {
     (32, 48): (64, 96),

@@ -297,7 +297,10 @@ def test_with_spectral_norm_every_kernel_has_singular_value_one(spectral):
   trained = {'params': variables['params'], 'batch_stats': stats}
   plain = critic_lib.Critic(**NETWORK)
   names = critic.layer_names
-  capture = functools.partial(perceptual.capture_features, layers=names)
+  capture = jax.jit(
+    functools.partial(perceptual.capture_features, layers=names),
+    static_argnums=0,
+  )
   expected = capture(plain, {'params': normalised}, x)
   got = capture(critic, trained, x)
   assert list(got[1]) == ['block_0', 'block_1']

@@ -10,11 +10,14 @@ from vaegan_jax.config.validation import validate
 
 BATCH = 4
 RESIDUAL = {'network': 'residual', 'channel_multipliers': (1, 2)}
+# Muon's products are counted in the cases of plain networks.
+WITHOUT_MUON = {'optimizer': {'muon_learning_rate': 0.0}}
 CASES = {
   'residual, flat; residual': {
     'model': RESIDUAL
     | {'attention_sides': (2,), 'latent_dim': 6, 'patch_size': 2},
     'critic': RESIDUAL | {'patch_size': 2},
+    **WITHOUT_MUON,
   },
   'plain, map of codes; patches at two scales': {
     'model': {
@@ -32,9 +35,7 @@ CASES = {
     'model': RESIDUAL
     | {'layout': 'ldm', 'middle_attention': True, 'latent_shape': 'map'},
     'critic': {},
-    'loss': {'equivariance_weight': 1.0},
-    # Muon's products are counted in the other cases.
-    'optimizer': {'muon_learning_rate': 0.0},
+    **WITHOUT_MUON,
   },
   'the decoder alone': {
     'model': {'norm': 'batch', 'train': 'decoder'},
@@ -42,7 +43,7 @@ CASES = {
     'loss': {'drift_weight': 1.0},
   },
   'sounds of all views, with spectra': {
-    'model': {'spectral_mask': 8},
+    'model': {'latent_shape': 'map', 'spectral_mask': 8},
     'critic': {
       'head': 'patch',
       'patch_size': 2,
@@ -51,7 +52,11 @@ CASES = {
       'stft_bands': (0.25,),
       'periods': (3,),
     },
-    'loss': {'spectrum_weight': 1.0, 'norm': 'l1'},
+    'loss': {
+      'spectrum_weight': 1.0,
+      'norm': 'l1',
+      'equivariance_weight': 1.0,
+    },
   },
 }
 
