@@ -19,14 +19,7 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   # At twice this rate, the quick start's, training diverged.
   short.shorten(config, num_train_steps=900, learning_rate=1e-3)
   config.loss.image_high_pass = 0.0  # Measured on photographs alone.
-  if config.critic.r1_weight:
-    # At the R1 of 1 for photographs, the critic separates all volumes: they
-    # have ten times the values. The distance stops falling then.
-    config.critic.r1_weight = 10.0
-    # Weights that no longer swing have the rate to which they are steered.
-    config.optimizer.schedule = 'cosine'
-    if config.objective != 'mse':  # Near what the rate needs from step 1.
-      config.loss.kl_weight = 1e-3
+  short.bound_critic(config, r1_weight=10.0, kl_weight=1e-3)
   config.batch_size = 16
   config.data.name = 'drawn_volumes'
   config.data.shape = (32, 32, 32)

@@ -184,6 +184,8 @@ _RANGE = {'data.value_range': (0, 5)}
     ('volume.py --config.optimizer.schedule=cosine',
      _START | {'critic.r1_weight': 1.0}, ''),
     ('volume.py:mse', _WEAK_R1, ''),
+    ('bands.py', _WEAK_R1 | _START, ''),
+    ('bands.py:mse', _WEAK_R1, ''),
     ('quickstart.py --config.critic.r1_weight=10',
      {'critic.r1_weight': 1.0}, 'all'),
     ('quickstart.py', _FACES | {'loss.image_growth': None}, ''),

@@ -418,11 +418,11 @@ def _suggested(message):
     (
       {'feature_scale': 1e5},
       {'critic__spectral_norm': True, 'critic__r1_weight': 4.0},
-      'optimizer.critic_learning_rate=1e-4 critic.r1_weight=10',
+      'optimizer.critic_learning_rate=1e-4 critic.r1_weight=20',
     ),
     (
       {'feature_scale': 1e5},
-      {'critic__spectral_norm': True, 'critic__r1_weight': 10.0},
+      {'critic__spectral_norm': True, 'critic__r1_weight': 100.0},
       'optimizer.critic_learning_rate=1e-4',
     ),
     (

@@ -41,19 +41,19 @@ _CHANGES = (
       'optimizer.critic_learning_rate': [(2e-3, 1e-3)],
     },
   ),
-  # volume.py: R1 of volumes, a cosine, and a KL weight near what the rate has.
-  # An R1 or a cosine alone may be a flag's.
+  # volume.py, bands.py: more R1, a cosine, and a KL weight near what the rate
+  # has. An R1 or a cosine alone may be a flag's.
   (
     {
-      'critic.r1_weight': [(1.0, 10.0)],
+      'critic.r1_weight': [(1.0, 10.0), (1.0, 20.0)],
       'optimizer.schedule': [(_ANY, 'cosine')],
     },
-    {'loss.kl_weight': [(1e-2, 1e-3)]},
+    {'loss.kl_weight': [(1e-2, 1e-3), (1e-2, 2e-3)]},
   ),
   (
     {
       'optimizer.schedule': [('constant', 'cosine')],
-      'loss.kl_weight': [(1e-2, 1e-3)],
+      'loss.kl_weight': [(1e-2, 1e-3), (1e-2, 2e-3)],
     },
     {},
   ),

@@ -85,10 +85,10 @@ def bound_critic(fields: Fields) -> list[Suggestion]:
   """
   suggestions, clip = [], fields['critic.weight_clip']
   # These bound its slope already, and a batch's moments exclude R1. Its limit
-  # is the weight of arXiv 1801.04406.
+  # is above what examples of many values need; see `configs/bands.py`.
   bounded = clip or fields['critic.gradient_penalty_weight']
   if not bounded and fields['critic.norm'] != 'batch':
-    suggestions += _raise('critic.r1_weight', 5, 1.0, 10.0, fields)
+    suggestions += _raise('critic.r1_weight', 5, 1.0, 100.0, fields)
   # Spectral normalization would rescale clipped weights.
   if not clip and not fields['critic.spectral_norm']:
     suggestions.append(('turn on', 'critic.spectral_norm', True))
