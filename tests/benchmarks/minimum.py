@@ -144,6 +144,7 @@ def decoder_products(
   else:
     products.append(_conv(sides, same, size, widths[-1]))
   before = widths[-1]
+  products += _mask_products(config, sides, before)
   if model.network == 'plain':
     ends = zip(
       reversed(strides), [*reversed(widths[:-1]), widths[0]], strict=True
@@ -164,6 +165,16 @@ def decoder_products(
         products.append(_conv(sides, enlarged, before, before))
         sides = tuple(stride * s for s in sides)
   return [*products, _conv(sides, same, before, channels)]
+
+
+def _mask_products(config, sides: Sides, width: int) -> list[int]:
+  """Counts the three convolutions of a mask of spectra, if there is one."""
+  window = config.model.spectral_mask
+  if not window:
+    return []
+  frequencies = config.data.channels * (window // 2 + 1)
+  ends = ((frequencies, width), (width, width), (width, frequencies))
+  return [_conv(sides, _three, *pair) for pair in ends]
 
 
 def critic_products(config: ml_collections.ConfigDict) -> dict[str, list[int]]:

@@ -226,6 +226,18 @@ MISTAKES = (
     '4)", 192; 192',
   ),
   (
+    '--config.model.spectral_mask=64',
+    'model.spectral_mask=64 must be 0 2 axes model.spectral_mask=0',
+  ),
+  (
+    f'{_SOUNDS} --config.model.spectral_mask=80',
+    'model.spectral_mask=80 multiple of 32 model.spectral_mask=96',
+  ),
+  (
+    f'{_SOUNDS} {_RESIDUAL} --config.model.spectral_mask=64',
+    "model.spectral_mask=64 model.network='plain' model.network=plain",
+  ),
+  (
     '--config.critic.num_scales=4 --config.critic.head=patch',
     'image_size=64 2**(critic.depth + critic.num_scales - 1)=2**7=128; 128',
   ),

@@ -43,7 +43,7 @@ CASES = {
     'loss': {'drift_weight': 1.0},
   },
   'sounds of all views, with spectra': {
-    'model': {'latent_shape': 'map'},
+    'model': {'latent_shape': 'map', 'spectral_mask': 8},
     'critic': {
       'head': 'patch',
       'patch_size': 2,

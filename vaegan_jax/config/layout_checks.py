@@ -1,4 +1,4 @@
-"""Checks of published layouts of the autoencoder, which fix other fields."""
+"""Checks of the autoencoder's layers: published layouts, spectral masks."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import ml_collections
 
 from vaegan_jax.config.rules import as_argument
+from vaegan_jax.config.shapes import latent_space, spatial_shape
 from vaegan_jax.models.pretrained.diffusers import SHARED
 
 # The fields that each layout needs.
@@ -43,6 +44,36 @@ def check_blocks(model: ml_collections.ConfigDict) -> Iterator[tuple[str, ...]]:
       'model.num_res_blocks',
       "is not read for model.layout='oobleck', whose levels have three units",
       'model.num_res_blocks=1',
+    )
+
+
+def check_spectral_mask(
+  config: ml_collections.ConfigDict,
+) -> Iterator[tuple[str, ...]]:
+  """Yields a mask that the decoder cannot have, or whose frames do not fit."""
+  model, space = config.model, spatial_shape(config.data)
+  window = model.spectral_mask
+  if not window:
+    return
+  if len(space) > 1:
+    yield (
+      'model.spectral_mask',
+      f'must be 0 for examples of {len(space)} axes: its spectra are of '
+      'sounds, which have one',
+    )
+  if model.network != 'plain':
+    yield (
+      'model.spectral_mask',
+      "is only read for model.network='plain'",
+      'model.network=plain',
+    )
+  multiple = 2 * space[0] // latent_space(config)[0]
+  if window % multiple:
+    yield (
+      'model.spectral_mask',
+      f'must be a multiple of {multiple}, twice the samples of one position '
+      'of the latent',
+      f'model.spectral_mask={-(-window // multiple) * multiple}',
     )
 
 

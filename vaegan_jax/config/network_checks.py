@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import ml_collections
 
-from vaegan_jax.config.layout_checks import check_layout
+from vaegan_jax.config.layout_checks import check_layout, check_spectral_mask
 from vaegan_jax.config.paths import is_files
 from vaegan_jax.config.rules import as_argument, either, not_divisible
 from vaegan_jax.config.shapes import shape_field, shape_flag, spatial_shape
@@ -66,6 +66,7 @@ def check_autoencoder(config: ml_collections.ConfigDict) -> Conflicts:
       "is for model.network='plain'; the residual network has GroupNorm",
       'model.norm=group',
     )
+  yield from check_spectral_mask(config)
   yield from _check_latent(config)
 
 

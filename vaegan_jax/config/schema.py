@@ -192,6 +192,9 @@ FIELDS = (
   Field('model.kernel_size', 3, rules.KERNEL_SIZE,
         "Size of the convolutions without a stride: all of 'residual', the "
         "first and the last of the decoder of 'plain'."),
+  Field('model.spectral_mask', 0, between(0, 2**14),
+        "Samples in a frame of the mask of a sound's spectra with which the "
+        "decoder of 'plain' ends; 0: no mask."),
   Field('model.dtype', 'float32', one_of(*names.DTYPES),
         'Type that the convolutions compute in.'),
   Field('model.remat', False, rules.ANY,

@@ -97,14 +97,15 @@ def create_autoencoder(
   fields |= {name: model[name] for name in copied}
   fields['strides'] = strides_of(model['strides'], model['depth'])
   last = tuple(feature_sizes(size, model)[-1] for size in space)
-  kernel_size = {'kernel_size': model['kernel_size']}
-  fields |= kernel_size if network is residual else {}
+  own = {'kernel_size': model['kernel_size']}  # Of the decoder.
+  if network is residual:
+    fields |= own
+  else:
+    own['spectral_mask'] = model['spectral_mask']
   return Autoencoder(
     encoder=network.Encoder(latent.num_inputs, flat, **fields),
     latent=latent,
-    decoder=network.Decoder(
-      channels, last if flat else (), **fields | kernel_size
-    ),
+    decoder=network.Decoder(channels, last if flat else (), **fields | own),
   )
 
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from vaegan_jax.models import blocks
+from vaegan_jax.models.spectral_mask import SpectralMask
 
 
 class Encoder(nn.Module):
@@ -74,7 +75,8 @@ class Decoder(nn.Module):
       latent is a map.
     width, channel_multipliers, norm, dtype, remat, strides, activation,
       patch_size: as the encoder's.
-    kernel_size: of the first and the last layer.
+    kernel_size: of the first and the last convolution.
+    spectral_mask: window of the mask of a sound's spectra; 0: none.
   """
 
   channels: int
@@ -88,6 +90,7 @@ class Decoder(nn.Module):
   activation: str = 'own'
   patch_size: int = 1
   kernel_size: int = 3
+  spectral_mask: int = 0
 
   @nn.compact
   def __call__(self, latents: jax.Array, train: bool = False) -> jax.Array:
@@ -102,6 +105,7 @@ class Decoder(nn.Module):
       dtype=self.dtype,
     )
     x = blocks.activate(x, self.activation, blocks.leaky_relu)
+    first = x
     strides = blocks.strides_of(self.strides, len(widths))
     options = {'dtype': self.dtype, 'activation': self.activation}
     for i, features in enumerate([*reversed(widths[:-1]), widths[0]]):
@@ -111,7 +115,11 @@ class Decoder(nn.Module):
     channels = self.channels * self.patch_size ** len(sides)
     to_image = blocks.Conv(channels, sides, dtype=self.dtype, name='to_image')
     x = blocks.from_patches(to_image(x), self.patch_size)
-    return nn.tanh(x.astype(jnp.float32))
+    x = nn.tanh(x.astype(jnp.float32))
+    if self.spectral_mask:
+      mask = SpectralMask(self.spectral_mask, self.dtype, name='mask')
+      x = jnp.clip(mask(x, first), -1, 1)
+    return x
 
 
 def maybe_remat(block: type[nn.Module], remat: bool) -> type[nn.Module]:

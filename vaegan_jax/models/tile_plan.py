@@ -23,6 +23,7 @@ import numpy as np
 
 from vaegan_jax.errors import UserError
 from vaegan_jax.models.autoencoder import Autoencoder
+from vaegan_jax.models.spectral_mask import SpectralMask
 from vaegan_jax.models.tile_grid import Grid, place_tiles
 
 ENCODER, DECODER = 'encoder', 'decoder'
@@ -177,6 +178,8 @@ class TilePlan:
         dilation = np.ravel(module.kernel_dilation)[0]
         taps = dilation * (module.kernel_size[0] - 1)
         total += taps / 2 * self._trained[0] / side
+      elif isinstance(module, SpectralMask):
+        total += module.window  # A sample's frames, and all of their samples.
       return result
 
     def apply(variables, x):

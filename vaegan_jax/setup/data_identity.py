@@ -69,9 +69,10 @@ _CHANGES = (
     },
     {},
   ),
-  # audio.py: critics of spectra, the weight of spectra, patches.
+  # audio.py: critics of spectra, the weight of spectra, the mask, patches.
   ({'critic.views': [(_LACKING, _ANY)]}, {}),
   ({'loss.spectrum_weight': [(_LACKING, _ANY)]}, {}),
+  ({'model.spectral_mask': [(_LACKING, _ANY)]}, {}),
   (
     {
       'model.patch_size': [(1, 8)],

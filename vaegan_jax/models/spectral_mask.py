@@ -1,0 +1,117 @@
+"""A mask of a sound's spectra, the last layer of a decoder of sounds.
+
+A decoder's error is spread over all frequencies, and is loudest where the sound
+is quiet. Frames of many positions of the latent resolve the partials of a tone,
+so that gains can remove what is between them.
+Axes: B batch, T samples, N frames, K frequencies, F features, C channels.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vaegan_jax.losses.spectra import FLOOR
+from vaegan_jax.models import blocks
+
+_MAX_GAIN = 2.0
+
+
+class SpectralMask(nn.Module):
+  """Multiplies each frequency of each frame by a gain from 0 to 2.
+
+  The gains follow from the levels of the frames and from features of the
+  decoder, as time-frequency masks of speech enhancement do (arXiv 1708.07524).
+  They start at 1, where the sound stays as it is.
+
+  Attributes:
+    window: samples in a frame, a multiple of twice the samples a position.
+    dtype: the convolutions'; None: that of their input.
+  """
+
+  window: int
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(self, x: jax.Array, features: jax.Array) -> jax.Array:
+    """Maps x: [B, T, C], with features [B, N, F], to the same shape."""
+    hop, width = x.shape[1] // features.shape[1], features.shape[-1]
+    spectra = stft(x, self.window, hop)
+    levels = _levels(spectra).reshape(*features.shape[:2], -1)
+
+    def conv(features, name, **options):
+      return blocks.Conv(features, (3,), dtype=self.dtype, name=name, **options)
+
+    hidden = conv(width, 'from_levels')(levels)
+    hidden += conv(width, 'from_features', use_bias=False)(features)
+    zeros = nn.initializers.zeros
+    to_gains = conv(levels.shape[-1], 'to_gains', kernel_init=zeros)
+    gains = to_gains(blocks.leaky_relu(hidden)).astype(jnp.float32)
+    gains = _MAX_GAIN * nn.sigmoid(gains)
+    return istft(spectra * gains.reshape(spectra.shape), self.window, hop)
+
+
+def stft(x: jax.Array, window: int, hop: int) -> jax.Array:
+  """Computes the spectra of frames that are centred on each hop.
+
+  Frames have the root of a Hann window, and silence around the sound.
+
+  Args:
+    x: [B, T, C]; T is a multiple of the hop.
+    window: samples in a frame, a multiple of 2 hops.
+    hop: samples from one frame to the next.
+
+  Returns:
+    [B, N, K, C] complex64, with N = T / hop and K = window / 2 + 1. A
+    full-scale sine has magnitude 1.
+  """
+  before, after = _margins(window, hop)
+  x = jnp.pad(x.astype(jnp.float32), ((0, 0), (before, after), (0, 0)))
+  hops = x.reshape(len(x), -1, hop, x.shape[-1])
+  number = (x.shape[1] - window) // hop + 1
+  # Slices, and not a gather, whose gradient is slow.
+  frames = [hops[:, i : i + number] for i in range(window // hop)]
+  weights = _root_of_hann(window) * (np.pi / window)
+  frames = jnp.concatenate(frames, 2) * np.float32(weights)[:, None]
+  return jnp.fft.rfft(frames, axis=2)
+
+
+def istft(spectra: jax.Array, window: int, hop: int) -> jax.Array:
+  """Inverts `stft`: [B, N, K, C] to [B, T, C], by overlapping and adding."""
+  hann = _root_of_hann(window)
+  frames = jnp.fft.irfft(spectra, window, axis=2)
+  x = _overlap_add(frames * np.float32(hann * window / np.pi)[:, None], hop)
+  squares = jnp.ones_like(frames[:1, :, :, :1]) * np.float32(hann**2)[:, None]
+  weights = _overlap_add(squares, hop)
+  before, after = _margins(window, hop)
+  return (x / weights)[:, before : x.shape[1] - after]
+
+
+def _overlap_add(frames: jax.Array, hop: int) -> jax.Array:
+  """Adds frames [B, N, window, C] that are a hop apart, [B, T', C]."""
+  batch_size, number, window, channels = frames.shape
+  shared = window // hop
+  parts = frames.reshape(batch_size, number, shared, hop, channels)
+  hops = sum(
+    jnp.pad(parts[:, :, i], ((0, 0), (i, shared - 1 - i), (0, 0), (0, 0)))
+    for i in range(shared)
+  )
+  return hops.reshape(batch_size, -1, channels)
+
+
+def _levels(spectra: jax.Array) -> jax.Array:
+  """Computes levels of about -1, below `FLOOR`, to 3, full scale."""
+  power = jnp.square(spectra.real) + jnp.square(spectra.imag)
+  return 0.5 * jnp.log10(1 + power / FLOOR) - 1
+
+
+def _margins(window: int, hop: int) -> tuple[int, int]:
+  """Returns the samples of the first and last frame beyond the sound."""
+  before = (window - hop) // 2
+  return before, window - hop - before
+
+
+def _root_of_hann(window: int) -> np.ndarray:
+  return np.sin(np.pi * (np.arange(window) + 0.5) / window)
