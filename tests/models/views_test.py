@@ -9,7 +9,7 @@ from tests.models.critic_test import capture
 from tests.networks import jitted, random_variables
 from vaegan_jax.losses import penalties
 from vaegan_jax.losses.adversarial import mean_over_map
-from vaegan_jax.models import views
+from vaegan_jax.models import plain, views
 from vaegan_jax.models.critic import Critic
 
 CRITIC = Critic(
@@ -112,3 +112,22 @@ def test_r1_of_views_has_the_gradient_of_its_definition_under_pmap():
   for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
   assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(got)[1::2])
+
+
+@pytest.mark.parametrize(
+  ('module', 'shape'),
+  [
+    (CRITIC, X.shape[1:]),
+    (CRITIC.clone(patch_size=2), X.shape[1:]),
+    (plain.Encoder(4, False, 2, (1,), patch_size=2), (32, 2)),
+    (plain.Decoder(2, (), 2, (1,), patch_size=2, spectral_mask=16), (8, 4)),
+  ],
+)
+def test_networks_of_sounds_export_with_a_symbolic_batch(module, shape):
+  example = np.zeros((1, *shape), np.float32)
+  variables = jax.eval_shape(module.init, jax.random.key(0), example)
+  (batch,) = jax.export.symbolic_shape('batch')
+  exported = jax.export.export(jax.jit(module.apply))(
+    variables, jax.ShapeDtypeStruct((batch, *shape), np.float32)
+  )
+  assert exported.out_avals[0].shape[0] == batch

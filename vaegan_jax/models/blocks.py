@@ -247,10 +247,10 @@ def to_patches(x: jax.Array, side: int) -> jax.Array:
     return x
   pairs = [n for size in x.shape[1:-1] for n in (size // side, side)]
   places, pixels = range(1, len(pairs), 2), range(2, len(pairs) + 1, 2)
-  squares = x.reshape(len(x), *pairs, x.shape[-1]).transpose(
+  squares = x.reshape(x.shape[0], *pairs, x.shape[-1]).transpose(
     0, *places, *pixels, -1
   )
-  return squares.reshape(len(x), *pairs[::2], -1)
+  return squares.reshape(x.shape[0], *pairs[::2], -1)
 
 
 def from_patches(x: jax.Array, side: int) -> jax.Array:
@@ -258,11 +258,11 @@ def from_patches(x: jax.Array, side: int) -> jax.Array:
   if side == 1:
     return x
   space = x.shape[1:-1]
-  squares = x.reshape(len(x), *space, *[side] * len(space), -1)
+  squares = x.reshape(x.shape[0], *space, *[side] * len(space), -1)
   axes = range(1, len(space) + 1)
   pairs = [axis for i in axes for axis in (i, i + len(space))]
   squares = squares.transpose(0, *pairs, -1)
-  return squares.reshape(len(x), *(side * size for size in space), -1)
+  return squares.reshape(x.shape[0], *(side * size for size in space), -1)
 
 
 def to_latent(

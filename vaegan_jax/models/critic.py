@@ -155,7 +155,7 @@ class Critic(nn.Module):
       logits = part(view.x, train)
       if view.num_axes == 1:  # Phases before time.
         logits = logits.swapaxes(1, 2)
-      maps.append(logits.reshape(len(logits), -1))
+      maps.append(logits.reshape(logits.shape[0], -1))
     if len(maps) == 1:
       return maps[0]
     length = max(logits.shape[1] for logits in maps)

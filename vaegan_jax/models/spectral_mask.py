@@ -69,7 +69,7 @@ def stft(x: jax.Array, window: int, hop: int) -> jax.Array:
   """
   before, after = _margins(window, hop)
   x = jnp.pad(x.astype(jnp.float32), ((0, 0), (before, after), (0, 0)))
-  hops = x.reshape(len(x), -1, hop, x.shape[-1])
+  hops = x.reshape(x.shape[0], -1, hop, x.shape[-1])
   number = (x.shape[1] - window) // hop + 1
   # Slices, and not a gather, whose gradient is slow.
   frames = [hops[:, i : i + number] for i in range(window // hop)]

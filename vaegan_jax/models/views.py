@@ -121,4 +121,4 @@ def phases(x: jax.Array, period: int, multiple: int) -> jax.Array:
   """
   step = period * multiple
   x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % step), (0, 0)))
-  return x.reshape(len(x), -1, period, x.shape[-1]).swapaxes(1, 2)
+  return x.reshape(x.shape[0], -1, period, x.shape[-1]).swapaxes(1, 2)
