@@ -196,7 +196,7 @@ def test_a_critic_of_mid_and_side_gets_them_for_left_and_right(
   opened, monkeypatch
 ):
   evaluator, _, x = opened
-  monkeypatch.setattr(evaluator, '_distance', lambda critic, *pair: pair)
+  monkeypatch.setattr(evaluator, '_distance', lambda critic, sizes, *pair: pair)
   found = evaluator.distance_for({'critic': {}})(x, 2 * x, None)
   for factor, values in zip((1, 2), found[:2], strict=True):
     expected = factor * x
