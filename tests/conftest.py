@@ -18,7 +18,6 @@ from tests.environment import (
   QUICK_FLAGS,
   check_shapes_untraced,
   draw_initial_weights,
-  share_ir_context,
   spare_collector,
 )
 from tests.tiny_run import draw_images, tiny_flags
@@ -114,7 +113,6 @@ def pytest_collection_finish():
   if 'flax' in sys.modules:
     check_shapes_untraced()
     draw_initial_weights()
-    share_ir_context()
 
 
 def pytest_configure(config):

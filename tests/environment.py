@@ -79,15 +79,3 @@ def draw_initial_weights():
     return jax.lax.dynamic_slice(values, [offset], [size]).reshape(shape)
 
   initializers.random.truncated_normal = truncated_normal
-
-
-@functools.cache
-def share_ir_context():
-  """Lets all programs be lowered in one context of MLIR.
-
-  By default, each program loads the dialects into one of its own, which is a
-  fifth of the time of a program of one operation.
-  """
-  from jax._src.interpreters import mlir
-
-  mlir.make_ir_context = functools.cache(mlir.make_ir_context)

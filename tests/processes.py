@@ -25,7 +25,6 @@ from tests.environment import (
   check_shapes_untraced,
   draw_initial_weights,
   environment,
-  share_ir_context,
   spare_collector,
 )
 from vaegan_jax.commands import train
@@ -155,7 +154,6 @@ def _have_devices(number):
   spare_collector()
   check_shapes_untraced()
   draw_initial_weights()
-  share_ir_context()
   os.environ.update(environment(number))
   jax.config.update('jax_platforms', 'cpu')  # It was read when imported.
 
