@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+from unittest import mock
 
 import jax
 import numpy as np
@@ -34,6 +35,7 @@ from vaegan_jax.training import health, loop
 _SPEED = 'train/images_per_second'
 _RATE = '--config.optimizer.autoencoder_learning_rate'
 _LAST_STEP = 100  # Steps of the stopped run, with a checkpoint every 10.
+_tensorboard_writer = writers._tensorboard_writer  # Other tests have none.
 
 
 def _set(**values):
@@ -61,7 +63,8 @@ def long_run(tiny_run):
 def undisturbed(long_run, run, tmp_path_factory):
   """Returns the workdir of a complete run, which must not change."""
   workdir = tmp_path_factory.mktemp('runs') / 'undisturbed'
-  assert run(workdir, *long_run, whole=True) == 0
+  with mock.patch.object(writers, '_tensorboard_writer', _tensorboard_writer):
+    assert run(workdir, *long_run, whole=True) == 0
   return workdir
 
 
@@ -92,6 +95,7 @@ def test_a_workdir_contains_all_outputs(undisturbed):
   config = json.loads((undisturbed / 'config.json').read_text())
   assert config['num_train_steps'] == _LAST_STEP
   assert saved_steps(undisturbed) == [70, 80, 90, 100]
+  assert list(undisturbed.glob('events.out.tfevents.*'))
   assert not (undisturbed / 'quarantine').exists()
   figures = sorted((undisturbed / 'figures').iterdir())
   assert [path.name for path in figures] == [

@@ -10,14 +10,11 @@ from vaegan_jax.config.validation import validate
 
 BATCH = 4
 RESIDUAL = {'network': 'residual', 'channel_multipliers': (1, 2)}
-# Muon's products are counted in the cases of plain networks.
-WITHOUT_MUON = {'optimizer': {'muon_learning_rate': 0.0}}
 CASES = {
   'residual, flat; residual': {
     'model': RESIDUAL
     | {'attention_sides': (2,), 'latent_dim': 6, 'patch_size': 2},
     'critic': RESIDUAL | {'patch_size': 2},
-    **WITHOUT_MUON,
   },
   'plain, map of codes; patches at two scales': {
     'model': {
@@ -35,7 +32,8 @@ CASES = {
     'model': RESIDUAL
     | {'layout': 'ldm', 'middle_attention': True, 'latent_shape': 'map'},
     'critic': {},
-    **WITHOUT_MUON,
+    # Muon's products are counted in the other cases.
+    'optimizer': {'muon_learning_rate': 0.0},
   },
   'the decoder alone': {
     'model': {'norm': 'batch', 'train': 'decoder'},
