@@ -130,6 +130,27 @@ def test_sizes_are_kept_in_workdirs_and_exports(flags, tmp_path):
   assert np.isfinite(scores['distance'])
 
 
+def test_an_export_without_its_critic_loads_without_sizes(tiny_run, tmp_path):
+  sounds, run = tmp_path / 'sounds', tmp_path / 'run'
+  sounds.mkdir()
+  run.mkdir()
+  for index in range(20):
+    np.save(sounds / f'{index}.npy', np.float32(np.sin(np.arange(64) * index)))
+  finish(
+    run,
+    (*tiny_run, '--config.data.name=array_folder', '--config.data.channels=1'),
+    *(f'data.path={sounds}', 'data.shape=(64,)', 'data.value_range=(-1,1)'),
+    *_DIVIDING,
+    'loss.spectrum_weight=1',  # A layer that needs a size and no critic.
+  )
+  assert 'mel_32' in load(run).variables['layer_sizes']
+  folder = tmp_path / 'export'
+  use(run, '--mode=export', '--with_critic=false', f'--output={folder}')
+  model = load(folder)
+  assert model.critic is None and set(model.variables) == {'autoencoder'}
+  assert model.fingerprint == load(run).fingerprint
+
+
 def test_a_run_that_divides_by_nothing_follows_no_sizes(flags, tmp_path):
   none = '--config.loss.normalize=none'
   config = parse(tmp_path, *flags, none).config

@@ -125,8 +125,9 @@ class Evaluator(Reconstructor):
     """Returns the distance in the critic of a run; None if it has none."""
     if 'critic' not in variables:
       return None
-    critic = variables['critic'], variables.get('layer_sizes')
-    distance = functools.partial(self._distance, *devices.replicate(critic))
+    found = variables['critic'], variables.get('layer_sizes')
+    critic, sizes = devices.replicate(found)
+    distance = functools.partial(self._distance, critic, sizes)
     if not self._mid_side:
       return distance
     # Reconstructions are left and right; the critic takes mid and side.

@@ -10,7 +10,7 @@ import numpy as np
 from vaegan_jax.data import pixels
 from vaegan_jax.evaluation import spectra
 from vaegan_jax.losses import masks
-from vaegan_jax.losses.spectra import mel_layers
+from vaegan_jax.losses.spectra import mel_layers, power
 
 # (size of the transform, hop, window), those of auraloss.
 _RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
@@ -123,9 +123,7 @@ def _magnitudes(x: jax.Array, size: int, hop: int, window: int) -> jax.Array:
   )
   starts = np.arange(0, x.shape[1] - size + 1, hop)
   frames = x[:, starts[:, None] + np.arange(size)] * hann
-  spectrum = jnp.fft.rfft(frames)
-  power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
-  return jnp.sqrt(jnp.maximum(power, _MIN_POWER))
+  return jnp.sqrt(jnp.maximum(power(jnp.fft.rfft(frames)), _MIN_POWER))
 
 
 def si_sdr(x: jax.Array, x_recon: jax.Array, valid: Valid = None) -> jax.Array:

@@ -44,8 +44,7 @@ def decibels(x: jax.Array) -> jax.Array:
   window = np.sin(np.pi * (np.arange(size) + 0.5) / size) ** 2
   scale = np.float32(2 / window.sum())  # Half of a sine's is at -f.
   spectrum = jnp.fft.rfft(frames(x) * (window * scale)[:, None], axis=2)
-  power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
-  return 10 * jnp.log10(jnp.maximum(power, spectra.FLOOR))
+  return 10 * jnp.log10(jnp.maximum(spectra.power(spectrum), spectra.FLOOR))
 
 
 def frames(x: jax.Array) -> jax.Array:

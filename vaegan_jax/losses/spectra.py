@@ -22,30 +22,50 @@ _OVERLAP = 4  # Frames that see a sample.
 def stft(x: jax.Array, window: int) -> jax.Array:
   """Computes the spectrum of each frame under a Hann window.
 
-  Frames are a quarter of a window apart, with silence around the sound: each
-  stands for the samples of a quarter. A full-scale sine has magnitude 1.
+  Frames are a quarter of a window apart. A full-scale sine has magnitude 1.
 
   Args:
     x: [B, T, C].
     window: samples in a frame, a multiple of 8.
 
   Returns:
-    [B, N, K, C] complex64, with N = ceil(4 T / window) and K = window / 2 + 1
+    As `weighted_stft`, with N = ceil(4 T / window).
+  """
+  hann = np.sin(np.pi * (np.arange(window) + 0.5) / window) ** 2
+  hann *= 2 / hann.sum()  # Half of a sine's is at -f.
+  return weighted_stft(x, hann, window // _OVERLAP)
+
+
+def weighted_stft(x: jax.Array, weights: np.ndarray, hop: int) -> jax.Array:
+  """Computes the spectrum of each weighted frame.
+
+  Each frame stands for the hop in its middle, with silence around the sound.
+
+  Args:
+    x: [B, T, C].
+    weights: [window], an even number of samples and a multiple of the hop.
+    hop: samples from one frame to the next.
+
+  Returns:
+    [B, N, K, C] complex64, with N = ceil(T / hop) and K = window / 2 + 1
     frequencies, evenly from 0 to half of the sample rate.
   """
   num_samples, channels = x.shape[1:]
-  hop = window // _OVERLAP
+  overlap = len(weights) // hop
   number = -(-num_samples // hop)
-  before = (window - hop) // 2
-  after = (number + _OVERLAP - 1) * hop - num_samples - before
+  before = (len(weights) - hop) // 2
+  after = (number + overlap - 1) * hop - num_samples - before
   x = jnp.pad(x.astype(jnp.float32), ((0, 0), (before, after), (0, 0)))
   # Slices, and not a gather, whose gradient is slow.
-  hops = x.reshape(-1, number + _OVERLAP - 1, hop, channels)
-  frames = [hops[:, i : i + number] for i in range(_OVERLAP)]
-  hann = np.sin(np.pi * (np.arange(window) + 0.5) / window) ** 2
-  hann *= 2 / hann.sum()  # Half of a sine's is at -f.
-  frames = jnp.concatenate(frames, 2) * np.float32(hann)[:, None]
+  hops = x.reshape(-1, number + overlap - 1, hop, channels)
+  frames = [hops[:, i : i + number] for i in range(overlap)]
+  frames = jnp.concatenate(frames, 2) * np.float32(weights)[:, None]
   return jnp.fft.rfft(frames, axis=2)
+
+
+def power(spectrum: jax.Array) -> jax.Array:
+  """Computes the squared magnitudes of a complex spectrum."""
+  return jnp.square(spectrum.real) + jnp.square(spectrum.imag)
 
 
 def mel_filters(window: int, num_bands: int, sample_rate: int) -> np.ndarray:
@@ -83,10 +103,8 @@ def mel_layers(x: jax.Array, sample_rate: int) -> dict[str, jax.Array]:
   """
   layers = {}
   for window in mel_windows(x.shape[1]):
-    spectrum = stft(x, window)
-    power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
     filters = mel_filters(window, num_bands(window, sample_rate), sample_rate)
-    bands = jnp.einsum('bnkc,km->bnmc', power, filters)
+    bands = jnp.einsum('bnkc,km->bnmc', power(stft(x, window)), filters)
     bands = jnp.log1p(bands / FLOOR) / math.log(10)
     layers[f'mel_{window}'] = bands.reshape(*bands.shape[:2], -1)
   return layers

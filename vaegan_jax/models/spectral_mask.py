@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaegan_jax.losses.spectra import FLOOR
+from vaegan_jax.losses.spectra import FLOOR, power, weighted_stft
 from vaegan_jax.models import blocks
 
 _MAX_GAIN = 2.0
@@ -54,9 +54,7 @@ class SpectralMask(nn.Module):
 
 
 def stft(x: jax.Array, window: int, hop: int) -> jax.Array:
-  """Computes the spectra of frames that are centred on each hop.
-
-  Frames have the root of a Hann window, and silence around the sound.
+  """Computes the spectra of frames under the root of a Hann window.
 
   Args:
     x: [B, T, C]; T is a multiple of the hop.
@@ -64,18 +62,9 @@ def stft(x: jax.Array, window: int, hop: int) -> jax.Array:
     hop: samples from one frame to the next.
 
   Returns:
-    [B, N, K, C] complex64, with N = T / hop and K = window / 2 + 1. A
-    full-scale sine has magnitude 1.
+    As `weighted_stft`, with N = T / hop. A full-scale sine has magnitude 1.
   """
-  before, after = _margins(window, hop)
-  x = jnp.pad(x.astype(jnp.float32), ((0, 0), (before, after), (0, 0)))
-  hops = x.reshape(x.shape[0], -1, hop, x.shape[-1])
-  number = (x.shape[1] - window) // hop + 1
-  # Slices, and not a gather, whose gradient is slow.
-  frames = [hops[:, i : i + number] for i in range(window // hop)]
-  weights = _root_of_hann(window) * (np.pi / window)
-  frames = jnp.concatenate(frames, 2) * np.float32(weights)[:, None]
-  return jnp.fft.rfft(frames, axis=2)
+  return weighted_stft(x, _root_of_hann(window) * (np.pi / window), hop)
 
 
 def istft(spectra: jax.Array, window: int, hop: int) -> jax.Array:
@@ -85,8 +74,8 @@ def istft(spectra: jax.Array, window: int, hop: int) -> jax.Array:
   x = _overlap_add(frames * np.float32(hann * window / np.pi)[:, None], hop)
   squares = jnp.ones_like(frames[:1, :, :, :1]) * np.float32(hann**2)[:, None]
   weights = _overlap_add(squares, hop)
-  before, after = _margins(window, hop)
-  return (x / weights)[:, before : x.shape[1] - after]
+  before = (window - hop) // 2
+  return (x / weights)[:, before : before + spectra.shape[1] * hop]
 
 
 def _overlap_add(frames: jax.Array, hop: int) -> jax.Array:
@@ -103,14 +92,7 @@ def _overlap_add(frames: jax.Array, hop: int) -> jax.Array:
 
 def _levels(spectra: jax.Array) -> jax.Array:
   """Computes levels of about -1, below `FLOOR`, to 3, full scale."""
-  power = jnp.square(spectra.real) + jnp.square(spectra.imag)
-  return 0.5 * jnp.log10(1 + power / FLOOR) - 1
-
-
-def _margins(window: int, hop: int) -> tuple[int, int]:
-  """Returns the samples of the first and last frame beyond the sound."""
-  before = (window - hop) // 2
-  return before, window - hop - before
+  return 0.5 * jnp.log10(1 + power(spectra) / FLOOR) - 1
 
 
 def _root_of_hann(window: int) -> np.ndarray:

@@ -108,8 +108,7 @@ def compressed_spectrum(x: jax.Array, window: int) -> jax.Array:
     [B, N, K, 2 C]: real parts and imaginary parts, K = window / 2.
   """
   z = spectra.stft(x, window)[:, :, :-1]
-  power = jnp.square(z.real) + jnp.square(z.imag)
-  factor = (power + spectra.FLOOR) ** ((_POWER - 1) / 2)
+  factor = (spectra.power(z) + spectra.FLOOR) ** ((_POWER - 1) / 2)
   return jnp.concatenate([z.real * factor, z.imag * factor], axis=-1)
 
 

@@ -149,9 +149,9 @@ def only_first_prints() -> Iterator[None]:
 def ending_interrupted_libraries() -> Iterator[None]:
   """Ends the process at once if a signal interrupted an import or compilation.
 
-  An interrupted import, such as TensorFlow's, may crash when Python ends. So
-  may a compilation, because it goes on in a thread. Python ends as usual in
-  every other case.
+  Both may crash when Python ends: an import of TensorFlow, for example, and a
+  compilation, because it goes on in a thread. In all other cases Python ends as
+  usual.
   """
   try:
     yield

@@ -66,22 +66,25 @@ def read_export(
 def exported_tensors(
   variables: Mapping[str, Variables],
 ) -> dict[str, np.ndarray]:
-  """Names variables for inference as an export has them.
+  """Names variables for inference as an export has them."""
+  return to_tensors(_as_stored(variables))
 
-  It has the layers' sizes among the critic's variables.
-  """
+
+def _as_stored(variables) -> dict[str, Variables]:
+  """Puts the layers' sizes where a file has them: in the critic's variables."""
   networks = dict(variables)
   sizes = networks.pop('layer_sizes', None)
   if sizes and 'critic' in networks:
     networks['critic'] = {**networks['critic'], 'sizes': sizes}
-  return to_tensors(networks)
+  return networks
 
 
 def _check_tensors(path, tensors, modules, config) -> None:
   """Refuses tensors that do not fit the networks."""
-  wanted = variable_shapes(config, modules)
-  if sizes := size_shapes(config, modules):
-    wanted['critic']['sizes'] = sizes
+  wanted = _as_stored(
+    variable_shapes(config, modules)
+    | {'layer_sizes': size_shapes(config, modules)}
+  )
   wanted = {
     name: leaf.shape
     for name, leaf in flax.traverse_util.flatten_dict(wanted, sep='.').items()
