@@ -27,6 +27,7 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   config.model.patch_size = 8
   # Gains of 512 samples, 32 ms, remove noise between the partials of a tone.
   config.model.spectral_mask = 512
+  config.model.spectral_noise = True
   config.model.depth = 3
   config.model.width = 32
   config.model.channel_multipliers = (2, 4, 4)

@@ -168,12 +168,14 @@ def decoder_products(
 
 
 def _mask_products(config, sides: Sides, width: int) -> list[int]:
-  """Counts the three convolutions of a mask of spectra, if there is one."""
+  """Counts the convolutions of a mask of spectra, if there is one."""
   window = config.model.spectral_mask
   if not window:
     return []
   frequencies = config.data.channels * (window // 2 + 1)
-  ends = ((frequencies, width), (width, width), (width, frequencies))
+  to_levels = 1 + config.model.spectral_noise
+  ends = ((frequencies, width), (width, width))
+  ends += ((width, frequencies),) * to_levels
   return [_conv(sides, _three, *pair) for pair in ends]
 
 

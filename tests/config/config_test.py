@@ -130,6 +130,7 @@ BAD_VALUES = {
   'model.kernel_size': (0, 4, 65, '3'),
   'model.patch_size': (0, 3, 17, '2'),  # 64 / (3 * 16) leaves 16.
   'model.spectral_mask': (-1, 64, 512.0),  # Of photographs.
+  'model.spectral_noise': (True, 1),  # Without a mask.
   'critic.patch_size': (0, 8, 2.0),  # 64 / (8 * 16) leaves 64.
   'data.group_by': ('folder', '(', '*', 3, None),  # Of no folder; malformed.
   'data.clip': (1, 'true', None),

@@ -230,6 +230,11 @@ MISTAKES = (
     'model.spectral_mask=64 must be 0 2 axes model.spectral_mask=0',
   ),
   (
+    f'{_SOUNDS} --config.model.spectral_noise=true',
+    'model.spectral_noise=True must be false without model.spectral_mask '
+    'model.spectral_noise=false',
+  ),
+  (
     f'{_SOUNDS} --config.model.spectral_mask=80',
     'model.spectral_mask=80 multiple of 32 model.spectral_mask=96',
   ),

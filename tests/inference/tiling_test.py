@@ -26,13 +26,14 @@ _OF_SOUNDS = (
   'model.kernel_size=7',
   'model.patch_size=2',
   'model.spectral_mask=128',
+  'model.spectral_noise=true',
 )
 # Fields of a run, a tile, and inputs: odd, smaller than a tile in one axis.
 EXACT = {
   'sounds': (
     ('data.shape=(16,)', 'model.latent_shape=map', *_OF_SOUNDS),
-    528,
-    (845,),
+    1552,
+    (2733,),
   ),
   'images': ((*LATENTS['vq'], 'model.norm=batch'), 32, (35, 70)),
   'volumes': (('data.shape=(8,8,8)', 'model.latent_shape=map'), 24, (45, 9, 8)),

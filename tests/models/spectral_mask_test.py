@@ -5,7 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaegan_jax.models.spectral_mask import SpectralMask, istft, stft
+from vaegan_jax.models.spectral_mask import (
+  SpectralMask,
+  istft,
+  noise_period,
+  stft,
+)
 
 WINDOW, HOP = 32, 8
 
@@ -46,3 +51,23 @@ def test_gains_start_at_1_and_remove_or_double_a_band():
   found = mask.apply({'params': params}, x, features)
   inside = np.s_[:, WINDOW:-WINDOW]
   np.testing.assert_allclose(found[inside], 2 * tone(3)[inside], atol=0.02)
+
+
+def test_noise_has_the_level_of_each_frequency_and_repeats():
+  mask, length = SpectralMask(WINDOW, noise=True), 4096
+  silence, features = jnp.zeros((1, length, 1)), jnp.ones((1, length // HOP, 4))
+  params = mask.init(jax.random.key(0), silence, features)['params']
+  # White noise of twice the level 1 has a standard deviation of 2e-3.
+  params['to_noise']['bias'] = jnp.full(WINDOW // 2 + 1, 2.0)
+  noise = mask.apply({'params': params}, silence, features)
+  period = noise_period(WINDOW, HOP) * HOP
+  inside = np.asarray(noise[0, WINDOW:-WINDOW, 0])
+  np.testing.assert_allclose(inside[:period].std(), 2e-3, rtol=0.1)
+  np.testing.assert_allclose(inside[period:], inside[:-period], atol=1e-8)
+  # None above the eighth frequency.
+  below = jnp.where(jnp.arange(WINDOW // 2 + 1) < 8, 2.0, 0.0)
+  params['to_noise']['bias'] = below
+  noise = mask.apply({'params': params}, silence, features)
+  power = np.square(np.abs(np.fft.rfft(noise[0, :, 0])))
+  share = power[int(len(power) * 0.6) :].sum() / power.sum()
+  assert share < 0.01 and noise.std() > 1e-3

@@ -163,7 +163,7 @@ _CONSTANT = {'optimizer.schedule': 'constant'}
 _START = {'loss.kl_weight': 1e-2}
 _FACES = {'loss.image_weight': 2.0}
 _NO_RATE = {'loss.rate': 0.0, 'loss.adversarial_weight': 0.2}
-_NO_MASK = {'model.spectral_mask': None}
+_NO_MASK = dict.fromkeys(('model.spectral_mask', 'model.spectral_noise'))
 _VOICE = {'loss.spectrum_weight': 0.0, 'critic.views': ('wave',)}
 _KL = {'loss.rate': 0.0, 'loss.kl_weight': 0.25}
 _RANGE = {'data.value_range': (0, 5)}
@@ -198,6 +198,7 @@ _RANGE = {'data.value_range': (0, 5)}
     ('audio.py', _VOICE, 'all'),
     ('audio.py', _NO_MASK, ''),
     ('audio.py', _GEOMETRIC | _NO_MASK, ''),
+    ('audio.py', {'model.spectral_noise': None}, ''),
     ('audio.py:mse', {'model.spectral_mask': 0}, 'all'),
     ('audio.py', _GEOMETRIC, ''),
     ('audio.py', _GEOMETRIC | {'loss.image_weight': 0.0}, ''),

@@ -41,7 +41,11 @@ CASES = {
     'loss': {'drift_weight': 1.0},
   },
   'sounds of all views, with spectra': {
-    'model': {'latent_shape': 'map', 'spectral_mask': 8},
+    'model': {
+      'latent_shape': 'map',
+      'spectral_mask': 8,
+      'spectral_noise': True,
+    },
     'critic': {
       'head': 'patch',
       'patch_size': 2,

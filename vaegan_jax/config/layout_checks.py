@@ -54,6 +54,12 @@ def check_spectral_mask(
   model, space = config.model, spatial_shape(config.data)
   window = model.spectral_mask
   if not window:
+    if model.spectral_noise:
+      yield (
+        'model.spectral_noise',
+        'must be false without model.spectral_mask, which adds the noise',
+        'model.spectral_noise=false',
+      )
     return
   if len(space) > 1:
     yield (

@@ -195,6 +195,9 @@ FIELDS = (
   Field('model.spectral_mask', 0, between(0, 2**14),
         "Samples in a frame of the mask of a sound's spectra with which the "
         "decoder of 'plain' ends; 0: no mask."),
+  Field('model.spectral_noise', False, rules.ANY,
+        'Whether the mask adds noise, with a level for each frequency of each '
+        'frame.'),
   Field('model.dtype', 'float32', one_of(*names.DTYPES),
         'Type that the convolutions compute in.'),
   Field('model.remat', False, rules.ANY,

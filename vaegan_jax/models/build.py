@@ -101,7 +101,7 @@ def create_autoencoder(
   if network is residual:
     fields |= own
   else:
-    own['spectral_mask'] = model['spectral_mask']
+    own |= {name: model[name] for name in ('spectral_mask', 'spectral_noise')}
   return Autoencoder(
     encoder=network.Encoder(latent.num_inputs, flat, **fields),
     latent=latent,

@@ -77,6 +77,7 @@ class Decoder(nn.Module):
       patch_size: as the encoder's.
     kernel_size: of the first and the last convolution.
     spectral_mask: window of the mask of a sound's spectra; 0: none.
+    spectral_noise: whether the mask adds noise.
   """
 
   channels: int
@@ -91,6 +92,7 @@ class Decoder(nn.Module):
   patch_size: int = 1
   kernel_size: int = 3
   spectral_mask: int = 0
+  spectral_noise: bool = False
 
   @nn.compact
   def __call__(self, latents: jax.Array, train: bool = False) -> jax.Array:
@@ -117,7 +119,9 @@ class Decoder(nn.Module):
     x = blocks.from_patches(to_image(x), self.patch_size)
     x = nn.tanh(x.astype(jnp.float32))
     if self.spectral_mask:
-      mask = SpectralMask(self.spectral_mask, self.dtype, name='mask')
+      mask = SpectralMask(
+        self.spectral_mask, self.spectral_noise, self.dtype, name='mask'
+      )
       x = jnp.clip(mask(x, first), -1, 1)
     return x
 

@@ -2,7 +2,8 @@
 
 A decoder's error is spread over all frequencies, and is loudest where the sound
 is quiet. Frames of many positions of the latent resolve the partials of a tone,
-so that gains can remove what is between them.
+so that gains can remove what is between them. Recordings have noise of their
+own, which no decoder can predict: it is added at levels that are predicted.
 Axes: B batch, T samples, N frames, K frequencies, F features, C channels.
 """
 
@@ -17,6 +18,7 @@ from vaegan_jax.losses.spectra import FLOOR, power, weighted_stft
 from vaegan_jax.models import blocks
 
 _MAX_GAIN = 2.0
+_NOISE = 1e-3  # The standard deviation of noise of level 1: -60 dB.
 
 
 class SpectralMask(nn.Module):
@@ -28,10 +30,14 @@ class SpectralMask(nn.Module):
 
   Attributes:
     window: samples in a frame, a multiple of twice the samples a position.
+    noise: whether to add white noise with a level for each frequency of each
+      frame (arXiv 2001.04643, section 3.4). It is the same for all sounds, and
+      repeats after `noise_period` frames.
     dtype: the convolutions'; None: that of their input.
   """
 
   window: int
+  noise: bool = False
   dtype: Any = None
 
   @nn.compact
@@ -46,11 +52,23 @@ class SpectralMask(nn.Module):
 
     hidden = conv(width, 'from_levels')(levels)
     hidden += conv(width, 'from_features', use_bias=False)(features)
-    zeros = nn.initializers.zeros
-    to_gains = conv(levels.shape[-1], 'to_gains', kernel_init=zeros)
-    gains = to_gains(blocks.leaky_relu(hidden)).astype(jnp.float32)
-    gains = _MAX_GAIN * nn.sigmoid(gains)
-    return istft(spectra * gains.reshape(spectra.shape), self.window, hop)
+    hidden = blocks.leaky_relu(hidden)
+    initial = {'kernel_init': nn.initializers.zeros}
+    gains = conv(levels.shape[-1], 'to_gains', **initial)(hidden)
+    gains = _MAX_GAIN * nn.sigmoid(gains.astype(jnp.float32))
+    masked = spectra * gains.reshape(spectra.shape)
+    if self.noise:
+      initial['bias_init'] = nn.initializers.constant(0.5)
+      noise_levels = conv(levels.shape[-1], 'to_noise', **initial)(hidden)
+      noise_levels = noise_levels.astype(jnp.float32).reshape(spectra.shape)
+      noise = _noise_spectra(self.window, hop, x.shape[-1])
+      masked += noise_levels * noise[np.arange(len(features[0])) % len(noise)]
+    return istft(masked, self.window, hop)
+
+
+def noise_period(window: int, hop: int) -> int:
+  """Returns the number of frames after which the noise repeats."""
+  return 4 * window // hop
 
 
 def stft(x: jax.Array, window: int, hop: int) -> jax.Array:
@@ -76,6 +94,17 @@ def istft(spectra: jax.Array, window: int, hop: int) -> jax.Array:
   weights = _overlap_add(squares, hop)
   before = (window - hop) // 2
   return (x / weights)[:, before : before + spectra.shape[1] * hop]
+
+
+def _noise_spectra(window: int, hop: int, channels: int) -> np.ndarray:
+  """Returns the spectra of noise of level 1, [period, K, C] complex64."""
+  period = noise_period(window, hop)
+  # NumPy has frozen this stream: a trained model always has the same noise.
+  noise = np.random.RandomState(0).normal(0, _NOISE, (period * hop, channels))
+  first = np.arange(period)[:, None] * hop - (window - hop) // 2
+  frames = noise[(first + np.arange(window)) % len(noise)]
+  weights = _root_of_hann(window)[:, None] * (np.pi / window)
+  return np.fft.rfft(frames * weights, axis=1).astype(np.complex64)
 
 
 def _overlap_add(frames: jax.Array, hop: int) -> jax.Array:

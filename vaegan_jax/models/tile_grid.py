@@ -61,17 +61,24 @@ class Grid(NamedTuple):
 
 
 def place_tiles(
-  space: Sequence[int], tile: Sequence[int], overlap: Sequence[int]
+  space: Sequence[int],
+  tile: Sequence[int],
+  overlap: Sequence[int],
+  multiple: int = 1,
 ) -> Grid:
   """Places tiles over the shape `space`; a tile is no longer than its axis.
 
-  They overlap by at least `overlap`, the last two of an axis by more.
+  They overlap by at least `overlap`, the last two of an axis by more. All begin
+  at a multiple of `multiple`, for which tiles may be shorter than `tile`.
   """
-  starts = [
-    (*range(0, length - size, size - shared), max(length - size, 0))
-    for length, size, shared in zip(space, tile, overlap, strict=True)
-  ]
-  return Grid(tuple(starts), tuple(map(min, space, tile)))
+  starts, sizes = [], []
+  for length, size, shared in zip(space, tile, overlap, strict=True):
+    size = length if length <= size else size - (size - length) % multiple
+    step = (size - shared) // multiple * multiple
+    step = max(step, multiple)
+    starts.append((*range(0, length - size, step), length - size))
+    sizes.append(size)
+  return Grid(tuple(starts), tuple(sizes))
 
 
 @functools.lru_cache(64)

@@ -23,7 +23,7 @@ import numpy as np
 
 from vaegan_jax.errors import UserError
 from vaegan_jax.models.autoencoder import Autoencoder
-from vaegan_jax.models.spectral_mask import SpectralMask
+from vaegan_jax.models.spectral_mask import SpectralMask, noise_period
 from vaegan_jax.models.tile_grid import Grid, place_tiles
 
 ENCODER, DECODER = 'encoder', 'decoder'
@@ -90,7 +90,7 @@ class TilePlan:
 
   def fitting(self, side: int) -> int:
     """Returns the least side of a tile that is no smaller, for a map."""
-    least = max(4, 1 + max(self._overlaps.values()))
+    least = max(4, 2 * self._noise_cells - 1 + max(self._overlaps.values()))
     return max(least, -(-side // self.factor)) * self.factor
 
   @property
@@ -136,11 +136,20 @@ class TilePlan:
     overlap = [self._overlaps[network]] * len(tile)
     if not self.is_exact:
       overlap = [n // _PARTS for n in tile]
-    return place_tiles(cells, tile, overlap)
+    multiple = self._noise_cells if network == DECODER else 1
+    return place_tiles(cells, tile, overlap, multiple)
 
   @property
   def _trained(self) -> tuple[int, ...]:
     return tuple(self.image_shape[:-1])
+
+  @property
+  def _noise_cells(self) -> int:
+    """Cells after which the decoder's noise repeats, or 1 without noise."""
+    decoder = self.autoencoder.decoder
+    if not getattr(decoder, 'spectral_noise', False):
+      return 1
+    return noise_period(decoder.spectral_mask, self.factor)
 
   @functools.cached_property
   def _reaches(self) -> dict[str, float]:

@@ -69,10 +69,11 @@ _CHANGES = (
     },
     {},
   ),
-  # audio.py: critics of spectra, the weight of spectra, the mask, patches.
+  # audio.py: critics and weight of spectra, the mask, its noise, patches.
   ({'critic.views': [(_LACKING, _ANY)]}, {}),
   ({'loss.spectrum_weight': [(_LACKING, _ANY)]}, {}),
   ({'model.spectral_mask': [(_LACKING, _ANY)]}, {}),
+  ({'model.spectral_noise': [(_LACKING, _ANY)]}, {}),
   (
     {
       'model.patch_size': [(1, 8)],
