@@ -3,7 +3,7 @@
 Each run of the grid is one that `--mode=train` could have made, in a workdir
 of its own. Its `outcome.json` records how it ended, so that the same command
 resumes a study. Runs follow each other, and each has all the devices. A run
-that was killed with its process is resumed. Of several processes the first
+that was killed with its process is resumed. The first of several processes
 reads and writes the outcomes.
 """
 

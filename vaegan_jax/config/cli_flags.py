@@ -94,8 +94,8 @@ FLAGS = {
     either(_SPLITS), 'eval', ('encode', 'reconstruct'),
     {'enum_values': _SPLITS}),
   'output': _Flag(
-    flags.DEFINE_string, '', 'Folder to write; empty: one in the workdir. Of a '
-    'report, also its file.', PATH.text, '/data/latents', (*USES, 'report')),
+    flags.DEFINE_string, '', 'Folder to write; empty: one in the workdir. A '
+    'report may be a file.', PATH.text, '/data/latents', (*USES, 'report')),
   'report.num_examples': _Flag(
     flags.DEFINE_integer, NUM_EXAMPLES,
     'Examples on the page of a report, if they fit.',

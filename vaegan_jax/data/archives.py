@@ -137,9 +137,9 @@ def _list_tar(path: str) -> Iterator[Member]:
 
 
 def _check_end(path: str, offset: int) -> None:
-  """Raises a UserError if a tar does not end there, as its format demands.
+  """Raises a UserError if a tar has no end mark at the offset.
 
-  `tarfile` takes a header that is cut for the end.
+  `tarfile` mistakes a truncated header for the end.
   """
   with open(path, 'rb') as file:
     file.seek(offset)

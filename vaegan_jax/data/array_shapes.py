@@ -160,10 +160,10 @@ def cut(
 def count_missing(
   stored: arrays.Stored, reading: Reading, channels: int, shape: Sequence[int]
 ) -> tuple[int, int]:
-  """Counts the values of no data, and all, in what is cut out of an array.
+  """Counts the missing values, and all values, of an array's crop.
 
-  Arguments are those of `arrays.decode_array`. Of an array out of which nothing
-  can be cut all is counted; `check_shape` reports it.
+  Arguments are those of `arrays.decode_array`. If nothing can be cropped, the
+  whole array is counted; `check_shape` reports it.
 
   Raises:
     NoData: they are too many.

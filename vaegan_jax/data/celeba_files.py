@@ -51,7 +51,8 @@ class CelebAFiles(ImageFiles):
   def __init__(self, path: str):
     """Lists the images; see `ImageFiles`.
 
-    The list is the same by all rules. Those of 2 keep prepared copies.
+    Every version of `data.folder_rules` lists the same ones. With 2, copies
+    that were prepared before stay valid.
     """
     super().__init__(path, 2)
 

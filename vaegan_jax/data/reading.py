@@ -112,7 +112,7 @@ class TooShort(ValueError):
 
 
 class UnreadableKind(ValueError):
-  """An error for a whole file that is not read so; it names the remedy."""
+  """An intact file of a kind that is not read; the message has a remedy."""
 
 
 class NoData(ValueError):

@@ -1,7 +1,7 @@
 """Headers of sound files that the library reads wrongly, and their repair.
 
-Sizes that are unknown, as out of a pipe, tags before the file and names of
-other programs are replaced while the file is read; no file is changed.
+Unknown sizes, as pipes write them, tags before the file and the names of other
+programs are replaced while a file is read. No file is changed.
 """
 
 import io

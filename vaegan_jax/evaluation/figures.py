@@ -18,7 +18,7 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
 
   Args:
     images: [..., H, W, C] float in [-1, 1]: 1 grey, 2 grey and alpha, 3 RGB,
-      4 RGBA. Of more channels the first is shown, as grey.
+      4 RGBA. Images with more channels are shown by their first, as grey.
 
   Returns:
     [..., H, W, 3] uint8.

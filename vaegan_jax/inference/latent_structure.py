@@ -41,8 +41,8 @@ def moments_of(latents: np.ndarray, logvar: np.ndarray | None) -> Moments:
   """Returns the moments of latents.
 
   Args:
-    latents: [B, *S, Z]; the means of a Gaussian. Of a map with more than 1,024
-      positions the middle is measured.
+    latents: [B, *S, Z]; the means of a Gaussian. Maps with more than 1,024
+      positions are measured in their middle.
     logvar: [B, *S, Z] of a Gaussian; None of other latents.
   """
   noise = np.zeros_like(latents) if logvar is None else np.exp(logvar)

@@ -1,8 +1,8 @@
 """Opens a finished model, from the workdir of a run or from an export of one.
 
 An export is a folder of `config.json`, `model.safetensors` and `latents.json`;
-`commands/export.py` writes it. Of a run the newest whole checkpoint is read, by
-orbax, which an export does not need; neither needs TensorFlow, or the data.
+`commands/export.py` writes it. Orbax reads a run's newest complete checkpoint;
+an export needs no orbax. Neither needs TensorFlow or the data.
 """
 
 import os

@@ -96,8 +96,8 @@ class TrainedModel(struct.PyTreeNode):
     Args:
       images: [B, H, W, C] or [H, W, C] uint8, or a list of [H, W, C] of any
         sizes, or of Pillow's images. Other sizes and channels than the
-        training's are converted by Pillow. Of a run on arrays: arrays of real
-        numbers in the data's own units, of which the middle is cut out. NaN and
+        training's are converted by Pillow. A run on arrays takes arrays of real
+        numbers in the data's own units, and cuts out their middle. NaN and
         `data.nodata` mean no data, which is filled as in training. Within
         `jax.jit` and the like they must have the training's shape.
 

@@ -77,7 +77,7 @@ class Tiler:
 
     Returns:
       The posterior in NumPy, of [*S', Z], where S' is S over the factor,
-      rounded up. Of a flat latent [N, Z], tile by tile.
+      rounded up. A flat latent has [N, Z], tile by tile.
     """
     plan = self.plan
     cells = plan.cells(x.shape[: len(plan.tile)])

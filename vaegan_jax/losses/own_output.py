@@ -1,7 +1,7 @@
-"""Finds layers that add no feature: repeated ones, and a critic's verdict.
+"""Finds layers that add no feature: a critic's logits, and repeated layers.
 
-A critic's verdict is what the module returns or computes its output from. A
-wrapper such as `SpectralNorm` returns what is inside it. Neither adds a
+The logits are what the module returns or computes its output from. A wrapper
+such as `SpectralNorm` repeats the output of the layer inside it. Neither adds a
 feature. Arrays do not say where they come from, so the module is traced once
 more, abstractly, and the program is read. This costs no computation.
 """

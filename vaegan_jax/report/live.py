@@ -1,4 +1,4 @@
-"""The page of a run that is trained, written anew at every evaluation."""
+"""The page of a run in training, written anew at every evaluation."""
 
 import time
 from collections.abc import Mapping

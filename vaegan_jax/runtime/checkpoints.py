@@ -5,8 +5,8 @@ and `meta`, a JSON with the CRC32, dtype and shape of every leaf, the
 configuration and the dataset; see `checkpoint_metadata.py`.
 
 A checkpoint of another configuration, dataset or network is refused. A damaged
-one moves to `<workdir>/quarantine/`, and the one before it is restored. Of
-several processes only the first writes; all read, and all get the same result.
+one moves to `<workdir>/quarantine/`, and the one before it is restored. Only
+the first of several processes writes; all read, and all get the same result.
 """
 
 import contextlib

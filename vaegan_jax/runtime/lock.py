@@ -187,7 +187,7 @@ class _BucketLock:
         logging.warning('Writing %s/lock failed: %s', self._workdir, error)
 
   def write(self) -> dict[str, Any] | None:
-    """Replaces the last generation; returns the holder of any other."""
+    """Renews this lock; returns the holder if another process has it now."""
     content = json.dumps(self._me | {'time': time.time()})
     blob, last = self._create_blob(), self._generation
     try:

@@ -125,8 +125,8 @@ def track(
 ) -> Iterator[Step]:
   """Yields steps and shows their progress once they take some seconds.
 
-  A terminal shows a bar; a file or a pipe gets a line now and then. Of several
-  processes, only the first shows anything.
+  A terminal shows a bar; a file or a pipe gets a line now and then. Only the
+  first of several processes shows anything.
 
   Yields:
     The steps.

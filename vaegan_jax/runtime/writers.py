@@ -3,7 +3,7 @@
 Owns `metrics.jsonl` (one line per step, no step twice, even if the run was
 killed and resumed), TensorBoard events and the PNG files under `figures/`. No
 error here stops training: a full disk or a missing TensorBoard costs one
-warning. Of several processes only the first has `Writers`.
+warning. Only the first of several processes has `Writers`.
 """
 
 import contextlib

@@ -109,7 +109,7 @@ class Archives(Store):
         '--config.data.shape="(64, 64)"'
       )
     usable = images if self.are_photos else other
-    if usable and not self._wanted and _has_one_of(members, set(usable)):
+    if usable and not self._wanted and _has_single_files(members, set(usable)):
       return usable
     most = kinds.most_common(_MAX_LISTED)
     listed = ', '.join(f'{suffix!r} ({count:,})' for suffix, count in most)
@@ -126,8 +126,8 @@ class Archives(Store):
     )
 
 
-def _has_one_of(members, suffixes):
-  """Returns whether no example has several files of these kinds."""
+def _has_single_files(members, suffixes):
+  """Returns whether each example has at most one file of these kinds."""
   examples = itertools.groupby(members, lambda item: (item[0], item[1].key))
   return all(
     sum(member.suffix in suffixes for _, member in example) < 2
