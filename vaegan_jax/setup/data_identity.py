@@ -75,8 +75,11 @@ _CHANGES = (
   ({'model.spectral_mask': [(_LACKING, _ANY)]}, {}),
   ({'model.spectral_noise': [(_LACKING, _ANY)]}, {}),
   (
-    {'model.patch_size': [(_ANY, 8)], 'ema_decay': [(0.99, 0.995)]},
-    {'loss.spectrum_weight': [(2.0, 14.0)]},
+    {'model.spectral_noise': [(_LACKING, True)]},
+    {
+      'optimizer.schedule': [('constant', 'cosine')],
+      'loss.spectrum_weight': [(2.0, 8.0)],
+    },
   ),
   (
     {
@@ -92,7 +95,7 @@ _CHANGES = (
       'loss.norm': [('l1', 'log')],
       'loss.image_weight': [(0.0, 40.0), (1.0, 40.0)],
       'loss.image_halvings': [(3, 0)],
-      'loss.spectrum_weight': [(1.0, 14.0)],
+      'loss.spectrum_weight': [(1.0, 8.0)],
       'loss.kl_weight': [(4.0, 0.3), (1e-2, 5e-3)],  # Of `mse` and the others.
       'optimizer.muon_learning_rate': [(0.0, 0.02), (0.01, 0.02)],
       'loss.rate': [(_ANY, _OF_FILE)],  # It follows the latent's size.
@@ -111,7 +114,7 @@ _CHANGES = (
     {
       'critic.r1_weight': [(1.0, 0.01)],
       'loss.image_weight': [(4.0, 40.0), (12.0, 40.0), (100.0, 40.0)],
-      'loss.spectrum_weight': [(1.0, 14.0), (3.0, 14.0)],
+      'loss.spectrum_weight': [(1.0, 8.0), (3.0, 8.0)],
       'loss.kl_weight': [(3e-4, 5e-3), (2e-3, 5e-3)],
     },
   ),
