@@ -68,14 +68,6 @@ CASES = {
     'loss': {'adaptive_weight': True, 'adversarial_weight': 0.7},
   },
   'warmup': {'long_round_steps': 2},
-  'batch': {
-    'loss': {
-      'normalize': 'batch',
-      'reduction': 'mean',
-      'image_weight': 0.5,
-      'adversarial_ramp_steps': 2,
-    }
-  },
   'everything': {
     'num_steps': 2,
     'long_round_steps': 4,
@@ -85,7 +77,14 @@ CASES = {
     'r1_every_steps': 2,
     'lecam_weight': 0.1,
     'prior_fakes': True,
-    'loss': {'adversarial_to_encoder': False, 'adaptive_weight': True},
+    'loss': {
+      'adversarial_to_encoder': False,
+      'adaptive_weight': True,
+      'normalize': 'batch',
+      'reduction': 'mean',
+      'image_weight': 0.5,
+      'adversarial_ramp_steps': 2,
+    },
   },
   'least_squares': {'objective': 'least_squares'},
 }
