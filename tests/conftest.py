@@ -10,8 +10,8 @@ import signal
 import sys
 from pathlib import Path
 
-import ml_collections
 import pytest
+import yaml
 from safetensors.numpy import save_file
 
 from tests.environment import (
@@ -41,9 +41,9 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 os.environ.pop('PYTHONDONTWRITEBYTECODE', None)
 sys.dont_write_bytecode = False
 
-# Parsing a command line writes the configuration as YAML twice. That takes half
-# of its time, and nothing reads it.
-ml_collections.ConfigDict.__str__ = object.__repr__
+# Parsing a command line writes YAML, which takes half of its time in Python.
+if yaml.__with_libyaml__:
+  yaml.dump.__defaults__ = (None, yaml.CDumper)
 
 # A worker frees its compiled programs if it has this much memory and has grown
 # by this much since the last time: imports and fixtures cannot be freed.
