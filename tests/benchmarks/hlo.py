@@ -1,9 +1,10 @@
-"""Counts the work in a compiled program, from the text of its HLO.
+"""Counts the work in a program, from the text of its HLO.
 
-It analyses `jax.jit(f).lower(...).compile().as_text()`, which is what runs, and
-not the Python function. It counts only convolutions and matrix products. For a
-convolution it counts only products with real inputs: none with padding, and
-none with the zeros of a dilation.
+It analyses `jax.jit(f).lower(...).compile().as_text()`, which is what runs, or
+`jax.jit(f).lower(...).as_text('hlo')`, from which XLA has removed nothing yet.
+It counts only convolutions and matrix products. For a convolution it counts
+only products with real inputs: none with padding, and none with the zeros of a
+dilation.
 """
 
 import collections
@@ -19,6 +20,7 @@ _HARMLESS_TARGETS = (
   'SPMDShardToFullShape',
   'AllocateBuffer',
   'ConcatBitcast',
+  'xla.sdy.FuncResultSharding',
 )
 _HOST_OPCODES = ('infeed', 'outfeed', 'send', 'recv')
 _CALLBACK = re.compile('callback|host', re.IGNORECASE)
@@ -45,7 +47,7 @@ def count_flops(text: str) -> int:
   A product and its sum count as two.
 
   Args:
-    text: HLO of one compiled module.
+    text: HLO of one module.
 
   Returns:
     The count on one device.
@@ -137,7 +139,7 @@ def parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
   computations = {}
   entry = name = ''
   for line in re.sub(r'/\*.*?\*/', '', text).splitlines():
-    header = re.match(r'(ENTRY )?%?([\w.\-]+) .*-> .*\{$', line)
+    header = re.match(r'(ENTRY )?%?([\w.\-]+) (?:.*-> .*)?\{$', line)
     if header:
       name = header[2]
       entry = name if header[1] else entry

@@ -51,6 +51,11 @@ def trained(request, tmp_path_factory):
       '--config.model.strides=(2, 4)',
       '--config.model.activation=snake',
     )
+  else:
+    flags += (
+      '--config.model.depth=1',
+      '--config.model.channel_multipliers=(2,)',
+    )
   use(root / 'run', *flags, whole=True)
   workdir = root / 'resumed'  # A resumed run gets the same crops.
   use(workdir, *flags, '--config.num_train_steps=1')

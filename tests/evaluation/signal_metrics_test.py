@@ -136,12 +136,13 @@ def test_energy_is_what_numpy_keeps(sides):
 def test_each_example_is_judged_alone(sides):
   x, y = (_uniform(seed, 3, *sides, 2) for seed in range(2))
   together = jitted(measure, x, y)
-  alone = [jitted(measure, x[i : i + 1], y[i : i + 1]) for i in range(3)]
-  for name, values in together.items():
-    assert values.shape[0] == 3 and values.dtype == np.float32, name
-    np.testing.assert_allclose(
-      values, [one[name][0] for one in alone], rtol=2e-4
-    )
+  for i in range(3):  # Each is alone with other neighbours.
+    others = [_uniform(seed, 3, *sides, 2) for seed in (2, 3)]
+    others[0][i], others[1][i] = x[i], y[i]
+    alone = jitted(measure, *others)
+    for name, values in together.items():
+      assert values.shape[0] == 3 and values.dtype == np.float32, name
+      np.testing.assert_allclose(values[i], alone[name][i], rtol=2e-4)
   assert ('log_spectral_distance' in together) == (len(sides) == 1)
 
 

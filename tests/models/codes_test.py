@@ -21,7 +21,8 @@ KINDS = {
 LEVELS = [(3,), (4, 3), (8, 6, 5), (8, 5, 5, 5), (7, 4, 3, 3)]
 
 
-def init(latent, h):
+def init(latent):
+  h = jnp.zeros((1, latent.num_inputs))  # One shape, to compile it once.
   return jitted(latent.init, jax.random.key(0), h)
 
 
@@ -42,7 +43,7 @@ def encode_and_back(latent, variables, h):
 def test_codes_of_any_shape_decode_to_the_same_latents(kind, space):
   latent = KINDS[kind]
   h = normal(2, *space, 6)
-  variables = init(latent, h)
+  variables = init(latent)
   outputs, encoded, back = jax.jit(encode_and_back, static_argnums=0)(
     latent, variables, h
   )
@@ -61,7 +62,7 @@ def test_codes_of_any_shape_decode_to_the_same_latents(kind, space):
 @pytest.mark.parametrize('levels', LEVELS)
 def test_every_index_of_fsq_survives_the_round_trip(levels):
   latent = FSQ(len(levels), levels=levels)
-  variables = init(latent, jnp.zeros((1, len(levels))))
+  variables = init(latent)
   indices = jnp.arange(latent.codebook_size)[:, None]
   vectors = jitted(latent.apply, variables, indices, method='from_indices')
   assert len(np.unique(vectors, axis=0)) == latent.codebook_size
@@ -88,7 +89,7 @@ def test_every_index_of_fsq_survives_the_round_trip(levels):
 def test_fsq_by_hand():
   """Three levels are -1, 0 and 1; four are -2, -1, 0 and 1 halves."""
   latent = FSQ(2, levels=(3, 4))
-  variables = init(latent, jnp.zeros((1, 2)))
+  variables = init(latent)
   h = jnp.array([[9.0, 9.0], [-9.0, -9.0], [0.0, 0.0], [0.3, 0.1]])
   encoded = jitted(latent.apply, variables, h, method='encode')
   np.testing.assert_allclose(
@@ -101,7 +102,7 @@ def test_fsq_by_hand():
 def test_gradients_pass_the_rounding(kind):
   latent = KINDS[kind]
   h = normal(4, 6, scale=0.3)
-  variables = init(latent, h)
+  variables = init(latent)
 
   def total(h):
     return (latent.apply(variables, h)[0] * jnp.arange(6)).sum()
@@ -145,7 +146,7 @@ def test_a_code_converges_to_the_mean_of_its_tokens():
   centres = np.array([[3.0, 1.0], [-2.0, 0.5]])
   h = np.repeat(centres, 50, axis=0) + 0.1 * rng.normal(size=(100, 2))
   h = jnp.float32(h)
-  variables = init(latent, h)
+  variables = init(latent)
   step = jax.jit(lambda variables: train(latent, variables, h))
   for _ in range(1200):
     (_, losses, stats), variables = step(variables)
@@ -164,7 +165,8 @@ def test_a_code_converges_to_the_mean_of_its_tokens():
 def test_dead_codes_are_replaced_by_tokens_of_the_batch():
   latent = VQ(2, codebook_size=16, code_dim=2)
   h = normal(64, 2, seed=3)
-  variables = init(latent, h + 100.0)  # Far from all codes.
+  variables = init(latent)
+  # Far from all codes.
   _, variables = train(latent, variables, h + 100.0)
   codebook = np.asarray(jitted(latent.apply, variables, method='codebook'))
   tokens = np.asarray(h + 100.0)
@@ -177,7 +179,7 @@ def test_dead_codes_are_replaced_by_tokens_of_the_batch():
 def test_a_codebook_is_constant_without_noise_or_training():
   latent = KINDS['vq']
   h = normal(3, 6)
-  variables = init(latent, h)
+  variables = init(latent)
   noise = noise_of(latent, 3)
   for args in ((None, True), (noise, False)):
     _, moved = jitted(latent.apply, variables, h, *args, mutable='batch_stats')
@@ -209,7 +211,7 @@ def test_entropy_of_lfq_is_that_of_the_joint_distribution():
   """Compares it with a softmax over all 2^3 codes."""
   latent = KINDS['lfq']
   h = normal(5, 6, seed=4, scale=0.5)
-  _, losses, _ = jitted(latent.apply, init(latent, h), h)
+  _, losses, _ = jitted(latent.apply, init(latent), h)
   tokens = np.asarray(h, np.float64).reshape(5, 2, 3)
   values = np.array(
     [[1 if i >> b & 1 else -1 for b in range(3)] for i in range(8)]
@@ -240,7 +242,7 @@ def test_codebook_metrics_by_hand(xp):
   'latent', [*KINDS.values(), Gaussian(6), Deterministic(6)]
 )
 def test_prior_samples_depend_on_the_example_index_and_decode(latent):
-  variables = init(latent, jnp.zeros((1, latent.num_inputs)))
+  variables = init(latent)
   prior = jitted(
     latent.sample_prior, jax.random.key(0), jnp.arange(9), space=(2,)
   )

@@ -129,7 +129,7 @@ def test_every_form_of_upsampling_has_the_same_products():
   # 14 on an axis of 4 pixels.
   products = 14 * 14 * 3 * 2
   for form in (upsample_conv, ON_TPU(upsample_conv)):
-    text = jax.jit(form).lower(x, kernel).compile().as_text()
+    text = jax.jit(form).lower(x, kernel).as_text('hlo')
     assert hlo.count_flops(text) == 2 * products
 
 

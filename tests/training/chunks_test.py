@@ -90,6 +90,6 @@ def test_chunks_give_the_same_numbers_in_less_memory():
   assert plan[2] < 0.6 * plan[1]
   # The autoencoder and a sample of the prior, once more, and the critic's
   # layers on x for the batch's sizes.
-  again = jax.jit(forward).lower(state.networks, images[0] * 1.0).compile()
-  again = hlo.count_flops(again.as_text())
+  again = jax.jit(forward).lower(state.networks, images[0] * 1.0)
+  again = hlo.count_flops(again.as_text('hlo'))
   assert flops[2] == pytest.approx(flops[1] + again, rel=0.01)

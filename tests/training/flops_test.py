@@ -1,4 +1,7 @@
-"""Tests that the update of any networks has the minimal FLOPs."""
+"""Tests that the update of any networks has the minimal FLOPs.
+
+They count before XLA removes what is computed twice, so nothing is compiled.
+"""
 
 import jax
 import pytest
@@ -85,7 +88,7 @@ def test_the_update_of_any_networks_has_the_minimal_flops(name):
   validate(config)
   update, create_state = benchmark.create(config, 'alternating')
   images = jax.eval_shape(lambda: benchmark.images_of(config, BATCH))
-  compiled = update.lower(jax.eval_shape(create_state), images).compile()
-  flops = hlo.count_flops(compiled.as_text())
+  lowered = update.lower(jax.eval_shape(create_state), images)
+  flops = hlo.count_flops(lowered.as_text('hlo'))
   least = minimum_flops(config, 'alternating', BATCH)
-  assert 0.98 <= flops / least <= 1.01
+  assert 1 <= flops / least <= 1.01

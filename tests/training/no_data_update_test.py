@@ -64,6 +64,7 @@ def inputs_of(images):
 
 
 @jax.jit
+@jax.value_and_grad
 def critic_loss(critic, autoencoder, given, valid):
   recon, _, _ = options.reconstruct(autoencoder, given)
   fake = jnp.where(valid, recon, given['x'])
@@ -72,6 +73,7 @@ def critic_loss(critic, autoencoder, given, valid):
 
 
 @jax.jit
+@jax.value_and_grad
 def autoencoder_loss(autoencoder, critic, given, valid):
   """The sum over what counts of each term, with features by their area."""
   x = given['x']
@@ -93,13 +95,11 @@ def test_an_update_is_that_of_what_is_valid():
   given, valid = inputs_of(masked_batches(1)[0])
   assert 0.3 < 1 - valid.mean() < 0.5
   old, new = options.params_of(before), options.params_of(after)
-  value, gradient = jax.value_and_grad(critic_loss)(
-    old['critic'], old['autoencoder'], given, valid
-  )
+  value, gradient = critic_loss(old['critic'], old['autoencoder'], given, valid)
   wanted = options.step_by(old['critic'], gradient)
   options.assert_moved(old['critic'], new['critic'], wanted)
   np.testing.assert_allclose(metrics['critic_loss'], value, rtol=1e-5)
-  value, gradient = jax.value_and_grad(autoencoder_loss)(
+  value, gradient = autoencoder_loss(
     old['autoencoder'], new['critic'], given, valid
   )
   wanted = options.step_by(old['autoencoder'], gradient)
