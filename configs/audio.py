@@ -50,9 +50,9 @@ def get_config(objective: str = '') -> ml_collections.ConfigDict:
   else:
     # The noise of recordings. Pixels have no gradient that finds its level.
     config.model.spectral_noise = True
-    config.optimizer.schedule = 'cosine'
-    if config.critic.r1_weight:  # At 1 these critics hardly train.
-      config.critic.r1_weight = 0.01
+    if config.critic.r1_weight:
+      config.critic.r1_weight = 0.01  # At 1 these critics hardly train.
+      config.optimizer.schedule = 'cosine'
     config.loss.kl_weight = 5e-3
     # Sounds that are nearly right count as much as the others.
     config.loss.norm = 'log'
