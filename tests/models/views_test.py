@@ -12,6 +12,9 @@ from vaegan_jax.losses.adversarial import mean_over_map
 from vaegan_jax.models import plain, views
 from vaegan_jax.models.critic import Critic
 
+DECODER = plain.Decoder(
+  2, (), 2, (1,), patch_size=2, spectral_mask=16, spectral_noise=True
+)
 CRITIC = Critic(
   2,
   (2,),
@@ -120,7 +123,7 @@ def test_r1_of_views_has_the_gradient_of_its_definition_under_pmap():
     (CRITIC, X.shape[1:]),
     (CRITIC.clone(patch_size=2), X.shape[1:]),
     (plain.Encoder(4, False, 2, (1,), patch_size=2), (32, 2)),
-    (plain.Decoder(2, (), 2, (1,), patch_size=2, spectral_mask=16), (8, 4)),
+    (DECODER, (8, 4)),
   ],
 )
 def test_networks_of_sounds_export_with_a_symbolic_batch(module, shape):

@@ -62,7 +62,8 @@ class SpectralMask(nn.Module):
       noise_levels = conv(levels.shape[-1], 'to_noise', **initial)(hidden)
       noise_levels = noise_levels.astype(jnp.float32).reshape(spectra.shape)
       noise = _noise_spectra(self.window, hop, x.shape[-1])
-      masked += noise_levels * noise[np.arange(len(features[0])) % len(noise)]
+      frames = np.arange(features.shape[1]) % len(noise)
+      masked += noise_levels * noise[frames]
     return istft(masked, self.window, hop)
 
 
