@@ -41,7 +41,7 @@ def decibels(x: jax.Array) -> jax.Array:
     1; at least `FLOOR`. K goes evenly from 0 to half of the sample rate.
   """
   size = window_size(x.shape[1])
-  window = np.sin(np.pi * (np.arange(size) + 0.5) / size) ** 2
+  window = spectra.root_of_hann(size) ** 2
   scale = np.float32(2 / window.sum())  # Half of a sine's is at -f.
   spectrum = jnp.fft.rfft(frames(x) * (window * scale)[:, None], axis=2)
   return 10 * jnp.log10(jnp.maximum(spectra.power(spectrum), spectra.FLOOR))

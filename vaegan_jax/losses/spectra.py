@@ -31,9 +31,14 @@ def stft(x: jax.Array, window: int) -> jax.Array:
   Returns:
     As `weighted_stft`, with N = ceil(4 T / window).
   """
-  hann = np.sin(np.pi * (np.arange(window) + 0.5) / window) ** 2
+  hann = root_of_hann(window) ** 2
   hann *= 2 / hann.sum()  # Half of a sine's is at -f.
   return weighted_stft(x, hann, window // _OVERLAP)
+
+
+def root_of_hann(window: int) -> np.ndarray:
+  """Returns the root of a Hann window, [window]."""
+  return np.sin(np.pi * (np.arange(window) + 0.5) / window)
 
 
 def weighted_stft(x: jax.Array, weights: np.ndarray, hop: int) -> jax.Array:

@@ -7,6 +7,7 @@ own, which no decoder can predict: it is added at levels that are predicted.
 Axes: B batch, T samples, N frames, K frequencies, F features, C channels.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -14,7 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaegan_jax.losses.spectra import FLOOR, power, weighted_stft
+from vaegan_jax.losses.spectra import (
+  FLOOR,
+  power,
+  root_of_hann,
+  weighted_stft,
+)
 from vaegan_jax.models import blocks
 
 _MAX_GAIN = 2.0
@@ -53,18 +59,18 @@ class SpectralMask(nn.Module):
     hidden = conv(width, 'from_levels')(levels)
     hidden += conv(width, 'from_features', use_bias=False)(features)
     hidden = blocks.leaky_relu(hidden)
-    initial = {'kernel_init': nn.initializers.zeros}
-    gains = conv(levels.shape[-1], 'to_gains', **initial)(hidden)
-    gains = _MAX_GAIN * nn.sigmoid(gains.astype(jnp.float32))
-    masked = spectra * gains.reshape(spectra.shape)
+    zeros = nn.initializers.zeros
+    head = functools.partial(conv, levels.shape[-1], kernel_init=zeros)
+    gains = head('to_gains')(hidden).astype(jnp.float32)
+    spectra *= (_MAX_GAIN * nn.sigmoid(gains)).reshape(spectra.shape)
     if self.noise:
-      initial['bias_init'] = nn.initializers.constant(0.5)
-      noise_levels = conv(levels.shape[-1], 'to_noise', **initial)(hidden)
+      half = nn.initializers.constant(0.5)
+      noise_levels = head('to_noise', bias_init=half)(hidden)
       noise_levels = noise_levels.astype(jnp.float32).reshape(spectra.shape)
-      noise = _noise_spectra(self.window, hop, x.shape[-1])
-      frames = np.arange(features.shape[1]) % len(noise)
-      masked += noise_levels * noise[frames]
-    return istft(masked, self.window, hop)
+      noise = jnp.asarray(_noise_spectra(self.window, hop, x.shape[-1]))
+      # Indexed on the device: a program holds one period, and not N frames.
+      spectra += noise_levels * noise[np.arange(spectra.shape[1]) % len(noise)]
+    return istft(spectra, self.window, hop)
 
 
 def noise_period(window: int, hop: int) -> int:
@@ -83,12 +89,12 @@ def stft(x: jax.Array, window: int, hop: int) -> jax.Array:
   Returns:
     As `weighted_stft`, with N = T / hop. A full-scale sine has magnitude 1.
   """
-  return weighted_stft(x, _root_of_hann(window) * (np.pi / window), hop)
+  return weighted_stft(x, _weights(window), hop)
 
 
 def istft(spectra: jax.Array, window: int, hop: int) -> jax.Array:
   """Inverts `stft`: [B, N, K, C] to [B, T, C], by overlapping and adding."""
-  hann = _root_of_hann(window)
+  hann = root_of_hann(window)
   frames = jnp.fft.irfft(spectra, window, axis=2)
   x = _overlap_add(frames * np.float32(hann * window / np.pi)[:, None], hop)
   squares = jnp.ones_like(frames[:1, :, :, :1]) * np.float32(hann**2)[:, None]
@@ -104,8 +110,8 @@ def _noise_spectra(window: int, hop: int, channels: int) -> np.ndarray:
   noise = np.random.RandomState(0).normal(0, _NOISE, (period * hop, channels))
   first = np.arange(period)[:, None] * hop - (window - hop) // 2
   frames = noise[(first + np.arange(window)) % len(noise)]
-  weights = _root_of_hann(window)[:, None] * (np.pi / window)
-  return np.fft.rfft(frames * weights, axis=1).astype(np.complex64)
+  frames *= _weights(window)[:, None]
+  return np.fft.rfft(frames, axis=1).astype(np.complex64)
 
 
 def _overlap_add(frames: jax.Array, hop: int) -> jax.Array:
@@ -125,5 +131,6 @@ def _levels(spectra: jax.Array) -> jax.Array:
   return 0.5 * jnp.log10(1 + power(spectra) / FLOOR) - 1
 
 
-def _root_of_hann(window: int) -> np.ndarray:
-  return np.sin(np.pi * (np.arange(window) + 0.5) / window)
+def _weights(window: int) -> np.ndarray:
+  """Returns the weights [window] of the frames of `stft`."""
+  return root_of_hann(window) * (np.pi / window)

@@ -74,8 +74,7 @@ def place_tiles(
   starts, sizes = [], []
   for length, size, shared in zip(space, tile, overlap, strict=True):
     size = length if length <= size else size - (size - length) % multiple
-    step = (size - shared) // multiple * multiple
-    step = max(step, multiple)
+    step = max((size - shared) // multiple, 1) * multiple
     starts.append((*range(0, length - size, step), length - size))
     sizes.append(size)
   return Grid(tuple(starts), tuple(sizes))

@@ -150,8 +150,7 @@ def ending_interrupted_libraries() -> Iterator[None]:
   """Ends the process at once if a signal interrupted an import or compilation.
 
   Both may crash when Python ends: an import of TensorFlow, for example, and a
-  compilation, because it goes on in a thread. In all other cases Python ends as
-  usual.
+  compilation, because it goes on in a thread. Otherwise Python ends as usual.
   """
   try:
     yield
