@@ -24,6 +24,7 @@ CASE = 'everything'
 CODES = {
   'vq': {'latent': 'vq', 'latent_dim': 4, 'codebook_size': 16},
   'lfq': {'latent': 'lfq', 'latent_dim': 4},
+  'fsq': {'latent': 'fsq', 'latent_dim': 2},
 }
 
 
