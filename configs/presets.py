@@ -46,9 +46,10 @@ def ldm_f8(config: ml_collections.ConfigDict) -> None:
 
 
 def residual(config: ml_collections.ConfigDict) -> None:
-  """Selects residual blocks with attention in the middle."""
+  """Selects residual blocks with attention in the middle, without a mask."""
   if config.model.network != 'residual':
     config.model.network, config.model.middle_attention = 'residual', True
+    config.model.spectral_mask = 0  # Only plain decoders end in one.
     _set_multipliers(config.model, config.model.channel_multipliers)
 
 

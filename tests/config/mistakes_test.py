@@ -230,17 +230,13 @@ MISTAKES = (
     'model.spectral_mask=64 must be 0 2 axes model.spectral_mask=0',
   ),
   (
-    f'{_SOUNDS} --config.model.spectral_noise=true',
-    'model.spectral_noise=True must be false without model.spectral_mask '
-    'model.spectral_noise=false',
-  ),
-  (
     f'{_SOUNDS} --config.model.spectral_mask=80',
     'model.spectral_mask=80 multiple of 32 model.spectral_mask=96',
   ),
   (
     f'{_SOUNDS} {_RESIDUAL} --config.model.spectral_mask=64',
-    "model.spectral_mask=64 model.network='plain' model.network=plain",
+    "model.spectral_mask=64 must be 0 model.network='residual' plain "
+    'model.spectral_mask=0',
   ),
   (
     '--config.critic.num_scales=4 --config.critic.head=patch',

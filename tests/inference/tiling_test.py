@@ -105,6 +105,22 @@ def test_dilated_convolutions_reach_as_far_as_their_kernels_are_wide():
   }
 
 
+@pytest.mark.parametrize(('mask', 'cells'), [(16, 8), (0, 1)])
+def test_tiles_begin_where_the_noise_of_a_mask_does(mask, cells):
+  """Four windows of 16 samples are eight cells of eight samples."""
+  network = networks.autoencoder(
+    (128,), 1, latent_shape='map', strides=(2, 4),
+    spectral_mask=mask, spectral_noise=True,
+  )  # fmt: skip
+  x = jax.ShapeDtypeStruct((1, 128, 1), np.float32)
+  shapes = jax.eval_shape(network.init, jax.random.key(0), x)
+  plan = TilePlan(network, shapes, (128, 1), (800,))
+  assert plan._noise_cells == cells
+  starts = plan.grid((400,), DECODER).starts[0]
+  assert len(starts) > 2
+  assert not any(np.mod(starts[:-1], cells))
+
+
 @pytest.mark.parametrize(
   'fields',
   [

@@ -204,6 +204,8 @@ _RANGE = {'data.value_range': (0, 5)}
     ('audio.py', _NO_MASK, ''),
     ('audio.py', _GEOMETRIC | _NO_MASK, ''),
     ('audio.py', _NO_NOISE, ''),
+    ('audio.py --config.model.spectral_mask=0',
+     _NO_NOISE | {'model.spectral_mask': 0}, ''),
     ('audio.py --config.loss.spectrum_weight=3', _NO_NOISE,
      'loss.spectrum_weight'),
     ('audio.py:mse', {'model.spectral_noise': None}, ''),

@@ -54,12 +54,6 @@ def check_spectral_mask(
   model, space = config.model, spatial_shape(config.data)
   window = model.spectral_mask
   if not window:
-    if model.spectral_noise:
-      yield (
-        'model.spectral_noise',
-        'must be false without model.spectral_mask, which adds the noise',
-        'model.spectral_noise=false',
-      )
     return
   if len(space) > 1:
     yield (
@@ -70,8 +64,8 @@ def check_spectral_mask(
   if model.network != 'plain':
     yield (
       'model.spectral_mask',
-      "is only read for model.network='plain'",
-      'model.network=plain',
+      f'must be 0 for model.network={model.network!r}: only plain decoders end '
+      'in a mask',
     )
   multiple = 2 * space[0] // latent_space(config)[0]
   if window % multiple:

@@ -122,6 +122,7 @@ _NEEDS = (
     ),
     ('loss.min_size',),
   ),
+  _on('model.spectral_mask', 'model.spectral_noise'),
   _on('loss.image_weight', *_IMAGE),
   _on('loss.image_halvings', 'loss.image_growth'),
   _latent('loss.kl_weight', 'gaussian'),

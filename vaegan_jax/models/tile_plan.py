@@ -147,9 +147,10 @@ class TilePlan:
   def _noise_cells(self) -> int:
     """Cells after which the decoder's noise repeats, or 1 without noise."""
     decoder = self.autoencoder.decoder
-    if not getattr(decoder, 'spectral_noise', False):
+    window = getattr(decoder, 'spectral_mask', 0)
+    if not (window and decoder.spectral_noise):
       return 1
-    return noise_period(decoder.spectral_mask, self.factor)
+    return noise_period(window, self.factor)
 
   @functools.cached_property
   def _reaches(self) -> dict[str, float]:
