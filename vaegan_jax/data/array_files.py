@@ -148,7 +148,7 @@ class ArrayFiles(ImageFiles):
     return digest, error, found
 
   def _check(self, name: str, data: bytes) -> tuple[int, int]:
-    """Returns the number of values of no data, and of all; or raises."""
+    """Returns the number of values of no data and the number of all values."""
     stored = arrays.read_stored(data, self._reading)
     if stored.sample_rate:
       self._check_length(stored.values.shape[0])

@@ -129,7 +129,8 @@ def takes_first_as_channels(
 ) -> bool:
   """Returns whether axes change which axis has the channels.
 
-  Arrays of unknown axes have them last, if the last axis has as many.
+  In arrays whose axes are unknown the last axis has the channels, if its size
+  is their number.
   """
   is_unnamed = 'C' not in axes and len(given) == len(shape) + 1
   return bool(axes) and is_unnamed and given[-1] == channels

@@ -2,7 +2,7 @@
 
 The file is NumPy's .npy, followed by the CRC32 of each example. Each example is
 checked when it is first read, so that opening a large file takes no longer.
-What a faulty disk has changed is decoded again.
+An example that a faulty disk has changed is decoded again.
 """
 
 import os

@@ -58,7 +58,7 @@ class DataConfig:
 
   @property
   def reading(self) -> Reading:
-    """How examples are read from files."""
+    """Settings of reading examples from files."""
     rules = self.folder_rules if sources.find(self.name).has_rules else 4
     return Reading(
       rules,

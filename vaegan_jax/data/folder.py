@@ -1,9 +1,9 @@
 """A user's folder of examples, read in place.
 
-What is known of the files (which are damaged, which are held out, their order)
-is kept in a small index, so that only a folder that has changed is checked
-again. Order and fingerprints are those that TFDS gave to its own copies of such
-folders, which earlier versions made: their runs resume bit-identically.
+A small index keeps the files' order, and which are damaged or held out, so that
+only a folder that has changed is checked again. Order and fingerprints are
+those of the copies of such folders that earlier versions made by TFDS, so that
+their runs resume bit-identically.
 """
 
 import contextlib

@@ -16,7 +16,7 @@ _KEYS = ('sizes', 'profiles', 'unusable_profiles', 'pages', 'tiffs')
 
 
 class Item(NamedTuple):
-  """What is counted of an image.
+  """Properties of an image that are counted.
 
   Attributes:
     size: (width, height).
@@ -68,7 +68,7 @@ class ImageCounts:
 
   @property
   def reading_key(self) -> tuple[str, ...]:
-    """What is read otherwise than by the first rules, for fingerprints."""
+    """Kinds of files that newer rules read differently, for fingerprints."""
     return tuple(self._tiffs)
 
   @property

@@ -162,10 +162,10 @@ class Check:
 
 
 def _inspect(store: Store, data: DataConfig, number: int) -> tuple[bytes, Any]:
-  """Returns a hash of an example, and what it is.
+  """Returns a hash of an example and its description.
 
-  That is an array's kind, its shape and its numbers of values of no data and
-  of all; or an error.
+  The description is an array's kind, its shape, its number of values of no data
+  and its number of all values; or an error.
   """
   try:
     value = store.read(number)

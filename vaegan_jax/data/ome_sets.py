@@ -18,7 +18,7 @@ from vaegan_jax.data.reading import PartOfSet, check_size
 
 
 class _Plane(NamedTuple):
-  """Where a plane is: its place along T, Z and C, and its page in a file."""
+  """The place of a plane along T, Z and C, and its page in a file."""
 
   place: tuple[int, int, int]
   file: str

@@ -1,4 +1,4 @@
-"""How examples are read from files, and errors for those that are skipped."""
+"""Settings of reading examples from files, and errors for skipped ones."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
@@ -13,7 +13,7 @@ _CHECKED_TOGETHER = 1000  # Bounds the memory of the check.
 
 
 class Reading(NamedTuple):
-  """How examples are read from files.
+  """Settings of reading examples from files.
 
   Attributes:
     rules: `data.folder_rules`; below 3 nothing means "no data", and TIFFs are
@@ -34,13 +34,13 @@ class Reading(NamedTuple):
 
   @property
   def key(self) -> tuple:
-    """What determines the values, beside `rules`; part of names of copies."""
+    """Settings beside `rules` that determine values; for names of copies."""
     key = self.nodata, self.max_nodata, self.axes
     return key + self.sound_key
 
   @property
   def sound_key(self) -> tuple:
-    """How sounds are converted; () if they are not."""
+    """Settings of the conversion of sounds; () without one."""
     converted = self.sample_rate, self.channels
     return ('sounds', *converted) if any(converted) else ()
 

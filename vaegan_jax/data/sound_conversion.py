@@ -109,7 +109,7 @@ def check(source: Any) -> bool:
   """Reads a stored sound once.
 
   Returns:
-    Whether it is silent: all of its samples are equal.
+    True if it is silent: all of its samples are equal.
 
   Raises:
     ValueError: a sample is not finite.

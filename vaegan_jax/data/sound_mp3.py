@@ -31,7 +31,7 @@ def index_frame(file: BinaryIO) -> bytes:
     file: a file that begins with a frame.
 
   Returns:
-    What goes before it; b'' if it has an index.
+    A frame to put before it; b'' if it has an index.
   """
   file.seek(0)
   start = file.read(4)

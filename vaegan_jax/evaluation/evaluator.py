@@ -118,7 +118,7 @@ class Evaluator(Reconstructor):
 
   @property
   def judge_key(self) -> tuple:
-    """What the network of the data's own is a function of."""
+    """The inputs that determine the network of the data's own."""
     return (self.fingerprint, self.shape, self._value_range, self._masked)
 
   def distance_for(self, variables: Variables) -> Distance | None:

@@ -64,7 +64,7 @@ class FeatureMetrics:
       recons: {suffix: [B, H, W, C]} reconstructions.
 
     Returns:
-      Those of the metrics that are loaded: 'features' [B, P, F] of the
+      The values of the loaded metrics: 'features' [B, P, F] of the
       originals and, for each suffix, 'features_recon' [B, P, F] and the paired
       metrics [B], means over the pictures.
     """

@@ -85,8 +85,8 @@ def measure(
 
   Args:
     model: the loaded model.
-    images: the training split. As many as `num_measured` says are encoded, at
-      even distances.
+    images: the training split. `num_measured` of them are encoded, at even
+      distances.
     poll: called before each batch; it may raise what ends the work.
 
   Returns:

@@ -63,7 +63,7 @@ def read_nifti(data: bytes) -> tuple[np.ndarray, dict[str, Any]]:
 def encode_nifti(array: np.ndarray, facts: Mapping[str, Any]) -> bytes:
   """Encodes float32 [X, Y, Z], or [X, Y, Z, C], with the header of `facts`.
 
-  So its affine is kept. The scale and type of values become the array's.
+  This keeps its affine. The scale and type of values become the array's.
   """
   import nibabel
 

@@ -1,7 +1,7 @@
 """Encodes, decodes and reconstructs files of any size, in tiles, one by one.
 
-Each is one part of a folder of latents. What it needs to become a file of its
-own format again is in that part's entry of the manifest, under `tiles`.
+Each is one part of a folder of latents. The manifest's entry of that part
+has, under `tiles`, all that it takes to write the file's own format again.
 """
 
 import collections
@@ -147,7 +147,7 @@ def _write(
 
 
 def _read(files: Pictures, name: str, settings: DataConfig) -> Whole:
-  """Opens a file; what is too large to be read whole stays there."""
+  """Opens a file, and reads its values unless they are too large."""
   functions = [functools.partial(read_whole, settings=settings)]
   if settings.holds_arrays:
     functions.append(functools.partial(open_large, settings=settings))

@@ -57,7 +57,7 @@ Sizes = Mapping[str, float | jax.Array]
 
 
 class Comparison(NamedTuple):
-  """How two features are compared; the options of `feature_distance`."""
+  """The comparison of two features; the options of `feature_distance`."""
 
   normalize: str = 'none'
   norm: str = 'l2'

@@ -210,9 +210,9 @@ def _upsample_conv_transposed(x, kernel, stride) -> jax.Array:
 def _sum_kernel(kernel: jax.Array, phase: tuple[int, ...]) -> jax.Array:
   """Returns the kernel of one sub-pixel out of [2 s - 1, ..., C, F].
 
-  Of sub-pixel i the first s - 1 - i positions meet the previous pixel, s the
-  pixel itself, and the last i the next one; without positions a pixel is left
-  out.
+  For sub-pixel i the first s - 1 - i positions meet the previous pixel, the
+  next s the pixel itself, and the last i the next pixel. A pixel that no
+  position meets is left out.
   """
   for axis, i in enumerate(phase):
     stride = (kernel.shape[axis] + 1) // 2

@@ -83,7 +83,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-  """The mirror of the encoder, whose levels are counted as the encoder's are.
+  """The mirror of the encoder, with the same numbering of levels.
 
   Attributes:
     channels: C.

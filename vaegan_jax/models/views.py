@@ -18,7 +18,7 @@ _POWER = 0.3
 
 
 class View(NamedTuple):
-  """What one critic gets of a sound.
+  """The input that one critic gets from a sound.
 
   Attributes:
     name: of its layers, 'stft_512/block_0', ...

@@ -1,4 +1,4 @@
-"""Which examples a page shows, and what a run makes of them.
+"""Examples that a page shows, and the outputs of a run for them.
 
 Axes: N examples; S, one to three axes of space; C channels.
 """

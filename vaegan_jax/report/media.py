@@ -27,7 +27,7 @@ _decibels = jax.jit(spectra.decibels)
 
 
 class Media(NamedTuple):
-  """How examples of a data set are shown.
+  """Forms in which examples of a data set are shown.
 
   Attributes:
     shape: (*S, C) of an example.

@@ -206,7 +206,7 @@ class Checkpoints:
     )
 
   def _misnamed(self, before: int) -> list[int]:
-    """Returns earlier steps whose folders were renamed; orbax trusts names."""
+    """Returns earlier steps in renamed folders, whose names orbax trusts."""
     misnamed = []
     for step in self.steps() if distributed.is_first() else []:
       try:

@@ -1,8 +1,8 @@
 """Agreement between the processes that train one network, as on a TPU pod.
 
 Every update waits for all processes. An error or a damaged checkpoint that only
-one of them finds must therefore be handled by all at the same point. How they
-start and end is in `processes.py`. A single process communicates with nothing.
+one of them finds must therefore be handled by all at the same point.
+`processes.py` starts and ends them. A single process communicates with nothing.
 """
 
 import contextlib

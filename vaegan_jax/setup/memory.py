@@ -5,8 +5,8 @@ gradients need: the results of convolutions and matrix products. On a CPU this
 is a lower bound, and an update that needs more is refused. An accelerator's
 estimate has the sums of residual blocks, too, and a TPU's padding. XLA computes
 results again there if the memory is short. So an update is refused for its
-state and gradients, and a warning tells the rest. XLA may still run out of
-memory; that is reported as a user's mistake too.
+state and gradients, and the rest only causes a warning. XLA may still run out
+of memory; that is reported as a user's mistake too.
 """
 
 import contextlib

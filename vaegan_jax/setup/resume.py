@@ -102,7 +102,7 @@ class RunCheckpoints:
     resumed: its checkpoints have no fields that files have set only since.
 
     Returns:
-      Whether it was started; with `finish`, whether it was written.
+      True if it was started; with `finish`, True if it was written.
 
     Raises:
       UserError: three saves in a row failed.

@@ -1,7 +1,7 @@
 """The table of health checks: what each needs and finds.
 
-How long a condition must hold is in `health.py`, and what to change in
-`health_remedies.py`. Plain Python on floats.
+`health.py` has the time for which a condition must hold, `health_remedies.py`
+the changes that it suggests. Plain Python on floats.
 """
 
 import collections

@@ -1,4 +1,4 @@
-"""What a health check suggests: other values of the run's fields.
+"""Suggestions of health checks: other values of the run's fields.
 
 A suggestion is a function of the fields {field: value} that returns changes of
 which any one may help. A suggested value differs from the run's in the stated

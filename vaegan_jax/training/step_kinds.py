@@ -1,8 +1,8 @@
-"""Which compiled update a step takes, as a function of the step's number.
+"""The kinds of compiled updates, as a function of the step's number.
 
-What happens on some steps only is compiled into an update of its own. A branch
-inside one update would compute the same, but a CPU runs convolutions inside a
-branch many times as slowly.
+Work of some steps only is compiled into an update of its own. A branch inside
+one update would compute the same, but on a CPU convolutions inside a branch are
+many times slower.
 
 The critic warm-up follows the authors of the Wasserstein GAN, who train the
 critic for longer before each of the first 25 generator steps and before every
