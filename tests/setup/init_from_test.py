@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.finished_run import restore_state
+from tests.finished_run import finish, restore_state
 from tests.processes import read_rows, saved_steps
 from vaegan_jax.commands import train
 from vaegan_jax.config.io import load_config
@@ -117,6 +117,28 @@ def test_a_different_critic_starts_afresh_with_a_message(first, begin, capsys):
   _assert_same(state.ema_params, _restore(first).ema_params)
   fresh = begin(*change, name='third').networks['critic']
   _assert_same(state.networks['critic'], fresh)
+
+
+def test_the_dense_head_alone_is_new_where_images_have_another_size(
+  tiny_run, begin, tmp_path, capsys
+):
+  fields = 'model.latent_shape=map', 'model.norm=batch'
+  finish(tmp_path / 'half', tiny_run, 'data.image_size=8', *fields)
+  source = _restore(tmp_path / 'half').networks
+  map_ = f'--config.{fields[0]}'
+  state = begin(f'--config.init_from={tmp_path / "half"}', map_)
+  assert (
+    'half, but the dense head of the critic starts afresh, because '
+    'data.image_size is 8 there and 16 here.\n'
+  ) in capsys.readouterr().out
+  _assert_same(
+    state.networks['autoencoder'].variables, source['autoencoder'].variables
+  )
+  critic, first = state.networks['critic'].params, source['critic'].params
+  _assert_same(critic['block_0'], first['block_0'])
+  assert critic['Dense_0']['kernel'].shape == (8 * 8 * 4, 1)
+  assert first['Dense_0']['kernel'].shape == (4 * 4 * 4, 1)
+  assert not critic['Dense_0']['bias'].any() and first['Dense_0']['bias'].any()
 
 
 def test_a_critic_that_only_one_of_them_has(

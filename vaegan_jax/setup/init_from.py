@@ -116,6 +116,14 @@ def read_initial_weights(
     else:
       names.append('critic')
   variables = {name: restored[name] for name in names}
+  if 'critic' in variables:
+    critic = _resize_head(config, modules['critic'], restored['critic'])
+    if critic is not restored['critic']:
+      variables['critic'] = critic
+      message += (
+        ', but the dense head of the critic starts afresh, because '
+        f'{_compare_shapes(config, source)}'
+      )
   if config.model.train != 'all':  # Latents are those of the averaged encoder.
     own = {**variables['autoencoder'], 'params': ema_params}
     variables['autoencoder'] = own
@@ -198,9 +206,38 @@ def _widen(config, source, autoencoder, params) -> tuple[dict, str]:
       f'{widened} widens the encoder, which model.train='
       f'{config.model.train!r} keeps: set --config.model.train=all'
     )
-  x = jnp.zeros((1, *example_shape(config.data)))
-  fresh = jax.jit(autoencoder.init)(jax.random.key(config.seed), x)
+  fresh = _init(config, autoencoder)
   return widening.widen(params, fresh['params']), widened
+
+
+def _init(config, module) -> Variables:
+  """Returns new variables of a network."""
+  x = jnp.zeros((1, *example_shape(config.data)))
+  return jax.jit(module.init)(jax.random.key(config.seed), x)
+
+
+def _resize_head(config, critic, variables) -> Variables:
+  """Replaces a dense head of another shape, and returns the variables."""
+  shapes = variable_shapes(config, {'critic': critic})['critic']['params']
+  params = variables['params']
+  heads = [
+    name
+    for name, layer in params.items()
+    if jax.tree.map(jnp.shape, layer) != jax.tree.map(jnp.shape, shapes[name])
+  ]
+  if not heads:
+    return variables
+  fresh = _init(config, critic)['params']
+  return {**variables, 'params': params | {name: fresh[name] for name in heads}}
+
+
+def _compare_shapes(config, source) -> str:
+  """Describes the fields of the examples' shape that differ."""
+  return ' and '.join(
+    f'{field} is {was!r} there and {now!r} here'
+    for field, (was, now) in _changes(source, config).items()
+    if field.startswith('data.')
+  )
 
 
 def _changes(source, config) -> dict[str, tuple[Any, Any]]:
