@@ -14,6 +14,7 @@ from vaegan_jax.config.schema import resumable_fields
 from vaegan_jax.evaluation.evaluator import Evaluator
 from vaegan_jax.evaluation.scores import Evaluation
 from vaegan_jax.report.live import LivePage
+from vaegan_jax.runtime import writers
 from vaegan_jax.training import loop
 
 _created = {}  # Keyed by the fields that may not change during a run.
@@ -33,8 +34,9 @@ def run(*args, whole=False):
 
 @contextlib.contextmanager
 def in_short():
-  """Leaves out what takes training long: its page, and measured latents."""
+  """Leaves out TensorBoard (it imports TensorFlow), page, measured latents."""
   with (
+    mock.patch.object(writers, '_tensorboard_writer', lambda _: None),
     mock.patch.object(LivePage, 'write', lambda *_: None),
     mock.patch.object(train, 'measure_finished', lambda *_: loop.DONE),
   ):

@@ -24,12 +24,7 @@ from tests.processes import (
 )
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import evaluator
-from vaegan_jax.runtime import (
-  checkpoints,
-  distributed,
-  processes,
-  writers,
-)
+from vaegan_jax.runtime import checkpoints, distributed, processes
 from vaegan_jax.runtime.preemption import Stopper
 from vaegan_jax.setup import data
 
@@ -184,7 +179,6 @@ def test_a_run_moves_between_one_process_and_two_until_one_is_killed(
   flags, undisturbed, alone, tmp_path, monkeypatch, capsys
 ):
   monkeypatch.setattr(evaluator.Evaluator, 'plot', lambda *_, **__: {})
-  monkeypatch.setattr(writers, '_tensorboard_writer', lambda _: None)
   workdir = shutil.copytree(undisturbed, tmp_path / 'to_one')
   _keep(workdir, 8)
   with command_line.in_short():

@@ -207,8 +207,9 @@ def differ(a, b):
 def sample(step, stream, function):
   key = jax.random.fold_in(jax.random.key(SEED), step)
   key = jax.random.fold_in(key, STREAMS[stream])
-  keys = [jax.random.fold_in(key, i) for i in range(BATCH)]
-  return jnp.stack([function(key) for key in keys])
+  return jax.vmap(lambda i: function(jax.random.fold_in(key, i)))(
+    jnp.arange(BATCH)
+  )
 
 
 def critic_layers(params, images):
