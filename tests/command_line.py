@@ -14,9 +14,10 @@ from vaegan_jax.config.schema import resumable_fields
 from vaegan_jax.evaluation.evaluator import Evaluator
 from vaegan_jax.evaluation.scores import Evaluation
 from vaegan_jax.report.live import LivePage
+from vaegan_jax.runtime import writers
 from vaegan_jax.training import loop
 
-_updates = {}  # Keyed by the fields that may not change during a run.
+_created = {}  # Keyed by the fields that may not change during a run.
 
 
 def parse(*args):
@@ -33,8 +34,9 @@ def run(*args, whole=False):
 
 @contextlib.contextmanager
 def in_short():
-  """Leaves out what takes training long: its page, and measured latents."""
+  """Leaves out TensorBoard (it imports TensorFlow), page, measured latents."""
   with (
+    mock.patch.object(writers, '_tensorboard_writer', lambda _: None),
     mock.patch.object(LivePage, 'write', lambda *_: None),
     mock.patch.object(train, 'measure_finished', lambda *_: loop.DONE),
   ):
@@ -55,32 +57,39 @@ def _of_updates_alone():
     yield
 
 
+def _create_once(setup_run, name):
+  """Keeps what a function of `setup_run` has created."""
+  create = getattr(setup_run, name)
+
+  def create_once(config, *args):
+    free = resumable_fields(config)
+    key = (
+      name,
+      frozenset(
+        (field, repr(value))
+        for field, value in flatten(config).items()
+        if field not in free
+      ),
+    )
+    if key not in _created:
+      _created[key] = create(config, *args)
+    return _created[key]
+
+  return mock.patch.object(setup_run, name, create_once)
+
+
 def run_command(command, *, whole=False):
   """Runs a parsed command and returns its exit status.
 
-  Updates are kept, so the next run of equal networks does not trace them again.
-  Training has no evaluation, figures, page and measured latents unless it is
-  asked for as a whole.
+  Networks and updates are kept, so the next run of equal ones does not trace
+  them again. Training has no evaluation, figures, page and measured latents
+  unless it is asked for as a whole.
   """
   from vaegan_jax.setup import run as setup_run
-
-  create_updates = setup_run.create_updates
-
-  def create_updates_once(config, modules, optimizers):
-    free = resumable_fields(config)
-    key = frozenset(
-      (name, repr(value))
-      for name, value in flatten(config).items()
-      if name not in free
-    )
-    if key not in _updates:
-      _updates[key] = create_updates(config, modules, optimizers)
-    return _updates[key]
 
   with contextlib.ExitStack() as stack:
     if command.mode == 'train' and not whole:
       stack.enter_context(_of_updates_alone())
-    stack.enter_context(
-      mock.patch.object(setup_run, 'create_updates', create_updates_once)
-    )
+    for name in ('create_networks', 'create_updates'):
+      stack.enter_context(_create_once(setup_run, name))
     return main.run(command)

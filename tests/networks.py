@@ -19,13 +19,18 @@ def _jit(function, flags, static):
   return jax.jit(function, static_argnums=flags)
 
 
-def jitted(function: Callable, *args, **static) -> Any:
-  """Calls a function as one program.
-
-  An eager call compiles every operation by itself, which takes seconds.
-  """
+def _call(function, args, static):
   flags = tuple(i for i, arg in enumerate(args) if isinstance(arg, bool))
   return _jit(function, flags, tuple(static.items()))(*args)
+
+
+def jitted(function: Callable, *args, **static) -> Any:
+  """Calls a function as one program, and returns NumPy's arrays.
+
+  An eager call compiles every operation by itself, which takes seconds, and so
+  does what tests would do with JAX's arrays.
+  """
+  return jax.device_get(_call(function, args, static))
 
 
 def random_variables(module, *inputs) -> dict[str, Any]:
@@ -66,9 +71,12 @@ def autoencoder(side, channels, latent_dim=4, **fields):
 
 
 def reconstruct(module, variables, x, noise=None):
-  """Returns (x_recon, mean, logvar) of a Gaussian autoencoder."""
-  encoded = jitted(module.apply, variables, x, method='encode')
-  x_recon, _, _ = jitted(module.apply, variables, x, noise)
+  """Returns (x_recon, mean, logvar) of a Gaussian autoencoder.
+
+  It may be called in a transformation, as losses are that tests write out.
+  """
+  encoded = _call(module.apply, (variables, x), {'method': 'encode'})
+  x_recon, _, _ = _call(module.apply, (variables, x, noise), {})
   return x_recon, encoded['mean'], encoded['logvar']
 
 

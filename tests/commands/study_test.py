@@ -20,7 +20,6 @@ from vaegan_jax.commands import evaluate, study, study_report, train
 from vaegan_jax.config import overrides, sweep
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import plots, tables
-from vaegan_jax.runtime import writers
 from vaegan_jax.runtime.preemption import PREEMPTED
 from vaegan_jax.training import loop
 
@@ -34,7 +33,6 @@ def command(tiny_run, tmp_path, monkeypatch):
   verbosity = logging.get_verbosity()
   # Kept, so the next tests do not trace everything again.
   monkeypatch.setattr(study.jax, 'clear_caches', lambda: None)
-  monkeypatch.setattr(writers, '_tensorboard_writer', lambda _: None)
 
   def command(*args):
     args = (

@@ -261,6 +261,28 @@ def test_photographs_are_taken_whole_with_flat_latents(
   )
 
 
+@pytest.fixture(scope='module')
+def wrong(tiny_run, tmp_path_factory):
+  """Returns paths: a run with flat latents, and what it cannot take."""
+  root = tmp_path_factory.mktemp('wrong')
+  run, tiled, cut = (root / name for name in ('run', 'tiled', 'cut'))
+  for folder in (run, tiled, cut):
+    folder.mkdir()
+  finish(run, tiny_run)
+  np.save(root / 'flat.npy', np.zeros((2, 4), np.float32))
+  for folder in (tiled, cut):
+    np.save(folder / 'mean-00000.npy', np.zeros((1, 4), np.float32))
+  tiles = {'tile': [16], 'space': [9, 9], 'output': 'a.png'}
+  tiles['form'] = {'kind': 'sh', 'shape': [9, 9, 3], 'dtype': 'uint8'}
+  part = {'images': '', 'num_images': 1, 'arrays': {'mean': {}}, 'tiles': tiles}
+  manifest = {'format': 2, 'step': 1, 'complete': True, 'parts': [part]}
+  manifest['model'] = vaegan_jax.load(run).fingerprint
+  (tiled / 'manifest.json').write_text(json.dumps(manifest))
+  del tiles['space']
+  (cut / 'manifest.json').write_text(json.dumps(manifest))
+  return {'run': run, 'tiled': tiled, 'cut': cut, 'flat': root / 'flat.npy'}
+
+
 @pytest.mark.parametrize(
   ('args', 'told'),
   [
@@ -275,26 +297,11 @@ def test_photographs_are_taken_whole_with_flat_latents(
     (['--mode=decode', '--input={cut}'], 'damaged entries under "tiles"'),
   ],
 )
-def test_a_wrong_tile_gives_one_message(args, told, tiny_run, tmp_path, capsys):
-  run, tiled, cut = (tmp_path / name for name in ('run', 'tiled', 'cut'))
-  for folder in (run, tiled, cut):
-    folder.mkdir()
-  finish(run, tiny_run)
-  np.save(tmp_path / 'flat.npy', np.zeros((2, 4), np.float32))
-  for folder in (tiled, cut):
-    np.save(folder / 'mean-00000.npy', np.zeros((1, 4), np.float32))
-  tiles = {'tile': [16], 'space': [9, 9], 'output': 'a.png'}
-  tiles['form'] = {'kind': 'sh', 'shape': [9, 9, 3], 'dtype': 'uint8'}
-  part = {'images': '', 'num_images': 1, 'arrays': {'mean': {}}, 'tiles': tiles}
-  manifest = {'format': 2, 'step': 1, 'complete': True, 'parts': [part]}
-  manifest['model'] = vaegan_jax.load(run).fingerprint
-  (tiled / 'manifest.json').write_text(json.dumps(manifest))
-  del tiles['space']
-  (cut / 'manifest.json').write_text(json.dumps(manifest))
-  args = [arg.format(tiled=tiled, cut=cut) for arg in args]
+def test_a_wrong_tile_gives_one_message(args, told, wrong, capsys):
+  args = [arg.format(**wrong) for arg in args]
   if not any(arg.startswith(('--input', '--split')) for arg in args):
-    args.append(f'--input={tmp_path / "flat.npy"}')
-  assert told in tell(capsys, run, *args)
+    args.append(f'--input={wrong["flat"]}')
+  assert told in tell(capsys, wrong['run'], *args)
 
 
 def test_an_evaluation_in_tiles_is_that_of_whole_images(

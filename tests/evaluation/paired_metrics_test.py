@@ -5,6 +5,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.models.vgg_test import TORCHVISION, factors, zero_state_dict
+from tests.networks import jitted
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import paired_metrics
 from vaegan_jax.evaluation.feature_metrics import load_feature_metrics
@@ -50,13 +51,14 @@ def files(tmp_path_factory, lpips_files):
 
 def convolve(x, state, index, stride=1, padding=1):
   """Returns ReLU of a convolution of [C, H, W] by torchvision's tensors."""
-  kernel = state[f'features.{index}.weight'].astype(np.float64)
-  x = np.pad(x, ((0, 0), (padding,) * 2, (padding,) * 2))
+  kernel = state[f'features.{index}.weight']
+  x = np.pad(np.float32(x), ((0, 0), (padding,) * 2, (padding,) * 2))
   windows = np.lib.stride_tricks.sliding_window_view(
     x, kernel.shape[2:], axis=(1, 2)
   )[:, ::stride, ::stride]
   found = np.tensordot(kernel, windows, [(1, 2, 3), (0, 3, 4)])
-  return np.maximum(found + state[f'features.{index}.bias'][:, None, None], 0)
+  found += state[f'features.{index}.bias'][:, None, None]
+  return np.maximum(found, 0).astype(np.float64)
 
 
 def to_network(image):
@@ -161,7 +163,7 @@ def test_all_three_by_numpy_whatever_the_order_of_the_files(files):
 @pytest.mark.parametrize('side', [1, 2, 5, 8])
 def test_hann_pooling_keeps_the_root_of_the_mean_square(side):
   x = np.full((1, side, side, 1), -3, np.float32)
-  pooled = np.asarray(dists.l2_pool(x))[0, :, :, 0]
+  pooled = jitted(dists.l2_pool, x)[0, :, :, 0]
   assert pooled.shape == ((side + 1) // 2,) * 2
   # Zeros surround the image, and so lower the first row and perhaps the last.
   wanted = np.full(len(pooled), 3.0)

@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 from tests.losses.perceptual_test import cost
-from tests.networks import loss_config
+from tests.networks import jitted, loss_config
 from vaegan_jax import reconstruction_loss
 from vaegan_jax.config.schema import FIELDS
 from vaegan_jax.losses import reconstruction
@@ -32,9 +32,8 @@ def network():
 
 def loss_of(x=X, y=Y, **options):
   options.setdefault('layers', ['block_0', 'block_1'])
-  return jax.jit(lambda x, y: reconstruction_loss(*network(), x, y, **options))(
-    x, y
-  )
+  loss = functools.partial(reconstruction_loss, *network(), **options)
+  return jax.jit(loss)(x, y)
 
 
 def test_the_defaults_are_those_of_a_run():
@@ -89,7 +88,9 @@ def test_it_is_the_loss_that_trains():
 
 
 def test_the_terms_are_weighted_and_add_up():
-  loss, terms = loss_of(weights=[2.0, 0.0], image_weight=0.5, image_halvings=1)
+  loss, terms = jax.device_get(
+    loss_of(weights=[2.0, 0.0], image_weight=0.5, image_halvings=1)
+  )
   assert list(terms['features']) == ['block_0', 'block_1']
   assert set(terms['image']) == {'image', 'image_1', 'high_pass'}
   np.testing.assert_allclose(loss, sum(jax.tree.leaves(terms)), rtol=1e-6)
@@ -97,7 +98,7 @@ def test_the_terms_are_weighted_and_add_up():
   errors = np.square(X - Y).mean((1, 2, 3)) / np.square(X).mean()
   np.testing.assert_allclose(terms['image']['image'], errors / 2, rtol=1e-5)
   module, variables = network()
-  logits = module.apply(variables, Y)
+  logits = np.asarray(jax.jit(module.apply)(variables, Y))
   np.testing.assert_allclose(terms['adversarial'], -0.2 * logits, rtol=1e-4)
   _, terms = loss_of(image_weight=0, adversarial_weight=0)
   assert list(terms) == ['features']
@@ -171,7 +172,7 @@ def test_excluded_examples_count_nowhere(normalize, reduction):
   options = {'normalize': normalize, 'reduction': reduction}
   x, y = X.copy(), Y.copy()
   x[1], y[3] = np.nan, np.inf  # "No data".
-  loss, terms = loss_of(x, y, where=EXAMPLES, **options)
+  loss, terms = jax.device_get(loss_of(x, y, where=EXAMPLES, **options))
   wanted, _ = loss_of(X[EXAMPLES], Y[EXAMPLES], **options)
   np.testing.assert_allclose(loss[EXAMPLES], wanted, rtol=1e-5)
   for term in jax.tree.leaves(terms):
@@ -189,7 +190,7 @@ def test_excluded_positions_count_nowhere():
     loss, terms = reconstruction_loss(*network(), X, y, where=where)
     return loss.sum(), terms
 
-  (loss, terms), gradient = run(y)
+  (loss, terms), gradient = jax.device_get(run(y))
   (same, _), _ = run(np.where(where[..., None], Y, 7))
   np.testing.assert_array_equal(loss, same)
   assert np.isfinite(gradient).all()
@@ -232,15 +233,10 @@ def test_a_feature_counts_by_the_share_that_is_included():
     ('mean', (1 + 0.5) * 1.5**2 / 1.5, (1 + 4 + 9) / 3),
     ('sum', (1 + 0.5) * 1.5**2, 14),
   ):
-    _, terms = reconstruction_loss(
-      Mean(),
-      {},
-      x.astype(np.float32),
-      y.astype(np.float32),
-      where=where,
-      reduction=reduction,
-      **options,
+    loss = functools.partial(
+      reconstruction_loss, Mean(), {}, reduction=reduction, **options
     )
+    _, terms = jax.jit(loss)(np.float32(x), np.float32(y), where=where)
     np.testing.assert_allclose(terms['features']['pool'], [wanted], rtol=1e-6)
     np.testing.assert_allclose(terms['image']['image'], [image], rtol=1e-6)
     # The means of what is included: 1.5, and 3 with half the weight. This layer
@@ -301,7 +297,7 @@ def test_it_takes_sounds_and_volumes_and_maps_of_logits(space):
 
   loss, terms = run()
   assert list(terms['features']) == ['conv']
-  maps = module(y)[0]
+  maps = jitted(lambda y: module(y)[0], y)
   wanted = -0.2 * maps.reshape(3, -1).mean(axis=1)
   np.testing.assert_allclose(terms['adversarial'], wanted, rtol=1e-4)
   np.testing.assert_allclose(loss, sum(jax.tree.leaves(terms)), rtol=1e-5)

@@ -1,13 +1,14 @@
 """The reconstruction losses: their terms and values."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.networks import loss_config
+from tests.networks import jitted, loss_config
 from vaegan_jax.losses import reconstruction
 from vaegan_jax.losses.reconstruction import (
   create_reconstruction_losses,
@@ -30,7 +31,13 @@ def terms_of(module, variables, **loss):
   losses = create_reconstruction_losses(
     module, lambda logits: -logits, dataclasses.replace(LOSS, **loss)
   )
-  return jax.jit(lambda y: losses(variables, X, {'x_recon': y}))(Y)
+  return jax.device_get(
+    jax.jit(lambda y: losses(variables, X, {'x_recon': y}))(Y)
+  )
+
+
+def likelihood(*args):
+  return jitted(reconstruction.negative_log_likelihood, *args)
 
 
 def test_the_likelihood_uses_the_variance_of_the_errors():
@@ -39,14 +46,12 @@ def test_the_likelihood_uses_the_variance_of_the_errors():
     0.5 * (np.square(x - y) / variance + np.log(2 * np.pi * variance)).sum()
     for x, y in zip(X, Y, strict=True)
   ]
-  got = reconstruction.negative_log_likelihood(X, Y)
-  np.testing.assert_allclose(got, wanted, rtol=1e-5)
+  np.testing.assert_allclose(likelihood(X, Y), wanted, rtol=1e-5)
   terms, _ = terms_of(None, None, variance='optimal')
   np.testing.assert_allclose(terms['distance'], wanted, rtol=1e-5)
   for space in ((-1,), (2, -1), (2, 2, -1)):
     x, y = (a.reshape(len(a), *space, a.shape[-1]) for a in (X, Y))
-    got = reconstruction.negative_log_likelihood(x, y)
-    np.testing.assert_allclose(got, wanted, rtol=1e-5)
+    np.testing.assert_allclose(likelihood(x, y), wanted, rtol=1e-5)
 
 
 def test_no_other_variance_makes_the_batch_likelier():
@@ -56,7 +61,7 @@ def test_no_other_variance_makes_the_batch_likelier():
     )
 
   best = np.square(X - Y).mean()
-  got = reconstruction.negative_log_likelihood(X, Y).mean() / X[0].size
+  got = likelihood(X, Y).mean() / X[0].size
   np.testing.assert_allclose(got, mean(best), rtol=1e-5)
   assert got < min(mean(0.9 * best), mean(1.1 * best), mean(0.5))
 
@@ -67,22 +72,20 @@ def test_its_gradient_is_that_of_the_logarithm_of_the_error():
   def logarithm(y):
     return 0.5 * X[0].size * jnp.log(jnp.square(X - y).mean())
 
-  got = jax.grad(lambda y: reconstruction.negative_log_likelihood(X, y).mean())(
-    Y
-  )
-  np.testing.assert_allclose(got, jax.grad(logarithm)(Y), rtol=1e-4, atol=1e-7)
+  def mean(y):
+    return reconstruction.negative_log_likelihood(X, y).mean()
+
+  got, wanted = (jax.jit(jax.grad(f))(Y) for f in (mean, logarithm))
+  np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-7)
 
 
 def test_the_variance_spans_all_devices_of_the_axis():
   halves = [np.concatenate([i, i[:1]]).reshape(2, 2, 8, 8, 2) for i in (X, Y)]
-  got = jax.vmap(
-    lambda x, y: reconstruction.negative_log_likelihood(
-      x, y, axis_name='devices'
-    ),
-    axis_name='devices',
-  )(*halves)
-  whole = [i.reshape(4, 8, 8, 2) for i in halves]
-  wanted = reconstruction.negative_log_likelihood(*whole)
+  half = functools.partial(
+    reconstruction.negative_log_likelihood, axis_name='devices'
+  )
+  got = jitted(jax.vmap(half, axis_name='devices'), *halves)
+  wanted = likelihood(*(i.reshape(4, 8, 8, 2) for i in halves))
   np.testing.assert_allclose(got.reshape(-1), wanted, rtol=1e-5)
 
 
@@ -132,7 +135,7 @@ def test_the_adversarial_loss_of_a_map_is_the_mean_over_its_logits():
     outputs = {'x_recon': Y, 'x_prior': X}
     terms, _ = jax.jit(losses)(variables, X, outputs)
     wanted = [
-      np.square(apply(variables, images)).reshape(3, -1).mean(1)
+      np.square(np.asarray(apply(variables, images))).reshape(3, -1).mean(1)
       for images in (Y, X)
     ]
     assert apply(variables, Y).shape == (3, 2, 2, 2)

@@ -16,6 +16,7 @@ The first convolution has no activation and, here, no bias: it is part of the
 kernel that comes after it.
 """
 
+import functools
 import itertools
 
 import jax
@@ -69,10 +70,11 @@ def sampled():
 @pytest.mark.parametrize('layers', [('block_1', 'block_2'), tuple(SUMS)])
 def test_the_distance_is_that_of_the_posts_own_critic(sampled, layers):
   wanted = np.sum([SUMS[layer] for layer in layers], axis=0)
-  got = perceptual_distance(*sampled, layers=layers)
+  critic, variables, x, y = sampled
+  distance = functools.partial(perceptual_distance, critic, layers=layers)
+  got = jax.jit(distance)(variables, x, y)
   np.testing.assert_allclose(got, wanted, rtol=1e-4)
   # The training term, with the fields of the documentation, is the same.
-  critic, variables, x, y = sampled
   loss = loss_config(layers=layers)
   losses = reconstruction.create_reconstruction_losses(critic, None, loss)
   terms, _ = jax.jit(losses)(variables, x, {'x_recon': y})

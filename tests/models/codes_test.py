@@ -22,7 +22,9 @@ LEVELS = [(3,), (4, 3), (8, 6, 5), (8, 5, 5, 5), (7, 4, 3, 3)]
 
 
 def init(latent):
-  h = jnp.zeros((1, latent.num_inputs))  # One shape, to compile it once.
+  h = np.zeros(
+    (1, latent.num_inputs), np.float32
+  )  # One shape, to compile it once.
   return jitted(latent.init, jax.random.key(0), h)
 
 
@@ -63,7 +65,7 @@ def test_codes_of_any_shape_decode_to_the_same_latents(kind, space):
 def test_every_index_of_fsq_survives_the_round_trip(levels):
   latent = FSQ(len(levels), levels=levels)
   variables = init(latent)
-  indices = jnp.arange(latent.codebook_size)[:, None]
+  indices = np.arange(latent.codebook_size)[:, None]
   vectors = jitted(latent.apply, variables, indices, method='from_indices')
   assert len(np.unique(vectors, axis=0)) == latent.codebook_size
   assert np.abs(vectors).max() <= 1
@@ -72,7 +74,7 @@ def test_every_index_of_fsq_survives_the_round_trip(levels):
   half = (np.array(levels) - 1) * 1.001 / 2
   offset = np.where(np.array(levels) % 2, 0, 0.5)
   h = np.arctanh((vectors * halves + offset) / half) - np.arctanh(offset / half)
-  got = jitted(latent.apply, variables, jnp.float32(h), method='encode')
+  got = jitted(latent.apply, variables, np.float32(h), method='encode')
   np.testing.assert_array_equal(got['indices'], indices)
   # Any output gives a code.
   wild = jitted(
@@ -90,7 +92,7 @@ def test_fsq_by_hand():
   """Three levels are -1, 0 and 1; four are -2, -1, 0 and 1 halves."""
   latent = FSQ(2, levels=(3, 4))
   variables = init(latent)
-  h = jnp.array([[9.0, 9.0], [-9.0, -9.0], [0.0, 0.0], [0.3, 0.1]])
+  h = np.float32([[9, 9], [-9, -9], [0, 0], [0.3, 0.1]])
   encoded = jitted(latent.apply, variables, h, method='encode')
   np.testing.assert_allclose(
     encoded['latents'], [[1, 0.5], [-1, -1], [0, 0], [0, 0]]
@@ -117,7 +119,7 @@ def test_gradients_pass_the_rounding(kind):
 
 
 def noise_of(latent, num_examples, space=()):
-  indices = jnp.arange(num_examples)
+  indices = np.arange(num_examples)
   return jitted(
     latent.sample_noise,
     jax.random.key(1),
@@ -145,9 +147,14 @@ def test_a_code_converges_to_the_mean_of_its_tokens():
   rng = np.random.default_rng(0)
   centres = np.array([[3.0, 1.0], [-2.0, 0.5]])
   h = np.repeat(centres, 50, axis=0) + 0.1 * rng.normal(size=(100, 2))
-  h = jnp.float32(h)
+  h = np.float32(h)
   variables = init(latent)
-  step = jax.jit(lambda variables: train(latent, variables, h))
+  noise = noise_of(latent, len(h))
+  step = jax.jit(
+    lambda variables: latent.apply(
+      variables, h, noise, True, mutable='batch_stats'
+    )
+  )
   for _ in range(1200):
     (_, losses, stats), variables = step(variables)
   got = jitted(latent.apply, variables, method='codebook')
@@ -192,11 +199,11 @@ def test_a_codebook_is_constant_without_noise_or_training():
 def test_many_devices_sample_the_same_tokens_as_one():
   """Exactly one device holds each chosen token."""
   latent, space = VQ(6, codebook_size=40, code_dim=3), (5,)
-  key, indices = jax.random.key(2), jnp.arange(8) + 16  # The third microbatch.
-  one = latent.sample_noise(key, indices, 8, space)
-  halves = [
-    latent.sample_noise(key, indices[i : i + 4], 8, space) for i in (0, 4)
-  ]
+  key, indices = jax.random.key(2), np.arange(8) + 16  # The third microbatch.
+  one, *halves = (
+    jitted(latent.sample_noise, key, part, num_examples=8, space=space)
+    for part in (indices, indices[:4], indices[4:])
+  )
   merged = np.maximum(
     halves[0]['chosen'],
     np.where(halves[1]['chosen'] >= 0, halves[1]['chosen'] + 4 * 10, -1),

@@ -69,11 +69,8 @@ def test_a_residual_block_is_two_convolutions_and_a_shortcut():
 
 
 def capture(critic, variables, x):
-  return jax.jit(
-    functools.partial(
-      perceptual.capture_features, critic, layers=critic.layer_names
-    )
-  )(variables, x)
+  run = functools.partial(perceptual.capture_features, critic)
+  return networks.jitted(run, variables, x, layers=critic.layer_names)
 
 
 @pytest.mark.parametrize('network', KINDS)
@@ -124,9 +121,10 @@ def test_each_scale_is_a_critic_of_the_image_at_that_scale(network, num_axes):
   assert logits.shape == (2, *(4, 8)[:num_axes], 3)
   assert list(features) == list(critic.layer_names)
   params, halved = variables['params'], np.asarray(x)
+  axes = tuple(range(1, num_axes + 1))
   for scale in range(3):
     if scale:
-      for axis in range(1, num_axes + 1):
+      for axis in axes:
         pairs = halved.reshape(
           *halved.shape[:axis], -1, 2, *halved.shape[axis + 1 :]
         )
@@ -135,8 +133,8 @@ def test_each_scale_is_a_critic_of_the_image_at_that_scale(network, num_axes):
     wanted, layers = capture(one, {'params': of_scale}, halved)
     # A scale of few positions counts as much in the mean of all.
     np.testing.assert_allclose(
-      logits[..., scale].mean(range(1, num_axes + 1)),
-      wanted.mean(range(1, num_axes + 1)),
+      logits[..., scale].mean(axes),
+      wanted.mean(axes),
       rtol=1e-4,
       atol=1e-5,
     )

@@ -169,12 +169,15 @@ def test_volumes_are_convolved_by_slices(features, strides, padding):
   def form(x, kernel):
     return conv(x, kernel, strides, padding)
 
+  @jax.jit
+  def everything(x, kernel):
+    return [[what(f)(x, kernel) for what in FIRST] for f in (form, plain)]
+
   with jax.enable_x64(True):
-    for what in FIRST:
-      got, want = (jax.jit(what(f))(x, kernel) for f in (form, plain))
-      jax.tree.map(
-        functools.partial(np.testing.assert_allclose, atol=1e-12), got, want
-      )
+    jax.tree.map(
+      functools.partial(np.testing.assert_allclose, atol=1e-12),
+      *everything(x, kernel),
+    )
   text = jax.jit(form).lower(x, kernel).as_text()
   assert 'stablehlo.convolution' in text
   assert '0, 1, 2]' not in text  # No convolution over three axes.

@@ -214,7 +214,9 @@ def test_a_feature_is_a_convolution_and_relu_of_normalized_images(variables):
   """ImageNet's mean gives the bias alone; other values are computed here."""
   x = images(1, 16, 16, 3)
   x[0, :8] = 2 * np.array(MEAN) - 1
-  features, _ = features_of(vgg.VGG(16), variables, jnp.asarray(x))
+  features, _ = jax.jit(functools.partial(features_of, vgg.VGG(16)))(
+    variables, x
+  )
   conv = variables['params']['conv1_1']['Conv_0']
   np.testing.assert_allclose(
     features['conv1_1'][0, 4, 4], np.maximum(conv['bias'], 0), atol=1e-5
@@ -302,12 +304,12 @@ def test_max_pool_by_hand(sides, dtype):
     for j in range(expected.shape[2]):
       square = x[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
       expected[:, i, j] = square.max((1, 2))
-  got = vgg.max_pool(jnp.asarray(x))
+  got = jax.jit(vgg.max_pool)(x)
   np.testing.assert_array_equal(got, expected, strict=True)
 
 
 def test_the_gradient_of_max_pool_goes_to_the_maximum_and_scatters_nothing():
-  x = jnp.array([[1.0, 4.0, 9.0], [3.0, 2.0, 9.0], [9.0, 9.0, 9.0]])
+  x = np.float32([[1, 4, 9], [3, 2, 9], [9, 9, 9]])
   gradient = jax.jit(jax.grad(lambda x: jnp.sum(vgg.max_pool(x) ** 2)))
   expected = np.zeros((3, 3), np.float32)
   expected[0, 1] = 8

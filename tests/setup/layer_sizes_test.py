@@ -119,7 +119,8 @@ def test_sizes_are_kept_in_workdirs_and_exports(flags, tmp_path):
       jax.tree.map(np.array_equal, model.variables['layer_sizes'], wanted)
     )
     distances.append(np.asarray(model.distance(x, y)))
-    logits = model.critic.apply(model.variables['critic'], x)  # As users do.
+    # As users do.
+    logits = jax.jit(model.critic.apply)(model.variables['critic'], x)
     assert logits.shape == (3,)
   np.testing.assert_array_equal(*distances)
   # Their names in the file, which earlier versions read and wrote.

@@ -27,7 +27,7 @@ RATE = 0.5
 W = np.array([0.5, -1.0, 2.0, 0.25], np.float32)
 LENGTH = np.linalg.norm(W)
 AVERAGES = {'logits_real': 0.3, 'logits_fake': -0.4}
-AVERAGES = {name: jnp.float32(value) for name, value in AVERAGES.items()}
+AVERAGES = {name: np.float32(value) for name, value in AVERAGES.items()}
 WASSERSTEIN = adversarial.OBJECTIVES['wasserstein'].critic_loss
 
 
@@ -72,14 +72,19 @@ def create(
     max_grad_norm=max_grad_norm,
   )
 
-  def step_network(network, averages, step, x, fakes, weights):
+  @functools.partial(jax.jit, static_argnums=0)
+  def run(regularize, network, averages, x, fakes, weights):
     critic, metrics = step_critic(
       CriticState(network, averages),
       {'x': x, 'interpolation': weights},
       dict(zip(('x_recon', 'x_prior'), fakes, strict=False)),
-      *step_kind(step, critic_config).regularize_critic,
+      *regularize,
     )
     return critic.network, critic.averages, metrics
+
+  def step_network(network, averages, step, *batch):
+    kind = step_kind(step, critic_config)
+    return run(kind.regularize_critic, network, averages, *batch)
 
   return step_network
 
@@ -112,7 +117,7 @@ def gradient(before, after):
 def step_linear(x, fakes, weights, step=1, **config):
   """Takes one step from W; returns (gradient, averages, metrics)."""
   critic, averages, metrics = create(**config)(
-    network({'w': jnp.asarray(W)}), AVERAGES, step, x, fakes, weights
+    network({'w': W}), AVERAGES, step, x, fakes, weights
   )
   return gradient(W, critic.params['w']), averages, metrics
 
@@ -267,7 +272,7 @@ def test_r1_is_computed_on_every_nth_step_with_n_times_the_weight(batches):
   step_critic = create(r1_weight=0.3, r1_every_steps=4)
   for step in range(1, 14):
     critic, _, metrics = step_critic(
-      network({'w': jnp.asarray(W)}),
+      network({'w': W}),
       AVERAGES,
       step,
       x,
@@ -333,9 +338,9 @@ def test_r1_of_every_step_is_not_clipped_either(batches):
 
 def test_penalties_that_are_off_have_no_metric_and_use_no_average(batches):
   x, x_recon, _, weights = batches
-  nowhere = {name: jnp.float32(jnp.nan) for name in AVERAGES}
+  nowhere = {name: np.float32(np.nan) for name in AVERAGES}
   critic, _, metrics = create()(
-    network({'w': jnp.asarray(W)}),
+    network({'w': W}),
     nowhere,
     16,
     x,
@@ -350,10 +355,10 @@ def test_clipped_weights_never_leave_their_interval(batches):
   """Checks the interval [-0.01, 0.01] of arXiv 1701.07875 at every step."""
   x, x_recon, _, weights = batches
   module = critic_lib.Critic(2, (1,))
-  params = module.init(jax.random.key(0), x)['params']
+  params = jax.jit(module.init)(jax.random.key(0), x)['params']
   assert max(np.abs(w).max() for w in jax.tree.leaves(params)) > 0.1
   critic, averages = network(params), AVERAGES
-  step_critic = jax.jit(create(module, weight_clip=0.01), static_argnums=2)
+  step_critic = create(module, weight_clip=0.01)
   for step in range(1, 6):
     critic, averages, _ = step_critic(
       critic, averages, step, x, [x_recon], weights
@@ -368,7 +373,7 @@ def test_weights_are_clipped_after_the_step(batches):
   x, x_recon, _, weights = batches
   after, _, _ = step_linear(x, [x_recon], weights)
   critic, _, _ = create(weight_clip=0.6)(
-    network({'w': jnp.asarray(W)}), AVERAGES, 1, x, [x_recon], weights
+    network({'w': W}), AVERAGES, 1, x, [x_recon], weights
   )
   expected = np.clip(W - RATE * after, -0.6, 0.6)
   np.testing.assert_allclose(critic.params['w'], expected, rtol=1e-5)
@@ -406,7 +411,7 @@ def test_no_gradient_flows_into_the_images(batches):
 
   def total(x, fakes):
     critic, averages, metrics = step_critic(
-      network({'w': jnp.asarray(W)}), AVERAGES, 16, x, fakes, weights
+      network({'w': W}), AVERAGES, 16, x, fakes, weights
     )
     outputs = jax.tree.leaves((critic.params, averages, metrics))
     return sum(output.sum() for output in outputs)
@@ -445,7 +450,7 @@ def test_a_convolutional_critic_takes_the_gradient_of_the_written_out_loss():
     r1_weight=3.0,
     r1_every_steps=5,
   )
-  critic, *_ = jax.jit(step_critic, static_argnums=2)(
+  critic, *_ = step_critic(
     network(params), AVERAGES, 10, x, [x_recon, prior], weights
   )
   jax.tree.map(
@@ -470,8 +475,7 @@ def test_two_devices_take_the_step_of_one_with_all_images(batches):
     lecam_weight=1.0,
     lecam_decay=0.5,
   )
-  step_one = jax.jit(create(**config), static_argnums=2)
-  expected = step_one(critic, AVERAGES, 16, x, [x_recon], weights)
+  expected = create(**config)(critic, AVERAGES, 16, x, [x_recon], weights)
   step = create(
     **config, average=functools.partial(jax.lax.pmean, axis_name='batch')
   )

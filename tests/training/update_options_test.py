@@ -231,8 +231,9 @@ def _sample(step, first, images, num_rollbacks):
   def random(stream, function):
     key = jax.random.fold_in(jax.random.key(SEED), step)
     key = jax.random.fold_in(key, stream + 8 * num_rollbacks)
-    keys = [jax.random.fold_in(key, first + i) for i in range(BATCH)]
-    return jnp.stack([function(key) for key in keys])
+    return jax.vmap(lambda i: function(jax.random.fold_in(key, i)))(
+      first + jnp.arange(BATCH)
+    )
 
   def normal(key):
     return jax.random.normal(key, (LATENT,))
