@@ -53,6 +53,18 @@ def residual(config: ml_collections.ConfigDict) -> None:
     _set_multipliers(config.model, config.model.channel_multipliers)
 
 
+def patches(config: ml_collections.ConfigDict) -> None:
+  """Selects patches of 2 x 2 pixels in place of the first block.
+
+  No layer of the autoencoder is as large as the image then, which suits
+  residual blocks on small machines. A file's own patches stay.
+  """
+  model = config.model
+  if model.patch_size == 1:
+    model.patch_size, model.depth = 2, model.depth - 1
+    model.channel_multipliers = model.channel_multipliers[1:]
+
+
 def _ldm(config, *, multipliers, latent_dim):
   model = config.model
   model.network, model.layout, model.middle_attention = 'residual', 'ldm', True
@@ -62,6 +74,8 @@ def _ldm(config, *, multipliers, latent_dim):
 
 
 def _map(config, *, multipliers, latent_dim):
+  if config.model.patch_size == 2:  # Patches are the first halving.
+    multipliers = multipliers[1:]
   _set_multipliers(config.model, multipliers)
   _set_latent_map(config, latent_dim)
 
@@ -87,4 +101,5 @@ PRESETS = {
   'ldm_f4': ldm_f4,
   'ldm_f8': ldm_f8,
   'residual': residual,
+  'patches': patches,
 }

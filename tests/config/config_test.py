@@ -1,5 +1,6 @@
 """Configurations in files: configs/, config.json, and their validation."""
 
+import itertools
 import json
 import math
 import re
@@ -663,6 +664,8 @@ def test_flags_that_nothing_reads_are_named(
 def test_every_preset_suits_every_configuration(name, preset):
   if preset.startswith('ldm') and name in ('audio', 'volume'):
     pytest.skip('A published architecture of pictures.')
+  if (name, preset) == ('audio', 'patches'):
+    pytest.skip('It has patches of its own.')
   config = load_config_file(f'configs/{name}.py:{preset}')
   plain = load_config_file(f'configs/{name}.py')
   validation.validate(config)
@@ -675,13 +678,31 @@ def test_every_preset_suits_every_configuration(name, preset):
     assert 2**config.model.depth == int(preset[-1])
 
 
-@pytest.mark.parametrize('words', ['residual,kl_f8', 'kl_f8,residual,mse'])
-def test_an_objective_and_presets_come_in_any_order(words):
-  config = load_config_file(f'configs/celeba.py:{words}')
-  validation.validate(config)
-  assert config.model.channel_multipliers == (1, 2, 4, 4)
-  assert (config.model.network, config.model.depth) == ('residual', 3)
-  assert config.objective == ('mse' if 'mse' in words else 'geometric')
+@pytest.mark.parametrize(
+  ('presets', 'multipliers', 'patch_size'),
+  [
+    (('residual', 'kl_f8'), (1, 2, 4, 4), 1),
+    (('patches', 'kl_f8'), (2, 4), 2),
+    (('residual', 'patches', 'kl_f4'), (2, 4), 2),
+    (('residual', 'patches', 'mse', 'vq_f8'), (2, 4, 4), 2),
+  ],
+)
+def test_an_objective_and_presets_come_in_any_order(
+  presets, multipliers, patch_size
+):
+  for words in itertools.permutations(presets):
+    config = load_config_file(f'configs/celeba.py:{",".join(words)}')
+    validation.validate(config)
+    model = config.model
+    assert model.channel_multipliers == multipliers
+    is_residual = 'residual' in words
+    assert model.network == ('residual' if is_residual else 'plain')
+    assert model.depth == len(multipliers) - is_residual
+    assert model.patch_size == patch_size
+    # A preset says the factor of the whole autoencoder.
+    factor = next(int(word[-1]) for word in words if '_f' in word)
+    assert 2**model.depth * patch_size == factor
+    assert config.objective == ('mse' if 'mse' in words else 'geometric')
 
 
 def test_an_objective_is_added_to_presets():
