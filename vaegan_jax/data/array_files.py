@@ -248,7 +248,12 @@ class ArrayCounts(no_data.Counts):
     self.silent = (counts or {}).get('silent', [])
 
   def add(self, name: str, missing: tuple[int, int]) -> None:
-    """Counts an array, with its number of values of no data, and of all."""
+    """Counts an array.
+
+    Args:
+      name: of its file.
+      missing: its number of values of no data, and that of all values.
+    """
     del name
     super().add(*missing)
 

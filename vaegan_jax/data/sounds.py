@@ -195,7 +195,7 @@ def output_name(name: str) -> str:
 def encode_as(
   samples: np.ndarray, *, sample_rate: int, format: str, subtype: str
 ) -> bytes:
-  """Encodes [T, C], of a dtype that `read_sound` returns, in libsndfile's."""
+  """Encodes [T, C], as `read_sound` returns it, in a format of libsndfile."""
   import soundfile
 
   content = io.BytesIO()

@@ -195,7 +195,7 @@ def _pool(h):
 
 
 def _finish(module, variables, references) -> OwnJudge:
-  """Returns the judge of a trained network; measures the scales."""
+  """Measures the scales of a trained network, and returns the judge."""
   ones = dict.fromkeys((*module.layer_names, 'pooled'), 1.0)
   maps, pooled = _embed(module, variables, ones, references)
   scales = {

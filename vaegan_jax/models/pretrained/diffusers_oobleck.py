@@ -1,7 +1,7 @@
 """The layout 'oobleck' as diffusers' AutoencoderOobleck has it.
 
-There a kernel is a direction and a length for each of its first axis (weight
-normalisation, arXiv 1602.07868). Here it is their product.
+There a kernel is stored as directions and lengths, one each for an entry of its
+first axis (weight normalisation, arXiv 1602.07868). Here it is their product.
 """
 
 from collections.abc import Mapping
