@@ -72,10 +72,14 @@ class Browser:
     return json.loads(message)
 
   def open(self, url):
-    """Opens a page, and waits until it is loaded."""
+    """Opens a page, and waits until it is loaded.
+
+    An event may be that of the page before, which reloads by itself.
+    """
     self.events.clear()
     self.call('Page.navigate', url=url)
-    self.wait_for_load()
+    loaded = 'document.readyState === "complete"'
+    self.wait(f'location.href === {json.dumps(url)} && {loaded}')
 
   def wait_for_load(self):
     """Waits for the event of a loaded page."""

@@ -43,7 +43,7 @@ def show(browser, tmp_path_factory):
     path = folder / f'{len(list(folder.iterdir()))}.html'
     path.write_text(text)
     browser.open(path.as_uri())
-    browser.run('Promise.resolve(painted).then(() => 0)')
+    browser.wait('Promise.resolve(painted).then(() => 1)')
     return browser
 
   yield show
@@ -341,11 +341,10 @@ def test_a_page_reloads_while_the_run_trains_and_keeps_its_state(show):
 
 def test_a_page_does_not_reload_while_somebody_listens(show):
   training = {'step': 1, 'total': 3, 'reload': 0.4}
-  browser = show((12_000, 1), (0,), labels=('a',), training=training)
-  browser.run(
-    'window.before = 1; document.querySelector(".gallery button").click()'
-  )
-  time.sleep(0.8)  # Of 1.5 seconds.
+  browser = show((24_000, 1), (0,), labels=('a',), training=training)
+  play = 'document.querySelector(".gallery button").click()'
+  browser.wait(f'({play}, window.before = 1)')
+  time.sleep(0.8)  # Of 3 seconds.
   assert browser.run('window.before') == 1
   browser.events.clear()
   browser.wait_for_load()  # When the sound has ended.
