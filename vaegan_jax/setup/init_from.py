@@ -120,9 +120,11 @@ def read_initial_weights(
     critic = _resize_head(config, modules['critic'], restored['critic'])
     if critic is not restored['critic']:
       variables['critic'] = critic
+      changes = _changes(source, config).items()
+      shapes = {name: v for name, v in changes if name.startswith('data.')}
       message += (
         ', but the dense head of the critic starts afresh, because '
-        f'{_compare_shapes(config, source)}'
+        f'{_describe(shapes)}'
       )
   if config.model.train != 'all':  # Latents are those of the averaged encoder.
     own = {**variables['autoencoder'], 'params': ema_params}
@@ -231,15 +233,6 @@ def _resize_head(config, critic, variables) -> Variables:
   return {**variables, 'params': params | {name: fresh[name] for name in heads}}
 
 
-def _compare_shapes(config, source) -> str:
-  """Describes the fields of the examples' shape that differ."""
-  return ' and '.join(
-    f'{field} is {was!r} there and {now!r} here'
-    for field, (was, now) in _changes(source, config).items()
-    if field.startswith('data.')
-  )
-
-
 def _changes(source, config) -> dict[str, tuple[Any, Any]]:
   """Returns {field of the weights' shapes: what it was, is now}, if changed."""
   was, now = (
@@ -253,6 +246,14 @@ def _changes(source, config) -> dict[str, tuple[Any, Any]]:
   }
 
 
+def _describe(changes) -> str:
+  """Describes changed fields {name: (what it was, is now)}."""
+  return ' and '.join(
+    f'{name} is {was!r} there and {now!r} here'
+    for name, (was, now) in changes.items()
+  )
+
+
 def _with_free_fields(source, config):
   """Copies the fields that do not affect the weights."""
   source, fields = source.copy_and_resolve_references(), flatten(config)
@@ -262,10 +263,10 @@ def _with_free_fields(source, config):
 
 def _refuse_autoencoder(config, source) -> None:
   """Raises UserError with the first field that differs."""
-  field, (was, now) = next(iter(_changes(source, config).items()))
+  field, values = next(iter(_changes(source, config).items()))
   raise UserError(
-    f'{field} is {was!r} there and {now!r} here, but weights are of one '
-    'network: set the same value, or leave --config.init_from out'
+    f'{_describe({field: values})}, but weights are of one network: set the '
+    'same value, or leave --config.init_from out'
   )
 
 
@@ -277,11 +278,12 @@ def _compare_critics(module, others, source) -> str:
   if type(other) is not type(module):
     return f'critic.network is {source.critic.network!r} there'
   names = [field.name for field in dataclasses.fields(module)]
-  return ' and '.join(
-    f'critic.{name} is {was!r} there and {now!r} here'
+  changes = {
+    f'critic.{name}': (was, now)
     for name in names
     if (was := getattr(other, name)) != (now := getattr(module, name))
-  )
+  }
+  return _describe(changes)
 
 
 @contextlib.contextmanager
