@@ -320,9 +320,8 @@ def test_a_frozen_critic_keeps_the_weights_of_its_file(
 
 
 def test_a_run_trained_on_lpips_is_evaluated_with_the_same_lpips(
-  tiny_run, tmp_path, run, monkeypatch, lpips_files
+  tiny_run, tmp_path, run, lpips_files
 ):
-  monkeypatch.setattr(evaluator.Evaluator, 'plot', lambda *_, **__: {})
   fields = ('critic.weights', 'evaluation.lpips_weights')
   arguments = (
     *tiny_run,

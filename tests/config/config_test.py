@@ -631,7 +631,7 @@ NO_LAYERS = (
       {},
     ),
     ('default.py:mse', 'loss.distance_weight=0 loss.pixel_weight=1', {}),
-    # What a mask of a configuration file has waits for it.
+    # The noise that a configuration file sets is read only with a mask.
     ('audio.py', 'model.spectral_mask=0', {}),
     (
       'audio.py',

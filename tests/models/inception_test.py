@@ -275,14 +275,15 @@ def test_loads_the_variables_that_the_module_has():
   counted = {'Mixed_5b.branch1x1.bn.num_batches_tracked': np.int64(7)}
   loaded = inception.to_variables('weights.pth', {**state, **counted})
   module = inception.Inception()
-  expected = jax.eval_shape(
-    module.init, jax.random.key(0), images(1, 75, 75, 1)
+  features, expected = jax.eval_shape(
+    module.init_with_output, jax.random.key(0), images(3, 75, 75, 3)
   )
   assert jax.tree.map(np.shape, loaded) == jax.tree.map(np.shape, expected)
   assert all(x.dtype == np.float32 for x in jax.tree.leaves(loaded))
   assert set(loaded['params']) == set(shapes())
   x = jax.ShapeDtypeStruct((3, 96, 140, 3), np.float32)
-  assert jax.eval_shape(module.apply, loaded, x).shape == (3, 2048)
+  oblong = jax.eval_shape(module.apply, loaded, x)
+  assert features.shape == oblong.shape == (3, 2048)
 
 
 def test_grey_is_three_equal_channels(monkeypatch, request):

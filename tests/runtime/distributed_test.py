@@ -58,13 +58,9 @@ def undisturbed(flags, tmp_path_factory):
 def alone(flags, tmp_path_factory):
   """Returns the same for one process with as many devices."""
   workdir = tmp_path_factory.mktemp('runs') / 'one'
-  process = Process(workdir, *flags, devices=4, prepare=_plot_nothing)
+  process = Process(workdir, *flags, devices=4)
   assert process.wait() == 0, process.err
   return workdir
-
-
-def _plot_nothing():
-  evaluator.Evaluator.plot = lambda *_, **__: {}
 
 
 def _without_speed(rows):
@@ -176,13 +172,11 @@ def _miss_it_soon():
 
 
 def test_a_run_moves_between_one_process_and_two_until_one_is_killed(
-  flags, undisturbed, alone, tmp_path, monkeypatch, capsys
+  flags, undisturbed, alone, tmp_path, capsys
 ):
-  monkeypatch.setattr(evaluator.Evaluator, 'plot', lambda *_, **__: {})
   workdir = shutil.copytree(undisturbed, tmp_path / 'to_one')
   _keep(workdir, 8)
-  with command_line.in_short():
-    assert command_line.run(*flags, f'--workdir={workdir}', whole=True) == 0
+  assert command_line.run(*flags, f'--workdir={workdir}', whole=True) == 0
   assert 'Resuming after step 8;' in capsys.readouterr().out
   _assert_close(read_rows(workdir), read_rows(alone), rtol=1e-5)
 
