@@ -46,7 +46,7 @@ def ldm_f8(config: ml_collections.ConfigDict) -> None:
 
 
 def residual(config: ml_collections.ConfigDict) -> None:
-  """Selects residual blocks with attention in the middle, without a mask."""
+  """Selects residual blocks with attention in the middle, and no mask."""
   if config.model.network != 'residual':
     config.model.network, config.model.middle_attention = 'residual', True
     config.model.spectral_mask = 0  # Only plain decoders end in one.

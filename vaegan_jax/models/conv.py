@@ -212,7 +212,7 @@ def _sum_kernel(kernel: jax.Array, phase: tuple[int, ...]) -> jax.Array:
 
   For sub-pixel i the first s - 1 - i positions meet the previous pixel, the
   next s the pixel itself, and the last i the next pixel. A pixel that no
-  position meets is left out.
+  position meets does not count.
   """
   for axis, i in enumerate(phase):
     stride = (kernel.shape[axis] + 1) // 2

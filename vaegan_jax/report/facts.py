@@ -68,7 +68,7 @@ def read_curves(workdir: epath.PathLike) -> dict[str, list[list[float]]]:
 
   Returns:
     {metric: [[step, value], ...]}, at most about 400 points each; {} without
-    the file. Values that are not finite are left out.
+    the file. Values that are not finite are omitted.
   """
   path = epath.Path(workdir) / 'metrics.jsonl'
   curves = {}
