@@ -15,6 +15,10 @@ if [[ "${1:-}" == --help ]]; then
 fi
 "$root/launch/setup.sh"
 
+# Large arrays get large pages where Linux has them, of which fewer are cleared
+# (docs/performance.md). Of two values the user's, the last, counts.
+export GLIBC_TUNABLES="glibc.malloc.hugetlb=1${GLIBC_TUNABLES:+:$GLIBC_TUNABLES}"
+
 main() {
   "$root/.venv/bin/python" "$root/main.py" "$@"
 }

@@ -106,6 +106,30 @@ def test_every_script_prints_help_and_does_nothing(script, machine):
   assert machine.files() == before
 
 
+@pytest.mark.parametrize(
+  ('own', 'tunables'),
+  [
+    ('', 'glibc.malloc.hugetlb=1'),
+    ('glibc.malloc.hugetlb=0', 'glibc.malloc.hugetlb=1:glibc.malloc.hugetlb=0'),
+  ],
+)
+def test_local_runs_main_with_large_pages(own, tunables, machine):
+  python = machine.root / '.venv' / 'bin' / 'python'
+  python.parent.mkdir(parents=True)
+  python.write_text("""#!/bin/sh
+    case "$1" in */main.py) shift; printf '%s|' "$GLIBC_TUNABLES" "$@"; esac
+  """)
+  python.chmod(0o755)
+  (machine.root / '.venv' / 'installed-before').touch()
+  (machine.root / 'requirements.txt').touch()
+  args = '--config=it is.py', '--workdir=run'
+  result = machine.run('launch/local.sh', *args, GLIBC_TUNABLES=own)
+  assert result.stdout == '|'.join((tunables, *args, ''))
+  quick = machine.run('launch/local.sh', '--config.seed=1', GLIBC_TUNABLES=own)
+  assert quick.stdout.count(f'{tunables}|--') == 3
+  assert quick.stdout.count('--config.seed=1|') == 2
+
+
 def test_shellcheck_reports_nothing():
   if not shutil.which('shellcheck'):
     pytest.skip('shellcheck is not installed')
