@@ -19,7 +19,6 @@ from vaegan_jax.data import array_shapes, arrays, cache, decode, sources
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.reading import TooShort
 from vaegan_jax.data.source import Dataset
-from vaegan_jax.data.split_parts import find_parts
 from vaegan_jax.data.store import Parts
 from vaegan_jax.data.whole_arrays import open_crops
 from vaegan_jax.errors import UserError
@@ -172,7 +171,7 @@ def open_split(
     UserError: the split is unknown or empty, or the arrays do not contain such
       examples.
   """
-  parts, axes = find_parts(dataset, split, field), ''
+  parts, axes = dataset.find_parts(split, field), ''
   reading, is_image = data.reading, dataset.dtype is None
   if is_image:
     function = decode.decoder(data, dataset.to_srgb)

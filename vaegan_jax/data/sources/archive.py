@@ -7,9 +7,9 @@ import pathlib
 import zipfile
 
 from vaegan_jax.data import archives
+from vaegan_jax.data.source_bases import StoreSource
 from vaegan_jax.data.split_names import find_file_split, numbers_of, splits_of
 from vaegan_jax.data.store import Recent, Store, hash_names, stat_of
-from vaegan_jax.data.store_source import StoreSource
 from vaegan_jax.errors import UserError
 
 _IMAGES = (

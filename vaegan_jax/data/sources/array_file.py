@@ -6,9 +6,9 @@ import pathlib
 import numpy as np
 
 from vaegan_jax.data import containers
+from vaegan_jax.data.source_bases import StoreSource
 from vaegan_jax.data.split_names import find_split, numbers_of
 from vaegan_jax.data.store import Parts, Store, stat_of
-from vaegan_jax.data.store_source import StoreSource
 from vaegan_jax.errors import UserError
 
 _MAX_LISTED = 12  # Arrays in a message.

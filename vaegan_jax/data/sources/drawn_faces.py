@@ -15,7 +15,7 @@ import random
 
 import numpy as np
 
-from vaegan_jax.data.synthetic_source import SyntheticSource
+from vaegan_jax.data.source_bases import SyntheticSource
 
 SIZE = 64
 _SCALE = 3

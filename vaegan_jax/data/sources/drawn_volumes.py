@@ -9,7 +9,7 @@ Randomness comes from `RandomState`, whose stream NumPy has frozen.
 
 import numpy as np
 
-from vaegan_jax.data.synthetic_source import SyntheticSource
+from vaegan_jax.data.source_bases import SyntheticSource
 
 SHAPE = (32, 32, 32, 1)
 

@@ -9,6 +9,7 @@ import numpy as np
 from vaegan_jax.data import tables
 from vaegan_jax.data.no_data import IGNORE
 from vaegan_jax.data.reading import Declared
+from vaegan_jax.data.source_bases import StoreSource
 from vaegan_jax.data.split_names import find_file_split, numbers_of
 from vaegan_jax.data.store import (
   Parts,
@@ -17,7 +18,6 @@ from vaegan_jax.data.store import (
   reporting_damage,
   stat_of,
 )
-from vaegan_jax.data.store_source import StoreSource
 from vaegan_jax.errors import UserError, describe_error
 
 _NAME = re.compile(r'\w[\w.-]*/\w[\w.-]*(:[\w.-]+)?')  # And a configuration.

@@ -6,9 +6,9 @@ import os
 import numpy as np
 
 from vaegan_jax.data import medical_files, no_data
+from vaegan_jax.data.source_bases import StoreSource
 from vaegan_jax.data.split_names import numbers_of, splits_of
 from vaegan_jax.data.store import Store, hash_names
-from vaegan_jax.data.store_source import StoreSource
 from vaegan_jax.errors import UserError
 
 _MAX_LISTED = 3  # Orientations in a line.

@@ -7,9 +7,9 @@ import pathlib
 import numpy as np
 
 from vaegan_jax.data import scene_files, tiff_files
+from vaegan_jax.data.source_bases import StoreSource
 from vaegan_jax.data.split_names import numbers_of, splits_of
 from vaegan_jax.data.store import Parts, Recent, Store, hash_names, stat_of
-from vaegan_jax.data.store_source import StoreSource
 from vaegan_jax.errors import UserError
 
 _OPEN_AT_ONCE = 16  # Scenes.
