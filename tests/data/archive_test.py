@@ -10,10 +10,11 @@ import pytest
 
 from tests.data.contents import noise_png as png
 from tests.data.opening import everything, load, open_dataset
-from vaegan_jax.data import archives, decode
+from vaegan_jax.data import decode
 from vaegan_jax.data.arrays import encode_npy
 from vaegan_jax.data.batches import create_batches
 from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data.sources import archive as archives
 from vaegan_jax.data.split import load_splits
 from vaegan_jax.errors import UserError
 
