@@ -100,10 +100,11 @@ class Archives(Store):
   def read(self, number):
     archive, member = self._members[number]
     path = self._paths[archive]
-    check_size(member.size)
     if member.offset < 0:
       opened = self._zips.get(archive, lambda: zipfile.ZipFile(path))
+      check_size(opened.getinfo(member.name).file_size)
       return opened.read(member.name)
+    check_size(member.size)
     with open(path, 'rb') as file:
       data = os.pread(file.fileno(), member.size, member.offset)
     if len(data) != member.size:
@@ -175,11 +176,6 @@ def _has_single_files(members, suffixes):
 
 
 def _find_archives(location):
-  """Returns the archives, sorted.
-
-  Raises:
-    UserError: no archives are found.
-  """
   if os.path.isfile(location):
     return [location]
   paths = sorted(
@@ -261,10 +257,7 @@ def _list_tar(path: str) -> Iterator[Member]:
 
 
 def _check_end(path: str, offset: int) -> None:
-  """Raises a UserError if a tar has no end mark at the offset.
-
-  `tarfile` mistakes a truncated header for the end.
-  """
+  """Checks the end mark: `tarfile` takes a truncated header for the end."""
   with open(path, 'rb') as file:
     file.seek(offset)
     block = file.read(_BLOCK)
