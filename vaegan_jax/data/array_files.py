@@ -3,21 +3,19 @@
 import collections
 import hashlib
 import importlib.util
-import pathlib
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from vaegan_jax.data import (
   array_shapes,
   arrays,
+  file_lists,
   no_data,
   ome_sets,
-  other_files,
   sounds,
   tiff_files,
 )
 from vaegan_jax.data.data_config import DataConfig
-from vaegan_jax.data.file_lists import list_files
 from vaegan_jax.data.image_files import DAMAGED_FILE, ImageFiles
 from vaegan_jax.data.reading import TooLarge, UnreadableKind
 from vaegan_jax.data.slices import Opened
@@ -73,8 +71,8 @@ class ArrayFiles(ImageFiles):
     self._kinds_found, self._shapes, self._lengths = {}, {}, []
     self.silent, self.converted = [], {}
     if self.counts is not None:
-      self.counts.others = other_files.of_data(
-        other_files.count_others(self.root, self.names)
+      self.counts.others = file_lists.only_data(
+        file_lists.count_others(self.root, self.names)
       )
     damaged = super().find_damaged(report)
     if self.counts is not None:
@@ -223,7 +221,7 @@ class ArrayFiles(ImageFiles):
     return f'. As {name!r} may hold {found}'
 
   def _list(self) -> dict[str, tuple[int, int]]:
-    return find_arrays(self.root, self.rules)
+    return file_lists.list_files(self.root, arrays.suffixes(self.rules))
 
   def _new_counts(self) -> 'ArrayCounts | None':
     return ArrayCounts() if self.rules > 2 else None
@@ -287,11 +285,5 @@ class ArrayCounts(no_data.Counts):
   def describe_others(self) -> Iterator[str]:
     """Yields a sentence about files of data that are not read."""
     if self.others:
-      found = other_files.describe(self.others, True)
+      found = file_lists.describe_others(self.others, True)
       yield f'the folder also has {found}, which are not read'
-
-
-def find_arrays(root: pathlib.Path, rules: int) -> dict[str, tuple[int, int]]:
-  """Finds the files of arrays in a folder; see `list_files`."""
-  suffixes = arrays.suffixes(rules)
-  return list_files(root, lambda path: path.suffix.lower() in suffixes)

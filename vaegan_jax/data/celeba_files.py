@@ -82,7 +82,7 @@ class CelebAFiles(ImageFiles):
     self._zip = None
     if images.is_dir():
       prefix = images.relative_to(self.root)
-      found = list_files(images, lambda path: path.suffix.lower() in _SUFFIXES)
+      found = list_files(images, _SUFFIXES)
       found = {(prefix / n).as_posix(): stat for n, stat in found.items()}
     else:
       self._zip = self._open_zip(images)

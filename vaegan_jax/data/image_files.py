@@ -9,12 +9,8 @@ import types
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from vaegan_jax.data import decode, folder_splits, other_files
+from vaegan_jax.data import decode, file_lists, folder_splits
 from vaegan_jax.data.data_config import DataConfig, expand_path
-from vaegan_jax.data.file_lists import (
-  find_first_images,
-  find_images,
-)
 from vaegan_jax.data.image_counts import ImageCounts
 from vaegan_jax.data.reading import (
   MAX_DAMAGED,
@@ -228,8 +224,8 @@ class ImageFiles:
 
   def _describe_others(self) -> str:
     """Returns a clause about the files that are not read, or ''."""
-    counts = other_files.count_others(self.root, ())
-    found = other_files.describe(counts, self._holds_arrays)
+    counts = file_lists.count_others(self.root, ())
+    found = file_lists.describe_others(counts, self._holds_arrays)
     return f', but {found}' if found else ''
 
   def _describe_remedy(self) -> str:
@@ -242,7 +238,7 @@ class ImageFiles:
 
   def _list(self) -> dict[str, tuple[int, int]]:
     """Returns (bytes, nanoseconds of the last change) by relative name."""
-    return (find_first_images if self._kinds else find_images)(self.root)
+    return file_lists.find_images(self.root, self.rules)
 
   def _choose_rule(self, names: list[str]) -> folder_splits.ByName:
     return folder_splits.choose_rule(

@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 
 from vaegan_jax.data.reading import UnreadableKind
-from vaegan_jax.data.store import check_unchanged, import_reader, stat_of
+from vaegan_jax.data.store import (
+  check_unchanged,
+  import_reader,
+  read_start,
+  stat_of,
+)
 from vaegan_jax.errors import UserError
 
 _NIFTI = ('.nii', '.nii.gz')
@@ -44,20 +49,12 @@ def find_files(root: str) -> dict[str, list[str]]:
         continue
       if name.lower().endswith(_NIFTI):
         kind = 'nifti'
-      elif _is_dicom(path):
+      elif read_start(path, 132)[128:] == b'DICM':
         kind = 'dicom'
       else:
         continue
       found[kind].append(pathlib.Path(path).relative_to(root).as_posix())
   return {kind: sorted(names) for kind, names in found.items()}
-
-
-def _is_dicom(path: str) -> bool:
-  try:
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), 'rb') as file:
-      return (file.read(132) or b'')[128:] == b'DICM'
-  except OSError:
-    return False
 
 
 def scan_nifti(root: str, names: Sequence[str]) -> list[dict[str, Any]]:

@@ -16,7 +16,6 @@ import numpy as np
 from PIL import Image
 
 from vaegan_jax.data import arrays, decode, sources, tiff_files
-from vaegan_jax.data.array_files import find_arrays
 from vaegan_jax.data.data_config import DataConfig, expand_path
 from vaegan_jax.data.file_lists import find_images, list_files
 from vaegan_jax.data.reading import (
@@ -163,12 +162,8 @@ def _find(
   if os.path.isfile(root):
     found, root = {root.name: stat_of(root)}, root.parent
   elif os.path.isdir(root):
-    rules = data.reading.rules
-    found = find_arrays(root, rules) if holds_arrays else find_images(root)
-    if holds_arrays and more_suffixes:
-      found |= list_files(
-        root, lambda path: path.name.lower().endswith(more_suffixes)
-      )
+    suffixes = arrays.suffixes(data.reading.rules) + more_suffixes
+    found = list_files(root, suffixes) if holds_arrays else find_images(root)
   else:
     raise UserError(
       f'--input={path} does not exist: name a file or a folder on a disk, '

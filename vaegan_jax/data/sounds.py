@@ -19,10 +19,10 @@ from vaegan_jax.data.sound_headers import (
   NO_REPAIR,
   find_last_page,
   find_repair,
+  is_mp3,
   open_sound,
   size_of_tag,
 )
-from vaegan_jax.data.sound_mp3 import is_mp3
 from vaegan_jax.data.store import Recent, check_unchanged, stat_of
 
 _SUFFIXES = ('.wav', '.flac')

@@ -220,6 +220,15 @@ def reporting_damage(what: str) -> Iterator[None]:
     ) from error
 
 
+def read_start(path: str | os.PathLike, size: int) -> bytes:
+  """Returns the first bytes of a file; b'' if there are none, as in a pipe."""
+  try:  # Without O_NONBLOCK, opening a pipe waits for its writer.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), 'rb') as file:
+      return file.read(size) or b''
+  except OSError:
+    return b''
+
+
 def stat_of(path: str | os.PathLike) -> tuple[int, int]:
   """Returns the size and the time of the last change of a file."""
   status = os.stat(path)
