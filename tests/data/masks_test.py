@@ -150,13 +150,13 @@ def test_crops_of_full_range_need_a_number_to_mark_with():
   values = np.arange(258).astype(np.uint8)
   stored = arrays.Stored(values, 'X', np.arange(258) > 256, nodata='1')
   with pytest.raises(UnreadableKind, match=r'each number of uint8 .*center'):
-    slices.decoded(stored, Reading())
-  assert slices.decoded(stored, Reading(nodata='5')).nodata == '5'
+    slices.marked(stored, Reading())
+  assert slices.marked(stored, Reading(nodata='5')).nodata == '5'
   for dtype in (np.int8, np.uint8, np.int16, np.int32, np.uint32):
     limits = np.iinfo(dtype)
     values = np.array([limits.min, limits.min + 1, limits.max, 0], dtype)
     missing = np.array([False, False, False, True])
-    opened = slices.decoded(
+    opened = slices.marked(
       arrays.Stored(values, 'X', missing, nodata=str(limits.max)), Reading()
     )
     np.testing.assert_array_equal(opened.values == int(opened.nodata), missing)

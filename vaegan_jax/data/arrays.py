@@ -41,25 +41,18 @@ _READING = Reading()
 
 
 class Stored(NamedTuple):
-  """An array as a file has it.
+  """An array as a file has it, read or, as `slices.Values`, opened."""
 
-  Attributes:
-    values: [*S], [*S, C] or [C, *S], in the dtype of the file; 64 bits become
-      float32, as on the device, and bool becomes uint8.
-    axes: a letter for each axis, as `data.axes`; '' if unknown.
-    missing: bool, of the same shape, which values mean "no data"; None if none
-      do.
-    sample_rate: samples per second; 0 if not a sound.
-    nodata: the first of the missing values, as text; '' if there is none.
-    was: see `slices.Opened`.
-  """
-
-  values: np.ndarray
-  axes: str = ''
+  # [*S], [*S, C] or [C, *S]. Of what is read, 64 bits become float32, as on the
+  # device, and bool becomes uint8; what is opened has the dtype of the file.
+  values: Any
+  axes: str = ''  # A letter for each axis, as `data.axes`; '' if unknown.
+  # Bool, of the same shape, which values mean "no data"; None if none do.
   missing: np.ndarray | None = None
-  sample_rate: int = 0
-  nodata: str = ''
-  was: str = ''
+  sample_rate: int = 0  # Samples per second; 0 if not a sound.
+  nodata: str = ''  # The value that means "no data", or the first of them.
+  was: str = ''  # Of a converted sound, as `sound_conversion.describe`.
+  kind: str = ''  # 'npy', 'tiff' or 'sound', of an opened file.
 
 
 def suffixes(rules: int) -> tuple[str, ...]:

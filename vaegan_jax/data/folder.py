@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from vaegan_jax.data import slices
+from vaegan_jax.data import arrays, slices
 from vaegan_jax.data.buckets import BucketFolder
 from vaegan_jax.data.data_config import DataConfig, in_bucket
-from vaegan_jax.data.image_counts import ImageCounts
 from vaegan_jax.data.image_files import DAMAGED_FILE, ImageFiles
 from vaegan_jax.data.source import Dataset
 from vaegan_jax.errors import UserError, describe_error
@@ -106,13 +105,12 @@ class FolderDataset(Dataset):
       for rules in range(2, files.rules):
         _link_decoded(place, _place(name, files, data_dir, rules))
       remove_older(place)
-    self._names, self._image_counts = index['splits'], index.get('counts')
-    self._facts = index.get('facts')
-    counts = ImageCounts(self._image_counts)
-    self.to_srgb = data.converts_profiles and counts.has_profiles
+    self._names, self._facts = index['splits'], index.get('facts')
+    self._counts = files.Counts(index.get('counts'))
+    self.to_srgb = data.converts_profiles and self._counts.has_profiles
     self.counts = {split: len(names) for split, names in self._names.items()}
     self.num_bytes, self.content_hash = index['bytes'], index['content_hash']
-    self.reading_key = files.reading_key(self._image_counts)
+    self.reading_key = self._counts.reading_key
     if index['dtype']:
       self.dtype = np.dtype(index['dtype'])
       self.shape = tuple(index['shape'])
@@ -127,11 +125,11 @@ class FolderDataset(Dataset):
     space, *others = self._facts[self._names[split][index]]
     return slices.Facts(tuple(space), *others)  # JSON has lists.
 
-  def open_whole(self, split: str, index: int) -> slices.Opened:
+  def open_whole(self, split: str, index: int) -> arrays.Stored:
     return self._files.open(self._names[split][index])
 
   def report(self, data: DataConfig) -> list[str]:
-    return self._files.report(self._names, self._image_counts, data)
+    return self._files.report(self._names, self._counts, data)
 
   def describe(self, split: str, index: int) -> str:
     """Returns the name of a file, relative to the folder."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from vaegan_jax.data import decode, file_lists, folder_splits
 from vaegan_jax.data.data_config import DataConfig, expand_path
-from vaegan_jax.data.image_counts import ImageCounts
+from vaegan_jax.data.folder_counts import ImageCounts
 from vaegan_jax.data.reading import (
   MAX_DAMAGED,
   NoData,
@@ -53,7 +53,7 @@ class ImageFiles:
 
   noun, _noun = 'images', 'image'  # For messages.
   _examples = '"cat.jpg" and "dog.jpg"'
-  _holds_arrays, place_key = False, ''
+  _holds_arrays, Counts, place_key = False, ImageCounts, ''
   _must_hold = 'JPEG, PNG or other images, such as "cat.jpg"'
   dtype, shape, axes, sample_rate, least_samples = '', (), '', 0, 0
   facts: Mapping[str, Any] = types.MappingProxyType({})
@@ -102,7 +102,7 @@ class ImageFiles:
     if rules > 2 and not importlib.util.find_spec('tifffile'):
       self.place_key = 'without tifffile'  # Some TIFFs are skipped.
     self.content_hash = ''
-    self.counts = self._new_counts()
+    self.counts = self.Counts()
     self._digests = {}
 
   def read(self, name: str) -> bytes:
@@ -197,8 +197,7 @@ class ImageFiles:
 
     Args:
       splits: as `split` returned them.
-      counts: as `ImageCounts.to_json` returned them, now or in an earlier
-        process; None if unknown.
+      counts: of `Counts`, of this or of an earlier process.
       data: settings of the run, for the size of its images.
     """
     lines = [
@@ -206,21 +205,9 @@ class ImageFiles:
       f'{self._rule.origin(split, names)}.'
       for split, names in splits.items()
     ]
-    described, warnings = self._describe(counts or {}, data)
+    described, warnings = counts.describe(data)
     warnings = [*self._rule.warnings, *warnings]
     return lines + described + [f'Warning: {warning}.' for warning in warnings]
-
-  def reading_key(self, counts: Any) -> tuple[str, ...]:
-    """Returns what is read otherwise than by the first rules, if any is."""
-    return ImageCounts(counts).reading_key
-
-  def _describe(
-    self, counts: Mapping[str, Any], data: DataConfig
-  ) -> tuple[list[str], list[str]]:
-    """Returns lines and warnings about what is counted."""
-    found = ImageCounts(counts)
-    lines = found.describe_profiles() if data.converts_profiles else ()
-    return list(lines), [*found.describe_sizes(data), *found.describe_pages()]
 
   def _describe_others(self) -> str:
     """Returns a clause about the files that are not read, or ''."""
@@ -244,9 +231,6 @@ class ImageFiles:
     return folder_splits.choose_rule(
       self.root, self.rules, names, self.group_by
     )
-
-  def _new_counts(self) -> ImageCounts | None:
-    return ImageCounts()
 
   def _inspect(self, name: str) -> tuple[bytes, Exception | None, Any]:
     """Returns a file's hash, why it cannot be decoded, and what it holds."""

@@ -208,18 +208,18 @@ def _count_missing(store, data, stored) -> tuple[tuple[int, int], Any]:
     cut = data.channels, data.read_shape
     return array_shapes.count_missing(stored, data.reading, *cut), None
   channels, shape, axes = store.cut
-  opened = slices.decoded(stored, data.reading)
-  opened = opened._replace(axes=axes or opened.axes)
+  stored = slices.marked(stored, data.reading)
+  stored = stored._replace(axes=axes or stored.axes)
   try:
-    whole = slices.Sliced(opened, channels, len(shape), data.reading)
+    whole = slices.Sliced(stored, channels, len(shape), data.reading)
     empty, *missing, _ = find_empty(whole, shape, data.max_nodata)
   except NoData:
     raise
   except ValueError:
-    given, axes = opened.values.shape, opened.axes
+    given, axes = stored.values.shape, stored.axes
     array_shapes.check_shape(given, channels=channels, shape=shape, axes=axes)
     raise
-  return tuple(missing), (whole.space, opened.nodata, empty)
+  return tuple(missing), (whole.space, stored.nodata, empty)
 
 
 def is_unreadable(store: Store, data: DataConfig, number: int) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vaegan_jax.data import no_data, slices
+from vaegan_jax.data import arrays, no_data, slices
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.folder import (
   INDEX,
@@ -82,9 +82,9 @@ class IndexedDataset(Dataset):
     in_place = self.store.is_in_place(number)
     return slices.Facts(tuple(space), in_place, nodata, empty)
 
-  def open_whole(self, split: str, index: int) -> slices.Opened:
-    opened = self.store.open(int(self._numbers[split][index]))
-    return opened._replace(axes=self._axes)
+  def open_whole(self, split: str, index: int) -> arrays.Stored:
+    values = self.store.open(int(self._numbers[split][index]))
+    return arrays.Stored(values, self._axes)
 
   def close(self) -> None:
     self.store.close()
@@ -97,7 +97,7 @@ class IndexedDataset(Dataset):
     how = 'as the files say' if self.store.splits else 'one in ten held out'
     line = f'data.path={self.location!r} has the {self.store.noun} {counts}'
     lines = [f'{line} ({how}).', *self.store.report()]
-    lines += self._no_data.describe(self.store.noun)
+    lines += self._no_data.describe_missing(self.store.noun)
     if self._num_empty:
       lines.append(
         f'Skipped {self._num_empty:,} of {len(self.store):,} {self.store.noun} '

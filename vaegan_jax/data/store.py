@@ -69,7 +69,7 @@ class Store:
     return False
 
   def open(self, number: int) -> Any:
-    """Opens an array that `is_in_place`, as a `slices.Opened`."""
+    """Opens an array that `is_in_place`, as `slices.Values`."""
     raise NotImplementedError
 
   def close(self) -> None:

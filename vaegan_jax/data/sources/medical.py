@@ -71,11 +71,8 @@ class Scans(Store):
     return self._scans[number].get('is_in_place', False)
 
   def open(self, number):
-    from vaegan_jax.data.slices import Opened
-
     (name,) = self._scans[number]['files']
-    path = os.path.join(self.location, name)
-    return Opened(medical_files.NiftiFile(path))
+    return medical_files.NiftiFile(os.path.join(self.location, name))
 
   def describe(self, number):
     """Returns the name of the file, or of the first of a series."""
