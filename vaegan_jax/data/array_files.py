@@ -44,37 +44,27 @@ class ArrayFiles(ImageFiles):
   _must_hold = '.npy, .npz, TIFF, PNG, WAV or other files, such as "field.npy"'
 
   def __init__(self, path: str, data: DataConfig):
-    """Lists the arrays, and reads none.
-
-    Args:
-      path: path of the folder, '~' and '$NAME' allowed.
-      data: settings of the run. No data is counted in what is cut out. Arrays
-        were never read by rules 1.
-
-    Raises:
-      UserError: see `ImageFiles`.
-    """
+    """Lists the arrays; see `ImageFiles`. `data` has the run's settings."""
     self._reading, rules = data.reading, data.folder_rules
     self._cut = data.channels, data.read_shape
     is_signal = len(data.read_shape) == 1
     num_samples = data.read_shape[0] if is_signal else 0
+    # Arrays were never read by rules 1.
     super().__init__(path, max(rules, 2), data.group_by)
     if rules < 3:
       self.counts = None
     else:  # They decide which examples are skipped.
       self.place_key += repr((self._reading.key, self._cut))
-      self.place_key += self._list_masks()
+      tiffs = [n for n in self.names if n.lower().endswith(('.tif', '.tiff'))]
+      masked = [n for n in tiffs if tiff_files.has_mask(self.root / n)]
+      self.place_key += f' masks {masked}' if tiffs else ''
     self.least_samples = num_samples
     if num_samples:  # It decides which sounds are too short.
       state = f'{self.fingerprint} {num_samples}'
       self.fingerprint = hashlib.sha256(state.encode()).hexdigest()[:16]
 
   def find_damaged(self, report: str = DAMAGED_FILE) -> dict[str, str]:
-    """Reads every array once; see `ImageFiles.find_damaged`.
-
-    Raises:
-      UserError: as there, or the arrays differ in their kind.
-    """
+    """Reads every array once; raises a UserError also if they differ."""
     self._kinds_found, self._shapes, self._lengths = {}, {}, []
     self.silent, self.converted = [], {}
     if self.counts is not None:
@@ -101,7 +91,7 @@ class ArrayFiles(ImageFiles):
       f'in which {count:,} arrays are {kind}, and {len(others):,} are not, '
       f'such as {others[0]!r} ({self._kinds_found[others[0]]}); all must be '
       f'alike, so convert or remove these{self._describe_conversion(kind)}'
-      f'{self._describe_one()}'
+      f'{self._one}'
     )
 
   def _describe_conversion(self, kind: array_shapes.Kind) -> str:
@@ -126,12 +116,6 @@ class ArrayFiles(ImageFiles):
     if any(name.lower().endswith(suffixes) for name in self.names):
       kinds += ('soundfile',)
     return tuple(kind for kind in kinds if importlib.util.find_spec(kind))
-
-  def _list_masks(self) -> str:
-    """Returns which TIFFs have a mask beside them, for `place_key`."""
-    tiffs = [n for n in self.names if n.lower().endswith(('.tif', '.tiff'))]
-    masked = [n for n in tiffs if tiff_files.has_mask(self.root / n)]
-    return f' masks {masked}' if tiffs else ''
 
   def read(self, name: str) -> bytes:
     """Returns the bytes of a file, or of all planes of an OME-TIFF set."""
@@ -173,7 +157,8 @@ class ArrayFiles(ImageFiles):
         f'{max(self.least_samples, 1):,} are needed'
       )
 
-  def _describe_remedy(self) -> str:
+  @property
+  def _remedy(self) -> str:
     """Returns a clause about a shape that nine of ten sounds have, or ''."""
     lengths = sorted(self._lengths)
     length = lengths[len(lengths) // 10] if lengths else 0
@@ -201,8 +186,8 @@ class ArrayFiles(ImageFiles):
     if stored.was:
       self.converted[name] = stored.was
 
-  def _describe_one(self) -> str:
-    """See `ImageFiles._describe_one`."""
+  @property
+  def _one(self) -> str:
     if self.sample_rate or None in self.shape:  # Lengths may vary.
       return ''
     channels, shape = self._cut
