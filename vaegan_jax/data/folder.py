@@ -38,14 +38,9 @@ def local_path(data: DataConfig) -> str:
 
 
 def tfds_order(split: str, keys: Sequence[bytes]) -> list[int]:
-  """Returns the order in which TFDS stores examples.
+  """Returns the indices of `keys` in the order in which TFDS stores examples.
 
-  Args:
-    split: the name of the split.
-    keys: what identifies each example.
-
-  Returns:
-    Indices of `keys`, sorted by the MD5 of the split's name and the key.
+  That is by the MD5 of the split's name and the key of an example.
   """
   salt = hashlib.md5(split.encode(), usedforsecurity=False)
 
@@ -58,12 +53,9 @@ def tfds_order(split: str, keys: Sequence[bytes]) -> list[int]:
 
 
 def tfds_size(**features: int) -> int:
-  """Returns the bytes of a `tf.train.Example` of byte strings.
+  """Returns the bytes of a `tf.train.Example` of strings with these lengths.
 
   TFDS counts them as the size of a data set, which is part of fingerprints.
-
-  Args:
-    **features: the length of each string, at least 1, by its feature's name.
   """
 
   def field(size):  # Its tag, its length and itself.
@@ -82,12 +74,6 @@ class FolderDataset(Dataset):
 
   def __init__(self, name: str, files: ImageFiles, data: DataConfig):
     """Reads the index, or checks every file and writes the index.
-
-    Args:
-      name: identifies the data set in fingerprints.
-      files: files of the folder.
-      data: settings of the run, which name the folder for the index and
-        decoded copies.
 
     Raises:
       UserError: the files cannot be used, or the index cannot be written.
@@ -191,13 +177,8 @@ def write_index(
 ) -> None:
   """Writes an index and its checksum, whole or not at all.
 
-  Args:
-    place: the folder of the index.
-    index: what is known of the files.
-    data_dir: the folder that an error message names.
-
   Raises:
-    UserError: it cannot be written.
+    UserError: it cannot be written, so that `data_dir` is to be changed.
   """
   content = json.dumps(index)
   digest = hashlib.sha256(content.encode()).hexdigest()

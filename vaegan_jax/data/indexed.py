@@ -36,12 +36,6 @@ class IndexedDataset(Dataset):
   def __init__(self, name: str, store: Store, data: DataConfig):
     """Reads the index, or checks every example and writes the index.
 
-    Args:
-      name: identifies the data set in fingerprints.
-      store: the examples.
-      data: settings of the run, which name the folder for the index and
-        decoded copies.
-
     Raises:
       UserError: the examples cannot be used, or the index cannot be written.
     """
@@ -122,21 +116,14 @@ def _place(name: str, store: Store, data: DataConfig) -> pathlib.Path:
 
 
 def _holds(index: Mapping[str, Any], store: Store, data: DataConfig) -> bool:
-  """Loads a store, and returns whether its index still describes it.
-
-  A library that some examples lacked may be there now.
-  """
+  """Loads a store, and returns whether its index still describes it."""
   store.load(index['found'])
-  number = index['first_unreadable']
+  number = index['first_unreadable']  # Its library may be there now.
   return number is None or is_unreadable(store, data, number)
 
 
 def _split(store: Store, skipped: Sequence[int]) -> dict[str, np.ndarray]:
-  """Returns the numbers of each split, ascending, without the skipped ones.
-
-  Raises:
-    UserError: a split would be empty.
-  """
+  """Returns the numbers of each split, ascending, without the skipped ones."""
   splits = {split: np.asarray(ns) for split, ns in store.splits.items()}
   if not splits:
     splits = {'train': np.arange(len(store))}

@@ -84,11 +84,9 @@ def load_splits(
 
 
 def check_examples(dataset: Dataset, data: DataConfig) -> None:
-  """Checks that a data set has what its configuration expects.
+  """Raises a UserError for a data set that contradicts its configuration.
 
-  Raises:
-    UserError: it has images instead of arrays, the reverse, or sounds with
-      another sample rate.
+  It may have images instead of arrays, the reverse, or another sample rate.
   """
   if data.shape and dataset.dtype is None:
     raise UserError(
@@ -215,10 +213,7 @@ def _cached(images: '_Decoder', path: pathlib.Path, dataset: Dataset) -> Images:
 def _array_decoder(
   dataset: Dataset, data: DataConfig
 ) -> tuple[Callable[[Any], np.ndarray], str]:
-  """Returns the function that decodes an array, and axes for fingerprints.
-
-  These are '' if channels are where arrays of unknown axes have them.
-  """
+  """Returns the function that decodes an array, and axes for fingerprints."""
   shape, reading = data.read_shape, data.reading
   options = {'channels': data.channels, 'shape': shape}
   known = tuple(length or max(shape) for length in dataset.shape)
@@ -231,9 +226,9 @@ def _array_decoder(
     in_folder=dataset.name == 'array_folder',
   )
   function = functools.partial(arrays.decode_array, **options, reading=reading)
-  if array_shapes.takes_first_as_channels(known, **options, axes=axes):
-    return function, axes
-  return function, reading.axes
+  # Other axes do not matter, as channels are where unknown axes have them.
+  matter = array_shapes.takes_first_as_channels(known, **options, axes=axes)
+  return function, axes if matter else reading.axes
 
 
 def _fingerprint(

@@ -19,26 +19,17 @@ from vaegan_jax.errors import UserError, describe_error
 
 
 class Store:
-  """The examples of a source by number, in the order of the files.
+  """The examples of a source by number, in the order of the files."""
 
-  Attributes:
-    noun: of several examples, for messages.
-    location: the file or folder.
-    options: values of fields that select the examples.
-    feature: the name of the selected part of each example.
-    splits: the numbers of each split, if the files declare them.
-    are_photos: whether stored files are images to resize, not arrays.
-    lengths_vary: whether arrays may differ in shape; middles are cut out.
-    cut: (channels, shape, axes) of crops from random places; None for middles.
-  """
-
-  noun = 'examples'
-  location: str
-  options: tuple[Any, ...] = ()
-  feature = 'image'
+  noun = 'examples'  # For messages.
+  location: str  # The file or folder.
+  options: tuple[Any, ...] = ()  # Values of fields that select the examples.
+  feature = 'image'  # The name of the selected part of each example.
+  # The numbers of each split, if the files declare them.
   splits: Mapping[str, np.ndarray] = types.MappingProxyType({})
-  are_photos = False
-  lengths_vary = False
+  are_photos = False  # Whether files are images to resize, not arrays.
+  lengths_vary = False  # Whether arrays may differ in shape.
+  # (channels, shape, axes) of crops from random places; None for middles.
   cut: tuple[int, tuple[int, ...], str] | None = None
 
   def state(self) -> Any:
@@ -148,8 +139,7 @@ class Blocks:
 
     Args:
       read: returns the rows from `first` to `end`.
-      length: the number of all rows.
-      rows: of a chunk.
+      length, rows: the numbers of all rows, and of those of a chunk.
       row_bytes: the size of a row.
     """
     self._read, self._length = read, length
