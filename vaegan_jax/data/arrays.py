@@ -213,13 +213,11 @@ def channels_last(
 def _canonical_order(
   given: list[int], channels: int, num_axes: int, axes: str
 ) -> list[int]:
-  """Returns the axes of an array in the order Q, T, Z, Y, X, C.
-
-  The first axis, if it is neither height nor width, may be of channels.
-  """
+  """Returns the axes of an array in the order Q, T, Z, Y, X, C."""
   if len(axes) != len(given):
     raise OtherAxes(f'{given} has not the axes {axes!r}')
   num_space = len(axes.replace('C', ''))
+  # The first axis, if it is neither height nor width, may be of channels.
   is_first = axes[0] not in 'YX' and given[0] == channels
   if 'C' not in axes and num_space == num_axes + 1 and is_first:
     axes = 'C' + axes[1:]
@@ -231,10 +229,7 @@ def _canonical_order(
 
 
 def middle(x: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-  """Returns the middle [..., *S', C] of examples [..., *S, C], as a view.
-
-  `shape` is S', no larger than S.
-  """
+  """Returns the middle [..., *S', C] of examples [..., *S, C], as a view."""
   sizes = x.shape[-1 - len(shape) : -1]
   cuts = [
     slice((size - wanted) // 2, (size - wanted) // 2 + wanted)

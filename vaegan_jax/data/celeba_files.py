@@ -49,11 +49,8 @@ class CelebAFiles(ImageFiles):
   """The images that are on the list of splits and on the disk."""
 
   def __init__(self, path: str):
-    """Lists the images; see `ImageFiles`.
-
-    Every version of `data.folder_rules` lists the same ones. With 2, copies
-    that were prepared before stay valid.
-    """
+    """Lists the images; see `ImageFiles`."""
+    # All rules list the same. With 2, copies that were prepared stay valid.
     super().__init__(path, 2)
 
   def read(self, name: str) -> bytes:

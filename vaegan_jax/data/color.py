@@ -17,15 +17,10 @@ _SPACES = {'RGB': 'RGB', 'L': 'GRAY', 'CMYK': 'CMYK'}  # Of a profile, by mode.
 
 
 class Profile(NamedTuple):
-  """A color profile other than sRGB.
+  """A color profile other than sRGB."""
 
-  Attributes:
-    name: its description.
-    transform: Pillow's transform to sRGB; None if the profile cannot be used.
-  """
-
-  name: str
-  transform: object | None
+  name: str  # Its description.
+  transform: object | None  # Pillow's, to sRGB; None if it cannot be used.
 
 
 def find_profile(image: Image.Image) -> Profile | None:

@@ -33,26 +33,16 @@ _SCALES = {'scale_factor': 1, 'add_offset': 0}
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-  """An array in a file.
+  """An array in a file."""
 
-  Attributes:
-    name: its key; '' if the file has only one, without a name.
-    shape, dtype: as its writer sees it.
-    problem: why it cannot be read, or ''.
-    open: returns its values, which are sliced.
-    chunks: the shape that is stored together, if any.
-    is_reversed: whether the stored order of axes is the reverse of `shape`.
-    no_data: the values that mean no data, as `no_data.find` takes them.
-  """
-
-  name: str
-  shape: tuple[int, ...]
+  name: str  # Its key; '' if the file has only one, without a name.
+  shape: tuple[int, ...]  # As its writer sees it.
   dtype: Any = None
-  problem: str = ''
-  open: Callable[[], Any] = lambda: None
-  chunks: tuple[int, ...] | None = None
-  is_reversed: bool = False
-  no_data: str = ''
+  problem: str = ''  # Why it cannot be read.
+  open: Callable[[], Any] = lambda: None  # Returns values, which are sliced.
+  chunks: tuple[int, ...] | None = None  # The shape that is stored together.
+  is_reversed: bool = False  # Whether stored axes are in the reverse order.
+  no_data: str = ''  # The values that mean it, as `no_data.find` takes them.
 
   def __str__(self) -> str:
     kind = f' {np.dtype(self.dtype).name}' if self.dtype is not None else ''
@@ -237,11 +227,9 @@ def _open_hdf5(path: str) -> list[Entry]:
 
 
 def _fill_value(h5py, values):
-  """Returns the value of what was not written, if one was chosen, or None.
-
-  NetCDF always chooses one. 0 is a value as others, and so are all those of a
-  single byte, unless attributes exclude one.
-  """
+  """Returns the value of what was not written, if one was chosen, or None."""
+  # NetCDF always chooses one. 0 is a value as others, and so are all those of a
+  # single byte, unless attributes exclude one.
   properties = values.id.get_create_plist()
   is_set = properties.fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED
   is_number = values.dtype.kind in 'iuf' and values.dtype.itemsize > 1
@@ -307,10 +295,7 @@ def _zarr_entries(zarr, store: Any) -> Iterator[Entry]:
 def _entry(
   name: str, shape: tuple[int, ...], dtype: Any, attrs=None, fill=None, **fields
 ) -> Entry:
-  """Returns an entry, with the problem that its values have, if any.
-
-  `fill` is a value that means no data, besides those of the attributes.
-  """
+  """Returns an entry, with its problem; `fill` means no data, too."""
   dtype, attrs = np.dtype(dtype), attrs or {}
   problem = ''
   scaled = [n for n, value in _SCALES.items() if attrs.get(n, value) != value]

@@ -89,9 +89,6 @@ def read_nifti(path: str) -> np.ndarray:
   Returns:
     [X, Y, Z] or [X, Y, Z, T] float32, in the order of the file's axes; vectors
     without an axis of time.
-
-  Raises:
-    Exception: it is damaged.
   """
   import nibabel
 
@@ -121,11 +118,6 @@ class NiftiFile:
     self.shape = self._values.shape
 
   def __getitem__(self, cuts: tuple[slice, ...]) -> np.ndarray:
-    """Returns a part.
-
-    Raises:
-      OSError: the file has changed.
-    """
     check_unchanged(self._path, self._state)
     return to_float32(self._values[cuts])
 
@@ -211,11 +203,7 @@ def _describe_series(key: str, files: list[Any]) -> dict[str, Any]:
 
 
 def _sort_slices(headers: Sequence[Any]) -> tuple[np.ndarray, float]:
-  """Returns the order of slices along their normal, and their distance.
-
-  Raises:
-    ValueError: they are not a stack, or one is missing.
-  """
+  """Returns the order of slices along their normal, and their distance."""
   if len({(h.get('Rows'), h.get('Columns')) for h in headers}) > 1:
     raise ValueError('its slices differ in rows and columns')
   if not all(h.get('ImagePositionPatient') for h in headers):

@@ -56,8 +56,7 @@ class Pictures:
 
     Args:
       path: path of a file or a folder.
-      data: settings of the run, for decoding its examples. The margin of
-        its random crop is cut off, as in evaluation.
+      data: settings of the run. The margin of its random crop is cut off.
       more_suffixes: names of files that `read` takes, besides those of arrays.
 
     Raises:
@@ -95,11 +94,7 @@ class Pictures:
     return len(self.names)
 
   def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-    """Returns the examples at `indices` [B] as [B, *S, C].
-
-    Raises:
-      UserError: one cannot be read.
-    """
+    """Returns the examples at `indices` [B] as [B, *S, C]."""
     names = [self.names[index] for index in indices]
     return np.stack(list(self._pool.map(self._read, names)))
 
@@ -118,16 +113,13 @@ class Pictures:
     decode: Callable[[bytes], Any],
     open_large: Callable[[str], Any] = lambda path: None,
   ) -> Any:
-    """Decodes the content of one file.
+    """Returns what `decode` makes of the content of one file, or raises.
 
     Args:
       name: one of `names`.
       decode: function of the content.
       open_large: function of the path, which opens what is too large for that,
         and otherwise returns None.
-
-    Raises:
-      UserError: it cannot be read.
     """
     path = self._root / name
     try:
@@ -181,11 +173,7 @@ def _find(
 
 
 def png_names(names: Sequence[str]) -> list[str]:
-  """Returns names for PNG files: the same, with another suffix.
-
-  Returns:
-    'a/cat.png' for 'a/cat.jpg', or 'a/cat.jpg.png' if two would be the same.
-  """
+  """Returns 'a/cat.png' for 'a/cat.jpg', or 'a/cat.jpg.png' if two would be."""
   changed = [str(pathlib.PurePosixPath(n).with_suffix('.png')) for n in names]
   seen = set()
   twice = {n for n in changed if n in seen or seen.add(n)}
@@ -196,14 +184,9 @@ def png_names(names: Sequence[str]) -> list[str]:
 
 
 def encode_pngs(images: Any) -> Iterable[bytes]:
-  """Encodes images as PNG files, with all their channels.
+  """Yields PNG files of images [B, H, W, C] float in [-1, 1].
 
-  Args:
-    images: [B, H, W, C] float in [-1, 1]; 1 grey, 2 grey and alpha, 3 RGB,
-      4 RGBA.
-
-  Yields:
-    The content of each file.
+  1 channel is grey, 2 are grey and alpha, 3 RGB, 4 RGBA.
   """
   clipped = np.clip(np.asarray(images, np.float32), -1, 1)
   for image in np.round((clipped + 1) * 127.5).astype(np.uint8):

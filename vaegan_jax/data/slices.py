@@ -51,11 +51,6 @@ class Mapped:
     self._map = (values.offset, values.shape, order)
 
   def __getitem__(self, cuts):
-    """Returns a copy of a part.
-
-    Raises:
-      OSError: the file has changed.
-    """
     check_unchanged(self._path, self._state)
     values = np.memmap(self._path, self.dtype, 'r', *self._map)
     return np.array(values[cuts])

@@ -27,18 +27,13 @@ class Converted:
   """A sound [T, C] at another rate, or with other channels, read by slices.
 
   Attributes:
-    source: the sound as it is stored.
+    source: the sound as it is stored, an array or what is sliced like one.
     shape, dtype: of the converted sound; integers are rounded and clipped.
     sample_rate: samples per second.
   """
 
   def __init__(self, source: Any, sample_rate: int, reading: Reading):
     """Reads nothing yet.
-
-    Args:
-      source: an array, or what is sliced like one.
-      sample_rate: its samples per second.
-      reading: what it is converted to.
 
     Raises:
       OtherAxes: its channels cannot be mixed.
@@ -106,10 +101,7 @@ def describe(source: Any, sample_rate: int) -> str:
 
 
 def check(source: Any) -> bool:
-  """Reads a stored sound once.
-
-  Returns:
-    True if it is silent: all of its samples are equal.
+  """Returns whether a stored sound is silent: all of its samples are equal.
 
   Raises:
     ValueError: a sample is not finite.
@@ -124,19 +116,12 @@ def check(source: Any) -> bool:
 
 
 class _Layout(NamedTuple):
-  """A block of filters.
+  """A block of filters."""
 
-  Attributes:
-    cutoff: of half the rate of the inputs.
-    reach: how many samples a filter reaches on each side.
-    periods: in a block; a period has `up` outputs of `down` inputs.
-    size: the numbers of outputs and of inputs, which begin `reach` before it.
-  """
-
-  cutoff: float
-  reach: int
-  periods: int
-  size: tuple[int, int]
+  cutoff: float  # Of half the rate of the inputs.
+  reach: int  # How many samples a filter reaches on each side.
+  periods: int  # In a block; a period has `up` outputs of `down` inputs.
+  size: tuple[int, int]  # Outputs, and inputs, which begin `reach` before.
 
 
 def _layout(up: int, down: int) -> _Layout:

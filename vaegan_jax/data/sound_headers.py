@@ -74,11 +74,7 @@ class _Repaired(io.RawIOBase):
 
 
 def open_sound(source: str | BinaryIO, repair: Repair) -> Any:
-  """Opens a path or a file by the library.
-
-  Raises:
-    UnreadableKind: the library is missing.
-  """
+  """Opens a path or a file by the library, or raises an UnreadableKind."""
   try:
     import soundfile
   except (ImportError, OSError) as error:  # OSError: libsndfile is missing.

@@ -55,7 +55,6 @@ class NamedFolders:
   """
 
   def __init__(self, names: Sequence[str]):
-    """Reads the names of all files, relative to the folder."""
     self._names = names
     self._sizes = collections.Counter(map(os.path.dirname, names))
     found = {folder: _find_kind(folder) for folder in self._sizes}
@@ -196,10 +195,9 @@ def group_keys(
 
 
 def find_split(name: str) -> tuple[str, str]:
-  """Finds the word in a name that stands for a split: 'x_train', 'train/x'.
+  """Returns the split that a word in 'x_train' or 'train/x' names, and 'x'.
 
-  Returns:
-    'train', 'test', 'validation' or '', and the name without the word.
+  It is 'train', 'test', 'validation' or '', with the whole name.
   """
   for match in _TOKEN.finditer(name):
     if kind := _KIND_OF_WORD.get(match[0].lower()):

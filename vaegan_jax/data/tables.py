@@ -26,11 +26,7 @@ _ONLY_A_PATH = (
 
 
 class Table:
-  """Files of one split, with the same columns.
-
-  Attributes:
-    schema: pyarrow's.
-  """
+  """Files of one split, with the same columns, in pyarrow's `schema`."""
 
   def __init__(self, path: str, files: Sequence[str]):
     """Reads the ends or the beginnings of the files.
@@ -159,10 +155,6 @@ def _is_list(kind) -> bool:
 def to_example(cell, column: str, path: str) -> bytes | np.ndarray | Declared:
   """Returns the bytes of a file in a cell, or its array, which hides nulls.
 
-  Args:
-    cell: pyarrow's scalar.
-    column, path: for messages.
-
   Raises:
     UserError: the cell holds the path of a file, and not its bytes.
     ValueError: it is empty, or its lists differ in length.
@@ -202,11 +194,7 @@ def _to_array(values) -> np.ndarray | Declared:
 
 
 def saved_files(folder: str) -> dict[str, list[str]]:
-  """Returns the files by split of what `save_to_disk` of datasets wrote.
-
-  Raises:
-    UserError: a name leads out of the folder.
-  """
+  """Returns the files by split of what `save_to_disk` of datasets wrote."""
   folders = {'': folder}
   splits = os.path.join(folder, 'dataset_dict.json')
   if os.path.isfile(splits):

@@ -55,12 +55,8 @@ def create_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
   """Opens a data set on a disk, and prepares it first if necessary.
 
   Args:
-    name: TFDS name, with an optional configuration and version: 'cifar10',
-      'cifar10:3.0.2'.
+    name: 'cifar10', or with a configuration and version 'cifar10:3.0.2'.
     data_dir: the folder of prepared data.
-
-  Raises:
-    UserError: see `open_dataset`.
   """
   builder = _find_builder(name, data_dir)
   if not builder.data_path.exists():  # It appears, by a rename, when complete.
@@ -182,13 +178,8 @@ class TfdsDataset(Dataset):
   def __init__(self, builder: tfds.core.DatasetBuilder, feature: str = ''):
     """Opens the records of each split when they are first read.
 
-    Args:
-      builder: builder of a prepared data set.
-      feature: the feature with the examples; '': 'image', or else the only
-        array of numbers.
-
     Raises:
-      UserError: there is no such feature, or there are several.
+      UserError: see `find_feature`.
     """
     self._builder, info = builder, builder.info
     self.name, self.version = info.name, str(info.version)
@@ -245,9 +236,7 @@ class TfdsDataset(Dataset):
 def find_feature(info: tfds.core.DatasetInfo, name: str = '') -> str:
   """Returns the name of the feature that holds the examples.
 
-  Args:
-    info: info of a prepared data set.
-    name: name of the feature; '': 'image', or else the only array of numbers.
+  If `name` is '', it is 'image', or else the only array of numbers.
 
   Raises:
     UserError: there is none of that name, none at all, or several.

@@ -72,13 +72,9 @@ def find_range(
 
 
 def _warn_of_clipping(given, found, examples, is_outside) -> str:
-  """Returns a warning if clipping changes what matters, or ''.
+  """Returns a warning if clipping to (low, high) changes what matters, or ''.
 
-  Args:
-    given: the field.
-    found: the range (low, high).
-    examples: [N, *S, C], NaN where no data.
-    is_outside: [N, *S, C] bool, the values that are clipped.
+  `examples` and `is_outside` are [N, *S, C], as in `find_range`.
   """
   low, high = found
   least, most = float(np.nanmin(examples)), float(np.nanmax(examples))

@@ -137,11 +137,7 @@ class ArrayFile(Store):
     )
 
   def _check_axis(self, entry):
-    """Returns the axis of the examples.
-
-    Raises:
-      UserError: other axes hold what the run takes, and this one does not.
-    """
+    """Returns the axis of the examples, if other axes do not fit better."""
     from vaegan_jax.data.array_shapes import can_cut
 
     cut = {'channels': self._data.channels, 'shape': self._data.read_shape}
@@ -164,12 +160,7 @@ class ArrayFile(Store):
 
 
 def _find_files(location):
-  """Returns files by split; '' stands for all.
-
-  Raises:
-    UserError: there is no such file, or a folder has several that are not
-      named like splits.
-  """
+  """Returns files by split; '' stands for all."""
   if not os.path.exists(location):
     raise UserError(
       f'data.path={location!r} does not exist: name a .npy, .npz, .mat, HDF5 '

@@ -62,11 +62,7 @@ _FRAMES = (_INK, (176, 40, 52), (30, 70, 140), (150, 110, 30))
 
 
 def draw_face(index: int) -> np.ndarray:
-  """Draws one face.
-
-  Returns:
-    [64, 64, 3] uint8 RGB.
-  """
+  """Draws one face [64, 64, 3] uint8 RGB."""
   rng = random.Random(index)
   pen = _Pen()
   _draw_pattern(pen, rng, (0, 0, SIZE, SIZE), _pick(rng, _BACKDROPS))

@@ -21,11 +21,7 @@ _ONSETS = 8  # Places of the grid on which a note begins.
 
 
 def draw(index: int) -> np.ndarray:
-  """Draws one sound.
-
-  Returns:
-    [8192, 1] int16, at 16,000 samples per second.
-  """
+  """Draws one sound [8192, 1] int16, at 16,000 samples per second."""
   rng = np.random.RandomState(index)
   sound = np.zeros(SHAPE[0])
   for half in range(2):

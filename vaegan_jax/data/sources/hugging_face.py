@@ -118,11 +118,7 @@ class Column(Store):
 
 
 def _find_files(path):
-  """Returns the files of tables by split; '' stands for all.
-
-  Raises:
-    UserError: no files are found.
-  """
+  """Returns the files of tables by split; '' stands for all."""
   if os.path.isfile(path):
     return {'': [path]}
   if not os.path.isdir(path):

@@ -165,11 +165,7 @@ def _order_tiles(scene, tile):
 
 
 def _find_scenes(location):
-  """Returns the relative names of scenes, sorted; '' for a single file.
-
-  Raises:
-    UserError: no scenes are found.
-  """
+  """Returns the relative names of scenes, sorted; '' for a single file."""
   if os.path.isfile(location):
     return ['']
   root = pathlib.Path(location)
