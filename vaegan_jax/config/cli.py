@@ -47,92 +47,59 @@ __all__ = ['Command', 'Processes', 'Use', 'define_flags', 'parse']
 
 @dataclasses.dataclass(frozen=True)
 class Processes:
-  """Position of this process among all, as its flags say.
+  """Position of this process among all, as its flags say."""
 
-  Attributes:
-    coordinator: 'host:port' of process 0, free to be listened on.
-    num_processes: number of processes.
-    process_id: index of this one, from 0.
-  """
-
-  coordinator: str
+  coordinator: str  # 'host:port' of process 0, free to be listened on.
   num_processes: int
-  process_id: int
+  process_id: int  # From 0.
 
 
 @dataclasses.dataclass(frozen=True)
 class Use:
-  """Settings of a command that uses a finished model.
+  """Settings of a command that uses a finished model."""
 
-  Attributes:
-    input: path of images or latents; '' with a split, or if there is none.
-    split: 'train' or 'eval', of the run's own dataset; '' with an input.
-    output: path of the folder that is written.
-    tile: side of overlapping tiles, or one an axis; (): no tiles.
-    num_samples: number of samples.
-    with_critic: whether the critic is exported.
-    format: of an export, one of `names.EXPORT_FORMATS`.
-  """
-
-  input: str
-  split: str
-  output: str
-  tile: tuple[int, ...]
+  input: str  # Path of images or latents; '' with a split, or without any.
+  split: str  # 'train' or 'eval', of the run's own dataset; '' with an input.
+  output: str  # Path of the folder that is written.
+  tile: tuple[int, ...]  # Side of overlapping tiles, or one an axis; (): none.
   num_samples: int
-  with_critic: bool
-  format: str
+  with_critic: bool  # Whether the critic is exported.
+  format: str  # Of an export, one of `names.EXPORT_FORMATS`.
 
 
 @dataclasses.dataclass(frozen=True)
 class PageOptions:
-  """The page that the mode `report` writes.
+  """The page that the mode `report` writes."""
 
-  Attributes:
-    path: of the HTML file.
-    num_examples: examples on the page, if they fit.
-    megabytes: the most that the page may have.
-  """
-
-  path: str
-  num_examples: int
-  megabytes: float
+  path: str  # Of the HTML file.
+  num_examples: int  # On the page, if they fit.
+  megabytes: float  # The most that the page may have.
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-  """A parsed command line.
+  """A parsed command line."""
 
-  Attributes:
-    mode: one of `cli_flags.MODES`.
-    workdir: absolute path of the folder that is written.
-    config: configuration of the command; None for the modes of several runs.
-    runs: {workdir: configuration} of the finished runs that it reads, or of
-      the runs of a study.
-    processes: processes that flags connect, if any.
-    use: for the modes that use a finished model, and for 'report'.
-  """
-
-  mode: str
-  workdir: str
-  config: ml_collections.ConfigDict | None
+  mode: str  # One of `cli_flags.MODES`.
+  workdir: str  # Absolute path of the folder that is written.
+  config: ml_collections.ConfigDict | None  # None for modes of several runs.
+  # {workdir: configuration} of the finished runs that are read, or of a study.
   runs: Mapping[str, ml_collections.ConfigDict]
-  processes: Processes | None = None
+  processes: Processes | None = None  # That flags connect, if any.
+  # For the modes that use a finished model, and for 'report'.
   use: Use | PageOptions | None = None
 
 
 def parse(
   argv: Sequence[str], flag_values: flags.FlagValues, *, launched: bool
 ) -> Command:
-  """Turns a command line into a checked command.
+  """Turns a command line into a command with a valid configuration.
 
   Args:
     argv: the program's name and its arguments.
     flag_values: where `define_flags` has defined the flags.
     launched: whether a launcher started several processes, which connects them
       without flags.
-
-  Returns:
-    The command, with a valid configuration.
 
   Raises:
     UserError: the command line, a file it names or a value is wrong.
@@ -253,14 +220,10 @@ def _common_parent(workdirs: Sequence[str]) -> str:
 def _parse_processes(
   flag_values: flags.FlagValues, launched: bool
 ) -> Processes | None:
-  """Checks the three flags that connect processes.
-
-  Without --coordinator, JAX_COORDINATOR_ADDRESS is used, as JAX does. If a
-  launcher started the processes, JAX reads that variable itself.
-  """
+  """Checks the three flags that connect processes."""
   names = ('coordinator', 'num_processes', 'process_id')
   given = [flag_values[name].value for name in names]
-  if given == ['', None, None] and launched:
+  if given == ['', None, None] and launched:  # JAX reads the variable itself.
     return None
   given[0] = given[0] or os.environ.get('JAX_COORDINATOR_ADDRESS', '')
   if given == ['', None, None]:

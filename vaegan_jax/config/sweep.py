@@ -54,10 +54,6 @@ def create_runs(
 
   Returns:
     {workdir of a run: its valid configuration}.
-
-  Raises:
-    UserError: a flag is wrong, or a configuration is not valid, or they differ
-      in their data.
   """
   if is_saved(source):
     raise UserError(
@@ -131,11 +127,7 @@ def _create_config(
 
 
 def _resolve(change: str, fields: Mapping[str, Any]) -> str:
-  """Multiplies 'field=0.3x' by the field's value; returns others unchanged.
-
-  The objectives' losses differ in size, and so do their KL weights: a multiple
-  sweeps each around its own.
-  """
+  """Multiplies 'field=0.3x' by the field's value; returns others unchanged."""
   field, _, value = change.partition('=')
   factor, own = _MULTIPLE.fullmatch(value), fields.get(field)
   if factor is None or field not in fields:

@@ -69,33 +69,26 @@ def validate(
 
 
 def validate_new_run(config: ml_collections.ConfigDict) -> None:
-  """Checks what a new run must obey, and a resumed run need not.
-
-  A norm removes the contrast of an image, and BatchNorm mixes it with the rest
-  of the batch: the distance in such a critic's features alone ignores them.
-  Runs of earlier versions that started so may be resumed.
+  """Checks what a new run must obey; an earlier version's may be resumed.
 
   Raises:
     UserError: the critic ignores contrast, attention has no feature map, a
       number of blocks is not read, or the encoder would stay as it is
       initialised.
   """
-  _refuse(config, check_attention(config))
-  _refuse(config, check_blocks(config.model))
-  _refuse(config, _check_contrast(config))
-  _refuse(config, _check_start(config))
+  for check in (check_attention, check_blocks, _check_contrast, _check_start):
+    _refuse(config, check(config))
 
 
 def _refuse(config, conflicts: Conflicts) -> None:
-  """Raises the first of the conflicts, if any.
-
-  One without a remedy is mended by the default of its field.
-  """
+  """Raises the first of the conflicts; one is mended by its field's default."""
   for name, rule, *remedies in conflicts:
     raise conflict(config, name, rule, *remedies or [schema.default_flag(name)])
 
 
 def _check_contrast(config) -> Conflicts:
+  # A norm removes the contrast of an image, and BatchNorm mixes it with the
+  # rest of the batch: the distance in such features alone ignores it.
   critic, loss = config.critic, config.loss
   seen = critic.norm == 'none' or loss.image_weight or loss.pixel_weight
   if trains_critic(config) and not seen:
