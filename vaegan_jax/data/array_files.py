@@ -218,11 +218,7 @@ class CroppedFiles(ArrayFiles):
     self.facts = {}
 
   def open(self, name: str) -> arrays.Stored | None:
-    """Opens an array; None if its file must be decoded whole.
-
-    Raises:
-      Exception: a mask is beside the file, or it is damaged or changed.
-    """
+    """Opens an array; None if its file must be decoded whole."""
     path = str(self.root / name)
     tiff_files.check_mask(path, self._reading)
     if not os.path.isfile(path):

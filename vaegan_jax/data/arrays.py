@@ -121,12 +121,7 @@ def to_stored(
 ) -> Stored:
   """Converts an array to a dtype of the device, and finds no data in it.
 
-  Args:
-    array: as a file has it.
-    axes: see `Stored`.
-    nodata: the value that means "no data", if the file declares one.
-    reading: how it is read.
-    hidden: see `no_data.find`.
+  Arguments are those of `Stored`, as the file has them, and of `no_data.find`.
   """
   missing = no_data.find(array, nodata, reading, hidden)
   if missing is None:
@@ -183,13 +178,7 @@ def to_example(
 def channels_last(
   array: np.ndarray, channels: int, num_axes: int, axes: str = ''
 ) -> np.ndarray:
-  """Returns an array as [*S, C], a view of it; see `to_example`.
-
-  Args:
-    array: [*S], [*S, C] or [C, *S].
-    channels: C.
-    num_axes: the number of axes S.
-    axes: see `to_example`.
+  """Returns an array with `num_axes` axes S as [*S, C]; see `to_example`.
 
   Raises:
     OtherAxes: it has other channels or axes.

@@ -141,16 +141,10 @@ class ByFolder(ByName):
 def choose_rule(
   root: pathlib.Path, rules: int, names: Iterable[str], group_by: str = ''
 ) -> ByName:
-  """Chooses how the files of a folder are split.
-
-  Args:
-    root: the folder.
-    rules: `data.folder_rules`.
-    names: sorted names of all files.
-    group_by: `data.group_by`, for rules 3.
+  """Chooses how the files of a folder, with sorted names, are split.
 
   Raises:
-    UserError: `group_by` does not suit the names.
+    UserError: `group_by`, which rules 3 read, does not suit the names.
   """
   names = list(names)
   if rules < 3:

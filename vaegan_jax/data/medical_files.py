@@ -15,7 +15,6 @@ from vaegan_jax.data.store import (
   read_start,
   stat_of,
 )
-from vaegan_jax.errors import UserError
 
 _NIFTI = ('.nii', '.nii.gz')
 _SUBJECT = re.compile(r'sub-[A-Za-z0-9]+')  # The subject's folder in BIDS.
@@ -302,14 +301,3 @@ def _find_padding(data: Any, values: np.ndarray) -> np.ndarray | None:
   # Some programs write a negative number as an unsigned one.
   low, high = sorted(np.array(ends, np.int64).astype(values.dtype))
   return (values >= low) & (values <= high)
-
-
-def stat_all(root: str, found: dict[str, list[str]]) -> list[Any]:
-  """Returns the name, size and time of each file."""
-  names = [name for names in found.values() for name in names]
-  if not names:
-    raise UserError(
-      f'data.path={root!r} has no .nii, .nii.gz and no DICOM files: name '
-      'another folder, such as "~/scans"'
-    )
-  return [(name, *stat_of(os.path.join(root, name))) for name in names]

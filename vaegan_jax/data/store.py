@@ -176,16 +176,12 @@ def hash_names(names: Sequence[str]) -> np.ndarray:
 
 
 def import_reader(module: str, path: str, what: str, package: str = '') -> Any:
-  """Imports an optional library.
+  """Imports an optional library, or raises a UserError.
 
   Args:
     module: its name.
-    path: the file that needs it.
-    what: what the file is, 'an HDF5 file'.
+    path, what: the file that needs it, and what it is: 'an HDF5 file'.
     package: the name to install, if it differs.
-
-  Raises:
-    UserError: it is missing.
   """
   try:
     return importlib.import_module(module)

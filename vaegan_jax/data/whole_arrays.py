@@ -37,8 +37,7 @@ def open_crops(
   """Opens the crops of one split.
 
   Args:
-    dataset: an opened source.
-    data: the fields of `config.data`.
+    dataset, data: an opened source, and its settings.
     parts: (name, first, end) for each part of the split.
     fingerprint: see `split.Images`.
     path: file for the decoded copy; None if there is to be none.

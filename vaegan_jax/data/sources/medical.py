@@ -8,7 +8,7 @@ import numpy as np
 from vaegan_jax.data import medical_files, no_data
 from vaegan_jax.data.source_bases import StoreSource
 from vaegan_jax.data.split_names import numbers_of, splits_of
-from vaegan_jax.data.store import Store, hash_names
+from vaegan_jax.data.store import Store, hash_names, stat_of
 from vaegan_jax.errors import UserError
 
 _MAX_LISTED = 3  # Orientations in a line.
@@ -37,7 +37,13 @@ class Scans(Store):
       self.options += ('padding', 'frames')
 
   def state(self):
-    return medical_files.stat_all(self.location, self._files)
+    names = [name for names in self._files.values() for name in names]
+    if not names:
+      raise UserError(
+        f'data.path={self.location!r} has no .nii, .nii.gz and no DICOM files: '
+        'name another folder, such as "~/scans"'
+      )
+    return [(n, *stat_of(os.path.join(self.location, n))) for n in names]
 
   def scan(self):
     found = []
