@@ -388,13 +388,6 @@ def create_config() -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(tree)
 
 
-def check_fields(config: ml_collections.ConfigDict) -> None:
-  """Raises a UserError for a field of a wrong type, or that breaks its rule."""
-  values = rules.flatten(config)
-  for field in FIELDS:
-    rules.check_value(field.name, values[field.name], field.rule, field.default)
-
-
 def default_flag(name: str) -> str:
   """Returns 'field=value' with the default of a field."""
   default = next(field.default for field in FIELDS if field.name == name)

@@ -21,7 +21,13 @@ from vaegan_jax.config.network_checks import (
   compares_layers,
   trains_critic,
 )
-from vaegan_jax.config.rules import as_argument, conflict, not_divisible
+from vaegan_jax.config.rules import (
+  as_argument,
+  check_value,
+  conflict,
+  flatten,
+  not_divisible,
+)
 from vaegan_jax.config.shapes import (
   latent_space,
   num_latent_entries,
@@ -48,7 +54,9 @@ def validate(
     UserError: a value has the wrong type, is out of range, or contradicts
       another one.
   """
-  schema.check_fields(config)
+  values = flatten(config)
+  for field in schema.FIELDS:
+    check_value(field.name, values[field.name], field.rule, field.default)
   checks = (check_data, check_axes, check_autoencoder)
   if config.critic.network in PRETRAINED_CRITICS:
     checks += (check_pretrained_critic,)

@@ -115,14 +115,6 @@ def describe_examples(given: tuple[int, ...], axis: int) -> str:
   )
 
 
-def takes_first_as_channels(
-  given: tuple[int, ...], *, channels: int, shape: Sequence[int], axes: str
-) -> bool:
-  """Returns whether the channels would be last if axes were unknown."""
-  is_unnamed = 'C' not in axes and len(given) == len(shape) + 1
-  return bool(axes) and is_unnamed and given[-1] == channels
-
-
 def cut(
   given: Iterable[Any], channels: int, shape: Sequence[int]
 ) -> np.ndarray:

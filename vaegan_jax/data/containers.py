@@ -156,8 +156,7 @@ def _open_zip(path: str) -> Iterator[Entry]:
     members = archive.infolist()
     names = {member.filename for member in members}
     if not names.isdisjoint(_ZARR):
-      zarr = import_reader('zarr', path, 'a Zarr store')
-      yield from _zarr_entries(zarr, zarr.storage.ZipStore(path, mode='r'))
+      yield from _open_zarr(path)
       return
     for member in members:
       name = member.filename.removesuffix('.npy')
@@ -217,9 +216,12 @@ def _open_hdf5(path: str) -> list[Entry]:
   def visit(name, item):  # Links to other files are not followed.
     if isinstance(item, h5py.Dataset):
       # An open file cannot be written, so it is opened when it is read.
-      values = functools.partial(_read_hdf5, h5py, path, name)
       fill = _fill_value(h5py, item)
-      found.append(_hdf5_entry(name, item, values, is_matlab, fill))
+      found.append(
+        _hdf5_entry(
+          name, item, lambda: h5py.File(path, 'r')[name], is_matlab, fill
+        )
+      )
 
   with h5py.File(path, 'r') as file:
     file.visititems(visit)
@@ -234,10 +236,6 @@ def _fill_value(h5py, values):
   is_set = properties.fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED
   is_number = values.dtype.kind in 'iuf' and values.dtype.itemsize > 1
   return values.fillvalue if is_set and is_number and values.fillvalue else None
-
-
-def _read_hdf5(h5py, path: str, name: str):
-  return h5py.File(path, 'r')[name]
 
 
 def _hdf5_entry(
@@ -268,10 +266,8 @@ def _hdf5_entry(
 
 def _open_zarr(path: str) -> Iterator[Entry]:
   zarr = import_reader('zarr', path, 'a Zarr store')
-  yield from _zarr_entries(zarr, path)
-
-
-def _zarr_entries(zarr, store: Any) -> Iterator[Entry]:
+  is_folder = os.path.isdir(path)
+  store = path if is_folder else zarr.storage.ZipStore(path, mode='r')
   root = zarr.open(store=store, mode='r')
   members = [('', root)]
   if isinstance(root, zarr.Group):

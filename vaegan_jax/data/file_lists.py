@@ -64,7 +64,12 @@ def find_images(
   """Finds images by their names, and by content from rules 2 on."""
   if rules == 1:
     return list_files(root, _FIRST_SUFFIXES)
-  return list_files(root, _SUFFIXES, _is_image, _OTHER_FOLDERS)
+  return list_files(
+    root,
+    _SUFFIXES,
+    lambda path: bool(decode.find_kind(read_start(path, 64))),
+    _OTHER_FOLDERS,
+  )
 
 
 def list_files(
@@ -106,10 +111,6 @@ def list_files(
         except OSError:  # A dangling link counts as a damaged file.
           found[name] = 0, 0
   return found
-
-
-def _is_image(path: pathlib.Path) -> bool:
-  return bool(decode.find_kind(read_start(path, 64)))
 
 
 def _warn_about_folder(error: OSError) -> None:

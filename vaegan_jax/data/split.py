@@ -226,8 +226,9 @@ def _array_decoder(
     in_folder=dataset.name == 'array_folder',
   )
   function = functools.partial(arrays.decode_array, **options, reading=reading)
-  # Other axes do not matter, as channels are where unknown axes have them.
-  matter = array_shapes.takes_first_as_channels(known, **options, axes=axes)
+  # Else axes do not matter, as channels are where unknown axes have them.
+  is_unnamed = 'C' not in axes and len(known) == len(shape) + 1
+  matter = axes and is_unnamed and known[-1] == data.channels
   return function, axes if matter else reading.axes
 
 

@@ -121,12 +121,8 @@ def _storage(table, column: str):
   return pa.chunked_array([chunk.storage for chunk in chunked.chunks])
 
 
-def usable_columns(schema) -> list[str]:
-  """Returns the columns whose cells are files, or arrays of numbers."""
-  return [field.name for field in schema if _is_usable(field.type)]
-
-
-def _is_usable(kind) -> bool:
+def is_usable(kind) -> bool:
+  """Returns whether cells of a type are files, or arrays of numbers."""
   import pyarrow as pa
 
   kind = getattr(kind, 'storage_type', kind)

@@ -241,7 +241,11 @@ def find_feature(info: tfds.core.DatasetInfo, name: str = '') -> str:
   Raises:
     UserError: there is none of that name, none at all, or several.
   """
-  known = sorted(key for key in info.features if _holds_examples(info, key))
+  known = sorted(
+    key
+    for key, feature in info.features.items()
+    if isinstance(feature, tfds.features.Image) or is_tensor(info, key)
+  )
   if name in known:
     return name
   if not name and 'image' in info.features:
@@ -258,11 +262,6 @@ def find_feature(info: tfds.core.DatasetInfo, name: str = '') -> str:
     f'images and arrays of data.name={info.name!r}: for example, '
     f'--config.data.feature={known[0]}'
   )
-
-
-def _holds_examples(info: tfds.core.DatasetInfo, name: str) -> bool:
-  is_image = isinstance(info.features[name], tfds.features.Image)
-  return is_image or is_tensor(info, name)
 
 
 def is_tensor(info: tfds.core.DatasetInfo, name: str) -> bool:

@@ -59,7 +59,12 @@ class Column(Store):
     self._rows = Parts(lengths)
     if len(self._tables) > 1:
       self.splits = numbers_of(np.repeat([*self._tables], lengths))
-    self._refuse_paths()
+    try:  # Cells that are only paths are an error, once for all.
+      self.read(0)
+    except UserError:
+      raise
+    except Exception:  # The check counts what is damaged.
+      pass
 
   def __len__(self):
     return len(self._rows)
@@ -89,7 +94,7 @@ class Column(Store):
     return list(self._tables)[part], row
 
   def _find_column(self, schema):
-    usable = tables.usable_columns(schema)
+    usable = [field.name for field in schema if tables.is_usable(field.type)]
     if self.feature in usable:
       return self.feature
     if not self.feature and 'image' in usable:
@@ -106,15 +111,6 @@ class Column(Store):
         else 'name other data'
       )
     )
-
-  def _refuse_paths(self):
-    """Raises the error for cells that are only paths, once for all."""
-    try:
-      self.read(0)
-    except UserError:
-      raise
-    except Exception:  # The check counts what is damaged.
-      return
 
 
 def _find_files(path):
