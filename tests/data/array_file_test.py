@@ -148,9 +148,7 @@ def test_keys_name_splits(names, splits, tmp_path):
   assert 'as the files say' in dataset.report(None)[0]
 
 
-def test_a_folder_may_have_a_file_for_each_split(tmp_path):
-  folder = tmp_path / 'both'
-  folder.mkdir()
+def test_a_folder_may_have_a_file_for_each_split(folder, tmp_path):
   npy(folder / 'train.npy', X[:30])
   npy(folder / 'test_images.npy', X[30:])
   dataset = open_file(folder, tmp_path)

@@ -345,9 +345,7 @@ def test_what_cannot_be_used_is_one_sentence(told, tmp_path):
 
 
 @pytest.mark.parametrize('module', ('nibabel', 'pydicom'))
-def test_a_missing_library_is_named(module, tmp_path, monkeypatch):
-  folder = tmp_path / 'scans'
-  folder.mkdir()
+def test_a_missing_library_is_named(module, folder, tmp_path, monkeypatch):
   if module == 'nibabel':
     (folder / 'a.nii').write_bytes(bytes(400))
   else:

@@ -39,10 +39,8 @@ from vaegan_jax.errors import UserError
   ],
 )
 def test_what_is_found_is_counted_with_its_reader(
-  source, files, told, tmp_path
+  source, files, told, folder, tmp_path
 ):
-  folder = tmp_path / 'files'
-  folder.mkdir()
   for suffix, number in files.items():
     for index in range(number):
       (folder / f'{index}.{suffix}').write_bytes(b'x')
