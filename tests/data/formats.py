@@ -36,23 +36,14 @@ _REASONS = re.compile(
 
 
 class Case(NamedTuple):
-  """A file, and what it holds.
+  """A file, and what it holds."""
 
-  Attributes:
-    row: (tool, layout) in the table.
-    data: the file.
-    want: the example [*S, C] as an array; None if it must be refused.
-    image: what an image of it has, [H, W, C] uint8; None if it must be refused.
-    is_image: whether it is read as an image, too.
-    axes: `data.axes`.
-  """
-
-  row: tuple[str, str]
+  row: tuple[str, str]  # (tool, layout) in the table.
   data: bytes
-  want: np.ndarray | None
+  want: np.ndarray | None  # [*S, C] as an array; None if it must be refused.
+  # [H, W, C] uint8 as an image; None if it must be refused.
   image: np.ndarray | None = None
-  is_image: bool = False
-  axes: str = ''
+  is_image: bool = False  # Whether it is read as an image, too.
 
 
 def values(dtype: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -164,14 +155,7 @@ def of_rasterio() -> Iterator[Case]:
   import rasterio
   from rasterio.io import MemoryFile
 
-  for (
-    dtype,
-    interleave,
-    compress,
-    tiled,
-    count,
-    has_nodata,
-  ) in itertools.product(
+  for dtype, interleave, compress, tiled, *counts in itertools.product(
     ('uint8', 'uint16', 'int16', 'uint32', 'int32', 'float32', 'float64'),
     ('band', 'pixel'),
     ('none', 'deflate', 'lzw', 'zstd'),
@@ -179,6 +163,7 @@ def of_rasterio() -> Iterator[Case]:
     (1, 5),
     (False, True),
   ):
+    count, has_nodata = counts
     bands = values(dtype, (count, 32, 32))
     nodata = None
     if has_nodata:

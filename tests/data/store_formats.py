@@ -19,21 +19,13 @@ _SHAPE = (11, 5, 6, 3)  # Examples, height, width, channels.
 
 
 class Store(NamedTuple):
-  """Data of a source.
+  """Data of a source."""
 
-  Attributes:
-    row: (tool, layout) in the table.
-    source: `data.name`.
-    path: `data.path`.
-    want: the examples [N, *S, C], in any order.
-    fields: other fields of `config.data`.
-  """
-
-  row: tuple[str, str]
-  source: str
-  path: Path
-  want: np.ndarray
-  fields: dict
+  row: tuple[str, str]  # (tool, layout) in the table.
+  source: str  # `data.name`.
+  path: Path  # `data.path`.
+  want: np.ndarray  # The examples [N, *S, C], in any order.
+  fields: dict  # Other fields of `config.data`.
 
 
 def values(dtype: str, shape=_SHAPE) -> np.ndarray:

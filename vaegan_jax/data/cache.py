@@ -98,7 +98,6 @@ def write(decoder: Any, path: pathlib.Path, noun: str = 'examples') -> None:
 
   Raises:
     OSError: the disk has no room for it, or cannot be written.
-    UserError: an example cannot be decoded.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
   size = int(np.prod(decoder.shape)) * decoder.dtype.itemsize

@@ -117,10 +117,7 @@ class Scene:
   def read(
     self, top: int, left: int, height: int, width: int
   ) -> np.ndarray | Declared:
-    """Reads a tile.
-
-    Returns:
-      [height, width, C] in the dtype of the file.
+    """Reads a tile [height, width, C] in the dtype of the file.
 
     Raises:
       NoData: a part was never written.
@@ -137,10 +134,6 @@ class Scene:
     if not self.no_data and hidden is None:
       return tile
     return Declared(tile, self.no_data, hidden)
-
-  def close(self) -> None:
-    """Releases memory and the file."""
-    self._recent.clear()
 
   def _map_tile(self, top, left, height, width) -> np.ndarray:
     rows, columns = slice(top, top + height), slice(left, left + width)

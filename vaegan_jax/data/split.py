@@ -58,7 +58,7 @@ def load_splits(
     data: the fields of `config.data`.
     fields: 'train_split', 'eval_split' or both.
     fill_bucket: see `source.Source.open`.
-    report: gets lines about the data set; see `Dataset.report`.
+    report: gets lines about the data set.
 
   Returns:
     The examples of each split. With `data.random_crop_margin` these are the
@@ -156,14 +156,10 @@ def open_split(
   split: str,
   field: str = 'data.train_split',
 ) -> Images:
-  """Opens one split of a data set.
+  """Opens one split of a data set; see `Dataset.find_parts`.
 
-  Args:
-    dataset: an opened source.
-    data: the fields of `config.data`. With `cache_images`, all examples are
-      decoded once, into a memory map; without room for it, at each read.
-    split: a TFDS split, such as 'train', 'train[:90%]' or 'train+test'.
-    field: the configuration field of `split`, for error messages.
+  With `data.cache_images`, all examples are decoded once, into a memory map;
+  without room for it, at each read.
 
   Raises:
     UserError: the split is unknown or empty, or the arrays do not contain such

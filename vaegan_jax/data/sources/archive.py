@@ -59,7 +59,6 @@ class Archives(Store):
   """The members of one kind, in all archives."""
 
   def __init__(self, path, data):
-    """Finds the archives; `data` is a `DataConfig`."""
     self.location, self._wanted = path, data.feature.lower()
     self.are_photos = not data.shape
     self.options = (self._wanted,)
@@ -115,7 +114,6 @@ class Archives(Store):
     self._zips.clear()
 
   def describe(self, number):
-    """Returns the name of the file, and of its archive."""
     archive, member = self._members[number]
     return f'{member.name!r} in {os.path.basename(self._paths[archive])}'
 

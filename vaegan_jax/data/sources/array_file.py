@@ -18,7 +18,6 @@ class ArrayFile(Store):
   """The examples of an array, or of one array for each split."""
 
   def __init__(self, path: str, data):
-    """Finds the files; `data` is a `DataConfig`."""
     self.location = path
     self._axis = data.example_axis
     self.options = (data.feature, self._axis)
@@ -65,7 +64,6 @@ class ArrayFile(Store):
       rows.close()
 
   def describe(self, number):
-    """Returns the key of an array, if it has one, and an index."""
     rows, row = self._find(number)
     return f'{rows.entry.name}[{row}]' if rows.entry.name else f'array {row}'
 

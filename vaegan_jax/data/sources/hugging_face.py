@@ -29,7 +29,6 @@ class Column(Store):
   """The cells of one column, in all splits."""
 
   def __init__(self, path, data):
-    """Finds the files; `data` is a `DataConfig`."""
     self.feature, self.are_photos = data.feature, not data.shape
     self.options = (self.feature,)
     self._has_no_nulls = data.nodata == IGNORE
@@ -82,7 +81,6 @@ class Column(Store):
       table.close()
 
   def describe(self, number):
-    """Returns the split, if there are several, and the row."""
     split, row = self._find(number)
     return f'row {row:,} of {split!r}' if split else f'row {row:,}'
 

@@ -21,7 +21,6 @@ class Scans(Store):
   lengths_vary = True
 
   def __init__(self, path, data):
-    """Lists the files; `data` is a `DataConfig`."""
     self.location = path
     if not os.path.isdir(self.location):
       raise UserError(
@@ -81,7 +80,6 @@ class Scans(Store):
     return medical_files.NiftiFile(os.path.join(self.location, name))
 
   def describe(self, number):
-    """Returns the name of the file, or of the first of a series."""
     name, *others = self._scans[number]['files']
     return f'the series of {name!r}' if others else repr(name)
 

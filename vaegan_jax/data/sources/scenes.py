@@ -21,7 +21,6 @@ class Scenes(Store):
   noun = 'tiles'
 
   def __init__(self, path, data):
-    """Lists the scenes; `data` is a `DataConfig`."""
     self.location = path
     self._names = _find_scenes(self.location)
     self._tile = tuple(data.read_shape)
@@ -93,7 +92,6 @@ class Scenes(Store):
     self._recent.clear()
 
   def describe(self, number):
-    """Returns the name of the scene, and the first row and column."""
     scene, top, left = self._find(number)
     return f'{self._names[scene]!r} from [{top}, {left}]'
 
