@@ -215,13 +215,7 @@ def _open_hdf5(path: str) -> list[Entry]:
 
   def visit(name, item):  # Links to other files are not followed.
     if isinstance(item, h5py.Dataset):
-      # An open file cannot be written, so it is opened when it is read.
-      fill = _fill_value(h5py, item)
-      found.append(
-        _hdf5_entry(
-          name, item, lambda: h5py.File(path, 'r')[name], is_matlab, fill
-        )
-      )
+      found.append(_hdf5_entry(h5py, path, name, item, is_matlab))
 
   with h5py.File(path, 'r') as file:
     file.visititems(visit)
@@ -238,9 +232,7 @@ def _fill_value(h5py, values):
   return values.fillvalue if is_set and is_number and values.fillvalue else None
 
 
-def _hdf5_entry(
-  name: str, values, open_values, is_matlab: bool, fill: Any
-) -> Entry:
+def _hdf5_entry(h5py, path: str, name: str, values, is_matlab: bool) -> Entry:
   try:
     shape, dtype, attrs = values.shape, values.dtype, dict(values.attrs)
   except Exception as error:  # A type that NumPy does not have.
@@ -256,11 +248,12 @@ def _hdf5_entry(
     name,
     shape[::-1] if is_matlab else shape,
     dtype,
-    open=open_values,
+    # An open file cannot be written, so it is opened when it is read.
+    open=lambda: h5py.File(path, 'r')[name],
     chunks=values.chunks,
     is_reversed=is_matlab,
     attrs=attrs,
-    fill=fill,
+    fill=_fill_value(h5py, values),
   )
 
 
