@@ -103,11 +103,8 @@ class ImageCounts:
     }
     height, width = data.read_shape
     scales = {(w, h): min(w / width, h / height) for w, h in sizes}
-    if data.center_crop:
-      crop = data.center_crop / min(height, width)
-      enlarged = [s for s, scale in scales.items() if min(scale, crop) < 1]
-    else:
-      enlarged = [s for s, scale in scales.items() if scale < 1]
+    crop = data.center_crop / min(height, width) if data.center_crop else 1
+    enlarged = [s for s, scale in scales.items() if min(scale, crop) < 1]
     if enlarged:
       least = min(enlarged, key=scales.get)
       yield (

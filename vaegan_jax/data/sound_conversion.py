@@ -9,7 +9,7 @@ channels.
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +53,7 @@ class Converted:
         f'or several of one, not {self._channels}'
       )
     self.shape = (-(-length * self._up // self._down), self._channels)
-    if math.prod(_layout(self._up, self._down).size) > _MAX_FILTERS:
+    if math.prod(_layout(self._up, self._down)[-1]) > _MAX_FILTERS:
       raise UnreadableKind(
         f'{self._up:,} of its samples at the rate of data.sample_rate are '
         f'{self._down:,} at its own, which needs too many filters: resample it '
@@ -115,20 +115,15 @@ def check(source: Any) -> bool:
   return bool(low == high)
 
 
-class _Layout(NamedTuple):
-  """A block of filters."""
+def _layout(up: int, down: int) -> tuple[float, int, int, tuple[int, int]]:
+  """Returns the cutoff, reach, periods and (outputs, inputs) of a block.
 
-  cutoff: float  # Of half the rate of the inputs.
-  reach: int  # How many samples a filter reaches on each side.
-  periods: int  # In a block; a period has `up` outputs of `down` inputs.
-  size: tuple[int, int]  # Outputs, and inputs, which begin `reach` before.
-
-
-def _layout(up: int, down: int) -> _Layout:
+  The cutoff is of half the rate of the inputs, which begin `reach` before the
+  block. A period has `up` outputs of `down` inputs.
+  """
   cutoff = _CUTOFF * min(1, up / down)
   reach, periods = math.ceil(_ZEROS / cutoff), max(1, _BLOCK // up)
-  size = periods * up, periods * down + 2 * reach
-  return _Layout(cutoff, reach, periods, size)
+  return cutoff, reach, periods, (periods * up, periods * down + 2 * reach)
 
 
 @functools.lru_cache(16)

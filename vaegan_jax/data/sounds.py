@@ -209,13 +209,8 @@ def encode_wav(
 ) -> bytes:
   """Returns the content of a WAV with floats, whose full scale is 1.
 
-  The range of the data determines its full scale: 1 up to 16, as for floats;
-  2**15 up to that, as for 16 bits; and 2**31 up to that.
-
-  Args:
-    samples: [T, C] in the units of the data.
-    sample_rate: samples per second.
-    value_range: (low, high) of the data.
+  `samples` are [T, C] in the units of the data, whose range determines its full
+  scale: 1 up to 16, as for floats; 2**15 up to that; and 2**31 up to that.
   """
   import soundfile
 

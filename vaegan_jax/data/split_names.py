@@ -121,7 +121,9 @@ class NamedFolders:
     )
 
   def _of_two_splits(self):
-    found = [f for f in self.places if len(_kinds(f)) > 1]
+    found = [
+      f for f in self.places if len({*map(_kind, f.split('/'))} - {''}) > 1
+    ]
     if found:
       yield (
         f'{self._count(found)} are in folders of two splits, such as '
@@ -159,10 +161,6 @@ def _find_kind(folder: str) -> tuple[str, str]:
     if _kind(part):
       return _kind(part), '/'.join(parts[:number])
   return '', ''
-
-
-def _kinds(folder: str) -> set[str]:
-  return {_kind(part) for part in folder.split('/')} - {''}
 
 
 def group_keys(
