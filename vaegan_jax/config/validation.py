@@ -296,7 +296,6 @@ def _check_tiles(config) -> Conflicts:
       'evaluation.tile_size',
       "is for a map of latents, and model.latent_shape='flat' has one latent "
       'for a whole example',
-      'evaluation.tile_size=0',
     )
 
 

@@ -7,7 +7,7 @@ same files always give the same splits.
 import hashlib
 import os
 import pathlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -87,15 +87,11 @@ class ByGroup(ByContent):
     return f'in {number:,} groups of data.group_by={self._group_by!r}, {which}'
 
   def _hold_out(self, names, digests) -> list[str]:
-    hashes = {}
-    for name in names:
-      key = self._keys.get(name)
-      hashes[name] = (
-        digests[name]
-        if key is None
-        else hashlib.sha256(repr(key).encode()).digest()
-      )
-    return _held_out(names, hashes, but_one=True)
+    hashes = {
+      name: hashlib.sha256(repr(key).encode()).digest()
+      for name, key in self._keys.items()
+    }
+    return _held_out(names, {**digests, **hashes}, but_one=True)
 
 
 def _held_out(
@@ -139,14 +135,13 @@ class ByFolder(ByName):
 
 
 def choose_rule(
-  root: pathlib.Path, rules: int, names: Iterable[str], group_by: str = ''
+  root: pathlib.Path, rules: int, names: list[str], group_by: str = ''
 ) -> ByName:
   """Chooses how the files of a folder, with sorted names, are split.
 
   Raises:
     UserError: `group_by`, which rules 3 read, does not suit the names.
   """
-  names = list(names)
   if rules < 3:
     folders = _first_split_folders(root)
     parents = {os.path.dirname(name) for name in names}

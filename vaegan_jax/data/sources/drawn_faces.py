@@ -100,12 +100,7 @@ class _Pen:
     self._draw = ImageDraw.Draw(self._image)
 
   def ellipse(self, x, y, rx, ry, fill=None, outline=None, width=0.0):
-    self._draw.ellipse(
-      (_px(x - rx), _px(y - ry), _px(x + rx), _px(y + ry)),
-      fill=fill,
-      outline=outline,
-      width=_px(width),
-    )
+    self._draw.ellipse(_around(x, y, rx, ry), fill, outline, _px(width))
 
   def box(self, left, top, right, bottom, fill):
     self._draw.rectangle(
@@ -122,13 +117,7 @@ class _Pen:
 
   def arc(self, x, y, rx, ry, start, end, fill, width):
     """Draws an arc; angles are in degrees clockwise from the right."""
-    self._draw.arc(
-      (_px(x - rx), _px(y - ry), _px(x + rx), _px(y + ry)),
-      start=start,
-      end=end,
-      fill=fill,
-      width=_px(width),
-    )
+    self._draw.arc(_around(x, y, rx, ry), start, end, fill, _px(width))
 
   def stamp(self, other, x, y, rx, ry):
     """Copies what `other` has drawn within an ellipse."""
@@ -142,6 +131,10 @@ class _Pen:
 
 def _px(units: float) -> int:
   return round(units * _SCALE)
+
+
+def _around(x, y, rx, ry) -> tuple[int, int, int, int]:
+  return _px(x - rx), _px(y - ry), _px(x + rx), _px(y + ry)
 
 
 def _pick(rng, options):
@@ -310,14 +303,9 @@ def _draw_glasses(pen, rng, x, y, half_width):
   for side in (-1, 1):
     ex, ey = x + side * 6.8, y - 0.6
     if square:
-      points = [
-        (-5.4, -4.4),
-        (5.4, -4.4),
-        (5.4, 4.4),
-        (-5.4, 4.4),
-        (-5.4, -4.4),
-      ]
-      pen.line([(ex + px, ey + py) for px, py in points], frame, 0.67)
+      corners = ((-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1))
+      points = [(ex + 5.4 * a, ey + 4.4 * b) for a, b in corners]
+      pen.line(points, frame, 0.67)
     else:
       pen.ellipse(ex, ey, 5.6, 5.4, None, frame, 0.67)
     arm = ((ex + side * 5.6, ey - 1), (x + side * (half_width + 1), ey - 2))
