@@ -217,7 +217,6 @@ def _common_parent(workdirs: Sequence[str]) -> str:
 def _parse_processes(
   flag_values: flags.FlagValues, launched: bool
 ) -> Processes | None:
-  """Checks the three flags that connect processes."""
   names = ('coordinator', 'num_processes', 'process_id')
   given = [flag_values[name].value for name in names]
   if given == ['', None, None] and launched:  # JAX reads the variable itself.

@@ -208,7 +208,6 @@ def reject(args: Sequence[str]) -> None:
 
 
 def _bad_value(message: str, mode: str) -> UserError:
-  """Returns the error for what absl has found wrong in a command."""
   found = re.match(r'flag --([\w.]+)=(.*?): ', message, re.DOTALL)
   name, value = found.groups() if found else ('', '')
   if name == 'mode' and value == 'style':

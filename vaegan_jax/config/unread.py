@@ -38,7 +38,6 @@ class _Need(NamedTuple):
 
 
 def _view(view: str, *dependents: str) -> _Need:
-  """Returns the need of a view of the critic."""
   return _Need(
     'critic.views',
     f'has {view!r}',
@@ -48,14 +47,12 @@ def _view(view: str, *dependents: str) -> _Need:
 
 
 def _on(field: str, *dependents: str, off: float | str = 0.0) -> _Need:
-  """Returns the need of a field that is not off."""
   section, name = field.split('.')
   rule = f'is not {off!r}' if off else 'is above 0'
   return _Need(field, rule, lambda c: c[section][name] != off, dependents)
 
 
 def _latent(dependent: str, *latents: str) -> _Need:
-  """Returns the need of certain latents."""
   rule = f'is {either(latents)}'
   return _Need(
     'model.latent', rule, lambda c: c.model.latent in latents, (dependent,)

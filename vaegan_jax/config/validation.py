@@ -211,7 +211,6 @@ def _check_loss(config) -> Conflicts:
 
 
 def _check_spectra(config) -> Conflicts:
-  """Yields spectra that examples or the loss do not have."""
   loss, field = config.loss, 'loss.spectrum_weight'
   if len(spatial_shape(config.data)) > 1:
     yield (
@@ -234,7 +233,6 @@ def _check_spectra(config) -> Conflicts:
 
 
 def _check_equivariance(config) -> Conflicts:
-  """Yields an equivariance that the latent cannot have."""
   model = config.model
   if not config.loss.equivariance_weight:
     return
@@ -290,7 +288,6 @@ def _check_rate(config) -> Conflicts:
 
 
 def _check_tiles(config) -> Conflicts:
-  """Yields tiles for a latent of one shape."""
   if config.evaluation.tile_size and config.model.latent_shape == 'flat':
     yield (
       'evaluation.tile_size',

@@ -95,7 +95,6 @@ class ArrayFiles(ImageFiles):
     )
 
   def _describe_conversion(self, kind: array_shapes.Kind) -> str:
-    """Returns a clause about fields that make different sounds alike."""
     kinds, flags = set(self._kinds_found.values()), []
     if len({found.sample_rate for found in kinds}) > 1:
       rate = kind.sample_rate

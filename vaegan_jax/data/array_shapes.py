@@ -194,7 +194,6 @@ def _suggest(
 
 
 def _fits(space, shape, other) -> bool:
-  """Returns whether `shape` is cut out of `space`, and not out of `other`."""
   larger, other_larger = (
     all(size >= least for size, least in zip(sizes, shape, strict=True))
     for sizes in (space, other)

@@ -28,7 +28,6 @@ class _ByList(ByName):
   """Splits images as the list of CelebA's authors does."""
 
   def __init__(self, path: pathlib.Path):
-    """Reads the list."""
     text = path.read_bytes()
     self.split_of = dict(_parse(text.decode(errors='replace')))
     self.marker = hashlib.sha256(text).hexdigest()
@@ -49,7 +48,6 @@ class CelebAFiles(ImageFiles):
   """The images that are on the list of splits and on the disk."""
 
   def __init__(self, path: str):
-    """Lists the images; see `ImageFiles`."""
     # All rules list the same. With 2, copies that were prepared stay valid.
     super().__init__(path, 2)
 

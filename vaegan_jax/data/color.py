@@ -53,7 +53,6 @@ def to_srgb(image: Image.Image) -> Image.Image:
 
 
 def _mode_of(image: Image.Image) -> str:
-  """Returns the mode of an image's colors: RGB, L or CMYK."""
   if image.mode in ('1', 'L', 'LA', 'La'):
     return 'L'
   return 'CMYK' if image.mode == 'CMYK' else 'RGB'

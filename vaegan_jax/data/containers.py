@@ -78,7 +78,6 @@ class Rows:
     return self.entry.shape[self._axis]
 
   def __getitem__(self, number: int) -> np.ndarray | Declared:
-    """Returns one example, with the values that mean no data, if any."""
     row, no_data = self._blocks[number], self.entry.no_data
     return Declared(row, no_data) if no_data else row
 

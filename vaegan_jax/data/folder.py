@@ -134,7 +134,6 @@ def _place(
 
 
 def _check(files: ImageFiles, place: pathlib.Path) -> dict[str, Any]:
-  """Reads every file once, and returns the content of the index."""
   damaged = files.find_damaged(os.fspath(place / DAMAGED_FILE))
   splits, size = {}, 0
   for split, names in files.split(damaged).items():

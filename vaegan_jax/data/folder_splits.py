@@ -97,7 +97,6 @@ class ByGroup(ByContent):
 def _held_out(
   names: list[str], hashes: Mapping[str, bytes], but_one: bool
 ) -> list[str]:
-  """Returns the names whose hashes are held out; see `hold_out`."""
   numbers = [int.from_bytes(hashes[name][:8]) for name in names]
   held = hold_out(np.array(numbers, np.uint64), but_one)
   return [name for name, is_held in zip(names, held, strict=True) if is_held]

@@ -142,7 +142,6 @@ class Check:
   def _differ_in_length(
     self, kind: array_shapes.Kind, other: array_shapes.Kind
   ) -> bool:
-    """Returns whether crops can be taken of arrays of both kinds."""
     data, shapes = self._data, kind.shape + other.shape
     if kind[::2] != other[::2] or None in shapes:
       return False

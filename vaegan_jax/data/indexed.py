@@ -148,7 +148,6 @@ def _split(store: Store, skipped: Sequence[int]) -> dict[str, np.ndarray]:
 
 
 def _hash_splits(content: str, numbers: Mapping[str, np.ndarray]) -> str:
-  """Returns a hash of examples and of their splits."""
   digest = hashlib.sha256(content.encode())
   for split, members in numbers.items():
     digest.update(split.encode() + np.asarray(members, '<i8').tobytes())

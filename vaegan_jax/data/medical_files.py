@@ -109,7 +109,6 @@ class NiftiFile:
   dtype = np.dtype(np.float32)
 
   def __init__(self, path: str):
-    """Reads the header."""
     import nibabel
 
     self._path, self._state = path, stat_of(path)

@@ -44,7 +44,6 @@ class Mapped:
   """An array whose values lie in a file as they are in memory."""
 
   def __init__(self, path: str, values: np.memmap):
-    """Takes a map of a file, and keeps what is needed to map it again."""
     self._path, self._state = path, stat_of(path)
     self.shape, self.dtype = values.shape, values.dtype
     order = 'C' if values.flags.c_contiguous else 'F'

@@ -62,7 +62,6 @@ class Converted:
       )
 
   def __getitem__(self, cuts: tuple[slice, slice]) -> np.ndarray:
-    """Returns a part of the converted sound."""
     first, end, _ = cuts[0].indices(self.shape[0])
     if self._up == self._down:
       found = self._read(first, end)

@@ -141,7 +141,6 @@ class Middles:
     return len(self.whole)
 
   def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-    """Returns the middles at `indices` [B] as [B, *S', C] of `dtype`."""
     return np.ascontiguousarray(arrays.middle(self.whole[indices], self._shape))
 
 
@@ -188,7 +187,6 @@ def open_split(
 
 
 def _copy_name(split: str, shape: tuple[int, ...], fingerprint: str) -> str:
-  """Returns the name of the decoded copy of examples [N, *S, C]."""
   slug = re.sub(r'\W+', '_', split).strip('_')
   size = 'x'.join(map(str, np.atleast_1d(arrays.short_shape(shape[1:-1]))))
   return f'decoded-{slug}-{size}x{shape[-1]}-{fingerprint}.npy'

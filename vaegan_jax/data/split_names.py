@@ -89,7 +89,6 @@ class NamedFolders:
       )
 
   def _unused_file_names(self):
-    """Warns if files are named like several splits."""
     examples, number = {}, 0
     for name in self._names:
       kind = _similar_kind(os.path.splitext(os.path.basename(name))[0])

@@ -117,7 +117,6 @@ def check_prepared(folder: epath.PathLike) -> None:
 
 
 def _read(path: epath.Path, find: Callable[[Any], Iterable[str]]) -> list[str]:
-  """Returns the names that are found in a JSON file."""
   try:
     return list(find(json.loads(path.read_text())))
   except (OSError, ValueError, RecursionError) as error:

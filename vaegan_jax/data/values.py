@@ -116,7 +116,6 @@ def _sample(images: Images) -> np.ndarray:
 def _bounds(
   given: ValueRange, values: np.ndarray, dtype: np.dtype
 ) -> tuple[float, float]:
-  """Returns (low, high) for a value of the field."""
   if given == 'percentiles':
     low, high = map(float, np.percentile(values, PERCENTILES))
     if low == high:  # Nearly all are the same; clip nothing.
@@ -141,7 +140,6 @@ def _bounds(
 
 
 def _check_precision(low: float, high: float) -> None:
-  """Checks that float32 can represent the range."""
   bound, width = max(abs(low), abs(high)), high - low
   if width < max(_MIN_WIDTH, _RESOLUTION * bound) or bound > _MAX_BOUND:
     raise UserError(

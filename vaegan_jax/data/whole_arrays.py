@@ -183,7 +183,6 @@ class Copy:
     return self._ends[number] - math.prod(self._shapes[number])
 
   def _whole(self, number: int) -> np.ndarray:
-    """Decodes an array, and keeps the last."""
     return self._recent.get(
       number, lambda: np.ascontiguousarray(self._decode(number))
     )

@@ -179,7 +179,6 @@ def _strand(pen, rng, hair, points):
 
 
 def _draw_back_hair(pen, rng, style, hair, x, y, half_width, half_height):
-  """Draws the hair behind the head."""
   rx, ry = half_width + 3.5, half_height + 3
   pen.ellipse(x, y - 2.5, rx, ry - 1, hair[0])
   if style == 'bun':
@@ -257,7 +256,6 @@ def _draw_eyes(pen, rng, x, y, brow):
 
 
 def _draw_nose_and_mouth(pen, rng, x, y, half_height, shade):
-  """Draws a nose, and one of four mouths."""
   line = _mix(shade, (60, 20, 20), 0.35)
   pen.arc(x, y + 4, 1.8, 1.8, 10, 170, line, 0.67)
   my = y + 0.58 * half_height
@@ -297,7 +295,6 @@ def _draw_fringe(pen, rng, hair, x, y, half_width, half_height):
 
 
 def _draw_glasses(pen, rng, x, y, half_width):
-  """Draws thin round or square frames of glasses."""
   frame = _pick(rng, _FRAMES)
   square = rng.random() < 0.4
   for side in (-1, 1):
