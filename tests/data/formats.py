@@ -23,11 +23,11 @@ from typing import NamedTuple
 import numpy as np
 
 from tests.data import store_formats
+from tests.data.store_formats import on_device, values
 from vaegan_jax.data import arrays, decode
 from vaegan_jax.data.reading import Reading
 
-DTYPES = ('uint8', 'uint16', 'uint32', 'int8', 'int16', 'int32')
-FLOATS = ('float16', 'float32', 'float64')
+DTYPES, FLOATS = store_formats.DTYPES[:6], ('float16', 'float32', 'float64')
 _READING = Reading(max_nodata=1.0)
 _REASONS = re.compile(
   r'it is a TIFF (of|with) .*array_folder reads it$|pixels are floats, which '
@@ -44,15 +44,6 @@ class Case(NamedTuple):
   # [H, W, C] uint8 as an image; None if it must be refused.
   image: np.ndarray | None = None
   is_image: bool = False  # Whether it is read as an image, too.
-
-
-def values(dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-  """Returns values over all of an integer type; floats in [-2, 2]."""
-  rng, dtype = np.random.default_rng(sum(shape)), np.dtype(dtype)
-  if dtype.kind == 'f':
-    return rng.uniform(-2, 2, shape).astype(dtype)
-  limits = np.iinfo(dtype)
-  return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
 
 
 def as_image(pixels: np.ndarray, inverted: bool = False) -> np.ndarray | None:
@@ -275,11 +266,6 @@ WRITERS: dict[str, Callable[[], Iterator[Case]]] = {
   'PIL': of_pillow,
   'soundfile': of_soundfile,
 }
-
-
-def on_device(want: np.ndarray) -> np.ndarray:
-  """Returns values in the dtype in which the device has them."""
-  return want.astype(np.float32) if want.dtype.itemsize > 4 else want
 
 
 def read(case: Case) -> tuple[str, str]:
