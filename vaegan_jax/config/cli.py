@@ -11,7 +11,7 @@ import ml_collections
 from absl import flags
 from etils import epath
 
-from vaegan_jax.config import sweep
+from vaegan_jax.config import overrides, paths, sweep
 from vaegan_jax.config.cli_flags import (
   FLAGS,
   USES,
@@ -25,18 +25,6 @@ from vaegan_jax.config.io import (
   load_config,
   load_config_file,
   make_paths_absolute,
-)
-from vaegan_jax.config.overrides import (
-  adopt_network,
-  apply_overrides,
-  tell_unread,
-  with_objective,
-)
-from vaegan_jax.config.paths import (
-  absolute,
-  check_data_outside,
-  check_encoding,
-  resolve,
 )
 from vaegan_jax.config.validation import validate
 from vaegan_jax.errors import UserError
@@ -108,7 +96,7 @@ def parse(
 
 
 def _parse_mode(rest: list[str], flag_values: flags.FlagValues) -> Command:
-  mode, workdir = flag_values.mode, absolute(flag_values.workdir)
+  mode, workdir = flag_values.mode, paths.absolute(flag_values.workdir)
   if mode == 'compare':
     return _parse_compare(rest, flag_values)
   if mode == 'report':
@@ -135,12 +123,14 @@ def _parse_mode(rest: list[str], flag_values: flags.FlagValues) -> Command:
   if (mode == 'evaluate' or use) and not flag_values['config'].present:
     config = _load_run(workdir, rest)
   else:
-    config = load_config_file(with_objective(flag_values.config, rest))
-    adopt_network(config, rest, workdir)
-  given = apply_overrides(config, rest)
+    config = load_config_file(
+      overrides.with_objective(flag_values.config, rest)
+    )
+    overrides.adopt_network(config, rest, workdir)
+  given = overrides.apply_overrides(config, rest)
   validate(config)
-  tell_unread([config], given)
-  check_encoding('config.data.data_dir', config.data.data_dir)
+  overrides.tell_unread([config], given)
+  paths.check_encoding('config.data.data_dir', config.data.data_dir)
   make_paths_absolute(config)
   return Command(mode, workdir, config, {}, use=use)
 
@@ -154,17 +144,22 @@ def _parse_compare(rest: list[str], flag_values: flags.FlagValues) -> Command:
       'for example, --mode=compare --workdirs=runs/mse,runs/geometric'
     )
   reject(rest[1:])
-  workdirs = [absolute(workdir) for workdir in flag_values.workdirs if workdir]
+  workdirs = [
+    paths.absolute(workdir) for workdir in flag_values.workdirs if workdir
+  ]
   if len(set(workdirs)) < 2:
     raise bad_flag('workdirs', flag_values.workdirs, 'two or more workdirs')
   runs = {workdir: _load_run(workdir) for workdir in workdirs}
-  output = absolute(flag_values.workdir) or _common_parent(workdirs)
+  output = paths.absolute(flag_values.workdir) or _common_parent(workdirs)
   return Command('compare', output, None, runs)
 
 
 def _parse_report(rest: list[str], flag_values: flags.FlagValues) -> Command:
-  workdir, output = absolute(flag_values.workdir), absolute(flag_values.output)
-  workdirs = [absolute(path) for path in flag_values.workdirs if path]
+  workdir, output = (
+    paths.absolute(flag_values.workdir),
+    paths.absolute(flag_values.output),
+  )
+  workdirs = [paths.absolute(path) for path in flag_values.workdirs if path]
   if not (workdirs or workdir):
     raise UserError(
       '--mode=report needs --workdir, or --workdirs for several runs: for '
@@ -178,10 +173,10 @@ def _parse_report(rest: list[str], flag_values: flags.FlagValues) -> Command:
   runs = {path: _load_run(path, rest) for path in workdirs or [workdir]}
   given = set()
   for config in runs.values():
-    given |= apply_overrides(config, rest)
+    given |= overrides.apply_overrides(config, rest)
     validate(config)
     make_paths_absolute(config)
-  tell_unread([*runs.values()], given)
+  overrides.tell_unread([*runs.values()], given)
   path = epath.Path(output or workdir or _common_parent([*runs]))
   if not output.endswith('.html') or path.is_dir():
     path /= REPORT_FILE
@@ -198,7 +193,7 @@ def _load_run(
 ) -> ml_collections.ConfigDict:
   """Reads the configuration of a finished run, whose data is not in it."""
   config = load_config(epath.Path(workdir) / 'config.json')
-  check_data_outside(config, workdir, args)
+  paths.check_data_outside(config, workdir, args)
   return config
 
 
@@ -273,16 +268,16 @@ def _parse_use(workdir: str, flag_values: flags.FlagValues) -> Use:
       f"has examples of the training's: for example, --mode={mode} "
       f'--input={FLAGS["input"].example} --tile={as_text(tile)}'
     )
-  output = absolute(flag_values.output)
+  output = paths.absolute(flag_values.output)
   output = output or str(epath.Path(workdir) / USES[mode])
   for name, path in (('workdir', workdir), ('input', source)):
-    if path and resolve(output) == resolve(path):
+    if path and paths.resolve(output) == paths.resolve(path):
       raise UserError(
         f'--output={output} is --{name} itself, which must not change: name '
         f'another folder, such as --output={output}_2'
       )
   return Use(
-    input=absolute(source),
+    input=paths.absolute(source),
     split=split,
     output=output,
     tile=tuple(map(int, tile)),

@@ -9,18 +9,10 @@ import types
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from vaegan_jax.data import decode, file_lists, folder_splits
+from vaegan_jax.data import decode, file_lists, folder_splits, reading
 from vaegan_jax.data.data_config import DataConfig, expand_path
 from vaegan_jax.data.folder_counts import ImageCounts
-from vaegan_jax.data.reading import (
-  MAX_DAMAGED,
-  NoData,
-  PartOfSet,
-  UnreadableKind,
-  check_all,
-  check_size,
-  warn_of_skipped,
-)
+from vaegan_jax.data.reading import NoData, PartOfSet, UnreadableKind
 from vaegan_jax.errors import UserError, describe_error
 
 DAMAGED_FILE = 'damaged_images.txt'  # Beside the index of the folder.
@@ -125,7 +117,7 @@ class ImageFiles:
       status = os.fstat(file.fileno())
       if not stat.S_ISREG(status.st_mode):
         raise OSError('it is not a regular file')
-      check_size(status.st_size)
+      reading.check_size(status.st_size)
       if (status.st_size, status.st_mtime_ns) != self._found[name]:
         raise OSError('it has changed since the start')
       return file.read(status.st_size)
@@ -149,7 +141,7 @@ class ImageFiles:
     """
     skipped = {kind: {} for kind in _SKIPPED}
     content = hashlib.sha256(self._rule.marker.encode())
-    found = check_all(self.names, self._inspect, self.noun)
+    found = reading.check_all(self.names, self._inspect, self.noun)
     for name, (digest, error, item) in found:
       content.update(os.fsencode(name) + digest)
       self._digests[name] = digest
@@ -164,7 +156,7 @@ class ImageFiles:
     all_of_them = f'{len(self.names)} {self.noun} in {self.root}'
     for kind, why in _SKIPPED.items():
       named = {repr(name): reason for name, reason in skipped[kind].items()}
-      warn_of_skipped(named, why, all_of_them, report)
+      reading.warn_of_skipped(named, why, all_of_them, report)
     return dict(item for found in skipped.values() for item in found.items())
 
   def split(self, damaged: Collection[str]) -> dict[str, list[str]]:
@@ -239,7 +231,7 @@ class ImageFiles:
 
   def _check_skipped(self, skipped: Mapping[type, Mapping[str, str]]) -> None:
     damaged, unreadable, empty, _ = skipped.values()
-    if len(damaged) > MAX_DAMAGED * len(self.names):
+    if len(damaged) > reading.MAX_DAMAGED * len(self.names):
       raise self._error(
         f'in which {self._count(damaged)} are damaged, such as '
         f'{_some(damaged)} ({next(iter(damaged.values()))}); at most one in '

@@ -14,14 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from vaegan_jax.data import arrays, no_data, slices
+from vaegan_jax.data import arrays, folder, no_data, slices
 from vaegan_jax.data.data_config import DataConfig
-from vaegan_jax.data.folder import (
-  INDEX,
-  read_index,
-  remove_older,
-  write_index,
-)
 from vaegan_jax.data.image_files import DAMAGED_FILE
 from vaegan_jax.data.index_check import Check, is_unreadable
 from vaegan_jax.data.source import Dataset
@@ -45,15 +39,15 @@ class IndexedDataset(Dataset):
       store.cut = (data.channels, data.read_shape, data.axes)
       store.lengths_vary = True
     self.cache_dir = place = _place(name, store, data)
-    index = read_index(place / INDEX)
+    index = folder.read_index(place / folder.INDEX)
     if index is None or not _holds(index, store, data):
       found = store.scan()
       store.load(found)
       check = Check(store, data, place / DAMAGED_FILE)
       index = check.index() | {'found': found}
       store.close()
-      write_index(place, index, data.local_dir)
-      remove_older(place)
+      folder.write_index(place, index, data.local_dir)
+      folder.remove_older(place)
     self.feature = store.feature
     self._numbers = _split(store, index['skipped'])
     self._num_empty, self._max_nodata = index['num_empty'], data.max_nodata

@@ -8,13 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from vaegan_jax.data import store
 from vaegan_jax.data.reading import UnreadableKind
-from vaegan_jax.data.store import (
-  check_unchanged,
-  import_reader,
-  read_start,
-  stat_of,
-)
 
 _NIFTI = ('.nii', '.nii.gz')
 _SUBJECT = re.compile(r'sub-[A-Za-z0-9]+')  # The subject's folder in BIDS.
@@ -48,7 +43,7 @@ def find_files(root: str) -> dict[str, list[str]]:
         continue
       if name.lower().endswith(_NIFTI):
         kind = 'nifti'
-      elif read_start(path, 132)[128:] == b'DICM':
+      elif store.read_start(path, 132)[128:] == b'DICM':
         kind = 'dicom'
       else:
         continue
@@ -63,7 +58,7 @@ def scan_nifti(root: str, names: Sequence[str]) -> list[dict[str, Any]]:
     For each: its `files`, the `group` that a split keeps together, the
     `orientation` of its axes and their `spacing`.
   """
-  nibabel = import_reader('nibabel', root, 'a folder with NIfTI')
+  nibabel = store.import_reader('nibabel', root, 'a folder with NIfTI')
   found = []
   for name in names:
     match = _SUBJECT.search(name)
@@ -111,12 +106,12 @@ class NiftiFile:
   def __init__(self, path: str):
     import nibabel
 
-    self._path, self._state = path, stat_of(path)
+    self._path, self._state = path, store.stat_of(path)
     self._values = nibabel.load(path).dataobj
     self.shape = self._values.shape
 
   def __getitem__(self, cuts: tuple[slice, ...]) -> np.ndarray:
-    check_unchanged(self._path, self._state)
+    store.check_unchanged(self._path, self._state)
     return to_float32(self._values[cuts])
 
 
@@ -140,7 +135,7 @@ def scan_dicom(
   Returns:
     See `scan_nifti`. A patient is a group.
   """
-  pydicom = import_reader('pydicom', root, 'a folder with DICOM')
+  pydicom = store.import_reader('pydicom', root, 'a folder with DICOM')
   series = {}
   for name in names:
     try:

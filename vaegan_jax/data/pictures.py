@@ -15,28 +15,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vaegan_jax.data import arrays, decode, sources, tiff_files
+from vaegan_jax.data import arrays, decode, reading, sources, tiff_files
 from vaegan_jax.data.data_config import DataConfig, expand_path
 from vaegan_jax.data.file_lists import find_images, list_files
-from vaegan_jax.data.reading import (
-  NoData,
-  OtherAxes,
-  Reading,
-  TooLarge,
-  TooShort,
-  UnreadableKind,
-  check_size,
-)
 from vaegan_jax.data.store import stat_of
 from vaegan_jax.errors import UserError, describe_error
 
 # The remedy for a file, by its error; the first kind that fits counts.
 _REMEDIES = {
-  UnreadableKind: '',  # Its message says it.
-  OtherAxes: ': convert it, or leave it out',
-  TooShort: ': pad it, or leave it out',
-  NoData: ': cut out a part with more values, or leave it out',
-  TooLarge: ': make it smaller, or leave it out',
+  reading.UnreadableKind: '',  # Its message says it.
+  reading.OtherAxes: ': convert it, or leave it out',
+  reading.TooShort: ': pad it, or leave it out',
+  reading.NoData: ': cut out a part with more values, or leave it out',
+  reading.TooLarge: ': make it smaller, or leave it out',
   Exception: ': repair or remove it, and run the same command again',
 }
 
@@ -81,7 +72,7 @@ class Pictures:
         sample_rate=data.sample_rate,
         reading=data.reading,
       )
-      if data.reading.key != Reading().key:
+      if data.reading.key != reading.Reading().key:
         self._decoding += data.reading.key
     else:
       self._decode = decode.decoder(data, data.converts_profiles)
@@ -126,16 +117,16 @@ class Pictures:
       opened = open_large(str(path))
       if opened is not None:
         return opened
-      check_size(self._found[name][0])
+      reading.check_size(self._found[name][0])
       if self.holds_arrays:
         tiff_files.check_mask(path, self._reading)
       return decode(path.read_bytes())
     except Exception as error:  # Pillow raises nearly anything.
       kind = next(kind for kind in _REMEDIES if isinstance(error, kind))
       remedy = _REMEDIES[kind]
-      if self._may_mix and kind is OtherAxes:
+      if self._may_mix and kind is reading.OtherAxes:
         remedy += ', or use --config.data.mix_channels=true'
-      if self.holds_arrays and kind is TooLarge:
+      if self.holds_arrays and kind is reading.TooLarge:
         remedy = (
           ': save it as .npy, a sound or TIFF without compression, which is '
           'read in parts with a --tile, such as --tile=256'

@@ -13,16 +13,10 @@ import zipfile
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from vaegan_jax.data import store
 from vaegan_jax.data.reading import check_size
 from vaegan_jax.data.source_bases import StoreSource
 from vaegan_jax.data.split_names import find_file_split, numbers_of, splits_of
-from vaegan_jax.data.store import (
-  Recent,
-  Store,
-  hash_names,
-  reporting_damage,
-  stat_of,
-)
 from vaegan_jax.errors import UserError
 
 _IMAGES = (
@@ -55,7 +49,7 @@ class Member(NamedTuple):
   size: int  # In bytes, unpacked.
 
 
-class Archives(Store):
+class Archives(store.Store):
   """The members of one kind, in all archives."""
 
   def __init__(self, path, data):
@@ -63,16 +57,16 @@ class Archives(Store):
     self.are_photos = not data.shape
     self.options = (self._wanted,)
     self._paths = _find_archives(self.location)
-    self._zips = Recent(_OPEN_AT_ONCE)
+    self._zips = store.Recent(_OPEN_AT_ONCE)
 
   def state(self):
     return [
-      (os.path.relpath(path, self.location), *stat_of(path))
+      (os.path.relpath(path, self.location), *store.stat_of(path))
       for path in self._paths
     ]
 
   def scan(self):
-    """Returns [archive, *member] of all examples; see `Store.scan`."""
+    """Returns [archive, *member] of all examples; see `store.Store.scan`."""
     members = [
       (number, member)
       for number, path in enumerate(self._paths)
@@ -119,7 +113,7 @@ class Archives(Store):
 
   def hashes(self):
     """Returns hashes of keys, so that other archives move no example."""
-    return hash_names([member.key for _, member in self._members])
+    return store.hash_names([member.key for _, member in self._members])
 
   def report(self):
     count = len(self) - sum(map(len, self.splits.values()))
@@ -205,7 +199,7 @@ def list_members(path: str) -> list[Member]:
         f'no example can be read alone: unpack it to a .tar by {program}'
       )
   list_all = _list_zip if start.startswith(b'PK') else _list_tar
-  with reporting_damage(f'{path!r} of data.path'):
+  with store.reporting_damage(f'{path!r} of data.path'):
     members = list(list_all(path))
   for member in members:
     if member.name.startswith('/') or '..' in member.name.split('/'):

@@ -6,18 +6,11 @@ import re
 
 import numpy as np
 
-from vaegan_jax.data import tables
+from vaegan_jax.data import store, tables
 from vaegan_jax.data.no_data import IGNORE
 from vaegan_jax.data.reading import Declared
 from vaegan_jax.data.source_bases import StoreSource
 from vaegan_jax.data.split_names import find_file_split, numbers_of
-from vaegan_jax.data.store import (
-  Parts,
-  Store,
-  import_reader,
-  reporting_damage,
-  stat_of,
-)
 from vaegan_jax.errors import UserError, describe_error
 
 _NAME = re.compile(r'\w[\w.-]*/\w[\w.-]*(:[\w.-]+)?')  # And a configuration.
@@ -25,7 +18,7 @@ _SUFFIXES = ('.parquet', '.arrow')
 _FIRST_SAFE = 4  # The version of datasets that runs no code of data sets.
 
 
-class Column(Store):
+class Column(store.Store):
   """The cells of one column, in all splits."""
 
   def __init__(self, path, data):
@@ -41,13 +34,13 @@ class Column(Store):
 
   def state(self):
     return [
-      (split, os.path.basename(file), *stat_of(file))
+      (split, os.path.basename(file), *store.stat_of(file))
       for split, files in self._files.items()
       for file in files
     ]
 
   def load(self, found):
-    with reporting_damage(f'data.path={self.location!r}'):
+    with store.reporting_damage(f'data.path={self.location!r}'):
       self._tables = {
         split: tables.Table(self.location, files)
         for split, files in self._files.items()
@@ -55,7 +48,7 @@ class Column(Store):
     first = next(iter(self._tables.values()))
     self.feature = self._find_column(first.schema)
     lengths = [len(table) for table in self._tables.values()]
-    self._rows = Parts(lengths)
+    self._rows = store.Parts(lengths)
     if len(self._tables) > 1:
       self.splits = numbers_of(np.repeat([*self._tables], lengths))
     try:  # Cells that are only paths are an error, once for all.
@@ -154,7 +147,7 @@ def _load_by_name(path):
       'wrote, a .parquet, or a data set such as "owner/name"'
     )
   what = 'the name of a data set of Hugging Face, as there is no such file'
-  datasets = import_reader('datasets', path, what)
+  datasets = store.import_reader('datasets', path, what)
   if int(datasets.__version__.split('.')[0]) < _FIRST_SAFE:
     raise UserError(
       f'data.path={path!r} needs datasets {_FIRST_SAFE} or later, because '
