@@ -155,10 +155,8 @@ def _parse_compare(rest: list[str], flag_values: flags.FlagValues) -> Command:
 
 
 def _parse_report(rest: list[str], flag_values: flags.FlagValues) -> Command:
-  workdir, output = (
-    paths.absolute(flag_values.workdir),
-    paths.absolute(flag_values.output),
-  )
+  workdir = paths.absolute(flag_values.workdir)
+  output = paths.absolute(flag_values.output)
   workdirs = [paths.absolute(path) for path in flag_values.workdirs if path]
   if not (workdirs or workdir):
     raise UserError(
