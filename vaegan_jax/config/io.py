@@ -43,7 +43,7 @@ def get_presets() -> dict[str, Callable[[ml_collections.ConfigDict], None]]:
 
 
 def load_config(path: os.PathLike | str) -> ml_collections.ConfigDict:
-  """Reads a `config.json`, on disk or in a bucket; it is locked and valid.
+  """Reads a `config.json`, on disk or in a bucket, and locks what is valid.
 
   Raises:
     UserError: the file is missing or damaged, or has fields that no version up

@@ -89,7 +89,7 @@ def validate_new_run(config: ml_collections.ConfigDict) -> None:
 
 
 def _refuse(config, conflicts: Conflicts) -> None:
-  """Raises the first of the conflicts; one is mended by its field's default."""
+  """Raises the first conflict; a default mends one without a remedy."""
   for name, rule, *remedies in conflicts:
     raise conflict(config, name, rule, *remedies or [schema.default_flag(name)])
 

@@ -120,7 +120,7 @@ class BucketFolder:
   def copy(self, *, exactly: bool = False) -> pathlib.Path:
     """Makes the copy on this machine equal to the bucket; returns its folder.
 
-    Files that only the copy has are removed if it is to be so `exactly`.
+    With `exactly`, files that only the copy has are removed.
     """
     if not self.files:
       raise UserError(

@@ -89,7 +89,7 @@ def open_sound(source: str | BinaryIO, repair: Repair) -> Any:
 
 
 def find_repair(file: BinaryIO, rules: int = 4) -> Repair:
-  """Returns what the library needs to read a sound; by rules below 3 little.
+  """Returns what the library needs to read a sound; rules below 3 know little.
 
   Raises:
     Exception: whatever the library raises for a damaged FLAC out of a pipe.

@@ -54,8 +54,8 @@ def suffixes(rules: int) -> tuple[str, ...]:
 def is_sound(file: BinaryIO, rules: int = 4) -> bool:
   """Returns whether a file is a sound that is read, by its first bytes.
 
-  By `rules`, `data.folder_rules`, below 4 these are WAV and FLAC, and below 3
-  neither BW64 nor ID3 tags are known.
+  Below rules 4 (`data.folder_rules`) these are WAV and FLAC; below 3 neither
+  BW64 nor ID3 tags are known.
   """
   file.seek(0)
   start = file.read(12)

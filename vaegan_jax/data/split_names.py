@@ -194,7 +194,7 @@ def group_keys(
 def find_split(name: str) -> tuple[str, str]:
   """Returns the split that a word in 'x_train' or 'train/x' names, and 'x'.
 
-  It is 'train', 'test', 'validation' or '', with the whole name.
+  The split is 'train', 'test' or 'validation'; or '', with the whole name.
   """
   for match in _TOKEN.finditer(name):
     if kind := _KIND_OF_WORD.get(match[0].lower()):

@@ -34,9 +34,9 @@ _TFDS_NAME = re.compile(r'[A-Za-z]\w*(/\w[\w.+-]*)?(:\d[\d.*]*)?')
 def open_dataset(data: DataConfig, *, fill_bucket: bool = False) -> Dataset:
   """Opens a TFDS data set, and prepares it first if necessary.
 
-  Only a user's own command may `fill_bucket`, store missing data in a
-  `data_dir` in a bucket: a configuration from elsewhere could lead the data
-  into a stranger's.
+  With `fill_bucket`, missing data is stored in a `data_dir` in a bucket. Only a
+  user's own command may do that: a configuration from elsewhere could lead the
+  data into a stranger's bucket.
 
   Raises:
     UserError: the name is unknown, the data cannot be downloaded, read or
