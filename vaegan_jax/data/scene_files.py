@@ -121,7 +121,6 @@ class Scene:
 
     Raises:
       NoData: a part was never written.
-      Exception: the file is damaged.
     """
     if self.is_mapped:
       tile = self._map_tile(top, left, height, width)

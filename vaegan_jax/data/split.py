@@ -27,17 +27,11 @@ _CACHE_VERSION = 1  # Raise it whenever `decode_image` changes its pixels.
 
 
 class Images(Protocol):
-  """All examples of one split, by index.
+  """All examples of one split, by index."""
 
-  Attributes:
-    dtype: of the examples; float32 if NaN stands for no data.
-    stored_dtype: of the files.
-    fingerprint: names the data set, the split and the way of decoding.
-  """
-
-  dtype: np.dtype
-  stored_dtype: np.dtype
-  fingerprint: str
+  dtype: np.dtype  # Float32 if NaN stands for no data.
+  stored_dtype: np.dtype  # Of the files.
+  fingerprint: str  # Names the data set, the split and the way of decoding.
 
   def __len__(self) -> int: ...
 
