@@ -8,12 +8,14 @@ import zipfile
 import numpy as np
 import pytest
 
+from tests.data.contents import cut
 from tests.data.contents import noise_png as png
-from tests.data.opening import everything, load, open_dataset
-from vaegan_jax.data import archives, decode
+from tests.data.opening import everything, load, open_dataset, stored
+from vaegan_jax.data import decode
 from vaegan_jax.data.arrays import encode_npy
 from vaegan_jax.data.batches import create_batches
 from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data.sources import archive as archives
 from vaegan_jax.data.split import load_splits
 from vaegan_jax.errors import UserError
 
@@ -45,15 +47,6 @@ def zipped(path, files, compression=zipfile.ZIP_DEFLATED):
 
 def open_archive(path, tmp_path, **fields):
   return open_dataset('archive', tmp_path / 'data', path=path, **fields)
-
-
-def stored(dataset, *splits):
-  """Returns {description: bytes} of all examples."""
-  return {
-    dataset.describe(split, index): dataset.read(split, [index])[0]
-    for split in splits or dataset.counts
-    for index in range(dataset.counts[split])
-  }
 
 
 @pytest.mark.parametrize('write', (tar, zipped))
@@ -181,11 +174,6 @@ def encrypted(path):
   with zipfile.ZipFile(path) as archive:
     data[archive.start_dir + 8] |= 1
   path.write_bytes(data)
-  return path
-
-
-def cut(path, size):
-  path.write_bytes(path.read_bytes()[:size])
   return path
 
 

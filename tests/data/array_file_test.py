@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from tests.data.contents import Trap, traps
+from tests.data.contents import Trap, cut, traps
 from tests.data.opening import everything, load, open_dataset
 from vaegan_jax.data import containers, no_data
 from vaegan_jax.data.array_shapes import check_shape
@@ -148,9 +148,7 @@ def test_keys_name_splits(names, splits, tmp_path):
   assert 'as the files say' in dataset.report(None)[0]
 
 
-def test_a_folder_may_have_a_file_for_each_split(tmp_path):
-  folder = tmp_path / 'both'
-  folder.mkdir()
+def test_a_folder_may_have_a_file_for_each_split(folder, tmp_path):
   npy(folder / 'train.npy', X[:30])
   npy(folder / 'test_images.npy', X[30:])
   dataset = open_file(folder, tmp_path)
@@ -253,11 +251,6 @@ def save_encrypted(path):
   return path
 
 
-def save_truncated(path, size=3000):
-  path.write_bytes(path.read_bytes()[:size])
-  return path
-
-
 def save_elsewhere(path):
   """Writes a dataset whose bytes are those of another file."""
   secret = path.parent / 'secret'
@@ -291,10 +284,6 @@ def save_bytes(path, data):
   return path
 
 
-def save_cells(path):
-  return mat(path, x={'a': X}, y=np.array([X[0], 'b'], object))
-
-
 REFUSED = {
   'holds pickled objects, which are not loaded': lambda p: npy(
     p / 'x.npy', traps(4, 4), allow_pickle=True
@@ -306,13 +295,15 @@ REFUSED = {
     p / 'x.pkl', pickle.dumps(Trap())
   ),
   'is encrypted: store it without': lambda p: save_encrypted(p / 'x.npz'),
-  r'x\.npz.*may be truncated': lambda p: save_truncated(npz(p / 'x.npz', x=X)),
-  r'x\.npy.*may be truncated': lambda p: save_truncated(npy(p / 'x.npy', X)),
-  r'x\.h5.*truncated file': lambda p: save_truncated(
-    save_hdf5(p / 'x.h5', None, x=X)
+  r'x\.npz.*may be truncated': lambda p: cut(npz(p / 'x.npz', x=X), 3000),
+  r'x\.npy.*may be truncated': lambda p: cut(npy(p / 'x.npy', X), 3000),
+  r'x\.h5.*truncated file': lambda p: cut(
+    save_hdf5(p / 'x.h5', None, x=X), 3000
   ),
   'stored in other files': lambda p: save_elsewhere(p / 'x.h5'),
-  r'no array.*struct.*cell': lambda p: save_cells(p / 'x.mat'),
+  r'no array.*struct.*cell': lambda p: mat(
+    p / 'x.mat', x={'a': X}, y=np.array([X[0], 'b'], object)
+  ),
   'complex128 .no real numbers': lambda p: npy(p / 'x.npy', X * 1j),
   'No Zarr data type|pickle': lambda p: save_zarr_pickle(p / 'x.zarr'),
   'does not exist': lambda p: p / 'absent.h5',
@@ -364,9 +355,6 @@ def test_a_missing_library_is_named(module, tmp_path, monkeypatch):
 
 def test_training_reads_it(tmp_path):
   """Opens both splits as a run does, with a random crop."""
-  from vaegan_jax.data.data_config import DataConfig
-  from vaegan_jax.data.split import load_splits
-
   path, lines = npy(tmp_path / 'x.npy', X), []
   data = DataConfig(
     'array_file',

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from tests.data.contents import encode
-from tests.data.opening import open_dataset
+from tests.data.opening import open_dataset, stored
 from vaegan_jax.errors import UserError
 
 _NAMES = [f'{index:06}.jpg' for index in range(1, 13)]
@@ -63,12 +63,9 @@ def _open(root, data_dir):
 
 
 def _images(dataset, split):
-  every = range(dataset.counts[split])
-  names = [dataset.describe(split, i).strip("'") for i in every]
-  contents = dataset.read(split, every)
   return {
-    name.rpartition('/')[2]: content
-    for name, content in zip(names, contents, strict=True)
+    name.strip("'").rpartition('/')[2]: content
+    for name, content in stored(dataset, split).items()
   }
 
 

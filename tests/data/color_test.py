@@ -188,9 +188,7 @@ def test_without_profiles_nothing_is_decoded_again(tmp_path, monkeypatch):
   np.testing.assert_array_equal(everything(load(opened[1])), want)
 
 
-def test_small_images_and_strips_are_counted(tmp_path):
-  folder = tmp_path / 'images'
-  folder.mkdir()
+def test_small_images_and_strips_are_counted(folder, tmp_path):
   sizes = [(16, 12)] * 2 + [(40, 20), (4000, 5)] + [(64, 64)] * 5 + [(90, 70)]
   for index, size in enumerate(sizes):
     Image.new('RGB', size, (index, 0, 0)).save(folder / f'{index}.png')

@@ -29,6 +29,12 @@ def tiff(array, **options):
   return content.getvalue()
 
 
+def cut(path, size):
+  """Truncates a file to `size` bytes, or by -`size`; returns its path."""
+  path.write_bytes(path.read_bytes()[:size])
+  return path
+
+
 class Trap:
   """An object that tells when it is unpickled."""
 

@@ -162,7 +162,9 @@ FORMATS = {
 
 
 @pytest.mark.parametrize('name', FORMATS)
-def test_crops_have_the_values_of_their_place(name, tmp_path, monkeypatch):
+def test_crops_have_the_values_of_their_place(
+  name, folder, tmp_path, monkeypatch
+):
   suffix, save, space, (first, last), shape, in_place = (
     *FORMATS[name][:3],
     FORMATS[name][3] or (0, 0),
@@ -171,8 +173,6 @@ def test_crops_have_the_values_of_their_place(name, tmp_path, monkeypatch):
   monkeypatch.setattr('vaegan_jax.data.whole_arrays._ROW', 100)
   if in_place:  # No limit is met.
     monkeypatch.setattr(reading, 'MAX_BYTES', 100)
-  folder = tmp_path / 'a'
-  folder.mkdir()
   stored, wholes = [], []
   for index in range(3):  # Of lengths of their own.
     longer = (space[0] + index, *space[1:])
@@ -200,9 +200,7 @@ def test_crops_have_the_values_of_their_place(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('compression', [None, 'zlib'])
 @pytest.mark.parametrize('dtype', ['int16', 'float32'])
-def test_no_data_is_in_no_crop(compression, dtype, tmp_path):
-  folder = tmp_path / 'a'
-  folder.mkdir()
+def test_no_data_is_in_no_crop(compression, dtype, folder, tmp_path):
   tag = {'extratags': [(42113, 2, 0, '-9999', True)]}
   rng = np.random.default_rng(0)
   for index in range(3):
@@ -262,10 +260,8 @@ WRONG = {
 
 
 @pytest.mark.parametrize('name', WRONG)
-def test_what_cannot_be_cropped_is_one_sentence(name, tmp_path):
+def test_what_cannot_be_cropped_is_one_sentence(name, folder, tmp_path):
   damage, options, told = WRONG[name]
-  folder = tmp_path / 'a'
-  folder.mkdir()
   for index in range(3):
     values = np.zeros((10 + index, 10, 10), np.float32)
     if damage:
@@ -275,9 +271,7 @@ def test_what_cannot_be_cropped_is_one_sentence(name, tmp_path):
     draw(open_all(folder, tmp_path, **{'shape': (8, 8, 8), **options}))
 
 
-def test_a_full_disk_and_a_damaged_copy(tmp_path, monkeypatch, caplog):
-  folder = tmp_path / 'a'
-  folder.mkdir()
+def test_a_full_disk_and_a_damaged_copy(folder, tmp_path, monkeypatch, caplog):
   for index in range(3):
     values = positions(50, 50, first=index * 2500).astype(np.float32)
     np.savez(folder / f'{index}.npz', values)
@@ -298,9 +292,7 @@ def test_a_full_disk_and_a_damaged_copy(tmp_path, monkeypatch, caplog):
   assert 'is damaged: ' in caplog.text and not path.exists()
 
 
-def test_compressed_files_beside_others_are_alike(tmp_path):
-  folder = tmp_path / 'a'
-  folder.mkdir()
+def test_compressed_files_beside_others_are_alike(folder, tmp_path):
   for index in range(4):  # [C, Y, X] in the file; decoded, C is last.
     values = positions(3, 8, 9, first=index * 216).astype(np.uint16)
     compression = 'zlib' if index % 2 else None
@@ -323,18 +315,16 @@ def test_compressed_files_beside_others_are_alike(tmp_path):
     ({'crop': 'center', 'channels': 3}, 'remove or convert these$'),
   ],
 )
-def test_a_store_that_does_not_fit_names_the_field(options, told, tmp_path):
-  folder = tmp_path / 'a'
-  folder.mkdir()
+def test_a_store_that_does_not_fit_names_the_field(
+  options, told, folder, tmp_path
+):
   _archive(folder, [positions(8 + n % 2, 6, 7) for n in range(5)])
   options = {'name': 'archive', 'shape': (4, 3, 3), **options}
   with pytest.raises(UserError, match=told):
     open_crops(folder, tmp_path, **options)
 
 
-def test_scans_of_other_axes_are_no_crops_either(tmp_path):
-  folder = tmp_path / 'a'
-  folder.mkdir()
+def test_scans_of_other_axes_are_no_crops_either(folder, tmp_path):
   _scans(folder, [positions(8, 6, 7)] * 3 + [positions(8, 6, 7, 2)])
   options = {'name': 'medical', 'shape': (4, 3, 3), 'crop': 'center'}
   with pytest.raises(UserError, match=r'remove or convert these$'):
@@ -373,9 +363,7 @@ def test_large_files_are_not_damaged(tmp_path, monkeypatch):
   assert len(open_all(folder, tmp_path, shape=(8,))) == 36
 
 
-def test_large_files_are_read_in_parts(tmp_path, monkeypatch):
-  folder = tmp_path / 'a'
-  folder.mkdir()
+def test_large_files_are_read_in_parts(folder, tmp_path, monkeypatch):
   for index in range(2):
     np.save(folder / f'{index}.npy', np.full((1000, 90), index, np.float32))
   sizes, read = [], slices.Mapped.__getitem__
@@ -421,10 +409,8 @@ STORES = {
 
 
 @pytest.mark.parametrize('name', STORES)
-def test_other_sources_have_crops(name, tmp_path):
+def test_other_sources_have_crops(name, folder, tmp_path):
   write, scale, offset = STORES[name]
-  folder = tmp_path / 'a'
-  folder.mkdir()
   wholes = [positions(9, 6, 7, first=n * 378) for n in range(4)]
   write(folder, wholes)
   images = open_all(folder, tmp_path, name=name, shape=(4, 3, 3))

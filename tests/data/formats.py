@@ -23,11 +23,11 @@ from typing import NamedTuple
 import numpy as np
 
 from tests.data import store_formats
+from tests.data.store_formats import on_device, values
 from vaegan_jax.data import arrays, decode
 from vaegan_jax.data.reading import Reading
 
-DTYPES = ('uint8', 'uint16', 'uint32', 'int8', 'int16', 'int32')
-FLOATS = ('float16', 'float32', 'float64')
+DTYPES, FLOATS = store_formats.DTYPES[:6], ('float16', 'float32', 'float64')
 _READING = Reading(max_nodata=1.0)
 _REASONS = re.compile(
   r'it is a TIFF (of|with) .*array_folder reads it$|pixels are floats, which '
@@ -36,32 +36,14 @@ _REASONS = re.compile(
 
 
 class Case(NamedTuple):
-  """A file, and what it holds.
+  """A file, and what it holds."""
 
-  Attributes:
-    row: (tool, layout) in the table.
-    data: the file.
-    want: the example [*S, C] as an array; None if it must be refused.
-    image: what an image of it has, [H, W, C] uint8; None if it must be refused.
-    is_image: whether it is read as an image, too.
-    axes: `data.axes`.
-  """
-
-  row: tuple[str, str]
+  row: tuple[str, str]  # (tool, layout) in the table.
   data: bytes
-  want: np.ndarray | None
+  want: np.ndarray | None  # [*S, C] as an array; None if it must be refused.
+  # [H, W, C] uint8 as an image; None if it must be refused.
   image: np.ndarray | None = None
-  is_image: bool = False
-  axes: str = ''
-
-
-def values(dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-  """Returns values over all of an integer type; floats in [-2, 2]."""
-  rng, dtype = np.random.default_rng(sum(shape)), np.dtype(dtype)
-  if dtype.kind == 'f':
-    return rng.uniform(-2, 2, shape).astype(dtype)
-  limits = np.iinfo(dtype)
-  return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
+  is_image: bool = False  # Whether it is read as an image, too.
 
 
 def as_image(pixels: np.ndarray, inverted: bool = False) -> np.ndarray | None:
@@ -164,14 +146,7 @@ def of_rasterio() -> Iterator[Case]:
   import rasterio
   from rasterio.io import MemoryFile
 
-  for (
-    dtype,
-    interleave,
-    compress,
-    tiled,
-    count,
-    has_nodata,
-  ) in itertools.product(
+  for dtype, interleave, compress, tiled, *counts in itertools.product(
     ('uint8', 'uint16', 'int16', 'uint32', 'int32', 'float32', 'float64'),
     ('band', 'pixel'),
     ('none', 'deflate', 'lzw', 'zstd'),
@@ -179,6 +154,7 @@ def of_rasterio() -> Iterator[Case]:
     (1, 5),
     (False, True),
   ):
+    count, has_nodata = counts
     bands = values(dtype, (count, 32, 32))
     nodata = None
     if has_nodata:
@@ -290,11 +266,6 @@ WRITERS: dict[str, Callable[[], Iterator[Case]]] = {
   'PIL': of_pillow,
   'soundfile': of_soundfile,
 }
-
-
-def on_device(want: np.ndarray) -> np.ndarray:
-  """Returns values in the dtype in which the device has them."""
-  return want.astype(np.float32) if want.dtype.itemsize > 4 else want
 
 
 def read(case: Case) -> tuple[str, str]:

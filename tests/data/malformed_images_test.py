@@ -18,7 +18,7 @@ from PIL import Image
 
 from tests.data.contents import encode
 from tests.data.opening import names_in, open_folder
-from vaegan_jax.data import decode, image_files
+from vaegan_jax.data import decode, image_files, reading
 
 _RED, _GREEN, _BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 _MAX_MEMORY = 2**31
@@ -185,7 +185,7 @@ def folder(tmp_path_factory):
 
 @pytest.mark.filterwarnings('ignore::PIL.Image.DecompressionBombWarning')
 def test_each_file_is_decoded_or_named(folder, monkeypatch):
-  monkeypatch.setattr(image_files, 'MAX_DAMAGED', 1)
+  monkeypatch.setattr(reading, 'MAX_DAMAGED', 1)
   images = image_files.ImageFiles(str(folder))
   assert set(images.names) == {*_DAMAGED, *_WHOLE, *_SPECIAL}
   damaged = images.find_damaged()

@@ -124,10 +124,8 @@ def test_masks_of_other_shapes_refuse_a_tiff(tmp_path):
 
 
 @pytest.mark.parametrize('kind', WRITERS)
-def test_crops_have_no_hidden_values(kind, tmp_path):
+def test_crops_have_no_hidden_values(kind, folder, tmp_path):
   """The hidden ones are 0, and so are valid ones of other files."""
-  folder = tmp_path / 'a'
-  folder.mkdir()
   values = np.full((32, 32, 3), 9, np.uint8)
   values[:, :4] = 0
   for index in range(3):
@@ -150,21 +148,19 @@ def test_crops_of_full_range_need_a_number_to_mark_with():
   values = np.arange(258).astype(np.uint8)
   stored = arrays.Stored(values, 'X', np.arange(258) > 256, nodata='1')
   with pytest.raises(UnreadableKind, match=r'each number of uint8 .*center'):
-    slices.decoded(stored, Reading())
-  assert slices.decoded(stored, Reading(nodata='5')).nodata == '5'
+    slices.marked(stored, Reading())
+  assert slices.marked(stored, Reading(nodata='5')).nodata == '5'
   for dtype in (np.int8, np.uint8, np.int16, np.int32, np.uint32):
     limits = np.iinfo(dtype)
     values = np.array([limits.min, limits.min + 1, limits.max, 0], dtype)
     missing = np.array([False, False, False, True])
-    opened = slices.decoded(
+    opened = slices.marked(
       arrays.Stored(values, 'X', missing, nodata=str(limits.max)), Reading()
     )
     np.testing.assert_array_equal(opened.values == int(opened.nodata), missing)
 
 
-def test_a_mask_beside_a_tiff_refuses_it(tmp_path):
-  folder = tmp_path / 'a'
-  folder.mkdir()
+def test_a_mask_beside_a_tiff_refuses_it(folder, tmp_path):
   for index in range(20):
     tifffile.imwrite(folder / f'{index:02}.tif', bands(index) + 1, **PLAIN)
   fields = {'path': folder, 'shape': (32, 32), 'channels': 3}

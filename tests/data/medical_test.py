@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from tests.data.opening import everything, load, open_dataset
+from tests.data.contents import cut
+from tests.data.opening import everything, load, open_dataset, stored
 from vaegan_jax.data import array_shapes, medical_files
 from vaegan_jax.errors import UserError
 from vaegan_jax.inference import nifti_files
@@ -22,15 +23,6 @@ def volume(seed, shape=(4, 5, 6)):
 def open_scans(path, tmp_path, **fields):
   fields = {'shape': (4, 5, 6), **fields}
   return open_dataset('medical', tmp_path / 'data', path=path, **fields)
-
-
-def stored(dataset):
-  """Returns {description: array} of all examples."""
-  return {
-    dataset.describe(split, index): dataset.read(split, [index])[0]
-    for split, count in dataset.counts.items()
-    for index in range(count)
-  }
 
 
 def save_nifti(path, values, scale=None, turned=False):
@@ -95,8 +87,7 @@ def patients(folder, count=3, **tags):
   return folder
 
 
-def test_a_scale_of_nifti_is_applied_once(tmp_path):
-  folder = tmp_path / 'scans'
+def test_a_scale_of_nifti_is_applied_once(folder, tmp_path):
   save_nifti(folder / 'a.nii.gz', volume(0), (0.5, 10))
   save_nifti(folder / 'b.nii', volume(1))
   save_nifti(folder / 'c.nii', volume(2).astype(np.float64))
@@ -123,8 +114,7 @@ def test_a_scale_of_nifti_is_applied_once(tmp_path):
 
 
 @pytest.mark.parametrize('crop', ['center', 'random'])
-def test_vectors_of_nifti_have_channels(crop, tmp_path):
-  folder = tmp_path / 'scans'
+def test_vectors_of_nifti_have_channels(crop, folder, tmp_path):
   for index in range(2):
     values = volume(index, (4, 5, 6, 1, 3))
     path = save_nifti(folder / f'{index}.nii', values)
@@ -140,8 +130,7 @@ def test_vectors_of_nifti_have_channels(crop, tmp_path):
     array_shapes.check_shape((4, 5, 6, 2, 3), channels=3, shape=(4, 5, 6))
 
 
-def test_mixed_scans_are_reported_and_cropped(tmp_path):
-  folder = tmp_path / 'scans'
+def test_mixed_scans_are_reported_and_cropped(folder, tmp_path):
   for number in range(4):
     turned = number == 3
     shape = (8, 5, 6) if turned else (4, 5, 6)
@@ -156,8 +145,7 @@ def test_mixed_scans_are_reported_and_cropped(tmp_path):
   assert 'RAS (3), LAS (1): scans are not turned' in lines
 
 
-def test_a_subject_is_in_one_split(tmp_path):
-  folder = tmp_path / 'scans'
+def test_a_subject_is_in_one_split(folder, tmp_path):
   for number in range(20):
     for session in 'ab':
       name = f'sub-{number:02}/ses-{session}.nii'
@@ -302,9 +290,8 @@ def test_a_series_that_is_no_stack_is_skipped(
   assert told in caplog.text and "the series of 'odd/0'" in caplog.text
 
 
-def test_a_missing_decoder_is_named(tmp_path):
+def test_a_missing_decoder_is_named(folder, tmp_path):
   pydicom = pytest.importorskip('pydicom')
-  folder = tmp_path / 'scans'
   for number in range(2):
     path = save_slice(folder / f'{number}', volume(number, (5, 6)))
     data = pydicom.dcmread(path)
@@ -320,17 +307,12 @@ def test_a_missing_decoder_is_named(tmp_path):
     open_scans(folder, tmp_path, shape=(5, 6))
 
 
-def truncated(path):
-  path.write_bytes(path.read_bytes()[:-60])
-  return path.parent
-
-
 REFUSED = {
-  r"'a\.nii' .OSError: Expected 240 bytes": lambda p: truncated(
-    save_nifti(p / 'x' / 'a.nii', volume(0))
+  r"'a\.nii' .OSError: Expected 240 bytes": lambda p: (
+    cut(save_nifti(p / 'x' / 'a.nii', volume(0)), -60).parent
   ),
-  'fewer bytes|less than expected': lambda p: truncated(
-    save_slice(p / 'x' / 'a', volume(0, (5, 6)), 0)
+  'fewer bytes|less than expected': lambda p: (
+    cut(save_slice(p / 'x' / 'a', volume(0, (5, 6)), 0), -60).parent
   ),
   'has no .nii, .nii.gz and no DICOM files': lambda p: p,
   'must be a folder with NIfTI files': lambda p: p / 'absent',
@@ -345,9 +327,7 @@ def test_what_cannot_be_used_is_one_sentence(told, tmp_path):
 
 
 @pytest.mark.parametrize('module', ('nibabel', 'pydicom'))
-def test_a_missing_library_is_named(module, tmp_path, monkeypatch):
-  folder = tmp_path / 'scans'
-  folder.mkdir()
+def test_a_missing_library_is_named(module, folder, tmp_path, monkeypatch):
   if module == 'nibabel':
     (folder / 'a.nii').write_bytes(bytes(400))
   else:

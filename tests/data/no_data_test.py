@@ -132,9 +132,7 @@ def test_scenes_with_holes_are_skipped_or_masked(tmp_path, caplog):
   assert "'01.tif' (1.56% of its values are missing" in caplog.text
 
 
-def test_what_is_all_no_data_is_one_sentence(tmp_path):
-  folder = tmp_path / 'a'
-  folder.mkdir()
+def test_what_is_all_no_data_is_one_sentence(folder, tmp_path):
   for index in range(4):
     values = np.random.default_rng(index).normal(size=(6, 6))
     values[0, 0] = np.nan

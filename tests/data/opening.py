@@ -36,6 +36,15 @@ def names_in(dataset, *splits):
   }
 
 
+def stored(dataset, *splits):
+  """Returns {description: what is stored} of all examples."""
+  return {
+    dataset.describe(split, index): dataset.read(split, [index])[0]
+    for split in splits or dataset.counts
+    for index in range(dataset.counts[split])
+  }
+
+
 def load(dataset, split='train', field='data.train_split', **options):
   """Opens a split of images of 8 x 8, unless `options` differ."""
   options = {'shape': (8, 8), 'channels': 3, **options}

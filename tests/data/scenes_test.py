@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from tests.data.opening import everything, load, open_dataset
+from tests.data.contents import cut
+from tests.data.opening import everything, load, open_dataset, stored
 from vaegan_jax.data import scene_files
 from vaegan_jax.data.no_data import parse
 from vaegan_jax.errors import UserError
@@ -48,10 +49,8 @@ def tiles(values, size=16):
 def read_all(dataset):
   """Returns all tiles of one scene, row by row."""
   tiles_by_place = {
-    tuple(map(int, re.findall(r'\d+', dataset.describe(split, index)))): tile
-    for split, count in dataset.counts.items()
-    for index in range(count)
-    for tile in dataset.read(split, [index])
+    tuple(map(int, re.findall(r'\d+', name))): tile
+    for name, tile in stored(dataset).items()
   }
   return np.stack([tiles_by_place[place] for place in sorted(tiles_by_place)])
 
@@ -106,19 +105,12 @@ def test_scenes_are_split_whole(tmp_path):
   for number in range(20):
     save(folder / f'{number:02}.tif', scene(number), scale=(10.0, 10.0))
   dataset = open_scenes(folder, tmp_path)
-  sides = [
-    {dataset.describe(split, i).split()[0] for i in range(count)}
-    for split, count in dataset.counts.items()
-  ]
-  assert len(sides[0] | sides[1]) == 20 and not sides[0] & sides[1]
+  train, held_out = (names_in(dataset, split) for split in dataset.counts)
+  assert len(train | held_out) == 20 and not train & held_out
   assert 'Each scene is in one split.' in dataset.report(None)[1]
-  held_out = set(sides[1])
   save(folder / '20.tif', scene(20), scale=(20.0, 20.0))
   dataset = open_scenes(folder, tmp_path)
-  after = {
-    dataset.describe('test', i).split()[0]
-    for i in range(dataset.counts['test'])
-  }
+  after = names_in(dataset, 'test')
   assert held_out <= after <= held_out | {"'20.tif'"}
   assert '10 x 10 (20), 20 x 20 (1)' in dataset.report(None)[-1]
 
@@ -291,15 +283,10 @@ def save_pages(path):
   return path
 
 
-def truncated(path):
-  path.write_bytes(path.read_bytes()[:-20000])
-  return path
-
-
 REFUSED = {
   r'x\.tif.* has 2 pages': lambda p: save_pages(p / 'x.tif'),
-  'cannot be read, such as .*truncated': lambda p: truncated(
-    save(p / 'x.tif', scene(), tile=(16, 16))
+  'cannot be read, such as .*truncated': lambda p: cut(
+    save(p / 'x.tif', scene(), tile=(16, 16)), -20000
   ),
   r'x\.tif.*cannot be read .*: it may be truncated': lambda p: (
     (p / 'x.tif').write_bytes(b'II*\0\x08') and p / 'x.tif'

@@ -15,7 +15,7 @@ from vaegan_jax.data import arrays, reading, sound_conversion, sounds
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.pictures import Pictures
 from vaegan_jax.data.reading import Reading
-from vaegan_jax.data.sound_mp3 import index_frame
+from vaegan_jax.data.sound_headers import index_frame
 from vaegan_jax.errors import UserError
 from vaegan_jax.inference import large_files, whole_files
 

@@ -19,30 +19,27 @@ _SHAPE = (11, 5, 6, 3)  # Examples, height, width, channels.
 
 
 class Store(NamedTuple):
-  """Data of a source.
+  """Data of a source."""
 
-  Attributes:
-    row: (tool, layout) in the table.
-    source: `data.name`.
-    path: `data.path`.
-    want: the examples [N, *S, C], in any order.
-    fields: other fields of `config.data`.
-  """
-
-  row: tuple[str, str]
-  source: str
-  path: Path
-  want: np.ndarray
-  fields: dict
+  row: tuple[str, str]  # (tool, layout) in the table.
+  source: str  # `data.name`.
+  path: Path  # `data.path`.
+  want: np.ndarray  # The examples [N, *S, C], in any order.
+  fields: dict  # Other fields of `config.data`.
 
 
 def values(dtype: str, shape=_SHAPE) -> np.ndarray:
-  """Returns values of the whole type; floats in [-2, 2]."""
-  rng, dtype = np.random.default_rng(0), np.dtype(dtype)
+  """Returns values over all of an integer type; floats in [-2, 2]."""
+  rng, dtype = np.random.default_rng(sum(shape)), np.dtype(dtype)
   if dtype.kind == 'f':
     return rng.uniform(-2, 2, shape).astype(dtype)
   limits = np.iinfo(dtype)
   return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
+
+
+def on_device(want: np.ndarray) -> np.ndarray:
+  """Returns values in the dtype in which the device has them."""
+  return want.astype(np.float32) if want.dtype.itemsize > 4 else want
 
 
 def of_h5py(folder: Path) -> Iterator[Store]:
@@ -50,10 +47,8 @@ def of_h5py(folder: Path) -> Iterator[Store]:
   import h5py
 
   folder.mkdir(parents=True)
-  layouts = [(None, None)]
-  layouts += list(
-    itertools.product(((3, 5, 6, 3), True), (None, 'gzip', 'lzf'))
-  )
+  layouts = itertools.product(((3, 5, 6, 3), True), (None, 'gzip', 'lzf'))
+  layouts = [(None, None), *layouts]
   for dtype, (chunks, compression), axis in itertools.product(
     DTYPES, layouts, (0, -1)
   ):
@@ -155,9 +150,7 @@ WRITERS: dict[str, Callable[[Path], Iterator[Store]]] = {
 def read(store: Store, folder: Path) -> tuple[str, str]:
   """Reads all examples as training does; returns (outcome, reason)."""
   shape, channels = store.want.shape[1:-1], store.want.shape[-1]
-  want = store.want
-  if want.dtype.itemsize > 4:
-    want = want.astype(np.float32)
+  want = on_device(store.want)
   logging.disable()
   try:
     fields = {'shape': shape, 'channels': channels, **store.fields}

@@ -296,9 +296,7 @@ def test_stated_axes_are_used_for_any_file(axes, tmp_path):
     arrays.decode_array(stored[0], **options)
 
 
-def test_stated_axes_settle_what_is_ambiguous(tmp_path):
-  folder = tmp_path / 'cubes'
-  folder.mkdir()
+def test_stated_axes_settle_what_is_ambiguous(folder, tmp_path):
   for index in range(12):
     cube = np.random.default_rng(index).integers(0, 99, (6, 6, 6))
     np.save(folder / f'{index}.npy', cube.astype(np.uint8))
@@ -415,9 +413,7 @@ def test_numbers_without_a_fixed_white_are_refused(dtype, told, photometric):
   np.testing.assert_array_equal(read_array(data), VALUES[0].astype(dtype))
 
 
-def test_a_folder_reports_pages_and_skips_bands(tmp_path, caplog):
-  folder = tmp_path / 'images'
-  folder.mkdir()
+def test_a_folder_reports_pages_and_skips_bands(folder, tmp_path, caplog):
   for index in range(12):
     pixels = np.full((8, 8), 1000 * index + 9, np.uint16)
     data = tiff(pixels, photometric='miniswhite')

@@ -11,7 +11,7 @@ import ml_collections
 from absl import flags
 from etils import epath
 
-from vaegan_jax.config import sweep
+from vaegan_jax.config import overrides, paths, sweep
 from vaegan_jax.config.cli_flags import (
   FLAGS,
   USES,
@@ -26,18 +26,6 @@ from vaegan_jax.config.io import (
   load_config_file,
   make_paths_absolute,
 )
-from vaegan_jax.config.overrides import (
-  adopt_network,
-  apply_overrides,
-  tell_unread,
-  with_objective,
-)
-from vaegan_jax.config.paths import (
-  absolute,
-  check_data_outside,
-  check_encoding,
-  resolve,
-)
 from vaegan_jax.config.validation import validate
 from vaegan_jax.errors import UserError
 from vaegan_jax.names import REPORT_FILE
@@ -47,95 +35,59 @@ __all__ = ['Command', 'Processes', 'Use', 'define_flags', 'parse']
 
 @dataclasses.dataclass(frozen=True)
 class Processes:
-  """Position of this process among all, as its flags say.
+  """Position of this process among all, as its flags say."""
 
-  Attributes:
-    coordinator: 'host:port' of process 0, free to be listened on.
-    num_processes: number of processes.
-    process_id: index of this one, from 0.
-  """
-
-  coordinator: str
+  coordinator: str  # 'host:port' of process 0, free to be listened on.
   num_processes: int
-  process_id: int
+  process_id: int  # From 0.
 
 
 @dataclasses.dataclass(frozen=True)
 class Use:
-  """Settings of a command that uses a finished model.
+  """Settings of a command that uses a finished model."""
 
-  Attributes:
-    input: path of images or latents; '' with a split, or if there is none.
-    split: 'train' or 'eval', of the run's own dataset; '' with an input.
-    output: path of the folder that is written.
-    tile: side of overlapping tiles, or one an axis; (): no tiles.
-    num_samples: number of samples.
-    with_critic: whether the critic is exported.
-    format: of an export, one of `names.EXPORT_FORMATS`.
-  """
-
-  input: str
-  split: str
-  output: str
-  tile: tuple[int, ...]
+  input: str  # Path of images or latents; '' with a split, or without any.
+  split: str  # 'train' or 'eval', of the run's own dataset; '' with an input.
+  output: str  # Path of the folder that is written.
+  tile: tuple[int, ...]  # Side of overlapping tiles, or one an axis; (): none.
   num_samples: int
-  with_critic: bool
-  format: str
+  with_critic: bool  # Whether the critic is exported.
+  format: str  # Of an export, one of `names.EXPORT_FORMATS`.
 
 
 @dataclasses.dataclass(frozen=True)
 class PageOptions:
-  """The page that the mode `report` writes.
+  """The page that the mode `report` writes."""
 
-  Attributes:
-    path: of the HTML file.
-    num_examples: examples on the page, if they fit.
-    megabytes: the most that the page may have.
-  """
-
-  path: str
-  num_examples: int
-  megabytes: float
+  path: str  # Of the HTML file.
+  num_examples: int  # On the page, if they fit.
+  megabytes: float  # The most that the page may have.
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-  """A parsed command line.
+  """A parsed command line."""
 
-  Attributes:
-    mode: one of `cli_flags.MODES`.
-    workdir: absolute path of the folder that is written.
-    config: configuration of the command; None for the modes of several runs.
-    runs: {workdir: configuration} of the finished runs that it reads, or of
-      the runs of a study.
-    processes: processes that flags connect, if any.
-    use: for the modes that use a finished model, and for 'report'.
-  """
-
-  mode: str
-  workdir: str
-  config: ml_collections.ConfigDict | None
+  mode: str  # One of `cli_flags.MODES`.
+  workdir: str  # Absolute path of the folder that is written.
+  config: ml_collections.ConfigDict | None  # None for modes of several runs.
+  # {workdir: configuration} of the finished runs that are read, or of a study.
   runs: Mapping[str, ml_collections.ConfigDict]
-  processes: Processes | None = None
+  processes: Processes | None = None  # That flags connect, if any.
+  # For the modes that use a finished model, and for 'report'.
   use: Use | PageOptions | None = None
 
 
 def parse(
   argv: Sequence[str], flag_values: flags.FlagValues, *, launched: bool
 ) -> Command:
-  """Turns a command line into a checked command.
+  """Turns a command line into a command with a valid configuration.
 
   Args:
     argv: the program's name and its arguments.
     flag_values: where `define_flags` has defined the flags.
     launched: whether a launcher started several processes, which connects them
       without flags.
-
-  Returns:
-    The command, with a valid configuration.
-
-  Raises:
-    UserError: the command line, a file it names or a value is wrong.
   """
   rest = parse_flags(argv, flag_values)
   processes = _parse_processes(flag_values, launched)
@@ -144,7 +96,7 @@ def parse(
 
 
 def _parse_mode(rest: list[str], flag_values: flags.FlagValues) -> Command:
-  mode, workdir = flag_values.mode, absolute(flag_values.workdir)
+  mode, workdir = flag_values.mode, paths.absolute(flag_values.workdir)
   if mode == 'compare':
     return _parse_compare(rest, flag_values)
   if mode == 'report':
@@ -171,12 +123,14 @@ def _parse_mode(rest: list[str], flag_values: flags.FlagValues) -> Command:
   if (mode == 'evaluate' or use) and not flag_values['config'].present:
     config = _load_run(workdir, rest)
   else:
-    config = load_config_file(with_objective(flag_values.config, rest))
-    adopt_network(config, rest, workdir)
-  given = apply_overrides(config, rest)
+    config = load_config_file(
+      overrides.with_objective(flag_values.config, rest)
+    )
+    overrides.adopt_network(config, rest, workdir)
+  given = overrides.apply_overrides(config, rest)
   validate(config)
-  tell_unread([config], given)
-  check_encoding('config.data.data_dir', config.data.data_dir)
+  overrides.tell_unread([config], given)
+  paths.check_encoding('config.data.data_dir', config.data.data_dir)
   make_paths_absolute(config)
   return Command(mode, workdir, config, {}, use=use)
 
@@ -190,17 +144,20 @@ def _parse_compare(rest: list[str], flag_values: flags.FlagValues) -> Command:
       'for example, --mode=compare --workdirs=runs/mse,runs/geometric'
     )
   reject(rest[1:])
-  workdirs = [absolute(workdir) for workdir in flag_values.workdirs if workdir]
+  workdirs = [
+    paths.absolute(workdir) for workdir in flag_values.workdirs if workdir
+  ]
   if len(set(workdirs)) < 2:
     raise bad_flag('workdirs', flag_values.workdirs, 'two or more workdirs')
   runs = {workdir: _load_run(workdir) for workdir in workdirs}
-  output = absolute(flag_values.workdir) or _common_parent(workdirs)
+  output = paths.absolute(flag_values.workdir) or _common_parent(workdirs)
   return Command('compare', output, None, runs)
 
 
 def _parse_report(rest: list[str], flag_values: flags.FlagValues) -> Command:
-  workdir, output = absolute(flag_values.workdir), absolute(flag_values.output)
-  workdirs = [absolute(path) for path in flag_values.workdirs if path]
+  workdir = paths.absolute(flag_values.workdir)
+  output = paths.absolute(flag_values.output)
+  workdirs = [paths.absolute(path) for path in flag_values.workdirs if path]
   if not (workdirs or workdir):
     raise UserError(
       '--mode=report needs --workdir, or --workdirs for several runs: for '
@@ -214,10 +171,10 @@ def _parse_report(rest: list[str], flag_values: flags.FlagValues) -> Command:
   runs = {path: _load_run(path, rest) for path in workdirs or [workdir]}
   given = set()
   for config in runs.values():
-    given |= apply_overrides(config, rest)
+    given |= overrides.apply_overrides(config, rest)
     validate(config)
     make_paths_absolute(config)
-  tell_unread([*runs.values()], given)
+  overrides.tell_unread([*runs.values()], given)
   path = epath.Path(output or workdir or _common_parent([*runs]))
   if not output.endswith('.html') or path.is_dir():
     path /= REPORT_FILE
@@ -234,7 +191,7 @@ def _load_run(
 ) -> ml_collections.ConfigDict:
   """Reads the configuration of a finished run, whose data is not in it."""
   config = load_config(epath.Path(workdir) / 'config.json')
-  check_data_outside(config, workdir, args)
+  paths.check_data_outside(config, workdir, args)
   return config
 
 
@@ -253,14 +210,9 @@ def _common_parent(workdirs: Sequence[str]) -> str:
 def _parse_processes(
   flag_values: flags.FlagValues, launched: bool
 ) -> Processes | None:
-  """Checks the three flags that connect processes.
-
-  Without --coordinator, JAX_COORDINATOR_ADDRESS is used, as JAX does. If a
-  launcher started the processes, JAX reads that variable itself.
-  """
   names = ('coordinator', 'num_processes', 'process_id')
   given = [flag_values[name].value for name in names]
-  if given == ['', None, None] and launched:
+  if given == ['', None, None] and launched:  # JAX reads the variable itself.
     return None
   given[0] = given[0] or os.environ.get('JAX_COORDINATOR_ADDRESS', '')
   if given == ['', None, None]:
@@ -314,16 +266,16 @@ def _parse_use(workdir: str, flag_values: flags.FlagValues) -> Use:
       f"has examples of the training's: for example, --mode={mode} "
       f'--input={FLAGS["input"].example} --tile={as_text(tile)}'
     )
-  output = absolute(flag_values.output)
+  output = paths.absolute(flag_values.output)
   output = output or str(epath.Path(workdir) / USES[mode])
   for name, path in (('workdir', workdir), ('input', source)):
-    if path and resolve(output) == resolve(path):
+    if path and paths.resolve(output) == paths.resolve(path):
       raise UserError(
         f'--output={output} is --{name} itself, which must not change: name '
         f'another folder, such as --output={output}_2'
       )
   return Use(
-    input=absolute(source),
+    input=paths.absolute(source),
     split=split,
     output=output,
     tile=tuple(map(int, tile)),

@@ -30,25 +30,15 @@ _STYLE = 'docs/examples/style_transfer.py'
 
 
 class _Flag(NamedTuple):
-  """One flag.
+  """One flag."""
 
-  Attributes:
-    define: function of absl that defines it.
-    default: its value if it is not given.
-    help: what it means.
-    rule: what a value must be, as it follows "must be".
-    example: a valid value.
-    modes: modes that take it; (): all.
-    options: further arguments of `define`.
-  """
-
-  define: Callable[..., Any]
+  define: Callable[..., Any]  # Of absl.
   default: Any
   help: str
-  rule: str
-  example: str
-  modes: Sequence[str] = ()
-  options: Mapping[str, Any] = {}
+  rule: str  # What a value must be, as it follows "must be".
+  example: str  # A valid value.
+  modes: Sequence[str] = ()  # That take it; (): all.
+  options: Mapping[str, Any] = {}  # Further arguments of `define`.
 
 
 # fmt: off
@@ -142,10 +132,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 def parse_flags(
   argv: Sequence[str], flag_values: flags.FlagValues
 ) -> list[str]:
-  """Parses the flags of this program.
-
-  Returns:
-    The program's name and the other arguments.
+  """Parses the flags of this program, and returns the other arguments.
 
   Raises:
     UserError: a value is wrong, or a flag is not for the mode.
@@ -184,8 +171,7 @@ def bad_flag(
   """Returns the error for a flag's value.
 
   Args:
-    name: name of the flag.
-    value: the wrong value.
+    name, value: the flag.
     rule: what it must be; '': the rule of the flag.
     mode: the command's mode, to which the flag may not belong; '': it does.
   """
@@ -222,7 +208,6 @@ def reject(args: Sequence[str]) -> None:
 
 
 def _bad_value(message: str, mode: str) -> UserError:
-  """Returns the error for what absl has found wrong in a command."""
   found = re.match(r'flag --([\w.]+)=(.*?): ', message, re.DOTALL)
   name, value = found.groups() if found else ('', '')
   if name == 'mode' and value == 'style':

@@ -43,13 +43,7 @@ def get_presets() -> dict[str, Callable[[ml_collections.ConfigDict], None]]:
 
 
 def load_config(path: os.PathLike | str) -> ml_collections.ConfigDict:
-  """Reads the configuration that a run has saved in its workdir.
-
-  Args:
-    path: a `config.json`, on disk or in a bucket (`gs://...`).
-
-  Returns:
-    The configuration, locked and valid.
+  """Reads a `config.json`, on disk or in a bucket, and locks what is valid.
 
   Raises:
     UserError: the file is missing or damaged, or has fields that no version up
@@ -128,10 +122,7 @@ def split_source(source: str) -> tuple[str, str, list[str]]:
   """Splits the value of `--config`, such as 'configs/celeba.py:mse,kl_f8'.
 
   Returns:
-    The path, the word that is not a preset or '', and the presets in order.
-
-  Raises:
-    UserError: more than one word is not a preset.
+    The path, the only word that is not a preset or '', and the presets.
   """
   path, _, text = source.partition(':')
   words = [word.strip() for word in text.split(',')] if text else []

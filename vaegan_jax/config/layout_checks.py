@@ -37,13 +37,15 @@ def check_layout(model: ml_collections.ConfigDict) -> Iterator[tuple[str, ...]]:
         )
 
 
-def check_blocks(model: ml_collections.ConfigDict) -> Iterator[tuple[str, ...]]:
+def check_blocks(
+  config: ml_collections.ConfigDict,
+) -> Iterator[tuple[str, ...]]:
   """Yields a number of blocks that no network of the layout has."""
+  model = config.model
   if model.layout == 'oobleck' and model.num_res_blocks != 1:
     yield (
       'model.num_res_blocks',
       "is not read for model.layout='oobleck', whose levels have three units",
-      'model.num_res_blocks=1',
     )
 
 

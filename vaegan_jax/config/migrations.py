@@ -37,11 +37,7 @@ def stamp(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def upgrade(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Translates a configuration of any version into today's fields.
-
-  Returns:
-    A copy without the version. It has all of today's fields if `config` had all
-    of its version's.
+  """Translates a configuration of any version into a copy with today's fields.
 
   Raises:
     UserError: a newer version wrote it.

@@ -230,7 +230,6 @@ def _remedy_for_windows(windows, data, multiple: int) -> str:
 
 
 def _check_sizes(config, section: str, scales: int = 1) -> Conflicts:
-  """Checks the number of multipliers, and that the shape can be divided."""
   network, data = config[section], config.data
   depth, is_residual = network.depth, network.network == 'residual'
   count = depth + is_residual

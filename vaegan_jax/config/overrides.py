@@ -36,10 +36,6 @@ def apply_overrides(
 
   The last flag of a field counts.
 
-  Args:
-    config: the configuration.
-    argv: the program's name, and the flags.
-
   Returns:
     The names of these fields, for `tell_unread`, without a KL weight that has
     turned off a rate.
@@ -82,12 +78,7 @@ def apply_overrides(
 def tell_unread(
   configs: Sequence[ml_collections.ConfigDict], given: Collection[str]
 ) -> None:
-  """Names the flags that no run reads, with the reason.
-
-  Args:
-    configs: the runs' configurations.
-    given: names of fields, as `apply_overrides` returns them.
-  """
+  """Names the given fields that no run reads, with the reason."""
   for message in unread(configs, given):
     _tell(message)
 
@@ -98,10 +89,8 @@ def adopt_network(
   """Takes the network of the folder of diffusers that `init_from` names.
 
   Called before `apply_overrides`, so that a flag changes what it takes. If the
-  folder is gone, the run in `workdir` has kept the description.
-
-  Raises:
-    UserError: it holds another kind of network.
+  folder is gone, the run in `workdir` has kept the description. Another kind of
+  network raises a UserError.
   """
   folder = _last_value('init_from', argv)
   folder = config.init_from if folder is None else folder
@@ -119,11 +108,7 @@ def adopt_network(
 
 
 def _use_weight(config: ml_collections.ConfigDict, has_rate: bool) -> None:
-  """Makes a KL weight turn off the rate that a configuration file sets.
-
-  Raises:
-    UserError: a flag sets the rate too.
-  """
+  """Makes a KL weight turn off the rate that a configuration file sets."""
   if has_rate and config.loss.rate:
     raise UserError(
       f'loss.rate={config.loss.rate:g} steers the KL weight, which '
@@ -170,11 +155,8 @@ def with_objective(source: str, argv: Sequence[str]) -> str:
   """Adds the objective of `--config.objective` to the value of `--config`.
 
   A file sets other fields by the objective too, such as the KL weight:
-  `--config.objective=mse` must mean the same as `file.py:mse`.
-
-  Returns:
-    The source with the objective, if the flag is given and the source names
-    presets at most; else the source.
+  `--config.objective=mse` must mean the same as `file.py:mse`. A source that
+  names an objective stays.
   """
   given = _last_value('objective', argv)
   if is_saved(source):  # Its other fields fit its objective.

@@ -52,13 +52,8 @@ def resolve(path: str) -> str:
 
 
 def check_encoding(flag: str, path: str) -> None:
-  """Refuses a path that this locale encodes differently from UTF-8.
-
-  The libraries that write files take every path as UTF-8; Python does not.
-
-  Raises:
-    UserError: the encodings differ.
-  """
+  """Refuses a path that this locale encodes differently from UTF-8."""
+  # The libraries that write files take every path as UTF-8; Python does not.
   path = absolute(path)
   try:
     same = path.encode() == os.fsencode(path)
@@ -78,16 +73,9 @@ def check_data_outside(
 ) -> None:
   """Refuses a saved configuration whose data is in its own workdir.
 
-  Anybody may have made a workdir, so files in it are not the user's dataset.
-  A path that the command line names is accepted.
-
-  Args:
-    config: read from the workdir.
-    workdir: the folder that it was read from.
-    args: the command line, which may name other data.
-
-  Raises:
-    UserError: a path leads into the workdir, also by a link or a relative name.
+  Anybody may have made a workdir, so files in it are not the user's dataset,
+  also if a link or a relative name leads there. A path that the command line,
+  `args`, names is accepted.
   """
   named = {arg.lstrip('-').partition('=')[0] for arg in args}
   root = resolve(workdir)

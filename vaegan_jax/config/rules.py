@@ -33,17 +33,11 @@ _KINDS = {
 
 
 class Rule(NamedTuple):
-  """Rule for the values of one field.
+  """Rule for the values of one field."""
 
-  Attributes:
-    text: what the value must be, as it follows "must be".
-    holds: whether a value of the field's type obeys the rule.
-    also: types that the field takes besides the type of its default.
-  """
-
-  text: str
-  holds: Callable[[Any], bool]
-  also: tuple[type, ...] = ()
+  text: str  # What the value must be, as it follows "must be".
+  holds: Callable[[Any], bool]  # Whether a value of its type obeys the rule.
+  also: tuple[type, ...] = ()  # Types besides that of the default.
 
 
 REQUIRED = object()  # Every version has written the field.
@@ -52,25 +46,16 @@ _DEFAULT = object()
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-  """One field of a configuration.
+  """One field of a configuration."""
 
-  Attributes:
-    name: dotted, with its section.
-    default: value that gives the type.
-    rule: for its values.
-    help: what it means.
-    absent: what an earlier version did, whose `config.json` lacks the field;
-      the default if not given. Before a default changes, the old one is
-      written here.
-    resumable: whether a resumed run may change it, because no update depends
-      on it.
-  """
-
-  name: str
-  default: Any
+  name: str  # Dotted, with its section.
+  default: Any  # It gives the type.
   rule: Rule
   help: str
+  # What an earlier version did, whose `config.json` lacks the field; the
+  # default if not given. Before a default changes, the old one is written here.
   absent: Any = _DEFAULT
+  # Whether a resumed run may change it, because no update depends on it.
   resumable: bool = False
 
   @property
@@ -290,11 +275,7 @@ def not_divisible(name: str, value: int, divisor: int, why: str = '') -> str:
 
 
 def check_value(name: str, value: Any, rule: Rule, like: Any) -> None:
-  """Checks one field by itself.
-
-  Raises:
-    UserError: the value has the wrong type or breaks its rule.
-  """
+  """Raises a UserError if a value has the wrong type or breaks its rule."""
   kind = type(like)
   if not has_type(value, kind) and not isinstance(value, rule.also):
     raise UserError(f'{name}={value!r} {must_be(name, like)}')
@@ -311,9 +292,9 @@ def conflict(
   """Returns the error for a field that conflicts with others.
 
   Args:
-    config: a configuration with that field.
-    name: name of the field, dotted.
-    rule: the rule that it breaks, as it follows "field=value".
+    config: the configuration.
+    name: of the field, dotted.
+    rule: that it breaks, as it follows "field=value".
     *remedies: 'field=value' flags that mend it.
   """
   value = config

@@ -388,17 +388,6 @@ def create_config() -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(tree)
 
 
-def check_fields(config: ml_collections.ConfigDict) -> None:
-  """Checks each field of a configuration by itself.
-
-  Raises:
-    UserError: a value has the wrong type or breaks its rule.
-  """
-  values = rules.flatten(config)
-  for field in FIELDS:
-    rules.check_value(field.name, values[field.name], field.rule, field.default)
-
-
 def default_flag(name: str) -> str:
   """Returns 'field=value' with the default of a field."""
   default = next(field.default for field in FIELDS if field.name == name)
@@ -412,11 +401,8 @@ def path_fields() -> tuple[str, ...]:
 
 
 def resumable_fields(config: ml_collections.ConfigDict) -> tuple[str, ...]:
-  """Returns the fields that a resumed run may change.
-
-  Args:
-    config: configuration of the run; with a schedule, its length must stay.
-  """
+  """Returns the fields that a resumed run may change."""
+  # With a schedule, the length of the run must stay.
   scheduled = config.optimizer.schedule != 'constant'
   fixed = ('num_train_steps',) if scheduled else ()
   return tuple(f.name for f in FIELDS if f.resumable and f.name not in fixed)

@@ -12,11 +12,7 @@ T = TypeVar('T')
 
 
 def settings(cls: type[T], section: Mapping[str, Any], **others: Any) -> T:
-  """Builds a dataclass from the fields of a section that it names.
-
-  A field that the dataclass does not name is ignored, so that a new one need
-  not be known to every part.
-  """
+  """Builds a dataclass from those fields of a section that it names."""
   names = {field.name for field in dataclasses.fields(cls)} - others.keys()
   known = {name: section[name] for name in names if name in section}
   return cls(**known, **others)
@@ -25,10 +21,7 @@ def settings(cls: type[T], section: Mapping[str, Any], **others: Any) -> T:
 def with_data(
   config: ml_collections.ConfigDict, **fields: Any
 ) -> ml_collections.ConfigDict:
-  """Returns a copy with other fields of `config.data`, of any type.
-
-  It is `config` itself if they are the same.
-  """
+  """Returns a copy with other fields of `config.data`, or the same `config`."""
   if all(config.data[name] == value for name, value in fields.items()):
     return config
   config = config.copy_and_resolve_references()

@@ -11,7 +11,7 @@ from typing import Any
 import ml_collections
 from etils import epath
 
-from vaegan_jax.config import schema
+from vaegan_jax.config import overrides, schema
 from vaegan_jax.config.cli_flags import FLAGS, SEEDS, SWEEP
 from vaegan_jax.config.io import (
   add_objective,
@@ -19,11 +19,6 @@ from vaegan_jax.config.io import (
   load_config_file,
   make_paths_absolute,
   split_source,
-)
-from vaegan_jax.config.overrides import (
-  adopt_network,
-  apply_overrides,
-  tell_unread,
 )
 from vaegan_jax.config.rules import either, flatten, nearest
 from vaegan_jax.config.validation import validate
@@ -54,10 +49,6 @@ def create_runs(
 
   Returns:
     {workdir of a run: its valid configuration}.
-
-  Raises:
-    UserError: a flag is wrong, or a configuration is not valid, or they differ
-      in their data.
   """
   if is_saved(source):
     raise UserError(
@@ -84,7 +75,7 @@ def create_runs(
     config, fields = _create_config(source, argv, objective, seed, change)
     runs[str(folder)], given = config, given | fields
   _check_same_data(source, list(runs.values()))
-  tell_unread([*runs.values()], given)
+  overrides.tell_unread([*runs.values()], given)
   for config in runs.values():
     make_paths_absolute(config)
   return runs
@@ -110,12 +101,12 @@ def _create_config(
 ) -> tuple[ml_collections.ConfigDict, set[str]]:
   """Returns a run's configuration, and the names of its flags' fields."""
   config = load_config_file(add_objective(source, objective))
-  adopt_network(config, argv)
-  given = apply_overrides(config, argv)
+  overrides.adopt_network(config, argv)
+  given = overrides.apply_overrides(config, argv)
   if change:
     change = _resolve(change, flatten(config))
     # With the other flags, which it may contradict.
-    given = apply_overrides(config, [*argv, f'--config.{change}'])
+    given = overrides.apply_overrides(config, [*argv, f'--config.{change}'])
   if config.objective != objective:
     raise UserError(
       f'--config={source} has the objective {config.objective!r} instead of '
@@ -131,11 +122,7 @@ def _create_config(
 
 
 def _resolve(change: str, fields: Mapping[str, Any]) -> str:
-  """Multiplies 'field=0.3x' by the field's value; returns others unchanged.
-
-  The objectives' losses differ in size, and so do their KL weights: a multiple
-  sweeps each around its own.
-  """
+  """Multiplies 'field=0.3x' by the field's value; returns others unchanged."""
   field, _, value = change.partition('=')
   factor, own = _MULTIPLE.fullmatch(value), fields.get(field)
   if factor is None or field not in fields:

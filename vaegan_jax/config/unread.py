@@ -29,23 +29,15 @@ _OF_PRETRAINED = ('critic.network', 'critic.weights', 'loss.adversarial_weight')
 
 
 class _Need(NamedTuple):
-  """A condition on which a run reads some fields.
+  """A condition on which a run reads some fields."""
 
-  Attributes:
-    field: the field that decides.
-    rule: what it must be, as it follows the field's name.
-    holds: (config) -> whether it is so.
-    dependents: the fields that are read only then.
-  """
-
-  field: str
-  rule: str
+  field: str  # That decides.
+  rule: str  # What it must be, as it follows the field's name.
   holds: Callable[[ml_collections.ConfigDict], bool]
-  dependents: Collection[str]
+  dependents: Collection[str]  # The fields that are read only then.
 
 
 def _view(view: str, *dependents: str) -> _Need:
-  """Returns the need of a view of the critic."""
   return _Need(
     'critic.views',
     f'has {view!r}',
@@ -55,14 +47,12 @@ def _view(view: str, *dependents: str) -> _Need:
 
 
 def _on(field: str, *dependents: str, off: float | str = 0.0) -> _Need:
-  """Returns the need of a field that is not off."""
   section, name = field.split('.')
   rule = f'is not {off!r}' if off else 'is above 0'
   return _Need(field, rule, lambda c: c[section][name] != off, dependents)
 
 
 def _latent(dependent: str, *latents: str) -> _Need:
-  """Returns the need of certain latents."""
   rule = f'is {either(latents)}'
   return _Need(
     'model.latent', rule, lambda c: c.model.latent in latents, (dependent,)
@@ -134,12 +124,7 @@ _NEEDS = (
 def unread(
   configs: Sequence[ml_collections.ConfigDict], given: Collection[str]
 ) -> Iterator[str]:
-  """Yields sentences with the reasons why no run reads given fields.
-
-  Args:
-    configs: the runs' configurations with their values.
-    given: names of fields.
-  """
+  """Yields sentences with the reasons why no run reads given fields."""
   for config in configs:
     given = {name for _, names in _unmet(config, given) for name in names}
   for config in configs:
@@ -155,11 +140,7 @@ def unread(
 def _unmet(
   config: ml_collections.ConfigDict, given: Collection[str]
 ) -> Iterator[tuple[_Need, list[str]]]:
-  """Yields each need that is not met, with the fields that it is the first of.
-
-  Args:
-    given: names of fields.
-  """
+  """Yields each need that is not met, with the fields that it turns off."""
   given = set(given)
   for need in _NEEDS:
     names = given.intersection(need.dependents)

@@ -21,7 +21,13 @@ from vaegan_jax.config.network_checks import (
   compares_layers,
   trains_critic,
 )
-from vaegan_jax.config.rules import as_argument, conflict, not_divisible
+from vaegan_jax.config.rules import (
+  as_argument,
+  check_value,
+  conflict,
+  flatten,
+  not_divisible,
+)
 from vaegan_jax.config.shapes import (
   latent_space,
   num_latent_entries,
@@ -48,7 +54,9 @@ def validate(
     UserError: a value has the wrong type, is out of range, or contradicts
       another one.
   """
-  schema.check_fields(config)
+  values = flatten(config)
+  for field in schema.FIELDS:
+    check_value(field.name, values[field.name], field.rule, field.default)
   checks = (check_data, check_axes, check_autoencoder)
   if config.critic.network in PRETRAINED_CRITICS:
     checks += (check_pretrained_critic,)
@@ -69,33 +77,26 @@ def validate(
 
 
 def validate_new_run(config: ml_collections.ConfigDict) -> None:
-  """Checks what a new run must obey, and a resumed run need not.
-
-  A norm removes the contrast of an image, and BatchNorm mixes it with the rest
-  of the batch: the distance in such a critic's features alone ignores them.
-  Runs of earlier versions that started so may be resumed.
+  """Checks what a new run must obey; an earlier version's may be resumed.
 
   Raises:
     UserError: the critic ignores contrast, attention has no feature map, a
       number of blocks is not read, or the encoder would stay as it is
       initialised.
   """
-  _refuse(config, check_attention(config))
-  _refuse(config, check_blocks(config.model))
-  _refuse(config, _check_contrast(config))
-  _refuse(config, _check_start(config))
+  for check in (check_attention, check_blocks, _check_contrast, _check_start):
+    _refuse(config, check(config))
 
 
 def _refuse(config, conflicts: Conflicts) -> None:
-  """Raises the first of the conflicts, if any.
-
-  One without a remedy is mended by the default of its field.
-  """
+  """Raises the first conflict; a default mends one without a remedy."""
   for name, rule, *remedies in conflicts:
     raise conflict(config, name, rule, *remedies or [schema.default_flag(name)])
 
 
 def _check_contrast(config) -> Conflicts:
+  # A norm removes the contrast of an image, and BatchNorm mixes it with the
+  # rest of the batch: the distance in such features alone ignores it.
   critic, loss = config.critic, config.loss
   seen = critic.norm == 'none' or loss.image_weight or loss.pixel_weight
   if trains_critic(config) and not seen:
@@ -210,7 +211,6 @@ def _check_loss(config) -> Conflicts:
 
 
 def _check_spectra(config) -> Conflicts:
-  """Yields spectra that examples or the loss do not have."""
   loss, field = config.loss, 'loss.spectrum_weight'
   if len(spatial_shape(config.data)) > 1:
     yield (
@@ -233,7 +233,6 @@ def _check_spectra(config) -> Conflicts:
 
 
 def _check_equivariance(config) -> Conflicts:
-  """Yields an equivariance that the latent cannot have."""
   model = config.model
   if not config.loss.equivariance_weight:
     return
@@ -289,13 +288,11 @@ def _check_rate(config) -> Conflicts:
 
 
 def _check_tiles(config) -> Conflicts:
-  """Yields tiles for a latent of one shape."""
   if config.evaluation.tile_size and config.model.latent_shape == 'flat':
     yield (
       'evaluation.tile_size',
       "is for a map of latents, and model.latent_shape='flat' has one latent "
       'for a whole example',
-      'evaluation.tile_size=0',
     )
 
 

@@ -3,24 +3,27 @@
 import collections
 import hashlib
 import importlib.util
-import pathlib
-from collections.abc import Collection, Iterator, Mapping
+import math
+import os
+from collections.abc import Collection
 from typing import Any
 
 from vaegan_jax.data import (
   array_shapes,
   arrays,
-  no_data,
+  file_lists,
   ome_sets,
-  other_files,
+  slices,
+  sound_conversion,
   sounds,
   tiff_files,
 )
+from vaegan_jax.data.crops import Grid, find_empty
 from vaegan_jax.data.data_config import DataConfig
-from vaegan_jax.data.file_lists import list_files
+from vaegan_jax.data.folder_counts import ArrayCounts
 from vaegan_jax.data.image_files import DAMAGED_FILE, ImageFiles
 from vaegan_jax.data.reading import TooLarge, UnreadableKind
-from vaegan_jax.data.slices import Opened
+from vaegan_jax.data.store import check_unchanged
 
 # The codecs of ffmpeg for WAVs of each dtype.
 _CODECS = {'int16': 'pcm_s16le', 'int32': 'pcm_s32le', 'float32': 'pcm_f32le'}
@@ -37,44 +40,36 @@ class ArrayFiles(ImageFiles):
 
   noun, _noun = 'arrays', 'array'
   _examples = '"field_1.npy" and "field_2.npy"'
-  _holds_arrays = True
+  _holds_arrays, Counts = True, ArrayCounts
   _must_hold = '.npy, .npz, TIFF, PNG, WAV or other files, such as "field.npy"'
 
   def __init__(self, path: str, data: DataConfig):
-    """Lists the arrays, and reads none.
-
-    Args:
-      path: path of the folder, '~' and '$NAME' allowed.
-      data: settings of the run. No data is counted in what is cut out. Arrays
-        were never read by rules 1.
-
-    Raises:
-      UserError: see `ImageFiles`.
-    """
+    """Lists the arrays; see `ImageFiles`. `data` has the run's settings."""
     self._reading, rules = data.reading, data.folder_rules
     self._cut = data.channels, data.read_shape
     is_signal = len(data.read_shape) == 1
     num_samples = data.read_shape[0] if is_signal else 0
+    # Arrays were never read by rules 1.
     super().__init__(path, max(rules, 2), data.group_by)
-    if rules > 2:  # They decide which examples are skipped.
+    if rules < 3:
+      self.counts = None
+    else:  # They decide which examples are skipped.
       self.place_key += repr((self._reading.key, self._cut))
-      self.place_key += self._list_masks()
+      tiffs = [n for n in self.names if n.lower().endswith(('.tif', '.tiff'))]
+      masked = [n for n in tiffs if tiff_files.has_mask(self.root / n)]
+      self.place_key += f' masks {masked}' if tiffs else ''
     self.least_samples = num_samples
     if num_samples:  # It decides which sounds are too short.
       state = f'{self.fingerprint} {num_samples}'
       self.fingerprint = hashlib.sha256(state.encode()).hexdigest()[:16]
 
   def find_damaged(self, report: str = DAMAGED_FILE) -> dict[str, str]:
-    """Reads every array once; see `ImageFiles.find_damaged`.
-
-    Raises:
-      UserError: as there, or the arrays differ in their kind.
-    """
+    """Reads every array once; raises a UserError also if they differ."""
     self._kinds_found, self._shapes, self._lengths = {}, {}, []
     self.silent, self.converted = [], {}
     if self.counts is not None:
-      self.counts.others = other_files.of_data(
-        other_files.count_others(self.root, self.names)
+      self.counts.others = file_lists.only_data(
+        file_lists.count_others(self.root, self.names)
       )
     damaged = super().find_damaged(report)
     if self.counts is not None:
@@ -96,11 +91,10 @@ class ArrayFiles(ImageFiles):
       f'in which {count:,} arrays are {kind}, and {len(others):,} are not, '
       f'such as {others[0]!r} ({self._kinds_found[others[0]]}); all must be '
       f'alike, so convert or remove these{self._describe_conversion(kind)}'
-      f'{self._describe_one()}'
+      f'{self._one}'
     )
 
   def _describe_conversion(self, kind: array_shapes.Kind) -> str:
-    """Returns a clause about fields that make different sounds alike."""
     kinds, flags = set(self._kinds_found.values()), []
     if len({found.sample_rate for found in kinds}) > 1:
       rate = kind.sample_rate
@@ -121,12 +115,6 @@ class ArrayFiles(ImageFiles):
     if any(name.lower().endswith(suffixes) for name in self.names):
       kinds += ('soundfile',)
     return tuple(kind for kind in kinds if importlib.util.find_spec(kind))
-
-  def _list_masks(self) -> str:
-    """Returns which TIFFs have a mask beside them, for `place_key`."""
-    tiffs = [n for n in self.names if n.lower().endswith(('.tif', '.tiff'))]
-    masked = [n for n in tiffs if tiff_files.has_mask(self.root / n)]
-    return f' masks {masked}' if tiffs else ''
 
   def read(self, name: str) -> bytes:
     """Returns the bytes of a file, or of all planes of an OME-TIFF set."""
@@ -168,7 +156,8 @@ class ArrayFiles(ImageFiles):
         f'{max(self.least_samples, 1):,} are needed'
       )
 
-  def _describe_remedy(self) -> str:
+  @property
+  def _remedy(self) -> str:
     """Returns a clause about a shape that nine of ten sounds have, or ''."""
     lengths = sorted(self._lengths)
     length = lengths[len(lengths) // 10] if lengths else 0
@@ -178,37 +167,26 @@ class ArrayFiles(ImageFiles):
     return f', or take less of each: --config.data.shape="({length},)"'
 
   def _note(
-    self, name: str, opened: Opened | arrays.Stored, free: Collection[int]
+    self, name: str, stored: arrays.Stored, free: Collection[int]
   ) -> None:
     """Notes the kind of an array, the lengths of whose axes `free` may vary."""
-    axes, order = opened.axes, list(range(len(opened.values.shape)))
+    axes, order = stored.axes, list(range(len(stored.values.shape)))
     if 'C' in axes and not self._reading.axes:  # Last, as in decoded files.
       order.append(order.pop(axes.index('C')))
       axes = axes.replace('C', '', 1) + 'C'
-    shape = self._shapes[name] = tuple(opened.values.shape[n] for n in order)
+    shape = self._shapes[name] = tuple(stored.values.shape[n] for n in order)
     shape = tuple(
       None if n in free else size for n, size in zip(order, shape, strict=True)
     )
-    dtype = arrays.device_dtype(opened.values.dtype)
+    dtype = arrays.device_dtype(stored.values.dtype)
     self._kinds_found[name] = array_shapes.Kind(
-      dtype.name, shape, opened.sample_rate, axes
+      dtype.name, shape, stored.sample_rate, axes
     )
-    if opened.was:
-      self.converted[name] = opened.was
+    if stored.was:
+      self.converted[name] = stored.was
 
-  def _describe(self, counts, data):
-    """Returns a line about no data; see `ImageFiles`."""
-    found = ArrayCounts(counts)
-    lines = [*found.describe(self.noun), *found.describe_converted(data)]
-    return lines, [*found.describe_silent(), *found.describe_others()]
-
-  def reading_key(self, counts: Any) -> tuple[str, ...]:
-    """Returns nothing: `split.py` adds what arrays differ in."""
-    del counts
-    return ()
-
-  def _describe_one(self) -> str:
-    """See `ImageFiles._describe_one`."""
+  @property
+  def _one(self) -> str:
     if self.sample_rate or None in self.shape:  # Lengths may vary.
       return ''
     channels, shape = self._cut
@@ -223,75 +201,75 @@ class ArrayFiles(ImageFiles):
     return f'. As {name!r} may hold {found}'
 
   def _list(self) -> dict[str, tuple[int, int]]:
-    return find_arrays(self.root, self.rules)
-
-  def _new_counts(self) -> 'ArrayCounts | None':
-    return ArrayCounts() if self.rules > 2 else None
+    return file_lists.list_files(self.root, arrays.suffixes(self.rules))
 
 
-class ArrayCounts(no_data.Counts):
-  """Counts of no data, and of files that are not arrays.
+class CroppedFiles(ArrayFiles):
+  """Files that crops are taken from; those read by slices may be of any size.
 
-  Attributes:
-    others: number of other files of data, by suffix.
-    converted: number of converted sounds, by what they were.
-    silent: names of sounds whose samples are all equal.
+  Lengths may vary. Files that are smaller than a crop are skipped as damaged.
+  `find_damaged` sets `facts`.
   """
 
-  def __init__(self, counts: Mapping[str, Any] | None = None):
-    """Starts with nothing, or with what `to_json` returned."""
-    super().__init__(counts)
-    self.others, self.converted = (
-      collections.Counter((counts or {}).get(name, {}))
-      for name in ('others', 'converted')
+  def __init__(self, path: str, data: DataConfig):
+    super().__init__(path, data)
+    self.place_key += ' crops'
+    self.facts = {}
+
+  def open(self, name: str) -> arrays.Stored | None:
+    """Opens an array; None if its file must be decoded whole."""
+    path = str(self.root / name)
+    tiff_files.check_mask(path, self._reading)
+    if not os.path.isfile(path):
+      raise OSError('it is not a regular file')
+    check_unchanged(path, self._found[name])
+    return slices.open_values(path, self._reading)
+
+  def _inspect(self, name: str) -> tuple[bytes, Exception | None, Any]:
+    digest = b''
+    try:
+      opened = self.open(name)
+      if opened is None:
+        return super()._inspect(name)
+      with open(self.root / name, 'rb') as file:
+        digest = hashlib.file_digest(file, 'sha256').digest()
+      return digest, None, self._check_values(name, opened, in_place=True)
+    except Exception as error:  # Libraries raise nearly anything.
+      return digest, error.with_traceback(None), None
+
+  def _check(self, name: str, data: bytes) -> tuple[int, int]:
+    stored = arrays.read_stored(data, self._reading)
+    stored = slices.marked(stored, self._reading)
+    return self._check_values(name, stored, in_place=False)
+
+  def _check_values(
+    self, name: str, stored: arrays.Stored, *, in_place: bool
+  ) -> tuple[int, int]:
+    """Returns the number of values of no data, and of all; or raises."""
+    values = stored.values
+    if not 1 <= len(values.shape) <= arrays.MAX_AXES or 0 in values.shape:
+      raise ValueError(f'it has the shape {list(values.shape)}')
+    channels, shape = self._cut
+    try:
+      whole = slices.Sliced(stored, channels, len(shape), self._reading)
+    except ValueError:  # `check_shape` reports what fits.
+      free = (0,) if stored.sample_rate else range(len(values.shape))
+      self._note(name, stored, free)
+      return 0, 0
+    if stored.sample_rate:
+      self._check_length(values.shape[0])
+    Grid.of(whole.space, shape)
+    if stored.was and in_place:  # Its own samples are read faster.
+      is_silent = sound_conversion.check(values.source)
+      empty, missing, number = [], 0, math.prod(values.shape)
+    else:
+      empty, missing, number, is_silent = find_empty(
+        whole, shape, self._reading.max_nodata
+      )
+    if is_silent and stored.sample_rate:
+      self.silent.append(name)
+    self.facts[name] = slices.Facts(
+      whole.space, in_place, '' if in_place else stored.nodata, empty
     )
-    self.silent = (counts or {}).get('silent', [])
-
-  def add(self, name: str, missing: tuple[int, int]) -> None:
-    """Counts an array.
-
-    Args:
-      name: of its file.
-      missing: its number of values of no data, and that of all values.
-    """
-    del name
-    super().add(*missing)
-
-  def to_json(self) -> dict[str, Any]:
-    """Returns the counts for the index of a folder."""
-    return super().to_json() | {
-      'others': dict(self.others),
-      'converted': dict(self.converted),
-      'silent': self.silent,
-    }
-
-  def describe_converted(self, data: DataConfig) -> Iterator[str]:
-    """Yields a sentence about sounds that are resampled or mixed."""
-    if self.converted:
-      were = '; '.join(f'{n:,} of {w}' for w, n in self.converted.most_common())
-      yield (
-        f'{self.converted.total():,} of {self.examples:,} sounds are converted '
-        f'to {data.sample_rate:,} Hz and {data.channels} '
-        f'channel{"s" * (data.channels > 1)}: {were}.'
-      )
-
-  def describe_silent(self) -> Iterator[str]:
-    """Yields a sentence about sounds in which there is nothing."""
-    if self.silent:
-      yield (
-        f'{len(self.silent):,} of {self.examples:,} sounds are silent '
-        f'throughout, such as {self.silent[0]!r}; they are trained on, so '
-        'remove them if they are not recordings'
-      )
-
-  def describe_others(self) -> Iterator[str]:
-    """Yields a sentence about files of data that are not read."""
-    if self.others:
-      found = other_files.describe(self.others, True)
-      yield f'the folder also has {found}, which are not read'
-
-
-def find_arrays(root: pathlib.Path, rules: int) -> dict[str, tuple[int, int]]:
-  """Finds the files of arrays in a folder; see `list_files`."""
-  suffixes = arrays.suffixes(rules)
-  return list_files(root, lambda path: path.suffix.lower() in suffixes)
+    self._note(name, stored, whole.order[:-1])
+    return missing, number

@@ -12,19 +12,12 @@ from vaegan_jax.errors import UserError
 
 
 class Kind(NamedTuple):
-  """Properties that all arrays of a data set must share.
+  """Properties that all arrays of a data set must share."""
 
-  Attributes:
-    dtype: its name.
-    shape: shape of the array; None for a length that may vary.
-    sample_rate: samples per second; 0 if not a sound.
-    axes: a letter for each axis, as `data.axes`; '' if unknown.
-  """
-
-  dtype: str
-  shape: tuple[int | None, ...]
-  sample_rate: int = 0
-  axes: str = ''
+  dtype: str  # Its name.
+  shape: tuple[int | None, ...]  # None for a length that may vary.
+  sample_rate: int = 0  # Samples per second; 0 if not a sound.
+  axes: str = ''  # A letter for each axis, as `data.axes`; '' if unknown.
 
   def __str__(self) -> str:
     if not self.sample_rate:
@@ -85,13 +78,11 @@ def check_shape(
 def find_examples(
   given: tuple[int, ...], *, channels: int, shape: Sequence[int]
 ) -> int | None:
-  """Returns the axis of a file that may be one of examples.
+  """Returns the axis of a file that may be one of examples; None if none is.
 
   Without it, an example can be cut out of the array, and otherwise not. Of
-  several such axes the longest is taken. None if there is none. See
-  `arrays.to_example`.
+  several such axes the longest is taken.
   """
-
   options = {'channels': channels, 'shape': shape}
   if can_cut(given, **options):
     return None
@@ -124,26 +115,10 @@ def describe_examples(given: tuple[int, ...], axis: int) -> str:
   )
 
 
-def takes_first_as_channels(
-  given: tuple[int, ...], *, channels: int, shape: Sequence[int], axes: str
-) -> bool:
-  """Returns whether axes change which axis has the channels.
-
-  In arrays whose axes are unknown the last axis has the channels, if its size
-  is their number.
-  """
-  is_unnamed = 'C' not in axes and len(given) == len(shape) + 1
-  return bool(axes) and is_unnamed and given[-1] == channels
-
-
 def cut(
   given: Iterable[Any], channels: int, shape: Sequence[int]
 ) -> np.ndarray:
-  """Cuts middles [B, *S', C] out of arrays; see `arrays.to_example`.
-
-  Raises:
-    UserError: one of them cannot be cut.
-  """
+  """Cuts middles [B, *S', C] out of arrays, or raises a UserError."""
   try:
     return np.stack(
       [
@@ -219,7 +194,6 @@ def _suggest(
 
 
 def _fits(space, shape, other) -> bool:
-  """Returns whether `shape` is cut out of `space`, and not out of `other`."""
   larger, other_larger = (
     all(size >= least for size, least in zip(sizes, shape, strict=True))
     for sizes in (space, other)

@@ -41,25 +41,18 @@ _READING = Reading()
 
 
 class Stored(NamedTuple):
-  """An array as a file has it.
+  """An array as a file has it, read or, as `slices.Values`, opened."""
 
-  Attributes:
-    values: [*S], [*S, C] or [C, *S], in the dtype of the file; 64 bits become
-      float32, as on the device, and bool becomes uint8.
-    axes: a letter for each axis, as `data.axes`; '' if unknown.
-    missing: bool, of the same shape, which values mean "no data"; None if none
-      do.
-    sample_rate: samples per second; 0 if not a sound.
-    nodata: the first of the missing values, as text; '' if there is none.
-    was: see `slices.Opened`.
-  """
-
-  values: np.ndarray
-  axes: str = ''
+  # [*S], [*S, C] or [C, *S]. Of what is read, 64 bits become float32, as on the
+  # device, and bool becomes uint8; what is opened has the dtype of the file.
+  values: Any
+  axes: str = ''  # A letter for each axis, as `data.axes`; '' if unknown.
+  # Bool, of the same shape, which values mean "no data"; None if none do.
   missing: np.ndarray | None = None
-  sample_rate: int = 0
-  nodata: str = ''
-  was: str = ''
+  sample_rate: int = 0  # Samples per second; 0 if not a sound.
+  nodata: str = ''  # The value that means "no data", or the first of them.
+  was: str = ''  # Of a converted sound, as `sound_conversion.describe`.
+  kind: str = ''  # 'npy', 'tiff' or 'sound', of an opened file.
 
 
 def suffixes(rules: int) -> tuple[str, ...]:
@@ -128,12 +121,7 @@ def to_stored(
 ) -> Stored:
   """Converts an array to a dtype of the device, and finds no data in it.
 
-  Args:
-    array: as a file has it.
-    axes: see `Stored`.
-    nodata: the value that means "no data", if the file declares one.
-    reading: how it is read.
-    hidden: see `no_data.find`.
+  Arguments are those of `Stored`, as the file has them, and of `no_data.find`.
   """
   missing = no_data.find(array, nodata, reading, hidden)
   if missing is None:
@@ -190,13 +178,7 @@ def to_example(
 def channels_last(
   array: np.ndarray, channels: int, num_axes: int, axes: str = ''
 ) -> np.ndarray:
-  """Returns an array as [*S, C], a view of it; see `to_example`.
-
-  Args:
-    array: [*S], [*S, C] or [C, *S].
-    channels: C.
-    num_axes: the number of axes S.
-    axes: see `to_example`.
+  """Returns an array with `num_axes` axes S as [*S, C]; see `to_example`.
 
   Raises:
     OtherAxes: it has other channels or axes.
@@ -220,13 +202,11 @@ def channels_last(
 def _canonical_order(
   given: list[int], channels: int, num_axes: int, axes: str
 ) -> list[int]:
-  """Returns the axes of an array in the order Q, T, Z, Y, X, C.
-
-  The first axis, if it is neither height nor width, may be of channels.
-  """
+  """Returns the axes of an array in the order Q, T, Z, Y, X, C."""
   if len(axes) != len(given):
     raise OtherAxes(f'{given} has not the axes {axes!r}')
   num_space = len(axes.replace('C', ''))
+  # The first axis, if it is neither height nor width, may be of channels.
   is_first = axes[0] not in 'YX' and given[0] == channels
   if 'C' not in axes and num_space == num_axes + 1 and is_first:
     axes = 'C' + axes[1:]
@@ -238,10 +218,7 @@ def _canonical_order(
 
 
 def middle(x: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-  """Returns the middle [..., *S', C] of examples [..., *S, C], as a view.
-
-  `shape` is S', no larger than S.
-  """
+  """Returns the middle [..., *S', C] of examples [..., *S, C], as a view."""
   sizes = x.shape[-1 - len(shape) : -1]
   cuts = [
     slice((size - wanted) // 2, (size - wanted) // 2 + wanted)

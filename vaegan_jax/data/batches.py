@@ -83,11 +83,8 @@ def create_batches(
 
 
 def _permute(images: Images, seed: int, epoch: int) -> np.ndarray:
-  """Returns the order of an epoch.
-
-  NumPy is several times faster than grain's shuffle, whose order has also
-  changed between releases.
-  """
+  # NumPy is several times faster than grain's shuffle, whose order has also
+  # changed between releases.
   return np.random.default_rng((seed, epoch)).permutation(len(images))
 
 

@@ -33,11 +33,7 @@ _MAX_USED = 0.95  # Share of the free bytes: a full disk breaks checkpoints.
 
 
 def local_folder(url: str, copies: str) -> pathlib.Path:
-  """Returns the folder in `copies` for the copy of 'gs://bucket/folder'.
-
-  Raises:
-    UserError: the URL has no bucket, or a part that cannot be a file's name.
-  """
+  """Returns the folder in `copies` for the copy of 'gs://bucket/folder'."""
   if not is_folder(url):
     raise UserError(
       f'{url!r} is not a folder of a bucket; it must be one such as '
@@ -57,7 +53,7 @@ class _Object(NamedTuple):
 
 
 class BucketFolder:
-  """A folder in a bucket.
+  """A folder in a bucket, whose errors are `UserError`s.
 
   Attributes:
     folder: folder of its copy on this machine, which need not exist.
@@ -71,9 +67,6 @@ class BucketFolder:
       url: 'gs://bucket/some/folder'.
       copies: the folder of all copies.
       field: the configuration field of the URL, for error messages.
-
-    Raises:
-      UserError: it cannot be listed, or has names that no file can have.
     """
     self.folder = local_folder(url, copies)
     self._url, self._field = url.rstrip('/'), field
@@ -90,7 +83,7 @@ class BucketFolder:
       self.refresh()
 
   def refresh(self) -> None:
-    """Lists the bucket's files again; raises as `__init__`."""
+    """Lists the bucket's files again."""
     with self._explaining('be read'):
       blobs = self._bucket.list_blobs(
         prefix=self._prefix,
@@ -125,13 +118,9 @@ class BucketFolder:
       yield
 
   def copy(self, *, exactly: bool = False) -> pathlib.Path:
-    """Makes the copy on this machine equal to the bucket.
+    """Makes the copy on this machine equal to the bucket; returns its folder.
 
-    Returns:
-      Its folder.
-
-    Raises:
-      UserError: there are no files, one cannot be read, or there is no room.
+    With `exactly`, files that only the copy has are removed.
     """
     if not self.files:
       raise UserError(
@@ -154,11 +143,7 @@ class BucketFolder:
     return self.folder
 
   def fill(self, folder: os.PathLike, ignore: str) -> None:
-    """Stores a local folder in the bucket, except names starting with `ignore`.
-
-    Raises:
-      UserError: the bucket cannot be written.
-    """
+    """Stores a local folder there, except names starting with `ignore`."""
     folder = pathlib.Path(folder)
     here = {
       path.relative_to(folder).as_posix(): describe(path)
@@ -244,11 +229,7 @@ class BucketFolder:
     work: Callable[[Sequence[str]], list[str] | None],
     sizes: dict[str, int] | None = None,
   ) -> list[str]:
-    """Calls `work` with some files at a time, and prints the progress.
-
-    Returns:
-      Everything that the work has returned.
-    """
+    """Calls `work` with some files at a time; returns all that it returns."""
     sizes = sizes or {name: self.files[name].size for name in names}
     total = sum(sizes[name] for name in names)
     results, moved, start = [], 0, time.monotonic()

@@ -10,7 +10,7 @@ import pathlib
 import shutil
 import time
 import zlib
-from typing import Protocol
+from typing import Any, BinaryIO
 
 import numpy as np
 from absl import logging
@@ -21,22 +21,11 @@ _CRC32 = np.dtype('<u4')
 _MAX_USED = 0.95  # Share of the free bytes: a full disk breaks checkpoints.
 
 
-class Decoder(Protocol):
-  """Examples that are decoded when they are read."""
-
-  shape: tuple[int, ...]  # [N, *S, C]
-  dtype: np.dtype
-  stored_dtype: np.dtype
-  fingerprint: str
-
-  def __getitem__(self, indices: np.ndarray) -> np.ndarray: ...
-
-
 class CachedExamples:
   """Examples in a file, each checked when it is first read."""
 
-  def __init__(self, path: pathlib.Path, decoder: Decoder):
-    """Opens a file that `is_whole`, with the examples of `decoder`."""
+  def __init__(self, path: pathlib.Path, decoder: Any):
+    """Opens a file that `is_whole`, with the `split.Images` of `decoder`."""
     values, self._crc32s = open_copy(path, decoder.shape, decoder.dtype)
     self._values = np.asarray(values)
     self._checked = np.zeros(len(values), bool)
@@ -49,11 +38,7 @@ class CachedExamples:
     return len(self._values)
 
   def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-    """Returns the examples at `indices` [B] as [B, *S, C] of their dtype.
-
-    Raises:
-      UserError: a damaged example cannot be decoded again.
-    """
+    """Returns the examples at `indices` [B] as [B, *S, C] of their dtype."""
     batch = self._values[indices]
     for row in np.flatnonzero(~self._checked[indices]):
       index = indices[row]
@@ -102,17 +87,17 @@ def open_copy(
   return values, crc32s
 
 
-def write(decoder: Decoder, path: pathlib.Path, noun: str = 'examples') -> None:
+def write(decoder: Any, path: pathlib.Path, noun: str = 'examples') -> None:
   """Decodes all examples into `path`, which appears only when complete.
 
   Args:
-    decoder: the examples.
+    decoder: has the `shape` [N, *S, C] and the `dtype` of the examples, and
+      returns some by their indices.
     path: the file.
     noun: of several examples, for messages.
 
   Raises:
     OSError: the disk has no room for it, or cannot be written.
-    UserError: an example cannot be decoded.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
   size = int(np.prod(decoder.shape)) * decoder.dtype.itemsize
@@ -133,7 +118,7 @@ def write(decoder: Decoder, path: pathlib.Path, noun: str = 'examples') -> None:
     partial.unlink(missing_ok=True)
 
 
-def _write_all(decoder: Decoder, file, noun: str) -> None:
+def _write_all(decoder: Any, file: BinaryIO, noun: str) -> None:
   number, start = decoder.shape[0], time.monotonic()
   next_report = start + _REPORT_SECONDS
   crc32s = np.empty(number, _CRC32)

@@ -28,7 +28,6 @@ class _ByList(ByName):
   """Splits images as the list of CelebA's authors does."""
 
   def __init__(self, path: pathlib.Path):
-    """Reads the list."""
     text = path.read_bytes()
     self.split_of = dict(_parse(text.decode(errors='replace')))
     self.marker = hashlib.sha256(text).hexdigest()
@@ -49,11 +48,7 @@ class CelebAFiles(ImageFiles):
   """The images that are on the list of splits and on the disk."""
 
   def __init__(self, path: str):
-    """Lists the images; see `ImageFiles`.
-
-    Every version of `data.folder_rules` lists the same ones. With 2, copies
-    that were prepared before stay valid.
-    """
+    # All rules list the same. With 2, copies that were prepared stay valid.
     super().__init__(path, 2)
 
   def read(self, name: str) -> bytes:
@@ -82,7 +77,7 @@ class CelebAFiles(ImageFiles):
     self._zip = None
     if images.is_dir():
       prefix = images.relative_to(self.root)
-      found = list_files(images, lambda path: path.suffix.lower() in _SUFFIXES)
+      found = list_files(images, _SUFFIXES)
       found = {(prefix / n).as_posix(): stat for n, stat in found.items()}
     else:
       self._zip = self._open_zip(images)

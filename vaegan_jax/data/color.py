@@ -17,15 +17,10 @@ _SPACES = {'RGB': 'RGB', 'L': 'GRAY', 'CMYK': 'CMYK'}  # Of a profile, by mode.
 
 
 class Profile(NamedTuple):
-  """A color profile other than sRGB.
+  """A color profile other than sRGB."""
 
-  Attributes:
-    name: its description.
-    transform: Pillow's transform to sRGB; None if the profile cannot be used.
-  """
-
-  name: str
-  transform: object | None
+  name: str  # Its description.
+  transform: object | None  # Pillow's, to sRGB; None if it cannot be used.
 
 
 def find_profile(image: Image.Image) -> Profile | None:
@@ -58,7 +53,6 @@ def to_srgb(image: Image.Image) -> Image.Image:
 
 
 def _mode_of(image: Image.Image) -> str:
-  """Returns the mode of an image's colors: RGB, L or CMYK."""
   if image.mode in ('1', 'L', 'LA', 'La'):
     return 'L'
   return 'CMYK' if image.mode == 'CMYK' else 'RGB'

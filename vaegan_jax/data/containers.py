@@ -33,26 +33,16 @@ _SCALES = {'scale_factor': 1, 'add_offset': 0}
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-  """An array in a file.
+  """An array in a file."""
 
-  Attributes:
-    name: its key; '' if the file has only one, without a name.
-    shape, dtype: as its writer sees it.
-    problem: why it cannot be read, or ''.
-    open: returns its values, which are sliced.
-    chunks: the shape that is stored together, if any.
-    is_reversed: whether the stored order of axes is the reverse of `shape`.
-    no_data: the values that mean no data, as `no_data.find` takes them.
-  """
-
-  name: str
-  shape: tuple[int, ...]
+  name: str  # Its key; '' if the file has only one, without a name.
+  shape: tuple[int, ...]  # As its writer sees it.
   dtype: Any = None
-  problem: str = ''
-  open: Callable[[], Any] = lambda: None
-  chunks: tuple[int, ...] | None = None
-  is_reversed: bool = False
-  no_data: str = ''
+  problem: str = ''  # Why it cannot be read.
+  open: Callable[[], Any] = lambda: None  # Returns values, which are sliced.
+  chunks: tuple[int, ...] | None = None  # The shape that is stored together.
+  is_reversed: bool = False  # Whether stored axes are in the reverse order.
+  no_data: str = ''  # The values that mean it, as `no_data.find` takes them.
 
   def __str__(self) -> str:
     kind = f' {np.dtype(self.dtype).name}' if self.dtype is not None else ''
@@ -88,7 +78,6 @@ class Rows:
     return self.entry.shape[self._axis]
 
   def __getitem__(self, number: int) -> np.ndarray | Declared:
-    """Returns one example, with the values that mean no data, if any."""
     row, no_data = self._blocks[number], self.entry.no_data
     return Declared(row, no_data) if no_data else row
 
@@ -166,8 +155,7 @@ def _open_zip(path: str) -> Iterator[Entry]:
     members = archive.infolist()
     names = {member.filename for member in members}
     if not names.isdisjoint(_ZARR):
-      zarr = import_reader('zarr', path, 'a Zarr store')
-      yield from _zarr_entries(zarr, zarr.storage.ZipStore(path, mode='r'))
+      yield from _open_zarr(path)
       return
     for member in members:
       name = member.filename.removesuffix('.npy')
@@ -226,10 +214,7 @@ def _open_hdf5(path: str) -> list[Entry]:
 
   def visit(name, item):  # Links to other files are not followed.
     if isinstance(item, h5py.Dataset):
-      # An open file cannot be written, so it is opened when it is read.
-      values = functools.partial(_read_hdf5, h5py, path, name)
-      fill = _fill_value(h5py, item)
-      found.append(_hdf5_entry(name, item, values, is_matlab, fill))
+      found.append(_hdf5_entry(h5py, path, name, item, is_matlab))
 
   with h5py.File(path, 'r') as file:
     file.visititems(visit)
@@ -237,24 +222,16 @@ def _open_hdf5(path: str) -> list[Entry]:
 
 
 def _fill_value(h5py, values):
-  """Returns the value of what was not written, if one was chosen, or None.
-
-  NetCDF always chooses one. 0 is a value as others, and so are all those of a
-  single byte, unless attributes exclude one.
-  """
+  """Returns the value of what was not written, if one was chosen, or None."""
+  # NetCDF always chooses one. 0 is a value as others, and so are all those of a
+  # single byte, unless attributes exclude one.
   properties = values.id.get_create_plist()
   is_set = properties.fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED
   is_number = values.dtype.kind in 'iuf' and values.dtype.itemsize > 1
   return values.fillvalue if is_set and is_number and values.fillvalue else None
 
 
-def _read_hdf5(h5py, path: str, name: str):
-  return h5py.File(path, 'r')[name]
-
-
-def _hdf5_entry(
-  name: str, values, open_values, is_matlab: bool, fill: Any
-) -> Entry:
+def _hdf5_entry(h5py, path: str, name: str, values, is_matlab: bool) -> Entry:
   try:
     shape, dtype, attrs = values.shape, values.dtype, dict(values.attrs)
   except Exception as error:  # A type that NumPy does not have.
@@ -270,20 +247,19 @@ def _hdf5_entry(
     name,
     shape[::-1] if is_matlab else shape,
     dtype,
-    open=open_values,
+    # An open file cannot be written, so it is opened when it is read.
+    open=lambda: h5py.File(path, 'r')[name],
     chunks=values.chunks,
     is_reversed=is_matlab,
     attrs=attrs,
-    fill=fill,
+    fill=_fill_value(h5py, values),
   )
 
 
 def _open_zarr(path: str) -> Iterator[Entry]:
   zarr = import_reader('zarr', path, 'a Zarr store')
-  yield from _zarr_entries(zarr, path)
-
-
-def _zarr_entries(zarr, store: Any) -> Iterator[Entry]:
+  is_folder = os.path.isdir(path)
+  store = path if is_folder else zarr.storage.ZipStore(path, mode='r')
   root = zarr.open(store=store, mode='r')
   members = [('', root)]
   if isinstance(root, zarr.Group):
@@ -307,10 +283,7 @@ def _zarr_entries(zarr, store: Any) -> Iterator[Entry]:
 def _entry(
   name: str, shape: tuple[int, ...], dtype: Any, attrs=None, fill=None, **fields
 ) -> Entry:
-  """Returns an entry, with the problem that its values have, if any.
-
-  `fill` is a value that means no data, besides those of the attributes.
-  """
+  """Returns an entry, with its problem; `fill` means no data, too."""
   dtype, attrs = np.dtype(dtype), attrs or {}
   problem = ''
   scaled = [n for n, value in _SCALES.items() if attrs.get(n, value) != value]

@@ -8,6 +8,7 @@ often as it is long. Axes: S one to three of space, C channels, B batch.
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from concurrent import futures
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ import numpy as np
 
 from vaegan_jax.data import arrays, no_data
 from vaegan_jax.data.reading import NoData, Reading, TooShort
-from vaegan_jax.data.slices import Sliced
+from vaegan_jax.data.slices import Facts, Sliced
 from vaegan_jax.data.store import Parts, Recent
 from vaegan_jax.errors import UserError
 
@@ -29,25 +30,15 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Grid(NamedTuple):
-  """Crops side by side in an array.
+  """Crops side by side in an array."""
 
-  Attributes:
-    counts: how many there are along each axis of space.
-    offset: the start of the first one.
-    shape: S of a crop.
-  """
-
-  counts: tuple[int, ...]
-  offset: tuple[int, ...]
-  shape: tuple[int, ...]
+  counts: tuple[int, ...]  # How many there are along each axis of space.
+  offset: tuple[int, ...]  # The start of the first one.
+  shape: tuple[int, ...]  # S of a crop.
 
   @classmethod
   def of(cls, space: Sequence[int], shape: Sequence[int]) -> 'Grid':
-    """Places the crops of a shape in the middle of an array [*space, C].
-
-    Raises:
-      TooShort: none fits.
-    """
+    """Places crops in the middle of an array; TooShort if none fits."""
     pairs = list(zip(space, shape, strict=True))
     if any(length < least for length, least in pairs):
       raise TooShort(f'its shape {list(space)} is smaller than {list(shape)}')
@@ -126,22 +117,6 @@ def _is_empty(
   return (share.mean(-1) > max_nodata) | (share == 1).any(-1)
 
 
-class Array(NamedTuple):
-  """An array of which crops are taken.
-
-  Attributes:
-    space: its S.
-    open: opens it.
-    error: (what went wrong, error) -> the error for the user.
-    empty: numbers of the grid's crops that hold too much no data.
-  """
-
-  space: tuple[int, ...]
-  open: Callable[[], Sliced]
-  error: Callable[[str, Exception], Exception]
-  empty: Sequence[int] = ()
-
-
 class Crops:
   """The crops of arrays, by index; see `split.Images`.
 
@@ -150,7 +125,9 @@ class Crops:
 
   def __init__(
     self,
-    arrays_: Sequence[Array],
+    facts: Sequence[Facts],
+    open_array: Callable[[int], Sliced],
+    error_of: Callable[[int, str, Exception], Exception],
     shape: tuple[int, ...],
     dtype: np.dtype,
     reading: Reading,
@@ -159,21 +136,24 @@ class Crops:
     """Places the grids, and reads nothing yet.
 
     Args:
-      arrays_: the arrays.
+      facts: of the arrays.
+      open_array: opens an array, by its number.
+      error_of: (number, what went wrong, error) -> the error for the user.
       shape: S of a crop.
       dtype: of the arrays on the device.
       reading: how they are read.
       fingerprint: see `split.Images`.
     """
-    self._arrays, self._shape, self._reading = arrays_, shape, reading
+    self._facts, self._open, self._error_of = facts, open_array, error_of
+    self._shape, self._reading = shape, reading
     self.stored_dtype = np.dtype(dtype)
     self.dtype = np.dtype(np.float32) if reading.masks else self.stored_dtype
     self.fingerprint = fingerprint
     grid = functools.cache(functools.partial(Grid.of, shape=shape))
-    self._grids = [grid(array.space) for array in arrays_]
+    self._grids = [grid(fact.space) for fact in facts]
     self._parts = Parts(
-      int(np.prod(grid.counts)) - len(array.empty)
-      for grid, array in zip(self._grids, arrays_, strict=True)
+      math.prod(grid.counts) - len(fact.empty)
+      for grid, fact in zip(self._grids, facts, strict=True)
     )
     numbers = np.arange(len(self._parts), dtype=np.uint64)
     self._order = np.argsort(numbers * _GOLDEN)
@@ -182,7 +162,7 @@ class Crops:
     self._pool = futures.ThreadPoolExecutor(thread_name_prefix='crops')
 
   def __str__(self) -> str:
-    number, shape = len(self._arrays), 'x'.join(map(str, self._shape))
+    number, shape = len(self._facts), 'x'.join(map(str, self._shape))
     return (
       f'{len(self):,} crops of {shape} fit side by side into {number:,} files'
     )
@@ -191,11 +171,7 @@ class Crops:
     return len(self._order)
 
   def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-    """Returns the crops of the grid at `indices` [B] as [B, *S, C].
-
-    Raises:
-      UserError: an array cannot be read.
-    """
+    """Returns the crops of the grid at `indices` [B] as [B, *S, C]."""
     return self._stack(self._pool.map(self._read_grid, indices))
 
   def at_random(
@@ -210,9 +186,6 @@ class Crops:
 
     Returns:
       [B, *S, C], a function of the arguments.
-
-    Raises:
-      UserError: an array cannot be read.
     """
     read = functools.partial(self._read_random, seed)
     return self._stack(self._pool.map(read, indices, numbers))
@@ -222,7 +195,7 @@ class Crops:
 
   def _read_random(self, seed: int, index: int, number: int) -> np.ndarray:
     which, _ = self._find(index)
-    free = np.subtract(self._arrays[which].space, self._shape) + 1
+    free = np.subtract(self._facts[which].space, self._shape) + 1
     rng = np.random.default_rng((seed, int(number), _STREAM))
     for _ in range(_ATTEMPTS):
       try:
@@ -236,14 +209,13 @@ class Crops:
     return self._read(which, self._grids[which].start(number))
 
   def _read(self, which: int, start: Sequence[int]) -> np.ndarray:
-    array = self._arrays[which]
     try:
-      whole = self._opened.get(which, array.open)
+      whole = self._opened.get(which, lambda: self._open(which))
       stored = whole.read(start, self._shape)
     except UserError:
       raise
     except Exception as error:  # Libraries raise nearly anything.
-      raise array.error('cannot be read', error) from error
+      raise self._error_of(which, 'cannot be read', error) from error
     if stored.missing is None:
       return stored.values
     no_data.check(stored.missing, self._reading.max_nodata)
@@ -256,8 +228,6 @@ class Crops:
 
   def _list_filled(self, which: int) -> Sequence[int]:
     """Returns the crops of an array's grid that hold enough data."""
-    number, empty = (
-      int(np.prod(self._grids[which].counts)),
-      self._arrays[which].empty,
-    )
+    empty = self._facts[which].empty
+    number = math.prod(self._grids[which].counts)
     return np.delete(np.arange(number), empty) if empty else range(number)

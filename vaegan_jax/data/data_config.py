@@ -87,9 +87,8 @@ class DataConfig:
   @property
   def local_dir(self) -> str:
     """The folder on a disk for prepared data and decoded copies."""
-    data_dir = '' if in_bucket(self.data_dir) else self.data_dir
-    copy_dir = self.copy_dir if in_bucket(self.data_dir) else ''
-    return expand_path(copy_dir or data_dir or _HOME_DATA_DIR)
+    own = self.copy_dir if in_bucket(self.data_dir) else self.data_dir
+    return expand_path(own or _HOME_DATA_DIR)
 
   @property
   def copies_dir(self) -> str:

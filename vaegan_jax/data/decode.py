@@ -52,10 +52,9 @@ _large_images = futures.ThreadPoolExecutor(1)
 
 
 def find_kind(data: bytes) -> str:
-  """Detects the kind of an image from the first 64 bytes of its file.
+  """Returns Pillow's name of the kind of an image, by its first 64 bytes.
 
-  Returns:
-    Pillow's name of the kind; '' if it is not an image, or not certain.
+  It is '' for what is not an image, or not certain.
   """
   for beginning, kind in _BEGINNINGS:
     if data.startswith(beginning):
@@ -126,11 +125,7 @@ def read_image(
 
 
 def upright(image: Image.Image) -> Image.Image:
-  """Returns an opened image as `read_image` returns it; keeps the original.
-
-  Raises:
-    ValueError: its pixels are floats.
-  """
+  """Returns an opened image as `read_image` does; the original stays."""
   return _load(image.copy())
 
 
@@ -158,44 +153,12 @@ def _load(image: Image.Image, rules: int = 3) -> Image.Image:
 
 
 def decode_image(
-  data: bytes | np.ndarray,
-  *,
-  channels: int,
-  image_size: int | tuple[int, int],
-  center_crop: int = 0,
-  to_srgb: bool = False,
-  rules: int = 3,
+  data: bytes | np.ndarray, *, rules: int = 3, **options: Any
 ) -> np.ndarray:
-  """Decodes an image file to a given size, without a change of proportions.
-
-  Transparent pixels become white if the channels include no alpha.
-  Resizing is Pillow's Lanczos filter, which averages when it shrinks and
-  interpolates when it enlarges.
-
-  Args:
-    data: an image file of a readable kind, or an array [H', W', 3] uint8.
-    channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA.
-    image_size: the (height, width) of the result in pixels, or one number for
-      both; it may exceed the file's.
-    center_crop: the shorter side of a crop from the middle, in pixels of the
-      file; 0, or more than fits: the largest that fits.
-    to_srgb: whether to convert colors of another profile; see `color.to_srgb`.
-    rules: see `read_image`.
-
-  Returns:
-    [H, W, C] uint8, with H and W the image size.
-
-  Raises:
-    Exception: whatever Pillow raises for a damaged file.
-  """
+  """Decodes a file, or an array [H', W', 3] uint8; `options` of `to_size`."""
   is_file = isinstance(data, bytes)
-  return to_size(
-    read_image(data, rules=rules) if is_file else Image.fromarray(data),
-    channels=channels,
-    image_size=image_size,
-    center_crop=center_crop,
-    to_srgb=to_srgb,
-  )
+  image = read_image(data, rules=rules) if is_file else Image.fromarray(data)
+  return to_size(image, **options)
 
 
 def decoder(data: Any, to_srgb: bool) -> Callable[[Any], np.ndarray]:
@@ -218,9 +181,23 @@ def to_size(
   center_crop: int = 0,
   to_srgb: bool = False,
 ) -> np.ndarray:
-  """Crops, converts and resizes an image, upright and with 8 bits per channel.
+  """Converts an image to a given size, without a change of proportions.
 
-  Its arguments and its result are those of `decode_image`.
+  Transparent pixels become white if the channels include no alpha.
+  Resizing is Pillow's Lanczos filter, which averages when it shrinks and
+  interpolates when it enlarges.
+
+  Args:
+    image: upright, with 8 bits per channel.
+    channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA.
+    image_size: the (height, width) of the result in pixels, or one number for
+      both; it may exceed the image's.
+    center_crop: the shorter side of a crop from the middle, in pixels of the
+      image; 0, or more than fits: the largest that fits.
+    to_srgb: whether to convert colors of another profile; see `color.to_srgb`.
+
+  Returns:
+    [H, W, C] uint8, with H and W the image size.
   """
   height, width = np.broadcast_to(image_size, 2).tolist()
   scale = min(image.width / width, image.height / height)

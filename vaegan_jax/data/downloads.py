@@ -68,10 +68,7 @@ def fail_soon() -> Iterator[None]:
 
 
 def by_hand(builder: tfds.core.DatasetBuilder, error: Exception) -> str:
-  """Returns the end of a sentence about a failed download.
-
-  It names the files to fetch by hand; '' if TFDS does not list them.
-  """
+  """Returns which files to fetch by hand, to end a sentence; '' if unknown."""
   infos = builder.url_infos or {}
   files = [f'{i.filename} ({url})' for url, i in infos.items() if i.filename]
   if not files:

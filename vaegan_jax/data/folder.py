@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from vaegan_jax.data import slices
+from vaegan_jax.data import arrays, slices
 from vaegan_jax.data.buckets import BucketFolder
 from vaegan_jax.data.data_config import DataConfig, in_bucket
-from vaegan_jax.data.image_counts import ImageCounts
 from vaegan_jax.data.image_files import DAMAGED_FILE, ImageFiles
 from vaegan_jax.data.source import Dataset
 from vaegan_jax.errors import UserError, describe_error
@@ -39,14 +38,9 @@ def local_path(data: DataConfig) -> str:
 
 
 def tfds_order(split: str, keys: Sequence[bytes]) -> list[int]:
-  """Returns the order in which TFDS stores examples.
+  """Returns the indices of `keys` in the order in which TFDS stores examples.
 
-  Args:
-    split: the name of the split.
-    keys: what identifies each example.
-
-  Returns:
-    Indices of `keys`, sorted by the MD5 of the split's name and the key.
+  That is by the MD5 of the split's name and the key of an example.
   """
   salt = hashlib.md5(split.encode(), usedforsecurity=False)
 
@@ -59,12 +53,9 @@ def tfds_order(split: str, keys: Sequence[bytes]) -> list[int]:
 
 
 def tfds_size(**features: int) -> int:
-  """Returns the bytes of a `tf.train.Example` of byte strings.
+  """Returns the bytes of a `tf.train.Example` of strings with these lengths.
 
   TFDS counts them as the size of a data set, which is part of fingerprints.
-
-  Args:
-    **features: the length of each string, at least 1, by its feature's name.
   """
 
   def field(size):  # Its tag, its length and itself.
@@ -84,12 +75,6 @@ class FolderDataset(Dataset):
   def __init__(self, name: str, files: ImageFiles, data: DataConfig):
     """Reads the index, or checks every file and writes the index.
 
-    Args:
-      name: identifies the data set in fingerprints.
-      files: files of the folder.
-      data: settings of the run, which name the folder for the index and
-        decoded copies.
-
     Raises:
       UserError: the files cannot be used, or the index cannot be written.
     """
@@ -106,13 +91,12 @@ class FolderDataset(Dataset):
       for rules in range(2, files.rules):
         _link_decoded(place, _place(name, files, data_dir, rules))
       remove_older(place)
-    self._names, self._image_counts = index['splits'], index.get('counts')
-    self._facts = index.get('facts')
-    counts = ImageCounts(self._image_counts)
-    self.to_srgb = data.converts_profiles and counts.has_profiles
+    self._names, self._facts = index['splits'], index.get('facts')
+    self._counts = files.Counts(index.get('counts'))
+    self.to_srgb = data.converts_profiles and self._counts.has_profiles
     self.counts = {split: len(names) for split, names in self._names.items()}
     self.num_bytes, self.content_hash = index['bytes'], index['content_hash']
-    self.reading_key = files.reading_key(self._image_counts)
+    self.reading_key = self._counts.reading_key
     if index['dtype']:
       self.dtype = np.dtype(index['dtype'])
       self.shape = tuple(index['shape'])
@@ -127,11 +111,11 @@ class FolderDataset(Dataset):
     space, *others = self._facts[self._names[split][index]]
     return slices.Facts(tuple(space), *others)  # JSON has lists.
 
-  def open_whole(self, split: str, index: int) -> slices.Opened:
+  def open_whole(self, split: str, index: int) -> arrays.Stored:
     return self._files.open(self._names[split][index])
 
   def report(self, data: DataConfig) -> list[str]:
-    return self._files.report(self._names, self._image_counts, data)
+    return self._files.report(self._names, self._counts, data)
 
   def describe(self, split: str, index: int) -> str:
     """Returns the name of a file, relative to the folder."""
@@ -150,7 +134,6 @@ def _place(
 
 
 def _check(files: ImageFiles, place: pathlib.Path) -> dict[str, Any]:
-  """Reads every file once, and returns the content of the index."""
   damaged = files.find_damaged(os.fspath(place / DAMAGED_FILE))
   splits, size = {}, 0
   for split, names in files.split(damaged).items():
@@ -193,13 +176,8 @@ def write_index(
 ) -> None:
   """Writes an index and its checksum, whole or not at all.
 
-  Args:
-    place: the folder of the index.
-    index: what is known of the files.
-    data_dir: the folder that an error message names.
-
   Raises:
-    UserError: it cannot be written.
+    UserError: it cannot be written, so that `data_dir` is to be changed.
   """
   content = json.dumps(index)
   digest = hashlib.sha256(content.encode()).hexdigest()

@@ -7,7 +7,7 @@ same files always give the same splits.
 import hashlib
 import os
 import pathlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -20,15 +20,10 @@ Splits = dict[str, list[str]]  # Names by split.
 
 
 class ByName:
-  """Holds out every tenth name, as the first version did.
+  """Holds out every tenth name, as the first version did."""
 
-  Attributes:
-    marker: separates fingerprints of the same files under different rules.
-    warnings: sentences about the names, for the user.
-  """
-
-  marker = ''
-  warnings: Sequence[str] = ()
+  marker = ''  # Separates fingerprints of the same files under other rules.
+  warnings: Sequence[str] = ()  # Sentences about the names, for the user.
   _reason = 'held out, every tenth by name'
 
   def covers(self, name: str) -> bool:
@@ -36,12 +31,7 @@ class ByName:
     return True
 
   def split(self, names: list[str], digests: Mapping[str, bytes]) -> Splits:
-    """Splits sorted names.
-
-    Args:
-      names: the names of undamaged files.
-      digests: hash of each file's content.
-    """
+    """Splits sorted names, whose contents have these hashes."""
     test = self._hold_out(names, digests)
     return {'train': sorted(set(names) - set(test)), 'test': test}
 
@@ -60,7 +50,6 @@ class ByContent(ByName):
   _reason = 'held out by a hash of their content'
 
   def __init__(self, warnings: Sequence[str] = ()):
-    """Keeps the warnings about folders that are not used as splits."""
     self.warnings = warnings
 
   def _hold_out(self, names, digests) -> list[str]:
@@ -71,11 +60,7 @@ class ByGroup(ByContent):
   """Holds out about one group of files in ten, by a hash of the group's key."""
 
   def __init__(self, names: Collection[str], group_by: str, warnings=()):
-    """Groups names; see `group_keys`.
-
-    Raises:
-      UserError: `group_by` matches no name, or all are one group.
-    """
+    """Groups names; raises a UserError if all or none are one group."""
     self._keys = group_keys(group_by, names)
     self._group_by = group_by
     self.marker = f'rules 3, groups {group_by!r}'
@@ -102,21 +87,16 @@ class ByGroup(ByContent):
     return f'in {number:,} groups of data.group_by={self._group_by!r}, {which}'
 
   def _hold_out(self, names, digests) -> list[str]:
-    hashes = {}
-    for name in names:
-      key = self._keys.get(name)
-      hashes[name] = (
-        digests[name]
-        if key is None
-        else hashlib.sha256(repr(key).encode()).digest()
-      )
-    return _held_out(names, hashes, but_one=True)
+    hashes = {
+      name: hashlib.sha256(repr(key).encode()).digest()
+      for name, key in self._keys.items()
+    }
+    return _held_out(names, {**digests, **hashes}, but_one=True)
 
 
 def _held_out(
   names: list[str], hashes: Mapping[str, bytes], but_one: bool
 ) -> list[str]:
-  """Returns the names whose hashes are held out; see `hold_out`."""
   numbers = [int.from_bytes(hashes[name][:8]) for name in names]
   held = hold_out(np.array(numbers, np.uint64), but_one)
   return [name for name, is_held in zip(names, held, strict=True) if is_held]
@@ -128,12 +108,7 @@ class ByFolder(ByName):
   def __init__(
     self, places: Mapping[str, tuple[str, str]], warnings: Sequence[str] = ()
   ):
-    """Creates the rule.
-
-    Args:
-      places: (split, its folder) by the folder of a file.
-      warnings: see `ByName`.
-    """
+    """Takes (split, its folder) by the folder of a file."""
     self._places, self.warnings = places, warnings
     found = {split for split, _ in places.values()}
     order = ('train', 'test', 'validation')
@@ -159,20 +134,13 @@ class ByFolder(ByName):
 
 
 def choose_rule(
-  root: pathlib.Path, rules: int, names: Iterable[str], group_by: str = ''
+  root: pathlib.Path, rules: int, names: list[str], group_by: str = ''
 ) -> ByName:
-  """Chooses how the files of a folder are split.
-
-  Args:
-    root: the folder.
-    rules: `data.folder_rules`.
-    names: sorted names of all files.
-    group_by: `data.group_by`, for rules 3.
+  """Chooses how the files of a folder, with sorted names, are split.
 
   Raises:
-    UserError: `group_by` does not suit the names.
+    UserError: `group_by`, which rules 3 read, does not suit the names.
   """
-  names = list(names)
   if rules < 3:
     folders = _first_split_folders(root)
     parents = {os.path.dirname(name) for name in names}

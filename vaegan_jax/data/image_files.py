@@ -9,26 +9,22 @@ import types
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from vaegan_jax.data import decode, folder_splits, other_files
+from vaegan_jax.data import decode, file_lists, folder_splits, reading
 from vaegan_jax.data.data_config import DataConfig, expand_path
-from vaegan_jax.data.file_lists import (
-  find_first_images,
-  find_images,
-)
-from vaegan_jax.data.image_counts import ImageCounts
-from vaegan_jax.data.reading import (
-  MAX_DAMAGED,
-  NoData,
-  PartOfSet,
-  UnreadableKind,
-  check_all,
-  check_size,
-  warn_of_skipped,
-)
+from vaegan_jax.data.folder_counts import ImageCounts
+from vaegan_jax.data.reading import NoData, PartOfSet, UnreadableKind
 from vaegan_jax.errors import UserError, describe_error
 
 DAMAGED_FILE = 'damaged_images.txt'  # Beside the index of the folder.
 RULES = 4  # The current `folder_rules`; earlier runs keep theirs.
+# Why files are skipped, by their error.
+_SKIPPED = {
+  Exception: 'damaged',
+  UnreadableKind: 'not readable',
+  NoData: 'holding more values that mean no data than data.max_nodata (for '
+  'example, --config.data.max_nodata=0.1 masks up to a tenth)',
+  PartOfSet: 'parts of other files',
+}
 
 
 class ImageFiles:
@@ -48,18 +44,18 @@ class ImageFiles:
     fingerprint: fingerprint of the names, sizes and times of the files.
     content_hash: hash of all bytes, known after `find_damaged`.
     counts: what is reported of the files, known after `find_damaged`.
-    dtype, shape, axes, sample_rate: of arrays; '', (), '' and 0 for images.
-    least_samples: the samples that a sound must have; 0 otherwise.
-    place_key: what else decides which files are skipped; or ''.
-    facts: `slices.Facts` of arrays that crops are taken from, by name, known
-      after `find_damaged`.
   """
 
   noun, _noun = 'images', 'image'  # For messages.
   _examples = '"cat.jpg" and "dog.jpg"'
-  _holds_arrays, place_key = False, ''
+  _holds_arrays, Counts = False, ImageCounts
   _must_hold = 'JPEG, PNG or other images, such as "cat.jpg"'
-  dtype, shape, axes, sample_rate, least_samples = '', (), '', 0, 0
+  # Clauses on another remedy for damaged files, and on files of many examples.
+  _remedy, _one = '', ''
+  place_key = ''  # What else decides which files are skipped.
+  dtype, shape, axes, sample_rate = '', (), '', 0  # Of arrays.
+  least_samples = 0  # That a sound must have.
+  # `slices.Facts` by name, of arrays that crops are taken from.
   facts: Mapping[str, Any] = types.MappingProxyType({})
 
   def __init__(self, path: str, rules: int = RULES, group_by: str = ''):
@@ -106,15 +102,14 @@ class ImageFiles:
     if rules > 2 and not importlib.util.find_spec('tifffile'):
       self.place_key = 'without tifffile'  # Some TIFFs are skipped.
     self.content_hash = ''
-    self.counts = self._new_counts()
+    self.counts = self.Counts()
     self._digests = {}
 
   def read(self, name: str) -> bytes:
     """Returns the bytes of one file.
 
     Raises:
-      OSError: it cannot be read, is a pipe or a device, is too large, or has
-        changed since it was listed.
+      OSError: it is unreadable, no regular file, too large, or has changed.
     """
     path = self.root / name
     # Without O_NONBLOCK, opening a pipe waits for its writer.
@@ -122,7 +117,7 @@ class ImageFiles:
       status = os.fstat(file.fileno())
       if not stat.S_ISREG(status.st_mode):
         raise OSError('it is not a regular file')
-      check_size(status.st_size)
+      reading.check_size(status.st_size)
       if (status.st_size, status.st_mtime_ns) != self._found[name]:
         raise OSError('it has changed since the start')
       return file.read(status.st_size)
@@ -144,38 +139,25 @@ class ImageFiles:
     Raises:
       UserError: more than a tenth of the images are damaged, or none is left.
     """
-    damaged, unreadable, empty, parts = {}, {}, {}, {}
+    skipped = {kind: {} for kind in _SKIPPED}
     content = hashlib.sha256(self._rule.marker.encode())
-    found = check_all(self.names, self._inspect, self.noun)
-    for name, (digest, error, image) in found:
+    found = reading.check_all(self.names, self._inspect, self.noun)
+    for name, (digest, error, item) in found:
       content.update(os.fsencode(name) + digest)
       self._digests[name] = digest
-      if isinstance(error, UnreadableKind):
-        unreadable[name] = str(error)
-      elif isinstance(error, PartOfSet):
-        parts[name] = str(error)
-      elif isinstance(error, NoData):
-        empty[name] = str(error)
+      if isinstance(error, (UnreadableKind, NoData, PartOfSet)):
+        skipped[type(error)][name] = str(error)
       elif error:
-        damaged[name] = describe_error(error)
+        skipped[Exception][name] = describe_error(error)
       elif self.counts is not None:
-        self.counts.add(name, image)
+        self.counts.add(name, item)
     self.content_hash = content.hexdigest()[:16]
-    self._check_skipped(damaged, unreadable, empty)
+    self._check_skipped(skipped)
     all_of_them = f'{len(self.names)} {self.noun} in {self.root}'
-    for skipped, why in (
-      (damaged, 'damaged'),
-      (unreadable, 'not readable'),
-      (
-        empty,
-        'holding more values that mean no data than data.max_nodata (for '
-        'example, --config.data.max_nodata=0.1 masks up to a tenth)',
-      ),
-      (parts, 'parts of other files'),
-    ):
-      named = {repr(name): reason for name, reason in skipped.items()}
-      warn_of_skipped(named, why, all_of_them, report)
-    return damaged | unreadable | empty | parts
+    for kind, why in _SKIPPED.items():
+      named = {repr(name): reason for name, reason in skipped[kind].items()}
+      reading.warn_of_skipped(named, why, all_of_them, report)
+    return dict(item for found in skipped.values() for item in found.items())
 
   def split(self, damaged: Collection[str]) -> dict[str, list[str]]:
     """Returns the names of each split's images, without the damaged ones.
@@ -190,7 +172,7 @@ class ImageFiles:
         raise self._error(
           f'which leaves no {self._noun} for the split {split!r}; it must hold '
           f'at least one {self._noun} to train with and another, different one '
-          f'to hold out, such as {self._examples}{self._describe_one()}'
+          f'to hold out, such as {self._examples}{self._one}'
         )
     return splits
 
@@ -201,8 +183,7 @@ class ImageFiles:
 
     Args:
       splits: as `split` returned them.
-      counts: as `ImageCounts.to_json` returned them, now or in an earlier
-        process; None if unknown.
+      counts: `Counts` of this or of an earlier process.
       data: settings of the run, for the size of its images.
     """
     lines = [
@@ -210,47 +191,24 @@ class ImageFiles:
       f'{self._rule.origin(split, names)}.'
       for split, names in splits.items()
     ]
-    described, warnings = self._describe(counts or {}, data)
+    described, warnings = counts.describe(data)
     warnings = [*self._rule.warnings, *warnings]
     return lines + described + [f'Warning: {warning}.' for warning in warnings]
 
-  def reading_key(self, counts: Any) -> tuple[str, ...]:
-    """Returns what is read otherwise than by the first rules, if any is."""
-    return ImageCounts(counts).reading_key
-
-  def _describe(
-    self, counts: Mapping[str, Any], data: DataConfig
-  ) -> tuple[list[str], list[str]]:
-    """Returns lines and warnings about what is counted."""
-    found = ImageCounts(counts)
-    lines = found.describe_profiles() if data.converts_profiles else ()
-    return list(lines), [*found.describe_sizes(data), *found.describe_pages()]
-
   def _describe_others(self) -> str:
     """Returns a clause about the files that are not read, or ''."""
-    counts = other_files.count_others(self.root, ())
-    found = other_files.describe(counts, self._holds_arrays)
+    counts = file_lists.count_others(self.root, ())
+    found = file_lists.describe_others(counts, self._holds_arrays)
     return f', but {found}' if found else ''
-
-  def _describe_remedy(self) -> str:
-    """Returns a clause about another remedy for damaged files, or ''."""
-    return ''
-
-  def _describe_one(self) -> str:
-    """Returns a clause about files that hold many examples, or ''."""
-    return ''
 
   def _list(self) -> dict[str, tuple[int, int]]:
     """Returns (bytes, nanoseconds of the last change) by relative name."""
-    return (find_first_images if self._kinds else find_images)(self.root)
+    return file_lists.find_images(self.root, self.rules)
 
   def _choose_rule(self, names: list[str]) -> folder_splits.ByName:
     return folder_splits.choose_rule(
       self.root, self.rules, names, self.group_by
     )
-
-  def _new_counts(self) -> ImageCounts | None:
-    return ImageCounts()
 
   def _inspect(self, name: str) -> tuple[bytes, Exception | None, Any]:
     """Returns a file's hash, why it cannot be decoded, and what it holds."""
@@ -271,17 +229,13 @@ class ImageFiles:
     image = decode.read_image(data, self._kinds, self.rules)
     return ImageCounts.item(image, data, self.rules)
 
-  def _check_skipped(
-    self,
-    damaged: Mapping[str, str],
-    unreadable: Mapping[str, str],
-    empty: Mapping[str, str],
-  ) -> None:
-    if len(damaged) > MAX_DAMAGED * len(self.names):
+  def _check_skipped(self, skipped: Mapping[type, Mapping[str, str]]) -> None:
+    damaged, unreadable, empty, _ = skipped.values()
+    if len(damaged) > reading.MAX_DAMAGED * len(self.names):
       raise self._error(
         f'in which {self._count(damaged)} are damaged, such as '
         f'{_some(damaged)} ({next(iter(damaged.values()))}); at most one in '
-        f'ten may be, so repair or remove them{self._describe_remedy()}'
+        f'ten may be, so repair or remove them{self._remedy}'
       )
     if len(unreadable) == len(self.names):
       raise self._error(

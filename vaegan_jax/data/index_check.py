@@ -42,7 +42,16 @@ class Check:
     Raises:
       UserError: too many examples are damaged, or they are not alike.
     """
-    content = self._read_all()
+    content, numbers = hashlib.sha256(), range(len(self._store))
+    inspect = functools.partial(_inspect, self._store, self._data)
+    for number, (digest, found) in check_all(
+      numbers, inspect, self._store.noun
+    ):
+      content.update(digest)
+      if isinstance(found, Exception):
+        self._note_error(number, found)
+      else:
+        self._note(number, *found)
     self._check_skipped()
     (kind, _), *others = sorted(
       self._kinds.items(), key=lambda item: -item[1][0]
@@ -54,7 +63,7 @@ class Check:
     shape = self._lengths if kind and None in kind.shape else kind and kind[1]
     return {
       'folder': [folder.st_dev, folder.st_ino],
-      'content_hash': content,
+      'content_hash': content.hexdigest()[:16],
       'dtype': kind.dtype if kind else '',
       'shape': list(shape or ()),
       'sample_rate': kind.sample_rate if kind else 0,
@@ -66,41 +75,28 @@ class Check:
       'skipped': sorted(self._skipped),
     }
 
-  def _read_all(self) -> str:
-    """Reads every example, and returns a hash of all."""
-    content, numbers = hashlib.sha256(), range(len(self._store))
-    inspect = functools.partial(_inspect, self._store, self._data)
-    for number, (digest, found) in check_all(
-      numbers, inspect, self._store.noun
-    ):
-      content.update(digest)
-      self._note(number, found)
-    return content.hexdigest()[:16]
+  def _note(self, number: int, kind, shape, missing, facts) -> None:
+    self._counts.add(*missing)
+    if self._store.cut:
+      self._crops[number] = facts
+    self._kinds.setdefault(kind, [0, number])[0] += 1
+    if len(self._kinds) == 1:
+      self._lengths = tuple(map(min, shape, self._lengths or shape))
 
-  def _note(self, number: int, found: Any) -> None:
-    if not isinstance(found, Exception):
-      kind, shape, missing, facts = found
-      self._counts.add(*missing)
-      if self._store.cut:
-        self._crops[number] = facts
-      self._kinds.setdefault(kind, [0, number])[0] += 1
-      if len(self._kinds) == 1:
-        least = shape if self._lengths is None else self._lengths
-        self._lengths = tuple(map(min, shape, least))
-      return
+  def _note_error(self, number: int, error: Exception) -> None:
     self._skipped.append(number)
-    if isinstance(found, NoData):
+    if isinstance(error, NoData):
       self._num_empty += 1
-    elif isinstance(found, UnreadableKind):
-      self._unreadable[self._store.describe(number)] = str(found)
+    elif isinstance(error, UnreadableKind):
+      self._unreadable[self._store.describe(number)] = str(error)
       if self._first_unreadable is None:
         self._first_unreadable = number
     else:
-      is_misfit = isinstance(found, UserError)
-      reason = describe_error((is_misfit and found.__cause__) or found)
+      is_misfit = isinstance(error, UserError)
+      reason = describe_error((is_misfit and error.__cause__) or error)
       self._damaged[self._store.describe(number)] = reason
-      if is_misfit and self._misfit is None:
-        self._misfit = found
+      if is_misfit:
+        self._misfit = self._misfit or error
 
   def _check_skipped(self) -> None:
     store, count = self._store, len(self._store)
@@ -146,7 +142,6 @@ class Check:
   def _differ_in_length(
     self, kind: array_shapes.Kind, other: array_shapes.Kind
   ) -> bool:
-    """Returns whether crops can be taken of arrays of both kinds."""
     data, shapes = self._data, kind.shape + other.shape
     if kind[::2] != other[::2] or None in shapes:
       return False
@@ -162,11 +157,7 @@ class Check:
 
 
 def _inspect(store: Store, data: DataConfig, number: int) -> tuple[bytes, Any]:
-  """Returns a hash of an example and its description.
-
-  The description is an array's kind, its shape, its number of values of no data
-  and its number of all values; or an error.
-  """
+  """Returns a hash of an example, and its error or arguments of `_note`."""
   try:
     value = store.read(number)
     if isinstance(value, bytes):
@@ -200,26 +191,25 @@ def _inspect(store: Store, data: DataConfig, number: int) -> tuple[bytes, Any]:
 def _count_missing(store, data, stored) -> tuple[tuple[int, int], Any]:
   """Returns the numbers of values of no data and of all, and facts of crops.
 
-  The facts are those of `slices.Facts`: the space, the number that means no
-  data, and the crops of the grid with too much of it. Raises `NoData`, and a
+  These are the `space`, `nodata` and `empty` of `slices.Facts`. Raises a
   UserError for an array of which no crop can be taken.
   """
   if not store.cut:
     cut = data.channels, data.read_shape
     return array_shapes.count_missing(stored, data.reading, *cut), None
   channels, shape, axes = store.cut
-  opened = slices.decoded(stored, data.reading)
-  opened = opened._replace(axes=axes or opened.axes)
+  stored = slices.marked(stored, data.reading)
+  stored = stored._replace(axes=axes or stored.axes)
   try:
-    whole = slices.Sliced(opened, channels, len(shape), data.reading)
+    whole = slices.Sliced(stored, channels, len(shape), data.reading)
     empty, *missing, _ = find_empty(whole, shape, data.max_nodata)
   except NoData:
     raise
   except ValueError:
-    given, axes = opened.values.shape, opened.axes
+    given, axes = stored.values.shape, stored.axes
     array_shapes.check_shape(given, channels=channels, shape=shape, axes=axes)
     raise
-  return tuple(missing), (whole.space, opened.nodata, empty)
+  return tuple(missing), (whole.space, stored.nodata, empty)
 
 
 def is_unreadable(store: Store, data: DataConfig, number: int) -> bool:

@@ -14,14 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from vaegan_jax.data import no_data, slices
+from vaegan_jax.data import arrays, folder, no_data, slices
 from vaegan_jax.data.data_config import DataConfig
-from vaegan_jax.data.folder import (
-  INDEX,
-  read_index,
-  remove_older,
-  write_index,
-)
 from vaegan_jax.data.image_files import DAMAGED_FILE
 from vaegan_jax.data.index_check import Check, is_unreadable
 from vaegan_jax.data.source import Dataset
@@ -36,12 +30,6 @@ class IndexedDataset(Dataset):
   def __init__(self, name: str, store: Store, data: DataConfig):
     """Reads the index, or checks every example and writes the index.
 
-    Args:
-      name: identifies the data set in fingerprints.
-      store: the examples.
-      data: settings of the run, which name the folder for the index and
-        decoded copies.
-
     Raises:
       UserError: the examples cannot be used, or the index cannot be written.
     """
@@ -51,15 +39,15 @@ class IndexedDataset(Dataset):
       store.cut = (data.channels, data.read_shape, data.axes)
       store.lengths_vary = True
     self.cache_dir = place = _place(name, store, data)
-    index = read_index(place / INDEX)
+    index = folder.read_index(place / folder.INDEX)
     if index is None or not _holds(index, store, data):
       found = store.scan()
       store.load(found)
       check = Check(store, data, place / DAMAGED_FILE)
       index = check.index() | {'found': found}
       store.close()
-      write_index(place, index, data.local_dir)
-      remove_older(place)
+      folder.write_index(place, index, data.local_dir)
+      folder.remove_older(place)
     self.feature = store.feature
     self._numbers = _split(store, index['skipped'])
     self._num_empty, self._max_nodata = index['num_empty'], data.max_nodata
@@ -82,9 +70,9 @@ class IndexedDataset(Dataset):
     in_place = self.store.is_in_place(number)
     return slices.Facts(tuple(space), in_place, nodata, empty)
 
-  def open_whole(self, split: str, index: int) -> slices.Opened:
-    opened = self.store.open(int(self._numbers[split][index]))
-    return opened._replace(axes=self._axes)
+  def open_whole(self, split: str, index: int) -> arrays.Stored:
+    values = self.store.open(int(self._numbers[split][index]))
+    return arrays.Stored(values, self._axes)
 
   def close(self) -> None:
     self.store.close()
@@ -97,7 +85,7 @@ class IndexedDataset(Dataset):
     how = 'as the files say' if self.store.splits else 'one in ten held out'
     line = f'data.path={self.location!r} has the {self.store.noun} {counts}'
     lines = [f'{line} ({how}).', *self.store.report()]
-    lines += self._no_data.describe(self.store.noun)
+    lines += self._no_data.describe_missing(self.store.noun)
     if self._num_empty:
       lines.append(
         f'Skipped {self._num_empty:,} of {len(self.store):,} {self.store.noun} '
@@ -122,21 +110,14 @@ def _place(name: str, store: Store, data: DataConfig) -> pathlib.Path:
 
 
 def _holds(index: Mapping[str, Any], store: Store, data: DataConfig) -> bool:
-  """Loads a store, and returns whether its index still describes it.
-
-  A library that some examples lacked may be there now.
-  """
+  """Loads a store, and returns whether its index still describes it."""
   store.load(index['found'])
-  number = index['first_unreadable']
+  number = index['first_unreadable']  # Its library may be there now.
   return number is None or is_unreadable(store, data, number)
 
 
 def _split(store: Store, skipped: Sequence[int]) -> dict[str, np.ndarray]:
-  """Returns the numbers of each split, ascending, without the skipped ones.
-
-  Raises:
-    UserError: a split would be empty.
-  """
+  """Returns the numbers of each split, ascending, without the skipped ones."""
   splits = {split: np.asarray(ns) for split, ns in store.splits.items()}
   if not splits:
     splits = {'train': np.arange(len(store))}
@@ -161,7 +142,6 @@ def _split(store: Store, skipped: Sequence[int]) -> dict[str, np.ndarray]:
 
 
 def _hash_splits(content: str, numbers: Mapping[str, np.ndarray]) -> str:
-  """Returns a hash of examples and of their splits."""
   digest = hashlib.sha256(content.encode())
   for split, members in numbers.items():
     digest.update(split.encode() + np.asarray(members, '<i8').tobytes())

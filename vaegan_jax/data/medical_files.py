@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from vaegan_jax.data import store
 from vaegan_jax.data.reading import UnreadableKind
-from vaegan_jax.data.store import check_unchanged, import_reader, stat_of
-from vaegan_jax.errors import UserError
 
 _NIFTI = ('.nii', '.nii.gz')
 _SUBJECT = re.compile(r'sub-[A-Za-z0-9]+')  # The subject's folder in BIDS.
@@ -44,20 +43,12 @@ def find_files(root: str) -> dict[str, list[str]]:
         continue
       if name.lower().endswith(_NIFTI):
         kind = 'nifti'
-      elif _is_dicom(path):
+      elif store.read_start(path, 132)[128:] == b'DICM':
         kind = 'dicom'
       else:
         continue
       found[kind].append(pathlib.Path(path).relative_to(root).as_posix())
   return {kind: sorted(names) for kind, names in found.items()}
-
-
-def _is_dicom(path: str) -> bool:
-  try:
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), 'rb') as file:
-      return (file.read(132) or b'')[128:] == b'DICM'
-  except OSError:
-    return False
 
 
 def scan_nifti(root: str, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -67,7 +58,7 @@ def scan_nifti(root: str, names: Sequence[str]) -> list[dict[str, Any]]:
     For each: its `files`, the `group` that a split keeps together, the
     `orientation` of its axes and their `spacing`.
   """
-  nibabel = import_reader('nibabel', root, 'a folder with NIfTI')
+  nibabel = store.import_reader('nibabel', root, 'a folder with NIfTI')
   found = []
   for name in names:
     match = _SUBJECT.search(name)
@@ -92,9 +83,6 @@ def read_nifti(path: str) -> np.ndarray:
   Returns:
     [X, Y, Z] or [X, Y, Z, T] float32, in the order of the file's axes; vectors
     without an axis of time.
-
-  Raises:
-    Exception: it is damaged.
   """
   import nibabel
 
@@ -116,20 +104,14 @@ class NiftiFile:
   dtype = np.dtype(np.float32)
 
   def __init__(self, path: str):
-    """Reads the header."""
     import nibabel
 
-    self._path, self._state = path, stat_of(path)
+    self._path, self._state = path, store.stat_of(path)
     self._values = nibabel.load(path).dataobj
     self.shape = self._values.shape
 
   def __getitem__(self, cuts: tuple[slice, ...]) -> np.ndarray:
-    """Returns a part.
-
-    Raises:
-      OSError: the file has changed.
-    """
-    check_unchanged(self._path, self._state)
+    store.check_unchanged(self._path, self._state)
     return to_float32(self._values[cuts])
 
 
@@ -153,7 +135,7 @@ def scan_dicom(
   Returns:
     See `scan_nifti`. A patient is a group.
   """
-  pydicom = import_reader('pydicom', root, 'a folder with DICOM')
+  pydicom = store.import_reader('pydicom', root, 'a folder with DICOM')
   series = {}
   for name in names:
     try:
@@ -214,11 +196,7 @@ def _describe_series(key: str, files: list[Any]) -> dict[str, Any]:
 
 
 def _sort_slices(headers: Sequence[Any]) -> tuple[np.ndarray, float]:
-  """Returns the order of slices along their normal, and their distance.
-
-  Raises:
-    ValueError: they are not a stack, or one is missing.
-  """
+  """Returns the order of slices along their normal, and their distance."""
   if len({(h.get('Rows'), h.get('Columns')) for h in headers}) > 1:
     raise ValueError('its slices differ in rows and columns')
   if not all(h.get('ImagePositionPatient') for h in headers):
@@ -317,14 +295,3 @@ def _find_padding(data: Any, values: np.ndarray) -> np.ndarray | None:
   # Some programs write a negative number as an unsigned one.
   low, high = sorted(np.array(ends, np.int64).astype(values.dtype))
   return (values >= low) & (values <= high)
-
-
-def stat_all(root: str, found: dict[str, list[str]]) -> list[Any]:
-  """Returns the name, size and time of each file."""
-  names = [name for names in found.values() for name in names]
-  if not names:
-    raise UserError(
-      f'data.path={root!r} has no .nii, .nii.gz and no DICOM files: name '
-      'another folder, such as "~/scans"'
-    )
-  return [(name, *stat_of(os.path.join(root, name))) for name in names]

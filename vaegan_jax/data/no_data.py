@@ -77,12 +77,7 @@ def mark(example: np.ndarray, missing: np.ndarray | None) -> np.ndarray:
 
 
 class Counts:
-  """Counts of no data in the examples that are kept.
-
-  Attributes:
-    examples: number of examples.
-    masked: number of those with no data.
-  """
+  """Counts of examples that are kept, and of those that are masked."""
 
   def __init__(self, counts: Mapping[str, int] | None = None):
     """Starts with nothing, or with what `to_json` returned."""
@@ -107,7 +102,7 @@ class Counts:
       'values': self._values,
     }
 
-  def describe(self, noun: str) -> list[str]:
+  def describe_missing(self, noun: str) -> list[str]:
     """Returns a sentence about the share of no data, if there is any."""
     if not self.masked:
       return []

@@ -86,11 +86,7 @@ def _find_pixels(data: bytes) -> ElementTree.Element | None:
 
 
 def _list_planes(pixels, space: list[int]) -> Iterator[_Plane]:
-  """Yields the planes that name their file.
-
-  Raises:
-    ValueError: a plane has several samples, or is outside of the image.
-  """
+  """Yields the planes that name their file."""
   if any(
     int(c.get('SamplesPerPixel', 1)) > 1 for c in pixels.iter('{*}Channel')
   ):

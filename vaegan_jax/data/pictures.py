@@ -15,29 +15,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vaegan_jax.data import arrays, decode, sources, tiff_files
-from vaegan_jax.data.array_files import find_arrays
+from vaegan_jax.data import arrays, decode, reading, sources, tiff_files
 from vaegan_jax.data.data_config import DataConfig, expand_path
 from vaegan_jax.data.file_lists import find_images, list_files
-from vaegan_jax.data.reading import (
-  NoData,
-  OtherAxes,
-  Reading,
-  TooLarge,
-  TooShort,
-  UnreadableKind,
-  check_size,
-)
 from vaegan_jax.data.store import stat_of
 from vaegan_jax.errors import UserError, describe_error
 
 # The remedy for a file, by its error; the first kind that fits counts.
 _REMEDIES = {
-  UnreadableKind: '',  # Its message says it.
-  OtherAxes: ': convert it, or leave it out',
-  TooShort: ': pad it, or leave it out',
-  NoData: ': cut out a part with more values, or leave it out',
-  TooLarge: ': make it smaller, or leave it out',
+  reading.UnreadableKind: '',  # Its message says it.
+  reading.OtherAxes: ': convert it, or leave it out',
+  reading.TooShort: ': pad it, or leave it out',
+  reading.NoData: ': cut out a part with more values, or leave it out',
+  reading.TooLarge: ': make it smaller, or leave it out',
   Exception: ': repair or remove it, and run the same command again',
 }
 
@@ -57,8 +47,7 @@ class Pictures:
 
     Args:
       path: path of a file or a folder.
-      data: settings of the run, for decoding its examples. The margin of
-        its random crop is cut off, as in evaluation.
+      data: settings of the run. The margin of its random crop is cut off.
       more_suffixes: names of files that `read` takes, besides those of arrays.
 
     Raises:
@@ -83,7 +72,7 @@ class Pictures:
         sample_rate=data.sample_rate,
         reading=data.reading,
       )
-      if data.reading.key != Reading().key:
+      if data.reading.key != reading.Reading().key:
         self._decoding += data.reading.key
     else:
       self._decode = decode.decoder(data, data.converts_profiles)
@@ -96,11 +85,7 @@ class Pictures:
     return len(self.names)
 
   def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-    """Returns the examples at `indices` [B] as [B, *S, C].
-
-    Raises:
-      UserError: one cannot be read.
-    """
+    """Returns the examples at `indices` [B] as [B, *S, C]."""
     names = [self.names[index] for index in indices]
     return np.stack(list(self._pool.map(self._read, names)))
 
@@ -119,32 +104,29 @@ class Pictures:
     decode: Callable[[bytes], Any],
     open_large: Callable[[str], Any] = lambda path: None,
   ) -> Any:
-    """Decodes the content of one file.
+    """Returns what `decode` makes of the content of one file, or raises.
 
     Args:
       name: one of `names`.
       decode: function of the content.
       open_large: function of the path, which opens what is too large for that,
         and otherwise returns None.
-
-    Raises:
-      UserError: it cannot be read.
     """
     path = self._root / name
     try:
       opened = open_large(str(path))
       if opened is not None:
         return opened
-      check_size(self._found[name][0])
+      reading.check_size(self._found[name][0])
       if self.holds_arrays:
         tiff_files.check_mask(path, self._reading)
       return decode(path.read_bytes())
     except Exception as error:  # Pillow raises nearly anything.
       kind = next(kind for kind in _REMEDIES if isinstance(error, kind))
       remedy = _REMEDIES[kind]
-      if self._may_mix and kind is OtherAxes:
+      if self._may_mix and kind is reading.OtherAxes:
         remedy += ', or use --config.data.mix_channels=true'
-      if self.holds_arrays and kind is TooLarge:
+      if self.holds_arrays and kind is reading.TooLarge:
         remedy = (
           ': save it as .npy, a sound or TIFF without compression, which is '
           'read in parts with a --tile, such as --tile=256'
@@ -163,12 +145,8 @@ def _find(
   if os.path.isfile(root):
     found, root = {root.name: stat_of(root)}, root.parent
   elif os.path.isdir(root):
-    rules = data.reading.rules
-    found = find_arrays(root, rules) if holds_arrays else find_images(root)
-    if holds_arrays and more_suffixes:
-      found |= list_files(
-        root, lambda path: path.name.lower().endswith(more_suffixes)
-      )
+    suffixes = arrays.suffixes(data.reading.rules) + more_suffixes
+    found = list_files(root, suffixes) if holds_arrays else find_images(root)
   else:
     raise UserError(
       f'--input={path} does not exist: name a file or a folder on a disk, '
@@ -186,11 +164,7 @@ def _find(
 
 
 def png_names(names: Sequence[str]) -> list[str]:
-  """Returns names for PNG files: the same, with another suffix.
-
-  Returns:
-    'a/cat.png' for 'a/cat.jpg', or 'a/cat.jpg.png' if two would be the same.
-  """
+  """Returns 'a/cat.png' for 'a/cat.jpg', or 'a/cat.jpg.png' if two would be."""
   changed = [str(pathlib.PurePosixPath(n).with_suffix('.png')) for n in names]
   seen = set()
   twice = {n for n in changed if n in seen or seen.add(n)}
@@ -201,14 +175,9 @@ def png_names(names: Sequence[str]) -> list[str]:
 
 
 def encode_pngs(images: Any) -> Iterable[bytes]:
-  """Encodes images as PNG files, with all their channels.
+  """Yields PNG files of images [B, H, W, C] float in [-1, 1].
 
-  Args:
-    images: [B, H, W, C] float in [-1, 1]; 1 grey, 2 grey and alpha, 3 RGB,
-      4 RGBA.
-
-  Yields:
-    The content of each file.
+  1 channel is grey, 2 are grey and alpha, 3 RGB, 4 RGBA.
   """
   clipped = np.clip(np.asarray(images, np.float32), -1, 1)
   for image in np.round((clipped + 1) * 127.5).astype(np.uint8):

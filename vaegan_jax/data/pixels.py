@@ -101,7 +101,6 @@ def _interpolate(x: jax.Array, valid: jax.Array) -> jax.Array:
 
 
 def _double(x: jax.Array, axis: int) -> jax.Array:
-  """Doubles an axis by linear interpolation."""
   size = x.shape[axis]
   before, after = (
     jnp.take(x, np.clip(np.arange(size) + step, 0, size - 1), axis)

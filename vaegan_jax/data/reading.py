@@ -13,24 +13,16 @@ _CHECKED_TOGETHER = 1000  # Bounds the memory of the check.
 
 
 class Reading(NamedTuple):
-  """Settings of reading examples from files.
+  """Settings of reading examples from files: fields of `config.data`."""
 
-  Attributes:
-    rules: `data.folder_rules`; below 3 nothing means "no data", and TIFFs are
-      read as earlier versions did.
-    nodata: `data.nodata`: '' for what each file declares.
-    max_nodata: `data.max_nodata`.
-    axes: `data.axes`: '' for what each file declares.
-    sample_rate: to which sounds are resampled; 0: they keep their own.
-    channels: to which sounds are mixed; 0: they keep their own.
-  """
-
+  # `folder_rules`; below 3 nothing means "no data", and TIFFs are read as
+  # earlier versions did.
   rules: int = 4
-  nodata: str = ''
+  nodata: str = ''  # '': what each file declares.
   max_nodata: float = 0.0
-  axes: str = ''
-  sample_rate: int = 0
-  channels: int = 0
+  axes: str = ''  # '': what each file declares.
+  sample_rate: int = 0  # To which sounds are resampled; 0: they are not.
+  channels: int = 0  # To which sounds are mixed; 0: they are not.
 
   @property
   def key(self) -> tuple:
@@ -87,13 +79,9 @@ def check_all(
 def warn_of_skipped(
   skipped: Mapping[str, str], why: str, all_of_them: str, report: Any
 ) -> None:
-  """Warns of examples {name: reason}, some of which it names.
+  """Warns of examples {name: reason} out of `all_of_them`, '30 images in /a'.
 
-  Args:
-    skipped: the examples.
-    why: they are skipped.
-    all_of_them: '30 images in /data'.
-    report: the file that lists all.
+  It names some of them, and `report`, the file that lists all.
   """
   if skipped:
     some = [f'{n} ({reason})' for n, reason in list(skipped.items())[:3]]

@@ -36,11 +36,7 @@ class Scene:
   """
 
   def __init__(self, path: str):
-    """Reads the header.
-
-    Raises:
-      UserError: it is not such a scene, or a library is missing.
-    """
+    """Reads the header; raises a UserError if it is not that of a scene."""
     tifffile = import_reader('tifffile', path, 'a TIFF')
     with (
       reporting_damage(f'{path!r} of data.path'),
@@ -121,14 +117,10 @@ class Scene:
   def read(
     self, top: int, left: int, height: int, width: int
   ) -> np.ndarray | Declared:
-    """Reads a tile.
-
-    Returns:
-      [height, width, C] in the dtype of the file.
+    """Reads a tile [height, width, C] in the dtype of the file.
 
     Raises:
       NoData: a part was never written.
-      Exception: the file is damaged.
     """
     if self.is_mapped:
       tile = self._map_tile(top, left, height, width)
@@ -141,10 +133,6 @@ class Scene:
     if not self.no_data and hidden is None:
       return tile
     return Declared(tile, self.no_data, hidden)
-
-  def close(self) -> None:
-    """Releases memory and the file."""
-    self._recent.clear()
 
   def _map_tile(self, top, left, height, width) -> np.ndarray:
     rows, columns = slice(top, top + height), slice(left, left + width)
@@ -204,11 +192,10 @@ class Scene:
 
 
 def _find_place(page: Any, shape: Sequence[int]) -> tuple[Any, ...]:
-  """Finds where a georeferenced page lies on the map.
+  """Returns where a georeferenced page lies on the map; () if unknown.
 
-  Returns:
-    (reference system, least x, least y, largest x, largest y), without the
-    pixels at the edges, which neighbours may share; () if unknown.
+  It is (reference system, least x, least y, largest x, largest y), without the
+  pixels at the edges, which neighbours may share.
   """
   codes = (_TRANSFORMATION, _PIXEL_SCALE, _TIEPOINT, _GEO_KEYS)
   found = [page.tags.get(code) for code in codes]
@@ -234,10 +221,6 @@ def group_places(
   names: Sequence[str], places: Sequence[Sequence[Any]]
 ) -> list[str]:
   """Groups scenes that overlap, also through others.
-
-  Args:
-    names: of the scenes.
-    places: of the scenes; see `_find_place`.
 
   Returns:
     A key for each scene, equal within a group. Scenes whose place is unknown

@@ -9,7 +9,7 @@ channels.
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -27,18 +27,13 @@ class Converted:
   """A sound [T, C] at another rate, or with other channels, read by slices.
 
   Attributes:
-    source: the sound as it is stored.
+    source: the sound as it is stored, an array or what is sliced like one.
     shape, dtype: of the converted sound; integers are rounded and clipped.
     sample_rate: samples per second.
   """
 
   def __init__(self, source: Any, sample_rate: int, reading: Reading):
     """Reads nothing yet.
-
-    Args:
-      source: an array, or what is sliced like one.
-      sample_rate: its samples per second.
-      reading: what it is converted to.
 
     Raises:
       OtherAxes: its channels cannot be mixed.
@@ -58,7 +53,7 @@ class Converted:
         f'or several of one, not {self._channels}'
       )
     self.shape = (-(-length * self._up // self._down), self._channels)
-    if math.prod(_layout(self._up, self._down).size) > _MAX_FILTERS:
+    if math.prod(_layout(self._up, self._down)[-1]) > _MAX_FILTERS:
       raise UnreadableKind(
         f'{self._up:,} of its samples at the rate of data.sample_rate are '
         f'{self._down:,} at its own, which needs too many filters: resample it '
@@ -67,7 +62,6 @@ class Converted:
       )
 
   def __getitem__(self, cuts: tuple[slice, slice]) -> np.ndarray:
-    """Returns a part of the converted sound."""
     first, end, _ = cuts[0].indices(self.shape[0])
     if self._up == self._down:
       found = self._read(first, end)
@@ -106,10 +100,7 @@ def describe(source: Any, sample_rate: int) -> str:
 
 
 def check(source: Any) -> bool:
-  """Reads a stored sound once.
-
-  Returns:
-    True if it is silent: all of its samples are equal.
+  """Returns whether a stored sound is silent: all of its samples are equal.
 
   Raises:
     ValueError: a sample is not finite.
@@ -123,27 +114,15 @@ def check(source: Any) -> bool:
   return bool(low == high)
 
 
-class _Layout(NamedTuple):
-  """A block of filters.
+def _layout(up: int, down: int) -> tuple[float, int, int, tuple[int, int]]:
+  """Returns the cutoff, reach, periods and (outputs, inputs) of a block.
 
-  Attributes:
-    cutoff: of half the rate of the inputs.
-    reach: how many samples a filter reaches on each side.
-    periods: in a block; a period has `up` outputs of `down` inputs.
-    size: the numbers of outputs and of inputs, which begin `reach` before it.
+  The cutoff is of half the rate of the inputs, which begin `reach` before the
+  block. A period has `up` outputs of `down` inputs.
   """
-
-  cutoff: float
-  reach: int
-  periods: int
-  size: tuple[int, int]
-
-
-def _layout(up: int, down: int) -> _Layout:
   cutoff = _CUTOFF * min(1, up / down)
   reach, periods = math.ceil(_ZEROS / cutoff), max(1, _BLOCK // up)
-  size = periods * up, periods * down + 2 * reach
-  return _Layout(cutoff, reach, periods, size)
+  return cutoff, reach, periods, (periods * up, periods * down + 2 * reach)
 
 
 @functools.lru_cache(16)

@@ -10,7 +10,6 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from vaegan_jax.data.reading import UnreadableKind
-from vaegan_jax.data.sound_mp3 import index_frame, is_mp3
 
 _FIRST_UNKNOWN_SIZES = (0, 2**32 - 1)  # In a WAV out of a pipe.
 _PIPE_SIZE = 2**31 - 2**12  # Sox and others write this much or more there.
@@ -18,6 +17,17 @@ _AIFF_PIPE_SIZE = 0x7F000000
 _FLAC_LENGTH = 2**36 - 1  # The bits with the number of samples.
 _COUNTED_TOGETHER = 2**16  # Samples.
 _LONGEST_PAGE = 2**16  # Bytes of a page of Ogg.
+# Kilobits per second in layer III, by the bits of a header, for MPEG 1 and 2.
+_BIT_RATES = (
+  (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+  (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+)
+_SAMPLE_RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000)}
+_SAMPLE_RATES[0] = (11_025, 12_000, 8_000)
+_INDICES = (b'Xing', b'Info', b'VBRI')
+_MONO = 3
+# What all frames of a file share: sync, version, layer and sample rate.
+_SHARED = 0xFFFE0C00
 
 
 class Repair(NamedTuple):
@@ -64,11 +74,7 @@ class _Repaired(io.RawIOBase):
 
 
 def open_sound(source: str | BinaryIO, repair: Repair) -> Any:
-  """Opens a path or a file by the library.
-
-  Raises:
-    UnreadableKind: the library is missing.
-  """
+  """Opens a path or a file by the library, or raises an UnreadableKind."""
   try:
     import soundfile
   except (ImportError, OSError) as error:  # OSError: libsndfile is missing.
@@ -83,11 +89,7 @@ def open_sound(source: str | BinaryIO, repair: Repair) -> Any:
 
 
 def find_repair(file: BinaryIO, rules: int = 4) -> Repair:
-  """Returns what the library needs to read a sound.
-
-  Args:
-    file: the sound.
-    rules: `data.folder_rules`; below 3 little is known.
+  """Returns what the library needs to read a sound; rules below 3 know little.
 
   Raises:
     Exception: whatever the library raises for a damaged FLAC out of a pipe.
@@ -200,3 +202,56 @@ def _check_size(file: BinaryIO, size: int) -> None:
   length = file.seek(0, io.SEEK_END)
   if size + 8 > length + 1:  # The last byte of padding is often missing.
     raise ValueError(f'it is truncated: {length:,} of {size + 8:,} bytes')
+
+
+def is_mp3(start: bytes) -> bool:
+  """Returns whether a file begins with a frame of MP3."""
+  return _frame_size(int.from_bytes(start[:4])) > 0
+
+
+def index_frame(file: BinaryIO) -> bytes:
+  """Returns a frame to put before an MP3 that has no index; else b''.
+
+  Without an index the library guesses the length from the first frame. Where
+  the bit rate varies, the sound then ends too early, or seems to be truncated.
+  """
+  file.seek(0)
+  start = file.read(4)
+  header = int.from_bytes(start)
+  start += file.read(_frame_size(header) - len(start))
+  if any(kind in start for kind in _INDICES):
+    return b''
+  data = start + file.read()
+  is_mpeg_1, is_mono = (header >> 19) & 3 == 3, (header >> 6) & 3 == _MONO
+  side = (17 if is_mono else 32) if is_mpeg_1 else (9 if is_mono else 17)
+  # No checksum, no padding, and room for the index.
+  header = header & ~0xF200 | 0x10000 | 9 << 12
+  frame = header.to_bytes(4) + bytes(side) + b'Xing' + (1).to_bytes(4)
+  frame += _count_frames(data).to_bytes(4)
+  return frame.ljust(_frame_size(header), b'\0')
+
+
+def _count_frames(data: bytes) -> int:
+  """Counts frames; what is between them is skipped, as by the library."""
+  shared, place, number = int.from_bytes(data[:4]) & _SHARED, 0, 0
+  while place >= 0:
+    header = int.from_bytes(data[place : place + 4])
+    size = _frame_size(header) if header & _SHARED == shared else 0
+    if size and place + size <= len(data):
+      number, place = number + 1, place + size
+    else:
+      place = data.find(b'\xff', place + 1)
+  return number
+
+
+def _frame_size(header: int) -> int:
+  """Returns the bytes of the frame with that header; 0 if it is not one."""
+  version, layer = (header >> 19) & 3, (header >> 17) & 3
+  rate, sample_rate = (header >> 12) & 15, (header >> 10) & 3
+  is_frame = header >> 21 == 0x7FF and version != 1 and layer == 1
+  if not is_frame or rate in (0, 15) or sample_rate == 3:
+    return 0
+  bits = 1000 * _BIT_RATES[version != 3][rate]
+  samples = 1152 if version == 3 else 576
+  padding = (header >> 9) & 1
+  return samples // 8 * bits // _SAMPLE_RATES[version][sample_rate] + padding

@@ -19,10 +19,10 @@ from vaegan_jax.data.sound_headers import (
   NO_REPAIR,
   find_last_page,
   find_repair,
+  is_mp3,
   open_sound,
   size_of_tag,
 )
-from vaegan_jax.data.sound_mp3 import is_mp3
 from vaegan_jax.data.store import Recent, check_unchanged, stat_of
 
 _SUFFIXES = ('.wav', '.flac')
@@ -38,16 +38,12 @@ _FULL_SCALES = {2**4: 1, 2**15: 2**15, 2**31: 2**31}
 
 
 class Sound(NamedTuple):
-  """The content of a sound file.
+  """The content of a sound file."""
 
-  Attributes:
-    samples: [T, C], int16 for 8 and 16 bits and lossy formats, int32 for 24
-      and 32 (which fill the upper bits), float32 for floats.
-    sample_rate: samples per second.
-  """
-
+  # [T, C], int16 for 8 and 16 bits and lossy formats, int32 for 24 and 32
+  # (which fill the upper bits), float32 for floats.
   samples: np.ndarray
-  sample_rate: int
+  sample_rate: int  # Samples per second.
 
 
 def suffixes(rules: int) -> tuple[str, ...]:
@@ -58,10 +54,8 @@ def suffixes(rules: int) -> tuple[str, ...]:
 def is_sound(file: BinaryIO, rules: int = 4) -> bool:
   """Returns whether a file is a sound that is read, by its first bytes.
 
-  Args:
-    file: the file.
-    rules: `data.folder_rules`; below 4 these are WAV and FLAC, and below 3
-      neither BW64 nor ID3 tags are known.
+  Below rules 4 (`data.folder_rules`) these are WAV and FLAC; below 3 neither
+  BW64 nor ID3 tags are known.
   """
   file.seek(0)
   start = file.read(12)
@@ -77,11 +71,7 @@ def is_sound(file: BinaryIO, rules: int = 4) -> bool:
 
 
 def read_sound(data: bytes, rules: int = 4) -> Sound:
-  """Reads a sound.
-
-  Args:
-    data: the file.
-    rules: see `is_sound`.
+  """Reads a sound; see `is_sound` for `rules`.
 
   Raises:
     Exception: whatever the library raises for a damaged file.
@@ -130,12 +120,6 @@ class SoundFile:
           self._last = find_last_page(stream)
 
   def __getitem__(self, cuts: tuple[slice, slice]) -> np.ndarray:
-    """Returns samples, which the library seeks.
-
-    Raises:
-      OSError: the file has changed.
-      ValueError: it is truncated.
-    """
     check_unchanged(self._path, self._state)
     first, end, _ = cuts[0].indices(self.shape[0])
     start = max(min(first, self._last - 1), 0)
@@ -225,13 +209,8 @@ def encode_wav(
 ) -> bytes:
   """Returns the content of a WAV with floats, whose full scale is 1.
 
-  The range of the data determines its full scale: 1 up to 16, as for floats;
-  2**15 up to that, as for 16 bits; and 2**31 up to that.
-
-  Args:
-    samples: [T, C] in the units of the data.
-    sample_rate: samples per second.
-    value_range: (low, high) of the data.
+  `samples` are [T, C] in the units of the data, whose range determines its full
+  scale: 1 up to 16, as for floats; 2**15 up to that; and 2**31 up to that.
   """
   import soundfile
 

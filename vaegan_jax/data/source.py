@@ -15,42 +15,77 @@ from vaegan_jax.errors import UserError
 
 
 class Dataset:
-  """The splits of an opened source, whose examples are read by index.
+  """The splits of an opened source, whose examples are read by index."""
 
-  Attributes:
-    name, version: identify the data set in fingerprints.
-    counts: the number of examples by split.
-    shards: the lengths of files by split, for splits such as 'train[:2shard]'.
-    shape, dtype: of each array, a length that varies being None; (), None if
-      the examples are photographs.
-    sample_rate: samples per second of sounds; 0 otherwise.
-    to_srgb: whether photographs are converted from their color profiles,
-      because some have one.
-    axes: a letter for each axis of an array, as `data.axes`; '' if unknown.
-    num_bytes, content_hash, feature: identify the stored examples further.
-    reading_key: what of some examples is read otherwise than by the first
-      rules, for fingerprints.
-    location: the folder or file that error messages name.
-    remedy: what the user can do about an example that cannot be read.
-    cache_dir: the folder for decoded copies; None if none are to be kept.
-  """
-
+  # What identifies the data set and the stored examples, for fingerprints.
   name: str
   version = '1.0.0'
-  counts: Mapping[str, int]
-  shards: Mapping[str, Sequence[int]] = types.MappingProxyType({})
-  shape: tuple[int | None, ...] = ()
-  dtype: np.dtype | None = None
-  sample_rate = 0
-  to_srgb = False
-  axes = ''
-  reading_key: Sequence[str] = ()
   num_bytes = 0
   content_hash: str | None = None
   feature = 'image'
-  location: str
+  reading_key: Sequence[str] = ()  # What is read otherwise than by rules 1.
+  counts: Mapping[str, int]  # Number of examples by split.
+  # Lengths of files by split, for splits such as 'train[:2shard]'.
+  shards: Mapping[str, Sequence[int]] = types.MappingProxyType({})
+  # Of each array, a length that varies being None; (), None: photographs.
+  shape: tuple[int | None, ...] = ()
+  dtype: np.dtype | None = None
+  axes = ''  # A letter for each axis of an array, as `data.axes`.
+  sample_rate = 0  # Samples per second, of sounds.
+  to_srgb = False  # Whether some photographs have profiles to convert.
+  location: str  # The folder or file that error messages name.
   remedy = 'repair or remove it, and run the same command again'
-  cache_dir: pathlib.Path | None = None
+  cache_dir: pathlib.Path | None = None  # For decoded copies, if any are kept.
+
+  def find_parts(self, split: str, field: str) -> list[tuple[str, int, int]]:
+    """Finds the parts of a split that is named as TFDS does: 'train[:90%]'.
+
+    Args:
+      split: such as 'train', 'train[:90%]' or 'train+test'.
+      field: the configuration field of `split`, for error messages.
+
+    Returns:
+      (name, first, end) for each part.
+
+    Raises:
+      UserError: the split is unknown or empty.
+    """
+    try:
+      if split in self.counts:
+        parts = [(split, 0, self.counts[split])]
+      else:
+        parts = self._parse_split(split)
+      if any(first < end for _, first, end in parts):
+        return parts
+      reason = 'it is empty'
+    except (ValueError, AssertionError, NotImplementedError) as error:
+      reason = str(error).splitlines()[0].rstrip('.')
+    names = ', '.join(map(repr, self.counts))
+    raise UserError(
+      f'{field} is {split!r}, which cannot be read from {self.name} '
+      f'({reason}); it has the splits {names}, and slices such as '
+      f"'{next(iter(self.counts))}[:90%]'."
+    )
+
+  def _parse_split(self, split: str) -> list[tuple[str, int, int]]:
+    import tensorflow_datasets as tfds  # Slow to import, and rarely needed.
+
+    infos = {
+      name: tfds.core.SplitInfo(
+        name=name,
+        shard_lengths=list(self.shards.get(name, [count])),
+        num_bytes=0,
+        filename_template=None,
+      )
+      for name, count in self.counts.items()
+    }
+    instruction = tfds.core.splits.AbstractSplit.from_spec(split)
+    parts = []
+    for part in instruction.to_absolute(infos):  # None stands for an end.
+      name = str(part.splitname)
+      end = self.counts[name] if part.to is None else part.to
+      parts.append((name, part.from_ or 0, end))
+    return parts
 
   def read(self, split: str, indices: Sequence[int]) -> list[Any]:
     """Returns stored examples: bytes of files, or arrays.
@@ -69,7 +104,7 @@ class Dataset:
     raise NotImplementedError
 
   def open_whole(self, split: str, index: int) -> Any:
-    """Opens an array whose facts say `in_place`, as a `slices.Opened`."""
+    """Opens an array whose facts say `in_place`, as an `arrays.Stored`."""
     raise NotImplementedError
 
   def close(self) -> None:
@@ -89,11 +124,7 @@ class Dataset:
     )
 
   def report(self, data: Any) -> list[str]:
-    """Returns lines about the examples for the terminal.
-
-    Args:
-      data: the `DataConfig` of the run.
-    """
+    """Returns lines about the examples; `data` is the run's `DataConfig`."""
     return []
 
 
@@ -102,30 +133,20 @@ class Source:
 
   The configuration's checks read them, so that the module of a source must not
   import TensorFlow, TFDS or Pillow at its top.
-
-  Attributes:
-    holds_arrays: True if examples are arrays in units of their own, False if
-      they are photographs, None if `data.shape` decides.
-    path: whether `data.path` is 'required', 'optional' or 'unused'.
-    path_is: what it names.
-    has_groups: whether `data.group_by` may keep examples together.
-    has_rules: whether `data.folder_rules` decides how arrays are read.
-    has_features: whether `data.feature` may choose among several features.
-    converts_profiles: whether the color profiles of files are converted to
-      sRGB, by `data.folder_rules` from 3.
-    has_crops: whether arrays can be cropped at random places of the whole.
-    has_conversion: whether sounds can be resampled and mixed.
   """
 
+  # True for arrays in units of their own, False for photographs; None:
+  # `data.shape` decides.
   holds_arrays: bool | None = False
-  path = 'unused'
-  path_is = 'a folder'
-  has_groups = False
-  has_rules = True
-  has_features = False
+  path = 'unused'  # Or 'required' or 'optional': `data.path`.
+  path_is = 'a folder'  # What it names.
+  has_groups = False  # Whether `data.group_by` may keep examples together.
+  has_rules = True  # Whether `data.folder_rules` decides how arrays are read.
+  has_features = False  # Whether `data.feature` may choose among several.
+  # Whether files are converted to sRGB from their profiles, by rules from 3.
   converts_profiles = False
-  has_crops = False
-  has_conversion = False
+  has_crops = False  # Whether arrays can be cropped at random places.
+  has_conversion = False  # Whether sounds can be resampled and mixed.
 
   @classmethod
   def open(cls, data: Any, *, fill_bucket: bool = False) -> Dataset:

@@ -19,7 +19,6 @@ from vaegan_jax.data import array_shapes, arrays, cache, decode, sources
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.reading import TooShort
 from vaegan_jax.data.source import Dataset
-from vaegan_jax.data.split_parts import find_parts
 from vaegan_jax.data.store import Parts
 from vaegan_jax.data.whole_arrays import open_crops
 from vaegan_jax.errors import UserError
@@ -28,17 +27,11 @@ _CACHE_VERSION = 1  # Raise it whenever `decode_image` changes its pixels.
 
 
 class Images(Protocol):
-  """All examples of one split, by index.
+  """All examples of one split, by index."""
 
-  Attributes:
-    dtype: of the examples; float32 if NaN stands for no data.
-    stored_dtype: of the files.
-    fingerprint: names the data set, the split and the way of decoding.
-  """
-
-  dtype: np.dtype
-  stored_dtype: np.dtype
-  fingerprint: str
+  dtype: np.dtype  # Float32 if NaN stands for no data.
+  stored_dtype: np.dtype  # Of the files.
+  fingerprint: str  # Names the data set, the split and the way of decoding.
 
   def __len__(self) -> int: ...
 
@@ -59,7 +52,7 @@ def load_splits(
     data: the fields of `config.data`.
     fields: 'train_split', 'eval_split' or both.
     fill_bucket: see `source.Source.open`.
-    report: gets lines about the data set; see `Dataset.report`.
+    report: gets lines about the data set.
 
   Returns:
     The examples of each split. With `data.random_crop_margin` these are the
@@ -85,11 +78,9 @@ def load_splits(
 
 
 def check_examples(dataset: Dataset, data: DataConfig) -> None:
-  """Checks that a data set has what its configuration expects.
+  """Raises a UserError for a data set that contradicts its configuration.
 
-  Raises:
-    UserError: it has images instead of arrays, the reverse, or sounds with
-      another sample rate.
+  It may have images instead of arrays, the reverse, or another sample rate.
   """
   if data.shape and dataset.dtype is None:
     raise UserError(
@@ -144,7 +135,6 @@ class Middles:
     return len(self.whole)
 
   def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-    """Returns the middles at `indices` [B] as [B, *S', C] of `dtype`."""
     return np.ascontiguousarray(arrays.middle(self.whole[indices], self._shape))
 
 
@@ -159,20 +149,16 @@ def open_split(
   split: str,
   field: str = 'data.train_split',
 ) -> Images:
-  """Opens one split of a data set.
+  """Opens one split of a data set; see `Dataset.find_parts`.
 
-  Args:
-    dataset: an opened source.
-    data: the fields of `config.data`. With `cache_images`, all examples are
-      decoded once, into a memory map; without room for it, at each read.
-    split: a TFDS split, such as 'train', 'train[:90%]' or 'train+test'.
-    field: the configuration field of `split`, for error messages.
+  With `data.cache_images`, all examples are decoded once, into a memory map;
+  without room for it, at each read.
 
   Raises:
     UserError: the split is unknown or empty, or the arrays do not contain such
       examples.
   """
-  parts, axes = find_parts(dataset, split, field), ''
+  parts, axes = dataset.find_parts(split, field), ''
   reading, is_image = data.reading, dataset.dtype is None
   if is_image:
     function = decode.decoder(data, dataset.to_srgb)
@@ -195,7 +181,6 @@ def open_split(
 
 
 def _copy_name(split: str, shape: tuple[int, ...], fingerprint: str) -> str:
-  """Returns the name of the decoded copy of examples [N, *S, C]."""
   slug = re.sub(r'\W+', '_', split).strip('_')
   size = 'x'.join(map(str, np.atleast_1d(arrays.short_shape(shape[1:-1]))))
   return f'decoded-{slug}-{size}x{shape[-1]}-{fingerprint}.npy'
@@ -216,10 +201,7 @@ def _cached(images: '_Decoder', path: pathlib.Path, dataset: Dataset) -> Images:
 def _array_decoder(
   dataset: Dataset, data: DataConfig
 ) -> tuple[Callable[[Any], np.ndarray], str]:
-  """Returns the function that decodes an array, and axes for fingerprints.
-
-  These are '' if channels are where arrays of unknown axes have them.
-  """
+  """Returns the function that decodes an array, and axes for fingerprints."""
   shape, reading = data.read_shape, data.reading
   options = {'channels': data.channels, 'shape': shape}
   known = tuple(length or max(shape) for length in dataset.shape)
@@ -232,9 +214,10 @@ def _array_decoder(
     in_folder=dataset.name == 'array_folder',
   )
   function = functools.partial(arrays.decode_array, **options, reading=reading)
-  if array_shapes.takes_first_as_channels(known, **options, axes=axes):
-    return function, axes
-  return function, reading.axes
+  # Else axes do not matter, as channels are where unknown axes have them.
+  is_unnamed = 'C' not in axes and len(known) == len(shape) + 1
+  matter = axes and is_unnamed and known[-1] == data.channels
+  return function, axes if matter else reading.axes
 
 
 def _fingerprint(

@@ -55,7 +55,6 @@ class NamedFolders:
   """
 
   def __init__(self, names: Sequence[str]):
-    """Reads the names of all files, relative to the folder."""
     self._names = names
     self._sizes = collections.Counter(map(os.path.dirname, names))
     found = {folder: _find_kind(folder) for folder in self._sizes}
@@ -90,7 +89,6 @@ class NamedFolders:
       )
 
   def _unused_file_names(self):
-    """Warns if files are named like several splits."""
     examples, number = {}, 0
     for name in self._names:
       kind = _similar_kind(os.path.splitext(os.path.basename(name))[0])
@@ -122,7 +120,9 @@ class NamedFolders:
     )
 
   def _of_two_splits(self):
-    found = [f for f in self.places if len(_kinds(f)) > 1]
+    found = [
+      f for f in self.places if len({*map(_kind, f.split('/'))} - {''}) > 1
+    ]
     if found:
       yield (
         f'{self._count(found)} are in folders of two splits, such as '
@@ -162,10 +162,6 @@ def _find_kind(folder: str) -> tuple[str, str]:
   return '', ''
 
 
-def _kinds(folder: str) -> set[str]:
-  return {_kind(part) for part in folder.split('/')} - {''}
-
-
 def group_keys(
   group_by: str, names: Collection[str]
 ) -> dict[str, str | tuple[str | None, ...]]:
@@ -196,10 +192,9 @@ def group_keys(
 
 
 def find_split(name: str) -> tuple[str, str]:
-  """Finds the word in a name that stands for a split: 'x_train', 'train/x'.
+  """Returns the split that a word in 'x_train' or 'train/x' names, and 'x'.
 
-  Returns:
-    'train', 'test', 'validation' or '', and the name without the word.
+  The split is 'train', 'test' or 'validation'; or '', with the whole name.
   """
   for match in _TOKEN.finditer(name):
     if kind := _KIND_OF_WORD.get(match[0].lower()):

@@ -19,26 +19,17 @@ from vaegan_jax.errors import UserError, describe_error
 
 
 class Store:
-  """The examples of a source by number, in the order of the files.
+  """The examples of a source by number, in the order of the files."""
 
-  Attributes:
-    noun: of several examples, for messages.
-    location: the file or folder.
-    options: values of fields that select the examples.
-    feature: the name of the selected part of each example.
-    splits: the numbers of each split, if the files declare them.
-    are_photos: whether stored files are images to resize, not arrays.
-    lengths_vary: whether arrays may differ in shape; middles are cut out.
-    cut: (channels, shape, axes) of crops from random places; None for middles.
-  """
-
-  noun = 'examples'
-  location: str
-  options: tuple[Any, ...] = ()
-  feature = 'image'
+  noun = 'examples'  # For messages.
+  location: str  # The file or folder.
+  options: tuple[Any, ...] = ()  # Values of fields that select the examples.
+  feature = 'image'  # The name of the selected part of each example.
+  # The numbers of each split, if the files declare them.
   splits: Mapping[str, np.ndarray] = types.MappingProxyType({})
-  are_photos = False
-  lengths_vary = False
+  are_photos = False  # Whether files are images to resize, not arrays.
+  lengths_vary = False  # Whether arrays may differ in shape.
+  # (channels, shape, axes) of crops from random places; None for middles.
   cut: tuple[int, tuple[int, ...], str] | None = None
 
   def state(self) -> Any:
@@ -69,7 +60,7 @@ class Store:
     return False
 
   def open(self, number: int) -> Any:
-    """Opens an array that `is_in_place`, as a `slices.Opened`."""
+    """Opens an array that `is_in_place`, as `slices.Values`."""
     raise NotImplementedError
 
   def close(self) -> None:
@@ -148,8 +139,7 @@ class Blocks:
 
     Args:
       read: returns the rows from `first` to `end`.
-      length: the number of all rows.
-      rows: of a chunk.
+      length, rows: the numbers of all rows, and of those of a chunk.
       row_bytes: the size of a row.
     """
     self._read, self._length = read, length
@@ -186,16 +176,12 @@ def hash_names(names: Sequence[str]) -> np.ndarray:
 
 
 def import_reader(module: str, path: str, what: str, package: str = '') -> Any:
-  """Imports an optional library.
+  """Imports an optional library, or raises a UserError.
 
   Args:
     module: its name.
-    path: the file that needs it.
-    what: what the file is, 'an HDF5 file'.
+    path, what: the file that needs it, and what it is: 'an HDF5 file'.
     package: the name to install, if it differs.
-
-  Raises:
-    UserError: it is missing.
   """
   try:
     return importlib.import_module(module)
@@ -218,6 +204,15 @@ def reporting_damage(what: str) -> Iterator[None]:
       f'{what} cannot be read ({describe_error(error)}): it may be truncated, '
       'so copy or write it again'
     ) from error
+
+
+def read_start(path: str | os.PathLike, size: int) -> bytes:
+  """Returns the first bytes of a file; b'' if there are none, as in a pipe."""
+  try:  # Without O_NONBLOCK, opening a pipe waits for its writer.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), 'rb') as file:
+      return file.read(size) or b''
+  except OSError:
+    return b''
 
 
 def stat_of(path: str | os.PathLike) -> tuple[int, int]:

@@ -26,11 +26,7 @@ _ONLY_A_PATH = (
 
 
 class Table:
-  """Files of one split, with the same columns.
-
-  Attributes:
-    schema: pyarrow's.
-  """
+  """Files of one split, with the same columns, in pyarrow's `schema`."""
 
   def __init__(self, path: str, files: Sequence[str]):
     """Reads the ends or the beginnings of the files.
@@ -125,12 +121,8 @@ def _storage(table, column: str):
   return pa.chunked_array([chunk.storage for chunk in chunked.chunks])
 
 
-def usable_columns(schema) -> list[str]:
-  """Returns the columns whose cells are files, or arrays of numbers."""
-  return [field.name for field in schema if _is_usable(field.type)]
-
-
-def _is_usable(kind) -> bool:
+def is_usable(kind) -> bool:
+  """Returns whether cells of a type are files, or arrays of numbers."""
   import pyarrow as pa
 
   kind = getattr(kind, 'storage_type', kind)
@@ -158,10 +150,6 @@ def _is_list(kind) -> bool:
 
 def to_example(cell, column: str, path: str) -> bytes | np.ndarray | Declared:
   """Returns the bytes of a file in a cell, or its array, which hides nulls.
-
-  Args:
-    cell: pyarrow's scalar.
-    column, path: for messages.
 
   Raises:
     UserError: the cell holds the path of a file, and not its bytes.
@@ -202,11 +190,7 @@ def _to_array(values) -> np.ndarray | Declared:
 
 
 def saved_files(folder: str) -> dict[str, list[str]]:
-  """Returns the files by split of what `save_to_disk` of datasets wrote.
-
-  Raises:
-    UserError: a name leads out of the folder.
-  """
+  """Returns the files by split of what `save_to_disk` of datasets wrote."""
   folders = {'': folder}
   splits = os.path.join(folder, 'dataset_dict.json')
   if os.path.isfile(splits):

@@ -34,11 +34,9 @@ _TFDS_NAME = re.compile(r'[A-Za-z]\w*(/\w[\w.+-]*)?(:\d[\d.*]*)?')
 def open_dataset(data: DataConfig, *, fill_bucket: bool = False) -> Dataset:
   """Opens a TFDS data set, and prepares it first if necessary.
 
-  Args:
-    data: the fields of `config.data`.
-    fill_bucket: whether this process stores missing data in a `data_dir` in a
-      bucket. Only a user's own command may: a configuration from elsewhere
-      could lead the data into a stranger's bucket.
+  With `fill_bucket`, missing data is stored in a `data_dir` in a bucket. Only a
+  user's own command may do that: a configuration from elsewhere could lead the
+  data into a stranger's bucket.
 
   Raises:
     UserError: the name is unknown, the data cannot be downloaded, read or
@@ -55,12 +53,8 @@ def create_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
   """Opens a data set on a disk, and prepares it first if necessary.
 
   Args:
-    name: TFDS name, with an optional configuration and version: 'cifar10',
-      'cifar10:3.0.2'.
+    name: 'cifar10', or with a configuration and version 'cifar10:3.0.2'.
     data_dir: the folder of prepared data.
-
-  Raises:
-    UserError: see `open_dataset`.
   """
   builder = _find_builder(name, data_dir)
   if not builder.data_path.exists():  # It appears, by a rename, when complete.
@@ -182,13 +176,8 @@ class TfdsDataset(Dataset):
   def __init__(self, builder: tfds.core.DatasetBuilder, feature: str = ''):
     """Opens the records of each split when they are first read.
 
-    Args:
-      builder: builder of a prepared data set.
-      feature: the feature with the examples; '': 'image', or else the only
-        array of numbers.
-
     Raises:
-      UserError: there is no such feature, or there are several.
+      UserError: see `find_feature`.
     """
     self._builder, info = builder, builder.info
     self.name, self.version = info.name, str(info.version)
@@ -245,14 +234,16 @@ class TfdsDataset(Dataset):
 def find_feature(info: tfds.core.DatasetInfo, name: str = '') -> str:
   """Returns the name of the feature that holds the examples.
 
-  Args:
-    info: info of a prepared data set.
-    name: name of the feature; '': 'image', or else the only array of numbers.
+  If `name` is '', it is 'image', or else the only array of numbers.
 
   Raises:
     UserError: there is none of that name, none at all, or several.
   """
-  known = sorted(key for key in info.features if _holds_examples(info, key))
+  known = sorted(
+    key
+    for key, feature in info.features.items()
+    if isinstance(feature, tfds.features.Image) or is_tensor(info, key)
+  )
   if name in known:
     return name
   if not name and 'image' in info.features:
@@ -269,11 +260,6 @@ def find_feature(info: tfds.core.DatasetInfo, name: str = '') -> str:
     f'images and arrays of data.name={info.name!r}: for example, '
     f'--config.data.feature={known[0]}'
   )
-
-
-def _holds_examples(info: tfds.core.DatasetInfo, name: str) -> bool:
-  is_image = isinstance(info.features[name], tfds.features.Image)
-  return is_image or is_tensor(info, name)
 
 
 def is_tensor(info: tfds.core.DatasetInfo, name: str) -> bool:

@@ -41,24 +41,13 @@ class TFRecords:
     split: str,
     decoders: Mapping[str, Any] | None,
   ):
-    """Opens no file yet.
-
-    Args:
-      info: info of a data set stored as tfrecord.
-      split: the name of a split.
-      decoders: of TFDS; None: records stay serialized.
-    """
+    """Opens no file yet; with `decoders` None records stay serialized."""
     self._features, self._decoders = info.features, decoders
     self._files = info.splits[split].file_instructions
     self._records = Parts(file.examples_in_shard for file in self._files)
     self._find = functools.cache(find_records)
 
   def __getitems__(self, indices: Sequence[int]) -> list[dict | bytes]:
-    """Returns the records at these indices.
-
-    Raises:
-      ValueError, OSError: a file is damaged or missing.
-    """
     records = [self._read(index) for index in indices]
     if self._decoders is None:
       return records
@@ -110,12 +99,9 @@ def _masked_crc32c(data: bytes) -> int:
 
 
 def check_prepared(folder: epath.PathLike) -> None:
-  """Checks that prepared data names no classes but those of TFDS.
+  """Raises a UserError if prepared data names classes beside those of TFDS.
 
   Call it before TFDS reads the folder.
-
-  Raises:
-    UserError: a file there names such a class, or cannot be read.
   """
   folder = epath.Path(folder)
   default = folder / '.config' / 'metadata.json'  # Names another folder.
@@ -131,7 +117,6 @@ def check_prepared(folder: epath.PathLike) -> None:
 
 
 def _read(path: epath.Path, find: Callable[[Any], Iterable[str]]) -> list[str]:
-  """Returns the names that are found in a JSON file."""
   try:
     return list(find(json.loads(path.read_text())))
   except (OSError, ValueError, RecursionError) as error:

@@ -45,19 +45,13 @@ _OME_FILE = re.compile(
 
 
 class Tiff(NamedTuple):
-  """The content of a TIFF.
+  """The content of a TIFF."""
 
-  Attributes:
-    values: the first series, as stored; of a palette, its colors [..., 3].
-    axes: a letter for each axis of `values`; only 'C' may be last.
-    nodata: the value that means "no data", as text; '' if none is declared.
-    hidden: bool, of the same shape, which values a mask or a GeoTIFF's alpha
-      hides, or were never written; None if none are.
-  """
-
-  values: np.ndarray
-  axes: str
-  nodata: str
+  values: np.ndarray  # The first series; of a palette, its colors [..., 3].
+  axes: str  # A letter for each axis of `values`; only 'C' may be last.
+  nodata: str  # The value that means "no data", as text; '' if none does.
+  # Bool, of the same shape, which values a mask or a GeoTIFF's alpha hides, or
+  # were never written; None if none are.
   hidden: np.ndarray | None = None
 
 

@@ -72,13 +72,9 @@ def find_range(
 
 
 def _warn_of_clipping(given, found, examples, is_outside) -> str:
-  """Returns a warning if clipping changes what matters, or ''.
+  """Returns a warning if clipping to (low, high) changes what matters, or ''.
 
-  Args:
-    given: the field.
-    found: the range (low, high).
-    examples: [N, *S, C], NaN where no data.
-    is_outside: [N, *S, C] bool, the values that are clipped.
+  `examples` and `is_outside` are [N, *S, C], as in `find_range`.
   """
   low, high = found
   least, most = float(np.nanmin(examples)), float(np.nanmax(examples))
@@ -120,7 +116,6 @@ def _sample(images: Images) -> np.ndarray:
 def _bounds(
   given: ValueRange, values: np.ndarray, dtype: np.dtype
 ) -> tuple[float, float]:
-  """Returns (low, high) for a value of the field."""
   if given == 'percentiles':
     low, high = map(float, np.percentile(values, PERCENTILES))
     if low == high:  # Nearly all are the same; clip nothing.
@@ -145,7 +140,6 @@ def _bounds(
 
 
 def _check_precision(low: float, high: float) -> None:
-  """Checks that float32 can represent the range."""
   bound, width = max(abs(low), abs(high)), high - low
   if width < max(_MIN_WIDTH, _RESOLUTION * bound) or bound > _MAX_BOUND:
     raise UserError(

@@ -6,7 +6,6 @@ channels.
 """
 
 import bisect
-import functools
 import itertools
 import math
 import pathlib
@@ -18,10 +17,9 @@ import numpy as np
 from absl import logging
 
 from vaegan_jax.data import arrays, cache
-from vaegan_jax.data.crops import Array, Crops
+from vaegan_jax.data.crops import Crops
 from vaegan_jax.data.data_config import DataConfig
-from vaegan_jax.data.reading import Reading
-from vaegan_jax.data.slices import Opened, Sliced, Values, decoded
+from vaegan_jax.data.slices import Sliced, Values, marked
 from vaegan_jax.data.source import Dataset
 from vaegan_jax.data.store import Recent
 from vaegan_jax.errors import UserError, describe_error
@@ -39,8 +37,7 @@ def open_crops(
   """Opens the crops of one split.
 
   Args:
-    dataset: an opened source.
-    data: the fields of `config.data`.
+    dataset, data: an opened source, and its settings.
     parts: (name, first, end) for each part of the split.
     fingerprint: see `split.Images`.
     path: file for the decoded copy; None if there is to be none.
@@ -52,52 +49,46 @@ def open_crops(
   places = [(name, i) for name, first, end in parts for i in range(first, end)]
   facts = [dataset.whole(*place) for place in places]
   copied = [n for n, fact in enumerate(facts) if not fact.in_place]
-  decode = functools.partial(_decode, dataset, channels, len(shape), reading)
-  copy = None
+  in_copy = {n: number for number, n in enumerate(copied)}
+
   if copied:
     copy = Copy(
       path,
       [(*facts[n].space, channels) for n in copied],
       dataset.dtype,
-      lambda number: decode(places[copied[number]]),
+      lambda number: _decode(dataset, data, *places[copied[number]]),
     )
-    copy.prepare()
     dataset.close()
-  in_copy = {n: number for number, n in enumerate(copied)}
 
   def open_array(n: int) -> Sliced:
     if n in in_copy:
-      opened = Opened(copy.open(in_copy[n]))
+      stored = arrays.Stored(copy.open(in_copy[n]))
     else:
-      opened = dataset.open_whole(*places[n])
-    return Sliced(opened, channels, len(shape), reading, facts[n].nodata)
+      stored = dataset.open_whole(*places[n])
+    stored = stored._replace(nodata=stored.nodata or facts[n].nodata)
+    return Sliced(stored, channels, len(shape), reading)
 
-  found = [
-    Array(
-      fact.space,
-      functools.partial(open_array, n),
-      functools.partial(dataset.error, *places[n]),
-      fact.empty,
-    )
-    for n, fact in enumerate(facts)
-  ]
-  return Crops(found, shape, dataset.dtype, reading, fingerprint)
+  return Crops(
+    facts,
+    open_array,
+    lambda n, *told: dataset.error(*places[n], *told),
+    shape,
+    dataset.dtype,
+    reading,
+    fingerprint,
+  )
 
 
 def _decode(
-  dataset: Dataset,
-  channels: int,
-  num_axes: int,
-  reading: Reading,
-  place: tuple[str, int],
+  dataset: Dataset, data: DataConfig, split: str, index: int
 ) -> np.ndarray:
   """Returns [*S, C] of a whole file, in which values may mark missing ones."""
-  split, index = place
   try:
-    (data,) = dataset.read(split, [index])
-    opened = decoded(arrays.stored_of(data, reading), reading)
-    values, axes = opened.values, opened.axes
-    return arrays.channels_last(values, channels, num_axes, axes)
+    (content,) = dataset.read(split, [index])
+    stored = arrays.stored_of(content, data.reading)
+    values = marked(stored, data.reading).values
+    num_axes = len(data.read_shape)
+    return arrays.channels_last(values, data.channels, num_axes, stored.axes)
   except Exception as error:  # Libraries raise nearly anything.
     raise dataset.error(split, index, 'cannot be decoded', error) from error
 
@@ -112,38 +103,34 @@ class Copy:
     dtype: np.dtype,
     decode: Callable[[int], np.ndarray],
   ):
-    """Writes nothing yet.
+    """Opens the file, and writes it first if necessary.
 
     Args:
       path: the file; None if there is to be none.
       shapes: (*S, C) of each array.
       dtype: of all.
       decode: returns an array, by its number.
+
+    Raises:
+      UserError: the file cannot be written.
     """
     self._path, self._shapes, self.dtype = path, shapes, dtype
     self._ends = list(itertools.accumulate(map(math.prod, shapes)))
     self.shape = (-(-self._ends[-1] // _ROW), _ROW)
     self._recent, self._decode = Recent(1), decode
-
-  def prepare(self) -> None:
-    """Opens the file, and writes it first if necessary.
-
-    Raises:
-      UserError: it cannot be written.
-    """
-    if self._path is None:
+    if path is None:
       return
-    if not cache.is_whole(self._path, self.shape, self.dtype):
+    if not cache.is_whole(path, self.shape, dtype):
       try:
-        cache.write(self, self._path, 'blocks')
+        cache.write(self, path, 'blocks')
       except OSError as error:
         raise UserError(
-          f"data.crop='random' needs a decoded copy of {len(self._shapes):,} "
+          f"data.crop='random' needs a decoded copy of {len(shapes):,} "
           f'compressed files ({describe_error(error)}): name a folder on a '
           'disk with room, such as --config.data.data_dir=/scratch/data, or '
           'save them as .npy, WAV or FLAC, which are read in place'
         ) from error
-    values, self._crc32s = cache.open_copy(self._path, self.shape, self.dtype)
+    values, self._crc32s = cache.open_copy(path, self.shape, dtype)
     self._values = values.reshape(-1)
     self._checked = np.zeros(len(values), bool)
 
@@ -163,11 +150,7 @@ class Copy:
     return found
 
   def open(self, number: int) -> Values:
-    """Opens an array.
-
-    Raises:
-      UserError: there is no file.
-    """
+    """Opens an array; raises a UserError if there is no file."""
     if self._path is None:
       raise UserError(
         "data.crop='random' needs data.cache_images=true for the "
@@ -200,7 +183,6 @@ class Copy:
     return self._ends[number] - math.prod(self._shapes[number])
 
   def _whole(self, number: int) -> np.ndarray:
-    """Decodes an array, and keeps the last."""
     return self._recent.get(
       number, lambda: np.ascontiguousarray(self._decode(number))
     )
@@ -221,13 +203,7 @@ class _OfCopy(NamedTuple):
 def _rows_of(
   first: int, shape: tuple[int, ...], cuts: tuple[slice, ...]
 ) -> np.ndarray:
-  """Returns the rows of a file that a part of an array [*S, C] touches.
-
-  Args:
-    first: the place of the array's first value in the file.
-    shape: of the array.
-    cuts: the part.
-  """
+  """Returns the rows that a part of an array [*S, C], from `first`, touches."""
   bounds = [c.indices(n)[:2] for c, n in zip(cuts, shape, strict=True)]
   inner = math.prod(shape[1:])
   # Along the first axis, the values from the first to the last of each.

@@ -25,21 +25,12 @@ def _load(name: str) -> type[Source]:
 
 
 def find(name: str) -> type[Source]:
-  """Returns the source for a value of `data.name`.
-
-  Args:
-    name: a file here, without its suffix, or any TFDS name.
-  """
+  """Returns the source for `data.name`, a file here or any TFDS name."""
   return _load(name if name in names() else _DEFAULT)
 
 
 def holds_arrays(name: str, shape: tuple[int, ...]) -> bool:
-  """Returns whether examples are arrays in units of their own.
-
-  Args:
-    name: a value of `data.name`.
-    shape: a value of `data.shape`.
-  """
+  """Returns whether examples of a data set are arrays in units of their own."""
   return bool(shape) or bool(find(name).holds_arrays)
 
 

@@ -1,15 +1,22 @@
-"""Tar archives of WebDataset, and zips, whose files are read in place."""
+"""Tar archives of WebDataset, and zips, whose files are read in place.
+
+Nothing is unpacked. A tar is scanned once for the offsets of its members.
+"""
 
 import collections
 import itertools
 import os
 import pathlib
+import re
+import tarfile
 import zipfile
+from collections.abc import Iterator
+from typing import NamedTuple
 
-from vaegan_jax.data import archives
+from vaegan_jax.data import store
+from vaegan_jax.data.reading import check_size
+from vaegan_jax.data.source_bases import StoreSource
 from vaegan_jax.data.split_names import find_file_split, numbers_of, splits_of
-from vaegan_jax.data.store import Recent, Store, hash_names, stat_of
-from vaegan_jax.data.store_source import StoreSource
 from vaegan_jax.errors import UserError
 
 _IMAGES = (
@@ -19,37 +26,57 @@ _IMAGES = (
 _ARRAYS = ('npy', 'npz', 'tif', 'tiff', 'png', 'wav', 'flac')
 _OPEN_AT_ONCE = 64  # Zips, whose directories are in memory.
 _MAX_LISTED = 8  # Kinds of files in a message.
+_BLOCK = 512  # Bytes of a tar's header.
+# WebDataset's: a key ends at the first dot of the file's name.
+_WEBDATASET = re.compile(r'((?:.*/|)[^.]+)[.]([^/]*)', re.DOTALL)
+_LAST_SUFFIX = re.compile(r'(.+)[.]([^/.]*)', re.DOTALL)
+_META = re.compile(r'__[^/]*__($|/)')  # Of WebDataset, and of a Mac.
+_COMPRESSED = {
+  b'\x1f\x8b': 'gunzip',
+  b'BZh': 'bunzip2',
+  b'\xfd7zXZ': 'unxz',
+  b'\x28\xb5\x2f\xfd': 'unzstd',
+}
 
 
-class Archives(Store):
+class Member(NamedTuple):
+  """A file in an archive."""
+
+  key: str  # Of its example; files with the same key belong together.
+  suffix: str  # In lower case, 'jpg' or 'seg.png'.
+  name: str  # In the archive.
+  offset: int  # Of its bytes; -1 in a zip.
+  size: int  # In bytes, unpacked.
+
+
+class Archives(store.Store):
   """The members of one kind, in all archives."""
 
   def __init__(self, path, data):
-    """Finds the archives; `data` is a `DataConfig`."""
     self.location, self._wanted = path, data.feature.lower()
     self.are_photos = not data.shape
     self.options = (self._wanted,)
     self._paths = _find_archives(self.location)
-    self._zips = Recent(_OPEN_AT_ONCE)
+    self._zips = store.Recent(_OPEN_AT_ONCE)
 
   def state(self):
     return [
-      (os.path.relpath(path, self.location), *stat_of(path))
+      (os.path.relpath(path, self.location), *store.stat_of(path))
       for path in self._paths
     ]
 
   def scan(self):
-    """Returns [archive, *member] of all examples; see `Store.scan`."""
+    """Returns [archive, *member] of all examples; see `store.Store.scan`."""
     members = [
       (number, member)
       for number, path in enumerate(self._paths)
-      for member in archives.list_members(path)
+      for member in list_members(path)
     ]
     suffixes = self._choose(members)
     return [[n, *m] for n, m in members if m.suffix in suffixes]
 
   def load(self, found):
-    self._members = [(n, archives.Member(*member)) for n, *member in found]
+    self._members = [(n, Member(*member)) for n, *member in found]
     suffixes = {member.suffix for _, member in self._members}
     self.feature = ', '.join(sorted(suffixes))
     names = [os.path.relpath(path, self.location) for path in self._paths]
@@ -66,22 +93,27 @@ class Archives(Store):
   def read(self, number):
     archive, member = self._members[number]
     path = self._paths[archive]
-    if member.offset >= 0:
-      return archives.read_tar(path, member)
-    opened = self._zips.get(archive, lambda: zipfile.ZipFile(path))
-    return archives.read_zip(opened, member.name)
+    if member.offset < 0:
+      opened = self._zips.get(archive, lambda: zipfile.ZipFile(path))
+      check_size(opened.getinfo(member.name).file_size)
+      return opened.read(member.name)
+    check_size(member.size)
+    with open(path, 'rb') as file:
+      data = os.pread(file.fileno(), member.size, member.offset)
+    if len(data) != member.size:
+      raise OSError(f'{len(data):,} of its {member.size:,} bytes are there')
+    return data
 
   def close(self):
     self._zips.clear()
 
   def describe(self, number):
-    """Returns the name of the file, and of its archive."""
     archive, member = self._members[number]
     return f'{member.name!r} in {os.path.basename(self._paths[archive])}'
 
   def hashes(self):
     """Returns hashes of keys, so that other archives move no example."""
-    return hash_names([member.key for _, member in self._members])
+    return store.hash_names([member.key for _, member in self._members])
 
   def report(self):
     count = len(self) - sum(map(len, self.splits.values()))
@@ -136,17 +168,12 @@ def _has_single_files(members, suffixes):
 
 
 def _find_archives(location):
-  """Returns the archives, sorted.
-
-  Raises:
-    UserError: no archives are found.
-  """
   if os.path.isfile(location):
     return [location]
   paths = sorted(
     str(path)
     for path in pathlib.Path(location).rglob('*')
-    if path.suffix.lower() in archives.SUFFIXES and path.name[0] != '.'
+    if path.suffix.lower() in ('.tar', '.zip') and path.name[0] != '.'
   )
   if not paths:
     raise UserError(
@@ -154,6 +181,90 @@ def _find_archives(location):
       'and has none: name another, such as "~/shards"'
     )
   return paths
+
+
+def list_members(path: str) -> list[Member]:
+  """Lists the files of an archive, in its order.
+
+  Raises:
+    UserError: it is truncated, encrypted, compressed as a whole, or has names
+      that lead out of it.
+  """
+  with open(path, 'rb') as file:
+    start = file.read(8)
+  for magic, program in _COMPRESSED.items():
+    if start.startswith(magic):
+      raise UserError(
+        f'{path!r} of data.path is compressed as a whole, so that '
+        f'no example can be read alone: unpack it to a .tar by {program}'
+      )
+  list_all = _list_zip if start.startswith(b'PK') else _list_tar
+  with store.reporting_damage(f'{path!r} of data.path'):
+    members = list(list_all(path))
+  for member in members:
+    if member.name.startswith('/') or '..' in member.name.split('/'):
+      raise UserError(
+        f'{path!r} of data.path has a member whose name leads out of '
+        f'it, {member.name!r}: write it again with relative names'
+      )
+  return members
+
+
+def _list_zip(path: str) -> Iterator[Member]:
+  with zipfile.ZipFile(path) as archive:
+    for info in archive.infolist():
+      if info.flag_bits & 1:
+        raise UserError(
+          f'{path!r} of data.path is encrypted: store it without a password'
+        )
+      match = _LAST_SUFFIX.fullmatch(info.filename)
+      if match and not info.is_dir() and not _META.match(info.filename):
+        key, suffix = match[1], match[2].lower()
+        yield Member(key, suffix, info.filename, -1, info.file_size)
+
+
+def _list_tar(path: str) -> Iterator[Member]:
+  current, found = '', set()
+  with tarfile.open(path, 'r:') as archive:
+    for info in archive:
+      archive.members = []  # It would keep all.
+      match = _WEBDATASET.fullmatch(info.name)
+      if not match or not info.isreg() or _META.match(info.name):
+        continue
+      if info.issparse():
+        raise UserError(
+          f'{path!r} has sparse members: write it without --sparse'
+        )
+      key, suffix = match[1], match[2].lower()
+      if key != current:  # The same key further on is another example.
+        current, found = key, set()
+      if suffix in found:
+        raise UserError(
+          f'{path!r} of data.path has two files {info.name!r} of one '
+          'example: write it again with one'
+        )
+      found.add(suffix)
+      yield Member(key, suffix, info.name, info.offset_data, info.size)
+    _check_end(path, archive.offset)
+
+
+def _check_end(path: str, offset: int) -> None:
+  """Checks the end mark: `tarfile` takes a truncated header for the end."""
+  with open(path, 'rb') as file:
+    file.seek(offset)
+    block = file.read(_BLOCK)
+    if len(block) < _BLOCK or any(block):
+      raise UserError(
+        f'{path!r} of data.path is truncated, as it lacks the end of a '
+        'tar: copy or write it again'
+      )
+    while block := file.read(2**20):
+      if any(block):
+        raise UserError(
+          f'{path!r} of data.path has more after its end, as tars that '
+          'were joined by cat do: join them by tar --concatenate, or keep '
+          'them apart'
+        )
 
 
 class Source(StoreSource):

@@ -6,9 +6,9 @@ import pathlib
 import numpy as np
 
 from vaegan_jax.data import containers
+from vaegan_jax.data.source_bases import StoreSource
 from vaegan_jax.data.split_names import find_split, numbers_of
 from vaegan_jax.data.store import Parts, Store, stat_of
-from vaegan_jax.data.store_source import StoreSource
 from vaegan_jax.errors import UserError
 
 _MAX_LISTED = 12  # Arrays in a message.
@@ -18,7 +18,6 @@ class ArrayFile(Store):
   """The examples of an array, or of one array for each split."""
 
   def __init__(self, path: str, data):
-    """Finds the files; `data` is a `DataConfig`."""
     self.location = path
     self._axis = data.example_axis
     self.options = (data.feature, self._axis)
@@ -65,7 +64,6 @@ class ArrayFile(Store):
       rows.close()
 
   def describe(self, number):
-    """Returns the key of an array, if it has one, and an index."""
     rows, row = self._find(number)
     return f'{rows.entry.name}[{row}]' if rows.entry.name else f'array {row}'
 
@@ -137,11 +135,7 @@ class ArrayFile(Store):
     )
 
   def _check_axis(self, entry):
-    """Returns the axis of the examples.
-
-    Raises:
-      UserError: other axes hold what the run takes, and this one does not.
-    """
+    """Returns the axis of the examples, if other axes do not fit better."""
     from vaegan_jax.data.array_shapes import can_cut
 
     cut = {'channels': self._data.channels, 'shape': self._data.read_shape}
@@ -164,12 +158,7 @@ class ArrayFile(Store):
 
 
 def _find_files(location):
-  """Returns files by split; '' stands for all.
-
-  Raises:
-    UserError: there is no such file, or a folder has several that are not
-      named like splits.
-  """
+  """Returns files by split; '' stands for all."""
   if not os.path.exists(location):
     raise UserError(
       f'data.path={location!r} does not exist: name a .npy, .npz, .mat, HDF5 '

@@ -14,8 +14,7 @@ class Source(source.Source):
 
   @classmethod
   def open(cls, data, *, fill_bucket=False):
-    from vaegan_jax.data.array_files import ArrayFiles
-    from vaegan_jax.data.cropped_files import CroppedFiles
+    from vaegan_jax.data.array_files import ArrayFiles, CroppedFiles
     from vaegan_jax.data.folder import FolderDataset, local_path
 
     kind = CroppedFiles if data.crop == 'random' else ArrayFiles

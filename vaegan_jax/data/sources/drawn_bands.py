@@ -9,7 +9,7 @@ Randomness comes from `RandomState`, whose stream NumPy has frozen.
 
 import numpy as np
 
-from vaegan_jax.data.synthetic_source import SyntheticSource
+from vaegan_jax.data.source_bases import SyntheticSource
 
 SHAPE = (64, 64, 13)
 
@@ -27,11 +27,7 @@ _NOISE = 25.0  # Standard deviation of the instrument noise.
 
 
 def draw(index: int) -> np.ndarray:
-  """Draws one scene.
-
-  Returns:
-    [64, 64, 13] uint16, reflectance times 10,000.
-  """
+  """Draws one scene [64, 64, 13] uint16, reflectance times 10,000."""
   rng = np.random.RandomState(index)
   middles = np.array(SHAPE[:2]).reshape(2, 1, 1) / 2 - 0.5
   y, x = np.mgrid[: SHAPE[0], : SHAPE[1]] - middles

@@ -15,7 +15,7 @@ import random
 
 import numpy as np
 
-from vaegan_jax.data.synthetic_source import SyntheticSource
+from vaegan_jax.data.source_bases import SyntheticSource
 
 SIZE = 64
 _SCALE = 3
@@ -62,11 +62,7 @@ _FRAMES = (_INK, (176, 40, 52), (30, 70, 140), (150, 110, 30))
 
 
 def draw_face(index: int) -> np.ndarray:
-  """Draws one face.
-
-  Returns:
-    [64, 64, 3] uint8 RGB.
-  """
+  """Draws one face [64, 64, 3] uint8 RGB."""
   rng = random.Random(index)
   pen = _Pen()
   _draw_pattern(pen, rng, (0, 0, SIZE, SIZE), _pick(rng, _BACKDROPS))
@@ -104,12 +100,7 @@ class _Pen:
     self._draw = ImageDraw.Draw(self._image)
 
   def ellipse(self, x, y, rx, ry, fill=None, outline=None, width=0.0):
-    self._draw.ellipse(
-      (_px(x - rx), _px(y - ry), _px(x + rx), _px(y + ry)),
-      fill=fill,
-      outline=outline,
-      width=_px(width),
-    )
+    self._draw.ellipse(_around(x, y, rx, ry), fill, outline, _px(width))
 
   def box(self, left, top, right, bottom, fill):
     self._draw.rectangle(
@@ -126,13 +117,7 @@ class _Pen:
 
   def arc(self, x, y, rx, ry, start, end, fill, width):
     """Draws an arc; angles are in degrees clockwise from the right."""
-    self._draw.arc(
-      (_px(x - rx), _px(y - ry), _px(x + rx), _px(y + ry)),
-      start=start,
-      end=end,
-      fill=fill,
-      width=_px(width),
-    )
+    self._draw.arc(_around(x, y, rx, ry), start, end, fill, _px(width))
 
   def stamp(self, other, x, y, rx, ry):
     """Copies what `other` has drawn within an ellipse."""
@@ -146,6 +131,10 @@ class _Pen:
 
 def _px(units: float) -> int:
   return round(units * _SCALE)
+
+
+def _around(x, y, rx, ry) -> tuple[int, int, int, int]:
+  return _px(x - rx), _px(y - ry), _px(x + rx), _px(y + ry)
 
 
 def _pick(rng, options):
@@ -190,7 +179,6 @@ def _strand(pen, rng, hair, points):
 
 
 def _draw_back_hair(pen, rng, style, hair, x, y, half_width, half_height):
-  """Draws the hair behind the head."""
   rx, ry = half_width + 3.5, half_height + 3
   pen.ellipse(x, y - 2.5, rx, ry - 1, hair[0])
   if style == 'bun':
@@ -268,7 +256,6 @@ def _draw_eyes(pen, rng, x, y, brow):
 
 
 def _draw_nose_and_mouth(pen, rng, x, y, half_height, shade):
-  """Draws a nose, and one of four mouths."""
   line = _mix(shade, (60, 20, 20), 0.35)
   pen.arc(x, y + 4, 1.8, 1.8, 10, 170, line, 0.67)
   my = y + 0.58 * half_height
@@ -308,20 +295,14 @@ def _draw_fringe(pen, rng, hair, x, y, half_width, half_height):
 
 
 def _draw_glasses(pen, rng, x, y, half_width):
-  """Draws thin round or square frames of glasses."""
   frame = _pick(rng, _FRAMES)
   square = rng.random() < 0.4
   for side in (-1, 1):
     ex, ey = x + side * 6.8, y - 0.6
     if square:
-      points = [
-        (-5.4, -4.4),
-        (5.4, -4.4),
-        (5.4, 4.4),
-        (-5.4, 4.4),
-        (-5.4, -4.4),
-      ]
-      pen.line([(ex + px, ey + py) for px, py in points], frame, 0.67)
+      corners = ((-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1))
+      points = [(ex + 5.4 * a, ey + 4.4 * b) for a, b in corners]
+      pen.line(points, frame, 0.67)
     else:
       pen.ellipse(ex, ey, 5.6, 5.4, None, frame, 0.67)
     arm = ((ex + side * 5.6, ey - 1), (x + side * (half_width + 1), ey - 2))

@@ -9,7 +9,7 @@ Randomness comes from `RandomState`, whose stream NumPy has frozen.
 
 import numpy as np
 
-from vaegan_jax.data.synthetic_source import SyntheticSource
+from vaegan_jax.data.source_bases import SyntheticSource
 
 SAMPLE_RATE = 16_000
 SHAPE = (8192, 1)
@@ -21,11 +21,7 @@ _ONSETS = 8  # Places of the grid on which a note begins.
 
 
 def draw(index: int) -> np.ndarray:
-  """Draws one sound.
-
-  Returns:
-    [8192, 1] int16, at 16,000 samples per second.
-  """
+  """Draws one sound [8192, 1] int16, at 16,000 samples per second."""
   rng = np.random.RandomState(index)
   sound = np.zeros(SHAPE[0])
   for half in range(2):

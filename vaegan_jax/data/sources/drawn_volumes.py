@@ -9,7 +9,7 @@ Randomness comes from `RandomState`, whose stream NumPy has frozen.
 
 import numpy as np
 
-from vaegan_jax.data.synthetic_source import SyntheticSource
+from vaegan_jax.data.source_bases import SyntheticSource
 
 SHAPE = (32, 32, 32, 1)
 
@@ -20,11 +20,7 @@ _NOISE = 2.0  # Standard deviation of the instrument noise.
 
 
 def draw(index: int) -> np.ndarray:
-  """Draws one volume.
-
-  Returns:
-    [32, 32, 32, 1] uint8.
-  """
+  """Draws one volume [32, 32, 32, 1] uint8."""
   rng = np.random.RandomState(index)
   *sides, _ = SHAPE
   space = np.stack(np.meshgrid(*map(np.arange, sides), indexing='ij'), -1)

@@ -6,18 +6,11 @@ import re
 
 import numpy as np
 
-from vaegan_jax.data import tables
+from vaegan_jax.data import store, tables
 from vaegan_jax.data.no_data import IGNORE
 from vaegan_jax.data.reading import Declared
+from vaegan_jax.data.source_bases import StoreSource
 from vaegan_jax.data.split_names import find_file_split, numbers_of
-from vaegan_jax.data.store import (
-  Parts,
-  Store,
-  import_reader,
-  reporting_damage,
-  stat_of,
-)
-from vaegan_jax.data.store_source import StoreSource
 from vaegan_jax.errors import UserError, describe_error
 
 _NAME = re.compile(r'\w[\w.-]*/\w[\w.-]*(:[\w.-]+)?')  # And a configuration.
@@ -25,11 +18,10 @@ _SUFFIXES = ('.parquet', '.arrow')
 _FIRST_SAFE = 4  # The version of datasets that runs no code of data sets.
 
 
-class Column(Store):
+class Column(store.Store):
   """The cells of one column, in all splits."""
 
   def __init__(self, path, data):
-    """Finds the files; `data` is a `DataConfig`."""
     self.feature, self.are_photos = data.feature, not data.shape
     self.options = (self.feature,)
     self._has_no_nulls = data.nodata == IGNORE
@@ -42,13 +34,13 @@ class Column(Store):
 
   def state(self):
     return [
-      (split, os.path.basename(file), *stat_of(file))
+      (split, os.path.basename(file), *store.stat_of(file))
       for split, files in self._files.items()
       for file in files
     ]
 
   def load(self, found):
-    with reporting_damage(f'data.path={self.location!r}'):
+    with store.reporting_damage(f'data.path={self.location!r}'):
       self._tables = {
         split: tables.Table(self.location, files)
         for split, files in self._files.items()
@@ -56,10 +48,15 @@ class Column(Store):
     first = next(iter(self._tables.values()))
     self.feature = self._find_column(first.schema)
     lengths = [len(table) for table in self._tables.values()]
-    self._rows = Parts(lengths)
+    self._rows = store.Parts(lengths)
     if len(self._tables) > 1:
       self.splits = numbers_of(np.repeat([*self._tables], lengths))
-    self._refuse_paths()
+    try:  # Cells that are only paths are an error, once for all.
+      self.read(0)
+    except UserError:
+      raise
+    except Exception:  # The check counts what is damaged.
+      pass
 
   def __len__(self):
     return len(self._rows)
@@ -77,7 +74,6 @@ class Column(Store):
       table.close()
 
   def describe(self, number):
-    """Returns the split, if there are several, and the row."""
     split, row = self._find(number)
     return f'row {row:,} of {split!r}' if split else f'row {row:,}'
 
@@ -89,7 +85,7 @@ class Column(Store):
     return list(self._tables)[part], row
 
   def _find_column(self, schema):
-    usable = tables.usable_columns(schema)
+    usable = [field.name for field in schema if tables.is_usable(field.type)]
     if self.feature in usable:
       return self.feature
     if not self.feature and 'image' in usable:
@@ -107,22 +103,9 @@ class Column(Store):
       )
     )
 
-  def _refuse_paths(self):
-    """Raises the error for cells that are only paths, once for all."""
-    try:
-      self.read(0)
-    except UserError:
-      raise
-    except Exception:  # The check counts what is damaged.
-      return
-
 
 def _find_files(path):
-  """Returns the files of tables by split; '' stands for all.
-
-  Raises:
-    UserError: no files are found.
-  """
+  """Returns the files of tables by split; '' stands for all."""
   if os.path.isfile(path):
     return {'': [path]}
   if not os.path.isdir(path):
@@ -164,7 +147,7 @@ def _load_by_name(path):
       'wrote, a .parquet, or a data set such as "owner/name"'
     )
   what = 'the name of a data set of Hugging Face, as there is no such file'
-  datasets = import_reader('datasets', path, what)
+  datasets = store.import_reader('datasets', path, what)
   if int(datasets.__version__.split('.')[0]) < _FIRST_SAFE:
     raise UserError(
       f'data.path={path!r} needs datasets {_FIRST_SAFE} or later, because '

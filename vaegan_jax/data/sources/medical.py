@@ -6,9 +6,9 @@ import os
 import numpy as np
 
 from vaegan_jax.data import medical_files, no_data
+from vaegan_jax.data.source_bases import StoreSource
 from vaegan_jax.data.split_names import numbers_of, splits_of
-from vaegan_jax.data.store import Store, hash_names
-from vaegan_jax.data.store_source import StoreSource
+from vaegan_jax.data.store import Store, hash_names, stat_of
 from vaegan_jax.errors import UserError
 
 _MAX_LISTED = 3  # Orientations in a line.
@@ -21,7 +21,6 @@ class Scans(Store):
   lengths_vary = True
 
   def __init__(self, path, data):
-    """Lists the files; `data` is a `DataConfig`."""
     self.location = path
     if not os.path.isdir(self.location):
       raise UserError(
@@ -37,7 +36,13 @@ class Scans(Store):
       self.options += ('padding', 'frames')
 
   def state(self):
-    return medical_files.stat_all(self.location, self._files)
+    names = [name for names in self._files.values() for name in names]
+    if not names:
+      raise UserError(
+        f'data.path={self.location!r} has no .nii, .nii.gz and no DICOM files: '
+        'name another folder, such as "~/scans"'
+      )
+    return [(n, *stat_of(os.path.join(self.location, n))) for n in names]
 
   def scan(self):
     found = []
@@ -71,14 +76,10 @@ class Scans(Store):
     return self._scans[number].get('is_in_place', False)
 
   def open(self, number):
-    from vaegan_jax.data.slices import Opened
-
     (name,) = self._scans[number]['files']
-    path = os.path.join(self.location, name)
-    return Opened(medical_files.NiftiFile(path))
+    return medical_files.NiftiFile(os.path.join(self.location, name))
 
   def describe(self, number):
-    """Returns the name of the file, or of the first of a series."""
     name, *others = self._scans[number]['files']
     return f'the series of {name!r}' if others else repr(name)
 

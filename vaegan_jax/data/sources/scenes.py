@@ -7,9 +7,9 @@ import pathlib
 import numpy as np
 
 from vaegan_jax.data import scene_files, tiff_files
+from vaegan_jax.data.source_bases import StoreSource
 from vaegan_jax.data.split_names import numbers_of, splits_of
 from vaegan_jax.data.store import Parts, Recent, Store, hash_names, stat_of
-from vaegan_jax.data.store_source import StoreSource
 from vaegan_jax.errors import UserError
 
 _OPEN_AT_ONCE = 16  # Scenes.
@@ -21,7 +21,6 @@ class Scenes(Store):
   noun = 'tiles'
 
   def __init__(self, path, data):
-    """Lists the scenes; `data` is a `DataConfig`."""
     self.location = path
     self._names = _find_scenes(self.location)
     self._tile = tuple(data.read_shape)
@@ -93,7 +92,6 @@ class Scenes(Store):
     self._recent.clear()
 
   def describe(self, number):
-    """Returns the name of the scene, and the first row and column."""
     scene, top, left = self._find(number)
     return f'{self._names[scene]!r} from [{top}, {left}]'
 
@@ -165,11 +163,7 @@ def _order_tiles(scene, tile):
 
 
 def _find_scenes(location):
-  """Returns the relative names of scenes, sorted; '' for a single file.
-
-  Raises:
-    UserError: no scenes are found.
-  """
+  """Returns the relative names of scenes, sorted; '' for a single file."""
   if os.path.isfile(location):
     return ['']
   root = pathlib.Path(location)

@@ -1,34 +1,26 @@
-"""Counts of the sizes and color profiles of a folder's images."""
+"""Counts of what the files of a folder hold, for its index and its report."""
 
+import collections
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from PIL import Image
 
-from vaegan_jax.data import color, tiff_images
+from vaegan_jax.data import color, file_lists, no_data, tiff_images
 from vaegan_jax.data.data_config import DataConfig
 
 _MIN_KEPT = 0.25  # Share of an image; the crop of a strip keeps less.
 _MAX_NAMED = 5  # Profiles.
-
-
 _KEYS = ('sizes', 'profiles', 'unusable_profiles', 'pages', 'tiffs')
 
 
 class Item(NamedTuple):
-  """Properties of an image that are counted.
+  """Properties of an image that are counted."""
 
-  Attributes:
-    size: (width, height).
-    profile: its color profile, unless it is sRGB.
-    pages: number of pages of a TIFF.
-    is_read_otherwise: whether the first rules read other pixels.
-  """
-
-  size: tuple[int, int]
-  profile: color.Profile | None
-  pages: int = 1
-  is_read_otherwise: bool = False
+  size: tuple[int, int]  # (width, height).
+  profile: color.Profile | None  # Unless it is sRGB.
+  pages: int = 1  # Of a TIFF.
+  is_read_otherwise: bool = False  # Whether the first rules read other pixels.
 
 
 class ImageCounts:
@@ -76,8 +68,12 @@ class ImageCounts:
     """Whether an image has a profile to be converted to sRGB."""
     return bool(self._profiles)
 
-  def describe_profiles(self) -> Iterator[str]:
-    """Yields sentences about the conversion of profiles."""
+  def describe(self, data: DataConfig) -> tuple[list[str], list[str]]:
+    """Returns lines and warnings about the images."""
+    lines = self._describe_profiles() if data.converts_profiles else ()
+    return [*lines], [*self._describe_sizes(data), *self._describe_pages()]
+
+  def _describe_profiles(self) -> Iterator[str]:
     if self._profiles:
       yield (
         f'{self._of_all(self._profiles)} are converted to sRGB from their '
@@ -90,8 +86,7 @@ class ImageCounts:
         f'used, such as {name!r}, and are read as sRGB.'
       )
 
-  def describe_pages(self) -> Iterator[str]:
-    """Yields a sentence about the pages that are not read."""
+  def _describe_pages(self) -> Iterator[str]:
     if self._pages:
       pages = max(map(int, self._pages))
       yield (
@@ -100,7 +95,7 @@ class ImageCounts:
         "pages): data.name='array_folder' reads all"
       )
 
-  def describe_sizes(self, data: DataConfig) -> Iterator[str]:
+  def _describe_sizes(self, data: DataConfig) -> Iterator[str]:
     """Yields sentences about images that are enlarged, and about strips."""
     sizes = {
       tuple(map(int, size.split('x'))): found
@@ -108,11 +103,8 @@ class ImageCounts:
     }
     height, width = data.read_shape
     scales = {(w, h): min(w / width, h / height) for w, h in sizes}
-    if data.center_crop:
-      crop = data.center_crop / min(height, width)
-      enlarged = [s for s, scale in scales.items() if min(scale, crop) < 1]
-    else:
-      enlarged = [s for s, scale in scales.items() if scale < 1]
+    crop = data.center_crop / min(height, width) if data.center_crop else 1
+    enlarged = [s for s, scale in scales.items() if min(scale, crop) < 1]
     if enlarged:
       least = min(enlarged, key=scales.get)
       yield (
@@ -147,3 +139,52 @@ def _most_frequent(profiles: Mapping[str, list[Any]]) -> str:
   named = [f'{name} ({profiles[name][0]:,})' for name in names[:_MAX_NAMED]]
   others = len(names) - len(named)
   return ', '.join(named) + (f' and {others} others' if others else '')
+
+
+class ArrayCounts(no_data.Counts):
+  """Counts of no data, and of files that are not arrays."""
+
+  has_profiles, reading_key = False, ()
+
+  def __init__(self, counts: Mapping[str, Any] | None = None):
+    """Starts with nothing, or with what `to_json` returned."""
+    super().__init__(counts)
+    counts = counts or {}
+    # Numbers of other files of data by suffix, and of sounds by what they were.
+    self.others = collections.Counter(counts.get('others', {}))
+    self.converted = collections.Counter(counts.get('converted', {}))
+    self.silent = counts.get('silent', [])  # Names of sounds.
+
+  def add(self, name: str, missing: tuple[int, int]) -> None:
+    """Counts an array by its numbers of missing values and of all values."""
+    del name
+    super().add(*missing)
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns the counts for the index of a folder."""
+    return super().to_json() | {
+      'others': dict(self.others),
+      'converted': dict(self.converted),
+      'silent': self.silent,
+    }
+
+  def describe(self, data: DataConfig) -> tuple[list[str], list[str]]:
+    """Returns lines and warnings about the arrays."""
+    lines, warnings = self.describe_missing('arrays'), []
+    if self.converted:
+      were = '; '.join(f'{n:,} of {w}' for w, n in self.converted.most_common())
+      lines.append(
+        f'{self.converted.total():,} of {self.examples:,} sounds are converted '
+        f'to {data.sample_rate:,} Hz and {data.channels} '
+        f'channel{"s" * (data.channels > 1)}: {were}.'
+      )
+    if self.silent:
+      warnings.append(
+        f'{len(self.silent):,} of {self.examples:,} sounds are silent '
+        f'throughout, such as {self.silent[0]!r}; they are trained on, so '
+        'remove them if they are not recordings'
+      )
+    if self.others:
+      found = file_lists.describe_others(self.others, True)
+      warnings.append(f'the folder also has {found}, which are not read')
+    return lines, warnings
