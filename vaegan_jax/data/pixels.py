@@ -5,6 +5,7 @@ did, without the data. Photographs are uint8; arrays have any dtype and units of
 their own.
 """
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -29,7 +30,12 @@ def to_float(
   Returns:
     [..., C] float32.
   """
-  images = jnp.asarray(images, jnp.float32)
+  images = jnp.asarray(images, jnp.float32)  # Within `jit`, int64 would wrap.
+  return _to_float(images, value_range, mid_side)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _to_float(images, value_range, mid_side) -> jax.Array:
   if value_range == 'dtype':
     return images / 127.5 - 1.0
   low, high = value_range
@@ -48,6 +54,7 @@ def left_right(x: jax.Array) -> jax.Array:
   return jnp.concatenate([mid + side, mid - side], -1)
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2))
 def to_values(
   x: jax.Array, value_range: ValueRange = 'dtype', mid_side: bool = False
 ) -> jax.Array:
