@@ -47,15 +47,7 @@ def trained(request, tmp_path_factory):
     '--config.num_train_steps=2',
   )
   if len(shape) == 1:
-    flags += (
-      '--config.model.strides=(2, 4)',
-      '--config.model.activation=snake',
-    )
-  else:
-    flags += (
-      '--config.model.depth=1',
-      '--config.model.channel_multipliers=(2,)',
-    )
+    flags += ('--config.model.strides=(4,)', '--config.model.activation=snake')
   use(root / 'run', *flags, whole=True)
   workdir = root / 'resumed'  # A resumed run gets the same crops.
   use(workdir, *flags, '--config.num_train_steps=1')
