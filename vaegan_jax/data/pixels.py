@@ -5,7 +5,6 @@ did, without the data. Photographs are uint8; arrays have any dtype and units of
 their own.
 """
 
-import functools
 from collections.abc import Sequence
 
 import jax
@@ -30,12 +29,7 @@ def to_float(
   Returns:
     [..., C] float32.
   """
-  images = jnp.asarray(images, jnp.float32)  # Within `jit`, int64 would wrap.
-  return _to_float(images, value_range, mid_side)
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _to_float(images, value_range, mid_side) -> jax.Array:
+  images = jnp.asarray(images, jnp.float32)
   if value_range == 'dtype':
     return images / 127.5 - 1.0
   low, high = value_range
@@ -54,7 +48,6 @@ def left_right(x: jax.Array) -> jax.Array:
   return jnp.concatenate([mid + side, mid - side], -1)
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
 def to_values(
   x: jax.Array, value_range: ValueRange = 'dtype', mid_side: bool = False
 ) -> jax.Array:
