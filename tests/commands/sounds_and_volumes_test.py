@@ -129,7 +129,7 @@ def _as_sounds(folder, rate):
     ('', ('value_range=(-9, 9)',), 'does not contain'),
     ('', ('channels=3',), '--config.data.channels=1'),
     ('', ('shape=(128,)',), '--config.data.shape='),
-    ('', ('shape=(66,)',), 'data.shape=66 must be divisible by'),
+    ('', ('shape=(67,)',), 'data.shape=67 must be divisible by'),
     ('', ('flip_axes=(3,)',), 'data.flip_axes=(3,)'),
     ('', ('feature=audio',), "data.feature='audio' is for datasets"),
   ],
