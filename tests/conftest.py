@@ -49,7 +49,7 @@ if yaml.__with_libyaml__:
 
 # A worker frees its compiled programs if it has this much memory and has grown
 # by this much since the last time: imports and fixtures cannot be freed.
-_MOST_BYTES, _GROWTH_BYTES = 1.2e9, 0.4e9
+_MOST_BYTES, _GROWTH_BYTES = 1.2e9, 0.8e9
 _kept_bytes = 0.0  # After the last time.
 
 # A shell's background jobs ignore these signals, and so do their children.

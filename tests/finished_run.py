@@ -12,10 +12,13 @@ from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.setup.networks import create_networks
 
 STEP = 20
+# Another network than the tiny run's, for tests in which depth matters.
+TWO_BLOCKS = ('model.depth=2', 'model.channel_multipliers=(1,2)')
 # Flags of a run with each kind of latent; the dimensions are the tiny run's.
+# One map has a quarter of the images' sides, the others half.
 LATENTS = {
   'gaussian': ('model.latent=gaussian',),
-  'gaussian_map': ('model.latent=gaussian', 'model.latent_shape=map'),
+  'gaussian_map': ('model.latent_shape=map', *TWO_BLOCKS),
   'none': ('model.latent=none',),
   'vq': ('model.latent=vq', 'model.latent_shape=map', 'model.code_dim=2'),
   'fsq': ('model.latent=fsq', 'model.fsq_levels=(5, 4)'),

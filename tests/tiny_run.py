@@ -48,11 +48,11 @@ def tiny_flags(path, data_dir):
     'optimizer.muon_learning_rate': 0,
     'optimizer.critic_learning_rate': 1e-3,
   }
-  for network, depth, multipliers in (('model', 2, '1,2'), ('critic', 1, '2')):
+  for network in ('model', 'critic'):
     values |= {
       f'{network}.width': 2,
-      f'{network}.depth': depth,
-      f'{network}.channel_multipliers': multipliers,
+      f'{network}.depth': 1,
+      f'{network}.channel_multipliers': '2',
     }
   flags = (f'--config.{name}={value}' for name, value in values.items())
   return ('--config=configs/default.py', *flags)

@@ -47,15 +47,7 @@ def trained(request, tmp_path_factory):
     '--config.num_train_steps=2',
   )
   if len(shape) == 1:
-    flags += (
-      '--config.model.strides=(2, 4)',
-      '--config.model.activation=snake',
-    )
-  else:
-    flags += (
-      '--config.model.depth=1',
-      '--config.model.channel_multipliers=(2,)',
-    )
+    flags += ('--config.model.strides=(4,)', '--config.model.activation=snake')
   use(root / 'run', *flags, whole=True)
   workdir = root / 'resumed'  # A resumed run gets the same crops.
   use(workdir, *flags, '--config.num_train_steps=1')
@@ -137,7 +129,7 @@ def _as_sounds(folder, rate):
     ('', ('value_range=(-9, 9)',), 'does not contain'),
     ('', ('channels=3',), '--config.data.channels=1'),
     ('', ('shape=(128,)',), '--config.data.shape='),
-    ('', ('shape=(66,)',), 'data.shape=66 must be divisible by'),
+    ('', ('shape=(67,)',), 'data.shape=67 must be divisible by'),
     ('', ('flip_axes=(3,)',), 'data.flip_axes=(3,)'),
     ('', ('feature=audio',), "data.feature='audio' is for datasets"),
   ],

@@ -29,7 +29,7 @@ from vaegan_jax.evaluation import evaluator
 from vaegan_jax.models.pretrained.vgg import load_vgg
 from vaegan_jax.runtime import writers
 from vaegan_jax.runtime.preemption import INTERRUPTED, PREEMPTED
-from vaegan_jax.setup import memory
+from vaegan_jax.setup import memory, resume
 from vaegan_jax.training import health, loop
 
 _SPEED = 'train/images_per_second'
@@ -166,6 +166,8 @@ def _empty(folder):
   folder.mkdir()
 
 
+# Orbax leaves tensorstore callbacks behind when an item cannot be read.
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 def test_damaged_checkpoints_are_quarantined_and_the_one_before_used(
   long_run, undisturbed, copied, run, capsys, caplog
 ):
@@ -483,7 +485,7 @@ def test_a_map_of_codes_of_oblong_images_resumes_bit_for_bit(
   codebook = states[0].networks['autoencoder'].batch_stats['latent']
   assert codebook['sums'].shape == (20, 2)
   row = read_rows(tmp_path / 'a')[-1]
-  assert row['train/rate'] == pytest.approx(4 * 6 * 2 * np.log2(20))
+  assert row['train/rate'] == pytest.approx(8 * 12 * 2 * np.log2(20))
   assert row['eval/rate'] == row['train/rate']
   assert 1 < row['eval/perplexity'] <= 20
   assert 0 < row['eval/usage'] <= 1
@@ -494,7 +496,7 @@ def test_a_map_of_codes_of_oblong_images_resumes_bit_for_bit(
   config.data.image_size = 32
   evaluate.evaluate(config, str(tmp_path / 'b'))
   scores = json.loads((tmp_path / 'b/evaluation.json').read_text())
-  assert scores['rate'] == pytest.approx(8 * 8 * 2 * np.log2(20))
+  assert scores['rate'] == pytest.approx(16 * 16 * 2 * np.log2(20))
   assert scores['psnr'] > 5
   assert scores['distance'] is None  # Its critic has one logit per image.
 
@@ -563,9 +565,19 @@ def test_too_little_memory_gives_one_message(
 
 
 def test_updates_that_stay_non_finite_end_the_run(
-  tiny_run, tmp_path, run, capsys
+  tiny_run, tmp_path, run, monkeypatch, capsys
 ):
-  args = (*_set(objective='mse', max_skipped_steps=5), f'{_RATE}=1e30')
+  init_state = resume.init_state
+
+  def diverged(run):
+    state = init_state(run)
+    network = state.networks['autoencoder']
+    params = jax.tree.map(lambda w: np.full_like(w, np.nan), network.params)
+    network = network.replace(params=params)
+    return state.replace(networks=state.networks | {'autoencoder': network})
+
+  monkeypatch.setattr(resume, 'init_state', diverged)
+  args = _set(max_skipped_steps=5)
   assert run(tmp_path, *tiny_run, *args) == loop.FAILED == 1
   rows = read_rows(tmp_path)
   assert rows[-1]['train/skipped_in_a_row'] == 5

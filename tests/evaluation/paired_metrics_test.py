@@ -1,5 +1,7 @@
 """LPIPS in AlexNet and DISTS against plain NumPy, and their files."""
 
+import functools
+
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -16,6 +18,7 @@ VGG_WIDTHS = (3, 64, 128, 256, 512, 512)
 MEAN, STD = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])
 
 
+@functools.cache
 def alexnet_state_dict():
   rng, channels, state = np.random.default_rng(0), 3, {}
   for index, (width, size) in ALEXNET.items():

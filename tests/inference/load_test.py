@@ -394,10 +394,10 @@ def test_a_map_takes_other_sides_and_codes_their_indices(models):
   model = models['vq']
   x = jnp.zeros((1, 24, 32, 3))
   posterior = model.encode(x)
-  assert posterior.indices.shape == (1, 6, 8, 2)
+  assert posterior.indices.shape == (1, 12, 16, 2)
   assert model.decode(posterior.indices).shape == x.shape
-  with pytest.raises(UserError, match='that 4 divides'):
-    model.encode(jnp.zeros((1, 18, 16, 3)))
+  with pytest.raises(UserError, match='that 2 divides'):
+    model.encode(jnp.zeros((1, 17, 16, 3)))
   with pytest.raises(UserError, match='another model'):
     model.decode(jnp.zeros((1, 4, 4, 3), jnp.int32))
 
@@ -479,7 +479,8 @@ def test_the_layout_of_latent_diffusion_is_exported_for_diffusers(
   tiny_run, tmp_path
 ):
   fields = ('model.network=residual', 'model.layout=ldm', 'model.width=8')
-  fields += ('model.channel_multipliers=1,2,2', 'model.latent_shape=map')
+  fields += ('model.depth=2', 'model.channel_multipliers=1,2,2')
+  fields += ('model.latent_shape=map',)
   fields += ('model.latent=vq', 'model.code_dim=4', 'model.codebook_size=8')
   fields += ('model.latent_dim=4', 'model.middle_attention=true')
   finish(tmp_path, tiny_run, *fields)

@@ -8,7 +8,7 @@ import pytest
 
 import vaegan_jax
 from tests import networks
-from tests.finished_run import LATENTS, finish
+from tests.finished_run import LATENTS, TWO_BLOCKS, finish
 from vaegan_jax import models
 from vaegan_jax.errors import UserError
 from vaegan_jax.inference import tiling
@@ -46,7 +46,7 @@ def load(tiny_run, tmp_path):
 
   def load(*fields):
     of_arrays = _ARRAYS if fields[0].startswith('data.shape') else ()
-    finish(tmp_path, tiny_run, *of_arrays, *fields)
+    finish(tmp_path, tiny_run, *TWO_BLOCKS, *of_arrays, *fields)
     return vaegan_jax.load(tmp_path)
 
   return load

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.networks import jitted
 from vaegan_jax.errors import UserError
 from vaegan_jax.models.pretrained import vgg, weights
 
@@ -214,9 +215,8 @@ def test_a_feature_is_a_convolution_and_relu_of_normalized_images(variables):
   """ImageNet's mean gives the bias alone; other values are computed here."""
   x = images(1, 16, 16, 3)
   x[0, :8] = 2 * np.array(MEAN) - 1
-  features, _ = jax.jit(functools.partial(features_of, vgg.VGG(16)))(
-    variables, x
-  )
+  program = functools.partial(features_of, vgg.VGG(16))
+  features, _ = jitted(program, variables, x)
   conv = variables['params']['conv1_1']['Conv_0']
   np.testing.assert_allclose(
     features['conv1_1'][0, 4, 4], np.maximum(conv['bias'], 0), atol=1e-5
@@ -249,15 +249,13 @@ def test_grey_is_three_equal_channels(last_feature):
   )
 
 
-def test_computes_in_the_dtype_of_the_images(variables):
+def test_computes_in_the_dtype_of_the_images(variables, last_feature):
   """Runs without `jit`: XLA of JAX 0.12 fuses bfloat16 wrongly on a CPU."""
   x = images(2, 16, 16, 3)
-  half, expected = (
-    features_of(vgg.VGG(16), variables, images)[0]['conv5_3']
-    for images in (x.astype(jnp.bfloat16), x)
-  )
+  features, _ = features_of(vgg.VGG(16), variables, x.astype(jnp.bfloat16))
+  half = np.asarray(features['conv5_3'])
   assert half.dtype == jnp.bfloat16
-  assert_close(np.asarray(half, np.float32), expected, 0.1)
+  assert_close(half.astype(np.float32), last_feature(x), 0.1)
 
 
 def test_any_size_from_16_works(variables):

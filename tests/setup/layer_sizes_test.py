@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.finished_run import finish, parse, use
+from tests.finished_run import TWO_BLOCKS, finish, parse, use
 from vaegan_jax import load
 from vaegan_jax.config.io import load_config
 from vaegan_jax.runtime import devices
@@ -39,6 +39,7 @@ def flags(tiny_run, tmp_path_factory):
     '--config.data.channels=1',
     '--config.data.value_range=(-1,1)',
     *(f'--config.{field}' for field in (*_DIVIDING, *_WITH_IMAGES)),
+    *(f'--config.{field}' for field in TWO_BLOCKS),
   )
 
 

@@ -49,7 +49,7 @@ def test_products_are_counted_and_nothing_else(remat, channels):
   x = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
   module = _Nested(remat)
   variables = jax.eval_shape(module.init, jax.random.key(0), x)
-  program = forward_pass(module.apply, variables, (2, 8, 8, 3))
+  program = forward_pass(module, variables, (2, 8, 8, 3))
   assert kept_bytes(program) == 2 * 8 * 8 * channels * 4
   # In lanes of 4, 5 and 7 channels take the room of 8, and 3 of 4: less than
   # 2 images, which double.
@@ -61,8 +61,8 @@ def test_products_are_counted_and_nothing_else(remat, channels):
   assert kept_bytes(wide, ('tanh',), lanes=128) == 128 * 5 * 3 * 4
 
 
-def _bound(apply, variables, *shape):
-  return kept_bytes(forward_pass(apply, variables, shape))
+def _bound(module, variables, *shape):
+  return kept_bytes(forward_pass(module, variables, shape))
 
 
 def _networks(**model):
@@ -84,7 +84,7 @@ def test_a_run_that_does_not_fit_is_refused_with_sizes(monkeypatch):
   memory.check_memory(modules, state, _SHAPE, 8)
   # Of chunks one network's results are kept at a time.
   autoencoder, critic = (
-    _bound(modules[name].apply, network.variables, 5, *_SHAPE)
+    _bound(modules[name], network.variables, 5, *_SHAPE)
     for name, network in state.networks.items()
   )
   for number, bound in ((1, autoencoder + critic), (2, autoencoder)):
@@ -95,7 +95,7 @@ def test_a_run_that_does_not_fit_is_refused_with_sizes(monkeypatch):
   params = state.networks['autoencoder'].params
   critic_bytes = memory._num_bytes(state.networks['critic'].params)
   decoder = _bound(
-    modules['autoencoder'].decoder.apply,
+    modules['autoencoder'].decoder,
     {'params': params['decoder']},
     5,
     modules['autoencoder'].latent.size,
@@ -199,7 +199,7 @@ def test_the_bound_is_below_what_xla_takes():
 
     compiled = jax.jit(jax.grad(loss)).lower(network.variables, x)
     took = compiled.compile().memory_analysis().temp_size_in_bytes
-    bound = _bound(modules[name].apply, network.variables, *x.shape)
+    bound = _bound(modules[name], network.variables, *x.shape)
     assert took / 10 < bound < took, name
 
 

@@ -5,12 +5,14 @@ A critic maps (x: [B, *S, C] in [-1, 1], train) to logits or features, and has
 are [B], or a map [B, *S'], whose mean is the example's logit.
 """
 
+import functools
 import itertools
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from vaegan_jax import names
@@ -64,6 +66,14 @@ def create_modules(
     fields = {name: critic[name] for name in _CRITIC_FIELDS}
     modules['critic'] = Critic(dtype=_dtype(critic['dtype']), **fields)
   return modules
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def init_variables(
+  module: nn.Module, key: jax.Array, x: jax.Array
+) -> dict[str, Any]:
+  """Initializes a network; equal ones are traced once."""
+  return module.init(key, x)
 
 
 def create_autoencoder(

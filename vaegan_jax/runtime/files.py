@@ -108,4 +108,4 @@ def save_png(path: epath.PathLike, image: np.ndarray) -> None:
     OSError: the file cannot be written.
   """
   with replacing(path) as temporary, temporary.open('wb') as file:
-    Image.fromarray(image).save(file, format='PNG', optimize=True)
+    Image.fromarray(image).save(file, format='PNG')

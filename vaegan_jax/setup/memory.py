@@ -123,14 +123,14 @@ def estimate_parts(
     return 2 if trained and not on_cpu else 1
 
   def kept(name, module) -> int:
-    apply, taken = module.apply, shape
+    method, taken = None, shape
     if name == 'autoencoder' and trained_parts is not None:
       if 'decoder' not in trained_parts:
         return 0
-      apply = functools.partial(apply, method='decode')
+      method = 'decode'
       taken = (*module.latent_space(shape[:-1]), module.latent.size)
     variables = state.networks[name].variables
-    program = forward_pass(apply, variables, (batch_size, *taken))
+    program = forward_pass(module, variables, (batch_size, *taken), method)
     return kept_bytes(program, **options)
 
   sizes = [passes(name) * kept(name, m) for name, m in modules.items()]
@@ -205,7 +205,7 @@ def _evaluation_bytes(autoencoder, variables, shape, num_tiles, tile):
   number = -(-number // len(jax.local_devices()))
   taken = (*map(min, tile, shape), shape[-1]) if tile else shape
   examples = 2 * 4 * number * math.prod(shape) if tile else 0
-  program = forward_pass(autoencoder.apply, variables, (number, *taken))
+  program = forward_pass(autoencoder, variables, (number, *taken))
   return number, largest_layer(program) + examples
 
 

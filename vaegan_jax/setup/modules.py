@@ -16,6 +16,7 @@ from vaegan_jax import models
 from vaegan_jax.config.settings import loss_settings
 from vaegan_jax.config.shapes import example_shape, spatial_shape
 from vaegan_jax.losses.reconstruction import layer_sizes
+from vaegan_jax.models.build import init_variables
 from vaegan_jax.names import ADVERSARIAL_OBJECTIVES
 
 Variables = Mapping[str, Any]  # 'params' and 'batch_stats' of one module.
@@ -67,15 +68,11 @@ def variable_shapes(
   config: ml_collections.ConfigDict, modules: Mapping[str, nn.Module]
 ) -> dict[str, Variables]:
   """Returns {network: its params and batch_stats}, as shapes and dtypes."""
-  shape = (1, *example_shape(config.data))
+  x = jax.ShapeDtypeStruct((1, *example_shape(config.data)), jnp.float32)
   return {
-    name: {'batch_stats': {}, **_shapes_of(module, shape)}
+    name: {
+      'batch_stats': {},
+      **init_variables.eval_shape(module, jax.random.key(0), x),
+    }
     for name, module in modules.items()
   }
-
-
-@functools.lru_cache(maxsize=16)
-def _shapes_of(module: nn.Module, shape: tuple[int, ...]) -> Variables:
-  """Returns the shapes of a network's variables; tracing it takes a while."""
-  x = jax.ShapeDtypeStruct(shape, jnp.float32)
-  return jax.eval_shape(module.init, jax.random.key(0), x)

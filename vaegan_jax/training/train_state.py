@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from vaegan_jax.models.build import init_variables
 from vaegan_jax.training import layer_sizes
 
 Params = Mapping[str, Any]
@@ -132,7 +133,7 @@ def create_train_state(
   networks = {}
   for i, (name, module) in enumerate(modules.items()):
     key = jax.random.fold_in(jax.random.key(seed), i)
-    variables = (pretrained or {}).get(name) or _init(module, key, x)
+    variables = (pretrained or {}).get(name) or init_variables(module, key, x)
     parts = trained_parts if name == 'autoencoder' else None
     networks[name] = _create(variables, optimizers.get(name), parts)
   if keep_start:
@@ -162,11 +163,6 @@ def _create(variables, optimizer, parts) -> NetworkState:
   if optimizer is not None:
     opt_state = _init_optimizer(optimizer, select(params, parts))
   return NetworkState(params, variables.get('batch_stats', {}), opt_state)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _init(module: nn.Module, key: jax.Array, x: jax.Array) -> dict[str, Params]:
-  return module.init(key, x)
 
 
 # Operations on single leaves would be compiled one by one.

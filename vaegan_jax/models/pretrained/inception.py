@@ -237,11 +237,8 @@ def to_variables(
     for name, tensor in state.items()
     if not name.endswith('.num_batches_tracked')
   }
-  x = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
-  params = jax.eval_shape(Inception().init, jax.random.key(0), x)['params']
-  shapes = {}
-  for layer, leaves in params.items():
-    *size, inputs, features = leaves['kernel'].shape
+  shapes, kernels = {}, _kernel_shapes()
+  for layer, (*size, inputs, features) in kernels.items():
     shapes[f'{layer}.conv.weight'] = (features, inputs, *size)
     for name in ('weight', 'bias', 'running_mean', 'running_var'):
       shapes[f'{layer}.bn.{name}'] = (features,)
@@ -249,7 +246,15 @@ def to_variables(
   shapes['fc.weight'] = (_NUM_CLASSES, NUM_FEATURES)
   shapes['fc.bias'] = (_NUM_CLASSES,)
   tensors = weights.select(path, state, shapes, _TITLE, URL)
-  return {'params': {name: _fold(path, name, tensors) for name in params}}
+  return {'params': {name: _fold(path, name, tensors) for name in kernels}}
+
+
+@functools.cache
+def _kernel_shapes() -> dict[str, tuple[int, ...]]:
+  """Returns the shape of each kernel, once: tracing them takes a second."""
+  x = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
+  params = jax.eval_shape(Inception().init, jax.random.key(0), x)['params']
+  return {layer: leaves['kernel'].shape for layer, leaves in params.items()}
 
 
 def _fold(
