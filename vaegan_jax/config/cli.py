@@ -88,6 +88,9 @@ def parse(
     flag_values: where `define_flags` has defined the flags.
     launched: whether a launcher started several processes, which connects them
       without flags.
+
+  Raises:
+    UserError: the command line, a file it names or a value is wrong.
   """
   rest = parse_flags(argv, flag_values)
   processes = _parse_processes(flag_values, launched)

@@ -123,6 +123,9 @@ def split_source(source: str) -> tuple[str, str, list[str]]:
 
   Returns:
     The path, the only word that is not a preset or '', and the presets.
+
+  Raises:
+    UserError: more than one word is not a preset.
   """
   path, _, text = source.partition(':')
   words = [word.strip() for word in text.split(',')] if text else []

@@ -49,6 +49,10 @@ def create_runs(
 
   Returns:
     {workdir of a run: its valid configuration}.
+
+  Raises:
+    UserError: a flag is wrong, a configuration is not valid, or they differ in
+      their data.
   """
   if is_saved(source):
     raise UserError(

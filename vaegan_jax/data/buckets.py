@@ -33,7 +33,11 @@ _MAX_USED = 0.95  # Share of the free bytes: a full disk breaks checkpoints.
 
 
 def local_folder(url: str, copies: str) -> pathlib.Path:
-  """Returns the folder in `copies` for the copy of 'gs://bucket/folder'."""
+  """Returns the folder in `copies` for the copy of 'gs://bucket/folder'.
+
+  Raises:
+    UserError: the URL has no bucket, or a part that cannot be a file's name.
+  """
   if not is_folder(url):
     raise UserError(
       f'{url!r} is not a folder of a bucket; it must be one such as '

@@ -55,6 +55,9 @@ def create_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
   Args:
     name: 'cifar10', or with a configuration and version 'cifar10:3.0.2'.
     data_dir: the folder of prepared data.
+
+  Raises:
+    UserError: there is none of that name, or it cannot be prepared.
   """
   builder = _find_builder(name, data_dir)
   if not builder.data_path.exists():  # It appears, by a rename, when complete.
