@@ -91,7 +91,7 @@ class ArrayFiles(ImageFiles):
       f'in which {count:,} arrays are {kind}, and {len(others):,} are not, '
       f'such as {others[0]!r} ({self._kinds_found[others[0]]}); all must be '
       f'alike, so convert or remove these{self._describe_conversion(kind)}'
-      f'{self._one}'
+      f'{self._hint}'
     )
 
   def _describe_conversion(self, kind: array_shapes.Kind) -> str:
@@ -186,7 +186,7 @@ class ArrayFiles(ImageFiles):
       self.converted[name] = stored.was
 
   @property
-  def _one(self) -> str:
+  def _hint(self) -> str:
     if self.sample_rate or None in self.shape:  # Lengths may vary.
       return ''
     channels, shape = self._cut

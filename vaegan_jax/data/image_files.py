@@ -17,7 +17,7 @@ from vaegan_jax.errors import UserError, describe_error
 
 DAMAGED_FILE = 'damaged_images.txt'  # Beside the index of the folder.
 RULES = 4  # The current `folder_rules`; earlier runs keep theirs.
-# Why files are skipped, by their error.
+# Reasons to skip a file, by its error; the last kind that fits counts.
 _SKIPPED = {
   Exception: 'damaged',
   UnreadableKind: 'not readable',
@@ -50,11 +50,12 @@ class ImageFiles:
   _examples = '"cat.jpg" and "dog.jpg"'
   _holds_arrays, Counts = False, ImageCounts
   _must_hold = 'JPEG, PNG or other images, such as "cat.jpg"'
-  # Clauses on another remedy for damaged files, and on files of many examples.
-  _remedy, _one = '', ''
-  place_key = ''  # What else decides which files are skipped.
-  dtype, shape, axes, sample_rate = '', (), '', 0  # Of arrays.
-  least_samples = 0  # That a sound must have.
+  # Clauses of errors: another remedy for damaged files, and what one file of
+  # many examples may be.
+  _remedy, _hint = '', ''
+  place_key = ''  # Other settings by which files are skipped.
+  dtype, shape, axes, sample_rate = '', (), '', 0  # Set for arrays.
+  least_samples = 0  # The shortest sound that is read.
   # `slices.Facts` by name, of arrays that crops are taken from.
   facts: Mapping[str, Any] = types.MappingProxyType({})
 
@@ -145,10 +146,10 @@ class ImageFiles:
     for name, (digest, error, item) in found:
       content.update(os.fsencode(name) + digest)
       self._digests[name] = digest
-      if isinstance(error, (UnreadableKind, NoData, PartOfSet)):
-        skipped[type(error)][name] = str(error)
-      elif error:
-        skipped[Exception][name] = describe_error(error)
+      if error:
+        *_, kind = (kind for kind in _SKIPPED if isinstance(error, kind))
+        reason = describe_error if kind is Exception else str
+        skipped[kind][name] = reason(error)
       elif self.counts is not None:
         self.counts.add(name, item)
     self.content_hash = content.hexdigest()[:16]
@@ -172,7 +173,7 @@ class ImageFiles:
         raise self._error(
           f'which leaves no {self._noun} for the split {split!r}; it must hold '
           f'at least one {self._noun} to train with and another, different one '
-          f'to hold out, such as {self._examples}{self._one}'
+          f'to hold out, such as {self._examples}{self._hint}'
         )
     return splits
 
