@@ -24,9 +24,9 @@ _TEXTS = (
 _SPLITS = ('data.train_split', 'data.eval_split')
 
 # Those of `st.text()`, which would first try to encode each one in UTF-8.
-_characters = st.characters(exclude_categories=('Cs',))
+CHARACTERS = st.characters(exclude_categories=('Cs',))
 # A tilde makes it no number, no choice and no name that anything here has.
-_nonsense = st.text(_characters, max_size=30).map(lambda text: f'~{text}')
+_nonsense = st.text(CHARACTERS, max_size=30).map(lambda text: f'~{text}')
 _nested = st.recursive(
   st.sampled_from(('', '1', 'a', 'nan', '{}')),
   lambda inner: st.lists(inner, max_size=3).map(
