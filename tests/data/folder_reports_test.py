@@ -1,4 +1,4 @@
-"""What a run prints of folders: of real files, and of those not read."""
+"""A run reports the files in a folder: those that it reads, and the others."""
 
 import re
 

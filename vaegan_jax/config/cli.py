@@ -52,14 +52,14 @@ class Use:
   tile: tuple[int, ...]  # Side of overlapping tiles, or one an axis; (): none.
   num_samples: int
   with_critic: bool  # Whether the critic is exported.
-  format: str  # Of an export, one of `names.EXPORT_FORMATS`.
+  format: str  # The export's, one of `names.EXPORT_FORMATS`.
 
 
 @dataclasses.dataclass(frozen=True)
 class PageOptions:
   """The page that the mode `report` writes."""
 
-  path: str  # Of the HTML file.
+  path: str  # The HTML file.
   num_examples: int  # On the page, if they fit.
   megabytes: float  # The most that the page may have.
 
@@ -73,7 +73,7 @@ class Command:
   config: ml_collections.ConfigDict | None  # None for modes of several runs.
   # {workdir: configuration} of the finished runs that are read, or of a study.
   runs: Mapping[str, ml_collections.ConfigDict]
-  processes: Processes | None = None  # That flags connect, if any.
+  processes: Processes | None = None  # Set if flags connect several.
   # For the modes that use a finished model, and for 'report'.
   use: Use | PageOptions | None = None
 

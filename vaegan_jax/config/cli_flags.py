@@ -32,12 +32,12 @@ _STYLE = 'docs/examples/style_transfer.py'
 class _Flag(NamedTuple):
   """One flag."""
 
-  define: Callable[..., Any]  # Of absl.
+  define: Callable[..., Any]  # The function of absl that defines it.
   default: Any
   help: str
-  rule: str  # What a value must be, as it follows "must be".
+  rule: str  # The words after "must be" in an error.
   example: str  # A valid value.
-  modes: Sequence[str] = ()  # That take it; (): all.
+  modes: Sequence[str] = ()  # The modes that take it; (): all.
   options: Mapping[str, Any] = {}  # Further arguments of `define`.
 
 

@@ -35,8 +35,8 @@ _KINDS = {
 class Rule(NamedTuple):
   """Rule for the values of one field."""
 
-  text: str  # What the value must be, as it follows "must be".
-  holds: Callable[[Any], bool]  # Whether a value of its type obeys the rule.
+  text: str  # The words after "must be" in an error.
+  holds: Callable[[Any], bool]  # True for values that obey the rule.
   also: tuple[type, ...] = ()  # Types besides that of the default.
 
 
@@ -52,10 +52,10 @@ class Field:
   default: Any  # It gives the type.
   rule: Rule
   help: str
-  # What an earlier version did, whose `config.json` lacks the field; the
-  # default if not given. Before a default changes, the old one is written here.
+  # The value in runs of earlier versions, whose `config.json` lacks the field.
+  # By default it is the default, so write that here before you change it.
   absent: Any = _DEFAULT
-  # Whether a resumed run may change it, because no update depends on it.
+  # True if a resumed run may change it, because no update depends on it.
   resumable: bool = False
 
   @property

@@ -31,8 +31,8 @@ _OF_PRETRAINED = ('critic.network', 'critic.weights', 'loss.adversarial_weight')
 class _Need(NamedTuple):
   """A condition on which a run reads some fields."""
 
-  field: str  # That decides.
-  rule: str  # What it must be, as it follows the field's name.
+  field: str  # The field that decides.
+  rule: str  # The words after the field's name in a message.
   holds: Callable[[ml_collections.ConfigDict], bool]
   dependents: Collection[str]  # The fields that are read only then.
 

@@ -51,7 +51,7 @@ class Stored(NamedTuple):
   missing: np.ndarray | None = None
   sample_rate: int = 0  # Samples per second; 0 if not a sound.
   nodata: str = ''  # The value that means "no data", or the first of them.
-  was: str = ''  # Of a converted sound, as `sound_conversion.describe`.
+  was: str = ''  # A converted sound's own format; '' if not converted.
   kind: str = ''  # 'npy', 'tiff' or 'sound', of an opened file.
 
 

@@ -36,7 +36,7 @@ class Entry:
   """An array in a file."""
 
   name: str  # Its key; '' if the file has only one, without a name.
-  shape: tuple[int, ...]  # As its writer sees it.
+  shape: tuple[int, ...]  # In the writer's order of axes.
   dtype: Any = None
   problem: str = ''  # Why it cannot be read.
   open: Callable[[], Any] = lambda: None  # Returns values, which are sliced.

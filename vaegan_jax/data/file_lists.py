@@ -22,7 +22,7 @@ _SUFFIXES = (
 )
 # Folders with thumbnails and notes, which a Synology and a Mac add.
 _OTHER_FOLDERS = ('@eaDir', '__MACOSX')
-_MAX_KINDS = 5  # That are named.
+_MAX_KINDS = 5  # The most that a message names.
 _CONVERT = 'ffmpeg converts them to .wav'
 _SOURCE = '--config.data.name={} reads such files'
 _READERS = (

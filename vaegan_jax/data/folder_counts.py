@@ -19,8 +19,8 @@ class Item(NamedTuple):
 
   size: tuple[int, int]  # (width, height).
   profile: color.Profile | None  # Unless it is sRGB.
-  pages: int = 1  # Of a TIFF.
-  is_read_otherwise: bool = False  # Whether the first rules read other pixels.
+  pages: int = 1  # A TIFF may have several.
+  is_read_otherwise: bool = False  # True if rules below 3 read other pixels.
 
 
 class ImageCounts:

@@ -21,8 +21,8 @@ class Reading(NamedTuple):
   nodata: str = ''  # '': what each file declares.
   max_nodata: float = 0.0
   axes: str = ''  # '': what each file declares.
-  sample_rate: int = 0  # To which sounds are resampled; 0: they are not.
-  channels: int = 0  # To which sounds are mixed; 0: they are not.
+  sample_rate: int = 0  # The rate of all sounds; 0: each keeps its own.
+  channels: int = 0  # The channels of all sounds; 0: each keeps its own.
 
   @property
   def key(self) -> tuple:

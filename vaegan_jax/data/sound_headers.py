@@ -26,7 +26,7 @@ _SAMPLE_RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000)}
 _SAMPLE_RATES[0] = (11_025, 12_000, 8_000)
 _INDICES = (b'Xing', b'Info', b'VBRI')
 _MONO = 3
-# What all frames of a file share: sync, version, layer and sample rate.
+# All frames of a file share these bits: sync, version, layer, sample rate.
 _SHARED = 0xFFFE0C00
 
 

@@ -17,22 +17,23 @@ from vaegan_jax.errors import UserError
 class Dataset:
   """The splits of an opened source, whose examples are read by index."""
 
-  # What identifies the data set and the stored examples, for fingerprints.
+  # Fingerprints contain the fields from `name` to `reading_key`.
   name: str
   version = '1.0.0'
   num_bytes = 0
   content_hash: str | None = None
   feature = 'image'
-  reading_key: Sequence[str] = ()  # What is read otherwise than by rules 1.
+  reading_key: Sequence[str] = ()  # Kinds that older rules read differently.
   counts: Mapping[str, int]  # Number of examples by split.
   # Lengths of files by split, for splits such as 'train[:2shard]'.
   shards: Mapping[str, Sequence[int]] = types.MappingProxyType({})
-  # Of each array, a length that varies being None; (), None: photographs.
+  # Arrays have this shape, in which a length that varies is None, and dtype.
+  # Photographs have () and None.
   shape: tuple[int | None, ...] = ()
   dtype: np.dtype | None = None
   axes = ''  # A letter for each axis of an array, as `data.axes`.
   sample_rate = 0  # Samples per second, of sounds.
-  to_srgb = False  # Whether some photographs have profiles to convert.
+  to_srgb = False  # True if some photographs have profiles to convert.
   location: str  # The folder or file that error messages name.
   remedy = 'repair or remove it, and run the same command again'
   cache_dir: pathlib.Path | None = None  # For decoded copies, if any are kept.
@@ -139,14 +140,14 @@ class Source:
   # `data.shape` decides.
   holds_arrays: bool | None = False
   path = 'unused'  # Or 'required' or 'optional': `data.path`.
-  path_is = 'a folder'  # What it names.
-  has_groups = False  # Whether `data.group_by` may keep examples together.
-  has_rules = True  # Whether `data.folder_rules` decides how arrays are read.
-  has_features = False  # Whether `data.feature` may choose among several.
-  # Whether files are converted to sRGB from their profiles, by rules from 3.
+  path_is = 'a folder'  # The kind of place that it names.
+  has_groups = False  # True if `data.group_by` may keep examples together.
+  has_rules = True  # True if `data.folder_rules` decides how arrays are read.
+  has_features = False  # True if `data.feature` may choose among several.
+  # True if rules from 3 on convert files to sRGB from their profiles.
   converts_profiles = False
-  has_crops = False  # Whether arrays can be cropped at random places.
-  has_conversion = False  # Whether sounds can be resampled and mixed.
+  has_crops = False  # True if arrays can be cropped at random places.
+  has_conversion = False  # True if sounds can be resampled and mixed.
 
   @classmethod
   def open(cls, data: Any, *, fill_bucket: bool = False) -> Dataset:

@@ -30,7 +30,7 @@ class Images(Protocol):
   """All examples of one split, by index."""
 
   dtype: np.dtype  # Float32 if NaN stands for no data.
-  stored_dtype: np.dtype  # Of the files.
+  stored_dtype: np.dtype  # The files' own dtype.
   fingerprint: str  # Names the data set, the split and the way of decoding.
 
   def __len__(self) -> int: ...

@@ -47,7 +47,7 @@ class SyntheticDataset(Dataset):
 
 def _stored_bytes(folder: pathlib.Path) -> int:
   """Returns the size of what an earlier version stored; 0 if nothing."""
-  # That of PNG files depends on the version of the library that wrote them.
+  # PNG files differ in size by the version of the library that wrote them.
   try:
     info = json.loads((folder / 'dataset_info.json').read_text())
     return sum(int(split['numBytes']) for split in info['splits'])

@@ -30,7 +30,7 @@ _BLOCK = 512  # Bytes of a tar's header.
 # WebDataset's: a key ends at the first dot of the file's name.
 _WEBDATASET = re.compile(r'((?:.*/|)[^.]+)[.]([^/]*)', re.DOTALL)
 _LAST_SUFFIX = re.compile(r'(.+)[.]([^/.]*)', re.DOTALL)
-_META = re.compile(r'__[^/]*__($|/)')  # Of WebDataset, and of a Mac.
+_META = re.compile(r'__[^/]*__($|/)')  # WebDataset and Macs write such files.
 _COMPRESSED = {
   b'\x1f\x8b': 'gunzip',
   b'BZh': 'bunzip2',
@@ -42,10 +42,10 @@ _COMPRESSED = {
 class Member(NamedTuple):
   """A file in an archive."""
 
-  key: str  # Of its example; files with the same key belong together.
+  key: str  # Files with the same key are one example.
   suffix: str  # In lower case, 'jpg' or 'seg.png'.
-  name: str  # In the archive.
-  offset: int  # Of its bytes; -1 in a zip.
+  name: str  # Its path in the archive.
+  offset: int  # Its first byte in a tar; -1 in a zip.
   size: int  # In bytes, unpacked.
 
 
