@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from tests import command_line
+from tests.faults.damage import needed_file
 from tests.finished_run import restore_state
 from tests.processes import (
   Process,
@@ -145,17 +146,12 @@ def _close_the_pipes():
     os.dup2(writer, number)
 
 
-def _largest_file(folder):
-  files = (path for path in folder.rglob('*') if path.is_file())
-  return max(files, key=lambda path: path.stat().st_size)
-
-
 def _truncate(folder):
-  os.truncate(_largest_file(folder), 100)
+  os.truncate(needed_file(folder), 100)
 
 
 def _flip_a_bit(folder):
-  path = _largest_file(folder)
+  path = needed_file(folder)
   content = bytearray(path.read_bytes())
   content[len(content) // 2] ^= 1
   path.write_bytes(content)

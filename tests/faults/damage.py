@@ -29,6 +29,15 @@ METHODS = {
 }
 
 
+def needed_file(checkpoint: Path) -> Path:
+  """Returns a file of arrays that every restore reads.
+
+  The largest file may hold only what Orbax has merged elsewhere.
+  """
+  (path,) = checkpoint.glob('state/d/*')
+  return path
+
+
 def cases(checkpoint: Path) -> Iterator[tuple[str, str]]:
   """Yields (file, method): each file relative to the checkpoint."""
   for path in sorted(checkpoint.rglob('*')):

@@ -181,7 +181,7 @@ def create_rows(num_kills: int) -> dict[str, Row]:
     ),
     'two_damage': Row(
       'two processes find a damaged checkpoint',
-      'its largest file cut, or a byte flipped; resumed',
+      'a file of its arrays cut, or a byte flipped; resumed',
       several.damage_the_newest,
     ),
     'two_unreadable': Row(

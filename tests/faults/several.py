@@ -3,7 +3,7 @@
 import functools
 import time
 
-from tests.faults.damage import METHODS
+from tests.faults.damage import METHODS, needed_file
 from tests.faults.lab import Lab, check, expect_status, slowly, wait_for_step
 from tests.processes import saved_steps
 from vaegan_jax.runtime import checkpoints
@@ -50,8 +50,7 @@ def damage_the_newest(lab: Lab) -> tuple[str, str]:
   for method in ('cut in half', 'one byte flipped'):
     workdir = lab.copy('two_damaged', lab.undisturbed_two)
     newest = workdir / 'checkpoints' / str(lab.last_step)
-    files = [path for path in newest.rglob('*') if path.is_file()]
-    METHODS[method](max(files, key=lambda path: path.stat().st_size))
+    METHODS[method](needed_file(newest))
     first, _ = lab.run_two(workdir)
     check(f'Resuming after step {lab.last_step - 2};' in first.out, first.out)
     check(
