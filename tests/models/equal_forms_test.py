@@ -204,9 +204,11 @@ def test_layers_declare_the_strides_of_their_convolutions(network, num_axes):
     return y
 
   x = jax.ShapeDtypeStruct((1, *[8] * num_axes, 3), jnp.float32)
-  encoder = {'plain': plain, 'residual': residual}[network].Encoder
+  encoder = {'plain': plain, 'residual': residual}[network].Encoder(
+    4, False, width=4, channel_multipliers=(1, 2)
+  )
   critic = Critic(2, (1, 2), network=network)
   with nn.intercept_methods(check):
-    for module in (encoder(4, False, 4, (1, 2)), critic):
+    for module in (encoder, critic):
       jax.eval_shape(module.init, jax.random.key(0), x)
   assert (2,) * num_axes in seen

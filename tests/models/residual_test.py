@@ -10,13 +10,20 @@ import pytest
 from tests import networks
 from vaegan_jax.models import blocks, plain, residual, residual_blocks
 
+PLAIN = {'width': 4, 'channel_multipliers': (2,)}
+RESIDUAL = {
+  'width': 4,
+  'channel_multipliers': (1, 2),
+  'attention_levels': (1,),
+  'middle_attention': True,
+}
 ENCODERS = {
-  'plain': plain.Encoder(3, False, 4, (2,)),
-  'residual': residual.Encoder(3, False, 4, (1, 2), 1, (1,), True),
+  'plain': plain.Encoder(3, False, **PLAIN),
+  'residual': residual.Encoder(3, False, **RESIDUAL),
 }
 DECODERS = {
-  'plain': plain.Decoder(2, (), 4, (2,)),
-  'residual': residual.Decoder(2, (), 4, (1, 2), 1, (1,), True),
+  'plain': plain.Decoder(2, (), **PLAIN),
+  'residual': residual.Decoder(2, (), **RESIDUAL),
 }
 
 
@@ -143,13 +150,9 @@ def by_hand_snake(x, scale):
 
 def test_networks_of_sounds_have_strides_kernels_and_a_periodic_activation():
   """The last block of a plain encoder with strides 2 and 3, by hand."""
-  fields = {
-    'channel_multipliers': (1, 2),
-    'strides': (2, 3),
-    'activation': 'snake',
-  }
-  encoder = plain.Encoder(5, False, 2, **fields)
-  decoder = plain.Decoder(2, (), 2, kernel_size=7, **fields)
+  fields = {'width': 2, 'channel_multipliers': (1, 2), 'activation': 'snake'}
+  encoder = plain.Encoder(5, False, strides=(2, 3), **fields)
+  decoder = plain.Decoder(2, (), 7, strides=(2, 3), **fields)
   assert encoder.factor == 6
   x, h = random(1, 36, 2), random(1, 4, 5)
   variables = networks.random_variables(encoder, x)
@@ -192,9 +195,10 @@ def test_a_snake_and_its_gradient_by_hand():
 
 
 def test_residual_networks_have_the_same_forms():
-  fields = {'strides': (4,), 'activation': 'snake', 'kernel_size': 5}
-  encoder = residual.Encoder(3, False, 4, (1, 2), **fields)
-  decoder = residual.Decoder(2, (), 4, (1, 2), **fields)
+  fields = {'width': 4, 'channel_multipliers': (1, 2), 'kernel_size': 5}
+  fields |= {'strides': (4,), 'activation': 'snake'}
+  encoder = residual.Encoder(3, False, **fields)
+  decoder = residual.Decoder(2, (), **fields)
   x = jax.ShapeDtypeStruct((2, 8, 12, 2), jnp.float32)
   variables = jax.eval_shape(encoder.init, jax.random.key(0), x)
   h = jax.eval_shape(encoder.apply, variables, x)
@@ -307,9 +311,10 @@ def test_a_latent_map_takes_images_of_any_divisible_size():
 
 @pytest.mark.parametrize('network', ['plain', 'residual'])
 def test_remat_changes_neither_names_nor_gradients(network):
+  one = {'channel_multipliers': (1,), 'attention_levels': (0,)}
   kept = {
     'plain': ENCODERS['plain'],
-    'residual': residual.Encoder(3, False, 4, (1,), 1, (0,)),
+    'residual': residual.Encoder(3, False, width=4, **one),
   }[network]
   module = kept.clone(remat=True)
   x = random(2, 4, 4, 2)

@@ -9,7 +9,7 @@ Axes: B batch, S the axes of space, C channels.
 
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -37,35 +37,34 @@ def group_norm(x: jax.Array, num_groups: int, name: str) -> jax.Array:
   )(x)
 
 
-class ResidualBlock(nn.Module):
-  """Norm, activation and a convolution, twice, added to the input.
+class Forms(NamedTuple):
+  """Options that all blocks of a network share."""
 
-  Attributes:
-    features: channels of the output. Where they change, the input passes a 1x1
-      convolution.
-    num_groups: number of groups of its norms; see `group_norm`.
-    dtype: the convolutions'; None: float32.
-    activation, kernel_size: as `Encoder`'s.
-  """
-
-  features: int
-  num_groups: int = 0
-  dtype: Any = None
-  activation: str = 'own'
+  num_groups: int = 0  # Number of groups of the norms; see `group_norm`.
+  dtype: Any = None  # The products'; None: float32.
+  activation: str = 'own'  # Swish; or 'snake'.
   kernel_size: int = 3
+  remat: bool = False  # True: the gradient recomputes the blocks.
+
+
+class ResidualBlock(nn.Module):
+  """Norm, activation and a convolution, twice, added to the input."""
+
+  features: int  # Where they change, the input passes a 1x1 convolution.
+  forms: Forms = Forms()
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps x: [B, *S, C] to [B, *S, features] float32."""
-    num_axes = x.ndim - 2
-    conv = functools.partial(nn.Conv, self.features, dtype=self.dtype)
-    kernel_size = (self.kernel_size,) * num_axes
+    num_axes, forms = x.ndim - 2, self.forms
+    conv = functools.partial(nn.Conv, self.features, dtype=forms.dtype)
+    kernel_size = (forms.kernel_size,) * num_axes
     activate = functools.partial(
-      blocks.activate, kind=self.activation, own=nn.swish
+      blocks.activate, kind=forms.activation, own=nn.swish
     )
-    h = activate(group_norm(x, self.num_groups, 'norm_0'))
+    h = activate(group_norm(x, forms.num_groups, 'norm_0'))
     h = conv(kernel_size, name='conv_0')(h)
-    h = activate(group_norm(h, self.num_groups, 'norm_1'))
+    h = activate(group_norm(h, forms.num_groups, 'norm_1'))
     h = conv(kernel_size, kernel_init=nn.initializers.zeros, name='conv_1')(h)
     if x.shape[-1] != self.features:
       x = conv((1,) * num_axes, name='shortcut')(x)
@@ -75,22 +74,17 @@ class ResidualBlock(nn.Module):
 class Attention(nn.Module):
   """Self-attention over all N positions of a map (arXiv 1706.03762, eq. 1).
 
-  One head, with a norm before it, added to the input.
-
-  Attributes:
-    num_groups: number of groups of its norm; see `group_norm`.
-    dtype: the products'; None: float32. The softmax is float32.
+  One head, with a norm before it, added to the input. The softmax is float32.
   """
 
-  num_groups: int = 0
-  dtype: Any = None
+  forms: Forms = Forms()
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps x: [B, *S, C] to the same shape, float32."""
     channels = x.shape[-1]
-    dense = functools.partial(nn.Dense, channels, dtype=self.dtype)
-    positions = group_norm(x, self.num_groups, 'norm')
+    dense = functools.partial(nn.Dense, channels, dtype=self.forms.dtype)
+    positions = group_norm(x, self.forms.num_groups, 'norm')
     positions = positions.reshape(x.shape[0], -1, channels)
     query, key, value = (
       dense(name=name)(positions) for name in ('query', 'key', 'value')
@@ -105,66 +99,40 @@ class Attention(nn.Module):
 
 
 class Level(nn.Module):
-  """The residual blocks at one size of the feature maps.
+  """The residual blocks at one size of the feature maps."""
 
-  Attributes:
-    features: channels of the output.
-    num_blocks: number of blocks.
-    attention: whether attention follows each of them.
-    num_groups, dtype, activation, kernel_size: as `ResidualBlock`'s.
-    remat: whether the gradient recomputes the blocks instead of storing them.
-  """
-
-  features: int
+  features: int  # Channels of the output.
   num_blocks: int
-  attention: bool = False
-  num_groups: int = 0
-  dtype: Any = None
-  activation: str = 'own'
-  kernel_size: int = 3
-  remat: bool = False
+  attention: bool = False  # True: attention follows each of them.
+  forms: Forms = Forms()
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps x: [B, *S, C] to [B, *S, features] float32."""
-    block, attention = _maybe_remat(self.remat)
-    options = self.num_groups, self.dtype
-    forms = self.activation, self.kernel_size
+    block, attention = _maybe_remat(self.forms)
     for i in range(self.num_blocks):
-      x = block(self.features, *options, *forms, name=f'block_{i}')(x)
+      x = block(self.features, self.forms, name=f'block_{i}')(x)
       if self.attention:
-        x = attention(*options, name=f'attention_{i}')(x)
+        x = attention(self.forms, name=f'attention_{i}')(x)
     return x
 
 
 class Middle(nn.Module):
-  """Two residual blocks at the smallest size, with attention between them.
+  """Two residual blocks at the smallest size, with attention between them."""
 
-  Attributes:
-    num_groups, dtype, activation, kernel_size, remat: as `Level`'s.
-    attention: whether there is attention.
-  """
-
-  num_groups: int = 0
-  dtype: Any = None
-  activation: str = 'own'
-  kernel_size: int = 3
-  remat: bool = False
   attention: bool = True
+  forms: Forms = Forms()
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps x: [B, *S, C] to the same shape, float32."""
-    block, attention = _maybe_remat(self.remat)
-    options = self.num_groups, self.dtype
-    forms = x.shape[-1], *options, self.activation, self.kernel_size
-    x = block(*forms, name='block_0')(x)
+    block, attention = _maybe_remat(self.forms)
+    x = block(x.shape[-1], self.forms, name='block_0')(x)
     if self.attention:
-      x = attention(*options, name='attention')(x)
-    return block(*forms, name='block_1')(x)
+      x = attention(self.forms, name='attention')(x)
+    return block(x.shape[-1], self.forms, name='block_1')(x)
 
 
-def _maybe_remat(remat: bool) -> tuple[type[nn.Module], type[nn.Module]]:
-  """Returns the block and attention, wrapped in `nn.remat` if asked to."""
+def _maybe_remat(forms: Forms) -> tuple[type[nn.Module], type[nn.Module]]:
   modules = ResidualBlock, Attention
-  return tuple(map(nn.remat, modules)) if remat else modules
+  return tuple(map(nn.remat, modules)) if forms.remat else modules
