@@ -15,12 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaegan_jax.losses.spectra import (
-  FLOOR,
-  power,
-  root_of_hann,
-  weighted_stft,
-)
+from vaegan_jax.losses.spectra import FLOOR, power, root_of_hann, weighted_stft
 from vaegan_jax.models import blocks
 
 _MAX_GAIN = 2.0
@@ -33,18 +28,14 @@ class SpectralMask(nn.Module):
   The gains follow from the levels of the frames and from features of the
   decoder, as time-frequency masks of speech enhancement do (arXiv 1708.07524).
   They start at 1, where the sound stays as it is.
-
-  Attributes:
-    window: samples in a frame, a multiple of twice the samples a position.
-    noise: whether to add white noise with a level for each frequency of each
-      frame (arXiv 2001.04643, section 3.4). It is the same for all sounds, and
-      repeats after `noise_period` frames.
-    dtype: the convolutions'; None: that of their input.
   """
 
-  window: int
+  window: int  # Samples in a frame, a multiple of twice those of a position.
+  # True: white noise is added, with a level for each frequency of each frame
+  # (arXiv 2001.04643, section 3.4). It is the same for all sounds, and repeats
+  # after `noise_period` frames.
   noise: bool = False
-  dtype: Any = None
+  dtype: Any = None  # The convolutions'; None: that of their input.
 
   @nn.compact
   def __call__(self, x: jax.Array, features: jax.Array) -> jax.Array:

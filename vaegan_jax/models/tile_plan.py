@@ -45,21 +45,13 @@ def examples_at_once(
 
 @dataclasses.dataclass(frozen=True)
 class TilePlan:
-  """The tiles of inputs of any size.
-
-  Attributes:
-    autoencoder: the module.
-    variables: its variables, or their shapes.
-    image_shape: the shape (*S, C) of its training examples.
-    tile: side of the tiles in pixels, for all axes or for each.
-    name: of `tile` in messages.
-  """
+  """The tiles of inputs of any size."""
 
   autoencoder: Autoencoder
-  variables: Mapping[str, Any]
-  image_shape: Sequence[int]
-  tile: Sequence[int]
-  name: str = 'tile'
+  variables: Mapping[str, Any]  # The module's, or their shapes.
+  image_shape: Sequence[int]  # Shape (*S, C) of the training examples.
+  tile: Sequence[int]  # Side in pixels, for all axes or for each.
+  name: str = 'tile'  # Name of `tile` in messages.
 
   def __post_init__(self):
     """Checks the tiles.

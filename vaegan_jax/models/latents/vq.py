@@ -26,16 +26,11 @@ class VQ(Codes):
   Appendix A.1 there, with counts over all devices. A dead code is replaced by a
   token of the whole batch, the same on all devices. The state is linear in a
   device's tokens: sums and counts, whose ratio is the code.
-
-  Attributes:
-    codebook_size: K.
-    code_dim: entries of a token.
-    unit_codes: whether tokens and codes have length 1 (arXiv 2110.04627).
   """
 
-  codebook_size: int = 512
-  code_dim: int = 8
-  unit_codes: bool = False
+  codebook_size: int = 512  # K.
+  code_dim: int = 8  # Entries of a token.
+  unit_codes: bool = False  # True: all have length 1 (arXiv 2110.04627).
 
   def setup(self):
     super().setup()

@@ -30,12 +30,9 @@ class LPIPS(nn.Module):
   `layers=LAYERS[network]` and `reduction='spatial'`. Images with a side below
   64 are enlarged to it, bilinear: the weights were fitted to patches of 64
   pixels, and a smaller image leaves the last layer almost nothing.
-
-  Attributes:
-    network: 'vgg16' or 'alexnet'.
   """
 
-  network: str = 'vgg16'
+  network: str = 'vgg16'  # Or 'alexnet'.
 
   @property
   def layer_names(self) -> tuple[str, ...]:

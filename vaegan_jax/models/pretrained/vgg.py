@@ -55,15 +55,11 @@ class ConvReLU(nn.Module):
 
 
 class VGG(nn.Module):
-  """Five blocks of convolutions with pooling after each.
+  """Five blocks of convolutions with pooling after each."""
 
-  Attributes:
-    depth: 16 or 19.
-    pool: [B, H, W, C] -> [B, H', W', C], half the size; None: the maximum of
-      2x2 squares.
-  """
-
-  depth: int
+  depth: int  # 16 or 19.
+  # [B, H, W, C] -> [B, H', W', C], half the size; None: the maximum of 2x2
+  # squares.
   pool: Callable[[jax.Array], jax.Array] | None = None
 
   def __post_init__(self):
