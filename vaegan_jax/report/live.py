@@ -26,13 +26,7 @@ class LivePage:
     workdir: epath.PathLike,
     evaluator: Evaluator,
   ):
-    """Starts the clock.
-
-    Args:
-      config: the run's, with sections.
-      workdir: the run's folder, which gets `report.html`.
-      evaluator: of the held-out examples.
-    """
+    """Starts the clock; the run's folder gets `report.html`."""
     self._config, self._evaluator = config, evaluator
     self._workdir = epath.Path(workdir)
     self._errors = WarnOnce(f'Writing {self._workdir / REPORT_FILE}')
