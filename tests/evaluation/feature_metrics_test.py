@@ -24,8 +24,8 @@ from vaegan_jax.models.pretrained.lpips import LPIPS, load_lpips
 from vaegan_jax.models.pretrained.vgg import (
   LPIPS_LAYERS,
   VGG,
-  load_lpips_weights,
   load_vgg,
+  to_lpips_weights,
 )
 from vaegan_jax.models.pretrained.weights import read_state_dict
 
@@ -210,7 +210,8 @@ def test_both_metrics_equal_their_definitions(both, lpips_files):
   assert found['lpips'].shape == (2,)
   assert found['features'].shape == (2, 2, both.num_features) == (2, 2, 512)
   trunk, heads = lpips_files.split(',')
-  variables, heads = load_vgg(trunk, 16), load_lpips_weights(heads)
+  variables = load_vgg(trunk, 16)
+  heads = to_lpips_weights(heads, read_state_dict(heads), 'vgg16')
 
   @jax.jit
   def band(variables, x, y):  # A constant of 58 MB would be compiled.

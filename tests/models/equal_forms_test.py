@@ -3,7 +3,6 @@
 So do all derivatives that training uses.
 """
 
-import functools
 import itertools
 from unittest import mock
 
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.benchmarks import hlo
+from tests.networks import assert_close
 from vaegan_jax.models import plain, residual
 from vaegan_jax.models.conv import conv, downsample_conv, upsample_conv
 from vaegan_jax.models.critic import Critic
@@ -174,10 +174,7 @@ def test_volumes_are_convolved_by_slices(features, strides, padding):
     return [[what(f)(x, kernel) for what in FIRST] for f in (form, plain)]
 
   with jax.enable_x64(True):
-    jax.tree.map(
-      functools.partial(np.testing.assert_allclose, atol=1e-12),
-      *everything(x, kernel),
-    )
+    assert_close(*everything(x, kernel), atol=1e-12)
   text = jax.jit(form).lower(x, kernel).as_text()
   assert 'stablehlo.convolution' in text
   assert '0, 1, 2]' not in text  # No convolution over three axes.

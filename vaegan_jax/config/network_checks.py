@@ -194,10 +194,7 @@ def _check_views(config) -> Conflicts:
       'critic.head=patch',
     )
   if critic.patch_size > 1 and 'wave' not in critic.views:
-    yield (
-      'critic.patch_size',
-      "is only read where critic.views has 'wave'",
-    )
+    yield ('critic.patch_size', "is only read where critic.views has 'wave'")
   multiple = 2**critic.depth
   for window in critic.stft_windows if 'stft' in critic.views else ():
     if not can_halve(window, space[0], multiple):

@@ -17,12 +17,7 @@ from ml_collections import config_flags
 from vaegan_jax.config.cli_flags import reject
 from vaegan_jax.config.io import add_objective, is_saved, split_source
 from vaegan_jax.config.paths import absolute, resolve
-from vaegan_jax.config.rules import (
-  PATH,
-  flatten,
-  must_be,
-  nearest,
-)
+from vaegan_jax.config.rules import PATH, flatten, must_be, nearest
 from vaegan_jax.config.unread import unread
 from vaegan_jax.errors import UserError
 from vaegan_jax.models.pretrained import diffusers_files

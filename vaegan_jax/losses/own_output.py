@@ -46,8 +46,7 @@ class _Value(NamedTuple):
 
 
 def distinct_features(
-  run: Callable[[], tuple[Any, dict[str, jax.Array]]],
-  selected: Container[str],
+  run: Callable[[], tuple[Any, dict[str, jax.Array]]], selected: Container[str]
 ) -> list[str] | None:
   """Returns the names of features that are neither repeated nor the output.
 

@@ -18,12 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from vaegan_jax.models import blocks
-from vaegan_jax.models.residual_blocks import (
-  Forms,
-  Level,
-  Middle,
-  group_norm,
-)
+from vaegan_jax.models.residual_blocks import Forms, Level, Middle, group_norm
 
 
 class _Network(blocks.Network, kw_only=True):

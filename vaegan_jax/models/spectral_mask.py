@@ -42,7 +42,9 @@ class SpectralMask(nn.Module):
     """Maps x: [B, T, C], with features [B, N, F], to the same shape."""
     hop, width = x.shape[1] // features.shape[1], features.shape[-1]
     spectra = stft(x, self.window, hop)
-    levels = _levels(spectra).reshape(*features.shape[:2], -1)
+    # Levels are about -1, below `FLOOR`, to 3, full scale.
+    levels = 0.5 * jnp.log10(1 + power(spectra) / FLOOR) - 1
+    levels = levels.reshape(*features.shape[:2], -1)
 
     def conv(features, name, **options):
       return blocks.Conv(features, (3,), dtype=self.dtype, name=name, **options)
@@ -115,11 +117,6 @@ def _overlap_add(frames: jax.Array, hop: int) -> jax.Array:
     for i in range(shared)
   )
   return hops.reshape(batch_size, -1, channels)
-
-
-def _levels(spectra: jax.Array) -> jax.Array:
-  """Computes levels of about -1, below `FLOOR`, to 3, full scale."""
-  return 0.5 * jnp.log10(1 + power(spectra) / FLOOR) - 1
 
 
 def _weights(window: int) -> np.ndarray:

@@ -120,7 +120,10 @@ class VQ(Codes):
     sums = jnp.zeros_like(old_sums).at[indices].add(weight * tokens)
     self.counts.value = DECAY * old_counts + (1 - DECAY) * shares
     self.sums.value = DECAY * old_sums + (1 - DECAY) * sums
-    self.candidates.value = _take(tokens, noise)
+    # The tokens of other devices are 0 here, and the mean is the whole.
+    chosen = noise['chosen']
+    mine = tokens[jnp.maximum(chosen, 0)] * noise['weight']
+    self.candidates.value = jnp.where(chosen[:, None] >= 0, mine, 0.0)
 
   def _normalize(self, vectors):
     if not self.unit_codes:
@@ -154,10 +157,3 @@ def _nearest(tokens: jax.Array, codebook: jax.Array) -> jax.Array:
   )
   # The token's own length changes nothing.
   return jnp.argmin((codebook**2).sum(-1) - 2 * products, axis=-1)
-
-
-def _take(tokens: jax.Array, noise: dict[str, jax.Array]) -> jax.Array:
-  """Returns this device's chosen tokens [K, D]; their mean is the whole."""
-  chosen = noise['chosen']
-  mine = tokens[jnp.maximum(chosen, 0)] * noise['weight']
-  return jnp.where(chosen[:, None] >= 0, mine, 0.0)

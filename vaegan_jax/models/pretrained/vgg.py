@@ -161,30 +161,23 @@ def to_variables(
   return {'params': params}
 
 
-def load_lpips_weights(
-  path: str | os.PathLike, network: str = 'vgg16'
+def to_lpips_weights(
+  path: str | os.PathLike, state: Mapping[str, np.ndarray], network: str
 ) -> tuple[np.ndarray, ...]:
-  """Reads the factors of LPIPS for each channel of its layers.
+  """Converts the factors of LPIPS for each channel of its layers.
 
   Args:
-    path: path of `lpips/weights/v0.1/vgg.pth` in its authors' repository, or
-      of `alex.pth` beside it.
+    path: path of the file, for messages: `lpips/weights/v0.1/vgg.pth` in its
+      authors' repository, or `alex.pth` beside it.
+    state: {name: tensor} in the file.
     network: 'vgg16' or 'alexnet'.
 
   Returns:
     Five vectors [C], float32, in forward order.
 
   Raises:
-    UserError: the file is damaged or holds another network, or a factor is
-      negative.
+    UserError: the file holds another network, or a factor is negative.
   """
-  return to_lpips_weights(path, weights.read_state_dict(path), network)
-
-
-def to_lpips_weights(
-  path: str | os.PathLike, state: Mapping[str, np.ndarray], network: str
-) -> tuple[np.ndarray, ...]:
-  """Converts the tensors of a file, as `load_lpips_weights` does."""
   name, file, widths = _HEADS[network]
   title, url = f"LPIPS's {name} weights", _LPIPS_URL + file
   shapes = {
