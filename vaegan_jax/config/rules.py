@@ -8,10 +8,10 @@ import difflib
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-import ml_collections
+from ml_collections import ConfigDict
 
 from vaegan_jax.config.paths import is_files, is_local_path, is_path
 from vaegan_jax.config.shapes import MAX_AXES
@@ -243,7 +243,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
   """Returns nested dicts or ConfigDicts as {'a.b': value}."""
   flat = {}
   for key, value in tree.items():
-    if isinstance(value, (dict, ml_collections.ConfigDict)):
+    if isinstance(value, (dict, ConfigDict)):
       flat |= flatten(value, f'{prefix}{key}.')
     else:
       flat[f'{prefix}{key}'] = value
@@ -286,8 +286,12 @@ def check_value(name: str, value: Any, rule: Rule, like: Any) -> None:
     raise UserError(f'{name}={value!r} must be {rule.text}: {hint}')
 
 
+# Fields that contradict others: the arguments of `conflict` after the first.
+Conflicts = Iterator[tuple[str, ...]]
+
+
 def conflict(
-  config: ml_collections.ConfigDict, name: str, rule: str, *remedies: str
+  config: ConfigDict, name: str, rule: str, *remedies: str
 ) -> UserError:
   """Returns the error for a field that conflicts with others.
 
