@@ -4,8 +4,6 @@ The weights come from torchvision's file. `conv1` is the first convolution,
 after its ReLU.
 """
 
-import os
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -14,6 +12,7 @@ import numpy as np
 
 from vaegan_jax.models.pretrained import weights
 from vaegan_jax.models.pretrained.vgg import normalize
+from vaegan_jax.models.pretrained.weights import FilePath, State
 
 URL = 'https://download.pytorch.org/models/alexnet-owt-7be5be79.pth'
 WIDTHS = (64, 192, 384, 256, 256)
@@ -52,9 +51,7 @@ class AlexNet(nn.Module):
     return features
 
 
-def to_variables(
-  path: str | os.PathLike, state: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
+def to_variables(path: FilePath, state: State) -> dict[str, Any]:
   """Converts torchvision's state dict to variables of `AlexNet`.
 
   Args:

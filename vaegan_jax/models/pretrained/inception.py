@@ -11,8 +11,7 @@ Axes: B images, H height, W width, C channels.
 
 import dataclasses
 import functools
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -22,6 +21,7 @@ import numpy as np
 
 from vaegan_jax.errors import UserError
 from vaegan_jax.models.pretrained import weights
+from vaegan_jax.models.pretrained.weights import FilePath, State
 
 NUM_FEATURES = 2048
 MIN_SIDE = 75  # Halved five times, without padding, it leaves one position.
@@ -216,14 +216,12 @@ def resize(images: jax.Array) -> jax.Array:
   return jax.image.resize(images, shape, 'bilinear', antialias=False)
 
 
-def is_inception(state: Mapping[str, np.ndarray]) -> bool:
+def is_inception(state: State) -> bool:
   """Returns whether a state dict {name: tensor} is this kind of network's."""
   return any(name.startswith('Mixed_') for name in state)
 
 
-def to_variables(
-  path: str | os.PathLike, state: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
+def to_variables(path: FilePath, state: State) -> dict[str, Any]:
   """Converts the PyTorch port's state dict to variables of `Inception`.
 
   Returns:
@@ -257,9 +255,7 @@ def _kernel_shapes() -> dict[str, tuple[int, ...]]:
   return {layer: leaves['kernel'].shape for layer, leaves in params.items()}
 
 
-def _fold(
-  path: str | os.PathLike, name: str, tensors: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
+def _fold(path: FilePath, name: str, tensors: State) -> dict[str, np.ndarray]:
   """Folds batch normalisation into its convolution: {'kernel', 'bias'}."""
   kernel, weight, bias, mean, variance = (
     tensors[f'{name}.{tensor}'].astype(np.float64)

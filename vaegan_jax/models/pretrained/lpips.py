@@ -5,8 +5,6 @@ against, in AlexNet as a second metric.
 Axes: B images, H height, W width, C channels.
 """
 
-import os
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -16,11 +14,10 @@ import numpy as np
 
 from vaegan_jax.losses import distances
 from vaegan_jax.models.pretrained import alexnet, vgg, weights
+from vaegan_jax.models.pretrained.weights import FilePath, State
 
 MIN_SIDE = 64  # Pixels.
 LAYERS = {'vgg16': vgg.LPIPS_LAYERS, 'alexnet': alexnet.LAYERS}
-
-State = Mapping[str, np.ndarray]
 
 
 class LPIPS(nn.Module):
@@ -85,9 +82,7 @@ def enlarge(images: jax.Array) -> jax.Array:
   return jax.image.resize(images, (batch, *space, channels), 'bilinear')
 
 
-def load_lpips(
-  path: str | os.PathLike, heads: str | os.PathLike
-) -> dict[str, Any]:
+def load_lpips(path: FilePath, heads: FilePath) -> dict[str, Any]:
   """Reads the variables of `LPIPS`.
 
   Returns:
@@ -104,9 +99,7 @@ def load_lpips(
 
 
 def to_variables(
-  trunk: tuple[str | os.PathLike, State],
-  heads: tuple[str | os.PathLike, State],
-  network: str,
+  trunk: tuple[FilePath, State], heads: tuple[FilePath, State], network: str
 ) -> dict[str, Any]:
   """Converts two state dicts, each with its path, to variables of `LPIPS`."""
   if network == 'alexnet':

@@ -6,8 +6,7 @@ torchvision's files, which `weights.py` reads without torch, and the factors of
 LPIPS (arXiv 1801.03924) from its authors'.
 """
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -17,6 +16,7 @@ import numpy as np
 
 from vaegan_jax.errors import UserError
 from vaegan_jax.models.pretrained import weights
+from vaegan_jax.models.pretrained.weights import FilePath, State
 from vaegan_jax.names import VGG_CONVOLUTIONS
 
 # By depth, the convolutions in each block.
@@ -112,7 +112,7 @@ def max_pool(x: jax.Array) -> jax.Array:
   return x.reshape(batch, height, 2, width, 2, channels).max((2, 4))
 
 
-def load_vgg(path: str | os.PathLike, depth: int) -> dict[str, Any]:
+def load_vgg(path: FilePath, depth: int) -> dict[str, Any]:
   """Reads the variables of `VGG(depth)` from torchvision's file.
 
   Returns:
@@ -126,9 +126,7 @@ def load_vgg(path: str | os.PathLike, depth: int) -> dict[str, Any]:
   return to_variables(path, weights.read_state_dict(path), depth)
 
 
-def to_variables(
-  path: str | os.PathLike, state: Mapping[str, np.ndarray], depth: int
-) -> dict[str, Any]:
+def to_variables(path: FilePath, state: State, depth: int) -> dict[str, Any]:
   """Converts torchvision's state dict to variables of `VGG(depth)`.
 
   Args:
@@ -162,7 +160,7 @@ def to_variables(
 
 
 def to_lpips_weights(
-  path: str | os.PathLike, state: Mapping[str, np.ndarray], network: str
+  path: FilePath, state: State, network: str
 ) -> tuple[np.ndarray, ...]:
   """Converts the factors of LPIPS for each channel of its layers.
 
