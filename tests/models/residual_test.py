@@ -9,7 +9,7 @@ import pytest
 
 from tests import networks
 from tests.networks import abstract_apply, shapes, uniform
-from vaegan_jax.models import blocks, plain, residual, residual_blocks
+from vaegan_jax.models import blocks, plain, residual
 
 PLAIN = {'width': 4, 'channel_multipliers': (2,)}
 RESIDUAL = {
@@ -57,7 +57,7 @@ def swish(x):
 
 @pytest.mark.parametrize('features', [8, 12])
 def test_a_block_is_two_convolutions_and_a_shortcut(features):
-  block = residual_blocks.ResidualBlock(features)
+  block = residual.ResidualBlock(features)
   x = uniform(2, 4, 5, 8)
   variables = networks.random_variables(block, x)
   params = variables['params']
@@ -77,7 +77,7 @@ def test_a_block_is_two_convolutions_and_a_shortcut(features):
 
 
 def test_attention_is_a_softmax_over_all_positions():
-  module = residual_blocks.Attention()
+  module = residual.Attention()
   x = uniform(2, 2, 3, 8)
   variables = networks.random_variables(module, x)
   params = variables['params']
@@ -98,7 +98,7 @@ def test_attention_is_a_softmax_over_all_positions():
 
 
 @pytest.mark.parametrize(
-  'module', [residual_blocks.ResidualBlock(4), residual_blocks.Middle()]
+  'module', [residual.ResidualBlock(4), residual.Middle()]
 )
 def test_a_new_block_is_the_identity(module):
   x = uniform(1, 4, 4, 4)
@@ -109,7 +109,7 @@ def test_a_new_block_is_the_identity(module):
 def test_norms_keep_the_brightness_of_a_channel():
   """With one channel per group, brightness would be divided away."""
   x = uniform(1, 4, 4, 8)
-  norm = residual_blocks.ResidualBlock(8)
+  norm = residual.ResidualBlock(8)
   scale = np.arange(8.0)  # A different brightness for each channel.
   variables = networks.random_variables(norm, x)
   apply = jax.jit(norm.apply)
@@ -243,7 +243,7 @@ def test_networks_of_patches_are_those_of_their_channels(network):
 
 def test_a_signal_is_an_image_of_one_column():
   """A 1-D block equals a 2-D block with the kernel in the middle row."""
-  block = residual_blocks.ResidualBlock(4)
+  block = residual.ResidualBlock(4)
   line = uniform(2, 6, 8)
   params = networks.random_variables(block, line)['params']
   square = jax.tree.map(np.copy, params)
