@@ -9,8 +9,7 @@ import pytest
 
 from tests.networks import jitted, uniform
 from vaegan_jax.errors import UserError
-from vaegan_jax.models.pretrained import vgg, weights
-from vaegan_jax.models.pretrained.lpips import load_lpips
+from vaegan_jax.models.pretrained import lpips, vgg, weights
 
 WIDTHS = (64, 128, 256, 512, 512)
 # Torchvision's names and widths of the convolutions.
@@ -394,7 +393,7 @@ def factors(widths=WIDTHS):
 
 
 def to_factors(state):
-  return vgg.to_lpips_weights('weights.pth', state, 'vgg16')
+  return lpips.to_factors('weights.pth', state, 'vgg16')
 
 
 def test_converts_the_factors_of_lpips_in_order():
@@ -425,5 +424,5 @@ def test_other_factors_are_refused():
 
 def test_a_damaged_file_is_refused(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  for load, arg in ((vgg.load_vgg, 16), (load_lpips, 'heads.pth')):
+  for load, arg in ((vgg.load_vgg, 16), (lpips.load_lpips, 'heads.pth')):
     assert 'No such file' in refused(load, 'weights.pth', arg)

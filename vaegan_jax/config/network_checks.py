@@ -44,9 +44,6 @@ def compares_layers(config: ConfigDict) -> bool:
   return config.objective != 'mse' or config.loss.spectrum_weight > 0
 
 
-_WHERE = 'see vaegan_jax/models/pretrained/vgg.py for where to get'
-
-
 def check_autoencoder(config: ConfigDict) -> Conflicts:
   """Yields the conflicts of `config.model`."""
   model = config.model
@@ -290,7 +287,8 @@ def check_pretrained_critic(config: ConfigDict) -> Conflicts:
   elif not config.critic.weights.strip():
     yield (
       'critic.weights',
-      f'must name the file of weights that {network} needs ({_WHERE} it)',
+      f'must name the file of weights that {network} needs (see '
+      'vaegan_jax/models/pretrained/vgg.py for where to get it)',
       f'critic.weights=/data/{config.critic.network}.pth',
     )
   if config.loss.adversarial_weight:
@@ -316,7 +314,8 @@ def _check_lpips(config) -> Conflicts:
     yield (
       'critic.weights',
       "must name two files for critic.network='lpips', VGG16's and LPIPS's "
-      f'heads ({_WHERE} them)',
+      'heads (see vaegan_jax/models/pretrained/vgg.py, and lpips.py beside it, '
+      'for where to get them)',
       'critic.weights=/data/vgg16.pth,/data/lpips_vgg.pth',
     )
   for field, needed in (('normalize', 'none'), ('reduction', 'spatial')):

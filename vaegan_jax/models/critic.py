@@ -139,7 +139,8 @@ class Critic(nn.Module):
       return maps[0]
     length = max(logits.shape[1] for logits in maps)
     if any(logits.shape[1] < length for logits in maps):
-      maps = [_stretch(logits, length) for logits in maps]
+      place = np.arange(length)  # Entries are repeated, in their order.
+      maps = [logits[:, place * logits.shape[1] // length] for logits in maps]
     return jnp.stack(maps, axis=-1)
 
   def _part(self, name: str, num_axes: int = 0, **fields) -> nn.Module:
@@ -186,8 +187,3 @@ def _repeat(logits: jax.Array, times: int, num_axes: int) -> jax.Array:
   for axis in range(1, num_axes + 1):
     logits = jnp.repeat(logits, times, axis)
   return logits
-
-
-def _stretch(logits: jax.Array, length: int) -> jax.Array:
-  """Repeats the entries of [B, L] to [B, length], in their order."""
-  return logits[:, np.arange(length) * logits.shape[1] // length]

@@ -2,11 +2,10 @@
 
 Their layers are named as in style transfer (arXiv 1508.06576): `conv3_2` is the
 second convolution of the third block, *after* its ReLU. The weights come from
-torchvision's files, which `weights.py` reads without torch, and the factors of
-LPIPS (arXiv 1801.03924) from its authors'.
+torchvision's files, which `weights.py` reads without torch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -31,15 +30,6 @@ LPIPS_LAYERS = ('conv1_2', 'conv2_2', 'conv3_3', 'conv4_3', 'conv5_3')
 URLS = {
   16: 'https://download.pytorch.org/models/vgg16-397923af.pth',
   19: 'https://download.pytorch.org/models/vgg19-dcbb9e9d.pth',
-}
-_LPIPS_URL = (
-  'https://github.com/richzhang/PerceptualSimilarity/raw/master/'
-  'lpips/weights/v0.1/'
-)
-# By network: the title of LPIPS's heads, their file, their widths.
-_HEADS = {
-  'vgg16': ('VGG', 'vgg.pth', WIDTHS),
-  'alexnet': ('AlexNet', 'alex.pth', (64, 192, 384, 256, 256)),
 }
 
 
@@ -149,48 +139,22 @@ def to_variables(path: FilePath, state: State, depth: int) -> dict[str, Any]:
       )
   title = f"torchvision's VGG{depth}"
   tensors = weights.select(path, features, _shapes(depth), title, URLS[depth])
-  params = {}
-  for layer, index in _indices(depth).items():
+  convs = convolutions(tensors, _indices(depth))
+  return {'params': {name: {'Conv_0': conv} for name, conv in convs.items()}}
+
+
+def convolutions(tensors: State, indices: Mapping[str, int]) -> dict[str, Any]:
+  """Returns {layer: {'kernel', 'bias'}} of those at indices of `features`."""
+  return {
     # From [O, I, H, W] to Flax's [H, W, I, O].
-    kernel = tensors[f'features.{index}.weight'].transpose(2, 3, 1, 0)
-    bias = tensors[f'features.{index}.bias']
-    params[layer] = {'Conv_0': {'kernel': np.array(kernel, order='C')}}
-    params[layer]['Conv_0']['bias'] = bias
-  return {'params': params}
-
-
-def to_lpips_weights(
-  path: FilePath, state: State, network: str
-) -> tuple[np.ndarray, ...]:
-  """Converts the factors of LPIPS for each channel of its layers.
-
-  Args:
-    path: path of the file, for messages: `lpips/weights/v0.1/vgg.pth` in its
-      authors' repository, or `alex.pth` beside it.
-    state: {name: tensor} in the file.
-    network: 'vgg16' or 'alexnet'.
-
-  Returns:
-    Five vectors [C], float32, in forward order.
-
-  Raises:
-    UserError: the file holds another network, or a factor is negative.
-  """
-  name, file, widths = _HEADS[network]
-  title, url = f"LPIPS's {name} weights", _LPIPS_URL + file
-  shapes = {
-    f'lin{i}.model.1.weight': (1, width, 1, 1) for i, width in enumerate(widths)
+    layer: {
+      'kernel': np.array(
+        tensors[f'features.{index}.weight'].transpose(2, 3, 1, 0), order='C'
+      ),
+      'bias': tensors[f'features.{index}.bias'],
+    }
+    for layer, index in indices.items()
   }
-  # A file of the whole LPIPS holds the network too, and these factors twice.
-  state = {name: a for name, a in state.items() if name in shapes} or state
-  tensors = weights.select(path, state, shapes, title, url)
-  for name, tensor in tensors.items():
-    if tensor.min() < 0:
-      raise UserError(
-        f'{path} does not hold {title}, because {name} has {tensor.min()} and '
-        f'a distance needs at least 0: download {url}.'
-      )
-  return tuple(tensor.reshape(-1) for tensor in tensors.values())
 
 
 def _check_depth(depth: int) -> None:
