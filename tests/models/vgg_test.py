@@ -14,20 +14,13 @@ from vaegan_jax.models.pretrained import lpips, vgg, weights
 WIDTHS = (64, 128, 256, 512, 512)
 # Torchvision's names and widths of the convolutions.
 TORCHVISION = {
-  16: dict(
-    zip(
-      (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),
-      (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512),
-      strict=True,
-    )
-  ),
-  19: dict(
-    zip(
-      (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34),
-      (64, 64, 128, 128, *[256] * 4, *[512] * 8),
-      strict=True,
-    )
-  ),
+  depth: dict(
+    zip(places, [64] * 2 + [128] * 2 + [256] * n + [512] * 2 * n, strict=True)
+  )
+  for depth, n, places in (
+    (16, 3, (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)),
+    (19, 4, (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34)),
+  )
 }
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
