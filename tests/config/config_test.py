@@ -53,19 +53,22 @@ LPIPS = {
 }
 
 
+def critic_of(config):
+  return create_modules(
+    with_critic=True,
+    space=spatial_shape(config.data),
+    channels=config.data.channels,
+    model=config.model,
+    critic=config.critic,
+  )['critic']
+
+
 @pytest.mark.parametrize('network', names.PRETRAINED_CRITICS)
 def test_layers_of_a_pretrained_critic_are_accepted_and_listed(network):
   frozen = LPIPS
   if network != 'lpips':
     frozen = LPIPS | {'critic__weights': 'vgg.pth', 'critic__network': network}
-  modules = create_modules(
-    with_critic=True,
-    space=(64, 64),
-    channels=3,
-    model=default.get_config().model,
-    critic={'network': network},
-  )
-  layers = modules['critic'].layer_names
+  layers = critic_of(make_config(**frozen)).layer_names
   validation.validate(make_config(**frozen, loss__layers=layers))
   with pytest.raises(UserError, match=f'has {", ".join(layers)}'):
     validation.validate(make_config(**frozen, loss__layers=('block_0',)))
@@ -85,14 +88,7 @@ def test_layers_of_a_pretrained_critic_are_accepted_and_listed(network):
 )
 def test_layers_of_a_trained_critic_are_accepted(changes):
   config = make_config(**changes)
-  modules = create_modules(
-    with_critic=True,
-    space=spatial_shape(config.data),
-    channels=config.data.channels,
-    model=config.model,
-    critic=config.critic,
-  )
-  critic = modules['critic']
+  critic = critic_of(config)
   config.loss.layers = critic.layer_names
   validation.validate(config)
   # And its halvings are those by which the image must be divisible.
