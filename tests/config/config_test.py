@@ -23,9 +23,9 @@ from vaegan_jax.config.io import (
 )
 from vaegan_jax.config.migrations import upgrade
 from vaegan_jax.config.rules import flatten
-from vaegan_jax.config.shapes import flip_axes, spatial_shape
+from vaegan_jax.config.shapes import flip_axes
 from vaegan_jax.errors import UserError
-from vaegan_jax.models import create_modules
+from vaegan_jax.setup.modules import create_modules
 
 FOLDERS = ('image_folder', 'array_folder')
 DRAWN = ('audio', 'bands', 'volume')
@@ -53,22 +53,12 @@ LPIPS = {
 }
 
 
-def critic_of(config):
-  return create_modules(
-    with_critic=True,
-    space=spatial_shape(config.data),
-    channels=config.data.channels,
-    model=config.model,
-    critic=config.critic,
-  )['critic']
-
-
 @pytest.mark.parametrize('network', names.PRETRAINED_CRITICS)
 def test_layers_of_a_pretrained_critic_are_accepted_and_listed(network):
   frozen = LPIPS
   if network != 'lpips':
     frozen = LPIPS | {'critic__weights': 'vgg.pth', 'critic__network': network}
-  layers = critic_of(make_config(**frozen)).layer_names
+  layers = create_modules(make_config(**frozen))['critic'].layer_names
   validation.validate(make_config(**frozen, loss__layers=layers))
   with pytest.raises(UserError, match=f'has {", ".join(layers)}'):
     validation.validate(make_config(**frozen, loss__layers=('block_0',)))
@@ -88,7 +78,7 @@ def test_layers_of_a_pretrained_critic_are_accepted_and_listed(network):
 )
 def test_layers_of_a_trained_critic_are_accepted(changes):
   config = make_config(**changes)
-  critic = critic_of(config)
+  critic = create_modules(config)['critic']
   config.loss.layers = critic.layer_names
   validation.validate(config)
   # And its halvings are those by which the image must be divisible.
