@@ -278,34 +278,37 @@ def from_patches(x: jax.Array, side: int) -> jax.Array:
   return squares.reshape(x.shape[0], *(side * size for size in space), -1)
 
 
-def to_latent(
-  x: jax.Array, size: int, *, flat: bool, dtype: Any = None
-) -> jax.Array:
+def to_latent(network: Network, x: jax.Array) -> jax.Array:
   """Applies an encoder's last layer to x [B, *S, C], within its `__call__`.
 
-  Returns [B, size] for a flat latent, else [B, *S, size]; float32.
+  Returns [B, size] if the network is `flat`, else [B, *S, size]; float32.
   """
-  if flat:
-    return nn.Dense(size)(x.reshape(x.shape[0], -1).astype(jnp.float32))
-  layer = Conv(size, (1,) * (x.ndim - 2), dtype=dtype, name='to_latent')
+  if network.flat:
+    x = x.reshape(x.shape[0], -1).astype(jnp.float32)
+    return nn.Dense(network.size)(x)
+  sides = (1,) * (x.ndim - 2)
+  layer = Conv(network.size, sides, dtype=network.dtype, name='to_latent')
   return layer(x).astype(jnp.float32)
 
 
-def from_latent(
-  latents: jax.Array,
-  features: int,
-  *,
-  flat_space: tuple[int, ...],
-  kernel_size: int = 3,
-  dtype: Any = None,
-) -> jax.Array:
+def from_latent(network: Network, latents: jax.Array) -> jax.Array:
   """Applies a decoder's first layer, within its `__call__`.
 
-  Maps latents [B, Z] or [B, *S, Z] to [B, *S, features]. `flat_space` is S for
-  a flat latent, and () for a map.
+  Maps latents [B, Z] or [B, *S, Z] to [B, *S, features]. The network's
+  `flat_space` is S for a flat latent, and () for a map.
   """
-  if not flat_space:
-    sides = (kernel_size,) * (latents.ndim - 2)
-    return Conv(features, sides, dtype=dtype, name='from_latent')(latents)
-  x = nn.Dense(math.prod(flat_space) * features)(latents)
-  return x.reshape(-1, *flat_space, features)
+  features, space = network.widths[-1], network.flat_space
+  if not space:
+    sides = (network.kernel_size,) * (latents.ndim - 2)
+    layer = Conv(features, sides, dtype=network.dtype, name='from_latent')
+    return layer(latents)
+  x = nn.Dense(math.prod(space) * features)(latents)
+  return x.reshape(-1, *space, features)
+
+
+def to_image(network: Network, x: jax.Array) -> jax.Array:
+  """Applies a decoder's last layer, within its `__call__`; float32."""
+  sides = (network.kernel_size,) * (x.ndim - 2)
+  channels = network.channels * network.patch_size ** len(sides)
+  layer = Conv(channels, sides, dtype=network.dtype, name='to_image')
+  return from_patches(layer(x), network.patch_size).astype(jnp.float32)

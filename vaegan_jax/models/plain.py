@@ -36,7 +36,7 @@ class Encoder(_Network):
     levels = zip(self.widths, self.level_strides, strict=True)
     for i, level in enumerate(levels):
       x = self._block(blocks.DownBlock, i, *level)(x, train)
-    return blocks.to_latent(x, self.size, flat=self.flat, dtype=self.dtype)
+    return blocks.to_latent(self, x)
 
 
 class Decoder(_Network):
@@ -55,24 +55,13 @@ class Decoder(_Network):
   @nn.compact
   def __call__(self, latents: jax.Array, train: bool = False) -> jax.Array:
     """Maps latents: [B, Z] or [B, *S, Z] to images [B, *S', C] in [-1, 1]."""
+    x = blocks.from_latent(self, latents)
+    x = first = blocks.activate(x, self.activation, blocks.leaky_relu)
     widths = self.widths
-    x = blocks.from_latent(
-      latents,
-      widths[-1],
-      flat_space=self.flat_space,
-      kernel_size=self.kernel_size,
-      dtype=self.dtype,
-    )
-    x = blocks.activate(x, self.activation, blocks.leaky_relu)
-    first = x
     levels = zip([widths[0], *widths[:-1]], self.level_strides, strict=True)
     for i, level in enumerate(reversed([*levels])):
       x = self._block(blocks.UpBlock, i, *level)(x, train)
-    sides = (self.kernel_size,) * (x.ndim - 2)
-    channels = self.channels * self.patch_size ** len(sides)
-    to_image = blocks.Conv(channels, sides, dtype=self.dtype, name='to_image')
-    x = blocks.from_patches(to_image(x), self.patch_size)
-    x = nn.tanh(x.astype(jnp.float32))
+    x = nn.tanh(blocks.to_image(self, x))
     if self.spectral_mask:
       mask = SpectralMask(
         self.spectral_mask, self.spectral_noise, self.dtype, name='mask'

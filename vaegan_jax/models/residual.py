@@ -215,7 +215,7 @@ class Encoder(_Network):
       x = conv(self.size, kernel_size, name='conv_out')(x)
     if self.is_ldm and not self.quant_convs:
       return x.astype(jnp.float32)
-    return blocks.to_latent(x, self.size, flat=self.flat, dtype=self.dtype)
+    return blocks.to_latent(self, x)
 
   @nn.nowrap
   def _downsample(self, x: jax.Array, level: int) -> jax.Array:
@@ -251,26 +251,16 @@ class Decoder(_Network):
     them.
     """
     del train
-    conv = functools.partial(blocks.Conv, dtype=self.dtype)
     if self.is_ldm and self.quant_convs:
       one, size = (1,) * (latents.ndim - 2), latents.shape[-1]
-      latents = conv(size, one, name='post_quant')(latents)
-    x = blocks.from_latent(
-      latents,
-      self.widths[-1],
-      flat_space=self.flat_space,
-      kernel_size=self.kernel_size,
-      dtype=self.dtype,
-    )
+      conv = blocks.Conv(size, one, dtype=self.dtype, name='post_quant')
+      latents = conv(latents)
+    x = self._apply_middle(blocks.from_latent(self, latents))
     num_axes = x.ndim - 2
-    x = self._apply_middle(x)
     for level in reversed(range(len(self.widths))):
       x = self._apply_level(x, level, self.num_res_blocks + self.is_ldm)
       if level:
         up = f'up_{level}', self.level_strides[level - 1]
         x = blocks.upsample_layer(x.shape[-1], num_axes, self.dtype, *up)(x)
-    x = self._apply_norm(x)
-    channels = self.channels * self.patch_size**num_axes
-    x = conv(channels, (self.kernel_size,) * num_axes, name='to_image')(x)
-    x = blocks.from_patches(x, self.patch_size).astype(jnp.float32)
+    x = blocks.to_image(self, self._apply_norm(x))
     return x if self.is_ldm else nn.tanh(x)
