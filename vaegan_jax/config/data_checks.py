@@ -57,14 +57,12 @@ def _check_readers(data):
   """Yields fields that the source does not read, or not by its rules."""
   source = sources.find(data.name)
   arrays = holds_arrays(data), 'arrays', 3 if source.has_rules else 0
+  several = 'datasets of TFDS, and files with several arrays'
   for field, is_read, reads, least in (
     ('group_by', source.has_groups, 'folders of files', 3),
     *((field, *arrays) for field in ('axes', 'nodata', 'max_nodata')),
     ('example_axis', data.name == 'array_file', "data.name='array_file'", 0),
-    (
-      *('feature', source.has_features),
-      *('datasets of TFDS, and files with several arrays', 0),
-    ),
+    ('feature', source.has_features, several, 0),
   ):
     if data[field] and not is_read:
       yield f'data.{field}', f'is for {reads}, not for data.name={data.name!r}'

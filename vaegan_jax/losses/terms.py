@@ -43,7 +43,7 @@ class Weighting(NamedTuple):
   min_sizes: Sizes | None = None  # Least sizes of layers of any kind.
   high_pass: float = 0.0  # Weight of the finest band, times `image_weight`.
   spectrum_weight: float = 0.0  # Weight of each log-mel spectrum of a sound.
-  sample_rate: int = 16_000  # Of sounds, in Hz.
+  sample_rate: int = 16_000  # Sample rate of sounds, in Hz.
 
 
 def distance_terms(

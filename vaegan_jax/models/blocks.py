@@ -72,7 +72,7 @@ def strides_of(strides: Sequence[int], depth: int) -> tuple[int, ...]:
 
 
 class Network(nn.Module, kw_only=True):
-  """An encoder, or the decoder that mirrors it: fields that all of them have.
+  """An encoder, or the decoder that mirrors it; all have these fields.
 
   Levels are counted in the encoder's order.
   """

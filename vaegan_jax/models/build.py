@@ -73,8 +73,8 @@ def create_modules(
 
 def _from_fields(cls: type[nn.Module], fields: Mapping[str, Any]) -> nn.Module:
   """Builds a module from those fields that it has."""
-  names = {field.name for field in dataclasses.fields(cls)}
-  return cls(**{name: v for name, v in fields.items() if name in names})
+  own = {field.name for field in dataclasses.fields(cls)}
+  return cls(**{name: v for name, v in fields.items() if name in own})
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -74,6 +74,8 @@ class Level(nn.Module):
 
 
 class _Network(blocks.Network, kw_only=True):
+  """The levels that both halves have; others of the fields are not read."""
+
   num_unstrided = 1
   flat = False
 

@@ -12,6 +12,8 @@ from vaegan_jax.models.spectral_mask import SpectralMask
 
 
 class _Network(blocks.Network, kw_only=True):
+  """The blocks that both halves have."""
+
   norm: str = 'none'  # Kind of `blocks.Norm`.
 
   @nn.nowrap

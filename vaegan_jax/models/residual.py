@@ -148,7 +148,7 @@ class _Network(blocks.Network, kw_only=True):
   """The levels that both halves have."""
 
   num_res_blocks: int = 1  # Blocks per level; one more in a decoder of 'ldm'.
-  attention_levels: Sequence[int] = ()  # Those with attention.
+  attention_levels: Sequence[int] = ()  # Levels with attention.
   # True: two blocks with attention between them are at the smallest size; 'ldm'
   # always has the blocks.
   middle_attention: bool = False

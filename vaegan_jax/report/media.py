@@ -31,7 +31,7 @@ class Media(NamedTuple):
 
   shape: tuple[int, ...]  # (*S, C) of an example.
   bands: tuple[int, ...]  # Shown channels of arrays; (): of photographs.
-  sample_rate: int  # Of sounds, in Hz.
+  sample_rate: int  # Sample rate of sounds, in Hz.
 
   @property
   def kind(self) -> str:

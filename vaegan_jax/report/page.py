@@ -38,7 +38,7 @@ class ReportedRun:
   label: str  # Name on the page.
   step: int  # Step of the weights.
   config: Mapping[str, Any]  # With sections.
-  evaluation: Evaluation  # Of the held-out examples.
+  evaluation: Evaluation  # Evaluation of the held-out examples.
   # `examples.collect`, without its first two arguments.
   collect: Callable[[Sequence[int], float, bool], Shown]
   workdir: str  # Folder with its `metrics.jsonl`; '': there are no curves.
