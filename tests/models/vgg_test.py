@@ -9,7 +9,7 @@ import pytest
 
 from tests.networks import jitted, uniform
 from vaegan_jax.errors import UserError
-from vaegan_jax.models.pretrained import lpips, vgg, weights
+from vaegan_jax.models.pretrained import lpips, vgg
 
 WIDTHS = (64, 128, 256, 512, 512)
 # Torchvision's names and widths of the convolutions.
@@ -52,24 +52,13 @@ def zero_state_dict(depth):
   return tensors(depth, functools.partial(np.broadcast_to, np.float32(0)))
 
 
-@pytest.fixture
-def file_with(monkeypatch):
-  """Returns a function that makes every file read as the given tensors."""
-
-  def hold(state):
-    monkeypatch.setattr(weights, 'read_state_dict', lambda path: state)
-    return 'weights.pth'
-
-  return hold
+def convert(state, depth=16):
+  return vgg.to_variables('weights.pth', state, depth)
 
 
 @pytest.fixture(scope='module')
 def variables():
-  """Returns the variables of VGG16."""
-  with pytest.MonkeyPatch.context() as patch:
-    state = state_dict(16)
-    patch.setattr(weights, 'read_state_dict', lambda path: state)
-    return vgg.load_vgg('weights.pth', 16)
+  return convert(state_dict(16))
 
 
 def features_of(module, variables, x):
@@ -169,9 +158,8 @@ def test_both_formats_of_torch_give_the_same(tmp_path):
 
 
 @pytest.mark.parametrize('depth', [16, 19])
-def test_loads_the_variables_that_the_module_has(depth, file_with):
-  path = file_with(zero_state_dict(depth))
-  loaded = vgg.load_vgg(path, depth)
+def test_loads_the_variables_that_the_module_has(depth):
+  loaded = convert(zero_state_dict(depth), depth)
   module = vgg.VGG(depth)
   expected = jax.eval_shape(
     module.init, jax.random.key(0), uniform(1, 16, 16, 3)
@@ -320,13 +308,11 @@ def refused(load, *args):
   return sentence
 
 
-def test_the_other_depth_is_reported(file_with):
-  path = file_with(zero_state_dict(19))
-  sentence = refused(vgg.load_vgg, path, 16)
+def test_the_other_depth_is_reported():
+  sentence = refused(convert, zero_state_dict(19), 16)
   assert 'holds VGG19 and not VGG16' in sentence
   assert '/vgg16-397923af.pth' in sentence
-  path = file_with(zero_state_dict(16))
-  sentence = refused(vgg.load_vgg, path, 19)
+  sentence = refused(convert, zero_state_dict(16), 19)
   assert 'holds VGG16 and not VGG19' in sentence
   assert '/vgg19-dcbb9e9d.pth' in sentence
 
@@ -354,13 +340,13 @@ def changed(**changes):
     (changed(**{'0.bias': np.full(64, 1e300)}), 'not finite'),
   ],
 )
-def test_another_network_is_refused(state, reason, file_with):
-  sentence = refused(vgg.load_vgg, file_with(state), 16)
+def test_another_network_is_refused(state, reason):
+  sentence = refused(convert, state)
   assert reason in sentence
   assert '/vgg16-397923af.pth' in sentence
 
 
-def test_a_vgg_with_batch_norm_is_refused(file_with):
+def test_a_vgg_with_batch_norm_is_refused():
   """Its convolutions are at 0, 3, 7, ..."""
   state, index, channels = {}, 0, 3
   for width, num_convs in zip(WIDTHS, vgg.CONVS[16], strict=True):
@@ -370,7 +356,7 @@ def test_a_vgg_with_batch_norm_is_refused(file_with):
         state[f'features.{index + 1}.{name}'] = np.zeros(width)
       index, channels = index + 3, width
     index += 1
-  sentence = refused(vgg.load_vgg, file_with(state), 16)
+  sentence = refused(convert, state)
   assert "torchvision's VGG16, because it has no features." in sentence
 
 
