@@ -33,6 +33,40 @@ def jitted(function: Callable, *args, **static) -> Any:
   return jax.device_get(_call(function, args, static))
 
 
+def uniform(*shape, seed=0) -> np.ndarray:
+  """Returns numbers from -1 to 1, float32."""
+  rng = np.random.default_rng(seed)
+  return rng.uniform(-1, 1, shape).astype(np.float32)
+
+
+def assert_close(got, expected, **tolerance) -> None:
+  """Asserts closeness of all leaves of two trees."""
+  close = functools.partial(np.testing.assert_allclose, **tolerance)
+  jax.tree.map(close, got, expected)
+
+
+def shapes(tree) -> Any:
+  """Returns the tree of the leaves' shapes."""
+  return jax.tree.map(np.shape, tree)
+
+
+def abstract_apply(module, *inputs) -> tuple[Any, Any]:
+  """Returns the shapes of variables and outputs, without computing."""
+  variables = jax.eval_shape(module.init, jax.random.key(0), *inputs)
+  return variables, jax.eval_shape(module.apply, variables, *inputs)
+
+
+def convolve(x, layer, stride=2) -> jax.Array:
+  """Convolves [B, H, W, C] with a zero at each end, by XLA alone."""
+  return layer.get('bias', 0) + jax.lax.conv_general_dilated(
+    x,
+    layer['kernel'],
+    (stride, stride),
+    ((1, 1), (1, 1)),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )
+
+
 def random_variables(module, *inputs) -> dict[str, Any]:
   """Returns variables without zeros, and without compiling `init`."""
   rng = np.random.default_rng(1)

@@ -20,13 +20,8 @@ from vaegan_jax.evaluation.kid import kernel_distance
 from vaegan_jax.losses.perceptual import capture_features, perceptual_distance
 from vaegan_jax.losses.reconstruction import create_reconstruction_losses
 from vaegan_jax.models.pretrained import inception
-from vaegan_jax.models.pretrained.lpips import LPIPS, load_lpips
-from vaegan_jax.models.pretrained.vgg import (
-  LPIPS_LAYERS,
-  VGG,
-  load_lpips_weights,
-  load_vgg,
-)
+from vaegan_jax.models.pretrained.lpips import LPIPS, load_lpips, to_factors
+from vaegan_jax.models.pretrained.vgg import LPIPS_LAYERS, VGG, load_vgg
 from vaegan_jax.models.pretrained.weights import read_state_dict
 
 
@@ -210,7 +205,8 @@ def test_both_metrics_equal_their_definitions(both, lpips_files):
   assert found['lpips'].shape == (2,)
   assert found['features'].shape == (2, 2, both.num_features) == (2, 2, 512)
   trunk, heads = lpips_files.split(',')
-  variables, heads = load_vgg(trunk, 16), load_lpips_weights(heads)
+  variables = load_vgg(trunk, 16)
+  heads = to_factors(heads, read_state_dict(heads), 'vgg16')
 
   @jax.jit
   def band(variables, x, y):  # A constant of 58 MB would be compiled.
