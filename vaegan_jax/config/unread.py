@@ -68,9 +68,15 @@ _NEEDS = (
     'critic.network', NETWORKS, *(n for n in _TRAINED if n not in _PRETRAINED)
   ),
   _is_not(
-    *('model.train', 'none', *_ADVERSARIAL, *_LATENT, 'critic.warmup_steps'),
-    *('loss.adversarial_weight', 'loss.adaptive_weight'),
-    *('loss.pixel_weight', 'loss.equivariance_weight'),
+    'model.train',
+    'none',
+    *_ADVERSARIAL,
+    *_LATENT,
+    'critic.warmup_steps',
+    'loss.adversarial_weight',
+    'loss.adaptive_weight',
+    'loss.pixel_weight',
+    'loss.equivariance_weight',
   ),
   _is('model.train', ('all',), 'loss.adversarial_to_encoder'),
   _view('wave', 'critic.num_scales'),

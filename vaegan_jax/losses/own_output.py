@@ -14,13 +14,25 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 # Operations that return the very arrays that they are given, ...
 _SAME = {
-  *('copy', 'copy_p', 'name', 'optimization_barrier', 'sharding_constraint'),
+  'copy',
+  'copy_p',
+  'name',
+  'optimization_barrier',
+  'sharding_constraint',
   'stop_gradient',
 }
 # ... or all of its entries in another shape, type or order, ...
 _RESHAPED = {
-  *('broadcast_in_dim', 'convert_element_type', 'expand_dims', 'pcast'),
-  *('pvary', 'reduce_precision', 'reshape', 'reshard', 'rev', 'squeeze'),
+  'broadcast_in_dim',
+  'convert_element_type',
+  'expand_dims',
+  'pcast',
+  'pvary',
+  'reduce_precision',
+  'reshape',
+  'reshard',
+  'rev',
+  'squeeze',
   'transpose',
 }
 # ... or, if there are as many, perhaps all of them ...
@@ -28,8 +40,15 @@ _TAKEN = {'dynamic_slice', 'gather', 'slice'}
 # ... or those of several, and operations that run another program once.
 _JOINED = {'concatenate', 'stack'}
 _CALLS = {
-  *('checkpoint', 'closed_call', 'core_call', 'custom_jvp_call'),
-  *('custom_vjp_call', 'jit', 'pjit', 'remat', 'remat2'),
+  'checkpoint',
+  'closed_call',
+  'core_call',
+  'custom_jvp_call',
+  'custom_vjp_call',
+  'jit',
+  'pjit',
+  'remat',
+  'remat2',
 }
 # Operations that are or may hold the product of a layer with its weights.
 _PRODUCTS = {'conv_general_dilated', 'cond', 'dot_general', 'scan', 'while'}
