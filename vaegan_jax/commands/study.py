@@ -104,11 +104,9 @@ def study(runs: Runs, workdir: str) -> int:
 def _run(
   config: ml_collections.ConfigDict, workdir: str, stopper: Stopper
 ) -> tuple[int, Outcome | None]:
-  """Trains and evaluates one run, and records its outcome.
+  """Trains and evaluates a run; returns the exit status of the training.
 
-  Returns:
-    The exit status of the training, and the outcome; None if the run was
-    stopped from outside.
+  It also records and returns the outcome; None: the run was stopped.
   """
   status, ending = loop.FAILED, None
   try:
@@ -143,7 +141,6 @@ def _run(
 
 
 def _success(workdir) -> Outcome:
-  """Returns the outcome of a run that was trained and evaluated."""
   scores = json.loads((epath.Path(workdir) / 'evaluation.json').read_text())
   return {'status': FINISHED, 'step': scores.pop('step'), 'scores': scores}
 
@@ -237,7 +234,6 @@ class _Progress:
   """Progress of a study, as a line before each run."""
 
   def __init__(self, runs: Runs, outcomes: Mapping[str, Outcome | None]):
-    """Starts the clock."""
     self._steps_left = {
       run: 0 if outcomes[run] else config.num_train_steps - _newest_step(run)
       for run, config in runs.items()
@@ -245,7 +241,6 @@ class _Progress:
     self._start = time.monotonic()
 
   def announce(self, run: str, name: str, outcome: Outcome | None) -> None:
-    """Prints the line of a run whose outcome may be known already."""
     runs = list(self._steps_left)
     index = runs.index(run)
     elapsed = time.monotonic() - self._start
@@ -276,10 +271,9 @@ def _show(runs: Runs, outcomes: Mapping[str, Outcome], workdir: str) -> None:
 def _look_at(
   config, workdir, name, share, with_originals
 ) -> tuple[ReportedRun, np.ndarray, np.ndarray]:
-  """Returns a run for the page, and first examples and reconstructions.
+  """Returns a run for the page, and pictures and reconstructions.
 
-  The examples are pictures. They are encoded here, so that one run is in memory
-  at a time.
+  They are encoded here, so that one run is in memory at a time.
   """
   evaluator, variables, step = open_run(
     config, workdir, feature_metrics=FeatureMetrics(), has_judge=False

@@ -111,10 +111,8 @@ def show(
 ) -> None:
   """Prints the table; writes `study.png`, the page and a sweep's curves.
 
-  Args:
-    outcomes: outcomes of all runs.
-    shown: the first finished run of each label, for the page, with originals
-      and reconstructions [N, H, W, C] in [-1, 1].
+  The first finished run of each label is shown, with originals and
+  reconstructions [N, H, W, C] in [-1, 1].
   """
   root = epath.Path(workdir)
   print((root / 'study.md').read_bytes().decode(), end='', flush=True)

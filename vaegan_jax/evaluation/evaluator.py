@@ -79,13 +79,10 @@ class Evaluator(Reconstructor):
         one batch.
       batch_size: examples in a batch, shared over this process's devices.
       seed: seed of the samples from the prior and from the latent.
-      value_range: as `pixels.to_float` takes it.
       bands: the channels that figures show, if not all; then each channel is
         scored, too.
-      sample_rate: sample rate of sounds, in Hz.
       masked: whether NaN in the examples means no data.
       mid_side: whether the networks take mid and side; see `Reconstructor`.
-      feature_metrics: metrics by pretrained networks.
       has_judge: whether a network of the data's own judges; `score` trains it.
       tiles: in which the autoencoder is applied; None: it takes whole examples.
       notes: further lines of the protocol.
@@ -253,8 +250,7 @@ class Evaluator(Reconstructor):
   ) -> dict[str, np.ndarray]:
     """Plots originals with reconstructions, samples, and an interpolation.
 
-    Returns:
-      {name: [H', W', 3] uint8}; the interpolation is between two originals.
+    Each is [H', W', 3] uint8; the interpolation is between two originals.
     """
     x, x_recon, latents = self.reconstruct(
       variables, range(2 * NUM_COLUMNS), poll

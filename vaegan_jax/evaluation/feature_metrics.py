@@ -37,31 +37,21 @@ Features = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class FeatureMetrics:
-  """Metrics in the features of pretrained networks.
+  """Metrics in the features of pretrained networks."""
 
-  Attributes:
-    embedders: one a network, (pictures [B, H, W, C] in [-1, 1]) -> Features.
-    protocol: a line about each metric.
-    arrays: whether the examples are arrays, not photographs.
-    num_features: F of the Frechet distance; 0: it is not computed.
-  """
-
+  # One a network, (pictures [B, H, W, C] in [-1, 1]) -> Features.
   embedders: tuple[Callable[[jax.Array], Features], ...] = ()
-  protocol: tuple[str, ...] = ()
-  arrays: bool = False
-  num_features: int = 0
+  protocol: tuple[str, ...] = ()  # A line about each metric.
+  arrays: bool = False  # Examples are arrays, not photographs.
+  num_features: int = 0  # F of the Frechet distance; 0: it is not computed.
 
   def measure(
     self, x: jax.Array, recons: Mapping[str, jax.Array]
   ) -> dict[str, jax.Array]:
-    """Compares originals with several kinds of reconstructions.
+    """Compares originals x [B, H, W, C] with several kinds of reconstructions.
 
     One picture of each example is embedded at a time, so that the memory does
     not grow with the number of bands.
-
-    Args:
-      x: [B, H, W, C] originals in [-1, 1].
-      recons: {suffix: [B, H, W, C]} reconstructions.
 
     Returns:
       The values of the loaded metrics: 'features' [B, P, F] of the
@@ -211,7 +201,7 @@ def _split_bands(images):
 
 
 def _describe_pictures(channels: int, arrays: bool) -> str:
-  """Describes the pictures of such examples, as it follows "take"."""
+  """Describes the pictures of examples, to follow "take"."""
   if channels == 1:
     return 'the one channel, as grey'
   if channels == 3:
@@ -226,13 +216,9 @@ def _describe_pictures(channels: int, arrays: bool) -> str:
 
 
 def to_pictures(images: jax.Array) -> jax.Array:
-  """Returns the pictures that the networks take, in their own size.
+  """Returns what the networks take, [B, H, W, 1 or 3] in [-1, 1], of 8 bits.
 
-  Args:
-    images: [B, H, W, C] in [-1, 1]; of two or four channels the last is alpha.
-
-  Returns:
-    [B, H, W, 1 or 3] float32 in [-1, 1], of 8 bits.
+  Of images [B, H, W, C] with two or four channels the last is alpha.
   """
   images = jnp.clip(images.astype(jnp.float32), -1, 1)
   images = jnp.round((images + 1) * 127.5) / 127.5 - 1

@@ -68,10 +68,7 @@ def open_tiler(
 def open_examples(
   config: ml_collections.ConfigDict, workdir: str, use: Use
 ) -> Images | Pictures:
-  """Opens the split or the files that a command is to process.
-
-  Returns:
-    The examples, decoded as in training; files have `names`.
+  """Opens the split or the files to process; files have `names`.
 
   Raises:
     UserError: there are none, or they cannot be read.
@@ -102,7 +99,6 @@ def write_pictures(
   A sound gets a `.wav` file too, if the package `soundfile` is installed.
 
   Args:
-    folder: local or `gs://...`.
     names: names of PNG files, relative to the folder.
     images: [B, *S, C] float in [-1, 1].
     data: the fields `data` of the model's configuration.

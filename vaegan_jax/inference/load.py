@@ -23,14 +23,9 @@ from vaegan_jax.setup.exported_run import WEIGHTS_FILE, read_export
 def load_model(
   path: os.PathLike | str, config: ml_collections.ConfigDict | None = None
 ) -> TrainedModel:
-  """Loads a model; see `vaegan_jax.load`.
+  """Loads a model to the default device; see `vaegan_jax.load`.
 
-  Args:
-    path: path of the workdir or the export, local or `gs://...`.
-    config: configuration of the run; None: as its folder has it.
-
-  Returns:
-    The model, whose arrays are on the default device.
+  The configuration is that of the run; None: as its folder has it.
 
   Raises:
     UserError: the folder is neither, is damaged, or of a newer version.

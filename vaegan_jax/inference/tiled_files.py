@@ -46,12 +46,7 @@ def encode_files(
 ) -> LatentStatistics:
   """Encodes files into a folder, without those that are there already.
 
-  Args:
-    tiler: of the model.
-    files: the files.
-    settings: those of the run.
-    folder: local or `gs://...`.
-    facts: further entries of the manifest.
+  `facts` are further entries of the manifest.
 
   Returns:
     The statistics of all latents.

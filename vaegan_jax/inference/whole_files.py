@@ -30,23 +30,15 @@ _PHOTOMETRIC = ('minisblack', 'miniswhite', 'rgb')
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-  """The format of a file, and how its values are arranged there.
+  """The format of a file, and how its values are arranged there."""
 
-  Attributes:
-    kind: 'npy', 'npz', 'tiff', 'png', 'sound' or 'nifti'.
-    shape: of the array in the file.
-    dtype: of the array; 64 bits become float32.
-    axes: letters of its axes, as `data.axes`; '' if unknown.
-    nodata: the value that means "no data", if some do.
-    facts: of its kind: a name (npz), tags (tiff), a sample rate (sound), a
-      header (nifti).
-  """
-
-  kind: str
+  kind: str  # A key of `_ENCODERS`.
   shape: tuple[int, ...]
-  dtype: str
-  axes: str = ''
-  nodata: float | None = None
+  dtype: str  # 64 bits become float32.
+  axes: str = ''  # Letters, as `data.axes`; '' if unknown.
+  nodata: float | None = None  # Value that means "no data", if any.
+  # Facts of its kind: a name (npz), tags (tiff), a sample rate (sound), a
+  # header (nifti).
   facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   @classmethod
@@ -71,26 +63,17 @@ class Form:
 
 @dataclasses.dataclass(frozen=True)
 class Whole:
-  """The values of a file.
+  """The values of a file."""
 
-  Attributes:
-    values: [*S, C], in the units and the dtype of the file.
-    form: its format.
-    missing: bool, [*S, C], which values mean "no data"; None if none do. They
-      are filled as in training then, and all values are float32.
-  """
-
-  values: np.ndarray
+  values: np.ndarray  # [*S, C], in the units and the dtype of the file.
   form: Form
+  # bool, [*S, C], which values mean "no data"; None if none do. They are filled
+  # as in training then, and all values are float32.
   missing: np.ndarray | None = None
 
 
 def read_whole(data: bytes, settings: DataConfig) -> Whole:
   """Reads a file as training does, but neither crops nor resizes it.
-
-  Args:
-    data: its content.
-    settings: those of the run.
 
   Raises:
     Exception: whatever the libraries raise for a damaged file.
@@ -155,8 +138,6 @@ def write_whole(
   Args:
     values: [*S, C] float, in the units of the file; rounded and clipped if it
       has whole numbers.
-    form: from `read_whole`.
-    settings: those of the run.
     missing: from `read_whole`; such values become "no data" again.
 
   Raises:
@@ -206,7 +187,6 @@ def to_dtype(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def _read_kind(data: bytes) -> dict[str, Any]:
-  """Returns the kind and the facts of a file."""
   if data.startswith(b'\x93NUMPY'):
     return {'kind': 'npy'}
   if data.startswith(b'PK\x03\x04'):

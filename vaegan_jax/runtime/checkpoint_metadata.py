@@ -58,11 +58,8 @@ def read_identity(
 ) -> dict[str, Any] | None:
   """Reads which configuration and dataset a checkpoint belongs to.
 
-  The leaves are not checked: that is the work of `Checkpoints.restore`.
-
-  Args:
-    workdir: workdir of the run, local or `gs://...`.
-    step: step of the checkpoint; None: the newest that can be read.
+  It is that of a step; None: the newest that can be read. The leaves are not
+  checked: that is the work of `Checkpoints.restore`.
 
   Returns:
     'config', as saved by its version, 'data' and 'step'; None if there is none.
@@ -114,12 +111,9 @@ def crc32s(tree: PyTree) -> dict[str, int]:
 def new_leaves(was: Mapping[str, str], now: Mapping[str, str]) -> set[str]:
   """Returns the names that only `now` has, without the weights of networks.
 
-  A new moving average or counter may start from its initial value. A network
-  that lacks weights is another network.
-
-  Args:
-    was: {'averages/logits_real': 'float32[]', ...} of the checkpoint.
-    now: the same of the current state.
+  Both are {'averages/logits_real': 'float32[]', ...}. A new moving average or
+  counter may start from its initial value. A network that lacks weights is
+  another network.
   """
   return {x for x in now.keys() - was if not _WEIGHTS & set(x.split('/'))}
 

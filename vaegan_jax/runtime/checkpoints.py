@@ -46,12 +46,7 @@ class _Manager(ocp.CheckpointManager):
 
 
 class Checkpoints:
-  """The checkpoints of one workdir; constructing this touches nothing.
-
-  Args:
-    workdir: Directory of the run, local or `gs://...`.
-    max_to_keep: Number of the newest checkpoints to keep.
-  """
+  """The checkpoints of one workdir; constructing this touches nothing."""
 
   def __init__(self, workdir: epath.PathLike, *, max_to_keep: int = 3):
     self._directory = epath.Path(workdir) / 'checkpoints'
@@ -76,8 +71,8 @@ class Checkpoints:
     Args:
       step: Number of updates of `state`.
       state: Pytree of numpy arrays or of replicated jax arrays.
-      config: Configuration of the run: JSON types and tuples.
-      data: Identity of the dataset: JSON types and tuples.
+      config, data: Configuration and identity of the dataset, which have JSON
+        types and tuples.
 
     Returns:
       False if the last save or the start of this one failed twice (logged).
@@ -150,8 +145,7 @@ class Checkpoints:
 
     Args:
       template: Pytree of arrays or `jax.ShapeDtypeStruct`.
-      config: Current configuration; None: not compared. `data` likewise.
-      data: Current identity of the dataset.
+      config, data: The current ones; None: not compared.
       free_fields: Dotted fields, or groups, of `config` that may differ.
       upgrade: Adds the fields that a saved configuration is too old for.
       initial: Returns the state before step 1, or the part that `template`

@@ -19,10 +19,7 @@ def check_writable(
 ) -> None:
   """Checks that a folder can be made and written; leaves nothing there.
 
-  Args:
-    workdir: a folder that need not exist, on a disk or in a bucket.
-    *folders: names of folders in it that will be written, too.
-    flag: the flag that names it.
+  `folders` in it will be written, too, and `flag` names it in messages.
 
   Raises:
     UserError: one, or the nearest existing folder above it, is a file or
@@ -98,11 +95,7 @@ def write_text(path: epath.PathLike, text: str) -> None:
 
 
 def save_png(path: epath.PathLike, image: np.ndarray) -> None:
-  """Writes a PNG atomically, and makes its folder.
-
-  Args:
-    path: local or `gs://...`.
-    image: [H, W, 3] uint8.
+  """Writes [H, W, 3] uint8 as a PNG, as `replacing` does.
 
   Raises:
     OSError: the file cannot be written.

@@ -49,11 +49,10 @@ def load_data(
 def settle_range(
   config: ml_collections.ConfigDict, images: Images
 ) -> ml_collections.ConfigDict:
-  """Finds and prints the range of the training examples' values.
+  """Finds and prints the pair that `data.value_range` resolves to.
 
   Returns:
-    A copy with the pair that `data.value_range` resolves to. For photographs,
-    whose values are 0 to 255, it is `config` itself.
+    A copy with it; for photographs, whose values are 0 to 255, `config` itself.
 
   Raises:
     UserError: the field does not suit the values.

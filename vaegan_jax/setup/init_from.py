@@ -40,20 +40,16 @@ _FREE = ('model.remat', 'model.dtype', 'model.train', 'critic.dtype')
 
 
 class InitialWeights(NamedTuple):
-  """Weights that a new run takes from another.
+  """Weights that a new run takes from another."""
 
-  Attributes:
-    variables: {network: its params and batch_stats}; of the critic only if both
-      runs have the same.
-    ema_params: the autoencoder's params, averaged over that run's steps.
-    message: where the weights come from, and what starts afresh.
-    diffusers: AutoencoderKL's `config.json`, of the folder or of the run that
-      has kept its latents, if any.
-  """
-
+  # {network: its params and batch_stats}; of the critic only if both runs have
+  # the same.
   variables: dict[str, Variables]
+  # Params of the autoencoder, averaged over that run's steps.
   ema_params: Mapping[str, Any]
-  message: str
+  message: str  # Source of the weights, and what starts afresh.
+  # AutoencoderKL's `config.json`, of the folder or of the run that has kept its
+  # latents, if any.
   diffusers: Mapping[str, Any] | None = None
 
 
@@ -134,11 +130,7 @@ def read_initial_weights(
 
 
 def _check_folder(path: epath.Path) -> None:
-  """Refuses a file, and a folder of another kind than these three.
-
-  Raises:
-    UserError: it is one of these.
-  """
+  """Refuses a file, and a folder of another kind than these three."""
   if path.is_file():
     raise UserError(
       'it is a file, and folders are read: for a checkpoint in one file, such '
@@ -213,7 +205,6 @@ def _widen(config, source, autoencoder, params) -> tuple[dict, str]:
 
 
 def _init(config, module) -> Variables:
-  """Returns new variables of a network."""
   x = jnp.zeros((1, *example_shape(config.data)))
   return jax.jit(module.init)(jax.random.key(config.seed), x)
 
@@ -247,7 +238,6 @@ def _changes(source, config) -> dict[str, tuple[Any, Any]]:
 
 
 def _describe(changes) -> str:
-  """Describes changed fields {name: (what it was, is now)}."""
   return ' and '.join(
     f'{name} is {was!r} there and {now!r} here'
     for name, (was, now) in changes.items()

@@ -214,10 +214,8 @@ def check_features(
 ) -> None:
   """Refuses a Frechet distance whose features exceed the machine's memory.
 
-  Args:
-    num_examples: examples of an evaluation.
-    num_pictures: of each example: one, or as many as it has bands.
-    num_features: features of a picture; 0 without a Frechet distance.
+  An example has one picture, or one for each band. Without a Frechet distance
+  there are no features.
 
   Raises:
     UserError: they need more than there is.

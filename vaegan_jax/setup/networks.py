@@ -91,18 +91,14 @@ def critic_config(
 
 
 class RestoredNetworks(NamedTuple):
-  """Networks of a checkpoint, without the optimisers' state.
-
-  Attributes:
-    variables: {network: its params and batch_stats} of the last step.
-    ema_params: the autoencoder's params, averaged over the steps.
-    sizes: sizes of the distance's layers in the data, if the run follows them.
-  """
+  """Networks of a checkpoint, without the optimisers' state."""
 
   modules: dict[str, nn.Module]
-  variables: dict[str, Variables]
+  variables: dict[str, Variables]  # Variables of the last step.
+  # Params of the autoencoder, averaged over the steps.
   ema_params: Mapping[str, Any]
   step: int
+  # Sizes of the distance's layers in the data, if the run follows them.
   sizes: Mapping[str, jax.Array]
 
   @property

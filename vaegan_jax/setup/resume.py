@@ -35,9 +35,6 @@ def open_checkpoints(
 ) -> Iterator[Checkpoints]:
   """Locks a workdir against other trainers, and opens its checkpoints.
 
-  Yields:
-    The checkpoints.
-
   Raises:
     UserError: another run holds the workdir, it cannot be written, or not all
       processes see the same folder.
@@ -56,18 +53,13 @@ def open_checkpoints(
 
 @dataclasses.dataclass
 class RunCheckpoints:
-  """Checkpoints of one run, checked against its configuration and data.
-
-  Attributes:
-    checkpoints: the checkpoints in the workdir.
-    num_rollbacks: number of rollbacks in this process.
-  """
+  """Checkpoints of one run, checked against its configuration and data."""
 
   run: Run
   workdir: str
   checkpoints: Checkpoints
-  num_rollbacks: int = 0
-  # Whether its folder has more images than at the start.
+  num_rollbacks: int = 0  # Number in this process.
+  # Growth of its folder since the start.
   _grown: bool = dataclasses.field(default=False, init=False)
 
   def restore_or_init(self) -> tuple[TrainState, int]:

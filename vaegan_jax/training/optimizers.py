@@ -41,7 +41,6 @@ def create_schedules(
 
   Args:
     names: the trained networks: 'autoencoder', 'critic'.
-    config: the settings.
     num_train_steps: updates of the run.
     num_critic_steps: critic steps an update.
     critic_warmups: see `step_kinds.num_autoencoder_steps`.
@@ -112,7 +111,7 @@ def _with_muon(optimizer, rate: Schedule, config: OptimizerConfig):
 
 
 def _choose(path, _) -> str:
-  """Chooses the optimizer of one array by its name."""
+  """Returns the optimizer of an array by its name."""
   name = jax.tree_util.keystr(path, simple=True, separator='/')
   return 'muon' if name.endswith('kernel') else 'rest'
 
@@ -120,11 +119,9 @@ def _choose(path, _) -> str:
 def learning_rates(
   schedules: Mapping[str, Schedule], state: TrainState
 ) -> dict[str, float]:
-  """Returns the learning rate of each network's last optimizer step.
+  """Returns {'learning_rate_autoencoder': that of its last step, ...}.
 
-  Returns:
-    {'learning_rate_autoencoder': ..., ...}; before a network's first step, the
-    learning rate of that step.
+  Before a network's first step it is the learning rate of that step.
   """
   rates = {}
   for name, schedule in schedules.items():
