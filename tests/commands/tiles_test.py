@@ -31,10 +31,7 @@ TAGS = [
 ]
 # Dropped: they are those of other values.
 STATISTICS = '<Item name="STATISTICS_MAXIMUM">2999</Item></GDAL'
-ARRAYS = (
-  'data.name=array_folder',
-  'model.latent_shape=map',
-)
+ARRAYS = ('data.name=array_folder', 'model.latent_shape=map')
 
 
 def scene(folder):

@@ -5,12 +5,7 @@ import pytest
 
 from tests.networks import loss_config
 from vaegan_jax.evaluation import evaluator as evaluator_lib
-from vaegan_jax.evaluation import (
-  figures,
-  plots,
-  signal_figures,
-  sound_figures,
-)
+from vaegan_jax.evaluation import figures, plots, signal_figures, sound_figures
 from vaegan_jax.models import plain
 from vaegan_jax.models.autoencoder import Autoencoder
 from vaegan_jax.models.latents.base import Gaussian

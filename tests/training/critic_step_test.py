@@ -272,12 +272,7 @@ def test_r1_is_computed_on_every_nth_step_with_n_times_the_weight(batches):
   step_critic = create(r1_weight=0.3, r1_every_steps=4)
   for step in range(1, 14):
     critic, _, metrics = step_critic(
-      network({'w': W}),
-      AVERAGES,
-      step,
-      x,
-      [x_recon],
-      weights,
+      network({'w': W}), AVERAGES, step, x, [x_recon], weights
     )
     got = gradient(W, critic.params['w'])
     added = 4 * 0.3 * W if step in (4, 8, 12) else 0
@@ -340,12 +335,7 @@ def test_penalties_that_are_off_have_no_metric_and_use_no_average(batches):
   x, x_recon, _, weights = batches
   nowhere = {name: np.float32(np.nan) for name in AVERAGES}
   critic, _, metrics = create()(
-    network({'w': W}),
-    nowhere,
-    16,
-    x,
-    [x_recon],
-    weights * np.nan,
+    network({'w': W}), nowhere, 16, x, [x_recon], weights * np.nan
   )
   assert np.isfinite(critic.params['w']).all()
   assert not {'gradient_penalty', 'lecam_penalty', 'r1_penalty'} & set(metrics)

@@ -461,11 +461,7 @@ def _suggested(message):
       'loss.entropy_weight=0.3 optimizer.autoencoder_learning_rate=1e-4',
     ),
     # No suggestions about a critic that is not trained.
-    (
-      {'output_std': 0.0},
-      _FROZEN,
-      'optimizer.autoencoder_learning_rate=1e-4',
-    ),
+    ({'output_std': 0.0}, _FROZEN, 'optimizer.autoencoder_learning_rate=1e-4'),
     (
       {'output_std': 0.0},
       {'objective': 'mse', 'optimizer__muon_learning_rate': 0.01},

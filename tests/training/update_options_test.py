@@ -664,9 +664,7 @@ def sampled(num_rollbacks):
 
 
 @pytest.mark.parametrize('num_rollbacks', [0, 1, 2])
-def test_random_inputs_depend_on_seed_step_index_and_rollbacks(
-  num_rollbacks,
-):
+def test_random_inputs_depend_on_seed_step_index_and_rollbacks(num_rollbacks):
   mirrored = np.zeros((3 * BATCH, 1, 2, 1), np.uint8)
   mirrored[:, :, 1] = 254
   for part, got in enumerate(sampled(num_rollbacks)):

@@ -10,12 +10,7 @@ from typing import Any
 import numpy as np
 
 from vaegan_jax.evaluation.figures import image_grid
-from vaegan_jax.evaluation.tables import (
-  Results,
-  Spread,
-  table_cells,
-  title_of,
-)
+from vaegan_jax.evaluation.tables import Results, Spread, table_cells, title_of
 
 Point = Mapping[str, int | Spread | None]  # {metric: its mean and deviation}.
 

@@ -75,10 +75,7 @@ class Reconstructor:
     return hasattr(self._latent, 'codebook_size')
 
   def reconstruct(
-    self,
-    variables: Variables,
-    indices: Sequence[int],
-    poll: Poll = never_stop,
+    self, variables: Variables, indices: Sequence[int], poll: Poll = never_stop
   ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Reconstructs chosen examples; their program is that of `evaluate`.
 

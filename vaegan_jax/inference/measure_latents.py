@@ -75,9 +75,7 @@ def measure_finished(
 
 
 def measure(
-  model: TrainedModel,
-  images: Images,
-  poll: Callable[[], None] | None = None,
+  model: TrainedModel, images: Images, poll: Callable[[], None] | None = None
 ) -> TrainedModel:
   """Measures the latents of a model, and writes them into its folder.
 

@@ -62,13 +62,7 @@ _CHANGES = (
     {'loss.image_growth': [(_LACKING, _ANY)]},
     {'loss.image_weight': [(2.0, 1.0)]},
   ),
-  (
-    {
-      'loss.rate': [(0.0, 120.0)],
-      'loss.adversarial_weight': [(0.2, 0.1)],
-    },
-    {},
-  ),
+  ({'loss.rate': [(0.0, 120.0)], 'loss.adversarial_weight': [(0.2, 0.1)]}, {}),
   # audio.py: critics and weight of spectra, the mask, noise, patches.
   ({'critic.views': [(_LACKING, _ANY)]}, {}),
   ({'loss.spectrum_weight': [(_LACKING, _ANY)]}, {}),

@@ -26,11 +26,7 @@ from vaegan_jax.models import widening
 from vaegan_jax.models.pretrained import diffusers, diffusers_files
 from vaegan_jax.runtime import distributed
 from vaegan_jax.setup.exported_run import WEIGHTS_FILE, read_export
-from vaegan_jax.setup.modules import (
-  Variables,
-  create_modules,
-  variable_shapes,
-)
+from vaegan_jax.setup.modules import Variables, create_modules, variable_shapes
 from vaegan_jax.setup.networks import restore_networks
 
 # Fields of `data` that the autoencoder's weights depend on.

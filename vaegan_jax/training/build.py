@@ -27,11 +27,7 @@ from vaegan_jax.training.update import (
   create_critic_update,
   create_update,
 )
-from vaegan_jax.training.wrappers import (
-  Update,
-  averaging,
-  skipping_non_finite,
-)
+from vaegan_jax.training.wrappers import Update, averaging, skipping_non_finite
 
 _PLAIN_CRITIC = CriticConfig(r1_weight=0.0)
 
