@@ -32,13 +32,8 @@ DEFAULTS = optimizers.OptimizerConfig(
 
 
 def schedules_of(names, num_train_steps=100, critic=PLAIN_CRITIC, **changes):
-  return optimizers.create_schedules(
-    names,
-    dataclasses.replace(DEFAULTS, **changes),
-    num_train_steps=num_train_steps,
-    num_critic_steps=critic.num_steps,
-    critic_warmups=critic.warmups,
-  )
+  config = dataclasses.replace(DEFAULTS, **changes)
+  return optimizers.create_schedules(names, config, critic, num_train_steps)
 
 
 def create(names, num_train_steps=100, critic=PLAIN_CRITIC, **changes):

@@ -29,21 +29,8 @@ _PROTOCOL = """
 - pictures and curves of training: of the first seed that finished
 - the distance is not reported: each critic has features of its own
 """
-_CURVES = (
-  'psnr',
-  'low_frequency_psnr',
-  'log_spectral_distance',
-  'mel_distance',
-  'stft_distance',
-  'si_sdr',
-  'detail',
-  'false_detail',
-  'lpips',
-  'lpips_alex',
-  'dists',
-  'kid',
-  'frechet',
-)
+_NO_CURVES = ('ssim', 'energy', 'judge', 'judge_frechet')
+_CURVES = [name for name in quality_metrics() if name not in _NO_CURVES]
 
 
 def summarize(outcomes: list[Outcome]) -> Summary:

@@ -17,7 +17,6 @@ import numpy as np
 from vaegan_jax.data import pixels
 from vaegan_jax.data.split import Images
 from vaegan_jax.evaluation import constants, figures, metrics, signal_figures
-from vaegan_jax.evaluation.batches import WithIndices, concatenate
 from vaegan_jax.evaluation.critic_distance import (
   critic_distance,
   describe_distance,
@@ -29,6 +28,7 @@ from vaegan_jax.evaluation.reconstructor import (
   Poll,
   Reconstructor,
   Variables,
+  concatenate,
   never_stop,
 )
 from vaegan_jax.evaluation.scores import (
@@ -170,7 +170,7 @@ class Evaluator(Reconstructor):
         autoencoder,
         distance or self.distance_for(variables),
       ),
-      WithIndices(self._images),
+      _WithIndices(self._images),
       batch_size=self._batch_size,
       what='Evaluating',
       indices=range(num_images),
@@ -296,6 +296,16 @@ class Evaluator(Reconstructor):
     return signal_figures.as_pictures(
       x, bands=self.bands, sample_rate=self.sample_rate
     )
+
+
+class _WithIndices:
+  """Examples whose batches carry their indices: (images [B, ...], [B])."""
+
+  def __init__(self, images: Images):
+    self._images = images
+
+  def __getitem__(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return self._images[indices], indices
 
 
 # Evaluators of equal modules share what is compiled, as in a study.

@@ -9,18 +9,17 @@ repeated to three channels. VGG16 takes sides below 64 pixels enlarged to it
 channels, P pictures of an image, F features.
 """
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from vaegan_jax.errors import UserError
+from vaegan_jax.errors import UserError, naming
 from vaegan_jax.evaluation.paired_metrics import (
   compare_pairs,
   load_paired_metrics,
@@ -126,7 +125,7 @@ def load_feature_metrics(
   """
   paired, num_features = [], 0
   if lpips_weights:
-    with _naming(f'evaluation.lpips_weights={lpips_weights}'):
+    with naming(f'evaluation.lpips_weights={lpips_weights} cannot be used'):
       paired = load_paired_metrics(lpips_weights.split(','))
   protocol = [
     f'{metric.description}, {" and ".join(map(_describe, metric.files))}'
@@ -134,7 +133,9 @@ def load_feature_metrics(
   ]
   networks = {m.name: (m.embed, m.variables) for m in paired}
   if features_weights:
-    with _naming(f'evaluation.features_weights={features_weights}'):
+    with naming(
+      f'evaluation.features_weights={features_weights} cannot be used'
+    ):
       network, num_features, description = _load_features(features_weights)
     trunks = {m.name: m.files[0] for m in paired}
     shared = 'lpips' in trunks and (
@@ -184,15 +185,6 @@ def _load_features(path):
   )
   network = _embed_in_vgg, vgg.to_variables(path, state, 16)
   return network, vgg.WIDTHS[-1], description
-
-
-@contextlib.contextmanager
-def _naming(field: str) -> Iterator[None]:
-  """Names the field in the errors of its file."""
-  try:
-    yield
-  except UserError as error:
-    raise UserError(f'{field} cannot be used: {error}') from error
 
 
 @jax.jit

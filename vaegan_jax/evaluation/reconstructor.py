@@ -14,7 +14,6 @@ import numpy as np
 
 from vaegan_jax.data import pixels
 from vaegan_jax.data.split import Images
-from vaegan_jax.evaluation.batches import concatenate
 from vaegan_jax.evaluation.tiled import TiledAutoencoder
 from vaegan_jax.models.autoencoder import Autoencoder
 from vaegan_jax.models.tile_plan import TilePlan
@@ -132,6 +131,12 @@ class Reconstructor:
   def _heard(self, x: jax.Array) -> jax.Array:
     """Returns what is measured, shown and played: never mid and side."""
     return pixels.left_right(x) if self._mid_side else x
+
+
+def concatenate(batches) -> dict[str, np.ndarray]:
+  """Joins the values [b, ...] of (indices, {name: values}), name by name."""
+  parts = [values for _, values in batches]
+  return {k: np.concatenate([p.pop(k) for p in parts]) for k in list(parts[0])}
 
 
 # Those of equal modules share what is compiled, as in a study.

@@ -5,9 +5,8 @@ a folder of diffusers. Optimisers, moving averages of losses and the step start
 afresh.
 """
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +20,7 @@ from vaegan_jax.config.paths import resolve
 from vaegan_jax.config.rules import flatten
 from vaegan_jax.config.shapes import example_shape
 from vaegan_jax.data.data_config import in_bucket
-from vaegan_jax.errors import UserError
+from vaegan_jax.errors import UserError, naming
 from vaegan_jax.models import widening
 from vaegan_jax.models.pretrained import diffusers, diffusers_files
 from vaegan_jax.runtime import distributed
@@ -83,7 +82,7 @@ def read_initial_weights(
   if not path:
     return None
   modules = create_modules(config)
-  with distributed.together(), _naming(path):
+  with distributed.together(), naming(f'init_from={path!r}'):
     if not in_bucket(path) and not epath.Path(path).exists():
       raise UserError(
         'there is no such folder: name a workdir, an export or a folder of '
@@ -96,7 +95,7 @@ def read_initial_weights(
     others = create_modules(_with_free_fields(source, config))
     if modules['autoencoder'] != others['autoencoder']:
       _refuse_autoencoder(config, source)
-  with _naming(path):
+  with naming(f'init_from={path!r}'):
     restored, ema_params, step = _restore(source, path)
   names = ['autoencoder']
   message = f'Starting from step {step:,} of {path}'
@@ -270,12 +269,3 @@ def _compare_critics(module, others, source) -> str:
     if (was := getattr(other, name)) != (now := getattr(module, name))
   }
   return _describe(changes)
-
-
-@contextlib.contextmanager
-def _naming(path: str) -> Iterator[None]:
-  """Adds the field to the UserErrors of its context."""
-  try:
-    yield
-  except UserError as error:
-    raise UserError(f'init_from={path!r}: {error}') from error

@@ -68,13 +68,11 @@ def create_schedules(
   config: ml_collections.ConfigDict, trained: Collection[str]
 ) -> dict[str, optimizers_lib.Schedule]:
   """Creates the learning rate of each trained network."""
-  critic = critic_config(config, trained)
   return optimizers_lib.create_schedules(
     trained,
     settings(optimizers_lib.OptimizerConfig, config.optimizer),
-    num_train_steps=config.num_train_steps,
-    num_critic_steps=critic.num_steps,
-    critic_warmups=critic.warmups,
+    critic_config(config, trained),
+    config.num_train_steps,
   )
 
 

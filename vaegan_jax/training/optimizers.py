@@ -7,6 +7,7 @@ import jax
 import optax
 
 from vaegan_jax.training import muon
+from vaegan_jax.training.critic_step import CriticConfig
 from vaegan_jax.training.step_kinds import num_autoencoder_steps
 from vaegan_jax.training.train_state import TrainState
 
@@ -32,18 +33,10 @@ class OptimizerConfig:
 def create_schedules(
   names: Iterable[str],
   config: OptimizerConfig,
-  *,
+  critic: CriticConfig,
   num_train_steps: int,
-  num_critic_steps: int = 1,
-  critic_warmups: tuple[int, int] = (1, 0),
 ) -> dict[str, Schedule]:
-  """Creates the learning rate of every network.
-
-  Args:
-    names: the trained networks: 'autoencoder', 'critic'.
-    num_train_steps: updates of the run.
-    num_critic_steps: critic steps an update.
-    critic_warmups: see `step_kinds.num_autoencoder_steps`.
+  """Creates the learning rate of every trained network, by name.
 
   Returns:
     {name: learning rate, or a function of the network's own finished steps}.
@@ -52,7 +45,7 @@ def create_schedules(
     'autoencoder': config.autoencoder_learning_rate,
     'critic': config.critic_learning_rate,
   }
-  own_warmup, first_warmup = critic_warmups
+  own_warmup, first_warmup = critic.warmups
   num_updates = {  # From a network's first update on.
     'autoencoder': max(num_train_steps - first_warmup, 0),
     'critic': num_train_steps,
@@ -61,7 +54,7 @@ def create_schedules(
     'autoencoder': lambda updates: num_autoencoder_steps(
       updates, (own_warmup, 0)
     ),
-    'critic': lambda updates: num_critic_steps * updates,
+    'critic': lambda updates: critic.num_steps * updates,
   }
   return {
     name: _create_schedule(
