@@ -17,7 +17,7 @@ from vaegan_jax.config import migrations
 from vaegan_jax.config.io import load_config
 from vaegan_jax.config.rules import flatten
 from vaegan_jax.errors import UserError
-from vaegan_jax.runtime.checkpoint_metadata import read_identity
+from vaegan_jax.runtime.checkpoint_files import read_identity
 
 _NOW = 1 + len(migrations.MIGRATIONS)
 

@@ -30,7 +30,7 @@ from vaegan_jax.evaluation.feature_metrics import FeatureMetrics
 from vaegan_jax.report.examples import collect
 from vaegan_jax.report.page import ReportedRun, max_bytes
 from vaegan_jax.runtime import distributed
-from vaegan_jax.runtime.checkpoint_metadata import check_same, is_run
+from vaegan_jax.runtime.checkpoint_files import check_same, is_run
 from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.runtime.files import check_writable, write_text
 from vaegan_jax.runtime.preemption import Preempted, Stopper

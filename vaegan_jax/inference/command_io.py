@@ -28,7 +28,7 @@ from vaegan_jax.inference.load import load_model
 from vaegan_jax.inference.measure_latents import measure
 from vaegan_jax.inference.model import TrainedModel
 from vaegan_jax.inference.tiling import Tiler
-from vaegan_jax.runtime.checkpoint_metadata import is_run
+from vaegan_jax.runtime.checkpoint_files import is_run
 from vaegan_jax.runtime.files import check_writable, write_bytes
 from vaegan_jax.setup.data_identity import keep_rules
 

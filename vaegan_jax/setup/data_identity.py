@@ -19,7 +19,7 @@ from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.split import load_splits
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import distributed
-from vaegan_jax.runtime.checkpoint_metadata import read_identity
+from vaegan_jax.runtime.checkpoint_files import read_identity
 
 # Values in the pairs of `_CHANGES`: any; that of a field which the run's own
 # version did not have; a rate that the file sets, and no flag.
