@@ -40,7 +40,6 @@ from vaegan_jax.evaluation.scores import (
   summarize,
 )
 from vaegan_jax.losses.reconstruction import LossConfig
-from vaegan_jax.models.tile_plan import TilePlan
 from vaegan_jax.runtime import devices
 
 _NUM_PLAYED = 4
@@ -58,17 +57,12 @@ class Evaluator(Reconstructor):
     images: Images,
     *,
     loss: LossConfig,
-    batch_size: int,
-    seed: int,
-    value_range: pixels.ValueRange = 'dtype',
     bands: Sequence[int] = (),
     sample_rate: int = 16_000,
-    masked: bool = False,
-    mid_side: bool = False,
     feature_metrics: FeatureMetrics = _NO_FEATURE_METRICS,
     has_judge: bool = False,
-    tiles: TilePlan | None = None,
     notes: Sequence[str] = (),
+    **options: Any,
   ):
     """Prepares the compiled functions; computes nothing yet.
 
@@ -77,30 +71,18 @@ class Evaluator(Reconstructor):
       images: the held-out examples.
       loss: settings of the distance; `normalize='batch'` takes its means over
         one batch.
-      batch_size: examples in a batch, shared over this process's devices.
-      seed: seed of the samples from the prior and from the latent.
       bands: the channels that figures show, if not all; then each channel is
         scored, too.
-      masked: whether NaN in the examples means no data.
-      mid_side: whether the networks take mid and side; see `Reconstructor`.
       has_judge: whether a network of the data's own judges; `score` trains it.
-      tiles: in which the autoencoder is applied; None: it takes whole examples.
       notes: further lines of the protocol.
+      **options: those of `Reconstructor`.
     """
-    super().__init__(
-      modules['autoencoder'],
-      images,
-      batch_size=batch_size,
-      seed=seed,
-      value_range=value_range,
-      masked=masked,
-      mid_side=mid_side,
-      tiles=tiles,
-    )
+    super().__init__(modules['autoencoder'], images, **options)
     self.bands, self.sample_rate = bands, sample_rate
     self._feature_metrics = feature_metrics
     self._has_judge, self._judge = has_judge, None
-    self._notes = (*describe_distance(modules, loss, batch_size), *notes)
+    told = describe_distance(modules, loss, self._batch_size)
+    self._notes = (*told, *notes)
     self._measure = functools.partial(
       _measure, by_band=bool(bands), sample_rate=sample_rate
     )

@@ -39,12 +39,20 @@ class Reconstructor:
     *,
     batch_size: int,
     seed: int,
-    value_range: pixels.ValueRange,
-    masked: bool,
-    mid_side: bool,
+    value_range: pixels.ValueRange = 'dtype',
+    masked: bool = False,
+    mid_side: bool = False,
     tiles: TilePlan | None = None,
   ):
-    """Prepares the compiled functions; see `Evaluator`."""
+    """Prepares the compiled functions; computes nothing yet.
+
+    Args:
+      batch_size: examples in a batch, shared over this process's devices.
+      seed: seed of the samples from the prior and from the latent.
+      masked: whether NaN in the examples means no data.
+      mid_side: whether the networks take mid and side of left and right.
+      tiles: in which the autoencoder is applied; None: it takes whole examples.
+    """
     self._images = images
     self._batch_size, self._seed = batch_size, seed
     self._value_range = value_range
