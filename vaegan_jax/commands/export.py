@@ -72,12 +72,6 @@ def _write_own(model: TrainedModel, tensors, folder: epath.Path) -> None:
   write_text(folder / 'config.json', text)
   if model.statistics:
     write_text(folder / FILE, model.statistics.to_json())
-  _write_weights(model, tensors, folder)
-  if model.config.model.layout in diffusers.LAYOUTS:
-    _write_for_diffusers(model, folder / 'diffusers')
-
-
-def _write_weights(model: TrainedModel, tensors, folder: epath.Path) -> None:
   metadata = {
     'format': 'vaegan_jax',
     'version': str(EXPORT_VERSION),
@@ -86,6 +80,8 @@ def _write_weights(model: TrainedModel, tensors, folder: epath.Path) -> None:
     'sha256': digest(tensors),
   }
   _write_tensors(folder / WEIGHTS_FILE, tensors, metadata)
+  if model.config.model.layout in diffusers.LAYOUTS:
+    _write_for_diffusers(model, folder / 'diffusers')
 
 
 def _write_for_diffusers(model: TrainedModel, folder: epath.Path) -> None:

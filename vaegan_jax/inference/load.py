@@ -43,7 +43,11 @@ def load_model(
   if (root / WEIGHTS_FILE).exists():
     modules, variables, step = read_export(root, config)
   else:
-    modules, variables, step = _read_run(path, config)
+    from vaegan_jax.setup.networks import restore_networks  # With orbax.
+
+    restored = restore_networks(config, path)
+    modules, step = restored.modules, restored.step
+    variables = restored.inference_variables
   statistics = read_statistics(root)
   if statistics and statistics.step != step:
     statistics = None  # The run has gone on since.
@@ -57,11 +61,3 @@ def load_model(
     step=step,
     source=path,
   )
-
-
-def _read_run(path: str, config):
-  """Returns (modules, their variables, step) of the newest checkpoint."""
-  from vaegan_jax.setup.networks import restore_networks
-
-  restored = restore_networks(config, path)
-  return restored.modules, restored.inference_variables, restored.step

@@ -246,10 +246,6 @@ class TrainedModel(struct.PyTreeNode):
       sizes=frozen.variables.get('layer_sizes'),
     )
 
-  @property
-  def _ndim(self) -> int:
-    return 1 + len(self.image_shape)
-
   def _measured(self) -> LatentStatistics:
     if self.statistics is None:
       raise UserError(
@@ -276,9 +272,9 @@ class TrainedModel(struct.PyTreeNode):
     )
 
   def _check_channels(self, x) -> None:
-    channels = self.config.data.channels
-    if x.ndim != self._ndim or x.shape[-1] != channels:
-      space = ('T', 'H, W', 'D, H, W')[self._ndim - 3]
+    channels, ndim = self.config.data.channels, 1 + len(self.image_shape)
+    if x.ndim != ndim or x.shape[-1] != channels:
+      space = ('T', 'H, W', 'D, H, W')[ndim - 3]
       raise UserError(
         f'x has the shape {x.shape}, and images for {self.source} are '
         f'[B, {space}, {channels}]: model.preprocess(images) converts them'

@@ -32,7 +32,7 @@ _PHOTOMETRIC = ('minisblack', 'miniswhite', 'rgb')
 class Form:
   """The format of a file, and how its values are arranged there."""
 
-  kind: str  # A key of `_ENCODERS`.
+  kind: str  # A key of `_WRITERS`.
   shape: tuple[int, ...]
   dtype: str  # 64 bits become float32.
   axes: str = ''  # Letters, as `data.axes`; '' if unknown.
@@ -51,7 +51,7 @@ class Form:
     try:
       form = cls(**fields)
       shape = tuple(map(int, form.shape))
-      if np.dtype(form.dtype).kind not in 'uif' or form.kind not in _ENCODERS:
+      if np.dtype(form.dtype).kind not in 'uif' or form.kind not in _WRITERS:
         raise ValueError(f'{form.kind} of {form.dtype}')
       return dataclasses.replace(form, shape=shape)
     except (TypeError, ValueError) as error:
@@ -150,8 +150,10 @@ def write_whole(
   target[...] = to_dtype(values, dtype)
   if missing is not None and form.nodata is not None:
     target[missing] = no_data.parse(str(form.nodata), dtype)
+  content = io.BytesIO()
   try:
-    return _ENCODERS[form.kind](array, form)
+    _WRITERS[form.kind](content, array, form)
+    return content.getvalue()
   except (LookupError, TypeError, ValueError) as error:
     raise UserError(
       f'the output cannot be written as {form.kind} ({error!r}): encode the '
@@ -228,14 +230,6 @@ def read_tags(file: str | BinaryIO) -> dict[str, Any]:
   return facts
 
 
-def _encode_tiff(array: np.ndarray, form: Form) -> bytes:
-  import tifffile
-
-  content = io.BytesIO()
-  tifffile.imwrite(content, array, **tiff_options(form))
-  return content.getvalue()
-
-
 def tiff_options(form: Form) -> dict[str, Any]:
   """Returns the arguments for `tifffile` to write a file of that form."""
   facts = dict(form.facts)
@@ -253,25 +247,29 @@ def tiff_options(form: Form) -> dict[str, Any]:
   }
 
 
-def _encode_npz(array: np.ndarray, form: Form) -> bytes:
-  content = io.BytesIO()
-  np.savez_compressed(content, **{form.facts['name']: array})
-  return content.getvalue()
+def _write_tiff(file: BinaryIO, array: np.ndarray, form: Form) -> None:
+  import tifffile
+
+  tifffile.imwrite(file, array, **tiff_options(form))
 
 
-def _encode_png(array: np.ndarray, form: Form) -> bytes:
-  del form
-  content = io.BytesIO()
-  array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
-  Image.fromarray(array).save(content, format='PNG')
-  return content.getvalue()
+def _write_png(file: BinaryIO, array: np.ndarray, _) -> None:
+  is_grey = array.ndim == 3 and array.shape[-1] == 1
+  Image.fromarray(array[..., 0] if is_grey else array).save(file, format='PNG')
 
 
-_ENCODERS = {
-  'npy': lambda array, form: arrays.encode_npy(array),
-  'npz': _encode_npz,
-  'tiff': _encode_tiff,
-  'png': _encode_png,
-  'sound': lambda array, form: sounds.encode_as(array, **form.facts),
-  'nifti': lambda array, form: nifti_files.encode_nifti(array, form.facts),
+# (file, array, form) -> None.
+_WRITERS = {
+  'npy': lambda file, array, _: file.write(arrays.encode_npy(array)),
+  'npz': lambda file, array, form: np.savez_compressed(
+    file, **{form.facts['name']: array}
+  ),
+  'tiff': _write_tiff,
+  'png': _write_png,
+  'sound': lambda file, array, form: file.write(
+    sounds.encode_as(array, **form.facts)
+  ),
+  'nifti': lambda file, array, form: file.write(
+    nifti_files.encode_nifti(array, form.facts)
+  ),
 }

@@ -5,6 +5,8 @@
 data.
 """
 
+import functools
+
 import ml_collections
 
 from vaegan_jax.config.settings import settings, with_data
@@ -34,7 +36,7 @@ def load_data(
       settings(DataConfig, config.data),
       _SPLITS,
       fill_bucket=distributed.is_first(),
-      report=_print,
+      report=functools.partial(print, flush=True),
     )
   distributed.check_same(
     {
@@ -63,8 +65,3 @@ def settle_range(
   found, message = find_range(given, images, config.data.clip)
   print(message, flush=True)
   return with_data(config, value_range=found)
-
-
-def _print(line: str) -> None:
-  if distributed.is_first():
-    print(line, flush=True)

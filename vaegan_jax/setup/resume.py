@@ -10,6 +10,7 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
+from vaegan_jax import models
 from vaegan_jax.config.migrations import stamp, upgrade
 from vaegan_jax.config.schema import resumable_fields
 from vaegan_jax.errors import unwritable
@@ -167,7 +168,8 @@ def init_state(run: Run) -> TrainState:
     UserError: a file of weights cannot be used.
   """
   with distributed.together():
-    pretrained = run.load_pretrained()
+    weights = run.config.critic.weights  # Of frozen networks.
+    pretrained = models.load_pretrained(run.modules, weights)
   if run.initial:
     state = run.create_state(pretrained=pretrained | run.initial.variables)
     state = state.replace(ema_params=run.initial.ema_params)

@@ -15,7 +15,6 @@ import ml_collections
 import numpy as np
 import optax
 
-from vaegan_jax import models
 from vaegan_jax.config.rules import flatten
 from vaegan_jax.config.settings import settings
 from vaegan_jax.config.shapes import example_shape
@@ -139,14 +138,6 @@ class Run:
       images = self.images[places]
       x = pixels.to_float(images, data.value_range, data.mid_side)
       yield pixels.fill(x)[0] if data.max_nodata else x
-
-  def load_pretrained(self) -> dict[str, Any]:
-    """Reads the variables of frozen networks, by name.
-
-    Raises:
-      UserError: a file of weights cannot be used.
-    """
-    return models.load_pretrained(self.modules, self.config.critic.weights)
 
 
 def setup(config: ml_collections.ConfigDict, workdir: str = '') -> Run:
