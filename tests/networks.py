@@ -33,6 +33,11 @@ def jitted(function: Callable, *args, **static) -> Any:
   return jax.device_get(_call(function, args, static))
 
 
+def uniform(seed: int, *shape: int) -> np.ndarray:
+  """Returns float32 numbers from -1 to 1."""
+  return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
+
+
 def random_variables(module, *inputs) -> dict[str, Any]:
   """Returns variables without zeros, and without compiling `init`."""
   rng = np.random.default_rng(1)
@@ -78,6 +83,18 @@ def reconstruct(module, variables, x, noise=None):
   encoded = _call(module.apply, (variables, x), {'method': 'encode'})
   x_recon, _, _ = _call(module.apply, (variables, x, noise), {})
   return x_recon, encoded['mean'], encoded['logvar']
+
+
+def assert_equal(a, b):
+  """Asserts trees of the same structure and bits."""
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def assert_close(a, b, **tolerances):
+  """Asserts trees of nearly the same values."""
+  compare = functools.partial(np.testing.assert_allclose, **tolerances)
+  jax.tree.map(compare, a, b)
 
 
 # Fields of a loss of the distance and the KL alone, as in the post.

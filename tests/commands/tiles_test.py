@@ -10,8 +10,7 @@ from PIL import Image
 
 import vaegan_jax
 from tests import command_line
-from tests.commands.use_test import tell
-from tests.finished_run import LATENTS, finish, use
+from tests.finished_run import LATENTS, finish, tell, use
 from vaegan_jax.data import pixels, reading
 from vaegan_jax.errors import UserError
 from vaegan_jax.inference import large_files
@@ -130,8 +129,7 @@ def test_files_come_back_in_their_format(
 ):
   fields, tile, name, draw, order = FILES[kind]
   run, inputs = tmp_path / 'run', tmp_path / 'inputs'
-  for folder in (run, inputs):
-    folder.mkdir()
+  inputs.mkdir()
   rate = ('data.sample_rate=8000',) if kind == 'sound' else ()
   finish(run, tiny_run, *ARRAYS, *fields, *rate)
   original = draw(inputs)
@@ -214,8 +212,7 @@ def test_photographs_are_taken_whole_with_flat_latents(
   tiny_run, tmp_path, capsys
 ):
   run, photos, latents = (tmp_path / n for n in ('run', 'photos', 'latents'))
-  for folder in (run, photos):
-    folder.mkdir()
+  photos.mkdir()
   finish(run, tiny_run, *LATENTS['fsq'])
   rng = np.random.default_rng(0)
   for name, shape in (('a.jpg', (20, 37, 3)), ('b.png', (9, 16, 3))):
@@ -260,11 +257,10 @@ def wrong(tiny_run, tmp_path_factory):
   """Returns paths: a run with flat latents, and what it cannot take."""
   root = tmp_path_factory.mktemp('wrong')
   run, tiled, cut = (root / name for name in ('run', 'tiled', 'cut'))
-  for folder in (run, tiled, cut):
-    folder.mkdir()
   finish(run, tiny_run)
   np.save(root / 'flat.npy', np.zeros((2, 4), np.float32))
   for folder in (tiled, cut):
+    folder.mkdir()
     np.save(folder / 'mean-00000.npy', np.zeros((1, 4), np.float32))
   tiles = {'tile': [16], 'space': [9, 9], 'output': 'a.png'}
   tiles['form'] = {'kind': 'sh', 'shape': [9, 9, 3], 'dtype': 'uint8'}

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import main
 import vaegan_jax
 from tests.data import profiles
-from tests.finished_run import LATENTS, STEP, finish, parse, use
+from tests.finished_run import LATENTS, STEP, finish, tell, use
 from tests.processes import Process
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.pictures import png_names
@@ -28,7 +27,6 @@ def runs(tiny_run, tmp_path_factory):
   runs = {}
   for kind in KINDS:
     runs[kind] = tmp_path_factory.mktemp('runs') / kind
-    runs[kind].mkdir()
     finish(runs[kind], tiny_run, *LATENTS[kind])
   return runs
 
@@ -51,15 +49,6 @@ def photos(tmp_path_factory):
     Image.fromarray(pixels).save(folder / name, exif=exif, icc_profile=profile)
   (folder / 'notes.txt').write_text('no image')
   return folder
-
-
-def tell(capsys, workdir, *args):
-  with pytest.raises(SystemExit) as caught, main.processes.reporting_errors():
-    main.run(parse(workdir, *args))
-  assert caught.value.code == 2
-  (sentence,) = capsys.readouterr().err.splitlines()[-1:]
-  assert sentence.startswith('error: ')
-  return sentence
 
 
 def manifest(folder):

@@ -110,7 +110,6 @@ def test_help_explains_every_option(example, capsys):
 
 
 def test_a_run_lends_its_critic(example, pictures, tiny_run, tmp_path):
-  (tmp_path / 'run').mkdir()
   finish(tmp_path / 'run', tiny_run)
   for name, picture in zip(('content', 'style'), pictures, strict=True):
     pixels = np.uint8((picture[0] + 1) * 127.5)

@@ -22,7 +22,7 @@ from PIL import Image
 import vaegan_jax
 from tests.data.profiles import rgb
 from tests.finished_run import LATENTS, STEP, finish, use
-from tests.networks import jitted
+from tests.networks import assert_close, assert_equal, jitted
 from vaegan_jax.commands import evaluate
 from vaegan_jax.data import pixels
 from vaegan_jax.data.data_config import DataConfig
@@ -46,7 +46,6 @@ def runs(tiny_run, tmp_path_factory):
   runs = {}
   for kind, fields in LATENTS.items():
     workdir = tmp_path_factory.mktemp('runs') / kind
-    workdir.mkdir()
     config = finish(workdir, tiny_run, *fields)
     use(workdir, '--mode=export')
     runs[kind] = config, workdir
@@ -367,11 +366,8 @@ def test_every_method_exports_with_a_symbolic_batch(kind, models):
   wanted = jax.device_get(call_all(images))
   for size in (1, 5):  # Random values depend on the place in the batch alone.
     first = jax.tree.map(lambda leaf, size=size: leaf[:size], wanted)
-    jax.tree.map(
-      functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5),
-      exported.call(images[:size]),
-      first,
-    )
+    found = exported.call(images[:size])
+    assert_close(found, first, rtol=1e-4, atol=1e-5)
 
 
 def test_gradients_of_the_distance_reach_the_second_images_alone(models):
@@ -496,9 +492,7 @@ def test_the_layout_of_latent_diffusion_is_exported_for_diffusers(
   model = vaegan_jax.load(tmp_path / 'export')
   variables = model.variables['autoencoder']
   back = from_diffusers(state, like=variables)
-  jax.tree.map(
-    np.testing.assert_array_equal, back['params'], variables['params']
-  )
+  assert_equal(back['params'], variables['params'])
   codes = [codebook_of(v['batch_stats']['latent']) for v in (back, variables)]
   np.testing.assert_array_equal(*codes)
 

@@ -104,7 +104,6 @@ def test_the_sizes_begin_with_the_data_and_follow_the_batches(run):
 
 def test_sizes_are_kept_in_workdirs_and_exports(flags, tmp_path):
   run, folder = tmp_path / 'run', tmp_path / 'export'
-  run.mkdir()
   spectral_norm = 'critic.spectral_norm=true'  # It maps every collection.
   config = finish(run, flags, 'loss.min_size=0.5', spectral_norm)
   opened = open_run(load_config(run / 'config.json'), str(run))
@@ -135,7 +134,6 @@ def test_sizes_are_kept_in_workdirs_and_exports(flags, tmp_path):
 def test_an_export_without_its_critic_loads_without_sizes(tiny_run, tmp_path):
   sounds, run = tmp_path / 'sounds', tmp_path / 'run'
   sounds.mkdir()
-  run.mkdir()
   for index in range(20):
     np.save(sounds / f'{index}.npy', np.float32(np.sin(np.arange(64) * index)))
   finish(
