@@ -32,7 +32,7 @@ from vaegan_jax.report.page import ReportedRun, max_bytes
 from vaegan_jax.runtime import distributed
 from vaegan_jax.runtime.checkpoint_files import check_same, is_run
 from vaegan_jax.runtime.checkpoints import Checkpoints
-from vaegan_jax.runtime.files import check_writable, write_text
+from vaegan_jax.runtime.files import check_writable, write_json
 from vaegan_jax.runtime.preemption import Preempted, Stopper
 from vaegan_jax.runtime.progress import format_duration
 from vaegan_jax.setup.data_identity import keep_rules
@@ -135,8 +135,7 @@ def _run(
   outcome = {'objective': config.objective, 'seed': config.seed} | ending
   if distributed.is_first():
     content = outcome | {'config': config.to_dict()}
-    text = json.dumps(content, indent=2, allow_nan=False) + '\n'
-    write_text(_outcome_path(workdir), text)
+    write_json(_outcome_path(workdir), content, allow_nan=False)
   return status, outcome
 
 

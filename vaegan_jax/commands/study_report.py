@@ -1,7 +1,6 @@
 """The report of a study: tables, the figure and the curves, with the spread."""
 
 import dataclasses
-import json
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +13,7 @@ from vaegan_jax.evaluation.scores import optional_metrics, quality_metrics
 from vaegan_jax.names import REPORT_FILE
 from vaegan_jax.report.facts import rate_curves
 from vaegan_jax.report.page import ReportedRun, build_page
-from vaegan_jax.runtime.files import save_png, write_text
+from vaegan_jax.runtime.files import save_png, write_json, write_text
 
 # label, objective, seed, status, step, and scores or message.
 Outcome = dict[str, Any]
@@ -87,8 +86,7 @@ def write_tables(outcomes: list[Outcome], workdir: str) -> None:
     for label, row in summary.items()
   }
   content = {'objectives': rows, 'runs': outcomes}
-  text = json.dumps(content, indent=2, allow_nan=False) + '\n'
-  write_text(root / 'study.json', text)
+  write_json(root / 'study.json', content, allow_nan=False)
 
 
 def show(

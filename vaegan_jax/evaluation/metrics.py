@@ -176,7 +176,7 @@ def detail_share(
   Detail at half or double strength has 1/2, and so has all of it in as much
   noise. Noise alone and other examples have 0.
 
-  Arguments are those of `false_detail`.
+  The arguments are those of `false_detail`.
 
   Returns:
     [] from -1 to 1, the value of the originals; NaN if they have no detail.

@@ -68,7 +68,9 @@ def open_tiler(
 def open_examples(
   config: ml_collections.ConfigDict, workdir: str, use: Use
 ) -> Images | Pictures:
-  """Opens the split or the files to process; files have `names`.
+  """Opens the split or the files to process, decoded as in training.
+
+  Files have `names`.
 
   Raises:
     UserError: there are none, or they cannot be read.

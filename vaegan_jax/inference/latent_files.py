@@ -23,7 +23,7 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.inference.latent_statistics import LatentStatistics, summarize
 from vaegan_jax.inference.model import TrainedModel
 from vaegan_jax.inference.posterior import Posterior
-from vaegan_jax.runtime.files import replacing, write_text
+from vaegan_jax.runtime.files import replacing, write_json
 
 MANIFEST = 'manifest.json'
 _FORMAT = 1
@@ -129,7 +129,7 @@ class LatentWriter:
       }
       | ({'tiles': dict(tiles)} if tiles else {})
     )
-    self._save()
+    write_json(self._folder / MANIFEST, self._manifest)
 
   def finish(self) -> LatentStatistics:
     """Writes the last manifest; returns the statistics of all parts."""
@@ -143,12 +143,8 @@ class LatentWriter:
       'arrays': sorted(parts[0]['arrays']),
       'statistics': json.loads(statistics.to_json()),
     }
-    self._save()
+    write_json(self._folder / MANIFEST, self._manifest)
     return statistics
-
-  def _save(self) -> None:
-    text = json.dumps(self._manifest, indent=2) + '\n'
-    write_text(self._folder / MANIFEST, text)
 
   def _path(self, name: str, part: int) -> epath.Path:
     return self._folder / f'{name}-{part:05}.npy'

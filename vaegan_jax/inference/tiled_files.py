@@ -108,10 +108,8 @@ def reconstruct_files(tiler: Tiler, files: Pictures, folder: str) -> None:
   limits = None if data.value_range == 'dtype' else data.value_range
   for name, output in _outputs(files):
     whole = _read(files, name, data)
-    codes, space = (
-      codes_of(_encode(tiler, whole, name)),
-      whole.values.shape[:-1],
-    )
+    space = whole.values.shape[:-1]
+    codes = codes_of(_encode(tiler, whole, name))
     in_parts = isinstance(whole.values, LargeArray)
     values = _decode(tiler, codes, space, name, folder if in_parts else '')
     made = Whole(values, whole.form, whole.missing)

@@ -27,8 +27,8 @@ def index() -> jax.Array:
 def parallelize(update: Callable) -> Callable:
   """Compiles (state, images [K B, H, W, C]) -> (state, metrics []).
 
-  The function for all devices takes images [D, K B, H, W, C], and the same
-  state, whose buffers are donated: do not use it afterwards.
+  The result, for all devices, takes images [D, K B, H, W, C] uint8, and a state
+  without a device axis, whose buffers are donated: do not use it afterwards.
   """
   return jax.pmap(
     update,

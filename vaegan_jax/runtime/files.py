@@ -1,11 +1,13 @@
 """Atomic writes of files, and a check that a folder can be written."""
 
 import contextlib
+import json
 import os
 import secrets
 import tempfile
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -92,6 +94,13 @@ def write_bytes(path: epath.PathLike, content: bytes) -> None:
 def write_text(path: epath.PathLike, text: str) -> None:
   """Writes a text as `write_bytes` does, in UTF-8."""
   write_bytes(path, text.encode())  # The locale may be ASCII.
+
+
+def write_json(
+  path: epath.PathLike, content: Any, *, allow_nan: bool = True
+) -> None:
+  """Writes indented JSON as `write_text` does."""
+  write_text(path, json.dumps(content, indent=2, allow_nan=allow_nan) + '\n')
 
 
 def save_png(path: epath.PathLike, image: np.ndarray) -> None:

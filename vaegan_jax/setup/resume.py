@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Iterator
 
 import jax
@@ -17,7 +16,7 @@ from vaegan_jax.errors import unwritable
 from vaegan_jax.models.pretrained import diffusers_files
 from vaegan_jax.runtime import distributed, lock
 from vaegan_jax.runtime.checkpoints import Checkpoints
-from vaegan_jax.runtime.files import check_writable, write_text
+from vaegan_jax.runtime.files import check_writable, write_json
 from vaegan_jax.setup.data_identity import may_have_grown, new_in_files
 from vaegan_jax.setup.modules import sizes_function
 from vaegan_jax.setup.run import Run
@@ -156,7 +155,7 @@ class RunCheckpoints:
       files[diffusers_files.KEPT] = self.run.initial.diffusers
     try:
       for name, fields in files.items():
-        write_text(folder / name, json.dumps(fields, indent=2) + '\n')
+        write_json(folder / name, fields)
     except OSError as error:
       raise unwritable(self.workdir, error) from error
 

@@ -23,9 +23,9 @@ _UNTIL_NEXT = _EVERY - _FIRST
 class StepKind(NamedTuple):
   """Kind of an update; each is compiled when a step first takes it."""
 
-  # Steps outside of a critic warm-up, and its last update.
+  # False for a critic warm-up, except its last update.
   train_autoencoder: bool
-  # Critic steps that take the penalties of every n-th step.
+  # True for the critic steps that take the penalties of every n-th step.
   regularize_critic: tuple[bool, ...]
 
 

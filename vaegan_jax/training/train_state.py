@@ -1,7 +1,6 @@
 """State of training, which every update takes and returns."""
 
 import functools
-import types
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -17,7 +16,6 @@ from vaegan_jax.training import layer_sizes
 Params = Mapping[str, Any]
 # Moving averages and their initial values: the critic's mean logits (LeCAM),
 # and the factor of the adaptive adversarial weight.
-_NO_AVERAGES = types.MappingProxyType({})
 AVERAGES = {'logits_real': 0.0, 'logits_fake': 0.0, 'adaptive_weight': 1.0}
 
 
@@ -90,7 +88,7 @@ def create_train_state(
   image_shape: tuple[int, ...],
   pretrained: Mapping[str, Params] | None = None,
   measure_sizes: Callable[..., dict[str, jax.Array]] | None = None,
-  averages: Mapping[str, float] = _NO_AVERAGES,
+  averages: Mapping[str, float] | None = None,
   trained_parts: Collection[str] | None = None,
   keep_start: bool = False,
 ) -> TrainState:
@@ -121,9 +119,8 @@ def create_train_state(
     variables = _copy(networks['autoencoder'].variables)
     own = {kind: v.get('decoder', {}) for kind, v in variables.items()}
     networks['start'] = NetworkState(**own, opt_state=())
-  averages = {
-    name: jnp.float32(value) for name, value in (AVERAGES | averages).items()
-  }
+  averages = AVERAGES | (averages or {})
+  averages = {name: jnp.float32(value) for name, value in averages.items()}
   if measure_sizes:
     critic = networks['critic'].variables if 'critic' in networks else None
     sizes = jax.eval_shape(measure_sizes, critic, x)
