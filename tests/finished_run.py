@@ -82,8 +82,9 @@ def restore_state(workdir, config=None):
   )
 
 
-def use(workdir, *args, whole=False):
+def use(workdir, *args, whole=False, **flags):
   """Runs a command on a run in this process, as `command_line.run` does."""
+  args = (*args, *(f'--{name}={value}' for name, value in flags.items()))
   assert command_line.run_command(parse(workdir, *args), whole=whole) == 0
 
 

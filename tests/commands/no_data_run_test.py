@@ -90,7 +90,7 @@ def test_what_is_no_data_changes_no_bit_of_a_run(run, tmp_path, capsys):
   assert ranges[0] == ranges[1] and 0 < ranges[0][0] < ranges[0][1] < 4001
   got = state_of(tmp_path / 'run', (*others, three))
   assert_equal(got, state_of(root / 'run', (*flags, three)))
-  use(tmp_path / 'run', '--mode=evaluate')
+  use(tmp_path / 'run', mode='evaluate')
   scores = json.loads((tmp_path / 'run' / 'evaluation.json').read_text())
   logged = read_rows(root / 'run')[-1]  # Training evaluates its last step.
   assert logged['eval/distance'] > 0
@@ -103,13 +103,11 @@ def test_what_is_no_data_changes_no_bit_of_a_run(run, tmp_path, capsys):
 
 def test_a_model_is_used_on_no_data(run, tmp_path):
   root, _ = run
-  use(root / 'run', '--mode=evaluate')
+  use(root / 'run', mode='evaluate')
   scores = json.loads((root / 'run' / 'evaluation.json').read_text())
   protocol = (root / 'run' / 'evaluation.md').read_text()
   assert 'no data counts in no metric' in protocol
-  use(
-    root / 'run', '--mode=reconstruct', '--split=eval', f'--output={tmp_path}'
-  )
+  use(root / 'run', mode='reconstruct', split='eval', output=tmp_path)
   names = sorted((tmp_path / 'originals').glob('*.npy'))
   x, x_recon = (
     np.stack([np.load(tmp_path / part / n.name) for n in names])

@@ -134,7 +134,7 @@ def test_files_come_back_in_their_format(
   finish(run, tiny_run, *ARRAYS, *fields, *rate)
   original = draw(inputs)
   flags = (f'--input={inputs}', f'--tile={tile}')
-  use(run, '--mode=reconstruct', *flags, f'--output={tmp_path}')
+  use(run, *flags, mode='reconstruct', output=tmp_path)
   written = read(tmp_path / 'reconstructions' / name)
   # The whole at once, in the order of axes that the file has.
   model = vaegan_jax.load(run)
@@ -164,8 +164,8 @@ def test_files_come_back_in_their_format(
   )
   # In two steps, of which the second has no file to look at.
   latents, decoded = tmp_path / 'latents', tmp_path / 'decoded'
-  use(run, '--mode=encode', *flags, f'--output={latents}')
-  use(run, '--mode=decode', f'--input={latents}', f'--output={decoded}')
+  use(run, *flags, mode='encode', output=latents)
+  use(run, mode='decode', input=latents, output=decoded)
   assert [path.name for path in decoded.iterdir()] == [name]
   np.testing.assert_array_equal(read(decoded / name), written)
   for folder in ('reconstructions', 'decoded'):
@@ -176,8 +176,8 @@ def test_files_come_back_in_their_format(
   monkeypatch.setattr(reading, 'MAX_BYTES', 100)
   monkeypatch.setattr(large_files, '_PART_BYTES', 200)
   tmp_path /= 'large'
-  use(run, '--mode=reconstruct', *flags, f'--output={tmp_path}')
-  use(run, '--mode=decode', f'--input={latents}', f'--output={tmp_path}')
+  use(run, *flags, mode='reconstruct', output=tmp_path)
+  use(run, mode='decode', input=latents, output=tmp_path)
   for folder in ('reconstructions', '.'):
     np.testing.assert_array_equal(read(tmp_path / folder / name), written)
     _check_facts(tmp_path / folder / name)
@@ -220,7 +220,7 @@ def test_photographs_are_taken_whole_with_flat_latents(
     Image.fromarray(pixels).save(photos / name)
   Image.fromarray(pixels).save(photos / 'c.tif')
   flags = (f'--input={photos}', '--tile=16')
-  use(run, '--mode=encode', *flags, f'--output={latents}')
+  use(run, *flags, mode='encode', output=latents)
   manifest = json.loads((latents / 'manifest.json').read_text())
   assert manifest['num_images'] == 3 and manifest['format'] == 2
   # Tiles of 16 that overlap by 4: two times three, and one.
@@ -229,15 +229,10 @@ def test_photographs_are_taken_whole_with_flat_latents(
   # The same command again encodes nothing; another tile would.
   capsys.readouterr()
   stamps = [path.stat().st_mtime_ns for path in latents.glob('*.npy')]
-  use(run, '--mode=encode', *flags, f'--output={latents}')
+  use(run, *flags, mode='encode', output=latents)
   assert stamps == [path.stat().st_mtime_ns for path in latents.glob('*.npy')]
-  use(
-    run,
-    '--mode=decode',
-    f'--input={latents}',
-    f'--output={tmp_path / "decoded"}',
-  )
-  use(run, '--mode=reconstruct', *flags, f'--output={tmp_path}')
+  use(run, mode='decode', input=latents, output=tmp_path / 'decoded')
+  use(run, *flags, mode='reconstruct', output=tmp_path)
   for name, size in (('a.png', (37, 20)), ('b.png', (16, 9)), ('c.tif', 0)):
     image = Image.open(tmp_path / 'decoded' / name)
     assert not size or image.size == size

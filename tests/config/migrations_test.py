@@ -54,7 +54,7 @@ def test_a_renamed_and_a_removed_field_are_translated(
   assert model.config.ema_decay == pytest.approx(0.99)
   assert model.step == STEP
   # Configurations written from now on are not translated again.
-  use(tmp_path, '--mode=export')
+  use(tmp_path, mode='export')
   written = json.loads((tmp_path / 'export' / 'config.json').read_text())
   assert written['version'] == _NOW + 1
   exported = vaegan_jax.load(tmp_path / 'export')

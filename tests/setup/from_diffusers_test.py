@@ -12,7 +12,7 @@ import pytest
 
 import vaegan_jax
 from tests.finished_run import parse, restore_state, use
-from tests.networks import assert_equal, random_variables
+from tests.networks import assert_equal, random_variables, uniform
 from tests.processes import read_rows
 from vaegan_jax.config.io import load_config
 from vaegan_jax.errors import UserError
@@ -127,8 +127,7 @@ def test_the_folder_describes_the_network_and_flags_widen_it(
   # The old channels and latents ignore the new ones.
   narrow = create_modules(adopted(tiny_run, path))['autoencoder']
   wide = create_modules(config)['autoencoder']
-  rng = np.random.default_rng(0)
-  x = rng.uniform(-1, 1, (2, 16, 16, 4)).astype(np.float32)
+  x = uniform(0, 2, 16, 16, 4)
 
   def run(module, params, x):
     mean = module.apply({'params': params}, x, method='encode')
@@ -177,7 +176,7 @@ def test_a_decoder_is_trained_alone_and_given_back(
   rows = read_rows(workdir)
   first, last = (float(rows[i]['train/drift']) for i in (0, -1))
   assert first < 1e-12 < last
-  use(workdir, '--mode=export', '--format=diffusers')
+  use(workdir, mode='export', format='diffusers')
   about = json.loads((workdir / 'export' / 'config.json').read_text())
   kept = {k: v for k, v in ABOUT.items() if k != '_diffusers_version'}
   assert about == kept  # Its scaling too, as the latents are the same.
@@ -193,7 +192,7 @@ def test_a_decoder_is_trained_alone_and_given_back(
   config = adopted(tiny_run, workdir / 'export')
   again = read_initial_weights(config).ema_params
   assert_equal(again, restored_average(workdir))
-  use(workdir, '--mode=export', f'--output={tmp_path / "own"}')
+  use(workdir, mode='export', output=tmp_path / 'own')
   own = parse('/runs/third', *flags, f'--config.init_from={tmp_path / "own"}')
   config = load_config(workdir / 'config.json')
   with config.unlocked():
@@ -217,7 +216,7 @@ def test_a_decoder_is_trained_alone_and_given_back(
   assert_equal(last, trained)
   # Latents of which nothing is known are measured.
   (workdir / diffusers_files.KEPT).unlink()
-  use(workdir, '--mode=export', '--format=diffusers')
+  use(workdir, mode='export', format='diffusers')
   about = json.loads((workdir / 'export' / 'config.json').read_text())
   measured = json.loads((workdir / 'latents.json').read_text())
   assert about['scaling_factor'] == measured['scaling_factor']

@@ -6,6 +6,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.finished_run import TWO_BLOCKS, finish, parse, use
+from tests.networks import uniform
 from vaegan_jax import load
 from vaegan_jax.config.io import load_config
 from vaegan_jax.runtime import devices
@@ -109,9 +110,8 @@ def test_sizes_are_kept_in_workdirs_and_exports(flags, tmp_path):
   opened = open_run(load_config(run / 'config.json'), str(run))
   wanted = opened.variables['layer_sizes']
   assert set(wanted) == set(_LAYERS)
-  use(run, '--mode=export', f'--output={folder}')
-  x, y = np.random.default_rng(1).uniform(-1, 1, (2, 3, SIDE, SIDE, 1))
-  x, y = x.astype(np.float32), y.astype(np.float32)
+  use(run, mode='export', output=folder)
+  x, y = uniform(1, 2, 3, SIDE, SIDE, 1)
   distances = []
   for path in (run, folder):
     model = load(path)
@@ -145,7 +145,7 @@ def test_an_export_without_its_critic_loads_without_sizes(tiny_run, tmp_path):
   )
   assert 'mel_32' in load(run).variables['layer_sizes']
   folder = tmp_path / 'export'
-  use(run, '--mode=export', '--with_critic=false', f'--output={folder}')
+  use(run, mode='export', with_critic='false', output=folder)
   model = load(folder)
   assert model.critic is None and set(model.variables) == {'autoencoder'}
   assert model.fingerprint == load(run).fingerprint

@@ -12,7 +12,6 @@ from tests.training.update_test import critic_layers, preprocess
 from vaegan_jax.data import pixels
 from vaegan_jax.losses import adversarial
 from vaegan_jax.runtime import devices
-from vaegan_jax.training.critic_step import CriticConfig
 
 NO_DATA = 254
 LOSS = {'image_weight': 0.5, 'adversarial_ramp_steps': 0}
@@ -33,7 +32,6 @@ def masked_update(loss):
     objective=adversarial.OBJECTIVES['geometric'],
     seed=options.SEED,
     preprocess=with_no_data,
-    critic_config=CriticConfig(r1_weight=0.0),
     masked=True,
   )(PLAIN)
 
