@@ -33,9 +33,38 @@ def jitted(function: Callable, *args, **static) -> Any:
   return jax.device_get(_call(function, args, static))
 
 
-def uniform(seed: int, *shape: int) -> np.ndarray:
-  """Returns float32 numbers from -1 to 1."""
-  return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
+def uniform(*shape, seed=0) -> np.ndarray:
+  """Returns numbers from -1 to 1, float32."""
+  rng = np.random.default_rng(seed)
+  return rng.uniform(-1, 1, shape).astype(np.float32)
+
+
+def assert_close(got, expected, **tolerance) -> None:
+  """Asserts closeness of all leaves of two trees."""
+  close = functools.partial(np.testing.assert_allclose, **tolerance)
+  jax.tree.map(close, got, expected)
+
+
+def shapes(tree) -> Any:
+  """Returns the tree of the leaves' shapes."""
+  return jax.tree.map(np.shape, tree)
+
+
+def abstract_apply(module, *inputs) -> tuple[Any, Any]:
+  """Returns the shapes of variables and outputs, without computing."""
+  variables = jax.eval_shape(module.init, jax.random.key(0), *inputs)
+  return variables, jax.eval_shape(module.apply, variables, *inputs)
+
+
+def convolve(x, layer, stride=2) -> jax.Array:
+  """Convolves [B, H, W, C] with a zero at each end, by XLA alone."""
+  return layer.get('bias', 0) + jax.lax.conv_general_dilated(
+    x,
+    layer['kernel'],
+    (stride, stride),
+    ((1, 1), (1, 1)),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )
 
 
 def random_variables(module, *inputs) -> dict[str, Any]:
@@ -89,12 +118,6 @@ def assert_equal(a, b):
   """Asserts trees of the same structure and bits."""
   assert jax.tree.structure(a) == jax.tree.structure(b)
   jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
-def assert_close(a, b, **tolerances):
-  """Asserts trees of nearly the same values."""
-  compare = functools.partial(np.testing.assert_allclose, **tolerances)
-  jax.tree.map(compare, a, b)
 
 
 # Fields of a loss of the distance and the KL alone, as in the post.

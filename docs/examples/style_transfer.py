@@ -13,6 +13,7 @@ channels.
 """
 
 import argparse
+import functools
 from pathlib import Path
 
 import jax
@@ -59,35 +60,20 @@ def transfer(
   Yields:
     After each update, the picture [1, H, W, C] and the loss before it.
   """
-  layers = tuple(dict.fromkeys([*content_layers, *style_layers]))
   optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))
-
-  def features_of(picture, layers):
-    return vaegan_jax.capture_features(
-      module, variables, picture, layers=layers
-    )[1]
-
-  style_features = jax.jit(lambda x: features_of(x, tuple(style_layers)))(style)
+  loss_of = _create_loss(
+    content,
+    style,
+    functools.partial(_features_of, module, variables),
+    content_layers=tuple(content_layers),
+    style_layers=tuple(style_layers),
+    content_weight=content_weight,
+    style_weight=style_weight,
+  )
 
   @jax.jit
   def update(spectrum, opt_state, shift):
-    # The content is shifted too: it is compared place by place.
-    shifted = jnp.roll(content, shift, axis=(1, 2))
-    content_features = features_of(shifted, tuple(content_layers))
-
-    def loss_of(spectrum):
-      picture = jnp.roll(to_picture(spectrum), shift, axis=(1, 2))
-      losses = vaegan_jax.style_and_content_loss(
-        features_of(picture, layers),
-        content_features,
-        style_features,
-        content_weight=content_weight,
-        style_weight=style_weight,
-        normalize='relative',
-      )
-      return jnp.sum(losses)
-
-    loss, gradient = jax.value_and_grad(loss_of)(spectrum)
+    loss, gradient = jax.value_and_grad(loss_of)(spectrum, shift)
     updates, opt_state = optimizer.update(gradient, opt_state)
     spectrum = optax.apply_updates(spectrum, updates)
     return spectrum, opt_state, to_picture(spectrum), loss
@@ -99,6 +85,37 @@ def transfer(
     if not np.isfinite(loss):
       raise ValueError(f'the loss is {loss}: lower --learning_rate')
     yield picture, float(loss)
+
+
+def _features_of(module, variables, picture, layers):
+  _, features = vaegan_jax.capture_features(
+    module, variables, picture, layers=layers
+  )
+  return features
+
+
+def _create_loss(
+  content, style, features_of, *, content_layers, style_layers, **weights
+):
+  """Returns (spectrum, shift [2]) -> the loss of the picture, shifted."""
+  layers = tuple(dict.fromkeys([*content_layers, *style_layers]))
+  style_features = jax.jit(lambda x: features_of(x, style_layers))(style)
+
+  def loss_of(spectrum, shift):
+    # The content is shifted too: it is compared place by place.
+    picture, target = (
+      jnp.roll(x, shift, axis=(1, 2)) for x in (to_picture(spectrum), content)
+    )
+    losses = vaegan_jax.style_and_content_loss(
+      features_of(picture, layers),
+      features_of(target, content_layers),
+      style_features,
+      normalize='relative',
+      **weights,
+    )
+    return jnp.sum(losses)
+
+  return loss_of
 
 
 def to_picture(spectrum):

@@ -9,20 +9,14 @@ import re
 from pathlib import Path
 
 import pytest
-from absl import flags
 
 from configs import default
+from tests.command_line import parse
 from vaegan_jax.config import cli
 from vaegan_jax.errors import UserError
 from vaegan_jax.names import OBJECTIVES
 
 STUDY = ('--mode=study', '--workdir=runs/a')
-
-
-def parse(*args):
-  flag_values = flags.FlagValues()
-  cli.define_flags(flag_values)
-  return cli.parse(['main.py', *args], flag_values, launched=False)
 
 
 @pytest.fixture
@@ -190,10 +184,7 @@ def test_a_study_has_all_objectives_and_three_seeds_by_default():
       "config.data.image_size = 32 if objective == 'mse' else 64",
       "data.image_size to 32 for 'mse' and 64 for 'geometric'",
     ),
-    (
-      "config.objective = 'mse'",
-      "objective 'mse' instead of 'geometric'",
-    ),
+    ("config.objective = 'mse'", "objective 'mse' instead of 'geometric'"),
   ),
 )
 def test_a_file_that_no_study_can_use_is_refused(tmp_path, statement, message):

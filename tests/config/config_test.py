@@ -23,9 +23,9 @@ from vaegan_jax.config.io import (
 )
 from vaegan_jax.config.migrations import upgrade
 from vaegan_jax.config.rules import flatten
-from vaegan_jax.config.shapes import flip_axes, spatial_shape
+from vaegan_jax.config.shapes import flip_axes
 from vaegan_jax.errors import UserError
-from vaegan_jax.models import create_modules
+from vaegan_jax.setup.modules import create_modules
 
 FOLDERS = ('image_folder', 'array_folder')
 DRAWN = ('audio', 'bands', 'volume')
@@ -58,14 +58,7 @@ def test_layers_of_a_pretrained_critic_are_accepted_and_listed(network):
   frozen = LPIPS
   if network != 'lpips':
     frozen = LPIPS | {'critic__weights': 'vgg.pth', 'critic__network': network}
-  modules = create_modules(
-    with_critic=True,
-    space=(64, 64),
-    channels=3,
-    model=default.get_config().model,
-    critic={'network': network},
-  )
-  layers = modules['critic'].layer_names
+  layers = create_modules(make_config(**frozen))['critic'].layer_names
   validation.validate(make_config(**frozen, loss__layers=layers))
   with pytest.raises(UserError, match=f'has {", ".join(layers)}'):
     validation.validate(make_config(**frozen, loss__layers=('block_0',)))
@@ -85,14 +78,7 @@ def test_layers_of_a_pretrained_critic_are_accepted_and_listed(network):
 )
 def test_layers_of_a_trained_critic_are_accepted(changes):
   config = make_config(**changes)
-  modules = create_modules(
-    with_critic=True,
-    space=spatial_shape(config.data),
-    channels=config.data.channels,
-    model=config.model,
-    critic=config.critic,
-  )
-  critic = modules['critic']
+  critic = create_modules(config)['critic']
   config.loss.layers = critic.layer_names
   validation.validate(config)
   # And its halvings are those by which the image must be divisible.
@@ -506,149 +492,101 @@ def test_a_rate_is_a_bit_for_each_entry_of_the_latent(
   ) == turned_off
 
 
-NO_CRITIC = "objective is not 'mse', and objective='mse'"
-NO_LAYERS = (
-  "objective is not 'mse' or loss.spectrum_weight is above 0, and "
-  "objective='mse'"
-)
+# Blocks of a file with flags and, indented, fields that are not read: why.
+UNREAD = """
+# The file's own values are for those who add a view.
+audio.py critic.views=("wave",)
+
+audio.py critic.views=("period",) critic.periods=(2,3)
+
+audio.py critic.num_scales=2 critic.periods=(2,3)
+  critic.num_scales: critic.views has 'wave', and critic.views=('stft',)
+  critic.periods: critic.views has 'period', and critic.views=('stft',)
+
+audio.py:mse loss.norm=log loss.pixel_weight=1 loss.variance=half
+loss.image_weight=2 loss.distance_weight=2 critic.width=8 critic.views=("wave",)
+critic.periods=(2,3) update_order=simultaneous loss.adversarial_weight=1
+  critic.periods critic.views critic.width loss.adversarial_weight update_order:
+    objective is not 'mse', and objective='mse'
+  loss.image_weight loss.norm: objective is not 'mse' or loss.spectrum_weight is
+    above 0, and objective='mse'
+
+audio.py:mse loss.spectrum_weight=1 loss.variance=half loss.norm=log
+loss.reduction=mean loss.layers=("stft_256/block_1",)
+  loss.layers: objective is not 'mse', and objective='mse'
+
+default.py critic.network=vgg16 critic.weights=a.pth loss.adversarial_weight=0
+critic.width=8 loss.norm=l1 loss.adversarial_ramp_steps=9
+  critic.width loss.adversarial_ramp_steps: critic.network is 'plain' or
+    'residual', and critic.network='vgg16'
+
+default.py critic.r1_weight=0 critic.r1_every_steps=2 critic.lecam_decay=.9
+loss.adversarial_weight=0 loss.adversarial_to_encoder=false loss.normalize=none
+loss.min_size=.2 loss.image_halvings=0 loss.image_growth=2
+loss.image_high_pass=2 model.latent=vq loss.kl_weight=.1
+loss.commitment_weight=1 loss.entropy_weight=1
+  critic.r1_every_steps: critic.r1_weight is above 0, and critic.r1_weight=0.0
+  critic.lecam_decay: critic.lecam_weight is above 0, and
+    critic.lecam_weight=0.0
+  loss.adversarial_to_encoder: loss.adversarial_weight is above 0, and
+    loss.adversarial_weight=0.0
+  loss.min_size: loss.normalize is not 'none', and loss.normalize='none'
+  loss.image_growth: loss.image_halvings is above 0, and loss.image_halvings=0
+  loss.kl_weight: model.latent is 'gaussian', and model.latent='vq'
+  loss.entropy_weight: model.latent is 'lfq', and model.latent='vq'
+
+default.py loss.image_weight=0 loss.image_halvings=2 loss.image_high_pass=2
+  loss.image_halvings loss.image_high_pass: loss.image_weight is above 0, and
+    loss.image_weight=0.0
+
+# An evaluation reads loss.norm and loss.layers.
+default.py loss.distance_weight=0 loss.image_weight=0 loss.pixel_weight=1
+loss.norm=l1 loss.layers=("block_1",) loss.min_size=.2
+  loss.min_size: loss.distance_weight is above 0, and loss.distance_weight=0.0
+
+default.py loss.normalize=unit loss.image_weight=0 loss.image_halvings=9
+loss.min_size=.2
+  loss.min_size: loss.normalize is not 'unit' or loss.image_weight or
+    loss.spectrum_weight is above 0, and loss.normalize='unit'
+  loss.image_halvings: loss.image_weight is above 0, and loss.image_weight=0.0
+
+default.py init_from=a model.train=none critic.warmup_steps=3
+loss.adversarial_to_encoder=false loss.kl_weight=2 loss.reduction=sum
+  critic.warmup_steps loss.adversarial_to_encoder loss.kl_weight: model.train is
+    not 'none', and model.train='none'
+
+default.py init_from=a model.train=decoder loss.adversarial_to_encoder=false
+  loss.adversarial_to_encoder: model.train is 'all', and model.train='decoder'
+
+# Fields that a run does not read are not checked.
+default.py:mse data.image_size=4 model.depth=2 model.channel_multipliers=(1,2)
+
+default.py:mse loss.distance_weight=0 loss.pixel_weight=1
+
+# The noise that a configuration file sets is read only with a mask.
+audio.py model.spectral_mask=0
+
+audio.py model.spectral_mask=0 model.spectral_noise=true
+  model.spectral_noise: model.spectral_mask is above 0, and
+    model.spectral_mask=0
+"""
 
 
-@pytest.mark.parametrize(
-  ('source', 'flags', 'unread'),
-  (
-    # The file's own values are for those who add a view.
-    ('audio.py', 'critic.views=("wave",)', {}),
-    ('audio.py', 'critic.views=("period",) critic.periods=(2,3)', {}),
-    (
-      'audio.py',
-      'critic.num_scales=2 critic.periods=(2,3)',
-      {
-        'critic.num_scales': "critic.views has 'wave', and "
-        "critic.views=('stft',)",
-        'critic.periods': "critic.views has 'period', and "
-        "critic.views=('stft',)",
-      },
-    ),
-    (
-      'audio.py:mse',
-      'loss.norm=log loss.pixel_weight=1 loss.variance=half '
-      'loss.image_weight=2 loss.distance_weight=2 critic.width=8 '
-      'critic.views=("wave",) critic.periods=(2,3) update_order=simultaneous '
-      'loss.adversarial_weight=1',
-      {
-        'critic.periods critic.views critic.width loss.adversarial_weight '
-        'update_order': NO_CRITIC,
-        'loss.image_weight loss.norm': NO_LAYERS,
-      },
-    ),
-    (
-      'audio.py:mse',
-      'loss.spectrum_weight=1 loss.variance=half loss.norm=log '
-      'loss.reduction=mean loss.layers=("stft_256/block_1",)',
-      {'loss.layers': NO_CRITIC},
-    ),
-    (
-      'default.py',
-      'critic.network=vgg16 critic.weights=a.pth loss.adversarial_weight=0 '
-      'critic.width=8 loss.norm=l1 loss.adversarial_ramp_steps=9',
-      {
-        'critic.width loss.adversarial_ramp_steps': "critic.network is 'plain' "
-        "or 'residual', and critic.network='vgg16'"
-      },
-    ),
-    (
-      'default.py',
-      'critic.r1_weight=0 critic.r1_every_steps=2 critic.lecam_decay=.9 '
-      'loss.adversarial_weight=0 loss.adversarial_to_encoder=false '
-      'loss.normalize=none loss.min_size=.2 loss.image_halvings=0 '
-      'loss.image_growth=2 loss.image_high_pass=2 model.latent=vq '
-      'loss.kl_weight=.1 loss.commitment_weight=1 loss.entropy_weight=1',
-      {
-        'critic.r1_every_steps': 'critic.r1_weight is above 0, and '
-        'critic.r1_weight=0.0',
-        'critic.lecam_decay': 'critic.lecam_weight is above 0, and '
-        'critic.lecam_weight=0.0',
-        'loss.adversarial_to_encoder': 'loss.adversarial_weight is above 0, '
-        'and loss.adversarial_weight=0.0',
-        'loss.min_size': "loss.normalize is not 'none', and "
-        "loss.normalize='none'",
-        'loss.image_growth': 'loss.image_halvings is above 0, and '
-        'loss.image_halvings=0',
-        'loss.kl_weight': "model.latent is 'gaussian', and model.latent='vq'",
-        'loss.entropy_weight': "model.latent is 'lfq', and model.latent='vq'",
-      },
-    ),
-    (
-      'default.py',
-      'loss.image_weight=0 loss.image_halvings=2 loss.image_high_pass=2',
-      {
-        'loss.image_halvings loss.image_high_pass': 'loss.image_weight is '
-        'above 0, and loss.image_weight=0.0'
-      },
-    ),
-    (
-      'default.py',
-      'loss.distance_weight=0 loss.image_weight=0 loss.pixel_weight=1 '
-      # An evaluation reads these.
-      'loss.norm=l1 loss.layers=("block_1",) loss.min_size=.2',
-      {
-        'loss.min_size': 'loss.distance_weight is above 0, and '
-        'loss.distance_weight=0.0'
-      },
-    ),
-    (
-      'default.py',
-      'loss.normalize=unit loss.image_weight=0 loss.image_halvings=9 '
-      'loss.min_size=.2',
-      {
-        'loss.min_size': "loss.normalize is not 'unit' or loss.image_weight or "
-        "loss.spectrum_weight is above 0, and loss.normalize='unit'",
-        'loss.image_halvings': 'loss.image_weight is above 0, and '
-        'loss.image_weight=0.0',
-      },
-    ),
-    (
-      'default.py',
-      'init_from=a model.train=none critic.warmup_steps=3 '
-      'loss.adversarial_to_encoder=false loss.kl_weight=2 loss.reduction=sum',
-      {
-        'critic.warmup_steps loss.adversarial_to_encoder loss.kl_weight': (
-          "model.train is not 'none', and model.train='none'"
-        )
-      },
-    ),
-    (
-      'default.py',
-      'init_from=a model.train=decoder loss.adversarial_to_encoder=false',
-      {
-        'loss.adversarial_to_encoder': "model.train is 'all', and "
-        "model.train='decoder'"
-      },
-    ),
-    # Fields that a run does not read are not checked.
-    (
-      'default.py:mse',
-      'data.image_size=4 model.depth=2 model.channel_multipliers=(1,2)',
-      {},
-    ),
-    ('default.py:mse', 'loss.distance_weight=0 loss.pixel_weight=1', {}),
-    # The noise that a configuration file sets is read only with a mask.
-    ('audio.py', 'model.spectral_mask=0', {}),
-    (
-      'audio.py',
-      'model.spectral_mask=0 model.spectral_noise=true',
-      {
-        'model.spectral_noise': 'model.spectral_mask is above 0, and '
-        'model.spectral_mask=0'
-      },
-    ),
-  ),
-)
+def unread_rows():
+  """Yields (source, flags, {fields: reason}) of the blocks."""
+  for block in re.sub('#.*\n', '', UNREAD).strip().split('\n\n'):
+    # A line goes on with four spaces, or is of the flags.
+    flags, *lines = re.sub('\n {4}|\n(?! )', ' ', block).split('\n  ')
+    source, *flags = flags.split()
+    yield source, flags, dict(line.split(': ') for line in lines)
+
+
+@pytest.mark.parametrize(('source', 'flags', 'unread'), unread_rows())
 def test_flags_that_nothing_reads_are_named(
   source, flags, unread, tmp_path, capsys
 ):
   overrides._tell.cache_clear()
-  flags = [f'--config.{flag}' for flag in flags.split()]
+  flags = [f'--config.{flag}' for flag in flags]
   parse(f'--workdir={tmp_path}', f'--config=configs/{source}', *flags)
   expected = []
   for fields, reason in unread.items():

@@ -69,8 +69,7 @@ def test_a_run_goes_on_under_a_later_version(tiny_run, tmp_path, monkeypatch):
   stamp = migrations.stamp
   with monkeypatch.context() as patch:
     patch.setattr(
-      'vaegan_jax.setup.resume.stamp',
-      lambda fields: _as_of_now(stamp(fields)),
+      'vaegan_jax.setup.resume.stamp', lambda fields: _as_of_now(stamp(fields))
     )
     decay = ('--config.ema_decay=0.99', '--config.objective=mse')
     use(tmp_path, *tiny_run, *decay, '--config.num_train_steps=1')

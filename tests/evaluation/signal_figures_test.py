@@ -131,7 +131,7 @@ def opened(request):
   shape = (*sides, channels)
   state = create_train_state(modules, {}, seed=0, image_shape=shape)
   variables = inference_variables(state)
-  x = uniform(0, 5, *shape)
+  x = uniform(5, *shape)
   evaluator = evaluator_lib.Evaluator(
     modules,
     x,

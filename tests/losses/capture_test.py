@@ -127,32 +127,10 @@ def test_nested_modules_are_named_by_their_path():
   np.testing.assert_array_equal(features['last'], outputs)
 
 
-@pytest.mark.parametrize(
-  ('layers', 'names'),
-  [
-    (['stage/norm', 'first'], ['stage/norm', 'first']),  # In their order.
-    (('last', 'stage'), ['last', 'stage']),
-    ('stage', ['stage']),
-    (nn.Dense, ['first', 'stage/dense']),
-    ((nn.LayerNorm, Stage), ['stage/norm']),
-    (lambda path, module: '/' in path, ['stage/dense', 'stage/norm']),
-    (lambda path, module: isinstance(module, Stage), ['stage']),
-    ([nn.LayerNorm, Stage], ['stage/norm']),
-  ],
-)
-def test_layers_are_chosen_by_name_type_or_predicate(layers, names):
-  _, everything = capture(Between())
-  outputs, features = capture(Between(), layers=layers)
-  assert list(features) == names
-  assert_equal(features, {name: everything[name] for name in names})
-  np.testing.assert_array_equal(outputs, everything['last'])
-
-
 @pytest.mark.parametrize('layers', [nn.Conv, nnx.Conv, [], lambda *_: False])
-@pytest.mark.parametrize('api', [lambda **kw: capture(Between(), **kw)])
-def test_selecting_no_layer_is_an_error(layers, api):
+def test_selecting_no_layer_is_an_error(layers):
   with pytest.raises(ValueError, match='keeps nothing'):
-    api(layers=layers)
+    capture(Between(), layers=layers)
   with pytest.raises(ValueError, match='keeps nothing'):
     capture_nnx(NnxBetween(), layers=layers)
 
@@ -632,21 +610,29 @@ def test_nnx_layers_are_named_by_their_path_in_forward_order():
   np.testing.assert_array_equal(features['last'], outputs)
 
 
+@pytest.mark.parametrize('module', [Between(), NnxBetween()])
 @pytest.mark.parametrize(
   ('layers', 'names'),
   [
-    (['stage/norm', 'first'], ['stage/norm', 'first']),
+    (['stage/norm', 'first'], ['stage/norm', 'first']),  # In their order.
+    (('last', 'stage'), ['last', 'stage']),
     ('stage', ['stage']),
-    (nnx.Linear, ['first', 'stage/dense']),
-    ((nnx.LayerNorm, NnxStage), ['stage/norm']),
+    ({'linen': nn.Dense, 'nnx': nnx.Linear}, ['first', 'stage/dense']),
+    ((nn.LayerNorm, Stage, nnx.LayerNorm, NnxStage), ['stage/norm']),
+    ([nn.LayerNorm, Stage, nnx.LayerNorm, NnxStage], ['stage/norm']),
     (lambda path, module: '/' in path, ['stage/dense', 'stage/norm']),
+    (lambda path, module: isinstance(module, Stage | NnxStage), ['stage']),
   ],
 )
-def test_nnx_layers_are_selected_as_linen_layers_are(layers, names):
-  _, everything = capture_nnx(NnxBetween())
-  _, features = capture_nnx(NnxBetween(), layers=layers)
+def test_layers_are_chosen_by_name_type_or_predicate(module, layers, names):
+  run = capture if isinstance(module, nn.Module) else capture_nnx
+  if isinstance(layers, dict):
+    layers = layers['linen' if run is capture else 'nnx']
+  _, everything = run(module)
+  outputs, features = run(module, layers=layers)
   assert list(features) == names
   assert_equal(features, {name: everything[name] for name in names})
+  np.testing.assert_array_equal(outputs, everything['last'])
 
 
 def test_an_unknown_nnx_layer_is_reported_with_the_known_ones():
@@ -768,20 +754,13 @@ class NnxRematStage(NnxStage):
     return super().__call__(x)
 
 
-NNX_REMAT = [
-  'method/dense',
-  'method/norm',
-  'method',
-  'sequence/layers/0',
-  'sequence/layers/2',
-  'sequence',
-]
-
-
 def test_layers_inside_nnx_remat_are_captured():
   module = NnxRemat()
   _, features = capture_nnx(module)
-  assert list(features) == NNX_REMAT
+  assert list(features) == [
+    *('method/dense', 'method/norm', 'method'),
+    *('sequence/layers/0', 'sequence/layers/2', 'sequence'),
+  ]
   inner = module.method.dense(X)
   np.testing.assert_allclose(features['method/dense'], inner, rtol=1e-6)
   np.testing.assert_allclose(features['sequence'], module(X), rtol=1e-6)

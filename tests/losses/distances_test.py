@@ -10,19 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.networks import uniform
 from vaegan_jax import names
 from vaegan_jax.losses import distances
 
 # 'log' is that of 'l2', with a test of its own.
-OPTIONS = list(
-  itertools.product(names.NORMALIZATIONS, ('l1', 'l2'), names.REDUCTIONS)
-)
+OPTIONS = [
+  {'normalize': normalize, 'norm': norm, 'reduction': reduction}
+  for normalize in names.NORMALIZATIONS
+  for norm in ('l1', 'l2')
+  for reduction in names.REDUCTIONS
+]
 EPSILON = 1e-8  # Keeps zero features finite; small ones feel it.
-
-
-def uniform(*shape, seed=0):
-  rng = np.random.default_rng(seed)
-  return rng.uniform(-1, 1, shape).astype(np.float32)
 
 
 def by_loop(features_x, features_y, weights, normalize, norm, reduction):
@@ -74,10 +73,7 @@ BY_HAND = {
     (0.8, 0.2, 0.4),
     (2 - 10 / 34**0.5, 1 - 5 / 34**0.5, 2 - 10 / 34**0.5),
   ),
-  ('unit', 'l1'): (
-    (1.2, 0.3, 0.6),
-    (3 / 17**0.5, 1.5 / 17**0.5, 3 / 17**0.5),
-  ),
+  ('unit', 'l1'): ((1.2, 0.3, 0.6), (3 / 17**0.5, 1.5 / 17**0.5, 3 / 17**0.5)),
   # The reference's mean squares are 29 / 4 and 1, its mean sizes 9 / 4 and 1.
   ('relative', 'l2'): ((68 / 29, 17 / 29, 34 / 29), (9, 9 / 2, 9)),
   ('relative', 'l1'): ((20 / 9, 5 / 9, 10 / 9), (3, 3 / 2, 3)),
@@ -108,19 +104,15 @@ def arrays(features):
   return {name: np.float32(value) for name, value in features.items()}
 
 
-@pytest.mark.parametrize(('normalize', 'norm', 'reduction'), OPTIONS)
-def test_distance_by_hand(normalize, norm, reduction):
+@pytest.mark.parametrize('options', OPTIONS)
+def test_distance_by_hand(options):
+  normalize, norm, reduction = options.values()
   place = names.REDUCTIONS.index(reduction)
   of_map, of_flat = (layer[place] for layer in BY_HAND[normalize, norm])
 
   def distance(weights):
     return distances.feature_distance(
-      arrays(X),
-      arrays(Y),
-      weights=weights,
-      normalize=normalize,
-      norm=norm,
-      reduction=reduction,
+      arrays(X), arrays(Y), weights=weights, **options
     )
 
   np.testing.assert_allclose(distance(None), [of_map + of_flat], rtol=1e-5)
@@ -207,21 +199,17 @@ def test_distance_equals_a_loop_over_images(seed, scale, options, vectors):
     name: rng.uniform(size=shape[1:][-1:] if vectors else ())
     for name, shape in shapes.items()
   }
-  normalize, norm, reduction = options
-  got = distances.feature_distance(
-    x, y, weights=weights, normalize=normalize, norm=norm, reduction=reduction
-  )
+  got = distances.feature_distance(x, y, weights=weights, **options)
   assert got.shape == (4,)
   assert got.dtype == jnp.float32
-  expected = by_loop(x, y, weights, *options)
+  expected = by_loop(x, y, weights, **options)
   np.testing.assert_allclose(got, expected, rtol=1e-4)
 
 
 def test_one_number_an_image_is_one_channel():
   x, y = {'a': uniform(3)}, {'a': uniform(3, seed=1)}
   wide_x, wide_y = ({'a': f['a'][:, None]} for f in (x, y))
-  for normalize, norm, reduction in OPTIONS:
-    options = {'normalize': normalize, 'norm': norm, 'reduction': reduction}
+  for options in OPTIONS:
     np.testing.assert_array_equal(
       distances.feature_distance(x, y, **options),
       distances.feature_distance(wide_x, wide_y, **options),
@@ -247,23 +235,15 @@ def test_it_is_lpips():
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'float16'])
-@pytest.mark.parametrize(('normalize', 'norm', 'reduction'), OPTIONS)
-def test_values_and_gradients_are_finite_everywhere(
-  dtype, normalize, norm, reduction
-):
+@pytest.mark.parametrize('options', OPTIONS)
+def test_values_and_gradients_are_finite_everywhere(dtype, options):
   zero, one, other = np.zeros((3, 4)), uniform(3, 4), uniform(3, 4, seed=1)
   # Each image is another pair; of the first two, both sides are the same.
   x = np.stack([zero, one, zero, one, one]).astype(dtype)
   y = np.stack([zero, one, one, zero, other]).astype(dtype)
 
   def distance(x, y):
-    return distances.feature_distance(
-      {'a': x},
-      {'a': y},
-      normalize=normalize,
-      norm=norm,
-      reduction=reduction,
-    )
+    return distances.feature_distance({'a': x}, {'a': y}, **options)
 
   distance, pull = jax.vjp(distance, x, y)
   assert np.isfinite(distance).all()
@@ -401,19 +381,15 @@ def test_features_that_are_integers_are_reported():
     distances.feature_distance(*2 * [{'a': np.ones((2, 3), np.int32)}])
 
 
-@pytest.mark.parametrize(
-  ('normalize', 'reduction'), [(n, r) for n, norm, r in OPTIONS if norm == 'l1']
-)
-def test_equal_features_have_no_gradient_under_jit_either(normalize, reduction):
+@pytest.mark.parametrize('options', [o for o in OPTIONS if o['norm'] == 'l1'])
+def test_equal_features_have_no_gradient_under_jit_either(options):
   """XLA may round the two sides differently, and a sign has no size."""
   x = uniform(3, 5, 7, 16)
 
   @jax.jit
   @jax.value_and_grad
   def run(y):
-    return distances.feature_distance(
-      {'a': x}, {'a': y}, normalize=normalize, norm='l1', reduction=reduction
-    ).sum()
+    return distances.feature_distance({'a': x}, {'a': y}, **options).sum()
 
   value, gradient = run(x)
   assert value == 0
@@ -432,10 +408,7 @@ def test_loss_scaling_mends_the_underflow_of_float16(normalize):
   @jax.grad
   def gradient(y, scale):
     distance = distances.feature_distance(
-      {'a': x.astype(y.dtype)},
-      {'a': y},
-      normalize=normalize,
-      reduction='mean',
+      {'a': x.astype(y.dtype)}, {'a': y}, normalize=normalize, reduction='mean'
     )
     return scale * distance.mean()
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.networks import assert_close, uniform
 from vaegan_jax.losses import adversarial, penalties
 from vaegan_jax.models import critic as critic_lib
 
@@ -16,10 +17,6 @@ SHAPE = (3, 2, 2, 1)
 W = np.array([0.5, -1.0, 2.0, 0.25])  # |w|^2 = 5.3125
 SQUARE = 5.3125
 LENGTH = np.sqrt(SQUARE)
-
-
-def pictures(*shape, seed=0):
-  return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
 
 
 def linear(w):
@@ -43,7 +40,7 @@ def linear(w):
 def test_a_linear_critic_has_every_penalty_in_closed_form(
   penalty, value, gradient
 ):
-  x = pictures(*SHAPE)
+  x = uniform(*SHAPE)
 
   def values(w):
     return penalty(linear(w), x)
@@ -94,7 +91,7 @@ def plain(name, critic, x, y, mix):
 def test_a_penalty_equals_plain_double_differentiation(module, name):
   """Also compares with finite differences, in double precision."""
   with jax.enable_x64(True):
-    inputs = (*pictures(2, 3, 4, 4, 1).astype(float), np.array([0.1, 0.5, 0.8]))
+    inputs = (*uniform(2, 3, 4, 4, 1).astype(float), np.array([0.1, 0.5, 0.8]))
     shapes = jax.eval_shape(module.init, jax.random.key(0), inputs[0])['params']
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), shapes)
@@ -111,11 +108,7 @@ def test_a_penalty_equals_plain_double_differentiation(module, name):
     value, grads = jax.device_get(ours(params))
     by_hand, expected = jax.jit(jax.value_and_grad(theirs))(params)
     np.testing.assert_allclose(value, by_hand, rtol=1e-9)
-    jax.tree.map(
-      functools.partial(np.testing.assert_allclose, rtol=1e-7, atol=1e-9),
-      grads,
-      expected,
-    )
+    assert_close(grads, expected, rtol=1e-7, atol=1e-9)
     assert max(np.abs(g).max() for g in jax.tree.leaves(grads)) > 1e-2
     leaves, treedef = jax.tree.flatten(params)
     for i, leaf in enumerate(leaves):
@@ -130,7 +123,7 @@ def test_a_penalty_equals_plain_double_differentiation(module, name):
 
 
 def test_a_flat_critic_is_penalised_by_one_and_stays_finite():
-  x = pictures(*SHAPE)
+  x = uniform(*SHAPE)
   penalty = functools.partial(
     penalties.gradient_penalty,
     x=x,
@@ -145,7 +138,7 @@ def test_a_flat_critic_is_penalised_by_one_and_stays_finite():
 
 @pytest.mark.parametrize('scale', [1e-25, 1e-18, 1e-10])
 def test_an_almost_flat_critic_has_a_finite_gradient(scale):
-  x = pictures(*SHAPE)
+  x = uniform(*SHAPE)
   gradient = jax.grad(
     lambda w: penalties.gradient_penalty(
       linear(w), x, -x, np.full(3, 0.5, np.float32)
@@ -178,7 +171,7 @@ def test_each_image_has_its_own_interpolation_weight():
 
 def test_a_penalty_does_not_depend_on_the_batch_mates():
   module = critic_lib.Critic(2, (1,), norm='group')
-  x, x_recon = pictures(2, 3, 4, 4, 1)
+  x, x_recon = uniform(2, 3, 4, 4, 1)
   mix = np.array([0.1, 0.5, 0.8], np.float32)
   variables = jax.jit(module.init)(jax.random.key(0), x)
   penalty = jax.jit(

@@ -12,7 +12,8 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.losses.distances_test import by_loop, uniform
+from tests.losses.distances_test import by_loop
+from tests.networks import assert_close, convolve, uniform
 from vaegan_jax.losses import perceptual, recipe
 from vaegan_jax.losses.distances import feature_distance
 from vaegan_jax.models import blocks
@@ -21,11 +22,14 @@ from vaegan_jax.models import critic as critic_lib
 APIS = ('linen', 'nnx')
 # Each value of each option; `distances_test.py` has all of OPTIONS.
 SOME_OPTIONS = [
-  ('none', 'l2', 'sum'),
-  ('unit', 'l1', 'mean'),
-  ('relative', 'l2', 'spatial'),
-  ('batch', 'l1', 'sum'),
-  ('local', 'l2', 'mean'),
+  {'normalize': normalize, 'norm': norm, 'reduction': reduction}
+  for normalize, norm, reduction in (
+    ('none', 'l2', 'sum'),
+    ('unit', 'l1', 'mean'),
+    ('relative', 'l2', 'spatial'),
+    ('batch', 'l1', 'sum'),
+    ('local', 'l2', 'mean'),
+  )
 ]
 
 
@@ -80,10 +84,8 @@ def distance(api, **options):
 
 
 @functools.cache
-def jitted(api, normalize, norm, reduction):
-  return jax.jit(
-    distance(api, normalize=normalize, norm=norm, reduction=reduction)
-  )
+def jitted(api, **options):
+  return jax.jit(distance(api, **options))
 
 
 @settings(max_examples=30, deadline=None)
@@ -96,7 +98,7 @@ def jitted(api, normalize, norm, reduction):
 def test_each_pair_has_its_own_distance(seed, scale, api, options):
   rng = np.random.default_rng(seed)
   x, y = scale * rng.normal(size=(2, 3, 6, 6, 2)).astype(np.float32)
-  distance = jitted(api, *options)
+  distance = jitted(api, **options)
   distances = np.asarray(distance(x, y))
   assert distances.shape == (3,)
   assert (distances > 0).all()
@@ -106,27 +108,26 @@ def test_each_pair_has_its_own_distance(seed, scale, api, options):
   np.testing.assert_allclose(
     distance(x[order], y[order]), distances[order], rtol=1e-4
   )
-  if options[0] not in ('batch', 'local'):  # Images share those scales.
+  if options['normalize'] not in (
+    'batch',
+    'local',
+  ):  # Images share those scales.
     # Copies of one pair: a batch of another size would be compiled anew.
     alone = distance(x[[1, 1, 1]], y[[1, 1, 1]])
     np.testing.assert_allclose(alone, 3 * [distances[1]], rtol=1e-4)
-  if options[0] in ('none', 'unit'):  # The distance is symmetric.
+  if options['normalize'] in ('none', 'unit'):  # The distance is symmetric.
     np.testing.assert_allclose(distance(y, x), distances, rtol=1e-4)
 
 
-@pytest.mark.parametrize(('normalize', 'norm', 'reduction'), SOME_OPTIONS)
-def test_linen_and_nnx_networks_give_the_same_distance(
-  normalize, norm, reduction
-):
+@pytest.mark.parametrize('options', SOME_OPTIONS)
+def test_linen_and_nnx_networks_give_the_same_distance(options):
   x, y = images()
-  linen, other = (jitted(api, normalize, norm, reduction)(x, y) for api in APIS)
+  linen, other = (jitted(api, **options)(x, y) for api in APIS)
   np.testing.assert_allclose(linen, other, rtol=1e-5)
 
 
-@pytest.mark.parametrize(('normalize', 'norm', 'reduction'), SOME_OPTIONS)
-def test_distance_equals_a_loop_over_the_critics_layers(
-  normalize, norm, reduction
-):
+@pytest.mark.parametrize('options', SOME_OPTIONS)
+def test_distance_equals_a_loop_over_the_critics_layers(options):
   critic = critic_lib.Critic(width=2, channel_multipliers=(1, 2))
   x, y = uniform(3, 8, 8, 1), uniform(3, 8, 8, 1, seed=1)
   variables = jax.jit(critic.init)(jax.random.key(0), x)
@@ -135,14 +136,7 @@ def test_distance_equals_a_loop_over_the_critics_layers(
   def features(images):
     features = {}
     for name in ('block_0', 'block_1'):
-      conv = variables['params'][name]['Conv_0']
-      images = conv['bias'] + jax.lax.conv_general_dilated(
-        images,
-        conv['kernel'],
-        (2, 2),
-        ((1, 1), (1, 1)),
-        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-      )
+      images = convolve(images, variables['params'][name]['Conv_0'])
       images = features[name] = jnp.maximum(images, 0.2 * images)
     return features
 
@@ -152,19 +146,11 @@ def test_distance_equals_a_loop_over_the_critics_layers(
       critic,
       layers=blocks.DownBlock,
       weights=[2.0, 0.5],
-      normalize=normalize,
-      norm=norm,
-      reduction=reduction,
+      **options,
     )
   )(variables, x, y)
-  expected = by_loop(
-    features(x),
-    features(y),
-    {'block_0': 2.0, 'block_1': 0.5},
-    normalize,
-    norm,
-    reduction,
-  )
+  weights = {'block_0': 2.0, 'block_1': 0.5}
+  expected = by_loop(features(x), features(y), weights, **options)
   np.testing.assert_allclose(got, expected, rtol=1e-3)
 
 
@@ -209,10 +195,7 @@ def gradients(api, gradients_to):
       *judge, x, y, gradients_to=gradients_to
     ).sum()
 
-  grad, judge = {
-    'linen': (jax.grad, variables),
-    'nnx': (nnx.grad, module),
-  }[api]
+  grad, judge = {'linen': (jax.grad, variables), 'nnx': (nnx.grad, module)}[api]
   results = grad(loss, argnums=(0, 1, 2))(judge, *images())
   return dict(zip(('variables', 'x', 'y'), results, strict=True))
 
@@ -238,11 +221,7 @@ def test_both_apis_give_the_same_gradients():
   linen, other = (gradients(api, names) for api in APIS)
   linen['variables'] = linen['variables']['params']
   other['variables'] = nnx.to_pure_dict(other['variables'])
-  jax.tree.map(
-    functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4),
-    linen,
-    other,
-  )
+  assert_close(linen, other, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize('api', APIS)
@@ -254,28 +233,20 @@ def test_by_default_the_gradient_reaches_y_alone(api):
 
 @pytest.mark.parametrize('api', APIS)
 @pytest.mark.parametrize(
-  ('normalize', 'norm', 'reduction'),
+  'options',
   [
-    ('none', 'l2', 'sum'),
-    ('none', 'l1', 'spatial'),
-    ('unit', 'l2', 'spatial'),
-    ('relative', 'l2', 'mean'),
+    {'normalize': 'none', 'norm': 'l2', 'reduction': 'sum'},
+    {'normalize': 'none', 'norm': 'l1', 'reduction': 'spatial'},
+    {'normalize': 'unit', 'norm': 'l2', 'reduction': 'spatial'},
+    {'normalize': 'relative', 'norm': 'l2', 'reduction': 'mean'},
   ],
 )
-def test_the_gradient_equals_finite_differences(
-  api, normalize, norm, reduction
-):
+def test_the_gradient_equals_finite_differences(api, options):
   x, y = images()
 
   @jax.jit
   def loss(x, y):
-    return distance(
-      api,
-      normalize=normalize,
-      norm=norm,
-      reduction=reduction,
-      gradients_to=('x', 'y'),
-    )(x, y).sum()
+    return distance(api, gradients_to=('x', 'y'), **options)(x, y).sum()
 
   gradients = jax.device_get(jax.grad(loss, (0, 1))(x, y))
   for place, gradient in enumerate(gradients):
@@ -441,11 +412,7 @@ def test_a_batch_of_any_size_is_exported(api):
 
   everything = jax.jit(everything)
   exported = jax.export.export(everything)(*shapes)
-  jax.tree.map(
-    functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
-    exported.call(x, y),
-    everything(x, y),
-  )
+  assert_close(exported.call(x, y), everything(x, y), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize('api', APIS)

@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 from tests.losses.perceptual_test import cost
-from tests.networks import jitted, loss_config
+from tests.networks import convolve, jitted, loss_config
 from vaegan_jax import reconstruction_loss
 from vaegan_jax.config.schema import FIELDS
 from vaegan_jax.losses import reconstruction
@@ -41,14 +41,8 @@ def test_the_defaults_are_those_of_a_run():
   given = inspect.signature(reconstruction_loss).parameters
   assert given['objective'].default == fields['objective']
   for name in (
-    'normalize',
-    'norm',
-    'reduction',
-    'spectrum_weight',
-    'image_weight',
-    'image_halvings',
-    'image_growth',
-    'image_high_pass',
+    *('normalize', 'norm', 'reduction', 'spectrum_weight', 'image_weight'),
+    *('image_halvings', 'image_growth', 'image_high_pass'),
     'adversarial_weight',
   ):
     assert given[name].default == fields[f'loss.{name}'], name
@@ -127,14 +121,7 @@ def test_the_critic_runs_once_on_each():
 
     def run(x):
       for name in layers:
-        conv = params[name]['Conv_0']
-        x = conv['bias'] + jax.lax.conv_general_dilated(
-          x,
-          conv['kernel'],
-          (2, 2),
-          ((1, 1), (1, 1)),
-          dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-        )
+        x = convolve(x, params[name]['Conv_0'])
         x = jnp.maximum(x, 0.2 * x)
         yield x
       dense = params['Dense_0']

@@ -10,9 +10,7 @@ import pytest
 
 from tests.networks import jitted, loss_config
 from vaegan_jax.losses import reconstruction
-from vaegan_jax.losses.reconstruction import (
-  create_reconstruction_losses,
-)
+from vaegan_jax.losses.reconstruction import create_reconstruction_losses
 from vaegan_jax.models.critic import Critic
 
 LOSS = loss_config(adversarial_weight=1.0)

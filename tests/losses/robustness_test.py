@@ -17,10 +17,7 @@ from tests.networks import jitted, loss_config
 from vaegan_jax import names
 from vaegan_jax.data.sources import drawn_faces
 from vaegan_jax.losses import distances, perceptual
-from vaegan_jax.losses.reconstruction import (
-  compare,
-  image_layers,
-)
+from vaegan_jax.losses.reconstruction import compare, image_layers
 from vaegan_jax.models.critic import Critic
 
 SIDE, NUMBER = 32, 12
@@ -205,10 +202,7 @@ def test_an_error_of_brightness_counts_in_every_layer_of_the_image():
     (0, 0.5, 0.08, 0.08 + 0.5 * 0.16),
   ):
     loss = dataclasses.replace(
-      LOSS,
-      image_weight=1.0,
-      image_halvings=halvings,
-      image_high_pass=high_pass,
+      LOSS, image_weight=1.0, image_halvings=halvings, image_high_pass=high_pass
     )
     brighter = compare_as_one(loss, x, x + 0.2, {'a': x}, {'a': x})
     np.testing.assert_allclose(brighter, [wanted], rtol=1e-5)

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.losses.distances_test import uniform
-from tests.networks import jitted
+from tests.networks import jitted, uniform
 from vaegan_jax.losses.style import gram_distance, style_and_content_loss
 
 

@@ -22,9 +22,7 @@ LEVELS = [(3,), (4, 3), (8, 6, 5), (8, 5, 5, 5), (7, 4, 3, 3)]
 
 
 def init(latent):
-  h = np.zeros(
-    (1, latent.num_inputs), np.float32
-  )  # One shape, to compile it once.
+  h = np.zeros((1, latent.num_inputs), np.float32)  # One shape: compiled once.
   return jitted(latent.init, jax.random.key(0), h)
 
 
@@ -77,12 +75,8 @@ def test_every_index_of_fsq_survives_the_round_trip(levels):
   got = jitted(latent.apply, variables, np.float32(h), method='encode')
   np.testing.assert_array_equal(got['indices'], indices)
   # Any output gives a code.
-  wild = jitted(
-    latent.apply,
-    variables,
-    normal(500, len(levels), scale=50.0),
-    method='encode',
-  )
+  h = normal(500, len(levels), scale=50.0)
+  wild = jitted(latent.apply, variables, h, method='encode')
   assert 0 <= wild['indices'].min() <= wild['indices'].max()
   assert wild['indices'].max() < latent.codebook_size
   assert np.isfinite(wild['latents']).all()
@@ -119,26 +113,14 @@ def test_gradients_pass_the_rounding(kind):
 
 
 def noise_of(latent, num_examples, space=()):
+  sizes = {'num_examples': num_examples, 'space': space}
   indices = np.arange(num_examples)
-  return jitted(
-    latent.sample_noise,
-    jax.random.key(1),
-    indices,
-    num_examples=num_examples,
-    space=space,
-  )
+  return jitted(latent.sample_noise, jax.random.key(1), indices, **sizes)
 
 
 def train(latent, variables, h):
-  outputs, moved = jitted(
-    latent.apply,
-    variables,
-    h,
-    noise_of(latent, len(h)),
-    True,
-    mutable='batch_stats',
-  )
-  return outputs, moved
+  args = h, noise_of(latent, len(h)), True
+  return jitted(latent.apply, variables, *args, mutable='batch_stats')
 
 
 def test_a_code_converges_to_the_mean_of_its_tokens():
@@ -250,11 +232,9 @@ def test_codebook_metrics_by_hand(xp):
 )
 def test_prior_samples_depend_on_the_example_index_and_decode(latent):
   variables = init(latent)
-  prior = jitted(
-    latent.sample_prior, jax.random.key(0), jnp.arange(9), space=(2,)
-  )
-  part = jitted(
-    latent.sample_prior, jax.random.key(0), jnp.arange(4, 9), space=(2,)
+  prior, part = (
+    jitted(latent.sample_prior, jax.random.key(0), indices, space=(2,))
+    for indices in (jnp.arange(9), jnp.arange(4, 9))
   )
   np.testing.assert_array_equal(prior[4:], part)
   latents = jitted(latent.apply, variables, prior, method='from_prior')

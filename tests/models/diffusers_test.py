@@ -10,7 +10,7 @@ import pytest
 
 from tests import networks
 from tests.models import autoencoder_kl, autoencoder_oobleck, autoencoder_tiny
-from tests.models.residual_test import random
+from tests.networks import uniform
 from vaegan_jax.errors import UserError
 from vaegan_jax.models import safetensors_files
 from vaegan_jax.models.latents.vq import state_of
@@ -43,7 +43,7 @@ def created(**fields):
   )
   codes = {}
   if 'batch_stats' in variables:
-    codes = {'latent': state_of(np.asarray(random(16, LATENT)))}
+    codes = {'latent': state_of(uniform(16, LATENT))}
   return module, {'params': params, 'batch_stats': codes}
 
 
@@ -57,8 +57,7 @@ def test_the_conversion_is_invertible_from_any_floating_type():
     halved = {name: value.astype(dtype) for name, value in state.items()}
     back = weights.from_diffusers(halved, like=variables)
     assert {leaf.dtype for leaf in jax.tree.leaves(back)} == {np.dtype('f4')}
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-2, atol=1e-6)
-    jax.tree.map(close, back, variables)
+    networks.assert_close(back, variables, rtol=1e-2, atol=1e-6)
 
 
 def test_names_and_shapes_are_those_of_published_files():
@@ -196,7 +195,7 @@ def ours(case):
   model = networks.model_fields(**FIELDS | {'latent_dim': LATENT} | changes)
   config = weights.describe(model, (16, 16, 3), {}, None, 8000)
   space = (48,) if model['layout'] == 'oobleck' else (16, 24)
-  x = np.asarray(random(2, *space, 3))
+  x = uniform(2, *space, 3)
 
   @jax.jit
   def run(x):

@@ -3,7 +3,6 @@
 So do all derivatives that training uses.
 """
 
-import functools
 import itertools
 from unittest import mock
 
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.benchmarks import hlo
+from tests.networks import assert_close
 from vaegan_jax.models import plain, residual
 from vaegan_jax.models.conv import conv, downsample_conv, upsample_conv
 from vaegan_jax.models.critic import Critic
@@ -174,10 +174,7 @@ def test_volumes_are_convolved_by_slices(features, strides, padding):
     return [[what(f)(x, kernel) for what in FIRST] for f in (form, plain)]
 
   with jax.enable_x64(True):
-    jax.tree.map(
-      functools.partial(np.testing.assert_allclose, atol=1e-12),
-      *everything(x, kernel),
-    )
+    assert_close(*everything(x, kernel), atol=1e-12)
   text = jax.jit(form).lower(x, kernel).as_text()
   assert 'stablehlo.convolution' in text
   assert '0, 1, 2]' not in text  # No convolution over three axes.
@@ -204,9 +201,11 @@ def test_layers_declare_the_strides_of_their_convolutions(network, num_axes):
     return y
 
   x = jax.ShapeDtypeStruct((1, *[8] * num_axes, 3), jnp.float32)
-  encoder = {'plain': plain, 'residual': residual}[network].Encoder
+  encoder = {'plain': plain, 'residual': residual}[network].Encoder(
+    4, False, width=4, channel_multipliers=(1, 2)
+  )
   critic = Critic(2, (1, 2), network=network)
   with nn.intercept_methods(check):
-    for module in (encoder(4, False, 4, (1, 2)), critic):
+    for module in (encoder, critic):
       jax.eval_shape(module.init, jax.random.key(0), x)
   assert (2,) * num_axes in seen

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from tests.models.vgg_test import assert_close, images, refused
+from tests.models.vgg_test import assert_close, refused
+from tests.networks import uniform
 from vaegan_jax.losses.perceptual import capture_features
 from vaegan_jax.models.pretrained import inception, weights
 
@@ -207,7 +208,7 @@ def run():
 
 def test_agrees_with_torch(run):
   torch = pytest.importorskip('torch')
-  x = images(2, *SIDES, 3)
+  x = uniform(2, *SIDES, 3)
   expected = torch_features(torch, random_state_dict(), x)
   assert_close(run(x)[0], expected, 1e-4)
 
@@ -215,7 +216,7 @@ def test_agrees_with_torch(run):
 def test_resizes_as_torch_does():
   torch = pytest.importorskip('torch')
   for sides in ((32, 32), (64, 48), (400, 310)):
-    x = images(1, *sides, 2)
+    x = uniform(1, *sides, 2)
     expected = torch.nn.functional.interpolate(
       torch.from_numpy(x).permute(0, 3, 1, 2),
       size=(299, 299),
@@ -235,7 +236,7 @@ def test_resizes_by_the_centres_of_pixels():
 
 
 def test_the_average_does_not_count_the_padding():
-  x = images(2, 4, 5, 3)
+  x = uniform(2, 4, 5, 3)
   got = np.asarray(inception.average_pool(x))
   for i in range(4):
     for j in range(5):
@@ -254,7 +255,7 @@ def joined(features, block):
 
 def test_the_last_block_pools_by_the_maximum_and_the_rest_is_joined(run):
   """Uses two positions, one above the other, which both pool over both."""
-  output, features = run(images(2, *SIDES, 3))
+  output, features = run(uniform(2, *SIDES, 3))
   assert features['Mixed_7c.branch1x1'].shape == (2, 2, 1, 320)
   given = joined(features, 'Mixed_7b')
   state, name = random_state_dict(), 'Mixed_7c.branch_pool'
@@ -276,7 +277,7 @@ def test_loads_the_variables_that_the_module_has():
   loaded = inception.to_variables('weights.pth', {**state, **counted})
   module = inception.Inception()
   features, expected = jax.eval_shape(
-    module.init_with_output, jax.random.key(0), images(3, 75, 75, 3)
+    module.init_with_output, jax.random.key(0), uniform(3, 75, 75, 3)
   )
   assert jax.tree.map(np.shape, loaded) == jax.tree.map(np.shape, expected)
   assert all(x.dtype == np.float32 for x in jax.tree.leaves(loaded))
@@ -289,7 +290,7 @@ def test_loads_the_variables_that_the_module_has():
 def test_grey_is_three_equal_channels(monkeypatch, request):
   request.addfinalizer(jax.clear_caches)  # Programs of another network.
   monkeypatch.setattr(inception, '_NETWORK', inception._NETWORK[:1])
-  grey, module = images(2, *SIDES, 1), inception.Inception()
+  grey, module = uniform(2, *SIDES, 1), inception.Inception()
   variables = jax.jit(module.init)(jax.random.key(0), grey)
   apply = jax.jit(module.apply)
   colour = apply(variables, grey.repeat(3, axis=3))

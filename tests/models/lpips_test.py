@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import vaegan_jax
-from tests.models.vgg_test import factors, images, state_dict, zero_state_dict
+from tests.models.vgg_test import factors, state_dict, zero_state_dict
+from tests.networks import uniform
 from vaegan_jax.models.pretrained import lpips, vgg, weights
 
 
@@ -22,7 +23,7 @@ def distance():
 @pytest.mark.parametrize('shape', [(2, 64, 64, 3), (1, 64, 80, 1)])
 def test_it_is_equation_1_in_vgg(shape, distance):
   """Compares it with NumPy on VGG's features."""
-  x, y = images(*shape), images(*shape, seed=1)
+  x, y = uniform(*shape), uniform(*shape, seed=1)
   run = jax.jit(functools.partial(vgg.VGG(16).apply, method='features'))
   trunk = {'params': distance.variables['params']['vgg']}
   features = zip(run(trunk, x).items(), run(trunk, y).values(), strict=True)
@@ -38,7 +39,7 @@ def test_it_is_equation_1_in_vgg(shape, distance):
 
 
 def test_small_images_are_enlarged(distance):
-  x, y = images(1, 16, 24, 3), images(1, 16, 24, 3, seed=1)
+  x, y = uniform(1, 16, 24, 3), uniform(1, 16, 24, 3, seed=1)
   wide = [jax.image.resize(i, (1, 64, 96, 3), 'bilinear') for i in (x, y)]
   np.testing.assert_allclose(distance(x, y), distance(*wide), rtol=1e-4)
   for space, enlarged in {
@@ -47,7 +48,7 @@ def test_small_images_are_enlarged(distance):
     (128, 70): (128, 70),
     (1, 1): (64, 64),
   }.items():
-    assert lpips.enlarge(images(1, *space, 2)).shape == (1, *enlarged, 2)
+    assert lpips.enlarge(uniform(1, *space, 2)).shape == (1, *enlarged, 2)
 
 
 def test_the_variables_are_those_of_the_module(monkeypatch):
@@ -55,7 +56,7 @@ def test_the_variables_are_those_of_the_module(monkeypatch):
   monkeypatch.setattr(weights, 'read_state_dict', files.get)
   loaded = lpips.load_lpips('vgg16.pth', 'heads.pth')
   module = lpips.LPIPS()
-  expected = jax.eval_shape(module.init, jax.random.key(0), images(1, 8, 8, 1))
+  expected = jax.eval_shape(module.init, jax.random.key(0), uniform(1, 8, 8, 1))
   assert jax.tree.map(np.shape, loaded) == jax.tree.map(np.shape, expected)
   assert all(x.dtype == np.float32 for x in jax.tree.leaves(loaded))
   assert {*module.layer_names, 'vgg'} == set(loaded['params'])
@@ -66,7 +67,7 @@ def test_gradients_are_finite_and_reach_the_second_images_alone(distance):
   # Flat ones: two equal pairs, and one of which the first is not flat.
   x = np.stack([np.full((16, 16, 3), v, np.float32) for v in (-1, 1, 0)])
   y = x.copy()
-  x[2] = images(16, 16, 3)
+  x[2] = uniform(16, 16, 3)
   gradient = jax.grad(lambda lpips, x, y: lpips(x, y).sum(), (0, 1, 2))
   to_weights, to_x, to_y = jax.jit(gradient)(distance, x, y)
   leaves = jax.tree.leaves((to_weights, to_x))

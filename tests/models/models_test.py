@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests import networks
+from tests.networks import abstract_apply, shapes, uniform
 from vaegan_jax import names
 from vaegan_jax.config.io import load_config_file
 from vaegan_jax.losses import perceptual
@@ -19,27 +20,11 @@ LATENT = 5
 NETWORK = dict(width=4, channel_multipliers=(1, 2))
 
 
-def shapes(tree):
-  return jax.tree.map(lambda leaf: leaf.shape, tree)
-
-
-def abstract_apply(module, *inputs):
-  """Returns the shapes of variables and outputs, without computing."""
-  key = jax.random.key(0)
-  variables = jax.eval_shape(module.init, key, *inputs)
-  return variables, jax.eval_shape(module.apply, variables, *inputs)
-
-
-def images(*shape, seed=0):
-  rng = np.random.default_rng(seed)
-  return rng.uniform(-1, 1, shape).astype(np.float32)
-
-
 @pytest.fixture(scope='module')
 def small():
   """Returns an autoencoder and its variables."""
   module = networks.autoencoder(8, 1, LATENT, **NETWORK)
-  x, noise = images(2, 8, 8, 1), np.zeros((2, LATENT), np.float32)
+  x, noise = uniform(2, 8, 8, 1), np.zeros((2, LATENT), np.float32)
   return module, jax.jit(module.init)(jax.random.key(0), x, noise)
 
 
@@ -155,7 +140,7 @@ def test_kl_equals_its_integral():
 
 def test_zero_noise_reconstructs_from_the_mean(small):
   module, variables = small
-  x = images(2, 8, 8, 1)
+  x = uniform(2, 8, 8, 1)
   zeros = np.zeros((2, LATENT), np.float32)
   x_recon, mean, _ = networks.reconstruct(module, variables, x, zeros)
   plain, losses, _ = networks.jitted(module.apply, variables, x)
@@ -168,7 +153,7 @@ def test_zero_noise_reconstructs_from_the_mean(small):
 
 def test_noise_is_scaled_by_the_standard_deviation(small):
   module, variables = small
-  x, noise = images(2, 8, 8, 1), images(2, LATENT, seed=1)
+  x, noise = uniform(2, 8, 8, 1), uniform(2, LATENT, seed=1)
   x_recon, mean, logvar = networks.reconstruct(module, variables, x, noise)
   latents = mean + np.sqrt(np.exp(logvar)) * noise
   decoded = networks.jitted(module.apply, variables, latents, method='decode')
@@ -179,7 +164,7 @@ def test_noise_is_scaled_by_the_standard_deviation(small):
   ('channels', 'groups'), [(64, 32), (48, 16), (6, 2), (4, 4), (3, 1)]
 )
 def test_group_norm_takes_the_most_groups_that_divide(channels, groups):
-  x = 3 * images(2, 2, 2, channels) + 1
+  x = 3 * uniform(2, 2, 2, channels) + 1
   y, _ = networks.jitted(
     blocks.Norm('group').init_with_output, jax.random.key(0), x, True
   )
@@ -191,7 +176,7 @@ def test_group_norm_takes_the_most_groups_that_divide(channels, groups):
 
 
 def test_batch_norm_updates_its_averages_in_training_only():
-  x = images(8, 2, 2, 3) + 2
+  x = uniform(8, 2, 2, 3) + 2
   norm = blocks.Norm('batch')
   variables = networks.jitted(norm.init, jax.random.key(0), x, False)
   y, moved = networks.jitted(
@@ -207,13 +192,13 @@ def test_batch_norm_updates_its_averages_in_training_only():
 
 def test_an_unknown_norm_is_reported():
   with pytest.raises(ValueError, match=r"'layer'.*'group'"):
-    blocks.Norm('layer').init(jax.random.key(0), images(1, 2, 2, 3), True)
+    blocks.Norm('layer').init(jax.random.key(0), uniform(1, 2, 2, 3), True)
 
 
 def test_a_feature_is_taken_after_its_activation():
   """A block's feature is the leaky ReLU of its convolution, by hand."""
   critic = critic_lib.Critic(**NETWORK)
-  x = images(2, 8, 8, 3)
+  x = uniform(2, 8, 8, 3)
   variables = networks.jitted(critic.init, jax.random.key(0), x)
   capture = functools.partial(perceptual.capture_features, critic)
   logits, features = networks.jitted(
@@ -242,7 +227,7 @@ def test_a_feature_is_taken_after_its_activation():
 
 def test_an_up_block_repeats_each_pixel_before_it_convolves():
   block = blocks.UpBlock(2)
-  x = images(1, 2, 3, 2)
+  x = uniform(1, 2, 3, 2)
   params = {
     'kernel': np.zeros((3, 3, 2, 2), np.float32),
     'bias': np.zeros(2, np.float32),
@@ -256,7 +241,7 @@ def test_an_up_block_repeats_each_pixel_before_it_convolves():
 
 def test_without_batch_norm_logits_depend_on_their_image_alone():
   critic = critic_lib.Critic(**NETWORK, norm='group')
-  x = images(4, 8, 8, 1)
+  x = uniform(4, 8, 8, 1)
   variables = networks.jitted(critic.init, jax.random.key(0), x)
   logits = networks.jitted(critic.apply, variables, x, train=True)
   for i in range(4):
@@ -268,7 +253,7 @@ def test_without_batch_norm_logits_depend_on_their_image_alone():
 def spectral():
   """Returns a critic of spectral norm 1 after many training passes."""
   critic = critic_lib.Critic(**NETWORK, spectral_norm=True)
-  x = images(2, 8, 8, 3)
+  x = uniform(2, 8, 8, 3)
   variables = jax.jit(critic.init)(jax.random.key(0), x)
   # Scaled, so that their singular values do not start near 1.
   variables = jax.device_get(variables)
@@ -307,11 +292,7 @@ def test_with_spectral_norm_every_kernel_has_singular_value_one(spectral):
   expected = capture(plain, {'params': normalised}, x)
   got = capture(critic, trained, x)
   assert list(got[1]) == ['block_0', 'block_1']
-  jax.tree.map(
-    functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4),
-    got,
-    expected,
-  )
+  networks.assert_close(got, expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize('name', ['block_0', 'block_1'])
@@ -353,13 +334,8 @@ def test_a_spectral_convolution_over_an_image_has_a_larger_norm(spectral, name):
   np.testing.assert_allclose(reshaped, 1, rtol=1e-3)
   # The convolution as a matrix: its outputs for images of one element.
   units = np.eye(8 * 8 * channels, dtype=np.float32)
-  answers = jax.lax.conv_general_dilated(
-    units.reshape(-1, 8, 8, channels),
-    kernel,
-    window_strides=(2, 2),
-    padding=((1, 1), (1, 1)),
-    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-  )
+  units_in_space = units.reshape(-1, 8, 8, channels)
+  answers = networks.convolve(units_in_space, {'kernel': kernel})
   linear = np.asarray(answers).reshape(len(units), -1)
   own = np.linalg.svd(linear, compute_uv=False)[0]
   assert 1.1 < own <= 2

@@ -8,25 +8,24 @@ import numpy as np
 import pytest
 
 from tests import networks
-from vaegan_jax.models import blocks, plain, residual, residual_blocks
+from tests.networks import abstract_apply, shapes, uniform
+from vaegan_jax.models import blocks, plain, residual
 
+PLAIN = {'width': 4, 'channel_multipliers': (2,)}
+RESIDUAL = {
+  'width': 4,
+  'channel_multipliers': (1, 2),
+  'attention_levels': (1,),
+  'middle_attention': True,
+}
 ENCODERS = {
-  'plain': plain.Encoder(3, False, 4, (2,)),
-  'residual': residual.Encoder(3, False, 4, (1, 2), 1, (1,), True),
+  'plain': plain.Encoder(3, False, **PLAIN),
+  'residual': residual.Encoder(3, False, **RESIDUAL),
 }
 DECODERS = {
-  'plain': plain.Decoder(2, (), 4, (2,)),
-  'residual': residual.Decoder(2, (), 4, (1, 2), 1, (1,), True),
+  'plain': plain.Decoder(2, (), **PLAIN),
+  'residual': residual.Decoder(2, (), **RESIDUAL),
 }
-
-
-def random(*shape, seed=0):
-  values = np.random.default_rng(seed).uniform(-1, 1, shape)
-  return jnp.asarray(values, jnp.float32)
-
-
-def shapes(tree):
-  return jax.tree.map(lambda leaf: leaf.shape, tree)
 
 
 def by_hand_norm(x, params, num_groups):
@@ -58,8 +57,8 @@ def swish(x):
 
 @pytest.mark.parametrize('features', [8, 12])
 def test_a_block_is_two_convolutions_and_a_shortcut(features):
-  block = residual_blocks.ResidualBlock(features)
-  x = random(2, 4, 5, 8)
+  block = residual.ResidualBlock(features)
+  x = uniform(2, 4, 5, 8)
   variables = networks.random_variables(block, x)
   params = variables['params']
   h = by_hand_conv(
@@ -78,8 +77,8 @@ def test_a_block_is_two_convolutions_and_a_shortcut(features):
 
 
 def test_attention_is_a_softmax_over_all_positions():
-  module = residual_blocks.Attention()
-  x = random(2, 2, 3, 8)
+  module = residual.Attention()
+  x = uniform(2, 2, 3, 8)
   variables = networks.random_variables(module, x)
   params = variables['params']
   normed = by_hand_norm(x, params['norm'], 2).reshape(2, 6, 8)
@@ -99,18 +98,18 @@ def test_attention_is_a_softmax_over_all_positions():
 
 
 @pytest.mark.parametrize(
-  'module', [residual_blocks.ResidualBlock(4), residual_blocks.Middle()]
+  'module', [residual.ResidualBlock(4), residual.Middle()]
 )
 def test_a_new_block_is_the_identity(module):
-  x = random(1, 4, 4, 4)
+  x = uniform(1, 4, 4, 4)
   got = jax.jit(lambda x: module.init_with_output(jax.random.key(0), x)[0])(x)
   np.testing.assert_array_equal(got, x)
 
 
 def test_norms_keep_the_brightness_of_a_channel():
   """With one channel per group, brightness would be divided away."""
-  x = random(1, 4, 4, 8)
-  norm = residual_blocks.ResidualBlock(8)
+  x = uniform(1, 4, 4, 8)
+  norm = residual.ResidualBlock(8)
   scale = np.arange(8.0)  # A different brightness for each channel.
   variables = networks.random_variables(norm, x)
   apply = jax.jit(norm.apply)
@@ -124,15 +123,14 @@ def test_networks_work_over_one_to_three_axes_of_space(network, num_axes):
   encoder, decoder = ENCODERS[network], DECODERS[network]
   space = (4, 6, 8)[:num_axes]
   x = jax.ShapeDtypeStruct((2, *space, 2), jnp.float32)
-  variables = jax.eval_shape(encoder.init, jax.random.key(0), x)
-  h = jax.eval_shape(encoder.apply, variables, x)
+  _, h = abstract_apply(encoder, x)
   assert h.shape == (2, *(size // 2 for size in space), 3)
   assert encoder.factor == 2
   variables = networks.random_variables(decoder, h)
   x_recon = jax.eval_shape(decoder.apply, variables, h)
   assert x_recon.shape == x.shape
   if num_axes == 1:
-    x_recon = jax.jit(decoder.apply)(variables, random(*h.shape))
+    x_recon = jax.jit(decoder.apply)(variables, uniform(*h.shape))
     assert np.isfinite(x_recon).all() and np.abs(x_recon).max() <= 1
     assert x_recon.std() > 0
 
@@ -143,15 +141,11 @@ def by_hand_snake(x, scale):
 
 def test_networks_of_sounds_have_strides_kernels_and_a_periodic_activation():
   """The last block of a plain encoder with strides 2 and 3, by hand."""
-  fields = {
-    'channel_multipliers': (1, 2),
-    'strides': (2, 3),
-    'activation': 'snake',
-  }
-  encoder = plain.Encoder(5, False, 2, **fields)
-  decoder = plain.Decoder(2, (), 2, kernel_size=7, **fields)
+  fields = {'width': 2, 'channel_multipliers': (1, 2), 'activation': 'snake'}
+  encoder = plain.Encoder(5, False, strides=(2, 3), **fields)
+  decoder = plain.Decoder(2, (), 7, strides=(2, 3), **fields)
   assert encoder.factor == 6
-  x, h = random(1, 36, 2), random(1, 4, 5)
+  x, h = uniform(1, 36, 2), uniform(1, 4, 5)
   variables = networks.random_variables(encoder, x)
   _, found = jax.jit(
     functools.partial(encoder.apply, capture_intermediates=True)
@@ -192,18 +186,18 @@ def test_a_snake_and_its_gradient_by_hand():
 
 
 def test_residual_networks_have_the_same_forms():
-  fields = {'strides': (4,), 'activation': 'snake', 'kernel_size': 5}
-  encoder = residual.Encoder(3, False, 4, (1, 2), **fields)
-  decoder = residual.Decoder(2, (), 4, (1, 2), **fields)
+  fields = {'width': 4, 'channel_multipliers': (1, 2), 'kernel_size': 5}
+  fields |= {'strides': (4,), 'activation': 'snake'}
+  encoder = residual.Encoder(3, False, **fields)
+  decoder = residual.Decoder(2, (), **fields)
   x = jax.ShapeDtypeStruct((2, 8, 12, 2), jnp.float32)
-  variables = jax.eval_shape(encoder.init, jax.random.key(0), x)
-  h = jax.eval_shape(encoder.apply, variables, x)
+  variables, h = abstract_apply(encoder, x)
   assert encoder.factor == 4 and h.shape == (2, 2, 3, 3)
   block = shapes(variables['params'])['level_1']['block_0']
   assert block['conv_1']['kernel'] == (5, 5, 8, 8)
   assert block['Snake_1']['log_scale'] == (8,)
-  variables = jax.eval_shape(decoder.init, jax.random.key(0), h)
-  assert jax.eval_shape(decoder.apply, variables, h).shape == x.shape
+  variables, x_recon = abstract_apply(decoder, h)
+  assert x_recon.shape == x.shape
   assert shapes(variables['params'])['up_1']['kernel'] == (7, 7, 8, 8)
 
 
@@ -219,7 +213,7 @@ def by_hand_patches(x, side):
 
 @pytest.mark.parametrize('num_axes', [1, 2, 3])
 def test_patches_are_channels_of_one_position(num_axes):
-  x = random(2, *(4, 6, 8)[:num_axes], 3)
+  x = uniform(2, *(4, 6, 8)[:num_axes], 3)
   patches = blocks.to_patches(x, 2)
   np.testing.assert_array_equal(patches, by_hand_patches(np.asarray(x), 2))
   np.testing.assert_array_equal(blocks.from_patches(patches, 2), x)
@@ -228,7 +222,7 @@ def test_patches_are_channels_of_one_position(num_axes):
 @pytest.mark.parametrize('network', ['plain', 'residual'])
 def test_networks_of_patches_are_those_of_their_channels(network):
   """At a quarter of the positions, with four times the channels."""
-  x, h = np.asarray(random(2, 8, 12, 2)), random(2, 2, 3, 3)
+  x, h = uniform(2, 8, 12, 2), uniform(2, 2, 3, 3)
   encoder, decoder = ENCODERS[network], DECODERS[network].clone(channels=8)
   of_patches = encoder.clone(patch_size=2)
   assert of_patches.factor == 4
@@ -249,8 +243,8 @@ def test_networks_of_patches_are_those_of_their_channels(network):
 
 def test_a_signal_is_an_image_of_one_column():
   """A 1-D block equals a 2-D block with the kernel in the middle row."""
-  block = residual_blocks.ResidualBlock(4)
-  line = random(2, 6, 8)
+  block = residual.ResidualBlock(4)
+  line = uniform(2, 6, 8)
   params = networks.random_variables(block, line)['params']
   square = jax.tree.map(np.copy, params)
   for name in ('conv_0', 'conv_1'):
@@ -307,12 +301,13 @@ def test_a_latent_map_takes_images_of_any_divisible_size():
 
 @pytest.mark.parametrize('network', ['plain', 'residual'])
 def test_remat_changes_neither_names_nor_gradients(network):
+  one = {'channel_multipliers': (1,), 'attention_levels': (0,)}
   kept = {
     'plain': ENCODERS['plain'],
-    'residual': residual.Encoder(3, False, 4, (1,), 1, (0,)),
+    'residual': residual.Encoder(3, False, width=4, **one),
   }[network]
   module = kept.clone(remat=True)
-  x = random(2, 4, 4, 2)
+  x = uniform(2, 4, 4, 2)
   variables = networks.random_variables(kept, x)
   assert shapes(networks.random_variables(module, x)) == shapes(variables)
 
@@ -322,40 +317,34 @@ def test_remat_changes_neither_names_nor_gradients(network):
 
     return jax.jit(jax.grad(loss))(variables)
 
-  jax.tree.map(
-    lambda got, want: np.testing.assert_allclose(
-      got, want, rtol=1e-3, atol=1e-4
-    ),
-    gradient(module),
-    gradient(kept),
-  )
+  networks.assert_close(gradient(module), gradient(kept), rtol=1e-3, atol=1e-4)
   again = jax.make_jaxpr(module.apply)(variables, x)
   assert 'remat' in str(again) or 'checkpoint' in str(again)
 
 
-@pytest.mark.parametrize('make', [ENCODERS, DECODERS])
-def test_only_convolutions_compute_in_another_dtype(make):
-  module = make['residual'].clone(dtype=jnp.bfloat16)
-  exact = make['residual']
-  x = random(2, 4, 4, 2 if make is ENCODERS else 3)
+def check_convolutions_alone_are_half(exact, x, others):
+  """Checks that the operations `others`, and the output, stay float32."""
+  module = exact.clone(dtype=jnp.bfloat16)
   variables = networks.random_variables(exact, x)
-  assert all(
-    leaf.dtype == jnp.float32
-    for leaf in jax.tree.leaves(
-      jax.eval_shape(module.init, jax.random.key(0), x)
-    )
-  )
+  fresh = jax.eval_shape(module.init, jax.random.key(0), x)
+  assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(fresh))
   jaxpr = jax.make_jaxpr(module.apply)(variables, x)
   for equation in equations(jaxpr.jaxpr):
     types = {v.aval.dtype for v in equation.invars}
     if equation.primitive.name == 'conv_general_dilated':
       assert types == {jnp.dtype('bfloat16')}
-    if equation.primitive.name in ('exp', 'rsqrt', 'reduce_sum'):
+    if equation.primitive.name in others:
       assert types == {jnp.dtype('float32')}
-  got = jax.jit(module.apply)(variables, x)
+  got, want = (jax.jit(m.apply)(variables, x) for m in (module, exact))
   assert got.dtype == jnp.float32
-  want = jax.jit(exact.apply)(variables, x)
   assert 0 < np.abs(got - want).max() < 0.05 * np.abs(want).max()
+
+
+@pytest.mark.parametrize('make', [ENCODERS, DECODERS])
+def test_only_convolutions_compute_in_another_dtype(make):
+  x = uniform(2, 4, 4, 2 if make is ENCODERS else 3)
+  others = 'exp', 'rsqrt', 'reduce_sum'
+  check_convolutions_alone_are_half(make['residual'], x, others)
 
 
 def equations(jaxpr):

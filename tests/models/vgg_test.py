@@ -7,79 +7,58 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.networks import jitted
+from tests.networks import jitted, uniform
 from vaegan_jax.errors import UserError
-from vaegan_jax.models.pretrained import vgg, weights
+from vaegan_jax.models.pretrained import lpips, vgg
 
 WIDTHS = (64, 128, 256, 512, 512)
 # Torchvision's names and widths of the convolutions.
 TORCHVISION = {
-  16: dict(
-    zip(
-      (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),
-      (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512),
-      strict=True,
-    )
-  ),
-  19: dict(
-    zip(
-      (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34),
-      (64, 64, 128, 128, *[256] * 4, *[512] * 8),
-      strict=True,
-    )
-  ),
+  depth: dict(
+    zip(places, [64] * 2 + [128] * 2 + [256] * n + [512] * 2 * n, strict=True)
+  )
+  for depth, n, places in (
+    (16, 3, (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)),
+    (19, 4, (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34)),
+  )
 }
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def state_dict(depth):
-  """Returns random weights that keep activations from vanishing."""
-  rng, channels, state = np.random.default_rng(depth), 3, {}
+def tensors(depth, draw):
+  """Returns {name: draw(shape)} of the convolutions."""
+  channels, state = 3, {}
   for index, width in TORCHVISION[depth].items():
-    kernel = rng.standard_normal((width, channels, 3, 3), np.float32)
-    kernel *= np.sqrt(2 / (9 * channels))
-    state[f'features.{index}.weight'] = kernel
-    state[f'features.{index}.bias'] = 0.1 * rng.standard_normal(
-      width, np.float32
-    )
-    channels = width
-  return {**state, 'classifier.0.weight': np.ones((2, 3), np.float32)}
-
-
-def zero_state_dict(depth):
-  """Returns names and shapes with zeros that use no memory."""
-  zero, channels, state = np.float32(0), 3, {}
-  for index, width in TORCHVISION[depth].items():
-    shape = (width, channels, 3, 3)
-    state[f'features.{index}.weight'] = np.broadcast_to(zero, shape)
-    state[f'features.{index}.bias'] = np.broadcast_to(zero, (width,))
+    state[f'features.{index}.weight'] = draw((width, channels, 3, 3))
+    state[f'features.{index}.bias'] = draw((width,))
     channels = width
   return state
 
 
-def images(*shape, seed=0):
-  rng = np.random.default_rng(seed)
-  return rng.uniform(-1, 1, shape).astype(np.float32)
+def state_dict(depth):
+  """Returns random weights that keep activations from vanishing."""
+  rng = np.random.default_rng(depth)
+
+  def draw(shape):
+    scale = np.sqrt(2 / np.prod(shape[1:])) if len(shape) > 1 else 0.1
+    return np.float32(scale) * rng.standard_normal(shape, np.float32)
+
+  unread = {'classifier.0.weight': np.ones((2, 3), np.float32)}
+  return tensors(depth, draw) | unread
 
 
-@pytest.fixture
-def file_with(monkeypatch):
-  """Returns a function that makes every file read as the given tensors."""
+def zero_state_dict(depth):
+  """Returns names and shapes with zeros that use no memory."""
+  return tensors(depth, functools.partial(np.broadcast_to, np.float32(0)))
 
-  def hold(state):
-    monkeypatch.setattr(weights, 'read_state_dict', lambda path: state)
-    return 'weights.pth'
 
-  return hold
+def convert(state, depth=16):
+  return vgg.to_variables('weights.pth', state, depth)
 
 
 @pytest.fixture(scope='module')
 def variables():
-  """Returns the variables of VGG16."""
-  with pytest.MonkeyPatch.context() as patch:
-    state = state_dict(16)
-    patch.setattr(weights, 'read_state_dict', lambda path: state)
-    return vgg.load_vgg('weights.pth', 16)
+  return convert(state_dict(16))
 
 
 def features_of(module, variables, x):
@@ -139,7 +118,7 @@ def assert_close(got, expected, tolerance):
 def test_agrees_with_torch(depth, tmp_path):
   """Compares each layer, the output and the gradient, in both file formats."""
   torch = pytest.importorskip('torch')
-  state, x = state_dict(depth), images(2, 32, 32, 3)
+  state, x = state_dict(depth), uniform(2, 32, 32, 3)
   tensors = {name: torch.from_numpy(array) for name, array in state.items()}
   path = tmp_path / 'vgg.pth'
   torch.save(tensors, path, _use_new_zipfile_serialization=depth == 16)
@@ -179,12 +158,11 @@ def test_both_formats_of_torch_give_the_same(tmp_path):
 
 
 @pytest.mark.parametrize('depth', [16, 19])
-def test_loads_the_variables_that_the_module_has(depth, file_with):
-  path = file_with(zero_state_dict(depth))
-  loaded = vgg.load_vgg(path, depth)
+def test_loads_the_variables_that_the_module_has(depth):
+  loaded = convert(zero_state_dict(depth), depth)
   module = vgg.VGG(depth)
   expected = jax.eval_shape(
-    module.init, jax.random.key(0), images(1, 16, 16, 3)
+    module.init, jax.random.key(0), uniform(1, 16, 16, 3)
   )
   assert jax.tree.map(np.shape, loaded) == jax.tree.map(np.shape, expected)
   assert all(x.dtype == np.float32 for x in jax.tree.leaves(loaded))
@@ -213,7 +191,7 @@ def test_two_depths_exist(depth):
 
 def test_a_feature_is_a_convolution_and_relu_of_normalized_images(variables):
   """ImageNet's mean gives the bias alone; other values are computed here."""
-  x = images(1, 16, 16, 3)
+  x = uniform(1, 16, 16, 3)
   x[0, :8] = 2 * np.array(MEAN) - 1
   program = functools.partial(features_of, vgg.VGG(16))
   features, _ = jitted(program, variables, x)
@@ -243,7 +221,7 @@ def last_feature(variables):
 
 
 def test_grey_is_three_equal_channels(last_feature):
-  grey = images(2, 16, 16, 1)
+  grey = uniform(2, 16, 16, 1)
   np.testing.assert_allclose(
     last_feature(grey), last_feature(grey.repeat(3, axis=3)), rtol=1e-6
   )
@@ -251,7 +229,7 @@ def test_grey_is_three_equal_channels(last_feature):
 
 def test_computes_in_the_dtype_of_the_images(variables, last_feature):
   """Runs without `jit`: XLA of JAX 0.12 fuses bfloat16 wrongly on a CPU."""
-  x = images(2, 16, 16, 3)
+  x = uniform(2, 16, 16, 3)
   features, _ = features_of(vgg.VGG(16), variables, x.astype(jnp.bfloat16))
   half = np.asarray(features['conv5_3'])
   assert half.dtype == jnp.bfloat16
@@ -296,7 +274,7 @@ def test_other_shapes_than_images_are_refused(shape, dtype):
 @pytest.mark.parametrize('sides', [(2, 2), (4, 6), (5, 4), (7, 9), (1, 4)])
 @pytest.mark.parametrize('dtype', [np.float32, jnp.bfloat16])
 def test_max_pool_by_hand(sides, dtype):
-  x = images(2, *sides, 3).astype(dtype)
+  x = uniform(2, *sides, 3).astype(dtype)
   expected = np.zeros((2, sides[0] // 2, sides[1] // 2, 3), dtype)
   for i in range(expected.shape[1]):
     for j in range(expected.shape[2]):
@@ -330,13 +308,11 @@ def refused(load, *args):
   return sentence
 
 
-def test_the_other_depth_is_reported(file_with):
-  path = file_with(zero_state_dict(19))
-  sentence = refused(vgg.load_vgg, path, 16)
+def test_the_other_depth_is_reported():
+  sentence = refused(convert, zero_state_dict(19), 16)
   assert 'holds VGG19 and not VGG16' in sentence
   assert '/vgg16-397923af.pth' in sentence
-  path = file_with(zero_state_dict(16))
-  sentence = refused(vgg.load_vgg, path, 19)
+  sentence = refused(convert, zero_state_dict(16), 19)
   assert 'holds VGG16 and not VGG19' in sentence
   assert '/vgg19-dcbb9e9d.pth' in sentence
 
@@ -364,13 +340,13 @@ def changed(**changes):
     (changed(**{'0.bias': np.full(64, 1e300)}), 'not finite'),
   ],
 )
-def test_another_network_is_refused(state, reason, file_with):
-  sentence = refused(vgg.load_vgg, file_with(state), 16)
+def test_another_network_is_refused(state, reason):
+  sentence = refused(convert, state)
   assert reason in sentence
   assert '/vgg16-397923af.pth' in sentence
 
 
-def test_a_vgg_with_batch_norm_is_refused(file_with):
+def test_a_vgg_with_batch_norm_is_refused():
   """Its convolutions are at 0, 3, 7, ..."""
   state, index, channels = {}, 0, 3
   for width, num_convs in zip(WIDTHS, vgg.CONVS[16], strict=True):
@@ -380,7 +356,7 @@ def test_a_vgg_with_batch_norm_is_refused(file_with):
         state[f'features.{index + 1}.{name}'] = np.zeros(width)
       index, channels = index + 3, width
     index += 1
-  sentence = refused(vgg.load_vgg, file_with(state), 16)
+  sentence = refused(convert, state)
   assert "torchvision's VGG16, because it has no features." in sentence
 
 
@@ -395,36 +371,37 @@ def factors(widths=WIDTHS):
   }
 
 
-def test_loads_the_factors_of_lpips_in_order(file_with):
+def to_factors(state):
+  return lpips.to_factors('weights.pth', state, 'vgg16')
+
+
+def test_converts_the_factors_of_lpips_in_order():
   state = factors()
   backwards = dict(reversed(state.items()))
   for held in (state, backwards, {**state, 'net.slice1.0.bias': np.ones(64)}):
-    loaded = vgg.load_lpips_weights(file_with(held))
+    loaded = to_factors(held)
     assert len(loaded) == len(vgg.LPIPS_LAYERS)
     for got, expected in zip(loaded, state.values(), strict=True):
       expected = expected.reshape(-1).astype(np.float32)
       np.testing.assert_array_equal(got, expected, strict=True)
 
 
-def test_other_factors_are_refused(file_with):
+def test_other_factors_are_refused():
   alexnet = factors((64, 192, 384, 256, 256))
-  assert 'lin1.model.1.weight is [1, 192, 1, 1] and not' in refused(
-    vgg.load_lpips_weights, file_with(alexnet)
-  )
-  sentence = refused(vgg.load_lpips_weights, file_with(zero_state_dict(16)))
+  words = 'lin1.model.1.weight is [1, 192, 1, 1] and not'
+  assert words in refused(to_factors, alexnet)
+  sentence = refused(to_factors, zero_state_dict(16))
   assert 'has no lin0.model.1.weight' in sentence
   assert 'features.0.weight' in sentence
   assert 'lpips/weights/v0.1/vgg.pth' in sentence
   negative = factors()
   negative['lin2.model.1.weight'][0, 7] = -1
-  assert 'lin2.model.1.weight has -1.0' in refused(
-    vgg.load_lpips_weights, file_with(negative)
-  )
+  assert 'lin2.model.1.weight has -1.0' in refused(to_factors, negative)
   negative['lin2.model.1.weight'][0, 7] = np.inf
-  assert 'not finite' in refused(vgg.load_lpips_weights, file_with(negative))
+  assert 'not finite' in refused(to_factors, negative)
 
 
 def test_a_damaged_file_is_refused(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  for load, args in ((vgg.load_vgg, (16,)), (vgg.load_lpips_weights, ())):
-    assert 'No such file' in refused(load, 'weights.pth', *args)
+  for load, arg in ((vgg.load_vgg, 16), (lpips.load_lpips, 'heads.pth')):
+    assert 'No such file' in refused(load, 'weights.pth', arg)

@@ -12,9 +12,8 @@ from vaegan_jax.losses.adversarial import mean_over_map
 from vaegan_jax.models import plain, views
 from vaegan_jax.models.critic import Critic
 
-DECODER = plain.Decoder(
-  2, (), 2, (1,), patch_size=2, spectral_mask=16, spectral_noise=True
-)
+PLAIN = {'width': 2, 'channel_multipliers': (1,), 'patch_size': 2}
+DECODER = plain.Decoder(2, (), spectral_mask=16, spectral_noise=True, **PLAIN)
 CRITIC = Critic(
   2,
   (2,),
@@ -122,7 +121,7 @@ def test_r1_of_views_has_the_gradient_of_its_definition_under_pmap():
   [
     (CRITIC, X.shape[1:]),
     (CRITIC.clone(patch_size=2), X.shape[1:]),
-    (plain.Encoder(4, False, 2, (1,), patch_size=2), (32, 2)),
+    (plain.Encoder(4, False, **PLAIN), (32, 2)),
     (DECODER, (8, 4)),
   ],
 )

@@ -127,7 +127,7 @@ def test_the_folder_describes_the_network_and_flags_widen_it(
   # The old channels and latents ignore the new ones.
   narrow = create_modules(adopted(tiny_run, path))['autoencoder']
   wide = create_modules(config)['autoencoder']
-  x = uniform(0, 2, 16, 16, 4)
+  x = uniform(2, 16, 16, 4)
 
   def run(module, params, x):
     mean = module.apply({'params': params}, x, method='encode')

@@ -31,7 +31,7 @@ AVERAGES = {name: np.float32(value) for name, value in AVERAGES.items()}
 WASSERSTEIN = adversarial.OBJECTIVES['wasserstein'].critic_loss
 HINGE = adversarial.hinge_critic_loss
 # Images [3, 2, 2, 1], and interpolation weights.
-X, RECON, PRIOR = uniform(0, 3, 3, 2, 2, 1)
+X, RECON, PRIOR = uniform(3, 3, 2, 2, 1)
 WEIGHTS = np.array([0.2, 0.5, 1.0], np.float32)
 assert_near = functools.partial(np.testing.assert_allclose, rtol=1e-5)
 
@@ -351,7 +351,7 @@ def test_no_gradient_flows_into_the_images():
 
 def test_a_convolutional_critic_takes_the_gradient_of_the_written_out_loss():
   """Compares all penalties with plain derivatives of gradients."""
-  x, x_recon, prior = uniform(0, 3, 3, 4, 4, 1)
+  x, x_recon, prior = uniform(3, 3, 4, 4, 1)
   weights = np.array([0.2, 0.5, 0.9], np.float32)
   module = critic_lib.Critic(2, (1,))
   params = jax.jit(module.init)(jax.random.key(0), x)['params']

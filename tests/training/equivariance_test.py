@@ -85,7 +85,7 @@ def test_errors_of_other_decoded_images_are_trained_beside_the_loss(adaptive):
       image_shape=(SIDE, SIDE, 1),
     )
   )
-  x = networks.uniform(0, BATCH, SIDE, SIDE, 1)
+  x = networks.uniform(BATCH, SIDE, SIDE, 1)
   plain, plain_metrics = step(state, x, adaptive_weight=adaptive)
   autoencoder = state.networks['autoencoder']
   start = jax.tree.map(lambda leaf: leaf * 0.9, autoencoder.params['decoder'])

@@ -43,6 +43,6 @@ def evaluate(
   write_text(root / 'evaluation.md', table)
   for name, image in plotted.items():
     save_png(root / 'figures' / f'evaluation_{name}.png', image)
-  write_page(root, config.to_dict(), step, evaluator, variables, found)
+  write_page(root, config.to_dict(), evaluator, step, variables, found)
   where = f'Figures: {root / "figures"}', f'Report: {root / REPORT_FILE}'
   print(line, table, *where, sep='\n', flush=True)

@@ -3,16 +3,15 @@
 Each function yields conflicts, as `rules.conflict` takes them.
 """
 
-from collections.abc import Iterator
+from ml_collections import ConfigDict
 
-import ml_collections
-
+from vaegan_jax.config.rules import Conflicts
 from vaegan_jax.config.shapes import holds_arrays, shape_flag, spatial_shape
 from vaegan_jax.data import sources
 from vaegan_jax.names import PRETRAINED_CRITICS
 
 
-def check_data(config: ml_collections.ConfigDict) -> Iterator[tuple[str, ...]]:
+def check_data(config: ConfigDict) -> Conflicts:
   """Yields the conflicts between fields of `config.data`."""
   yield from _check_source(config.data)
   yield from _check_channels(config.data)
@@ -23,15 +22,10 @@ def check_data(config: ml_collections.ConfigDict) -> Iterator[tuple[str, ...]]:
       'is for images, which are resized; the arrays of data.name='
       f'{data.name!r} are cropped from the center to {shape_flag(data)}',
     )
+  yield from _check_readers(data)
   yield from _check_crop(data)
-  yield from _check_reading(data, num_axes)
+  yield from _check_axes(data, num_axes)
   yield from _check_conversion(data, num_axes)
-  if max(data.flip_axes, default=0) >= num_axes:
-    yield (
-      'data.flip_axes',
-      f'must be axes of {shape_flag(data)}, from 0 to {num_axes - 1}',
-      'data.flip_axes="(0,)"',
-    )
 
 
 def _check_source(data):
@@ -49,13 +43,6 @@ def _check_source(data):
       f'is only read when data.name is one of {readers}, not {data.name!r}',
       'data.name=image_folder',
     )
-  if data.group_by and not source.has_groups:
-    yield (
-      'data.group_by',
-      f'is for folders of files, not for data.name={data.name!r}',
-    )
-  elif data.group_by:
-    yield from _needs_rules(data, 'group_by', 3)
   if data.shape and source.holds_arrays is False:
     yield (
       'data.shape',
@@ -64,17 +51,23 @@ def _check_source(data):
       'data.shape="()"',
       'data.image_size=64',
     )
-  if data.feature and not source.has_features:
-    yield (
-      'data.feature',
-      'is for datasets of TFDS, and files with several arrays, not for '
-      f'data.name={data.name!r}',
-    )
-  if data.example_axis and data.name != 'array_file':
-    yield (
-      'data.example_axis',
-      f"is for data.name='array_file', not {data.name!r}",
-    )
+
+
+def _check_readers(data):
+  """Yields fields that the source does not read, or not by its rules."""
+  source = sources.find(data.name)
+  arrays = holds_arrays(data), 'arrays', 3 if source.has_rules else 0
+  several = 'datasets of TFDS, and files with several arrays'
+  for field, is_read, reads, least in (
+    ('group_by', source.has_groups, 'folders of files', 3),
+    *((field, *arrays) for field in ('axes', 'nodata', 'max_nodata')),
+    ('example_axis', data.name == 'array_file', "data.name='array_file'", 0),
+    ('feature', source.has_features, several, 0),
+  ):
+    if data[field] and not is_read:
+      yield f'data.{field}', f'is for {reads}, not for data.name={data.name!r}'
+    elif data[field]:
+      yield from _needs_rules(data, field, least)
 
 
 def _needs_rules(data, field, least):
@@ -104,14 +97,7 @@ def _check_crop(data):
   yield from _needs_rules(data, 'crop', 3)
 
 
-def _check_reading(data, num_axes):
-  for field in ('axes', 'nodata', 'max_nodata'):
-    if not data[field]:
-      continue
-    if not holds_arrays(data):
-      yield f'data.{field}', f'is for arrays, not data.name={data.name!r}'
-    elif sources.find(data.name).has_rules:
-      yield from _needs_rules(data, field, 3)
+def _check_axes(data, num_axes):
   if data.axes and len(data.axes.replace('C', '')) != num_axes:
     axes = 'TZYX'[-num_axes:]
     yield (
@@ -119,6 +105,12 @@ def _check_reading(data, num_axes):
       f'must have {num_axes} axes of space, as {shape_flag(data)} has, and may '
       "have 'C'",
       f'data.axes=C{axes}',
+    )
+  if max(data.flip_axes, default=0) >= num_axes:
+    yield (
+      'data.flip_axes',
+      f'must be axes of {shape_flag(data)}, from 0 to {num_axes - 1}',
+      'data.flip_axes="(0,)"',
     )
 
 
@@ -135,18 +127,16 @@ def _check_conversion(data, num_axes):
       'mixes channels, of which data.max_nodata masks each by itself',
       'data.max_nodata=0',
     )
+  is_read = num_axes == 1 and sources.find(data.name).has_conversion
   for field in ('resample', 'mix_channels'):
-    if not data[field]:
-      continue
-    if num_axes > 1 or not sources.find(data.name).has_conversion:
+    if data[field] and not is_read:
       yield (
         f'data.{field}',
         "is for sounds of data.name='array_folder' with one axis, not for "
         f'data.name={data.name!r} with {shape_flag(data)}',
       )
-    elif data.folder_rules < 4:
-      rule = f'needs data.folder_rules=4, which is {data.folder_rules}'
-      yield f'data.{field}', rule
+    elif data[field]:
+      yield from _needs_rules(data, field, 4)
 
 
 def _check_channels(data):
@@ -166,7 +156,7 @@ def _check_channels(data):
     )
 
 
-def check_axes(config: ml_collections.ConfigDict) -> Iterator[tuple[str, ...]]:
+def check_axes(config: ConfigDict) -> Conflicts:
   """Yields conflicts of sounds and volumes with options for two axes."""
   num_axes, layout = len(spatial_shape(config.data)), config.model.layout
   if layout == 'oobleck' and num_axes > 1:

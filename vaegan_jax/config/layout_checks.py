@@ -1,11 +1,10 @@
 """Checks of the autoencoder's layers: published layouts, spectral masks."""
 
-from collections.abc import Iterator
 from typing import Any
 
-import ml_collections
+from ml_collections import ConfigDict
 
-from vaegan_jax.config.rules import as_argument
+from vaegan_jax.config.rules import Conflicts, as_argument
 from vaegan_jax.config.shapes import latent_space, spatial_shape
 from vaegan_jax.models.pretrained.diffusers import SHARED
 
@@ -18,7 +17,7 @@ _LAYOUTS = {
 }
 
 
-def check_layout(model: ml_collections.ConfigDict) -> Iterator[tuple[str, ...]]:
+def check_layout(model: ConfigDict) -> Conflicts:
   """Yields the conflicts of `config.model` with its layout."""
   for field, needed in _needed(model).items():
     if model[field] != needed:
@@ -37,9 +36,7 @@ def check_layout(model: ml_collections.ConfigDict) -> Iterator[tuple[str, ...]]:
         )
 
 
-def check_blocks(
-  config: ml_collections.ConfigDict,
-) -> Iterator[tuple[str, ...]]:
+def check_blocks(config: ConfigDict) -> Conflicts:
   """Yields a number of blocks that no network of the layout has."""
   model = config.model
   if model.layout == 'oobleck' and model.num_res_blocks != 1:
@@ -49,9 +46,7 @@ def check_blocks(
     )
 
 
-def check_spectral_mask(
-  config: ml_collections.ConfigDict,
-) -> Iterator[tuple[str, ...]]:
+def check_spectral_mask(config: ConfigDict) -> Conflicts:
   """Yields a mask that the decoder cannot have, or whose frames do not fit."""
   model, space = config.model, spatial_shape(config.data)
   window = model.spectral_mask

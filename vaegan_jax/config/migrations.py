@@ -60,9 +60,7 @@ def upgrade(config: Mapping[str, Any]) -> dict[str, Any]:
     section, _, name = field.name.rpartition('.')
     fields = upgraded.setdefault(section, {}) if section else upgraded
     if isinstance(fields, dict):  # Reading the file reports anything else.
-      fields.setdefault(name, _as_json(field.if_absent))
+      value = field.if_absent
+      is_tuple = isinstance(value, tuple)  # JSON has lists.
+      fields.setdefault(name, list(value) if is_tuple else value)
   return upgraded
-
-
-def _as_json(value: Any) -> Any:
-  return list(value) if isinstance(value, tuple) else value

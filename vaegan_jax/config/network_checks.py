@@ -4,13 +4,17 @@ Each function yields conflicts, as `rules.conflict` takes them.
 """
 
 import math
-from collections.abc import Iterator
 
-import ml_collections
+from ml_collections import ConfigDict
 
 from vaegan_jax.config.layout_checks import check_layout, check_spectral_mask
 from vaegan_jax.config.paths import is_files
-from vaegan_jax.config.rules import as_argument, either, not_divisible
+from vaegan_jax.config.rules import (
+  Conflicts,
+  as_argument,
+  either,
+  not_divisible,
+)
 from vaegan_jax.config.shapes import shape_field, shape_flag, spatial_shape
 from vaegan_jax.errors import UserError
 from vaegan_jax.models.build import feature_sizes
@@ -27,24 +31,20 @@ _RESIDUAL = {
 }
 # Codes are counted one by one, in float32 and in int32.
 _MAX_CODES, _MAX_BITS = 2**24, 24
-Conflicts = Iterator[tuple[str, ...]]
 
 
-def trains_critic(config: ml_collections.ConfigDict) -> bool:
+def trains_critic(config: ConfigDict) -> bool:
   """Returns whether a run trains a critic."""
   is_pretrained = config.critic.network in PRETRAINED_CRITICS
   return config.objective != 'mse' and not is_pretrained
 
 
-def compares_layers(config: ml_collections.ConfigDict) -> bool:
+def compares_layers(config: ConfigDict) -> bool:
   """Returns whether a run's loss compares layers, of a critic or spectra."""
   return config.objective != 'mse' or config.loss.spectrum_weight > 0
 
 
-_WHERE = 'see vaegan_jax/models/pretrained/vgg.py for where to get'
-
-
-def check_autoencoder(config: ml_collections.ConfigDict) -> Conflicts:
+def check_autoencoder(config: ConfigDict) -> Conflicts:
   """Yields the conflicts of `config.model`."""
   model = config.model
   yield from check_layout(model)
@@ -112,7 +112,7 @@ def _check_tokens(model, field: str, code_dim: int) -> Conflicts:
     )
 
 
-def check_attention(config: ml_collections.ConfigDict) -> Conflicts:
+def check_attention(config: ConfigDict) -> Conflicts:
   """Yields sizes of attention that no feature map has."""
   model, shorter = config.model, min(spatial_shape(config.data))
   sides = feature_sizes(shorter, model)
@@ -127,7 +127,7 @@ def check_attention(config: ml_collections.ConfigDict) -> Conflicts:
       )
 
 
-def check_trained_critic(config: ml_collections.ConfigDict) -> Conflicts:
+def check_trained_critic(config: ConfigDict) -> Conflicts:
   """Yields the conflicts of a critic that is trained."""
   critic = config.critic
   if critic.num_scales > 1 and critic.head != 'patch':
@@ -194,10 +194,7 @@ def _check_views(config) -> Conflicts:
       'critic.head=patch',
     )
   if critic.patch_size > 1 and 'wave' not in critic.views:
-    yield (
-      'critic.patch_size',
-      "is only read where critic.views has 'wave'",
-    )
+    yield ('critic.patch_size', "is only read where critic.views has 'wave'")
   multiple = 2**critic.depth
   for window in critic.stft_windows if 'stft' in critic.views else ():
     if not can_halve(window, space[0], multiple):
@@ -276,7 +273,7 @@ def _check_sizes(config, section: str, scales: int = 1) -> Conflicts:
       raise UserError(not_divisible(shape_field(data), side, factor, why))
 
 
-def check_pretrained_critic(config: ml_collections.ConfigDict) -> Conflicts:
+def check_pretrained_critic(config: ConfigDict) -> Conflicts:
   """Yields the conflicts of a pretrained, frozen critic."""
   network, data = f'critic.network={config.critic.network!r}', config.data
   if config.objective == 'mse':
@@ -290,7 +287,8 @@ def check_pretrained_critic(config: ml_collections.ConfigDict) -> Conflicts:
   elif not config.critic.weights.strip():
     yield (
       'critic.weights',
-      f'must name the file of weights that {network} needs ({_WHERE} it)',
+      f'must name the file of weights that {network} needs (see '
+      'vaegan_jax/models/pretrained/vgg.py for where to get it)',
       f'critic.weights=/data/{config.critic.network}.pth',
     )
   if config.loss.adversarial_weight:
@@ -316,7 +314,8 @@ def _check_lpips(config) -> Conflicts:
     yield (
       'critic.weights',
       "must name two files for critic.network='lpips', VGG16's and LPIPS's "
-      f'heads ({_WHERE} them)',
+      'heads (see vaegan_jax/models/pretrained/vgg.py, and lpips.py beside it, '
+      'for where to get them)',
       'critic.weights=/data/vgg16.pth,/data/lpips_vgg.pth',
     )
   for field, needed in (('normalize', 'none'), ('reduction', 'spatial')):

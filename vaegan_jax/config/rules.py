@@ -8,10 +8,10 @@ import difflib
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-import ml_collections
+from ml_collections import ConfigDict
 
 from vaegan_jax.config.paths import is_files, is_local_path, is_path
 from vaegan_jax.config.shapes import MAX_AXES
@@ -74,11 +74,19 @@ def one_of(*choices: str) -> Rule:
   return Rule(either(choices), lambda value: value in choices)
 
 
-def each_once(low: int, high: int) -> Rule:
-  """Returns the rule for distinct whole numbers from `low` to `high`."""
+def whole_numbers(low: int, high: int, least: int = 0) -> Rule:
+  """Returns the rule for `least` or more whole numbers in a range."""
   return Rule(
-    f'whole numbers from {low} to {high}, each once',
-    lambda values: _all_within(values, low, high) and _is_distinct(values),
+    f'whole numbers from {low} to {high}',
+    lambda values: len(values) >= least and _all_within(values, low, high),
+  )
+
+
+def each_once(low: int, high: int, least: int = 0) -> Rule:
+  """Returns the rule for distinct such numbers."""
+  text, holds, _ = whole_numbers(low, high, least)
+  return Rule(
+    f'{text}, each once', lambda values: holds(values) and _is_distinct(values)
   )
 
 
@@ -151,13 +159,8 @@ COUNT_OR_ZERO = between(0, _INT32_MAX)
 POSITIVE = Rule('above 0', lambda value: value > 0)
 WEIGHT = Rule('at least 0', _is_weight)
 DECAY = Rule('at least 0 and below 1', lambda value: 0 <= value < 1)
-MULTIPLIERS = Rule(
-  'whole numbers from 1 to 1024',
-  lambda value: value and _all_within(value, 1, 1024),
-)
-STRIDES = Rule(
-  'whole numbers from 2 to 64', lambda value: _all_within(value, 2, 64)
-)
+MULTIPLIERS = whole_numbers(1, 1024, least=1)
+STRIDES = whole_numbers(2, 64)
 KERNEL_SIZE = Rule(
   'an odd number from 1 to 63', lambda value: 1 <= value <= 63 and value % 2
 )
@@ -218,10 +221,7 @@ BANDS = Rule(
     and all(a < b for a, b in itertools.pairwise((0, *values, 1)))
   ),
 )
-PERIODS = Rule(
-  'whole numbers from 2 to 64, each once',
-  lambda values: values and _all_within(values, 2, 64) and _is_distinct(values),
-)
+PERIODS = each_once(2, 64, least=1)
 WEIGHTS = Rule(
   'numbers of at least 0, one of them above 0',
   lambda value: not value or (all(map(_is_weight, value)) and any(value)),
@@ -243,7 +243,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
   """Returns nested dicts or ConfigDicts as {'a.b': value}."""
   flat = {}
   for key, value in tree.items():
-    if isinstance(value, (dict, ml_collections.ConfigDict)):
+    if isinstance(value, (dict, ConfigDict)):
       flat |= flatten(value, f'{prefix}{key}.')
     else:
       flat[f'{prefix}{key}'] = value
@@ -286,8 +286,12 @@ def check_value(name: str, value: Any, rule: Rule, like: Any) -> None:
     raise UserError(f'{name}={value!r} must be {rule.text}: {hint}')
 
 
+# Fields that contradict others: the arguments of `conflict` after the first.
+Conflicts = Iterator[tuple[str, ...]]
+
+
 def conflict(
-  config: ml_collections.ConfigDict, name: str, rule: str, *remedies: str
+  config: ConfigDict, name: str, rule: str, *remedies: str
 ) -> UserError:
   """Returns the error for a field that conflicts with others.
 

@@ -5,14 +5,15 @@ to change the run. Contradictions are errors; see `validation.py`.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
-import ml_collections
+from ml_collections import ConfigDict
 
 from vaegan_jax.config import schema
 from vaegan_jax.config.network_checks import compares_layers
 from vaegan_jax.config.rules import either, flatten
-from vaegan_jax.names import PRETRAINED_CRITICS
+from vaegan_jax.names import NETWORKS
 
 _LAYERS = ('loss.layers', 'loss.layer_weights')
 _ADVERSARIAL = ('loss.adversarial_ramp_steps', 'loss.adversarial_to_encoder')
@@ -24,8 +25,7 @@ _TRAINED = (  # By a critic that is trained.
 _IMAGE = ('loss.image_halvings', 'loss.image_growth', 'loss.image_high_pass')
 _DISTANCE = ('loss.norm', 'loss.normalize', 'loss.min_size', *_IMAGE)
 _LATENT = ('loss.kl_weight', 'loss.commitment_weight', 'loss.entropy_weight')
-# A pretrained critic reads these, or they are errors for it.
-_OF_PRETRAINED = ('critic.network', 'critic.weights', 'loss.adversarial_weight')
+_PRETRAINED = ('critic.network', 'critic.weights', 'loss.adversarial_weight')
 
 
 class _Need(NamedTuple):
@@ -33,77 +33,55 @@ class _Need(NamedTuple):
 
   field: str  # The field that decides.
   rule: str  # The words after the field's name in a message.
-  holds: Callable[[ml_collections.ConfigDict], bool]
+  holds: Callable[[ConfigDict], bool]
   dependents: Collection[str]  # The fields that are read only then.
 
 
 def _view(view: str, *dependents: str) -> _Need:
+  rule = f'has {view!r}'
   return _Need(
-    'critic.views',
-    f'has {view!r}',
-    lambda c: view in c.critic.views,
-    dependents,
+    'critic.views', rule, lambda c: view in c.critic.views, dependents
   )
 
 
-def _on(field: str, *dependents: str, off: float | str = 0.0) -> _Need:
-  section, name = field.split('.')
-  rule = f'is not {off!r}' if off else 'is above 0'
-  return _Need(field, rule, lambda c: c[section][name] != off, dependents)
+def _is_not(field: str, off: float | str, *dependents: str) -> _Need:
+  rule, get = f'is not {off!r}' if off else 'is above 0', attrgetter(field)
+  return _Need(field, rule, lambda c: get(c) != off, dependents)
 
 
-def _latent(dependent: str, *latents: str) -> _Need:
-  rule = f'is {either(latents)}'
-  return _Need(
-    'model.latent', rule, lambda c: c.model.latent in latents, (dependent,)
-  )
+def _is(field: str, values: Collection[str], *dependents: str) -> _Need:
+  rule, get = f'is {either(values)}', attrgetter(field)
+  return _Need(field, rule, lambda c: get(c) in values, dependents)
 
 
 # In the order in which a field's needs are checked.
 _NEEDS = (
-  _Need(
-    'objective',
-    "is not 'mse'",
-    lambda c: c.objective != 'mse',
-    (*_TRAINED, *_LAYERS),
-  ),
+  _is_not('objective', 'mse', *_TRAINED, *_LAYERS),
   _Need(
     'objective',
     "is not 'mse' or loss.spectrum_weight is above 0",
     compares_layers,
     ('loss.image_weight', *_DISTANCE),
   ),
-  _Need(
-    'critic.network',
-    "is 'plain' or 'residual'",
-    lambda c: c.critic.network not in PRETRAINED_CRITICS,
-    [name for name in _TRAINED if name not in _OF_PRETRAINED],
+  # A pretrained critic reads the other three, or they are errors for it.
+  _is(
+    'critic.network', NETWORKS, *(n for n in _TRAINED if n not in _PRETRAINED)
   ),
-  _Need(
-    'model.train',
-    "is not 'none'",
-    lambda c: c.model.train != 'none',
-    (
-      *(*_ADVERSARIAL, *_LATENT, 'critic.warmup_steps'),
-      *('loss.adversarial_weight', 'loss.adaptive_weight'),
-      *('loss.pixel_weight', 'loss.equivariance_weight'),
-    ),
+  _is_not(
+    *('model.train', 'none', *_ADVERSARIAL, *_LATENT, 'critic.warmup_steps'),
+    *('loss.adversarial_weight', 'loss.adaptive_weight'),
+    *('loss.pixel_weight', 'loss.equivariance_weight'),
   ),
-  _Need(
-    'model.train',
-    "is 'all'",
-    lambda c: c.model.train == 'all',
-    ('loss.adversarial_to_encoder',),
-  ),
+  _is('model.train', ('all',), 'loss.adversarial_to_encoder'),
   _view('wave', 'critic.num_scales'),
   _view('stft', 'critic.stft_windows', 'critic.stft_bands'),
   _view('period', 'critic.periods'),
-  _on('critic.r1_weight', 'critic.r1_every_steps'),
-  _on('critic.lecam_weight', 'critic.lecam_decay'),
-  _on('loss.adversarial_weight', *_ADVERSARIAL),
+  _is_not('critic.r1_weight', 0.0, 'critic.r1_every_steps'),
+  _is_not('critic.lecam_weight', 0.0, 'critic.lecam_decay'),
+  _is_not('loss.adversarial_weight', 0.0, *_ADVERSARIAL),
   # Without that weight, evaluations still compute the distance.
-  _on('loss.distance_weight', 'loss.min_size'),
-  _on('loss.normalize', 'loss.min_size', off='none'),
+  _is_not('loss.distance_weight', 0.0, 'loss.min_size'),
+  _is_not('loss.normalize', 'none', 'loss.min_size'),
   _Need(
     'loss.normalize',
     "is not 'unit' or loss.image_weight or loss.spectrum_weight is above 0",
@@ -112,17 +90,17 @@ _NEEDS = (
     ),
     ('loss.min_size',),
   ),
-  _on('model.spectral_mask', 'model.spectral_noise'),
-  _on('loss.image_weight', *_IMAGE),
-  _on('loss.image_halvings', 'loss.image_growth'),
-  _latent('loss.kl_weight', 'gaussian'),
-  _latent('loss.commitment_weight', 'vq', 'lfq'),
-  _latent('loss.entropy_weight', 'lfq'),
+  _is_not('model.spectral_mask', 0, 'model.spectral_noise'),
+  _is_not('loss.image_weight', 0.0, *_IMAGE),
+  _is_not('loss.image_halvings', 0, 'loss.image_growth'),
+  _is('model.latent', ('gaussian',), 'loss.kl_weight'),
+  _is('model.latent', ('vq', 'lfq'), 'loss.commitment_weight'),
+  _is('model.latent', ('lfq',), 'loss.entropy_weight'),
 )
 
 
 def unread(
-  configs: Sequence[ml_collections.ConfigDict], given: Collection[str]
+  configs: Sequence[ConfigDict], given: Collection[str]
 ) -> Iterator[str]:
   """Yields sentences with the reasons why no run reads given fields."""
   for config in configs:
@@ -138,7 +116,7 @@ def unread(
 
 
 def _unmet(
-  config: ml_collections.ConfigDict, given: Collection[str]
+  config: ConfigDict, given: Collection[str]
 ) -> Iterator[tuple[_Need, list[str]]]:
   """Yields each need that is not met, with the fields that it turns off."""
   given = set(given)

@@ -6,14 +6,13 @@ and `network_checks.py` are of several fields together.
 
 import math
 
-import ml_collections
+from ml_collections import ConfigDict
 
 from vaegan_jax import models
 from vaegan_jax.config import schema
 from vaegan_jax.config.data_checks import check_axes, check_data
 from vaegan_jax.config.layout_checks import check_blocks
 from vaegan_jax.config.network_checks import (
-  Conflicts,
   check_attention,
   check_autoencoder,
   check_pretrained_critic,
@@ -22,6 +21,7 @@ from vaegan_jax.config.network_checks import (
   trains_critic,
 )
 from vaegan_jax.config.rules import (
+  Conflicts,
   as_argument,
   check_value,
   conflict,
@@ -41,9 +41,7 @@ from vaegan_jax.names import PRETRAINED_CRITICS
 _MAX_ENTRY_BITS = 16
 
 
-def validate(
-  config: ml_collections.ConfigDict, *, num_devices: int | None = None
-) -> None:
+def validate(config: ConfigDict, *, num_devices: int | None = None) -> None:
   """Checks every value of a configuration.
 
   Args:
@@ -76,7 +74,7 @@ def validate(
     )
 
 
-def validate_new_run(config: ml_collections.ConfigDict) -> None:
+def validate_new_run(config: ConfigDict) -> None:
   """Checks what a new run must obey; an earlier version's may be resumed.
 
   Raises:

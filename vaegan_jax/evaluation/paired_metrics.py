@@ -14,7 +14,7 @@ import numpy as np
 from vaegan_jax.errors import UserError
 from vaegan_jax.losses.distances import feature_distance
 from vaegan_jax.losses.perceptual import capture_features
-from vaegan_jax.models.pretrained import alexnet, dists, lpips, vgg, weights
+from vaegan_jax.models.pretrained import dists, lpips, vgg, weights
 
 # Each kind of file, with its name in messages.
 _VGG16, _ALEXNET = "torchvision's VGG16", "torchvision's AlexNet"
@@ -83,7 +83,7 @@ def _kind_of(path: str, state: Mapping[str, np.ndarray]) -> str:
   some = ', '.join(list(state)[:3])[:80] or 'none at all'
   raise UserError(
     f'{path} holds none of {", ".join(_KINDS)}, as its tensors are '
-    f'{some!r}: download {vgg.URLS[16]}, {alexnet.URL} or {dists.URL}.'
+    f'{some!r}: download {vgg.URLS[16]}, {lpips.ALEXNET_URL} or {dists.URL}.'
   )
 
 

@@ -24,20 +24,16 @@ from vaegan_jax.losses import masks
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-  """A pair of opposed losses.
+  """A pair of opposed losses."""
 
-  Attributes:
-    critic_loss: (logits_real [B, *S], logits_fake [B, *S]) -> [B, *S].
-    adversarial_loss: (logits_fake [B, *S]) -> [B, *S], for the autoencoder.
-    separated_loss: below it the critic separates nearly all images, and its
-      gradient vanishes; see `training/health_checks.py`.
-    undecided_loss: smallest loss of a critic with one logit for all images.
-  """
-
+  # (logits_real [B, *S], logits_fake [B, *S]) -> [B, *S].
   critic_loss: Callable[[jax.Array, jax.Array], jax.Array]
+  # (logits_fake [B, *S]) -> [B, *S], for the autoencoder.
   adversarial_loss: Callable[[jax.Array], jax.Array]
+  # Loss below which the critic separates nearly all images, and its gradient
+  # vanishes; see `training/health_checks.py`.
   separated_loss: float
-  undecided_loss: float
+  undecided_loss: float  # Smallest loss with one logit for all images.
 
 
 def mean_over_map(

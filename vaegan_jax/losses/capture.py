@@ -70,14 +70,10 @@ def capture_linen(
 
 
 class _Recorder:
-  """Selects the calls of a linen module to keep, and records their order.
-
-  Attributes:
-    order: the path of each call.
-  """
+  """Selects the calls of a linen module to keep, and records their order."""
 
   def __init__(self, is_layer: IsLayer):
-    self.order: list[str] = []
+    self.order: list[str] = []  # The path of each call.
     self._is_layer = is_layer
     self._running: list[nn.Module] = []
     self._returned: Any = None

@@ -179,14 +179,10 @@ def feature_sizes(
 
 
 def _layer_distance(x, y, how: Comparison, weight, least, included):
-  """Computes one layer's distance [B].
+  """Computes one layer's distance [B] of x and y, [B, ..., C].
 
-  Args:
-    x, y: [B, ..., C].
-    how: the options.
-    weight: [] or [C].
-    least: the least size.
-    included: weights [B, ..., 1 or C] of the positions, or None.
+  The weight is [] or [C], `least` the least size, and `included` None or the
+  weights [B, ..., 1 or C] of the positions.
   """
   epsilon = _epsilon(jnp.promote_types(x.dtype, y.dtype))
   x, y = x.astype(jnp.float32), y.astype(jnp.float32)

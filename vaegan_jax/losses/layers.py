@@ -22,32 +22,21 @@ class Call(NamedTuple):
   """One call of a layer, in a list in forward order.
 
   A layer follows those inside it.
-
-  Attributes:
-    path: path of the layer.
-    output: what it returned.
-    first_axes: for each leaf of the output, where a surrounding scan or vmap
-      put the first axis of what the layer returned: 0 if there was none.
   """
 
-  path: str
+  path: str  # Path of the layer.
   output: Any
+  # Place, for each leaf of the output, to which a surrounding scan or vmap has
+  # moved the first axis of what the layer returned: 0 if there was none.
   first_axes: list[int]
 
 
 class Selection(NamedTuple):
-  """The argument `layers`, interpreted.
+  """The argument `layers`, interpreted."""
 
-  Attributes:
-    names: what to keep of all features, in this order; None: all that is
-      recorded.
-    is_layer: selects the modules to record.
-    is_exact: whether the user chose each layer, by name or with a predicate.
-  """
-
-  names: list[str] | None
-  is_layer: IsLayer
-  is_exact: bool
+  names: list[str] | None  # Features to keep, in order; None: all recorded.
+  is_layer: IsLayer  # Selection of the modules to record.
+  is_exact: bool  # True: the user chose each layer, by name or predicate.
 
 
 def selection(layers: Layers | None) -> Selection:
@@ -77,17 +66,12 @@ def selection(layers: Layers | None) -> Selection:
 
 
 class Named(NamedTuple):
-  """The features of recorded calls.
+  """The features of recorded calls."""
 
-  Attributes:
-    features: {name: feature [B, ...]} in forward order.
-    paths: {name: path of its layer}.
-    omitted: {name: shape} of floating-point arrays whose first axis is not the
-      batch's, or may count the steps of a scan.
-  """
-
-  features: dict[str, jax.Array]
-  paths: dict[str, str]
+  features: dict[str, jax.Array]  # {name: [B, ...]} in forward order.
+  paths: dict[str, str]  # {name: path of its layer}.
+  # {name: shape} of floating-point arrays whose first axis is not the batch's,
+  # or may count the steps of a scan.
   omitted: dict[str, tuple]
 
 

@@ -14,25 +14,13 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 # Operations that return the very arrays that they are given, ...
 _SAME = {
-  'copy',
-  'copy_p',
-  'name',
-  'optimization_barrier',
-  'sharding_constraint',
+  *('copy', 'copy_p', 'name', 'optimization_barrier', 'sharding_constraint'),
   'stop_gradient',
 }
 # ... or all of its entries in another shape, type or order, ...
 _RESHAPED = {
-  'broadcast_in_dim',
-  'convert_element_type',
-  'expand_dims',
-  'pcast',
-  'pvary',
-  'reduce_precision',
-  'reshape',
-  'reshard',
-  'rev',
-  'squeeze',
+  *('broadcast_in_dim', 'convert_element_type', 'expand_dims', 'pcast'),
+  *('pvary', 'reduce_precision', 'reshape', 'reshard', 'rev', 'squeeze'),
   'transpose',
 }
 # ... or, if there are as many, perhaps all of them ...
@@ -40,15 +28,8 @@ _TAKEN = {'dynamic_slice', 'gather', 'slice'}
 # ... or those of several, and operations that run another program once.
 _JOINED = {'concatenate', 'stack'}
 _CALLS = {
-  'checkpoint',
-  'closed_call',
-  'core_call',
-  'custom_jvp_call',
-  'custom_vjp_call',
-  'jit',
-  'pjit',
-  'remat',
-  'remat2',
+  *('checkpoint', 'closed_call', 'core_call', 'custom_jvp_call'),
+  *('custom_vjp_call', 'jit', 'pjit', 'remat', 'remat2'),
 }
 # Operations that are or may hold the product of a layer with its weights.
 _PRODUCTS = {'conv_general_dilated', 'cond', 'dot_general', 'scan', 'while'}
@@ -58,20 +39,14 @@ _MAX_LOGITS = 2
 
 
 class _Value(NamedTuple):
-  """An array in a program.
+  """An array in a program."""
 
-  Attributes:
-    array: identifies the array: aliases have one.
-    sources: identify the arrays whose entries it consists of.
-  """
-
-  array: object
-  sources: frozenset
+  array: object  # Identity of the array: aliases have one.
+  sources: frozenset  # Identities of the arrays whose entries it consists of.
 
 
 def distinct_features(
-  run: Callable[[], tuple[Any, dict[str, jax.Array]]],
-  selected: Container[str],
+  run: Callable[[], tuple[Any, dict[str, jax.Array]]], selected: Container[str]
 ) -> list[str] | None:
   """Returns the names of features that are neither repeated nor the output.
 
@@ -118,11 +93,8 @@ def distinct_features(
 def _output_finder(reader, outputs, features, narrow) -> Callable[[str], bool]:
   """Returns (name of a feature) -> whether it is the module's output.
 
-  Args:
-    reader: a reader of the program, which has read it.
-    outputs: the values of the module's output.
-    features: {name: value}.
-    narrow: the names of those with at most _MAX_LOGITS channels.
+  The reader has read the program. `narrow` are the names of features with at
+  most _MAX_LOGITS channels.
   """
   returned = set().union(*(value.sources for value in outputs))
   logits = [

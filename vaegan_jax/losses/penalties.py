@@ -13,10 +13,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+Critic = Callable[[jax.Array], jax.Array]
 
-def squared_gradient_norm(
-  critic: Callable[[jax.Array], jax.Array], x: jax.Array
-) -> jax.Array:
+
+def squared_gradient_norm(critic: Critic, x: jax.Array) -> jax.Array:
   """Computes the squared norm of the critic's gradient at images x.
 
   It can be differentiated (once) with respect to what `critic` closes over.
@@ -30,9 +30,7 @@ def squared_gradient_norm(
   return 2.0 * slope - jax.lax.stop_gradient(slope)
 
 
-def r1_penalty(
-  critic: Callable[[jax.Array], jax.Array], x: jax.Array
-) -> jax.Array:
+def r1_penalty(critic: Critic, x: jax.Array) -> jax.Array:
   """Computes R1, half the squared gradient norm (arXiv 1801.04406, eq. 9).
 
   x are photographs; the weight is that paper's gamma.
@@ -41,10 +39,7 @@ def r1_penalty(
 
 
 def gradient_penalty(
-  critic: Callable[[jax.Array], jax.Array],
-  x: jax.Array,
-  x_recon: jax.Array,
-  interpolation: jax.Array,
+  critic: Critic, x: jax.Array, x_recon: jax.Array, interpolation: jax.Array
 ) -> jax.Array:
   """Computes (gradient norm - 1)^2 (arXiv 1704.00028, eq. 3).
 

@@ -29,11 +29,7 @@ from vaegan_jax.losses.distances import (
   warn_of_unnamed_axes,
 )
 from vaegan_jax.losses.layers import Layers
-from vaegan_jax.losses.perceptual import (
-  capture_pair,
-  check_module,
-  options_of,
-)
+from vaegan_jax.losses.perceptual import capture_pair, check_module, options_of
 from vaegan_jax.losses.terms import Weighting, distance_terms, total
 
 

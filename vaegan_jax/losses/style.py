@@ -107,9 +107,7 @@ def style_and_content_loss(
     reduction='sum' if normalize == 'none' else 'mean',
   )
   style = gram_distance(
-    style_features,
-    select(features, list(style_features)),
-    normalize=normalize,
+    style_features, select(features, list(style_features)), normalize=normalize
   )
   return content_weight * content / 2 + style_weight * style
 

@@ -33,27 +33,17 @@ Terms = dict[str, dict[str, jax.Array]]
 
 
 class Weighting(NamedTuple):
-  """Weights of the layers.
+  """Weights of the layers."""
 
-  Attributes:
-    weights: of the critic's layers; see `distances.feature_distance`.
-    image_weight: weight of the image as a layer; 0: no layer is of the image.
-    image_halvings: see `image_layers`.
-    image_growth: factor of `image_weight` for each halving.
-    min_sizes: least sizes of layers of either kind.
-    high_pass: weight of the image's finest band, times `image_weight`; 0: none.
-    spectrum_weight: weight of each log-mel spectrum of a sound; 0: none.
-    sample_rate: of sounds, in Hz.
-  """
-
+  # Those of the critic's layers; see `distances.feature_distance`.
   weights: Weights | None = None
-  image_weight: float = 0.0
-  image_halvings: int = 0
-  image_growth: float = 1.0
-  min_sizes: Sizes | None = None
-  high_pass: float = 0.0
-  spectrum_weight: float = 0.0
-  sample_rate: int = 16_000
+  image_weight: float = 0.0  # Weight of the image as a layer; 0: it is none.
+  image_halvings: int = 0  # See `image_layers`.
+  image_growth: float = 1.0  # Factor of `image_weight` for each halving.
+  min_sizes: Sizes | None = None  # Least sizes of layers of any kind.
+  high_pass: float = 0.0  # Weight of the finest band, times `image_weight`.
+  spectrum_weight: float = 0.0  # Weight of each log-mel spectrum of a sound.
+  sample_rate: int = 16_000  # Sample rate of sounds, in Hz.
 
 
 def distance_terms(

@@ -11,17 +11,11 @@ from vaegan_jax.models.latents.base import Losses, Stats
 
 
 class Autoencoder(nn.Module):
-  """Encoder and decoder with the latent between them.
+  """Encoder and decoder with the latent between them."""
 
-  Attributes:
-    encoder: x -> the latent's input; it has `factor` and `flat`.
-    latent: see `latents/base.py`.
-    decoder: latents -> images.
-  """
-
-  encoder: nn.Module
-  latent: nn.Module
-  decoder: nn.Module
+  encoder: nn.Module  # x -> the latent's input; it has `factor` and `flat`.
+  latent: nn.Module  # See `latents/base.py`.
+  decoder: nn.Module  # Latents -> images.
 
   def __call__(
     self, x: jax.Array, noise=None, train: bool = False

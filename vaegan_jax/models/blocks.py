@@ -71,17 +71,46 @@ def strides_of(strides: Sequence[int], depth: int) -> tuple[int, ...]:
   return tuple(strides) or (2,) * depth
 
 
+class Network(nn.Module, kw_only=True):
+  """An encoder, or the decoder that mirrors it; all have these fields.
+
+  Levels are counted in the encoder's order.
+  """
+
+  width: int  # Channels, before the multipliers.
+  channel_multipliers: Sequence[int]  # One per level.
+  strides: Sequence[int] = ()  # Factors between the levels; (): 2 each.
+  activation: str = 'own'  # Or 'snake'.
+  patch_size: int = 1  # Side of the squares of pixels that are channels.
+  dtype: Any = None  # The convolutions'; None: that of their input.
+  remat: bool = False  # True: the gradient recomputes the blocks.
+  num_unstrided = 0  # Levels at the size of the input.
+
+  @property
+  def widths(self) -> list[int]:
+    """The channels of each level."""
+    return [self.width * m for m in self.channel_multipliers]
+
+  @property
+  def level_strides(self) -> tuple[int, ...]:
+    """The factors by which the levels divide the axes of space."""
+    depth = len(self.channel_multipliers) - self.num_unstrided
+    return strides_of(self.strides, depth)
+
+  @property
+  def factor(self) -> int:
+    """The downsampling factor of the latent's map, along each axis."""
+    return self.patch_size * math.prod(self.level_strides)
+
+
 class Snake(nn.Module):
   """Computes x + sin^2(a x) / a, a periodic activation (arXiv 2006.08195).
 
   Each channel has its own a, kept as a logarithm, as in BigVGAN (arXiv
   2206.04658). It starts at 1.
-
-  Attributes:
-    separate: whether the divisor is another number than a.
   """
 
-  separate: bool = False
+  separate: bool = False  # True: the divisor is another number than a.
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -129,15 +158,13 @@ def at_least_float32(x: jax.Array) -> jax.Array:
 class Norm(nn.Module):
   """Normalisation by groups of channels, by channel (instance) or by batch.
 
-  Attributes:
-    kind: 'none', 'group', 'instance' or 'batch'. GroupNorm (arXiv 1803.08494)
-      uses the most groups, up to 32, that divide the channels. InstanceNorm
-      (arXiv 1607.08022) has no parameters. BatchNorm (arXiv 1502.03167)
-      normalises over the images of one device, with running averages in the
-      collection `batch_stats`.
+  GroupNorm (arXiv 1803.08494) uses the most groups, up to 32, that divide the
+  channels. InstanceNorm (arXiv 1607.08022) has no parameters. BatchNorm (arXiv
+  1502.03167) normalises over the images of one device, with running averages in
+  the collection `batch_stats`.
   """
 
-  kind: str = 'none'
+  kind: str = 'none'  # Or 'group', 'instance', 'batch'.
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -169,25 +196,15 @@ def maybe_spectral_norm(layer: nn.Module, on: bool, train: bool) -> Callable:
 
 
 class DownBlock(nn.Module):
-  """Divides each axis of space: strided convolution, norm, activation.
+  """Divides each axis of space: strided convolution, norm, activation."""
 
-  Attributes:
-    features: channels of the output.
-    norm: 'none', 'group', 'instance' or 'batch'.
-    spectral_norm: whether the kernel is normalised; see `maybe_spectral_norm`.
-    dtype: the convolution's; None: that of x.
-    num_axes: the last axes of space, which are divided; 0: all.
-    stride: by which each axis is divided; the kernel has twice that size.
-    activation: 'own', leaky ReLU, or 'snake'.
-  """
-
-  features: int
-  norm: str = 'none'
-  spectral_norm: bool = False
-  dtype: Any = None
-  num_axes: int = 0
-  stride: int = 2
-  activation: str = 'own'
+  features: int  # Channels of the output.
+  norm: str = 'none'  # Kind of `Norm`.
+  spectral_norm: bool = False  # See `maybe_spectral_norm`.
+  dtype: Any = None  # The convolution's; None: that of x.
+  num_axes: int = 0  # The last axes of space, which are divided; 0: all.
+  stride: int = 2  # Divisor of each axis; the kernel has twice that size.
+  activation: str = 'own'  # Leaky ReLU; or 'snake'.
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -205,17 +222,13 @@ class UpBlock(nn.Module):
   """Enlarges each axis by nearest neighbour: convolution, norm, activation.
 
   Resizing first avoids the checkerboard of a strided transposed convolution
-  (https://distill.pub/2016/deconv-checkerboard).
-
-  Attributes:
-    features, norm, dtype, activation: as `DownBlock`'s.
-    stride: by which each axis grows; the kernel has size 2 stride - 1.
+  (https://distill.pub/2016/deconv-checkerboard). The fields are `DownBlock`'s.
   """
 
   features: int
   norm: str = 'none'
   dtype: Any = None
-  stride: int = 2
+  stride: int = 2  # Factor of each axis; the kernel has size 2 stride - 1.
   activation: str = 'own'
 
   @nn.compact
@@ -265,34 +278,37 @@ def from_patches(x: jax.Array, side: int) -> jax.Array:
   return squares.reshape(x.shape[0], *(side * size for size in space), -1)
 
 
-def to_latent(
-  x: jax.Array, size: int, *, flat: bool, dtype: Any = None
-) -> jax.Array:
+def to_latent(network: Network, x: jax.Array) -> jax.Array:
   """Applies an encoder's last layer to x [B, *S, C], within its `__call__`.
 
-  Returns [B, size] for a flat latent, else [B, *S, size]; float32.
+  Returns [B, size] if the network is `flat`, else [B, *S, size]; float32.
   """
-  if flat:
-    return nn.Dense(size)(x.reshape(x.shape[0], -1).astype(jnp.float32))
-  layer = Conv(size, (1,) * (x.ndim - 2), dtype=dtype, name='to_latent')
+  if network.flat:
+    x = x.reshape(x.shape[0], -1).astype(jnp.float32)
+    return nn.Dense(network.size)(x)
+  sides = (1,) * (x.ndim - 2)
+  layer = Conv(network.size, sides, dtype=network.dtype, name='to_latent')
   return layer(x).astype(jnp.float32)
 
 
-def from_latent(
-  latents: jax.Array,
-  features: int,
-  *,
-  flat_space: tuple[int, ...],
-  kernel_size: int = 3,
-  dtype: Any = None,
-) -> jax.Array:
+def from_latent(network: Network, latents: jax.Array) -> jax.Array:
   """Applies a decoder's first layer, within its `__call__`.
 
-  Maps latents [B, Z] or [B, *S, Z] to [B, *S, features]. `flat_space` is S for
-  a flat latent, and () for a map.
+  Maps latents [B, Z] or [B, *S, Z] to [B, *S, features]. The network's
+  `flat_space` is S for a flat latent, and () for a map.
   """
-  if not flat_space:
-    sides = (kernel_size,) * (latents.ndim - 2)
-    return Conv(features, sides, dtype=dtype, name='from_latent')(latents)
-  x = nn.Dense(math.prod(flat_space) * features)(latents)
-  return x.reshape(-1, *flat_space, features)
+  features, space = network.widths[-1], network.flat_space
+  if not space:
+    sides = (network.kernel_size,) * (latents.ndim - 2)
+    layer = Conv(features, sides, dtype=network.dtype, name='from_latent')
+    return layer(latents)
+  x = nn.Dense(math.prod(space) * features)(latents)
+  return x.reshape(-1, *space, features)
+
+
+def to_image(network: Network, x: jax.Array) -> jax.Array:
+  """Applies a decoder's last layer, within its `__call__`; float32."""
+  sides = (network.kernel_size,) * (x.ndim - 2)
+  channels = network.channels * network.patch_size ** len(sides)
+  layer = Conv(channels, sides, dtype=network.dtype, name='to_image')
+  return from_patches(layer(x), network.patch_size).astype(jnp.float32)

@@ -5,6 +5,7 @@ A critic maps (x: [B, *S, C] in [-1, 1], train) to logits or features, and has
 are [B], or a map [B, *S'], whose mean is the example's logit.
 """
 
+import dataclasses
 import functools
 import itertools
 import operator
@@ -27,13 +28,15 @@ from vaegan_jax.models.latents.vq import VQ
 from vaegan_jax.models.pretrained.lpips import LPIPS, load_lpips
 from vaegan_jax.models.pretrained.vgg import VGG, load_vgg
 
-# Layouts with networks of their own.
-_LAYOUTS = {'oobleck': oobleck.create, 'tiny': tiny.create}
-_CRITIC_FIELDS = (
-  *('network', 'width', 'channel_multipliers', 'norm', 'spectral_norm'),
-  *('head', 'num_scales', 'views', 'stft_windows', 'stft_bands', 'periods'),
-  'patch_size',
-)
+_LATENTS = {
+  'gaussian': Gaussian,
+  'none': Deterministic,
+  'vq': VQ,
+  'fsq': FSQ,
+  'lfq': LFQ,
+}
+_NETWORKS = {'plain': plain, 'residual': residual}
+_LAYOUTS = {'oobleck': oobleck, 'tiny': tiny}  # They have their own networks.
 
 
 def create_modules(
@@ -63,9 +66,15 @@ def create_modules(
   elif with_critic and network == 'lpips':
     modules['critic'] = LPIPS()
   elif with_critic:
-    fields = {name: critic[name] for name in _CRITIC_FIELDS}
-    modules['critic'] = Critic(dtype=_dtype(critic['dtype']), **fields)
+    fields = {**critic, 'dtype': _dtype(critic['dtype'])}
+    modules['critic'] = _from_fields(Critic, fields)
   return modules
+
+
+def _from_fields(cls: type[nn.Module], fields: Mapping[str, Any]) -> nn.Module:
+  """Builds a module from those fields that it has."""
+  own = {field.name for field in dataclasses.fields(cls)}
+  return cls(**{name: v for name, v in fields.items() if name in own})
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -89,33 +98,29 @@ def create_autoencoder(
   Returns:
     The module.
   """
-  latent = _create_latent(**model)
+  own = {'size': model['latent_dim'], 'levels': model['fsq_levels']}
+  latent = _from_fields(_LATENTS[model['latent']], model | own)
+  sides = [feature_sizes(size, model) for size in space]
   flat = model['latent_shape'] == 'flat'
-  fields = {'dtype': _dtype(model['dtype'])}
-  if create := _LAYOUTS.get(model['layout']):
-    halves = create(channels, latent.num_inputs, model, fields['dtype'])
-    return Autoencoder(halves[0], latent, halves[1])
-  copied = ['width', 'channel_multipliers', 'remat', 'activation', 'patch_size']
-  if model['network'] == 'plain':
-    network = plain
-    copied += ['norm']
-  else:
-    network = residual
-    copied += ['num_res_blocks', 'middle_attention', 'layout']
-    copied += ['num_groups', 'quant_convs']
-    fields['attention_levels'] = _attention_levels(min(space), model)
-  fields |= {name: model[name] for name in copied}
-  fields['strides'] = strides_of(model['strides'], model['depth'])
-  last = tuple(feature_sizes(size, model)[-1] for size in space)
-  own = {'kernel_size': model['kernel_size']}  # Of the decoder.
-  if network is residual:
-    fields |= own
-  else:
-    own |= {name: model[name] for name in ('spectral_mask', 'spectral_noise')}
+  fields = model | {
+    'size': latent.num_inputs,
+    'channels': channels,
+    'flat': flat,
+    'flat_space': tuple(each[-1] for each in sides) if flat else (),
+    'strides': strides_of(model['strides'], model['depth']),
+    # A latent map takes images of other sizes, too: levels, and not sides.
+    'attention_levels': tuple(
+      level
+      for level, side in enumerate(min(sides))
+      if side in model['attention_sides']
+    ),
+    'dtype': _dtype(model['dtype']),
+  }
+  network = _LAYOUTS.get(model['layout']) or _NETWORKS[model['network']]
   return Autoencoder(
-    encoder=network.Encoder(latent.num_inputs, flat, **fields),
-    latent=latent,
-    decoder=network.Decoder(channels, last if flat else (), **fields | own),
+    _from_fields(network.Encoder, fields),
+    latent,
+    _from_fields(network.Decoder, fields),
   )
 
 
@@ -129,29 +134,6 @@ def feature_sizes(size: int, model: Mapping[str, Any]) -> list[int]:
   strides = strides_of(model['strides'], model['depth'])
   first = size // model['patch_size']
   return list(itertools.accumulate(strides, operator.floordiv, initial=first))
-
-
-def _attention_levels(size: int, model: Mapping[str, Any]) -> tuple[int, ...]:
-  """Returns the levels whose maps have the `attention_sides` in training.
-
-  A module stores levels, because a latent map takes images of other sizes too.
-  """
-  sizes = enumerate(feature_sizes(size, model))
-  return tuple(i for i, side in sizes if side in model['attention_sides'])
-
-
-def _create_latent(latent: str, latent_dim: int, **model) -> nn.Module:
-  """Builds the latent of that name."""
-  if latent == 'gaussian':
-    return Gaussian(latent_dim)
-  if latent == 'none':
-    return Deterministic(latent_dim)
-  if latent == 'fsq':
-    return FSQ(latent_dim, model['fsq_levels'])
-  if latent == 'lfq':
-    return LFQ(latent_dim, model['code_dim'])
-  fields = ('codebook_size', 'code_dim', 'unit_codes')
-  return VQ(latent_dim, **{name: model[name] for name in fields})
 
 
 def is_frozen(module: nn.Module) -> bool:

@@ -26,21 +26,13 @@ class ResidualDownBlock(nn.Module):
   The shortcut is the mean over squares and a 1x1 convolution (as in arXiv
   1912.04958, section 4.1). The output is taken after its activation. Without a
   norm it is proportional to the contrast of the input.
-
-  Attributes:
-    features: channels of the output.
-    norm: 'none', 'group', 'instance' or 'batch'.
-    spectral_norm: whether every kernel is normalised; see
-      `blocks.maybe_spectral_norm`.
-    dtype: the convolutions'; None: that of x.
-    num_axes: the last axes of space, which are halved; 0: all.
   """
 
-  features: int
-  norm: str = 'none'
-  spectral_norm: bool = False
-  dtype: Any = None
-  num_axes: int = 0
+  features: int  # Channels of the output.
+  norm: str = 'none'  # Kind of `blocks.Norm`.
+  spectral_norm: bool = False  # See `blocks.maybe_spectral_norm`.
+  dtype: Any = None  # The convolutions'; None: that of x.
+  num_axes: int = 0  # The last axes of space, which are halved; 0: all.
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -74,45 +66,32 @@ class Critic(nn.Module):
   means of those. Their layers are `scale_1/block_0` and so on. Sounds have
   other views too, each with a critic of its own (see `views.py`), whose layers
   are `stft_512/block_0` or `period_3/block_0`.
-
-  Attributes:
-    width: channels of the first block, before its multiplier.
-    channel_multipliers: one per block, in forward order. A residual critic has
-      one more, the first, for the layer before its blocks.
-    norm: 'none', 'group', 'instance' or 'batch'.
-    spectral_norm: whether every kernel is divided by its largest singular value
-      as a matrix; see `blocks.maybe_spectral_norm`.
-    head: 'dense', one logit per image, which ties a trained critic to one image
-      size; 'patch', one per position of the last block (arXiv 1611.07004,
-      section 3.2.2); or 'none', which returns the last block's feature.
-    num_scales: number of critics of the view 'wave', the example itself; above
-      1 the head is 'patch' or 'none'.
-    network: 'plain' or 'residual', the kind of its blocks.
-    dtype: the convolutions'; None: that of x.
-    views: some of `names.VIEWS`; with others than 'wave' the head is 'patch'.
-    stft_windows: samples in a frame, one critic each.
-    stft_bands: shares of the frequencies at which each spectrum is cut into
-      bands, which then have a critic each; (): none.
-    periods: in samples, one critic each.
-    num_axes: the last axes of space, over which it convolves; 0: all.
-    patch_size: side of the squares of pixels that are channels of the input of
-      'wave', at each scale.
   """
 
-  width: int
+  width: int  # Channels of the first block, before its multiplier.
+  # One per block, in forward order. A residual critic has one more, the first,
+  # for the layer before its blocks.
   channel_multipliers: Sequence[int]
-  norm: str = 'none'
-  spectral_norm: bool = False
+  norm: str = 'none'  # Kind of `blocks.Norm`.
+  spectral_norm: bool = False  # See `blocks.maybe_spectral_norm`.
+  # 'dense', one logit per image, which ties a trained critic to one image size;
+  # 'patch', one per position of the last block (arXiv 1611.07004, section
+  # 3.2.2); or 'none', which returns the last block's feature.
   head: str = 'dense'
+  # Number of critics of the view 'wave', the example itself; above 1 the head
+  # is 'patch' or 'none'.
   num_scales: int = 1
-  network: str = 'plain'
-  dtype: Any = None
+  network: str = 'plain'  # Kind of the blocks; or 'residual'.
+  dtype: Any = None  # The convolutions'; None: that of x.
+  # Some of `names.VIEWS`; with others than 'wave' the head is 'patch'.
   views: Sequence[str] = ('wave',)
-  stft_windows: Sequence[int] = (1024, 512, 256)
+  stft_windows: Sequence[int] = (1024, 512, 256)  # In samples, a critic each.
+  # Shares of the frequencies at which each spectrum is cut into bands, which
+  # then have a critic each.
   stft_bands: Sequence[float] = ()
-  periods: Sequence[int] = (2, 3, 5, 7, 11)
-  num_axes: int = 0
-  patch_size: int = 1
+  periods: Sequence[int] = (2, 3, 5, 7, 11)  # In samples, one critic each.
+  num_axes: int = 0  # The last axes of space, which are convolved; 0: all.
+  patch_size: int = 1  # Side of the squares that are channels, at each scale.
 
   @property
   def num_halvings(self) -> int:
@@ -160,7 +139,8 @@ class Critic(nn.Module):
       return maps[0]
     length = max(logits.shape[1] for logits in maps)
     if any(logits.shape[1] < length for logits in maps):
-      maps = [_stretch(logits, length) for logits in maps]
+      place = np.arange(length)  # Entries are repeated, in their order.
+      maps = [logits[:, place * logits.shape[1] // length] for logits in maps]
     return jnp.stack(maps, axis=-1)
 
   def _part(self, name: str, num_axes: int = 0, **fields) -> nn.Module:
@@ -207,8 +187,3 @@ def _repeat(logits: jax.Array, times: int, num_axes: int) -> jax.Array:
   for axis in range(1, num_axes + 1):
     logits = jnp.repeat(logits, times, axis)
   return logits
-
-
-def _stretch(logits: jax.Array, length: int) -> jax.Array:
-  """Repeats the entries of [B, L] to [B, length], in their order."""
-  return logits[:, np.arange(length) * logits.shape[1] // length]

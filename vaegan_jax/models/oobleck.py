@@ -7,8 +7,6 @@ Axes: B batch, T samples, C channels, Z entries of a latent.
 """
 
 import functools
-import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -23,15 +21,10 @@ _Snake = functools.partial(blocks.Snake, separate=True)
 
 
 class Unit(nn.Module):
-  """A dilated convolution and one of size 1, added to the input.
+  """A dilated convolution and one of size 1, added to the input."""
 
-  Attributes:
-    dilation: distance between the kernel's positions.
-    dtype: the convolutions'; None: float32.
-  """
-
-  dilation: int
-  dtype: Any = None
+  dilation: int  # Distance between the kernel's positions.
+  dtype: Any = None  # The convolutions'; None: float32.
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -44,20 +37,13 @@ class Unit(nn.Module):
 
 
 class Level(nn.Module):
-  """Three units, and a convolution that divides or enlarges the time axis.
+  """Three units, and a convolution that divides or enlarges the time axis."""
 
-  Attributes:
-    features: channels of the output.
-    stride: by which the axis is divided or enlarged, an even number.
-    enlarge: whether it is enlarged, before the units.
-    dtype, remat: as those of `residual.Encoder`.
-  """
-
-  features: int
-  stride: int
-  enlarge: bool
-  dtype: Any = None
-  remat: bool = False
+  features: int  # Channels of the output.
+  stride: int  # Factor of the axis, an even number.
+  enlarge: bool  # True: the axis is enlarged, before the units.
+  dtype: Any = None  # The convolutions'; None: float32.
+  remat: bool = False  # True: the gradient recomputes the units.
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -87,95 +73,53 @@ class Level(nn.Module):
     )(x)
 
 
-class Encoder(nn.Module):
-  """A convolution, levels that divide the time axis, and the latent's input.
+class _Network(blocks.Network, kw_only=True):
+  """The levels that both halves have; others of the fields are not read."""
 
-  Attributes:
-    size: 2 Z.
-    width, channel_multipliers, strides, dtype, remat: as those of
-      `residual.Encoder`.
-  """
-
-  size: int
-  width: int
-  channel_multipliers: Sequence[int]
-  strides: Sequence[int]
-  dtype: Any = None
-  remat: bool = False
+  num_unstrided = 1
   flat = False
 
-  @property
-  def factor(self) -> int:
-    """The downsampling factor of the latent's map."""
-    return math.prod(self.strides)
+  @nn.nowrap
+  def _apply_level(self, x: jax.Array, level: int, *, enlarge: bool):
+    """Applies level 1, 2, ..., whose convolution has one of the strides."""
+    features = self.widths[level - 1 if enlarge else level]
+    stride, name = self.level_strides[level - 1], f'level_{level}'
+    options = self.dtype, self.remat
+    return Level(features, stride, enlarge, *options, name=name)(x)
+
+
+class Encoder(_Network):
+  """A convolution, levels that divide the time axis, and the latent's input."""
+
+  size: int  # 2 Z.
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     """Maps x: [B, T, C] to means and log variances [B, T / factor, 2 Z]."""
     del train
     conv = functools.partial(blocks.Conv, dtype=self.dtype)
-    first, *widths = (self.width * m for m in self.channel_multipliers)
-    x = conv(first, (7,), name='conv_0')(x)
-    for level, width in enumerate(widths):
-      x = Level(
-        width,
-        self.strides[level],
-        False,
-        self.dtype,
-        self.remat,
-        name=f'level_{level + 1}',
-      )(x)
+    x = conv(self.widths[0], (7,), name='conv_0')(x)
+    for level in range(1, len(self.widths)):
+      x = self._apply_level(x, level, enlarge=False)
     x = conv(self.size, (3,), name='conv_out')(_Snake(name='snake')(x))
     mean, scale = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     logvar = 2 * jnp.log(nn.softplus(scale) + _MIN_STD)
     return jnp.concatenate([mean, logvar], axis=-1)
 
 
-class Decoder(nn.Module):
-  """The mirror of the encoder, whose levels are counted as the encoder's are.
-
-  Attributes:
-    channels: C.
-    width, channel_multipliers, strides, dtype, remat: as the encoder's.
-  """
+class Decoder(_Network):
+  """The mirror of the encoder, with the same numbering of levels."""
 
   channels: int
-  width: int
-  channel_multipliers: Sequence[int]
-  strides: Sequence[int]
-  dtype: Any = None
-  remat: bool = False
 
   @nn.compact
   def __call__(self, latents: jax.Array, train: bool = False) -> jax.Array:
     """Maps latents: [B, T, Z] to unbounded sounds [B, T', C] float32."""
     del train
     conv = functools.partial(blocks.Conv, dtype=self.dtype)
-    widths = [self.width * m for m in self.channel_multipliers]
-    x = conv(widths[-1], (7,), name='conv_0')(latents)
-    for level in reversed(range(len(self.strides))):
-      x = Level(
-        widths[level],
-        self.strides[level],
-        True,
-        self.dtype,
-        self.remat,
-        name=f'level_{level + 1}',
-      )(x)
+    x = conv(self.widths[-1], (7,), name='conv_0')(latents)
+    for level in reversed(range(1, len(self.widths))):
+      x = self._apply_level(x, level, enlarge=True)
     x = _Snake(name='snake')(x)
     x = conv(self.channels, (7,), use_bias=False, name='conv_out')(x)
     return x.astype(jnp.float32)
-
-
-def create(
-  channels: int, size: int, model: Mapping[str, Any], dtype: Any
-) -> tuple[Encoder, Decoder]:
-  """Builds both networks from the fields of `config.model`."""
-  fields = {
-    'width': model['width'],
-    'channel_multipliers': model['channel_multipliers'],
-    'strides': blocks.strides_of(model['strides'], model['depth']),
-    'dtype': dtype,
-    'remat': model['remat'],
-  }
-  return Encoder(size, **fields), Decoder(channels, **fields)

@@ -24,9 +24,7 @@ _DTYPES = {
 
 
 def write(
-  file: BinaryIO,
-  tensors: Mapping[str, np.ndarray],
-  metadata: Mapping[str, str],
+  file: BinaryIO, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
   """Writes tensors, of any strides, by name."""
   # Version 0.8.0 of the library writes the memory of any other order as it is.

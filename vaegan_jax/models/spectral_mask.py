@@ -15,12 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaegan_jax.losses.spectra import (
-  FLOOR,
-  power,
-  root_of_hann,
-  weighted_stft,
-)
+from vaegan_jax.losses.spectra import FLOOR, power, root_of_hann, weighted_stft
 from vaegan_jax.models import blocks
 
 _MAX_GAIN = 2.0
@@ -33,25 +28,23 @@ class SpectralMask(nn.Module):
   The gains follow from the levels of the frames and from features of the
   decoder, as time-frequency masks of speech enhancement do (arXiv 1708.07524).
   They start at 1, where the sound stays as it is.
-
-  Attributes:
-    window: samples in a frame, a multiple of twice the samples a position.
-    noise: whether to add white noise with a level for each frequency of each
-      frame (arXiv 2001.04643, section 3.4). It is the same for all sounds, and
-      repeats after `noise_period` frames.
-    dtype: the convolutions'; None: that of their input.
   """
 
-  window: int
+  window: int  # Samples in a frame, a multiple of twice those of a position.
+  # True: white noise is added, with a level for each frequency of each frame
+  # (arXiv 2001.04643, section 3.4). It is the same for all sounds, and repeats
+  # after `noise_period` frames.
   noise: bool = False
-  dtype: Any = None
+  dtype: Any = None  # The convolutions'; None: that of their input.
 
   @nn.compact
   def __call__(self, x: jax.Array, features: jax.Array) -> jax.Array:
     """Maps x: [B, T, C], with features [B, N, F], to the same shape."""
     hop, width = x.shape[1] // features.shape[1], features.shape[-1]
     spectra = stft(x, self.window, hop)
-    levels = _levels(spectra).reshape(*features.shape[:2], -1)
+    # Levels are about -1, below `FLOOR`, to 3, full scale.
+    levels = 0.5 * jnp.log10(1 + power(spectra) / FLOOR) - 1
+    levels = levels.reshape(*features.shape[:2], -1)
 
     def conv(features, name, **options):
       return blocks.Conv(features, (3,), dtype=self.dtype, name=name, **options)
@@ -124,11 +117,6 @@ def _overlap_add(frames: jax.Array, hop: int) -> jax.Array:
     for i in range(shared)
   )
   return hops.reshape(batch_size, -1, channels)
-
-
-def _levels(spectra: jax.Array) -> jax.Array:
-  """Computes levels of about -1, below `FLOOR`, to 3, full scale."""
-  return 0.5 * jnp.log10(1 + power(spectra) / FLOOR) - 1
 
 
 def _weights(window: int) -> np.ndarray:

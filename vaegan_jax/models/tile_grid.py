@@ -20,15 +20,10 @@ import numpy as np
 
 
 class Grid(NamedTuple):
-  """The positions of overlapping tiles of one shape.
+  """The positions of overlapping tiles of one shape."""
 
-  Attributes:
-    starts: the first positions of the tiles along each axis, in order.
-    tile: the length of a tile along each axis.
-  """
-
-  starts: tuple[tuple[int, ...], ...]
-  tile: tuple[int, ...]
+  starts: tuple[tuple[int, ...], ...]  # First positions along each axis.
+  tile: tuple[int, ...]  # Length of a tile along each axis.
 
   def scaled(self, factor: int) -> 'Grid':
     """Returns the same tiles with `factor` positions for each one."""

@@ -45,21 +45,13 @@ def examples_at_once(
 
 @dataclasses.dataclass(frozen=True)
 class TilePlan:
-  """The tiles of inputs of any size.
-
-  Attributes:
-    autoencoder: the module.
-    variables: its variables, or their shapes.
-    image_shape: the shape (*S, C) of its training examples.
-    tile: side of the tiles in pixels, for all axes or for each.
-    name: of `tile` in messages.
-  """
+  """The tiles of inputs of any size."""
 
   autoencoder: Autoencoder
-  variables: Mapping[str, Any]
-  image_shape: Sequence[int]
-  tile: Sequence[int]
-  name: str = 'tile'
+  variables: Mapping[str, Any]  # The module's, or their shapes.
+  image_shape: Sequence[int]  # Shape (*S, C) of the training examples.
+  tile: Sequence[int]  # Side in pixels, for all axes or for each.
+  name: str = 'tile'  # Name of `tile` in messages.
 
   def __post_init__(self):
     """Checks the tiles.
@@ -90,7 +82,8 @@ class TilePlan:
 
   def fitting(self, side: int) -> int:
     """Returns the least side of a tile that is no smaller, for a map."""
-    least = max(4, 2 * self._noise_cells - 1 + max(self._overlaps.values()))
+    overlap = max(map(self._overlap, (ENCODER, DECODER)))
+    least = max(4, 2 * self._noise_cells - 1 + overlap)
     return max(least, -(-side // self.factor)) * self.factor
 
   @property
@@ -133,7 +126,7 @@ class TilePlan:
       overlap = [n // _PARTS for n in self.tile]
       return place_tiles(cells, self.tile, overlap)
     tile = [n // self.factor for n in self.tile]
-    overlap = [self._overlaps[network]] * len(tile)
+    overlap = [self._overlap(network)] * len(tile)
     if not self.is_exact:
       overlap = [n // _PARTS for n in tile]
     multiple = self._noise_cells if network == DECODER else 1
@@ -156,15 +149,11 @@ class TilePlan:
   def _reaches(self) -> dict[str, float]:
     return {name: self._reach(name) for name in (ENCODER, DECODER)}
 
-  @property
-  def _overlaps(self) -> dict[str, int]:
-    """Cells that exact tiles share, by network."""
+  def _overlap(self, network: str) -> int:
+    """Returns the cells that exact tiles share."""
     if not self.is_exact:
-      return {ENCODER: 0, DECODER: 0}
-    return {
-      name: 2 * math.ceil(pixels / self.factor)
-      for name, pixels in self._reaches.items()
-    }
+      return 0
+    return 2 * math.ceil(self._reaches[network] / self.factor)
 
   def _reach(self, network: str) -> float:
     """Computes how far an output's inputs are from it, at most, in pixels.

@@ -7,7 +7,6 @@ by 3 before they are decoded. See `pretrained/diffusers_tiny.py`.
 Axes: B batch, S two axes of space, C channels, Z entries of a latent.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -20,13 +19,9 @@ _BOUND = 3.0
 
 
 class Block(nn.Module):
-  """Three convolutions, added to the input.
+  """Three convolutions, added to the input."""
 
-  Attributes:
-    dtype: the convolutions'; None: float32.
-  """
-
-  dtype: Any = None
+  dtype: Any = None  # The convolutions'; None: float32.
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -38,36 +33,32 @@ class Block(nn.Module):
     return nn.relu(h + x)
 
 
-class Encoder(nn.Module):
-  """Levels of blocks, halved in between, then the latent.
+class _Network(blocks.Network, kw_only=True):
+  """The levels that both halves have; all have one width."""
 
-  Attributes:
-    size: Z.
-    width: channels of all levels.
-    depth: number of halvings.
-    num_res_blocks: blocks of each level but the first.
-    dtype, remat: as those of `residual.Encoder`.
-  """
-
-  size: int
-  width: int
-  depth: int
-  num_res_blocks: int
-  dtype: Any = None
-  remat: bool = False
+  num_res_blocks: int  # Blocks of each level but the first.
+  num_unstrided = 1
   flat = False
 
-  @property
-  def factor(self) -> int:
-    """The downsampling factor of the latent's map, along each axis."""
-    return 2**self.depth
+  @nn.nowrap
+  def _apply_level(self, x: jax.Array, level: int) -> jax.Array:
+    block = nn.remat(Block) if self.remat else Block
+    for i in range(self.num_res_blocks if level else 1):
+      x = block(self.dtype, name=f'level_{level}_{i}')(x)
+    return x
+
+
+class Encoder(_Network):
+  """Levels of blocks, halved in between, then the latent."""
+
+  size: int  # Z.
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     """Maps x: [B, *S, C] to [B, *(S / factor), Z] float32."""
     del train
     x = _conv(self.width, self.dtype, 'conv_0')((x + 1) / 2)
-    for level in range(self.depth + 1):
+    for level in range(len(self.widths)):
       if level:
         x = blocks.Conv(
           self.width,
@@ -78,24 +69,14 @@ class Encoder(nn.Module):
           dtype=self.dtype,
           name=f'down_{level}',
         )(x)
-      x = _level(self, level, x)
+      x = self._apply_level(x, level)
     return _conv(self.size, self.dtype, 'conv_out')(x).astype(jnp.float32)
 
 
-class Decoder(nn.Module):
-  """The mirror of the encoder, with the same numbering of levels.
-
-  Attributes:
-    channels: C.
-    width, depth, num_res_blocks, dtype, remat: as the encoder's.
-  """
+class Decoder(_Network):
+  """The mirror of the encoder, with the same numbering of levels."""
 
   channels: int
-  width: int
-  depth: int
-  num_res_blocks: int
-  dtype: Any = None
-  remat: bool = False
 
   @nn.compact
   def __call__(self, latents: jax.Array, train: bool = False) -> jax.Array:
@@ -103,8 +84,8 @@ class Decoder(nn.Module):
     del train
     x = jnp.tanh(latents / _BOUND) * _BOUND
     x = nn.relu(_conv(self.width, self.dtype, 'conv_0')(x))
-    for level in reversed(range(self.depth + 1)):
-      x = _level(self, level, x)
+    for level in reversed(range(len(self.widths))):
+      x = self._apply_level(x, level)
       if level:
         x = blocks.upsample_layer(
           self.width, 2, self.dtype, f'up_{level}', use_bias=False
@@ -113,22 +94,5 @@ class Decoder(nn.Module):
     return x.astype(jnp.float32) * 2 - 1
 
 
-def create(
-  channels: int, size: int, model: Mapping[str, Any], dtype: Any
-) -> tuple[Encoder, Decoder]:
-  """Builds both networks from the fields of `config.model`."""
-  names = 'width', 'depth', 'num_res_blocks', 'remat'
-  fields = {name: model[name] for name in names} | {'dtype': dtype}
-  return Encoder(size, **fields), Decoder(channels, **fields)
-
-
 def _conv(features: int, dtype: Any, name: str) -> nn.Conv:
   return blocks.Conv(features, (3, 3), dtype=dtype, name=name)
-
-
-def _level(network: Encoder | Decoder, level: int, x: jax.Array) -> jax.Array:
-  """Applies the blocks of a level, within a network's `__call__`."""
-  block = nn.remat(Block) if network.remat else Block
-  for i in range(network.num_res_blocks if level else 1):
-    x = block(network.dtype, name=f'level_{level}_{i}')(x)
-  return x

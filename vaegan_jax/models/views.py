@@ -18,17 +18,11 @@ _POWER = 0.3
 
 
 class View(NamedTuple):
-  """The input that one critic gets from a sound.
+  """The input that one critic gets from a sound."""
 
-  Attributes:
-    name: of its layers, 'stft_512/block_0', ...
-    x: [B, N, K, 2 C] or [B, P, T', C].
-    num_axes: the last axes of space, over which it convolves.
-  """
-
-  name: str
-  x: jax.Array
-  num_axes: int
+  name: str  # Prefix of its layers, 'stft_512' of 'stft_512/block_0', ...
+  x: jax.Array  # [B, N, K, 2 C] or [B, P, T', C].
+  num_axes: int  # The last axes of space, over which it convolves.
 
 
 def names_of(

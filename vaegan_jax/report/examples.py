@@ -22,19 +22,12 @@ _GALLERY_SHARE = 0.3  # Of a run's bytes.
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-  """The pictures of one run.
-
-  Attributes:
-    media: how they are shown.
-    originals: the examples, by index, or the reconstructions in their place.
-    recons: their reconstructions.
-    galleries: [{'title', 'items', 'note'}].
-  """
+  """The pictures of one run."""
 
   media: Media
-  originals: Mapping[int, Item]
-  recons: Mapping[int, Item]
-  galleries: Sequence[Mapping[str, Any]]
+  originals: Mapping[int, Item]  # By index; or the reconstructions.
+  recons: Mapping[int, Item]  # By index.
+  galleries: Sequence[Mapping[str, Any]]  # [{'title', 'items', 'note'}].
 
 
 def rank(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 """The page of a run in training, written anew at every evaluation."""
 
+import functools
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -26,16 +27,11 @@ class LivePage:
     workdir: epath.PathLike,
     evaluator: Evaluator,
   ):
-    """Starts the clock.
-
-    Args:
-      config: the run's, with sections.
-      workdir: the run's folder, which gets `report.html`.
-      evaluator: of the held-out examples.
-    """
-    self._config, self._evaluator = config, evaluator
-    self._workdir = epath.Path(workdir)
-    self._errors = WarnOnce(f'Writing {self._workdir / REPORT_FILE}')
+    """Starts the clock; the run's folder gets `report.html`."""
+    workdir = epath.Path(workdir)
+    self._write = functools.partial(write_page, workdir, config, evaluator)
+    self._total = config['num_train_steps']
+    self._errors = WarnOnce(f'Writing {workdir / REPORT_FILE}')
     self._last = time.monotonic()
 
   def write(
@@ -44,26 +40,18 @@ class LivePage:
     """Writes the page after an evaluation; it reloads until the last step."""
     with self._errors:
       passed, self._last = time.monotonic() - self._last, time.monotonic()
-      total, training = self._config['num_train_steps'], None
-      if step < total:
+      training = None
+      if step < self._total:
         reload = round(min(max(passed, _MIN_RELOAD), _MAX_RELOAD))
-        training = {'step': step, 'total': total, 'reload': reload}
-      write_page(
-        self._workdir,
-        self._config,
-        step,
-        self._evaluator,
-        variables,
-        evaluation,
-        training,
-      )
+        training = {'step': step, 'total': self._total, 'reload': reload}
+      self._write(step, variables, evaluation, training)
 
 
 def write_page(
   workdir: epath.Path,
   config: Mapping[str, Any],
-  step: int,
   evaluator: Evaluator,
+  step: int,
   variables: Variables,
   evaluation: Evaluation,
   training: Mapping[str, Any] | None = None,

@@ -27,17 +27,11 @@ _decibels = jax.jit(spectra.decibels)
 
 
 class Media(NamedTuple):
-  """Forms in which examples of a data set are shown.
+  """Forms in which examples of a data set are shown."""
 
-  Attributes:
-    shape: (*S, C) of an example.
-    bands: the shown channels of arrays; (): the examples are photographs.
-    sample_rate: sample rate of sounds, in Hz.
-  """
-
-  shape: tuple[int, ...]
-  bands: tuple[int, ...]
-  sample_rate: int
+  shape: tuple[int, ...]  # (*S, C) of an example.
+  bands: tuple[int, ...]  # Shown channels of arrays; (): of photographs.
+  sample_rate: int  # Sample rate of sounds, in Hz.
 
   @property
   def kind(self) -> str:

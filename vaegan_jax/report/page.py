@@ -33,24 +33,16 @@ _SCRIPTS = ('common', 'pictures', 'viewer', 'sounds', 'charts', 'report')
 
 @dataclasses.dataclass(frozen=True)
 class ReportedRun:
-  """A run on the page.
+  """A run on the page."""
 
-  Attributes:
-    label: its name on the page.
-    step: of its weights.
-    config: its configuration, with sections.
-    evaluation: what was found about the held-out examples.
-    collect: as `examples.collect`, without its first two arguments.
-    workdir: has its `metrics.jsonl`; '': there are no curves.
-    results: {metric: value or spread} in place of the evaluation's scores.
-  """
-
-  label: str
-  step: int
-  config: Mapping[str, Any]
-  evaluation: Evaluation
+  label: str  # Name on the page.
+  step: int  # Step of the weights.
+  config: Mapping[str, Any]  # With sections.
+  evaluation: Evaluation  # Evaluation of the held-out examples.
+  # `examples.collect`, without its first two arguments.
   collect: Callable[[Sequence[int], float, bool], Shown]
-  workdir: str
+  workdir: str  # Folder with its `metrics.jsonl`; '': there are no curves.
+  # {metric: value or spread} in place of the evaluation's scores.
   results: Mapping[str, Any] | None = None
 
   @classmethod

@@ -41,13 +41,9 @@ _MIN_LOGVAR, _MAX_LOGVAR, _STEEP_LOGVAR = -30.0, 20.0, 5.0
 
 
 class Latent(nn.Module):
-  """A latent without randomness, whose prior is standard normal.
+  """A latent without randomness, whose prior is standard normal."""
 
-  Attributes:
-    size: Z.
-  """
-
-  size: int
+  size: int  # Z.
   is_random = False
 
   @property
@@ -79,11 +75,7 @@ class Latent(nn.Module):
 
 
 class Gaussian(Latent):
-  """A normal distribution per entry, reparameterised (arXiv 1312.6114).
-
-  Attributes:
-    size: Z.
-  """
+  """A normal distribution per entry, reparameterised (arXiv 1312.6114)."""
 
   is_random = True
 
@@ -137,9 +129,6 @@ class Deterministic(Latent):
   """The encoder's output itself, without a loss: no variational latent.
 
   It has no prior; samples come from a standard normal instead.
-
-  Attributes:
-    size: Z.
   """
 
   def __call__(

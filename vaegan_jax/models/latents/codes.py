@@ -24,21 +24,9 @@ DEAD_SHARE = 0.1  # A code with less than this part of its fair share is dead.
 class Codes(Latent):
   """The base class of quantisers.
 
-  A kind has `_to_indices(tokens)`, and `_to_codes(indices)`, [..., code_dim].
-
-  Attributes:
-    size: Z, entries of an example's vector, or of each position's.
+  A kind has `code_dim`, the entries of a token, and `codebook_size`, K. It has
+  `_to_indices(tokens)`, and `_to_codes(indices)`, [..., code_dim].
   """
-
-  @property
-  def code_dim(self) -> int:
-    """Entries of a token."""
-    raise NotImplementedError
-
-  @property
-  def codebook_size(self) -> int:
-    """K, the number of codes."""
-    raise NotImplementedError
 
   @nn.nowrap
   def num_tokens(self, space: tuple[int, ...]) -> int:

@@ -15,12 +15,9 @@ from vaegan_jax.models.latents.codes import Codes, straight_through
 
 
 class FSQ(Codes):
-  """Finite scalar quantisation (arXiv 2309.15505): no codebook, no loss.
+  """Finite scalar quantisation (arXiv 2309.15505): no codebook, no loss."""
 
-  Attributes:
-    levels: values of each entry of a token, at least 3; K is their product.
-  """
-
+  # Numbers of values of a token's entries, at least 3; K is their product.
   levels: Sequence[int] = (8, 6, 5)
 
   @property

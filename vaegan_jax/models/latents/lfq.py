@@ -15,15 +15,11 @@ _MAX_GROUP_BITS = 9  # The entropy sums over the 2^9 values of a group.
 
 
 class LFQ(Codes):
-  """Lookup-free quantisation (arXiv 2310.05737): the signs are the code.
+  """Lookup-free quantisation (arXiv 2310.05737): the signs are the code."""
 
-  Attributes:
-    code_dim: bits of a token; K is two to that power.
-    axis_name: of the devices that share a batch, over which the codes' entropy
-      is taken; None: the batch is on one device.
-  """
-
-  code_dim: int = 8
+  code_dim: int = 8  # Bits of a token; K is two to that power.
+  # Axis of the devices that share a batch, over which the codes' entropy is
+  # taken; None: the batch is on one device.
   axis_name: str | None = None
 
   @property

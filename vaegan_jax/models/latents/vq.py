@@ -26,16 +26,11 @@ class VQ(Codes):
   Appendix A.1 there, with counts over all devices. A dead code is replaced by a
   token of the whole batch, the same on all devices. The state is linear in a
   device's tokens: sums and counts, whose ratio is the code.
-
-  Attributes:
-    codebook_size: K.
-    code_dim: entries of a token.
-    unit_codes: whether tokens and codes have length 1 (arXiv 2110.04627).
   """
 
-  codebook_size: int = 512
-  code_dim: int = 8
-  unit_codes: bool = False
+  codebook_size: int = 512  # K.
+  code_dim: int = 8  # Entries of a token.
+  unit_codes: bool = False  # True: all have length 1 (arXiv 2110.04627).
 
   def setup(self):
     super().setup()
@@ -125,7 +120,10 @@ class VQ(Codes):
     sums = jnp.zeros_like(old_sums).at[indices].add(weight * tokens)
     self.counts.value = DECAY * old_counts + (1 - DECAY) * shares
     self.sums.value = DECAY * old_sums + (1 - DECAY) * sums
-    self.candidates.value = _take(tokens, noise)
+    # The tokens of other devices are 0 here, and the mean is the whole.
+    chosen = noise['chosen']
+    mine = tokens[jnp.maximum(chosen, 0)] * noise['weight']
+    self.candidates.value = jnp.where(chosen[:, None] >= 0, mine, 0.0)
 
   def _normalize(self, vectors):
     if not self.unit_codes:
@@ -159,10 +157,3 @@ def _nearest(tokens: jax.Array, codebook: jax.Array) -> jax.Array:
   )
   # The token's own length changes nothing.
   return jnp.argmin((codebook**2).sum(-1) - 2 * products, axis=-1)
-
-
-def _take(tokens: jax.Array, noise: dict[str, jax.Array]) -> jax.Array:
-  """Returns this device's chosen tokens [K, D]; their mean is the whole."""
-  chosen = noise['chosen']
-  mine = tokens[jnp.maximum(chosen, 0)] * noise['weight']
-  return jnp.where(chosen[:, None] >= 0, mine, 0.0)

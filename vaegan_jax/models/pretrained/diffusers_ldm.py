@@ -148,11 +148,7 @@ def describe(model: Mapping[str, Any], channels: int) -> dict[str, Any]:
 
 
 def name_layers(paths: Any) -> dict[Path, str]:
-  """Returns {path of a layer here: its name there} for all possible layers.
-
-  Args:
-    paths: those of a network's arrays, as `flatten_dict` returns them.
-  """
+  """Returns {path of a layer here: its name there}, from arrays' paths."""
   num_levels = _count(path[1] for path in paths if path[0] == 'encoder')
   num_blocks = _count(
     path[2] for path in paths if path[:2] == ('encoder', 'level_0')

@@ -73,11 +73,7 @@ def describe(model: Mapping[str, Any], channels: int) -> dict[str, Any]:
 
 
 def name_layers(paths: Any) -> dict[Path, str]:
-  """Returns {path of a layer here: its name there}.
-
-  Args:
-    paths: those of a network's arrays, as `flatten_dict` returns them.
-  """
+  """Returns {path of a layer here: its name there}, from arrays' paths."""
   depth = len({path[1] for path in paths if path[1].startswith('level_')})
   table = {}
   for half, resize in (('encoder', 'conv1'), ('decoder', 'conv_t1')):

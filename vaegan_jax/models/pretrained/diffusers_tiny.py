@@ -79,13 +79,10 @@ def describe(model: Mapping[str, Any], channels: int) -> dict[str, Any]:
 
 
 def name_layers(paths: Any) -> dict[Path, str]:
-  """Returns {path of a layer here: its name there}.
+  """Returns {path of a layer here: its name there}, from arrays' paths.
 
   There the layers of each half are numbered in the order of their calls; an
   activation and an upsampling have a number, too.
-
-  Args:
-    paths: those of a network's arrays, as `flatten_dict` returns them.
   """
   layers = {path[1] for path in paths}
   depth = sum(name.startswith('down_') for name in layers)

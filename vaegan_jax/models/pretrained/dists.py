@@ -4,7 +4,6 @@ VGG16 here pools by the root of Hann-weighted squares instead of the maximum.
 The image is one more layer. Axes: B images, H height, W width, C channels.
 """
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.models.pretrained import weights
 from vaegan_jax.models.pretrained.vgg import LPIPS_LAYERS, VGG
 from vaegan_jax.models.pretrained.vgg import WIDTHS as VGG_WIDTHS
+from vaegan_jax.models.pretrained.weights import FilePath, State
 
 URL = 'https://github.com/dingkeyan93/DISTS/raw/master/DISTS_pytorch/weights.pt'
 LAYERS = ('image', *LPIPS_LAYERS)
@@ -85,9 +85,7 @@ def distance(
   return 1 - similarity
 
 
-def to_factors(
-  path: str | os.PathLike, state: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
+def to_factors(path: FilePath, state: State) -> dict[str, np.ndarray]:
   """Converts the authors' alpha and beta to the factors of `distance`.
 
   Returns:

@@ -9,10 +9,8 @@ moments, is folded into the convolution before it.
 Axes: B images, H height, W width, C channels.
 """
 
-import dataclasses
 import functools
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -22,6 +20,7 @@ import numpy as np
 
 from vaegan_jax.errors import UserError
 from vaegan_jax.models.pretrained import weights
+from vaegan_jax.models.pretrained.weights import FilePath, State
 
 NUM_FEATURES = 2048
 MIN_SIDE = 75  # Halved five times, without padding, it leaves one position.
@@ -33,17 +32,6 @@ URL = (
 _TITLE = 'the Inception of 2015'
 _NUM_CLASSES = 1008  # The unused classifier.
 _BN_EPSILON = 1e-3
-
-
-@dataclasses.dataclass(frozen=True)
-class _Conv:
-  """A convolution without bias, batch normalisation and ReLU."""
-
-  name: str
-  features: int
-  kernel: tuple[int, int] = (1, 1)
-  strides: int = 1
-  padding: str = 'SAME'
 
 
 average_pool = functools.partial(
@@ -60,24 +48,34 @@ _halve = functools.partial(nn.max_pool, window_shape=(3, 3), strides=(2, 2))
 
 # A network is a sequence of steps: a convolution, a pooling, or a fork. The
 # branches of a fork are such sequences, whose outputs are concatenated.
-_Step = _Conv | Callable[[jax.Array], jax.Array] | tuple[tuple, ...]
+_Step = Callable[[jax.Array], jax.Array] | tuple[tuple, ...]
 
 
-def _chain(name: str, *sizes: tuple[int, ...]) -> tuple[_Conv, ...]:
+def _conv(
+  name: str,
+  features: int,
+  kernel: tuple[int, int] = (1, 1),
+  strides: int = 1,
+  padding: str = 'SAME',
+) -> _Step:
+  """Returns a convolution, with the batch normalisation in it, and ReLU."""
+
+  def step(x):
+    conv = nn.Conv(features, kernel, strides, padding, dtype=x.dtype, name=name)
+    return nn.relu(conv(x))
+
+  return step
+
+
+def _chain(name: str, *sizes: tuple[int, ...]) -> tuple[_Step, ...]:
   """Builds convolutions in a row, each (features, height, width, strides)."""
-  convs = []
+  steps = []
   for index, (features, *size) in enumerate(sizes, start=1):
+    own = f'{name}_{index}' if len(sizes) > 1 else name
     height, width, strides = (*size, *(1, 1, 1)[len(size) :])
-    convs.append(
-      _Conv(
-        f'{name}_{index}' if len(sizes) > 1 else name,
-        features,
-        (height, width),
-        strides,
-        'SAME' if strides == 1 else 'VALID',
-      )
-    )
-  return tuple(convs)
+    padding = 'SAME' if strides == 1 else 'VALID'
+    steps.append(_conv(own, features, (height, width), strides, padding))
+  return tuple(steps)
 
 
 def _block_a(name: str, pool_features: int) -> _Step:
@@ -120,13 +118,13 @@ def _block_d(name: str) -> _Step:
 def _block_e(name: str, pool: Callable[[jax.Array], jax.Array]) -> _Step:
   def split(branch):
     return (
-      (_Conv(f'{name}.{branch}a', 384, (1, 3)),),
-      (_Conv(f'{name}.{branch}b', 384, (3, 1)),),
+      (_conv(f'{name}.{branch}a', 384, (1, 3)),),
+      (_conv(f'{name}.{branch}b', 384, (3, 1)),),
     )
 
   return (
     _chain(f'{name}.branch1x1', (320,)),
-    (_Conv(f'{name}.branch3x3_1', 384), split('branch3x3_2')),
+    (_conv(f'{name}.branch3x3_1', 384), split('branch3x3_2')),
     (
       *_chain(f'{name}.branch3x3dbl', (448,), (384, 3, 3)),
       split('branch3x3dbl_3'),
@@ -136,12 +134,12 @@ def _block_e(name: str, pool: Callable[[jax.Array], jax.Array]) -> _Step:
 
 
 _NETWORK = (
-  _Conv('Conv2d_1a_3x3', 32, (3, 3), 2, 'VALID'),
-  _Conv('Conv2d_2a_3x3', 32, (3, 3), 1, 'VALID'),
-  _Conv('Conv2d_2b_3x3', 64, (3, 3)),
+  _conv('Conv2d_1a_3x3', 32, (3, 3), 2, 'VALID'),
+  _conv('Conv2d_2a_3x3', 32, (3, 3), 1, 'VALID'),
+  _conv('Conv2d_2b_3x3', 64, (3, 3)),
   _halve,
-  _Conv('Conv2d_3b_1x1', 80),
-  _Conv('Conv2d_4a_3x3', 192, (3, 3), 1, 'VALID'),
+  _conv('Conv2d_3b_1x1', 80),
+  _conv('Conv2d_4a_3x3', 192, (3, 3), 1, 'VALID'),
   _halve,
   _block_a('Mixed_5b', 32),
   _block_a('Mixed_5c', 64),
@@ -188,16 +186,6 @@ def _run(steps: tuple[_Step, ...], x: jax.Array) -> jax.Array:
   for step in steps:
     if isinstance(step, tuple):
       x = jnp.concatenate([_run(branch, x) for branch in step], axis=-1)
-    elif isinstance(step, _Conv):
-      conv = nn.Conv(
-        step.features,
-        step.kernel,
-        step.strides,
-        step.padding,
-        dtype=x.dtype,
-        name=step.name,
-      )
-      x = nn.relu(conv(x))
     else:
       x = step(x)
   return x
@@ -216,14 +204,12 @@ def resize(images: jax.Array) -> jax.Array:
   return jax.image.resize(images, shape, 'bilinear', antialias=False)
 
 
-def is_inception(state: Mapping[str, np.ndarray]) -> bool:
+def is_inception(state: State) -> bool:
   """Returns whether a state dict {name: tensor} is this kind of network's."""
   return any(name.startswith('Mixed_') for name in state)
 
 
-def to_variables(
-  path: str | os.PathLike, state: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
+def to_variables(path: FilePath, state: State) -> dict[str, Any]:
   """Converts the PyTorch port's state dict to variables of `Inception`.
 
   Returns:
@@ -257,9 +243,7 @@ def _kernel_shapes() -> dict[str, tuple[int, ...]]:
   return {layer: leaves['kernel'].shape for layer, leaves in params.items()}
 
 
-def _fold(
-  path: str | os.PathLike, name: str, tensors: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
+def _fold(path: FilePath, name: str, tensors: State) -> dict[str, np.ndarray]:
   """Folds batch normalisation into its convolution: {'kernel', 'bias'}."""
   kernel, weight, bias, mean, variance = (
     tensors[f'{name}.{tensor}'].astype(np.float64)

@@ -2,11 +2,9 @@
 
 Their layers are named as in style transfer (arXiv 1508.06576): `conv3_2` is the
 second convolution of the third block, *after* its ReLU. The weights come from
-torchvision's files, which `weights.py` reads without torch, and the factors of
-LPIPS (arXiv 1801.03924) from its authors'.
+torchvision's files, which `weights.py` reads without torch.
 """
 
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +15,7 @@ import numpy as np
 
 from vaegan_jax.errors import UserError
 from vaegan_jax.models.pretrained import weights
+from vaegan_jax.models.pretrained.weights import FilePath, State
 from vaegan_jax.names import VGG_CONVOLUTIONS
 
 # By depth, the convolutions in each block.
@@ -32,15 +31,6 @@ URLS = {
   16: 'https://download.pytorch.org/models/vgg16-397923af.pth',
   19: 'https://download.pytorch.org/models/vgg19-dcbb9e9d.pth',
 }
-_LPIPS_URL = (
-  'https://github.com/richzhang/PerceptualSimilarity/raw/master/'
-  'lpips/weights/v0.1/'
-)
-# By network: the title of LPIPS's heads, their file, their widths.
-_HEADS = {
-  'vgg16': ('VGG', 'vgg.pth', WIDTHS),
-  'alexnet': ('AlexNet', 'alex.pth', (64, 192, 384, 256, 256)),
-}
 
 
 class ConvReLU(nn.Module):
@@ -55,15 +45,11 @@ class ConvReLU(nn.Module):
 
 
 class VGG(nn.Module):
-  """Five blocks of convolutions with pooling after each.
+  """Five blocks of convolutions with pooling after each."""
 
-  Attributes:
-    depth: 16 or 19.
-    pool: [B, H, W, C] -> [B, H', W', C], half the size; None: the maximum of
-      2x2 squares.
-  """
-
-  depth: int
+  depth: int  # 16 or 19.
+  # [B, H, W, C] -> [B, H', W', C], half the size; None: the maximum of 2x2
+  # squares.
   pool: Callable[[jax.Array], jax.Array] | None = None
 
   def __post_init__(self):
@@ -116,7 +102,7 @@ def max_pool(x: jax.Array) -> jax.Array:
   return x.reshape(batch, height, 2, width, 2, channels).max((2, 4))
 
 
-def load_vgg(path: str | os.PathLike, depth: int) -> dict[str, Any]:
+def load_vgg(path: FilePath, depth: int) -> dict[str, Any]:
   """Reads the variables of `VGG(depth)` from torchvision's file.
 
   Returns:
@@ -130,9 +116,7 @@ def load_vgg(path: str | os.PathLike, depth: int) -> dict[str, Any]:
   return to_variables(path, weights.read_state_dict(path), depth)
 
 
-def to_variables(
-  path: str | os.PathLike, state: Mapping[str, np.ndarray], depth: int
-) -> dict[str, Any]:
+def to_variables(path: FilePath, state: State, depth: int) -> dict[str, Any]:
   """Converts torchvision's state dict to variables of `VGG(depth)`.
 
   Args:
@@ -155,55 +139,22 @@ def to_variables(
       )
   title = f"torchvision's VGG{depth}"
   tensors = weights.select(path, features, _shapes(depth), title, URLS[depth])
-  params = {}
-  for layer, index in _indices(depth).items():
+  convs = convolutions(tensors, _indices(depth))
+  return {'params': {name: {'Conv_0': conv} for name, conv in convs.items()}}
+
+
+def convolutions(tensors: State, indices: Mapping[str, int]) -> dict[str, Any]:
+  """Returns {layer: {'kernel', 'bias'}} of those at indices of `features`."""
+  return {
     # From [O, I, H, W] to Flax's [H, W, I, O].
-    kernel = tensors[f'features.{index}.weight'].transpose(2, 3, 1, 0)
-    bias = tensors[f'features.{index}.bias']
-    params[layer] = {'Conv_0': {'kernel': np.array(kernel, order='C')}}
-    params[layer]['Conv_0']['bias'] = bias
-  return {'params': params}
-
-
-def load_lpips_weights(
-  path: str | os.PathLike, network: str = 'vgg16'
-) -> tuple[np.ndarray, ...]:
-  """Reads the factors of LPIPS for each channel of its layers.
-
-  Args:
-    path: path of `lpips/weights/v0.1/vgg.pth` in its authors' repository, or
-      of `alex.pth` beside it.
-    network: 'vgg16' or 'alexnet'.
-
-  Returns:
-    Five vectors [C], float32, in forward order.
-
-  Raises:
-    UserError: the file is damaged or holds another network, or a factor is
-      negative.
-  """
-  return to_lpips_weights(path, weights.read_state_dict(path), network)
-
-
-def to_lpips_weights(
-  path: str | os.PathLike, state: Mapping[str, np.ndarray], network: str
-) -> tuple[np.ndarray, ...]:
-  """Converts the tensors of a file, as `load_lpips_weights` does."""
-  name, file, widths = _HEADS[network]
-  title, url = f"LPIPS's {name} weights", _LPIPS_URL + file
-  shapes = {
-    f'lin{i}.model.1.weight': (1, width, 1, 1) for i, width in enumerate(widths)
+    layer: {
+      'kernel': np.array(
+        tensors[f'features.{index}.weight'].transpose(2, 3, 1, 0), order='C'
+      ),
+      'bias': tensors[f'features.{index}.bias'],
+    }
+    for layer, index in indices.items()
   }
-  # A file of the whole LPIPS holds the network too, and these factors twice.
-  state = {name: a for name, a in state.items() if name in shapes} or state
-  tensors = weights.select(path, state, shapes, title, url)
-  for name, tensor in tensors.items():
-    if tensor.min() < 0:
-      raise UserError(
-        f'{path} does not hold {title}, because {name} has {tensor.min()} and '
-        f'a distance needs at least 0: download {url}.'
-      )
-  return tuple(tensor.reshape(-1) for tensor in tensors.values())
 
 
 def _check_depth(depth: int) -> None:

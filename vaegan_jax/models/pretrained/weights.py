@@ -18,12 +18,15 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.models import safetensors_files
 from vaegan_jax.models.pretrained import torch_files
 
+FilePath = str | os.PathLike
+State = Mapping[str, np.ndarray]  # {name: tensor} of a file.
+
 # Torch hub's convention: the SHA-256 of `vgg16-397923af.pth` starts with
 # 397923af.
 _CHECKSUM = re.compile(r'-([0-9a-f]{8,64})\.')
 
 
-def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def read_state_dict(path: FilePath) -> dict[str, np.ndarray]:
   """Reads {name: tensor} from a torch or safetensors file.
 
   A checksum in the file's name (`vgg16-397923af.pth`) is checked.
@@ -64,8 +67,8 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def select(
-  path: str | os.PathLike,
-  state: Mapping[str, np.ndarray],
+  path: FilePath,
+  state: State,
   shapes: Mapping[str, tuple[int, ...]],
   title: str,
   url: str,
@@ -88,7 +91,7 @@ def select(
 
 
 def exactly(
-  state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
+  state: State, shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, np.ndarray]:
   """Copies tensors, if those of `shapes` are all, in their order, as float32.
 

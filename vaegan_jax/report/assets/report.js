@@ -94,13 +94,15 @@ function watchTraining() {
     status.append(make('br'), 'Nothing has been written for long: training has probably stopped.');
     return;
   }
-  setInterval(() => {
+  // Counted from the load: a page that takes longer to load would never show.
+  const start = () => setInterval(() => {
     const listens = document.getElementById('play')?.textContent === 'Pause' || (playing && !playing.paused);
     const busy = listens || document.querySelector('.flicked');
     if (!state.reload || busy || document.hidden) return;
     save();
     location.reload();
   }, training.reload * 1000);
+  addEventListener('load', start);
 }
 
 watchTraining();
