@@ -216,6 +216,25 @@ def fake_bucket(tmp_path_factory):
   bucket.close()
 
 
+@pytest.fixture(scope='module')
+def run():
+  """Returns a function that runs a command line here, without TensorBoard."""
+  from absl import logging
+
+  from tests import command_line
+  from vaegan_jax.runtime import writers
+
+  verbosity = logging.get_verbosity()
+
+  def run(workdir, *args, whole=False):
+    return command_line.run(*args, f'--workdir={workdir}', whole=whole)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(writers, '_tensorboard_writer', lambda _: None)
+    yield run
+  logging.set_verbosity(verbosity)
+
+
 @pytest.fixture
 def told(capsys, tmp_path):
   """Returns a function that runs a bad command and returns its error message.

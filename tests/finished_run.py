@@ -5,8 +5,11 @@ import math
 
 import jax
 import numpy as np
+import pytest
 
+import main
 from tests import command_line
+from vaegan_jax.config.io import load_config
 from vaegan_jax.config.migrations import stamp
 from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.setup.networks import create_networks
@@ -58,6 +61,7 @@ def finish(workdir, tiny_run, *fields):
   """
   args = (f'--config.{field}' for field in fields)
   config = parse(workdir, *tiny_run, *args).config
+  workdir.mkdir(parents=True, exist_ok=True)
   _, _, create_state = create_networks(config)
   state = _fill(jax.eval_shape(create_state)).replace(step=np.int32(STEP))
   checkpoints = Checkpoints(workdir)
@@ -69,14 +73,26 @@ def finish(workdir, tiny_run, *fields):
   return config
 
 
-def restore_state(config, workdir):
+def restore_state(workdir, config=None):
   """Restores (TrainState, step) of a run, with its optimizers' state."""
+  config = config or load_config(f'{workdir}/config.json')
   _, _, create_state = create_networks(config)
   return Checkpoints(workdir).restore(
     jax.eval_shape(create_state), initial=create_state, quarantine=False
   )
 
 
-def use(workdir, *args, whole=False):
+def use(workdir, *args, whole=False, **flags):
   """Runs a command on a run in this process, as `command_line.run` does."""
+  args = (*args, *(f'--{name}={value}' for name, value in flags.items()))
   assert command_line.run_command(parse(workdir, *args), whole=whole) == 0
+
+
+def tell(capsys, workdir, *args):
+  """Returns the sentence with which a command on a run is refused."""
+  with pytest.raises(SystemExit) as caught, main.processes.reporting_errors():
+    command_line.run_command(parse(workdir, *args))
+  assert caught.value.code == 2
+  sentence = capsys.readouterr().err.splitlines()[-1]
+  assert sentence.startswith('error: ')
+  return sentence

@@ -114,6 +114,12 @@ def reconstruct(module, variables, x, noise=None):
   return x_recon, encoded['mean'], encoded['logvar']
 
 
+def assert_equal(a, b):
+  """Asserts trees of the same structure and bits."""
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
 # Fields of a loss of the distance and the KL alone, as in the post.
 POST_LOSS = {
   'layers': (),

@@ -1,6 +1,8 @@
 """The exception for mistakes that the user can fix."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 _MAX_LENGTH = 1000  # Limit of a message: a value may be as long as its file.
 
@@ -22,6 +24,15 @@ class UserError(ValueError):
       return text
     half = _MAX_LENGTH // 2
     return f'{text[:half]} ... {text[-half:]}'
+
+
+@contextlib.contextmanager
+def naming(place: str) -> Iterator[None]:
+  """Puts a field or a file before the UserErrors of its context."""
+  try:
+    yield
+  except UserError as error:
+    raise UserError(f'{place}: {error}') from error
 
 
 def unwritable(workdir: str | os.PathLike, error: OSError) -> UserError:

@@ -68,17 +68,17 @@ def test_values_come_back_in_their_own_units(kind, train, tmp_path):
   root, _ = train(kind)
   workdir = root / 'run'
   bands = '(12, 0, 3)' if kind == 'bands' else '(0,)'
-  use(workdir, '--mode=evaluate', f'--config.data.shown_bands={bands}')
+  use(workdir, f'--config.data.shown_bands={bands}', mode='evaluate')
   figure = workdir / 'figures' / 'evaluation_reconstructions.png'
   red, green, blue = np.moveaxis(np.asarray(Image.open(figure)), -1, 0)
   is_grey = (red == green).all() and (green == blue).all()
   assert is_grey == (kind != 'bands')
   scores = json.loads((workdir / 'evaluation.json').read_text())
-  use(workdir, '--mode=export', f'--output={tmp_path / "export"}')
+  use(workdir, mode='export', output=tmp_path / 'export')
   model = vaegan_jax.load(tmp_path / 'export')
   low, high = model.config.data.value_range
   # The held-out files, by the folder's own rule.
-  use(workdir, '--mode=reconstruct', '--split=eval', f'--output={tmp_path}')
+  use(workdir, mode='reconstruct', split='eval', output=tmp_path)
   names = sorted((tmp_path / 'originals').glob('*.npy'))
   originals = np.stack([np.load(name) for name in names])
   every = {
@@ -157,15 +157,9 @@ def test_the_range_is_found_once_and_kept(train, capsys):
 
 def test_latents_of_files_decode_to_files(train, tmp_path):
   root, _ = train('small')
-  arrays = f'--input={root / "arrays"}'
-  use(root / 'run', '--mode=encode', arrays, f'--output={tmp_path / "z"}')
+  use(root / 'run', mode='encode', input=root / 'arrays', output=tmp_path / 'z')
   decoded = tmp_path / 'x'
-  use(
-    root / 'run',
-    '--mode=decode',
-    f'--input={tmp_path / "z"}',
-    f'--output={decoded}',
-  )
+  use(root / 'run', mode='decode', input=tmp_path / 'z', output=decoded)
   assert len(list(decoded.glob('*.npy'))) == 43
   model = vaegan_jax.load(root / 'run')
   original = np.load(root / 'arrays' / '07.npy')
@@ -174,12 +168,7 @@ def test_latents_of_files_decode_to_files(train, tmp_path):
   np.testing.assert_allclose(want[0], want[1])
   np.testing.assert_allclose(np.load(decoded / '07.npy'), want[0], rtol=1e-4)
   assert 1e-7 < np.abs(want).mean() < 1e-5
-  use(
-    root / 'run',
-    '--mode=sample',
-    '--num_samples=2',
-    f'--output={tmp_path / "s"}',
-  )
+  use(root / 'run', mode='sample', num_samples='2', output=tmp_path / 's')
   assert np.load(tmp_path / 's' / '00000001.npy').shape == (16, 16, 1)
 
 

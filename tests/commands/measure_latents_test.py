@@ -51,7 +51,7 @@ def test_a_finished_run_is_measured_once_and_again_when_it_goes_on(
   assert run(tmp_path, *few_steps[:-1], '--config.num_train_steps=3') == 0
   assert vaegan_jax.load(tmp_path).statistics.step == 3
   # As encoding the same images finds.
-  use(tmp_path, '--mode=encode', '--split=train')
+  use(tmp_path, mode='encode', split='train')
   parts = [np.load(path) for path in (tmp_path / 'latents').glob('mean-*')]
   np.testing.assert_allclose(
     np.concatenate(parts).mean(0),

@@ -8,6 +8,7 @@ import pytest
 
 import vaegan_jax
 from tests.finished_run import parse, restore_state, use
+from tests.networks import assert_equal
 from tests.processes import read_rows
 from tests.tiny_run import tiny_flags
 from vaegan_jax.errors import UserError
@@ -58,15 +59,9 @@ def run(tmp_path_factory):
 
 def state_of(workdir, flags):
   """Returns the leaves of the last state."""
-  config = parse(workdir, *flags).config
-  state, step = restore_state(config, workdir)
+  state, step = restore_state(workdir, parse(workdir, *flags).config)
   assert step == 3
-  return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
-
-
-def assert_same_bits(got, wanted):
-  for a, b in zip(got, wanted, strict=True):
-    np.testing.assert_array_equal(a, b)
+  return jax.tree.leaves(state)
 
 
 def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(run):
@@ -75,7 +70,7 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(run):
   use(root / 'resumed', *flags, '--config.num_train_steps=3')
   flags = (*flags, '--config.num_train_steps=3')
   wanted = state_of(root / 'run', flags)
-  assert_same_bits(state_of(root / 'resumed', flags), wanted)
+  assert_equal(state_of(root / 'resumed', flags), wanted)
 
 
 def test_what_is_no_data_changes_no_bit_of_a_run(run, tmp_path, capsys):
@@ -94,8 +89,8 @@ def test_what_is_no_data_changes_no_bit_of_a_run(run, tmp_path, capsys):
   ]
   assert ranges[0] == ranges[1] and 0 < ranges[0][0] < ranges[0][1] < 4001
   got = state_of(tmp_path / 'run', (*others, three))
-  assert_same_bits(got, state_of(root / 'run', (*flags, three)))
-  use(tmp_path / 'run', '--mode=evaluate')
+  assert_equal(got, state_of(root / 'run', (*flags, three)))
+  use(tmp_path / 'run', mode='evaluate')
   scores = json.loads((tmp_path / 'run' / 'evaluation.json').read_text())
   logged = read_rows(root / 'run')[-1]  # Training evaluates its last step.
   assert logged['eval/distance'] > 0
@@ -108,13 +103,11 @@ def test_what_is_no_data_changes_no_bit_of_a_run(run, tmp_path, capsys):
 
 def test_a_model_is_used_on_no_data(run, tmp_path):
   root, _ = run
-  use(root / 'run', '--mode=evaluate')
+  use(root / 'run', mode='evaluate')
   scores = json.loads((root / 'run' / 'evaluation.json').read_text())
   protocol = (root / 'run' / 'evaluation.md').read_text()
   assert 'no data counts in no metric' in protocol
-  use(
-    root / 'run', '--mode=reconstruct', '--split=eval', f'--output={tmp_path}'
-  )
+  use(root / 'run', mode='reconstruct', split='eval', output=tmp_path)
   names = sorted((tmp_path / 'originals').glob('*.npy'))
   x, x_recon = (
     np.stack([np.load(tmp_path / part / n.name) for n in names])

@@ -17,6 +17,7 @@ import pytest
 
 import vaegan_jax
 from tests.finished_run import restore_state
+from tests.networks import assert_equal
 from vaegan_jax.commands import evaluate, train
 from vaegan_jax.config.io import load_config
 from vaegan_jax.runtime import writers
@@ -48,24 +49,22 @@ def test_an_old_workdir_continues_as_in_its_own_version(
   config.data.path = str(tmp_path / 'images')
   config.data.data_dir = str(tmp_path / 'data')
 
-  state, step = restore_state(config, str(workdir))
+  state, step = restore_state(workdir, config)
   assert step == 10
   before = leaves(state)
   # It loads; statistics of its latents are missing.
   model = vaegan_jax.load(workdir)
   assert model.step == 10 and model.statistics is None
   params = model.variables['autoencoder']['params']
-  jax.tree.map(np.testing.assert_array_equal, params, state.ema_params)
+  assert_equal(params, state.ema_params)
   # Another run can start from it.
   config.init_from = str(workdir)
   initial = read_initial_weights(config)
-  jax.tree.map(
-    np.testing.assert_array_equal, initial.ema_params, state.ema_params
-  )
+  assert_equal(initial.ema_params, state.ema_params)
   assert set(initial.variables) == set(state.networks)
   config.init_from = ''
   assert train.train(config, str(workdir)) == 0
-  state, step = restore_state(config, str(workdir))
+  state, step = restore_state(workdir, config)
   assert step == 20
   after, wanted = leaves(state), np.load(tmp_path / 'after_20.npz')
   assert after.keys() == set(wanted)

@@ -287,10 +287,7 @@ def _features(name):
   known = 'tensorflow_datasets.core.features.features_dict.FeaturesDict'
   legacy = 'tensorflow_datasets.core.features.sequence_feature.Sequence'
   return (
-    {
-      'pythonClassName': known,
-      'featuresDict': {'features': {'image': image}},
-    },
+    {'pythonClassName': known, 'featuresDict': {'features': {'image': image}}},
     {'type': known, 'content': {'image': {'type': name, 'content': {}}}},
     {'type': known, 'content': {'image': {'python_class_name': name}}},
     {

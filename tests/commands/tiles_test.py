@@ -10,8 +10,7 @@ from PIL import Image
 
 import vaegan_jax
 from tests import command_line
-from tests.commands.use_test import tell
-from tests.finished_run import LATENTS, finish, use
+from tests.finished_run import LATENTS, finish, tell, use
 from vaegan_jax.data import pixels, reading
 from vaegan_jax.errors import UserError
 from vaegan_jax.inference import large_files
@@ -31,10 +30,7 @@ TAGS = [
 ]
 # Dropped: they are those of other values.
 STATISTICS = '<Item name="STATISTICS_MAXIMUM">2999</Item></GDAL'
-ARRAYS = (
-  'data.name=array_folder',
-  'model.latent_shape=map',
-)
+ARRAYS = ('data.name=array_folder', 'model.latent_shape=map')
 
 
 def scene(folder):
@@ -133,13 +129,12 @@ def test_files_come_back_in_their_format(
 ):
   fields, tile, name, draw, order = FILES[kind]
   run, inputs = tmp_path / 'run', tmp_path / 'inputs'
-  for folder in (run, inputs):
-    folder.mkdir()
+  inputs.mkdir()
   rate = ('data.sample_rate=8000',) if kind == 'sound' else ()
   finish(run, tiny_run, *ARRAYS, *fields, *rate)
   original = draw(inputs)
   flags = (f'--input={inputs}', f'--tile={tile}')
-  use(run, '--mode=reconstruct', *flags, f'--output={tmp_path}')
+  use(run, *flags, mode='reconstruct', output=tmp_path)
   written = read(tmp_path / 'reconstructions' / name)
   # The whole at once, in the order of axes that the file has.
   model = vaegan_jax.load(run)
@@ -169,8 +164,8 @@ def test_files_come_back_in_their_format(
   )
   # In two steps, of which the second has no file to look at.
   latents, decoded = tmp_path / 'latents', tmp_path / 'decoded'
-  use(run, '--mode=encode', *flags, f'--output={latents}')
-  use(run, '--mode=decode', f'--input={latents}', f'--output={decoded}')
+  use(run, *flags, mode='encode', output=latents)
+  use(run, mode='decode', input=latents, output=decoded)
   assert [path.name for path in decoded.iterdir()] == [name]
   np.testing.assert_array_equal(read(decoded / name), written)
   for folder in ('reconstructions', 'decoded'):
@@ -181,8 +176,8 @@ def test_files_come_back_in_their_format(
   monkeypatch.setattr(reading, 'MAX_BYTES', 100)
   monkeypatch.setattr(large_files, '_PART_BYTES', 200)
   tmp_path /= 'large'
-  use(run, '--mode=reconstruct', *flags, f'--output={tmp_path}')
-  use(run, '--mode=decode', f'--input={latents}', f'--output={tmp_path}')
+  use(run, *flags, mode='reconstruct', output=tmp_path)
+  use(run, mode='decode', input=latents, output=tmp_path)
   for folder in ('reconstructions', '.'):
     np.testing.assert_array_equal(read(tmp_path / folder / name), written)
     _check_facts(tmp_path / folder / name)
@@ -217,8 +212,7 @@ def test_photographs_are_taken_whole_with_flat_latents(
   tiny_run, tmp_path, capsys
 ):
   run, photos, latents = (tmp_path / n for n in ('run', 'photos', 'latents'))
-  for folder in (run, photos):
-    folder.mkdir()
+  photos.mkdir()
   finish(run, tiny_run, *LATENTS['fsq'])
   rng = np.random.default_rng(0)
   for name, shape in (('a.jpg', (20, 37, 3)), ('b.png', (9, 16, 3))):
@@ -226,7 +220,7 @@ def test_photographs_are_taken_whole_with_flat_latents(
     Image.fromarray(pixels).save(photos / name)
   Image.fromarray(pixels).save(photos / 'c.tif')
   flags = (f'--input={photos}', '--tile=16')
-  use(run, '--mode=encode', *flags, f'--output={latents}')
+  use(run, *flags, mode='encode', output=latents)
   manifest = json.loads((latents / 'manifest.json').read_text())
   assert manifest['num_images'] == 3 and manifest['format'] == 2
   # Tiles of 16 that overlap by 4: two times three, and one.
@@ -235,15 +229,10 @@ def test_photographs_are_taken_whole_with_flat_latents(
   # The same command again encodes nothing; another tile would.
   capsys.readouterr()
   stamps = [path.stat().st_mtime_ns for path in latents.glob('*.npy')]
-  use(run, '--mode=encode', *flags, f'--output={latents}')
+  use(run, *flags, mode='encode', output=latents)
   assert stamps == [path.stat().st_mtime_ns for path in latents.glob('*.npy')]
-  use(
-    run,
-    '--mode=decode',
-    f'--input={latents}',
-    f'--output={tmp_path / "decoded"}',
-  )
-  use(run, '--mode=reconstruct', *flags, f'--output={tmp_path}')
+  use(run, mode='decode', input=latents, output=tmp_path / 'decoded')
+  use(run, *flags, mode='reconstruct', output=tmp_path)
   for name, size in (('a.png', (37, 20)), ('b.png', (16, 9)), ('c.tif', 0)):
     image = Image.open(tmp_path / 'decoded' / name)
     assert not size or image.size == size
@@ -263,11 +252,10 @@ def wrong(tiny_run, tmp_path_factory):
   """Returns paths: a run with flat latents, and what it cannot take."""
   root = tmp_path_factory.mktemp('wrong')
   run, tiled, cut = (root / name for name in ('run', 'tiled', 'cut'))
-  for folder in (run, tiled, cut):
-    folder.mkdir()
   finish(run, tiny_run)
   np.save(root / 'flat.npy', np.zeros((2, 4), np.float32))
   for folder in (tiled, cut):
+    folder.mkdir()
     np.save(folder / 'mean-00000.npy', np.zeros((1, 4), np.float32))
   tiles = {'tile': [16], 'space': [9, 9], 'output': 'a.png'}
   tiles['form'] = {'kind': 'sh', 'shape': [9, 9, 3], 'dtype': 'uint8'}

@@ -16,6 +16,7 @@ from PIL import Image
 from tests import command_line
 from tests.faults.damage import needed_file
 from tests.finished_run import restore_state
+from tests.networks import assert_equal
 from tests.processes import (
   Process,
   crc32s,
@@ -307,12 +308,9 @@ def test_a_frozen_critic_keeps_the_weights_of_its_file(
   gone = '--config.critic.weights=gone.pth'
   assert run(tmp_path, *arguments, gone, *_set(num_train_steps=3)) == 0
   assert 'Resuming after step 2' in capsys.readouterr().out
-  config = load_config(tmp_path / 'config.json')
-  state, _ = restore_state(config, str(tmp_path))
+  state, _ = restore_state(tmp_path)
   expected = load_vgg(vgg16_file, 16)['params']
-  jax.tree.map(
-    np.testing.assert_array_equal, state.networks['critic'].params, expected
-  )
+  assert_equal(state.networks['critic'].params, expected)
   with pytest.raises(UserError, match=r'gone\.pth'):
     run(tmp_path / 'new', *arguments, gone)
 
@@ -414,27 +412,21 @@ def test_a_rollback_continues_from_an_earlier_step_with_other_noise(
   assert all(
     a != b for a, b in zip(losses(ill[10:]), losses(well[10:]), strict=True)
   )
-  config = load_config(tmp_path / 'ill' / 'config.json')
-  state, _ = restore_state(config, str(tmp_path / 'ill'))
+  state, _ = restore_state(tmp_path / 'ill')
   assert state.num_rollbacks == 2
 
 
-def test_a_run_without_a_healthy_checkpoint_ends(
-  tiny_run, tmp_path, run, monkeypatch, capsys
+@pytest.mark.parametrize(
+  ('steps', 'told'),
+  [([3], 'no healthy checkpoint'), ([15] * 9, 'Gave up after 3 rollbacks')],
+)
+def test_a_run_that_cannot_be_rolled_back_ends(
+  steps, told, tiny_run, tmp_path, run, monkeypatch, capsys
 ):
-  _find_once_at(monkeypatch, 3)
+  _find_once_at(monkeypatch, *steps)
   rollback = '--config.health.on_failure=rollback'
   assert run(tmp_path, *tiny_run, rollback) == loop.FAILED
-  assert 'no healthy checkpoint' in capsys.readouterr().out
-
-
-def test_a_run_with_repeated_rollbacks_ends(
-  tiny_run, tmp_path, run, monkeypatch, capsys
-):
-  _find_once_at(monkeypatch, *[15] * 9)
-  rollback = '--config.health.on_failure=rollback'
-  assert run(tmp_path, *tiny_run, rollback) == loop.FAILED
-  assert 'Gave up after 3 rollbacks' in capsys.readouterr().out
+  assert told in capsys.readouterr().out
 
 
 def test_a_clipped_wasserstein_critic_trains(tiny_run, tmp_path, run):
@@ -447,11 +439,8 @@ def test_a_clipped_wasserstein_critic_trains(tiny_run, tmp_path, run):
   assert run(tmp_path / 'a', *args, *several) == 0
   assert run(tmp_path / 'b', *args, *several, *_set(num_train_steps=10)) == 0
   assert run(tmp_path / 'b', *args, *several) == 0
-  states = []
-  for name in 'ab':
-    config = load_config(tmp_path / name / 'config.json')
-    states.append(restore_state(config, str(tmp_path / name))[0])
-  jax.tree.map(np.testing.assert_array_equal, *states)
+  states = [restore_state(tmp_path / name)[0] for name in 'ab']
+  assert_equal(*states)
   params = jax.tree.leaves(states[0].networks['critic'].params)
   assert max(np.abs(leaf).max() for leaf in params) <= np.float32(0.01)
 
@@ -470,12 +459,10 @@ def test_a_map_of_codes_of_oblong_images_resumes_bit_for_bit(
   assert run(tmp_path / 'a', *args, whole=True) == 0
   assert run(tmp_path / 'b', *args, *_set(num_train_steps=10)) == 0
   assert run(tmp_path / 'b', *args) == 0
-  states = []
-  for name in 'ab':
-    config = load_config(tmp_path / name / 'config.json')
-    assert config.data.image_size == (16, 24)
-    states.append(restore_state(config, str(tmp_path / name))[0])
-  jax.tree.map(np.testing.assert_array_equal, *states)
+  states = [restore_state(tmp_path / name)[0] for name in 'ab']
+  assert_equal(*states)
+  config = load_config(tmp_path / 'b' / 'config.json')
+  assert config.data.image_size == (16, 24)
   momenta = states[0].networks['autoencoder'].opt_state.inner_states['muon']
   assert all(leaf.any() for leaf in jax.tree.leaves(momenta))
   codebook = states[0].networks['autoencoder'].batch_stats['latent']

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import main
 import vaegan_jax
 from tests.data import profiles
-from tests.finished_run import LATENTS, STEP, finish, parse, use
+from tests.finished_run import LATENTS, STEP, finish, tell, use
 from tests.processes import Process
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.pictures import png_names
@@ -28,7 +27,6 @@ def runs(tiny_run, tmp_path_factory):
   runs = {}
   for kind in KINDS:
     runs[kind] = tmp_path_factory.mktemp('runs') / kind
-    runs[kind].mkdir()
     finish(runs[kind], tiny_run, *LATENTS[kind])
   return runs
 
@@ -53,15 +51,6 @@ def photos(tmp_path_factory):
   return folder
 
 
-def tell(capsys, workdir, *args):
-  with pytest.raises(SystemExit) as caught, main.processes.reporting_errors():
-    main.run(parse(workdir, *args))
-  assert caught.value.code == 2
-  (sentence,) = capsys.readouterr().err.splitlines()[-1:]
-  assert sentence.startswith('error: ')
-  return sentence
-
-
 def manifest(folder):
   return json.loads((folder / 'manifest.json').read_text())
 
@@ -75,7 +64,7 @@ def arrays(folder, name):
 @pytest.mark.parametrize('kind', KINDS)
 def test_a_folder_is_encoded_and_decoded(kind, runs, photos, tmp_path):
   workdir, latents, pictures = runs[kind], tmp_path / 'l', tmp_path / 'p'
-  use(workdir, '--mode=encode', f'--input={photos}', f'--output={latents}')
+  use(workdir, mode='encode', input=photos, output=latents)
   model = vaegan_jax.load(workdir)
   names = arrays(latents, 'names').tolist()
   assert names == sorted(
@@ -101,7 +90,7 @@ def test_a_folder_is_encoded_and_decoded(kind, runs, photos, tmp_path):
     np.asarray(posterior.latents).reshape(-1, 4).mean(0),
     atol=1e-4,
   )
-  use(workdir, '--mode=decode', f'--input={latents}', f'--output={pictures}')
+  use(workdir, mode='decode', input=latents, output=pictures)
   wanted = np.asarray(model.reconstruct(x))
   for name, want in zip(png_names(names), wanted, strict=True):
     pixels = np.asarray(Image.open(pictures / name))
@@ -109,10 +98,7 @@ def test_a_folder_is_encoded_and_decoded(kind, runs, photos, tmp_path):
   # One array of latents or of indices suffices.
   np.save(tmp_path / 'some.npy', arrays(latents, kept[0])[:2])
   use(
-    workdir,
-    '--mode=decode',
-    f'--input={tmp_path / "some.npy"}',
-    f'--output={tmp_path / "two"}',
+    workdir, mode='decode', input=tmp_path / 'some.npy', output=tmp_path / 'two'
   )
   two = sorted((tmp_path / 'two').iterdir())
   assert [path.name for path in two] == ['00000000.png', '00000001.png']
@@ -127,7 +113,7 @@ def test_interrupted_encoding_resumes(
 ):
   monkeypatch.setattr(encode, 'PART', 2)
   args = ('--mode=encode', f'--input={photos}')
-  use(runs['gaussian'], *args, f'--output={tmp_path / "whole"}')
+  use(runs['gaussian'], *args, output=tmp_path / 'whole')
   written = []
   write = encode.LatentWriter.write
 
@@ -165,17 +151,17 @@ def test_interrupted_encoding_resumes(
   changed = tmp_path / 'changed'
   shutil.copytree(photos, changed)
   written.clear()
-  use(runs['gaussian'], '--mode=encode', f'--input={changed}', output)
+  use(runs['gaussian'], output, mode='encode', input=changed)
   assert written == []  # Copies keep their times.
   (changed / '4.png').unlink()
-  use(runs['gaussian'], '--mode=encode', f'--input={changed}', output)
+  use(runs['gaussian'], output, mode='encode', input=changed)
   assert written == [1, 2]
   assert manifest(tmp_path / 'stopped')['num_images'] == 6
 
 
 def test_several_devices_encode_as_one(runs, photos, tmp_path):
   args = ['--mode=encode', f'--input={photos}', '--config.batch_size=4']
-  use(runs['vq'], *args, f'--output={tmp_path / "one"}')
+  use(runs['vq'], *args, output=tmp_path / 'one')
   output = f'--output={tmp_path / "three"}'
   process = Process(runs['vq'], *args, output, devices=3)
   assert process.wait() == 0, process.err
@@ -188,7 +174,7 @@ def test_a_split_is_encoded_and_an_older_run_is_measured(runs, tmp_path):
   workdir = tmp_path / 'run'
   shutil.copytree(runs['gaussian'], workdir)
   assert not (workdir / 'latents.json').exists()
-  use(workdir, '--mode=encode', '--split=train')
+  use(workdir, mode='encode', split='train')
   model = vaegan_jax.load(workdir)
   (images,) = load_splits(DataConfig(**model.config.data), ['train_split'])
   posterior = model.encode(model.preprocess(images[np.arange(len(images))]))
@@ -201,7 +187,7 @@ def test_a_split_is_encoded_and_an_older_run_is_measured(runs, tmp_path):
 
 def test_reconstructions_are_written_with_originals(runs, photos, tmp_path):
   args = (f'--input={photos}', f'--output={tmp_path}')
-  use(runs['gaussian'], '--mode=reconstruct', *args)
+  use(runs['gaussian'], *args, mode='reconstruct')
   model = vaegan_jax.load(runs['gaussian'])
   for name in ('0.png', 'sub/1.png'):
     original = photos / name.replace('1.png', '1.jpg')
@@ -215,7 +201,7 @@ def test_reconstructions_are_written_with_originals(runs, photos, tmp_path):
 
 def test_samples_depend_on_the_seed(runs, tmp_path):
   args = ('--mode=sample', '--num_samples=10', '--config.seed=3')
-  use(runs['vq'], *args, f'--output={tmp_path}')
+  use(runs['vq'], *args, output=tmp_path)
   model = vaegan_jax.load(runs['vq'])
   wanted = model.sample(jax.random.key(3), 10)
   for index in (0, 9):

@@ -17,7 +17,7 @@ from vaegan_jax.config import migrations
 from vaegan_jax.config.io import load_config
 from vaegan_jax.config.rules import flatten
 from vaegan_jax.errors import UserError
-from vaegan_jax.runtime.checkpoint_metadata import read_identity
+from vaegan_jax.runtime.checkpoint_files import read_identity
 
 _NOW = 1 + len(migrations.MIGRATIONS)
 
@@ -54,7 +54,7 @@ def test_a_renamed_and_a_removed_field_are_translated(
   assert model.config.ema_decay == pytest.approx(0.99)
   assert model.step == STEP
   # Configurations written from now on are not translated again.
-  use(tmp_path, '--mode=export')
+  use(tmp_path, mode='export')
   written = json.loads((tmp_path / 'export' / 'config.json').read_text())
   assert written['version'] == _NOW + 1
   exported = vaegan_jax.load(tmp_path / 'export')

@@ -11,7 +11,7 @@ import scipy.linalg
 from safetensors.numpy import save_file
 
 from tests.models.inception_test import random_state_dict
-from tests.networks import loss_config
+from tests.networks import loss_config, uniform
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import feature_metrics, kid
 from vaegan_jax.evaluation.feature_metrics import FeatureMetrics
@@ -23,10 +23,6 @@ from vaegan_jax.models.pretrained import inception
 from vaegan_jax.models.pretrained.lpips import LPIPS, load_lpips, to_factors
 from vaegan_jax.models.pretrained.vgg import LPIPS_LAYERS, VGG, load_vgg
 from vaegan_jax.models.pretrained.weights import read_state_dict
-
-
-def _images(seed, *shape):
-  return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
 
 
 def _features(seed, number, mean, deviation):
@@ -58,7 +54,7 @@ def test_the_frechet_distance_equals_the_formula_with_a_matrix_root():
 
 
 def test_a_set_is_at_no_distance_from_itself_even_with_few_images():
-  features = _images(0, 6, 20)  # The covariance is singular.
+  features = uniform(6, 20)  # The covariance is singular.
   assert frechet_distance(features, features) < 1e-5
   assert frechet_distance(features, features + 1) > 19
 
@@ -165,9 +161,9 @@ def test_alpha_is_of_photographs_and_every_band_of_an_array_counts(
 ):
   found = FeatureMetrics((_embed_pixels,), ('lpips: ',), arrays)
   assert described in found.describe(channels)[-1]
-  x = 0.2 * _images(0, 6, 8, 8, channels)
+  x = 0.2 * uniform(6, 8, 8, channels)
   noisy = x.copy()  # In the last channel alone.
-  noisy[..., -1] = _images(1, 6, 8, 8)
+  noisy[..., -1] = uniform(6, 8, 8, seed=1)
   values = found.measure(x, {'': x, '_sampled': noisy})
   assert values['features'].shape[:2] == (6, pictures)
   assert not values['lpips'].any()
@@ -195,7 +191,7 @@ def both(lpips_files, vgg16_file):
 
 def _shown(seed, *shape):
   """Returns 8-bit images, which rounding does not change."""
-  return np.round(127.5 * (_images(seed, *shape) + 1)) / 127.5 - 1
+  return np.round(127.5 * (uniform(*shape, seed=seed) + 1)) / 127.5 - 1
 
 
 def test_both_metrics_equal_their_definitions(both, lpips_files):

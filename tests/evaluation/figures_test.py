@@ -91,11 +91,7 @@ def test_grid_holds_every_image_in_its_place(
 
 @pytest.mark.parametrize(
   'rows',
-  [
-    [],
-    [np.zeros((2, 4, 4, 3)), np.zeros((2, 4, 5, 3))],
-    [np.zeros((4, 4, 3))],
-  ],
+  [[], [np.zeros((2, 4, 4, 3)), np.zeros((2, 4, 5, 3))], [np.zeros((4, 4, 3))]],
 )
 def test_grid_refuses_rows_that_do_not_fit(rows):
   with pytest.raises(ValueError, match='rows'):

@@ -8,12 +8,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from tests.networks import jitted
+from tests.networks import jitted, uniform
 from vaegan_jax.evaluation import constants, metrics
-
-
-def _images(seed: int, *shape: int) -> np.ndarray:
-  return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
 
 
 def _cosine(cycles_x: int, cycles_y: int, side: int = 16) -> np.ndarray:
@@ -24,7 +20,7 @@ def _cosine(cycles_x: int, cycles_y: int, side: int = 16) -> np.ndarray:
 
 
 def test_psnr_of_identical_images_is_the_cap():
-  x = _images(0, 2, 8, 8, 1)
+  x = uniform(2, 8, 8, 1)
   np.testing.assert_allclose(jitted(metrics.psnr, x, x), 106.0206, rtol=1e-5)
 
 
@@ -45,7 +41,7 @@ def test_ssim_of_black_against_white_is_the_luminance_constant():
 
 @pytest.mark.parametrize('shape', [(1, 1), (2, 7), (10, 10), (11, 32)])
 def test_ssim_of_identical_images_is_one_at_any_size(shape):
-  x = _images(0, 3, *shape, 2)
+  x = uniform(3, *shape, 2)
   np.testing.assert_allclose(jitted(metrics.ssim, x, x), np.ones(3), atol=1e-5)
 
 
@@ -113,7 +109,7 @@ def test_products_are_inner_products_of_the_high_frequencies():
 
 
 # Detail in [-.4, .4]: nothing that is done to it leaves [-1, 1].
-_DETAIL = 0.4 * _images(0, 8, 32, 32, 3)
+_DETAIL = 0.4 * uniform(8, 32, 32, 3)
 
 
 @pytest.mark.parametrize(
@@ -125,8 +121,8 @@ _DETAIL = 0.4 * _images(0, 8, 32, 32, 3)
     (2 * _DETAIL, 0.5, 2.0, 4.0),
     (-_DETAIL, -1.0, 1.0, 1.0),
     # As much noise as there is detail: 1 / 2, though the energy has doubled.
-    (_DETAIL + 0.4 * _images(1, 8, 32, 32, 3), 0.5, 1.0, 2.0),
-    (0.4 * _images(2, 8, 32, 32, 3), 0.0, 1.0, 1.0),  # Noise alone.
+    (_DETAIL + 0.4 * uniform(8, 32, 32, 3, seed=1), 0.5, 1.0, 2.0),
+    (0.4 * uniform(8, 32, 32, 3, seed=2), 0.0, 1.0, 1.0),  # Noise alone.
     (_DETAIL[::-1], 0.0, 1.0, 1.0),  # Other images.
     (np.roll(_DETAIL, 4, axis=2), 0.0, 1.0, 1.0),  # Out of its place.
   ],
@@ -173,7 +169,7 @@ def test_detail_is_a_ratio_of_sums():
 
 
 def test_low_frequency_psnr_depends_on_colour_and_not_on_texture():
-  x = 0.5 * _images(0, 1, 32, 32, 3)
+  x = 0.5 * uniform(1, 32, 32, 3)
   stripes = 0.3 * (-1.0) ** np.arange(32, dtype=np.float32)
   textured = x + stripes[:, None]
   tinted = x + np.float32([0.1, 0, 0])
@@ -193,7 +189,7 @@ def test_low_frequency_psnr_depends_on_colour_and_not_on_texture():
 
 @pytest.mark.parametrize('shape', [(1, 1), (7, 3), (8, 8), (28, 20)])
 def test_low_frequency_psnr_takes_any_size(shape):
-  x = _images(0, 2, *shape, 1)
+  x = uniform(2, *shape, 1)
   offset = 0.25 * np.sign(-x.mean(axis=(1, 2, 3), keepdims=True))
   flat = np.zeros_like(x)
   np.testing.assert_allclose(
@@ -204,7 +200,7 @@ def test_low_frequency_psnr_takes_any_size(shape):
 
 
 def test_low_precision_images_are_measured_in_float32():
-  x = jax.numpy.asarray(_images(0, 1, 12, 12, 1), jax.numpy.bfloat16)
+  x = jax.numpy.asarray(uniform(1, 12, 12, 1), jax.numpy.bfloat16)
   assert jitted(metrics.psnr, x, x).dtype == np.float32
   assert jitted(metrics.ssim, x, x).dtype == np.float32
   assert _energy(x).dtype == np.float32

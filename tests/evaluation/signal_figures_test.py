@@ -3,14 +3,9 @@
 import numpy as np
 import pytest
 
-from tests.networks import loss_config
+from tests.networks import loss_config, uniform
 from vaegan_jax.evaluation import evaluator as evaluator_lib
-from vaegan_jax.evaluation import (
-  figures,
-  plots,
-  signal_figures,
-  sound_figures,
-)
+from vaegan_jax.evaluation import figures, plots, signal_figures, sound_figures
 from vaegan_jax.models import plain
 from vaegan_jax.models.autoencoder import Autoencoder
 from vaegan_jax.models.latents.base import Gaussian
@@ -136,8 +131,7 @@ def opened(request):
   shape = (*sides, channels)
   state = create_train_state(modules, {}, seed=0, image_shape=shape)
   variables = inference_variables(state)
-  x = np.random.default_rng(0).uniform(-1, 1, (5, *shape))
-  x = x.astype(np.float32)
+  x = uniform(5, *shape)
   evaluator = evaluator_lib.Evaluator(
     modules,
     x,

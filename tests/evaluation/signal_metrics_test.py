@@ -13,16 +13,12 @@ from scipy import ndimage
 
 from tests.losses import spectra_test
 from tests.losses.spectra_test import X, Y
-from tests.networks import jitted
+from tests.networks import jitted, uniform
 from vaegan_jax.evaluation import metrics, spectra
 from vaegan_jax.evaluation.scores import measure, summarize, to_line
 from vaegan_jax.evaluation.ssim import _smooth
 
 SIDES = [(64,), (16, 20), (8, 12, 10)]
-
-
-def _uniform(seed, *shape):
-  return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
 
 
 @pytest.mark.parametrize('sides', SIDES)
@@ -40,7 +36,7 @@ def test_an_offset_has_its_psnr(sides):
 
 @pytest.mark.parametrize('sides', [(16,), (16, 8), (8, 16, 8)])
 def test_low_frequencies_are_means_of_blocks_of_8(sides):
-  x, y = (0.5 * _uniform(seed, 1, *sides, 1) for seed in range(2))
+  x, y = (0.5 * uniform(1, *sides, 1, seed=seed) for seed in range(2))
   blocks = np.stack([x, y])[:, 0, ..., 0]
   for axis, side in enumerate(sides, start=1):
     parts = np.split(blocks, side // 8, axis=axis)
@@ -82,8 +78,8 @@ def _ssim_by_hand(a, b, size):
   'sides', [(32,), (5,), (14, 13), (13, 12, 14), (6, 12, 7)]
 )
 def test_ssim_is_that_of_the_paper(sides):
-  x = _uniform(0, 2, *sides, 2)
-  y = 0.7 * x + 0.3 * _uniform(1, *x.shape)
+  x = uniform(2, *sides, 2)
+  y = 0.7 * x + 0.3 * uniform(*x.shape, seed=1)
   a, b = ((i.astype(np.float64) + 1) / 2 for i in (x, y))
   size = min(11, *sides)
   wanted = [
@@ -95,8 +91,8 @@ def test_ssim_is_that_of_the_paper(sides):
 
 
 def test_ssim_of_two_axes_is_that_of_dm_pix_and_so_is_the_window():
-  x = _uniform(0, 2, 24, 31, 3)
-  y = 0.7 * x + 0.3 * _uniform(1, *x.shape)
+  x = uniform(2, 24, 31, 3)
+  y = 0.7 * x + 0.3 * uniform(*x.shape, seed=1)
   wanted = jitted(dm_pix.ssim, (x + 1) / 2, (y + 1) / 2)
   np.testing.assert_array_equal(jitted(metrics.ssim, x, y), wanted)
   smooth = jitted(_smooth, x, size=11)  # The window of one and three axes.
@@ -115,7 +111,7 @@ def _dct_matrix(size):
 
 @pytest.mark.parametrize('sides', [(9,), (64,), (9, 7), (5, 8, 6)])
 def test_energy_is_what_numpy_keeps(sides):
-  x = _uniform(0, 2, *sides, 2)
+  x = uniform(2, *sides, 2)
   spectrum = np.moveaxis(x.astype(np.float64), -1, 1)  # [B, C, *S].
   radius = np.zeros(sides)
   for axis, side in enumerate(sides):
@@ -134,10 +130,10 @@ def test_energy_is_what_numpy_keeps(sides):
 
 @pytest.mark.parametrize('sides', SIDES)
 def test_each_example_is_judged_alone(sides):
-  x, y = (_uniform(seed, 3, *sides, 2) for seed in range(2))
+  x, y = (uniform(3, *sides, 2, seed=seed) for seed in range(2))
   together = jitted(measure, x, y)
   for i in range(3):  # Each is alone with other neighbours.
-    others = [_uniform(seed, 3, *sides, 2) for seed in (2, 3)]
+    others = [uniform(3, *sides, 2, seed=seed) for seed in (2, 3)]
     others[0][i], others[1][i] = x[i], y[i]
     alone = jitted(measure, *others)
     for name, values in together.items():
@@ -175,8 +171,8 @@ def test_only_the_right_example_in_its_place_has_quality(num_axes):
     'identical': x,
     'blur': smooth((0, *[0.6] * num_axes, 0)),
     'strong blur': smooth((0, *[3] * num_axes, 0)),
-    'noise on top': x + 0.2 * _uniform(1, *x.shape),
-    'noise': 0.4 * _uniform(2, *x.shape),
+    'noise on top': x + 0.2 * uniform(*x.shape, seed=1),
+    'noise': 0.4 * uniform(*x.shape, seed=2),
     'another': np.roll(x, 1, axis=0),
     'elsewhere': np.roll(x, 9, axis=1),
     'negative': -x,
@@ -238,7 +234,7 @@ def _decibels_by_numpy(x):
 
 @pytest.mark.parametrize('size', [20, 512, 1500])
 def test_log_spectral_distance_agrees_with_numpy(size):
-  x, y = 0.5 * _uniform(0, 2, size, 2), 0.1 * _uniform(1, 2, size, 2)
+  x, y = 0.5 * uniform(2, size, 2), 0.1 * uniform(2, size, 2, seed=1)
   y[:, size // 2 :] = 0  # Silence, at the floor.
   wanted = [
     np.mean(
@@ -255,7 +251,7 @@ def test_log_spectral_distance_agrees_with_numpy(size):
 
 
 def test_a_gain_of_2_is_6_dB_and_identity_is_0():
-  x = 0.45 * _uniform(0, 3, 2048, 1)
+  x = 0.45 * uniform(3, 2048, 1)
   np.testing.assert_array_equal(_distance(x, x), np.zeros(3))
   np.testing.assert_allclose(
     _distance(x, 2 * x), [20 * np.log10(2)] * 3, rtol=1e-2
@@ -277,7 +273,7 @@ def test_a_full_scale_sine_has_0_dB_at_its_frequency_and_silence_80_less():
 def test_what_nobody_hears_does_not_count_and_silence_is_finite():
   x = _sine(0.1, 0.5)
   silence = np.zeros_like(x)
-  inaudible = 1e-5 * _uniform(0, *x.shape)
+  inaudible = 1e-5 * uniform(*x.shape)
   assert _distance(x, x + inaudible) < 0.2
   assert _distance(silence, inaudible) == 0
   assert 0 < _distance(x, silence) < 80
@@ -335,7 +331,7 @@ def _stft_distance_by_numpy(x, y):
 
 
 def test_distances_of_spectra_are_those_of_numpy():
-  x, y = 0.5 * _uniform(0, 3, 1500, 2), 0.1 * _uniform(1, 3, 1500, 2)
+  x, y = 0.5 * uniform(3, 1500, 2), 0.1 * uniform(3, 1500, 2, seed=1)
   y[:, 800:] = 0
   x[2] = 0  # Divided by its size, this error is 6,500.
   wanted = [
@@ -352,7 +348,7 @@ def test_distances_of_spectra_are_those_of_numpy():
 
 
 def test_si_sdr_has_no_scale_and_silence_has_one_value():
-  x, noise = 0.5 * _uniform(0, 3, 400, 1), 0.5 * _uniform(1, 3, 400, 1)
+  x, noise = 0.5 * uniform(3, 400, 1), 0.5 * uniform(3, 400, 1, seed=1)
   y = x + 0.1 * noise
 
   def by_numpy(x, y):
@@ -382,7 +378,7 @@ def test_si_sdr_has_no_scale_and_silence_has_one_value():
 
 
 def test_it_is_told_of_sounds_alone():
-  sound, image = _uniform(0, 2, 64, 1), _uniform(0, 2, 16, 16, 1)
+  sound, image = uniform(2, 64, 1), uniform(2, 16, 16, 1)
   values = jax.device_get(jitted(measure, sound, sound))
   scores = summarize(values | {f'{k}_sampled': v for k, v in values.items()})
   of_sounds = ['log_spectral_distance', 'mel_distance', 'stft_distance']

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.finished_run import finish
+from tests.networks import uniform
 from vaegan_jax import capture_features, gram_distance
 from vaegan_jax.models.critic import Critic
 from vaegan_jax.models.pretrained.vgg import VGG
@@ -87,8 +88,7 @@ def test_each_weight_alone_keeps_its_picture(example, pictures, variables):
 
 @pytest.mark.parametrize('shape', [(8, 16), (1, 4)])
 def test_a_picture_comes_back_from_its_spectrum(example, shape):
-  picture = np.random.default_rng(0).uniform(-1, 1, (1, *shape, 2))
-  picture = np.float32(picture)
+  picture = uniform(1, *shape, 2)
   back = jax.jit(example.to_picture)(jax.jit(example.to_spectrum)(picture))
   np.testing.assert_allclose(back, picture.clip(-0.99, 0.99), atol=1e-4)
 
@@ -110,7 +110,6 @@ def test_help_explains_every_option(example, capsys):
 
 
 def test_a_run_lends_its_critic(example, pictures, tiny_run, tmp_path):
-  (tmp_path / 'run').mkdir()
   finish(tmp_path / 'run', tiny_run)
   for name, picture in zip(('content', 'style'), pictures, strict=True):
     pixels = np.uint8((picture[0] + 1) * 127.5)

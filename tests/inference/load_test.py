@@ -22,7 +22,7 @@ from PIL import Image
 import vaegan_jax
 from tests.data.profiles import rgb
 from tests.finished_run import LATENTS, STEP, finish, use
-from tests.networks import jitted
+from tests.networks import assert_close, assert_equal, jitted, uniform
 from vaegan_jax.commands import evaluate
 from vaegan_jax.data import pixels
 from vaegan_jax.data.data_config import DataConfig
@@ -46,9 +46,8 @@ def runs(tiny_run, tmp_path_factory):
   runs = {}
   for kind, fields in LATENTS.items():
     workdir = tmp_path_factory.mktemp('runs') / kind
-    workdir.mkdir()
     config = finish(workdir, tiny_run, *fields)
-    use(workdir, '--mode=export')
+    use(workdir, mode='export')
     runs[kind] = config, workdir
   return runs
 
@@ -314,7 +313,7 @@ def test_preprocessing_of_traced_arrays_takes_real_numbers_of_one_shape():
 
 def test_the_programs_of_an_export_need_jax_alone(tiny_run, tmp_path):
   finish(tmp_path, tiny_run, *LATENTS['vq'])
-  use(tmp_path, '--mode=export', '--format=stablehlo')
+  use(tmp_path, mode='export', format='stablehlo')
   folder, model = tmp_path / 'export', vaegan_jax.load(tmp_path)
   encode, decode = (
     jax.export.deserialize(bytearray((folder / f'{n}.stablehlo').read_bytes()))
@@ -322,9 +321,8 @@ def test_the_programs_of_an_export_need_jax_alone(tiny_run, tmp_path):
   )
   assert encode.platforms == ('cpu', 'cuda', 'tpu')
   for size in (1, 3):
-    x = np.random.default_rng(size).uniform(-1, 1, (size, *model.image_shape))
-    latents = encode.call(jnp.float32(x))
-    wanted = model.encode(jnp.float32(x)).mode()
+    x = uniform(size, *model.image_shape, seed=size)
+    latents, wanted = encode.call(x), model.encode(x).mode()
     np.testing.assert_allclose(latents, wanted, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(
       decode.call(latents), model.decode(wanted), rtol=1e-4, atol=1e-5
@@ -367,25 +365,20 @@ def test_every_method_exports_with_a_symbolic_batch(kind, models):
   wanted = jax.device_get(call_all(images))
   for size in (1, 5):  # Random values depend on the place in the batch alone.
     first = jax.tree.map(lambda leaf, size=size: leaf[:size], wanted)
-    jax.tree.map(
-      functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5),
-      exported.call(images[:size]),
-      first,
-    )
+    found = exported.call(images[:size])
+    assert_close(found, first, rtol=1e-4, atol=1e-5)
 
 
 def test_gradients_of_the_distance_reach_the_second_images_alone(models):
   model = models['gaussian']
-  x, y = np.random.default_rng(0).uniform(-1, 1, (2, 2, 16, 16, 3))
+  x, y = uniform(2, 2, 16, 16, 3)
 
   @jax.jit
   @functools.partial(jax.grad, argnums=(0, 1, 2))
   def gradients(variables, x, y):
     return model.replace(variables=variables).distance(x, y).sum()
 
-  of_model, of_x, of_y = gradients(
-    model.variables, np.float32(x), np.float32(y)
-  )
+  of_model, of_x, of_y = gradients(model.variables, x, y)
   assert of_y.all() and not of_x.any()
   assert not any(leaf.any() for leaf in jax.tree.leaves(of_model))
 
@@ -405,8 +398,7 @@ def test_a_map_takes_other_sides_and_codes_their_indices(models):
 def test_a_map_reconstructs_sizes_that_the_factor_does_not_divide(models):
   """The last row and column are repeated, and cropped again."""
   model = models['gaussian_map']
-  x = np.random.default_rng(0).uniform(-1, 1, (2, 13, 22, 3))
-  x = x.astype(np.float32)
+  x = uniform(2, 13, 22, 3)
   larger = np.concatenate([x, *[x[:, -1:]] * 3], axis=1)
   larger = np.concatenate([larger, *[larger[:, :, -1:]] * 2], axis=2)
   got = model.reconstruct(x)
@@ -419,8 +411,7 @@ def test_a_map_reconstructs_sizes_that_the_factor_does_not_divide(models):
 def test_a_map_reconstructs_on_an_explicit_mesh(models):
   """JAX refuses `jnp.pad` with 'edge' there."""
   model = models['gaussian_map']
-  x = np.random.default_rng(0).uniform(-1, 1, (2, 13, 22, 3))
-  x = x.astype(np.float32)
+  x = uniform(2, 13, 22, 3)
   explicit = (jax.sharding.AxisType.Explicit,)
   mesh = jax.make_mesh((1,), ('data',), axis_types=explicit)
   spec = jax.sharding.PartitionSpec('data')
@@ -484,7 +475,7 @@ def test_the_layout_of_latent_diffusion_is_exported_for_diffusers(
   fields += ('model.latent=vq', 'model.code_dim=4', 'model.codebook_size=8')
   fields += ('model.latent_dim=4', 'model.middle_attention=true')
   finish(tmp_path, tiny_run, *fields)
-  use(tmp_path, '--mode=export')
+  use(tmp_path, mode='export')
   folder = tmp_path / 'export' / 'diffusers'
   about = json.loads((folder / 'config.json').read_text())
   assert about['_class_name'] == 'VQModel'
@@ -496,9 +487,7 @@ def test_the_layout_of_latent_diffusion_is_exported_for_diffusers(
   model = vaegan_jax.load(tmp_path / 'export')
   variables = model.variables['autoencoder']
   back = from_diffusers(state, like=variables)
-  jax.tree.map(
-    np.testing.assert_array_equal, back['params'], variables['params']
-  )
+  assert_equal(back['params'], variables['params'])
   codes = [codebook_of(v['batch_stats']['latent']) for v in (back, variables)]
   np.testing.assert_array_equal(*codes)
 

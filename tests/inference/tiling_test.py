@@ -53,9 +53,7 @@ def load(tiny_run, tmp_path):
 
 
 def noise(model, *space):
-  rng = np.random.default_rng(0)
-  shape = (*space, model.image_shape[-1])
-  return rng.uniform(-1, 1, shape).astype(np.float32)
+  return networks.uniform(*space, model.image_shape[-1])
 
 
 @pytest.mark.parametrize('kind', EXACT)

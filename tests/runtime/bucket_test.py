@@ -13,13 +13,12 @@ import time
 from multiprocessing import forkserver
 
 import jax
-import numpy as np
 import pytest
 
-import main
 import vaegan_jax
 from tests import command_line
-from tests.finished_run import restore_state
+from tests.finished_run import restore_state, tell
+from tests.networks import assert_close, assert_equal
 from tests.processes import Process
 from vaegan_jax.config.io import load_config
 from vaegan_jax.runtime import lock
@@ -50,13 +49,6 @@ def bucket(fake_bucket):
 
 def _set_variables(variables):
   os.environ.update(variables)
-
-
-def _tell(capsys, *args):
-  with pytest.raises(SystemExit) as caught, main.processes.reporting_errors():
-    command_line.run(*args)
-  assert caught.value.code == 2
-  return capsys.readouterr().err.splitlines()[-1]
 
 
 def _meta(bucket, workdir):
@@ -136,15 +128,11 @@ def test_a_run_starts_from_one_in_a_bucket(whole, tiny_run):
     command_line.run(*tiny_run, *start, few, '--workdir=gs://bucket/next')
     == loop.DONE
   )
-  states = [
-    restore_state(load_config(f'{run}/config.json'), run)[0]
-    for run in ('gs://bucket/whole', 'gs://bucket/next')
+  params = [
+    restore_state(f'gs://bucket/{run}')[0].networks['autoencoder'].params
+    for run in ('whole', 'next')
   ]
-  # After one small step.
-  jax.tree.map(
-    functools.partial(np.testing.assert_allclose, atol=0.01),
-    *(state.networks['autoencoder'].params for state in states),
-  )
+  assert_close(*params, atol=0.01)  # After one small step.
 
 
 def test_a_model_is_loaded_from_a_bucket_and_exported_to_one(whole):
@@ -154,7 +142,7 @@ def test_a_model_is_loaded_from_a_bucket_and_exported_to_one(whole):
     vaegan_jax.load, ('gs://bucket/whole', 'gs://bucket/export')
   )
   assert run.step == 20 and run.statistics.num_images == 38
-  jax.tree.map(np.testing.assert_array_equal, run.variables, export.variables)
+  assert_equal(run.variables, export.variables)
   assert 'export/README.md' in whole.names()
 
 
@@ -164,4 +152,4 @@ def test_a_bucket_that_is_not_yours_or_not_there_is_reported(
 ):
   workdir = f'gs://{name}/run'
   for args in (tiny_run, ['--mode=evaluate']):
-    assert workdir in _tell(capsys, *args, f'--workdir={workdir}')
+    assert workdir in tell(capsys, workdir, *args)

@@ -510,5 +510,5 @@ def test_a_leaf_in_pieces_is_refused(tmp_path):
   mesh = jax.make_mesh((jax.device_count(),), ('d',))
   spec = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('d'))
   pieces = jax.device_put(np.zeros(jax.device_count()), spec)
-  with pytest.raises(ValueError, match=r"\['w'\] is spread"):
+  with pytest.raises(ValueError, match=r"\['w'\] is sharded"):
     Checkpoints(tmp_path).save(1, {'w': pieces}, **RUN)

@@ -227,10 +227,7 @@ def _write_elsewhere():
 @pytest.mark.parametrize(
   ('prepare', 'message'),
   (
-    (
-      _start_differently,
-      r"init_from is '' in process 0 and '/other' ",
-    ),
+    (_start_differently, r"init_from is '' in process 0 and '/other' "),
     (_mislay_the_images, r'/nowhere'),
     (_write_elsewhere, r'not the same folder in process 0 and in 1: name one'),
   ),

@@ -7,9 +7,7 @@ import shutil
 import time
 
 import pytest
-from absl import logging
 
-from tests import command_line
 from tests.faults import __main__ as suite
 from tests.faults import rows
 from tests.faults.damage import METHODS, cases
@@ -37,18 +35,6 @@ def lab(tiny_run, tmp_path_factory):
   folder = tmp_path_factory.mktemp('lab')
   flags = (*tiny_run, '--config.objective=mse')  # A critic compiles slowly.
   return Lab(folder, flags, last_step=20, warm_up=False)
-
-
-@pytest.fixture
-def run():
-  """Returns a function that runs a command line here."""
-  verbosity = logging.get_verbosity()
-
-  def run(*args):
-    command_line.run(*args)
-
-  yield run
-  logging.set_verbosity(verbosity)
 
 
 def test_kills_at_random_moments_cost_no_bit(lab):
@@ -109,7 +95,7 @@ def test_a_second_trainer_is_refused_before_anything_happens(
     # Another opening of the file is another holder.
     fcntl.flock(file, fcntl.LOCK_EX)
     with pytest.raises(UserError, match='process 12345 on elsewhere: stop'):
-      run(*tiny_run, f'--workdir={tmp_path}')
+      run(tmp_path, *tiny_run)
   assert [path.name for path in tmp_path.iterdir()] == ['lock']
 
 
@@ -120,10 +106,9 @@ def test_an_error_does_not_cost_the_save_that_has_begun(
     if step == 11:  # A save begins after step 10, in another thread.
       raise ZeroDivisionError
 
-  monkeypatch.setattr(writers, '_tensorboard_writer', lambda _: None)
   monkeypatch.setattr(writers.Writers, 'write_scalars', write_scalars)
   with pytest.raises(ZeroDivisionError):
-    run(*tiny_run, f'--workdir={tmp_path}')
+    run(tmp_path, *tiny_run)
   names = [path.name for path in (tmp_path / 'checkpoints').iterdir()]
   assert names == ['10']
   assert not (tmp_path / 'lock').exists()

@@ -11,7 +11,6 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from absl import logging
 from PIL import Image
 
 from tests import command_line
@@ -22,7 +21,6 @@ from vaegan_jax.config.migrations import stamp
 from vaegan_jax.config.rules import flatten
 from vaegan_jax.data.image_files import ImageFiles
 from vaegan_jax.errors import UserError
-from vaegan_jax.runtime import writers
 from vaegan_jax.runtime.checkpoints import Checkpoints
 from vaegan_jax.setup import data_identity, resume
 from vaegan_jax.setup.finished_run import open_run
@@ -40,28 +38,15 @@ def split(folder):
   return images.split(images.find_damaged())
 
 
-@pytest.fixture
-def run(monkeypatch):
-  """Returns a function that runs a command line here, without TensorBoard."""
-  verbosity = logging.get_verbosity()
-  monkeypatch.setattr(writers, '_tensorboard_writer', lambda _: None)
-
-  def run(*args):
-    return command_line.run(*args)
-
-  yield run
-  logging.set_verbosity(verbosity)
-
-
 def test_a_folder_that_grows_under_a_run(
   run, tiny_run, image_folder, tmp_path, capsys, caplog, monkeypatch
 ):
   images = shutil.copytree(image_folder, tmp_path / 'images')
   workdir = tmp_path / 'run'
-  flags = (*tiny_run, f'--config.data.path={images}', f'--workdir={workdir}')
+  flags = (*tiny_run, f'--config.data.path={images}')
   flags += ('--config.objective=mse',)  # A critic compiles slowly.
   few = ('--config.checkpoint_every_steps=1', '--config.num_train_steps')
-  assert run(*flags, f'{few[1]}=1', few[0]) == 0
+  assert run(workdir, *flags, f'{few[1]}=1', few[0]) == 0
   before = split(images)
 
   # Ten images that sort first: some are held out, and no other one moves.
@@ -77,10 +62,10 @@ def test_a_folder_that_grows_under_a_run(
     f'{len(before["train"])}, not all the same, at step 1 of the run'
   )
   with pytest.raises(UserError, match=said) as error:
-    run(*flags, f'{few[1]}=2', few[0])
+    run(workdir, *flags, f'{few[1]}=2', few[0])
   assert '--config.data.allow_growth=true' in str(error.value)
 
-  run('--mode=evaluate', f'--workdir={workdir}')
+  run(workdir, '--mode=evaluate')
   told = f'{len(before["train"])} then and {len(after["train"])} now'
   assert told in caplog.text
   assert told in (workdir / 'evaluation.md').read_text()
@@ -90,14 +75,14 @@ def test_a_folder_that_grows_under_a_run(
   read = mock.Mock(side_effect=data_identity.read_identity)
   with monkeypatch.context() as patched:
     patched.setattr(data_identity, 'read_identity', read)
-    assert run(*flags, f'{few[1]}=2', few[0], grow) == 0
+    assert run(workdir, *flags, f'{few[1]}=2', few[0], grow) == 0
   assert read.call_count == 1
   (line,) = (
     line for line in capsys.readouterr().out.splitlines() if said in line
   )
   assert f'{new} are new, and the order of examples changes from here' in line
   caplog.clear()
-  run('--mode=evaluate', f'--workdir={workdir}')
+  run(workdir, '--mode=evaluate')
   # These are the images of the newest step.
   assert 'then and' not in caplog.text
   assert 'then and' not in (workdir / 'evaluation.md').read_text()
@@ -108,13 +93,13 @@ def test_a_folder_that_grows_under_a_run(
     if 'blue.png' in split(images)['test']:
       break
   with pytest.raises(UserError, match='training examples, and had'):
-    run(*flags, f'{few[1]}=3', few[0])
-  assert run(*flags, f'{few[1]}=3', few[0], grow) == 0
+    run(workdir, *flags, f'{few[1]}=3', few[0])
+  assert run(workdir, *flags, f'{few[1]}=3', few[0], grow) == 0
 
   # Fewer images are not growth.
   (images / after['train'][0]).unlink()
   with pytest.raises(UserError, match=r'data\.num_images was'):
-    run(*flags, f'{few[1]}=4', few[0], grow)
+    run(workdir, *flags, f'{few[1]}=4', few[0], grow)
 
 
 # Fields of a run of configs/audio.py from before it had patches.

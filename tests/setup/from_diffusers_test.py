@@ -12,7 +12,7 @@ import pytest
 
 import vaegan_jax
 from tests.finished_run import parse, restore_state, use
-from tests.networks import random_variables
+from tests.networks import assert_equal, random_variables, uniform
 from tests.processes import read_rows
 from vaegan_jax.config.io import load_config
 from vaegan_jax.errors import UserError
@@ -115,7 +115,7 @@ def test_the_folder_describes_the_network_and_flags_widen_it(
   assert not config.model.quant_convs and not config.model.middle_attention
   initial = read_initial_weights(config)
   got = initial.variables['autoencoder']['params']
-  jax.tree.map(np.testing.assert_array_equal, got, params)
+  assert_equal(got, params)
   assert {leaf.dtype for leaf in jax.tree.leaves(got)} == {np.dtype('f4')}
   wider = ('--config.data.channels=4', '--config.model.latent_dim=3')
   config = adopted(tiny_run, path, *wider)
@@ -127,8 +127,7 @@ def test_the_folder_describes_the_network_and_flags_widen_it(
   # The old channels and latents ignore the new ones.
   narrow = create_modules(adopted(tiny_run, path))['autoencoder']
   wide = create_modules(config)['autoencoder']
-  rng = np.random.default_rng(0)
-  x = rng.uniform(-1, 1, (2, 16, 16, 4)).astype(np.float32)
+  x = uniform(2, 16, 16, 4)
 
   def run(module, params, x):
     mean = module.apply({'params': params}, x, method='encode')
@@ -155,20 +154,17 @@ def test_a_decoder_is_trained_alone_and_given_back(
   workdir = tmp_path / 'run'
   assert run(workdir, *flags) == DONE
   assert f"Starting from {path}, diffusers' Auto" in capsys.readouterr().out
-  config = load_config(workdir / 'config.json')
-  state, _ = restore_state(config, str(workdir))
+  state, _ = restore_state(workdir)
   trained = state.networks['autoencoder'].params
   for moved in (trained, state.ema_params):
-    jax.tree.map(
-      np.testing.assert_array_equal, moved['encoder'], params['encoder']
-    )
+    assert_equal(moved['encoder'], params['encoder'])
     assert not np.array_equal(
       moved['decoder']['to_image']['kernel'],
       params['decoder']['to_image']['kernel'],
     )
   # The decoder as it began is kept, for the distance from it.
   start = state.networks['start'].params
-  jax.tree.map(np.testing.assert_array_equal, start, params['decoder'])
+  assert_equal(start, params['decoder'])
   # The folder may go.
   shutil.rmtree(path)
   assert run(workdir, *flags) == DONE
@@ -180,7 +176,7 @@ def test_a_decoder_is_trained_alone_and_given_back(
   rows = read_rows(workdir)
   first, last = (float(rows[i]['train/drift']) for i in (0, -1))
   assert first < 1e-12 < last
-  use(workdir, '--mode=export', '--format=diffusers')
+  use(workdir, mode='export', format='diffusers')
   about = json.loads((workdir / 'export' / 'config.json').read_text())
   kept = {k: v for k, v in ABOUT.items() if k != '_diffusers_version'}
   assert about == kept  # Its scaling too, as the latents are the same.
@@ -195,17 +191,15 @@ def test_a_decoder_is_trained_alone_and_given_back(
   # A run may start from the exported folder, and from an export of our own.
   config = adopted(tiny_run, workdir / 'export')
   again = read_initial_weights(config).ema_params
-  jax.tree.map(np.testing.assert_array_equal, again, restored_average(workdir))
-  use(workdir, '--mode=export', f'--output={tmp_path / "own"}')
+  assert_equal(again, restored_average(workdir))
+  use(workdir, mode='export', output=tmp_path / 'own')
   own = parse('/runs/third', *flags, f'--config.init_from={tmp_path / "own"}')
   config = load_config(workdir / 'config.json')
   with config.unlocked():
     config.init_from = own.config.init_from
   again = read_initial_weights(config)
   assert f'Starting from step 4 of {tmp_path / "own"}.' in again.message
-  jax.tree.map(
-    np.testing.assert_array_equal, again.ema_params, restored_average(workdir)
-  )
+  assert_equal(again.ema_params, restored_average(workdir))
   # A run that keeps the latents starts from the averaged encoder, and keeps
   # their scaling.
   for source in (tmp_path / 'own', workdir):
@@ -213,16 +207,16 @@ def test_a_decoder_is_trained_alone_and_given_back(
       config.init_from = str(source)
     again = read_initial_weights(config)
     average = again.variables['autoencoder']['params']
-    jax.tree.map(np.testing.assert_array_equal, average, again.ema_params)
+    assert_equal(average, again.ema_params)
     assert again.diffusers['shift_factor'] == 0.1159
     assert '_class_name' not in again.diffusers
   with config.unlocked():
     config.model.train = 'all'
   last = read_initial_weights(config).variables['autoencoder']['params']
-  jax.tree.map(np.testing.assert_array_equal, last, trained)
+  assert_equal(last, trained)
   # Latents of which nothing is known are measured.
   (workdir / diffusers_files.KEPT).unlink()
-  use(workdir, '--mode=export', '--format=diffusers')
+  use(workdir, mode='export', format='diffusers')
   about = json.loads((workdir / 'export' / 'config.json').read_text())
   measured = json.loads((workdir / 'latents.json').read_text())
   assert about['scaling_factor'] == measured['scaling_factor']

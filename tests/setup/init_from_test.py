@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.finished_run import finish, restore_state
+from tests.networks import assert_equal
 from tests.processes import read_rows, saved_steps
 from vaegan_jax.commands import train
 from vaegan_jax.config.io import load_config
@@ -54,16 +55,6 @@ def begin(tiny_run, tmp_path, run, monkeypatch):
   return begin
 
 
-def _restore(workdir):
-  config = load_config(workdir / 'config.json')
-  state, _ = restore_state(config, str(workdir))
-  return state
-
-
-def _assert_same(got, want):
-  jax.tree.map(np.testing.assert_array_equal, got, want)
-
-
 def _differ(got, want):
   pairs = zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True)
   return any((np.asarray(a) != np.asarray(b)).any() for a, b in pairs)
@@ -72,20 +63,20 @@ def _differ(got, want):
 def test_networks_come_from_the_other_run_and_the_rest_is_new(
   first, begin, capsys
 ):
-  source = _restore(first)
+  source = restore_state(first)[0]
   state = begin(f'--config.init_from={first}', '--config.seed=7')
   told = f'Starting from step 3 of {first}.\n'
   assert told in capsys.readouterr().out
   for name, network in source.networks.items():
-    _assert_same(state.networks[name].variables, network.variables)
-  _assert_same(state.ema_params, source.ema_params)
+    assert_equal(state.networks[name].variables, network.variables)
+  assert_equal(state.ema_params, source.ema_params)
   assert _differ(state.ema_params, source.networks['autoencoder'].params)
   config = load_config(first / 'config.json')
   fresh = create_networks(config)[2]()
   for name, network in fresh.networks.items():
-    _assert_same(state.networks[name].opt_state, network.opt_state)
+    assert_equal(state.networks[name].opt_state, network.opt_state)
     assert _differ(source.networks[name].opt_state, network.opt_state)
-  _assert_same(state.averages, fresh.averages)
+  assert_equal(state.averages, fresh.averages)
   assert (state.step, state.num_skipped, state.num_rollbacks) == (0, 0, 0)
 
 
@@ -97,7 +88,7 @@ def test_the_other_run_may_be_removed_after_the_start(
   # The run ended before it saved a step other than step 0.
   assert saved_steps(tmp_path / 'second') == [0]
   shutil.rmtree(gone)
-  _assert_same(begin(f'--config.init_from={gone}'), began)
+  assert_equal(begin(f'--config.init_from={gone}'), began)
   told = f"init_from='{gone}' is not read again"
   assert told in capsys.readouterr().out
   # The field is not part of the run: it resumes without it too.
@@ -114,9 +105,9 @@ def test_a_different_critic_starts_afresh_with_a_message(first, begin, capsys):
     f'{first}, but the critic starts afresh, because critic.width is 2 there '
     'and 4 here and critic.spectral_norm is False there and True here.\n'
   ) in capsys.readouterr().out
-  _assert_same(state.ema_params, _restore(first).ema_params)
+  assert_equal(state.ema_params, restore_state(first)[0].ema_params)
   fresh = begin(*change, name='third').networks['critic']
-  _assert_same(state.networks['critic'], fresh)
+  assert_equal(state.networks['critic'], fresh)
 
 
 def test_the_dense_head_alone_is_new_where_images_have_another_size(
@@ -124,18 +115,18 @@ def test_the_dense_head_alone_is_new_where_images_have_another_size(
 ):
   fields = 'model.latent_shape=map', 'model.norm=batch'
   finish(tmp_path / 'half', tiny_run, 'data.image_size=8', *fields)
-  source = _restore(tmp_path / 'half').networks
+  source = restore_state(tmp_path / 'half')[0].networks
   map_ = f'--config.{fields[0]}'
   state = begin(f'--config.init_from={tmp_path / "half"}', map_)
   assert (
     'half, but the dense head of the critic starts afresh, because '
     'data.image_size is 8 there and 16 here.\n'
   ) in capsys.readouterr().out
-  _assert_same(
+  assert_equal(
     state.networks['autoencoder'].variables, source['autoencoder'].variables
   )
   critic, first = state.networks['critic'].params, source['critic'].params
-  _assert_same(critic['block_0'], first['block_0'])
+  assert_equal(critic['block_0'], first['block_0'])
   assert critic['Dense_0']['kernel'].shape == (8 * 8 * 4, 1)
   assert first['Dense_0']['kernel'].shape == (4 * 4 * 4, 1)
   assert not critic['Dense_0']['bias'].any() and first['Dense_0']['bias'].any()

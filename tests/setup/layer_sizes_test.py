@@ -6,6 +6,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.finished_run import TWO_BLOCKS, finish, parse, use
+from tests.networks import uniform
 from vaegan_jax import load
 from vaegan_jax.config.io import load_config
 from vaegan_jax.runtime import devices
@@ -104,15 +105,13 @@ def test_the_sizes_begin_with_the_data_and_follow_the_batches(run):
 
 def test_sizes_are_kept_in_workdirs_and_exports(flags, tmp_path):
   run, folder = tmp_path / 'run', tmp_path / 'export'
-  run.mkdir()
   spectral_norm = 'critic.spectral_norm=true'  # It maps every collection.
   config = finish(run, flags, 'loss.min_size=0.5', spectral_norm)
   opened = open_run(load_config(run / 'config.json'), str(run))
   wanted = opened.variables['layer_sizes']
   assert set(wanted) == set(_LAYERS)
-  use(run, '--mode=export', f'--output={folder}')
-  x, y = np.random.default_rng(1).uniform(-1, 1, (2, 3, SIDE, SIDE, 1))
-  x, y = x.astype(np.float32), y.astype(np.float32)
+  use(run, mode='export', output=folder)
+  x, y = uniform(2, 3, SIDE, SIDE, 1, seed=1)
   distances = []
   for path in (run, folder):
     model = load(path)
@@ -135,7 +134,6 @@ def test_sizes_are_kept_in_workdirs_and_exports(flags, tmp_path):
 def test_an_export_without_its_critic_loads_without_sizes(tiny_run, tmp_path):
   sounds, run = tmp_path / 'sounds', tmp_path / 'run'
   sounds.mkdir()
-  run.mkdir()
   for index in range(20):
     np.save(sounds / f'{index}.npy', np.float32(np.sin(np.arange(64) * index)))
   finish(
@@ -147,7 +145,7 @@ def test_an_export_without_its_critic_loads_without_sizes(tiny_run, tmp_path):
   )
   assert 'mel_32' in load(run).variables['layer_sizes']
   folder = tmp_path / 'export'
-  use(run, '--mode=export', '--with_critic=false', f'--output={folder}')
+  use(run, mode='export', with_critic='false', output=folder)
   model = load(folder)
   assert model.critic is None and set(model.variables) == {'autoencoder'}
   assert model.fingerprint == load(run).fingerprint

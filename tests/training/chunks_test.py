@@ -79,13 +79,7 @@ def test_chunks_give_the_same_numbers_in_less_memory():
     flops[number] = hlo.count_flops(update.as_text())
     own = jax.tree.map(jnp.array, state)
     found[number] = jax.device_get(update(own, images))
-  jax.tree.map(
-    lambda got, want: np.testing.assert_allclose(
-      got, want, rtol=1e-5, atol=1e-6
-    ),
-    found[2],
-    found[1],
-  )
+  networks.assert_close(found[2], found[1], rtol=1e-5, atol=1e-6)
   print(f'planned bytes {plan}, FLOPs {flops}')
   assert plan[2] < 0.6 * plan[1]
   # The autoencoder and a sample of the prior, once more, and the critic's

@@ -13,7 +13,6 @@ from tests.training.assembly import PLAIN, parallel_updates
 from vaegan_jax.losses import adversarial
 from vaegan_jax.models import critic as critic_lib
 from vaegan_jax.runtime import devices
-from vaegan_jax.training.critic_step import CriticConfig
 from vaegan_jax.training.train_state import create_train_state
 
 SIDE, BATCH, RATE, WEIGHT, DRIFT, SEED = 8, 4, 0.1, 0.5, 0.3, 7
@@ -68,7 +67,6 @@ def step(state, x, **loss):
     {name: optax.sgd(RATE) for name in MODULES},
     LOSS | loss,
     objective=adversarial.OBJECTIVES['geometric'],
-    critic_config=CriticConfig(r1_weight=0.0),
     seed=SEED,
     preprocess=lambda images, flip: images,
   )(PLAIN)
@@ -87,8 +85,7 @@ def test_errors_of_other_decoded_images_are_trained_beside_the_loss(adaptive):
       image_shape=(SIDE, SIDE, 1),
     )
   )
-  shape = (BATCH, SIDE, SIDE, 1)
-  x = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+  x = networks.uniform(BATCH, SIDE, SIDE, 1)
   plain, plain_metrics = step(state, x, adaptive_weight=adaptive)
   autoencoder = state.networks['autoencoder']
   start = jax.tree.map(lambda leaf: leaf * 0.9, autoencoder.params['decoder'])

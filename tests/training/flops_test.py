@@ -57,11 +57,7 @@ CASES = {
       'stft_bands': (0.25,),
       'periods': (3,),
     },
-    'loss': {
-      'spectrum_weight': 1.0,
-      'norm': 'l1',
-      'equivariance_weight': 1.0,
-    },
+    'loss': {'spectrum_weight': 1.0, 'norm': 'l1', 'equivariance_weight': 1.0},
   },
 }
 

@@ -380,97 +380,86 @@ def _suggested(message):
   return {field: verb for verb, field in verbs}, re.findall(r'--\S+', flags)
 
 
+# A fifth of the learning rates.
+_SLOW = 'optimizer.autoencoder_learning_rate=1e-4'
+_SLOW_CRITIC = 'optimizer.critic_learning_rate=1e-4'
+_CRITIC = {'critic_loss': 0.0}
+_EXPLODED = {'feature_scale': 1e5}
+_PENALTY = {'critic__gradient_penalty_weight': 10.0}
+
+
 @pytest.mark.parametrize(
   ('ill', 'changes', 'flags'),
   [
-    # A fifth of the learning rate, a tenth of the weight.
     (
       {'critic_loss': 2.0},
       {'optimizer__critic_learning_rate': 5e-5, 'loss__adversarial_weight': 2},
       'optimizer.critic_learning_rate=1e-5 loss.adversarial_weight=0.4',
     ),
+    # A tenth of the weight.
     (
       {'kl': 0.0},
       {'loss__rate': 0.0, 'loss__kl_weight': 3e-3},
       'loss.kl_weight=3e-4',
     ),
     # With a weight that is steered, or none, another cause.
+    ({'kl': 0.0}, {'loss__kl_weight': 3e-3}, _SLOW),
     (
-      {'kl': 0.0},
-      {'loss__kl_weight': 3e-3},
-      'optimizer.autoencoder_learning_rate=1e-4',
-    ),
-    (
-      {'critic_loss': 0.0},
+      _CRITIC,
       {'loss__adversarial_weight': 0.0},
-      'loss.adversarial_weight=0.1 optimizer.critic_learning_rate=1e-4',
+      f'loss.adversarial_weight=0.1 {_SLOW_CRITIC}',
     ),
     # It is high already, or its ramp may exceed the run.
+    (_CRITIC, {'loss__adversarial_weight': 1.0}, _SLOW_CRITIC),
     (
-      {'critic_loss': 0.0},
-      {'loss__adversarial_weight': 1.0},
-      'optimizer.critic_learning_rate=1e-4',
-    ),
-    (
-      {'critic_loss': 0.0},
+      _CRITIC,
       {'loss__adversarial_weight': 0.0, 'loss__adversarial_ramp_steps': 10**6},
-      'optimizer.critic_learning_rate=1e-4',
+      _SLOW_CRITIC,
     ),
     # Bounds of the critic: off, low, on, high, or exclusive.
     (
-      {'feature_scale': 1e5},
+      _EXPLODED,
       {'critic__r1_weight': 0.0},
-      'optimizer.critic_learning_rate=1e-4 critic.r1_weight=1 '
-      'critic.spectral_norm=True',
+      f'{_SLOW_CRITIC} critic.r1_weight=1 critic.spectral_norm=True',
     ),
     (
-      {'feature_scale': 1e5},
+      _EXPLODED,
       {'critic__spectral_norm': True, 'critic__r1_weight': 4.0},
-      'optimizer.critic_learning_rate=1e-4 critic.r1_weight=20',
+      f'{_SLOW_CRITIC} critic.r1_weight=20',
     ),
     (
-      {'feature_scale': 1e5},
+      _EXPLODED,
       {'critic__spectral_norm': True, 'critic__r1_weight': 100.0},
-      'optimizer.critic_learning_rate=1e-4',
+      _SLOW_CRITIC,
     ),
     (
-      {'feature_scale': 1e5},
+      _EXPLODED,
       {'critic__norm': 'batch', 'critic__r1_weight': 0.0},
-      'optimizer.critic_learning_rate=1e-4 critic.spectral_norm=True',
+      f'{_SLOW_CRITIC} critic.spectral_norm=True',
     ),
     (
-      {'feature_scale': 1e5},
-      {'objective': 'wasserstein_gp', 'critic__r1_weight': 0.0}
-      | {'critic__gradient_penalty_weight': 10.0},
-      'optimizer.critic_learning_rate=1e-4 critic.spectral_norm=True',
+      _EXPLODED,
+      {'objective': 'wasserstein_gp', 'critic__r1_weight': 0.0} | _PENALTY,
+      f'{_SLOW_CRITIC} critic.spectral_norm=True',
     ),
-    (
-      {'feature_scale': 1e5},
-      {'critic__weight_clip': 0.01},
-      'optimizer.critic_learning_rate=1e-4',
-    ),
+    (_EXPLODED, {'critic__weight_clip': 0.01}, _SLOW_CRITIC),
     # Fewer learnt codes; a higher weight of their entropy.
     (
       {'usage': 0.0},
       {'model__latent': 'vq', 'model__codebook_size': 16384},
-      'model.codebook_size=4096 optimizer.autoencoder_learning_rate=1e-4',
+      f'model.codebook_size=4096 {_SLOW}',
     ),
     (
       {'usage': 0.0},
       {'model__latent': 'lfq', 'loss__entropy_weight': 0.1},
-      'loss.entropy_weight=0.3 optimizer.autoencoder_learning_rate=1e-4',
+      f'loss.entropy_weight=0.3 {_SLOW}',
     ),
     # No suggestions about a critic that is not trained.
-    (
-      {'output_std': 0.0},
-      _FROZEN,
-      'optimizer.autoencoder_learning_rate=1e-4',
-    ),
+    ({'output_std': 0.0}, _FROZEN, _SLOW),
     (
       {'output_std': 0.0},
       {'objective': 'mse', 'optimizer__muon_learning_rate': 0.01},
-      'optimizer.autoencoder_learning_rate=1e-4 '
-      'optimizer.muon_learning_rate=2e-3',
+      f'{_SLOW} optimizer.muon_learning_rate=2e-3',
     ),
   ],
 )
@@ -481,9 +470,8 @@ def test_suggestions_depend_on_the_configuration(ill, changes, flags):
 
 
 def test_the_cause_depends_on_whether_anything_bounds_the_critic():
-  ill = {'feature_scale': 1e5}
-  (bounded,) = _messages(_monitor(), ill)
-  (free,) = _messages(_monitor(critic__r1_weight=0.0), ill)
+  (bounded,) = _messages(_monitor(), _EXPLODED)
+  (free,) = _messages(_monitor(critic__r1_weight=0.0), _EXPLODED)
   assert 'nothing bounds' in free and 'nothing bounds' not in bounded
 
 

@@ -8,11 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.command_line import run
 from tests.finished_run import restore_state
+from tests.networks import assert_equal
 from tests.processes import read_rows
-from vaegan_jax.config.io import load_config
-from vaegan_jax.runtime import writers
 from vaegan_jax.training import kl_rate
 
 _RATE = 10.0
@@ -94,15 +92,14 @@ def test_a_kl_that_follows_its_weight_late_meets_the_rate():
 
 
 def test_a_run_logs_the_weight_that_trains_it_and_resumes_with_it(
-  tiny_run, tmp_path, monkeypatch
+  run, tiny_run, tmp_path
 ):
-  monkeypatch.setattr(writers, '_tensorboard_writer', lambda _: None)
   args = [arg for arg in tiny_run if 'kl_weight' not in arg]
   args.append(f'--config.loss.rate={_RATE}')
   args.append('--config.objective=mse')  # A critic compiles slowly.
-  assert run(*args, f'--workdir={tmp_path / "a"}') == 0
+  assert run(tmp_path / 'a', *args) == 0
   for more in ('--config.num_train_steps=10', '--config.num_train_steps=20'):
-    assert run(*args, more, f'--workdir={tmp_path / "b"}') == 0
+    assert run(tmp_path / 'b', *args, more) == 0
   rows = read_rows(tmp_path / 'a')
   weights = [row['train/kl_weight'] for row in rows]
   assert weights[0] == pytest.approx(4.0)  # loss.kl_weight of pixels
@@ -116,8 +113,4 @@ def test_a_run_logs_the_weight_that_trains_it_and_resumes_with_it(
     )
     loss = row['train/distance'] + row['train/kl_weight'] * row['train/kl']
     assert row['train/loss'] == pytest.approx(loss, rel=1e-5)
-  states = [
-    restore_state(load_config(path / 'config.json'), str(path))[0]
-    for path in (tmp_path / 'a', tmp_path / 'b')
-  ]
-  jax.tree.map(np.testing.assert_array_equal, *states)
+  assert_equal(*(restore_state(tmp_path / name)[0] for name in 'ab'))

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests.networks import assert_close
 from vaegan_jax.training import muon, optimizers
 from vaegan_jax.training.critic_step import CriticConfig
 
@@ -32,13 +33,8 @@ DEFAULTS = optimizers.OptimizerConfig(
 
 
 def schedules_of(names, num_train_steps=100, critic=PLAIN_CRITIC, **changes):
-  return optimizers.create_schedules(
-    names,
-    dataclasses.replace(DEFAULTS, **changes),
-    num_train_steps=num_train_steps,
-    num_critic_steps=critic.num_steps,
-    critic_warmups=critic.warmups,
-  )
+  config = dataclasses.replace(DEFAULTS, **changes)
+  return optimizers.create_schedules(names, config, critic, num_train_steps)
 
 
 def create(names, num_train_steps=100, critic=PLAIN_CRITIC, **changes):
@@ -173,39 +169,33 @@ def test_muon_takes_gradients_without_full_rank(rank):
   assert np.isfinite(got).all() and abs(got).max() <= 1
 
 
-def test_learning_rates_rise_from_zero():
-  optimizer = create(['autoencoder'], warmup_steps=4)['autoencoder']
-  quarter = RATES['autoencoder'] / 4
-  expected = quarter * np.array([0, 1, 2, 3, 4, 4, 4])
-  np.testing.assert_allclose(rates(optimizer, 7), expected, rtol=1e-4)
+COSINE = (1 + np.cos(np.pi * np.arange(9) / 8)) / 2  # 1, 0.5 and 0 at 0, 4, 8.
 
 
-def test_a_cosine_falls_to_zero_at_the_end_of_the_run():
-  options = dict(schedule='cosine', num_train_steps=8)
+@pytest.mark.parametrize(
+  ('options', 'expected'),
+  [
+    (dict(warmup_steps=4), [0, 0.25, 0.5, 0.75, 1, 1, 1]),
+    # It falls to zero at the end of the run, and after the warm-up.
+    (dict(schedule='cosine', num_train_steps=8), [*COSINE, 0, 0]),
+    (
+      dict(schedule='cosine', warmup_steps=2, num_train_steps=6),
+      [0, 0.5, 1, *COSINE[2:7:2], 0],
+    ),
+    # A run may be all warm-up.
+    *(
+      (
+        dict(schedule=schedule, warmup_steps=4, num_train_steps=4),
+        [0, 0.25, 0.5, 0.75],
+      )
+      for schedule in ('constant', 'cosine')
+    ),
+  ],
+)
+def test_learning_rates_follow_their_schedule(options, expected):
   optimizer = create(['autoencoder'], **options)['autoencoder']
-  # (1 + cos(pi t / 8)) / 2 at t = 0, 1, ... 8 and beyond.
-  expected = (1 + np.cos(np.pi * np.arange(9) / 8)) / 2
-  assert expected[[0, 4, 8]].tolist() == [1.0, 0.5, 0.0]
-  got = rates(optimizer, 11) / RATES['autoencoder']
-  np.testing.assert_allclose(got, [*expected, 0, 0], rtol=1e-4, atol=1e-6)
-
-
-def test_a_cosine_follows_the_warm_up():
-  options = dict(schedule='cosine', warmup_steps=2, num_train_steps=6)
-  optimizer = create(['autoencoder'], **options)['autoencoder']
-  cosine = [0.5 + np.sqrt(0.125), 0.5, 0.5 - np.sqrt(0.125)]  # At 45, 90, 135.
-  got = rates(optimizer, 7) / RATES['autoencoder']
-  expected = [0, 0.5, 1, *cosine, 0]
+  got = rates(optimizer, len(expected)) / RATES['autoencoder']
   np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
-
-
-def test_a_run_may_be_all_warm_up():
-  """Sets warmup_steps to num_train_steps, which `validation.py` allows."""
-  for schedule in ('constant', 'cosine'):
-    options = dict(schedule=schedule, warmup_steps=4, num_train_steps=4)
-    optimizer = create(['autoencoder'], **options)['autoencoder']
-    got = rates(optimizer, 4) / RATES['autoencoder']
-    np.testing.assert_allclose(got, [0, 0.25, 0.5, 0.75], rtol=1e-4)
 
 
 def test_the_critics_schedule_counts_its_own_steps():
@@ -254,9 +244,7 @@ def test_a_gradient_is_clipped_by_its_global_norm(gradient, clipped):
   first = jnp.concatenate([adam_state['a'], adam_state['b'][0]])
   np.testing.assert_allclose(first, 0.5 * np.array(clipped), rtol=1e-6)
   expected, _ = step(plain, np.float32(clipped))
-  jax.tree.map(
-    functools.partial(np.testing.assert_allclose, rtol=1e-6), updates, expected
-  )
+  assert_close(updates, expected, rtol=1e-6)
 
 
 def test_by_default_there_is_neither_schedule_nor_clipping_in_the_state():

@@ -6,6 +6,7 @@ import optax
 import pytest
 
 from tests import networks
+from tests.networks import assert_equal
 from vaegan_jax.models import create_modules
 from vaegan_jax.training import train_state
 
@@ -43,11 +44,7 @@ def kernels(state, network):
 def test_the_initial_step_is_zero(state):
   assert (state.step, state.num_skipped) == (0, 0)
   assert state.step.dtype == state.num_skipped.dtype == np.int32
-  jax.tree.map(
-    np.testing.assert_array_equal,
-    state.ema_params,
-    state.networks['autoencoder'].params,
-  )
+  assert_equal(state.ema_params, state.networks['autoencoder'].params)
 
 
 def test_the_average_has_its_own_buffers():
@@ -63,7 +60,7 @@ def test_the_average_has_its_own_buffers():
 
 def test_weights_are_a_function_of_the_seed(state):
   again, other = create(), create(seed=1)
-  jax.tree.map(np.testing.assert_array_equal, state, jax.device_get(again))
+  assert_equal(state, jax.device_get(again))
   for network in ('autoencoder', 'critic'):
     for path, kernel in kernels(other, network).items():
       assert (kernel != kernels(state, network)[path]).all()
@@ -81,11 +78,8 @@ def test_the_networks_do_not_share_their_randomness(state):
 def test_without_a_critic_the_autoencoder_is_the_same(state):
   alone = jax.device_get(create(with_critic=False))
   assert set(alone.networks) == {'autoencoder'}
-  jax.tree.map(
-    np.testing.assert_array_equal,
-    alone.networks['autoencoder'],
-    state.networks['autoencoder'],
-  )
+  name = 'autoencoder'
+  assert_equal(alone.networks[name], state.networks[name])
 
 
 def test_only_batch_norm_has_running_averages(state):

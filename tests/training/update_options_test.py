@@ -15,9 +15,10 @@ from tests import networks
 from tests.benchmarks import hlo
 from tests.benchmarks import minimum as least
 from tests.benchmarks import update as benchmark
+from tests.networks import assert_close, assert_equal
 from tests.training import update_test
 from tests.training.assembly import PLAIN, parallel_updates
-from tests.training.update_test import assert_equal, critic_layers, preprocess
+from tests.training.update_test import critic_layers, preprocess
 from vaegan_jax.data import pixels
 from vaegan_jax.losses import adversarial
 from vaegan_jax.models import critic as critic_lib
@@ -195,6 +196,13 @@ def assert_moved(before, after, wanted):
   jax.tree.map(compare, before, after, wanted)
 
 
+def assert_stepped(old, new, metric, reference):
+  """Asserts a first step of SGD, and its loss, by (loss, gradient)."""
+  loss, gradient = reference
+  np.testing.assert_allclose(metric, loss, rtol=1e-5)
+  assert_moved(old, new, step_by(old, gradient))
+
+
 def moves_alike(before, after, wanted):
   try:
     assert_moved(before, after, wanted)
@@ -358,17 +366,16 @@ def test_each_loss_trains_only_its_own_network(name):
   (before, after, _), (metrics, _) = two_steps(case)
   old, new = params_of(before), params_of(after)
   given = sample(1, 0, batches(case, 1)[0])
-  critic_loss, gradient = critic_reference(
+  reference = critic_reference(
     name, old['critic'], old['autoencoder'], given, {'recon': 1.0}
   )
-  assert_moved(old['critic'], new['critic'], step_by(old['critic'], gradient))
-  loss, gradient = autoencoder_reference(
+  loss = metrics['critic_loss']
+  assert_stepped(old['critic'], new['critic'], loss, reference)
+  reference = autoencoder_reference(
     name, old['autoencoder'], new['critic'], given, {'recon': 2.0}
   )
-  wanted = step_by(old['autoencoder'], gradient)
-  assert_moved(old['autoencoder'], new['autoencoder'], wanted)
-  np.testing.assert_allclose(metrics['critic_loss'], critic_loss, rtol=1e-5)
-  np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)
+  loss, name = metrics['loss'], 'autoencoder'
+  assert_stepped(old[name], new[name], loss, reference)
 
 
 def autoencoder_steps(name, *weights):
@@ -402,11 +409,8 @@ def test_stopping_it_there_changes_neither_losses_nor_the_critic():
   (_, state, _), (metrics, _) = two_steps('decoder_only')
   for name in ('loss', 'distance', 'adversarial', 'kl', 'critic_loss'):
     np.testing.assert_allclose(metrics[name], expected[name], rtol=1e-5)
-  jax.tree.map(
-    functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7),
-    state.networks['critic'].params,
-    plain.networks['critic'].params,
-  )
+  critics = (s.networks['critic'].params for s in (state, plain))
+  assert_close(*critics, rtol=1e-5, atol=1e-7)
 
 
 # Samples of the prior as fakes.
@@ -417,12 +421,11 @@ def test_the_critic_weighs_reconstructions_and_samples_alike():
   old = params_of(before)
   given = sample(1, 0, batches('prior', 1)[0])
   half = {'recon': 0.5, 'prior': 0.5}
-  loss, gradient = critic_reference(
+  reference = critic_reference(
     'geometric', old['critic'], old['autoencoder'], given, half
   )
-  np.testing.assert_allclose(metrics['critic_loss'], loss, rtol=1e-5)
   new = after.networks['critic'].params
-  assert_moved(old['critic'], new, step_by(old['critic'], gradient))
+  assert_stepped(old['critic'], new, metrics['critic_loss'], reference)
   fakes = jax.jit(fakes_of)(old['autoencoder'], given)
   fake = np.mean(
     [jax.jit(critic_layers)(old['critic'], f)[1] for f in fakes.values()]
@@ -510,17 +513,10 @@ def test_the_logged_loss_with_an_adaptive_weight_is_what_is_trained(name):
   assert factor > 0.7 * ramp * 4.9
   kinds = {'adaptive': ['recon'], 'prior_adaptive': ['recon', 'prior']}[name]
   weights = {kind: factor / len(kinds) for kind in kinds}
-  old = before.networks['autoencoder'].params
-  loss, gradient = autoencoder_reference(
-    'geometric',
-    old,
-    after.networks['critic'].params,
-    sample(1, 0, images[0]),
-    weights,
-  )
-  np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)
-  new = after.networks['autoencoder'].params
-  assert_moved(old, new, step_by(old, gradient))
+  old, new = (s.networks['autoencoder'].params for s in (before, after))
+  critic, given = after.networks['critic'].params, sample(1, 0, images[0])
+  reference = autoencoder_reference('geometric', old, critic, given, weights)
+  assert_stepped(old, new, metrics['loss'], reference)
 
 
 # Critic warm-up.
@@ -619,21 +615,14 @@ def test_in_a_warm_up_only_the_critic_is_trained():
 
 def test_the_last_update_of_a_warm_up_trains_both_networks():
   (_, second, third), (_, metrics) = two_steps('warmup')
-  old = params_of(second)
+  old, new = (s.networks['autoencoder'].params for s in (second, third))
+  critic = third.networks['critic'].params
   given = sample(2, 0, batches('warmup', 2)[1])
-  loss, gradient = autoencoder_reference(
-    'geometric',
-    old['autoencoder'],
-    third.networks['critic'].params,
-    given,
-    {'recon': 2.0},
+  reference = autoencoder_reference(
+    'geometric', old, critic, given, {'recon': 2.0}
   )
-  np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)
-  assert_moved(
-    old['autoencoder'],
-    third.networks['autoencoder'].params,
-    step_by(old['autoencoder'], gradient),  # The momentum began at 0.
-  )
+  # The momentum began at 0.
+  assert_stepped(old, new, metrics['loss'], reference)
 
 
 # Randomness.
@@ -664,9 +653,7 @@ def sampled(num_rollbacks):
 
 
 @pytest.mark.parametrize('num_rollbacks', [0, 1, 2])
-def test_random_inputs_depend_on_seed_step_index_and_rollbacks(
-  num_rollbacks,
-):
+def test_random_inputs_depend_on_seed_step_index_and_rollbacks(num_rollbacks):
   mirrored = np.zeros((3 * BATCH, 1, 2, 1), np.uint8)
   mirrored[:, :, 1] = 254
   for part, got in enumerate(sampled(num_rollbacks)):
@@ -722,12 +709,10 @@ def test_a_rollback_changes_the_random_inputs_of_a_step():
     (before, after), (metrics,) = run('plain', images, state)
     assert after.num_rollbacks == num_rollbacks
     given = sample(1, 0, images[0], num_rollbacks)
+    old = before.networks['autoencoder'].params
+    critic = after.networks['critic'].params
     loss, _ = autoencoder_reference(
-      'geometric',
-      before.networks['autoencoder'].params,
-      after.networks['critic'].params,
-      given,
-      {'recon': 2.0},
+      'geometric', old, critic, given, {'recon': 2.0}
     )
     np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)
     if not num_rollbacks:

@@ -11,6 +11,7 @@ import pytest
 
 from tests import networks
 from tests.environment import HAS_FUSION_EMITTERS
+from tests.networks import assert_close, assert_equal
 from tests.training.assembly import PLAIN, parallel_updates
 from vaegan_jax.losses import adversarial
 from vaegan_jax.losses.reconstruction import LossConfig
@@ -180,12 +181,6 @@ def poisoned(images):
   images = images.copy()
   images[1, 0, 0] = POISON
   return images
-
-
-def assert_equal(a, b):
-  """Asserts the same structure and bits."""
-  assert jax.tree.structure(a) == jax.tree.structure(b)
-  jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def differ(a, b):
@@ -475,11 +470,7 @@ def test_the_average_follows_its_formula():
     average = jax.tree.map(
       lambda a, p, decay=decay: decay * a + (1 - decay) * p, average, params
     )
-    jax.tree.map(
-      functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7),
-      state.ema_params,
-      average,
-    )
+    assert_close(state.ema_params, average, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize(

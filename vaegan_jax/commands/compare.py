@@ -48,12 +48,9 @@ def compare(
   One critic measures the distance of all runs, because distances in different
   features cannot be compared: the critic of the first run that has one. The
   pretrained networks are those of the first run that names any. Writes
-  `comparison.png`, `comparison.json`, `comparison.md` and `report.html`.
-
-  Args:
-    configs: {workdir: its configuration}; the images of the runs must be of
-      the same dataset and shape.
-    output_dir: folder of the four files.
+  `comparison.png`, `comparison.json`, `comparison.md` and `report.html`. The
+  images of the runs {workdir: configuration} must be of the same dataset and
+  shape.
 
   Raises:
     UserError: a run has no checkpoint, or the runs' data differ.

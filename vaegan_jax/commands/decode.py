@@ -6,8 +6,6 @@ import ml_collections
 import numpy as np
 
 from vaegan_jax.config.cli import Use
-from vaegan_jax.config.settings import settings
-from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.pictures import png_names
 from vaegan_jax.errors import UserError
 from vaegan_jax.inference.command_io import (
@@ -33,13 +31,12 @@ def decode(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
   """
   model = open_model(config, workdir, use)
   tiler, number = open_tiler(model, config, use), 0
-  data = settings(DataConfig, model.config.data)
   replicated = devices.replicate(model)
   for part in read_latents(use.input, model):
     part = part._replace(latents=_check(part.latents, use))
     if part.tiles:
       tiler = tiler or open_tiler(model, config, use, part.tiles['tile'])
-      decode_part(tiler, part, data, use.output)
+      decode_part(tiler, part, use.output)
       number += 1
       continue
     numbers = range(number, number + len(part.latents))

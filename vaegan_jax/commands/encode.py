@@ -3,8 +3,6 @@
 import ml_collections
 
 from vaegan_jax.config.cli import Use
-from vaegan_jax.config.settings import settings
-from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.inference.command_io import (
   open_examples,
   open_model,
@@ -31,8 +29,7 @@ def encode(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
     with_statistics(model, config, images)
   facts = {'source': source}
   if tiler:
-    data = settings(DataConfig, model.config.data)
-    statistics = encode_files(tiler, images, data, use.output, facts)
+    statistics = encode_files(tiler, images, use.output, facts)
   else:
     statistics = write_latents(
       model, images, use.output, facts, batch_size=config.batch_size

@@ -8,8 +8,6 @@ gets a folder of diffusers in it, which is all that `--format=diffusers` writes.
 Flax.
 """
 
-import json
-
 import jax
 import jax.export
 import jax.numpy as jnp
@@ -27,7 +25,12 @@ from vaegan_jax.inference.model_card import write_card
 from vaegan_jax.models import safetensors_files
 from vaegan_jax.models.pretrained import diffusers, diffusers_files
 from vaegan_jax.models.tensors import digest
-from vaegan_jax.runtime.files import replacing, write_bytes, write_text
+from vaegan_jax.runtime.files import (
+  replacing,
+  write_bytes,
+  write_json,
+  write_text,
+)
 from vaegan_jax.setup.exported_run import (
   EXPORT_VERSION,
   WEIGHTS_FILE,
@@ -68,16 +71,9 @@ def export(config: ml_collections.ConfigDict, workdir: str, use: Use) -> None:
 
 def _write_own(model: TrainedModel, tensors, folder: epath.Path) -> None:
   """Writes the files that `vaegan_jax.load` opens."""
-  text = json.dumps(stamp(_without_paths(model.config)), indent=2) + '\n'
-  write_text(folder / 'config.json', text)
+  write_json(folder / 'config.json', stamp(_without_paths(model.config)))
   if model.statistics:
     write_text(folder / FILE, model.statistics.to_json())
-  _write_weights(model, tensors, folder)
-  if model.config.model.layout in diffusers.LAYOUTS:
-    _write_for_diffusers(model, folder / 'diffusers')
-
-
-def _write_weights(model: TrainedModel, tensors, folder: epath.Path) -> None:
   metadata = {
     'format': 'vaegan_jax',
     'version': str(EXPORT_VERSION),
@@ -86,6 +82,8 @@ def _write_weights(model: TrainedModel, tensors, folder: epath.Path) -> None:
     'sha256': digest(tensors),
   }
   _write_tensors(folder / WEIGHTS_FILE, tensors, metadata)
+  if model.config.model.layout in diffusers.LAYOUTS:
+    _write_for_diffusers(model, folder / 'diffusers')
 
 
 def _write_for_diffusers(model: TrainedModel, folder: epath.Path) -> None:
@@ -101,9 +99,7 @@ def _write_for_diffusers(model: TrainedModel, folder: epath.Path) -> None:
     statistics,
     model.config.data.sample_rate,
   )
-  write_text(
-    folder / diffusers_files.CONFIG, json.dumps(config, indent=2) + '\n'
-  )
+  write_json(folder / diffusers_files.CONFIG, config)
   tensors = diffusers.to_diffusers(model.variables['autoencoder'])
   _write_tensors(folder / diffusers_files.WEIGHTS, tensors, {'format': 'pt'})
 

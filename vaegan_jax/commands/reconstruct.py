@@ -11,8 +11,6 @@ import ml_collections
 from etils import epath
 
 from vaegan_jax.config.cli import Use
-from vaegan_jax.config.settings import settings
-from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.pictures import Pictures, png_names
 from vaegan_jax.data.split import Images
 from vaegan_jax.inference.command_io import (
@@ -40,8 +38,7 @@ def reconstruct(
   tiler = open_tiler(model, config, use)
   images = open_examples(config, workdir, use)
   if tiler:
-    data = settings(DataConfig, model.config.data)
-    reconstruct_files(tiler, images, data, use.output)
+    reconstruct_files(tiler, images, use.output)
   else:
     _reconstruct(model, images, config.batch_size, use)
   print(f'Reconstructed {len(images):,} examples: {use.output}', flush=True)

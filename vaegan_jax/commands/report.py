@@ -14,12 +14,7 @@ def report(
   folder: str,
   options: PageOptions,
 ) -> None:
-  """Evaluates runs on the same held-out examples, and writes their page.
-
-  Args:
-    configs: {workdir: its configuration}; several are compared.
-    folder: where the file is written.
-    options: of the page.
+  """Evaluates runs {workdir: configuration}, and writes their page.
 
   Raises:
     UserError: a run has no checkpoint, the runs' data differ, or the file

@@ -30,9 +30,9 @@ from vaegan_jax.evaluation.feature_metrics import FeatureMetrics
 from vaegan_jax.report.examples import collect
 from vaegan_jax.report.page import ReportedRun, max_bytes
 from vaegan_jax.runtime import distributed
-from vaegan_jax.runtime.checkpoint_metadata import check_same, is_run
+from vaegan_jax.runtime.checkpoint_files import check_same, is_run
 from vaegan_jax.runtime.checkpoints import Checkpoints
-from vaegan_jax.runtime.files import check_writable, write_text
+from vaegan_jax.runtime.files import check_writable, write_json
 from vaegan_jax.runtime.preemption import Preempted, Stopper
 from vaegan_jax.runtime.progress import format_duration
 from vaegan_jax.setup.data_identity import keep_rules
@@ -104,11 +104,9 @@ def study(runs: Runs, workdir: str) -> int:
 def _run(
   config: ml_collections.ConfigDict, workdir: str, stopper: Stopper
 ) -> tuple[int, Outcome | None]:
-  """Trains and evaluates one run, and records its outcome.
+  """Trains and evaluates a run; returns the exit status of the training.
 
-  Returns:
-    The exit status of the training, and the outcome; None if the run was
-    stopped from outside.
+  It also records and returns the outcome; None: the run was stopped.
   """
   status, ending = loop.FAILED, None
   try:
@@ -137,13 +135,11 @@ def _run(
   outcome = {'objective': config.objective, 'seed': config.seed} | ending
   if distributed.is_first():
     content = outcome | {'config': config.to_dict()}
-    text = json.dumps(content, indent=2, allow_nan=False) + '\n'
-    write_text(_outcome_path(workdir), text)
+    write_json(_outcome_path(workdir), content, allow_nan=False)
   return status, outcome
 
 
 def _success(workdir) -> Outcome:
-  """Returns the outcome of a run that was trained and evaluated."""
   scores = json.loads((epath.Path(workdir) / 'evaluation.json').read_text())
   return {'status': FINISHED, 'step': scores.pop('step'), 'scores': scores}
 
@@ -237,7 +233,6 @@ class _Progress:
   """Progress of a study, as a line before each run."""
 
   def __init__(self, runs: Runs, outcomes: Mapping[str, Outcome | None]):
-    """Starts the clock."""
     self._steps_left = {
       run: 0 if outcomes[run] else config.num_train_steps - _newest_step(run)
       for run, config in runs.items()
@@ -245,7 +240,6 @@ class _Progress:
     self._start = time.monotonic()
 
   def announce(self, run: str, name: str, outcome: Outcome | None) -> None:
-    """Prints the line of a run whose outcome may be known already."""
     runs = list(self._steps_left)
     index = runs.index(run)
     elapsed = time.monotonic() - self._start
@@ -276,10 +270,9 @@ def _show(runs: Runs, outcomes: Mapping[str, Outcome], workdir: str) -> None:
 def _look_at(
   config, workdir, name, share, with_originals
 ) -> tuple[ReportedRun, np.ndarray, np.ndarray]:
-  """Returns a run for the page, and first examples and reconstructions.
+  """Returns a run for the page, and pictures and reconstructions.
 
-  The examples are pictures. They are encoded here, so that one run is in memory
-  at a time.
+  They are encoded here, so that one run is in memory at a time.
   """
   evaluator, variables, step = open_run(
     config, workdir, feature_metrics=FeatureMetrics(), has_judge=False

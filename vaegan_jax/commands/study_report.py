@@ -1,7 +1,6 @@
 """The report of a study: tables, the figure and the curves, with the spread."""
 
 import dataclasses
-import json
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +13,7 @@ from vaegan_jax.evaluation.scores import optional_metrics, quality_metrics
 from vaegan_jax.names import REPORT_FILE
 from vaegan_jax.report.facts import rate_curves
 from vaegan_jax.report.page import ReportedRun, build_page
-from vaegan_jax.runtime.files import save_png, write_text
+from vaegan_jax.runtime.files import save_png, write_json, write_text
 
 # label, objective, seed, status, step, and scores or message.
 Outcome = dict[str, Any]
@@ -29,21 +28,8 @@ _PROTOCOL = """
 - pictures and curves of training: of the first seed that finished
 - the distance is not reported: each critic has features of its own
 """
-_CURVES = (
-  'psnr',
-  'low_frequency_psnr',
-  'log_spectral_distance',
-  'mel_distance',
-  'stft_distance',
-  'si_sdr',
-  'detail',
-  'false_detail',
-  'lpips',
-  'lpips_alex',
-  'dists',
-  'kid',
-  'frechet',
-)
+_NO_CURVES = ('ssim', 'energy', 'judge', 'judge_frechet')
+_CURVES = [name for name in quality_metrics() if name not in _NO_CURVES]
 
 
 def summarize(outcomes: list[Outcome]) -> Summary:
@@ -100,8 +86,7 @@ def write_tables(outcomes: list[Outcome], workdir: str) -> None:
     for label, row in summary.items()
   }
   content = {'objectives': rows, 'runs': outcomes}
-  text = json.dumps(content, indent=2, allow_nan=False) + '\n'
-  write_text(root / 'study.json', text)
+  write_json(root / 'study.json', content, allow_nan=False)
 
 
 def show(
@@ -111,10 +96,8 @@ def show(
 ) -> None:
   """Prints the table; writes `study.png`, the page and a sweep's curves.
 
-  Args:
-    outcomes: outcomes of all runs.
-    shown: the first finished run of each label, for the page, with originals
-      and reconstructions [N, H, W, C] in [-1, 1].
+  The first finished run of each label is shown, with originals and
+  reconstructions [N, H, W, C] in [-1, 1].
   """
   root = epath.Path(workdir)
   print((root / 'study.md').read_bytes().decode(), end='', flush=True)

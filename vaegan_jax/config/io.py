@@ -23,7 +23,7 @@ from vaegan_jax.config.migrations import upgrade
 from vaegan_jax.config.paths import absolute
 from vaegan_jax.config.rules import FILES, PATH, flatten, nearest
 from vaegan_jax.config.validation import validate
-from vaegan_jax.errors import UserError
+from vaegan_jax.errors import UserError, naming
 from vaegan_jax.names import OBJECTIVES
 
 _MAX_BYTES = 2**20  # Limit of a `config.json`, which has about 3,000.
@@ -60,10 +60,8 @@ def load_config(path: os.PathLike | str) -> ConfigDict:
         for field in schema.FIELDS
       }
     )
-  try:
+  with naming(str(path)):
     validate(config)
-  except UserError as error:
-    raise UserError(f'{path}: {error}') from error
   return config
 
 

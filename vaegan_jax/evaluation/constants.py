@@ -14,16 +14,11 @@ _MOST_COLORS = 8
 
 
 def constant_examples(shape: Sequence[int]) -> np.ndarray:
-  """Returns constant examples: five levels, then up to eight colours.
+  """Returns constant examples of a shape (*S, C): five levels, up to 8 colours.
 
   In each colour every C'th channel is bright, where C' is the number of colours
-  and at most C.
-
-  Args:
-    shape: (*S, C) of an example.
-
-  Returns:
-    [N, *S, C] float32 in [-1, 1], a view without memory of its own.
+  and at most C. They are [N, *S, C] float32 in [-1, 1], a view without memory
+  of its own.
   """
   *space, channels = shape
   colors = np.repeat(np.float32(_LEVELS)[:, None], channels, axis=1)
@@ -37,13 +32,9 @@ def constant_examples(shape: Sequence[int]) -> np.ndarray:
 
 @jax.jit
 def energies(x: jax.Array) -> jax.Array:
-  """Computes the energy off the mean of each channel, and all energy.
+  """Computes the energy off the mean of each channel, and all energy, [N, 2].
 
-  Args:
-    x: [N, *S, C]; values beyond [-1, 1] are clipped.
-
-  Returns:
-    [N, 2] float32.
+  Values of x [N, *S, C] beyond [-1, 1] are clipped.
   """
   x = jnp.clip(x.astype(jnp.float32), -1, 1)
   space, axes = tuple(range(1, x.ndim - 1)), tuple(range(1, x.ndim))

@@ -17,7 +17,6 @@ import numpy as np
 from vaegan_jax.data import pixels
 from vaegan_jax.data.split import Images
 from vaegan_jax.evaluation import constants, figures, metrics, signal_figures
-from vaegan_jax.evaluation.batches import WithIndices, concatenate
 from vaegan_jax.evaluation.critic_distance import (
   critic_distance,
   describe_distance,
@@ -29,6 +28,7 @@ from vaegan_jax.evaluation.reconstructor import (
   Poll,
   Reconstructor,
   Variables,
+  concatenate,
   never_stop,
 )
 from vaegan_jax.evaluation.scores import (
@@ -40,7 +40,6 @@ from vaegan_jax.evaluation.scores import (
   summarize,
 )
 from vaegan_jax.losses.reconstruction import LossConfig
-from vaegan_jax.models.tile_plan import TilePlan
 from vaegan_jax.runtime import devices
 
 _NUM_PLAYED = 4
@@ -58,17 +57,12 @@ class Evaluator(Reconstructor):
     images: Images,
     *,
     loss: LossConfig,
-    batch_size: int,
-    seed: int,
-    value_range: pixels.ValueRange = 'dtype',
     bands: Sequence[int] = (),
     sample_rate: int = 16_000,
-    masked: bool = False,
-    mid_side: bool = False,
     feature_metrics: FeatureMetrics = _NO_FEATURE_METRICS,
     has_judge: bool = False,
-    tiles: TilePlan | None = None,
     notes: Sequence[str] = (),
+    **options: Any,
   ):
     """Prepares the compiled functions; computes nothing yet.
 
@@ -77,33 +71,18 @@ class Evaluator(Reconstructor):
       images: the held-out examples.
       loss: settings of the distance; `normalize='batch'` takes its means over
         one batch.
-      batch_size: examples in a batch, shared over this process's devices.
-      seed: seed of the samples from the prior and from the latent.
-      value_range: as `pixels.to_float` takes it.
       bands: the channels that figures show, if not all; then each channel is
         scored, too.
-      sample_rate: sample rate of sounds, in Hz.
-      masked: whether NaN in the examples means no data.
-      mid_side: whether the networks take mid and side; see `Reconstructor`.
-      feature_metrics: metrics by pretrained networks.
       has_judge: whether a network of the data's own judges; `score` trains it.
-      tiles: in which the autoencoder is applied; None: it takes whole examples.
       notes: further lines of the protocol.
+      **options: those of `Reconstructor`.
     """
-    super().__init__(
-      modules['autoencoder'],
-      images,
-      batch_size=batch_size,
-      seed=seed,
-      value_range=value_range,
-      masked=masked,
-      mid_side=mid_side,
-      tiles=tiles,
-    )
+    super().__init__(modules['autoencoder'], images, **options)
     self.bands, self.sample_rate = bands, sample_rate
     self._feature_metrics = feature_metrics
     self._has_judge, self._judge = has_judge, None
-    self._notes = (*describe_distance(modules, loss, batch_size), *notes)
+    told = describe_distance(modules, loss, self._batch_size)
+    self._notes = (*told, *notes)
     self._measure = functools.partial(
       _measure, by_band=bool(bands), sample_rate=sample_rate
     )
@@ -173,7 +152,7 @@ class Evaluator(Reconstructor):
         autoencoder,
         distance or self.distance_for(variables),
       ),
-      WithIndices(self._images),
+      _WithIndices(self._images),
       batch_size=self._batch_size,
       what='Evaluating',
       indices=range(num_images),
@@ -253,8 +232,7 @@ class Evaluator(Reconstructor):
   ) -> dict[str, np.ndarray]:
     """Plots originals with reconstructions, samples, and an interpolation.
 
-    Returns:
-      {name: [H', W', 3] uint8}; the interpolation is between two originals.
+    Each is [H', W', 3] uint8; the interpolation is between two originals.
     """
     x, x_recon, latents = self.reconstruct(
       variables, range(2 * NUM_COLUMNS), poll
@@ -300,6 +278,16 @@ class Evaluator(Reconstructor):
     return signal_figures.as_pictures(
       x, bands=self.bands, sample_rate=self.sample_rate
     )
+
+
+class _WithIndices:
+  """Examples whose batches carry their indices: (images [B, ...], [B])."""
+
+  def __init__(self, images: Images):
+    self._images = images
+
+  def __getitem__(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return self._images[indices], indices
 
 
 # Evaluators of equal modules share what is compiled, as in a study.

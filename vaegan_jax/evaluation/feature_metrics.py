@@ -9,18 +9,17 @@ repeated to three channels. VGG16 takes sides below 64 pixels enlarged to it
 channels, P pictures of an image, F features.
 """
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from vaegan_jax.errors import UserError
+from vaegan_jax.errors import UserError, naming
 from vaegan_jax.evaluation.paired_metrics import (
   compare_pairs,
   load_paired_metrics,
@@ -37,31 +36,21 @@ Features = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class FeatureMetrics:
-  """Metrics in the features of pretrained networks.
+  """Metrics in the features of pretrained networks."""
 
-  Attributes:
-    embedders: one a network, (pictures [B, H, W, C] in [-1, 1]) -> Features.
-    protocol: a line about each metric.
-    arrays: whether the examples are arrays, not photographs.
-    num_features: F of the Frechet distance; 0: it is not computed.
-  """
-
+  # One a network, (pictures [B, H, W, C] in [-1, 1]) -> Features.
   embedders: tuple[Callable[[jax.Array], Features], ...] = ()
-  protocol: tuple[str, ...] = ()
-  arrays: bool = False
-  num_features: int = 0
+  protocol: tuple[str, ...] = ()  # A line about each metric.
+  arrays: bool = False  # Examples are arrays, not photographs.
+  num_features: int = 0  # F of the Frechet distance; 0: it is not computed.
 
   def measure(
     self, x: jax.Array, recons: Mapping[str, jax.Array]
   ) -> dict[str, jax.Array]:
-    """Compares originals with several kinds of reconstructions.
+    """Compares originals x [B, H, W, C] with several kinds of reconstructions.
 
     One picture of each example is embedded at a time, so that the memory does
     not grow with the number of bands.
-
-    Args:
-      x: [B, H, W, C] originals in [-1, 1].
-      recons: {suffix: [B, H, W, C]} reconstructions.
 
     Returns:
       The values of the loaded metrics: 'features' [B, P, F] of the
@@ -136,7 +125,7 @@ def load_feature_metrics(
   """
   paired, num_features = [], 0
   if lpips_weights:
-    with _naming(f'evaluation.lpips_weights={lpips_weights}'):
+    with naming(f'evaluation.lpips_weights={lpips_weights} cannot be used'):
       paired = load_paired_metrics(lpips_weights.split(','))
   protocol = [
     f'{metric.description}, {" and ".join(map(_describe, metric.files))}'
@@ -144,7 +133,9 @@ def load_feature_metrics(
   ]
   networks = {m.name: (m.embed, m.variables) for m in paired}
   if features_weights:
-    with _naming(f'evaluation.features_weights={features_weights}'):
+    with naming(
+      f'evaluation.features_weights={features_weights} cannot be used'
+    ):
       network, num_features, description = _load_features(features_weights)
     trunks = {m.name: m.files[0] for m in paired}
     shared = 'lpips' in trunks and (
@@ -196,22 +187,13 @@ def _load_features(path):
   return network, vgg.WIDTHS[-1], description
 
 
-@contextlib.contextmanager
-def _naming(field: str) -> Iterator[None]:
-  """Names the field in the errors of its file."""
-  try:
-    yield
-  except UserError as error:
-    raise UserError(f'{field} cannot be used: {error}') from error
-
-
 @jax.jit
 def _split_bands(images):
   return tuple(jnp.split(images, images.shape[-1], axis=-1))
 
 
 def _describe_pictures(channels: int, arrays: bool) -> str:
-  """Describes the pictures of such examples, as it follows "take"."""
+  """Describes the pictures of examples, to follow "take"."""
   if channels == 1:
     return 'the one channel, as grey'
   if channels == 3:
@@ -226,13 +208,9 @@ def _describe_pictures(channels: int, arrays: bool) -> str:
 
 
 def to_pictures(images: jax.Array) -> jax.Array:
-  """Returns the pictures that the networks take, in their own size.
+  """Returns what the networks take, [B, H, W, 1 or 3] in [-1, 1], of 8 bits.
 
-  Args:
-    images: [B, H, W, C] in [-1, 1]; of two or four channels the last is alpha.
-
-  Returns:
-    [B, H, W, 1 or 3] float32 in [-1, 1], of 8 bits.
+  Of images [B, H, W, C] with two or four channels the last is alpha.
   """
   images = jnp.clip(images.astype(jnp.float32), -1, 1)
   images = jnp.round((images + 1) * 127.5) / 127.5 - 1

@@ -48,11 +48,7 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 def frechet_floor(features: np.ndarray) -> float:
   """Returns the least distance to expect with this number of images.
 
-  Args:
-    features: [N, F] or [N, P, F] of the originals.
-
-  Returns:
-    The distance between one half of them (every second one) and the other.
+  It is that between one half of the originals (every second one) and the other.
   """
   return frechet_distance(features[0::2], features[1::2])
 

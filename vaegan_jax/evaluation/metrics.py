@@ -106,16 +106,10 @@ def low_frequency_psnr(
 def high_frequencies(x: jax.Array) -> jax.Array:
   """Returns the cosine transform above a quarter of the sampling frequency.
 
-  It is the orthonormal DCT-II over all axes of space, without frequencies up to
-  a radius of 0.25 cycles per position. Inner products are those of the examples
-  (Parseval). The FFT would count the jump between opposite borders as fine
-  detail, in blurred images too.
-
-  Args:
-    x: [B, *S, C] in [-1, 1].
-
-  Returns:
-    [B, *S, C] float32, by frequency.
+  It is the orthonormal DCT-II of x [B, *S, C] over all axes of space, without
+  frequencies up to a radius of 0.25 cycles per position. Inner products are
+  those of the examples (Parseval). The FFT would count the jump between
+  opposite borders as fine detail, in blurred images too.
   """
   spectrum = jax.scipy.fft.dctn(_clip(x), axes=_space_axes(x), norm='ortho')
   radius = _radii(x.shape[1:-1])
@@ -133,9 +127,8 @@ def high_frequency_products(
 ) -> dict[str, jax.Array]:
   """Computes the inner products of high frequencies, ring by ring.
 
-  A ring is 1/16 cycles per position wide.
-
-  No data of each image is interpolated from its own valid values.
+  A ring is 1/16 cycles per position wide. No data of each image is interpolated
+  from its own valid values.
 
   Returns:
     {name: [B, K] float32} for K rings, from coarse to fine: 'energy' of the
@@ -168,10 +161,8 @@ def energy_ratio(energy: jax.Array, energy_recon: jax.Array) -> jax.Array:
   """Returns the energy of the reconstructions' fine detail, [], over a set.
 
   It is relative to the originals', and noise has energy, too. A few flat
-  originals would dominate a mean of ratios, so it is a ratio of sums.
-
-  Args:
-    energy, energy_recon: [B, K], of `high_frequency_products`.
+  originals would dominate a mean of ratios, so it is a ratio of sums over
+  [B, K], of `high_frequency_products`.
   """
   return jnp.sum(energy_recon) / jnp.sum(energy)
 
@@ -185,8 +176,7 @@ def detail_share(
   Detail at half or double strength has 1/2, and so has all of it in as much
   noise. Noise alone and other examples have 0.
 
-  Args:
-    energy, energy_recon, energy_common: [B, K], of `high_frequency_products`.
+  The arguments are those of `false_detail`.
 
   Returns:
     [] from -1 to 1, the value of the originals; NaN if they have no detail.
@@ -223,7 +213,6 @@ def _interpolate(x: jax.Array, valid: jax.Array) -> jax.Array:
 
 
 def _space_axes(x: jax.Array) -> tuple[int, ...]:
-  """Returns the axes of space of [B, *S, C]."""
   return tuple(range(1, x.ndim - 1))
 
 
@@ -232,29 +221,20 @@ def _clip(x: jax.Array) -> jax.Array:
 
 
 class Metric(NamedTuple):
-  """A reported number: a row of the table.
+  """A reported number: a row of the table."""
 
-  Attributes:
-    name: in `evaluation.json` and in logs.
-    title: in tables and figures.
-    decimals: number of decimals.
-    function: (x, x_recon), each [B, *S, C], -> [B], reported as its mean over
-      the set; of examples with no data it also gets `valid`. None:
-      `scores.summarize` computes it.
-    num_axes: numbers of spatial axes of signals that have it.
-    of_rate: whether the function also takes the `sample_rate` of sounds.
-    optional: whether only some runs have it, such as those with codes.
-    quality: whether it is of reconstructions, from the latent's mean and, as
-      `<name>_sampled`, from a sample.
-  """
-
-  name: str
-  title: str
+  name: str  # Key in `evaluation.json` and in logs.
+  title: str  # Name in tables and figures.
   decimals: int
+  # (x, x_recon), each [B, *S, C], -> [B], reported as its mean over the set; of
+  # examples with no data it also gets `valid`. None: `scores.summarize`
+  # computes it.
   function: Callable[..., jax.Array] | None = None
-  num_axes: tuple[int, ...] = (1, 2, 3)
-  of_rate: bool = False
-  optional: bool = False
+  num_axes: tuple[int, ...] = (1, 2, 3)  # Axes of space of its signals.
+  of_rate: bool = False  # Function also of the `sample_rate` of sounds.
+  optional: bool = False  # Metric of some runs, such as those with codes.
+  # Metric of reconstructions, from the latent's mean and, as `<name>_sampled`,
+  # from a sample.
   quality: bool = True
 
 

@@ -45,33 +45,23 @@ _judges: dict[Hashable, 'OwnJudge'] = {}
 
 @dataclasses.dataclass(frozen=True)
 class OwnJudge:
-  """A trained network.
+  """A trained network."""
 
-  Attributes:
-    module: the network without its head.
-    variables: its weights, on all devices.
-    scales: standard deviations in the data, by which features are divided, of
-      each layer's channels and of the `pooled` features.
-    digest: the first digits of the SHA-256 of weights and scales.
-  """
-
-  module: Critic
-  variables: Mapping[str, Any]
+  module: Critic  # Network without its head.
+  variables: Mapping[str, Any]  # Weights, on all devices.
+  # Standard deviations in the data, by which features are divided, of each
+  # layer's channels and of the `pooled` features.
   scales: Mapping[str, jax.Array]
-  digest: str
+  digest: str  # First digits of the SHA-256 of weights and scales.
 
   def measure(
     self, x: jax.Array, recons: Mapping[str, jax.Array]
   ) -> dict[str, jax.Array]:
-    """Compares originals with several kinds of reconstructions.
-
-    Args:
-      x: [B, *S, C] originals in [-1, 1].
-      recons: {suffix: [B, *S, C]} reconstructions.
+    """Compares originals x [B, *S, C] with several kinds of reconstructions.
 
     Returns:
-      `judge_features` [B, F] of the originals and, for each suffix, `judge`
-      [B], the distance, and `judge_features_recon` [B, F].
+      `judge_features` [B, F] of the originals and, for each suffix of `recons`,
+      `judge` [B], the distance, and `judge_features_recon` [B, F].
     """
     embed = functools.partial(_embed, self.module, self.variables, self.scales)
     maps, features = embed(x)
@@ -102,11 +92,8 @@ def judge_for(
 ) -> OwnJudge:
   """Returns the judge of a data set, trained once in a process.
 
-  Args:
-    key: identifies the examples that `read` returns.
-    read: returns held-out examples.
-    num_examples: of the split, at least `MIN_EXAMPLES`.
-    poll: called before each step; it may raise to end the work.
+  The key identifies the examples that `read` returns, of `num_examples` in the
+  split, at least `MIN_EXAMPLES`. `poll` is called before each step.
   """
   if key not in _judges:
     _judges[key] = train_judge(read, num_examples, poll)
@@ -141,7 +128,6 @@ def train_judge(
 
 
 def _create_network(space) -> Critic:
-  """Returns the network for examples of a shape, without its head."""
   num_blocks = int(np.log2(max(min(space) // _MIN_SIDE, 2)))
   multipliers = _MULTIPLIERS[: num_blocks - 1] + _MULTIPLIERS[-1:]
   return Critic(_WIDTH, multipliers[-len(_MULTIPLIERS) :], head='none')
@@ -190,7 +176,6 @@ def _blur(x, times):
 
 
 def _pool(h):
-  """Averages a feature map over space: [B, *S, F] to [B, F]."""
   return h.mean(axis=tuple(range(1, h.ndim - 1)))
 
 

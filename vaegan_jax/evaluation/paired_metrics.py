@@ -27,21 +27,14 @@ Files = Mapping[str, tuple[str, Mapping[str, np.ndarray]]]
 
 
 class PairedMetric(NamedTuple):
-  """A metric of pairs in the features of a pretrained network.
+  """A metric of pairs in the features of a pretrained network."""
 
-  Attributes:
-    name: in the table of metrics.
-    embed: (variables, pictures [B, H, W, C] in [-1, 1]) -> {name: features}.
-    variables: of the network, numpy.
-    files: paths of the network's file and of the metric's.
-    description: a line of the protocol, without the files.
-  """
-
-  name: str
+  name: str  # Name in the table of metrics.
+  # (variables, pictures [B, H, W, C] in [-1, 1]) -> {name: features}.
   embed: Callable[[Any, jax.Array], dict[str, Any]]
-  variables: Any
-  files: tuple[str, str]
-  description: str
+  variables: Any  # Those of the network, in NumPy.
+  files: tuple[str, str]  # Paths of the network's file and of the metric's.
+  description: str  # A line of the protocol, without the files.
 
 
 def load_paired_metrics(paths: Sequence[str]) -> list[PairedMetric]:
@@ -133,12 +126,10 @@ _METRICS = {
 
 
 def embed_for_lpips(module, name, variables, pictures, layer=''):
-  """Embeds for LPIPS and, with `layer`, for the Frechet distance, in one pass.
+  """Embeds pictures [B, H, W, 1 or 3] in [-1, 1] for the LPIPS of this name.
 
-  Args:
-    name: of the metric.
-    pictures: [B, H, W, 1 or 3] in [-1, 1].
-    layer: the layer whose mean over positions is returned as 'features'.
+  The mean of a further `layer` over positions is returned as 'features', for
+  the Frechet distance.
   """
   layers = (*module.layer_names, layer) if layer else module.layer_names
   _, features = capture_features(

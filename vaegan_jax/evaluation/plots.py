@@ -10,12 +10,7 @@ from typing import Any
 import numpy as np
 
 from vaegan_jax.evaluation.figures import image_grid
-from vaegan_jax.evaluation.tables import (
-  Results,
-  Spread,
-  table_cells,
-  title_of,
-)
+from vaegan_jax.evaluation.tables import Results, Spread, table_cells, title_of
 
 Point = Mapping[str, int | Spread | None]  # {metric: its mean and deviation}.
 
@@ -124,14 +119,11 @@ def _add_rule(figure, y: float, margin: float) -> None:
 def rate_figure(
   lines: Mapping[str, Sequence[Point]], names: Sequence[str]
 ) -> np.ndarray:
-  """Plots metrics over the rate, a line a method, with deviations.
+  """Plots metrics over the rate, a line a method, as [H, W, 3] uint8.
 
   Args:
     lines: label -> its points, sorted by `kl`.
     names: of the metrics, one panel each; those that no point has are skipped.
-
-  Returns:
-    [H, W, 3] uint8.
   """
   shown = [
     name

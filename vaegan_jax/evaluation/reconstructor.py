@@ -14,7 +14,6 @@ import numpy as np
 
 from vaegan_jax.data import pixels
 from vaegan_jax.data.split import Images
-from vaegan_jax.evaluation.batches import concatenate
 from vaegan_jax.evaluation.tiled import TiledAutoencoder
 from vaegan_jax.models.autoencoder import Autoencoder
 from vaegan_jax.models.tile_plan import TilePlan
@@ -40,12 +39,20 @@ class Reconstructor:
     *,
     batch_size: int,
     seed: int,
-    value_range: pixels.ValueRange,
-    masked: bool,
-    mid_side: bool,
+    value_range: pixels.ValueRange = 'dtype',
+    masked: bool = False,
+    mid_side: bool = False,
     tiles: TilePlan | None = None,
   ):
-    """Prepares the compiled functions; see `Evaluator`."""
+    """Prepares the compiled functions; computes nothing yet.
+
+    Args:
+      batch_size: examples in a batch, shared over this process's devices.
+      seed: seed of the samples from the prior and from the latent.
+      masked: whether NaN in the examples means no data.
+      mid_side: whether the networks take mid and side of left and right.
+      tiles: in which the autoencoder is applied; None: it takes whole examples.
+    """
     self._images = images
     self._batch_size, self._seed = batch_size, seed
     self._value_range = value_range
@@ -75,10 +82,7 @@ class Reconstructor:
     return hasattr(self._latent, 'codebook_size')
 
   def reconstruct(
-    self,
-    variables: Variables,
-    indices: Sequence[int],
-    poll: Poll = never_stop,
+    self, variables: Variables, indices: Sequence[int], poll: Poll = never_stop
   ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Reconstructs chosen examples; their program is that of `evaluate`.
 
@@ -135,6 +139,12 @@ class Reconstructor:
   def _heard(self, x: jax.Array) -> jax.Array:
     """Returns what is measured, shown and played: never mid and side."""
     return pixels.left_right(x) if self._mid_side else x
+
+
+def concatenate(batches) -> dict[str, np.ndarray]:
+  """Joins the values [b, ...] of (indices, {name: values}), name by name."""
+  parts = [values for _, values in batches]
+  return {k: np.concatenate([p.pop(k) for p in parts]) for k in list(parts[0])}
 
 
 # Those of equal modules share what is compiled, as in a study.

@@ -23,17 +23,11 @@ _BAND = 'psnr_band_'  # Begins the names of bands, numbered from 0.
 
 
 class Evaluation(NamedTuple):
-  """The results of an evaluation.
+  """The results of an evaluation."""
 
-  Attributes:
-    scores: those of `summarize`.
-    examples: those of `by_example`.
-    code_counts: [K], how often each code occurs; [0] without codes.
-  """
-
-  scores: Scores
-  examples: Mapping[str, np.ndarray]
-  code_counts: np.ndarray
+  scores: Scores  # Results of `summarize`.
+  examples: Mapping[str, np.ndarray]  # Results of `by_example`.
+  code_counts: np.ndarray  # Result of `count_codes`.
 
 
 def quality_metrics() -> list[str]:
@@ -57,8 +51,7 @@ def measure(
   """Computes the values of each example that need no network.
 
   Args:
-    x: [B, *S, C] in [-1, 1].
-    x_recon: [B, *S, C] its reconstructions.
+    x, x_recon: [B, *S, C] in [-1, 1], and its reconstructions.
     valid: [B, *S, C] bool, the values that count; None: all.
     by_band: whether several channels are measured one by one, too.
     sample_rate: of sounds, in Hz.
@@ -127,14 +120,13 @@ def summarize(
 def by_example(
   values: Mapping[str, np.ndarray], judged: np.ndarray
 ) -> dict[str, np.ndarray]:
-  """Returns the metrics that single examples have, {name: [N]}.
+  """Returns the metrics that single examples have, {name: [N]} float64.
+
+  They are NaN where an example does not count.
 
   Args:
     values: as `summarize` takes them, before any is left out.
     judged: [N] bool, the examples that the data's own judge may judge.
-
-  Returns:
-    Values in float64, NaN where an example does not count.
   """
   counted = values.get('counted', np.ones_like(judged))
   examples = {}

@@ -31,7 +31,6 @@ def as_pictures(
     x: [N, *S, C] in [-1, 1].
     bands: the shown channels, as `figures.choose_bands` takes them; the first
       one of sounds.
-    sample_rate: sample rate of sounds, in Hz.
 
   Returns:
     [N, H', W', C'] float in [-1, 1]: the shown channels of images; plots of
@@ -54,9 +53,8 @@ def reconstructions(
 ) -> np.ndarray:
   """Arranges originals and reconstructions, each [N, *S, C], for comparison.
 
-  Returns:
-    [H', W', 3] uint8: rows over each other, or the page of the first sounds
-    (`sound_figures.sound_pairs`).
+  They are [H', W', 3] uint8: rows over each other, or the page of the first
+  sounds (`sound_figures.sound_pairs`).
   """
   options = {'bands': bands, 'sample_rate': sample_rate}
   if x.ndim == 3:

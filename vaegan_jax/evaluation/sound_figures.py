@@ -21,12 +21,10 @@ _decibels = jax.jit(spectra.decibels)
 
 
 def sound_tiles(x: np.ndarray, *, sample_rate: int) -> np.ndarray:
-  """Plots each sound [N, T, 1]: its waveform over its spectrogram.
+  """Plots the waveform of each sound [N, T, 1] over its spectrogram.
 
-  The amplitudes are from -1 to 1; others are clipped, and NaN is silence.
-
-  Returns:
-    [N, 220, 300, 3] uint8.
+  The amplitudes are from -1 to 1; others are clipped, and NaN is silence. The
+  result is [N, 220, 300, 3] uint8.
   """
   x = _as_played(x)
   figure = _create_figure(_TILE)
@@ -114,7 +112,7 @@ def _as_played(x: np.ndarray) -> np.ndarray:
 
 
 def _powers(x: np.ndarray) -> np.ndarray:
-  """Returns spectrograms [N, K, frames] in dB, of [N, T]."""
+  """Returns spectrograms [N, K, frames] of [N, T], in dB."""
   return np.asarray(_decibels(x[..., None]))[..., 0].swapaxes(1, 2)
 
 

@@ -24,12 +24,8 @@ Results = Mapping[str, Mapping[str, float | Spread | None]]
 def markdown_table(results: Results) -> str:
   """Formats results as a Markdown table, one label a line.
 
-  Args:
-    results: label -> {metric: value}. A missing value, `None` or NaN becomes a
-      dash, a `Spread` mean ± deviation with one more decimal.
-
-  Returns:
-    The table, with a newline at its end.
+  A missing value, `None` or NaN becomes a dash, a `Spread` mean ± deviation
+  with one more decimal.
   """
   header, *body = table_cells(results)
   rule = ['---', *['---:'] * (len(header) - 1)]

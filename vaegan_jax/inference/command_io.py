@@ -28,7 +28,7 @@ from vaegan_jax.inference.load import load_model
 from vaegan_jax.inference.measure_latents import measure
 from vaegan_jax.inference.model import TrainedModel
 from vaegan_jax.inference.tiling import Tiler
-from vaegan_jax.runtime.checkpoint_metadata import is_run
+from vaegan_jax.runtime.checkpoint_files import is_run
 from vaegan_jax.runtime.files import check_writable, write_bytes
 from vaegan_jax.setup.data_identity import keep_rules
 
@@ -68,10 +68,9 @@ def open_tiler(
 def open_examples(
   config: ml_collections.ConfigDict, workdir: str, use: Use
 ) -> Images | Pictures:
-  """Opens the split or the files that a command is to process.
+  """Opens the split or the files to process, decoded as in training.
 
-  Returns:
-    The examples, decoded as in training; files have `names`.
+  Files have `names`.
 
   Raises:
     UserError: there are none, or they cannot be read.
@@ -102,7 +101,6 @@ def write_pictures(
   A sound gets a `.wav` file too, if the package `soundfile` is installed.
 
   Args:
-    folder: local or `gs://...`.
     names: names of PNG files, relative to the folder.
     images: [B, *S, C] float in [-1, 1].
     data: the fields `data` of the model's configuration.

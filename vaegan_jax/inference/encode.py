@@ -83,7 +83,6 @@ def write_latents(
 
 
 def _describe(examples: Images | Pictures, part: int) -> str:
-  """Identifies the examples of a part and how they are decoded."""
   first, last = part * PART, min((part + 1) * PART, len(examples))
   if isinstance(examples, Pictures):
     return examples.describe(first, last)

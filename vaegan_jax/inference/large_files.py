@@ -33,7 +33,6 @@ class LargeArray:
   """An array [*S, C] that stays in its file."""
 
   def __init__(self, whole: slices.Sliced, channels: int):
-    """Reads nothing yet."""
     self._whole = whole
     self.shape, self.dtype = (*whole.space, channels), whole.dtype
 
@@ -84,15 +83,10 @@ def parts_of(shape: tuple[int, ...], dtype: np.dtype) -> list[tuple[int, int]]:
 
 
 def open_large(path: str, settings: DataConfig) -> Whole | None:
-  """Opens a file that is too large to be read whole.
-
-  Args:
-    path: the file.
-    settings: those of the run.
+  """Opens a file that is too large to be read whole; its values stay there.
 
   Returns:
-    Its values, which stay there. None if it is small, or its format cannot be
-    read in parts.
+    None if it is small, or its format cannot be read in parts.
 
   Raises:
     Exception: whatever the libraries raise for a damaged file.
@@ -131,14 +125,7 @@ def write_large(
   path: epath.Path,
   limits: tuple[float, float] | None = None,
 ) -> None:
-  """Writes a file of that form in parts.
-
-  Args:
-    values: [*S, C], in the units of the file.
-    form: of `open_large`.
-    settings: those of the run.
-    path: where it is written.
-    limits: the range to which values are clipped, if any.
+  """Writes values [*S, C] as a file of a form in parts, clipped to the limits.
 
   Raises:
     UserError: the values are of another shape than the form's, or the output

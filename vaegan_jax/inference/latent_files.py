@@ -23,7 +23,7 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.inference.latent_statistics import LatentStatistics, summarize
 from vaegan_jax.inference.model import TrainedModel
 from vaegan_jax.inference.posterior import Posterior
-from vaegan_jax.runtime.files import replacing, write_text
+from vaegan_jax.runtime.files import replacing, write_json
 
 MANIFEST = 'manifest.json'
 _FORMAT = 1
@@ -32,19 +32,13 @@ _DECODED = ('mean', 'indices', 'latents')  # `decode` takes the first there is.
 
 
 class Part(NamedTuple):
-  """Some of the latents of a folder.
+  """Some of the latents of a folder."""
 
-  Attributes:
-    latents: latents or indices, [N, ...].
-    names: those of their images, if they have any.
-    tiles: what decoding needs of a file that was encoded in tiles, or None.
-    missing: [n] uint8, a bit for each value of that file, or None.
-  """
-
-  latents: np.ndarray
-  names: list[str] | None = None
+  latents: np.ndarray  # Or indices, [N, ...].
+  names: list[str] | None = None  # Names of their images, if any.
+  # Facts for decoding a file that was encoded in tiles.
   tiles: Mapping[str, Any] | None = None
-  missing: np.ndarray | None = None
+  missing: np.ndarray | None = None  # [n] uint8, a bit for each of its values.
 
 
 def to_arrays(posterior: Posterior) -> dict[str, np.ndarray]:
@@ -70,8 +64,6 @@ class LatentWriter:
     """Reads the manifest, if there is one.
 
     Args:
-      folder: local or `gs://...`.
-      model: the latents' own.
       facts: further entries of the manifest.
       in_tiles: whether its parts are files that are encoded in tiles.
 
@@ -117,14 +109,10 @@ class LatentWriter:
     moments: np.ndarray,
     tiles: Mapping[str, Any] | None = None,
   ) -> None:
-    """Writes the next part.
+    """Writes the next part: its number, from 0, and arrays {name: [N, ...]}.
 
-    Args:
-      part: its number, from 0.
-      images: identifies its images.
-      arrays: {name: [N, ...]}.
-      moments: moments of its latents, by `latent_statistics.moments_of`.
-      tiles: of one file in tiles; see `Part`.
+    `images` identifies its images, `moments` are those of its latents by
+    `latent_statistics.moments_of`, and `tiles` are as in `Part`.
     """
     for name, array in arrays.items():
       with replacing(self._path(name, part)) as path, path.open('wb') as file:
@@ -141,7 +129,7 @@ class LatentWriter:
       }
       | ({'tiles': dict(tiles)} if tiles else {})
     )
-    self._save()
+    write_json(self._folder / MANIFEST, self._manifest)
 
   def finish(self) -> LatentStatistics:
     """Writes the last manifest; returns the statistics of all parts."""
@@ -155,12 +143,8 @@ class LatentWriter:
       'arrays': sorted(parts[0]['arrays']),
       'statistics': json.loads(statistics.to_json()),
     }
-    self._save()
+    write_json(self._folder / MANIFEST, self._manifest)
     return statistics
-
-  def _save(self) -> None:
-    text = json.dumps(self._manifest, indent=2) + '\n'
-    write_text(self._folder / MANIFEST, text)
 
   def _path(self, name: str, part: int) -> epath.Path:
     return self._folder / f'{name}-{part:05}.npy'
@@ -191,14 +175,9 @@ def read_manifest(folder: str) -> dict[str, Any] | None:
 
 
 def read_latents(path: str, model: TrainedModel) -> Iterator[Part]:
-  """Reads the latents that a model is to decode.
+  """Yields the parts of a folder of latents, or of one `.npy` file.
 
-  Args:
-    path: a folder of latents, or one `.npy` file.
-    model: the decoder's, which must have encoded them.
-
-  Yields:
-    Part by part.
+  The model is the decoder's, which must have encoded them.
 
   Raises:
     UserError: there are none, they are damaged or of another model.

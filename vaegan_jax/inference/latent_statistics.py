@@ -24,35 +24,25 @@ _NUM_VECTORS, _MIN_IMAGES = 2**17, 1_000
 
 
 def num_measured(num_images: int, num_positions: int) -> int:
-  """Returns how many images to measure.
+  """Returns how many of all images to measure.
 
-  Args:
-    num_images: how many there are.
-    num_positions: positions of an image's latent map; 1 if it is flat.
+  Their latent maps have `num_positions`, 1 if they are flat.
   """
   enough = max(_NUM_VECTORS // num_positions, _MIN_IMAGES)
   return min(num_images, NUM_IMAGES, enough)
 
 
 class LatentStatistics(struct.PyTreeNode):
-  """Statistics of samples of the posterior, or of the vectors of codes.
+  """Statistics of samples of the posterior, or of the vectors of codes."""
 
-  Attributes:
-    mean: [Z] over images, and over the positions of a map.
-    std: [Z], the standard deviation.
-    scaling_factor: [], 1 / the standard deviation of all entries together
-      (arXiv 2112.10752, appendix G).
-    step: step of the weights.
-    num_images: how many were measured.
-    structure: what `latent_structure.describe` found, as sorted items; ()
-      if that was not measured.
-  """
-
-  mean: jax.Array
-  std: jax.Array
+  mean: jax.Array  # [Z] over images, and over the positions of a map.
+  std: jax.Array  # [Z], the standard deviation.
+  # [], 1 / the standard deviation of all entries together (arXiv 2112.10752,
+  # appendix G).
   scaling_factor: jax.Array
-  step: int = struct.field(pytree_node=False)
-  num_images: int = struct.field(pytree_node=False)
+  step: int = struct.field(pytree_node=False)  # Step of the weights.
+  num_images: int = struct.field(pytree_node=False)  # Measured ones.
+  # Sorted items of `latent_structure.describe`; (): they were not measured.
   structure: tuple[tuple[str, float], ...] = struct.field(
     pytree_node=False, default=()
   )
@@ -107,14 +97,11 @@ def as_items(structure: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
 
 
 def moments_of(latents: np.ndarray, logvar: np.ndarray | None) -> np.ndarray:
-  """Returns the moments of latents; those of the parts of a set add up.
+  """Returns [3, Z] float64: counts, sums and sums of squares, which add up.
 
   Args:
     latents: [B, *S, Z]; the means of a Gaussian.
     logvar: [B, *S, Z] of a Gaussian; None of other latents.
-
-  Returns:
-    [3, Z] float64: counts, sums, sums of squares.
   """
   latents = np.asarray(latents, np.float64)
   squares = latents**2
@@ -128,13 +115,7 @@ def moments_of(latents: np.ndarray, logvar: np.ndarray | None) -> np.ndarray:
 def summarize(
   moments: np.ndarray, *, step: int, num_images: int
 ) -> LatentStatistics:
-  """Returns the statistics of a set of latents.
-
-  Args:
-    moments: [3, Z] of the set; see `moments_of`.
-    step: step of the weights.
-    num_images: number of images in the set.
-  """
+  """Returns the statistics of a set with these moments, by `moments_of`."""
   counts, sums, squares = moments
   mean = sums / counts
   variance = np.maximum(squares / counts - mean**2, 0.0)

@@ -16,21 +16,13 @@ _DEAD = 0.01  # Of the variance of an average entry.
 
 
 class Moments(NamedTuple):
-  """Sums over examples; those of the parts of a set add up.
+  """Sums over examples; those of the parts of a set add up."""
 
-  Attributes:
-    count: number of examples, [].
-    means: latents, or posterior means, [P, Z].
-    positions: their products over channels, [P, P].
-    channels: their products over positions, [Z, Z].
-    noise: variances of the posterior, [P, Z].
-  """
-
-  count: np.ndarray
-  means: np.ndarray
-  positions: np.ndarray
-  channels: np.ndarray
-  noise: np.ndarray
+  count: np.ndarray  # Number of examples, [].
+  means: np.ndarray  # Latents, or posterior means, [P, Z].
+  positions: np.ndarray  # Their products over channels, [P, P].
+  channels: np.ndarray  # Their products over positions, [Z, Z].
+  noise: np.ndarray  # Variances of the posterior, [P, Z].
 
   def add(self, other: 'Moments') -> 'Moments':
     """Returns the moments of both parts."""
@@ -70,11 +62,7 @@ def _middle(space: tuple[int, ...]) -> tuple[slice, ...]:
 def describe(
   moments: Moments, space: tuple[int, ...]
 ) -> dict[str, float | int]:
-  """Describes the distribution of latents.
-
-  Args:
-    moments: of the whole set.
-    space: *S of a latent; () if it is flat.
+  """Describes the distribution of latents [B, *space, Z], from their moments.
 
   Returns:
     'effective_rank': the exponential of the entropy of the eigenvalues of the

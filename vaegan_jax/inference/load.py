@@ -23,14 +23,9 @@ from vaegan_jax.setup.exported_run import WEIGHTS_FILE, read_export
 def load_model(
   path: os.PathLike | str, config: ml_collections.ConfigDict | None = None
 ) -> TrainedModel:
-  """Loads a model; see `vaegan_jax.load`.
+  """Loads a model to the default device; see `vaegan_jax.load`.
 
-  Args:
-    path: path of the workdir or the export, local or `gs://...`.
-    config: configuration of the run; None: as its folder has it.
-
-  Returns:
-    The model, whose arrays are on the default device.
+  The configuration is that of the run; None: as its folder has it.
 
   Raises:
     UserError: the folder is neither, is damaged, or of a newer version.
@@ -48,7 +43,11 @@ def load_model(
   if (root / WEIGHTS_FILE).exists():
     modules, variables, step = read_export(root, config)
   else:
-    modules, variables, step = _read_run(path, config)
+    from vaegan_jax.setup.networks import restore_networks  # With orbax.
+
+    restored = restore_networks(config, path)
+    modules, step = restored.modules, restored.step
+    variables = restored.inference_variables
   statistics = read_statistics(root)
   if statistics and statistics.step != step:
     statistics = None  # The run has gone on since.
@@ -62,11 +61,3 @@ def load_model(
     step=step,
     source=path,
   )
-
-
-def _read_run(path: str, config):
-  """Returns (modules, their variables, step) of the newest checkpoint."""
-  from vaegan_jax.setup.networks import restore_networks
-
-  restored = restore_networks(config, path)
-  return restored.modules, restored.inference_variables, restored.step

@@ -11,13 +11,9 @@ from vaegan_jax.models.pretrained.lpips import LPIPS, load_lpips
 
 
 class LpipsDistance(struct.PyTreeNode):
-  """LPIPS (arXiv 1801.03924, v0.1, VGG16), for arguments of `jax.jit`.
+  """LPIPS (arXiv 1801.03924, v0.1, VGG16), for arguments of `jax.jit`."""
 
-  Attributes:
-    variables: those of `models.pretrained.lpips.LPIPS`.
-  """
-
-  variables: Any
+  variables: Any  # Variables of `models.pretrained.lpips.LPIPS`.
 
   @jax.jit
   def __call__(self, x: jax.Array, y: jax.Array) -> jax.Array:

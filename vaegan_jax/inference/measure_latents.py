@@ -45,10 +45,8 @@ def measure_finished(
   well.
 
   Args:
-    config: configuration of the run.
     workdir: folder of the run, whose last step is saved.
     images: the training split.
-    stopper: stopper of the process, which notices signals.
 
   Returns:
     The process's exit status.
@@ -77,14 +75,11 @@ def measure_finished(
 
 
 def measure(
-  model: TrainedModel,
-  images: Images,
-  poll: Callable[[], None] | None = None,
+  model: TrainedModel, images: Images, poll: Callable[[], None] | None = None
 ) -> TrainedModel:
   """Measures the latents of a model, and writes them into its folder.
 
   Args:
-    model: the loaded model.
     images: the training split. `num_measured` of them are encoded, at even
       distances.
     poll: called before each batch; it may raise what ends the work.

@@ -108,11 +108,7 @@ def write_card(
 ) -> None:
   """Writes `README.md`, and copies the scores and figures of the evaluation.
 
-  Args:
-    model: the model.
-    tensors: of the folder, by network.
-    folder: the export.
-    format: one of `names.EXPORT_FORMATS`.
+  `format` is one of `names.EXPORT_FORMATS`.
   """
   source = epath.Path(model.source)
   title, (library, use) = source.name, _USES[format]

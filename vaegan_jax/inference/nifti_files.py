@@ -30,11 +30,9 @@ def is_nifti(data: bytes) -> bool:
 
 
 def read_nifti(data: bytes) -> tuple[np.ndarray, dict[str, Any]]:
-  """Reads a volume, in the order of the file's axes.
+  """Reads [X, Y, Z] or [X, Y, Z, T] float32, and the `facts` of `encode_nifti`.
 
-  Returns:
-    [X, Y, Z] or [X, Y, Z, T] float32, with the scale and the intercept of the
-    header applied, and the `facts` of `encode_nifti`.
+  The scale and the intercept of the header are applied.
 
   Raises:
     Exception: whatever nibabel raises for a damaged file.

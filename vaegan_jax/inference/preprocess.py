@@ -93,11 +93,7 @@ def _cut(values, data, shape) -> np.ndarray:
 
 
 def _mark_no_data(images, data) -> Any:
-  """Returns arrays [B, *S, C] with NaN for no data, as training reads them.
-
-  Raises:
-    UserError: an array has more of it than the run takes.
-  """
+  """Returns arrays [B, *S, C] with NaN for no data, if it is not too much."""
   from vaegan_jax.data import no_data
   from vaegan_jax.data.data_config import DataConfig
   from vaegan_jax.data.reading import NoData

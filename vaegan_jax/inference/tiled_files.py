@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from vaegan_jax.config.settings import settings
 from vaegan_jax.data import pixels, sounds
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.pictures import Pictures, png_names
@@ -25,6 +26,7 @@ from vaegan_jax.inference.large_files import (
 )
 from vaegan_jax.inference.latent_files import LatentWriter, Part, to_arrays
 from vaegan_jax.inference.latent_statistics import LatentStatistics, moments_of
+from vaegan_jax.inference.posterior import Posterior
 from vaegan_jax.inference.tiling import Tiler, codes_of
 from vaegan_jax.inference.whole_files import (
   Form,
@@ -38,20 +40,11 @@ _KEPT = ('.png', '.tif', '.tiff')  # Suffixes of images that are written.
 
 
 def encode_files(
-  tiler: Tiler,
-  files: Pictures,
-  settings: DataConfig,
-  folder: str,
-  facts: Mapping[str, Any],
+  tiler: Tiler, files: Pictures, folder: str, facts: Mapping[str, Any]
 ) -> LatentStatistics:
   """Encodes files into a folder, without those that are there already.
 
-  Args:
-    tiler: of the model.
-    files: the files.
-    settings: those of the run.
-    folder: local or `gs://...`.
-    facts: further entries of the manifest.
+  `facts` are further entries of the manifest.
 
   Returns:
     The statistics of all latents.
@@ -61,14 +54,14 @@ def encode_files(
       model.
   """
   writer = LatentWriter(folder, tiler.model, facts, in_tiles=True)
-  done = 0
+  data, done = _data_of(tiler), 0
   for part, (name, output) in enumerate(_outputs(files)):
     identity = f'{files.describe(part, part + 1)} {tiler.plan.tile}'
     if done == part and writer.keep(part, identity):
       done += 1
       continue
-    whole = _read(files, name, settings)
-    posterior = _encode(tiler, whole, f'Encoding {name}')
+    whole = _read(files, name, data)
+    posterior = _encode(tiler, whole, name)
     arrays = to_arrays(posterior)
     if not tiler.plan.is_flat:
       arrays = {key: array[None] for key, array in arrays.items()}
@@ -86,9 +79,7 @@ def encode_files(
   return writer.finish()
 
 
-def decode_part(
-  tiler: Tiler, part: Part, settings: DataConfig, folder: str
-) -> None:
+def decode_part(tiler: Tiler, part: Part, folder: str) -> None:
   """Decodes a part that `encode_files` has written, into a file of its form.
 
   Raises:
@@ -98,77 +89,71 @@ def decode_part(
   space, name = tuple(part.tiles['space']), part.tiles['output']
   latents = part.latents if tiler.plan.is_flat else part.latents[0]
   in_parts = is_large(form.shape, form.dtype)
-  scratch = folder if in_parts else ''
-  values = _decode(tiler, latents, space, f'Decoding {name}', scratch)
+  values = _decode(tiler, latents, space, name, folder if in_parts else '')
   missing = part.missing
   if missing is not None:
     missing = np.unpackbits(np.uint8(missing), count=values.size).astype(bool)
     missing = missing.reshape(values.shape)
   whole = Whole(values, form, missing)
-  _write(whole, settings, epath.Path(folder) / name, in_parts)
+  _write(whole, _data_of(tiler), epath.Path(folder) / name, in_parts)
 
 
-def reconstruct_files(
-  tiler: Tiler, files: Pictures, settings: DataConfig, folder: str
-) -> None:
+def reconstruct_files(tiler: Tiler, files: Pictures, folder: str) -> None:
   """Writes `originals` and `reconstructions` of files, in their own formats.
 
   Raises:
     UserError: a file cannot be read.
   """
+  root, data = epath.Path(folder), _data_of(tiler)
+  limits = None if data.value_range == 'dtype' else data.value_range
   for name, output in _outputs(files):
-    whole = _read(files, name, settings)
-    posterior = _encode(tiler, whole, f'Encoding {name}')
-    space, form = whole.values.shape[:-1], whole.form
+    whole = _read(files, name, data)
+    space = whole.values.shape[:-1]
+    codes = codes_of(_encode(tiler, whole, name))
     in_parts = isinstance(whole.values, LargeArray)
-    what, codes = f'Decoding {name}', codes_of(posterior)
-    values = _decode(tiler, codes, space, what, folder if in_parts else '')
-    made = Whole(values, form, whole.missing)
-    root, limits = epath.Path(folder), settings.value_range
-    limits = None if limits == 'dtype' else limits
-    _write(whole, settings, root / 'originals' / output, in_parts, limits)
-    _write(made, settings, root / 'reconstructions' / output, in_parts)
+    values = _decode(tiler, codes, space, name, folder if in_parts else '')
+    made = Whole(values, whole.form, whole.missing)
+    _write(whole, data, root / 'originals' / output, in_parts, limits)
+    _write(made, data, root / 'reconstructions' / output, in_parts)
 
 
-def _write(
-  whole: Whole,
-  settings: DataConfig,
-  path: epath.Path,
-  in_parts: bool,
-  limits: tuple[float, float] | None = None,
-) -> None:
+def _data_of(tiler: Tiler) -> DataConfig:
+  return settings(DataConfig, tiler.model.config.data)
+
+
+def _write(whole: Whole, data: DataConfig, path, in_parts, limits=None) -> None:
   """Writes a file of its form, with values clipped to the limits, if any."""
   values, form = whole.values, whole.form
   if in_parts:
-    write_large(values, form, settings, path, limits)
+    write_large(values, form, data, path, limits)
     return
   values = np.clip(values, *limits) if limits else values
-  write_bytes(path, write_whole(values, form, settings, whole.missing))
+  write_bytes(path, write_whole(values, form, data, whole.missing))
 
 
-def _read(files: Pictures, name: str, settings: DataConfig) -> Whole:
+def _read(files: Pictures, name: str, data: DataConfig) -> Whole:
   """Opens a file, and reads its values unless they are too large."""
-  functions = [functools.partial(read_whole, settings=settings)]
-  if settings.holds_arrays:
-    functions.append(functools.partial(open_large, settings=settings))
+  functions = [functools.partial(read_whole, settings=data)]
+  if data.holds_arrays:
+    functions.append(functools.partial(open_large, settings=data))
   return files.read(name, *functions)
 
 
-def _encode(tiler: Tiler, whole: Whole, what: str):
+def _encode(tiler: Tiler, whole: Whole, name: str) -> Posterior:
   data = tiler.model.config.data
   prepare = functools.partial(
     pixels.to_float, value_range=data.value_range, mid_side=data.mid_side
   )
-  return tiler.encode(whole.values, prepare=prepare, what=what)
+  return tiler.encode(whole.values, prepare=prepare, what=f'Encoding {name}')
 
 
 def _decode(
-  tiler: Tiler, latents, space, what: str, scratch: str = ''
+  tiler: Tiler, latents, space, name: str, scratch: str
 ) -> np.ndarray:
   if scratch:
     epath.Path(scratch).mkdir(parents=True, exist_ok=True)
-  finish = tiler.model.to_values
-  return tiler.decode(latents, space, finish=finish, what=what, scratch=scratch)
+  options = {'finish': tiler.model.to_values, 'what': f'Decoding {name}'}
+  return tiler.decode(latents, space, scratch=scratch, **options)
 
 
 def _outputs(files: Pictures) -> list[tuple[str, str]]:

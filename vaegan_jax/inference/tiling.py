@@ -25,28 +25,17 @@ from vaegan_jax.runtime import devices
 
 @dataclasses.dataclass(frozen=True)
 class Tiler:
-  """Encodes and decodes single inputs in tiles.
+  """Encodes and decodes single inputs in tiles."""
 
-  Attributes:
-    model: a `TrainedModel`.
-    tile: side of the tiles in pixels, for all axes or for each.
-    batch_size: tiles of the training's size in a batch; of larger ones as many
-      as have the same number of pixels.
-    name: of `tile` in messages.
-  """
-
-  model: Any
-  tile: Sequence[int]
+  model: Any  # A `TrainedModel`.
+  tile: Sequence[int]  # Side of the tiles in pixels, for all axes or for each.
+  # Tiles of the training's size in a batch; of larger ones as many as have the
+  # same number of pixels.
   batch_size: int = 8
-  name: str = 'tile'
+  name: str = 'tile'  # Name of `tile` in messages.
 
   def __post_init__(self):
-    """Checks the tiles.
-
-    Raises:
-      UserError: as `TilePlan`.
-    """
-    _ = self.plan
+    _ = self.plan  # It checks the tiles.
 
   @functools.cached_property
   def plan(self) -> TilePlan:
@@ -73,7 +62,6 @@ class Tiler:
       x: [*S, C] in [-1, 1], S of any lengths.
       prepare: function of a batch of tiles on the devices, applied before the
         encoder; for values of other ranges.
-      what: the name of the work on the line of progress.
 
     Returns:
       The posterior in NumPy, of [*S', Z], where S' is S over the factor,

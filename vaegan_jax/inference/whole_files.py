@@ -30,23 +30,15 @@ _PHOTOMETRIC = ('minisblack', 'miniswhite', 'rgb')
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-  """The format of a file, and how its values are arranged there.
+  """The format of a file, and how its values are arranged there."""
 
-  Attributes:
-    kind: 'npy', 'npz', 'tiff', 'png', 'sound' or 'nifti'.
-    shape: of the array in the file.
-    dtype: of the array; 64 bits become float32.
-    axes: letters of its axes, as `data.axes`; '' if unknown.
-    nodata: the value that means "no data", if some do.
-    facts: of its kind: a name (npz), tags (tiff), a sample rate (sound), a
-      header (nifti).
-  """
-
-  kind: str
+  kind: str  # A key of `_WRITERS`.
   shape: tuple[int, ...]
-  dtype: str
-  axes: str = ''
-  nodata: float | None = None
+  dtype: str  # 64 bits become float32.
+  axes: str = ''  # Letters, as `data.axes`; '' if unknown.
+  nodata: float | None = None  # Value that means "no data", if any.
+  # Facts of its kind: a name (npz), tags (tiff), a sample rate (sound), a
+  # header (nifti).
   facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   @classmethod
@@ -59,7 +51,7 @@ class Form:
     try:
       form = cls(**fields)
       shape = tuple(map(int, form.shape))
-      if np.dtype(form.dtype).kind not in 'uif' or form.kind not in _ENCODERS:
+      if np.dtype(form.dtype).kind not in 'uif' or form.kind not in _WRITERS:
         raise ValueError(f'{form.kind} of {form.dtype}')
       return dataclasses.replace(form, shape=shape)
     except (TypeError, ValueError) as error:
@@ -71,26 +63,17 @@ class Form:
 
 @dataclasses.dataclass(frozen=True)
 class Whole:
-  """The values of a file.
+  """The values of a file."""
 
-  Attributes:
-    values: [*S, C], in the units and the dtype of the file.
-    form: its format.
-    missing: bool, [*S, C], which values mean "no data"; None if none do. They
-      are filled as in training then, and all values are float32.
-  """
-
-  values: np.ndarray
+  values: np.ndarray  # [*S, C], in the units and the dtype of the file.
   form: Form
+  # bool, [*S, C], which values mean "no data"; None if none do. They are filled
+  # as in training then, and all values are float32.
   missing: np.ndarray | None = None
 
 
 def read_whole(data: bytes, settings: DataConfig) -> Whole:
   """Reads a file as training does, but neither crops nor resizes it.
-
-  Args:
-    data: its content.
-    settings: those of the run.
 
   Raises:
     Exception: whatever the libraries raise for a damaged file.
@@ -155,8 +138,6 @@ def write_whole(
   Args:
     values: [*S, C] float, in the units of the file; rounded and clipped if it
       has whole numbers.
-    form: from `read_whole`.
-    settings: those of the run.
     missing: from `read_whole`; such values become "no data" again.
 
   Raises:
@@ -169,8 +150,10 @@ def write_whole(
   target[...] = to_dtype(values, dtype)
   if missing is not None and form.nodata is not None:
     target[missing] = no_data.parse(str(form.nodata), dtype)
+  content = io.BytesIO()
   try:
-    return _ENCODERS[form.kind](array, form)
+    _WRITERS[form.kind](content, array, form)
+    return content.getvalue()
   except (LookupError, TypeError, ValueError) as error:
     raise UserError(
       f'the output cannot be written as {form.kind} ({error!r}): encode the '
@@ -206,7 +189,6 @@ def to_dtype(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def _read_kind(data: bytes) -> dict[str, Any]:
-  """Returns the kind and the facts of a file."""
   if data.startswith(b'\x93NUMPY'):
     return {'kind': 'npy'}
   if data.startswith(b'PK\x03\x04'):
@@ -248,14 +230,6 @@ def read_tags(file: str | BinaryIO) -> dict[str, Any]:
   return facts
 
 
-def _encode_tiff(array: np.ndarray, form: Form) -> bytes:
-  import tifffile
-
-  content = io.BytesIO()
-  tifffile.imwrite(content, array, **tiff_options(form))
-  return content.getvalue()
-
-
 def tiff_options(form: Form) -> dict[str, Any]:
   """Returns the arguments for `tifffile` to write a file of that form."""
   facts = dict(form.facts)
@@ -273,25 +247,29 @@ def tiff_options(form: Form) -> dict[str, Any]:
   }
 
 
-def _encode_npz(array: np.ndarray, form: Form) -> bytes:
-  content = io.BytesIO()
-  np.savez_compressed(content, **{form.facts['name']: array})
-  return content.getvalue()
+def _write_tiff(file: BinaryIO, array: np.ndarray, form: Form) -> None:
+  import tifffile
+
+  tifffile.imwrite(file, array, **tiff_options(form))
 
 
-def _encode_png(array: np.ndarray, form: Form) -> bytes:
-  del form
-  content = io.BytesIO()
-  array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
-  Image.fromarray(array).save(content, format='PNG')
-  return content.getvalue()
+def _write_png(file: BinaryIO, array: np.ndarray, _) -> None:
+  is_grey = array.ndim == 3 and array.shape[-1] == 1
+  Image.fromarray(array[..., 0] if is_grey else array).save(file, format='PNG')
 
 
-_ENCODERS = {
-  'npy': lambda array, form: arrays.encode_npy(array),
-  'npz': _encode_npz,
-  'tiff': _encode_tiff,
-  'png': _encode_png,
-  'sound': lambda array, form: sounds.encode_as(array, **form.facts),
-  'nifti': lambda array, form: nifti_files.encode_nifti(array, form.facts),
+# (file, array, form) -> None.
+_WRITERS = {
+  'npy': lambda file, array, _: file.write(arrays.encode_npy(array)),
+  'npz': lambda file, array, form: np.savez_compressed(
+    file, **{form.facts['name']: array}
+  ),
+  'tiff': _write_tiff,
+  'png': _write_png,
+  'sound': lambda file, array, form: file.write(
+    sounds.encode_as(array, **form.facts)
+  ),
+  'nifti': lambda file, array, form: file.write(
+    nifti_files.encode_nifti(array, form.facts)
+  ),
 }

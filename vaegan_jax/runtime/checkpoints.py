@@ -2,7 +2,7 @@
 
 `<workdir>/checkpoints/<step>/` holds `state`, the pytree as orbax writes it,
 and `meta`, a JSON with the CRC32, dtype and shape of every leaf, the
-configuration and the dataset; see `checkpoint_metadata.py`.
+configuration and the dataset; see `checkpoint_files.py`.
 
 A checkpoint of another configuration, dataset or network is refused. A damaged
 one moves to `<workdir>/quarantine/`, and the one before it is restored. Only
@@ -24,8 +24,8 @@ from absl import logging
 from etils import epath
 
 from vaegan_jax.errors import UserError
-from vaegan_jax.runtime import checkpoint_metadata, distributed
-from vaegan_jax.runtime.checkpoint_reading import load_checkpoint
+from vaegan_jax.runtime import checkpoint_files, distributed
+from vaegan_jax.runtime.checkpoint_files import load_checkpoint
 
 PyTree = Any
 _FORMAT = 1  # Of `meta`: increased when older code would misread it.
@@ -46,12 +46,7 @@ class _Manager(ocp.CheckpointManager):
 
 
 class Checkpoints:
-  """The checkpoints of one workdir; constructing this touches nothing.
-
-  Args:
-    workdir: Directory of the run, local or `gs://...`.
-    max_to_keep: Number of the newest checkpoints to keep.
-  """
+  """The checkpoints of one workdir; constructing this touches nothing."""
 
   def __init__(self, workdir: epath.PathLike, *, max_to_keep: int = 3):
     self._directory = epath.Path(workdir) / 'checkpoints'
@@ -64,7 +59,7 @@ class Checkpoints:
 
   def steps(self) -> list[int]:
     """Returns the steps that have a folder, ascending, damaged or not."""
-    return checkpoint_metadata.list_steps(self._directory)
+    return checkpoint_files.list_steps(self._directory)
 
   def save(self, step: int, state: PyTree, *, config: dict, data: dict) -> bool:
     """Finishes the last save, then starts this one, which a thread completes.
@@ -76,8 +71,8 @@ class Checkpoints:
     Args:
       step: Number of updates of `state`.
       state: Pytree of numpy arrays or of replicated jax arrays.
-      config: Configuration of the run: JSON types and tuples.
-      data: Identity of the dataset: JSON types and tuples.
+      config, data: Configuration and identity of the dataset, which have JSON
+        types and tuples.
 
     Returns:
       False if the last save or the start of this one failed twice (logged).
@@ -93,7 +88,7 @@ class Checkpoints:
     if distributed.is_first():
       host = jax.tree_util.tree_map_with_path(_host_copy, state)
       meta = _meta(step, host, config, data)
-      meta = ocp.args.JsonSave(checkpoint_metadata.seal(meta))
+      meta = ocp.args.JsonSave(checkpoint_files.seal(meta))
       state = ocp.args.StandardSave(host)
       items = ocp.args.Composite(state=state, meta=meta)
     self._pending = (step, items)
@@ -150,8 +145,7 @@ class Checkpoints:
 
     Args:
       template: Pytree of arrays or `jax.ShapeDtypeStruct`.
-      config: Current configuration; None: not compared. `data` likewise.
-      data: Current identity of the dataset.
+      config, data: The current ones; None: not compared.
       free_fields: Dotted fields, or groups, of `config` that may differ.
       upgrade: Adds the fields that a saved configuration is too old for.
       initial: Returns the state before step 1, or the part that `template`
@@ -211,8 +205,8 @@ class Checkpoints:
     for step in self.steps() if distributed.is_first() else []:
       try:
         if step < before:
-          checkpoint_metadata.read(self._directory / str(step))
-      except checkpoint_metadata.Misnamed as error:
+          checkpoint_files.read_meta(self._directory / str(step))
+      except checkpoint_files.Misnamed as error:
         logging.warning('In %s/%d, %s', self._directory, step, error)
         misnamed.append(step)
       except Exception:  # Damaged: orbax will remove it in time.
@@ -323,8 +317,8 @@ def _meta(step, state, config, data) -> dict:
   return {
     'format': _FORMAT,
     'step': step,
-    'leaves': checkpoint_metadata.leaves(state),
-    'crc32s': list(checkpoint_metadata.crc32s(state).values()),
+    'leaves': checkpoint_files.describe_leaves(state),
+    'crc32s': list(checkpoint_files.crc32s_of(state).values()),
     'config': config,
     'data': data,
     'versions': {m.__name__: m.__version__ for m in (jax, flax, ocp, np)},

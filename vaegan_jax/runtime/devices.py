@@ -25,14 +25,10 @@ def index() -> jax.Array:
 
 
 def parallelize(update: Callable) -> Callable:
-  """Compiles an update for all devices; the state has no device axis.
+  """Compiles (state, images [K B, H, W, C]) -> (state, metrics []).
 
-  Args:
-    update: (state, images [K B, H, W, C]) -> (state, metrics []).
-
-  Returns:
-    (state, images [D, K B, H, W, C] uint8) -> (state, metrics []). The buffers
-    of the given state are donated: do not use it afterwards.
+  The result, for all devices, takes images [D, K B, H, W, C] uint8, and a state
+  without a device axis, whose buffers are donated: do not use it afterwards.
   """
   return jax.pmap(
     update,
@@ -56,9 +52,8 @@ def replicate(state: Any) -> Any:
 def share_out(batch: np.ndarray) -> jax.Array:
   """Shards a batch over the D local devices.
 
-  Args:
-    batch: [D B, ...] for a function without `AXIS`, or [D, ...] for one with
-      it, as `parallelize` returns.
+  It is [D B, ...] for a function without `AXIS`, or [D, ...] for one with it,
+  as `parallelize` returns.
   """
   return jax.device_put(batch, _sharding(jax.sharding.PartitionSpec(AXIS)))
 

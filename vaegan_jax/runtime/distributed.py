@@ -71,10 +71,7 @@ def together() -> Iterator[None]:
 
 
 def from_first(compute: Callable[[], Any]) -> Any:
-  """Returns the result of process 0.
-
-  Args:
-    compute: called only in process 0; returns JSON types.
+  """Returns the result of process 0, which alone computes it, in JSON types.
 
   Raises:
     UserError: from `compute`, in all processes.
@@ -102,14 +99,10 @@ def after_first() -> Iterator[None]:
 
 
 def check_same(values: Mapping[str, Any], remedy: str) -> None:
-  """Checks that all processes have the same values.
-
-  Args:
-    values: name -> JSON types.
-    remedy: the end of the message: what to do, with an example.
+  """Checks that all processes have the same values {name: JSON types}.
 
   Raises:
-    UserError: a value differs; raised in all processes.
+    UserError: a value differs; raised in all processes, with the remedy.
   """
   texts = gather(json.dumps(values, sort_keys=True))
   first, *others = map(json.loads, texts)
@@ -123,10 +116,7 @@ def check_same(values: Mapping[str, Any], remedy: str) -> None:
 
 
 def check_shared(folder: str) -> None:
-  """Checks that all processes see the same folder.
-
-  Args:
-    folder: local or `gs://...`; made if need be.
+  """Checks that all processes see the same folder, which is made if need be.
 
   Raises:
     UserError: one does not see a file that process 0 writes there.

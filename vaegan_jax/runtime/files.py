@@ -1,11 +1,13 @@
 """Atomic writes of files, and a check that a folder can be written."""
 
 import contextlib
+import json
 import os
 import secrets
 import tempfile
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -19,10 +21,7 @@ def check_writable(
 ) -> None:
   """Checks that a folder can be made and written; leaves nothing there.
 
-  Args:
-    workdir: a folder that need not exist, on a disk or in a bucket.
-    *folders: names of folders in it that will be written, too.
-    flag: the flag that names it.
+  `folders` in it will be written, too, and `flag` names it in messages.
 
   Raises:
     UserError: one, or the nearest existing folder above it, is a file or
@@ -97,12 +96,15 @@ def write_text(path: epath.PathLike, text: str) -> None:
   write_bytes(path, text.encode())  # The locale may be ASCII.
 
 
-def save_png(path: epath.PathLike, image: np.ndarray) -> None:
-  """Writes a PNG atomically, and makes its folder.
+def write_json(
+  path: epath.PathLike, content: Any, *, allow_nan: bool = True
+) -> None:
+  """Writes indented JSON as `write_text` does."""
+  write_text(path, json.dumps(content, indent=2, allow_nan=allow_nan) + '\n')
 
-  Args:
-    path: local or `gs://...`.
-    image: [H, W, 3] uint8.
+
+def save_png(path: epath.PathLike, image: np.ndarray) -> None:
+  """Writes [H, W, 3] uint8 as a PNG, as `replacing` does.
 
   Raises:
     OSError: the file cannot be written.

@@ -148,11 +148,7 @@ class _BucketLock:
     self._generation = 0  # 0: the object does not exist.
 
   def wait_until_free(self) -> None:
-    """Returns once there is no other holder, or one that does not write.
-
-    Raises:
-      UserError: another holder writes.
-    """
+    """Returns once no other holder writes; raises a UserError if one does."""
     holder, self._generation = self._read()
     if self._generation:
       print(

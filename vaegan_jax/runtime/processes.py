@@ -42,8 +42,7 @@ def initialize(
 
   Args:
     coordinator: 'host:port' of process 0, a free port; '': none.
-    num_processes: number of processes.
-    process_id: index of this one, from 0.
+    num_processes, process_id: how many there are, and this one's index.
 
   Raises:
     UserError: they could not be connected, or have different numbers of

@@ -14,12 +14,7 @@ class Profiler:
   """Trace of a range of steps; a failure costs one warning."""
 
   def __init__(self, workdir: epath.PathLike, steps: Sequence[int]):
-    """Starts no trace yet.
-
-    Args:
-      workdir: gets `plugins/profile/<time>/`.
-      steps: the first and the last; (): none.
-    """
+    """Prepares a trace of the first to the last of two steps; (): of none."""
     self._workdir = os.fspath(workdir)
     self._first, self._last = steps or (0, 0)
     self._errors = WarnOnce('Tracing for config.profile_steps')

@@ -57,13 +57,12 @@ class Progress:
     *,
     clock: Callable[[], float] = time.monotonic,
   ):
-    """Starts the clock.
+    """Starts the clock, which returns seconds since any fixed time.
 
     Args:
       num_train_steps: last step of the run.
       batch_size: images per update, over all devices and processes.
       start_step: last finished step; 0 for a new run.
-      clock: returns seconds since any fixed time.
     """
     self._num_train_steps = num_train_steps
     self._batch_size = batch_size
@@ -83,11 +82,7 @@ class Progress:
       self._paused += self._clock() - start
 
   def update(self, step: int, metrics: Mapping[str, Any]) -> float | None:
-    """Prints a line.
-
-    Args:
-      step: last finished step.
-      metrics: name -> number or [] array, shown in this order.
+    """Prints a line about a step, with metrics {name: number or [] array}.
 
     Returns:
       Images per second since the last line; None if unknown.
@@ -127,9 +122,6 @@ def track(
 
   A terminal shows a bar; a file or a pipe gets a line now and then. Only the
   first of several processes shows anything.
-
-  Yields:
-    The steps.
   """
   bar = _open_bar(action, total)
   start = printed = clock()

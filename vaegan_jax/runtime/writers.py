@@ -33,10 +33,6 @@ class MetricsFile:
 
     Removes lines of later steps, which the run will write again, and damaged
     lines, in one atomic replacement.
-
-    Args:
-      workdir: workdir of the run; made if need be.
-      start_step: last finished step; 0 for a new run.
     """
     self._path = epath.Path(workdir) / 'metrics.jsonl'
     self._start_step = start_step
@@ -49,10 +45,8 @@ class MetricsFile:
   def write(self, step: int, metrics: Mapping[str, Any]) -> None:
     """Appends a line, or extends that of `start_step`.
 
-    Args:
-      step: number of the update.
-      metrics: name -> number or [] array; NaN and infinity become `null`, as
-        JSON has neither.
+    Metrics are numbers or [] arrays. NaN and infinity become `null`, as JSON
+    has neither.
     """
     row = {'step': int(step)}
     for name, value in metrics.items():
@@ -141,11 +135,9 @@ class Writers:
     self._to_board('write_scalars', step, scalars)
 
   def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-    """Writes figures, also as `figures/<name>_<step>.png`.
+    """Writes figures [H, W, 3] uint8, also as `figures/<name>_<step>.png`.
 
-    Args:
-      step: number of the update.
-      images: name -> [H, W, 3] uint8; a slash in a name makes a folder.
+    A slash in a name makes a folder.
     """
     for name, image in images.items():
       with self._figure_errors:

@@ -5,6 +5,8 @@
 data.
 """
 
+import functools
+
 import ml_collections
 
 from vaegan_jax.config.settings import settings, with_data
@@ -34,7 +36,7 @@ def load_data(
       settings(DataConfig, config.data),
       _SPLITS,
       fill_bucket=distributed.is_first(),
-      report=_print,
+      report=functools.partial(print, flush=True),
     )
   distributed.check_same(
     {
@@ -49,11 +51,10 @@ def load_data(
 def settle_range(
   config: ml_collections.ConfigDict, images: Images
 ) -> ml_collections.ConfigDict:
-  """Finds and prints the range of the training examples' values.
+  """Finds and prints the pair that `data.value_range` resolves to.
 
   Returns:
-    A copy with the pair that `data.value_range` resolves to. For photographs,
-    whose values are 0 to 255, it is `config` itself.
+    A copy with it; for photographs, whose values are 0 to 255, `config` itself.
 
   Raises:
     UserError: the field does not suit the values.
@@ -64,8 +65,3 @@ def settle_range(
   found, message = find_range(given, images, config.data.clip)
   print(message, flush=True)
   return with_data(config, value_range=found)
-
-
-def _print(line: str) -> None:
-  if distributed.is_first():
-    print(line, flush=True)

@@ -19,7 +19,7 @@ from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.split import load_splits
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import distributed
-from vaegan_jax.runtime.checkpoint_metadata import read_identity
+from vaegan_jax.runtime.checkpoint_files import read_identity
 
 # Values in the pairs of `_CHANGES`: any; that of a field which the run's own
 # version did not have; a rate that the file sets, and no flag.
@@ -62,13 +62,7 @@ _CHANGES = (
     {'loss.image_growth': [(_LACKING, _ANY)]},
     {'loss.image_weight': [(2.0, 1.0)]},
   ),
-  (
-    {
-      'loss.rate': [(0.0, 120.0)],
-      'loss.adversarial_weight': [(0.2, 0.1)],
-    },
-    {},
-  ),
+  ({'loss.rate': [(0.0, 120.0)], 'loss.adversarial_weight': [(0.2, 0.1)]}, {}),
   # audio.py: critics and weight of spectra, the mask, noise, patches.
   ({'critic.views': [(_LACKING, _ANY)]}, {}),
   ({'loss.spectrum_weight': [(_LACKING, _ANY)]}, {}),

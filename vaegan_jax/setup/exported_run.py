@@ -27,10 +27,6 @@ def read_export(
 ) -> tuple[dict[str, nn.Module], dict[str, Variables], int]:
   """Reads an export, which may lack the critic.
 
-  Args:
-    root: its folder.
-    config: its configuration.
-
   Returns:
     The modules, their variables for inference, and the step.
 
@@ -80,7 +76,6 @@ def _as_stored(variables) -> dict[str, Variables]:
 
 
 def _check_tensors(path, tensors, modules, config) -> None:
-  """Refuses tensors that do not fit the networks."""
   wanted = _as_stored(
     variable_shapes(config, modules)
     | {'layer_sizes': size_shapes(config, modules)}

@@ -40,15 +40,10 @@ from vaegan_jax.setup.networks import RestoredNetworks, restore_networks
 
 
 class FinishedRun(NamedTuple):
-  """A run to be evaluated.
+  """A run to be evaluated."""
 
-  Attributes:
-    evaluator: evaluator of its held-out examples.
-    variables: {network: variables}, the autoencoder's averaged.
-  """
-
-  evaluator: Evaluator
-  variables: Mapping[str, Variables]
+  evaluator: Evaluator  # Evaluator of its held-out examples.
+  variables: Mapping[str, Variables]  # Variables for inference.
   step: int
 
 
@@ -152,11 +147,6 @@ def _num_tiles(config: ml_collections.ConfigDict, batch_size: int = 0) -> int:
 
 
 def _plan_tiles(config, modules) -> TilePlan | None:
-  """Returns the tiles of evaluations, if any.
-
-  Raises:
-    UserError: the network does not take such tiles.
-  """
   tile, autoencoder = _tile(config), modules['autoencoder']
   if not tile:
     return None
@@ -181,11 +171,7 @@ def read_feature_metrics(config: ml_collections.ConfigDict) -> FeatureMetrics:
 def restore_for_shape(
   config: ml_collections.ConfigDict, workdir: str
 ) -> RestoredNetworks:
-  """Restores a run's networks for examples of any shape.
-
-  Args:
-    config: of the run; its `data.image_size` or `data.shape` may differ from
-      the run's own.
+  """Restores a run's networks for examples of another shape than its own.
 
   Returns:
     The networks, without the critic if that takes one shape alone and the

@@ -5,9 +5,8 @@ a folder of diffusers. Optimisers, moving averages of losses and the step start
 afresh.
 """
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -21,16 +20,12 @@ from vaegan_jax.config.paths import resolve
 from vaegan_jax.config.rules import flatten
 from vaegan_jax.config.shapes import example_shape
 from vaegan_jax.data.data_config import in_bucket
-from vaegan_jax.errors import UserError
+from vaegan_jax.errors import UserError, naming
 from vaegan_jax.models import widening
 from vaegan_jax.models.pretrained import diffusers, diffusers_files
 from vaegan_jax.runtime import distributed
 from vaegan_jax.setup.exported_run import WEIGHTS_FILE, read_export
-from vaegan_jax.setup.modules import (
-  Variables,
-  create_modules,
-  variable_shapes,
-)
+from vaegan_jax.setup.modules import Variables, create_modules, variable_shapes
 from vaegan_jax.setup.networks import restore_networks
 
 # Fields of `data` that the autoencoder's weights depend on.
@@ -40,20 +35,16 @@ _FREE = ('model.remat', 'model.dtype', 'model.train', 'critic.dtype')
 
 
 class InitialWeights(NamedTuple):
-  """Weights that a new run takes from another.
+  """Weights that a new run takes from another."""
 
-  Attributes:
-    variables: {network: its params and batch_stats}; of the critic only if both
-      runs have the same.
-    ema_params: the autoencoder's params, averaged over that run's steps.
-    message: where the weights come from, and what starts afresh.
-    diffusers: AutoencoderKL's `config.json`, of the folder or of the run that
-      has kept its latents, if any.
-  """
-
+  # {network: its params and batch_stats}; of the critic only if both runs have
+  # the same.
   variables: dict[str, Variables]
+  # Params of the autoencoder, averaged over that run's steps.
   ema_params: Mapping[str, Any]
-  message: str
+  message: str  # Source of the weights, and what starts afresh.
+  # AutoencoderKL's `config.json`, of the folder or of the run that has kept its
+  # latents, if any.
   diffusers: Mapping[str, Any] | None = None
 
 
@@ -91,7 +82,7 @@ def read_initial_weights(
   if not path:
     return None
   modules = create_modules(config)
-  with distributed.together(), _naming(path):
+  with distributed.together(), naming(f'init_from={path!r}'):
     if not in_bucket(path) and not epath.Path(path).exists():
       raise UserError(
         'there is no such folder: name a workdir, an export or a folder of '
@@ -104,7 +95,7 @@ def read_initial_weights(
     others = create_modules(_with_free_fields(source, config))
     if modules['autoencoder'] != others['autoencoder']:
       _refuse_autoencoder(config, source)
-  with _naming(path):
+  with naming(f'init_from={path!r}'):
     restored, ema_params, step = _restore(source, path)
   names = ['autoencoder']
   message = f'Starting from step {step:,} of {path}'
@@ -134,11 +125,7 @@ def read_initial_weights(
 
 
 def _check_folder(path: epath.Path) -> None:
-  """Refuses a file, and a folder of another kind than these three.
-
-  Raises:
-    UserError: it is one of these.
-  """
+  """Refuses a file, and a folder of another kind than these three."""
   if path.is_file():
     raise UserError(
       'it is a file, and folders are read: for a checkpoint in one file, such '
@@ -213,7 +200,6 @@ def _widen(config, source, autoencoder, params) -> tuple[dict, str]:
 
 
 def _init(config, module) -> Variables:
-  """Returns new variables of a network."""
   x = jnp.zeros((1, *example_shape(config.data)))
   return jax.jit(module.init)(jax.random.key(config.seed), x)
 
@@ -247,7 +233,6 @@ def _changes(source, config) -> dict[str, tuple[Any, Any]]:
 
 
 def _describe(changes) -> str:
-  """Describes changed fields {name: (what it was, is now)}."""
   return ' and '.join(
     f'{name} is {was!r} there and {now!r} here'
     for name, (was, now) in changes.items()
@@ -284,12 +269,3 @@ def _compare_critics(module, others, source) -> str:
     if (was := getattr(other, name)) != (now := getattr(module, name))
   }
   return _describe(changes)
-
-
-@contextlib.contextmanager
-def _naming(path: str) -> Iterator[None]:
-  """Adds the field to the UserErrors of its context."""
-  try:
-    yield
-  except UserError as error:
-    raise UserError(f'init_from={path!r}: {error}') from error

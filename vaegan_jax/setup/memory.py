@@ -30,7 +30,7 @@ from vaegan_jax.setup.program_sizes import (
   kept_bytes,
   largest_layer,
 )
-from vaegan_jax.training.train_state import TrainState
+from vaegan_jax.training.train_state import TrainState, select
 
 # A TPU fills up to this many images or channels, and keeps about so many bytes
 # out of its main memory.
@@ -141,18 +141,13 @@ def estimate_parts(
   return {
     'the state': _num_bytes(state),
     'gradients': max(
-      _num_bytes(_moved(name, network.params, trained_parts))
-      for name, network in state.networks.items()
+      _num_bytes(
+        select(net.params, trained_parts if name == 'autoencoder' else None)
+      )
+      for name, net in state.networks.items()
     ),
     f'activations of {batch_size:,} images': activations,
   }
-
-
-def _moved(name: str, params: Any, trained_parts) -> Any:
-  """Returns the params that have a gradient."""
-  if name != 'autoencoder' or trained_parts is None:
-    return params
-  return {part: params[part] for part in trained_parts}
 
 
 def check_evaluation(
@@ -214,10 +209,8 @@ def check_features(
 ) -> None:
   """Refuses a Frechet distance whose features exceed the machine's memory.
 
-  Args:
-    num_examples: examples of an evaluation.
-    num_pictures: of each example: one, or as many as it has bands.
-    num_features: features of a picture; 0 without a Frechet distance.
+  An example has one picture, or one for each band. Without a Frechet distance
+  there are no features.
 
   Raises:
     UserError: they need more than there is.

@@ -68,13 +68,11 @@ def create_schedules(
   config: ml_collections.ConfigDict, trained: Collection[str]
 ) -> dict[str, optimizers_lib.Schedule]:
   """Creates the learning rate of each trained network."""
-  critic = critic_config(config, trained)
   return optimizers_lib.create_schedules(
     trained,
     settings(optimizers_lib.OptimizerConfig, config.optimizer),
-    num_train_steps=config.num_train_steps,
-    num_critic_steps=critic.num_steps,
-    critic_warmups=critic.warmups,
+    critic_config(config, trained),
+    config.num_train_steps,
   )
 
 
@@ -91,18 +89,14 @@ def critic_config(
 
 
 class RestoredNetworks(NamedTuple):
-  """Networks of a checkpoint, without the optimisers' state.
-
-  Attributes:
-    variables: {network: its params and batch_stats} of the last step.
-    ema_params: the autoencoder's params, averaged over the steps.
-    sizes: sizes of the distance's layers in the data, if the run follows them.
-  """
+  """Networks of a checkpoint, without the optimisers' state."""
 
   modules: dict[str, nn.Module]
-  variables: dict[str, Variables]
+  variables: dict[str, Variables]  # Variables of the last step.
+  # Params of the autoencoder, averaged over the steps.
   ema_params: Mapping[str, Any]
   step: int
+  # Sizes of the distance's layers in the data, if the run follows them.
   sizes: Mapping[str, jax.Array]
 
   @property

@@ -36,12 +36,9 @@ def kept_bytes(
 ) -> int:
   """Counts what one forward pass keeps for the backward pass.
 
-  A block that is computed again (`remat`) keeps its result alone. What the
-  largest of them keeps within is added once.
-
-  Args:
-    kept: names of the operations whose results are kept.
-    lanes: see `_num_bytes`.
+  It keeps the results of the operations in `kept`. A block that is computed
+  again (`remat`) keeps its result alone. What the largest of them keeps within
+  is added once. For `lanes` see `_num_bytes`.
   """
   sizes, biases = Counter(), set()
   for equation, block in _equations(jaxpr):

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Iterator
 
 import jax
@@ -10,13 +9,14 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
+from vaegan_jax import models
 from vaegan_jax.config.migrations import stamp, upgrade
 from vaegan_jax.config.schema import resumable_fields
 from vaegan_jax.errors import unwritable
 from vaegan_jax.models.pretrained import diffusers_files
 from vaegan_jax.runtime import distributed, lock
 from vaegan_jax.runtime.checkpoints import Checkpoints
-from vaegan_jax.runtime.files import check_writable, write_text
+from vaegan_jax.runtime.files import check_writable, write_json
 from vaegan_jax.setup.data_identity import may_have_grown, new_in_files
 from vaegan_jax.setup.modules import sizes_function
 from vaegan_jax.setup.run import Run
@@ -34,9 +34,6 @@ def open_checkpoints(
   workdir: str, num_checkpoints: int
 ) -> Iterator[Checkpoints]:
   """Locks a workdir against other trainers, and opens its checkpoints.
-
-  Yields:
-    The checkpoints.
 
   Raises:
     UserError: another run holds the workdir, it cannot be written, or not all
@@ -56,18 +53,13 @@ def open_checkpoints(
 
 @dataclasses.dataclass
 class RunCheckpoints:
-  """Checkpoints of one run, checked against its configuration and data.
-
-  Attributes:
-    checkpoints: the checkpoints in the workdir.
-    num_rollbacks: number of rollbacks in this process.
-  """
+  """Checkpoints of one run, checked against its configuration and data."""
 
   run: Run
   workdir: str
   checkpoints: Checkpoints
-  num_rollbacks: int = 0
-  # Whether its folder has more images than at the start.
+  num_rollbacks: int = 0  # Number in this process.
+  # Growth of its folder since the start.
   _grown: bool = dataclasses.field(default=False, init=False)
 
   def restore_or_init(self) -> tuple[TrainState, int]:
@@ -163,7 +155,7 @@ class RunCheckpoints:
       files[diffusers_files.KEPT] = self.run.initial.diffusers
     try:
       for name, fields in files.items():
-        write_text(folder / name, json.dumps(fields, indent=2) + '\n')
+        write_json(folder / name, fields)
     except OSError as error:
       raise unwritable(self.workdir, error) from error
 
@@ -175,7 +167,8 @@ def init_state(run: Run) -> TrainState:
     UserError: a file of weights cannot be used.
   """
   with distributed.together():
-    pretrained = run.load_pretrained()
+    weights = run.config.critic.weights  # Of frozen networks.
+    pretrained = models.load_pretrained(run.modules, weights)
   if run.initial:
     state = run.create_state(pretrained=pretrained | run.initial.variables)
     state = state.replace(ema_params=run.initial.ema_params)

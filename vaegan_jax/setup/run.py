@@ -15,7 +15,6 @@ import ml_collections
 import numpy as np
 import optax
 
-from vaegan_jax import models
 from vaegan_jax.config.rules import flatten
 from vaegan_jax.config.settings import settings
 from vaegan_jax.config.shapes import example_shape
@@ -49,28 +48,17 @@ from vaegan_jax.training.wrappers import Update
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """A training run, built from its configuration.
+  """A training run; nothing is compiled or initialised yet."""
 
-  Nothing is compiled or initialised yet.
-
-  Attributes:
-    config: the configuration, with its value range resolved.
-    create_state: returns the state before step 1.
-    images: the training examples.
-    evaluator: evaluator of the held-out examples.
-    updates: (kind of step) -> its update; each compiles when first called.
-    initial: weights of another run to start from, if any.
-    recorded: what the newest checkpoint of a resumed run records.
-  """
-
-  config: ml_collections.ConfigDict
+  config: ml_collections.ConfigDict  # Configuration with its range of values.
   modules: dict[str, nn.Module]
   optimizers: dict[str, optax.GradientTransformation]
-  create_state: Callable[..., TrainState]
-  images: Images
-  evaluator: Evaluator
-  updates: Callable[[StepKind], Update]
-  initial: InitialWeights | None = None
+  create_state: Callable[..., TrainState]  # () -> the state before step 1.
+  images: Images  # Training examples.
+  evaluator: Evaluator  # Evaluator of held-out examples.
+  updates: Callable[[StepKind], Update]  # Updates compile when first called.
+  initial: InitialWeights | None = None  # Weights of another run to start from.
+  # Record in the newest checkpoint of a resumed run.
   recorded: dict[str, Any] | None = None
 
   @functools.cached_property
@@ -136,14 +124,10 @@ class Run:
     )
 
   def sample(self, num_values: int) -> Iterator[jax.Array]:
-    """Yields batches of evenly spaced training examples, without flips.
+    """Yields batches [B, *S, C] in [-1, 1] of evenly spaced training examples.
 
-    Args:
-      num_values: about how many values they have in total; there are at least
-        64 examples, if the data has as many.
-
-    Yields:
-      [B, *S, C] float32 in [-1, 1], of one size.
+    They have about `num_values` in total, and are at least 64, if the data has
+    as many. None is mirrored.
     """
     number = max(64, num_values // math.prod(example_shape(self.config.data)))
     number = min(number, len(self.images))
@@ -155,14 +139,6 @@ class Run:
       x = pixels.to_float(images, data.value_range, data.mid_side)
       yield pixels.fill(x)[0] if data.max_nodata else x
 
-  def load_pretrained(self) -> dict[str, Any]:
-    """Reads the variables of frozen networks, by name.
-
-    Raises:
-      UserError: a file of weights cannot be used.
-    """
-    return models.load_pretrained(self.modules, self.config.critic.weights)
-
 
 def setup(config: ml_collections.ConfigDict, workdir: str = '') -> Run:
   """Sets up a run, new or resumed. All processes must call this together.
@@ -172,9 +148,6 @@ def setup(config: ml_collections.ConfigDict, workdir: str = '') -> Run:
   Args:
     workdir: the run's folder. A run with checkpoints keeps its original rules
       for reading data; '': the run is new.
-
-  Returns:
-    The run.
 
   Raises:
     UserError: the configuration is not valid for a new run, or its data, its

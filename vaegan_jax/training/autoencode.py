@@ -24,7 +24,6 @@ def create_autoencode(
   """Creates the pass that is differentiated with respect to the parameters.
 
   Args:
-    module: the autoencoder.
     split: whether the adversarial loss gets an image of its own.
     to_encoder: whether that image's gradient reaches the encoder (arXiv
       1512.09300, section 2.3, stops it there).

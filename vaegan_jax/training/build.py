@@ -27,11 +27,7 @@ from vaegan_jax.training.update import (
   create_critic_update,
   create_update,
 )
-from vaegan_jax.training.wrappers import (
-  Update,
-  averaging,
-  skipping_non_finite,
-)
+from vaegan_jax.training.wrappers import Update, averaging, skipping_non_finite
 
 _PLAIN_CRITIC = CriticConfig(r1_weight=0.0)
 
@@ -52,11 +48,9 @@ def create_updates(
   Args:
     modules: 'autoencoder' and, if there is one, 'critic'.
     optimizers: one for each trained module.
-    loss: weights of the autoencoder's loss.
     objective: the critic's objective; None: it is frozen, or there is none.
     order: one of `names.UPDATE_ORDERS`.
     ema_decay: decay of the averaged autoencoder; see `wrappers.averaging`.
-    critic_config: settings of the critic's training.
     **options: `seed`, `preprocess`, `num_flips`, `crop_margin`, `masked` and
       `num_chunks` of `create_random_inputs`, `max_grad_norm` of
       `create_critic_step`, and `trained_parts` of `create_train_state`.

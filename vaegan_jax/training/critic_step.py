@@ -71,45 +71,33 @@ class CriticState(struct.PyTreeNode):
 
 
 class CriticBatch(NamedTuple):
-  """Arguments of the critic's penalties.
+  """Arguments of the critic's penalties."""
 
-  Attributes:
-    x: [B, H, W, C] real images.
-    decoded: one or two batches [B, H, W, C], constants: the reconstructions,
-      and samples of the prior.
-    interpolation: [B] uniform in [0, 1].
-    averages: moving averages of the critic's logits.
-    logits_real: [B]; None for a separate penalty.
-    logits_fake: [B] for each batch of `decoded`; () for a separate penalty.
-    where: [B, H, W] bool, positions that count in the loss; None: all.
-  """
-
-  x: jax.Array
+  x: jax.Array  # [B, H, W, C] real images.
+  # One or two batches [B, H, W, C], constants: the reconstructions, and samples
+  # of the prior.
   decoded: list[jax.Array]
-  interpolation: jax.Array
-  averages: Mapping[str, jax.Array]
-  logits_real: jax.Array | None = None
+  interpolation: jax.Array  # [B] uniform in [0, 1].
+  averages: Mapping[str, jax.Array]  # Moving averages of the critic's logits.
+  logits_real: jax.Array | None = None  # [B]; None for a separate penalty.
+  # [B] for each batch of `decoded`; () for a separate penalty.
   logits_fake: tuple[jax.Array, ...] = ()
+  # [B, H, W] bool, positions that count in the loss; None: all.
   where: jax.Array | None = None
 
 
 class Penalty(NamedTuple):
-  """A regularizer of the critic.
+  """A regularizer of the critic."""
 
-  Attributes:
-    name: name of its metric.
-    weight: weight of its mean.
-    function: (critic: images -> logits [B], CriticBatch) -> [B].
-    separate: whether its gradient is computed apart from the loss's, and never
-      clipped; a penalty that is not computed on every step must be separate.
-    every_steps: n, if it is computed on every n-th step with n times the
-      weight; see `step_kinds.py`.
-  """
-
-  name: str
-  weight: float
+  name: str  # Name of its metric.
+  weight: float  # Weight of its mean.
+  # (critic: images -> logits [B], CriticBatch) -> [B].
   function: Callable[[Callable, CriticBatch], jax.Array]
+  # Gradient apart from the loss's, which is never clipped; a penalty that is
+  # not computed on every step must be separate.
   separate: bool = False
+  # n, if it is computed on every n-th step with n times the weight; see
+  # `step_kinds.py`.
   every_steps: int = 1
 
 
@@ -153,10 +141,7 @@ def create_critic_step(
   """Creates the critic's step on one device.
 
   Args:
-    module: the critic.
     critic_loss: (logits [B, *M] real, fake) -> [B, *M], of the objective.
-    optimizer: optimizer of the critic.
-    config: settings of its training.
     pmean: (tree) -> its mean over the devices.
     max_grad_norm: norm to which the loss's gradient is clipped, before separate
       penalties' gradients, which are large, are added; 0: no clipping.
@@ -201,14 +186,9 @@ def create_critic_step(
 def _gradients(
   module, total_loss, separate, apart, critic, regularize, inputs, decoded
 ):
-  """Computes the gradients of one chunk.
+  """Returns (), (gradient, penalties' gradients, batch_stats, metrics).
 
-  Args:
-    separate: the separate penalties.
-    apart: whether their gradients are not added to the loss's.
-
-  Returns:
-    (), and (gradient, gradients of penalties, batch_stats, metrics).
+  The gradients of separate penalties are added to the loss's unless `apart`.
   """
   network = critic.network
   fakes = [decoded[n] for n in ('x_recon', 'x_prior') if n in decoded]

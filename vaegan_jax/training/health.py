@@ -26,17 +26,12 @@ _MIN_SIGHTINGS = 5
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-  """One thing that is wrong with a run.
+  """One thing that is wrong with a run."""
 
-  Attributes:
-    kind: a key of `health_checks.KINDS`.
-    message: what was observed, the likely cause, and the fields to change.
-    since: the first step at which it may have begun: the one after the last
-      logged step without it. Checkpoints from here on are suspect.
-  """
-
-  kind: str
-  message: str
+  kind: str  # A key of `health_checks.KINDS`.
+  message: str  # Observation, likely cause, and fields to change.
+  # First step at which it may have begun: the one after the last logged
+  # step without it. Checkpoints from here on are suspect.
   since: int
 
 
@@ -84,12 +79,9 @@ class HealthMonitor:
   def __init__(
     self, fields: Fields, *, separated_loss: float, undecided_loss: float
   ):
-    """Creates the checks that apply to a run.
+    """Creates the checks that apply to a run with these fields.
 
-    Args:
-      fields: {field: value} of the run's configuration.
-      separated_loss: that of the run's `Objective`.
-      undecided_loss: likewise; without a critic both are ignored.
+    The losses are those of its `Objective`; without a critic they are ignored.
     """
     self._patience_steps = fields['health.patience_steps']
     self._limits = Limits(

@@ -125,27 +125,19 @@ def _below(limit_of: Callable[[Metrics, Limits], float], text: str):
 
 
 class Check(NamedTuple):
-  """A row of the table.
+  """A row of the table."""
 
-  Attributes:
-    kind: a key of `KINDS`.
-    metrics: names of the metrics that the condition needs; a log in which one
-      is missing or not finite proves nothing. None: all, of any value.
-    condition: (metrics, limits) -> what is unhealthy, or None.
-    cause: the likely cause, or (fields) -> it.
-    suggestions: (fields) -> suggestions, in this order.
-    applies: (fields) -> whether the run is checked.
-    all_needed: whether all suggestions are needed.
-    urgent: (metrics) -> whether the state cannot pass by itself.
-  """
-
-  kind: str
+  kind: str  # A key of `KINDS`.
+  # Names of the metrics that the condition needs; a log in which one is missing
+  # or not finite proves nothing. None: all, of any value.
   metrics: tuple[str, ...] | None
   condition: Callable[[Metrics, Limits], str | None]
-  cause: str | Callable[[Fields], str]
+  cause: str | Callable[[Fields], str]  # Likely cause.
   suggestions: tuple[Callable[[Fields], list[Suggestion]], ...]
+  # (fields) -> whether the run is checked.
   applies: Callable[[Fields], bool] = lambda fields: True
-  all_needed: bool = False
+  all_needed: bool = False  # All suggestions are needed together.
+  # (metrics) -> whether the state cannot pass by itself.
   urgent: Callable[[Metrics], bool] = lambda metrics: False
 
 

@@ -43,15 +43,12 @@ def steer(
   metrics: Mapping[str, jax.Array],
   rate: float,
 ) -> dict[str, jax.Array]:
-  """Moves the weight by the error of the KL.
+  """Returns the averages that change with the error of the KL.
 
   Args:
     averages: averages of a state; without a weight nothing is steered.
     metrics: {'kl': [] in nats an example, over all devices, ...}.
     rate: in bits an example.
-
-  Returns:
-    The changed averages.
   """
   if NAME not in averages:
     return {}

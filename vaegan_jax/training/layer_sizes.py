@@ -32,14 +32,9 @@ def follow(
   averages: Mapping[str, jax.Array],
   moments: Mapping[str, Mapping[str, jax.Array]],
 ) -> dict[str, jax.Array]:
-  """Moves the sizes towards those of a batch.
+  """Returns the sizes among the averages of a state, moved towards a batch's.
 
-  Args:
-    averages: averages of a state; without sizes nothing moves.
-    moments: of the reconstruction losses, averaged over the devices.
-
-  Returns:
-    The changed averages.
+  The moments are those of the reconstruction losses, over all devices.
   """
   old = from_averages(averages)
   batch = moments.get('sizes', {})

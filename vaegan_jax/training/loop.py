@@ -32,27 +32,17 @@ _DIVERGED = (
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """Length of the training, and intervals of everything else.
+  """Length of the training, and intervals of everything else."""
 
-  Attributes:
-    num_train_steps: the last step; whatever has an interval is due then too.
-    batch_size: images an update, over all devices and processes.
-    log_every_steps, eval_every_steps, figure_every_steps,
-      checkpoint_every_steps: fields of the configuration.
-    num_eval_images: images of an evaluation; 0: all.
-    max_skipped_steps: updates skipped in a row that end the run.
-    on_failure: `health.on_failure`: 'warn', 'stop' or 'rollback'.
-  """
-
-  num_train_steps: int
-  batch_size: int
+  num_train_steps: int  # Last step, at which everything is due.
+  batch_size: int  # Images an update, over all devices and processes.
   log_every_steps: int
   eval_every_steps: int
   figure_every_steps: int
   checkpoint_every_steps: int
-  num_eval_images: int
-  max_skipped_steps: int
-  on_failure: str
+  num_eval_images: int  # 0: all.
+  max_skipped_steps: int  # Updates skipped in a row that end the run.
+  on_failure: str  # `health.on_failure`: 'warn', 'stop' or 'rollback'.
 
   def due(self, step: int, every_steps: int) -> bool:
     """Returns whether something with this interval is due at a step."""
@@ -72,30 +62,20 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Loop:
-  """The loop of a run, with everything that it uses.
-
-  Attributes:
-    plan: when to do what.
-    update_for: (step) -> the update of all devices for that step.
-    learning_rates: (state after a step) -> {metric: learning rate}.
-    evaluator: evaluates and plots the held-out images.
-    health: checks the logged metrics.
-    save: (step, state, finish=whether to wait) -> whether it succeeded.
-    profiler: traces some steps.
-    stopper: handles the signals that stop the run.
-    writers: write scalars, images and sounds.
-    write_page: shows an evaluation, after the step's scalars.
-  """
+  """The loop of a run, with everything that it uses."""
 
   plan: Plan
-  update_for: Callable[[int], Update]
+  update_for: Callable[[int], Update]  # (step) -> its update of all devices.
+  # (state after a step) -> {metric: learning rate}.
   learning_rates: Callable[[TrainState], Mapping[str, float]]
   evaluator: Evaluator
   health: HealthMonitor
+  # (step, state, finish=whether to wait) -> whether it succeeded.
   save: Callable[..., bool]
   profiler: Profiler
   stopper: Stopper
   writers: Writers | NoWriters
+  # Page of an evaluation, after the step's scalars.
   write_page: Callable[[int, Variables, Evaluation], None]
 
   def run(
@@ -111,7 +91,6 @@ class Loop:
     Args:
       state: state after `start_step`, the last finished step; its buffers are
         reused.
-      start_step: step of the state.
       batches: [D, K B, *S, C] on the devices, from the first step's on.
       lacks_evaluation: whether to evaluate and plot `start_step` first.
 
@@ -173,7 +152,7 @@ class Loop:
     return take_step
 
   def _log(self, step, state, metrics, progress) -> dict[str, float]:
-    """Shows a step on the terminal; returns its record."""
+    """Prints a step; returns its record."""
     shown = {name: metrics[name] for name in SHOWN if name in metrics}
     speed = progress.update(step, shown)
     speeds = {} if speed is None else {'images_per_second': speed}

@@ -7,6 +7,7 @@ import jax
 import optax
 
 from vaegan_jax.training import muon
+from vaegan_jax.training.critic_step import CriticConfig
 from vaegan_jax.training.step_kinds import num_autoencoder_steps
 from vaegan_jax.training.train_state import TrainState
 
@@ -32,19 +33,10 @@ class OptimizerConfig:
 def create_schedules(
   names: Iterable[str],
   config: OptimizerConfig,
-  *,
+  critic: CriticConfig,
   num_train_steps: int,
-  num_critic_steps: int = 1,
-  critic_warmups: tuple[int, int] = (1, 0),
 ) -> dict[str, Schedule]:
-  """Creates the learning rate of every network.
-
-  Args:
-    names: the trained networks: 'autoencoder', 'critic'.
-    config: the settings.
-    num_train_steps: updates of the run.
-    num_critic_steps: critic steps an update.
-    critic_warmups: see `step_kinds.num_autoencoder_steps`.
+  """Creates the learning rate of every trained network, by name.
 
   Returns:
     {name: learning rate, or a function of the network's own finished steps}.
@@ -53,7 +45,7 @@ def create_schedules(
     'autoencoder': config.autoencoder_learning_rate,
     'critic': config.critic_learning_rate,
   }
-  own_warmup, first_warmup = critic_warmups
+  own_warmup, first_warmup = critic.warmups
   num_updates = {  # From a network's first update on.
     'autoencoder': max(num_train_steps - first_warmup, 0),
     'critic': num_train_steps,
@@ -62,7 +54,7 @@ def create_schedules(
     'autoencoder': lambda updates: num_autoencoder_steps(
       updates, (own_warmup, 0)
     ),
-    'critic': lambda updates: num_critic_steps * updates,
+    'critic': lambda updates: critic.num_steps * updates,
   }
   return {
     name: _create_schedule(
@@ -112,7 +104,7 @@ def _with_muon(optimizer, rate: Schedule, config: OptimizerConfig):
 
 
 def _choose(path, _) -> str:
-  """Chooses the optimizer of one array by its name."""
+  """Returns the optimizer of an array by its name."""
   name = jax.tree_util.keystr(path, simple=True, separator='/')
   return 'muon' if name.endswith('kernel') else 'rest'
 
@@ -120,11 +112,9 @@ def _choose(path, _) -> str:
 def learning_rates(
   schedules: Mapping[str, Schedule], state: TrainState
 ) -> dict[str, float]:
-  """Returns the learning rate of each network's last optimizer step.
+  """Returns {'learning_rate_autoencoder': that of its last step, ...}.
 
-  Returns:
-    {'learning_rate_autoencoder': ..., ...}; before a network's first step, the
-    learning rate of that step.
+  Before a network's first step it is the learning rate of that step.
   """
   rates = {}
   for name, schedule in schedules.items():

@@ -45,10 +45,8 @@ def create_random_inputs(
     preprocess: (images [B, *S, C] of any type, a flip [B] bool for each
       mirrored axis, crop offsets [B, 3] int if there are crops) ->
       x [B, *S', C] float32 in [-1, 1].
-    seed: seed of all values.
     autoencoder: module that the latent noise and the prior samples are for.
     num_microbatches: K, one microbatch for each critic step.
-    with_prior: whether to sample from the prior.
     num_flips: number of mirrored axes.
     crop_margin: largest offset of a crop; 0: no crops.
     masked: whether NaN marks missing values, to be filled.

@@ -21,25 +21,19 @@ _UNTIL_NEXT = _EVERY - _FIRST
 
 
 class StepKind(NamedTuple):
-  """Kind of an update; each is compiled when a step first takes it.
+  """Kind of an update; each is compiled when a step first takes it."""
 
-  Attributes:
-    train_autoencoder: False in a critic warm-up, except in its last update.
-    regularize_critic: for each critic step of the update, whether it takes the
-      penalties that are computed on every n-th step only.
-  """
-
+  # False for a critic warm-up, except its last update.
   train_autoencoder: bool
+  # True for the critic steps that take the penalties of every n-th step.
   regularize_critic: tuple[bool, ...]
 
 
 def step_kind(step: int, config: CriticConfig) -> StepKind:
-  """Returns the kind of a step.
+  """Returns the kind of a step, the number of an update, from 1.
 
-  Args:
-    step: number of the update, from 1.
-    config: the critic's training. With K critic steps an update, the first of
-      this update is the run's critic step (step - 1) K + 1.
+  With K critic steps an update, the first of this update is the run's critic
+  step (step - 1) K + 1.
   """
   done = (step - 1) * config.num_steps
   count = functools.partial(num_autoencoder_steps, warmups=config.warmups)
@@ -57,12 +51,9 @@ def num_autoencoder_steps(step, warmups: tuple[int, int]):
   """Returns how many of the first `step` updates trained the autoencoder.
 
   Args:
-    step: number of updates, an int or a traced [] int32.
+    step: number of updates, an int or a traced [] int32, as the result is.
     warmups: length of each critic warm-up, at least 1 (no warm-up), and number
       of updates before all others that train the critic alone.
-
-  Returns:
-    The number, of the same type as `step`.
   """
   warmup_updates, first_warmup = warmups
   if first_warmup:

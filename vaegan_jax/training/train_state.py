@@ -1,7 +1,6 @@
 """State of training, which every update takes and returns."""
 
 import functools
-import types
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -17,22 +16,15 @@ from vaegan_jax.training import layer_sizes
 Params = Mapping[str, Any]
 # Moving averages and their initial values: the critic's mean logits (LeCAM),
 # and the factor of the adaptive adversarial weight.
-_NO_AVERAGES = types.MappingProxyType({})
 AVERAGES = {'logits_real': 0.0, 'logits_fake': 0.0, 'adaptive_weight': 1.0}
 
 
 class NetworkState(struct.PyTreeNode):
-  """Weights and optimizer state of one network.
-
-  Attributes:
-    params: trained weights.
-    batch_stats: running averages of BatchNorm and of a codebook, or {}.
-    opt_state: state of the optax transform; () if the network is frozen.
-  """
+  """Weights and optimizer state of one network."""
 
   params: Params
-  batch_stats: Params
-  opt_state: optax.OptState
+  batch_stats: Params  # Running averages of BatchNorm and of a codebook, or {}.
+  opt_state: optax.OptState  # () if the network is frozen.
 
   @property
   def variables(self) -> dict[str, Params]:
@@ -53,14 +45,8 @@ def apply_gradients(
 ) -> NetworkState:
   """Takes one optimizer step.
 
-  Args:
-    network: the network.
-    optimizer: its optimizer.
-    grads: gradients of its parts that are trained.
-    batch_stats: its own after the step.
-
-  Returns:
-    The network, whose other parts are the same.
+  The gradients are those of the parts that are trained; the others stay the
+  same. `batch_stats` are those after the step.
   """
   params = select(network.params, grads.keys())
   updates, opt_state = optimizer.update(grads, network.opt_state, params)
@@ -72,25 +58,19 @@ def apply_gradients(
 
 
 class TrainState(struct.PyTreeNode):
-  """Whole state of a run, without random state: see `random_inputs.py`.
+  """Whole state of a run, without random state: see `random_inputs.py`."""
 
-  Attributes:
-    step: [] int32, the last finished step; steps count 1..N.
-    num_skipped: [] int32, number of updates skipped in a row up to now.
-    networks: 'autoencoder', unless the objective has none 'critic', and, if the
-      loss needs it, 'start', the decoder as it began.
-    ema_params: moving average of the autoencoder's weights.
-    averages: {name: []}, other moving averages and the steered KL weight; see
-      `AVERAGES`, `layer_sizes.py` and `kl_rate.py`.
-    num_rollbacks: [] int32, number of rollbacks to a checkpoint. A step's
-      random inputs depend on it, so that a repeated step gets others.
-  """
-
-  step: jax.Array
-  num_skipped: jax.Array
+  step: jax.Array  # [] int32, the last finished step; steps count 1..N.
+  num_skipped: jax.Array  # [] int32, updates skipped in a row up to now.
+  # 'autoencoder', unless the objective has none 'critic', and, if the loss
+  # needs it, 'start', the decoder as it began.
   networks: dict[str, NetworkState]
-  ema_params: Params
+  ema_params: Params  # Moving average of the autoencoder's weights.
+  # {name: []}, other moving averages and the steered KL weight; see `AVERAGES`,
+  # `layer_sizes.py` and `kl_rate.py`.
   averages: dict[str, jax.Array]
+  # [] int32, rollbacks to a checkpoint. A step's random inputs depend on it, so
+  # that a repeated step gets others.
   num_rollbacks: jax.Array
 
   @property
@@ -108,7 +88,7 @@ def create_train_state(
   image_shape: tuple[int, ...],
   pretrained: Mapping[str, Params] | None = None,
   measure_sizes: Callable[..., dict[str, jax.Array]] | None = None,
-  averages: Mapping[str, float] = _NO_AVERAGES,
+  averages: Mapping[str, float] | None = None,
   trained_parts: Collection[str] | None = None,
   keep_start: bool = False,
 ) -> TrainState:
@@ -117,7 +97,6 @@ def create_train_state(
   Args:
     modules: 'autoencoder' and optionally 'critic'.
     optimizers: one for each trained module.
-    seed: seed of the weights.
     image_shape: (*S, C).
     pretrained: {module: variables} of modules that are not to be initialized.
     measure_sizes: (critic's variables or None, images) -> sizes of the layers
@@ -140,9 +119,8 @@ def create_train_state(
     variables = _copy(networks['autoencoder'].variables)
     own = {kind: v.get('decoder', {}) for kind, v in variables.items()}
     networks['start'] = NetworkState(**own, opt_state=())
-  averages = {
-    name: jnp.float32(value) for name, value in (AVERAGES | averages).items()
-  }
+  averages = AVERAGES | (averages or {})
+  averages = {name: jnp.float32(value) for name, value in averages.items()}
   if measure_sizes:
     critic = networks['critic'].variables if 'critic' in networks else None
     sizes = jax.eval_shape(measure_sizes, critic, x)

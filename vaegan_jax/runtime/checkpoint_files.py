@@ -1,4 +1,4 @@
-"""The `meta` of a checkpoint, sealed with a CRC32 of its own.
+"""One checkpoint: its `meta`, sealed with a CRC32 of its own, and its `state`.
 
 Orbax alone restores a flipped byte, another dtype and (into numpy) another
 shape without an error. Restored leaves are therefore compared with `meta`.
@@ -6,12 +6,14 @@ shape without an error. Restored leaves are therefore compared with `meta`.
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import flax
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 from etils import epath
 
 from vaegan_jax.errors import UserError
@@ -36,7 +38,7 @@ def canonical(content: Mapping[str, Any]) -> bytes:
   return json.dumps(content, sort_keys=True).encode()
 
 
-def read(path: epath.Path) -> dict[str, Any]:
+def read_meta(path: epath.Path) -> dict[str, Any]:
   """Reads the content of a checkpoint's `meta`.
 
   Raises:
@@ -58,11 +60,8 @@ def read_identity(
 ) -> dict[str, Any] | None:
   """Reads which configuration and dataset a checkpoint belongs to.
 
-  The leaves are not checked: that is the work of `Checkpoints.restore`.
-
-  Args:
-    workdir: workdir of the run, local or `gs://...`.
-    step: step of the checkpoint; None: the newest that can be read.
+  It is that of a step; None: the newest that can be read. The leaves are not
+  checked: that is the work of `Checkpoints.restore`.
 
   Returns:
     'config', as saved by its version, 'data' and 'step'; None if there is none.
@@ -71,7 +70,7 @@ def read_identity(
   steps = list_steps(folder) if step is None else [step]
   for candidate in reversed(steps):
     try:
-      meta = read(folder / str(candidate))
+      meta = read_meta(folder / str(candidate))
       return {key: meta[key] for key in ('step', 'config', 'data')}
     except Exception:  # Damage and bucket errors have no common class.
       continue
@@ -90,7 +89,7 @@ def list_steps(folder: epath.Path) -> list[int]:
   return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal())
 
 
-def leaves(tree: PyTree) -> dict[str, str]:
+def describe_leaves(tree: PyTree) -> dict[str, str]:
   """Returns {'params/dense/kernel': 'float32[3, 4]', ...}."""
   return {
     name: f'{leaf.dtype}{list(leaf.shape)}'
@@ -106,7 +105,7 @@ def named(tree: PyTree) -> dict[str, Any]:
   }
 
 
-def crc32s(tree: PyTree) -> dict[str, int]:
+def crc32s_of(tree: PyTree) -> dict[str, int]:
   """Returns the CRC32 of each leaf, a numpy array, by its name."""
   return {name: zlib.crc32(x.tobytes()) for name, x in named(tree).items()}
 
@@ -114,12 +113,9 @@ def crc32s(tree: PyTree) -> dict[str, int]:
 def new_leaves(was: Mapping[str, str], now: Mapping[str, str]) -> set[str]:
   """Returns the names that only `now` has, without the weights of networks.
 
-  A new moving average or counter may start from its initial value. A network
-  that lacks weights is another network.
-
-  Args:
-    was: {'averages/logits_real': 'float32[]', ...} of the checkpoint.
-    now: the same of the current state.
+  Both are {'averages/logits_real': 'float32[]', ...}. A new moving average or
+  counter may start from its initial value. A network that lacks weights is
+  another network.
   """
   return {x for x in now.keys() - was if not _WEIGHTS & set(x.split('/'))}
 
@@ -160,3 +156,82 @@ def check_same(
       "old values (--config takes the run's own config.json) or use a new "
       '--workdir.'
     )
+
+
+def load_checkpoint(
+  path: epath.Path,
+  template: PyTree,
+  now: Mapping[str, Any],
+  *,
+  free_fields: tuple[str, ...],
+  upgrade: Callable[[dict], dict],
+  initial: Callable[[], PyTree] | None,
+  partial: bool,
+) -> PyTree | None:
+  """Reads one checkpoint and compares it with its `meta` and with this run.
+
+  Returns:
+    The state; None, with a warning, if the checkpoint is damaged.
+
+  Raises:
+    UserError: it belongs to another run.
+    Exception: from `upgrade` or `initial`; the checkpoint is sound then.
+  """
+  meta = _unless_damaged(path, read_meta, path)
+  if meta is None:
+    return None
+  names = list(named(template))
+  now = {k: v for k, v in now.items() if v is not None}
+  now['leaves'] = leaves = describe_leaves(template)
+  # Tuples become lists, as in `meta`.
+  now = json.loads(canonical(now))
+  saved = meta.get('leaves', {})
+  new = new_leaves(saved, leaves) if initial else set()
+  read = {n: leaf for n, leaf in saved.items() if n in leaves or not partial}
+  upgraded = {
+    'config': upgrade(meta.get('config') or {}),
+    'leaves': read | {name: leaves[name] for name in new},
+  }
+  check_same(f'the checkpoint {path}', meta | upgraded, now, free_fields)
+  crc32s = dict(zip(saved, meta['crc32s'], strict=True))
+  crc32s = {name: crc32s[name] for name in read}
+  # Orbax cannot read into a structure with new leaves; without one, it reads
+  # all leaves.
+  target = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), template)
+  target = None if new else target
+  arrays = _unless_damaged(path, _read_state, path / 'state', target, crc32s)
+  if arrays is None:
+    return None
+  if new:
+    listed = ', '.join(sorted(new))
+    logging.warning('%s is older than %s: set to initial values.', path, listed)
+    arrays = named(initial()) | arrays
+  arrays = [np.asarray(arrays[name]) for name in names]
+  return jax.tree.unflatten(jax.tree.structure(template), arrays)
+
+
+def _read_state(path, target, crc32s) -> dict[str, np.ndarray]:
+  """Reads the leaves of `target`, or of all if it is None, by their names."""
+  args = ocp.args.PyTreeRestore(target, partial_restore=True)
+  state = ocp.PyTreeCheckpointHandler().restore(path, args=args)
+  if not crc32s.items() <= crc32s_of(state).items():
+    raise ValueError('the CRC32 of a leaf differs')
+  return named(state)
+
+
+def _unless_damaged(path: epath.Path, read: Callable, *args: Any) -> Any:
+  """Returns `read(*args)`, or None, with a warning, if `path` is damaged.
+
+  Orbax and tensorstore raise errors of nearly any class for damage. `read` must
+  therefore call nothing else that may fail.
+  """
+  try:
+    return read(*args)
+  except MemoryError:
+    raise
+  except Exception as error:
+    if path.exists():
+      logging.warning('The checkpoint %s is damaged: %r', path, error)
+    else:
+      logging.warning('The checkpoint %s was removed while it was read', path)
+    return None
