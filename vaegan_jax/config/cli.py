@@ -7,9 +7,9 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 
+import ml_collections
 from absl import flags
 from etils import epath
-from ml_collections import ConfigDict
 
 from vaegan_jax.config import overrides, paths, sweep
 from vaegan_jax.config.cli_flags import (
@@ -70,9 +70,9 @@ class Command:
 
   mode: str  # One of `cli_flags.MODES`.
   workdir: str  # Absolute path of the folder that is written.
-  config: ConfigDict | None  # None for modes of several runs.
+  config: ml_collections.ConfigDict | None  # None for modes of several runs.
   # {workdir: configuration} of the finished runs that are read, or of a study.
-  runs: Mapping[str, ConfigDict]
+  runs: Mapping[str, ml_collections.ConfigDict]
   processes: Processes | None = None  # Set if flags connect several.
   # For the modes that use a finished model, and for 'report'.
   use: Use | PageOptions | None = None
@@ -189,7 +189,9 @@ def _parse_report(rest: list[str], flag_values: flags.FlagValues) -> Command:
   return Command('report', str(path.parent), None, runs, use=options)
 
 
-def _load_run(workdir: str, args: Sequence[str] = ()) -> ConfigDict:
+def _load_run(
+  workdir: str, args: Sequence[str] = ()
+) -> ml_collections.ConfigDict:
   """Reads the configuration of a finished run, whose data is not in it."""
   config = load_config(epath.Path(workdir) / 'config.json')
   paths.check_data_outside(config, workdir, args)

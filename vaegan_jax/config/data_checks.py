@@ -3,7 +3,7 @@
 Each function yields conflicts, as `rules.conflict` takes them.
 """
 
-from ml_collections import ConfigDict
+import ml_collections
 
 from vaegan_jax.config.rules import Conflicts
 from vaegan_jax.config.shapes import holds_arrays, shape_flag, spatial_shape
@@ -11,7 +11,7 @@ from vaegan_jax.data import sources
 from vaegan_jax.names import PRETRAINED_CRITICS
 
 
-def check_data(config: ConfigDict) -> Conflicts:
+def check_data(config: ml_collections.ConfigDict) -> Conflicts:
   """Yields the conflicts between fields of `config.data`."""
   yield from _check_source(config.data)
   yield from _check_channels(config.data)
@@ -156,7 +156,7 @@ def _check_channels(data):
     )
 
 
-def check_axes(config: ConfigDict) -> Conflicts:
+def check_axes(config: ml_collections.ConfigDict) -> Conflicts:
   """Yields conflicts of sounds and volumes with options for two axes."""
   num_axes, layout = len(spatial_shape(config.data)), config.model.layout
   if layout == 'oobleck' and num_axes > 1:

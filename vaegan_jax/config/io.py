@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import ml_collections
 from etils import epath
-from ml_collections import ConfigDict
 
 from vaegan_jax.config import schema
 from vaegan_jax.config.migrations import upgrade
@@ -37,12 +37,12 @@ PROJECT = next(
 
 
 @functools.cache
-def get_presets() -> dict[str, Callable[[ConfigDict], None]]:
+def get_presets() -> dict[str, Callable[[ml_collections.ConfigDict], None]]:
   """Returns {name: function that changes a configuration in place}."""
   return runpy.run_path(str(PROJECT / 'configs' / 'presets.py'))['PRESETS']
 
 
-def load_config(path: os.PathLike | str) -> ConfigDict:
+def load_config(path: os.PathLike | str) -> ml_collections.ConfigDict:
   """Reads a `config.json`, on disk or in a bucket, and locks what is valid.
 
   Raises:
@@ -65,7 +65,7 @@ def load_config(path: os.PathLike | str) -> ConfigDict:
   return config
 
 
-def load_config_file(source: str) -> ConfigDict:
+def load_config_file(source: str) -> ml_collections.ConfigDict:
   """Runs `get_config` of a Python file, or reads a run's `config.json`.
 
   Args:
@@ -146,7 +146,7 @@ def add_objective(source: str, objective: str) -> str:
   return f'{path}:{objective}{"," if separator else ""}{words}'
 
 
-def make_paths_absolute(config: ConfigDict) -> None:
+def make_paths_absolute(config: ml_collections.ConfigDict) -> None:
   """Makes the paths of a configuration absolute, in place."""
   values = flatten(config)
   pairs = {field.name for field in schema.FIELDS if field.rule is FILES}

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ml_collections import ConfigDict
+import ml_collections
 
 from vaegan_jax.config.rules import Conflicts, as_argument
 from vaegan_jax.config.shapes import latent_space, spatial_shape
@@ -17,7 +17,7 @@ _LAYOUTS = {
 }
 
 
-def check_layout(model: ConfigDict) -> Conflicts:
+def check_layout(model: ml_collections.ConfigDict) -> Conflicts:
   """Yields the conflicts of `config.model` with its layout."""
   for field, needed in _needed(model).items():
     if model[field] != needed:
@@ -36,7 +36,7 @@ def check_layout(model: ConfigDict) -> Conflicts:
         )
 
 
-def check_blocks(config: ConfigDict) -> Conflicts:
+def check_blocks(config: ml_collections.ConfigDict) -> Conflicts:
   """Yields a number of blocks that no network of the layout has."""
   model = config.model
   if model.layout == 'oobleck' and model.num_res_blocks != 1:
@@ -46,7 +46,7 @@ def check_blocks(config: ConfigDict) -> Conflicts:
     )
 
 
-def check_spectral_mask(config: ConfigDict) -> Conflicts:
+def check_spectral_mask(config: ml_collections.ConfigDict) -> Conflicts:
   """Yields a mask that the decoder cannot have, or whose frames do not fit."""
   model, space = config.model, spatial_shape(config.data)
   window = model.spectral_mask

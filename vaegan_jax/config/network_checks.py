@@ -5,7 +5,7 @@ Each function yields conflicts, as `rules.conflict` takes them.
 
 import math
 
-from ml_collections import ConfigDict
+import ml_collections
 
 from vaegan_jax.config.layout_checks import check_layout, check_spectral_mask
 from vaegan_jax.config.paths import is_files
@@ -33,18 +33,18 @@ _RESIDUAL = {
 _MAX_CODES, _MAX_BITS = 2**24, 24
 
 
-def trains_critic(config: ConfigDict) -> bool:
+def trains_critic(config: ml_collections.ConfigDict) -> bool:
   """Returns whether a run trains a critic."""
   is_pretrained = config.critic.network in PRETRAINED_CRITICS
   return config.objective != 'mse' and not is_pretrained
 
 
-def compares_layers(config: ConfigDict) -> bool:
+def compares_layers(config: ml_collections.ConfigDict) -> bool:
   """Returns whether a run's loss compares layers, of a critic or spectra."""
   return config.objective != 'mse' or config.loss.spectrum_weight > 0
 
 
-def check_autoencoder(config: ConfigDict) -> Conflicts:
+def check_autoencoder(config: ml_collections.ConfigDict) -> Conflicts:
   """Yields the conflicts of `config.model`."""
   model = config.model
   yield from check_layout(model)
@@ -112,7 +112,7 @@ def _check_tokens(model, field: str, code_dim: int) -> Conflicts:
     )
 
 
-def check_attention(config: ConfigDict) -> Conflicts:
+def check_attention(config: ml_collections.ConfigDict) -> Conflicts:
   """Yields sizes of attention that no feature map has."""
   model, shorter = config.model, min(spatial_shape(config.data))
   sides = feature_sizes(shorter, model)
@@ -127,7 +127,7 @@ def check_attention(config: ConfigDict) -> Conflicts:
       )
 
 
-def check_trained_critic(config: ConfigDict) -> Conflicts:
+def check_trained_critic(config: ml_collections.ConfigDict) -> Conflicts:
   """Yields the conflicts of a critic that is trained."""
   critic = config.critic
   if critic.num_scales > 1 and critic.head != 'patch':
@@ -273,7 +273,7 @@ def _check_sizes(config, section: str, scales: int = 1) -> Conflicts:
       raise UserError(not_divisible(shape_field(data), side, factor, why))
 
 
-def check_pretrained_critic(config: ConfigDict) -> Conflicts:
+def check_pretrained_critic(config: ml_collections.ConfigDict) -> Conflicts:
   """Yields the conflicts of a pretrained, frozen critic."""
   network, data = f'critic.network={config.critic.network!r}', config.data
   if config.objective == 'mse':

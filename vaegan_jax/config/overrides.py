@@ -9,9 +9,10 @@ import functools
 import re
 from collections.abc import Collection, Iterable, Sequence
 
+import ml_collections
 from absl import flags
 from etils import epath
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from vaegan_jax.config.cli_flags import reject
 from vaegan_jax.config.io import add_objective, is_saved, split_source
@@ -23,7 +24,9 @@ from vaegan_jax.models.pretrained import diffusers_files
 from vaegan_jax.names import OBJECTIVES
 
 
-def apply_overrides(config: ConfigDict, argv: Sequence[str]) -> set[str]:
+def apply_overrides(
+  config: ml_collections.ConfigDict, argv: Sequence[str]
+) -> set[str]:
   """Sets the fields named by `--config.<field>` flags, in place.
 
   The last flag of a field counts.
@@ -67,14 +70,16 @@ def apply_overrides(config: ConfigDict, argv: Sequence[str]) -> set[str]:
   return given
 
 
-def tell_unread(configs: Sequence[ConfigDict], given: Collection[str]) -> None:
+def tell_unread(
+  configs: Sequence[ml_collections.ConfigDict], given: Collection[str]
+) -> None:
   """Names the given fields that no run reads, with the reason."""
   for message in unread(configs, given):
     _tell(message)
 
 
 def adopt_network(
-  config: ConfigDict, argv: Sequence[str], workdir: str = ''
+  config: ml_collections.ConfigDict, argv: Sequence[str], workdir: str = ''
 ) -> None:
   """Takes the network of the folder of diffusers that `init_from` names.
 
@@ -97,7 +102,7 @@ def adopt_network(
     config.update_from_flattened_dict(fields)
 
 
-def _use_weight(config: ConfigDict, has_rate: bool) -> None:
+def _use_weight(config: ml_collections.ConfigDict, has_rate: bool) -> None:
   """Makes a KL weight turn off the rate that a configuration file sets."""
   if has_rate and config.loss.rate:
     raise UserError(

@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 
-from ml_collections import ConfigDict
+import ml_collections
 
 from vaegan_jax.errors import UserError
 
@@ -69,7 +69,7 @@ def check_encoding(flag: str, path: str) -> None:
 
 
 def check_data_outside(
-  config: ConfigDict, workdir: str, args: Iterable[str] = ()
+  config: ml_collections.ConfigDict, workdir: str, args: Iterable[str] = ()
 ) -> None:
   """Refuses a saved configuration whose data is in its own workdir.
 
@@ -90,7 +90,7 @@ def check_data_outside(
       )
 
 
-def _data_paths(data: ConfigDict) -> Iterator[tuple[str, str]]:
+def _data_paths(data: ml_collections.ConfigDict) -> Iterator[tuple[str, str]]:
   if data.path:
     yield 'data.path', data.path
   if data.data_dir:

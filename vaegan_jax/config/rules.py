@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict
+import ml_collections
 
 from vaegan_jax.config.paths import is_files, is_local_path, is_path
 from vaegan_jax.config.shapes import MAX_AXES
@@ -243,7 +243,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
   """Returns nested dicts or ConfigDicts as {'a.b': value}."""
   flat = {}
   for key, value in tree.items():
-    if isinstance(value, (dict, ConfigDict)):
+    if isinstance(value, (dict, ml_collections.ConfigDict)):
       flat |= flatten(value, f'{prefix}{key}.')
     else:
       flat[f'{prefix}{key}'] = value
@@ -291,7 +291,7 @@ Conflicts = Iterator[tuple[str, ...]]
 
 
 def conflict(
-  config: ConfigDict, name: str, rule: str, *remedies: str
+  config: ml_collections.ConfigDict, name: str, rule: str, *remedies: str
 ) -> UserError:
   """Returns the error for a field that conflicts with others.
 

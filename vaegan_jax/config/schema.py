@@ -9,7 +9,7 @@ must be together.
 
 import functools
 
-from ml_collections import ConfigDict, FieldReference
+import ml_collections
 
 from vaegan_jax import names
 from vaegan_jax.config import rules
@@ -373,7 +373,7 @@ FIELDS = (
 _PATH_RULES = (rules.PATH, rules.DATA_PATH, rules.LOCAL_PATH, rules.FILES)
 
 
-def create_config() -> ConfigDict:
+def create_config() -> ml_collections.ConfigDict:
   """Builds the unlocked configuration of all defaults."""
   tree = {}
   for field in FIELDS:
@@ -383,9 +383,9 @@ def create_config() -> ConfigDict:
       fields = fields.setdefault(section, {})
     value = field.default
     if field.rule.also:  # Else ConfigDict refuses the other types.
-      value = FieldReference(value, field_type=object)
+      value = ml_collections.FieldReference(value, field_type=object)
     fields[name] = value
-  return ConfigDict(tree)
+  return ml_collections.ConfigDict(tree)
 
 
 def default_flag(name: str) -> str:
@@ -400,7 +400,7 @@ def path_fields() -> tuple[str, ...]:
   return tuple(f.name for f in FIELDS if f.rule in _PATH_RULES)
 
 
-def resumable_fields(config: ConfigDict) -> tuple[str, ...]:
+def resumable_fields(config: ml_collections.ConfigDict) -> tuple[str, ...]:
   """Returns the fields that a resumed run may change."""
   # With a schedule, the length of the run must stay.
   scheduled = config.optimizer.schedule != 'constant'

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from ml_collections import ConfigDict
+import ml_collections
 
 from vaegan_jax.losses.reconstruction import LossConfig
 
@@ -18,7 +18,9 @@ def settings(cls: type[T], section: Mapping[str, Any], **others: Any) -> T:
   return cls(**known, **others)
 
 
-def with_data(config: ConfigDict, **fields: Any) -> ConfigDict:
+def with_data(
+  config: ml_collections.ConfigDict, **fields: Any
+) -> ml_collections.ConfigDict:
   """Returns a copy with other fields of `config.data`, or the same `config`."""
   if all(config.data[name] == value for name, value in fields.items()):
     return config
@@ -28,6 +30,6 @@ def with_data(config: ConfigDict, **fields: Any) -> ConfigDict:
   return config
 
 
-def loss_settings(config: ConfigDict) -> LossConfig:
+def loss_settings(config: ml_collections.ConfigDict) -> LossConfig:
   """Returns the settings of the loss, with the sample rate of the data."""
   return settings(LossConfig, config.loss, sample_rate=config.data.sample_rate)

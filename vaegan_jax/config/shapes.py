@@ -7,7 +7,7 @@ Images have `data.image_size`, one number or a pair (height, width). Arrays have
 import math
 from typing import Any
 
-from ml_collections import ConfigDict, FieldReference
+import ml_collections
 
 from vaegan_jax.data import data_config, sources
 
@@ -54,14 +54,14 @@ def shown_bands(data: Any) -> tuple[int, ...]:
   return (0,) if holds_arrays(data) else ()
 
 
-def latent_space(config: ConfigDict) -> tuple[int, ...]:
+def latent_space(config: ml_collections.ConfigDict) -> tuple[int, ...]:
   """Returns the shape of the smallest feature map, a latent map's."""
   space, model = spatial_shape(config.data), config.model
   factor = model.patch_size * math.prod(model.strides or (2,) * model.depth)
   return tuple(side // factor for side in space)
 
 
-def num_latent_entries(config: ConfigDict) -> int:
+def num_latent_entries(config: ml_collections.ConfigDict) -> int:
   """Returns the number of entries of an example's latent."""
   model = config.model
   num_positions = 1
@@ -70,14 +70,14 @@ def num_latent_entries(config: ConfigDict) -> int:
   return num_positions * model.latent_dim
 
 
-class BitPerEntry(FieldReference):
+class BitPerEntry(ml_collections.FieldReference):
   """A rate in bits per example: the number of entries of the latent.
 
   It follows the other fields until it is set. Latents that are not Gaussian,
   and those of an encoder that does not move, have 0, no rate to steer.
   """
 
-  def __init__(self, config: ConfigDict):
+  def __init__(self, config: ml_collections.ConfigDict):
     super().__init__(0.0)
     self._config = config
 
@@ -106,7 +106,7 @@ class BitPerEntry(FieldReference):
       return 0.0  # Another field is wrong; its own rule reports it.
 
 
-def has_rate_of_file(config: ConfigDict) -> bool:
+def has_rate_of_file(config: ml_collections.ConfigDict) -> bool:
   """Returns whether the rate follows the latent: no flag has set it."""
   rate = config.loss.get_ref('rate')
   return isinstance(rate, BitPerEntry) and rate.follows

@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import ml_collections
 from etils import epath
-from ml_collections import ConfigDict
 
 from vaegan_jax.config import overrides, schema
 from vaegan_jax.config.cli_flags import FLAGS, SEEDS, SWEEP
@@ -38,7 +38,7 @@ def create_runs(
   objectives: Sequence[str],
   seeds: Sequence[str],
   sweep: Sequence[str],
-) -> dict[str, ConfigDict]:
+) -> dict[str, ml_collections.ConfigDict]:
   """Creates every configuration of a study, so that none fails later.
 
   Args:
@@ -85,7 +85,9 @@ def create_runs(
   return runs
 
 
-def _check_same_data(source: str, configs: Sequence[ConfigDict]) -> None:
+def _check_same_data(
+  source: str, configs: Sequence[ml_collections.ConfigDict]
+) -> None:
   first, *others = configs
   for config in others:
     for field, value in config.data.items():
@@ -100,7 +102,7 @@ def _check_same_data(source: str, configs: Sequence[ConfigDict]) -> None:
 
 def _create_config(
   source: str, argv: Sequence[str], objective: str, seed: int, change: str
-) -> tuple[ConfigDict, set[str]]:
+) -> tuple[ml_collections.ConfigDict, set[str]]:
   """Returns a run's configuration, and the names of its flags' fields."""
   config = load_config_file(add_objective(source, objective))
   overrides.adopt_network(config, argv)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
-from ml_collections import ConfigDict
+import ml_collections
 
 from vaegan_jax.config import schema
 from vaegan_jax.config.network_checks import compares_layers
@@ -33,7 +33,7 @@ class _Need(NamedTuple):
 
   field: str  # The field that decides.
   rule: str  # The words after the field's name in a message.
-  holds: Callable[[ConfigDict], bool]
+  holds: Callable[[ml_collections.ConfigDict], bool]
   dependents: Collection[str]  # The fields that are read only then.
 
 
@@ -106,7 +106,7 @@ _NEEDS = (
 
 
 def unread(
-  configs: Sequence[ConfigDict], given: Collection[str]
+  configs: Sequence[ml_collections.ConfigDict], given: Collection[str]
 ) -> Iterator[str]:
   """Yields sentences with the reasons why no run reads given fields."""
   for config in configs:
@@ -122,7 +122,7 @@ def unread(
 
 
 def _unmet(
-  config: ConfigDict, given: Collection[str]
+  config: ml_collections.ConfigDict, given: Collection[str]
 ) -> Iterator[tuple[_Need, list[str]]]:
   """Yields each need that is not met, with the fields that it turns off."""
   given = set(given)

@@ -6,7 +6,7 @@ and `network_checks.py` are of several fields together.
 
 import math
 
-from ml_collections import ConfigDict
+import ml_collections
 
 from vaegan_jax import models
 from vaegan_jax.config import schema
@@ -41,7 +41,9 @@ from vaegan_jax.names import PRETRAINED_CRITICS
 _MAX_ENTRY_BITS = 16
 
 
-def validate(config: ConfigDict, *, num_devices: int | None = None) -> None:
+def validate(
+  config: ml_collections.ConfigDict, *, num_devices: int | None = None
+) -> None:
   """Checks every value of a configuration.
 
   Args:
@@ -74,7 +76,7 @@ def validate(config: ConfigDict, *, num_devices: int | None = None) -> None:
     )
 
 
-def validate_new_run(config: ConfigDict) -> None:
+def validate_new_run(config: ml_collections.ConfigDict) -> None:
   """Checks what a new run must obey; an earlier version's may be resumed.
 
   Raises:

@@ -73,6 +73,7 @@ class Evaluator(Reconstructor):
         one batch.
       bands: the channels that figures show, if not all; then each channel is
         scored, too.
+      sample_rate: sample rate of sounds, in Hz.
       has_judge: whether a network of the data's own judges; `score` trains it.
       notes: further lines of the protocol.
       **options: those of `Reconstructor`.

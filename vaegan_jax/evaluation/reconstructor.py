@@ -49,6 +49,7 @@ class Reconstructor:
     Args:
       batch_size: examples in a batch, shared over this process's devices.
       seed: seed of the samples from the prior and from the latent.
+      value_range: as `pixels.to_float` takes it.
       masked: whether NaN in the examples means no data.
       mid_side: whether the networks take mid and side of left and right.
       tiles: in which the autoencoder is applied; None: it takes whole examples.

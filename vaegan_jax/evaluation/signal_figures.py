@@ -31,6 +31,7 @@ def as_pictures(
     x: [N, *S, C] in [-1, 1].
     bands: the shown channels, as `figures.choose_bands` takes them; the first
       one of sounds.
+    sample_rate: sample rate of sounds, in Hz.
 
   Returns:
     [N, H', W', C'] float in [-1, 1]: the shown channels of images; plots of

@@ -37,19 +37,27 @@ class TrainedModel(struct.PyTreeNode):
   It is a pytree, for arguments of `jax.jit`, `jax.device_put` and the like. Its
   methods are compiled, and may be called in other compiled functions. Images
   are float32 in [-1, 1], as `preprocess` returns them.
+
+  Attributes:
+    variables: {'autoencoder', 'critic': those of Flax}; no critic where there
+      is none. 'layer_sizes' are those of the distance's layers in the data.
+    statistics: statistics of the latents; None where they were not measured.
+    autoencoder: the Flax module.
+    critic: the Flax module, or None.
+    loss: settings of the distance.
+    config: every field of the run, frozen.
+    step: number of updates of the weights.
+    source: the folder that it was loaded from.
   """
 
-  # {'autoencoder', 'critic': those of Flax}; no critic where there is none.
-  # 'layer_sizes' are those of the distance's layers in the data.
   variables: Mapping[str, Any]
-  statistics: LatentStatistics | None  # None: they were not measured.
+  statistics: LatentStatistics | None
   autoencoder: nn.Module = struct.field(pytree_node=False)
   critic: nn.Module | None = struct.field(pytree_node=False)
   loss: reconstruction.LossConfig = struct.field(pytree_node=False)
-  # Every field of the run.
   config: ml_collections.FrozenConfigDict = struct.field(pytree_node=False)
-  step: int = struct.field(pytree_node=False)  # Number of updates.
-  source: str = struct.field(pytree_node=False)  # Folder of the weights.
+  step: int = struct.field(pytree_node=False)
+  source: str = struct.field(pytree_node=False)
 
   @property
   def image_shape(self) -> tuple[int, ...]:

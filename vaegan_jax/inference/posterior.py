@@ -10,14 +10,19 @@ from flax import struct
 
 
 class Posterior(struct.PyTreeNode):
-  """Distribution of the latents of a batch, given its images."""
+  """Distribution of the latents of a batch, given its images.
 
-  latents: jax.Array  # [B, *S, Z] float32, the mode, as `decode` takes them.
-  # [B, *S, Z] of a Gaussian, whose mode is its mean; None of other latents.
+  Attributes:
+    latents: [B, *S, Z] float32, the mode, as `decode` takes them.
+    mean, logvar: [B, *S, Z] of a Gaussian, whose mode is its mean; None of
+      other latents.
+    indices: [B, *S, Z / T] int32 of codes ('vq', 'fsq', 'lfq'), which `decode`
+      takes too; None of other latents.
+  """
+
+  latents: jax.Array
   mean: jax.Array | None = None
   logvar: jax.Array | None = None
-  # [B, *S, Z / T] int32 of codes ('vq', 'fsq', 'lfq'), which `decode` takes
-  # too; None of other latents.
   indices: jax.Array | None = None
 
   @property

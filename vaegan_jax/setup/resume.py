@@ -59,7 +59,7 @@ class RunCheckpoints:
   workdir: str
   checkpoints: Checkpoints
   num_rollbacks: int = 0  # Number in this process.
-  # Growth of its folder since the start.
+  # True: its folder has more images than at the start.
   _grown: bool = dataclasses.field(default=False, init=False)
 
   def restore_or_init(self) -> tuple[TrainState, int]:

@@ -50,13 +50,13 @@ from vaegan_jax.training.wrappers import Update
 class Run:
   """A training run; nothing is compiled or initialised yet."""
 
-  config: ml_collections.ConfigDict  # Configuration with its range of values.
+  config: ml_collections.ConfigDict  # With the range of the values settled.
   modules: dict[str, nn.Module]
   optimizers: dict[str, optax.GradientTransformation]
   create_state: Callable[..., TrainState]  # () -> the state before step 1.
   images: Images  # Training examples.
   evaluator: Evaluator  # Evaluator of held-out examples.
-  updates: Callable[[StepKind], Update]  # Updates compile when first called.
+  updates: Callable[[StepKind], Update]  # Each compiles when first called.
   initial: InitialWeights | None = None  # Weights of another run to start from.
   # Record in the newest checkpoint of a resumed run.
   recorded: dict[str, Any] | None = None
