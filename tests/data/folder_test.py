@@ -21,6 +21,7 @@ from tests.data.opening import (
   open_dataset,
   open_folder,
 )
+from tests.data.tfds_builders import Builder
 from tests.processes import SERVER
 from vaegan_jax.data import folder as folder_module
 from vaegan_jax.data import image_files
@@ -44,33 +45,28 @@ def folder(tmp_path):
   return _add(tmp_path / 'images', 20)
 
 
-class ImageFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class ImageFolder(Builder, skip_registration=True):
   """A folder as earlier versions had TFDS copy it."""
 
-  VERSION = tfds.core.Version('1.0.0')
-  url_infos = None
   root, splits = None, None
 
-  def _info(self):
-    feature = (
-      tfds.features.Image(shape=(None, None, None))
-      if self.root.name == 'images'
-      else tfds.features.Text()
-    )
-    features = {'image': feature, 'path': tfds.features.Text()}
-    return tfds.core.DatasetInfo(
-      builder=self, features=tfds.features.FeaturesDict(features)
-    )
+  def kinds(self):
+    image = tfds.features.Image(shape=(None, None, None))
+    text = tfds.features.Text()
+    return {
+      'image': image if self.root.name == 'images' else text,
+      'path': text,
+    }
 
   def _split_generators(self, dl_manager):
-    return {key: self._generate(names) for key, names in self.splits.items()}
+    return {
+      key: self._generate_examples(names) for key, names in self.splits.items()
+    }
 
-  def _generate(self, names):
+  def _generate_examples(self, names):
     for name in names:
       key = os.fsencode(name)
       yield key, {'image': (self.root / name).read_bytes(), 'path': key}
-
-  _generate_examples = _generate
 
 
 @pytest.mark.parametrize('kind', ('images', 'arrays'))
