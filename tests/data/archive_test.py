@@ -10,13 +10,17 @@ import pytest
 
 from tests.data.contents import cut
 from tests.data.contents import noise_png as png
-from tests.data.opening import everything, load, open_dataset, stored
+from tests.data.opening import (
+  everything,
+  load,
+  open_dataset,
+  open_splits,
+  stored,
+)
 from vaegan_jax.data import decode
 from vaegan_jax.data.arrays import encode_npy
 from vaegan_jax.data.batches import create_batches
-from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.sources import archive as archives
-from vaegan_jax.data.split import load_splits
 from vaegan_jax.errors import UserError
 
 
@@ -63,10 +67,9 @@ def test_images_are_those_of_the_archive(write, tmp_path):
 
 def test_a_batch_is_a_function_of_seed_and_step(tmp_path):
   path = tar(tmp_path / 'x.tar', IMAGES)
-  data = DataConfig('archive', path=str(path), data_dir=str(tmp_path))
   batches = []
   for first in (0, 2):  # The second run reads the index.
-    (train,) = load_splits(data, ['train_split'])
+    train, _ = open_splits('archive', path, tmp_path, 'train_split')
     options = {'seed': 1, 'batch_size': 4, 'num_devices': 1}
     found = create_batches(train, start_step=first, **options)
     batches.append([next(found) for _ in range(4 - first)][-1])

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from tests.data.contents import Trap, cut, traps
-from tests.data.opening import everything, load, open_dataset
+from tests.data.opening import everything, load, open_dataset, open_splits
 from vaegan_jax.data import containers, no_data
 from vaegan_jax.data.array_shapes import check_shape
-from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.reading import Reading
-from vaegan_jax.data.split import load_splits, whole_of
+from vaegan_jax.data.split import whole_of
 from vaegan_jax.data.store import Blocks, hash_numbers
 from vaegan_jax.errors import UserError
 
@@ -355,18 +354,9 @@ def test_a_missing_library_is_named(module, tmp_path, monkeypatch):
 
 def test_training_reads_it(tmp_path):
   """Opens both splits as a run does, with a random crop."""
-  path, lines = npy(tmp_path / 'x.npy', X), []
-  data = DataConfig(
-    'array_file',
-    path=str(path),
-    data_dir=str(tmp_path / 'data'),
-    shape=(4, 3),
-    random_crop_margin=2,
-    channels=3,
-  )
-  train, test = load_splits(
-    data, ['train_split', 'eval_split'], report=lines.append
-  )
+  fields = {'shape': (4, 3), 'random_crop_margin': 2, 'channels': 3}
+  path = npy(tmp_path / 'x.npy', X)
+  train, test, lines = open_splits('array_file', path, tmp_path, **fields)
   assert len(train) + len(test) == 40
   assert whole_of(train)[np.arange(2)].shape == (2, 6, 5, 3)
   assert 'one in ten held out' in lines[0]
@@ -436,14 +426,8 @@ def test_no_data_is_masked_up_to_a_share(tmp_path):
     ('', 0.7, 40, (3, 60)),
     ('1', 0.1, 39, (1,)),
   ):
-    lines = []
-    fields = {'path': str(path), 'data_dir': str(tmp_path), **SHAPE}
-    data = DataConfig(
-      'array_file', nodata=nodata, max_nodata=most, feature='x', **fields
-    )
-    splits = load_splits(
-      data, ['train_split', 'eval_split'], report=lines.append
-    )
+    fields = {'nodata': nodata, 'max_nodata': most, 'feature': 'x', **SHAPE}
+    *splits, lines = open_splits('array_file', path, tmp_path, **fields)
     examples = np.concatenate([everything(images) for images in splits])
     counts = np.isnan(examples).sum((1, 2, 3))
     assert len(examples) == number

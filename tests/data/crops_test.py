@@ -9,12 +9,10 @@ import pytest
 import soundfile
 import tifffile
 
-from tests.data.opening import caches
+from tests.data.opening import caches, open_splits
 from tests.data.sounds_test import content, without_length
 from vaegan_jax.data import crops, reading, slices
 from vaegan_jax.data.batches import create_batches
-from vaegan_jax.data.data_config import DataConfig
-from vaegan_jax.data.split import load_splits
 from vaegan_jax.errors import UserError
 
 RATE = 16_000
@@ -27,11 +25,10 @@ def positions(*shape, first=0):
 
 def open_crops(path, tmp_path, *fields, **options):
   """Returns the splits, and the lines that are printed."""
-  lines = []
   options = {'name': 'array_folder', 'channels': 1, 'crop': 'random', **options}
-  data = DataConfig(path=str(path), data_dir=str(tmp_path / 'data'), **options)
-  fields = fields or ('train_split', 'eval_split')
-  return *load_splits(data, fields, report=lines.append), lines
+  return open_splits(
+    options.pop('name'), path, tmp_path / 'data', *fields, **options
+  )
 
 
 def open_all(path, tmp_path, **options):

@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.opening import everything, load, names_in, open_dataset
+from tests.data.opening import (
+  everything,
+  load,
+  names_in,
+  open_dataset,
+  open_splits,
+)
 from vaegan_jax.data import image_files
 from vaegan_jax.data.data_config import DataConfig
-from vaegan_jax.data.split import load_splits
 from vaegan_jax.errors import UserError
 
 
@@ -82,16 +87,9 @@ def test_three_kinds_are_three_splits(tmp_path):
   (warning,) = (line for line in lines if 'outside' in line)
   assert '1 of 16 files are outside' in warning
   assert "such as 'notes/page.png'" in warning
-  data = DataConfig(
-    'image_folder',
-    path=str(root),
-    data_dir=str(tmp_path / 'data'),
-    image_size=8,
-    eval_split='validation',
-  )
-  printed = []
-  train, evaluated = load_splits(
-    data, ['train_split', 'eval_split'], report=printed.append
+  fields = {'image_size': 8, 'eval_split': 'validation'}
+  train, evaluated, printed = open_splits(
+    'image_folder', root, tmp_path / 'data', **fields
   )
   assert (len(train), len(evaluated)) == (7, 4) and printed == lines
 

@@ -4,12 +4,17 @@ import numpy as np
 import pytest
 
 from tests.data.contents import tiff
-from tests.data.opening import everything, load, names_in, open_dataset
+from tests.data.opening import (
+  everything,
+  load,
+  names_in,
+  open_dataset,
+  open_splits,
+)
 from vaegan_jax.data import arrays, no_data
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.pictures import Pictures
 from vaegan_jax.data.reading import NoData, Reading
-from vaegan_jax.data.split import load_splits
 from vaegan_jax.errors import UserError
 
 LOWEST = float(np.finfo(np.float32).min)
@@ -101,21 +106,13 @@ def write_scenes(folder, count=30, holes=12):
 
 
 def test_scenes_with_holes_are_skipped_or_masked(tmp_path, caplog):
-  fields = {
-    'name': 'array_folder',
-    'path': str(write_scenes(tmp_path / 'scenes')),
-    'data_dir': str(tmp_path / 'data'),
-    'channels': 1,
-    'shape': (8, 8),
-    'train_split': 'train+test',
-  }
+  folder = write_scenes(tmp_path / 'scenes')
+  fields = {'channels': 1, 'shape': (8, 8), 'train_split': 'train+test'}
   found = {}
   for most, number in ((0.0, 21), (0.04, 27), (0.05, 30)):
-    lines = []
-    (images,) = load_splits(
-      DataConfig(**fields, max_nodata=most),
-      ['train_split'],
-      report=lines.append,
+    fields['max_nodata'] = most
+    images, lines = open_splits(
+      'array_folder', folder, tmp_path / 'data', 'train_split', **fields
     )
     found[images.fingerprint] = everything(images)
     assert len(images) == number

@@ -8,7 +8,7 @@ from vaegan_jax.data import arrays, no_data, sources
 from vaegan_jax.data.array_files import ArrayFiles
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.reading import Reading
-from vaegan_jax.data.split import open_split
+from vaegan_jax.data.split import load_splits, open_split
 
 
 def open_dataset(name, data_dir, **fields):
@@ -27,6 +27,14 @@ def open_folder(folder, data_dir, **fields):
 def list_arrays(folder, **fields):
   """Lists the arrays of a folder; `fields` are those of `config.data`."""
   return ArrayFiles(str(folder), DataConfig('array_folder', **fields))
+
+
+def open_splits(name, path, data_dir, *fields, **options):
+  """Opens splits, both by default; returns also the lines that are printed."""
+  lines = []
+  data = DataConfig(name, path=str(path), data_dir=str(data_dir), **options)
+  fields = fields or ('train_split', 'eval_split')
+  return *load_splits(data, fields, report=lines.append), lines
 
 
 def names_in(dataset, *splits):

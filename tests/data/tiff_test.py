@@ -17,6 +17,7 @@ from tests.data.opening import (
   names_in,
   open_dataset,
   open_folder,
+  open_splits,
   read_array,
 )
 from vaegan_jax.data import (
@@ -29,7 +30,6 @@ from vaegan_jax.data import (
 )
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.reading import PartOfSet, Reading, UnreadableKind
-from vaegan_jax.data.split import load_splits
 from vaegan_jax.errors import UserError
 
 VALUES = np.random.default_rng(0).integers(0, 2**16, (6, 8, 8)).astype('uint16')
@@ -300,25 +300,23 @@ def test_stated_axes_settle_what_is_ambiguous(folder, tmp_path):
   for index in range(12):
     cube = np.random.default_rng(index).integers(0, 99, (6, 6, 6))
     np.save(folder / f'{index}.npy', cube.astype(np.uint8))
-  fields = {
-    'name': 'array_folder',
-    'path': str(folder),
-    'data_dir': str(tmp_path / 'data'),
-    'channels': 6,
-    'shape': (6, 6),
-  }
+
+  def open_one(**options):
+    options |= {'channels': 6, 'shape': (6, 6)}
+    images, _ = open_splits(
+      'array_folder', folder, tmp_path / 'data', 'train_split', **options
+    )
+    return images
+
   told = r'data\.axes must tell .*axes=YXC for the last, or .*axes=CYX'
   with pytest.raises(UserError, match=told):
-    load_splits(DataConfig(**fields), ['train_split'])
-  first, last = (
-    load_splits(DataConfig(**fields, axes=axes), ['train_split'])[0]
-    for axes in ('CYX', 'YXC')
-  )
+    open_one()
+  first, last = (open_one(axes=axes) for axes in ('CYX', 'YXC'))
   moved = np.moveaxis(everything(last), 1, -1)
   np.testing.assert_array_equal(everything(first), moved)
   assert first.fingerprint != last.fingerprint
-  old = load_splits(DataConfig(**fields, folder_rules=2), ['train_split'])[0]
-  np.testing.assert_array_equal(everything(old), everything(last))
+  old = everything(open_one(folder_rules=2))
+  np.testing.assert_array_equal(old, everything(last))
 
 
 @pytest.mark.parametrize(
