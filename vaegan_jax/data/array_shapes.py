@@ -83,21 +83,26 @@ def find_examples(
   Without it, an example can be cut out of the array, and otherwise not. Of
   several such axes the longest is taken.
   """
-  options = {'channels': channels, 'shape': shape}
-  if can_cut(given, **options):
+  if _can_cut(given, channels, shape):
     return None
-  axes = [
-    axis
-    for axis in range(len(given))
-    if can_cut(given[:axis] + given[axis + 1 :], **options)
-  ]
+  axes = example_axes(given, channels=channels, shape=shape)
   return max(axes, key=lambda axis: given[axis], default=None)
 
 
-def can_cut(
+def example_axes(
   given: tuple[int, ...], *, channels: int, shape: Sequence[int]
+) -> list[int]:
+  """Returns the axes without which an example can be cut out of an array."""
+  return [
+    axis
+    for axis in range(len(given))
+    if _can_cut(given[:axis] + given[axis + 1 :], channels, shape)
+  ]
+
+
+def _can_cut(
+  given: tuple[int, ...], channels: int, shape: Sequence[int]
 ) -> bool:
-  """Returns whether `arrays.to_example` can cut an example out of an array."""
   array = np.broadcast_to(np.uint8(0), given)  # Needs no memory.
   try:
     arrays.to_example(array, channels=channels, shape=shape)
