@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from tests.data.contents import cut
+from tests.data.contents import cut, encrypted
 from tests.data.contents import noise_png as png
 from tests.data.opening import (
   everything,
@@ -172,14 +172,6 @@ def test_damaged_members_are_skipped_and_named(tmp_path, caplog):
   assert "'photos/cut.png' in x.tar (" in caplog.text
 
 
-def encrypted(path):
-  data = bytearray(zipped(path, IMAGES).read_bytes())
-  with zipfile.ZipFile(path) as archive:
-    data[archive.start_dir + 8] |= 1
-  path.write_bytes(data)
-  return path
-
-
 def joined(path):
   data = tar(path, IMAGES).read_bytes()
   path.write_bytes(data + data)
@@ -196,7 +188,9 @@ def _end(path):
 
 
 REFUSED = {
-  'is encrypted: store it without': lambda p: encrypted(p / 'x.zip'),
+  'is encrypted: store it without': lambda p: encrypted(
+    zipped(p / 'x.zip', IMAGES)
+  ),
   r'x\.zip.* may be truncated': lambda p: cut(
     zipped(p / 'x.zip', IMAGES), 4000
   ),

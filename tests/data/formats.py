@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.data import sounds_test, store_formats
-from tests.data.contents import encode, tiff
+from tests.data.contents import encode, save_geotiff, tiff
 from tests.data.store_formats import Case, on_device, values
 from vaegan_jax.data import arrays, decode
 from vaegan_jax.data.reading import Reading
@@ -157,7 +157,6 @@ def of_tifffile() -> Iterator[Case]:
 
 def of_rasterio() -> Iterator[Case]:
   """Yields GeoTIFFs: interleaving, compressions, tiles, no data."""
-  import rasterio
   from rasterio.io import MemoryFile
 
   for dtype, interleave, compress, tiled, *counts in itertools.product(
@@ -176,22 +175,10 @@ def of_rasterio() -> Iterator[Case]:
       nodata = limits.min if 'u' not in dtype[:1] else limits.max
       bands[bands == nodata] = 1
       bands[:, 3, 4:9] = nodata
-    options = {'blockxsize': 16, 'blockysize': 16} if tiled else {}
+    options = {'interleave': interleave, 'compress': compress, 'tiled': tiled}
+    options |= {'blockxsize': 16, 'blockysize': 16} if tiled else {}
     with MemoryFile() as memory:
-      with memory.open(
-        driver='GTiff',
-        count=count,
-        height=32,
-        width=32,
-        dtype=dtype,
-        interleave=interleave,
-        compress=compress,
-        tiled=tiled,
-        nodata=nodata,
-        transform=rasterio.transform.from_origin(0, 32, 1, 1),
-        **options,
-      ) as file:
-        file.write(bands)
+      save_geotiff(memory.name, bands, nodata=nodata, **options)
       data = memory.read()
     want = np.moveaxis(bands, 0, -1)
     if has_nodata:

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from tests.data.contents import cut
+from tests.data.contents import cut, save_geotiff
 from tests.data.opening import everything, load, open_dataset, stored
 from vaegan_jax.data import scene_files
 from vaegan_jax.data.no_data import parse
@@ -239,24 +239,13 @@ def test_nan_is_no_data(tmp_path):
 
 
 def test_parts_that_were_never_written_are_skipped(tmp_path):
-  rasterio = pytest.importorskip('rasterio')
-  path, values = str(tmp_path / 'x.tif'), scene(shape=(64, 64, 3))
+  values = scene(shape=(64, 64, 3))
   options = {'tiled': True, 'blockxsize': 16, 'blockysize': 16}
-  with rasterio.open(
-    path,
-    'w',
-    driver='GTiff',
-    width=160,
-    height=160,
-    count=3,
-    dtype='uint16',
-    SPARSE_OK='TRUE',
-    crs='EPSG:32633',
-    transform=rasterio.transform.from_origin(5e5, 5e6, 10, 10),
-    **options,
-  ) as file:
-    window = rasterio.windows.Window(32, 16, 64, 64)
-    file.write(np.moveaxis(values, -1, 0), window=window)
+  options |= {'width': 160, 'height': 160, 'SPARSE_OK': 'TRUE'}
+  bands, corner = np.moveaxis(values, -1, 0), (32, 16)
+  path = save_geotiff(
+    tmp_path / 'x.tif', bands, corner, crs='EPSG:32633', **options
+  )
   dataset = open_scenes(path, tmp_path)
   np.testing.assert_array_equal(read_all(dataset), tiles(values))
   assert 'Skipped 84 of 100 tiles with more no data' in dataset.report(None)[-1]

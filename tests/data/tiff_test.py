@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.data.contents import encode, tiff
+from tests.data.contents import encode, save_geotiff, tiff
 from tests.data.opening import (
   everything,
   load,
@@ -483,23 +483,12 @@ def test_compressed_tiffs_are_exact_with_their_library(compression):
 @pytest.mark.parametrize('compress', ['none', 'deflate', 'zstd'])
 def test_files_of_rasterio_are_exact(interleave, compress, tmp_path):
   """Its default profile stores bands one by one."""
-  rasterio = pytest.importorskip('rasterio')
   if compress == 'zstd':
     pytest.importorskip('imagecodecs')
   values, path = VALUES[:5].copy(), tmp_path / 'a.tif'
   values[:, 2, 3] = 7
-  profile = {'driver': 'GTiff', 'count': 5, 'height': 8, 'width': 8}
-  with rasterio.open(
-    path,
-    'w',
-    **profile,
-    dtype='uint16',
-    nodata=7,
-    transform=rasterio.transform.from_origin(0, 8, 1, 1),
-    interleave=interleave,
-    compress=compress,
-  ) as file:
-    file.write(values)
+  options = {'interleave': interleave, 'compress': compress}
+  save_geotiff(path, values, nodata=7, **options)
   stored = arrays.read_stored(path.read_bytes())
   np.testing.assert_array_equal(stored.missing.sum(), 5)
   example = arrays.decode_array(
