@@ -18,6 +18,19 @@ def encode(image, file_format='PNG', **options):
   return content.getvalue()
 
 
+def write_images(folder, names, size=8):
+  """Writes images of a color each, or arrays of a number each."""
+  for shade, name in enumerate(names):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == '.npy':
+      np.save(path, np.full((4, 4), shade, np.uint8))
+      continue
+    color = shade % 256, 2 * shade % 256, shade // 256
+    Image.new('RGB', (size, size), color).save(path)
+  return folder
+
+
 def noise_png(seed):
   """Encodes an image of 9 x 8 random colors."""
   pixels = np.random.default_rng(seed).integers(0, 255, (9, 8, 3), np.uint8)

@@ -52,10 +52,27 @@ def test_a_declared_value_is_none_in_its_dtype(dtype, text, value):
   np.testing.assert_array_equal(example[~want], array[~want].astype('f4'))
 
 
-@pytest.mark.parametrize('text', ['-1', '256', '3.5', 'inf', '1e400', 'x', ''])
-def test_a_value_that_the_dtype_lacks_means_nothing(text):
-  values = np.arange(6, dtype=np.uint8)
-  assert no_data.find(values, text, Reading()) is None
+@pytest.mark.parametrize(
+  ('text', 'dtype', 'value'),
+  [
+    ('-9999', 'int16', -9999),
+    ('-9999', 'uint16', None),
+    *((text, 'uint8', None) for text in ('-1', '256', '0.5', '3.5', 'inf')),
+    *((text, 'uint8', None) for text in ('1e400', 'x', '')),
+    ('-3.4028234663852886e+38', 'float32', np.finfo(np.float32).min),
+    # As GDAL writes the least int64.
+    ('-9.2233720368547758e+18', 'int64', np.iinfo(np.int64).min),
+    ('9007199254740993', 'int64', 2**53 + 1),
+    ('none', 'float32', None),
+    (' 0 \0', 'uint8', 0),
+  ],
+)
+def test_no_data_is_a_value_of_the_dtype_or_means_nothing(text, dtype, value):
+  found = no_data.parse(text, np.dtype(dtype))
+  assert found == value
+  assert found is None or found.dtype == dtype
+  if value is None:
+    assert no_data.find(np.arange(6).astype(dtype), text, Reading()) is None
 
 
 def test_a_stated_value_and_none_come_before_the_declared_one():

@@ -9,7 +9,6 @@ import pytest
 from tests.data.contents import cut, save_geotiff
 from tests.data.opening import everything, load, open_dataset, stored
 from vaegan_jax.data import scene_files
-from vaegan_jax.data.no_data import parse
 from vaegan_jax.errors import UserError
 
 tifffile = pytest.importorskip('tifffile')
@@ -206,26 +205,6 @@ def test_tiles_with_no_data_are_skipped_and_counted(options, tmp_path):
     [8, 14, 1]
   ]
   np.testing.assert_allclose(np.nansum(found), tiles(values).sum() - 9999.0)
-
-
-@pytest.mark.parametrize(
-  ('text', 'dtype', 'value'),
-  [
-    ('-9999', 'int16', -9999),
-    ('-9999', 'uint16', None),
-    ('0.5', 'uint8', None),
-    ('-3.4028234663852886e+38', 'float32', np.finfo(np.float32).min),
-    # As GDAL writes the least int64.
-    ('-9.2233720368547758e+18', 'int64', np.iinfo(np.int64).min),
-    ('9007199254740993', 'int64', 2**53 + 1),
-    ('none', 'float32', None),
-    (' 0 \0', 'uint8', 0),
-  ],
-)
-def test_no_data_is_a_value_of_the_dtype(text, dtype, value):
-  found = parse(text, np.dtype(dtype))
-  assert found == value
-  assert found is None or found.dtype == dtype
 
 
 def test_nan_is_no_data(tmp_path):
