@@ -45,7 +45,11 @@ def open_crops(
   Raises:
     UserError: the copy cannot be written.
   """
-  shape, channels, reading = data.read_shape, data.channels, data.reading
+  num_axes, channels, reading = (
+    len(data.read_shape),
+    data.channels,
+    data.reading,
+  )
   places = [(name, i) for name, first, end in parts for i in range(first, end)]
   facts = [dataset.whole(*place) for place in places]
   copied = [n for n, fact in enumerate(facts) if not fact.in_place]
@@ -66,17 +70,9 @@ def open_crops(
     else:
       stored = dataset.open_whole(*places[n])
     stored = stored._replace(nodata=stored.nodata or facts[n].nodata)
-    return Sliced(stored, channels, len(shape), reading)
+    return Sliced(stored, channels, num_axes, reading)
 
-  return Crops(
-    facts,
-    open_array,
-    lambda n, *told: dataset.error(*places[n], *told),
-    shape,
-    dataset.dtype,
-    reading,
-    fingerprint,
-  )
+  return Crops(dataset, data, places, facts, open_array, fingerprint)
 
 
 def _decode(
