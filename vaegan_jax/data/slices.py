@@ -56,13 +56,7 @@ class Mapped:
 
 
 class Sliced:
-  """An array of a file, read by slices as [*S, C].
-
-  Attributes:
-    space: S.
-    dtype: that of the device.
-    order: the stored axis of each of [*S, C]; -1 if C is not stored.
-  """
+  """An array of a file, read by slices as [*S, C] in the device's dtype."""
 
   def __init__(
     self, stored: arrays.Stored, channels: int, num_axes: int, reading: Reading

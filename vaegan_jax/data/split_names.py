@@ -40,10 +40,6 @@ class NamedFolders:
   They are splits if there is one to train with and another to hold out. The
   only kind that is held out is the split 'test', whatever its folder's name.
   A folder belongs to the topmost folder that is named like a split.
-
-  Attributes:
-    places: (split, its folder) by the folder of a file, without files that
-      belong to no split; {} if the folders are not splits.
   """
 
   def __init__(self, names: Sequence[str]):
@@ -52,6 +48,8 @@ class NamedFolders:
     found = {folder: _find_kind(folder) for folder in self._sizes}
     kinds = {kind for kind, _ in found.values() if kind}
     held_out = kinds - {'train'}
+    # (split, its folder) by the folder of a file, without files that belong to
+    # no split; {} if the folders are not splits.
     self.places = {}
     if 'train' in kinds and held_out:
       only = '' if len(held_out) > 1 else held_out.pop()
