@@ -45,11 +45,6 @@ def open_crops(
   Raises:
     UserError: the copy cannot be written.
   """
-  num_axes, channels, reading = (
-    len(data.read_shape),
-    data.channels,
-    data.reading,
-  )
   places = [(name, i) for name, first, end in parts for i in range(first, end)]
   facts = [dataset.whole(*place) for place in places]
   copied = [n for n, fact in enumerate(facts) if not fact.in_place]
@@ -58,7 +53,7 @@ def open_crops(
   if copied:
     copy = Copy(
       path,
-      [(*facts[n].space, channels) for n in copied],
+      [(*facts[n].space, data.channels) for n in copied],
       dataset.dtype,
       lambda number: _decode(dataset, data, *places[copied[number]]),
     )
@@ -70,7 +65,7 @@ def open_crops(
     else:
       stored = dataset.open_whole(*places[n])
     stored = stored._replace(nodata=stored.nodata or facts[n].nodata)
-    return Sliced(stored, channels, num_axes, reading)
+    return Sliced(stored, data.channels, len(data.read_shape), data.reading)
 
   return Crops(dataset, data, places, facts, open_array, fingerprint)
 
