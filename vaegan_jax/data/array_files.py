@@ -45,22 +45,20 @@ class ArrayFiles(ImageFiles):
 
   def __init__(self, path: str, data: DataConfig):
     """Lists the arrays; see `ImageFiles`. `data` has the run's settings."""
-    self._reading, rules = data.reading, data.folder_rules
-    self._cut = data.channels, data.read_shape
-    is_signal = len(data.read_shape) == 1
-    num_samples = data.read_shape[0] if is_signal else 0
+    self._data, self._reading = data, data.reading
+    rules, shape = data.folder_rules, data.read_shape
     # Arrays were never read by rules 1.
     super().__init__(path, max(rules, 2), data.group_by)
     if rules < 3:
       self.counts = None
     else:  # They decide which examples are skipped.
-      self.place_key += repr((self._reading.key, self._cut))
+      self.place_key += repr((self._reading.key, (data.channels, shape)))
       tiffs = [n for n in self.names if n.lower().endswith(('.tif', '.tiff'))]
       masked = [n for n in tiffs if tiff_files.has_mask(self.root / n)]
       self.place_key += f' masks {masked}' if tiffs else ''
-    self.least_samples = num_samples
-    if num_samples:  # It decides which sounds are too short.
-      state = f'{self.fingerprint} {num_samples}'
+    if len(shape) == 1:  # It decides which sounds are too short.
+      self.least_samples = shape[0]
+      state = f'{self.fingerprint} {self.least_samples}'
       self.fingerprint = hashlib.sha256(state.encode()).hexdigest()[:16]
 
   def find_damaged(self, report: str = DAMAGED_FILE) -> dict[str, str]:
@@ -141,7 +139,7 @@ class ArrayFiles(ImageFiles):
     if stored.sample_rate:
       self._check_length(stored.values.shape[0])
     arrays.check_finite(stored.values)
-    missing = array_shapes.count_missing(stored, self._reading, *self._cut)
+    missing = array_shapes.count_missing(stored, self._data)
     is_sound = stored.sample_rate > 0
     if is_sound and stored.values.min() == stored.values.max():
       self.silent.append(name)
@@ -189,7 +187,7 @@ class ArrayFiles(ImageFiles):
   def _hint(self) -> str:
     if self.sample_rate or None in self.shape:  # Lengths may vary.
       return ''
-    channels, shape = self._cut
+    channels, shape = self._data.channels, self._data.read_shape
     axis = array_shapes.find_examples(
       self.shape, channels=channels, shape=shape
     )
@@ -249,9 +247,9 @@ class CroppedFiles(ArrayFiles):
     values = stored.values
     if not 1 <= len(values.shape) <= arrays.MAX_AXES or 0 in values.shape:
       raise ValueError(f'it has the shape {list(values.shape)}')
-    channels, shape = self._cut
+    shape = self._data.read_shape
     try:
-      whole = slices.Sliced(stored, channels, len(shape), self._reading)
+      whole = slices.Sliced(stored, self._data)
     except ValueError:  # `check_shape` reports what fits.
       free = (0,) if stored.sample_rate else range(len(values.shape))
       self._note(name, stored, free)

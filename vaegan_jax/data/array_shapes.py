@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vaegan_jax.data import arrays, no_data
-from vaegan_jax.data.reading import Reading
+from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.errors import UserError
 
 
@@ -138,26 +138,24 @@ def cut(
     ) from error
 
 
-def count_missing(
-  stored: arrays.Stored, reading: Reading, channels: int, shape: Sequence[int]
-) -> tuple[int, int]:
-  """Counts the missing values, and all values, of an array's crop.
+def count_missing(stored: arrays.Stored, data: DataConfig) -> tuple[int, int]:
+  """Counts the missing values, and all values, of an array's middle.
 
-  Arguments are those of `arrays.decode_array`. If nothing can be cropped, the
-  whole array is counted; `check_shape` reports it.
+  If it has no such middle, the whole array is counted; `check_shape` reports
+  it.
 
   Raises:
     NoData: they are too many.
   """
-  missing = stored.missing
+  missing, options = stored.missing, {'axes': stored.axes}
+  options |= {'channels': data.channels, 'shape': data.read_shape}
   if missing is None:
-    return 0, channels * math.prod(shape)
-  options = {'channels': channels, 'shape': shape, 'axes': stored.axes}
+    return 0, data.channels * math.prod(data.read_shape)
   try:
     missing = arrays.to_example(missing, **options)
   except ValueError:
     missing = missing[..., None]
-  no_data.check(missing, reading.max_nodata)
+  no_data.check(missing, data.max_nodata)
   return int(missing.sum()), missing.size
 
 

@@ -30,8 +30,6 @@ class Store:
   splits: Mapping[str, np.ndarray] = types.MappingProxyType({})
   are_photos = False  # Whether files are images to resize, not arrays.
   lengths_vary = False  # Whether arrays may differ in shape.
-  # (channels, shape, axes) of crops from random places; None for middles.
-  cut: tuple[int, tuple[int, ...], str] | None = None
 
   def state(self) -> Any:
     """Returns what changes with the files: their names, sizes and times."""

@@ -65,7 +65,7 @@ def open_crops(
     else:
       stored = dataset.open_whole(*places[n])
     stored = stored._replace(nodata=stored.nodata or facts[n].nodata)
-    return Sliced(stored, data.channels, len(data.read_shape), data.reading)
+    return Sliced(stored, data)
 
   return Crops(dataset, data, places, facts, open_array, fingerprint)
 
