@@ -124,49 +124,40 @@ def _save_tiff(path, values, **options):
 
 
 CYX, ZYXC = {'axes': 'CYX'}, {'axes': 'ZYXC'}
-# The writer, S of the file, its channels as (the first axis, the last one), S'
-# of a crop, and whether files are read in place.
-FORMATS = {
-  'npy': ('.npy', np.save, (9, 7, 11), (), (3, 4, 5), True),
-  'Fortran': (
-    '.npy',
-    lambda path, x: np.save(path, np.asfortranarray(x)),
-    *((9, 13), (0, 2), (4, 4), True),
+SAVE = {
+  'a.npy': np.save,
+  'Fortran.npy': lambda path, x: np.save(path, np.asfortranarray(x)),
+  'big endian.npy': lambda path, x: np.save(path, x.astype('>f8')),
+  'a.tif': _save_tiff,
+  'bands.tif': lambda path, x: _save_tiff(
+    path, x, planarconfig='separate', metadata=CYX
   ),
-  'big endian': (
-    '.npy',
-    lambda path, x: np.save(path, x.astype('>f8')),
-    *((9, 13), (2, 0), (2, 5), True),
+  'compressed.tif': lambda path, x: _save_tiff(
+    path, x, compression='zlib', metadata=ZYXC
   ),
-  'TIFF': ('.tif', _save_tiff, (9, 7, 11), (), (3, 7, 5), True),
-  'bands': (
-    '.tif',
-    lambda path, x: _save_tiff(path, x, planarconfig='separate', metadata=CYX),
-    *((19, 17), (3, 0), (3, 3), True),
-  ),
-  'compressed': (
-    '.tif',
-    lambda path, x: _save_tiff(path, x, compression='zlib', metadata=ZYXC),
-    *((9, 7, 11), (0, 2), (3, 4, 5), False),
-  ),
-  'npz': (
-    '.npz',
-    lambda path, x: np.savez_compressed(path, x),
-    *((40, 301), (), (6, 7), False),
-  ),
-  'FLAC': ('.flac', _save_flac, (5000,), (0, 2), (16,), True),
+  'a.npz': np.savez_compressed,
+  'a.flac': _save_flac,
 }
 
 
-@pytest.mark.parametrize('name', FORMATS)
+# S of the file, its channels as the first axis or the last one, S' of a crop,
+# and whether files are read in place.
+@pytest.mark.parametrize(
+  ('name', 'space', 'first', 'last', 'shape', 'in_place'),
+  [
+    ('a.npy', (9, 7, 11), 0, 0, (3, 4, 5), True),
+    ('Fortran.npy', (9, 13), 0, 2, (4, 4), True),
+    ('big endian.npy', (9, 13), 2, 0, (2, 5), True),
+    ('a.tif', (9, 7, 11), 0, 0, (3, 7, 5), True),
+    ('bands.tif', (19, 17), 3, 0, (3, 3), True),
+    ('compressed.tif', (9, 7, 11), 0, 2, (3, 4, 5), False),
+    ('a.npz', (40, 301), 0, 0, (6, 7), False),
+    ('a.flac', (5000,), 0, 2, (16,), True),
+  ],
+)
 def test_crops_have_the_values_of_their_place(
-  name, folder, tmp_path, monkeypatch
+  name, space, first, last, shape, in_place, folder, tmp_path, monkeypatch
 ):
-  suffix, save, space, (first, last), shape, in_place = (
-    *FORMATS[name][:3],
-    FORMATS[name][3] or (0, 0),
-    *FORMATS[name][4:],
-  )
   monkeypatch.setattr('vaegan_jax.data.whole_arrays._ROW', 100)
   if in_place:  # No limit is met.
     monkeypatch.setattr(reading, 'MAX_BYTES', 100)
@@ -174,12 +165,9 @@ def test_crops_have_the_values_of_their_place(
   for index in range(3):  # Of lengths of their own.
     longer = (space[0] + index, *space[1:])
     stored_shape = (*(first,) * bool(first), *longer, *(last,) * bool(last))
-    stored.append(
-      positions(*stored_shape, first=sum(x.size for x in stored)).astype(
-        np.int32
-      )
-    )
-    save(folder / f'{index}{suffix}', stored[-1])
+    size = sum(x.size for x in stored)
+    stored.append(positions(*stored_shape, first=size).astype(np.int32))
+    SAVE[name](folder / f'{index}{name}', stored[-1])
     whole = np.moveaxis(stored[-1], 0, -1) if first else stored[-1]
     wholes.append(whole if first or last else whole[..., None])
   images = open_all(folder, tmp_path, shape=shape, channels=max(first, last, 1))

@@ -35,6 +35,16 @@ from vaegan_jax.errors import UserError
 VALUES = np.random.default_rng(0).integers(0, 2**16, (6, 8, 8)).astype('uint16')
 
 
+def ome_xml(content, order='XYCZT', **sizes):
+  sizes = ''.join(f'Size{axis}="{n}" ' for axis, n in sizes.items())
+  return (
+    '<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicro'
+    'scopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels ID="Pixels:0" '
+    f'DimensionOrder="{order}" Type="uint16" {sizes}>{content}</Pixels></Image>'
+    '</OME>'
+  )
+
+
 def ome_set(planes=VALUES[:3], name='cell', companion=''):
   """Returns {file: content} of a set, one file a channel, as Bio-Formats."""
   number, height, width = planes.shape
@@ -47,13 +57,7 @@ def ome_set(planes=VALUES[:3], name='cell', companion=''):
   channels = ''.join(
     f'<Channel ID="Channel:0:{i}" SamplesPerPixel="1"/>' for i in range(number)
   )
-  xml = (
-    '<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicro'
-    'scopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels ID="Pixels:0" '
-    f'DimensionOrder="XYCZT" Type="uint16" SizeX="{width}" SizeY="{height}" '
-    f'SizeC="{number}" SizeZ="1" SizeT="1">{channels}{data}</Pixels></Image>'
-    '</OME>'
-  )
+  xml = ome_xml(channels + data, X=width, Y=height, C=number, Z=1, T=1)
   if companion:
     xml = f'<OME><BinaryOnly MetadataFile="{companion}" UUID="urn:u"/></OME>'
   return {
@@ -199,11 +203,7 @@ def test_planes_are_placed_by_their_order(order, tmp_path):
         )
         pages.append(stack[place['T'], place['Z'], channel])
     files[name] = np.stack(pages)
-  xml = (
-    '<OME xmlns="o"><Image ID="I"><Pixels ID="P" Type="uint16" '
-    f'DimensionOrder="{order}" SizeX="8" SizeY="8" SizeC="4" SizeZ="3" '
-    f'SizeT="2">{blocks}</Pixels></Image></OME>'
-  )
+  xml = ome_xml(blocks, order, X=8, Y=8, C=4, Z=3, T=2)
   options = {'photometric': 'minisblack', 'metadata': None}
   contents = {
     name: tiff(pages, description=xml, **options)
