@@ -109,7 +109,6 @@ def test_too_much_no_data_is_refused():
 
 def write_scenes(folder, count=30, holes=12):
   """Writes float scenes, of which some have -9999 at the border or inside."""
-  folder.mkdir()
   for index in range(count):
     scene = np.random.default_rng(index).uniform(100, 3000, (12, 12))
     if index < holes:  # Of the middle 8 x 8, 0, 1, 2, ... values.
@@ -119,11 +118,10 @@ def write_scenes(folder, count=30, holes=12):
       scene.astype(np.float32), extratags=[(42113, 's', 0, '-9999', True)]
     )
     (folder / f'{index:02}.tif').write_bytes(data)
-  return folder
 
 
-def test_scenes_with_holes_are_skipped_or_masked(tmp_path, caplog):
-  folder = write_scenes(tmp_path / 'scenes')
+def test_scenes_with_holes_are_skipped_or_masked(folder, tmp_path, caplog):
+  write_scenes(folder)
   fields = {'channels': 1, 'shape': (8, 8), 'train_split': 'train+test'}
   found = {}
   for most, number in ((0.0, 21), (0.04, 27), (0.05, 30)):
@@ -155,21 +153,15 @@ def test_what_is_all_no_data_is_one_sentence(folder, tmp_path):
     open_dataset('array_folder', tmp_path / 'data', path=folder)
 
 
-def test_folders_of_earlier_versions_are_read_as_they_were(tmp_path):
-  folder = write_scenes(tmp_path / 'scenes')
+def test_folders_of_earlier_versions_are_read_as_they_were(folder, tmp_path):
+  write_scenes(folder)
   splits = []
   for rules in (2, 3):
-    dataset = open_dataset(
-      'array_folder',
-      tmp_path / 'data',
-      path=folder,
-      folder_rules=rules,
-      shape=(8, 8),
-      channels=1,
-      max_nodata=1.0,
-    )
     options = {'shape': (8, 8), 'channels': 1}
     options |= {'folder_rules': rules, 'max_nodata': 1.0}
+    dataset = open_dataset(
+      'array_folder', tmp_path / 'data', path=folder, **options
+    )
     splits.append(load(dataset, **options))
     assert len(names_in(dataset)) == 30
   old, new = map(everything, splits)
@@ -180,8 +172,8 @@ def test_folders_of_earlier_versions_are_read_as_they_were(tmp_path):
   np.testing.assert_array_equal(old[same], new[same])
 
 
-def test_files_that_a_model_is_used_on_are_masked_too(tmp_path):
-  folder = write_scenes(tmp_path / 'scenes', count=4, holes=4)
+def test_files_that_a_model_is_used_on_are_masked_too(folder):
+  write_scenes(folder, count=4, holes=4)
   fields = {'name': 'array_folder', 'channels': 1, 'shape': (8, 8)}
   masked = Pictures(str(folder), DataConfig(**fields, max_nodata=0.1))
   examples = masked[np.arange(4)]

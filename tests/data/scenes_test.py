@@ -54,36 +54,23 @@ def read_all(dataset):
   return np.stack([tiles_by_place[place] for place in sorted(tiles_by_place)])
 
 
+PLANES, PACKED = {'planarconfig': 'separate'}, {'compression': 'zlib'}
 LAYOUTS = {
-  'mapped': {'planarconfig': 'contig'},
-  'mapped planes': {'planarconfig': 'separate'},
-  'big endian': {'planarconfig': 'contig', 'byteorder': '>'},
-  'strips': {
-    'planarconfig': 'contig',
-    'rowsperstrip': 9,
-    'compression': 'zlib',
-  },
-  'tiles': {'planarconfig': 'contig', 'tile': (32, 16)},
-  'packed tiles': {
-    'planarconfig': 'contig',
-    'tile': (32, 32),
-    'compression': 'zlib',
-    'byteorder': '>',
-  },
-  'tiles of planes': {
-    'planarconfig': 'separate',
-    'tile': (16, 48),
-    'compression': 'zlib',
-  },
+  'mapped': {},
+  'mapped planes': PLANES,
+  'big endian': {'byteorder': '>'},
+  'strips': {'rowsperstrip': 9, **PACKED},
+  'tiles': {'tile': (32, 16)},
+  'packed tiles': {'tile': (32, 32), 'byteorder': '>', **PACKED},
+  'tiles of planes': {'tile': (16, 48), **PLANES, **PACKED},
 }
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_tiles_are_exact_in_every_layout(layout, tmp_path):
   options, values = LAYOUTS[layout], scene()
-  stored = values
-  if options['planarconfig'] == 'separate':
-    stored = np.moveaxis(values, -1, 0)
+  planes = np.moveaxis(values, -1, 0)
+  stored = planes if 'planes' in layout else values
   path = save(tmp_path / 'x.tif', stored, **options)
   dataset = open_scenes(path, tmp_path)
   np.testing.assert_array_equal(read_all(dataset), tiles(values))
