@@ -41,9 +41,9 @@ def tar(path, files):
   return path
 
 
-def zipped(path, files, compression=zipfile.ZIP_DEFLATED):
+def zipped(path, files):
   path.parent.mkdir(parents=True, exist_ok=True)
-  with zipfile.ZipFile(path, 'w', compression) as archive:
+  with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
     for name, data in files.items():
       archive.writestr(name, data)
   return path

@@ -29,17 +29,17 @@ def save_hdf5(path, chunks=True, **arrays):
   return path
 
 
-def save_zarr(path, array=X, version=3, **options):
+def save_zarr(path, version=3, **options):
   zarr = pytest.importorskip('zarr')
   written = zarr.create_array(
     str(path),
-    shape=array.shape,
+    shape=X.shape,
     chunks=(7, 3, 5, 2),
-    dtype=array.dtype,
+    dtype=X.dtype,
     zarr_format=version,
     **options,
   )
-  written[:] = array
+  written[:] = X
   return path
 
 

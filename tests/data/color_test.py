@@ -14,10 +14,9 @@ from vaegan_jax.data.pictures import Pictures
 _WARM = (200, 100, 50)
 
 
-def decoded(data, channels=3, size=4, **options):
-  options = {'to_srgb': True, **options}
+def decoded(data, channels=3, to_srgb=True):
   pixels = decode.decode_image(
-    data, channels=channels, image_size=size, **options
+    data, channels=channels, image_size=4, to_srgb=to_srgb
   )
   assert (pixels == pixels[0, 0]).all()
   return pixels[0, 0].tolist()

@@ -55,9 +55,9 @@ def save_dict(folder, **tables):
   return folder
 
 
-def save_parquet(path, table, rows=8):
+def save_parquet(path, table):
   path.parent.mkdir(parents=True, exist_ok=True)
-  pq.write_table(table, path, row_group_size=rows)
+  pq.write_table(table, path, row_group_size=8)
   return path
 
 

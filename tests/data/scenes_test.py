@@ -37,12 +37,12 @@ def open_scenes(path, tmp_path, **fields):
   return open_dataset('scenes', tmp_path / 'data', path=path, **fields)
 
 
-def tiles(values, size=16):
+def tiles(values):
   """Returns all whole tiles [N, H, W, C], row by row."""
-  down, across = values.shape[0] // size, values.shape[1] // size
-  whole = values[: down * size, : across * size]
-  whole = whole.reshape(down, size, across, size, -1).swapaxes(1, 2)
-  return whole.reshape(-1, size, size, values.shape[-1])
+  down, across = values.shape[0] // 16, values.shape[1] // 16
+  whole = values[: down * 16, : across * 16]
+  whole = whole.reshape(down, 16, across, 16, -1).swapaxes(1, 2)
+  return whole.reshape(-1, 16, 16, values.shape[-1])
 
 
 def read_all(dataset):

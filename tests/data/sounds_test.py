@@ -177,9 +177,9 @@ def test_without_its_library_a_sound_is_left_out(monkeypatch):
     read_array(data)
 
 
-def open_folder(folder, tmp_path, num_samples=256):
+def open_folder(folder, tmp_path):
   return open_dataset(
-    'array_folder', tmp_path / 'data', path=folder, shape=(num_samples,)
+    'array_folder', tmp_path / 'data', path=folder, shape=(256,)
   )
 
 
