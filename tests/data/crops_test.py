@@ -48,16 +48,14 @@ def draw(images, number=40, **options):
 
 def write_sounds(folder, lengths):
   """Writes sounds of which every sample of all has a value of its own."""
-  folder.mkdir()
   for index, length in enumerate(lengths):
     sound = positions(length, 1, first=sum(lengths[:index])).astype(np.int16)
     soundfile.write(folder / f'{index:02}.wav', sound, RATE)
-  return folder
 
 
-def test_the_grid_is_whole_in_the_middle_and_evenly_ordered(tmp_path):
+def test_the_grid_is_whole_in_the_middle_and_evenly_ordered(folder, tmp_path):
   lengths = [33, 16, 100, 9, 64, 33, 17, 300]
-  folder = write_sounds(tmp_path / 'a', lengths)
+  write_sounds(folder, lengths)
   train, test, lines = open_crops(folder, tmp_path, shape=(8,))
   found = [*train[np.arange(len(train))], *test[np.arange(len(test))]]
   wanted, first = [], 0
@@ -76,10 +74,9 @@ def test_the_grid_is_whole_in_the_middle_and_evenly_ordered(tmp_path):
     assert np.diff(np.sort(starts)).max() <= 3 * sum(lengths) / number
 
 
-def test_files_count_by_their_length_and_places_are_uniform(tmp_path):
-  images = open_all(
-    write_sounds(tmp_path / 'a', [40, 400, 9]), tmp_path, shape=(8,)
-  )
+def test_files_count_by_their_length_and_places_are_uniform(folder, tmp_path):
+  write_sounds(folder, [40, 400, 9])
+  images = open_all(folder, tmp_path, shape=(8,))
   found = draw(images, 4000)[:, :, 0]
   assert found.dtype == np.int16 and (np.diff(found, axis=1) == 1).all()
   for first, length in ((0, 40), (40, 400), (440, 9)):
@@ -91,10 +88,9 @@ def test_files_count_by_their_length_and_places_are_uniform(tmp_path):
     assert max(counts.values()) < 2.5 * np.mean(list(counts.values()))
 
 
-def test_a_crop_is_a_function_of_seed_step_and_place(tmp_path):
-  images = open_all(
-    write_sounds(tmp_path / 'a', [90] * 5), tmp_path, shape=(8,)
-  )
+def test_a_crop_is_a_function_of_seed_step_and_place(folder, tmp_path):
+  write_sounds(folder, [90] * 5)
+  images = open_all(folder, tmp_path, shape=(8,))
   whole = draw(images, 80, num_parts=2)
   np.testing.assert_array_equal(
     draw(images, 48, num_parts=2, start_step=2), whole[32:]
@@ -211,8 +207,10 @@ def test_no_data_is_in_no_crop(compression, dtype, folder, tmp_path):
       assert 0 < counts.max() <= 6
 
 
-def test_what_is_short_or_damaged_is_counted_and_named(tmp_path, caplog):
-  folder = write_sounds(tmp_path / 'a', [100] * 40)
+def test_what_is_short_or_damaged_is_counted_and_named(
+  folder, tmp_path, caplog
+):
+  write_sounds(folder, [100] * 40)
   soundfile.write(folder / 'short.wav', np.zeros(7, np.int16), RATE)
   cut = (folder / '03.wav').read_bytes()[:-40]
   (folder / 'cut.wav').write_bytes(cut)
@@ -325,23 +323,23 @@ def test_scans_of_other_axes_are_no_crops_either(folder, tmp_path):
     ('dtype', 'float32'),
   ],
 )
-def test_files_that_are_not_alike_are_one_sentence(crop, kind, told, tmp_path):
-  folder = write_sounds(tmp_path / 'a', [100] * 5)
+def test_files_that_are_not_alike_are_one_sentence(
+  crop, kind, told, folder, tmp_path
+):
   if kind == 'dtype':
-    for path in folder.iterdir():
-      path.unlink()
     for index in range(5):
       dtype = np.float32 if index == 3 else np.int16
       np.save(folder / f'{index}.npy', positions(100).astype(dtype))
   else:
+    write_sounds(folder, [100] * 5)
     rate, channels = (44_100, 1) if kind == 'rate' else (RATE, 2)
     soundfile.write(folder / '3.wav', np.zeros((100, channels)), rate)
   with pytest.raises(UserError, match=f'1 are not, such as .3.*{told}.*alike'):
     open_crops(folder, tmp_path, shape=(8,), crop=crop)
 
 
-def test_large_files_are_not_damaged(tmp_path, monkeypatch):
-  folder = write_sounds(tmp_path / 'a', [100] * 3)
+def test_large_files_are_not_damaged(folder, tmp_path, monkeypatch):
+  write_sounds(folder, [100] * 3)
   monkeypatch.setattr(reading, 'MAX_BYTES', 150)
   with pytest.raises(UserError, match=r'cannot be read .* 150 .*crop=random'):
     open_crops(folder, tmp_path, shape=(8,), crop='center')

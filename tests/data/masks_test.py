@@ -164,27 +164,24 @@ def test_crops_of_full_range_need_a_number_to_mark_with():
 def test_a_mask_beside_a_tiff_refuses_it(folder, tmp_path):
   for index in range(20):
     tifffile.imwrite(folder / f'{index:02}.tif', bands(index) + 1, **PLAIN)
-  fields = {'path': folder, 'shape': (32, 32), 'channels': 3}
+
+  def names(**options):
+    options |= {'path': folder, 'shape': (32, 32), 'channels': 3}
+    return names_in(open_dataset('array_folder', tmp_path / 'data', **options))
+
   for kind in ('center', 'random'):
-    dataset = open_dataset(
-      'array_folder', tmp_path / 'data', crop=kind, **fields
-    )
-    assert len(names_in(dataset)) == 20
+    assert len(names(crop=kind)) == 20
   open_dataset('scenes', tmp_path / 'data', path=folder, shape=(16, 16))
   # It is found also where the index is older.
   tifffile.imwrite(folder / '07.tif.msk', ~CLEAR, photometric='minisblack')
   for kind in ('center', 'random'):
-    dataset = open_dataset(
-      'array_folder', tmp_path / 'data', crop=kind, **fields
-    )
-    assert len(names_in(dataset)) == 19 and '07.tif' not in names_in(dataset)
+    found = names(crop=kind)
+    assert len(found) == 19 and '07.tif' not in found
   told = r"cannot be read as an array .*beside it, in '07\.tif\.msk'"
   used = {'channels': 3, 'shape': (32, 32)}
   with pytest.raises(UserError, match=told):
     Pictures(str(folder), DataConfig('array_folder', **used))[np.arange(20)]
-  whole = {'nodata': 'none', **fields}
-  dataset = open_dataset('array_folder', tmp_path / 'data', **whole)
-  assert len(names_in(dataset)) == 20
+  assert len(names(nodata='none')) == 20
   with pytest.raises(UserError, match=r"07\.tif' .*in a \.msk file beside it"):
     open_dataset('scenes', tmp_path / 'data', path=folder, shape=(16, 16))
 
