@@ -9,7 +9,6 @@ import pytest
 from tests.data.contents import Trap, cut, encrypted, traps
 from tests.data.opening import everything, load, open_dataset, open_splits
 from vaegan_jax.data import containers, no_data
-from vaegan_jax.data.array_shapes import check_shape
 from vaegan_jax.data.reading import Reading
 from vaegan_jax.data.split import whole_of
 from vaegan_jax.data.store import Blocks, hash_numbers
@@ -318,11 +317,6 @@ def test_a_key_with_a_wrong_axis_is_told_the_axis(tmp_path):
   told = r"along data.example_axis=7 \('x' .40, 6, 5, 3. uint16\)"
   with pytest.raises(UserError, match=told):
     open_file(path, tmp_path, feature='x', example_axis=7)
-
-
-def test_axes_that_do_not_fit_are_told_those_that_may():
-  with pytest.raises(UserError, match=r'config\.data\.axes=YX$'):
-    check_shape((16, 16), channels=1, shape=(16, 16), axes='CYX')
 
 
 def test_a_key_selects_an_array(tmp_path):

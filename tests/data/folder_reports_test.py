@@ -118,6 +118,11 @@ def test_photos_on_every_start(folder, start):
       {'a': 9, 'b': 8, 'c': 7, 'd': 6, 'e': 5, 'f': 1, 'g': 1},
       '9 .a, 8 .b, 7 .c, 6 .d, 5 .e and 2 others;',
     ),
+    (
+      'array_folder',
+      {'m4a': 3, 'txt': 1},
+      'no array, but 3 .m4a (ffmpeg converts them to .wav) and 1 .txt; it must',
+    ),
     ('array_folder', {}, 'in which there is no array; it must hold'),
   ],
 )
