@@ -51,7 +51,7 @@ def open_crops(
   in_copy = {n: number for number, n in enumerate(copied)}
 
   if copied:
-    copy = Copy(
+    copy = _Copy(
       path,
       [(*facts[n].space, data.channels) for n in copied],
       dataset.dtype,
@@ -84,7 +84,7 @@ def _decode(
     raise dataset.error(split, index, 'cannot be decoded', error) from error
 
 
-class Copy:
+class _Copy:
   """Arrays [*S, C] that are decoded one after the other into one file."""
 
   def __init__(
@@ -94,13 +94,7 @@ class Copy:
     dtype: np.dtype,
     decode: Callable[[int], np.ndarray],
   ):
-    """Opens the file, and writes it first if necessary.
-
-    Args:
-      path: the file; None if there is to be none.
-      shapes: (*S, C) of each array.
-      dtype: of all.
-      decode: returns an array, by its number.
+    """Opens the file, and writes it first if necessary; without a path, none.
 
     Raises:
       UserError: the file cannot be written.
@@ -182,7 +176,7 @@ class Copy:
 class _OfCopy(NamedTuple):
   """One array of a copy; see `slices.Values`."""
 
-  copy: Copy
+  copy: _Copy
   number: int
   shape: tuple[int, ...]
   dtype: np.dtype
