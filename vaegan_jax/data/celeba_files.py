@@ -63,7 +63,10 @@ class CelebAFiles(ImageFiles):
     if missing > 0:
       logging.warning(
         '%d of the %d images that %s names are not in %s',
-        *(missing, number, self._by_list.path, self.root),
+        missing,
+        number,
+        self._by_list.path,
+        self.root,
       )
     return super().find_damaged(report)
 
