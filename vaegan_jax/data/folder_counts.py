@@ -141,10 +141,14 @@ class ArrayCounts(no_data.Counts):
     self.converted = collections.Counter(counts.get('converted', {}))
     self.silent = counts.get('silent', [])  # Names of sounds.
 
-  def add(self, name: str, missing: tuple[int, int]) -> None:
-    """Counts an array by its numbers of missing values and of all values."""
-    del name
-    super().add(*missing)
+  def add(self, name: str, item: tuple[int, int, bool, str]) -> None:
+    """Counts (values of no data, all values, is silent, own format or '')."""
+    missing, values, is_silent, was = item
+    super().add(missing, values)
+    if is_silent:
+      self.silent.append(name)
+    if was:
+      self.converted[was] += 1
 
   def to_json(self) -> dict[str, Any]:
     """Returns the counts for the index of a folder."""
