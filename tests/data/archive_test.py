@@ -15,6 +15,7 @@ from tests.data.opening import (
   load,
   open_dataset,
   open_splits,
+  report,
   stored,
 )
 from vaegan_jax.data import decode
@@ -125,12 +126,8 @@ def test_arrays_with_no_data_are_skipped(tmp_path):
   masked = open_archive(path, tmp_path, shape=(4, 5), max_nodata=0.1)
   found = everything(load(masked, 'train+test', **more))
   assert len(found) == 21 and np.isnan(found).sum() == 1
-  assert (
-    '1 of 21 examples hold values that mean no data' in masked.report(None)[-1]
-  )
-  assert (
-    'Skipped 1 of 21 examples with more no data' in dataset.report(None)[-1]
-  )
+  assert '1 of 21 examples hold values that mean no data' in report(masked)
+  assert 'Skipped 1 of 21 examples with more no data' in report(dataset)
 
 
 def test_splits_are_archives_or_folders(tmp_path):
@@ -152,7 +149,7 @@ def test_splits_are_archives_or_folders(tmp_path):
     assert dataset.counts == {'train': 16, 'test': 8}
     held_out = list(stored(dataset, 'test').values())
     assert held_out == list(IMAGES.values())[16:]
-  assert '1 are outside the folders' in dataset.report(None)[-1]
+  assert '1 are outside the folders' in report(dataset)
 
 
 def test_another_archive_moves_no_example(tmp_path):

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from tests.data.contents import Trap, cut, encrypted, traps
-from tests.data.opening import everything, load, open_dataset, open_splits
+from tests.data.opening import (
+  everything,
+  load,
+  open_dataset,
+  open_splits,
+  report,
+)
 from vaegan_jax.data import containers, no_data
 from vaegan_jax.data.reading import Reading
 from vaegan_jax.data.split import whole_of
@@ -231,9 +237,7 @@ def test_declared_no_data_is_skipped_and_a_scale_is_refused(tmp_path):
     file['x'].attrs['_FillValue'] = np.uint16(0)
   dataset = open_file(path, tmp_path)
   assert sum(dataset.counts.values()) == 39
-  assert (
-    'Skipped 1 of 40 examples with more no data' in dataset.report(None)[-1]
-  )
+  assert 'Skipped 1 of 40 examples with more no data' in report(dataset)
   with h5py.File(path, 'r+') as file:
     file['x'].attrs['scale_factor'] = 0.1
   with pytest.raises(UserError, match='scale_factor is not applied'):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.data.contents import cut, noise_png
-from tests.data.opening import everything, load, open_dataset
+from tests.data.opening import everything, load, open_dataset, report
 from vaegan_jax.data import decode
 from vaegan_jax.errors import UserError
 
@@ -156,7 +156,7 @@ def test_nulls_in_lists_are_no_data(kind, tmp_path):
   path = save_parquet(tmp_path / 'x.parquet', table)
   dataset = open_table(path, tmp_path, **SHAPE)
   assert sum(dataset.counts.values()) == 24
-  assert 'Skipped 6 of 30' in ' '.join(dataset.report(None))
+  assert 'Skipped 6 of 30' in report(dataset)
   dataset = open_table(path, tmp_path, max_nodata=0.1, **SHAPE)
   found = everything(load(dataset, 'train+test', max_nodata=0.1, **SHAPE))
   assert np.isnan(found).sum((1, 2, 3)).tolist().count(1) == 6

@@ -53,6 +53,11 @@ def stored(dataset, *splits):
   }
 
 
+def report(dataset):
+  """Returns what a run prints about a data set."""
+  return ' '.join(dataset.report(None))
+
+
 def load(dataset, split='train', field='data.train_split', **options):
   """Opens a split of images of 8 x 8, unless `options` differ."""
   options = {'shape': (8, 8), 'channels': 3, **options}

@@ -407,11 +407,8 @@ def test_a_folder_reports_pages_and_skips_bands(folder, tmp_path, caplog):
   assert "'bands.tif' (it is a TIFF with 6 bands" in caplog.text
   assert new.reading_key == ('tiff',)
   lines = new.report(DataConfig('image_folder', image_size=8))
-  assert any(
-    '1 of 13 images are TIFFs of several pages' in line
-    and "'stack.tif' (6 pages)" in line
-    for line in lines
-  )
+  (line,) = (line for line in lines if "'stack.tif' (6 pages)" in line)
+  assert '1 of 13 images are TIFFs of several pages' in line
   fingerprints = {load(new, 'train').fingerprint}
   for path in (folder / 'stack.tif', folder / 'bands.tif'):
     path.unlink()
