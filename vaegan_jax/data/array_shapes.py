@@ -141,16 +141,15 @@ def cut(
 def count_missing(stored: arrays.Stored, data: DataConfig) -> tuple[int, int]:
   """Counts the missing values, and all values, of an array's middle.
 
-  If it has no such middle, the whole array is counted; `check_shape` reports
-  it.
+  If it has no such middle, the whole array counts; `check_shape` reports it.
 
   Raises:
     NoData: they are too many.
   """
-  missing, options = stored.missing, {'axes': stored.axes}
-  options |= {'channels': data.channels, 'shape': data.read_shape}
+  missing, shape = stored.missing, data.read_shape
   if missing is None:
-    return 0, data.channels * math.prod(data.read_shape)
+    return 0, data.channels * math.prod(shape)
+  options = {'channels': data.channels, 'shape': shape, 'axes': stored.axes}
   try:
     missing = arrays.to_example(missing, **options)
   except ValueError:
