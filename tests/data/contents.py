@@ -18,9 +18,9 @@ def encode(image, file_format='PNG', **options):
   return content.getvalue()
 
 
-def write_images(folder, names, size=8):
+def write_images(folder, names, size=8, first=0):
   """Writes images of a color each, or arrays of a number each."""
-  for shade, name in enumerate(names):
+  for shade, name in enumerate(names, first):
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == '.npy':

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from PIL import Image
 
+from tests.data.contents import write_images
 from tests.data.opening import (
   caches,
   everything,
@@ -31,13 +31,10 @@ from vaegan_jax.errors import UserError
 _ROOT = Path(__file__).parents[2]
 
 
-def _add(folder, count, size=8):
-  folder.mkdir(exist_ok=True)
-  first = len(list(folder.iterdir()))
-  for index in range(first, first + count):
-    image = Image.new('RGB', (size, size), (index, 2 * index % 256, 0))
-    image.save(folder / f'{index:02}.png')
-  return folder
+def _add(folder, count):
+  first = len(list(folder.glob('*.png')))
+  names = [f'{index:02}.png' for index in range(first, first + count)]
+  return write_images(folder, names, first=first)
 
 
 @pytest.fixture

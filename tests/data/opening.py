@@ -11,6 +11,19 @@ from vaegan_jax.data.reading import Reading
 from vaegan_jax.data.split import load_splits, open_split
 
 
+class Examples:
+  """The examples of a split, in memory."""
+
+  def __init__(self, array):
+    self.array, self.stored_dtype = array, array.dtype
+
+  def __len__(self):
+    return len(self.array)
+
+  def __getitem__(self, indices):
+    return self.array[indices]
+
+
 def open_dataset(name, data_dir, **fields):
   """Opens a data set; `fields` are those of `config.data`."""
   fields = {'name': name, 'data_dir': str(data_dir), **fields}

@@ -5,20 +5,10 @@ import numpy as np
 import pytest
 
 from configs import default
+from tests.data.opening import Examples
 from vaegan_jax.data import pixels, values
 from vaegan_jax.errors import UserError
 from vaegan_jax.setup.data import settle_range
-
-
-class Examples:
-  def __init__(self, array):
-    self.array, self.stored_dtype = array, array.dtype
-
-  def __len__(self):
-    return len(self.array)
-
-  def __getitem__(self, indices):
-    return self.array[indices]
 
 
 def find(array, value_range, **options):
