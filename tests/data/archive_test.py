@@ -8,15 +8,20 @@ import zipfile
 import numpy as np
 import pytest
 
-from tests.data.contents import cut
+from tests.data.contents import cut, encrypted
 from tests.data.contents import noise_png as png
-from tests.data.opening import everything, load, open_dataset, stored
+from tests.data.opening import (
+  everything,
+  load,
+  open_dataset,
+  open_splits,
+  report,
+  stored,
+)
 from vaegan_jax.data import decode
 from vaegan_jax.data.arrays import encode_npy
 from vaegan_jax.data.batches import create_batches
-from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.sources import archive as archives
-from vaegan_jax.data.split import load_splits
 from vaegan_jax.errors import UserError
 
 
@@ -37,9 +42,9 @@ def tar(path, files):
   return path
 
 
-def zipped(path, files, compression=zipfile.ZIP_DEFLATED):
+def zipped(path, files):
   path.parent.mkdir(parents=True, exist_ok=True)
-  with zipfile.ZipFile(path, 'w', compression) as archive:
+  with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
     for name, data in files.items():
       archive.writestr(name, data)
   return path
@@ -63,10 +68,9 @@ def test_images_are_those_of_the_archive(write, tmp_path):
 
 def test_a_batch_is_a_function_of_seed_and_step(tmp_path):
   path = tar(tmp_path / 'x.tar', IMAGES)
-  data = DataConfig('archive', path=str(path), data_dir=str(tmp_path))
   batches = []
   for first in (0, 2):  # The second run reads the index.
-    (train,) = load_splits(data, ['train_split'])
+    train, _ = open_splits('archive', path, tmp_path, 'train_split')
     options = {'seed': 1, 'batch_size': 4, 'num_devices': 1}
     found = create_batches(train, start_step=first, **options)
     batches.append([next(found) for _ in range(4 - first)][-1])
@@ -122,12 +126,8 @@ def test_arrays_with_no_data_are_skipped(tmp_path):
   masked = open_archive(path, tmp_path, shape=(4, 5), max_nodata=0.1)
   found = everything(load(masked, 'train+test', **more))
   assert len(found) == 21 and np.isnan(found).sum() == 1
-  assert (
-    '1 of 21 examples hold values that mean no data' in masked.report(None)[-1]
-  )
-  assert (
-    'Skipped 1 of 21 examples with more no data' in dataset.report(None)[-1]
-  )
+  assert '1 of 21 examples hold values that mean no data' in report(masked)
+  assert 'Skipped 1 of 21 examples with more no data' in report(dataset)
 
 
 def test_splits_are_archives_or_folders(tmp_path):
@@ -149,7 +149,7 @@ def test_splits_are_archives_or_folders(tmp_path):
     assert dataset.counts == {'train': 16, 'test': 8}
     held_out = list(stored(dataset, 'test').values())
     assert held_out == list(IMAGES.values())[16:]
-  assert '1 are outside the folders' in dataset.report(None)[-1]
+  assert '1 are outside the folders' in report(dataset)
 
 
 def test_another_archive_moves_no_example(tmp_path):
@@ -169,14 +169,6 @@ def test_damaged_members_are_skipped_and_named(tmp_path, caplog):
   assert "'photos/cut.png' in x.tar (" in caplog.text
 
 
-def encrypted(path):
-  data = bytearray(zipped(path, IMAGES).read_bytes())
-  with zipfile.ZipFile(path) as archive:
-    data[archive.start_dir + 8] |= 1
-  path.write_bytes(data)
-  return path
-
-
 def joined(path):
   data = tar(path, IMAGES).read_bytes()
   path.write_bytes(data + data)
@@ -193,7 +185,9 @@ def _end(path):
 
 
 REFUSED = {
-  'is encrypted: store it without': lambda p: encrypted(p / 'x.zip'),
+  'is encrypted: store it without': lambda p: encrypted(
+    zipped(p / 'x.zip', IMAGES)
+  ),
   r'x\.zip.* may be truncated': lambda p: cut(
     zipped(p / 'x.zip', IMAGES), 4000
   ),

@@ -2,18 +2,21 @@
 
 import json
 import pickle
-import zipfile
 
 import numpy as np
 import pytest
 
-from tests.data.contents import Trap, cut, traps
-from tests.data.opening import everything, load, open_dataset
+from tests.data.contents import Trap, cut, encrypted, traps
+from tests.data.opening import (
+  everything,
+  load,
+  open_dataset,
+  open_splits,
+  report,
+)
 from vaegan_jax.data import containers, no_data
-from vaegan_jax.data.array_shapes import check_shape
-from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.reading import Reading
-from vaegan_jax.data.split import load_splits, whole_of
+from vaegan_jax.data.split import whole_of
 from vaegan_jax.data.store import Blocks, hash_numbers
 from vaegan_jax.errors import UserError
 
@@ -31,17 +34,17 @@ def save_hdf5(path, chunks=True, **arrays):
   return path
 
 
-def save_zarr(path, array=X, version=3, **options):
+def save_zarr(path, version=3, **options):
   zarr = pytest.importorskip('zarr')
   written = zarr.create_array(
     str(path),
-    shape=array.shape,
+    shape=X.shape,
     chunks=(7, 3, 5, 2),
-    dtype=array.dtype,
+    dtype=X.dtype,
     zarr_format=version,
     **options,
   )
-  written[:] = array
+  written[:] = X
   return path
 
 
@@ -234,21 +237,11 @@ def test_declared_no_data_is_skipped_and_a_scale_is_refused(tmp_path):
     file['x'].attrs['_FillValue'] = np.uint16(0)
   dataset = open_file(path, tmp_path)
   assert sum(dataset.counts.values()) == 39
-  assert (
-    'Skipped 1 of 40 examples with more no data' in dataset.report(None)[-1]
-  )
+  assert 'Skipped 1 of 40 examples with more no data' in report(dataset)
   with h5py.File(path, 'r+') as file:
     file['x'].attrs['scale_factor'] = 0.1
   with pytest.raises(UserError, match='scale_factor is not applied'):
     open_file(path, tmp_path)
-
-
-def save_encrypted(path):
-  data = bytearray(npz(path, x=X).read_bytes())
-  with zipfile.ZipFile(path) as archive:
-    data[archive.start_dir + 8] |= 1
-  path.write_bytes(data)
-  return path
 
 
 def save_elsewhere(path):
@@ -294,7 +287,7 @@ REFUSED = {
   'a pickle is not loaded': lambda p: save_bytes(
     p / 'x.pkl', pickle.dumps(Trap())
   ),
-  'is encrypted: store it without': lambda p: save_encrypted(p / 'x.npz'),
+  'is encrypted: store it without': lambda p: encrypted(npz(p / 'x.npz', x=X)),
   r'x\.npz.*may be truncated': lambda p: cut(npz(p / 'x.npz', x=X), 3000),
   r'x\.npy.*may be truncated': lambda p: cut(npy(p / 'x.npy', X), 3000),
   r'x\.h5.*truncated file': lambda p: cut(
@@ -330,11 +323,6 @@ def test_a_key_with_a_wrong_axis_is_told_the_axis(tmp_path):
     open_file(path, tmp_path, feature='x', example_axis=7)
 
 
-def test_axes_that_do_not_fit_are_told_those_that_may():
-  with pytest.raises(UserError, match=r'config\.data\.axes=YX$'):
-    check_shape((16, 16), channels=1, shape=(16, 16), axes='CYX')
-
-
 def test_a_key_selects_an_array(tmp_path):
   path = save_hdf5(tmp_path / 'x.h5', a=X[:20], b=X)
   read, _ = read_all(path, tmp_path, feature='b')
@@ -355,18 +343,9 @@ def test_a_missing_library_is_named(module, tmp_path, monkeypatch):
 
 def test_training_reads_it(tmp_path):
   """Opens both splits as a run does, with a random crop."""
-  path, lines = npy(tmp_path / 'x.npy', X), []
-  data = DataConfig(
-    'array_file',
-    path=str(path),
-    data_dir=str(tmp_path / 'data'),
-    shape=(4, 3),
-    random_crop_margin=2,
-    channels=3,
-  )
-  train, test = load_splits(
-    data, ['train_split', 'eval_split'], report=lines.append
-  )
+  fields = {'shape': (4, 3), 'random_crop_margin': 2, 'channels': 3}
+  path = npy(tmp_path / 'x.npy', X)
+  train, test, lines = open_splits('array_file', path, tmp_path, **fields)
   assert len(train) + len(test) == 40
   assert whole_of(train)[np.arange(2)].shape == (2, 6, 5, 3)
   assert 'one in ten held out' in lines[0]
@@ -436,14 +415,8 @@ def test_no_data_is_masked_up_to_a_share(tmp_path):
     ('', 0.7, 40, (3, 60)),
     ('1', 0.1, 39, (1,)),
   ):
-    lines = []
-    fields = {'path': str(path), 'data_dir': str(tmp_path), **SHAPE}
-    data = DataConfig(
-      'array_file', nodata=nodata, max_nodata=most, feature='x', **fields
-    )
-    splits = load_splits(
-      data, ['train_split', 'eval_split'], report=lines.append
-    )
+    fields = {'nodata': nodata, 'max_nodata': most, 'feature': 'x', **SHAPE}
+    *splits, lines = open_splits('array_file', path, tmp_path, **fields)
     examples = np.concatenate([everything(images) for images in splits])
     counts = np.isnan(examples).sum((1, 2, 3))
     assert len(examples) == number

@@ -164,10 +164,14 @@ def test_a_truncated_tiff_is_damaged():
     read_array(data[: len(data) // 2])
 
 
-def test_without_its_library_a_tiff_is_left_out(monkeypatch):
-  monkeypatch.setitem(__import__('sys').modules, 'tifffile', None)
-  with pytest.raises(UnreadableKind, match='pip install tifffile'):
-    read_array(b'II*\0' + bytes(100))
+@pytest.mark.parametrize(
+  ('library', 'start'),
+  [('tifffile', b'II*\0'), ('soundfile', b'RIFF\0\0\0\0WAVE')],
+)
+def test_without_its_library_a_file_is_left_out(library, start, monkeypatch):
+  monkeypatch.setitem(sys.modules, library, None)
+  with pytest.raises(UnreadableKind, match=f'pip install {library}'):
+    read_array(start + bytes(100))
 
 
 def test_a_map_keeps_the_dtype_of_the_files(tmp_path):
@@ -249,11 +253,6 @@ def test_a_shape_that_does_not_fit_is_one_sentence(fields, told, tmp_path):
   assert '[10, 8, 13]' in str(caught.value)
 
 
-def test_a_folder_without_arrays_is_one_sentence(tmp_path):
-  with pytest.raises(UserError, match='no array; it must hold'):
-    list_arrays(tmp_path)
-
-
 SIDES = {1: (6,), 2: (4, 6), 3: (4, 6, 2)}
 
 
@@ -270,31 +269,33 @@ def test_the_middle_is_cut_along_every_axis(axes, where):
   np.testing.assert_array_equal(cut, array[(slice(2, -2),) * axes])
 
 
-def test_the_pages_of_a_tiff_are_the_depth_of_a_volume():
-  volume = np.random.default_rng(0).integers(0, 99, (5, 7, 6)).astype(np.uint8)
-  for axes in ('ZYX', 'QYX'):
-    data = tiff(volume, photometric='minisblack', metadata={'axes': axes})
-    example = arrays.decode_array(data, channels=1, shape=(5, 7, 6))
-    np.testing.assert_array_equal(example[..., 0], volume)
-    # And, where there are two axes of space, bands.
-    example = arrays.decode_array(data, channels=5, shape=(7, 6))
-    np.testing.assert_array_equal(example, np.moveaxis(volume, 0, -1))
-
-
 @pytest.mark.parametrize(
-  ('shape', 'channels', 'sides', 'told'),
+  ('given', 'channels', 'shape', 'axes', 'told'),
   [
-    ((8192,), 1, (64, 64), r'data\.shape="\(8192,\)"'),
-    ((8192, 2), 2, (64, 64), r'data\.shape="\(8192,\)"'),
-    ((8192, 2), 1, (8192,), r'data\.channels=2'),
-    ((32, 32, 24), 1, (32, 32, 32), r'data\.shape="\(32, 32, 24\)"'),
-    ((32, 32, 24), 1, (8192,), r'data\.shape="\(32, 32, 24\)"'),
-    ((3, 32, 32, 24), 3, (32, 32), r'data\.shape="\(32, 32, 24\)"'),
+    ((8192,), 1, (64, 64), '', r'data\.shape="\(8192,\)"'),
+    ((8192, 2), 2, (64, 64), '', r'data\.shape="\(8192,\)"'),
+    ((8192, 2), 1, (8192,), '', r'data\.channels=2'),
+    ((32, 32, 24), 1, (32, 32, 32), '', r'data\.shape="\(32, 32, 24\)"'),
+    ((32, 32, 24), 1, (8192,), '', r'data\.shape="\(32, 32, 24\)"'),
+    ((3, 32, 32, 24), 3, (32, 32), '', r'data\.shape="\(32, 32, 24\)"'),
+    ((4, 5, 6, 2, 3), 3, (4, 5, 6), '', 'at most three axes of space'),
+    ((16, 16), 1, (16, 16), 'CYX', r'config\.data\.axes=YX$'),
+    ((100, 32, 32), 1, (32, 32), '', r'100 examples, save each .*array_file'),
+    ((100, 32, 32), 1, (64, 64), 'QYX', r'100 ch.*channels=100.*100 exam'),
+    ((60_000, 28, 28), 1, (28, 28), '', '60,000 examples'),
+    ((60_000, 28, 28), 1, (64, 64), '', r'60,000 ex.*shape="\(28, 28\)"'),
+    ((13, 64, 64), 1, (64, 64), 'CYX', r'for example, .*channels=13$'),
+    ((64, 64, 4), 1, (64, 64), 'YXC', r'for example, .*channels=4$'),
+    ((9, 30, 40), 1, (64, 64), 'ZYX', r'space, .*shape="\(9, 30, 40\)"'),
+    ((2, 9, 30, 40), 1, (64, 64), 'CZYX', r'.*shape="\(9, 30, 40\)"$'),
   ],
 )
-def test_what_does_not_fit_says_what_would(shape, channels, sides, told):
-  with pytest.raises(UserError, match=told):
-    array_shapes.check_shape(shape, channels=channels, shape=sides)
+def test_what_does_not_fit_says_what_would(given, channels, shape, axes, told):
+  options = {'channels': channels, 'shape': shape, 'axes': axes}
+  with pytest.raises(UserError, match=told) as caught:
+    array_shapes.check_shape(given, **options)
+  for wrong in ('channels=28', 'channels=32', 'channels=64'):
+    assert wrong not in str(caught.value)
 
 
 @pytest.mark.parametrize(

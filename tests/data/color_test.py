@@ -14,10 +14,9 @@ from vaegan_jax.data.pictures import Pictures
 _WARM = (200, 100, 50)
 
 
-def decoded(data, channels=3, size=4, **options):
-  options = {'to_srgb': True, **options}
+def decoded(data, channels=3, to_srgb=True):
   pixels = decode.decode_image(
-    data, channels=channels, image_size=size, **options
+    data, channels=channels, image_size=4, to_srgb=to_srgb
   )
   assert (pixels == pixels[0, 0]).all()
   return pixels[0, 0].tolist()
@@ -207,7 +206,5 @@ def test_small_images_and_strips_are_counted(folder, tmp_path):
       "read, and are enlarged; the smallest is 4000 x 5 ('3.png')."
     ]
     data = DataConfig('image_folder', image_size=12, center_crop=10)
-    assert any(
-      '10 of 10 images are smaller' in line for line in dataset.report(data)
-    )
+    assert '10 of 10 images are smaller' in ' '.join(dataset.report(data))
     assert len(dataset.report(DataConfig('image_folder', image_size=4))) == 3

@@ -9,12 +9,10 @@ import pytest
 import soundfile
 import tifffile
 
-from tests.data.opening import caches
+from tests.data.opening import caches, open_splits
 from tests.data.sounds_test import content, without_length
 from vaegan_jax.data import crops, reading, slices
 from vaegan_jax.data.batches import create_batches
-from vaegan_jax.data.data_config import DataConfig
-from vaegan_jax.data.split import load_splits
 from vaegan_jax.errors import UserError
 
 RATE = 16_000
@@ -27,11 +25,10 @@ def positions(*shape, first=0):
 
 def open_crops(path, tmp_path, *fields, **options):
   """Returns the splits, and the lines that are printed."""
-  lines = []
   options = {'name': 'array_folder', 'channels': 1, 'crop': 'random', **options}
-  data = DataConfig(path=str(path), data_dir=str(tmp_path / 'data'), **options)
-  fields = fields or ('train_split', 'eval_split')
-  return *load_splits(data, fields, report=lines.append), lines
+  return open_splits(
+    options.pop('name'), path, tmp_path / 'data', *fields, **options
+  )
 
 
 def open_all(path, tmp_path, **options):
@@ -51,16 +48,14 @@ def draw(images, number=40, **options):
 
 def write_sounds(folder, lengths):
   """Writes sounds of which every sample of all has a value of its own."""
-  folder.mkdir()
   for index, length in enumerate(lengths):
     sound = positions(length, 1, first=sum(lengths[:index])).astype(np.int16)
     soundfile.write(folder / f'{index:02}.wav', sound, RATE)
-  return folder
 
 
-def test_the_grid_is_whole_in_the_middle_and_evenly_ordered(tmp_path):
+def test_the_grid_is_whole_in_the_middle_and_evenly_ordered(folder, tmp_path):
   lengths = [33, 16, 100, 9, 64, 33, 17, 300]
-  folder = write_sounds(tmp_path / 'a', lengths)
+  write_sounds(folder, lengths)
   train, test, lines = open_crops(folder, tmp_path, shape=(8,))
   found = [*train[np.arange(len(train))], *test[np.arange(len(test))]]
   wanted, first = [], 0
@@ -79,10 +74,9 @@ def test_the_grid_is_whole_in_the_middle_and_evenly_ordered(tmp_path):
     assert np.diff(np.sort(starts)).max() <= 3 * sum(lengths) / number
 
 
-def test_files_count_by_their_length_and_places_are_uniform(tmp_path):
-  images = open_all(
-    write_sounds(tmp_path / 'a', [40, 400, 9]), tmp_path, shape=(8,)
-  )
+def test_files_count_by_their_length_and_places_are_uniform(folder, tmp_path):
+  write_sounds(folder, [40, 400, 9])
+  images = open_all(folder, tmp_path, shape=(8,))
   found = draw(images, 4000)[:, :, 0]
   assert found.dtype == np.int16 and (np.diff(found, axis=1) == 1).all()
   for first, length in ((0, 40), (40, 400), (440, 9)):
@@ -94,10 +88,9 @@ def test_files_count_by_their_length_and_places_are_uniform(tmp_path):
     assert max(counts.values()) < 2.5 * np.mean(list(counts.values()))
 
 
-def test_a_crop_is_a_function_of_seed_step_and_place(tmp_path):
-  images = open_all(
-    write_sounds(tmp_path / 'a', [90] * 5), tmp_path, shape=(8,)
-  )
+def test_a_crop_is_a_function_of_seed_step_and_place(folder, tmp_path):
+  write_sounds(folder, [90] * 5)
+  images = open_all(folder, tmp_path, shape=(8,))
   whole = draw(images, 80, num_parts=2)
   np.testing.assert_array_equal(
     draw(images, 48, num_parts=2, start_step=2), whole[32:]
@@ -127,49 +120,40 @@ def _save_tiff(path, values, **options):
 
 
 CYX, ZYXC = {'axes': 'CYX'}, {'axes': 'ZYXC'}
-# The writer, S of the file, its channels as (the first axis, the last one), S'
-# of a crop, and whether files are read in place.
-FORMATS = {
-  'npy': ('.npy', np.save, (9, 7, 11), (), (3, 4, 5), True),
-  'Fortran': (
-    '.npy',
-    lambda path, x: np.save(path, np.asfortranarray(x)),
-    *((9, 13), (0, 2), (4, 4), True),
+SAVE = {
+  'a.npy': np.save,
+  'Fortran.npy': lambda path, x: np.save(path, np.asfortranarray(x)),
+  'big endian.npy': lambda path, x: np.save(path, x.astype('>f8')),
+  'a.tif': _save_tiff,
+  'bands.tif': lambda path, x: _save_tiff(
+    path, x, planarconfig='separate', metadata=CYX
   ),
-  'big endian': (
-    '.npy',
-    lambda path, x: np.save(path, x.astype('>f8')),
-    *((9, 13), (2, 0), (2, 5), True),
+  'compressed.tif': lambda path, x: _save_tiff(
+    path, x, compression='zlib', metadata=ZYXC
   ),
-  'TIFF': ('.tif', _save_tiff, (9, 7, 11), (), (3, 7, 5), True),
-  'bands': (
-    '.tif',
-    lambda path, x: _save_tiff(path, x, planarconfig='separate', metadata=CYX),
-    *((19, 17), (3, 0), (3, 3), True),
-  ),
-  'compressed': (
-    '.tif',
-    lambda path, x: _save_tiff(path, x, compression='zlib', metadata=ZYXC),
-    *((9, 7, 11), (0, 2), (3, 4, 5), False),
-  ),
-  'npz': (
-    '.npz',
-    lambda path, x: np.savez_compressed(path, x),
-    *((40, 301), (), (6, 7), False),
-  ),
-  'FLAC': ('.flac', _save_flac, (5000,), (0, 2), (16,), True),
+  'a.npz': np.savez_compressed,
+  'a.flac': _save_flac,
 }
 
 
-@pytest.mark.parametrize('name', FORMATS)
+# S of the file, its channels as the first axis or the last one, S' of a crop,
+# and whether files are read in place.
+@pytest.mark.parametrize(
+  ('name', 'space', 'first', 'last', 'shape', 'in_place'),
+  [
+    ('a.npy', (9, 7, 11), 0, 0, (3, 4, 5), True),
+    ('Fortran.npy', (9, 13), 0, 2, (4, 4), True),
+    ('big endian.npy', (9, 13), 2, 0, (2, 5), True),
+    ('a.tif', (9, 7, 11), 0, 0, (3, 7, 5), True),
+    ('bands.tif', (19, 17), 3, 0, (3, 3), True),
+    ('compressed.tif', (9, 7, 11), 0, 2, (3, 4, 5), False),
+    ('a.npz', (40, 301), 0, 0, (6, 7), False),
+    ('a.flac', (5000,), 0, 2, (16,), True),
+  ],
+)
 def test_crops_have_the_values_of_their_place(
-  name, folder, tmp_path, monkeypatch
+  name, space, first, last, shape, in_place, folder, tmp_path, monkeypatch
 ):
-  suffix, save, space, (first, last), shape, in_place = (
-    *FORMATS[name][:3],
-    FORMATS[name][3] or (0, 0),
-    *FORMATS[name][4:],
-  )
   monkeypatch.setattr('vaegan_jax.data.whole_arrays._ROW', 100)
   if in_place:  # No limit is met.
     monkeypatch.setattr(reading, 'MAX_BYTES', 100)
@@ -177,12 +161,9 @@ def test_crops_have_the_values_of_their_place(
   for index in range(3):  # Of lengths of their own.
     longer = (space[0] + index, *space[1:])
     stored_shape = (*(first,) * bool(first), *longer, *(last,) * bool(last))
-    stored.append(
-      positions(*stored_shape, first=sum(x.size for x in stored)).astype(
-        np.int32
-      )
-    )
-    save(folder / f'{index}{suffix}', stored[-1])
+    size = sum(x.size for x in stored)
+    stored.append(positions(*stored_shape, first=size).astype(np.int32))
+    SAVE[name](folder / f'{index}{name}', stored[-1])
     whole = np.moveaxis(stored[-1], 0, -1) if first else stored[-1]
     wholes.append(whole if first or last else whole[..., None])
   images = open_all(folder, tmp_path, shape=shape, channels=max(first, last, 1))
@@ -226,8 +207,10 @@ def test_no_data_is_in_no_crop(compression, dtype, folder, tmp_path):
       assert 0 < counts.max() <= 6
 
 
-def test_what_is_short_or_damaged_is_counted_and_named(tmp_path, caplog):
-  folder = write_sounds(tmp_path / 'a', [100] * 40)
+def test_what_is_short_or_damaged_is_counted_and_named(
+  folder, tmp_path, caplog
+):
+  write_sounds(folder, [100] * 40)
   soundfile.write(folder / 'short.wav', np.zeros(7, np.int16), RATE)
   cut = (folder / '03.wav').read_bytes()[:-40]
   (folder / 'cut.wav').write_bytes(cut)
@@ -340,23 +323,23 @@ def test_scans_of_other_axes_are_no_crops_either(folder, tmp_path):
     ('dtype', 'float32'),
   ],
 )
-def test_files_that_are_not_alike_are_one_sentence(crop, kind, told, tmp_path):
-  folder = write_sounds(tmp_path / 'a', [100] * 5)
+def test_files_that_are_not_alike_are_one_sentence(
+  crop, kind, told, folder, tmp_path
+):
   if kind == 'dtype':
-    for path in folder.iterdir():
-      path.unlink()
     for index in range(5):
       dtype = np.float32 if index == 3 else np.int16
       np.save(folder / f'{index}.npy', positions(100).astype(dtype))
   else:
+    write_sounds(folder, [100] * 5)
     rate, channels = (44_100, 1) if kind == 'rate' else (RATE, 2)
     soundfile.write(folder / '3.wav', np.zeros((100, channels)), rate)
   with pytest.raises(UserError, match=f'1 are not, such as .3.*{told}.*alike'):
     open_crops(folder, tmp_path, shape=(8,), crop=crop)
 
 
-def test_large_files_are_not_damaged(tmp_path, monkeypatch):
-  folder = write_sounds(tmp_path / 'a', [100] * 3)
+def test_large_files_are_not_damaged(folder, tmp_path, monkeypatch):
+  write_sounds(folder, [100] * 3)
   monkeypatch.setattr(reading, 'MAX_BYTES', 150)
   with pytest.raises(UserError, match=r'cannot be read .* 150 .*crop=random'):
     open_crops(folder, tmp_path, shape=(8,), crop='center')

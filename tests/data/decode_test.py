@@ -1,4 +1,7 @@
-"""Decoding: every mode of pixels, upright, cropped and resized."""
+"""Decoding: every mode of pixels, cropped and resized.
+
+`malformed_images_test.py` has turned images and animations.
+"""
 
 import numpy as np
 import pytest
@@ -81,12 +84,6 @@ def test_white_in_lab(channels):
   assert pixels.min() >= 254  # Colour management rounds.
 
 
-def test_float_pixels_are_refused():
-  data = encode(Image.new('F', (4, 4), 0.5), 'TIFF')
-  with pytest.raises(ValueError, match='floats'):
-    _decode(data)
-
-
 @pytest.mark.parametrize('mode', ['RGBA', 'LA', 'P'])
 def test_transparent_pixels_show_white_without_an_alpha_channel(mode):
   image = Image.new('RGBA', (4, 4), (0, 0, 0, 0))
@@ -105,23 +102,6 @@ def test_transparent_pixels_show_white_without_an_alpha_channel(mode):
 def test_half_transparent_pixels_are_mixed_with_white():
   image = Image.new('RGBA', (4, 4), (255, 0, 0, 51))
   _assert_all(_decode(image, 3), (255, 204, 204))
-
-
-def test_a_camera_held_sideways_gives_an_upright_image():
-  image = Image.new('RGB', (16, 16), _RED)
-  image.paste(_BLUE, (0, 0, 16, 8))  # The upper half, before turning.
-  exif = Image.Exif()
-  exif[0x0112] = 6  # Turn by 90 degrees clockwise.
-  data = encode(image, exif=exif)
-  pixels = _decode(data, 3, 16)
-  _assert_all(pixels[:, 8:], _BLUE)
-  _assert_all(pixels[:, :8], _RED)
-
-
-def test_an_animation_shows_its_first_frame():
-  frames = [Image.new('RGB', (4, 4), colour) for colour in (_BLUE, _RED)]
-  options = {'save_all': True, 'append_images': frames[1:]}
-  _assert_all(_decode(encode(frames[0], 'GIF', **options)), _BLUE)
 
 
 def _rings():

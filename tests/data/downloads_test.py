@@ -13,21 +13,18 @@ import requests
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import downloader
 
+from tests.data.tfds_builders import Builder
 from vaegan_jax.data import downloads, tfds_dataset
 from vaegan_jax.errors import UserError
 
 _CONTENT = b'five words of a file'
 
 
-class FromTheNet(tfds.core.GeneratorBasedBuilder):
+class FromTheNet(Builder):
   """A dataset of one record, out of one file to download."""
 
-  VERSION = tfds.core.Version('1.0.0')
-  url_infos = None  # Of the server of a test.
-
-  def _info(self):
-    features = tfds.features.FeaturesDict({'size': np.int64})
-    return tfds.core.DatasetInfo(builder=self, features=features)
+  def kinds(self):
+    return {'size': np.int64}
 
   def _split_generators(self, dl_manager):
     (url,) = self.url_infos

@@ -15,36 +15,36 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.setup.data import load_data
 
 
-def start(tmp_path, capsys, **fields):
-  """Opens data as training does; returns (train, held out, printed)."""
-  config = default.get_config()
-  config.data.update({'data_dir': str(tmp_path / 'data'), **fields})
-  config, train, held_out = load_data(config)
-  return train, held_out, capsys.readouterr().out
+@pytest.fixture
+def start(folder, tmp_path, capsys):
+  """Returns a function that opens the files of `folder` as training does."""
+
+  def open_all(name, **fields):
+    """Returns (train, held out, printed)."""
+    config = default.get_config()
+    with config.ignore_type():
+      config.data.value_range = fields.pop('value_range', 'dtype')
+    data_dir = str(tmp_path / 'data')
+    config.data.update(name=name, path=str(folder), data_dir=data_dir, **fields)
+    config, train, held_out = load_data(config)
+    return train, held_out, capsys.readouterr().out
+
+  return open_all
 
 
-def test_slices_of_patients_in_a_window(tmp_path, capsys):
+def test_slices_of_patients_in_a_window(folder, start):
   rng = np.random.default_rng(0)
   for patient in range(20):
-    folder = tmp_path / 'scans' / f'{patient:02}'
-    folder.mkdir(parents=True)
+    place = folder / f'{patient:02}'
+    place.mkdir()
     for number in range(4):
       scan = rng.normal(patient, 300, (16, 16)).astype(np.int16)
-      tifffile.imwrite(folder / f'{number}.tif', scan)
-  fields = {
-    'name': 'array_folder',
-    'path': str(tmp_path / 'scans'),
-    'image_size': 16,
-    'channels': 1,
-    'group_by': 'folder',
-  }
-  config = default.get_config()
-  with config.ignore_type():
-    config.data.value_range = (-175, 250)
-  fields['value_range'] = config.data.value_range
+      tifffile.imwrite(place / f'{number}.tif', scan)
+  fields = {'image_size': 16, 'channels': 1, 'group_by': 'folder'}
+  fields['value_range'] = (-175, 250)
   with pytest.raises(UserError, match=r'48\.\d% .*--config\.data\.clip=true'):
-    start(tmp_path, capsys, **fields)
-  train, held_out, printed = start(tmp_path, capsys, **fields, clip=True)
+    start('array_folder', **fields)
+  train, held_out, printed = start('array_folder', **fields, clip=True)
   assert len(held_out) % 4 == 0 and len(train) + len(held_out) == 80
   groups = len(held_out) // 4
   assert (
@@ -55,32 +55,24 @@ def test_slices_of_patients_in_a_window(tmp_path, capsys):
   assert '48.' in printed and 'Warning' not in printed
 
 
-def test_sounds_with_peaks(tmp_path, capsys):
+def test_sounds_with_peaks(folder, start):
   time = np.arange(2000) / 8000
   for split, number in (('Train', 30), ('Valid', 4)):
-    (tmp_path / 'drums' / split).mkdir(parents=True)
+    (folder / split).mkdir()
     for index in range(number):
       hit = np.exp(-90 * time) * np.sin(900 * time) * (index + 9) / 40
-      path = tmp_path / 'drums' / split / f'{index}.wav'
+      path = folder / split / f'{index}.wav'
       soundfile.write(path, hit, 8000, subtype='FLOAT')
-  fields = {
-    'name': 'array_folder',
-    'path': str(tmp_path / 'drums'),
-    'shape': (1024,),
-    'channels': 1,
-    'sample_rate': 8000,
-  }
-  train, held_out, printed = start(
-    tmp_path, capsys, **fields, value_range='percentiles'
-  )
+  fields = {'shape': (1024,), 'channels': 1, 'sample_rate': 8000}
+  fields['value_range'] = 'percentiles'
+  train, held_out, printed = start('array_folder', **fields)
   assert (len(train), len(held_out)) == (30, 4)
   assert "Split 'test': 4 arrays, in 'Valid'." in printed
   assert 'of 30 sampled examples have clipped peaks' in printed
   assert '--config.data.value_range="(-1, 1)" keeps both' in printed
 
 
-def test_photos_on_every_start(tmp_path, capsys):
-  folder = tmp_path / 'photos'
+def test_photos_on_every_start(folder, start):
   for index in range(12):
     split = 'test' if index > 8 else 'train'
     path = folder / f'album/{split}/{index}.jpg'
@@ -88,9 +80,8 @@ def test_photos_on_every_start(tmp_path, capsys):
     size = (30, 20) if index % 2 else (80, 70)
     profile = profiles.rgb('Display P3') if index < 3 else None
     Image.new('RGB', size, (200, 99, 9)).save(path, icc_profile=profile)
-  fields = {'name': 'image_folder', 'path': str(folder)}
-  first, again = (start(tmp_path, capsys, **fields) for _ in range(2))
-  for _, _, printed in (first, again):
+  for _ in range(2):
+    _, _, printed = start('image_folder')
     assert [line for line in printed.splitlines() if 'Decoded' not in line] == [
       "Split 'train': 9 images, in 'album/train'.",
       "Split 'test': 3 images, in 'album/test'.",
@@ -126,6 +117,11 @@ def test_photos_on_every_start(tmp_path, capsys):
       'array_folder',
       {'a': 9, 'b': 8, 'c': 7, 'd': 6, 'e': 5, 'f': 1, 'g': 1},
       '9 .a, 8 .b, 7 .c, 6 .d, 5 .e and 2 others;',
+    ),
+    (
+      'array_folder',
+      {'m4a': 3, 'txt': 1},
+      'no array, but 3 .m4a (ffmpeg converts them to .wav) and 1 .txt; it must',
     ),
     ('array_folder', {}, 'in which there is no array; it must hold'),
   ],

@@ -4,24 +4,18 @@ import re
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from tests.data.opening import everything, load, names_in, open_dataset
+from tests.data.contents import write_images
+from tests.data.opening import (
+  everything,
+  load,
+  names_in,
+  open_dataset,
+  open_splits,
+)
 from vaegan_jax.data import image_files
 from vaegan_jax.data.data_config import DataConfig
-from vaegan_jax.data.split import load_splits
 from vaegan_jax.errors import UserError
-
-
-def write(root, names):
-  for shade, name in enumerate(names):
-    path = root / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == '.npy':
-      np.save(path, np.full((4, 4), shade, np.uint8))
-    else:
-      Image.new('RGB', (8, 8), (shade % 256, shade // 256, 9)).save(path)
-  return root
 
 
 def some(folder, count=3, suffix='png'):
@@ -57,7 +51,7 @@ def told(root, data_dir, name='image_folder', **fields):
 @pytest.mark.parametrize('suffix', ('png', 'npy'))
 def test_usual_names_of_folders_are_splits(train, test, suffix, tmp_path):
   members = some(train, 9, suffix), some(test, 2, suffix)
-  write(tmp_path / 'images', [*members[0], *members[1]])
+  write_images(tmp_path / 'images', [*members[0], *members[1]])
   name = 'image_folder' if suffix == 'png' else 'array_folder'
   found, lines = told(tmp_path / 'images', tmp_path / 'data', name)
   assert found == {'train': set(members[0]), 'test': set(members[1])}
@@ -71,7 +65,7 @@ def test_usual_names_of_folders_are_splits(train, test, suffix, tmp_path):
 def test_three_kinds_are_three_splits(tmp_path):
   root, kinds = tmp_path / 'images', ('train', 'val', 'test')
   names = [n for kind in kinds for n in some(f'dogs/{kind}', 4)]
-  write(root, [*names, *some('cats/train'), 'notes/page.png'])
+  write_images(root, [*names, *some('cats/train'), 'notes/page.png'])
   found, lines = told(root, tmp_path / 'data', image_size=8)
   assert found['train'] == {*some('dogs/train', 4), *some('cats/train')}
   assert found['test'] == set(some('dogs/test', 4))
@@ -82,16 +76,9 @@ def test_three_kinds_are_three_splits(tmp_path):
   (warning,) = (line for line in lines if 'outside' in line)
   assert '1 of 16 files are outside' in warning
   assert "such as 'notes/page.png'" in warning
-  data = DataConfig(
-    'image_folder',
-    path=str(root),
-    data_dir=str(tmp_path / 'data'),
-    image_size=8,
-    eval_split='validation',
-  )
-  printed = []
-  train, evaluated = load_splits(
-    data, ['train_split', 'eval_split'], report=printed.append
+  fields = {'image_size': 8, 'eval_split': 'validation'}
+  train, evaluated, printed = open_splits(
+    'image_folder', root, tmp_path / 'data', **fields
   )
   assert (len(train), len(evaluated)) == (7, 4) and printed == lines
 
@@ -117,7 +104,7 @@ def test_three_kinds_are_three_splits(tmp_path):
   ],
 )
 def test_names_that_look_like_splits_are_counted(names, warning, tmp_path):
-  write(tmp_path / 'images', names)
+  write_images(tmp_path / 'images', names)
   _, lines = told(tmp_path / 'images', tmp_path / 'data')
   matching = [line for line in lines if re.search(warning, line)]
   assert len(matching) == 1 and matching[0].startswith('Warning: '), lines
@@ -128,7 +115,7 @@ def test_names_of_no_split_are_no_warning(tmp_path):
     *('a.png', 'trainer/b.png', 'contest/c.png', 'values/d.png'),
     *('Devon/e.png', 'latest_train.png', 'evaluate/f.png'),
   ]
-  write(tmp_path / 'images', names)
+  write_images(tmp_path / 'images', names)
   found, lines = told(tmp_path / 'images', tmp_path / 'data')
   assert {*found['train'], *found['test']} == set(names)
   assert not any('split' in line for line in lines if 'Warning' in line)
@@ -146,7 +133,7 @@ FLAT = [f'{i:02}.png' for i in range(40)]
   'names', (FLAT, some('train', 20) + some('test', 5), some('b', 9) + FLAT)
 )
 def test_rules_3_read_plain_folders_as_rules_2(names, tmp_path):
-  root = write(tmp_path / 'images', names)
+  root = write_images(tmp_path / 'images', names)
   opened = [
     open_dataset('image_folder', tmp_path / str(r), path=root, folder_rules=r)
     for r in (2, 3)
@@ -201,7 +188,7 @@ def test_groups_stay_on_one_side(tmp_path):
   names = [
     f'p{i:02}/s{j}_{k}.png' for i in range(24) for j in (1, 2) for k in 'ab'
   ]
-  root = write(tmp_path / 'images', names)
+  root = write_images(tmp_path / 'images', names)
   for group_by, key in (
     ('folder', lambda name: name.partition('/')[0]),
     (r'p\d+', lambda name: name.partition('/')[0]),
@@ -216,7 +203,7 @@ def test_groups_stay_on_one_side(tmp_path):
   found = split(root)
   assert {n[:3] for n in found['train']} & {n[:3] for n in found['test']}
   before = split(root, 3, 'folder')
-  write(root, [f'a{i}/{j}.png' for i in range(20) for j in range(2)])
+  write_images(root, [f'a{i}/{j}.png' for i in range(20) for j in range(2)])
   after = split(root, 3, 'folder')
   for side, members in before.items():
     assert set(members) == {n for n in after[side] if n.startswith('p')}
@@ -224,24 +211,21 @@ def test_groups_stay_on_one_side(tmp_path):
 
 def test_groups_are_reported(tmp_path):
   names = [f'{k}/{i}.png' for k in 'abcdefgh' for i in range(3)]
-  root = write(tmp_path / 'images', [*names, 'x.png'])
+  root = write_images(tmp_path / 'images', [*names, 'x.png'])
   found, lines = told(root, tmp_path / 'data', group_by='^(.)/')
   groups = {n[0] for n in found['test']}
   assert (
     f"Split 'test': {len(found['test'])} images, in {len(groups)} groups of "
     "data.group_by='^(.)/', held out." in lines
   )
-  assert any(
-    "does not match 1 of 25 names, such as 'x.png'" in line for line in lines
-  )
-  root = write(
+  warning = "does not match 1 of 25 names, such as 'x.png'"
+  assert warning in ' '.join(lines)
+  root = write_images(
     tmp_path / 'folders', ['train/p1_a.png', 'train/p2_a.png', 'test/p1_b.png']
   )
   _, lines = told(root, tmp_path / 'data', group_by=r'(p\d)_')
-  assert any(
-    "1 of 2 groups of data.group_by='(p\\\\d)_' are in" in line
-    for line in lines
-  )
+  warning = "1 of 2 groups of data.group_by='(p\\\\d)_' are in"
+  assert warning in ' '.join(lines)
 
 
 @pytest.mark.parametrize(
@@ -249,6 +233,6 @@ def test_groups_are_reported(tmp_path):
   [('folder', 'puts all 5 files'), ('patient', 'matches none of the 5 names')],
 )
 def test_groups_that_cannot_be_split_are_refused(group_by, message, tmp_path):
-  root = write(tmp_path / 'images', some('a', 5))
+  root = write_images(tmp_path / 'images', some('a', 5))
   with pytest.raises(UserError, match=f'data.group_by={group_by!r} {message}'):
     image_files.ImageFiles(str(root), 3, group_by)

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from PIL import Image
 
+from tests.data.contents import write_images
 from tests.data.opening import (
   caches,
   everything,
@@ -21,6 +21,7 @@ from tests.data.opening import (
   open_dataset,
   open_folder,
 )
+from tests.data.tfds_builders import Builder
 from tests.processes import SERVER
 from vaegan_jax.data import folder as folder_module
 from vaegan_jax.data import image_files
@@ -30,13 +31,10 @@ from vaegan_jax.errors import UserError
 _ROOT = Path(__file__).parents[2]
 
 
-def _add(folder, count, size=8):
-  folder.mkdir(exist_ok=True)
-  first = len(list(folder.iterdir()))
-  for index in range(first, first + count):
-    image = Image.new('RGB', (size, size), (index, 2 * index % 256, 0))
-    image.save(folder / f'{index:02}.png')
-  return folder
+def _add(folder, count):
+  first = len(list(folder.glob('*.png')))
+  names = [f'{index:02}.png' for index in range(first, first + count)]
+  return write_images(folder, names, first=first)
 
 
 @pytest.fixture
@@ -44,33 +42,28 @@ def folder(tmp_path):
   return _add(tmp_path / 'images', 20)
 
 
-class ImageFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class ImageFolder(Builder, skip_registration=True):
   """A folder as earlier versions had TFDS copy it."""
 
-  VERSION = tfds.core.Version('1.0.0')
-  url_infos = None
   root, splits = None, None
 
-  def _info(self):
-    feature = (
-      tfds.features.Image(shape=(None, None, None))
-      if self.root.name == 'images'
-      else tfds.features.Text()
-    )
-    features = {'image': feature, 'path': tfds.features.Text()}
-    return tfds.core.DatasetInfo(
-      builder=self, features=tfds.features.FeaturesDict(features)
-    )
+  def kinds(self):
+    image = tfds.features.Image(shape=(None, None, None))
+    text = tfds.features.Text()
+    return {
+      'image': image if self.root.name == 'images' else text,
+      'path': text,
+    }
 
   def _split_generators(self, dl_manager):
-    return {key: self._generate(names) for key, names in self.splits.items()}
+    return {
+      key: self._generate_examples(names) for key, names in self.splits.items()
+    }
 
-  def _generate(self, names):
+  def _generate_examples(self, names):
     for name in names:
       key = os.fsencode(name)
       yield key, {'image': (self.root / name).read_bytes(), 'path': key}
-
-  _generate_examples = _generate
 
 
 @pytest.mark.parametrize('kind', ('images', 'arrays'))

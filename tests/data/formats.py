@@ -13,17 +13,17 @@ import collections
 import importlib.util
 import io
 import itertools
-import pathlib
 import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from pathlib import Path
 
 import numpy as np
 
-from tests.data import store_formats
-from tests.data.store_formats import on_device, values
+from tests.data import sounds_test, store_formats
+from tests.data.contents import encode, save_geotiff, tiff
+from tests.data.store_formats import Case, on_device, values
 from vaegan_jax.data import arrays, decode
 from vaegan_jax.data.reading import Reading
 
@@ -35,15 +35,35 @@ _REASONS = re.compile(
 )
 
 
-class Case(NamedTuple):
-  """A file, and what it holds."""
+def as_array(
+  tool: str, layout: str, data: bytes, want: np.ndarray | None
+) -> Case:
+  """Returns the case of a file that is read as an array [*S, C]."""
+  return Case((tool, layout, 'array'), _read_array, data, want)
 
-  row: tuple[str, str]  # (tool, layout) in the table.
-  data: bytes
-  want: np.ndarray | None  # [*S, C] as an array; None if it must be refused.
-  # [H, W, C] uint8 as an image; None if it must be refused.
-  image: np.ndarray | None = None
-  is_image: bool = False  # Whether it is read as an image, too.
+
+def in_both_ways(
+  tool: str,
+  layout: str,
+  data: bytes,
+  want: np.ndarray | None,
+  image: np.ndarray | None,
+) -> Iterator[Case]:
+  """Yields a file that is also read as an `image` [H, W, C] uint8."""
+  yield as_array(tool, layout, data, want)
+  yield Case((tool, layout, 'image'), _read_image, data, image)
+
+
+def _read_array(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
+  *space, channels = shape
+  return arrays.decode_array(
+    data, channels=channels, shape=tuple(space), reading=_READING
+  )
+
+
+def _read_image(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
+  *size, channels = shape
+  return decode.decode_image(data, channels=channels, image_size=tuple(size))
 
 
 def as_image(pixels: np.ndarray, inverted: bool = False) -> np.ndarray | None:
@@ -72,18 +92,11 @@ def of_numpy() -> Iterator[Case]:
       want = array if 'C' in axes else array[..., None]
       want = np.moveaxis(want, 0, -1) if axes == 'CYX' else want
       tool = 'NumPy ' + ('.npy' if compressed is None else '.npz')
-      yield Case((tool, 'sounds to volumes'), content.getvalue(), want)
+      yield as_array(tool, 'sounds to volumes', content.getvalue(), want)
 
 
 def of_tifffile() -> Iterator[Case]:
   """Yields TIFFs: layouts, photometrics, compressions, byte orders, axes."""
-  import tifffile
-
-  def write(array, **options):
-    content = io.BytesIO()
-    tifffile.imwrite(content, array, **options)
-    return content.getvalue()
-
   compressions = [None, 'zlib']
   if importlib.util.find_spec('imagecodecs'):
     compressions += ['lzw', 'zstd', 'lzma', 'packbits']
@@ -93,12 +106,12 @@ def of_tifffile() -> Iterator[Case]:
     base = {'compression': compression, 'byteorder': byte_order}
     grey = values(dtype, (16, 17))
     for photometric in ('minisblack', 'miniswhite'):
-      yield Case(
-        ('tifffile', f'grey, {photometric}'),
-        write(grey, photometric=photometric, **base),
+      yield from in_both_ways(
+        'tifffile',
+        f'grey, {photometric}',
+        tiff(grey, photometric=photometric, **base),
         grey[..., None],
         as_image(grey[..., None], photometric == 'miniswhite'),
-        is_image=True,
       )
     if compression == 'packbits' and dtype not in ('uint8', 'int8'):
       continue
@@ -111,12 +124,12 @@ def of_tifffile() -> Iterator[Case]:
         stored = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
       extra = {'extrasamples': ['unassalpha']} if count == 4 else {}
       options = {'photometric': photometric, 'planarconfig': planar}
-      yield Case(
-        ('tifffile', f'{count} bands, {photometric}, {planar}'),
-        write(stored, **options, **extra, **base),
+      yield from in_both_ways(
+        'tifffile',
+        f'{count} bands, {photometric}, {planar}',
+        tiff(stored, **options, **extra, **base),
         pixels,
         as_image(pixels) if is_color else None,
-        is_image=True,
       )
     if dtype in ('float16', 'float64', 'uint32') or byte_order == '>':
       continue
@@ -128,9 +141,10 @@ def of_tifffile() -> Iterator[Case]:
       stack = values(dtype, tuple({'C': 2}.get(a, 16) for a in axes))
       order = [axes.index(a) for a in 'TZYXC' if a in axes]
       want = stack.transpose(order)
-      yield Case(
-        ('tifffile', f'{axes}, also as OME and of ImageJ'),
-        write(
+      yield as_array(
+        'tifffile',
+        f'{axes}, also as OME and of ImageJ',
+        tiff(
           stack,
           photometric='minisblack',
           metadata={'axes': axes},
@@ -143,7 +157,6 @@ def of_tifffile() -> Iterator[Case]:
 
 def of_rasterio() -> Iterator[Case]:
   """Yields GeoTIFFs: interleaving, compressions, tiles, no data."""
-  import rasterio
   from rasterio.io import MemoryFile
 
   for dtype, interleave, compress, tiled, *counts in itertools.product(
@@ -162,22 +175,10 @@ def of_rasterio() -> Iterator[Case]:
       nodata = limits.min if 'u' not in dtype[:1] else limits.max
       bands[bands == nodata] = 1
       bands[:, 3, 4:9] = nodata
-    options = {'blockxsize': 16, 'blockysize': 16} if tiled else {}
+    options = {'interleave': interleave, 'compress': compress, 'tiled': tiled}
+    options |= {'blockxsize': 16, 'blockysize': 16} if tiled else {}
     with MemoryFile() as memory:
-      with memory.open(
-        driver='GTiff',
-        count=count,
-        height=32,
-        width=32,
-        dtype=dtype,
-        interleave=interleave,
-        compress=compress,
-        tiled=tiled,
-        nodata=nodata,
-        transform=rasterio.transform.from_origin(0, 32, 1, 1),
-        **options,
-      ) as file:
-        file.write(bands)
+      save_geotiff(memory.name, bands, nodata=nodata, **options)
       data = memory.read()
     want = np.moveaxis(bands, 0, -1)
     if has_nodata:
@@ -187,7 +188,7 @@ def of_rasterio() -> Iterator[Case]:
     layout = f'{count} band{"s" * (count > 1)}, by {interleave}'
     layout += ', no data' if has_nodata else ''
     image = as_image(np.moveaxis(bands, 0, -1)) if count == 1 else None
-    yield Case(('rasterio', layout), data, want, image, is_image=True)
+    yield from in_both_ways('rasterio', layout, data, want, image)
 
 
 def of_pillow() -> Iterator[Case]:
@@ -212,17 +213,15 @@ def of_pillow() -> Iterator[Case]:
       if mode == '1':
         image = image.convert('1', dither=Image.Dither.NONE)
         pixels = np.asarray(image)[..., None].astype(np.uint8) * 255
-      content = io.BytesIO()
       options = {'lossless': True, 'exact': True} if name == 'WEBP' else {}
-      image.save(content, name, **options)
       is_array = name in ('PNG', 'TIFF')
       bits = pixels // 255 if mode == '1' and name == 'TIFF' else pixels
-      yield Case(
-        (f'Pillow {name}', 'all modes'),
-        content.getvalue(),
+      yield from in_both_ways(
+        f'Pillow {name}',
+        'all modes',
+        encode(image, name, **options),
         bits if is_array else None,
         as_image(pixels),
-        is_image=True,
       )
 
 
@@ -243,12 +242,10 @@ def of_soundfile() -> Iterator[Case]:
       sound = values('int16', (500, channels))
       if subtype in ('PCM_U8', 'PCM_S8'):
         sound = sound // 256 * 256
-      content = io.BytesIO()
+      is_float = subtype in ('FLOAT', 'DOUBLE')
+      stored = sound / 2**15 if is_float else sound
       try:
-        stored = sound
-        if subtype in ('FLOAT', 'DOUBLE'):
-          stored = sound / 2**15
-        soundfile.write(content, stored, 48000, format=name, subtype=subtype)
+        data = sounds_test.content(stored, 48000, subtype, name)
       except (soundfile.LibsndfileError, TypeError, ValueError):
         continue  # No such file exists.
       want = None
@@ -256,58 +253,41 @@ def of_soundfile() -> Iterator[Case]:
         dtype = wanted[subtype]
         scale = {'int16': 1, 'int32': 2**16, 'float32': 2**-15}[dtype]
         want = (sound.astype(np.float64) * scale).astype(dtype)
-      yield Case((f'soundfile {name}', 'all bits'), content.getvalue(), want)
+      yield as_array(f'soundfile {name}', 'all bits', data, want)
 
 
-WRITERS: dict[str, Callable[[], Iterator[Case]]] = {
+FILES: dict[str, Callable[[], Iterator[Case]]] = {
   'numpy': of_numpy,
   'tifffile': of_tifffile,
   'rasterio': of_rasterio,
   'PIL': of_pillow,
   'soundfile': of_soundfile,
 }
+PACKAGES = (*FILES, *store_formats.WRITERS)
+
+
+def cases(package: str, folder: Path) -> Iterator[Case]:
+  """Yields what a tool writes, in memory or into a new folder."""
+  if package in store_formats.WRITERS:
+    yield from store_formats.WRITERS[package](folder / package)
+  else:
+    yield from FILES[package]()
 
 
 def read(case: Case) -> tuple[str, str]:
-  """Reads a file as an array; returns (outcome, reason)."""
-  shape, channels = (16, 17), 1
-  if case.want is not None:
-    *shape, channels = case.want.shape
+  """Reads a file or the data of a source; returns (outcome, reason)."""
+  want = case.want
   try:
-    found = arrays.decode_array(
-      case.data, channels=channels, shape=tuple(shape), reading=_READING
-    )
+    found = case.read(case.data, (16, 17, 1) if want is None else want.shape)
   except Exception as error:
-    return _refused(case.want, error)
-  if case.want is None:
+    is_true = want is None and _REASONS.match(str(error))
+    return ('refused' if is_true else 'wrong'), str(error)
+  if want is None:
     return 'wrong', 'it is read'
-  want = on_device(case.want)
+  want = on_device(want)
   is_exact = found.dtype == want.dtype.newbyteorder('=')
   is_exact = is_exact and np.array_equal(found, want, equal_nan=True)
-  return ('exact', '') if is_exact else ('wrong', 'other values')
-
-
-def _refused(want: np.ndarray | None, error: Exception) -> tuple[str, str]:
-  """Returns the outcome of an error, with its message."""
-  is_true = want is None and _REASONS.match(str(error))
-  return ('refused' if is_true else 'wrong'), str(error)
-
-
-def read_as_image(case: Case) -> tuple[str, str]:
-  """Reads a file as an image; returns (outcome, reason)."""
-  shape, channels = (16, 17), 1
-  if case.image is not None:
-    *shape, channels = case.image.shape
-  try:
-    found = decode.decode_image(
-      case.data, channels=channels, image_size=tuple(shape)
-    )
-  except Exception as error:
-    return _refused(case.image, error)
-  if case.image is None:
-    return 'wrong', 'it is read'
-  is_exact = np.array_equal(found, case.image)
-  return ('exact', '') if is_exact else ('wrong', 'other values')
+  return ('exact', '') if is_exact else ('wrong', f'other values {found.dtype}')
 
 
 def main() -> int:
@@ -315,27 +295,16 @@ def main() -> int:
   table = collections.defaultdict(collections.Counter)
   reasons, absent = {}, []
 
-  def note(row, outcome, reason):
-    table[row][outcome] += 1
-    if reason:
-      reasons.setdefault((*row, outcome), reason)
-
-  for package, cases in WRITERS.items():
-    if not importlib.util.find_spec(package):
-      absent.append(package)
-      continue
-    for case in cases():
-      note((*case.row, 'array'), *read(case))
-      if case.is_image:
-        note((*case.row, 'image'), *read_as_image(case))
-  for package, stores in store_formats.WRITERS.items():
-    if not importlib.util.find_spec(package):
-      absent.append(package)
-      continue
-    with tempfile.TemporaryDirectory() as folder:
-      for number, store in enumerate(stores(pathlib.Path(folder, 'files'))):
-        found = store_formats.read(store, pathlib.Path(folder, str(number)))
-        note((*store.row, store.source), *found)
+  with tempfile.TemporaryDirectory() as folder:
+    for package in PACKAGES:
+      if not importlib.util.find_spec(package):
+        absent.append(package)
+        continue
+      for case in cases(package, Path(folder)):
+        outcome, reason = read(case)
+        table[case.row][outcome] += 1
+        if reason:
+          reasons.setdefault((*case.row, outcome), reason)
   print('| written by | layout | read as | exact | refused | such as |')
   print('| --- | --- | --- | ---: | ---: | --- |')
   for (tool, layout, way), counts in table.items():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.data.contents import cut, noise_png
-from tests.data.opening import everything, load, open_dataset
+from tests.data.opening import everything, load, open_dataset, report
 from vaegan_jax.data import decode
 from vaegan_jax.errors import UserError
 
@@ -20,8 +20,8 @@ SHAPE = {'shape': (4, 5), 'channels': 3}
 IMAGES = [noise_png(seed) for seed in range(30)]
 
 
-def images(files=IMAGES, paths=None):
-  cells = [{'bytes': f, 'path': f'{i}.png'} for i, f in enumerate(files)]
+def images(files=IMAGES, place=''):
+  cells = [{'bytes': f, 'path': f'{place}{i}.png'} for i, f in enumerate(files)]
   kind = pa.struct({'bytes': pa.binary(), 'path': pa.string()})
   columns = {'image': pa.array(cells, kind), 'label': list(range(len(cells)))}
   return pa.table(columns)
@@ -55,9 +55,9 @@ def save_dict(folder, **tables):
   return folder
 
 
-def save_parquet(path, table, rows=8):
+def save_parquet(path, table):
   path.parent.mkdir(parents=True, exist_ok=True)
-  pq.write_table(table, path, row_group_size=rows)
+  pq.write_table(table, path, row_group_size=8)
   return path
 
 
@@ -156,7 +156,7 @@ def test_nulls_in_lists_are_no_data(kind, tmp_path):
   path = save_parquet(tmp_path / 'x.parquet', table)
   dataset = open_table(path, tmp_path, **SHAPE)
   assert sum(dataset.counts.values()) == 24
-  assert 'Skipped 6 of 30' in ' '.join(dataset.report(None))
+  assert 'Skipped 6 of 30' in report(dataset)
   dataset = open_table(path, tmp_path, max_nodata=0.1, **SHAPE)
   found = everything(load(dataset, 'train+test', max_nodata=0.1, **SHAPE))
   assert np.isnan(found).sum((1, 2, 3)).tolist().count(1) == 6
@@ -165,13 +165,6 @@ def test_nulls_in_lists_are_no_data(kind, tmp_path):
   )
   with pytest.raises(UserError, match=r'row 0 .*: 1 of its values are null'):
     open_table(path, tmp_path, nodata='none', **SHAPE)
-
-
-def cell(path=None, data=None):
-  kind = pa.struct({'bytes': pa.binary(), 'path': pa.string()})
-  return pa.table(
-    {'image': pa.array([{'bytes': data, 'path': path}] * 9, kind)}
-  )
 
 
 def save_outside(folder):
@@ -183,7 +176,7 @@ def save_outside(folder):
 
 REFUSED = {
   "holds only paths of files, such as '/cats/0.png'.*image_folder": lambda p: (
-    save_parquet(p / 'x.parquet', cell('/cats/0.png'))
+    save_parquet(p / 'x.parquet', images([None] * 9, '/cats/'))
   ),
   'names a file outside of it': lambda p: save_outside(p / 'x'),
   r'x\.parquet.*may be truncated': lambda p: cut(
@@ -210,13 +203,8 @@ def test_what_cannot_be_used_is_one_sentence(told, tmp_path):
 
 
 def test_names_are_loaded_without_code(tmp_path, monkeypatch):
-  loaded = []
-  table = types.SimpleNamespace(
-    cache_files=[
-      {'filename': str(save_arrow(tmp_path / 'c', nested()) / name)}
-      for name in ('data-00000-of-00001.arrow',)
-    ]
-  )
+  loaded, (file,) = [], save_arrow(tmp_path / 'c', nested()).glob('*.arrow')
+  table = types.SimpleNamespace(cache_files=[{'filename': str(file)}])
   module = types.SimpleNamespace(
     __version__='5.2.0',
     load_dataset=lambda *args: loaded.append(args) or {'train': table},

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from tests.data.contents import save_geotiff
 from tests.data.crops_test import draw, open_all
 from tests.data.opening import everything, load, names_in, open_dataset
 from vaegan_jax.data import arrays, slices
@@ -163,27 +164,24 @@ def test_crops_of_full_range_need_a_number_to_mark_with():
 def test_a_mask_beside_a_tiff_refuses_it(folder, tmp_path):
   for index in range(20):
     tifffile.imwrite(folder / f'{index:02}.tif', bands(index) + 1, **PLAIN)
-  fields = {'path': folder, 'shape': (32, 32), 'channels': 3}
+
+  def names(**options):
+    options |= {'path': folder, 'shape': (32, 32), 'channels': 3}
+    return names_in(open_dataset('array_folder', tmp_path / 'data', **options))
+
   for kind in ('center', 'random'):
-    dataset = open_dataset(
-      'array_folder', tmp_path / 'data', crop=kind, **fields
-    )
-    assert len(names_in(dataset)) == 20
+    assert len(names(crop=kind)) == 20
   open_dataset('scenes', tmp_path / 'data', path=folder, shape=(16, 16))
   # It is found also where the index is older.
   tifffile.imwrite(folder / '07.tif.msk', ~CLEAR, photometric='minisblack')
   for kind in ('center', 'random'):
-    dataset = open_dataset(
-      'array_folder', tmp_path / 'data', crop=kind, **fields
-    )
-    assert len(names_in(dataset)) == 19 and '07.tif' not in names_in(dataset)
+    found = names(crop=kind)
+    assert len(found) == 19 and '07.tif' not in found
   told = r"cannot be read as an array .*beside it, in '07\.tif\.msk'"
   used = {'channels': 3, 'shape': (32, 32)}
   with pytest.raises(UserError, match=told):
     Pictures(str(folder), DataConfig('array_folder', **used))[np.arange(20)]
-  whole = {'nodata': 'none', **fields}
-  dataset = open_dataset('array_folder', tmp_path / 'data', **whole)
-  assert len(names_in(dataset)) == 20
+  assert len(names(nodata='none')) == 20
   with pytest.raises(UserError, match=r"07\.tif' .*in a \.msk file beside it"):
     open_dataset('scenes', tmp_path / 'data', path=folder, shape=(16, 16))
 
@@ -199,38 +197,24 @@ def test_alpha_of_scenes_is_no_data(tmp_path):
 
 
 def test_masks_of_the_real_tools_are_read(tmp_path):
-  rasterio = pytest.importorskip('rasterio')
   tiles = {'tiled': True, 'blockxsize': 16, 'blockysize': 16}
+  path = tmp_path / 'x.tif'
   for index, options in enumerate(
     ({}, {'interleave': 'band'}, {'compress': 'deflate', **tiles})
   ):
-    path, values = str(tmp_path / f'{index}.tif'), bands(index) + 1
-    sizes = {'width': 32, 'height': 32, 'count': 3, 'dtype': 'uint16'}
-    sizes['transform'] = rasterio.transform.from_origin(0, 0, 10, 10)
-    with (
-      rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
-      rasterio.open(path, 'w', driver='GTiff', **sizes, **options) as file,
-    ):
-      file.write(np.moveaxis(values, -1, 0))
-      file.write_mask(~CLEAR)
-    with open(path, 'rb') as file:
-      stored = arrays.read_stored(file.read())
+    values = np.moveaxis(bands(index) + 1, -1, 0)
+    save_geotiff(path, values, mask=~CLEAR, **options)
+    stored = arrays.read_stored(path.read_bytes())
     np.testing.assert_array_equal(
       stored.missing, hidden_by('mask', stored.values)
     )
     with pytest.raises(UserError, match='has a mask of its own'):
       open_dataset('scenes', tmp_path / 'data', path=path, shape=(8, 8))
-    alpha = {'photometric': 'rgb', 'alpha': 'yes', **sizes, 'count': 4}
-    with rasterio.open(path, 'w', driver='GTiff', **options, **alpha) as file:
-      file.write(np.stack([*np.moveaxis(values, -1, 0), ~CLEAR * 65535]))
-    with open(path, 'rb') as file:
-      missing = arrays.read_stored(file.read()).missing
+    with_alpha = np.stack([*values, ~CLEAR * np.uint16(65535)])
+    save_geotiff(path, with_alpha, photometric='rgb', alpha='yes', **options)
+    missing = arrays.read_stored(path.read_bytes()).missing
     assert (missing == CLEAR[..., None]).all()
-    sparse = tmp_path / f'sparse{index}.tif'
-    with rasterio.open(
-      sparse, 'w', driver='GTiff', SPARSE_OK=True, **sizes, **options | tiles
-    ) as file:
-      window = rasterio.windows.Window(0, 16, 32, 16)
-      file.write(np.moveaxis(values[16:], -1, 0), window=window)
-    missing = arrays.read_stored(sparse.read_bytes()).missing
+    sparse = {'height': 32, 'SPARSE_OK': True, **tiles, **options}
+    save_geotiff(path, values[:, 16:], (0, 16), **sparse)
+    missing = arrays.read_stored(path.read_bytes()).missing
     assert missing[:16].all() and not missing[16:].any()

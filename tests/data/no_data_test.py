@@ -4,12 +4,17 @@ import numpy as np
 import pytest
 
 from tests.data.contents import tiff
-from tests.data.opening import everything, load, names_in, open_dataset
+from tests.data.opening import (
+  everything,
+  load,
+  names_in,
+  open_dataset,
+  open_splits,
+)
 from vaegan_jax.data import arrays, no_data
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.pictures import Pictures
 from vaegan_jax.data.reading import NoData, Reading
-from vaegan_jax.data.split import load_splits
 from vaegan_jax.errors import UserError
 
 LOWEST = float(np.finfo(np.float32).min)
@@ -47,10 +52,27 @@ def test_a_declared_value_is_none_in_its_dtype(dtype, text, value):
   np.testing.assert_array_equal(example[~want], array[~want].astype('f4'))
 
 
-@pytest.mark.parametrize('text', ['-1', '256', '3.5', 'inf', '1e400', 'x', ''])
-def test_a_value_that_the_dtype_lacks_means_nothing(text):
-  values = np.arange(6, dtype=np.uint8)
-  assert no_data.find(values, text, Reading()) is None
+@pytest.mark.parametrize(
+  ('text', 'dtype', 'value'),
+  [
+    ('-9999', 'int16', -9999),
+    ('-9999', 'uint16', None),
+    *((text, 'uint8', None) for text in ('-1', '256', '0.5', '3.5', 'inf')),
+    *((text, 'uint8', None) for text in ('1e400', 'x', '')),
+    ('-3.4028234663852886e+38', 'float32', np.finfo(np.float32).min),
+    # As GDAL writes the least int64.
+    ('-9.2233720368547758e+18', 'int64', np.iinfo(np.int64).min),
+    ('9007199254740993', 'int64', 2**53 + 1),
+    ('none', 'float32', None),
+    (' 0 \0', 'uint8', 0),
+  ],
+)
+def test_no_data_is_a_value_of_the_dtype_or_means_nothing(text, dtype, value):
+  found = no_data.parse(text, np.dtype(dtype))
+  assert found == value
+  assert found is None or found.dtype == dtype
+  if value is None:
+    assert no_data.find(np.arange(6).astype(dtype), text, Reading()) is None
 
 
 def test_a_stated_value_and_none_come_before_the_declared_one():
@@ -87,7 +109,6 @@ def test_too_much_no_data_is_refused():
 
 def write_scenes(folder, count=30, holes=12):
   """Writes float scenes, of which some have -9999 at the border or inside."""
-  folder.mkdir()
   for index in range(count):
     scene = np.random.default_rng(index).uniform(100, 3000, (12, 12))
     if index < holes:  # Of the middle 8 x 8, 0, 1, 2, ... values.
@@ -97,25 +118,16 @@ def write_scenes(folder, count=30, holes=12):
       scene.astype(np.float32), extratags=[(42113, 's', 0, '-9999', True)]
     )
     (folder / f'{index:02}.tif').write_bytes(data)
-  return folder
 
 
-def test_scenes_with_holes_are_skipped_or_masked(tmp_path, caplog):
-  fields = {
-    'name': 'array_folder',
-    'path': str(write_scenes(tmp_path / 'scenes')),
-    'data_dir': str(tmp_path / 'data'),
-    'channels': 1,
-    'shape': (8, 8),
-    'train_split': 'train+test',
-  }
+def test_scenes_with_holes_are_skipped_or_masked(folder, tmp_path, caplog):
+  write_scenes(folder)
+  fields = {'channels': 1, 'shape': (8, 8), 'train_split': 'train+test'}
   found = {}
   for most, number in ((0.0, 21), (0.04, 27), (0.05, 30)):
-    lines = []
-    (images,) = load_splits(
-      DataConfig(**fields, max_nodata=most),
-      ['train_split'],
-      report=lines.append,
+    fields['max_nodata'] = most
+    images, lines = open_splits(
+      'array_folder', folder, tmp_path / 'data', 'train_split', **fields
     )
     found[images.fingerprint] = everything(images)
     assert len(images) == number
@@ -141,21 +153,15 @@ def test_what_is_all_no_data_is_one_sentence(folder, tmp_path):
     open_dataset('array_folder', tmp_path / 'data', path=folder)
 
 
-def test_folders_of_earlier_versions_are_read_as_they_were(tmp_path):
-  folder = write_scenes(tmp_path / 'scenes')
+def test_folders_of_earlier_versions_are_read_as_they_were(folder, tmp_path):
+  write_scenes(folder)
   splits = []
   for rules in (2, 3):
-    dataset = open_dataset(
-      'array_folder',
-      tmp_path / 'data',
-      path=folder,
-      folder_rules=rules,
-      shape=(8, 8),
-      channels=1,
-      max_nodata=1.0,
-    )
     options = {'shape': (8, 8), 'channels': 1}
     options |= {'folder_rules': rules, 'max_nodata': 1.0}
+    dataset = open_dataset(
+      'array_folder', tmp_path / 'data', path=folder, **options
+    )
     splits.append(load(dataset, **options))
     assert len(names_in(dataset)) == 30
   old, new = map(everything, splits)
@@ -166,8 +172,8 @@ def test_folders_of_earlier_versions_are_read_as_they_were(tmp_path):
   np.testing.assert_array_equal(old[same], new[same])
 
 
-def test_files_that_a_model_is_used_on_are_masked_too(tmp_path):
-  folder = write_scenes(tmp_path / 'scenes', count=4, holes=4)
+def test_files_that_a_model_is_used_on_are_masked_too(folder):
+  write_scenes(folder, count=4, holes=4)
   fields = {'name': 'array_folder', 'channels': 1, 'shape': (8, 8)}
   masked = Pictures(str(folder), DataConfig(**fields, max_nodata=0.1))
   examples = masked[np.arange(4)]

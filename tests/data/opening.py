@@ -8,7 +8,20 @@ from vaegan_jax.data import arrays, no_data, sources
 from vaegan_jax.data.array_files import ArrayFiles
 from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.reading import Reading
-from vaegan_jax.data.split import open_split
+from vaegan_jax.data.split import load_splits, open_split
+
+
+class Examples:
+  """The examples of a split, in memory."""
+
+  def __init__(self, array):
+    self.array, self.stored_dtype = array, array.dtype
+
+  def __len__(self):
+    return len(self.array)
+
+  def __getitem__(self, indices):
+    return self.array[indices]
 
 
 def open_dataset(name, data_dir, **fields):
@@ -29,6 +42,14 @@ def list_arrays(folder, **fields):
   return ArrayFiles(str(folder), DataConfig('array_folder', **fields))
 
 
+def open_splits(name, path, data_dir, *fields, **options):
+  """Opens splits, both by default; returns also the lines that are printed."""
+  lines = []
+  data = DataConfig(name, path=str(path), data_dir=str(data_dir), **options)
+  fields = fields or ('train_split', 'eval_split')
+  return *load_splits(data, fields, report=lines.append), lines
+
+
 def names_in(dataset, *splits):
   """Returns the relative names of the files in splits of a folder."""
   return {
@@ -43,6 +64,11 @@ def stored(dataset, *splits):
     for split in splits or dataset.counts
     for index in range(dataset.counts[split])
   }
+
+
+def report(dataset):
+  """Returns what a run prints about a data set."""
+  return ' '.join(dataset.report(None))
 
 
 def load(dataset, split='train', field='data.train_split', **options):

@@ -4,7 +4,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,14 +18,14 @@ DTYPES = (
 _SHAPE = (11, 5, 6, 3)  # Examples, height, width, channels.
 
 
-class Store(NamedTuple):
-  """Data of a source."""
+class Case(NamedTuple):
+  """A file or the data of a source, and what it holds."""
 
-  row: tuple[str, str]  # (tool, layout) in the table.
-  source: str  # `data.name`.
-  path: Path  # `data.path`.
-  want: np.ndarray  # The examples [N, *S, C], in any order.
-  fields: dict  # Other fields of `config.data`.
+  row: tuple[str, str, str]  # (tool, layout, read as) in the table.
+  # Function of `data` and the shape of `want`.
+  read: Callable[[Any, tuple[int, ...]], np.ndarray]
+  data: Any
+  want: np.ndarray | None  # None if it must be refused.
 
 
 def values(dtype: str, shape=_SHAPE) -> np.ndarray:
@@ -42,7 +42,34 @@ def on_device(want: np.ndarray) -> np.ndarray:
   return want.astype(np.float32) if want.dtype.itemsize > 4 else want
 
 
-def of_h5py(folder: Path) -> Iterator[Store]:
+def _case(
+  tool: str, layout: str, source: str, path: Path, want: np.ndarray, **fields
+) -> Case:
+  """Returns the case of a source, with fields of `config.data`."""
+  data = source, path.parent.parent / 'data', {'path': path, **fields}
+  return Case((tool, layout, source), _read, data, _in_order(want))
+
+
+def _read(data: Any, shape: tuple[int, ...]) -> np.ndarray:
+  """Reads all examples as training does."""
+  source, data_dir, fields = data
+  options = {'shape': shape[1:-1], 'channels': shape[-1]}
+  logging.disable()
+  try:
+    dataset = open_dataset(source, data_dir, **options, **fields)
+    every = '+'.join(dataset.counts)
+    images = load(dataset, every, cache_images=False, **options)
+    return _in_order(everything(images))
+  finally:
+    logging.disable(logging.NOTSET)
+
+
+def _in_order(examples: np.ndarray) -> np.ndarray:
+  """Returns examples [N, *S, C], which a source has in any order, sorted."""
+  return np.stack(sorted(on_device(examples), key=np.ndarray.tobytes))
+
+
+def of_h5py(folder: Path) -> Iterator[Case]:
   """Yields HDF5: chunks, compressions, the axis of examples."""
   import h5py
 
@@ -62,11 +89,10 @@ def of_h5py(folder: Path) -> Iterator[Store]:
         'x', data=stored, chunks=chunks, compression=compression
       )
     layout = f'examples {"last" if axis else "first"}'
-    fields = {'example_axis': axis}
-    yield Store(('h5py', layout), 'array_file', path, array, fields)
+    yield _case('h5py', layout, 'array_file', path, array, example_axis=axis)
 
 
-def of_zarr(folder: Path) -> Iterator[Store]:
+def of_zarr(folder: Path) -> Iterator[Case]:
   """Yields Zarr: versions 2 and 3."""
   import zarr
 
@@ -80,11 +106,10 @@ def of_zarr(folder: Path) -> Iterator[Store]:
       zarr_format=version,
     )
     written[:] = array
-    row = 'zarr', f'version {version}'
-    yield Store(row, 'array_file', path, array, {})
+    yield _case('zarr', f'version {version}', 'array_file', path, array)
 
 
-def of_scipy(folder: Path) -> Iterator[Store]:
+def of_scipy(folder: Path) -> Iterator[Case]:
   """Yields MATLAB's version 5."""
   from scipy import io
 
@@ -92,10 +117,10 @@ def of_scipy(folder: Path) -> Iterator[Store]:
   for dtype, packed in itertools.product(DTYPES, (False, True)):
     array, path = values(dtype), folder / f'{dtype}-{packed}.mat'
     io.savemat(path, {'x': array}, do_compression=packed)
-    yield Store(('scipy', '.mat'), 'array_file', path, array, {})
+    yield _case('scipy', '.mat', 'array_file', path, array)
 
 
-def of_nibabel(folder: Path) -> Iterator[Store]:
+def of_nibabel(folder: Path) -> Iterator[Case]:
   """Yields NIfTI: with a scale and without, packed and not; read as float32."""
   dtypes = [dtype for dtype in DTYPES if dtype != 'float64']
   scales = (None, (0.5, 10))
@@ -110,11 +135,11 @@ def of_nibabel(folder: Path) -> Iterator[Store]:
       save_nifti(path / f'{number}{suffix}', scan, scale)
     slope, intercept = scale or (1, 0)
     want = (scans.astype(np.float64) * slope + intercept).astype(np.float32)
-    row = 'nibabel', 'scaled' if scale else 'as stored'
-    yield Store(row, 'medical', path, want[..., None], {'shape': (4, 5, 6)})
+    layout = 'scaled' if scale else 'as stored'
+    yield _case('nibabel', layout, 'medical', path, want[..., None])
 
 
-def of_pydicom(folder: Path) -> Iterator[Store]:
+def of_pydicom(folder: Path) -> Iterator[Case]:
   """Yields series of DICOM slices: scales, grey of which 0 is white."""
   scales = ((1, 0), (2, -1024))
   kinds = ('MONOCHROME1', 'MONOCHROME2')
@@ -134,38 +159,13 @@ def of_pydicom(folder: Path) -> Iterator[Store]:
     if kind == 'MONOCHROME1':
       scans = 4095 - scans
     want = (slope * scans + intercept).astype(np.float32)[..., None]
-    row = 'pydicom', kind
-    yield Store(row, 'medical', path, want, {'shape': (4, 5, 6)})
+    yield _case('pydicom', kind, 'medical', path, want)
 
 
-WRITERS: dict[str, Callable[[Path], Iterator[Store]]] = {
+WRITERS: dict[str, Callable[[Path], Iterator[Case]]] = {
   'h5py': of_h5py,
   'zarr': of_zarr,
   'scipy': of_scipy,
   'nibabel': of_nibabel,
   'pydicom': of_pydicom,
 }
-
-
-def read(store: Store, folder: Path) -> tuple[str, str]:
-  """Reads all examples as training does; returns (outcome, reason)."""
-  shape, channels = store.want.shape[1:-1], store.want.shape[-1]
-  want = on_device(store.want)
-  logging.disable()
-  try:
-    fields = {'shape': shape, 'channels': channels, **store.fields}
-    dataset = open_dataset(store.source, folder, path=store.path, **fields)
-    options = {'shape': shape, 'channels': channels, 'cache_images': False}
-    parts = [everything(load(dataset, s, **options)) for s in dataset.counts]
-  except Exception as error:
-    return 'wrong', str(error)
-  finally:
-    logging.disable(logging.NOTSET)
-  found = np.concatenate(parts)
-  is_exact = found.dtype == want.dtype
-  is_exact = is_exact and _sorted(found) == _sorted(want)
-  return ('exact', '') if is_exact else ('wrong', f'other values {found.dtype}')
-
-
-def _sorted(examples: np.ndarray) -> list[bytes]:
-  return sorted(example.tobytes() for example in examples)

@@ -45,36 +45,30 @@ class ArrayFiles(ImageFiles):
 
   def __init__(self, path: str, data: DataConfig):
     """Lists the arrays; see `ImageFiles`. `data` has the run's settings."""
-    self._reading, rules = data.reading, data.folder_rules
-    self._cut = data.channels, data.read_shape
-    is_signal = len(data.read_shape) == 1
-    num_samples = data.read_shape[0] if is_signal else 0
+    self._data, self._reading = data, data.reading
+    rules, shape = data.folder_rules, data.read_shape
     # Arrays were never read by rules 1.
     super().__init__(path, max(rules, 2), data.group_by)
     if rules < 3:
       self.counts = None
     else:  # They decide which examples are skipped.
-      self.place_key += repr((self._reading.key, self._cut))
+      self.place_key += repr((self._reading.key, (data.channels, shape)))
       tiffs = [n for n in self.names if n.lower().endswith(('.tif', '.tiff'))]
       masked = [n for n in tiffs if tiff_files.has_mask(self.root / n)]
       self.place_key += f' masks {masked}' if tiffs else ''
-    self.least_samples = num_samples
-    if num_samples:  # It decides which sounds are too short.
-      state = f'{self.fingerprint} {num_samples}'
+    if len(shape) == 1:  # It decides which sounds are too short.
+      self.least_samples = shape[0]
+      state = f'{self.fingerprint} {self.least_samples}'
       self.fingerprint = hashlib.sha256(state.encode()).hexdigest()[:16]
 
   def find_damaged(self, report: str = DAMAGED_FILE) -> dict[str, str]:
     """Reads every array once; raises a UserError also if they differ."""
     self._kinds_found, self._shapes, self._lengths = {}, {}, []
-    self.silent, self.converted = [], {}
     if self.counts is not None:
       self.counts.others = file_lists.only_data(
         file_lists.count_others(self.root, self.names)
       )
     damaged = super().find_damaged(report)
-    if self.counts is not None:
-      self.counts.silent = sorted(self.silent)
-      self.counts.converted = collections.Counter(self.converted.values())
     # Threads find them in any order.
     self._kinds_found = dict(sorted(self._kinds_found.items()))
     counts = collections.Counter(self._kinds_found.values())
@@ -135,18 +129,16 @@ class ArrayFiles(ImageFiles):
       )
     return digest, error, found
 
-  def _check(self, name: str, data: bytes) -> tuple[int, int]:
-    """Returns the number of values of no data and the number of all values."""
+  def _check(self, name: str, data: bytes) -> tuple[Any, ...]:
     stored = arrays.read_stored(data, self._reading)
     if stored.sample_rate:
       self._check_length(stored.values.shape[0])
     arrays.check_finite(stored.values)
-    missing = array_shapes.count_missing(stored, self._reading, *self._cut)
+    missing = array_shapes.count_missing(stored, self._data)
     is_sound = stored.sample_rate > 0
-    if is_sound and stored.values.min() == stored.values.max():
-      self.silent.append(name)
     self._note(name, stored, (0,) if is_sound else ())
-    return missing
+    is_silent = is_sound and stored.values.min() == stored.values.max()
+    return *missing, is_silent, stored.was
 
   def _check_length(self, length: int) -> None:
     self._lengths.append(length)
@@ -182,14 +174,12 @@ class ArrayFiles(ImageFiles):
     self._kinds_found[name] = array_shapes.Kind(
       dtype.name, shape, stored.sample_rate, axes
     )
-    if stored.was:
-      self.converted[name] = stored.was
 
   @property
   def _hint(self) -> str:
     if self.sample_rate or None in self.shape:  # Lengths may vary.
       return ''
-    channels, shape = self._cut
+    channels, shape = self._data.channels, self._data.read_shape
     axis = array_shapes.find_examples(
       self.shape, channels=channels, shape=shape
     )
@@ -237,25 +227,24 @@ class CroppedFiles(ArrayFiles):
     except Exception as error:  # Libraries raise nearly anything.
       return digest, error.with_traceback(None), None
 
-  def _check(self, name: str, data: bytes) -> tuple[int, int]:
+  def _check(self, name: str, data: bytes) -> tuple[Any, ...]:
     stored = arrays.read_stored(data, self._reading)
     stored = slices.marked(stored, self._reading)
     return self._check_values(name, stored, in_place=False)
 
   def _check_values(
     self, name: str, stored: arrays.Stored, *, in_place: bool
-  ) -> tuple[int, int]:
-    """Returns the number of values of no data, and of all; or raises."""
+  ) -> tuple[Any, ...]:
     values = stored.values
     if not 1 <= len(values.shape) <= arrays.MAX_AXES or 0 in values.shape:
       raise ValueError(f'it has the shape {list(values.shape)}')
-    channels, shape = self._cut
+    shape = self._data.read_shape
     try:
-      whole = slices.Sliced(stored, channels, len(shape), self._reading)
+      whole = slices.Sliced(stored, self._data)
     except ValueError:  # `check_shape` reports what fits.
       free = (0,) if stored.sample_rate else range(len(values.shape))
       self._note(name, stored, free)
-      return 0, 0
+      return 0, 0, False, stored.was
     if stored.sample_rate:
       self._check_length(values.shape[0])
     Grid.of(whole.space, shape)
@@ -266,10 +255,9 @@ class CroppedFiles(ArrayFiles):
       empty, missing, number, is_silent = find_empty(
         whole, shape, self._reading.max_nodata
       )
-    if is_silent and stored.sample_rate:
-      self.silent.append(name)
     self.facts[name] = slices.Facts(
       whole.space, in_place, '' if in_place else stored.nodata, empty
     )
     self._note(name, stored, whole.order[:-1])
-    return missing, number
+    is_silent = is_silent and stored.sample_rate > 0
+    return missing, number, is_silent, stored.was

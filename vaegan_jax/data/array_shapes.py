@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vaegan_jax.data import arrays, no_data
-from vaegan_jax.data.reading import Reading
+from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.errors import UserError
 
 
@@ -83,21 +83,26 @@ def find_examples(
   Without it, an example can be cut out of the array, and otherwise not. Of
   several such axes the longest is taken.
   """
-  options = {'channels': channels, 'shape': shape}
-  if can_cut(given, **options):
+  if _can_cut(given, channels, shape):
     return None
-  axes = [
-    axis
-    for axis in range(len(given))
-    if can_cut(given[:axis] + given[axis + 1 :], **options)
-  ]
+  axes = example_axes(given, channels=channels, shape=shape)
   return max(axes, key=lambda axis: given[axis], default=None)
 
 
-def can_cut(
+def example_axes(
   given: tuple[int, ...], *, channels: int, shape: Sequence[int]
+) -> list[int]:
+  """Returns the axes without which an example can be cut out of an array."""
+  return [
+    axis
+    for axis in range(len(given))
+    if _can_cut(given[:axis] + given[axis + 1 :], channels, shape)
+  ]
+
+
+def _can_cut(
+  given: tuple[int, ...], channels: int, shape: Sequence[int]
 ) -> bool:
-  """Returns whether `arrays.to_example` can cut an example out of an array."""
   array = np.broadcast_to(np.uint8(0), given)  # Needs no memory.
   try:
     arrays.to_example(array, channels=channels, shape=shape)
@@ -133,26 +138,23 @@ def cut(
     ) from error
 
 
-def count_missing(
-  stored: arrays.Stored, reading: Reading, channels: int, shape: Sequence[int]
-) -> tuple[int, int]:
-  """Counts the missing values, and all values, of an array's crop.
+def count_missing(stored: arrays.Stored, data: DataConfig) -> tuple[int, int]:
+  """Counts the missing values, and all values, of an array's middle.
 
-  Arguments are those of `arrays.decode_array`. If nothing can be cropped, the
-  whole array is counted; `check_shape` reports it.
+  If it has no such middle, the whole array counts; `check_shape` reports it.
 
   Raises:
     NoData: they are too many.
   """
-  missing = stored.missing
+  missing, shape = stored.missing, data.read_shape
   if missing is None:
-    return 0, channels * math.prod(shape)
-  options = {'channels': channels, 'shape': shape, 'axes': stored.axes}
+    return 0, data.channels * math.prod(shape)
+  options = {'channels': data.channels, 'shape': shape, 'axes': stored.axes}
   try:
     missing = arrays.to_example(missing, **options)
   except ValueError:
     missing = missing[..., None]
-  no_data.check(missing, reading.max_nodata)
+  no_data.check(missing, data.max_nodata)
   return int(missing.sum()), missing.size
 
 

@@ -57,12 +57,7 @@ class _Object(NamedTuple):
 
 
 class BucketFolder:
-  """A folder in a bucket, whose errors are `UserError`s.
-
-  Attributes:
-    folder: folder of its copy on this machine, which need not exist.
-    files: {name relative to it: size and CRC32C}, as listed.
-  """
+  """A folder in a bucket, whose errors are `UserError`s."""
 
   def __init__(self, url: str, copies: str, field: str):
     """Lists the folder.
@@ -72,7 +67,7 @@ class BucketFolder:
       copies: the folder of all copies.
       field: the configuration field of the URL, for error messages.
     """
-    self.folder = local_folder(url, copies)
+    self.folder = local_folder(url, copies)  # Its copy, which need not exist.
     self._url, self._field = url.rstrip('/'), field
     bucket, _, prefix = self._url.removeprefix('gs://').partition('/')
     self._prefix = prefix and f'{prefix}/'
@@ -94,7 +89,7 @@ class BucketFolder:
         fields='items(name,size,crc32c),nextPageToken',
         retry=self._retry,
       )
-      self.files = {
+      self.files = {  # By the name relative to the folder.
         blob.name.removeprefix(self._prefix): _Object(blob.size, blob.crc32c)
         for blob in blobs
         if not blob.name.endswith('/')  # A placeholder for an empty folder.

@@ -31,7 +31,7 @@ class _ByList(ByName):
     text = path.read_bytes()
     self.split_of = dict(_parse(text.decode(errors='replace')))
     self.marker = hashlib.sha256(text).hexdigest()
-    self._file = path.name
+    self.path = path
 
   def split(self, names: list[str], digests: Mapping[str, bytes]) -> Splits:
     del digests
@@ -41,7 +41,7 @@ class _ByList(ByName):
     return splits
 
   def origin(self, split: str, names: Sequence[str]) -> str:
-    return f'by {self._file}'
+    return f'by {self.path.name}'
 
 
 class CelebAFiles(ImageFiles):
@@ -58,21 +58,21 @@ class CelebAFiles(ImageFiles):
     return self._zip.read(name)
 
   def find_damaged(self, report: str = DAMAGED_FILE) -> dict[str, str]:
-    missing = len(self._splits) - len(self.names)
+    number = len(self._by_list.split_of)
+    missing = number - len(self.names)
     if missing > 0:
       logging.warning(
         '%d of the %d images that %s names are not in %s',
         missing,
-        len(self._splits),
-        self._list_path,
+        number,
+        self._by_list.path,
         self.root,
       )
     return super().find_damaged(report)
 
   def _list(self) -> dict[str, tuple[int, int]]:
-    self._list_path = self._find(*_LISTS)
-    self._list_rule = _ByList(self._list_path)
-    self._splits = self._list_rule.split_of
+    self._by_list = _ByList(self._find(*_LISTS))
+    listed = self._by_list.split_of
     images = self._find(_IMAGES, f'{_IMAGES}.zip')
     self._zip = None
     if images.is_dir():
@@ -82,16 +82,16 @@ class CelebAFiles(ImageFiles):
     else:
       self._zip = self._open_zip(images)
       found = {i.filename: (i.file_size, i.CRC) for i in self._zip.infolist()}
-    found = {n: stat for n, stat in found.items() if _base(n) in self._splits}
+    found = {n: stat for n, stat in found.items() if _base(n) in listed}
     if not found:
       raise self._error(
-        f'where {images} has none of the images that {self._list_path} names; '
-        'it must have them, such as "000001.jpg"'
+        f'where {images} has none of the images that {self._by_list.path} '
+        'names; it must have them, such as "000001.jpg"'
       )
     return found
 
   def _choose_rule(self, names: list[str]) -> _ByList:
-    return self._list_rule
+    return self._by_list
 
   def _find(self, *names: str) -> pathlib.Path:
     """Returns the first of these that exists, here or one folder down."""

@@ -16,8 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vaegan_jax.data import arrays, no_data
-from vaegan_jax.data.reading import NoData, Reading, TooShort
+from vaegan_jax.data.data_config import DataConfig
+from vaegan_jax.data.reading import NoData, TooShort
 from vaegan_jax.data.slices import Facts, Sliced
+from vaegan_jax.data.source import Dataset
 from vaegan_jax.data.store import Parts, Recent
 from vaegan_jax.errors import UserError
 
@@ -125,31 +127,30 @@ class Crops:
 
   def __init__(
     self,
+    dataset: Dataset,
+    data: DataConfig,
+    places: Sequence[tuple[str, int]],
     facts: Sequence[Facts],
     open_array: Callable[[int], Sliced],
-    error_of: Callable[[int, str, Exception], Exception],
-    shape: tuple[int, ...],
-    dtype: np.dtype,
-    reading: Reading,
     fingerprint: str,
   ):
     """Places the grids, and reads nothing yet.
 
     Args:
+      dataset, data: an opened source, and its settings.
+      places: (split, index) of the arrays in the data set.
       facts: of the arrays.
       open_array: opens an array, by its number.
-      error_of: (number, what went wrong, error) -> the error for the user.
-      shape: S of a crop.
-      dtype: of the arrays on the device.
-      reading: how they are read.
       fingerprint: see `split.Images`.
     """
-    self._facts, self._open, self._error_of = facts, open_array, error_of
-    self._shape, self._reading = shape, reading
-    self.stored_dtype = np.dtype(dtype)
-    self.dtype = np.dtype(np.float32) if reading.masks else self.stored_dtype
+    self._dataset, self._places = dataset, places
+    self._facts, self._open = facts, open_array
+    self._shape, self._max_nodata = data.read_shape, data.max_nodata
+    self.stored_dtype = np.dtype(dataset.dtype)
+    masks = data.reading.masks
+    self.dtype = np.dtype(np.float32) if masks else self.stored_dtype
     self.fingerprint = fingerprint
-    grid = functools.cache(functools.partial(Grid.of, shape=shape))
+    grid = functools.cache(functools.partial(Grid.of, shape=self._shape))
     self._grids = [grid(fact.space) for fact in facts]
     self._parts = Parts(
       math.prod(grid.counts) - len(fact.empty)
@@ -215,10 +216,11 @@ class Crops:
     except UserError:
       raise
     except Exception as error:  # Libraries raise nearly anything.
-      raise self._error_of(which, 'cannot be read', error) from error
+      place = self._places[which]
+      raise self._dataset.error(*place, 'cannot be read', error) from error
     if stored.missing is None:
       return stored.values
-    no_data.check(stored.missing, self._reading.max_nodata)
+    no_data.check(stored.missing, self._max_nodata)
     return no_data.mark(stored.values, stored.missing)
 
   def _find(self, index: int) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 import collections
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from PIL import Image
 
@@ -12,15 +12,6 @@ from vaegan_jax.data.data_config import DataConfig
 _MIN_KEPT = 0.25  # Share of an image; the crop of a strip keeps less.
 _MAX_NAMED = 5  # Profiles.
 _KEYS = ('sizes', 'profiles', 'unusable_profiles', 'pages', 'tiffs')
-
-
-class Item(NamedTuple):
-  """Properties of an image that are counted."""
-
-  size: tuple[int, int]  # (width, height).
-  profile: color.Profile | None  # Unless it is sRGB.
-  pages: int = 1  # A TIFF may have several.
-  is_read_otherwise: bool = False  # True if rules below 3 read other pixels.
 
 
 class ImageCounts:
@@ -34,25 +25,24 @@ class ImageCounts:
     )
 
   @staticmethod
-  def item(image: Image.Image, data: bytes = b'', rules: int = 3) -> Item:
-    """Returns what is counted of an upright image and its file."""
-    profile = color.find_profile(image)
-    if rules < 3:
-      return Item(image.size, profile)
-    pages, otherwise = tiff_images.describe(data)
-    return Item(image.size, profile, pages, otherwise)
+  def item(image: Image.Image, data: bytes, rules: int) -> dict[str, str]:
+    """Returns {field: key} of an upright image and its file; see `to_json`."""
+    item = {'sizes': f'{image.width}x{image.height}'}
+    if profile := color.find_profile(image):
+      is_usable = profile.transform is not None
+      item['profiles' if is_usable else 'unusable_profiles'] = profile.name
+    if rules > 2:
+      pages, is_read_otherwise = tiff_images.describe(data)
+      if pages > 1:
+        item['pages'] = str(pages)
+      if is_read_otherwise:
+        item['tiffs'] = 'tiff'
+    return item
 
-  def add(self, name: str, item: Item) -> None:
+  def add(self, name: str, item: Mapping[str, str]) -> None:
     """Counts an image."""
-    _count(self._sizes, '{}x{}'.format(*item.size), name)
-    if item.profile:
-      usable = item.profile.transform is not None
-      found = self._profiles if usable else self._unusable
-      _count(found, item.profile.name, name)
-    if item.pages > 1:
-      _count(self._pages, str(item.pages), name)
-    if item.is_read_otherwise:
-      _count(self._tiffs, 'tiff', name)
+    for field, key in item.items():
+      self._found[field].setdefault(key, [0, name])[0] += 1
 
   def to_json(self) -> dict[str, dict[str, list[Any]]]:
     """Returns {field: {key: [number, name]}} for the index of a folder."""
@@ -130,10 +120,6 @@ class ImageCounts:
     return f'{number:,} of {total:,} images'
 
 
-def _count(counts: dict[str, list[Any]], key: str, name: str) -> None:
-  counts.setdefault(key, [0, name])[0] += 1
-
-
 def _most_frequent(profiles: Mapping[str, list[Any]]) -> str:
   names = sorted(profiles, key=lambda name: -profiles[name][0])
   named = [f'{name} ({profiles[name][0]:,})' for name in names[:_MAX_NAMED]]
@@ -155,10 +141,14 @@ class ArrayCounts(no_data.Counts):
     self.converted = collections.Counter(counts.get('converted', {}))
     self.silent = counts.get('silent', [])  # Names of sounds.
 
-  def add(self, name: str, missing: tuple[int, int]) -> None:
-    """Counts an array by its numbers of missing values and of all values."""
-    del name
-    super().add(*missing)
+  def add(self, name: str, item: tuple[int, int, bool, str]) -> None:
+    """Counts (values of no data, all values, is silent, own format or '')."""
+    missing, values, is_silent, was = item
+    super().add(missing, values)
+    if is_silent:
+      self.silent.append(name)
+    if was:
+      self.converted[was] += 1
 
   def to_json(self) -> dict[str, Any]:
     """Returns the counts for the index of a folder."""

@@ -81,7 +81,6 @@ class ByGroup(ByContent):
       )
 
   def origin(self, split: str, names: Sequence[str]) -> str:
-    """Describes the groups of a split; see `ByName.origin`."""
     number = len({self._keys.get(name, name) for name in names})
     which = 'held out' if split == 'test' else 'not held out'
     return f'in {number:,} groups of data.group_by={self._group_by!r}, {which}'
@@ -115,19 +114,15 @@ class ByFolder(ByName):
     self._splits = [split for split in order if split in found | {*order[:2]}]
 
   def covers(self, name: str) -> bool:
-    """Returns whether a file is in a folder of a split."""
     return os.path.dirname(name) in self._places
 
   def split(self, names: list[str], digests: Mapping[str, bytes]) -> Splits:
-    """Splits names by their folders."""
     splits = {split: [] for split in self._splits}
     for name in names:
       splits[self._places[os.path.dirname(name)][0]].append(name)
     return splits
 
   def origin(self, split: str, names: Sequence[str]) -> str:
-    """Names the folders of a split; see `ByName.origin`."""
-    del names
     first, *others = sorted({f for s, f in self._places.values() if s == split})
     number = f' and {len(others):,} other folders' if others else ''
     return f'in {first!r}{number}'

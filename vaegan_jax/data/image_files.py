@@ -38,12 +38,6 @@ class ImageFiles:
   and names do not matter. A small folder holds out the image with the smallest
   hash. With `group_by`, groups of images are held out. Hidden files are
   ignored.
-
-  Attributes:
-    names: names of all images, sorted.
-    fingerprint: fingerprint of the names, sizes and times of the files.
-    content_hash: hash of all bytes, known after `find_damaged`.
-    counts: what is reported of the files, known after `find_damaged`.
   """
 
   noun, _noun = 'images', 'image'  # For messages.
@@ -102,8 +96,8 @@ class ImageFiles:
     self.fingerprint = hashlib.sha256(listing.encode()).hexdigest()[:16]
     if rules > 2 and not importlib.util.find_spec('tifffile'):
       self.place_key = 'without tifffile'  # Some TIFFs are skipped.
-    self.content_hash = ''
-    self.counts = self.Counts()
+    self.content_hash = ''  # Of all bytes, known after `find_damaged`.
+    self.counts = self.Counts()  # For `report`, known after `find_damaged`.
     self._digests = {}
 
   def read(self, name: str) -> bytes:

@@ -77,7 +77,7 @@ class Check:
 
   def _note(self, number: int, kind, shape, missing, facts) -> None:
     self._counts.add(*missing)
-    if self._store.cut:
+    if facts:
       self._crops[number] = facts
     self._kinds.setdefault(kind, [0, number])[0] += 1
     if len(self._kinds) == 1:
@@ -168,7 +168,7 @@ def _inspect(store: Store, data: DataConfig, number: int) -> tuple[bytes, Any]:
     stored = arrays.stored_of(value, data.reading)
     array, rate = stored.values, stored.sample_rate
     arrays.check_finite(array)
-    missing, facts = _count_missing(store, data, stored)
+    missing, facts = _count_missing(data, stored)
     if not isinstance(value, bytes):
       whole = np.ascontiguousarray(array)
       digest = hashlib.sha256(repr((whole.dtype, whole.shape)).encode())
@@ -180,7 +180,7 @@ def _inspect(store: Store, data: DataConfig, number: int) -> tuple[bytes, Any]:
     # A traceback would keep the arrays of its frames in memory.
     return b'\0' * 32, error.with_traceback(None)
   shape = array.shape
-  if store.lengths_vary:
+  if store.lengths_vary or data.crop == 'random':
     shape = (None,) * len(shape)
   elif rate:
     shape = (None, *shape[1:])
@@ -188,26 +188,26 @@ def _inspect(store: Store, data: DataConfig, number: int) -> tuple[bytes, Any]:
   return digest, (kind, array.shape, missing, facts)
 
 
-def _count_missing(store, data, stored) -> tuple[tuple[int, int], Any]:
+def _count_missing(
+  data: DataConfig, stored: arrays.Stored
+) -> tuple[tuple[int, int], Any]:
   """Returns the numbers of values of no data and of all, and facts of crops.
 
   These are the `space`, `nodata` and `empty` of `slices.Facts`. Raises a
   UserError for an array of which no crop can be taken.
   """
-  if not store.cut:
-    cut = data.channels, data.read_shape
-    return array_shapes.count_missing(stored, data.reading, *cut), None
-  channels, shape, axes = store.cut
-  stored = slices.marked(stored, data.reading)
-  stored = stored._replace(axes=axes or stored.axes)
+  if data.crop != 'random':
+    return array_shapes.count_missing(stored, data), None
+  shape, stored = data.read_shape, slices.marked(stored, data.reading)
+  stored = stored._replace(axes=data.axes or stored.axes)
   try:
-    whole = slices.Sliced(stored, channels, len(shape), data.reading)
+    whole = slices.Sliced(stored, data)
     empty, *missing, _ = find_empty(whole, shape, data.max_nodata)
   except NoData:
     raise
   except ValueError:
-    given, axes = stored.values.shape, stored.axes
-    array_shapes.check_shape(given, channels=channels, shape=shape, axes=axes)
+    options = {'channels': data.channels, 'shape': shape, 'axes': stored.axes}
+    array_shapes.check_shape(stored.values.shape, **options)
     raise
   return tuple(missing), (whole.space, stored.nodata, empty)
 

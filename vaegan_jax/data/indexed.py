@@ -35,9 +35,6 @@ class IndexedDataset(Dataset):
     """
     self.name, self.store = name, store
     self.location, self._axes = store.location, data.axes
-    if data.crop == 'random':
-      store.cut = (data.channels, data.read_shape, data.axes)
-      store.lengths_vary = True
     self.cache_dir = place = _place(name, store, data)
     index = folder.read_index(place / folder.INDEX)
     if index is None or not _holds(index, store, data):
@@ -101,8 +98,8 @@ def _place(name: str, store: Store, data: DataConfig) -> pathlib.Path:
     return hashlib.sha256(os.fsencode(repr(value))).hexdigest()[:16]
 
   key = (os.path.realpath(store.location), store.are_photos, *store.options)
-  if store.cut:
-    key += store.cut
+  if data.crop == 'random':
+    key += (data.channels, data.read_shape, data.axes)
   if not store.are_photos:  # Decides which have too much no data.
     key += (data.channels, data.read_shape, *data.reading)
   folder = f'in-place-{digest(key)}'

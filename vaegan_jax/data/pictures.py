@@ -33,12 +33,7 @@ _REMEDIES = {
 
 
 class Pictures:
-  """One file, or all those of a folder at any depth, by index.
-
-  Attributes:
-    names: names of the files, relative to the folder, sorted.
-    holds_arrays: whether they are arrays, not photographs.
-  """
+  """One file, or all those of a folder at any depth, by index."""
 
   def __init__(
     self, path: str, data: DataConfig, more_suffixes: tuple[str, ...] = ()
@@ -79,7 +74,7 @@ class Pictures:
       if data.converts_profiles:
         self._decoding += ('srgb',)
     self._pool = futures.ThreadPoolExecutor()
-    self.names = sorted(self._found)
+    self.names = sorted(self._found)  # Relative to the folder.
 
   def __len__(self) -> int:
     return len(self.names)

@@ -23,17 +23,7 @@ _SEPARATE = 2  # Planar configuration: one plane a band.
 
 
 class Scene:
-  """A georeferenced image in a file.
-
-  Attributes:
-    shape: [H, W, C].
-    dtype: in the byte order of the file.
-    no_data: the value that stands for none, as text; '' if not declared.
-    pixel_scale: the size of a pixel in units of the map, (x, y); () if unknown.
-    place: see `_find_place`.
-    is_mapped: whether values are read without decoding.
-    segment: the height and width of what is decoded at once.
-  """
+  """A georeferenced image in a file."""
 
   def __init__(self, path: str):
     """Reads the header; raises a UserError if it is not that of a scene."""
@@ -67,14 +57,16 @@ class Scene:
     self._offsets, self._counts = page.dataoffsets, page.databytecounts
     self.no_data = tiff_files.read_nodata(page)
     tag = page.tags.get(_PIXEL_SCALE)
+    # The size of a pixel in units of the map, (x, y); () if unknown.
     self.pixel_scale = tuple(map(float, tag.value[:2])) if tag else ()
     self.place = _find_place(page, self.shape)
     self._alpha = tiff_files.find_alpha(page)
+    # Whether values are read without decoding.
     self.is_mapped = page.is_memmappable and 0 not in self._counts
     self._byteorder, self._page = file.byteorder, page
     self._tables = page.jpegtables
     self._recent = Recent(1)
-    self.segment = (height, width)
+    self.segment = (height, width)  # Decoded at once.
     if self.is_mapped:
       return
     if page.is_tiled:

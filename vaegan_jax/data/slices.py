@@ -16,6 +16,7 @@ from vaegan_jax.data import (
   sounds,
   tiff_files,
 )
+from vaegan_jax.data.data_config import DataConfig
 from vaegan_jax.data.reading import Reading, UnreadableKind
 from vaegan_jax.data.store import check_unchanged, stat_of
 
@@ -56,26 +57,19 @@ class Mapped:
 
 
 class Sliced:
-  """An array of a file, read by slices as [*S, C].
+  """An array of a file, read by slices as [*S, C] in the device's dtype."""
 
-  Attributes:
-    space: S.
-    dtype: that of the device.
-    order: the stored axis of each of [*S, C]; -1 if C is not stored.
-  """
-
-  def __init__(
-    self, stored: arrays.Stored, channels: int, num_axes: int, reading: Reading
-  ):
-    """Finds the axes: `num_axes` of space, and one of `channels`.
+  def __init__(self, stored: arrays.Stored, data: DataConfig):
+    """Finds the axes of space, and that of channels, of a run's examples.
 
     Raises:
       ValueError: it has other axes or channels, or no real numbers.
     """
     shape = stored.values.shape
-    self._values, self._reading = stored.values, reading
+    self._values, self._reading = stored.values, data.reading
     self._nodata = stored.nodata
-    self.order = _find_order(shape, channels, num_axes, stored.axes)
+    num_axes = len(data.read_shape)
+    self.order = _find_order(shape, data.channels, num_axes, stored.axes)
     self.space = tuple(shape[axis] for axis in self.order[:-1])
     self.dtype = arrays.device_dtype(stored.values.dtype)
 

@@ -26,14 +26,11 @@ _TOGETHER = 2**18  # Outputs that are computed at once.
 class Converted:
   """A sound [T, C] at another rate, or with other channels, read by slices.
 
-  Attributes:
-    source: the sound as it is stored, an array or what is sliced like one.
-    shape, dtype: of the converted sound; integers are rounded and clipped.
-    sample_rate: samples per second.
+  Integers are rounded and clipped.
   """
 
   def __init__(self, source: Any, sample_rate: int, reading: Reading):
-    """Reads nothing yet.
+    """Reads nothing yet of `source`, an array or what is sliced like one.
 
     Raises:
       OtherAxes: its channels cannot be mixed.

@@ -98,13 +98,7 @@ def _read(file: Any, number: int) -> np.ndarray:
 
 
 class SoundFile:
-  """The samples of a file, read by slices [T, C] without the rest.
-
-  Attributes:
-    shape: [T, C].
-    dtype: as of `Sound.samples`.
-    sample_rate: samples per second.
-  """
+  """The samples of a file, as in a `Sound`, read by slices [T, C]."""
 
   def __init__(self, path: str):
     """Reads the header; see `read_sound` for what it raises."""

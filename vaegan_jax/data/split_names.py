@@ -34,24 +34,12 @@ def _kind(part: str) -> str:
   return _KIND_OF_WORD[match[1].lower()] if match else ''
 
 
-def _similar_kind(part: str) -> str:
-  """Returns the split that a word in a name stands for, or ''."""
-  if not _WORD.search(part):
-    return ''
-  words = (token.lower() for token in _TOKEN.findall(part))
-  return next((_KIND_OF_WORD[w] for w in words if w in _KIND_OF_WORD), '')
-
-
 class NamedFolders:
   """The folders of a data set that are named like splits.
 
   They are splits if there is one to train with and another to hold out. The
   only kind that is held out is the split 'test', whatever its folder's name.
   A folder belongs to the topmost folder that is named like a split.
-
-  Attributes:
-    places: (split, its folder) by the folder of a file, without files that
-      belong to no split; {} if the folders are not splits.
   """
 
   def __init__(self, names: Sequence[str]):
@@ -60,6 +48,8 @@ class NamedFolders:
     found = {folder: _find_kind(folder) for folder in self._sizes}
     kinds = {kind for kind, _ in found.values() if kind}
     held_out = kinds - {'train'}
+    # (split, its folder) by the folder of a file, without files that belong to
+    # no split; {} if the folders are not splits.
     self.places = {}
     if 'train' in kinds and held_out:
       only = '' if len(held_out) > 1 else held_out.pop()
@@ -80,7 +70,7 @@ class NamedFolders:
     ]
 
   def _unused_folders(self):
-    found = [f for f in self._sizes if any(map(_similar_kind, f.split('/')))]
+    found = [folder for folder in self._sizes if find_split(folder)[0]]
     if found:
       yield (
         f'{self._count(found)} are in folders that look like splits, such as '
@@ -91,7 +81,7 @@ class NamedFolders:
   def _unused_file_names(self):
     examples, number = {}, 0
     for name in self._names:
-      kind = _similar_kind(os.path.splitext(os.path.basename(name))[0])
+      kind, _ = find_split(os.path.splitext(os.path.basename(name))[0])
       if kind:
         number += 1
         examples.setdefault(kind, name)
@@ -107,7 +97,7 @@ class NamedFolders:
     outside = [folder for folder in self._sizes if folder not in self.places]
     if not outside:
       return
-    similar = [f for f in outside if any(map(_similar_kind, f.split('/')))]
+    similar = [folder for folder in outside if find_split(folder)[0]]
     hint = ''
     if similar:
       hint = (
@@ -196,7 +186,8 @@ def find_split(name: str) -> tuple[str, str]:
 
   The split is 'train', 'test' or 'validation'; or '', with the whole name.
   """
-  for match in _TOKEN.finditer(name):
+  tokens = _TOKEN.finditer(name) if _WORD.search(name) else ()
+  for match in tokens:
     if kind := _KIND_OF_WORD.get(match[0].lower()):
       rest = name[: match.start()] + name[match.end() :]
       return kind, re.sub(r'[\W_]+', '_', rest).strip('_')

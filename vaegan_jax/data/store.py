@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from vaegan_jax.data.reading import Declared
+from vaegan_jax.data.split_names import numbers_of
 from vaegan_jax.errors import UserError, describe_error
 
 
@@ -29,8 +30,6 @@ class Store:
   splits: Mapping[str, np.ndarray] = types.MappingProxyType({})
   are_photos = False  # Whether files are images to resize, not arrays.
   lengths_vary = False  # Whether arrays may differ in shape.
-  # (channels, shape, axes) of crops from random places; None for middles.
-  cut: tuple[int, tuple[int, ...], str] | None = None
 
   def state(self) -> Any:
     """Returns what changes with the files: their names, sizes and times."""
@@ -81,6 +80,29 @@ class Store:
   def report(self) -> list[str]:
     """Returns sentences about the files for the terminal."""
     return []
+
+
+class SplitStore(Store):
+  """Examples in one part (an array, a table) for each split, or for all."""
+
+  def use_parts(self, parts: Mapping[str, Any]) -> None:
+    """Numbers the examples of the parts by split; '' stands for all."""
+    lengths = [len(part) for part in parts.values()]
+    self._parts, self._lengths = parts, Parts(lengths)
+    if len(parts) > 1:
+      self.splits = numbers_of(np.repeat([*parts], lengths))
+
+  def __len__(self) -> int:
+    return len(self._lengths)
+
+  def close(self) -> None:
+    for part in self._parts.values():
+      part.close()
+
+  def find(self, number: int) -> tuple[str, int]:
+    """Returns the split of an example, and its number within that."""
+    part, row = self._lengths.find(number)
+    return list(self._parts)[part], row
 
 
 class Parts:

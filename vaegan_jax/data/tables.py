@@ -29,11 +29,9 @@ class Table:
   """Files of one split, with the same columns, in pyarrow's `schema`."""
 
   def __init__(self, path: str, files: Sequence[str]):
-    """Reads the ends or the beginnings of the files.
+    """Reads the ends or the beginnings of files of Arrow or Parquet.
 
-    Args:
-      path: `data.path`, for messages.
-      files: of Arrow (streams, or files for random access) or Parquet.
+    Arrow's are streams, or for random access. `path` is `data.path`.
     """
     self._pa = import_reader('pyarrow', path, 'an Arrow or Parquet table')
     import_reader('pyarrow.parquet', path, 'a Parquet table', 'pyarrow')

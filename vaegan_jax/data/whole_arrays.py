@@ -45,16 +45,15 @@ def open_crops(
   Raises:
     UserError: the copy cannot be written.
   """
-  shape, channels, reading = data.read_shape, data.channels, data.reading
   places = [(name, i) for name, first, end in parts for i in range(first, end)]
   facts = [dataset.whole(*place) for place in places]
   copied = [n for n, fact in enumerate(facts) if not fact.in_place]
   in_copy = {n: number for number, n in enumerate(copied)}
 
   if copied:
-    copy = Copy(
+    copy = _Copy(
       path,
-      [(*facts[n].space, channels) for n in copied],
+      [(*facts[n].space, data.channels) for n in copied],
       dataset.dtype,
       lambda number: _decode(dataset, data, *places[copied[number]]),
     )
@@ -66,17 +65,9 @@ def open_crops(
     else:
       stored = dataset.open_whole(*places[n])
     stored = stored._replace(nodata=stored.nodata or facts[n].nodata)
-    return Sliced(stored, channels, len(shape), reading)
+    return Sliced(stored, data)
 
-  return Crops(
-    facts,
-    open_array,
-    lambda n, *told: dataset.error(*places[n], *told),
-    shape,
-    dataset.dtype,
-    reading,
-    fingerprint,
-  )
+  return Crops(dataset, data, places, facts, open_array, fingerprint)
 
 
 def _decode(
@@ -93,7 +84,7 @@ def _decode(
     raise dataset.error(split, index, 'cannot be decoded', error) from error
 
 
-class Copy:
+class _Copy:
   """Arrays [*S, C] that are decoded one after the other into one file."""
 
   def __init__(
@@ -103,13 +94,7 @@ class Copy:
     dtype: np.dtype,
     decode: Callable[[int], np.ndarray],
   ):
-    """Opens the file, and writes it first if necessary.
-
-    Args:
-      path: the file; None if there is to be none.
-      shapes: (*S, C) of each array.
-      dtype: of all.
-      decode: returns an array, by its number.
+    """Opens the file, and writes it first if necessary; without a path, none.
 
     Raises:
       UserError: the file cannot be written.
@@ -191,7 +176,7 @@ class Copy:
 class _OfCopy(NamedTuple):
   """One array of a copy; see `slices.Values`."""
 
-  copy: Copy
+  copy: _Copy
   number: int
   shape: tuple[int, ...]
   dtype: np.dtype

@@ -100,9 +100,7 @@ def open_large(path: str, settings: DataConfig) -> Whole | None:
   if not is_large(stored.shape, stored.dtype):
     return None
   arrays.check_sample_rate(opened.sample_rate, settings.sample_rate)
-  num_axes = len(settings.spatial_shape)
-  whole = slices.Sliced(opened, settings.channels, num_axes, settings.reading)
-  values = LargeArray(whole, settings.channels)
+  values = LargeArray(slices.Sliced(opened, settings), settings.channels)
   values.check()
   shape, axes, facts = opened.values.shape, opened.axes, {}
   if opened.kind == 'sound':

@@ -3,18 +3,16 @@
 import os
 import pathlib
 
-import numpy as np
-
 from vaegan_jax.data import containers
 from vaegan_jax.data.source_bases import StoreSource
-from vaegan_jax.data.split_names import find_split, numbers_of
-from vaegan_jax.data.store import Parts, Store, stat_of
+from vaegan_jax.data.split_names import find_split
+from vaegan_jax.data.store import SplitStore, stat_of
 from vaegan_jax.errors import UserError
 
 _MAX_LISTED = 12  # Arrays in a message.
 
 
-class ArrayFile(Store):
+class ArrayFile(SplitStore):
   """The examples of an array, or of one array for each split."""
 
   def __init__(self, path: str, data):
@@ -43,29 +41,21 @@ class ArrayFile(Store):
       ]
     )
     self.feature = find_split(next(iter(chosen.values())).name)[1]
-    self._parts = {
-      split: containers.Rows(entry, self._check_axis(entry))
-      for split, entry in chosen.items()
-    }
-    lengths = [len(rows) for rows in self._parts.values()]
-    self._rows = Parts(lengths)
-    if len(self._parts) > 1:
-      self.splits = numbers_of(np.repeat([*self._parts], lengths))
-
-  def __len__(self):
-    return len(self._rows)
+    self.use_parts(
+      {
+        split: containers.Rows(entry, self._check_axis(entry))
+        for split, entry in chosen.items()
+      }
+    )
 
   def read(self, number):
-    rows, row = self._find(number)
-    return rows[row]
-
-  def close(self):
-    for rows in self._parts.values():
-      rows.close()
+    split, row = self.find(number)
+    return self._parts[split][row]
 
   def describe(self, number):
-    rows, row = self._find(number)
-    return f'{rows.entry.name}[{row}]' if rows.entry.name else f'array {row}'
+    split, row = self.find(number)
+    name = self._parts[split].entry.name
+    return f'{name}[{row}]' if name else f'array {row}'
 
   def report(self):
     lines = []
@@ -78,10 +68,6 @@ class ArrayFile(Store):
           line += ': data.cache_images=true reads each chunk only once'
       lines.append(f'{line}.')
     return lines
-
-  def _find(self, number):
-    part, row = self._rows.find(number)
-    return list(self._parts.values())[part], row
 
   def _choose(self, entries):
     """Returns an entry by split; the split '' stands for all."""
@@ -136,23 +122,18 @@ class ArrayFile(Store):
 
   def _check_axis(self, entry):
     """Returns the axis of the examples, if other axes do not fit better."""
-    from vaegan_jax.data.array_shapes import can_cut
+    from vaegan_jax.data.array_shapes import example_axes
 
-    cut = {'channels': self._data.channels, 'shape': self._data.read_shape}
-    fits = [
-      axis
-      for axis in range(len(entry.shape))
-      if can_cut(entry.shape[:axis] + entry.shape[axis + 1 :], **cut)
-    ]
+    channels, shape = self._data.channels, self._data.read_shape
+    fits = example_axes(entry.shape, channels=channels, shape=shape)
     axis = self._axis % len(entry.shape)
     if not fits or axis in fits:
       return axis
-    shape = list(entry.shape[:axis] + entry.shape[axis + 1 :])
+    found = list(entry.shape[:axis] + entry.shape[axis + 1 :])
     raise UserError(
       f'data.example_axis={self._axis} takes {entry.shape[axis]:,} examples of '
-      f'{shape} from {entry} of data.path={self.location!r}, and they do not '
-      f'hold {list(self._data.read_shape)} with data.channels='
-      f'{self._data.channels}: for example, '
+      f'{found} from {entry} of data.path={self.location!r}, and they do not '
+      f'hold {list(shape)} with data.channels={channels}: for example, '
       f'--config.data.example_axis={fits[-1]}'
     )
 

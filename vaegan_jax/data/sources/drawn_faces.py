@@ -107,9 +107,6 @@ class _Pen:
       (_px(left), _px(top), _px(right) - 1, _px(bottom) - 1), fill=fill
     )
 
-  def polygon(self, points, fill):
-    self._draw.polygon([(_px(x), _px(y)) for x, y in points], fill=fill)
-
   def line(self, points, fill, width):
     self._draw.line(
       [(_px(x), _px(y)) for x, y in points], fill=fill, width=_px(width)

@@ -4,13 +4,11 @@ import os
 import pathlib
 import re
 
-import numpy as np
-
 from vaegan_jax.data import store, tables
 from vaegan_jax.data.no_data import IGNORE
 from vaegan_jax.data.reading import Declared
 from vaegan_jax.data.source_bases import StoreSource
-from vaegan_jax.data.split_names import find_file_split, numbers_of
+from vaegan_jax.data.split_names import find_file_split
 from vaegan_jax.errors import UserError, describe_error
 
 _NAME = re.compile(r'\w[\w.-]*/\w[\w.-]*(:[\w.-]+)?')  # And a configuration.
@@ -18,7 +16,7 @@ _SUFFIXES = ('.parquet', '.arrow')
 _FIRST_SAFE = 4  # The version of datasets that runs no code of data sets.
 
 
-class Column(store.Store):
+class Column(store.SplitStore):
   """The cells of one column, in all splits."""
 
   def __init__(self, path, data):
@@ -41,16 +39,13 @@ class Column(store.Store):
 
   def load(self, found):
     with store.reporting_damage(f'data.path={self.location!r}'):
-      self._tables = {
+      parts = {
         split: tables.Table(self.location, files)
         for split, files in self._files.items()
       }
-    first = next(iter(self._tables.values()))
+    self.use_parts(parts)
+    first = next(iter(parts.values()))
     self.feature = self._find_column(first.schema)
-    lengths = [len(table) for table in self._tables.values()]
-    self._rows = store.Parts(lengths)
-    if len(self._tables) > 1:
-      self.splits = numbers_of(np.repeat([*self._tables], lengths))
     try:  # Cells that are only paths are an error, once for all.
       self.read(0)
     except UserError:
@@ -58,31 +53,20 @@ class Column(store.Store):
     except Exception:  # The check counts what is damaged.
       pass
 
-  def __len__(self):
-    return len(self._rows)
-
   def read(self, number):
-    split, row = self._find(number)
-    cell = self._tables[split].cell(self.feature, row)
+    split, row = self.find(number)
+    cell = self._parts[split].cell(self.feature, row)
     example = tables.to_example(cell, self.feature, self.location)
     if self._has_no_nulls and isinstance(example, Declared):
       raise ValueError(f'{example.hidden.sum():,} of its values are null')
     return example
 
-  def close(self):
-    for table in self._tables.values():
-      table.close()
-
   def describe(self, number):
-    split, row = self._find(number)
+    split, row = self.find(number)
     return f'row {row:,} of {split!r}' if split else f'row {row:,}'
 
   def report(self):
     return [f'data.feature: column {self.feature!r} is read in place.']
-
-  def _find(self, number):
-    part, row = self._rows.find(number)
-    return list(self._tables)[part], row
 
   def _find_column(self, schema):
     usable = [field.name for field in schema if tables.is_usable(field.type)]
