@@ -221,7 +221,7 @@ def _clip(x: jax.Array) -> jax.Array:
 
 
 class Metric(NamedTuple):
-  """A reported number: a row of the table."""
+  """A reported number: a row of `TABLE`."""
 
   name: str  # Key in `evaluation.json` and in logs.
   title: str  # Name in tables and figures.

@@ -125,7 +125,7 @@ def _below(limit_of: Callable[[Metrics, Limits], float], text: str):
 
 
 class Check(NamedTuple):
-  """A row of the table."""
+  """A check of the logged metrics: a row of `CHECKS`."""
 
   kind: str  # A key of `KINDS`.
   # Names of the metrics that the condition needs; a log in which one is missing
