@@ -108,10 +108,8 @@ def test_each_pair_has_its_own_distance(seed, scale, api, options):
   np.testing.assert_allclose(
     distance(x[order], y[order]), distances[order], rtol=1e-4
   )
-  if options['normalize'] not in (
-    'batch',
-    'local',
-  ):  # Images share those scales.
+  shared = ('batch', 'local')  # Scales of all images together.
+  if options['normalize'] not in shared:
     # Copies of one pair: a batch of another size would be compiled anew.
     alone = distance(x[[1, 1, 1]], y[[1, 1, 1]])
     np.testing.assert_allclose(alone, 3 * [distances[1]], rtol=1e-4)
