@@ -575,7 +575,7 @@ audio.py model.spectral_mask=0 model.spectral_noise=true
 def unread_rows():
   """Yields (source, flags, {fields: reason}) of the blocks."""
   for block in re.sub('#.*\n', '', UNREAD).strip().split('\n\n'):
-    # A line goes on with four spaces, or is of the flags.
+    # Four spaces continue a line; lines without spaces are further flags.
     flags, *lines = re.sub('\n {4}|\n(?! )', ' ', block).split('\n  ')
     source, *flags = flags.split()
     yield source, flags, dict(line.split(': ') for line in lines)

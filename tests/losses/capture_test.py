@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.networks import assert_equal
 from vaegan_jax.losses import arguments, perceptual
 from vaegan_jax.models import blocks
 from vaegan_jax.models import critic as critic_lib
@@ -60,10 +61,6 @@ def capture_nnx(module, x=X, **options):
 
 def linear(seed=0):
   return nnx.Linear(3, 3, rngs=nnx.Rngs(seed))
-
-
-def assert_equal(got, expected):
-  jax.tree.map(np.testing.assert_array_equal, got, expected)
 
 
 def assert_close(got, expected):

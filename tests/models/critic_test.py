@@ -12,7 +12,7 @@ from tests.models.residual_test import (
   by_hand_patches,
   check_convolutions_alone_are_half,
 )
-from tests.networks import abstract_apply, convolve, uniform
+from tests.networks import abstract_apply, assert_equal, convolve, uniform
 from vaegan_jax import models
 from vaegan_jax.losses import perceptual
 from vaegan_jax.models.critic import Critic
@@ -82,7 +82,7 @@ def test_a_critic_of_patches_is_that_of_their_channels():
   variables = networks.random_variables(of_patches, x)
   got = capture(of_patches, variables, x)
   wanted = capture(critic, variables, by_hand_patches(np.asarray(x), 2))
-  jax.tree.map(np.testing.assert_array_equal, got, wanted)
+  assert_equal(got, wanted)
 
 
 @pytest.mark.parametrize('network', KINDS)

@@ -10,7 +10,7 @@ import pytest
 
 from tests import networks
 from tests.models import autoencoder_kl, autoencoder_oobleck, autoencoder_tiny
-from tests.networks import uniform
+from tests.networks import assert_equal, uniform
 from vaegan_jax.errors import UserError
 from vaegan_jax.models import safetensors_files
 from vaegan_jax.models.latents.vq import state_of
@@ -52,7 +52,7 @@ def test_the_conversion_is_invertible_from_any_floating_type():
   state = weights.to_diffusers(variables)
   assert len(state) == len(jax.tree.leaves(variables))
   back = weights.from_diffusers(state, like=variables)
-  jax.tree.map(np.testing.assert_array_equal, back, variables)
+  assert_equal(back, variables)
   for dtype in (np.float16, jnp.bfloat16):
     halved = {name: value.astype(dtype) for name, value in state.items()}
     back = weights.from_diffusers(halved, like=variables)
@@ -99,7 +99,7 @@ def test_names_of_earlier_files_are_accepted():
   renamed = {rename(name): value for name, value in state.items()}
   assert len(renamed.keys() - state.keys()) == 2 * 4 * 2
   back = weights.from_diffusers(renamed, like=variables)
-  jax.tree.map(np.testing.assert_array_equal, back, variables)
+  assert_equal(back, variables)
 
 
 def test_weights_of_another_network_are_refused():

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.benchmarks import hlo
-from tests.networks import assert_close
+from tests.networks import assert_close, assert_equal
 from vaegan_jax.models import plain, residual
 from vaegan_jax.models.conv import conv, downsample_conv, upsample_conv
 from vaegan_jax.models.critic import Critic
@@ -141,7 +141,7 @@ def test_odd_sizes_are_halved_and_differentiated():
     got, want = (
       what(f)(x, kernel) for f in (downsample_conv, plain_downsample_conv)
     )
-    jax.tree.map(np.testing.assert_array_equal, got, want)
+    assert_equal(got, want)
 
 
 def test_no_gradient_is_dilated_on_a_cpu():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.models.vgg_test import assert_close, refused
-from tests.networks import uniform
+from tests.networks import assert_equal, uniform
 from vaegan_jax.losses.perceptual import capture_features
 from vaegan_jax.models.pretrained import inception, weights
 
@@ -350,4 +350,4 @@ def test_the_file_is_recognised_by_its_content(tmp_path):
   assert not inception.is_inception({'features.0.weight': np.zeros(3)})
   loaded = inception.to_variables('weights.pth', state)
   expected = inception.to_variables('weights.pth', random_state_dict())
-  jax.tree.map(np.testing.assert_array_equal, loaded, expected)
+  assert_equal(loaded, expected)

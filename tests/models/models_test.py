@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests import networks
-from tests.networks import abstract_apply, shapes, uniform
+from tests.networks import abstract_apply, assert_equal, shapes, uniform
 from vaegan_jax import names
 from vaegan_jax.config.io import load_config_file
 from vaegan_jax.losses import perceptual
@@ -347,7 +347,7 @@ def test_evaluation_leaves_the_spectral_vectors_alone(spectral):
   logits, same = networks.jitted(
     critic.apply, trained, x, mutable='batch_stats'
   )
-  jax.tree.map(np.testing.assert_array_equal, same['batch_stats'], stats)
+  assert_equal(same['batch_stats'], stats)
   again, moved = networks.jitted(
     critic.apply, trained, x, train=True, mutable='batch_stats'
   )

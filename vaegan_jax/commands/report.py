@@ -14,7 +14,9 @@ def report(
   folder: str,
   options: PageOptions,
 ) -> None:
-  """Evaluates runs {workdir: configuration}, and writes their page.
+  """Evaluates runs on the same held-out examples, and writes their page.
+
+  `configs` are {workdir: configuration}; several runs are compared.
 
   Raises:
     UserError: a run has no checkpoint, the runs' data differ, or the file

@@ -270,9 +270,9 @@ def _show(runs: Runs, outcomes: Mapping[str, Outcome], workdir: str) -> None:
 def _look_at(
   config, workdir, name, share, with_originals
 ) -> tuple[ReportedRun, np.ndarray, np.ndarray]:
-  """Returns a run for the page, and pictures and reconstructions.
+  """Returns a run for the page, first examples, and their reconstructions.
 
-  They are encoded here, so that one run is in memory at a time.
+  The page's examples are encoded here: one run is in memory at a time.
   """
   evaluator, variables, step = open_run(
     config, workdir, feature_metrics=FeatureMetrics(), has_judge=False

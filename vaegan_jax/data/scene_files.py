@@ -61,7 +61,7 @@ class Scene:
     self.pixel_scale = tuple(map(float, tag.value[:2])) if tag else ()
     self.place = _find_place(page, self.shape)
     self._alpha = tiff_files.find_alpha(page)
-    # Whether values are read without decoding.
+    # True: values are read without decoding.
     self.is_mapped = page.is_memmappable and 0 not in self._counts
     self._byteorder, self._page = file.byteorder, page
     self._tables = page.jpegtables

@@ -53,9 +53,9 @@ class FeatureMetrics:
     not grow with the number of bands.
 
     Returns:
-      The values of the loaded metrics: 'features' [B, P, F] of the
-      originals and, for each suffix, 'features_recon' [B, P, F] and the paired
-      metrics [B], means over the pictures.
+      The values of the loaded metrics: 'features' [B, P, F] of the originals
+      and, for each suffix of `recons`, 'features_recon' [B, P, F] and the
+      paired metrics [B], means over the pictures.
     """
     if not self.embedders:
       return {}
@@ -210,7 +210,7 @@ def _describe_pictures(channels: int, arrays: bool) -> str:
 def to_pictures(images: jax.Array) -> jax.Array:
   """Returns what the networks take, [B, H, W, 1 or 3] in [-1, 1], of 8 bits.
 
-  Of images [B, H, W, C] with two or four channels the last is alpha.
+  The last of two or four channels of images [B, H, W, C] is alpha.
   """
   images = jnp.clip(images.astype(jnp.float32), -1, 1)
   images = jnp.round((images + 1) * 127.5) / 127.5 - 1

@@ -162,7 +162,7 @@ class _Network(blocks.Network, kw_only=True):
 
   @property
   def is_ldm(self) -> bool:
-    """Whether the layout is latent-diffusion's."""
+    """True for the layout of latent-diffusion."""
     return self.layout == 'ldm'
 
   @property
